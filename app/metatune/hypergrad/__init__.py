@@ -1,0 +1,21 @@
+"""Hypergradients: the derivative of a held-out loss through many steps of training.
+
+Knows nothing of language models; works on any pytrees.
+"""
+
+from metatune.hypergrad.driver import hypergradient, train
+from metatune.hypergrad.mixflow import MixFlow
+from metatune.hypergrad.problem import Diagnostics, Hypergradient, Problem, Progress, State
+from metatune.hypergrad.reverse import Reverse
+
+__all__ = [
+    "Diagnostics",
+    "Hypergradient",
+    "MixFlow",
+    "Problem",
+    "Progress",
+    "Reverse",
+    "State",
+    "hypergradient",
+    "train",
+]

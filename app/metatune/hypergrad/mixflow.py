@@ -1,0 +1,132 @@
+"""MixFlow-MG: exact hypergradients by forward-over-reverse differentiation.
+
+The backward sweep through `θ', υ' = Υ(g, θ, υ, λ)` with `g = ∇_θ L(θ, λ, x)` needs, of the
+adjoint ḡ of g, the products `(∂²L/∂θ²)ᵀ ḡ` and `(∂²L/∂λ∂θ)ᵀ ḡ`. The Hessian is symmetric, so both
+together are one directional derivative of a gradient, the tangent of `∇_(θ,λ) L` along `(ḡ, 0)`:
+forward over reverse, without a second tape.
+
+Source: Kemaev et al., Scalable Meta-Learning via Mixed-Mode Differentiation, ICML 2025, section 3.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from metatune.hypergrad.estimator import Adjoint, Forward
+from metatune.hypergrad.problem import Problem, PyTree, State, inner_step
+from metatune.hypergrad.segments import Segment, inexact, scan_segment
+
+
+def add(left: PyTree, right: PyTree) -> PyTree:
+    """Sum of two pytrees of the same structure."""
+    return jax.tree.map(jnp.add, left, right)
+
+
+@dataclass(frozen=True)
+class MixFlow:
+    """Mixed-mode differentiation of the inner training.
+
+    Between two kept states a segment is replayed, which gives back θ_t, υ_t of each of its steps;
+    then each step is pulled back. Memory on top of training: the kept states, the saved gradients,
+    the states of one segment, and the first-order activations of one step.
+
+    Attributes:
+        segment: inner steps per compiled program and between two kept states.
+        save_gradients: keep g_t of the forward sweep, so that the replay is that of the optimizer
+            alone: one gradient less of four, for one copy of the parameters per inner step.
+    """
+
+    segment: int = 16
+    save_gradients: bool = True
+
+    def forward(self, problem: Problem, eta: PyTree, state: State, segment: Segment) -> Forward:
+        """Runs a segment; saves the inner gradients, [length, ...] each, if so asked."""
+
+        def body(state: State, given: PyTree) -> tuple[State, PyTree]:
+            step, batch, _ = given
+            state, loss, grads = inner_step(problem, eta, state, batch, step)
+            return state, (loss, grads if self.save_gradients else ())
+
+        state, (losses, saved) = scan_segment(body, state, segment)
+        return Forward(state, losses, saved)
+
+    def pullback(
+        self,
+        problem: Problem,
+        eta: PyTree,
+        state: State,
+        segment: Segment,
+        saved: PyTree,
+        adjoint: Adjoint,
+    ) -> Adjoint:
+        """Takes the adjoint through a segment, step by step."""
+        visited = self._replay(problem, eta, state, segment, saved)
+
+        def body(adjoint: Adjoint, given: PyTree) -> tuple[Adjoint, None]:
+            step, batch, (state, grads) = given
+            return pull_step(problem, eta, state, grads, batch, step, adjoint), None
+
+        adjoint, _ = scan_segment(body, adjoint, segment, inputs=visited, reverse=True)
+        return adjoint
+
+    def _replay(
+        self, problem: Problem, eta: PyTree, state: State, segment: Segment, saved: PyTree
+    ) -> tuple[State, PyTree]:
+        """The state before each step of a segment and its inner gradient, [length, ...] each."""
+
+        def body(state: State, given: PyTree) -> tuple[State, tuple[State, PyTree]]:
+            step, batch, grads = given
+            if not self.save_gradients:
+                after, _, grads = inner_step(problem, eta, state, batch, step)
+                return after, (state, grads)
+            hyper = problem.hyper_at(eta, step)
+            return State(*problem.update(grads, state.opt_state, state.params, hyper)), (
+                state,
+                grads,
+            )
+
+        return scan_segment(body, state, segment, inputs=saved)[1]
+
+
+def pull_step(
+    problem: Problem,
+    eta: PyTree,
+    state: State,
+    grads: PyTree,
+    batch: PyTree,
+    step: jax.Array,
+    adjoint: Adjoint,
+) -> Adjoint:
+    """Takes the adjoint from after one inner step to before it.
+
+    Args:
+        problem: the training.
+        eta: meta-parameters η.
+        state: (θ_t, υ_t).
+        grads: g_t = ∇_θ L(θ_t, λ_t, x_t).
+        batch: x_t.
+        step: t.
+        adjoint: of (θ_{t+1}, υ_{t+1}), and of η so far.
+
+    Returns:
+        The adjoint of (θ_t, υ_t), and of η so far.
+    """
+    hyper, pull_hyper = jax.vjp(lambda eta: problem.hyper_at(eta, step), eta)
+    floats, rebuild = inexact(state.opt_state)
+
+    def update(grads: PyTree, params: PyTree, floats: list[jax.Array], hyper: PyTree) -> PyTree:
+        params, opt_state = problem.update(grads, rebuild(floats), params, hyper)
+        return params, inexact(opt_state)[0]
+
+    # Through the optimizer by reverse mode: no activations, only a few passes over θ.
+    _, pull_update = jax.vjp(update, grads, state.params, floats, hyper)
+    grads_bar, params_bar, opt_bar, hyper_bar = pull_update((adjoint.params, adjoint.opt_state))
+
+    # Through the gradient by forward mode: the tangent of ∇_(θ,λ) L along (ḡ, 0).
+    gradient = jax.grad(problem.loss, argnums=(0, 1))
+    _, (curvature, mixed) = jax.jvp(
+        lambda params: gradient(params, hyper, batch), (state.params,), (grads_bar,)
+    )
+    (eta_bar,) = pull_hyper(add(hyper_bar, mixed))
+    return Adjoint(add(params_bar, curvature), opt_bar, add(adjoint.eta, eta_bar))

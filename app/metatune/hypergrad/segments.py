@@ -1,0 +1,121 @@
+"""A segment: the stretch of inner steps that is one compiled program.
+
+Every segment of a training runs the same program, whatever the horizon: the last one is filled up
+with steps that are skipped.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metatune.hypergrad.problem import Batches, Problem, PyTree, State, inner_step
+
+
+class Segment(NamedTuple):
+    """Inner steps `start` to `stop` (exclusive) with their data.
+
+    Attributes:
+        start: the first inner step, an int32 scalar.
+        stop: one past the last inner step, an int32 scalar.
+        batches: the batches of the steps, stacked on a new first axis and filled up with the last
+            one to the length of the program, [length, ...].
+    """
+
+    start: np.ndarray
+    stop: np.ndarray
+    batches: PyTree
+
+
+def bounds(steps: int, length: int) -> list[tuple[int, int]]:
+    """Cuts `steps` inner steps into segments of `length`; the last may be shorter."""
+    return [(start, min(start + length, steps)) for start in range(0, steps, length)]
+
+
+def gather(batches: Batches, start: int, stop: int, length: int) -> Segment:
+    """Fetches the batches of a segment."""
+    drawn = [batches(step) for step in range(start, stop)]
+    drawn += [drawn[-1]] * (length - len(drawn))
+
+    def stack(*leaves: Any) -> Any:
+        return (np if isinstance(leaves[0], np.ndarray) else jnp).stack(leaves)
+
+    return Segment(np.int32(start), np.int32(stop), jax.tree.map(stack, *drawn))
+
+
+def scan_segment(
+    body: Callable[[PyTree, Any], tuple[PyTree, PyTree]],
+    carry: PyTree,
+    segment: Segment,
+    inputs: PyTree = None,
+    reverse: bool = False,
+) -> tuple[PyTree, PyTree]:
+    """Runs `body` over the steps of a segment, and over nothing where it is filled up.
+
+    Args:
+        body: `(carry, (step, batch, input)) -> (carry, output)`.
+        carry: what passes from step to step.
+        segment: the steps and their batches.
+        inputs: further inputs, stacked like the batches, [length, ...].
+        reverse: from the last step to the first.
+
+    Returns:
+        The last carry, and the outputs stacked, [length, ...], zero where nothing ran.
+    """
+    length = len(jax.tree.leaves(segment.batches)[0])
+    steps = segment.start + jnp.arange(length, dtype=jnp.int32)
+
+    def guarded(carry: PyTree, given: Any) -> tuple[PyTree, PyTree]:
+        outputs = jax.eval_shape(body, carry, given)[1]
+        skipped = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), outputs)
+        return jax.lax.cond(
+            given[0] < segment.stop, lambda: body(carry, given), lambda: (carry, skipped)
+        )
+
+    return jax.lax.scan(guarded, carry, (steps, segment.batches, inputs), reverse=reverse)
+
+
+def advance(
+    problem: Problem, eta: PyTree, state: State, segment: Segment, remat: bool = False
+) -> tuple[State, jax.Array]:
+    """Trains through a segment.
+
+    Args:
+        problem: the training.
+        eta: meta-parameters η.
+        state: the state before the segment.
+        segment: the steps and their batches.
+        remat: recompute each step when differentiated by JAX.
+
+    Returns:
+        The state after the segment, and the inner losses, [length].
+    """
+
+    def body(state: State, given: PyTree) -> tuple[State, jax.Array]:
+        step, batch, _ = given
+        state, loss, _ = inner_step(problem, eta, state, batch, step)
+        return state, loss
+
+    return scan_segment(jax.checkpoint(body) if remat else body, state, segment)
+
+
+def inexact(tree: PyTree) -> tuple[list[jax.Array], Callable[[list[jax.Array]], PyTree]]:
+    """The floating-point leaves of a pytree, and how to put others in their place.
+
+    Integers (such as an optimizer's step count) have no derivative and would need cotangents of
+    a type of their own; taken apart here, they stay out of the calculus.
+    """
+    leaves, treedef = jax.tree.flatten(tree)
+    floating = [jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) for leaf in leaves]
+
+    def rebuild(values: list[jax.Array]) -> PyTree:
+        replacements: Iterator[jax.Array] = iter(values)
+        merged = [
+            next(replacements) if is_floating else leaf
+            for leaf, is_floating in zip(leaves, floating, strict=True)
+        ]
+        return jax.tree.unflatten(treedef, merged)
+
+    return [leaf for leaf, is_f in zip(leaves, floating, strict=True) if is_f], rebuild

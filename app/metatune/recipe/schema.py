@@ -1,0 +1,350 @@
+"""The shape of a recipe: frozen dataclasses with the defaults of every choice.
+
+A union of dataclasses is told apart by its `kind`. Rules on single values stand in the metadata of
+a field (`rule`), rules between fields in `checks.py`. A recipe that was read is complete: writing
+it out again gives a valid recipe with every default spelled out.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from metatune.recipe.rules import AT_LEAST_ONE, FRACTION, NOT_NEGATIVE, POSITIVE, ruled
+
+
+@dataclass(frozen=True)
+class Model:
+    """The language model that the inner training trains.
+
+    Attributes:
+        config: fields of a Hugging Face `config.json`; `model_type` names the family.
+        dtype: compute type; parameters are always float32.
+        remat: recompute each block in the backward pass: less memory, about a third more time.
+    """
+
+    config: Mapping[str, Any]
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    remat: bool = True
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a domain's text comes from: exactly one of the two.
+
+    Attributes:
+        shipped: name of a corpus that comes with metatune.
+        path: a UTF-8 text file; relative to the working directory.
+    """
+
+    shipped: str | None = None
+    path: str | None = None
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """How much of each domain is kept from the inner training.
+
+    Attributes:
+        outer: share of the documents for the objective and for the choice of the best.
+        report: share of the documents for the result, touched once.
+    """
+
+    outer: float = ruled(0.1, FRACTION)
+    report: float = ruled(0.1, FRACTION)
+
+
+@dataclass(frozen=True)
+class Data:
+    """The text, and how it is cut into batches.
+
+    Attributes:
+        domains: sources by name; the order is the order of the mixture's shares.
+        target: weights over domains of the held-out loss; normalised to sum to one.
+        sequence_length: tokens per sequence.
+        batch_size: sequences per inner step.
+        tokenizer: `bytes` (vocabulary 256 and three specials).
+        held_out: shares of the documents kept from the inner training.
+    """
+
+    domains: Mapping[str, Source]
+    target: Mapping[str, float]
+    sequence_length: int = ruled(AT_LEAST_ONE)
+    batch_size: int = ruled(AT_LEAST_ONE)
+    tokenizer: Literal["bytes"] = "bytes"
+    held_out: HeldOut = field(default_factory=HeldOut)
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A base rate that stays, after a linear warmup over `warmup` (fraction of inner steps)."""
+
+    kind: Literal["constant"] = "constant"
+    warmup: float = ruled(0.0, FRACTION)
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """A linear warmup, then half a cosine down to `final` (fraction of the peak rate)."""
+
+    kind: Literal["cosine"] = "cosine"
+    warmup: float = ruled(0.05, FRACTION)
+    final: float = ruled(0.1, FRACTION)
+
+
+@dataclass(frozen=True)
+class WarmupStableDecay:
+    """Warmup, plateau, then a linear decay over the last `decay` (fraction of inner steps)."""
+
+    kind: Literal["wsd"] = "wsd"
+    warmup: float = ruled(0.05, FRACTION)
+    decay: float = ruled(0.2, FRACTION)
+    final: float = ruled(0.1, FRACTION)
+
+
+Schedule = Constant | Cosine | WarmupStableDecay
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """AdamW (Loshchilov & Hutter, 2019), as `optax.adamw`.
+
+    Attributes:
+        learning_rate: peak of the base schedule.
+        schedule: the base schedule, which a tuned learning rate multiplies.
+        weight_decay: decoupled decay, multiplied by the learning rate.
+        decay: what decays: matrices only, or every parameter.
+        b1: decay of the first moment.
+        b2: decay of the second moment.
+        eps: added to the root of the second moment.
+        eps_root: added under the root; must be positive, or the hypergradient of a parameter
+            whose gradient is zero is not a number.
+        clip_norm: largest global norm of the gradient; null for no clipping.
+    """
+
+    learning_rate: float = ruled(POSITIVE)
+    kind: Literal["adamw"] = "adamw"
+    schedule: Schedule = field(default_factory=Cosine)
+    weight_decay: float = ruled(0.1, NOT_NEGATIVE)
+    decay: Literal["matrices", "all"] = "matrices"
+    b1: float = ruled(0.9, FRACTION)
+    b2: float = ruled(0.95, FRACTION)
+    eps: float = ruled(1e-8, NOT_NEGATIVE)
+    eps_root: float = ruled(1e-12, POSITIVE)
+    clip_norm: float | None = ruled(1.0, POSITIVE)
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Stochastic gradient descent with momentum, as `optax.sgd` after `add_decayed_weights`.
+
+    Attributes:
+        learning_rate: peak of the base schedule.
+        schedule: the base schedule, which a tuned learning rate multiplies.
+        momentum: decay of the trace of gradients.
+        nesterov: look ahead along the momentum.
+        weight_decay: decay added to the gradient (after clipping, before momentum, as PyTorch).
+        decay: what decays: matrices only, or every parameter.
+        clip_norm: largest global norm of the gradient; null for no clipping.
+    """
+
+    learning_rate: float = ruled(POSITIVE)
+    kind: Literal["sgd"] = "sgd"
+    schedule: Schedule = field(default_factory=Cosine)
+    momentum: float = ruled(0.9, FRACTION)
+    nesterov: bool = False
+    weight_decay: float = ruled(0.0, NOT_NEGATIVE)
+    decay: Literal["matrices", "all"] = "matrices"
+    clip_norm: float | None = ruled(1.0, POSITIVE)
+
+
+@dataclass(frozen=True)
+class Inner:
+    """The training that is tuned: `steps` updates of `optimizer`."""
+
+    optimizer: AdamW | SGD
+    steps: int = ruled(AT_LEAST_ONE)
+
+
+@dataclass(frozen=True)
+class LearningRates:
+    """Learning rates as multipliers of the base schedule, one for each group and window.
+
+    Attributes:
+        per: how parameters share a rate: all one, by layer, each tensor its own, or groups by
+            regular expression on checkpoint names (a list, or names with expressions; the first
+            that is found in a name takes it, parameters of no group keep the base rate).
+        windows: stretches of the training with one value each, of equal length.
+    """
+
+    per: Literal["global", "layer", "tensor"] | tuple[str, ...] | Mapping[str, str] = "tensor"
+    windows: int = ruled(1, AT_LEAST_ONE)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Shares of the domains in the training batches, one simplex for each window.
+
+    Attributes:
+        windows: stretches of the training with one mixture each, of equal length.
+        floor: smallest share of any domain.
+        initial: shares to start from, by domain; uniform by default.
+    """
+
+    windows: int = ruled(1, AT_LEAST_ONE)
+    floor: float = ruled(0.0, FRACTION)
+    initial: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the domains in the training loss, normalised to average one over the domains.
+
+    Attributes:
+        per: what a weight belongs to.
+        windows: stretches of the training with one set of weights each, of equal length.
+    """
+
+    per: Literal["domain"] = "domain"
+    windows: int = ruled(1, AT_LEAST_ONE)
+
+
+@dataclass(frozen=True)
+class Tune:
+    """What is tuned: at least one."""
+
+    learning_rates: LearningRates | None = None
+    mixture: Mixture | None = None
+    loss_weights: LossWeights | None = None
+
+
+@dataclass(frozen=True)
+class MixFlow:
+    """MixFlow-MG: exact, forward-over-reverse (Kemaev et al., 2025).
+
+    Attributes:
+        segment: inner steps per compiled program, and between two kept states.
+        save_gradients: keep the inner gradients of the forward sweep for the backward sweep: a
+            third less time for one copy of the parameters per inner step.
+    """
+
+    kind: Literal["mixflow"] = "mixflow"
+    segment: int = ruled(16, AT_LEAST_ONE)
+    save_gradients: bool = True
+
+
+@dataclass(frozen=True)
+class Reverse:
+    """Reverse-over-reverse through the unrolled steps: the standard way, kept as the oracle.
+
+    Attributes:
+        segment: inner steps per compiled program, and between two kept states.
+        remat: recompute each inner step in the backward sweep.
+    """
+
+    kind: Literal["reverse"] = "reverse"
+    segment: int = ruled(16, AT_LEAST_ONE)
+    remat: bool = True
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam on the meta-parameters; `learning_rate` is in units of log rate and of logits."""
+
+    kind: Literal["adam"] = "adam"
+    learning_rate: float = ruled(0.1, POSITIVE)
+    b1: float = ruled(0.9, FRACTION)
+    b2: float = ruled(0.99, FRACTION)
+
+
+@dataclass(frozen=True)
+class Sign:
+    """Steps by the sign of the hypergradient; a step halves when its sign flips (FDS, 2021)."""
+
+    kind: Literal["sign"] = "sign"
+    learning_rate: float = ruled(0.2, POSITIVE)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The held-out loss that is differentiated.
+
+    Attributes:
+        sequences: held-out sequences per outer step.
+        micro_batch: of which so many at a time are on the device.
+    """
+
+    sequences: int = ruled(128, AT_LEAST_ONE)
+    micro_batch: int = ruled(128, AT_LEAST_ONE)
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """What is drawn anew at every outer step; what isn't, stays that of the first."""
+
+    initialisation: bool = True
+    data: bool = True
+
+
+@dataclass(frozen=True)
+class Judge:
+    """How the best outer step is chosen: whole trainings, true sampling, on the outer split.
+
+    Attributes:
+        seeds: trainings per outer step, the same seeds each time.
+        sequences: held-out sequences that each is measured on.
+    """
+
+    seeds: int = ruled(2, AT_LEAST_ONE)
+    sequences: int = ruled(256, AT_LEAST_ONE)
+
+
+@dataclass(frozen=True)
+class Report:
+    """How the result is measured: whole trainings, true sampling, on the report split, once.
+
+    Attributes:
+        seeds: pairs of trainings (recipe's default, tuned) on seeds never used before.
+        sequences: held-out sequences that each is measured on.
+    """
+
+    seeds: int = ruled(5, AT_LEAST_ONE)
+    sequences: int = ruled(512, AT_LEAST_ONE)
+
+
+@dataclass(frozen=True)
+class Outer:
+    """The search over the meta-parameters.
+
+    Attributes:
+        steps: hypergradients at most.
+        estimator: how the hypergradient is obtained.
+        optimizer: how it is followed.
+        clip_norm: largest global norm of a hypergradient; null for no clipping.
+        patience: stop after so many outer steps without a new best; null for never.
+        objective: what is differentiated.
+        fresh: what is drawn anew at every outer step.
+        judge: how the best outer step is chosen.
+        report: how the result is measured.
+    """
+
+    steps: int = ruled(AT_LEAST_ONE)
+    estimator: MixFlow | Reverse = field(default_factory=MixFlow)
+    optimizer: Adam | Sign = field(default_factory=Adam)
+    clip_norm: float | None = ruled(1.0, POSITIVE)
+    patience: int | None = ruled(None, AT_LEAST_ONE)
+    objective: Objective = field(default_factory=Objective)
+    fresh: Fresh = field(default_factory=Fresh)
+    judge: Judge = field(default_factory=Judge)
+    report: Report = field(default_factory=Report)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that `metatune fit` needs."""
+
+    model: Model
+    data: Data
+    inner: Inner
+    tune: Tune
+    outer: Outer
+    seed: int = ruled(0, NOT_NEGATIVE)

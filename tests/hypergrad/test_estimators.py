@@ -1,0 +1,258 @@
+"""Every estimator, against closed forms, central differences and every other estimator."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from metatune.hypergrad import MixFlow, Problem, Reverse, State, hypergradient, train
+
+# A row for each way to estimate; a new estimator is a new row.
+ESTIMATORS = {
+    "reverse": Reverse(segment=5),
+    "reverse, no remat": Reverse(segment=64, remat=False),
+    "mixflow": MixFlow(segment=5),
+    "mixflow, recomputed gradients": MixFlow(segment=4, save_gradients=False),
+    "mixflow, one step a segment": MixFlow(segment=1),
+    "mixflow, one segment": MixFlow(segment=64),
+}
+every_estimator = pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIMATORS.keys())
+
+
+class Setting(NamedTuple):
+    problem: Problem
+    eta: dict
+    state: State
+    batches: object
+    outer_batches: list
+    steps: int
+
+    def at(self, eta, estimator):
+        return hypergradient(
+            self.problem,
+            eta,
+            self.state,
+            self.batches,
+            self.outer_batches,
+            steps=self.steps,
+            estimator=estimator,
+        )
+
+
+@functools.cache
+def ridge() -> Setting:
+    """Gradient descent on a ridge regression: η is the log rate and the log penalty."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(12, 4)), rng.normal(size=12)
+    x_outer, y_outer = rng.normal(size=(2, 7, 4)), rng.normal(size=(2, 7))
+
+    def loss(params, hyper, batch):
+        fit = 0.5 * jnp.mean((batch["x"] @ params - batch["y"]) ** 2)
+        return fit + 0.5 * jnp.exp(hyper["log_penalty"]) * jnp.sum(params**2)
+
+    def update(grads, opt_state, params, hyper):
+        return params - jnp.exp(hyper["log_rate"]) * grads, opt_state
+
+    return Setting(
+        Problem(
+            loss,
+            update,
+            objective=lambda params, batch: 0.5 * jnp.mean((batch["x"] @ params - batch["y"]) ** 2),
+            hyper_at=lambda eta, step: eta,
+        ),
+        eta={"log_rate": np.log(0.1), "log_penalty": np.log(0.3)},
+        state=State(rng.normal(size=4), ()),
+        batches=lambda step: {"x": x, "y": y},
+        outer_batches=[{"x": x_outer[i], "y": y_outer[i]} for i in range(2)],
+        steps=13,
+    )
+
+
+def ridge_closed_form(setting: Setting):
+    """Value and hypergradient in the eigenbasis of the Hessian, by hand.
+
+    With h_i the eigenvalues of XᵀX/n, c = exp(log_penalty), a = exp(log_rate), s_i = h_i + c, and
+    b = Xᵀy/n: θ_T,i = r_i^T (θ_0,i - m_i) + m_i with r_i = 1 - a s_i and m_i = b_i / s_i.
+    """
+    data, steps = setting.batches(0), setting.steps
+    rate, penalty = np.exp(setting.eta["log_rate"]), np.exp(setting.eta["log_penalty"])
+    h, basis = np.linalg.eigh(data["x"].T @ data["x"] / len(data["x"]))
+    b = basis.T @ (data["x"].T @ data["y"] / len(data["x"]))
+    start = basis.T @ setting.state.params
+    s = h + penalty
+    r, m = 1 - rate * s, b / s
+    theta = r**steps * (start - m) + m
+    d_rate = -steps * rate * s * r ** (steps - 1) * (start - m)
+    d_m = -b / s**2 * penalty
+    d_penalty = -steps * rate * penalty * r ** (steps - 1) * (start - m) + (1 - r**steps) * d_m
+    x = np.concatenate([batch["x"] for batch in setting.outer_batches])
+    y = np.concatenate([batch["y"] for batch in setting.outer_batches])
+    residual = x @ (basis @ theta) - y
+    by_theta = basis.T @ (x.T @ residual) / len(x)
+    gradient = {"log_rate": by_theta @ d_rate, "log_penalty": by_theta @ d_penalty}
+    return 0.5 * np.mean(residual**2), gradient
+
+
+@functools.cache
+def network() -> Setting:
+    """A small network under clipped AdamW: rates per tensor and window, example weights."""
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(40, 6, 3)), rng.normal(size=(40, 6))
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(0.5),
+        optax.scale_by_adam(eps_root=1e-10),
+        optax.add_decayed_weights(0.1),
+    )
+
+    def errors(params, batch):
+        hidden = jnp.tanh(batch["x"] @ params["in"])
+        return (hidden @ params["out"] - batch["y"]) ** 2
+
+    def loss(params, hyper, batch):
+        return jnp.mean(hyper["weights"] * errors(params, batch))
+
+    def update(grads, opt_state, params, hyper):
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        params = jax.tree.map(lambda p, u, a: p - a * u, params, updates, hyper["rate"])
+        return params, opt_state
+
+    def hyper_at(eta, step):
+        rates = jnp.exp(eta["log_rates"][step // 6])
+        return {
+            "rate": {"in": rates[0], "out": rates[1]},
+            "weights": 6 * jax.nn.softmax(eta["weights"]),
+        }
+
+    params = {"in": rng.normal(size=(3, 5)), "out": rng.normal(size=5)}
+    return Setting(
+        Problem(loss, update, lambda params, batch: jnp.mean(errors(params, batch)), hyper_at),
+        eta={
+            "log_rates": np.log(0.05) + 0.3 * rng.normal(size=(3, 2)),
+            "weights": rng.normal(size=6),
+        },
+        state=State(params, optimizer.init(params)),
+        batches=lambda step: {"x": x[step], "y": y[step]},
+        outer_batches=[{"x": x[30 + i], "y": y[30 + i]} for i in range(3)],
+        steps=17,
+    )
+
+
+def central_differences(setting: Setting, step: float):
+    """The hypergradient by whole trainings on either side of η."""
+    flat, unflatten = jax.flatten_util.ravel_pytree(setting.eta)
+
+    def value(flat):
+        eta = unflatten(flat)
+        state, _ = train(setting.problem, eta, setting.state, setting.batches, steps=setting.steps)
+        losses = [setting.problem.objective(state.params, b) for b in setting.outer_batches]
+        return sum(losses) / len(losses)
+
+    rows = np.eye(len(flat)) * step
+    return np.array([(value(flat + row) - value(flat - row)) / (2 * step) for row in rows])
+
+
+def flat(tree) -> np.ndarray:
+    return np.asarray(jax.flatten_util.ravel_pytree(tree)[0])
+
+
+def relative_error(got, want) -> float:
+    got, want = flat(got), flat(want)
+    return float(np.linalg.norm(got - want) / np.linalg.norm(want))
+
+
+@every_estimator
+def test_closed_form_on_ridge_regression(float64, estimator):
+    setting = ridge()
+    value, gradient = ridge_closed_form(setting)
+    result = setting.at(setting.eta, estimator)
+    assert float(result.value) == pytest.approx(value, rel=1e-12)
+    assert relative_error(result.gradient, gradient) < 1e-11
+
+
+@pytest.mark.parametrize("setting", [ridge, network])
+@every_estimator
+def test_central_differences(float64, estimator, setting):
+    setting = setting()
+    result = setting.at(setting.eta, estimator)
+    assert relative_error(result.gradient, central_differences(setting, 1e-5)) < 1e-5
+
+
+@pytest.mark.parametrize("setting", [ridge, network])
+@every_estimator
+def test_equals_the_oracle(float64, estimator, setting):
+    setting = setting()
+    oracle = setting.at(setting.eta, Reverse(segment=setting.steps, remat=False))
+    result = setting.at(setting.eta, estimator)
+    assert relative_error(result.gradient, oracle.gradient) < 1e-10
+    assert relative_error(result.state, oracle.state) < 1e-12
+    assert relative_error(result.diagnostics.losses, oracle.diagnostics.losses) < 1e-12
+    assert result.diagnostics.losses.shape == (setting.steps,)
+
+
+@every_estimator
+def test_under_jit_and_vmap(float64, estimator):
+    setting = ridge()
+    estimate = jax.jit(lambda eta: setting.at(eta, estimator).gradient)
+    assert relative_error(estimate(setting.eta), ridge_closed_form(setting)[1]) < 1e-11
+    etas = {name: jnp.array([value, value + 0.1]) for name, value in setting.eta.items()}
+    batched = jax.vmap(estimate)(etas)
+    for row in range(2):
+        eta = {name: value[row] for name, value in etas.items()}
+        _, gradient = ridge_closed_form(setting._replace(eta=jax.tree.map(float, eta)))
+        assert relative_error({n: v[row] for n, v in batched.items()}, gradient) < 1e-11
+
+
+@pytest.mark.parametrize("kind", [Reverse, MixFlow])
+def test_any_horizon_compiles_the_same_programs(float64, kind):
+    setting = ridge()
+    traces = []
+
+    def loss(params, hyper, batch):
+        traces.append(1)
+        return setting.problem.loss(params, hyper, batch)
+
+    counted = setting._replace(problem=setting.problem._replace(loss=loss), steps=50)
+    counted.at(setting.eta, kind(segment=10))
+    first = len(traces)
+    assert first > 0
+    counted.at(setting.eta, kind(segment=10))
+    counted._replace(steps=500).at(setting.eta, kind(segment=10))
+    counted._replace(steps=7).at(setting.eta, kind(segment=10))
+    assert len(traces) == first
+
+
+def test_the_given_state_is_left_untouched(float64):
+    setting = network()
+    given = jax.tree.map(jnp.asarray, setting.state)
+    before = flat(given)
+    setting._replace(state=given).at(setting.eta, MixFlow(segment=5))
+    train(setting.problem, setting.eta, given, setting.batches, steps=5)
+    np.testing.assert_array_equal(flat(given), before)
+
+
+def test_the_listener_hears_both_sweeps(float64):
+    setting, heard = ridge(), []
+    hypergradient(
+        *setting[:5], steps=13, estimator=MixFlow(segment=5), listener=heard.append
+    )
+    assert [(p.phase, p.step) for p in heard] == [
+        ("forward", 5),
+        ("forward", 10),
+        ("forward", 13),
+        ("backward", 3),
+        ("backward", 8),
+        ("backward", 13),
+    ]
+    assert all(np.isfinite(p.loss) and p.steps == 13 for p in heard)
+
+
+def test_no_steps_and_no_outer_batch_are_refused():
+    setting = ridge()
+    with pytest.raises(ValueError, match="steps = 0: at least one inner step"):
+        setting._replace(steps=0).at(setting.eta, MixFlow())
+    with pytest.raises(ValueError, match="outer_batches is empty"):
+        setting._replace(outer_batches=[]).at(setting.eta, MixFlow())
