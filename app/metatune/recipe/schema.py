@@ -9,7 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from metatune.recipe.rules import AT_LEAST_ONE, FRACTION, NOT_NEGATIVE, POSITIVE, ruled
+from metatune.recipe.rules import (
+    AT_LEAST_ONE,
+    AT_LEAST_TWO,
+    FRACTION,
+    INNER_FRACTION,
+    NOT_NEGATIVE,
+    POSITIVE,
+    ruled,
+)
 
 
 @dataclass(frozen=True)
@@ -49,8 +57,8 @@ class HeldOut:
         report: share of the documents for the result, touched once.
     """
 
-    outer: float = ruled(0.1, FRACTION)
-    report: float = ruled(0.1, FRACTION)
+    outer: float = ruled(0.1, INNER_FRACTION)
+    report: float = ruled(0.1, INNER_FRACTION)
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,7 @@ class Data:
     Attributes:
         domains: sources by name; the order is the order of the mixture's shares.
         target: weights over domains of the held-out loss; normalised to sum to one.
-        sequence_length: tokens per sequence.
+        sequence_length: tokens per sequence; two at least: one to read and one to predict.
         batch_size: sequences per inner step.
         tokenizer: `bytes` (vocabulary 256 and three specials).
         held_out: shares of the documents kept from the inner training.
@@ -68,7 +76,7 @@ class Data:
 
     domains: Mapping[str, Source]
     target: Mapping[str, float]
-    sequence_length: int = ruled(AT_LEAST_ONE)
+    sequence_length: int = ruled(AT_LEAST_TWO)
     batch_size: int = ruled(AT_LEAST_ONE)
     tokenizer: Literal["bytes"] = "bytes"
     held_out: HeldOut = field(default_factory=HeldOut)

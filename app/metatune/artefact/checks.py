@@ -1,0 +1,275 @@
+"""The checks on the document of an artefact, the same when it is written and when it is read.
+
+`schema.json` says the same of the shape to other programs; these checks say what is wrong with a
+value, and hold the rules between fields, which a schema can't.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from metatune.artefact.format import (
+    LOSS_WEIGHT_UNIT,
+    MIXTURE_UNIT,
+    MULTIPLIER_UNIT,
+    RATE_UNIT,
+    SETTINGS,
+    TENSORS,
+)
+from metatune.recipe.faults import Fault
+
+SUM_TOLERANCE = 1e-9
+"""How far a sum of float64 shares may be from one."""
+
+KEYS = (
+    "format",
+    "version",
+    "horizon",
+    "learning_rates",
+    "mixture",
+    "loss_weights",
+    "optimizer",
+    "provenance",
+    "result",
+    "integrity",
+)
+
+ROOT = "artefact"
+NOT_NEGATIVE = "must be a finite number of 0 or above"
+
+
+class Checker:
+    """Walks through a document and collects its faults."""
+
+    def __init__(self, cure: str):
+        """`cure` is what to do about any of the faults."""
+        self.cure = cure
+        self.faults: list[Fault] = []
+
+    def document(self, document: Mapping[str, Any]) -> None:
+        """Checks everything but the format, the version, and what stands in other files."""
+        if not self._keys(ROOT, document, KEYS, optional=("tensors",)):
+            return
+        if self._keys("horizon", document["horizon"], ("steps", "tokens")):
+            for key, value in document["horizon"].items():
+                self._count(f"horizon.{key}", value)
+        names = self._learning_rates(document["learning_rates"], "tensors" in document)
+        self._mixture(document["mixture"])
+        self._loss_weights(document["loss_weights"])
+        self._optimizer(document["optimizer"], names)
+        for key in ("provenance", "result"):
+            if self._is(key, document[key], Mapping, "an object"):
+                self._plain(key, document[key])
+        if self._keys("integrity", document["integrity"], ("sha256",)):
+            self._is("integrity.sha256", document["integrity"]["sha256"], str, "a string")
+        if "tensors" in document and self._keys(
+            "tensors", document["tensors"], ("file", "sha256")
+        ):
+            self._equal("tensors.file", document["tensors"]["file"], TENSORS)
+            self._is("tensors.sha256", document["tensors"]["sha256"], str, "a string")
+
+    def rates(self, names: Sequence[str], rates: np.ndarray, knots: int) -> None:
+        """Checks an array of learning rates, float64 [names, knots]."""
+        path, expected = "learning_rates.parameters", (len(names), knots)
+        if rates.shape != expected or rates.dtype != np.float64:
+            problem = f"must be float64 {list(expected)}, for [parameters, knots]"
+            self._fault(path, f"{rates.dtype} {list(rates.shape)}", problem)
+            return
+        for row, knot in np.argwhere(~(np.isfinite(rates) & (rates >= 0))):
+            value = float(rates[row, knot])
+            self._fault(f"{path}.{names[row]}[{knot}]", value, NOT_NEGATIVE)
+
+    def _learning_rates(self, value: Any, in_tensor: bool) -> Sequence[str]:
+        """Returns the names of the parameters."""
+        path = "learning_rates"
+        keys = ("unit", "interpolation", "knots", "parameters", "multipliers")
+        if not self._keys(path, value, keys):
+            return ()
+        self._equal(f"{path}.unit", value["unit"], RATE_UNIT)
+        self._interpolation(f"{path}.interpolation", value["interpolation"])
+        count = self._knots(f"{path}.knots", value["knots"])
+        parameters = value["parameters"]
+        if in_tensor:
+            if not self._keys(f"{path}.parameters", parameters, ("names", "tensor")):
+                return ()
+            self._equal(f"{path}.parameters.tensor", parameters["tensor"], "learning_rates")
+            names = self._names(f"{path}.parameters.names", parameters["names"])
+        else:
+            if not self._is(f"{path}.parameters", parameters, Mapping, "an object"):
+                return ()
+            names = list(parameters)
+            for name, curve in parameters.items():
+                self._curve(f"{path}.parameters.{name}", curve, count)
+        if not names:
+            self._fault(f"{path}.parameters", [], "must hold every parameter of the model")
+        if value["multipliers"] is not None:
+            self._multipliers(value["multipliers"], names)
+        return names
+
+    def _multipliers(self, value: Any, names: Iterable[str]) -> None:
+        path = "learning_rates.multipliers"
+        if not self._keys(path, value, ("unit", "knots", "groups", "members")):
+            return
+        self._equal(f"{path}.unit", value["unit"], MULTIPLIER_UNIT)
+        count = self._knots(f"{path}.knots", value["knots"])
+        groups, members = value["groups"], value["members"]
+        if not self._is(f"{path}.groups", groups, Mapping, "an object"):
+            return
+        for group, curve in groups.items():
+            self._curve(f"{path}.groups.{group}", curve, count)
+        if self._keys(f"{path}.members", members, tuple(groups)):
+            for group, found in members.items():
+                self._known(f"{path}.members.{group}", found, names)
+
+    def _mixture(self, value: Any) -> None:
+        for path, row in self._domain_rows("mixture", value, MIXTURE_UNIT):
+            if abs(math.fsum(row) - 1) > SUM_TOLERANCE:
+                self._fault(f"{path}, sum", math.fsum(row), "shares must sum to 1")
+
+    def _loss_weights(self, value: Any) -> None:
+        for path, row in self._domain_rows("loss_weights", value, LOSS_WEIGHT_UNIT):
+            mean = math.fsum(row) / len(row)
+            if abs(mean - 1) > SUM_TOLERANCE:
+                self._fault(f"{path}, mean", mean, "loss weights must average 1 over the domains")
+
+    def _domain_rows(self, path: str, value: Any, unit: str) -> Iterable[tuple[str, list[float]]]:
+        """Checks what mixture and loss weights share; yields the rows that are sound so far."""
+        if value is None:
+            return
+        keys = ("unit", "interpolation", "knots", "domains", "weights")
+        if not self._keys(path, value, keys):
+            return
+        self._equal(f"{path}.unit", value["unit"], unit)
+        self._interpolation(f"{path}.interpolation", value["interpolation"])
+        count = self._knots(f"{path}.knots", value["knots"])
+        domains, rows = self._names(f"{path}.domains", value["domains"]), value["weights"]
+        if not domains:
+            self._fault(f"{path}.domains", [], "must name at least one domain")
+        elif self._is(f"{path}.weights", rows, list, "a list of lists"):
+            if len(rows) != count:
+                problem = f"must have a row for each of the {count} knots"
+                self._fault(f"{path}.weights, length", len(rows), problem)
+            for index, row in enumerate(rows):
+                if self._curve(f"{path}.weights[{index}]", row, len(domains), "domains"):
+                    yield f"{path}.weights[{index}]", row
+
+    def _optimizer(self, value: Any, names: Iterable[str]) -> None:
+        if not self._is("optimizer", value, Mapping, "an object"):
+            return
+        kind = value.get("kind")
+        if kind not in SETTINGS:
+            self._fault("optimizer.kind", kind, f"must be one of {', '.join(SETTINGS)}")
+        elif self._keys("optimizer", value, (*SETTINGS[kind], "decayed")):
+            for key in SETTINGS[kind]:
+                path = f"optimizer.{key}"
+                if key == "nesterov":
+                    self._is(path, value[key], bool, "true or false")
+                elif key == "clip_norm":
+                    if value[key] is not None and not (_real(value[key]) and value[key] > 0):
+                        self._fault(path, value[key], "must be a number above 0, or null")
+                elif key != "kind" and not (_real(value[key]) and value[key] >= 0):
+                    self._fault(path, value[key], NOT_NEGATIVE)
+            self._known("optimizer.decayed", value["decayed"], names)
+
+    def _known(self, path: str, found: Any, names: Iterable[str]) -> None:
+        known = set(names)
+        for name in self._names(path, found):
+            if name not in known:
+                self._fault(path, name, "must be a name of learning_rates.parameters")
+
+    def _names(self, path: str, value: Any) -> list[str]:
+        if not self._is(path, value, list, "a list of names"):
+            return []
+        for index, name in enumerate(value):
+            if not isinstance(name, str):
+                self._fault(f"{path}[{index}]", name, "must be a string")
+                return []
+        seen: set[str] = set()
+        for name in value:
+            if name in seen:
+                self._fault(path, name, "stands there twice; each name may once")
+            seen.add(name)
+        return value
+
+    def _curve(self, path: str, value: Any, count: int, of: str = "knots") -> bool:
+        """Whether `value` is a list of `count` numbers of 0 or above."""
+        if not self._is(path, value, list, "a list of numbers"):
+            return False
+        if len(value) != count:
+            self._fault(f"{path}, length", len(value), f"must have one for each of {count} {of}")
+            return False
+        for index, number in enumerate(value):
+            if not (_real(number) and number >= 0):
+                self._fault(f"{path}[{index}]", number, NOT_NEGATIVE)
+                return False
+        return True
+
+    def _knots(self, path: str, value: Any) -> int:
+        """Returns how many knots there are."""
+        if not self._is(path, value, list, "a list of fractions of training"):
+            return 0
+        if not value or value[0] != 0:
+            self._fault(f"{path}[0]", value[0] if value else None, "must be 0, the first update")
+        for index, number in enumerate(value):
+            if not (_real(number) and number < 1):
+                self._fault(f"{path}[{index}]", number, "must be a fraction below 1")
+                return len(value)
+            if index and number <= value[index - 1]:
+                problem = f"must be above the knot before it, {value[index - 1]!r}"
+                self._fault(f"{path}[{index}]", number, problem)
+        return len(value)
+
+    def _interpolation(self, path: str, value: Any) -> None:
+        if value not in ("constant", "linear"):
+            self._fault(path, value, "must be constant or linear")
+
+    def _count(self, path: str, value: Any) -> None:
+        if not (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+            self._fault(path, value, "must be a whole number of 1 or above")
+
+    def _equal(self, path: str, value: Any, expected: str) -> None:
+        if value != expected:
+            self._fault(path, value, f"must be {expected!r}")
+
+    def _plain(self, path: str, value: Any) -> None:
+        """Checks that `value` comes back from JSON as it is."""
+        if isinstance(value, Mapping):
+            for key, entry in value.items():
+                if self._is(f"{path}, key", key, str, "a string"):
+                    self._plain(f"{path}.{key}", entry)
+        elif isinstance(value, list):
+            for index, entry in enumerate(value):
+                self._plain(f"{path}[{index}]", entry)
+        elif not (value is None or isinstance(value, str | bool) or _real(value)):
+            problem = "must be a string, a finite number, true, false, null, a list or an object"
+            self._fault(path, value, problem)
+
+    def _keys(
+        self, path: str, value: Any, keys: tuple[str, ...], optional: tuple[str, ...] = ()
+    ) -> bool:
+        """Whether `value` is an object with exactly these keys; says what is missing or unknown."""
+        if not self._is(path, value, Mapping, "an object"):
+            return False
+        missing = [key for key in keys if key not in value]
+        unknown = [key for key in value if key not in (*keys, *optional)]
+        for key in missing:
+            self._fault(path, list(value), f"the key {key!r} is missing")
+        for key in unknown:
+            self._fault(path, key, f"an unknown key, allowed are {', '.join((*keys, *optional))}")
+        return not missing and not unknown
+
+    def _is(self, path: str, value: Any, kind: type, allowed: str) -> bool:
+        if isinstance(value, kind):
+            return True
+        self._fault(path, value, f"must be {allowed}")
+        return False
+
+    def _fault(self, path: str, value: Any, problem: str) -> None:
+        self.faults.append(Fault(path, value, problem, self.cure))
+
+
+def _real(value: Any) -> bool:
+    """Whether `value` is a finite number of Python's own (a bool is none)."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,235 @@
+"""What an artefact is: tuned schedules in memory, and the value of each at a step of training.
+
+Schedules are knots over fractions of training, so that they stretch over a run of any length.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from metatune.recipe.faults import Fault
+
+FORMAT = "metatune-artefact"
+VERSION = 1
+
+TUNED = "tuned.json"
+TENSORS = "tuned.safetensors"
+README = "README.md"
+
+RATE_UNIT = "absolute, per update"
+MULTIPLIER_UNIT = "factor of the base schedule"
+MIXTURE_UNIT = "share of sequences"
+LOSS_WEIGHT_UNIT = "weight of a sequence's loss, averages one over domains"
+
+SETTINGS = {
+    "adamw": ("kind", "weight_decay", "b1", "b2", "eps", "eps_root", "clip_norm"),
+    "sgd": ("kind", "weight_decay", "momentum", "nesterov", "clip_norm"),
+}
+"""The settings of an inner optimizer that an artefact holds, by its kind."""
+
+STEP_TOLERANCE = 1e-6
+"""Of a step: a knot k/T times a total T may miss the whole number k by rounding."""
+
+Interpolation = Literal["constant", "linear"]
+
+
+class ArtefactError(ValueError):
+    """What is wrong with an artefact or with the way it is used, all faults together."""
+
+    def __init__(self, source: str, faults: Sequence[Fault | str]):
+        """Collects `faults` found in `source` (a file's path, or a name for what is in memory)."""
+        self.source = source
+        self.faults = tuple(faults)
+        if len(self.faults) == 1:
+            message = f"{source}: {self.faults[0]}"
+        else:
+            lines = (f"  {fault}" for fault in self.faults)
+            message = "\n".join([f"{source}: {len(self.faults)} faults", *lines])
+        super().__init__(message)
+
+
+@dataclass(frozen=True)
+class Multipliers:
+    """What was tuned of the learning rates: factors of the base schedule.
+
+    Attributes:
+        knots: starts of the windows, fractions of training.
+        groups: a factor for each window, by group.
+        members: checkpoint names of the parameters of each group.
+    """
+
+    knots: tuple[float, ...]
+    groups: Mapping[str, tuple[float, ...]]
+    members: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, eq=False)
+class LearningRates:
+    """Absolute learning rates, for every parameter of the model.
+
+    Attributes:
+        knots: fractions of training; the first is 0, they increase, all are below 1.
+        interpolation: `constant` holds a knot's value until the next, `linear` joins them.
+        parameters: float64 rates per update, [knots], by Hugging Face checkpoint name.
+        multipliers: what was tuned; None if the rates are those of the recipe.
+    """
+
+    knots: tuple[float, ...]
+    interpolation: Interpolation
+    parameters: Mapping[str, np.ndarray]
+    multipliers: Multipliers | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """Shares of the sequences of a batch that each domain gives.
+
+    Attributes:
+        knots: fractions of training; the first is 0, they increase, all are below 1.
+        interpolation: `constant` holds a knot's shares until the next, `linear` joins them.
+        domains: names, in the order of the shares.
+        weights: float64 shares, [knots, domains]; each row sums to one.
+    """
+
+    knots: tuple[float, ...]
+    interpolation: Interpolation
+    domains: tuple[str, ...]
+    weights: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class LossWeights:
+    """Weights of the loss of a sequence, by the domain that it comes from.
+
+    Attributes:
+        knots: fractions of training; the first is 0, they increase, all are below 1.
+        interpolation: `constant` holds a knot's weights until the next, `linear` joins them.
+        domains: names, in the order of the weights.
+        weights: float64 weights, [knots, domains]; each row averages one.
+    """
+
+    knots: tuple[float, ...]
+    interpolation: Interpolation
+    domains: tuple[str, ...]
+    weights: np.ndarray
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """The optimizer that the rates were tuned for.
+
+    Attributes:
+        settings: exactly the `SETTINGS` of its kind, plain numbers.
+        decayed: checkpoint names of the parameters that weight decay applies to.
+    """
+
+    settings: Mapping[str, Any]
+    decayed: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Artefact:
+    """Tuned schedules with their provenance.
+
+    Attributes:
+        horizon_steps: updates of the training that was tuned.
+        horizon_tokens: tokens of the training that was tuned.
+        learning_rates: for every parameter.
+        mixture: shares of the domains, if they were tuned.
+        loss_weights: weights of the domains in the loss, if they were tuned.
+        optimizer: that the rates were tuned for.
+        provenance: versions and hashes of what it was made from; plain JSON values.
+        result: what the tuning gained; plain JSON values.
+    """
+
+    horizon_steps: int
+    horizon_tokens: int
+    learning_rates: LearningRates
+    mixture: Mixture | None
+    loss_weights: LossWeights | None
+    optimizer: Optimizer
+    provenance: Mapping[str, Any]
+    result: Mapping[str, Any]
+
+    def learning_rate(self, name: str, step: int, total: int) -> float:
+        """The rate of parameter `name` at update `step` (from 0) of a training of `total` updates.
+
+        Raises:
+            ArtefactError: no such parameter, a negative step or a total below 1.
+        """
+        rates = self.learning_rates
+        if name not in rates.parameters:
+            close = difflib.get_close_matches(name, rates.parameters, n=3)
+            near = f"the nearest are {', '.join(close)}" if close else "none has a similar name"
+            problem = f"not one of the {len(rates.parameters)} parameters"
+            raise ArtefactError("artefact", [Fault("name", name, problem, near)])
+        curve = rates.parameters[name]
+        return float(value_at(rates.knots, curve, rates.interpolation, step, total))
+
+    def mixture_at(self, step: int, total: int) -> dict[str, float]:
+        """The share of each domain at update `step` (from 0) of `total`; they sum to one.
+
+        Raises:
+            ArtefactError: no mixture was tuned, a negative step or a total below 1.
+        """
+        row = _domains_at("mixture", self.mixture, step, total)
+        whole = sum(row.values())
+        return {domain: share / whole for domain, share in row.items()}
+
+    def loss_weights_at(self, step: int, total: int) -> dict[str, float]:
+        """The loss weight of each domain at update `step` (from 0) of `total`; they average one.
+
+        Raises:
+            ArtefactError: no loss weights were tuned, a negative step or a total below 1.
+        """
+        row = _domains_at("loss_weights", self.loss_weights, step, total)
+        mean = sum(row.values()) / len(row)
+        return {domain: weight / mean for domain, weight in row.items()}
+
+
+def _domains_at(
+    field: str, schedule: Mixture | LossWeights | None, step: int, total: int
+) -> dict[str, float]:
+    if schedule is None:
+        cure = f"tune it: `tune: {{{field}: ...}}` in the recipe"
+        raise ArtefactError("artefact", [Fault(field, None, "the artefact holds none", cure)])
+    row = value_at(schedule.knots, schedule.weights, schedule.interpolation, step, total)
+    return dict(zip(schedule.domains, row.tolist(), strict=True))
+
+
+def value_at(
+    knots: Sequence[float], values: np.ndarray, interpolation: Interpolation, step: int, total: int
+) -> np.ndarray:
+    """The value of a schedule at update `step` (from 0) of a training of `total` updates.
+
+    `constant`: the value of the last knot that is at or before step / total. `linear`: on the
+    line between the two knots around step / total. After the last knot its value stays.
+
+    Args:
+        knots: fractions of training, the first 0, increasing.
+        values: [knots, ...].
+        interpolation: see above.
+        step: 0 is the first update.
+        total: updates of the training.
+
+    Returns:
+        The value, shaped like one of `values`.
+
+    Raises:
+        ArtefactError: a negative step or a total below 1.
+    """
+    if step < 0:
+        fault = Fault("step", step, "steps count from 0, the first update", "give 0 or above")
+        raise ArtefactError("artefact", [fault])
+    if total < 1:
+        problem = "a training has at least one update"
+        raise ArtefactError("artefact", [Fault("total", total, problem, "give 1 or above")])
+    before = int(np.searchsorted(knots, (step + STEP_TOLERANCE) / total, side="right")) - 1
+    if interpolation == "constant" or before == len(knots) - 1:
+        return values[before]
+    span = knots[before + 1] - knots[before]
+    along = max(0.0, step / total - knots[before]) / span
+    return (1 - along) * values[before] + along * values[before + 1]

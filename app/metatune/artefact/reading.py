@@ -1,0 +1,159 @@
+"""Reads an artefact back, and says what is wrong with one that can't be read."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load as load_tensors
+
+from metatune.artefact.checks import Checker
+from metatune.artefact.format import (
+    FORMAT,
+    SETTINGS,
+    TENSORS,
+    TUNED,
+    VERSION,
+    Artefact,
+    ArtefactError,
+    LearningRates,
+    LossWeights,
+    Mixture,
+    Multipliers,
+    Optimizer,
+)
+from metatune.artefact.writing import integrity, sha256
+from metatune.recipe.faults import Fault
+
+CURE = "take the artefact anew from the run that wrote it"
+
+
+def load(path: str | Path) -> Artefact:
+    """Reads an artefact.
+
+    Args:
+        path: a tuned.json, the artefact folder, or a run folder that holds `artefact/`.
+
+    Returns:
+        The artefact, every number exactly as it was written.
+
+    Raises:
+        ArtefactError: nothing there, not an artefact, an unknown version, a missing or unknown
+            key, a value that isn't allowed, a missing tensor file, or a file that was changed
+            after it was written.
+    """
+    file = _find(Path(path))
+    document = _parse(file)
+    checker = Checker(CURE)
+    checker.document(document)
+    if checker.faults:
+        raise ArtefactError(str(file), checker.faults)
+    _check_integrity(file, document)
+    return _artefact(document, _curves(file, document["learning_rates"], document.get("tensors")))
+
+
+def _find(path: Path) -> Path:
+    candidates = [path, path / TUNED, path / "artefact" / TUNED]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    problem = f"holds no artefact; looked for {', '.join(str(place) for place in candidates)}"
+    cure = "give a run folder of `metatune fit`, an artefact folder, or a tuned.json"
+    raise ArtefactError("load", [Fault("path", str(path), problem, cure)])
+
+
+def _parse(file: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(file.read_bytes())
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}: {error.msg}"
+        raise ArtefactError(str(file), [f"not JSON ({place}); {CURE}"]) from error
+    except UnicodeDecodeError as error:
+        raise ArtefactError(str(file), [f"not UTF-8 text ({error.reason}); {CURE}"]) from error
+    found = document.get("format") if isinstance(document, dict) else None
+    if not isinstance(document, dict) or found != FORMAT:
+        cure = f"give the {TUNED} of a run of `metatune fit`"
+        raise ArtefactError(str(file), [Fault("format", found, f"must be {FORMAT!r}", cure)])
+    version = document.get("version")
+    if version != VERSION or isinstance(version, bool):
+        problem = f"an unknown version, this metatune reads version {VERSION}"
+        raise ArtefactError(str(file), [Fault("version", version, problem, "upgrade metatune")])
+    return document
+
+
+def _check_integrity(file: Path, document: Mapping[str, Any]) -> None:
+    stated, found = document["integrity"]["sha256"], integrity(document)
+    if stated != found:
+        problem = f"the hash of the content is {found}: the file was changed after it was written"
+        raise ArtefactError(str(file), [Fault("integrity.sha256", stated, problem, CURE)])
+
+
+def _curves(
+    file: Path, rates: Mapping[str, Any], tensors: Mapping[str, Any] | None
+) -> dict[str, np.ndarray]:
+    """Rates [knots] by parameter, from the document or from the file that it names."""
+    parameters = rates["parameters"]
+    if tensors is None:
+        return {name: np.asarray(curve, np.float64) for name, curve in parameters.items()}
+    beside = file.parent / TENSORS
+    if not beside.is_file():
+        problem = f"not found at {beside}, where the learning rates must be"
+        cure = f"copy it together with {TUNED}"
+        raise ArtefactError(str(file), [Fault("tensors.file", TENSORS, problem, cure)])
+    content = beside.read_bytes()
+    if sha256(content) != tensors["sha256"]:
+        problem = f"the hash of {beside} is {sha256(content)}: it isn't the one that was written"
+        fault = Fault("tensors.sha256", tensors["sha256"], problem, CURE)
+        raise ArtefactError(str(file), [fault])
+    held = load_tensors(content)
+    if "learning_rates" not in held:
+        fault = Fault("tensors", list(held), "must hold 'learning_rates'", CURE)
+        raise ArtefactError(str(beside), [fault])
+    checker = Checker(CURE)
+    checker.rates(parameters["names"], held["learning_rates"], len(rates["knots"]))
+    if checker.faults:
+        raise ArtefactError(str(beside), checker.faults)
+    return dict(zip(parameters["names"], held["learning_rates"], strict=True))
+
+
+def _artefact(document: Mapping[str, Any], curves: dict[str, np.ndarray]) -> Artefact:
+    rates, optimizer = document["learning_rates"], document["optimizer"]
+    multipliers = rates["multipliers"]
+    return Artefact(
+        horizon_steps=document["horizon"]["steps"],
+        horizon_tokens=document["horizon"]["tokens"],
+        learning_rates=LearningRates(
+            _floats(rates["knots"]),
+            rates["interpolation"],
+            curves,
+            multipliers
+            and Multipliers(
+                _floats(multipliers["knots"]),
+                {group: _floats(curve) for group, curve in multipliers["groups"].items()},
+                {group: tuple(names) for group, names in multipliers["members"].items()},
+            ),
+        ),
+        mixture=document["mixture"] and Mixture(**_domain_fields(document["mixture"])),
+        loss_weights=document["loss_weights"]
+        and LossWeights(**_domain_fields(document["loss_weights"])),
+        optimizer=Optimizer(
+            {key: optimizer[key] for key in SETTINGS[optimizer["kind"]]},
+            tuple(optimizer["decayed"]),
+        ),
+        provenance=document["provenance"],
+        result=document["result"],
+    )
+
+
+def _domain_fields(schedule: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "knots": _floats(schedule["knots"]),
+        "interpolation": schedule["interpolation"],
+        "domains": tuple(schedule["domains"]),
+        "weights": np.asarray(schedule["weights"], np.float64),
+    }
+
+
+def _floats(numbers: list[float]) -> tuple[float, ...]:
+    return tuple(float(number) for number in numbers)

@@ -1,0 +1,189 @@
+"""Writes an artefact: tuned.json, tuned.safetensors if the curves are many, and README.md."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save as save_tensors
+
+from metatune.artefact.checks import Checker
+from metatune.artefact.folders import replace_folder
+from metatune.artefact.format import (
+    FORMAT,
+    LOSS_WEIGHT_UNIT,
+    MIXTURE_UNIT,
+    MULTIPLIER_UNIT,
+    RATE_UNIT,
+    README,
+    TENSORS,
+    TUNED,
+    VERSION,
+    Artefact,
+    ArtefactError,
+    LearningRates,
+    LossWeights,
+    Mixture,
+)
+
+READABLE_NUMBERS = 200_000
+"""Curves of more numbers than this go to tuned.safetensors."""
+
+LINE_LENGTH = 100
+
+CURE = "an artefact can't be written with it"
+
+
+def write(folder: str | Path, artefact: Artefact, readme: str) -> Path:
+    """Writes `artefact` as a whole folder, in the place of an older one of the same name.
+
+    Args:
+        folder: the artefact folder; may be absent, or hold an older artefact.
+        artefact: what to write; every number comes back exactly from `load`.
+        readme: text of its README.md.
+
+    Returns:
+        The path of its tuned.json.
+
+    Raises:
+        ArtefactError: a value that the format doesn't allow, or a folder with other files in it.
+    """
+    folder = Path(folder)
+    rates = artefact.learning_rates
+    files: dict[str, bytes | str] = {README: readme}
+    if len(rates.parameters) * len(rates.knots) > READABLE_NUMBERS:
+        table = _table(rates)
+        files[TENSORS] = save_tensors({"learning_rates": table})
+        parameters = {"names": list(rates.parameters), "tensor": "learning_rates"}
+        tensors = {"file": TENSORS, "sha256": sha256(files[TENSORS])}
+        document = _document(artefact, parameters) | {"tensors": tensors}
+    else:
+        table = None
+        document = _document(artefact, _curves(rates))
+    files[TUNED] = _sealed(document, str(folder), table)
+    replace_folder(folder, files, (TUNED, TENSORS, README))
+    return folder / TUNED
+
+
+def self_contained(artefact: Artefact) -> str:
+    """The text of a tuned.json that holds every number itself, however many.
+
+    Raises:
+        ArtefactError: a value that the format doesn't allow.
+    """
+    return _sealed(_document(artefact, _curves(artefact.learning_rates)), "artefact", None)
+
+
+def integrity(document: Mapping[str, Any]) -> str:
+    """SHA-256, in hexadecimal, of the canonical JSON of a document without its `integrity`.
+
+    Canonical: keys sorted, no white space, UTF-8 without escapes, floats in their shortest form.
+    """
+    rest = {key: value for key, value in document.items() if key != "integrity"}
+    text = json.dumps(
+        rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    return sha256(text.encode())
+
+
+def sha256(content: bytes) -> str:
+    """SHA-256 of `content`, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def _sealed(document: dict[str, Any], source: str, table: np.ndarray | None) -> str:
+    """The text of a document after all checks, with its hash.
+
+    `table` is the array [parameters, knots] of rates that aren't in the document.
+    """
+    checker = Checker(CURE)
+    checker.document(document | {"integrity": {"sha256": ""}})
+    if table is not None and not checker.faults:
+        rates = document["learning_rates"]
+        checker.rates(rates["parameters"]["names"], table, len(rates["knots"]))
+    if checker.faults:
+        raise ArtefactError(source, checker.faults)
+    return rendered(document | {"integrity": {"sha256": integrity(document)}}) + "\n"
+
+
+def _document(artefact: Artefact, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    rates = artefact.learning_rates
+    multipliers = None
+    if rates.multipliers is not None:
+        multipliers = {"unit": MULTIPLIER_UNIT, **asdict(rates.multipliers)}
+    document = {
+        "format": FORMAT,
+        "version": VERSION,
+        "horizon": {"steps": artefact.horizon_steps, "tokens": artefact.horizon_tokens},
+        "learning_rates": {
+            "unit": RATE_UNIT,
+            "interpolation": rates.interpolation,
+            "knots": rates.knots,
+            "parameters": parameters,
+            "multipliers": multipliers,
+        },
+        "mixture": _domain_document(artefact.mixture, MIXTURE_UNIT),
+        "loss_weights": _domain_document(artefact.loss_weights, LOSS_WEIGHT_UNIT),
+        "optimizer": {**artefact.optimizer.settings, "decayed": artefact.optimizer.decayed},
+        "provenance": artefact.provenance,
+        "result": artefact.result,
+    }
+    return _with_lists(document)
+
+
+def _domain_document(schedule: Mixture | LossWeights | None, unit: str) -> dict[str, Any] | None:
+    if schedule is None:
+        return None
+    return {
+        "unit": unit,
+        "interpolation": schedule.interpolation,
+        "knots": schedule.knots,
+        "domains": schedule.domains,
+        "weights": schedule.weights.tolist(),
+    }
+
+
+def _curves(rates: LearningRates) -> dict[str, list[float]]:
+    return {name: curve.tolist() for name, curve in rates.parameters.items()}
+
+
+def _table(rates: LearningRates) -> np.ndarray:
+    """The rates of all parameters, float64 [parameters, knots]."""
+    return np.stack([np.asarray(curve) for curve in rates.parameters.values()])
+
+
+def _with_lists(value: Any) -> Any:
+    """`value` with plain dicts and lists for mappings and tuples, as JSON gives them back."""
+    if isinstance(value, Mapping):
+        return {key: _with_lists(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_lists(entry) for entry in value]
+    return value
+
+
+def rendered(value: Any, indent: str = "") -> str:
+    """JSON with a line for each curve: lists of numbers stay on one line, however long."""
+    flat = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    if isinstance(value, list):
+        numbers = all(isinstance(entry, int | float) for entry in value)
+        if numbers or len(indent) + len(flat) <= LINE_LENGTH and not _nested(value):
+            return flat
+        inner = [rendered(entry, indent + "  ") for entry in value]
+        brackets = "[]"
+    elif isinstance(value, dict) and value:
+        inner = [
+            f"{json.dumps(key, ensure_ascii=False)}: {rendered(entry, indent + '  ')}"
+            for key, entry in value.items()
+        ]
+        brackets = "{}"
+    else:
+        return flat
+    lines = ",\n".join(f"{indent}  {entry}" for entry in inner)
+    return f"{brackets[0]}\n{lines}\n{indent}{brackets[1]}"
+
+
+def _nested(value: list[Any]) -> bool:
+    return any(isinstance(entry, list | dict) for entry in value)

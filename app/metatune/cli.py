@@ -1,0 +1,186 @@
+"""The command line. Thin: what takes long to import is imported inside the commands."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Tune learning rates and data mixtures by differentiating through the training.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A recipe's file, or the name of a shipped one.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Changes to the recipe."),
+]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or an artefact.")]
+
+
+def main() -> None:
+    """Runs the command line."""
+    app()
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Prints a user's error without a traceback and exits with code 2."""
+    from metatune.artefact.errors import ArtefactError
+    from metatune.recipe.faults import RecipeError
+
+    expected: tuple[type[Exception], ...] = (ArtefactError, RecipeError, OSError)
+    if fit_module := sys.modules.get("metatune.fit"):
+        expected += (fit_module.NotFinite, fit_module.RunFolderError)
+    try:
+        yield
+    except expected as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
+@app.command()
+def fit(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    *,
+    out: Annotated[Path, typer.Option(help="The run folder to write.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete the run in --out first.")
+    ] = False,
+) -> None:
+    """Tune a recipe; leaves artefact, metrics, checkpoints and TensorBoard events in --out."""
+    from metatune.recipe import reading, shipped
+
+    with plain_errors():
+        path = shipped.find(recipe)
+        resolved = reading.read(path, overrides or ())
+        typer.echo(f"{path}: loading JAX and the data ...")
+
+    from rich.console import Console
+
+    from metatune import fit as fitting
+    from metatune.fit.compilation import keep_compiled
+    from metatune.report import terminal
+
+    console = Console()
+    with plain_errors():
+        keep_compiled()
+        outcome = fitting.fit(
+            resolved,
+            out,
+            source=str(path),
+            resume=resume,
+            overwrite=overwrite,
+            console=console,
+        )
+        if outcome.interrupted:
+            changes = "".join(f" {change}" for change in overrides or ())
+            typer.echo(
+                f"interrupted; the best so far is in {outcome.folder.artefact}; go on with\n"
+                f"  metatune fit {recipe}{changes} --out {out} --resume"
+            )
+            raise typer.Exit(INTERRUPTED)
+        console.print(terminal.summary(outcome.artefact, outcome.folder.read_metrics()))
+        typer.echo(
+            f"run: {out}\n  metatune show {out}\n  tensorboard --logdir {out}\n"
+            f"  metatune export {out} --to hf-trainer --out tuned/"
+        )
+
+
+@app.command()
+def show(run: Run) -> None:
+    """Show what was tuned, before and after, and the schedules as small plots."""
+    from rich.console import Console
+
+    from metatune import artefact
+    from metatune.artefact import metrics
+    from metatune.report import terminal
+
+    with plain_errors():
+        tuned = artefact.load(run)
+        Console().print(terminal.summary(tuned, metrics.read(run)))
+
+
+@app.command()
+def export(
+    run: Run,
+    *,
+    to: Annotated[str, typer.Option(help="Target: json, optax, torch or hf-trainer.")],
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
+) -> None:
+    """Write tuned schedules for another trainer; works there without metatune."""
+    from metatune import artefact
+    from metatune.artefact import exporters
+
+    with plain_errors():
+        for path in exporters.export(artefact.load(run), to, out, overwrite=overwrite):
+            typer.echo(str(path))
+
+
+@app.command("ls")
+def list_recipes() -> None:
+    """List the shipped recipes."""
+    from metatune.recipe import shipped
+
+    names = shipped.names()
+    width = max(map(len, names))
+    for name in names:
+        typer.echo(f"{name:<{width}}  {shipped.headline(name)}")
+
+
+@app.command("cp")
+def copy_recipe(
+    name: Annotated[str, typer.Argument(help="A shipped recipe.")],
+    to: Annotated[Path, typer.Argument(help="The file to write.")],
+) -> None:
+    """Copy a shipped recipe, to change it."""
+    from metatune.recipe import shipped
+
+    with plain_errors():
+        typer.echo(str(shipped.copy(name, to)))
+
+
+@app.command()
+def validate(recipe: RecipeArgument, overrides: Overrides = None) -> None:
+    """Check a recipe, its data and its model, without computing anything."""
+    from metatune.recipe import reading, shipped
+
+    with plain_errors():
+        path = shipped.find(recipe)
+        resolved = reading.read(path, overrides or ())
+        from metatune.inner import prepare
+
+        training = prepare(resolved, str(path))
+        sizes = ", ".join(f"{d.name} {d.tokens:,}" for d in training.corpus.domains)
+        typer.echo(f"{path}: valid; tokens: {sizes}")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import importlib.metadata
+
+        typer.echo(f"metatune {importlib.metadata.version('metatune')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    del version

@@ -1,0 +1,80 @@
+"""Checkpoints of the outer loop, with Orbax: all that is needed to go on bit for bit."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import orbax.checkpoint as ocp
+
+
+class Search(NamedTuple):
+    """Where the search stands: what a checkpoint holds.
+
+    Attributes:
+        step: outer steps done.
+        eta: meta-parameters for the next outer step.
+        opt_state: state of the outer optimizer.
+        best_eta: the best so far.
+        best_step: the outer step it was judged at; -1 before the first.
+        best_held_out: its held-out loss, nats per token.
+        default_held_out: that of the recipe as it is.
+    """
+
+    step: int
+    eta: Any
+    opt_state: Any
+    best_eta: Any
+    best_step: int = -1
+    best_held_out: float = float("inf")
+    default_held_out: float = float("inf")
+
+
+class Checkpoints:
+    """The checkpoints of one run; the newest two are kept."""
+
+    def __init__(self, folder: Path):
+        """Opens `folder`, and makes it if needed."""
+        options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
+        self._manager = ocp.CheckpointManager(
+            folder.absolute(), options=options, item_names=("arrays", "numbers")
+        )
+
+    def __enter__(self) -> "Checkpoints":
+        """Returns itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Closes the folder."""
+        self._manager.close()
+
+    def save(self, search: Search) -> None:
+        """Writes a checkpoint; all of it or nothing."""
+        arrays, numbers = _parted(search)
+        self._manager.save(
+            search.step,
+            args=ocp.args.Composite(
+                arrays=ocp.args.StandardSave(arrays), numbers=ocp.args.JsonSave(numbers)
+            ),
+        )
+
+    def latest(self, like: Search) -> Search | None:
+        """The newest checkpoint, shaped like `like`; `None` if there is none."""
+        step = self._manager.latest_step()
+        if step is None:
+            return None
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _parted(like)[0])
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                arrays=ocp.args.StandardRestore(abstract), numbers=ocp.args.JsonRestore()
+            ),
+        )
+        numbers = {key: float.fromhex(v) if isinstance(v, str) else v for key, v in restored.numbers.items()}
+        return Search(**restored.arrays, **numbers)
+
+
+def _parted(search: Search) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arrays, and plain numbers; floats in hexadecimal, which is exact and knows infinity."""
+    fields = search._asdict()
+    arrays = {key: fields.pop(key) for key in ("eta", "opt_state", "best_eta")}
+    return arrays, {key: v.hex() if isinstance(v, float) else v for key, v in fields.items()}

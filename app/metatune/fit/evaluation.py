@@ -1,0 +1,78 @@
+"""Whole trainings at given meta-parameters, by true sampling, measured on held-out text.
+
+The hypergradient sees the mixture as weights on stratified batches; production training samples at
+the shares. What chooses the best and what reports the result is the latter.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from metatune import data
+from metatune.fit.failure import refuse_diverged
+from metatune.fit.seeds import Purpose, Stream, data_seed, model_key
+from metatune.hypergrad import Problem, train
+from metatune.hypergrad.driver import Listener
+from metatune.inner import InnerTraining
+
+
+@partial(jax.jit, static_argnums=0)
+def _objective(problem: Problem, params: Any, batch: data.Batch) -> jax.Array:
+    return problem.objective(params, batch)
+
+
+def held_out_loss(
+    training: InnerTraining,
+    eta: Mapping[str, jax.Array],
+    *,
+    purpose: Purpose,
+    index: int,
+    split: Literal["outer", "report"],
+    sequences: int,
+    listener: Listener | None = None,
+) -> float:
+    """Trains once and measures.
+
+    Args:
+        training: the inner training.
+        eta: meta-parameters.
+        purpose: with `index`, the seed of initialisation and data order.
+        index: which of the trainings for that purpose.
+        split: what to measure on; the sequences are the same for every training of a purpose.
+        sequences: how many sequences to measure on.
+        listener: is told where the training stands.
+
+    Returns:
+        The target-weighted loss in nats per token.
+
+    Raises:
+        NotFinite: the training diverged.
+    """
+    recipe = training.recipe
+    batches = data.sampled_batches(
+        training.corpus,
+        seed=data_seed(recipe.seed, purpose, index, Stream.TRAINING),
+        batch_size=recipe.data.batch_size,
+        shares=training.trajectory(eta).mixture,
+    )
+    state, losses = train(
+        training.sampled,
+        eta,
+        training.initial_state(model_key(recipe.seed, purpose, index)),
+        batches,
+        steps=recipe.inner.steps,
+        segment=recipe.outer.estimator.segment,
+        listener=listener,
+    )
+    refuse_diverged(np.asarray(losses), f"{purpose.name.lower()} training {index}")
+    held_out = data.heldout_batches(
+        training.corpus,
+        split,
+        seed=data_seed(recipe.seed, purpose, 0, Stream.HELD_OUT),
+        sequences=sequences,
+        micro_batch=recipe.outer.objective.micro_batch,
+    )
+    return float(np.mean([_objective(training.sampled, state.params, b) for b in held_out]))

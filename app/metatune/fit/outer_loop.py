@@ -1,0 +1,261 @@
+"""The outer loop: judge, differentiate, step; keep the best; measure the result once."""
+
+import math
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from rich.console import Console
+
+from metatune import artefact, data
+from metatune.fit import outer_optimizers
+from metatune.fit.checkpoints import Checkpoints, Search
+from metatune.fit.evaluation import held_out_loss
+from metatune.fit.failure import NotFinite, refuse_not_finite
+from metatune.fit.progress import Display
+from metatune.fit.result import artefact_of, measure, unfinished
+from metatune.fit.run_folder import RunFolder, open_run
+from metatune.fit.seeds import Purpose, Stream, data_seed, model_key
+from metatune.fit.tracking import Tracker
+from metatune.hypergrad import Hypergradient, MixFlow, Reverse, hypergradient
+from metatune.hypergrad.estimator import Estimator
+from metatune.inner import prepare
+from metatune.inner.training import InnerTraining
+from metatune.recipe import schema
+from metatune.recipe.schema import Recipe
+from metatune.report.artefact_readme import readme
+
+
+class Outcome(NamedTuple):
+    """What a run came to.
+
+    Attributes:
+        folder: the run folder.
+        artefact: the tuned schedules; of an interrupted run the best so far.
+        interrupted: whether Ctrl-C ended it.
+    """
+
+    folder: RunFolder
+    artefact: artefact.Artefact
+    interrupted: bool
+
+
+ESTIMATORS = {
+    schema.MixFlow: lambda spec: MixFlow(spec.segment, spec.save_gradients),
+    schema.Reverse: lambda spec: Reverse(spec.segment, spec.remat),
+}
+
+
+def fit(
+    recipe: Recipe,
+    out: Path,
+    *,
+    source: str = "recipe",
+    resume: bool = False,
+    overwrite: bool = False,
+    console: Console | None = None,
+) -> Outcome:
+    """Tunes a recipe.
+
+    Args:
+        recipe: what to tune.
+        out: the run folder.
+        source: the recipe's file, for faults.
+        resume: go on with the run in `out`.
+        overwrite: delete the run in `out`.
+        console: where progress is shown.
+
+    Returns:
+        The tuned schedules and where they are.
+
+    Raises:
+        RecipeError: data, model or tunables have faults.
+        RunFolderError: `out` can't be used as asked.
+        NotFinite: a training diverged; the run folder holds the best so far and can be resumed.
+    """
+    training = prepare(recipe, source)
+    folder = open_run(out, recipe, resume=resume, overwrite=overwrite)
+    optimizer = outer_optimizers.build(recipe.outer)
+    eta = training.initial_eta()
+    start = Search(step=0, eta=eta, opt_state=optimizer.init(eta), best_eta=eta)
+    with Checkpoints(folder.checkpoints) as checkpoints:
+        search = checkpoints.latest(like=start) or start
+        if finished := _finished(folder):
+            return Outcome(folder, finished, interrupted=False)
+        folder.forget_metrics_from(search.step)
+        with (
+            Display(console or Console(), recipe.outer.steps, done=search.step) as display,
+            Tracker(folder, training, resumed_at=search.step) as tracker,
+        ):
+            loop = _Loop(training, folder, checkpoints, tracker, display, optimizer)
+            try:
+                search = loop.run(search)
+                result = measure(training, search, display)
+            except (KeyboardInterrupt, NotFinite) as stop:
+                tuned = loop.write_best(loop.search)
+                if isinstance(stop, NotFinite):
+                    raise
+                return Outcome(folder, tuned, interrupted=True)
+            tuned = artefact_of(training, search.best_eta, result)
+            artefact.write(folder.artefact, tuned, readme(tuned))
+            tracker.finish(tuned)
+    return Outcome(folder, tuned, interrupted=False)
+
+
+def _finished(folder: RunFolder) -> artefact.Artefact | None:
+    """The artefact of a run that is complete."""
+    if not (folder.artefact / "tuned.json").exists():
+        return None
+    found = artefact.load(folder.artefact)
+    return found if found.result["status"] == "complete" else None
+
+
+class _Loop:
+    """The parts of a run that every outer step needs."""
+
+    def __init__(
+        self,
+        training: InnerTraining,
+        folder: RunFolder,
+        checkpoints: Checkpoints,
+        tracker: Tracker,
+        display: Display,
+        optimizer: optax.GradientTransformation,
+    ):
+        self.training = training
+        self.outer = training.recipe.outer
+        self.folder = folder
+        self.checkpoints = checkpoints
+        self.tracker = tracker
+        self.display = display
+        self.optimizer = optimizer
+        self.estimator: Estimator = ESTIMATORS[type(self.outer.estimator)](self.outer.estimator)
+        self.search: Search
+
+    def run(self, search: Search) -> Search:
+        """All outer steps that are left, then a last judgement."""
+        self.search = search
+        patience = self.outer.patience or math.inf
+        while search.step < self.outer.steps and search.step - search.best_step <= patience:
+            search = self.search = self.step(search)
+        if search.step == self.outer.steps:
+            held_out = self.judge(search)
+            search = self.search = judged(search, held_out)
+        return search
+
+    def step(self, search: Search) -> Search:
+        """One outer step: estimate, judge, move, write down."""
+        began = time.monotonic()
+        estimate = self.estimate(search)
+        refuse_not_finite(estimate, search.step)
+        try:
+            held_out = self.judge(search)
+        except NotFinite:
+            # These rates only just hold under the hypergradient's seeds: they can't be the best,
+            # but the search may leave them again. At the recipe's own rates it is a fault.
+            if search.step == 0:
+                raise
+            held_out = math.inf
+        at = search.eta
+        search = judged(search, held_out)
+        updates, opt_state = self._update(estimate.gradient, search.opt_state)
+        eta: Any = optax.apply_updates(search.eta, updates)
+        search = search._replace(step=search.step + 1, eta=eta, opt_state=opt_state)
+        norms = {key: float(optax.global_norm(g)) for key, g in estimate.gradient.items()}
+        line = {
+            "step": search.step - 1,
+            "objective": float(estimate.value),
+            "held_out": held_out if math.isfinite(held_out) else None,
+            "best_held_out": search.best_held_out,
+            "hypergradient_norm": norms,
+            "inner_loss": float(estimate.diagnostics.losses[-1]),
+            "seconds": time.monotonic() - began,
+        }
+        self.folder.append_metrics(line)
+        self.tracker.outer_step(line, at)
+        if search.best_step == search.step - 1:
+            self.write_best(search)
+        self.checkpoints.save(search)
+        self.display.outer_step(
+            search.step - 1,
+            objective=line["objective"],
+            held_out=held_out,
+            best=search.best_held_out,
+            norms=norms,
+            rates=self._rates(at),
+            seconds=line["seconds"],
+        )
+        return search
+
+    def estimate(self, search: Search) -> Hypergradient:
+        """The hypergradient of an outer step."""
+        recipe, fresh = self.training.recipe, self.outer.fresh
+        drawn = search.step if fresh.data else 0
+        seed = partial(data_seed, recipe.seed, Purpose.HYPERGRADIENT, drawn)
+        begun = search.step if fresh.initialisation else 0
+        return hypergradient(
+            self.training.reweighted,
+            search.eta,
+            self.training.initial_state(model_key(recipe.seed, Purpose.HYPERGRADIENT, begun)),
+            data.stratified_batches(
+                self.training.corpus, seed=seed(Stream.TRAINING), batch_size=recipe.data.batch_size
+            ),
+            data.heldout_batches(
+                self.training.corpus,
+                "outer",
+                seed=seed(Stream.HELD_OUT),
+                sequences=self.outer.objective.sequences,
+                micro_batch=self.outer.objective.micro_batch,
+            ),
+            steps=recipe.inner.steps,
+            estimator=self.estimator,
+            listener=self.display.listener("hypergradient"),
+        )
+
+    def judge(self, search: Search) -> float:
+        """Mean held-out loss of whole trainings at the current meta-parameters."""
+        seeds = range(self.outer.judge.seeds)
+        losses = [
+            held_out_loss(
+                self.training,
+                search.eta,
+                purpose=Purpose.JUDGE,
+                index=index,
+                split="outer",
+                sequences=self.outer.judge.sequences,
+                listener=self.display.listener(f"judge {index + 1}"),
+            )
+            for index in seeds
+        ]
+        return float(np.mean(losses))
+
+    def write_best(self, search: Search) -> artefact.Artefact:
+        """Writes the best so far as an unfinished artefact."""
+        tuned = artefact_of(self.training, search.best_eta, unfinished(self.training, search))
+        artefact.write(self.folder.artefact, tuned, readme(tuned))
+        return tuned
+
+    def _update(self, gradient: Any, opt_state: Any) -> tuple[Any, Any]:
+        return jax.jit(self.optimizer.update)(gradient, opt_state)
+
+    def _rates(self, eta: Mapping[str, Any]) -> str:
+        if "learning_rates" not in eta:
+            return ""
+        multipliers = np.exp(np.asarray(eta["learning_rates"]))
+        return f"rates x{multipliers.min():.2f} to x{multipliers.max():.2f}"
+
+
+def judged(search: Search, held_out: float) -> Search:
+    """Keeps the current meta-parameters as the best if they are."""
+    if search.step == 0:
+        search = search._replace(default_held_out=held_out)
+    if held_out < search.best_held_out:
+        return search._replace(
+            best_eta=search.eta, best_step=search.step, best_held_out=held_out
+        )
+    return search

@@ -1,0 +1,115 @@
+"""What a user sees while a run goes on."""
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from metatune import hypergrad
+
+
+class Display:
+    """Two bars on a terminal (outer steps, inner steps), and a line for every outer step.
+
+    Where the output is no terminal, the lines alone.
+    """
+
+    def __init__(self, console: Console, outer_steps: int, done: int = 0):
+        """Prepares the display of a run.
+
+        Args:
+            console: where to print.
+            outer_steps: how many there are.
+            done: how many were done before this process began.
+        """
+        self._console = console
+        self._outer_steps = outer_steps
+        self._began_at = done
+        self._done = done
+        self._since = time.monotonic()
+        self._progress = Progress(
+            TextColumn("{task.description:<14}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        self._outer = self._progress.add_task(
+            "outer steps", total=outer_steps, completed=done, note=""
+        )
+        self._inner = self._progress.add_task("inner steps", total=1, note="compiling")
+
+    def __enter__(self) -> "Display":
+        """Shows the bars."""
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Takes the bars away."""
+        self._progress.stop()
+
+    def say(self, text: str) -> None:
+        """Prints a line."""
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+    def listener(self, what: str) -> hypergrad.driver.Listener:
+        """A listener that moves the inner bar; `what` names the computation."""
+
+        def hear(heard: hypergrad.Progress) -> None:
+            self._progress.update(
+                self._inner,
+                total=heard.steps,
+                completed=heard.step,
+                note=f"{what} {heard.phase}, inner loss {heard.loss:.3f}",
+            )
+
+        return hear
+
+    def outer_step(
+        self,
+        step: int,
+        *,
+        objective: float,
+        held_out: float,
+        best: float,
+        norms: Mapping[str, float],
+        rates: str,
+        seconds: float,
+    ) -> None:
+        """Tells of a finished outer step.
+
+        Args:
+            step: which.
+            objective: the loss that was differentiated, nats per token.
+            held_out: the judges' loss at the same meta-parameters, nats per token.
+            best: the smallest of these so far.
+            norms: norm of the hypergradient by tunable.
+            rates: the tuned rates in a few words.
+            seconds: what the step took.
+        """
+        self._done = step + 1
+        gradient = "  ".join(f"|d {key}| {norm:.3g}" for key, norm in norms.items())
+        self.say(
+            f"outer step {step + 1}/{self._outer_steps}  objective {objective:.4f}  "
+            f"held-out {held_out:.4f} (best {best:.4f})  {gradient}  {rates}  "
+            f"{seconds:.1f} s  {self.time_left()}"
+        )
+        self._progress.update(self._outer, completed=self._done, note=self.time_left())
+
+    def time_left(self) -> str:
+        """How long the remaining outer steps will take at the pace so far."""
+        here = self._done - self._began_at
+        if here < 1:
+            return ""
+        left = (time.monotonic() - self._since) / here * (self._outer_steps - self._done)
+        return f"about {left / 60:.0f} min left" if left > 90 else f"about {left:.0f} s left"

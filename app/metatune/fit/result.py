@@ -1,0 +1,199 @@
+"""The result of a run: measured once, on text and seeds never used before, and written down."""
+
+import hashlib
+import importlib.metadata
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import jax
+import numpy as np
+
+from metatune import artefact
+from metatune.fit.checkpoints import Search
+from metatune.fit.evaluation import held_out_loss
+from metatune.fit.progress import Display
+from metatune.fit.seeds import Purpose
+from metatune.inner import InnerTraining
+from metatune.recipe import writing
+from metatune.tunables import LearningRates
+
+PACKAGES = ("metatune", "jax", "jaxlib", "flax", "optax", "numpy")
+"""Whose versions may change the numbers."""
+
+
+def measure(training: InnerTraining, search: Search, display: Display) -> dict[str, Any]:
+    """Trains with the recipe's defaults and with the best found, on the same unseen seeds.
+
+    Args:
+        training: the inner training.
+        search: the finished search.
+        display: is told of every pair.
+
+    Returns:
+        The artefact's `result`.
+    """
+    report = training.recipe.outer.report
+    before, after = [], []
+    for index in range(report.seeds):
+        for losses, eta, what in (
+            (before, training.initial_eta(), "default"),
+            (after, search.best_eta, "tuned"),
+        ):
+            losses.append(
+                held_out_loss(
+                    training,
+                    eta,
+                    purpose=Purpose.REPORT,
+                    index=index,
+                    split="report",
+                    sequences=report.sequences,
+                    listener=display.listener(f"report seed {index + 1}, {what}"),
+                )
+            )
+        display.say(
+            f"report seed {index + 1}/{report.seeds}  default {before[-1]:.4f}  "
+            f"tuned {after[-1]:.4f}"
+        )
+    return {
+        **_search_result(training, search, "complete"),
+        "objective_before": float(np.mean(before)),
+        "objective_after": float(np.mean(after)),
+        **paired(before, after),
+        "held_out_seeds": list(range(report.seeds)),
+        "before": before,
+        "after": after,
+    }
+
+
+def unfinished(training: InnerTraining, search: Search) -> dict[str, Any]:
+    """The artefact's `result` while the search goes on: nothing is measured yet."""
+    return {
+        **_search_result(training, search, "unfinished"),
+        "objective_before": None,
+        "objective_after": None,
+        "difference": None,
+        "standard_error": None,
+        "held_out_seeds": [],
+        "before": [],
+        "after": [],
+    }
+
+
+def paired(before: list[float], after: list[float]) -> dict[str, float | None]:
+    """Mean of the paired differences (negative is better) and its standard error.
+
+    A single pair has no standard error.
+    """
+    differences = np.subtract(after, before)
+    error = differences.std(ddof=1) / math.sqrt(len(differences)) if len(differences) > 1 else None
+    return {
+        "difference": float(differences.mean()),
+        "standard_error": None if error is None else float(error),
+    }
+
+
+def artefact_of(
+    training: InnerTraining, eta: Mapping[str, jax.Array], result: Mapping[str, Any]
+) -> artefact.Artefact:
+    """The artefact of meta-parameters: what every inner step used, under portable names.
+
+    Args:
+        training: the inner training.
+        eta: meta-parameters.
+        result: what was measured.
+    """
+    recipe = training.recipe
+    steps = recipe.inner.steps
+    trajectory = training.trajectory(eta)
+    tuned = {tunable.key: tunable for tunable in training.tunables}
+    rates = np.stack(list(trajectory.learning_rates.values()))
+    kept = _where_changed(rates.T)
+    return artefact.Artefact(
+        horizon_steps=steps,
+        horizon_tokens=steps * recipe.data.batch_size * recipe.data.sequence_length,
+        learning_rates=artefact.LearningRates(
+            knots=_fractions(kept, steps),
+            interpolation="constant",
+            parameters={
+                name: curve[kept]
+                for name, curve in zip(trajectory.learning_rates, rates, strict=True)
+            },
+            multipliers=_multipliers(tuned.get("learning_rates"), eta),
+        ),
+        mixture=_shared(artefact.Mixture, training, trajectory.mixture),
+        loss_weights=(
+            _shared(artefact.LossWeights, training, trajectory.loss_weights)
+            if "loss_weights" in tuned
+            else None
+        ),
+        optimizer=artefact.Optimizer(
+            settings={
+                key: value
+                for key, value in asdict(recipe.inner.optimizer).items()
+                if key not in ("learning_rate", "schedule", "decay")
+            },
+            decayed=training.decayed(),
+        ),
+        provenance=provenance(training),
+        result=dict(result),
+    )
+
+
+def provenance(training: InnerTraining) -> dict[str, Any]:
+    """What the artefact came from: hashes of all that went in, and versions."""
+    recipe, corpus = training.recipe, training.corpus
+    return {
+        "metatune": importlib.metadata.version("metatune"),
+        "recipe_sha256": hashlib.sha256(writing.to_yaml(recipe).encode()).hexdigest(),
+        "tokenizer_sha256": corpus.tokenizer.sha256,
+        "data_sha256": {domain.name: domain.sha256 for domain in corpus.domains},
+        "target": {name: float(w) for name, w in zip(corpus.names, corpus.target, strict=True)},
+        "model_config": dict(recipe.model.config),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+def _search_result(training: InnerTraining, search: Search, status: str) -> dict[str, Any]:
+    del training
+    return {
+        "status": status,
+        "unit": "nats per token",
+        "best_outer_step": search.best_step,
+        "outer_steps": search.step,
+    }
+
+
+def _where_changed(rows: np.ndarray) -> np.ndarray:
+    """Indices of the rows that differ from the one before, the first included."""
+    changed = np.any(rows[1:] != rows[:-1], axis=1)
+    return np.concatenate([[0], 1 + np.flatnonzero(changed)])
+
+
+def _fractions(steps: np.ndarray, horizon: int) -> tuple[float, ...]:
+    return tuple(float(step / horizon) for step in steps)
+
+
+def _shared(kind: Any, training: InnerTraining, rows: np.ndarray) -> Any:
+    kept = _where_changed(rows)
+    return kind(
+        knots=_fractions(kept, training.recipe.inner.steps),
+        interpolation="constant",
+        domains=training.corpus.names,
+        weights=rows[kept],
+    )
+
+
+def _multipliers(tunable: Any, eta: Mapping[str, jax.Array]) -> artefact.Multipliers | None:
+    if not isinstance(tunable, LearningRates):
+        return None
+    values = tunable.multipliers(np.asarray(eta[tunable.key]))
+    return artefact.Multipliers(
+        knots=tuple(window / tunable.windows for window in range(tunable.windows)),
+        groups={
+            label: tuple(map(float, values[:, i]))
+            for i, label in enumerate(tunable.groups.labels)
+        },
+        members=tunable.groups.members,
+    )

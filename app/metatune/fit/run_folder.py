@@ -1,0 +1,151 @@
+"""A run's folder: what lies where, and that nothing is lost or half-written."""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from metatune.recipe import writing
+from metatune.recipe.schema import Recipe
+
+
+class RunFolderError(ValueError):
+    """A folder that can't be used as asked."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run.
+
+    Attributes:
+        path: the folder.
+    """
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """A line of JSON per outer step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Event files."""
+        return self.path / "tensorboard"
+
+    @property
+    def checkpoints(self) -> Path:
+        """All that is needed to go on bit for bit."""
+        return self.path / "checkpoints"
+
+    @property
+    def artefact(self) -> Path:
+        """The tuned schedules."""
+        return self.path / "artefact"
+
+    def holds_run(self) -> bool:
+        """Whether a run was begun here."""
+        return self.recipe.exists()
+
+    def append_metrics(self, line: Mapping[str, Any]) -> None:
+        """Adds a line to the metrics."""
+        with self.metrics.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The metrics so far; a last line that was cut off is left out."""
+        if not self.metrics.exists():
+            return []
+        text = self.metrics.read_text()
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line[-1] == "\n"]
+
+    def forget_metrics_from(self, step: int) -> None:
+        """Drops the lines of outer steps from `step` on, which are about to be done again."""
+        lines = [json.dumps(line) for line in self.read_metrics() if line["step"] < step]
+        replace(self.metrics, "".join(line + "\n" for line in lines))
+
+
+def replace(path: Path, text: str) -> None:
+    """Writes a file beside its place, then renames it."""
+    beside = path.with_name(path.name + ".partial")
+    beside.write_text(text)
+    os.replace(beside, path)
+
+
+def open_run(path: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> RunFolder:
+    """Makes a folder ready for a run.
+
+    Args:
+        path: the folder; made if missing.
+        recipe: the resolved recipe, written into it.
+        resume: go on with the run that is in it.
+        overwrite: delete the run that is in it.
+
+    Raises:
+        RunFolderError: the folder holds a run and neither was asked for; or holds other things; or
+            there is nothing to resume, or a run of another recipe.
+    """
+    folder = RunFolder(path)
+    if resume and overwrite:
+        raise RunFolderError("--resume and --overwrite exclude each other: give one of them")
+    if path.exists() and not path.is_dir():
+        raise RunFolderError(f"--out {path}: is a file; give a folder")
+    if resume:
+        _refuse_other_recipe(folder, recipe)
+        return folder
+    if folder.holds_run():
+        if not overwrite:
+            raise RunFolderError(
+                f"--out {path}: holds a run already; --resume to go on with it, --overwrite to "
+                "delete it, or give another folder"
+            )
+        _delete_run(folder)
+    if path.exists() and any(path.iterdir()):
+        found = ", ".join(sorted(entry.name for entry in path.iterdir())[:3])
+        raise RunFolderError(
+            f"--out {path}: is not empty and holds no run (it has {found}); give a new folder"
+        )
+    path.mkdir(parents=True, exist_ok=True)
+    replace(folder.recipe, writing.to_yaml(recipe))
+    return folder
+
+
+def _refuse_other_recipe(folder: RunFolder, recipe: Recipe) -> None:
+    if not folder.holds_run():
+        raise RunFolderError(
+            f"--out {folder.path}: holds no run to resume; leave --resume out to begin one"
+        )
+    then = _flat(yaml.safe_load(folder.recipe.read_text()))
+    now = _flat(yaml.safe_load(writing.to_yaml(recipe)))
+    changed = [key for key in sorted({*then, *now}) if then.get(key) != now.get(key)]
+    if changed:
+        lines = [f"  {key}: {then.get(key)!r} then, {now.get(key)!r} now" for key in changed]
+        raise RunFolderError(
+            f"--out {folder.path}: holds a run of another recipe, which can't be resumed with "
+            "this one; resume with its own recipe.yaml, or give another folder\n" + "\n".join(lines)
+        )
+
+
+def _flat(tree: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(tree, Mapping):
+        return {path: tree}
+    branches = [_flat(branch, f"{path}.{key}" if path else str(key)) for key, branch in tree.items()]
+    return {key: value for branch in branches for key, value in branch.items()}
+
+
+def _delete_run(folder: RunFolder) -> None:
+    """Deletes what a run writes, and nothing else; its recipe last, so that a kill is harmless."""
+    for path in (folder.tensorboard, folder.checkpoints, folder.artefact):
+        shutil.rmtree(path, ignore_errors=False) if path.exists() else None
+    folder.metrics.unlink(missing_ok=True)
+    folder.recipe.unlink()

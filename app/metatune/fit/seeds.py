@@ -1,0 +1,41 @@
+"""Where randomness comes from: the recipe's seed, a purpose, and a number.
+
+Trainings of different purposes never share an initialisation or a data order, so that what chooses
+the best and what reports the result have not been seen by the hypergradients.
+"""
+
+from enum import IntEnum
+
+import jax
+
+
+class Purpose(IntEnum):
+    """What a training is run for."""
+
+    HYPERGRADIENT = 0
+    JUDGE = 1
+    REPORT = 2
+    BASELINE = 3
+
+
+class Stream(IntEnum):
+    """What is drawn for a training."""
+
+    TRAINING = 0
+    HELD_OUT = 1
+
+
+def model_key(seed: int, purpose: Purpose, index: int) -> jax.Array:
+    """The key of an initialisation.
+
+    Args:
+        seed: the recipe's.
+        purpose: what the training is for.
+        index: which of the trainings for that purpose.
+    """
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), purpose), index)
+
+
+def data_seed(seed: int, purpose: Purpose, index: int, stream: Stream) -> tuple[int, ...]:
+    """The seed of a data order; arguments as for `model_key`, and what is drawn."""
+    return (seed, int(purpose), index, int(stream))

@@ -1,0 +1,73 @@
+"""Writes a run's progress to TensorBoard."""
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from metatune import artefact
+from metatune.fit.run_folder import RunFolder
+from metatune.inner import InnerTraining
+from metatune.recipe import writing
+from metatune.report import tensorboard
+
+
+class Tracker:
+    """The event files of one run."""
+
+    def __init__(self, folder: RunFolder, training: InnerTraining, resumed_at: int):
+        """Opens the event files.
+
+        Args:
+            folder: the run folder.
+            training: what is tuned.
+            resumed_at: outer steps done before; later events of an earlier process are dropped.
+        """
+        self._training = training
+        self._writer = tensorboard.EventWriter(
+            folder.tensorboard, purge_step=resumed_at if resumed_at else None
+        )
+        if not resumed_at:
+            self._writer.text("recipe", f"```yaml\n{writing.to_yaml(training.recipe)}\n```")
+
+    def __enter__(self) -> "Tracker":
+        """Returns itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Writes out what is pending."""
+        self._writer.close()
+
+    def outer_step(self, line: Mapping[str, Any], eta: Mapping[str, Any]) -> None:
+        """Writes one outer step: its metrics, and the schedules that it was run with."""
+        scalars = {key: v for key, v in line.items() if isinstance(v, float)}
+        norms = line["hypergradient_norm"]
+        scalars |= {f"hypergradient_norm/{key}": norm for key, norm in norms.items()}
+        tensorboard.write_outer_step(
+            self._writer, step=line["step"], scalars=scalars, **self._schedules(eta)
+        )
+        self._writer.flush()
+
+    def finish(self, tuned: artefact.Artefact) -> None:
+        """Writes the tuned schedules and the result."""
+        tensorboard.write_schedules(self._writer, tuned)
+
+    def _schedules(self, eta: Mapping[str, Any]) -> dict[str, Any]:
+        trajectory = self._training.trajectory(eta)
+        groups = {t.key: t for t in self._training.tunables}.get("learning_rates")
+        members = (
+            {name: (name,) for name in trajectory.learning_rates}
+            if groups is None
+            else groups.groups.members  # pyright: ignore[reportAttributeAccessIssue]
+        )
+        rates: dict[str, np.ndarray] = {
+            label: trajectory.learning_rates[names[0]] for label, names in members.items()
+        }
+        shares = dict(zip(self._training.corpus.names, trajectory.mixture.T, strict=True))
+        return {"rates": rates, "shares": shares}

@@ -1,0 +1,46 @@
+"""Base schedules: the learning rate of each inner step before anything is tuned."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from metatune.recipe import schema
+
+
+def base_rates(schedule: schema.Schedule, peak: float, steps: int) -> np.ndarray:
+    """The base learning rate of every update, absolute, [steps] float64.
+
+    During a warmup of w steps the rate of update t is `peak (t + 1) / (w + 1)`, so that the first
+    update isn't lost; after it the schedules are those of optax at the same steps.
+
+    Args:
+        schedule: which schedule.
+        peak: the rate that the schedule is a fraction of.
+        steps: horizon of the inner training.
+    """
+    warmup = round(schedule.warmup * steps)
+    t = np.arange(steps)
+    after = SHAPES[type(schedule)](schedule, t, warmup, steps)
+    return peak * np.where(t < warmup, (t + 1) / (warmup + 1), after)
+
+
+def _constant(schedule: schema.Constant, t: np.ndarray, warmup: int, steps: int) -> np.ndarray:
+    return np.ones_like(t, np.float64)
+
+
+def _cosine(schedule: schema.Cosine, t: np.ndarray, warmup: int, steps: int) -> np.ndarray:
+    progress = (t - warmup) / max(steps - warmup, 1)
+    return schedule.final + (1 - schedule.final) * 0.5 * (1 + np.cos(np.pi * progress))
+
+
+def _wsd(schedule: schema.WarmupStableDecay, t: np.ndarray, warmup: int, steps: int) -> np.ndarray:
+    decay = round(schedule.decay * steps)
+    progress = np.clip((t - (steps - decay)) / max(decay, 1), 0, 1)
+    return 1 - (1 - schedule.final) * progress
+
+
+SHAPES: dict[type, Callable[..., np.ndarray]] = {
+    schema.Constant: _constant,
+    schema.Cosine: _cosine,
+    schema.WarmupStableDecay: _wsd,
+}

@@ -1,0 +1,228 @@
+"""Rules between the fields of a recipe: one small function each, and the table of all.
+
+A rule on a single value stands beside its field in `schema.py` instead.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, fields
+from typing import Any, Final
+
+from metatune.recipe.faults import Fault, unknown
+from metatune.recipe.schema import Data, Inner, Model, Outer, Tune, WarmupStableDecay
+
+# What Hugging Face configurations call the longest sequence a model can place.
+POSITION_LIMITS: Final = ("max_position_embeddings", "n_positions")
+
+
+def check(sections: Mapping[str, Any]) -> Iterator[Fault]:
+    """The faults between fields of a recipe.
+
+    Args:
+        sections: those sections of a recipe that are sound by themselves, by name. A rule that
+            needs one that isn't there is left out.
+    """
+    for rule, names in CHECKS:
+        if all(name in sections for name in names):
+            yield from rule(*(sections[name] for name in names))
+
+
+def _tunables(tune: Tune) -> Iterator[tuple[str, Any]]:
+    """Name and settings of everything that is tuned."""
+    for field in fields(tune):
+        if (settings := getattr(tune, field.name)) is not None:
+            yield field.name, settings
+
+
+def something_is_tuned(tune: Tune) -> Iterable[Fault]:
+    """At least one entry."""
+    if not any(_tunables(tune)):
+        names = ", ".join(field.name for field in fields(tune))
+        cure = f"write one of {names}, e.g. `learning_rates: {{}}` for its defaults"
+        yield Fault("tune", {}, "nothing is tuned", cure)
+
+
+def windows_have_steps(tune: Tune, inner: Inner) -> Iterable[Fault]:
+    """A window is one inner step or more."""
+    for name, settings in _tunables(tune):
+        if settings.windows > inner.steps:
+            problem = f"must be at most inner.steps, {inner.steps}"
+            cure = "lower it, or raise inner.steps"
+            yield Fault(f"tune.{name}.windows", settings.windows, problem, cure)
+
+
+def domains_to_choose_between(tune: Tune, data: Data) -> Iterable[Fault]:
+    """The share and the weight of a single domain are always one."""
+    for name, settings in (("mixture", tune.mixture), ("loss_weights", tune.loss_weights)):
+        if settings is not None and len(data.domains) == 1:
+            problem = "needs two domains or more in data.domains"
+            cure = f"add a domain, or take tune.{name} out"
+            yield Fault(f"tune.{name}", asdict(settings), problem, cure)
+
+
+def one_weight_a_domain(tune: Tune) -> Iterable[Fault]:
+    """Shares and loss weights of domains multiply the same gradient: only their product counts."""
+    if tune.mixture is not None and tune.loss_weights is not None:
+        problem = "tune.mixture is tuned too: both weigh the domains, the same number twice"
+        cure = "take out tune.loss_weights or tune.mixture"
+        yield Fault("tune.loss_weights", asdict(tune.loss_weights), problem, cure)
+
+
+def floor_leaves_room(tune: Tune, data: Data) -> Iterable[Fault]:
+    """The floors of all domains together stay below one."""
+    count = len(data.domains)
+    if tune.mixture is not None and tune.mixture.floor * count >= 1:
+        problem = f"must be below {1 / count:.4g}, one over the number of domains, {count}"
+        yield Fault("tune.mixture.floor", tune.mixture.floor, problem, "lower it")
+
+
+def initial_is_a_mixture(tune: Tune, data: Data) -> Iterable[Fault]:
+    """A number for each domain, and every share inside the simplex that the floor leaves.
+
+    A share *at* the floor is refused too: its logit would be minus infinity, with no gradient.
+    """
+    if tune.mixture is None or tune.mixture.initial is None:
+        return
+    path, initial = "tune.mixture.initial", tune.mixture.initial
+    for name in initial:
+        if name not in data.domains:
+            yield unknown(f"{path}.{name}", initial[name], "domain", name, list(data.domains))
+    missing = [name for name in data.domains if name not in initial]
+    if missing:
+        cure = "write a share for each domain, or leave initial out for a uniform mixture"
+        yield Fault(path, initial, f"lacks the domains: {', '.join(missing)}", cure)
+    yield from _weights(path, initial)
+    total = sum(initial.values())
+    if missing or len(initial) > len(data.domains) or total <= 0 or min(initial.values()) < 0:
+        return  # then these numbers are no shares yet
+    for name, weight in initial.items():
+        if weight / total <= tune.mixture.floor:
+            problem = (
+                f"a share of {weight / total:.4g}; "
+                f"must be above tune.mixture.floor, {tune.mixture.floor:.4g}"
+            )
+            yield Fault(f"{path}.{name}", weight, problem, "raise it, or lower the floor")
+
+
+def _weights(path: str, weights: Mapping[str, float]) -> Iterable[Fault]:
+    """Weights that are normalised by their sum: none below zero, one above it."""
+    for name, weight in weights.items():
+        if weight < 0:
+            problem, cure = "must be 0 or above", "weights are normalised to sum to one"
+            yield Fault(f"{path}.{name}", weight, problem, cure)
+    if all(weight == 0 for weight in weights.values()):
+        yield Fault(path, weights, "must have a weight above 0", "weigh at least one domain")
+
+
+def target_is_a_weighting(data: Data) -> Iterable[Fault]:
+    """The held-out loss averages over domains that there are."""
+    for name in data.target:
+        if name not in data.domains:
+            path = f"data.target.{name}"
+            yield unknown(path, data.target[name], "domain", name, list(data.domains))
+    yield from _weights("data.target", data.target)
+
+
+def there_are_domains(data: Data) -> Iterable[Fault]:
+    """At least one."""
+    if not data.domains:
+        cure = "write one, e.g. `prose: {shipped: NAME}` or `mine: {path: FILE}`"
+        yield Fault("data.domains", data.domains, "names no domain", cure)
+
+
+def one_source_a_domain(data: Data) -> Iterable[Fault]:
+    """A domain's text comes from one place."""
+    for name, source in data.domains.items():
+        said = {
+            field.name: getattr(source, field.name)
+            for field in fields(source)
+            if getattr(source, field.name) is not None
+        }
+        if len(said) != 1:
+            names = " or ".join(field.name for field in fields(source))
+            problem = f"must have exactly one of {names}"
+            cure = "keep one of them" if said else "write one of them"
+            yield Fault(f"data.domains.{name}", said, problem, cure)
+
+
+def batch_holds_every_domain(data: Data) -> Iterable[Fault]:
+    """The batches of the hypergradient hold sequences of every domain."""
+    if data.batch_size < len(data.domains):
+        problem = f"must be at least the number of domains, {len(data.domains)}"
+        cure = "raise it: the hypergradient needs every domain in each batch"
+        yield Fault("data.batch_size", data.batch_size, problem, cure)
+
+
+def something_is_trained_on(data: Data) -> Iterable[Fault]:
+    """The two held-out shares leave documents to train on."""
+    outer, report = data.held_out.outer, data.held_out.report
+    if outer + report >= 1:
+        problem = f"with report = {report} leaves nothing to train on; must sum to less than 1"
+        yield Fault("data.held_out.outer", outer, problem, "lower one of them")
+
+
+def sequence_fits_the_model(model: Model, data: Data) -> Iterable[Fault]:
+    """The model has a position for every token."""
+    for name in POSITION_LIMITS:
+        limit = model.config.get(name)
+        if isinstance(limit, int) and data.sequence_length > limit:
+            problem = f"must be at most model.config.{name}, {limit}"
+            cure = f"lower it, or raise model.config.{name}"
+            yield Fault("data.sequence_length", data.sequence_length, problem, cure)
+
+
+def groups_are_expressions(tune: Tune) -> Iterable[Fault]:
+    """Groups of learning rates are regular expressions, one or more."""
+    if tune.learning_rates is None or isinstance(tune.learning_rates.per, str):
+        return
+    per, path = tune.learning_rates.per, "tune.learning_rates.per"
+    if not per:
+        yield Fault(path, per, "names no group", "write at least one regular expression")
+    if isinstance(per, Mapping):
+        expressions = {f"{path}.{name}": expression for name, expression in per.items()}
+    else:
+        expressions = {f"{path}[{index}]": expression for index, expression in enumerate(per)}
+    for where, expression in expressions.items():
+        try:
+            re.compile(expression)
+        except re.error as error:
+            cure = "write one as Python's `re` reads it, e.g. self_attn"
+            yield Fault(where, expression, f"not a regular expression: {error}", cure)
+
+
+def schedule_fits(inner: Inner) -> Iterable[Fault]:
+    """Warmup and decay don't overlap."""
+    schedule = inner.optimizer.schedule
+    if isinstance(schedule, WarmupStableDecay) and schedule.warmup + schedule.decay > 1:
+        problem = f"with warmup = {schedule.warmup} exceeds the training; must sum to at most 1"
+        path = "inner.optimizer.schedule.decay"
+        yield Fault(path, schedule.decay, problem, "lower one of them")
+
+
+def micro_batch_fits(outer: Outer) -> Iterable[Fault]:
+    """A part of the objective's batch isn't larger than the whole."""
+    objective = outer.objective
+    if objective.micro_batch > objective.sequences:
+        problem = f"must be at most outer.objective.sequences, {objective.sequences}"
+        cure = f"write micro_batch: {objective.sequences}, or raise sequences"
+        yield Fault("outer.objective.micro_batch", objective.micro_batch, problem, cure)
+
+
+# Every rule, with the sections of the recipe that it takes, in the order of its arguments.
+CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]] = (
+    (there_are_domains, ("data",)),
+    (one_source_a_domain, ("data",)),
+    (target_is_a_weighting, ("data",)),
+    (sequence_fits_the_model, ("model", "data")),
+    (batch_holds_every_domain, ("data",)),
+    (something_is_trained_on, ("data",)),
+    (schedule_fits, ("inner",)),
+    (something_is_tuned, ("tune",)),
+    (one_weight_a_domain, ("tune",)),
+    (windows_have_steps, ("tune", "inner")),
+    (groups_are_expressions, ("tune",)),
+    (domains_to_choose_between, ("tune", "data")),
+    (floor_leaves_room, ("tune", "data")),
+    (initial_is_a_mixture, ("tune", "data")),
+    (micro_batch_fits, ("outer",)),
+)

@@ -1,0 +1,105 @@
+"""Which parameters share a learning rate."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from metatune.models import ParameterNames
+from metatune.recipe.faults import Fault, RecipeError
+
+BASE = -1
+"""The index of a parameter that is in no group and keeps the base rate."""
+
+
+class Groups(NamedTuple):
+    """A partition of the parameters.
+
+    Attributes:
+        labels: names of the groups.
+        index: pytree like the parameters; each leaf holds group numbers, [layers] where the
+            parameter is stacked, [] otherwise.
+        members: checkpoint names by group.
+    """
+
+    labels: tuple[str, ...]
+    index: Any
+    members: Mapping[str, tuple[str, ...]]
+
+
+def group(names: Any, per: str | tuple[str, ...] | Mapping[str, str], path: str) -> Groups:
+    """Groups parameters.
+
+    Args:
+        names: `ParameterNames` at the leaves of a tree like the parameters.
+        per: `global`, `layer`, `tensor`, or regular expressions, searched for in the checkpoint
+            names; the first that is found in a name takes it.
+        path: the recipe's field, for faults.
+
+    Raises:
+        RecipeError: an expression matches no parameter, or only such as an earlier one took.
+    """
+    label_of = LABELS[per] if isinstance(per, str) else _by_expression(per)
+    leaves, treedef = jax.tree.flatten(names)
+    members: dict[str, list[str]] = {} if isinstance(per, str) else {key: [] for key in _named(per)}
+    for leaf in leaves:
+        for name in leaf.names:
+            if (label := label_of(name)) is not None:
+                members.setdefault(label, []).append(name)
+    _refuse_empty(members, per, path, [name for leaf in leaves for name in leaf.names])
+    number = {label: i for i, label in enumerate(members)}
+
+    def numbers(leaf: ParameterNames) -> np.ndarray:
+        found = [label_of(name) for name in leaf.names]
+        indices = np.array([BASE if label is None else number[label] for label in found], np.int32)
+        return indices if leaf.stacked else indices[0]
+
+    index = jax.tree.unflatten(treedef, [numbers(leaf) for leaf in leaves])
+    return Groups(tuple(members), index, {label: tuple(m) for label, m in members.items()})
+
+
+def _layer(name: str) -> str:
+    """`model.layers.0.mlp.up_proj.weight` → `model.layers.0`; elsewhere the module's name."""
+    found = re.match(r".*?\.\d+(?=\.)", name)
+    return found[0] if found else name.rpartition(".")[0]
+
+
+LABELS: Mapping[str, Callable[[str], str | None]] = {
+    "global": lambda name: "all",
+    "layer": _layer,
+    "tensor": lambda name: name,
+}
+
+
+def _named(per: tuple[str, ...] | Mapping[str, str]) -> Mapping[str, str]:
+    return per if isinstance(per, Mapping) else {expression: expression for expression in per}
+
+
+def _by_expression(per: tuple[str, ...] | Mapping[str, str]) -> Callable[[str], str | None]:
+    compiled = {label: re.compile(expression) for label, expression in _named(per).items()}
+    return lambda name: next((label for label, e in compiled.items() if e.search(name)), None)
+
+
+def _refuse_empty(
+    members: Mapping[str, list[str]],
+    per: str | tuple[str, ...] | Mapping[str, str],
+    path: str,
+    names: list[str],
+) -> None:
+    if isinstance(per, str):
+        return
+    some = ", ".join(names[:2] + names[-1:])
+    faults = [
+        Fault(
+            f"{path}.{label}" if isinstance(per, Mapping) else path,
+            _named(per)[label],
+            "matches no parameter that an earlier expression hasn't taken",
+            f"match the model's checkpoint names, such as {some}",
+        )
+        for label, found in members.items()
+        if not found
+    ]
+    if faults:
+        raise RecipeError(path, faults)

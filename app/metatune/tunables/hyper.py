@@ -1,0 +1,42 @@
+"""The hyperparameters λ_t of an inner step, and what a tunable does to them."""
+
+from typing import Any, NamedTuple, Protocol
+
+import jax
+
+
+class Hyper(NamedTuple):
+    """What inner step t uses.
+
+    Attributes:
+        learning_rate: pytree like the parameters; each leaf is broadcast against its parameter.
+        mixture: share of each domain in the training data, [domains], sums to one.
+        loss_weights: weight of each domain's loss, [domains], averages one.
+    """
+
+    learning_rate: Any
+    mixture: jax.Array
+    loss_weights: jax.Array
+
+
+class Tunable(Protocol):
+    """One entry of a recipe's `tune`."""
+
+    @property
+    def key(self) -> str:
+        """The entry's name in the recipe, and that of its slice of η."""
+        ...
+
+    def initial(self) -> jax.Array:
+        """The slice of η that leaves the recipe as it is."""
+        ...
+
+    def apply(self, eta: jax.Array, step: jax.Array, hyper: Hyper) -> Hyper:
+        """Puts this tunable's share into λ_t.
+
+        Args:
+            eta: this tunable's slice of η.
+            step: inner step t, an int32 scalar.
+            hyper: λ_t as the recipe and the tunables before this one have it.
+        """
+        ...

@@ -1,0 +1,130 @@
+"""A language model as functions of its parameters."""
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from metatune.models.config import PATH, LlamaConfig, llama
+from metatune.models.llama import Llama
+from metatune.models.names import parameter_names
+from metatune.recipe.faults import Fault, RecipeError
+
+
+class Family(NamedTuple):
+    """A model family.
+
+    Attributes:
+        read: `(config, vocab_size) -> config or faults`.
+        module: `(config, dtype, remat) -> module` from tokens to hidden features.
+    """
+
+    read: Callable[[Mapping[str, Any], int], LlamaConfig | tuple[Fault, ...]]
+    module: Callable[[LlamaConfig, str, bool], nn.Module]
+
+
+FAMILIES: Mapping[str, Family] = {"llama": Family(llama, Llama)}
+"""By `model_type`; a new family is a new row."""
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A causal language model; hashable, so that it can be a static argument of `jax.jit`.
+
+    Attributes:
+        family: its `model_type`.
+        config: its sizes.
+        dtype: compute type; parameters are float32 whatever it is.
+        remat: recompute each block in the backward pass.
+    """
+
+    family: str
+    config: LlamaConfig
+    dtype: str = "float32"
+    remat: bool = False
+
+    @property
+    def _module(self) -> nn.Module:
+        return FAMILIES[self.family].module(self.config, self.dtype, self.remat)
+
+    def init(self, key: jax.Array) -> dict[str, Any]:
+        """Fresh parameters, nested dictionaries of float32 arrays.
+
+        The path to a leaf, joined by dots, is its checkpoint name without the layer's number;
+        leaves below `layers` are stacked on axis 0.
+        """
+        variables = self._module.init(key, jnp.zeros((1, 2), jnp.int32))
+        return dict(variables["params"])
+
+    def hidden(self, params: Mapping[str, Any], tokens: jax.Array) -> jax.Array:
+        """Features after the final norm, [batch, seq, hidden], of tokens [batch, seq]."""
+        hidden = self._module.apply({"params": params}, tokens)
+        if not isinstance(hidden, jax.Array):
+            raise TypeError(f"the {self.family} module returned {type(hidden)}")
+        return hidden
+
+    def unembedding(self, params: Mapping[str, Any]) -> jax.Array:
+        """The weights from features to logits, [vocab, hidden] float32."""
+        if self.config.tie_word_embeddings:
+            return params["model"]["embed_tokens"]["weight"]
+        return params["lm_head"]["weight"]
+
+    def logits(self, params: Mapping[str, Any], tokens: jax.Array) -> jax.Array:
+        """Logits of the next token, [batch, seq, vocab] in at least float32."""
+        hidden = self.hidden(params, tokens)
+        weight = self.unembedding(params).astype(hidden.dtype)
+        wide = jnp.promote_types(hidden.dtype, jnp.float32)
+        logits = jax.lax.dot_general(
+            hidden.reshape(-1, hidden.shape[-1]),
+            weight,
+            (((1,), (1,)), ((), ())),
+            preferred_element_type=wide,
+        )
+        return logits.reshape(*tokens.shape, -1)
+
+    def names(self) -> dict[str, Any]:
+        """Checkpoint names: like the parameters, with `ParameterNames` at the leaves."""
+        return parameter_names(jax.eval_shape(self.init, jax.random.key(0)))
+
+
+def config_faults(config: Mapping[str, Any], *, vocab_size: int) -> tuple[Fault, ...]:
+    """All that is wrong with a model's config.
+
+    Args:
+        config: fields of a Hugging Face `config.json`.
+        vocab_size: the tokenizer's.
+    """
+    kind = config.get("model_type")
+    if kind not in FAMILIES:
+        near = difflib.get_close_matches(str(kind), FAMILIES, n=1)
+        cure = f"did you mean {near[0]}?" if near else "use one of these families"
+        problem = f"unknown model family; supported are {', '.join(FAMILIES)}"
+        return (Fault(f"{PATH}.model_type", kind, problem, cure),)
+    read = FAMILIES[kind].read(config, vocab_size)
+    return read if isinstance(read, tuple) else ()
+
+
+def build(
+    config: Mapping[str, Any], *, vocab_size: int, dtype: str = "float32", remat: bool = False
+) -> LanguageModel:
+    """The model of a config.
+
+    Args:
+        config: fields of a Hugging Face `config.json`.
+        vocab_size: the tokenizer's; the model's where the config has none.
+        dtype: compute type: `float32` or `bfloat16` (`float64` for checking derivatives).
+        remat: recompute each block in the backward pass.
+
+    Raises:
+        RecipeError: with all faults of the config.
+    """
+    if faults := config_faults(config, vocab_size=vocab_size):
+        raise RecipeError(PATH, faults)
+    read = FAMILIES[config["model_type"]].read(config, vocab_size)
+    if isinstance(read, tuple):
+        raise RecipeError(PATH, read)
+    return LanguageModel(config["model_type"], read, dtype, remat)

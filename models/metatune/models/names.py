@@ -1,0 +1,48 @@
+"""Parameters under the names of Hugging Face checkpoints."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+LAYERS = "layers"
+"""The key below which parameters are stacked, layer by layer, on axis 0."""
+
+
+@dataclass(frozen=True)
+class ParameterNames:
+    """The checkpoint names of one leaf of the parameters.
+
+    Attributes:
+        names: one name; for a stacked leaf one per layer.
+        stacked: whether axis 0 of the leaf is the layer.
+    """
+
+    names: tuple[str, ...]
+    stacked: bool
+
+
+def parameter_names(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The names of a model's parameters.
+
+    The path to a leaf, joined by dots, is its name, with the layer's number after `layers`.
+
+    Args:
+        params: parameters or their shapes, nested dictionaries.
+
+    Returns:
+        The same nested dictionaries with `ParameterNames` at the leaves.
+    """
+
+    def name(path: tuple[Any, ...], leaf: Any) -> ParameterNames:
+        keys = [entry.key for entry in path]
+        if LAYERS not in keys:
+            return ParameterNames((".".join(keys),), stacked=False)
+        after = keys.index(LAYERS) + 1
+        head, tail = ".".join(keys[:after]), ".".join(keys[after:])
+        return ParameterNames(
+            tuple(f"{head}.{layer}.{tail}" for layer in range(leaf.shape[0])), stacked=True
+        )
+
+    return jax.tree_util.tree_map_with_path(name, dict(params))

@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+"""What a hypergradient costs, in plain training steps per inner step.
+
+A plain training step is gradient and optimizer update of the same model, nothing rematerialised,
+in a loop of the same length, compiled the same way. Times are the smallest of several runs taken
+in turn, so that a slow moment of the machine hits all alike.
+
+usage: bench_hypergradient.py [RECIPE] [KEY.PATH=VALUE]... [--rounds N]
+"""
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from metatune import data
+from metatune.hypergrad import MixFlow, Reverse, hypergradient, train
+from metatune.inner import InnerTraining, prepare
+from metatune.recipe import reading, shipped
+from metatune.recipe.schema import Recipe
+
+
+def with_remat(recipe: Recipe, remat: bool) -> InnerTraining:
+    return prepare(dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, remat=remat)))
+
+
+def runs(recipe: Recipe, segment: int) -> dict[str, Callable[[], Any]]:
+    """What is timed, by name; the plain training comes first."""
+    plain, remat = with_remat(recipe, False), with_remat(recipe, True)
+    state = plain.initial_state(jax.random.key(0))
+    eta, steps = plain.initial_eta(), recipe.inner.steps
+    drawn = data.stratified_batches(plain.corpus, seed=(0,), batch_size=recipe.data.batch_size)
+    batches = [jax.tree.map(jax.numpy.asarray, drawn(step)) for step in range(steps)]
+    held_out = data.heldout_batches(
+        plain.corpus,
+        "outer",
+        seed=(1,),
+        sequences=recipe.outer.objective.sequences,
+        micro_batch=recipe.outer.objective.micro_batch,
+    )
+
+    def training() -> Any:
+        problem = plain.reweighted
+        return train(problem, eta, state, batches.__getitem__, steps=steps, segment=segment)
+
+    def estimate(inner: InnerTraining, estimator: Any) -> Callable[[], Any]:
+        return lambda: hypergradient(
+            inner.reweighted,
+            eta,
+            state,
+            batches.__getitem__,
+            held_out,
+            steps=steps,
+            estimator=estimator,
+        )
+
+    return {
+        "plain training": training,
+        "mixflow": estimate(plain, MixFlow(segment)),
+        "mixflow, gradients recomputed": estimate(plain, MixFlow(segment, save_gradients=False)),
+        "mixflow, block remat": estimate(remat, MixFlow(segment)),
+        "reverse, step remat": estimate(plain, Reverse(segment)),
+        "reverse, step and block remat": estimate(remat, Reverse(segment)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("recipe", nargs="?", default="quickstart")
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    recipe = reading.read(shipped.find(given.recipe), given.overrides)
+    timed = runs(recipe, recipe.outer.estimator.segment)
+    best = dict.fromkeys(timed, float("inf"))
+    first = {}
+    for name, run in timed.items():
+        began = time.perf_counter()
+        jax.block_until_ready(run())
+        first[name] = time.perf_counter() - began
+    for _ in range(given.rounds):
+        for name, run in timed.items():
+            began = time.perf_counter()
+            jax.block_until_ready(run())
+            best[name] = min(best[name], time.perf_counter() - began)
+    unit, *_ = best.values()
+    print(f"{given.recipe}: {recipe.inner.steps} inner steps, {unit / recipe.inner.steps * 1e3:.2f} ms each")
+    print(f"{'':32} {'seconds':>8} {'plain steps per inner step':>28} {'first call, s':>14}")
+    for name, seconds in best.items():
+        print(f"{name:32} {seconds:8.3f} {seconds / unit:28.2f} {first[name]:14.1f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""Numbers that are none are named, with where they came up."""
+
+import jax.numpy as jnp
+import pytest
+
+from metatune.fit.failure import NotFinite, refuse_not_finite
+from metatune.hypergrad import Diagnostics, Hypergradient, State
+
+
+def estimate(losses, value=1.0, gradient=None):
+    gradient = gradient or {"learning_rates": jnp.ones((2, 3)), "mixture": jnp.ones((2, 2))}
+    return Hypergradient(
+        jnp.float32(value), gradient, State((), ()), Diagnostics(jnp.array(losses))
+    )
+
+
+def test_finite_numbers_pass():
+    refuse_not_finite(estimate([2.0, 1.0]), 3)
+
+
+def test_a_diverged_inner_training():
+    with pytest.raises(NotFinite, match=r"outer step 3, inner step 1: the inner loss is nan; "
+                                        r"lower inner\.optimizer\.learning_rate"):
+        refuse_not_finite(estimate([2.0, float("nan"), float("inf")]), 3)
+
+
+def test_a_diverged_last_step():
+    with pytest.raises(NotFinite, match="held-out objective after the last inner step is inf"):
+        refuse_not_finite(estimate([2.0, 1.0], value=float("inf")), 3)
+
+
+def test_a_hypergradient_that_is_none_names_its_tunable():
+    gradient = {"learning_rates": jnp.ones(2), "mixture": jnp.array([1.0, float("nan")])}
+    with pytest.raises(NotFinite, match=r"hypergradient of mixture is not finite.*eps_root"):
+        refuse_not_finite(estimate([1.0], gradient=gradient), 0)

@@ -1,0 +1,238 @@
+"""The inner training of a language model: against plain optax, and its hypergradients."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from metatune import data
+from metatune.hypergrad import MixFlow, Reverse, hypergradient, train
+from metatune.inner import prepare
+from metatune.inner.losses import sequence_losses
+from metatune.recipe import schema
+from metatune.recipe.faults import RecipeError
+
+RECIPE = schema.Recipe(
+    model=schema.Model(
+        config={
+            "model_type": "llama",
+            "hidden_size": 16,
+            "intermediate_size": 24,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+        },
+        remat=True,
+    ),
+    data=schema.Data(
+        domains={
+            "code": schema.Source(shipped="code_stdlib"),
+            "drama": schema.Source(shipped="drama_shakespeare"),
+        },
+        target={"code": 1.0},
+        sequence_length=16,
+        batch_size=4,
+    ),
+    inner=schema.Inner(optimizer=schema.AdamW(learning_rate=3e-3), steps=50),
+    tune=schema.Tune(
+        learning_rates=schema.LearningRates(per="tensor", windows=3),
+        mixture=schema.Mixture(windows=2, floor=0.05),
+    ),
+    outer=schema.Outer(steps=1),
+)
+
+
+def with_optimizer(optimizer) -> schema.Recipe:
+    return dataclasses.replace(RECIPE, inner=schema.Inner(optimizer=optimizer, steps=50))
+
+
+@pytest.fixture(scope="module")
+def training():
+    return prepare(RECIPE)
+
+
+def plain_optax_loop(training, optimizer, batches, steps):
+    """The loop anyone would write."""
+    state = training.initial_state(jax.random.key(0))
+    params, opt_state = state.params, optimizer.init(state.params)
+
+    @jax.jit
+    def update(params, opt_state, tokens):
+        def loss(params):
+            return jnp.mean(sequence_losses(training.model, params, tokens))
+
+        updates, opt_state = optimizer.update(jax.grad(loss)(params), opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    for step in range(steps):
+        params, opt_state = update(params, opt_state, batches(step).tokens)
+    return params
+
+
+def is_matrix(path, leaf):
+    return leaf.ndim - ("layers" in jax.tree_util.keystr(path)) >= 2
+
+
+def matrices(params):
+    return jax.tree_util.tree_map_with_path(is_matrix, params)
+
+
+# A row for each inner optimizer, with the optax optimizer that it must equal.
+cosine = optax.warmup_cosine_decay_schedule(3e-3 / 3, 3e-3, 2, 50, 3e-4)
+OPTIMIZERS = {
+    "adamw": (
+        schema.AdamW(learning_rate=3e-3, clip_norm=None),
+        optax.adamw(cosine, b2=0.95, eps_root=1e-12, weight_decay=0.1, mask=matrices),
+    ),
+    "adamw, clipped, decay everywhere": (
+        schema.AdamW(learning_rate=3e-3, decay="all", clip_norm=0.5),
+        optax.chain(
+            optax.clip_by_global_norm(0.5),
+            optax.adamw(cosine, b2=0.95, eps_root=1e-12, weight_decay=0.1),
+        ),
+    ),
+    "sgd": (
+        schema.SGD(learning_rate=3e-3, clip_norm=None),
+        optax.sgd(cosine, momentum=0.9),
+    ),
+    "sgd, nesterov, decay": (
+        schema.SGD(learning_rate=3e-3, weight_decay=0.1, nesterov=True, clip_norm=1.0),
+        optax.chain(
+            optax.clip_by_global_norm(1.0),
+            optax.add_decayed_weights(0.1, matrices),
+            optax.sgd(cosine, momentum=0.9, nesterov=True),
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("ours, theirs", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
+def test_with_nothing_tuned_it_is_a_plain_optax_loop(ours, theirs):
+    training = prepare(with_optimizer(ours))
+    eta = training.initial_eta()
+    shares = training.trajectory(eta).mixture
+    batches = data.sampled_batches(training.corpus, seed=(1,), batch_size=4, shares=shares)
+    state = training.initial_state(jax.random.key(0))
+    got, losses = train(training.sampled, eta, state, batches, steps=50, segment=20)
+    want = plain_optax_loop(training, theirs, batches, 50)
+    for a, b in zip(jax.tree.leaves(got.params), jax.tree.leaves(want), strict=True):
+        scale = float(jnp.max(jnp.abs(b)))
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * scale)
+    assert float(losses[-1]) < float(losses[0])
+
+
+def test_the_reweighted_loss_is_the_mixture_of_the_domains_losses(training):
+    batch = data.stratified_batches(training.corpus, seed=(2,), batch_size=5)(3)
+    params = training.initial_state(jax.random.key(1)).params
+    hyper = training.reweighted.hyper_at(training.initial_eta(), 0)
+    hyper = hyper._replace(
+        mixture=jnp.array([0.8, 0.2]), loss_weights=jnp.array([0.5, 1.5])
+    )
+    losses = np.asarray(sequence_losses(training.model, params, batch.tokens))
+    by_domain = [losses[batch.domain == d].mean() for d in range(2)]
+    want = 0.8 * 0.5 * by_domain[0] + 0.2 * 1.5 * by_domain[1]
+    assert float(training.reweighted.loss(params, hyper, batch)) == pytest.approx(want, rel=1e-6)
+
+
+def estimate(training, problem, eta, estimator, dtype=jnp.float32):
+    state = training.initial_state(jax.random.key(2))
+    state = jax.tree.map(
+        lambda leaf: jnp.asarray(leaf, dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf,
+        state,
+    )
+    held_out = data.heldout_batches(
+        training.corpus, "outer", seed=(3,), sequences=8, micro_batch=4
+    )
+    batches = data.stratified_batches(training.corpus, seed=(4,), batch_size=4)
+    return hypergradient(
+        problem, eta, state, batches, held_out, steps=12, estimator=estimator
+    )
+
+
+def test_mixflow_equals_reverse_on_the_language_model(training):
+    eta = training.initial_eta()
+    oracle = estimate(training, training.reweighted, eta, Reverse(segment=6))
+    for estimator in (MixFlow(segment=6), MixFlow(segment=6, save_gradients=False)):
+        got = estimate(training, training.reweighted, eta, estimator)
+        for key in eta:
+            error = jnp.linalg.norm(got.gradient[key] - oracle.gradient[key])
+            assert float(error / jnp.linalg.norm(oracle.gradient[key])) < 1e-4
+        assert float(got.value) == pytest.approx(float(oracle.value), rel=1e-6)
+
+
+TUNE = {
+    "learning rates and mixture": RECIPE.tune,
+    "loss weights": schema.Tune(loss_weights=schema.LossWeights(windows=2)),
+}
+
+
+@pytest.mark.parametrize("tune", TUNE.values(), ids=TUNE.keys())
+@pytest.mark.parametrize("kind", [schema.AdamW, schema.SGD])
+def test_every_tunable_against_central_differences(float64, tune, kind):
+    recipe = dataclasses.replace(
+        RECIPE,
+        tune=tune,
+        model=dataclasses.replace(RECIPE.model, dtype="float64"),
+        inner=schema.Inner(kind(learning_rate=1e-2, weight_decay=0.1), steps=12),
+    )
+    training = prepare(recipe)
+    eta = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), training.initial_eta())
+    result = estimate(training, training.reweighted, eta, MixFlow(segment=6), jnp.float64)
+    rng = np.random.default_rng(5)
+    for key in eta:
+        direction = rng.normal(size=eta[key].shape)
+
+        def value(size, key=key, direction=direction):
+            moved = {**eta, key: eta[key] + size * direction}
+            return float(
+                estimate(training, training.reweighted, moved, MixFlow(segment=6), jnp.float64).value
+            )
+
+        want = (value(1e-4) - value(-1e-4)) / 2e-4
+        got = float(jnp.sum(result.gradient[key] * direction))
+        assert got == pytest.approx(want, rel=1e-5)
+
+
+def test_the_trajectory_is_what_training_uses(training):
+    eta = jax.tree.map(
+        lambda leaf: leaf + 0.3 * jax.random.normal(jax.random.key(6), leaf.shape),
+        training.initial_eta(),
+    )
+    trajectory = training.trajectory(eta)
+    name = "model.layers.1.mlp.up_proj.weight"
+    for step in (0, 17, 49):
+        hyper = training.reweighted.hyper_at(eta, step)
+        rates = hyper.learning_rate["model"]["layers"]["mlp"]["up_proj"]["weight"]
+        assert trajectory.learning_rates[name][step] == pytest.approx(float(rates[1, 0, 0]))
+        np.testing.assert_allclose(trajectory.mixture[step], hyper.mixture, rtol=1e-6)
+    assert trajectory.mixture.dtype == np.float64
+    np.testing.assert_allclose(trajectory.mixture.sum(-1), 1, atol=1e-15)
+
+
+def test_weight_decay_applies_to_matrices(training):
+    decayed = training.decayed()
+    assert "model.layers.0.self_attn.q_proj.weight" in decayed
+    assert "model.layers.0.input_layernorm.weight" not in decayed
+    assert "model.norm.weight" not in decayed
+
+
+def test_faults_of_data_model_and_tunables_come_together():
+    recipe = dataclasses.replace(
+        RECIPE,
+        data=dataclasses.replace(RECIPE.data, target={"cod": 1.0}),
+        tune=schema.Tune(learning_rates=schema.LearningRates(per=("no_such_tensor",))),
+    )
+    with pytest.raises(RecipeError) as refused:
+        prepare(recipe, "mine.yaml")
+    paths = {fault.path for fault in refused.value.faults}
+    assert {"data.target.cod", "tune.learning_rates.per"} <= paths
+    broken = dataclasses.replace(
+        recipe, model=dataclasses.replace(RECIPE.model, config={"model_type": "lama"})
+    )
+    with pytest.raises(RecipeError) as refused:
+        prepare(broken, "mine.yaml")
+    assert any(fault.path == "model.config.model_type" for fault in refused.value.faults)
+
+

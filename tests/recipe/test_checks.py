@@ -1,0 +1,203 @@
+import pytest
+
+from metatune.recipe import checks, reading
+
+MIXED = {"mixture": {}}
+
+
+def put(tree, path, value):
+    """Sets one value of `tree`, making sections on the way."""
+    *above, name = path.split(".")
+    for key in above:
+        tree = tree.setdefault(key, {})
+    tree[name] = value
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        (
+            {"tune": {}},
+            "tune = {}: nothing is tuned; write one of learning_rates, mixture, loss_weights, "
+            "e.g. `learning_rates: {}` for its defaults",
+        ),
+        (
+            {"tune.learning_rates.windows": 21},
+            "tune.learning_rates.windows = 21: must be at most inner.steps, 20; lower it, or "
+            "raise inner.steps",
+        ),
+        (
+            {"tune": {"loss_weights": {"windows": 40}}},
+            "tune.loss_weights.windows = 40: must be at most inner.steps, 20; lower it, or raise "
+            "inner.steps",
+        ),
+        (
+            {"data.domains": {"code": {"path": "x"}}, "tune": MIXED},
+            "tune.mixture = {'windows': 1, 'floor': 0.0, 'initial': None}: needs two domains or "
+            "more in data.domains; add a domain, or take tune.mixture out",
+        ),
+        (
+            {"data.domains": {"code": {"path": "x"}}, "tune": {"loss_weights": {}}},
+            "tune.loss_weights = {'per': 'domain', 'windows': 1}: needs two domains or more in "
+            "data.domains; add a domain, or take tune.loss_weights out",
+        ),
+        (
+            {"tune": {"mixture": {}, "loss_weights": {}}},
+            "tune.loss_weights = {'per': 'domain', 'windows': 1}: tune.mixture is tuned too: both "
+            "weigh the domains, the same number twice; take out tune.loss_weights or tune.mixture",
+        ),
+        (
+            {"tune": {"mixture": {"floor": 0.5}}},
+            "tune.mixture.floor = 0.5: must be below 0.5, one over the number of domains, 2; "
+            "lower it",
+        ),
+        (
+            {"tune": {"mixture": {"initial": {"code": 1}}}},
+            "tune.mixture.initial = {'code': 1.0}: lacks the domains: prose; write a share for "
+            "each domain, or leave initial out for a uniform mixture",
+        ),
+        (
+            {"tune": {"mixture": {"initial": {"code": 1, "prose": 1, "prosa": 1}}}},
+            "tune.mixture.initial.prosa = 1.0: unknown domain; did you mean prose? (allowed: "
+            "code, prose)",
+        ),
+        (
+            {"tune": {"mixture": {"initial": {"code": 1, "prose": -1}}}},
+            "tune.mixture.initial.prose = -1.0: must be 0 or above; weights are normalised to "
+            "sum to one",
+        ),
+        (
+            {"tune": {"mixture": {"initial": {"code": 0, "prose": 0}}}},
+            "tune.mixture.initial = {'code': 0.0, 'prose': 0.0}: must have a weight above 0; "
+            "weigh at least one domain",
+        ),
+        (
+            {"tune": {"mixture": {"floor": 0.3, "initial": {"code": 3, "prose": 1}}}},
+            "tune.mixture.initial.prose = 1.0: a share of 0.25; must be above "
+            "tune.mixture.floor, 0.3; raise it, or lower the floor",
+        ),
+        (
+            {"tune": {"mixture": {"floor": 0.25, "initial": {"code": 3, "prose": 1}}}},
+            "tune.mixture.initial.prose = 1.0: a share of 0.25; must be above "
+            "tune.mixture.floor, 0.25; raise it, or lower the floor",
+        ),
+        (
+            {"data.target": {"cod": 1}},
+            "data.target.cod = 1.0: unknown domain; did you mean code? (allowed: code, prose)",
+        ),
+        (
+            {"data.target": {"code": 2, "prose": -0.5}},
+            "data.target.prose = -0.5: must be 0 or above; weights are normalised to sum to one",
+        ),
+        (
+            {"data.target": {}},
+            "data.target = {}: must have a weight above 0; weigh at least one domain",
+        ),
+        (
+            {"data.domains": {"code": {}, "prose": {"path": "x"}}},
+            "data.domains.code = {}: must have exactly one of shipped or path; write one of them",
+        ),
+        (
+            {"data.domains.code.path": "x"},
+            "data.domains.code = {'shipped': 'code_stdlib', 'path': 'x'}: must have exactly one "
+            "of shipped or path; keep one of them",
+        ),
+        (
+            {"data.batch_size": 1},
+            "data.batch_size = 1: must be at least the number of domains, 2; raise it: the "
+            "hypergradient needs every domain in each batch",
+        ),
+        (
+            {"data.held_out": {"outer": 0.5, "report": 0.5}},
+            "data.held_out.outer = 0.5: with report = 0.5 leaves nothing to train on; must sum "
+            "to less than 1; lower one of them",
+        ),
+        (
+            {"data.sequence_length": 65},
+            "data.sequence_length = 65: must be at most model.config.max_position_embeddings, "
+            "64; lower it, or raise model.config.max_position_embeddings",
+        ),
+        (
+            {"model.config": {"model_type": "gpt2", "n_positions": 16}},
+            "data.sequence_length = 32: must be at most model.config.n_positions, 16; lower it, "
+            "or raise model.config.n_positions",
+        ),
+        (
+            {"tune.learning_rates.per": ["attn", "(mlp"]},
+            "tune.learning_rates.per[1] = '(mlp': not a regular expression: missing ), "
+            "unterminated subpattern at position 0; write one as Python's `re` reads it, e.g. "
+            "self_attn",
+        ),
+        (
+            {"tune.learning_rates.per": {"attention": "*"}},
+            "tune.learning_rates.per.attention = '*': not a regular expression: nothing to "
+            "repeat at position 0; write one as Python's `re` reads it, e.g. self_attn",
+        ),
+        (
+            {"tune.learning_rates.per": []},
+            "tune.learning_rates.per = (): names no group; write at least one regular expression",
+        ),
+        (
+            {"inner.optimizer.schedule": {"kind": "wsd", "warmup": 0.4, "decay": 0.7}},
+            "inner.optimizer.schedule.decay = 0.7: with warmup = 0.4 exceeds the training; must "
+            "sum to at most 1; lower one of them",
+        ),
+        (
+            {"outer.objective": {"sequences": 64}},
+            "outer.objective.micro_batch = 128: must be at most outer.objective.sequences, 64; "
+            "write micro_batch: 64, or raise sequences",
+        ),
+    ],
+)
+def test_a_broken_rule_is_one_fault(tree, changes, line):
+    for path, value in changes.items():
+        put(tree, path, value)
+    recipe, faults = reading.collect(tree)
+    assert recipe is None
+    assert [str(fault) for fault in faults] == [line]
+
+
+def test_no_domain_at_all(tree):
+    tree["data"]["domains"] = {}
+    _, faults = reading.collect(tree)
+    assert str(faults[0]) == (
+        "data.domains = {}: names no domain; write one, e.g. `prose: {shipped: NAME}` or "
+        "`mine: {path: FILE}`"
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tune.learning_rates.windows": 20},
+        {"tune": {"mixture": {"floor": 0.24, "initial": {"code": 3, "prose": 1}}}},
+        {"tune": {"mixture": {"floor": 0.49}}},
+        {"data.target": {"code": 0, "prose": 3}},
+        {"data.batch_size": 2},
+        {"data.sequence_length": 64},
+        {"inner.optimizer.schedule": {"kind": "wsd", "warmup": 0.5, "decay": 0.5}},
+        {"outer.objective": {"sequences": 64, "micro_batch": 64}},
+    ],
+)
+def test_the_edge_of_a_rule_is_allowed(tree, changes):
+    for path, value in changes.items():
+        put(tree, path, value)
+    assert reading.collect(tree)[1] == ()
+
+
+def test_rules_are_left_out_where_a_section_is_broken(tree):
+    recipe = reading.parse(tree, "memory")
+    sound = vars(recipe)
+    assert list(checks.check(sound)) == []
+    assert list(checks.check({})) == []
+
+
+def test_every_rule_is_in_the_table():
+    written = {
+        function
+        for name, function in vars(checks).items()
+        if callable(function)
+        and getattr(function, "__module__", "") == checks.__name__
+        and not name.startswith("_")
+    }
+    assert written - {checks.check} == {rule for rule, _ in checks.CHECKS}

@@ -1,0 +1,311 @@
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from metatune.recipe import reading, schema
+from metatune.recipe.faults import RecipeError
+
+SHIPPED = Path(__file__).parents[2] / "recipes"
+
+
+def said(tree):
+    """The faults of `tree`, a line each."""
+    recipe, faults = reading.collect(tree)
+    assert recipe is None
+    return [str(fault) for fault in faults]
+
+
+def test_every_shipped_recipe_is_sound():
+    paths = sorted(SHIPPED.rglob("*.yaml"))
+    assert len(paths) >= 1
+    for path in paths:
+        assert isinstance(reading.read(path), schema.Recipe), path
+
+
+def test_defaults_are_filled_in(tree):
+    recipe = reading.parse(tree, "memory")
+    assert recipe.inner.optimizer == schema.AdamW(learning_rate=0.003)
+    assert recipe.tune == schema.Tune(learning_rates=schema.LearningRates(windows=2))
+    assert recipe.outer == schema.Outer(steps=3)
+    assert recipe.data.domains["prose"] == schema.Source(path="prose.txt")
+    assert recipe.seed == 0
+
+
+def test_the_kind_chooses_the_class(tree):
+    tree["inner"]["optimizer"] = {
+        "kind": "sgd",
+        "learning_rate": 1,
+        "schedule": {"kind": "wsd", "decay": 0.5},
+    }
+    tree["outer"]["optimizer"] = {"kind": "sign"}
+    tree["outer"]["estimator"] = {"segment": 4}  # no kind: that of the default
+    recipe = reading.parse(tree, "memory")
+    wsd = schema.WarmupStableDecay(decay=0.5)
+    assert recipe.inner.optimizer == schema.SGD(learning_rate=1.0, schedule=wsd)
+    assert recipe.outer.optimizer == schema.Sign()
+    assert recipe.outer.estimator == schema.MixFlow(segment=4)
+
+
+@pytest.mark.parametrize(
+    ("per", "read"),
+    [
+        ("layer", "layer"),
+        (["attn", "mlp"], ("attn", "mlp")),
+        ({"attention": "attn"}, {"attention": "attn"}),
+    ],
+)
+def test_alternatives_are_told_apart_by_their_shape(tree, per, read):
+    tree["tune"]["learning_rates"]["per"] = per
+    assert reading.parse(tree, "memory").tune.learning_rates == schema.LearningRates(read, 2)
+
+
+@pytest.mark.parametrize(
+    ("received", "number"), [("3e-4", 0.0003), ("1E+1", 10.0), (2, 2.0), (0.5, 0.5)]
+)
+def test_numbers_are_floats_however_they_are_spelled(tree, received, number):
+    tree["inner"]["optimizer"]["learning_rate"] = received
+    rate = reading.parse(tree, "memory").inner.optimizer.learning_rate
+    assert (rate, type(rate)) == (number, float)
+
+
+@pytest.mark.parametrize("received", [1000, 1000.0, "1e3"])
+def test_whole_numbers_are_ints_however_they_are_spelled(tree, received):
+    tree["inner"]["steps"] = received
+    steps = reading.parse(tree, "memory").inner.steps
+    assert (steps, type(steps)) == (1000, int)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "line"),
+    [
+        (
+            "data.sequence_lenght",
+            128,
+            "data.sequence_lenght = 128: unknown key; did you mean sequence_length? (allowed: "
+            "domains, target, sequence_length, batch_size, tokenizer, held_out)",
+        ),
+        (
+            "tune.zzz",
+            {},
+            "tune.zzz = {}: unknown key; allowed: learning_rates, mixture, loss_weights",
+        ),
+        (
+            "inner.optimizer.learning_rate",
+            -0.1,
+            "inner.optimizer.learning_rate = -0.1: must be a number above 0; there is no default: "
+            "choose one",
+        ),
+        (
+            "inner.optimizer.b1",
+            1,
+            "inner.optimizer.b1 = 1.0: must be a fraction from 0 up to, not including, 1; leave "
+            "it out for the default, 0.9",
+        ),
+        (
+            "inner.optimizer.learning_rate",
+            True,
+            "inner.optimizer.learning_rate = True: must be a finite number; there is no default: "
+            "choose one",
+        ),
+        (
+            "inner.optimizer.learning_rate",
+            math.inf,
+            "inner.optimizer.learning_rate = inf: must be a finite number; there is no default: "
+            "choose one",
+        ),
+        (
+            "inner.optimizer.clip_norm",
+            math.nan,
+            "inner.optimizer.clip_norm = nan: must be a finite number or null; leave it out for "
+            "the default, 1.0",
+        ),
+        (
+            "inner.steps",
+            2.5,
+            "inner.steps = 2.5: must be a whole number; there is no default: choose one",
+        ),
+        (
+            "inner.steps",
+            "200",
+            "inner.steps = '200': must be a whole number; there is no default: choose one",
+        ),
+        ("seed", False, "seed = False: must be a whole number; leave it out for the default, 0"),
+        (
+            "data.sequence_length",
+            1,
+            "data.sequence_length = 1: must be a whole number of 2 or above; there is no default: "
+            "choose one",
+        ),
+        (
+            "data.held_out",
+            {"outer": 0},
+            "data.held_out.outer = 0.0: must be a fraction between 0 and 1, both excluded; leave "
+            "it out for the default, 0.1",
+        ),
+        (
+            "data.held_out",
+            None,
+            "data.held_out = None: must be a section with outer, report; leave it out for the "
+            "defaults",
+        ),
+        (
+            "model.remat",
+            "yes",
+            "model.remat = 'yes': must be true or false; leave it out for the default, true",
+        ),
+        (
+            "model.dtype",
+            "float16",
+            "model.dtype = 'float16': unknown choice; did you mean float32? (allowed: float32, "
+            "bfloat16)",
+        ),
+        (
+            "model.config.rms_norm_eps",
+            math.nan,
+            "model.config.rms_norm_eps = nan: must be a finite number, text, true, false, null, a "
+            "list or a mapping; there is no default: choose one",
+        ),
+        (
+            "model.config.layers",
+            [1, {2: "two"}],
+            "model.config.layers[1].2 = 'two': the name 2 must be text; write \"2\" in quotes",
+        ),
+        (
+            "data.domains.code",
+            "code_stdlib",
+            "data.domains.code = 'code_stdlib': must be a section with shipped, path; there is no "
+            "default: choose one",
+        ),
+        (
+            "inner.optimizer",
+            "adamw",
+            "inner.optimizer = 'adamw': must be a section whose kind is adamw or sgd; there is no "
+            "default: choose one",
+        ),
+        (
+            "inner.optimizer.kind",
+            "adam",
+            "inner.optimizer.kind = 'adam': unknown kind; did you mean adamw? (allowed: adamw, "
+            "sgd)",
+        ),
+        (
+            "inner.optimizer.kind",
+            ["adam"],
+            "inner.optimizer.kind = ['adam']: unknown kind; did you mean adamw? (allowed: adamw, "
+            "sgd)",
+        ),
+        (
+            "inner.optimizer",
+            {"learning_rate": 1},
+            "inner.optimizer.kind: missing; write one of adamw, sgd",
+        ),
+        (
+            "tune.learning_rates.per",
+            "tensr",
+            "tune.learning_rates.per = 'tensr': unknown choice; did you mean tensor? (allowed: "
+            "global, layer, tensor)",
+        ),
+        (
+            "tune.learning_rates.per",
+            ["attn", 3],
+            "tune.learning_rates.per[1] = 3: must be text; there is no default: choose one",
+        ),
+        (
+            "tune.learning_rates.per",
+            5,
+            "tune.learning_rates.per = 5: must be global or layer or tensor or a list (each item "
+            'text) or a mapping (name: text); leave it out for the default, "tensor"',
+        ),
+    ],
+)
+def test_a_fault_says_what_was_received_what_is_allowed_and_what_to_do(tree, path, value, line):
+    *above, name = path.split(".")
+    section = tree
+    for key in above:
+        section = section.setdefault(key, {})
+    section[name] = value
+    if name == "sequence_lenght":
+        del section["sequence_length"]  # reported once: as the misspelt key
+    assert said(tree) == [line]
+
+
+def test_missing_keys_say_what_to_write(tree):
+    del tree["inner"]["steps"], tree["data"]["domains"], tree["outer"]
+    assert said(tree) == [
+        "data.domains: missing; write a mapping (name: a section with shipped, path)",
+        "inner.steps: missing; write a whole number of 1 or above",
+        "outer: missing; write a section with steps, estimator, optimizer, clip_norm, patience, "
+        "objective, fresh, judge, report",
+    ]
+
+
+def test_all_faults_of_file_and_overrides_come_together(tree, tmp_path):
+    tree["inner"]["optimizer"]["learning_rate"] = -0.1
+    tree["tune"]["mixture"] = {"floor": 0.7}  # a rule between fields of two sound sections
+    path = tmp_path / "x.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    with pytest.raises(RecipeError) as error:
+        reading.read(path, ["seed", "outer.stepz=1"])
+    assert error.value.source == str(path)
+    first, *rest = str(error.value).splitlines()
+    assert first == f"{path}: 4 faults"
+    assert [line.split(":")[0] for line in rest] == [
+        "  override = 'seed'",
+        "  inner.optimizer.learning_rate = -0.1",
+        "  outer.stepz = 1",
+        "  tune.mixture.floor = 0.7",
+    ]
+
+
+def test_a_long_value_is_shortened(tree):
+    tree["seeds"] = list(range(1000))
+    (line,) = said(tree)
+    assert "...: unknown key; did you mean seed?" in line
+    assert len(line) < 200
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("- model\n- data\n", "recipe: must be a mapping of sections, not a list; write"),
+        ("model", "recipe: must be a mapping of sections, not text; write"),
+        ("7", "recipe: must be a mapping of sections, not 7; write"),
+        ("", "recipe: is empty; write the sections"),
+        ("a: b: c", "recipe: not valid YAML at line 1, column 5: "),
+        ("seed: 0\nseed: 1\n", "seed: appears twice, on lines 1 and 2; keep one of them"),
+    ],
+)
+def test_a_file_that_is_no_mapping_has_one_fault(tmp_path, text, problem):
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError) as error:
+        reading.read(path, ["seed=1"])
+    assert str(error.value).startswith(f"{path}: 1 fault\n  {problem}")
+
+
+def test_overrides_reach_the_recipe(tmp_path, tree):
+    path = tmp_path / "x.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    recipe = reading.read(path, ["inner.optimizer.learning_rate=3e-4", "tune.mixture={}"])
+    assert recipe.inner.optimizer.learning_rate == 3e-4
+    assert recipe.tune.mixture == schema.Mixture()
+
+
+def test_reading_recipes_needs_no_jax():
+    program = (
+        "import sys, pkgutil, importlib, metatune.recipe as r\n"
+        "names = [m.name for m in pkgutil.iter_modules(r.__path__, 'metatune.recipe.')]\n"
+        "[importlib.import_module(name) for name in names]\n"
+        "assert 'metatune.recipe.reading' in names\n"
+        "print(sorted({'jax', 'flax', 'optax', 'numpy', 'torch'} & set(sys.modules)))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=60
+    )
+    assert (ran.stdout.strip(), ran.stderr) == ("[]", "")
