@@ -15,7 +15,7 @@ Colour = tuple[int, int, int]
 WIDTH = 900  # pixels
 PLOT_HEIGHT = 320  # pixels
 HEAT_MAP_ROW = (6, 18)  # pixels: smallest and largest height of a row
-LOG_DECADES = 4  # a log scale shows at most so many decades below the largest value
+LOG_DECADES = 3  # a log scale shows at most so many decades below the largest value
 LEGEND_ENTRIES = 12  # of more series, so many evenly spread ones are named
 SCALE = 2  # plots are drawn this much larger and then averaged down, for smooth lines
 FONT = 13  # pixels
@@ -182,7 +182,10 @@ class _Canvas:
 
     def pixels(self, frame: Frame, rgb: np.ndarray) -> None:
         """Fills the frame with the pixels `rgb` [h, w, 3], each as large as it must be."""
-        size = (round(SCALE * (frame.right - frame.left)), round(SCALE * (frame.bottom - frame.top)))
+        size = (
+            round(SCALE * (frame.right - frame.left)),
+            round(SCALE * (frame.bottom - frame.top)),
+        )
         picture = Image.fromarray(rgb).resize(size, Image.Resampling.NEAREST)
         self.image.paste(picture, (round(SCALE * frame.left), round(SCALE * frame.top)))
 
@@ -233,15 +236,15 @@ def heat_map(
         sRGB, uint8 [height, width, 3].
 
     Raises:
-        ValueError: no value, a value that isn't finite, or as many labels as rows are missing.
+        ValueError: no value, a value that isn't finite, or not one label for each row.
     """
     if len(row_labels) != len(values):
         raise ValueError(
             f"row_labels: {len(row_labels)} for {len(values)} rows of values; give one for each row"
         )
-    names, table = _curves(dict(enumerate(values))), np.asarray(values, np.float64)
+    table = _curves(dict(enumerate(values)))
     low, high = float(table.min()), float(table.max())
-    row = min(max(PLOT_HEIGHT // len(names), HEAT_MAP_ROW[0]), HEAT_MAP_ROW[1])
+    row = min(max(PLOT_HEIGHT // len(table), HEAT_MAP_ROW[0]), HEAT_MAP_ROW[1])
     font = ImageFont.load_default(size=FONT)
     left = 20 + min(max(font.getlength(label) for label in row_labels), 0.45 * WIDTH)
     frame = Frame(left, 48, WIDTH - 110, 48 + row * len(table), table.shape[1], 0, len(table))
@@ -256,9 +259,9 @@ def heat_map(
     for index, label in list(enumerate(row_labels))[::every]:
         canvas.text(left - 8, frame.top + row * (index + 0.5), label, "rm")
     canvas.x_axis(frame, x_label)
-    bar = Frame(WIDTH - 86, 48, WIDTH - 68, max(frame.bottom, 168), 1, *padded(low, high))
-    ramp = np.clip((np.linspace(bar.high, bar.low, 256) - low) / (high - low or 1.0), 0.0, 1.0)
-    canvas.pixels(bar, colours(ramp)[:, None])
+    reach = (low, high) if high > low else padded(low, high)
+    bar = Frame(WIDTH - 86, 48, WIDTH - 68, max(frame.bottom, 168), 1, *reach)
+    canvas.pixels(bar, colours(np.linspace(1.0, 0.0, 256))[:, None])
     for tick in bar.y_ticks():
         canvas.text(bar.right + 6, float(bar.y(tick)), f"{tick:g}", "lm")
     canvas.text(WIDTH - 12, 26, bar_label, "ra")

@@ -1,0 +1,264 @@
+"""An artefact in words: its verdict, its curves by group, and the README that stands beside it."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from metatune.artefact import Artefact
+from metatune.artefact.format import value_at
+
+SIGNIFICANT = 2.0
+"""Standard errors beyond which a difference counts as one."""
+
+CONCLUSIVE_PAIRS = 2
+"""Pairs of trainings from which on a difference has a standard error."""
+
+HASH_DIGITS = 12
+"""Of a SHA-256, as it is shown; tuned.json has it whole."""
+
+EXPORTS = {
+    "hf-trainer": "Hugging Face Trainer and TRL",
+    "torch": "a PyTorch training loop",
+    "optax": "a JAX training loop with Optax",
+    "json": "anything else: every number in one file",
+}
+"""What each target of `metatune export` is for."""
+
+
+def verdict(result: Mapping[str, Any]) -> str:
+    """The result of a tuning in one honest sentence.
+
+    A difference within `SIGNIFICANT` standard errors is none.
+
+    Args:
+        result: the `result` of an artefact; its difference is tuned minus default, so that
+            negative is better.
+
+    Returns:
+        The sentence, without a full stop.
+    """
+    if result["status"] != "complete":
+        return (
+            f"unfinished after {result['outer_steps']} outer steps: nothing is measured yet, "
+            "keep your defaults until it is"
+        )
+    difference, error = result["difference"], result["standard_error"]
+    unit = result["unit"].replace(" per ", "/")
+    direction = "better" if difference < 0 else "worse"
+    if error is None:
+        return (
+            f"{direction} by {abs(difference):.3f} {unit} in a single pair of trainings, which "
+            f"says nothing about noise: measure at least {CONCLUSIVE_PAIRS} seeds "
+            "(outer.report.seeds)"
+        )
+    digits = _decimals(error)
+    size = f"{abs(difference):.{digits}f} ± {error:.{digits}f} {unit}"
+    if abs(difference) <= SIGNIFICANT * error:
+        return f"no difference beyond noise: keep your defaults ({direction} by {size})"
+    errors = abs(difference) / error if error else math.inf
+    count = f"{errors:.0f}" if errors >= 10 else f"{errors:.1f}"
+    advice = "" if difference < 0 else ": keep your defaults"
+    return f"{direction} than the default by {size} ({count} standard errors){advice}"
+
+
+def worth_using(result: Mapping[str, Any]) -> bool:
+    """Whether the tuned schedules were measured to be better than the defaults, beyond noise."""
+    error = result["standard_error"]
+    return error is not None and result["difference"] < -SIGNIFICANT * error
+
+
+def what_is_tuned(artefact: Artefact) -> list[str]:
+    """A line for each schedule of the artefact: what it holds, for how many stretches."""
+    rates, lines = artefact.learning_rates, []
+    if rates.multipliers is None:
+        lines.append(f"learning rates: the recipe's, for {len(rates.parameters)} parameters")
+    else:
+        groups, windows = rates.multipliers.groups, rates.multipliers.knots
+        lines.append(
+            f"learning rates: {_counted(len(groups), 'group')} of parameters, "
+            f"a multiplier of the base schedule in {_counted(len(windows), 'window')}"
+        )
+    for name, schedule in (("mixture", artefact.mixture), ("loss weights", artefact.loss_weights)):
+        if schedule is not None:
+            stretches = _counted(len(schedule.knots), "stretch", "stretches")
+            lines.append(f"{name}: {', '.join(schedule.domains)}; {stretches} of training")
+    return lines
+
+
+def horizon(artefact: Artefact) -> str:
+    """How long the training is that was tuned."""
+    return f"{artefact.horizon_steps:,} steps, {artefact.horizon_tokens:,} tokens"
+
+
+def provenance_lines(artefact: Artefact) -> list[tuple[str, str]]:
+    """What the artefact was made from, as names and values; hashes are cut short."""
+    return [
+        (name.removesuffix("_sha256").replace("_", " "), _value(name, value))
+        for name, value in artefact.provenance.items()
+    ]
+
+
+def rate_curves(artefact: Artefact, steps: Iterable[int]) -> dict[str, np.ndarray]:
+    """Absolute learning rates by group, at `steps` of the horizon.
+
+    Returns:
+        Rates per update [steps] by group; where no rates were tuned, one `base` curve.
+    """
+    multipliers = artefact.learning_rates.multipliers
+    if multipliers is None:
+        return {"base": base_curve(artefact, steps)}
+    steps, total = list(steps), artefact.horizon_steps
+    return {
+        # Members of a group share its curve.
+        group: np.array([artefact.learning_rate(names[0], step, total) for step in steps])
+        for group, names in multipliers.members.items()
+    }
+
+
+def base_curve(artefact: Artefact, steps: Iterable[int]) -> np.ndarray:
+    """The recipe's base schedule, rates per update [steps]: a tuned rate over its multiplier."""
+    rates, total = artefact.learning_rates, artefact.horizon_steps
+    if rates.multipliers is None:
+        name, knots, factors = next(iter(rates.parameters)), (0.0,), np.ones(1)
+    else:
+        knots, (group, (name, *_)) = rates.multipliers.knots, _first(rates.multipliers.members)
+        factors = np.asarray(rates.multipliers.groups[group])
+    return np.array(
+        [
+            artefact.learning_rate(name, step, total)
+            / value_at(knots, factors, "constant", step, total)
+            for step in steps
+        ]
+    )
+
+
+def domain_curves(artefact: Artefact, kind: str, steps: Iterable[int]) -> dict[str, np.ndarray]:
+    """Values [steps] by domain of the `mixture` or the `loss_weights`; empty where none is held."""
+    schedule = getattr(artefact, kind)
+    if schedule is None:
+        return {}
+    at = artefact.mixture_at if kind == "mixture" else artefact.loss_weights_at
+    rows = [at(step, artefact.horizon_steps) for step in steps]
+    return {domain: np.array([row[domain] for row in rows]) for domain in schedule.domains}
+
+
+def readme(artefact: Artefact) -> str:
+    """The README.md of an artefact folder: what was tuned, on what, the result, how to use it.
+
+    Args:
+        artefact: the artefact that the README stands beside.
+
+    Returns:
+        Markdown.
+    """
+    sections = [
+        "# Tuned schedules\n",
+        "Written by `metatune fit`. The numbers are in `tuned.json`.\n",
+        f"**Result: {verdict(artefact.result)}.**\n",
+        "## What was tuned\n",
+        _bullets([*what_is_tuned(artefact), f"horizon: {horizon(artefact)}"]),
+        *_measurement(artefact.result),
+        "## How to use it\n",
+        *_usage(artefact),
+        "## Knots\n",
+        "Schedules are values at *knots*, which are fractions of the training: knot 0.25 is a "
+        "quarter of the way. With `constant` interpolation a value holds from its knot to the "
+        "next, with `linear` it moves along the line between them. So the schedules stretch over "
+        "a training of any length, but they were tuned for the horizon above; far from it they "
+        "are a guess.\n\n"
+        "Learning rates are absolute, per update, by Hugging Face checkpoint name, for every "
+        "parameter, warmup and decay included: use them instead of your schedule, not on top of "
+        "it. The multipliers are what the tuning changed of the base schedule.\n",
+        *_schedules(artefact),
+        "## Provenance\n",
+        _table(("what", "value"), provenance_lines(artefact)),
+    ]
+    return "\n".join(sections)
+
+
+def _measurement(result: Mapping[str, Any]) -> list[str]:
+    """How the result was measured, with every pair of trainings."""
+    best = (
+        f"The best of {_counted(result['outer_steps'], 'outer step')} was "
+        f"step {result['best_outer_step']}."
+    )
+    if result["status"] != "complete":
+        return ["## Result\n", f"{best} The run isn't complete, go on with `--resume`.\n"]
+    pairs = zip(result["held_out_seeds"], result["before"], result["after"], strict=True)
+    rows = [(str(seed), f"{a:.4f}", f"{b:.4f}", f"{b - a:+.4f}") for seed, a, b in pairs]
+    means = (result["objective_before"], result["objective_after"], result["difference"])
+    rows.append(("**mean**", f"{means[0]:.4f}", f"{means[1]:.4f}", f"{means[2]:+.4f}"))
+    return [
+        "## Result\n",
+        f"Held-out loss in {result['unit']}, lower is better: whole trainings with the recipe's "
+        "defaults and with the tuned schedules, on the same seeds, which the tuning never saw, and "
+        f"on text that it never saw. {best}\n",
+        _table(("seed", "default", "tuned", "difference"), rows),
+    ]
+
+
+def _usage(artefact: Artefact) -> list[str]:
+    lines = []
+    if not worth_using(artefact.result):
+        lines.append(
+            "The schedules were not measured to be better than the defaults: keep your defaults. "
+            "To look into them nevertheless:\n"
+        )
+    commands = [
+        f"metatune export . --to {target:<11} --out tuned-{target:<11} # {purpose}"
+        for target, purpose in EXPORTS.items()
+    ]
+    lines.append("In this folder:\n\n```sh\n" + "\n".join(commands) + "\n```\n")
+    lines.append("Each writes a folder that works without metatune, with a README of its own.\n")
+    return lines
+
+
+def _schedules(artefact: Artefact) -> list[str]:
+    """Tables of what was tuned, a row for each group or domain, a column for each knot."""
+    sections = []
+    multipliers = artefact.learning_rates.multipliers
+    if multipliers is not None:
+        head = ("multiplier from", *(f"{knot:.3g}" for knot in multipliers.knots))
+        rows = [(g, *(f"{v:.3f}" for v in vs)) for g, vs in multipliers.groups.items()]
+        sections.append(_table(head, rows))
+    for name, schedule in (("share", artefact.mixture), ("loss weight", artefact.loss_weights)):
+        if schedule is not None:
+            head = (f"{name} from", *(f"{knot:.3g}" for knot in schedule.knots))
+            columns = zip(schedule.domains, schedule.weights.T, strict=True)
+            sections.append(_table(head, [(d, *(f"{v:.3f}" for v in vs)) for d, vs in columns]))
+    return sections
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table, the first column to the left; bars inside a cell are escaped."""
+    rule = [":---", *("---:" for _ in head[1:])]
+    lines = [[cell.replace("|", "\\|") for cell in row] for row in (head, rule, *rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines) + "\n"
+
+
+def _counted(count: int, one: str, many: str = "") -> str:
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def _first(mapping: Mapping[str, Any]) -> tuple[str, Any]:
+    return next(iter(mapping.items()))
+
+
+def _value(name: str, value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_value(name, entry)}" for key, entry in value.items())
+    return str(value)[:HASH_DIGITS] if name.endswith("_sha256") else str(value)
+
+
+def _decimals(error: float) -> int:
+    """Decimals that show the first digit of a standard error, and its second after a 1."""
+    if not error:
+        return 4
+    exponent = math.floor(math.log10(error))
+    return max(0, -exponent + (error < 2 * 10.0**exponent))

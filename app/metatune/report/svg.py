@@ -1,0 +1,216 @@
+"""An artefact's schedules as one SVG, for a README."""
+
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from xml.sax.saxutils import escape
+
+import numpy as np
+
+from metatune.artefact import Artefact
+from metatune.report.artefact_readme import (
+    base_curve,
+    domain_curves,
+    horizon,
+    rate_curves,
+    verdict,
+)
+from metatune.report.heat_map import (
+    CATEGORICAL,
+    LEGEND_ENTRIES,
+    Colour,
+    Frame,
+    evenly,
+    log_floor,
+    padded,
+    palette,
+)
+
+WIDTH = 880  # px, as everything below
+MARGIN = 20
+GUTTER = 28  # between panels
+AXIS = 58  # left of a plot, for its labels
+TOP, PLOT_HEIGHT = 96, 250
+LEGEND_ROW = 19
+CHARACTER = 6.7  # a generous mean width at font size 12
+CAPTION_COLUMNS = 118  # characters
+
+POINTS = 240  # of a curve: more than a panel can show apart
+INK, SOFT, GRID = "#24292f", "#57606a", "#e4e8ec"
+BASE = ("#24292f", ' stroke-dasharray="6 4"')
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """One plot: what it shows, on what scale, and how it is drawn."""
+
+    title: str
+    curves: Mapping[str, np.ndarray]
+    reach: tuple[float, float]
+    log: bool = False
+    stacked: bool = False
+    base: np.ndarray | None = None
+
+
+def schedule_svg(artefact: Artefact, title: str) -> str:
+    """Tuned learning rates beside the base default, the mixture, and the measured result.
+
+    Args:
+        artefact: what was tuned. Loss weights, where they were tuned, get a panel of their own.
+        title: stands on top.
+
+    Returns:
+        A self-contained SVG document, `WIDTH` px wide, on its own light background.
+    """
+    steps = np.array(evenly(artefact.horizon_steps, POINTS))
+    panels = [_rates_panel(artefact, steps)]
+    if shares := domain_curves(artefact, "mixture", steps):
+        panels.append(_Panel("Mixture, share of sequences", shares, (0.0, 1.0), stacked=True))
+    if weights := domain_curves(artefact, "loss_weights", steps):
+        top = max(float(curve.max()) for curve in weights.values())
+        panels.append(_Panel("Weights of the loss, by domain", weights, (0.0, 1.05 * top)))
+    slot = (WIDTH - 2 * MARGIN - GUTTER * (len(panels) - 1)) / len(panels)
+    body, depth = [], 0.0
+    for index, panel in enumerate(panels):
+        left = MARGIN + index * (slot + GUTTER)
+        drawn, bottom = _draw(panel, left, slot, steps, artefact.horizon_steps)
+        body += drawn
+        depth = max(depth, bottom)
+    caption = f"Tuned: {verdict(artefact.result)}. Horizon: {horizon(artefact)}."
+    lines = textwrap.wrap(caption, CAPTION_COLUMNS)
+    body += [
+        _text(MARGIN, depth + 26 + 19 * row, line, size=13, colour=INK)
+        for row, line in enumerate(lines)
+    ]
+    height = round(depth + 26 + 19 * len(lines) + 4)
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
+            f'width="{WIDTH}" height="{height}" role="img" aria-labelledby="title desc" '
+            'font-family="system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif">',
+            f'<title id="title">{escape(title)}</title>',
+            f'<desc id="desc">{escape(caption)}</desc>',
+            f'<rect x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1}" rx="8" '
+            'fill="#ffffff" stroke="#d0d7de"/>',
+            _text(MARGIN, 36, title, size=19, colour=INK, weight="600"),
+            *body,
+            "</svg>\n",
+        ]
+    )
+
+
+def _rates_panel(artefact: Artefact, steps: np.ndarray) -> _Panel:
+    curves, base = rate_curves(artefact, steps), base_curve(artefact, steps)
+    values = log_floor(np.stack([base, *curves.values()]))
+    low, high = (float(v) for v in np.exp(padded(*np.log([values.min(), values.max()]))))
+    floored = dict(zip(curves, values[1:], strict=True))
+    title = "Learning rate per update, log scale"
+    if artefact.learning_rates.multipliers is None:
+        floored = {}
+    return _Panel(title, floored, (low, high), log=True, base=values[0])
+
+
+def _draw(
+    panel: _Panel, left: float, slot: float, steps: np.ndarray, total: int
+) -> tuple[list[str], float]:
+    """The elements of a panel in a slot of the page, and where its legend ends."""
+    frame = Frame(left + AXIS, TOP, left + slot, TOP + PLOT_HEIGHT, total, *panel.reach, panel.log)
+    tints = [_hexadecimal(tint) for tint in palette(len(panel.curves))]
+    parts = [_text(left, TOP - 20, panel.title, size=14, colour=INK, weight="600")]
+    parts += _axes(frame)
+    values = list(panel.curves.values())
+    if panel.stacked:
+        tops = np.vstack([np.zeros(len(steps)), np.cumsum(values, 0)])
+        for under, over, tint in zip(tops[:-1], tops[1:], tints, strict=True):
+            outline = [*frame.stairs(steps, over), *frame.stairs(steps, under)[::-1]]
+            parts.append(f'<polygon points="{_points(outline)}" fill="{tint}"/>')
+    else:
+        stroke = 2.2 if len(values) <= len(CATEGORICAL) else 1.4
+        parts += [
+            _line(frame.stairs(steps, curve), tint, stroke)
+            for curve, tint in zip(values, tints, strict=True)
+        ]
+    keys = [(name, tints[i]) for i, name in enumerate(panel.curves)]
+    shown = [keys[i] for i in evenly(len(keys), LEGEND_ENTRIES)]
+    if panel.base is not None:
+        colour, dashes = BASE
+        parts.append(_line(frame.stairs(steps, panel.base), colour, 1.8, dashes))
+    return _with_legend(parts, frame, left, slot, shown, panel)
+
+
+def _axes(frame: Frame) -> list[str]:
+    parts = []
+    for tick in frame.y_ticks():
+        y = float(frame.y(tick))
+        ends = np.array([[frame.left, y], [frame.right, y]])
+        parts.append(_line(ends, GRID, 1))
+        parts.append(_text(frame.left - 8, y + 4, f"{tick:g}", anchor="end"))
+    for tick in frame.x_ticks():
+        x = float(frame.x(tick))
+        parts.append(_line(np.array([[x, frame.bottom], [x, frame.bottom + 4]]), SOFT, 1))
+        parts.append(_text(x, frame.bottom + 18, f"{tick:g}", anchor="middle"))
+    middle = (frame.left + frame.right) / 2
+    parts.append(_text(middle, frame.bottom + 36, "training step", anchor="middle"))
+    return parts
+
+
+def _with_legend(
+    parts: list[str],
+    frame: Frame,
+    left: float,
+    slot: float,
+    keys: list[tuple[str, str]],
+    panel: _Panel,
+) -> tuple[list[str], float]:
+    """Adds a legend in as many columns as its longest name leaves room for."""
+    entries = [(name, tint, "") for name, tint in keys]
+    if panel.base is not None:
+        entries.insert(0, ("base default", *BASE))
+    widest = 34 + CHARACTER * max(len(name) for name, _, _ in entries)
+    columns = max(1, int(slot // widest))
+    top = frame.bottom + 60
+    for place, (name, tint, dashes) in enumerate(entries):
+        x = left + (place % columns) * slot / columns
+        y = top + (place // columns) * LEGEND_ROW
+        if panel.stacked:
+            parts.append(f'<rect x="{x:g}" y="{y - 10}" width="20" height="12" fill="{tint}"/>')
+        else:
+            parts.append(_line(np.array([[x, y - 4], [x + 20, y - 4]]), tint, 2.2, dashes))
+        parts.append(_text(x + 27, y, name, colour=INK))
+    rows = -(-len(entries) // columns)
+    if len(panel.curves) > len(keys):
+        note = f"{len(keys)} of {len(panel.curves)} named; colours follow their order"
+        parts.append(_text(left, top + rows * LEGEND_ROW, note))
+        rows += 1
+    return parts, top + (rows - 1) * LEGEND_ROW
+
+
+def _line(points: np.ndarray, colour: str, width: float, dashes: str = "") -> str:
+    return (
+        f'<polyline points="{_points(points)}" fill="none" stroke="{colour}" '
+        f'stroke-width="{width:g}" stroke-linejoin="round"{dashes}/>'
+    )
+
+
+def _points(points: np.ndarray | list[np.ndarray]) -> str:
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+
+
+def _text(
+    x: float,
+    y: float,
+    text: str,
+    *,
+    size: int = 12,
+    colour: str = SOFT,
+    anchor: str = "start",
+    weight: str = "400",
+) -> str:
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" fill="{colour}" '
+        f'text-anchor="{anchor}" font-weight="{weight}">{escape(text)}</text>'
+    )
+
+
+def _hexadecimal(colour: Colour) -> str:
+    return "#" + "".join(f"{channel:02x}" for channel in colour)

@@ -1,0 +1,223 @@
+"""TensorBoard events by TensorBoard's own writer: neither TensorFlow nor PyTorch is needed."""
+
+import io
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tensorboard.compat.proto import event_pb2, summary_pb2
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.custom_scalar import metadata as custom_scalar
+from tensorboard.plugins.hparams import summary_v2 as hparams_summary
+from tensorboard.plugins.histogram import metadata as histogram_plugin
+from tensorboard.plugins.image import metadata as image_plugin
+from tensorboard.plugins.text import metadata as text_plugin
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.util import tensor_util
+
+from metatune.artefact import Artefact
+from metatune.report.artefact_readme import domain_curves, rate_curves
+from metatune.report.heat_map import heat_map, line_plot, log_floor, stacked_area
+
+FLUSH_SECONDS = 20
+"""How long an event may wait before TensorBoard can see it."""
+
+BUCKETS = 30
+"""Of a histogram."""
+
+WINDOWS = 5
+"""Stretches of the inner training whose mean rates and shares are plotted over outer steps."""
+
+
+class EventWriter:
+    """Writes one event file; `close` it, or use it in a `with` statement.
+
+    Args of all methods: `tag` names the series (a slash makes a section), `step` is its x-axis.
+    """
+
+    def __init__(self, folder: Path, *, purge_step: int | None = None):
+        """Opens a new event file.
+
+        Args:
+            folder: where TensorBoard's `--logdir` looks; is made if absent.
+            purge_step: of a run that goes on after a stop: TensorBoard then drops what older
+                files of the folder hold for this step and later ones. None for a new run.
+        """
+        self._writer = EventFileWriter(str(folder), flush_secs=FLUSH_SECONDS)
+        if purge_step is not None:
+            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._event(purge_step, session_log=start)
+
+    def __enter__(self) -> "EventWriter":
+        """Returns itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Closes the file."""
+        self.close()
+
+    def scalar(self, tag: str, value: float, step: int) -> None:
+        """Writes one number."""
+        self._summary(step, summary_pb2.Summary.Value(tag=tag, simple_value=float(value)))
+
+    def histogram(self, tag: str, values: np.ndarray, step: int) -> None:
+        """Writes the distribution of `values`, finite numbers of any shape.
+
+        Raises:
+            ValueError: no value, or one that isn't finite.
+        """
+        flat = np.asarray(values, np.float64).ravel()
+        if not flat.size or not np.isfinite(flat).all():
+            bad = int((~np.isfinite(flat)).sum())
+            raise ValueError(
+                f"{tag}: {bad} of {flat.size} values aren't finite; a histogram needs one value or "
+                "more, all finite: leave the others out"
+            )
+        counts, edges = np.histogram(flat, BUCKETS)
+        table = np.stack([edges[:-1], edges[1:], counts], 1)
+        self._tensor(tag, table, histogram_plugin.create_summary_metadata("", ""), step)
+
+    def image(self, tag: str, rgb: np.ndarray, step: int) -> None:
+        """Writes a picture, sRGB uint8 [height, width, 3].
+
+        Raises:
+            ValueError: another type or shape.
+        """
+        if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[-1] != 3:
+            raise ValueError(
+                f"{tag}: a picture must be uint8 [height, width, 3], not {rgb.dtype} "
+                f"{list(rgb.shape)}; convert it first"
+            )
+        png = io.BytesIO()
+        Image.fromarray(rgb).save(png, "PNG")
+        height, width, _ = rgb.shape
+        content = [str(width).encode(), str(height).encode(), png.getvalue()]
+        self._tensor(tag, content, image_plugin.create_summary_metadata("", ""), step)
+
+    def text(self, tag: str, markdown: str, step: int = 0) -> None:
+        """Writes a text, shown as Markdown."""
+        self._tensor(tag, markdown.encode(), text_plugin.create_summary_metadata("", ""), step)
+
+    def hparams(self, hparams: Mapping[str, float | str | bool], metrics: Sequence[str]) -> None:
+        """Writes the settings of this run, and the scalar tags to compare runs by."""
+        names = [hparams_summary.HParam(name) for name in hparams]
+        tags = [hparams_summary.Metric(tag) for tag in metrics]
+        self._event(0, summary=hparams_summary.hparams_config_pb(names, tags))
+        self._event(0, summary=hparams_summary.hparams_pb(dict(hparams)))
+
+    def custom_scalars(self, layout: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
+        """Writes which scalars share a chart: regular expressions of tags by category and chart."""
+        proto = layout_pb2.Layout(
+            category=[
+                layout_pb2.Category(
+                    title=category,
+                    chart=[
+                        layout_pb2.Chart(
+                            title=chart, multiline=layout_pb2.MultilineChartContent(tag=tags)
+                        )
+                        for chart, tags in charts.items()
+                    ],
+                )
+                for category, charts in layout.items()
+            ]
+        )
+        metadata = custom_scalar.create_summary_metadata()
+        self._tensor(custom_scalar.CONFIG_SUMMARY_TAG, proto.SerializeToString(), metadata, 0)
+
+    def flush(self) -> None:
+        """Makes all events so far visible to TensorBoard."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Writes what is pending and closes the file."""
+        self._writer.close()
+
+    def _tensor(
+        self, tag: str, content: Any, metadata: summary_pb2.SummaryMetadata, step: int
+    ) -> None:
+        tensor = tensor_util.make_tensor_proto(content)
+        self._summary(step, summary_pb2.Summary.Value(tag=tag, tensor=tensor, metadata=metadata))
+
+    def _summary(self, step: int, value: summary_pb2.Summary.Value) -> None:
+        self._event(step, summary=summary_pb2.Summary(value=[value]))
+
+    def _event(self, step: int, **content: Any) -> None:
+        self._writer.add_event(event_pb2.Event(step=step, wall_time=time.time(), **content))
+
+
+def write_outer_step(
+    writer: EventWriter,
+    *,
+    step: int,
+    scalars: Mapping[str, float],
+    rates: Mapping[str, np.ndarray],
+    shares: Mapping[str, np.ndarray] | None,
+    windows: int = WINDOWS,
+) -> None:
+    """Writes all that one outer step has to show.
+
+    Args:
+        writer: where to.
+        step: the outer step.
+        scalars: such as `objective`, `held_out`, `hypergradient_norm/learning_rates`.
+        rates: learning rates per update [inner steps] by group; may be empty.
+        shares: shares of the sequences [inner steps] by domain; None for no mixture.
+        windows: the inner training is cut into so many stretches of equal length (but not more
+            than it has steps); the mean over each is a scalar, so that it shows over outer steps.
+    """
+    for tag, value in scalars.items():
+        writer.scalar(tag, value, step)
+    _window_scalars(writer, "learning_rate", rates, windows, step)
+    if rates:
+        logs = np.log10(log_floor(np.stack(list(rates.values()))))
+        picture = heat_map(logs, list(rates), f"Learning rates, outer step {step}", "log10(rate)")
+        writer.image("learning_rates/heat_map", picture, step)
+        title = f"Learning rates, outer step {step}"
+        picture = line_plot(rates, title, "rate per update (log scale)", log=True)
+        writer.image("learning_rates/curves", picture, step)
+    if shares:
+        _window_scalars(writer, "mixture", shares, windows, step)
+        picture = stacked_area(shares, f"Mixture, outer step {step}", "share of sequences")
+        writer.image("mixture/shares", picture, step)
+
+
+def write_schedules(writer: EventWriter, artefact: Artefact) -> None:
+    """Writes the tuned schedules as scalars over *inner* steps, at the end of a run.
+
+    Args:
+        writer: where to.
+        artefact: what was tuned; its learning rates, mixture and loss weights become
+            `schedule/learning_rate/GROUP`, `schedule/mixture/DOMAIN` and
+            `schedule/loss_weight/DOMAIN`.
+    """
+    steps = range(artefact.horizon_steps)
+    sections = {
+        "learning_rate": rate_curves(artefact, steps),
+        "mixture": domain_curves(artefact, "mixture", steps),
+        "loss_weight": domain_curves(artefact, "loss_weights", steps),
+    }
+    for section, curves in sections.items():
+        for name, curve in curves.items():
+            for step, value in enumerate(curve):
+                writer.scalar(f"schedule/{section}/{name}", value, step)
+
+
+def _window_scalars(
+    writer: EventWriter, section: str, curves: Mapping[str, np.ndarray], windows: int, step: int
+) -> None:
+    """Writes the mean of each curve over each window."""
+    for name, curve in curves.items():
+        count = min(windows, len(curve))
+        window = np.arange(len(curve)) * count // len(curve)
+        means = np.bincount(window, curve) / np.bincount(window)
+        for index, mean in enumerate(means):
+            writer.scalar(f"{section}/{name}/window_{index}", mean, step)

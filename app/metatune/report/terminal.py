@@ -1,0 +1,161 @@
+"""What `metatune show` prints: the result in words, and the schedules as small plots."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from metatune.artefact import Artefact, LossWeights, Mixture
+from metatune.report.artefact_readme import (
+    horizon,
+    provenance_lines,
+    rate_curves,
+    verdict,
+    what_is_tuned,
+    worth_using,
+)
+from metatune.report.heat_map import evenly, log_floor
+
+BARS = "▁▂▃▄▅▆▇█"
+PLOT_COLUMNS = 20
+"""Characters of a small plot."""
+
+KNOT_COLUMNS = 6
+"""Of more knots, so many evenly spread ones are shown, with the first and the last."""
+
+SERIES = ("objective", "held_out")
+"""Series of the metrics that are shown over the outer steps."""
+
+
+def summary(artefact: Artefact, metrics: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """What was tuned, on what, what it gained, and the tuned schedules.
+
+    Args:
+        artefact: the tuned schedules.
+        metrics: the lines of metrics.jsonl, one for each outer step; may be empty.
+
+    Returns:
+        For `rich.console.Console.print`.
+    """
+    parts = [_header(artefact)]
+    if metrics:
+        parts.append(_search(metrics))
+    parts.append(_rates(artefact))
+    if artefact.mixture is not None:
+        parts.append(_domains("mixture", artefact.mixture, _percent))
+    if artefact.loss_weights is not None:
+        parts.append(_domains("loss weights", artefact.loss_weights, _factor))
+    parts.append(_provenance(artefact))
+    return Group(*parts)
+
+
+def sparkline(values: np.ndarray, low: float, high: float, columns: int = PLOT_COLUMNS) -> str:
+    """A plot in one line of text.
+
+    Args:
+        values: finite numbers [steps].
+        low: drawn as the lowest bar, as is everything below.
+        high: drawn as the highest bar, as is everything above.
+        columns: characters at most; of more steps, evenly spread ones are drawn.
+
+    Returns:
+        A bar for each step that is drawn; middle bars where `low` equals `high`.
+    """
+    drawn = np.asarray(values, np.float64)[evenly(len(values), columns)]
+    heights = (drawn - low) / (high - low) if high > low else np.full(len(drawn), 0.5)
+    levels = np.clip((heights * len(BARS)).astype(int), 0, len(BARS) - 1)
+    return "".join(BARS[level] for level in levels)
+
+
+def _header(artefact: Artefact) -> Panel:
+    result = artefact.result
+    style = "bold green" if worth_using(result) else "bold yellow"
+    lines = [Text(verdict(result), style=style)]
+    if result["status"] == "complete":
+        lines.append(
+            Text(
+                f"default {result['objective_before']:.4f} → tuned {result['objective_after']:.4f} "
+                f"{result['unit']}, held out, {len(result['held_out_seeds'])} paired trainings"
+            )
+        )
+    lines.append(
+        Text(f"best outer step {result['best_outer_step']} of {result['outer_steps']}", "dim")
+    )
+    lines += [Text(line) for line in what_is_tuned(artefact)]
+    lines.append(Text(f"horizon: {horizon(artefact)}"))
+    return Panel(Group(*lines), title="metatune", title_align="left")
+
+
+def _search(metrics: Sequence[Mapping[str, Any]]) -> Table:
+    table = _plot_table(f"search, {len(metrics)} outer steps", ("first", "last", "lowest"))
+    for name in SERIES:
+        values = np.array([line[name] for line in metrics if line.get(name) is not None])
+        if len(values):
+            numbers = (f"{value:.4f}" for value in (values[0], values[-1], values.min()))
+            plot = sparkline(values, values.min(), values.max())
+            table.add_row(Text(name), Text(plot, "cyan"), *numbers)
+    return table
+
+
+def _rates(artefact: Artefact) -> Table:
+    """Rates and multipliers by group; all plots of a column share one logarithmic scale."""
+    steps = evenly(artefact.horizon_steps, PLOT_COLUMNS)
+    curves = rate_curves(artefact, steps)
+    logs = np.log(log_floor(np.stack(list(curves.values()))))
+    multipliers = artefact.learning_rates.multipliers
+    factors = {} if multipliers is None else multipliers.groups
+    reach = max((abs(float(np.log(v))) for values in factors.values() for v in values), default=0)
+    heads = ("first", "last", "×") if multipliers is None else ("first", "last", "× by window")
+    table = _plot_table("learning rates per update, log scale", heads)
+    for (group, curve), log in zip(curves.items(), logs, strict=True):
+        values = np.asarray(factors.get(group, (1.0,)))
+        shown = " ".join(_factor(values[i]) for i in evenly(len(values), KNOT_COLUMNS))
+        table.add_row(
+            Text(group),
+            Text(sparkline(log, logs.min(), logs.max()), "cyan"),
+            f"{curve[0]:.2e}",
+            f"{curve[-1]:.2e}",
+            Text.assemble((sparkline(np.log(values), -reach, reach), "magenta"), " ", shown),
+        )
+    return table
+
+
+def _domains(title: str, schedule: Mixture | LossWeights, shown: Any) -> Table:
+    """A row for each domain, a column for each of the knots; plots start at 0."""
+    knots = evenly(len(schedule.knots), KNOT_COLUMNS)
+    table = _plot_table(
+        f"{title} from each fraction of training", [f"{schedule.knots[i]:.2f}" for i in knots]
+    )
+    top = float(schedule.weights.max())
+    for domain, weights in zip(schedule.domains, schedule.weights.T, strict=True):
+        cells = (shown(weights[i]) for i in knots)
+        table.add_row(Text(domain), Text(sparkline(weights, 0.0, top), "cyan"), *cells)
+    return table
+
+
+def _provenance(artefact: Artefact) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for name, value in provenance_lines(artefact):
+        table.add_row(Text(name, "dim"), Text(value, "dim"))
+    return table
+
+
+def _plot_table(title: str, heads: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.add_column("", overflow="fold")
+    table.add_column("", no_wrap=True)
+    for head in heads:
+        table.add_column(head, justify="left" if head.startswith("×") else "right")
+    return table
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}%"
+
+
+def _factor(value: float) -> str:
+    return f"{value:.2f}"
