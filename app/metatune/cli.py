@@ -1,6 +1,5 @@
 """The command line. Thin: what takes long to import is imported inside the commands."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,17 +34,18 @@ def main() -> None:
 
 
 @contextmanager
-def plain_errors() -> Iterator[None]:
-    """Prints a user's error without a traceback and exits with code 2."""
-    from metatune.artefact.errors import ArtefactError
+def plain_errors(*further: type[Exception]) -> Iterator[None]:
+    """Prints a user's error without a traceback and exits with code 2.
+
+    Args:
+        further: kinds of errors to expect besides those of recipes, artefacts and files.
+    """
+    from metatune.artefact import ArtefactError
     from metatune.recipe.faults import RecipeError
 
-    expected: tuple[type[Exception], ...] = (ArtefactError, RecipeError, OSError)
-    if fit_module := sys.modules.get("metatune.fit"):
-        expected += (fit_module.NotFinite, fit_module.RunFolderError)
     try:
         yield
-    except expected as error:
+    except (ArtefactError, RecipeError, OSError, *further) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
 
@@ -76,7 +76,7 @@ def fit(
     from metatune.report import terminal
 
     console = Console()
-    with plain_errors():
+    with plain_errors(fitting.NotFinite, fitting.RunFolderError):
         keep_compiled()
         outcome = fitting.fit(
             resolved,

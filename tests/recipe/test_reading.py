@@ -161,7 +161,7 @@ def test_whole_numbers_are_ints_however_they_are_spelled(tree, received):
         (
             "model.dtype",
             "float16",
-            "model.dtype = 'float16': unknown choice; did you mean float32? (allowed: float32, "
+            "model.dtype = 'float16': unknown choice; did you mean bfloat16? (allowed: float32, "
             "bfloat16)",
         ),
         (

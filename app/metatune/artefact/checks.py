@@ -18,7 +18,7 @@ from metatune.artefact.format import (
     SETTINGS,
     TENSORS,
 )
-from metatune.recipe.faults import Fault
+from metatune.recipe.faults import ABSENT, Fault
 
 SUM_TOLERANCE = 1e-9
 """How far a sum of float64 shares may be from one."""
@@ -64,9 +64,7 @@ class Checker:
                 self._plain(key, document[key])
         if self._keys("integrity", document["integrity"], ("sha256",)):
             self._is("integrity.sha256", document["integrity"]["sha256"], str, "a string")
-        if "tensors" in document and self._keys(
-            "tensors", document["tensors"], ("file", "sha256")
-        ):
+        if "tensors" in document and self._keys("tensors", document["tensors"], ("file", "sha256")):
             self._equal("tensors.file", document["tensors"]["file"], TENSORS)
             self._is("tensors.sha256", document["tensors"]["sha256"], str, "a string")
 
@@ -77,9 +75,10 @@ class Checker:
             problem = f"must be float64 {list(expected)}, for [parameters, knots]"
             self._fault(path, f"{rates.dtype} {list(rates.shape)}", problem)
             return
-        for row, knot in np.argwhere(~(np.isfinite(rates) & (rates >= 0))):
-            value = float(rates[row, knot])
-            self._fault(f"{path}.{names[row]}[{knot}]", value, NOT_NEGATIVE)
+        bad = ~(np.isfinite(rates) & (rates >= 0))
+        for row in np.flatnonzero(bad.any(axis=1)):
+            knot = int(bad[row].argmax())
+            self._fault(f"{path}.{names[row]}[{knot}]", float(rates[row, knot]), NOT_NEGATIVE)
 
     def _learning_rates(self, value: Any, in_tensor: bool) -> Sequence[str]:
         """Returns the names of the parameters."""
@@ -253,12 +252,13 @@ class Checker:
         if not self._is(path, value, Mapping, "an object"):
             return False
         missing = [key for key in keys if key not in value]
-        unknown = [key for key in value if key not in (*keys, *optional)]
+        surplus = [key for key in value if key not in (*keys, *optional)]
         for key in missing:
-            self._fault(path, list(value), f"the key {key!r} is missing")
-        for key in unknown:
-            self._fault(path, key, f"an unknown key, allowed are {', '.join((*keys, *optional))}")
-        return not missing and not unknown
+            self._fault(f"{path}.{key}", ABSENT, "this key must be there")
+        for key in surplus:
+            problem = f"an unknown key; allowed are {', '.join((*keys, *optional))}"
+            self._fault(f"{path}.{key}", value[key], problem)
+        return not missing and not surplus
 
     def _is(self, path: str, value: Any, kind: type, allowed: str) -> bool:
         if isinstance(value, kind):

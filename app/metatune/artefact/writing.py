@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from metatune.artefact.format import (
     LossWeights,
     Mixture,
 )
+from metatune.recipe.faults import Fault
 
 READABLE_NUMBERS = 200_000
 """Curves of more numbers than this go to tuned.safetensors."""
@@ -55,7 +55,7 @@ def write(folder: str | Path, artefact: Artefact, readme: str) -> Path:
     rates = artefact.learning_rates
     files: dict[str, bytes | str] = {README: readme}
     if len(rates.parameters) * len(rates.knots) > READABLE_NUMBERS:
-        table = _table(rates)
+        table = _table(rates, str(folder))
         files[TENSORS] = save_tensors({"learning_rates": table})
         parameters = {"names": list(rates.parameters), "tensor": "learning_rates"}
         tensors = {"file": TENSORS, "sha256": sha256(files[TENSORS])}
@@ -113,7 +113,12 @@ def _document(artefact: Artefact, parameters: Mapping[str, Any]) -> dict[str, An
     rates = artefact.learning_rates
     multipliers = None
     if rates.multipliers is not None:
-        multipliers = {"unit": MULTIPLIER_UNIT, **asdict(rates.multipliers)}
+        multipliers = {
+            "unit": MULTIPLIER_UNIT,
+            "knots": rates.multipliers.knots,
+            "groups": rates.multipliers.groups,
+            "members": rates.multipliers.members,
+        }
     document = {
         "format": FORMAT,
         "version": VERSION,
@@ -150,9 +155,18 @@ def _curves(rates: LearningRates) -> dict[str, list[float]]:
     return {name: curve.tolist() for name, curve in rates.parameters.items()}
 
 
-def _table(rates: LearningRates) -> np.ndarray:
+def _table(rates: LearningRates, source: str) -> np.ndarray:
     """The rates of all parameters, float64 [parameters, knots]."""
-    return np.stack([np.asarray(curve) for curve in rates.parameters.values()])
+    count = len(rates.knots)
+    problem = f"must be [{count}], for [knots]"
+    faults = [
+        Fault(f"learning_rates.parameters.{name}, shape", list(curve.shape), problem, CURE)
+        for name, curve in rates.parameters.items()
+        if curve.shape != (count,)
+    ]
+    if faults:
+        raise ArtefactError(source, faults)
+    return np.stack(list(rates.parameters.values())).astype(np.float64)
 
 
 def _with_lists(value: Any) -> Any:

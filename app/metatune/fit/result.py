@@ -122,7 +122,9 @@ def artefact_of(
             },
             multipliers=_multipliers(tuned.get("learning_rates"), eta),
         ),
-        mixture=_shared(artefact.Mixture, training, trajectory.mixture),
+        mixture=(
+            _shared(artefact.Mixture, training, trajectory.mixture) if "mixture" in tuned else None
+        ),
         loss_weights=(
             _shared(artefact.LossWeights, training, trajectory.loss_weights)
             if "loss_weights" in tuned

@@ -173,7 +173,7 @@ def readme(artefact: Artefact) -> str:
         "it. The multipliers are what the tuning changed of the base schedule.\n",
         *_schedules(artefact),
         "## Provenance\n",
-        _table(("what", "value"), provenance_lines(artefact)),
+        _bullets(f"{name}: {value}" for name, value in provenance_lines(artefact)),
     ]
     return "\n".join(sections)
 

@@ -93,8 +93,8 @@ def linear_ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Powers of ten, with 2 and 5 between them on a short range, from `low` to `high` (> 0)."""
-    mantissas = (1, 2, 5) if high / low < 100 else (1,)
+    """Powers of ten from `low` to `high` (> 0), and on a short range 2 and 5 or 3 between them."""
+    mantissas = (1, 2, 5) if high / low < 100 else (1, 3)
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     candidates = [float(f"{m}e{power}") for power in powers for m in mantissas]
     ticks = [tick for tick in candidates if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]

@@ -17,7 +17,6 @@ from metatune.report.artefact_readme import (
 )
 from metatune.report.heat_map import (
     CATEGORICAL,
-    LEGEND_ENTRIES,
     Colour,
     Frame,
     evenly,
@@ -32,6 +31,7 @@ GUTTER = 28  # between panels
 AXIS = 58  # left of a plot, for its labels
 TOP, PLOT_HEIGHT = 96, 250
 LEGEND_ROW = 19
+LEGEND_ENTRIES = len(CATEGORICAL)  # of more curves, so many evenly spread ones are named
 CHARACTER = 6.7  # a generous mean width at font size 12
 CAPTION_COLUMNS = 118  # characters
 

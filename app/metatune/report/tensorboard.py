@@ -1,5 +1,8 @@
 """TensorBoard events by TensorBoard's own writer: neither TensorFlow nor PyTorch is needed."""
 
+# Protobuf makes its classes when it is imported, pyright doesn't see them.
+# pyright: reportAttributeAccessIssue=false
+
 import io
 import time
 from collections.abc import Mapping, Sequence
@@ -12,8 +15,8 @@ from PIL import Image
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.custom_scalar import metadata as custom_scalar
-from tensorboard.plugins.hparams import summary_v2 as hparams_summary
 from tensorboard.plugins.histogram import metadata as histogram_plugin
+from tensorboard.plugins.hparams import summary_v2 as hparams_summary
 from tensorboard.plugins.image import metadata as image_plugin
 from tensorboard.plugins.text import metadata as text_plugin
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
@@ -21,7 +24,7 @@ from tensorboard.util import tensor_util
 
 from metatune.artefact import Artefact
 from metatune.report.artefact_readme import domain_curves, rate_curves
-from metatune.report.heat_map import heat_map, line_plot, log_floor, stacked_area
+from metatune.report.heat_map import evenly, heat_map, line_plot, log_floor, stacked_area
 
 FLUSH_SECONDS = 20
 """How long an event may wait before TensorBoard can see it."""
@@ -31,6 +34,9 @@ BUCKETS = 30
 
 WINDOWS = 5
 """Stretches of the inner training whose mean rates and shares are plotted over outer steps."""
+
+SCHEDULE_POINTS = 1000
+"""Of a tuned schedule of more inner steps: as many as TensorBoard keeps of a scalar."""
 
 
 class EventWriter:
@@ -199,7 +205,7 @@ def write_schedules(writer: EventWriter, artefact: Artefact) -> None:
             `schedule/learning_rate/GROUP`, `schedule/mixture/DOMAIN` and
             `schedule/loss_weight/DOMAIN`.
     """
-    steps = range(artefact.horizon_steps)
+    steps = evenly(artefact.horizon_steps, SCHEDULE_POINTS)
     sections = {
         "learning_rate": rate_curves(artefact, steps),
         "mixture": domain_curves(artefact, "mixture", steps),
@@ -207,7 +213,7 @@ def write_schedules(writer: EventWriter, artefact: Artefact) -> None:
     }
     for section, curves in sections.items():
         for name, curve in curves.items():
-            for step, value in enumerate(curve):
+            for step, value in zip(steps, curve, strict=True):
                 writer.scalar(f"schedule/{section}/{name}", value, step)
 
 

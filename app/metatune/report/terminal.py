@@ -21,8 +21,9 @@ from metatune.report.artefact_readme import (
 from metatune.report.heat_map import evenly, log_floor
 
 BARS = "▁▂▃▄▅▆▇█"
-PLOT_COLUMNS = 20
-"""Characters of a small plot."""
+PLOT_COLUMNS = 16
+MULTIPLIER_COLUMNS = 8
+"""Characters of a small plot at most."""
 
 KNOT_COLUMNS = 6
 """Of more knots, so many evenly spread ones are shown, with the first and the last."""
@@ -41,7 +42,7 @@ def summary(artefact: Artefact, metrics: Sequence[Mapping[str, Any]]) -> Rendera
     Returns:
         For `rich.console.Console.print`.
     """
-    parts = [_header(artefact)]
+    parts: list[RenderableType] = [_header(artefact)]
     if metrics:
         parts.append(_search(metrics))
     parts.append(_rates(artefact))
@@ -107,19 +108,20 @@ def _rates(artefact: Artefact) -> Table:
     curves = rate_curves(artefact, steps)
     logs = np.log(log_floor(np.stack(list(curves.values()))))
     multipliers = artefact.learning_rates.multipliers
-    factors = {} if multipliers is None else multipliers.groups
-    reach = max((abs(float(np.log(v))) for values in factors.values() for v in values), default=0)
-    heads = ("first", "last", "×") if multipliers is None else ("first", "last", "× by window")
-    table = _plot_table("learning rates per update, log scale", heads)
+    factors = {group: (1.0,) for group in curves} if multipliers is None else multipliers.groups
+    reach = float(np.abs(np.log(np.stack(list(factors.values())))).max())
+    title = "learning rates per update and multipliers, log scale"
+    table = _plot_table(title, ("first", "last", "first ×", "", "last ×"))
     for (group, curve), log in zip(curves.items(), logs, strict=True):
-        values = np.asarray(factors.get(group, (1.0,)))
-        shown = " ".join(_factor(values[i]) for i in evenly(len(values), KNOT_COLUMNS))
+        values = np.asarray(factors[group])
         table.add_row(
             Text(group),
             Text(sparkline(log, logs.min(), logs.max()), "cyan"),
-            f"{curve[0]:.2e}",
-            f"{curve[-1]:.2e}",
-            Text.assemble((sparkline(np.log(values), -reach, reach), "magenta"), " ", shown),
+            f"{curve[0]:.1e}",
+            f"{curve[-1]:.1e}",
+            _factor(values[0]),
+            Text(sparkline(np.log(values), -reach, reach, MULTIPLIER_COLUMNS), "magenta"),
+            _factor(values[-1]),
         )
     return table
 
@@ -149,7 +151,7 @@ def _plot_table(title: str, heads: Sequence[str]) -> Table:
     table.add_column("", overflow="fold")
     table.add_column("", no_wrap=True)
     for head in heads:
-        table.add_column(head, justify="left" if head.startswith("×") else "right")
+        table.add_column(head, justify="right", no_wrap=True)
     return table
 
 

@@ -1,32 +1,30 @@
-"""Batches as a pure function of (seed, step): random access, nothing to rewind.
+"""Batches as a pure function of (seed, step), so that a training can be entered anywhere.
 
-Within a domain windows are drawn without replacement, epoch by epoch: draw n of a domain with N
-windows is entry `n mod N` of the permutation of epoch `n div N`.
+Within a domain, windows are drawn without replacement, epoch by epoch: draw n of a domain with N
+windows is place n mod N of a permutation that belongs to the seed, the domain and the epoch n // N.
 """
 
 from collections.abc import Callable
-from functools import lru_cache, partial
-from typing import Literal, NamedTuple
+from enum import IntEnum
+from functools import lru_cache
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 
 from metatune.data.domains import Corpus
 
-Seed = tuple[int, ...]
-Batches = Callable[[int], "Batch"]
-
-ORDER, OFFSETS = 0, 1
-"""Streams of randomness: the order of windows, the offsets of the systematic sampling."""
+# Offsets are multiples of 2^-32, so that batch size minus offset is exact in float64.
+OFFSETS: Final = 2**32
+SHARES_TOLERANCE: Final = 1e-6  # of their sum, for shares that were float32 once
 
 
 class Batch(NamedTuple):
-    """Sequences of one step.
+    """Sequences with what the loss needs to know of them.
 
     Attributes:
-        tokens: [batch, seq] int32.
-        domain: the domain of each sequence, [batch] int32.
-        weight: the weight of each sequence's loss, [batch] float32; its meaning depends on how the
-            batch was drawn.
+        tokens: int32 [batch, sequence_length].
+        domain: index of each sequence's domain, int32 [batch]; ascending.
+        weight: factor of each sequence's loss, float32 [batch].
     """
 
     tokens: np.ndarray
@@ -34,117 +32,180 @@ class Batch(NamedTuple):
     weight: np.ndarray
 
 
-def stratified_batches(corpus: Corpus, *, seed: Seed, batch_size: int) -> Batches:
+class Stream(IntEnum):
+    """What randomness is for; different purposes never share random numbers."""
+
+    TRAIN = 0
+    OUTER = 1
+    REPORT = 2
+    OFFSET = 3
+
+
+def stratified_batches(
+    corpus: Corpus, *, seed: tuple[int, ...], batch_size: int
+) -> Callable[[int], Batch]:
     """Training batches with a fixed number of sequences of each domain.
 
-    A sequence's weight is batch size / sequences of its domain, so that the mean over a batch of
-    `share[domain] * weight * loss` is exactly `Σ_d share_d (mean loss of domain d)`.
+    The counts c_d are as equal as they can be, the first domains get the remainder. With
+    `weight` = batch_size / c_d, the mean over a batch of `share[domain] * weight * loss` is exactly
+    Σ_d share_d · (mean loss of domain d), so that it can be differentiated in the shares.
 
     Args:
         corpus: the domains.
-        seed: of the data order.
-        batch_size: sequences per batch, at least one for each domain; the first domains have one
-            more where it doesn't divide.
+        seed: non-negative whole numbers, of any size and number.
+        batch_size: sequences per batch.
+
+    Returns:
+        The batch of a step, `step >= 0`.
+
+    Raises:
+        ValueError: there are more domains than sequences in a batch.
     """
-    counts = _even(batch_size, len(corpus.domains))
-    domain = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-    weight = (batch_size / counts)[domain].astype(np.float32)
-    windows = [d.train for d in corpus.domains]
-
-    def batch(step: int) -> Batch:
-        return Batch(_draw(windows, seed, step * counts, counts), domain, weight)
-
-    return batch
+    counts = _evenly(batch_size, len(corpus.domains))
+    if not counts.all():
+        raise ValueError(
+            f"batch_size is {batch_size}; a stratified batch needs at least one sequence of each "
+            f"domain, {len(counts)}"
+        )
+    draw = _drawing([domain.train for domain in corpus.domains], seed, Stream.TRAIN)
+    return lambda step: _batch(draw, step * counts, counts, batch_size / counts)
 
 
 def sampled_batches(
-    corpus: Corpus, *, seed: Seed, batch_size: int, shares: np.ndarray
-) -> Batches:
-    """Training batches drawn at given shares; all weights are one.
+    corpus: Corpus, *, seed: tuple[int, ...], batch_size: int, shares: np.ndarray
+) -> Callable[[int], Batch]:
+    """Training batches sampled from the domains at shares that change over the training.
 
-    Sampling is systematic: one uniform offset u per step, and the points `(i + u) / batch_size`
-    through the cumulative shares. A domain's count has expectation `batch_size * share` and lies
-    within one of it.
+    Systematic sampling: with one offset u, uniform on [0, 1), for each step, sequence i is of the
+    domain in whose stretch of the cumulative shares (u + i) / batch_size lies. The number of
+    sequences of a domain is batch_size · share in the mean, and never one or more away from it.
+    All weights are one.
 
     Args:
         corpus: the domains.
-        seed: of the data order and of the offsets.
+        seed: non-negative whole numbers, of any size and number.
         batch_size: sequences per batch.
-        shares: share of each domain at each step, [steps, domains] float64, rows sum to one.
+        shares: float64 [steps, domains]; each row sums to one.
+
+    Returns:
+        The batch of a step, `0 <= step < steps`.
+
+    Raises:
+        ValueError: `shares` has another shape, or a row isn't a distribution.
     """
-    offsets = np.random.Generator(_bits(seed, OFFSETS, 0, 0)).random((len(shares), 1))
-    # How many points (i + u) / B lie below a cumulative share c: ceil(B c - u).
-    below = np.ceil(batch_size * np.cumsum(shares, axis=1) - offsets).astype(int)
-    below[:, -1] = batch_size
-    counts = np.diff(np.clip(below, 0, batch_size), axis=1, prepend=0)
-    drawn_before = np.cumsum(counts, axis=0) - counts
-    weight = np.ones(batch_size, np.float32)
-    windows = [d.train for d in corpus.domains]
-
-    def batch(step: int) -> Batch:
-        domain = np.repeat(np.arange(len(windows), dtype=np.int32), counts[step])
-        return Batch(_draw(windows, seed, drawn_before[step], counts[step]), domain, weight)
-
-    return batch
+    shares = np.asarray(shares, np.float64)
+    if shares.ndim != 2 or shares.shape[1] != len(corpus.domains):
+        raise ValueError(
+            f"shares are of shape {shares.shape}; must be [steps, {len(corpus.domains)}]"
+        )
+    sums = shares.sum(axis=1)
+    sound = (shares >= 0).all(axis=1) & (np.abs(sums - 1) <= SHARES_TOLERANCE)
+    if not sound.all():
+        step = int(np.argmin(sound))
+        raise ValueError(
+            f"shares of step {step} are {shares[step].tolist()}; must be 0 or above and sum to one"
+        )
+    offsets = _generator(seed, Stream.OFFSET).integers(OFFSETS, size=len(shares)) / OFFSETS
+    # Dividing by the last sum, not by `sums`: the last edge, and that of domains of share zero
+    # before it, is then exactly one.
+    edges = np.cumsum(shares, axis=1)
+    edges /= edges[:, -1:]
+    below = np.ceil(batch_size * edges - offsets[:, None]).astype(np.int64)
+    counts = np.diff(below, axis=1, prepend=0)
+    firsts = np.cumsum(counts, axis=0) - counts
+    draw = _drawing([domain.train for domain in corpus.domains], seed, Stream.TRAIN)
+    ones = np.ones(len(corpus.domains))
+    return lambda step: _batch(draw, firsts[step], counts[step], ones)
 
 
 def heldout_batches(
     corpus: Corpus,
     split: Literal["outer", "report"],
     *,
-    seed: Seed,
+    seed: tuple[int, ...],
     sequences: int,
     micro_batch: int,
 ) -> list[Batch]:
-    """Held-out batches of one shape, with the same number of sequences of each target domain.
+    """Held-out batches whose weights carry the target.
 
-    A sequence's weight is `target_d * batch size / sequences of domain d`, so that the mean over
-    each batch of `weight * loss` is exactly `Σ_d target_d (mean loss of domain d)`.
+    Every batch has the same number c_d of sequences of each domain of positive target, as equal
+    as they can be. With `weight` = target_d · size / c_d, the mean over a batch of `weight * loss`
+    is exactly Σ_d target_d · (mean loss of domain d). Windows are drawn without replacement over
+    all batches; a split with fewer windows than are drawn begins again in another order.
 
     Args:
         corpus: the domains.
-        split: which split to draw from; without replacement, and anew once all was drawn.
-        seed: of the order.
-        sequences: how many in all; rounded up to whole batches.
-        micro_batch: sequences per batch; at least one for each domain with a target.
+        split: which of their held-out windows.
+        seed: non-negative whole numbers, of any size and number.
+        sequences: held-out sequences in all, rounded up to whole batches.
+        micro_batch: sequences per batch: at most `sequences`, and at least one of each domain of
+            positive target, is what a batch has.
+
+    Returns:
+        The batches, all of one shape.
     """
-    wanted = np.flatnonzero(corpus.target > 0)
-    size = max(micro_batch, len(wanted))
-    counts = np.zeros(len(corpus.domains), int)
-    counts[wanted] = _even(size, len(wanted))
-    domain = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-    weight = (corpus.target * size / np.maximum(counts, 1))[domain].astype(np.float32)
-    windows = [getattr(d, split) for d in corpus.domains]
-    return [
-        Batch(_draw(windows, seed, number * counts, counts), domain, weight)
-        for number in range(-(-sequences // size))
-    ]
+    members = np.flatnonzero(corpus.target)
+    size = max(min(micro_batch, sequences), len(members))
+    counts, weights = np.zeros(len(corpus.domains), np.int64), np.zeros(len(corpus.domains))
+    counts[members] = _evenly(size, len(members))
+    weights[members] = corpus.target[members] * size / counts[members]
+    draw = _drawing(
+        [getattr(domain, split) for domain in corpus.domains], seed, Stream[split.upper()]
+    )
+    batches = -(-sequences // size)
+    return [_batch(draw, index * counts, counts, weights) for index in range(batches)]
 
 
-def _even(total: int, parts: int) -> np.ndarray:
-    """`total` as `parts` whole numbers as equal as possible, the larger ones first."""
+def _evenly(total: int, parts: int) -> np.ndarray:
+    """Whole numbers that sum to `total`, the larger ones first, int64 [parts]."""
     return total // parts + (np.arange(parts) < total % parts)
 
 
-def _draw(
-    windows: list[np.ndarray], seed: Seed, before: np.ndarray, counts: np.ndarray
-) -> np.ndarray:
-    """The next `counts[d]` windows of each domain d, of which `before[d]` were drawn already."""
-    taken = []
-    for number, (source, start, count) in enumerate(zip(windows, before, counts, strict=True)):
-        draws = np.arange(start, start + count)
-        order = partial(_permutation, seed, number, len(source))
-        index = [order(int(epoch))[at] for epoch, at in zip(*divmod(draws, len(source)), strict=True)]
-        taken.append(source[np.array(index, int)])
-    return np.concatenate(taken).astype(np.int32)
+def _generator(seed: tuple[int, ...], *key: int) -> np.random.Generator:
+    """Random numbers of their own for every seed and key."""
+    # SeedSequence fills a short seed up with zeros: without its length, (1,) would be (1, 0).
+    sequence = np.random.SeedSequence((len(seed), *seed), spawn_key=key)
+    return np.random.Generator(np.random.Philox(sequence))
 
 
-@lru_cache(maxsize=64)
-def _permutation(seed: Seed, domain: int, windows: int, epoch: int) -> np.ndarray:
-    return np.random.Generator(_bits(seed, ORDER, domain, epoch)).permutation(windows)
+def _drawing(
+    windows: list[np.ndarray], seed: tuple[int, ...], stream: Stream
+) -> Callable[[int, int, int], np.ndarray]:
+    """Draws without replacement, epoch by epoch.
+
+    Args:
+        windows: of each domain, [windows, sequence_length].
+        seed: of the permutations.
+        stream: what is drawn.
+
+    Returns:
+        `(domain, first, count)` to draws number `first` up to `first + count` of a domain,
+        [count, sequence_length].
+    """
+
+    @lru_cache(maxsize=2 * len(windows))  # a batch rarely touches more than two epochs of each
+    def order(domain: int, epoch: int) -> np.ndarray:
+        return _generator(seed, stream, domain, epoch).permutation(len(windows[domain]))
+
+    def draw(domain: int, first: int, count: int) -> np.ndarray:
+        total = len(windows[domain])
+        places = [order(domain, n // total)[n % total] for n in range(first, first + count)]
+        return windows[domain][np.array(places, np.int64)]
+
+    return draw
 
 
-def _bits(seed: Seed, stream: int, domain: int, epoch: int) -> np.random.Philox:
-    # The length of the seed goes in as well: (1, 2) and (1, 2, 0) are different seeds.
-    entropy = (len(seed), *seed, stream, domain, epoch)
-    return np.random.Philox(np.random.SeedSequence(entropy))
+def _batch(
+    draw: Callable[[int, int, int], np.ndarray],
+    firsts: np.ndarray,
+    counts: np.ndarray,
+    weights: np.ndarray,
+) -> Batch:
+    """The batch of `counts[d]` draws from number `firsts[d]` on, each of `weights[d]`."""
+    drawn = [
+        draw(domain, int(first), int(count))
+        for domain, (first, count) in enumerate(zip(firsts, counts, strict=True))
+    ]
+    domain = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    weight = np.repeat(weights, counts).astype(np.float32)
+    return Batch(np.concatenate(drawn).astype(np.int32), domain, weight)

@@ -1,55 +1,82 @@
-"""Cuts a text into documents, and sends each to a split by its own content."""
+"""A text cut into documents, documents into splits, splits into windows.
 
-import hashlib
-from typing import Literal
+Neither a cut nor a side looks ahead beyond its own document where paragraphs end in blank lines:
+whatever comes before or after it, the same document is cut the same way and falls on the same
+side, so that nothing held out is ever trained on.
+"""
+
+import re
+from collections.abc import Iterable
+from hashlib import sha256
+from typing import Final, Literal, get_args
+
+import numpy as np
+
+from metatune.data.tokenizers import ByteTokenizer
 
 Split = Literal["train", "outer", "report"]
+SPLITS: Final[tuple[Split, ...]] = get_args(Split)
 
-DOCUMENT_BYTES = 4096
-"""Where a text has no marked documents, they are about so long."""
+SHORTEST: Final = 4096  # bytes of a document, unless the text ends
+LONGEST: Final = 6144  # bytes
+
+# Where a document may end, the best place first: after a blank line, after a line.
+ENDS: Final = (re.compile(rb"(?:\r?\n){2,}"), re.compile(rb"\n"))
+
+HASH_BYTES: Final = 6  # 48 bits: the fraction is exact in float64, and below one
 
 
-def documents(text: str) -> list[str]:
-    """Cuts a text into documents of about `DOCUMENT_BYTES`; joined they are the text again.
+def cut(text: str) -> list[str]:
+    """Documents of `SHORTEST` to `LONGEST` bytes, which joined give `text` again.
 
-    A document ends at the last blank line within its bytes, else at the last line end, else
-    between two characters.
+    A document ends at the first blank line from `SHORTEST` on, else at the first end of a line,
+    else at `LONGEST`, or at most three bytes before, between two characters.
     """
-    data = text.encode()
-    pieces, start = [], 0
-    while len(data) - start > DOCUMENT_BYTES:
-        window = data[start : start + DOCUMENT_BYTES]
-        end = _end(window)
-        pieces.append(window[:end].decode())
-        start += end
-    if start < len(data):
-        pieces.append(data[start:].decode())
-    return pieces
+    content = text.encode("utf-8")
+    documents, start = [], 0
+    while start < len(content):
+        end = _end(content, start)
+        documents.append(content[start:end].decode("utf-8"))
+        start = end
+    return documents
 
 
-def _end(window: bytes) -> int:
-    for mark in (b"\n\n", b"\n"):
-        if (found := window.rfind(mark)) >= 0:
-            return found + len(mark)
-    # A continuation byte of UTF-8 is 10xxxxxx: never begin a document with one.
-    end = len(window)
-    while window[end - 1] & 0b1100_0000 == 0b1000_0000:
-        end -= 1
-    return end - 1 if window[end - 1] >= 0b1100_0000 else end
+def _end(content: bytes, start: int) -> int:
+    """One past the last byte of the document that begins at `start`."""
+    longest = start + LONGEST
+    for kind in ENDS:
+        if found := kind.search(content, start + SHORTEST, longest):
+            return found.end()
+    if longest >= len(content):
+        return len(content)
+    while content[longest] & 0b1100_0000 == 0b1000_0000:  # inside a character of UTF-8
+        longest -= 1
+    return longest
 
 
-def split_of(document: str, outer: float, report: float) -> Split:
+def side(document: str, outer: float, report: float) -> Split:
     """The split of a document, by a hash of its content.
-
-    The same document is always on the same side, whatever stands before it.
 
     Args:
         document: its text.
-        outer: share of the outer split.
-        report: share of the report split.
+        outer: share of all possible documents that fall into `outer`.
+        report: share that falls into `report`.
     """
-    digest = hashlib.sha256(document.encode()).digest()
-    fraction = int.from_bytes(digest[:8]) / 2**64
-    if fraction < outer:
+    digest = sha256(document.encode("utf-8")).digest()
+    place = int.from_bytes(digest[:HASH_BYTES], "big") / 256**HASH_BYTES  # uniform on [0, 1)
+    if place < outer:
         return "outer"
-    return "report" if fraction < outer + report else "train"
+    return "report" if place < outer + report else "train"
+
+
+def tokens(documents: Iterable[str], tokenizer: ByteTokenizer) -> np.ndarray:
+    """The tokens of `documents` with an end-of-sequence token after each, uint16 [tokens]."""
+    end = np.array([tokenizer.eos_id], np.uint16)
+    pieces = [piece for document in documents for piece in (tokenizer.encode(document), end)]
+    return np.concatenate([np.empty(0, np.uint16), *pieces])
+
+
+def windows(stream: np.ndarray, length: int) -> np.ndarray:
+    """Consecutive stretches of `stream`, [windows, length]; a shorter rest is left out."""
+    count = len(stream) // length
+    return stream[: count * length].reshape(count, length)

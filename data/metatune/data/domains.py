@@ -1,35 +1,33 @@
-"""Domains: texts, tokenized and cut into windows, in three splits that share no document."""
+"""The domains of a recipe, read, tokenized and split."""
 
-import difflib
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 
-from metatune.data.documents import Split, documents, split_of
+from metatune.data.documents import SPLITS, Split, cut, side, tokens, windows
 from metatune.data.shipped import SHIPPED, shipped_text
 from metatune.data.tokenizers import ByteTokenizer, tokenizer
-from metatune.recipe.faults import Fault, RecipeError
+from metatune.recipe.checks import check
+from metatune.recipe.faults import Fault, RecipeError, unknown
 from metatune.recipe.schema import Data, Source
-
-SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 @dataclass(frozen=True, eq=False)
 class Domain:
-    """One source of text.
+    """One source of text, as windows of tokens.
 
     Attributes:
-        name: its name in the recipe.
-        train: windows of the inner training, [windows, sequence_length] uint16.
-        outer: windows of the objective, likewise.
-        report: windows of the result, likewise.
-        sha256: of the source text.
-        documents: how many, over all splits.
-        tokens: how many, over all splits.
+        name: as in the recipe.
+        train: windows to train on, uint16 [windows, sequence_length].
+        outer: windows for the objective and for the choice of the best, likewise.
+        report: windows for the result, likewise.
+        sha256: of the source's text in UTF-8, in hexadecimal.
+        documents: number of documents in all splits.
+        tokens: number of tokens in all splits, with the end of each document, and with the rest
+            of each split that fills no window.
     """
 
     name: str
@@ -46,10 +44,10 @@ class Corpus:
     """All domains of a recipe.
 
     Attributes:
-        domains: in the order of the recipe, which is that of the mixture.
-        target: weights of the domains in the held-out loss, [domains] float64, sum one.
+        domains: in the recipe's order, which is that of the mixture's shares.
+        target: weights of the held-out loss, float64 [domains]; they sum to one.
         sequence_length: tokens per window.
-        tokenizer: how the text was tokenized.
+        tokenizer: what made the tokens.
     """
 
     domains: tuple[Domain, ...]
@@ -59,130 +57,106 @@ class Corpus:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the domains."""
+        """Names of the domains, in their order."""
         return tuple(domain.name for domain in self.domains)
 
 
 def load(data: Data) -> Corpus:
-    """Reads, tokenizes and cuts the domains of a recipe.
+    """Reads, tokenizes and splits the domains of a recipe.
 
     Raises:
-        RecipeError: with all faults together: a source that is unknown, missing, empty or not
-            UTF-8; a target that names no domain or weighs nothing; a split without a window.
+        RecipeError: with all faults of the section and of the texts that it names.
+        DamagedCorpus: a shipped text isn't what was shipped.
     """
-    faults = [*_target_faults(data)]
+    faults = list(check({"data": data}))
+    read = {name: _read(name, source) for name, source in data.domains.items()}
+    faults += [fault for fault in read.values() if isinstance(fault, Fault)]
+    encoder = tokenizer(data.tokenizer)
     domains = []
-    if not data.domains:
-        faults.append(Fault("data.domains", {}, "is empty", "name at least one domain"))
-    for name, source in data.domains.items():
-        try:
-            text = _text(f"data.domains.{name}", source)
-            domains.append(_domain(name, text, data))
-        except RecipeError as error:
-            faults += error.faults
+    for name, text in read.items():
+        if isinstance(text, str):
+            documents = cut(text)
+            streams = _streams(documents, data, encoder)
+            faults += _short_streams(name, streams, data)
+            domains.append(_domain(name, text, len(documents), streams, data.sequence_length))
     if faults:
         raise RecipeError("data", faults)
     weights = np.array([data.target.get(name, 0.0) for name in data.domains], np.float64)
-    return Corpus(
-        tuple(domains), weights / weights.sum(), data.sequence_length, tokenizer(data.tokenizer)
-    )
+    return Corpus(tuple(domains), weights / weights.sum(), data.sequence_length, encoder)
 
 
-def _domain(name: str, text: str, data: Data) -> Domain:
-    held_out, tokens = data.held_out, tokenizer(data.tokenizer)
-    pieces = documents(text)
-    sides: dict[Split, list[np.ndarray]] = {split: [] for split in SPLITS}
-    for piece in pieces:
-        encoded = np.append(tokens.encode(piece), np.uint16(tokens.eos_id))
-        sides[split_of(piece, held_out.outer, held_out.report)].append(encoded)
-    length = data.sequence_length
-    counts = {split: sum(map(len, parts)) for split, parts in sides.items()}
-    faults = [
-        Fault(
-            "data.sequence_length",
-            length,
-            f"is longer than the {split} split of domain {name}, which has {count} tokens",
-            f"give at most {count}, or more text" if count else "give more text",
-        )
-        for split, count in counts.items()
-        if count < length
-    ]
-    if faults:
-        raise RecipeError("data", faults)
-    return Domain(
-        name,
-        **{split: _windows(parts, length) for split, parts in sides.items()},
-        sha256=hashlib.sha256(text.encode()).hexdigest(),
-        documents=len(pieces),
-        tokens=sum(counts.values()),
-    )
+def _read(name: str, source: Source) -> str | Fault | None:
+    """The text of a source, or what is wrong with it; None where it doesn't name one place."""
+    match source:
+        case Source(shipped=str(shipped), path=None):
+            if shipped in SHIPPED:
+                return shipped_text(shipped)
+            path = f"data.domains.{name}.shipped"
+            return unknown(path, shipped, "shipped corpus", shipped, list(SHIPPED))
+        case Source(shipped=None, path=str(file)):
+            return _read_file(f"data.domains.{name}.path", file)
+        case _:
+            return None  # `check` has said so
 
 
-def _windows(parts: Sequence[np.ndarray], length: int) -> np.ndarray:
-    """Consecutive windows; the last short one is dropped."""
-    joined = np.concatenate(parts)
-    whole = len(joined) // length
-    return joined[: whole * length].reshape(whole, length)
-
-
-def _text(path: str, source: Source) -> str:
-    if (source.shipped is None) == (source.path is None):
-        value = {"shipped": source.shipped, "path": source.path}
-        raise _refused(path, value, "needs either `shipped` or `path`", "give exactly one of them")
-    if source.shipped is not None:
-        if source.shipped not in SHIPPED:
-            near = difflib.get_close_matches(source.shipped, SHIPPED, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise _refused(
-                f"{path}.shipped",
-                source.shipped,
-                "no such text is shipped",
-                f"{hint}shipped are {', '.join(SHIPPED)}",
-            )
-        return shipped_text(source.shipped)
-    return _file(f"{path}.path", Path(str(source.path)))
-
-
-def _file(path: str, file: Path) -> str:
+def _read_file(path: str, file: str) -> str | Fault:
+    """The text of a file, or what is wrong with it; `path` is the field that names the file."""
     try:
-        text = file.read_bytes().decode()
-    except UnicodeDecodeError as error:
-        raise _refused(
-            path, str(file), f"is not UTF-8 (byte {error.start})", "convert it, with iconv say"
-        ) from error
-    except FileNotFoundError as error:
-        cure = f"give a path from {Path.cwd()}, or an absolute one"
-        raise _refused(path, str(file), "no such file", cure) from error
+        text = Path(file).read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        cure = f"relative paths start at the working directory, {Path.cwd()}"
+        return Fault(path, file, "no such file", cure)
     except OSError as error:
-        raise _refused(
-            path, str(file), f"can't be read: {error.strerror}", "give a readable text file"
-        ) from error
+        return Fault(path, file, f"can't be read: {error.strerror}", "give a readable text file")
+    except UnicodeDecodeError as error:
+        problem = f"isn't UTF-8: byte {error.start} is {error.object[error.start]:#04x}"
+        return Fault(path, file, problem, "convert it to UTF-8 text")
     if not text.strip():
-        raise _refused(path, str(file), "is empty", "give a file with text, or drop the domain")
+        return Fault(path, file, "holds no text", "give a file with text in it")
     return text
 
 
-def _target_faults(data: Data) -> Iterable[Fault]:
-    for name, weight in data.target.items():
-        if name not in data.domains:
-            near = difflib.get_close_matches(name, data.domains, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            yield Fault(
-                f"data.target.{name}",
-                weight,
-                "no such domain",
-                f"{hint}domains are {', '.join(data.domains)}",
-            )
-        elif weight < 0:
-            yield Fault(f"data.target.{name}", weight, "must be 0 or above", "correct it")
-    if not any(weight > 0 for weight in data.target.values()):
-        yield Fault(
-            "data.target",
-            dict(data.target),
-            "weighs nothing",
-            "give at least one domain a weight above 0",
+def _streams(
+    documents: list[str], data: Data, encoder: ByteTokenizer
+) -> Mapping[Split, np.ndarray]:
+    """The tokens of each split, uint16 [tokens]."""
+    sides = [side(document, data.held_out.outer, data.held_out.report) for document in documents]
+    return {
+        split: tokens(
+            (doc for doc, its in zip(documents, sides, strict=True) if its == split), encoder
         )
+        for split in SPLITS
+    }
 
 
-def _refused(path: str, value: object, problem: str, cure: str) -> RecipeError:
-    return RecipeError("data", [Fault(path, value, problem, cure)])
+def _short_streams(name: str, streams: Mapping[Split, np.ndarray], data: Data) -> Iterator[Fault]:
+    """A fault for each split of a domain that doesn't fill a window."""
+    for split, stream in streams.items():
+        share = "smaller shares" if split == "train" else f"a larger {split} share"
+        more = f"give the domain more text, or data.held_out {share}"
+        if not len(stream):
+            problem = f"no document falls into its {split} split"
+            yield Fault(f"data.domains.{name}", _said(data.domains[name]), problem, more)
+        elif len(stream) < data.sequence_length:
+            problem = (
+                f"longer than the data: the {split} split of domain {name} has {len(stream)} tokens"
+            )
+            cure = f"lower it to at most {len(stream)}, or {more}"
+            yield Fault("data.sequence_length", data.sequence_length, problem, cure)
+
+
+def _said(source: Source) -> str | None:
+    """What the recipe gives as source, of which it is known that it is one place."""
+    return source.path or source.shipped
+
+
+def _domain(
+    name: str, text: str, documents: int, streams: Mapping[Split, np.ndarray], length: int
+) -> Domain:
+    return Domain(
+        name,
+        **{split: windows(stream, length) for split, stream in streams.items()},
+        sha256=sha256(text.encode("utf-8")).hexdigest(),
+        documents=documents,
+        tokens=sum(map(len, streams.values())),
+    )

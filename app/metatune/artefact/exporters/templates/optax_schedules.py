@@ -1,0 +1,171 @@
+"""The tuned schedules of the tuned.json beside this file, for Optax.
+
+    from metatune_schedules import optimizer
+
+    tuned = optimizer(total_steps)
+    state = tuned.init(params)
+    updates, state = tuned.update(gradients, state, params)
+
+Parameters are dicts, flat or nested, whose keys joined by dots are the names of the checkpoint:
+{"model.embed_tokens.weight": ...} or {"model": {"embed_tokens": {"weight": ...}}}. Step 0 is the
+first update. Schedules are written over fractions of training: `total_steps` is the number of
+updates of your training, however long.
+"""
+
+import difflib
+import functools
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+TUNED = Path(__file__).with_name("tuned.json")
+
+STEP_TOLERANCE = 1e-6  # of a step: a knot k/T times a total T may miss k by rounding
+
+
+def schedules(total_steps: int, *, path: Path = TUNED) -> dict[str, optax.Schedule]:
+    """A schedule for each label of `labels`: from the update, 0 for the first, to the rate.
+
+    Args:
+        total_steps: updates of the training.
+        path: the tuned.json.
+
+    Raises:
+        ValueError: a total below 1.
+    """
+    rates = _read(path)["learning_rates"]
+    return {
+        label: _schedule(rates, rates["parameters"][label], total_steps)
+        for label in dict.fromkeys(_labels(path).values())
+    }
+
+
+def labels(params: Any, *, path: Path = TUNED) -> Any:
+    """The label of each leaf of `params`: the first parameter that has the same curve.
+
+    Raises:
+        ValueError: a parameter has no curve.
+    """
+    known = _labels(path)
+    _check_names(_names(params), known, path)
+    return _by_name(lambda name: known[name], params)
+
+
+def optimizer(total_steps: int, *, path: Path = TUNED) -> optax.GradientTransformation:
+    """The optimizer that the rates were tuned for: clipping, weight decay, a curve a parameter.
+
+    Raises:
+        ValueError: a total below 1; from its `init`, a parameter without a curve.
+    """
+    settings = _read(path)["optimizer"]
+    decayed = set(settings["decayed"])
+    decay = optax.add_decayed_weights(
+        settings["weight_decay"],
+        mask=lambda params: _by_name(lambda name: name in decayed, params),
+    )
+    if settings["kind"] == "adamw":
+        moments = {key: settings[key] for key in ("b1", "b2", "eps", "eps_root")}
+        inner = [optax.scale_by_adam(**moments), decay]
+    else:
+        inner = [decay, optax.trace(settings["momentum"], nesterov=settings["nesterov"])]
+    if settings["clip_norm"] is not None:
+        inner = [optax.clip_by_global_norm(settings["clip_norm"]), *inner]
+    rates = {
+        label: optax.scale_by_learning_rate(schedule)
+        for label, schedule in schedules(total_steps, path=path).items()
+    }
+    return optax.chain(*inner, optax.partition(rates, lambda params: labels(params, path=path)))
+
+
+def mixture(step: int, total_steps: int, *, path: Path = TUNED) -> dict[str, float]:
+    """The share of each domain in the sequences of update `step`; they sum to one.
+
+    Raises:
+        ValueError: no mixture was tuned, or a total below 1.
+    """
+    shares = _domains("mixture", step, total_steps, path)
+    whole = sum(shares.values())
+    return {domain: share / whole for domain, share in shares.items()}
+
+
+def loss_weights(step: int, total_steps: int, *, path: Path = TUNED) -> dict[str, float]:
+    """The weight of the loss of a sequence of each domain at update `step`; they average one.
+
+    Raises:
+        ValueError: no loss weights were tuned, or a total below 1.
+    """
+    return _domains("loss_weights", step, total_steps, path)
+
+
+@functools.cache
+def _read(path: Path) -> dict[str, Any]:
+    tuned = json.loads(path.read_text(encoding="utf-8"))
+    found = (tuned.get("format"), tuned.get("version"))
+    if found != ("metatune-artefact", 1):
+        raise ValueError(f"{path}: must be ('metatune-artefact', 1), is {found}; export it anew")
+    return tuned
+
+
+@functools.cache
+def _labels(path: Path) -> dict[str, str]:
+    first: dict[tuple[float, ...], str] = {}
+    curves = _read(path)["learning_rates"]["parameters"]
+    return {name: first.setdefault(tuple(curve), name) for name, curve in curves.items()}
+
+
+def _schedule(rates: Mapping[str, Any], curve: list[float], total_steps: int) -> optax.Schedule:
+    if total_steps < 1:
+        raise ValueError(f"total_steps {total_steps}: a training has at least one update")
+    knots, values = np.asarray(rates["knots"]) * total_steps, np.asarray(curve)
+    if rates["interpolation"] == "linear":
+        return lambda step: jnp.interp(step, knots, values)
+    # In whole steps: a comparison of float32 fractions could come one step late.
+    starts = np.ceil(knots - STEP_TOLERANCE).astype(np.int32)
+    return lambda step: jnp.asarray(values)[jnp.searchsorted(starts, step, side="right") - 1]
+
+
+def _domains(field: str, step: int, total_steps: int, path: Path) -> dict[str, float]:
+    schedule = _read(path)[field]
+    if schedule is None:
+        raise ValueError(f"{path}: holds no {field}; tune it (`tune: {{{field}: ...}}`)")
+    if step < 0 or total_steps < 1:
+        raise ValueError(f"step {step} of {total_steps}: steps count from 0, totals from 1")
+    knots, weights = np.asarray(schedule["knots"]), np.asarray(schedule["weights"])
+    if schedule["interpolation"] == "linear":
+        row = [np.interp(step / total_steps, knots, column) for column in weights.T]
+    else:
+        row = weights[np.searchsorted(knots, (step + STEP_TOLERANCE) / total_steps, "right") - 1]
+    return {name: float(value) for name, value in zip(schedule["domains"], row, strict=True)}
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def _names(params: Any) -> list[str]:
+    return [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+
+
+def _by_name(function: Any, params: Any) -> Any:
+    return jax.tree_util.tree_map_with_path(lambda path, _: function(_name(path)), params)
+
+
+def _check_names(trained: Collection[str], curves: Collection[str], path: Path) -> None:
+    without = [name for name in trained if name not in curves]
+    if not without:
+        return
+    lines = [f"{len(without)} parameters have no curve in {path}:"]
+    for name in without:
+        near = difflib.get_close_matches(name, curves, n=1)
+        lines.append(f"  {name}" + (f" (nearest: {near[0]})" if near else ""))
+    unused = [name for name in curves if name not in trained]
+    lines.append(f"{len(unused)} curves have no parameter:")
+    lines.extend(f"  {name}" for name in unused)
+    lines.append("Give the parameters the names of the checkpoint, as the head of this file says.")
+    raise ValueError("\n".join(lines))

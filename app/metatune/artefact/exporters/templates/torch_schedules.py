@@ -1,0 +1,261 @@
+"""The tuned schedules of the tuned.json beside this file, for PyTorch.
+
+    from metatune_schedules import Schedule, optimizer
+
+    tuned = optimizer(model, total_steps)
+    schedule = Schedule(tuned, total_steps)
+    for batch in batches:
+        loss(model, batch).backward()
+        tuned.step()
+        schedule.step()
+        tuned.zero_grad()
+
+Step 0 is the first update. Schedules are written over fractions of training: `total_steps` is the
+number of updates of your training, however long.
+"""
+
+import bisect
+import difflib
+import functools
+import itertools
+import json
+import random
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import LRScheduler
+
+TUNED = Path(__file__).with_name("tuned.json")
+
+STEP_TOLERANCE = 1e-6  # of a step: a knot k/T times a total T may miss k by rounding
+
+
+def param_groups(
+    model: torch.nn.Module,
+    total_steps: int,
+    *,
+    path: Path = TUNED,
+    checkpoint_name: Callable[[str], str] = str,
+) -> list[dict[str, Any]]:
+    """Groups of the trainable parameters, for `torch.optim.AdamW` or `torch.optim.SGD`.
+
+    Parameters with the same curve and the same weight decay share a group. `curve` in a group is
+    the name of its first parameter: by it `Schedule` finds the curve.
+
+    Args:
+        model: names of `named_parameters()` are those of its Hugging Face checkpoint.
+        total_steps: updates of the training.
+        path: the tuned.json.
+        checkpoint_name: gives the name in tuned.json of a parameter named otherwise in `model`.
+
+    Raises:
+        ValueError: a trainable parameter has no curve.
+    """
+    tuned = _read(path)
+    curves, settings = tuned["learning_rates"]["parameters"], tuned["optimizer"]
+    named = [(checkpoint_name(n), p) for n, p in model.named_parameters() if p.requires_grad]
+    _check_names([name for name, _ in named], curves, path)
+    decayed = set(settings["decayed"])
+    groups: dict[Any, dict[str, Any]] = {}
+    for name, parameter in named:
+        decay = settings["weight_decay"] if name in decayed else 0.0
+        new = {"params": [], "weight_decay": decay, "curve": name}
+        group = groups.setdefault((tuple(curves[name]), decay), new)
+        group["params"].append(parameter)
+    for group in groups.values():
+        group["lr"] = _rate(tuned["learning_rates"], group["curve"], 0, total_steps)
+    return list(groups.values())
+
+
+def optimizer(
+    model: torch.nn.Module,
+    total_steps: int,
+    *,
+    path: Path = TUNED,
+    checkpoint_name: Callable[[str], str] = str,
+) -> torch.optim.Optimizer:
+    """The optimizer that the rates were tuned for, with the groups of `param_groups`.
+
+    It doesn't clip: call `torch.nn.utils.clip_grad_norm_` before each step, as README.md says.
+
+    Raises:
+        ValueError: a trainable parameter has no curve.
+    """
+    groups = param_groups(model, total_steps, path=path, checkpoint_name=checkpoint_name)
+    settings = _read(path)["optimizer"]
+    if settings["kind"] == "adamw":
+        betas = (settings["b1"], settings["b2"])
+        return torch.optim.AdamW(groups, betas=betas, eps=settings["eps"])
+    momentum = settings["momentum"]
+    # Without momentum there is nothing to look ahead along, and PyTorch refuses the pair.
+    nesterov = settings["nesterov"] and momentum > 0
+    return torch.optim.SGD(groups, momentum=momentum, nesterov=nesterov)
+
+
+class Schedule(LRScheduler):
+    """Sets the rate of every group of `param_groups` to its curve at each update.
+
+    The curves are not part of the state: a checkpoint resumes with the tuned.json that is there,
+    not with the one of then. Load the optimizer's state first, then this one's.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        total_steps: int,
+        *,
+        path: Path = TUNED,
+    ):
+        """Schedules `optimizer`, made of `param_groups`, over `total_steps` updates."""
+        rates = _read(path)["learning_rates"]
+        names = [group["curve"] for group in optimizer.param_groups]
+        self._rates = lambda step: [_rate(rates, name, step, total_steps) for name in names]
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[Any]:
+        """The rate of each group at update `last_epoch`."""
+        return self._rates(self.last_epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the schedule stands, without the curves."""
+        return {key: value for key, value in super().state_dict().items() if key != "_rates"}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from where `state_dict` stood, with the rates of that update."""
+        super().load_state_dict(state_dict)
+        self._last_lr = self.get_lr()
+        for group, rate in zip(self.optimizer.param_groups, self._last_lr, strict=True):
+            group["lr"] = rate
+
+
+def trainer_arguments(
+    model: torch.nn.Module,
+    total_steps: int,
+    *,
+    path: Path = TUNED,
+    checkpoint_name: Callable[[str], str] = str,
+) -> dict[str, tuple[torch.optim.Optimizer, Schedule]]:
+    """Arguments for `transformers.Trainer(..., **trainer_arguments(model, total_steps))`.
+
+    Raises:
+        ValueError: a trainable parameter has no curve.
+    """
+    tuned = optimizer(model, total_steps, path=path, checkpoint_name=checkpoint_name)
+    return {"optimizers": (tuned, Schedule(tuned, total_steps, path=path))}
+
+
+def mixture(step: int, total_steps: int, *, path: Path = TUNED) -> dict[str, float]:
+    """The share of each domain in the sequences of update `step`; they sum to one.
+
+    Raises:
+        ValueError: no mixture was tuned.
+    """
+    shares = _domains("mixture", step, total_steps, path)
+    whole = sum(shares.values())
+    return {domain: share / whole for domain, share in shares.items()}
+
+
+def loss_weights(step: int, total_steps: int, *, path: Path = TUNED) -> dict[str, float]:
+    """The weight of the loss of a sequence of each domain at update `step`; they average one.
+
+    Raises:
+        ValueError: no loss weights were tuned.
+    """
+    return _domains("loss_weights", step, total_steps, path)
+
+
+def mixed(
+    sources: Mapping[str, Iterable[Any]],
+    total_steps: int,
+    batch_size: int,
+    *,
+    seed: int = 0,
+    path: Path = TUNED,
+) -> Iterator[Any]:
+    """Draws sequences from `sources`, one iterable a domain, by the mixture as it moves.
+
+    Ends with the first source that is exhausted.
+
+    Args:
+        sources: an iterable for each domain of the mixture.
+        total_steps: updates of the training.
+        batch_size: sequences per update, over all devices and accumulated gradients.
+        seed: of the draws.
+        path: the tuned.json.
+
+    Raises:
+        ValueError: no mixture was tuned, or the sources aren't its domains.
+    """
+    if set(sources) != set(mixture(0, total_steps, path=path)):
+        domains = sorted(mixture(0, total_steps, path=path))
+        raise ValueError(f"sources {sorted(sources)}: must be the domains of {path}, {domains}")
+    draw = random.Random(seed)
+    iterators = {domain: iter(source) for domain, source in sources.items()}
+    for step in itertools.count():
+        shares = mixture(step, total_steps, path=path)
+        for domain in draw.choices(list(shares), list(shares.values()), k=batch_size):
+            try:
+                sequence = next(iterators[domain])
+            except StopIteration:
+                return
+            yield sequence
+
+
+@functools.cache
+def _read(path: Path) -> dict[str, Any]:
+    tuned = json.loads(path.read_text(encoding="utf-8"))
+    found = (tuned.get("format"), tuned.get("version"))
+    if found != ("metatune-artefact", 1):
+        raise ValueError(f"{path}: must be ('metatune-artefact', 1), is {found}; export it anew")
+    return tuned
+
+
+def _rate(rates: Mapping[str, Any], name: str, step: int, total_steps: int) -> float:
+    curve = rates["parameters"][name]
+    before, along = _position(rates, step, total_steps)
+    return _between(curve, before, along)
+
+
+def _domains(field: str, step: int, total_steps: int, path: Path) -> dict[str, float]:
+    schedule = _read(path)[field]
+    if schedule is None:
+        raise ValueError(f"{path}: holds no {field}; tune it (`tune: {{{field}: ...}}`)")
+    before, along = _position(schedule, step, total_steps)
+    columns = zip(*schedule["weights"], strict=True)
+    values = [_between(column, before, along) for column in columns]
+    return dict(zip(schedule["domains"], values, strict=True))
+
+
+def _position(schedule: Mapping[str, Any], step: int, total_steps: int) -> tuple[int, float]:
+    """The knot at or before `step`, and how far towards the next the value has gone, 0 to 1."""
+    if step < 0 or total_steps < 1:
+        raise ValueError(f"step {step} of {total_steps}: steps count from 0, totals from 1")
+    knots = schedule["knots"]
+    before = bisect.bisect_right(knots, (step + STEP_TOLERANCE) / total_steps) - 1
+    if schedule["interpolation"] == "constant" or before == len(knots) - 1:
+        return before, 0.0
+    span = knots[before + 1] - knots[before]
+    return before, max(0.0, step / total_steps - knots[before]) / span
+
+
+def _between(values: Any, before: int, along: float) -> float:
+    if along == 0.0:
+        return values[before]
+    return (1 - along) * values[before] + along * values[before + 1]
+
+
+def _check_names(trained: Collection[str], curves: Collection[str], path: Path) -> None:
+    without = [name for name in trained if name not in curves]
+    if not without:
+        return
+    lines = [f"{len(without)} trainable parameters of the model have no curve in {path}:"]
+    for name in without:
+        near = difflib.get_close_matches(name, curves, n=1)
+        lines.append(f"  {name}" + (f" (nearest: {near[0]})" if near else ""))
+    unused = [name for name in curves if name not in trained]
+    lines.append(f"{len(unused)} curves have no trainable parameter in the model:")
+    lines.extend(f"  {name}" for name in unused)
+    lines.append("Freeze those parameters, or map names by `checkpoint_name`.")
+    raise ValueError("\n".join(lines))

@@ -1,0 +1,224 @@
+import io
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.hparams import metadata as hparams_metadata
+from tensorboard.util import tensor_util
+
+from metatune.artefact import Artefact, LearningRates, Mixture, Multipliers, Optimizer
+from metatune.report.tensorboard import EventWriter, write_outer_step, write_schedules
+
+
+def values(folder) -> dict[str, dict[int, np.ndarray]]:
+    """All that TensorBoard's loader reads: arrays by tag and step."""
+    read: dict[str, dict[int, np.ndarray]] = {}
+    for path in sorted(folder.iterdir()):
+        for event in EventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                array = tensor_util.make_ndarray(value.tensor)
+                read.setdefault(value.tag, {})[event.step] = array
+    return read
+
+
+def metadata(folder, tag: str):
+    """The plugin and its content for a tag, as TensorBoard's server keeps them."""
+    accumulator = EventAccumulator(str(folder)).Reload()
+    data = accumulator.SummaryMetadata(tag).plugin_data
+    return data.plugin_name, data.content
+
+
+def picture(array: np.ndarray) -> np.ndarray:
+    width, height, png = array
+    decoded = np.asarray(Image.open(io.BytesIO(png)))
+    assert decoded.shape == (int(height), int(width), 3)
+    return decoded
+
+
+def test_every_kind_of_event_comes_back(tmp_path):
+    rgb = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
+    with EventWriter(tmp_path) as writer:
+        writer.scalar("loss", 1.25, 3)
+        writer.scalar("loss", 1.0, 4)
+        writer.histogram("rates", np.array([[0.0, 1.0], [1.0, 4.0]]), 3)
+        writer.image("picture", rgb, 3)
+        writer.text("recipe", "**bold** ü")
+    read = values(tmp_path)
+    assert {step: float(v) for step, v in read["loss"].items()} == {3: 1.25, 4: 1.0}
+    table = read["rates"][3]
+    assert table.shape == (30, 3)
+    assert table[:, 2].sum() == 4 and table[0, 2] == 1 and table[-1, 2] == 1
+    assert table[0, 0] == 0.0 and table[-1, 1] == 4.0
+    np.testing.assert_array_equal(table[1:, 0], table[:-1, 1])
+    np.testing.assert_array_equal(picture(read["picture"][3]), rgb)
+    assert read["recipe"][0].item().decode() == "**bold** ü"
+    kinds = {tag: metadata(tmp_path, tag)[0] for tag in ("loss", "rates", "picture", "recipe")}
+    expected = ("scalars", "histograms", "images", "text")
+    assert kinds == dict(zip(kinds, expected, strict=True))
+
+
+def test_settings_and_metrics_for_the_hparams_page(tmp_path):
+    with EventWriter(tmp_path) as writer:
+        writer.hparams({"rate": np.float32(0.5), "kind": "adamw", "fresh": True}, ["held_out"])
+    name, content = metadata(tmp_path, hparams_metadata.EXPERIMENT_TAG)
+    assert name == "hparams"
+    experiment = hparams_metadata.parse_experiment_plugin_data(content)
+    assert [info.name for info in experiment.hparam_infos] == ["rate", "kind", "fresh"]
+    assert [info.name.tag for info in experiment.metric_infos] == ["held_out"]
+    _, content = metadata(tmp_path, hparams_metadata.SESSION_START_INFO_TAG)
+    session = hparams_metadata.parse_session_start_info_plugin_data(content).hparams
+    assert session["rate"].number_value == 0.5
+    assert session["kind"].string_value == "adamw"
+    assert session["fresh"].bool_value is True
+
+
+def test_layout_of_custom_scalars(tmp_path):
+    with EventWriter(tmp_path) as writer:
+        writer.custom_scalars({"rates": {"attention": ["learning_rate/a.*", "base"]}})
+    layout = layout_pb2.Layout.FromString(values(tmp_path)["custom_scalars__config__"][0].item())
+    (category,) = layout.category
+    (chart,) = category.chart
+    assert (category.title, chart.title) == ("rates", "attention")
+    assert list(chart.multiline.tag) == ["learning_rate/a.*", "base"]
+    assert metadata(tmp_path, "custom_scalars__config__")[0] == "custom_scalars"
+
+
+@pytest.mark.parametrize(("purge_step", "kept"), [(3, [0, 1, 2, 3, 4]), (None, [0, 1, 2, 3, 4, 5])])
+def test_a_resumed_run_drops_what_it_will_write_again(tmp_path, purge_step, kept):
+    with EventWriter(tmp_path) as writer:
+        for step in range(6):
+            writer.scalar("loss", step, step)
+    with EventWriter(tmp_path, purge_step=purge_step) as writer:
+        for step in (3, 4):
+            writer.scalar("loss", 10 + step, step)
+    events = EventAccumulator(str(tmp_path)).Reload().Tensors("loss")
+    assert sorted({event.step for event in events}) == kept
+    if purge_step is not None:
+        numbers = [float(tensor_util.make_ndarray(event.tensor_proto)) for event in events]
+        assert numbers == [0, 1, 2, 13, 14]
+
+
+def test_flushed_events_can_be_read_while_the_run_goes_on(tmp_path):
+    with EventWriter(tmp_path) as writer:
+        writer.scalar("loss", 1.0, 0)
+        writer.flush()
+        assert list(values(tmp_path)["loss"]) == [0]
+
+
+def test_an_outer_step(tmp_path):
+    rates = {"a": np.array([1.0, 2.0, 3.0, 4.0, 5.0]) * 1e-3, "b": np.full(5, 1e-4)}
+    shares = {"code": np.array([0.2, 0.2, 0.4, 0.4, 0.9])}
+    shares["prose"] = 1 - shares["code"]
+    with EventWriter(tmp_path) as writer:
+        write_outer_step(
+            writer,
+            step=7,
+            scalars={"objective": 2.5, "hypergradient_norm/mixture": 0.5},
+            rates=rates,
+            shares=shares,
+            windows=2,
+        )
+    read = values(tmp_path)
+    numbers = {tag: float(at[7]) for tag, at in read.items() if at[7].ndim == 0}
+    assert numbers == pytest.approx(
+        {
+            "objective": 2.5,
+            "hypergradient_norm/mixture": 0.5,
+            # Steps 0 to 2 are the first half of 5, as step * 2 // 5 says.
+            "learning_rate/a/window_0": 2e-3,
+            "learning_rate/a/window_1": 4.5e-3,
+            "learning_rate/b/window_0": 1e-4,
+            "learning_rate/b/window_1": 1e-4,
+            "mixture/code/window_0": 0.8 / 3,
+            "mixture/code/window_1": 0.65,
+            "mixture/prose/window_0": 2.2 / 3,
+            "mixture/prose/window_1": 0.35,
+        },
+        rel=1e-6,
+    )
+    pictures = {tag: picture(at[7]) for tag, at in read.items() if at[7].ndim == 1}
+    assert set(pictures) == {"learning_rates/heat_map", "learning_rates/curves", "mixture/shares"}
+    assert all(len(np.unique(p.reshape(-1, 3), axis=0)) > 4 for p in pictures.values())
+
+
+def test_a_training_shorter_than_the_windows(tmp_path):
+    with EventWriter(tmp_path) as writer:
+        rates = {"a": np.array([1.0, 2.0])}
+        write_outer_step(writer, step=0, scalars={}, rates=rates, shares=None, windows=5)
+    read = values(tmp_path)
+    scalars = {tag: float(at[0]) for tag, at in read.items() if at[0].ndim == 0}
+    assert scalars == {"learning_rate/a/window_0": 1.0, "learning_rate/a/window_1": 2.0}
+    assert "mixture/shares" not in read
+
+
+def test_tuned_schedules_over_inner_steps(tmp_path):
+    base = np.array([1.0, 2.0, 4.0, 3.0])
+    rates = LearningRates(
+        (0.0, 0.25, 0.5, 0.75),
+        "constant",
+        {"x.weight": base * [0.5, 0.5, 2.0, 2.0], "y.weight": base},
+        Multipliers((0.0, 0.5), {"x": (0.5, 2.0)}, {"x": ("x.weight",)}),
+    )
+    mixture = Mixture(
+        (0.0, 0.5), "constant", ("code", "prose"), np.array([[0.5, 0.5], [0.75, 0.25]])
+    )
+    tuned = Artefact(4, 4096, rates, mixture, None, Optimizer({}, ()), {}, {})
+    with EventWriter(tmp_path) as writer:
+        write_schedules(writer, tuned)
+    read = {tag: [float(v) for v in at.values()] for tag, at in values(tmp_path).items()}
+    assert read == {
+        "schedule/learning_rate/x": [0.5, 1.0, 8.0, 6.0],
+        "schedule/mixture/code": [0.5, 0.5, 0.75, 0.75],
+        "schedule/mixture/prose": [0.5, 0.5, 0.25, 0.25],
+    }
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((2, 2, 3)), np.zeros((2, 2), np.uint8), np.zeros((2, 2, 4), np.uint8)]
+)
+def test_a_picture_of_another_type_or_shape_is_refused(tmp_path, array):
+    message = r"heat: a picture must be uint8 \[height, width, 3\], not .*; convert it first"
+    with EventWriter(tmp_path) as writer, pytest.raises(ValueError, match=message):
+        writer.image("heat", array, 0)
+
+
+def test_a_histogram_of_values_that_are_not_finite_is_refused(tmp_path):
+    with EventWriter(tmp_path) as writer:
+        with pytest.raises(ValueError, match="rates: 1 of 2 values aren't finite; .* leave"):
+            writer.histogram("rates", np.array([1.0, np.inf]), 0)
+        with pytest.raises(
+            ValueError, match="rates: 0 of 0 values aren't finite; a histogram needs"
+        ):
+            writer.histogram("rates", np.array([]), 0)
+
+
+def test_neither_tensorflow_nor_torch_nor_jax_is_needed(tmp_path):
+    script = f"""
+        import sys
+        for name in ("tensorflow", "torch", "jax"):
+            sys.modules[name] = None
+        import numpy as np
+        from pathlib import Path
+        from metatune.report import artefact_readme, svg, terminal
+        from metatune.report.tensorboard import EventWriter, write_outer_step
+        with EventWriter(Path({str(tmp_path)!r})) as writer:
+            writer.text("note", "hello")
+            writer.hparams({{"rate": 0.1}}, ["objective"])
+            rates, shares = {{"a": np.ones(3)}}, {{"code": np.ones(3)}}
+            scalars = {{"objective": 1.5}}
+            write_outer_step(writer, step=0, scalars=scalars, rates=rates, shares=shares)
+    """
+    command = [
+        sys.executable,
+        "-c",
+        f"import sys; sys.path[:0] = {sys.path!r}\n{textwrap.dedent(script)}",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert float(values(tmp_path)["objective"][0]) == 1.5
