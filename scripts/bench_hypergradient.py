@@ -24,22 +24,30 @@ from metatune.recipe.schema import Recipe
 
 
 def with_remat(recipe: Recipe, remat: bool) -> InnerTraining:
-    return prepare(dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, remat=remat)))
+    return prepare(
+        dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, remat=remat))
+    )
 
 
 def runs(recipe: Recipe, segment: int) -> dict[str, Callable[[], Any]]:
     """What is timed, by name; the plain training comes first."""
     plain, remat = with_remat(recipe, False), with_remat(recipe, True)
     state = plain.initial_state(jax.random.key(0))
+    objective = recipe.outer.objective
     eta, steps = plain.initial_eta(), recipe.inner.steps
-    drawn = data.stratified_batches(plain.corpus, seed=(0,), batch_size=recipe.data.batch_size)
+    drawn = data.stratified_batches(
+        plain.corpus,
+        seed=(0,),
+        batch_size=recipe.data.batch_size,
+        shares=plain.trajectory(eta).mixture,
+    )
     batches = [jax.tree.map(jax.numpy.asarray, drawn(step)) for step in range(steps)]
     held_out = data.heldout_batches(
         plain.corpus,
         "outer",
         seed=(1,),
-        sequences=recipe.outer.objective.sequences,
-        micro_batch=recipe.outer.objective.micro_batch,
+        sequences=objective.sequences,
+        micro_batch=min(objective.micro_batch, objective.sequences),
     )
 
     def training() -> Any:
@@ -87,7 +95,8 @@ def main() -> None:
             jax.block_until_ready(run())
             best[name] = min(best[name], time.perf_counter() - began)
     unit, *_ = best.values()
-    print(f"{given.recipe}: {recipe.inner.steps} inner steps, {unit / recipe.inner.steps * 1e3:.2f} ms each")
+    per_step = unit / recipe.inner.steps * 1e3
+    print(f"{given.recipe}: {recipe.inner.steps} inner steps, {per_step:.2f} ms each")
     print(f"{'':32} {'seconds':>8} {'plain steps per inner step':>28} {'first call, s':>14}")
     for name, seconds in best.items():
         print(f"{name:32} {seconds:8.3f} {seconds / unit:28.2f} {first[name]:14.1f}")

@@ -6,7 +6,7 @@ report split. The baselines are the recipe at five learning rates, constant and 
 schedule, on all domains alike and on the target's alone; the best of each five is chosen on the
 very numbers that are reported, which favours the baselines.
 
-usage: reproduce_quickstart.py [RUN]    (RUN is tuned first if it isn't there; default runs/quickstart)
+usage: reproduce_quickstart.py [RUN]    (runs/quickstart; tuned first if it isn't there)
 """
 
 import dataclasses
@@ -18,9 +18,9 @@ import numpy as np
 from rich.console import Console
 
 from metatune import artefact
-from metatune.fit import fit
 from metatune.fit.compilation import keep_compiled
 from metatune.fit.evaluation import held_out_loss
+from metatune.fit.outer_loop import fit
 from metatune.fit.result import paired
 from metatune.fit.seeds import Purpose
 from metatune.inner import prepare

@@ -71,14 +71,16 @@ def fit(
 
     from rich.console import Console
 
-    from metatune import fit as fitting
+    from metatune.fit import outer_loop
     from metatune.fit.compilation import keep_compiled
+    from metatune.fit.failure import NotFinite
+    from metatune.fit.run_folder import RunFolderError
     from metatune.report import terminal
 
     console = Console()
-    with plain_errors(fitting.NotFinite, fitting.RunFolderError):
+    with plain_errors(NotFinite, RunFolderError):
         keep_compiled()
-        outcome = fitting.fit(
+        outcome = outer_loop.fit(
             resolved,
             out,
             source=str(path),
@@ -106,12 +108,12 @@ def show(run: Run) -> None:
     from rich.console import Console
 
     from metatune import artefact
-    from metatune.artefact import metrics
+    from metatune.fit.run_folder import RunFolder
     from metatune.report import terminal
 
     with plain_errors():
         tuned = artefact.load(run)
-        Console().print(terminal.summary(tuned, metrics.read(run)))
+        Console().print(terminal.summary(tuned, RunFolder(run).read_metrics()))
 
 
 @app.command()

@@ -51,7 +51,9 @@ def test_overwriting_deletes_the_run_and_nothing_else(tmp_path):
 
 def test_other_folders_and_files_are_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(RunFolderError, match=r"is not empty and holds no run \(it has thesis.tex\)"):
+    with pytest.raises(
+        RunFolderError, match=r"is not empty and holds no run \(it has thesis.tex\)"
+    ):
         open_run(tmp_path, RECIPE, **FRESH)
     with pytest.raises(RunFolderError, match="is a file; give a folder"):
         open_run(tmp_path / "thesis.tex", RECIPE, **FRESH)

@@ -236,9 +236,7 @@ def test_the_given_state_is_left_untouched(float64):
 
 def test_the_listener_hears_both_sweeps(float64):
     setting, heard = ridge(), []
-    hypergradient(
-        *setting[:5], steps=13, estimator=MixFlow(segment=5), listener=heard.append
-    )
+    hypergradient(*setting[:5], steps=13, estimator=MixFlow(segment=5), listener=heard.append)
     assert [(p.phase, p.step) for p in heard] == [
         ("forward", 5),
         ("forward", 10),

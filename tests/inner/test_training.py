@@ -155,16 +155,19 @@ def test_with_nothing_tuned_and_a_constant_rate_it_is_optax_bit_for_bit(ours, th
 
 
 def test_the_reweighted_loss_is_the_mixture_of_the_domains_losses(training):
-    batch = data.stratified_batches(training.corpus, seed=(2,), batch_size=5)(3)
+    batch = stratified(training, batch_size=5)(3)
     params = training.initial_state(jax.random.key(1)).params
     hyper = training.reweighted.hyper_at(training.initial_eta(), 0)
-    hyper = hyper._replace(
-        mixture=jnp.array([0.8, 0.2]), loss_weights=jnp.array([0.5, 1.5])
-    )
+    hyper = hyper._replace(mixture=jnp.array([0.8, 0.2]), loss_weights=jnp.array([0.5, 1.5]))
     losses = np.asarray(sequence_losses(training.model, params, batch.tokens))
     by_domain = [losses[batch.domain == d].mean() for d in range(2)]
     want = 0.8 * 0.5 * by_domain[0] + 0.2 * 1.5 * by_domain[1]
     assert float(training.reweighted.loss(params, hyper, batch)) == pytest.approx(want, rel=1e-6)
+
+
+def stratified(training, batch_size):
+    shares = training.trajectory(training.initial_eta()).mixture
+    return data.stratified_batches(training.corpus, seed=(4,), batch_size=batch_size, shares=shares)
 
 
 def estimate(training, problem, eta, estimator, dtype=jnp.float32):
@@ -173,13 +176,9 @@ def estimate(training, problem, eta, estimator, dtype=jnp.float32):
         lambda leaf: jnp.asarray(leaf, dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf,
         state,
     )
-    held_out = data.heldout_batches(
-        training.corpus, "outer", seed=(3,), sequences=8, micro_batch=4
-    )
-    batches = data.stratified_batches(training.corpus, seed=(4,), batch_size=4)
-    return hypergradient(
-        problem, eta, state, batches, held_out, steps=12, estimator=estimator
-    )
+    held_out = data.heldout_batches(training.corpus, "outer", seed=(3,), sequences=8, micro_batch=4)
+    batches = stratified(training, batch_size=4)
+    return hypergradient(problem, eta, state, batches, held_out, steps=12, estimator=estimator)
 
 
 def test_mixflow_equals_reverse_on_the_language_model(training):
@@ -218,7 +217,9 @@ def test_every_tunable_against_central_differences(float64, tune, kind):
         def value(size, key=key, direction=direction):
             moved = {**eta, key: eta[key] + size * direction}
             return float(
-                estimate(training, training.reweighted, moved, MixFlow(segment=6), jnp.float64).value
+                estimate(
+                    training, training.reweighted, moved, MixFlow(segment=6), jnp.float64
+                ).value
             )
 
         want = (value(1e-5) - value(-1e-5)) / 2e-5
@@ -265,5 +266,3 @@ def test_faults_of_data_model_and_tunables_come_together():
     with pytest.raises(RecipeError) as refused:
         prepare(broken, "mine.yaml")
     assert any(fault.path == "model.config.model_type" for fault in refused.value.faults)
-
-

@@ -142,11 +142,6 @@ def put(tree, path, value):
             "inner.optimizer.schedule.decay = 0.7: with warmup = 0.4 exceeds the training; must "
             "sum to at most 1; lower one of them",
         ),
-        (
-            {"outer.objective": {"sequences": 64}},
-            "outer.objective.micro_batch = 128: must be at most outer.objective.sequences, 64; "
-            "write micro_batch: 64, or raise sequences",
-        ),
     ],
 )
 def test_a_broken_rule_is_one_fault(tree, changes, line):
@@ -176,7 +171,6 @@ def test_no_domain_at_all(tree):
         {"data.batch_size": 2},
         {"data.sequence_length": 64},
         {"inner.optimizer.schedule": {"kind": "wsd", "warmup": 0.5, "decay": 0.5}},
-        {"outer.objective": {"sequences": 64, "micro_batch": 64}},
     ],
 )
 def test_the_edge_of_a_rule_is_allowed(tree, changes):

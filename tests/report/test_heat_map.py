@@ -58,9 +58,8 @@ def test_each_cell_has_the_colour_and_the_place_of_its_value():
         [[np.median(places(picture, colours(v / 5.0)), axis=0) for v in row] for row in values]
     )
     rows, columns = centres[..., 0], centres[..., 1]
-    assert (rows[0] == rows[0, 0]).all() and (rows[1] == rows[1, 0]).all()
-    assert rows[1, 0] - rows[0, 0] == 18
-    np.testing.assert_array_equal(columns[0], columns[1])
+    assert (np.ptp(rows, axis=1) <= 1).all() and (np.ptp(columns, axis=0) <= 1).all()
+    np.testing.assert_allclose(rows[1] - rows[0], 18, atol=1)
     widths = np.diff(columns[0])
     assert (widths > 100).all() and abs(widths[0] - widths[1]) <= 1
 
@@ -94,12 +93,11 @@ def test_lines_go_where_the_values_are():
     picture = line_plot({"falling": falling, "flat": flat}, "t", "u", log=True)
     flat_rows = np.unique(places(picture[:400], CATEGORICAL[1])[:, 0])
     pixels = places(picture[:400], CATEGORICAL[0])
-    levels = [np.median(pixels[pixels[:, 1] == x][:, 0]) for x in (200, 480, 800)]
-    # On a log scale the three values are equally far apart; the middle one is hidden by `flat`.
-    assert np.isnan(levels[1])
-    assert np.ptp(flat_rows) <= 3
-    assert levels[0] + levels[2] == pytest.approx(2 * flat_rows.mean(), abs=3)
-    assert levels[2] - levels[0] > 200
+    high, hidden, low = (pixels[pixels[:, 1] == x][:, 0] for x in (200, 480, 800))
+    assert len(hidden) == 0 and np.ptp(flat_rows) <= 3
+    # On a log scale the three values are equally far apart.
+    assert high.mean() + low.mean() == pytest.approx(2 * flat_rows.mean(), abs=3)
+    assert low.mean() - high.mean() > 200
 
 
 def test_a_log_scale_has_a_floor():

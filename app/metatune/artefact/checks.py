@@ -76,28 +76,28 @@ class Checker:
             self._fault(path, f"{rates.dtype} {list(rates.shape)}", problem)
             return
         bad = ~(np.isfinite(rates) & (rates >= 0))
-        for row in np.flatnonzero(bad.any(axis=1)):
+        for row in np.flatnonzero(bad.any(axis=1)).tolist():
             knot = int(bad[row].argmax())
             self._fault(f"{path}.{names[row]}[{knot}]", float(rates[row, knot]), NOT_NEGATIVE)
 
-    def _learning_rates(self, value: Any, in_tensor: bool) -> Sequence[str]:
-        """Returns the names of the parameters."""
+    def _learning_rates(self, value: Any, in_tensor: bool) -> Sequence[str] | None:
+        """Returns the names of the parameters; None where they can't be known."""
         path = "learning_rates"
         keys = ("unit", "interpolation", "knots", "parameters", "multipliers")
         if not self._keys(path, value, keys):
-            return ()
+            return None
         self._equal(f"{path}.unit", value["unit"], RATE_UNIT)
         self._interpolation(f"{path}.interpolation", value["interpolation"])
         count = self._knots(f"{path}.knots", value["knots"])
         parameters = value["parameters"]
         if in_tensor:
             if not self._keys(f"{path}.parameters", parameters, ("names", "tensor")):
-                return ()
+                return None
             self._equal(f"{path}.parameters.tensor", parameters["tensor"], "learning_rates")
             names = self._names(f"{path}.parameters.names", parameters["names"])
         else:
             if not self._is(f"{path}.parameters", parameters, Mapping, "an object"):
-                return ()
+                return None
             names = list(parameters)
             for name, curve in parameters.items():
                 self._curve(f"{path}.parameters.{name}", curve, count)
@@ -107,7 +107,7 @@ class Checker:
             self._multipliers(value["multipliers"], names)
         return names
 
-    def _multipliers(self, value: Any, names: Iterable[str]) -> None:
+    def _multipliers(self, value: Any, names: Iterable[str] | None) -> None:
         path = "learning_rates.multipliers"
         if not self._keys(path, value, ("unit", "knots", "groups", "members")):
             return
@@ -154,7 +154,7 @@ class Checker:
                 if self._curve(f"{path}.weights[{index}]", row, len(domains), "domains"):
                     yield f"{path}.weights[{index}]", row
 
-    def _optimizer(self, value: Any, names: Iterable[str]) -> None:
+    def _optimizer(self, value: Any, names: Iterable[str] | None) -> None:
         if not self._is("optimizer", value, Mapping, "an object"):
             return
         kind = value.get("kind")
@@ -172,10 +172,10 @@ class Checker:
                     self._fault(path, value[key], NOT_NEGATIVE)
             self._known("optimizer.decayed", value["decayed"], names)
 
-    def _known(self, path: str, found: Any, names: Iterable[str]) -> None:
-        known = set(names)
+    def _known(self, path: str, found: Any, names: Iterable[str] | None) -> None:
+        known = None if names is None else set(names)
         for name in self._names(path, found):
-            if name not in known:
+            if known is not None and name not in known:
                 self._fault(path, name, "must be a name of learning_rates.parameters")
 
     def _names(self, path: str, value: Any) -> list[str]:

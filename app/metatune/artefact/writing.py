@@ -56,9 +56,10 @@ def write(folder: str | Path, artefact: Artefact, readme: str) -> Path:
     files: dict[str, bytes | str] = {README: readme}
     if len(rates.parameters) * len(rates.knots) > READABLE_NUMBERS:
         table = _table(rates, str(folder))
-        files[TENSORS] = save_tensors({"learning_rates": table})
+        content = save_tensors({"learning_rates": table})
+        files[TENSORS] = content
         parameters = {"names": list(rates.parameters), "tensor": "learning_rates"}
-        tensors = {"file": TENSORS, "sha256": sha256(files[TENSORS])}
+        tensors = {"file": TENSORS, "sha256": sha256(content)}
         document = _document(artefact, parameters) | {"tensors": tensors}
     else:
         table = None

@@ -69,7 +69,10 @@ class Checkpoints:
                 arrays=ocp.args.StandardRestore(abstract), numbers=ocp.args.JsonRestore()
             ),
         )
-        numbers = {key: float.fromhex(v) if isinstance(v, str) else v for key, v in restored.numbers.items()}
+        numbers = {
+            key: float.fromhex(v) if isinstance(v, str) else v
+            for key, v in restored.numbers.items()
+        }
         return Search(**restored.arrays, **numbers)
 
 

@@ -73,6 +73,6 @@ def held_out_loss(
         split,
         seed=data_seed(recipe.seed, purpose, 0, Stream.HELD_OUT),
         sequences=sequences,
-        micro_batch=recipe.outer.objective.micro_batch,
+        micro_batch=min(recipe.outer.objective.micro_batch, sequences),
     )
     return float(np.mean([_objective(training.sampled, state.params, b) for b in held_out]))

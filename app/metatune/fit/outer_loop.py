@@ -194,7 +194,7 @@ class _Loop:
 
     def estimate(self, search: Search) -> Hypergradient:
         """The hypergradient of an outer step."""
-        recipe, fresh = self.training.recipe, self.outer.fresh
+        recipe, fresh, objective = self.training.recipe, self.outer.fresh, self.outer.objective
         drawn = search.step if fresh.data else 0
         seed = partial(data_seed, recipe.seed, Purpose.HYPERGRADIENT, drawn)
         begun = search.step if fresh.initialisation else 0
@@ -203,14 +203,17 @@ class _Loop:
             search.eta,
             self.training.initial_state(model_key(recipe.seed, Purpose.HYPERGRADIENT, begun)),
             data.stratified_batches(
-                self.training.corpus, seed=seed(Stream.TRAINING), batch_size=recipe.data.batch_size
+                self.training.corpus,
+                seed=seed(Stream.TRAINING),
+                batch_size=recipe.data.batch_size,
+                shares=self.training.trajectory(search.eta).mixture,
             ),
             data.heldout_batches(
                 self.training.corpus,
                 "outer",
                 seed=seed(Stream.HELD_OUT),
-                sequences=self.outer.objective.sequences,
-                micro_batch=self.outer.objective.micro_batch,
+                sequences=objective.sequences,
+                micro_batch=min(objective.micro_batch, objective.sequences),
             ),
             steps=recipe.inner.steps,
             estimator=self.estimator,
@@ -255,7 +258,5 @@ def judged(search: Search, held_out: float) -> Search:
     if search.step == 0:
         search = search._replace(default_held_out=held_out)
     if held_out < search.best_held_out:
-        return search._replace(
-            best_eta=search.eta, best_step=search.step, best_held_out=held_out
-        )
+        return search._replace(best_eta=search.eta, best_step=search.step, best_held_out=held_out)
     return search

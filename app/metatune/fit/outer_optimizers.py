@@ -49,9 +49,7 @@ def sign_with_halving(learning_rate: float) -> optax.GradientTransformation:
             state.signs,
         )
         # A hypergradient of exactly zero says nothing: the last sign is remembered.
-        known = jax.tree.map(
-            lambda new, old: jnp.where(new == 0, old, new), signs, state.signs
-        )
+        known = jax.tree.map(lambda new, old: jnp.where(new == 0, old, new), signs, state.signs)
         return jax.tree.map(lambda s, sign: -s * sign, steps, signs), SignState(steps, known)
 
     return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
@@ -59,7 +57,9 @@ def sign_with_halving(learning_rate: float) -> optax.GradientTransformation:
 
 def build(outer: schema.Outer) -> optax.GradientTransformation:
     """The outer optimizer of a recipe, after clipping by global norm."""
-    clip = optax.identity() if outer.clip_norm is None else optax.clip_by_global_norm(outer.clip_norm)
+    clip = (
+        optax.identity() if outer.clip_norm is None else optax.clip_by_global_norm(outer.clip_norm)
+    )
     return optax.chain(clip, BUILDERS[type(outer.optimizer)](outer.optimizer))
 
 

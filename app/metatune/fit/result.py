@@ -194,8 +194,7 @@ def _multipliers(tunable: Any, eta: Mapping[str, jax.Array]) -> artefact.Multipl
     return artefact.Multipliers(
         knots=tuple(window / tunable.windows for window in range(tunable.windows)),
         groups={
-            label: tuple(map(float, values[:, i]))
-            for i, label in enumerate(tunable.groups.labels)
+            label: tuple(map(float, values[:, i])) for i, label in enumerate(tunable.groups.labels)
         },
         members=tunable.groups.members,
     )

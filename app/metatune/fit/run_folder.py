@@ -139,7 +139,9 @@ def _refuse_other_recipe(folder: RunFolder, recipe: Recipe) -> None:
 def _flat(tree: Any, path: str = "") -> dict[str, Any]:
     if not isinstance(tree, Mapping):
         return {path: tree}
-    branches = [_flat(branch, f"{path}.{key}" if path else str(key)) for key, branch in tree.items()]
+    branches = [
+        _flat(branch, f"{path}.{key}" if path else str(key)) for key, branch in tree.items()
+    ]
     return {key: value for branch in branches for key, value in branch.items()}
 
 

@@ -50,7 +50,11 @@ class Tracker:
         norms = line["hypergradient_norm"]
         scalars |= {f"hypergradient_norm/{key}": norm for key, norm in norms.items()}
         tensorboard.write_outer_step(
-            self._writer, step=line["step"], scalars=scalars, **self._schedules(eta)
+            self._writer,
+            step=line["step"],
+            scalars=scalars,
+            windows={tunable.key: tunable.windows for tunable in self._training.tunables},
+            **self._schedules(eta),
         )
         self._writer.flush()
 

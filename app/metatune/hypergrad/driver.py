@@ -114,9 +114,7 @@ def hypergradient(
     adjoint = Adjoint(params_bar, opt_bar, jax.tree.map(jnp.zeros_like, eta))
     for start, stop in reversed(cuts):
         segment = gather(batches, start, stop, estimator.segment)
-        adjoint = _pullback(
-            problem, estimator, eta, starts.pop(), segment, saved.pop(), adjoint
-        )
+        adjoint = _pullback(problem, estimator, eta, starts.pop(), segment, saved.pop(), adjoint)
         _tell(listener, "backward", steps - start, steps, losses[-1], wait=adjoint.params)
     return Hypergradient(value, adjoint.eta, state, Diagnostics(jnp.concatenate(losses)))
 

@@ -31,9 +31,9 @@ def sequence_losses(model: LanguageModel, params: Any, tokens: jax.Array) -> jax
 def reweighted_loss(model: LanguageModel) -> Callable[[Any, Hyper, Batch], jax.Array]:
     """The training loss at a mixture that the batch was not drawn at, differentiable by it.
 
-    A stratified batch holds a fixed number of sequences of each domain. With shares p, weights w
-    of the losses and `weight` = batch size / sequences of the domain, the mean of
-    `w[domain] p[domain] weight loss` is exactly `Σ_d w_d p_d (mean loss of domain d)`.
+    A stratified batch holds sequences of every domain. With shares p, weights w of the losses and
+    `weight` = batch size / sequences of the domain, the mean of `w[domain] p[domain] weight loss`
+    is exactly `Σ_d w_d p_d (mean loss of domain d)`.
     """
 
     def loss(params: Any, hyper: Hyper, batch: Batch) -> jax.Array:

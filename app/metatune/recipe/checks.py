@@ -9,7 +9,7 @@ from dataclasses import asdict, fields
 from typing import Any, Final
 
 from metatune.recipe.faults import Fault, unknown
-from metatune.recipe.schema import Data, Inner, Model, Outer, Tune, WarmupStableDecay
+from metatune.recipe.schema import Data, Inner, Model, Tune, WarmupStableDecay
 
 # What Hugging Face configurations call the longest sequence a model can place.
 POSITION_LIMITS: Final = ("max_position_embeddings", "n_positions")
@@ -199,15 +199,6 @@ def schedule_fits(inner: Inner) -> Iterable[Fault]:
         yield Fault(path, schedule.decay, problem, "lower one of them")
 
 
-def micro_batch_fits(outer: Outer) -> Iterable[Fault]:
-    """A part of the objective's batch isn't larger than the whole."""
-    objective = outer.objective
-    if objective.micro_batch > objective.sequences:
-        problem = f"must be at most outer.objective.sequences, {objective.sequences}"
-        cure = f"write micro_batch: {objective.sequences}, or raise sequences"
-        yield Fault("outer.objective.micro_batch", objective.micro_batch, problem, cure)
-
-
 # Every rule, with the sections of the recipe that it takes, in the order of its arguments.
 CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]] = (
     (there_are_domains, ("data",)),
@@ -224,5 +215,4 @@ CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]
     (domains_to_choose_between, ("tune", "data")),
     (floor_leaves_room, ("tune", "data")),
     (initial_is_a_mixture, ("tune", "data")),
-    (micro_batch_fits, ("outer",)),
 )

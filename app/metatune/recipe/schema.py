@@ -278,7 +278,8 @@ class Objective:
 
     Attributes:
         sequences: held-out sequences per outer step.
-        micro_batch: of which so many at a time are on the device.
+        micro_batch: of which at most so many at a time are on the device; also where the outer
+            and report splits are measured.
     """
 
     sequences: int = ruled(128, AT_LEAST_ONE)

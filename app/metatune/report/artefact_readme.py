@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from metatune.artefact import Artefact
+from metatune.artefact.exporters import EXPORTERS
 from metatune.artefact.format import value_at
 
 SIGNIFICANT = 2.0
@@ -17,14 +18,6 @@ CONCLUSIVE_PAIRS = 2
 
 HASH_DIGITS = 12
 """Of a SHA-256, as it is shown; tuned.json has it whole."""
-
-EXPORTS = {
-    "hf-trainer": "Hugging Face Trainer and TRL",
-    "torch": "a PyTorch training loop",
-    "optax": "a JAX training loop with Optax",
-    "json": "anything else: every number in one file",
-}
-"""What each target of `metatune export` is for."""
 
 
 def verdict(result: Mapping[str, Any]) -> str:
@@ -56,7 +49,8 @@ def verdict(result: Mapping[str, Any]) -> str:
     digits = _decimals(error)
     size = f"{abs(difference):.{digits}f} ± {error:.{digits}f} {unit}"
     if abs(difference) <= SIGNIFICANT * error:
-        return f"no difference beyond noise: keep your defaults ({direction} by {size})"
+        detail = f"{direction} by {size}" if difference else "no change"
+        return f"no difference beyond noise: keep your defaults ({detail})"
     errors = abs(difference) / error if error else math.inf
     count = f"{errors:.0f}" if errors >= 10 else f"{errors:.1f}"
     advice = "" if difference < 0 else ": keep your defaults"
@@ -207,8 +201,8 @@ def _usage(artefact: Artefact) -> list[str]:
             "To look into them nevertheless:\n"
         )
     commands = [
-        f"metatune export . --to {target:<11} --out tuned-{target:<11} # {purpose}"
-        for target, purpose in EXPORTS.items()
+        f"# {exporter.summary}\nmetatune export . --to {name} --out tuned-{name}"
+        for name, exporter in EXPORTERS.items()
     ]
     lines.append("In this folder:\n\n```sh\n" + "\n".join(commands) + "\n```\n")
     lines.append("Each writes a folder that works without metatune, with a README of its own.\n")

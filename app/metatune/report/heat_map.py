@@ -32,7 +32,7 @@ CATEGORICAL: tuple[Colour, ...] = (
 )
 
 
-def colours(fractions: np.ndarray) -> np.ndarray:
+def colours(fractions: np.ndarray | float) -> np.ndarray:
     """Perceptually uniform colours: fractions of [0, 1] from dark violet over teal to pale yellow.
 
     A helix in Oklab: lightness and hue move linearly, chroma is constant, so equal differences of

@@ -32,8 +32,6 @@ FLUSH_SECONDS = 20
 BUCKETS = 30
 """Of a histogram."""
 
-WINDOWS = 5
-"""Stretches of the inner training whose mean rates and shares are plotted over outer steps."""
 
 SCHEDULE_POINTS = 1000
 """Of a tuned schedule of more inner steps: as many as TensorBoard keeps of a scalar."""
@@ -51,12 +49,15 @@ class EventWriter:
         Args:
             folder: where TensorBoard's `--logdir` looks; is made if absent.
             purge_step: of a run that goes on after a stop: TensorBoard then drops what older
-                files of the folder hold for this step and later ones. None for a new run.
+                files of the folder hold for this step and later ones. None for a new run, beside
+                which it shows nothing of older files.
         """
         self._writer = EventFileWriter(str(folder), flush_secs=FLUSH_SECONDS)
-        if purge_step is not None:
-            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            self._event(purge_step, session_log=start)
+        # TensorBoard takes the first START of a folder for the beginning and only later ones for
+        # restarts, hence a new run must write one too.
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._event(purge_step or 0, session_log=start)
+        self.flush()
 
     def __enter__(self) -> "EventWriter":
         """Returns itself."""
@@ -167,7 +168,7 @@ def write_outer_step(
     scalars: Mapping[str, float],
     rates: Mapping[str, np.ndarray],
     shares: Mapping[str, np.ndarray] | None,
-    windows: int = WINDOWS,
+    windows: Mapping[str, int],
 ) -> None:
     """Writes all that one outer step has to show.
 
@@ -177,12 +178,13 @@ def write_outer_step(
         scalars: such as `objective`, `held_out`, `hypergradient_norm/learning_rates`.
         rates: learning rates per update [inner steps] by group; may be empty.
         shares: shares of the sequences [inner steps] by domain; None for no mixture.
-        windows: the inner training is cut into so many stretches of equal length (but not more
-            than it has steps); the mean over each is a scalar, so that it shows over outer steps.
+        windows: the inner training is cut into so many stretches of equal length; the mean over
+            each is a scalar, so that it shows over outer steps. By `learning_rates`, `mixture`;
+            one for the whole training where there is none.
     """
     for tag, value in scalars.items():
         writer.scalar(tag, value, step)
-    _window_scalars(writer, "learning_rate", rates, windows, step)
+    _window_scalars(writer, "learning_rate", rates, windows.get("learning_rates", 1), step)
     if rates:
         logs = np.log10(log_floor(np.stack(list(rates.values()))))
         picture = heat_map(logs, list(rates), f"Learning rates, outer step {step}", "log10(rate)")
@@ -191,7 +193,7 @@ def write_outer_step(
         picture = line_plot(rates, title, "rate per update (log scale)", log=True)
         writer.image("learning_rates/curves", picture, step)
     if shares:
-        _window_scalars(writer, "mixture", shares, windows, step)
+        _window_scalars(writer, "mixture", shares, windows.get("mixture", 1), step)
         picture = stacked_area(shares, f"Mixture, outer step {step}", "share of sequences")
         writer.image("mixture/shares", picture, step)
 
@@ -222,8 +224,7 @@ def _window_scalars(
 ) -> None:
     """Writes the mean of each curve over each window."""
     for name, curve in curves.items():
-        count = min(windows, len(curve))
-        window = np.arange(len(curve)) * count // len(curve)
+        window = np.arange(len(curve)) * windows // len(curve)
         means = np.bincount(window, curve) / np.bincount(window)
         for index, mean in enumerate(means):
             writer.scalar(f"{section}/{name}/window_{index}", mean, step)

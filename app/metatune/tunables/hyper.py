@@ -27,6 +27,11 @@ class Tunable(Protocol):
         """The entry's name in the recipe, and that of its slice of η."""
         ...
 
+    @property
+    def windows(self) -> int:
+        """Stretches of the training with one value each."""
+        ...
+
     def initial(self) -> jax.Array:
         """The slice of η that leaves the recipe as it is."""
         ...

@@ -42,33 +42,40 @@ class Stream(IntEnum):
 
 
 def stratified_batches(
-    corpus: Corpus, *, seed: tuple[int, ...], batch_size: int
+    corpus: Corpus, *, seed: tuple[int, ...], batch_size: int, shares: np.ndarray
 ) -> Callable[[int], Batch]:
-    """Training batches with a fixed number of sequences of each domain.
+    """Training batches whose loss can be differentiated in the shares, with sequences of all.
 
-    The counts c_d are as equal as they can be, the first domains get the remainder. With
-    `weight` = batch_size / c_d, the mean over a batch of `share[domain] * weight * loss` is exactly
-    Σ_d share_d · (mean loss of domain d), so that it can be differentiated in the shares.
+    With c_d sequences of domain d and `weight` = batch_size / c_d, the mean over a batch of
+    `share[domain] * weight * loss` is exactly Σ_d share_d · (mean loss of domain d), whatever the
+    counts. These follow the given shares as closely as one sequence of every domain allows, so
+    that the mean is as noisy as that of a sampled batch.
 
     Args:
         corpus: the domains.
         seed: non-negative whole numbers, of any size and number.
         batch_size: sequences per batch.
+        shares: float64 [steps, domains]; each row sums to one.
 
     Returns:
-        The batch of a step, `step >= 0`.
+        The batch of a step, `0 <= step < steps`.
 
     Raises:
-        ValueError: there are more domains than sequences in a batch.
+        ValueError: there are more domains than sequences in a batch; `shares` has another shape,
+            or a row isn't a distribution.
     """
-    counts = _evenly(batch_size, len(corpus.domains))
-    if not counts.all():
+    shares = _distributions(shares, len(corpus.domains))
+    beyond_one = batch_size - len(corpus.domains)
+    if beyond_one < 0:
         raise ValueError(
             f"batch_size is {batch_size}; a stratified batch needs at least one sequence of each "
-            f"domain, {len(counts)}"
+            f"domain, {len(corpus.domains)}"
         )
-    draw = _drawing([domain.train for domain in corpus.domains], seed, Stream.TRAIN)
-    return lambda step: _batch(draw, step * counts, counts, batch_size / counts)
+    wanted = np.maximum(batch_size * shares - 1, 0)
+    # No share wants more than its one sequence only if there are no more.
+    wanted = np.where(wanted.sum(axis=1, keepdims=True) > 0, wanted, 1.0)
+    counts = 1 + _systematic(wanted / wanted.sum(axis=1, keepdims=True), seed, beyond_one)
+    return _training_batches(corpus, seed, counts, batch_size / counts)
 
 
 def sampled_batches(
@@ -93,29 +100,9 @@ def sampled_batches(
     Raises:
         ValueError: `shares` has another shape, or a row isn't a distribution.
     """
-    shares = np.asarray(shares, np.float64)
-    if shares.ndim != 2 or shares.shape[1] != len(corpus.domains):
-        raise ValueError(
-            f"shares are of shape {shares.shape}; must be [steps, {len(corpus.domains)}]"
-        )
-    sums = shares.sum(axis=1)
-    sound = (shares >= 0).all(axis=1) & (np.abs(sums - 1) <= SHARES_TOLERANCE)
-    if not sound.all():
-        step = int(np.argmin(sound))
-        raise ValueError(
-            f"shares of step {step} are {shares[step].tolist()}; must be 0 or above and sum to one"
-        )
-    offsets = _generator(seed, Stream.OFFSET).integers(OFFSETS, size=len(shares)) / OFFSETS
-    # Dividing by the last sum, not by `sums`: the last edge, and that of domains of share zero
-    # before it, is then exactly one.
-    edges = np.cumsum(shares, axis=1)
-    edges /= edges[:, -1:]
-    below = np.ceil(batch_size * edges - offsets[:, None]).astype(np.int64)
-    counts = np.diff(below, axis=1, prepend=0)
-    firsts = np.cumsum(counts, axis=0) - counts
-    draw = _drawing([domain.train for domain in corpus.domains], seed, Stream.TRAIN)
-    ones = np.ones(len(corpus.domains))
-    return lambda step: _batch(draw, firsts[step], counts[step], ones)
+    shares = _distributions(shares, len(corpus.domains))
+    counts = _systematic(shares, seed, batch_size)
+    return _training_batches(corpus, seed, counts, np.ones(counts.shape))
 
 
 def heldout_batches(
@@ -166,6 +153,41 @@ def _generator(seed: tuple[int, ...], *key: int) -> np.random.Generator:
     # SeedSequence fills a short seed up with zeros: without its length, (1,) would be (1, 0).
     sequence = np.random.SeedSequence((len(seed), *seed), spawn_key=key)
     return np.random.Generator(np.random.Philox(sequence))
+
+
+def _distributions(shares: np.ndarray, domains: int) -> np.ndarray:
+    """Checks shares, [steps, domains] float64."""
+    shares = np.asarray(shares, np.float64)
+    if shares.ndim != 2 or shares.shape[1] != domains:
+        raise ValueError(f"shares are of shape {shares.shape}; must be [steps, {domains}]")
+    sums = shares.sum(axis=1)
+    sound = (shares >= 0).all(axis=1) & (np.abs(sums - 1) <= SHARES_TOLERANCE)
+    if not sound.all():
+        step = int(np.argmin(sound))
+        raise ValueError(
+            f"shares of step {step} are {shares[step].tolist()}; must be 0 or above and sum to one"
+        )
+    return shares
+
+
+def _systematic(shares: np.ndarray, seed: tuple[int, ...], total: int) -> np.ndarray:
+    """Counts of each domain in `total` systematic draws at each step, [steps, domains]."""
+    offsets = _generator(seed, Stream.OFFSET).integers(OFFSETS, size=len(shares)) / OFFSETS
+    # Dividing by the last sum: the last edge, and that of domains of share zero before it, is
+    # then exactly one.
+    edges = np.cumsum(shares, axis=1)
+    edges /= edges[:, -1:]
+    below = np.ceil(total * edges - offsets[:, None]).astype(np.int64)
+    return np.diff(below, axis=1, prepend=0)
+
+
+def _training_batches(
+    corpus: Corpus, seed: tuple[int, ...], counts: np.ndarray, weights: np.ndarray
+) -> Callable[[int], Batch]:
+    """Batches with these counts and weights of the domains at each step, [steps, domains]."""
+    firsts = np.cumsum(counts, axis=0) - counts
+    draw = _drawing([domain.train for domain in corpus.domains], seed, Stream.TRAIN)
+    return lambda step: _batch(draw, firsts[step], counts[step], weights[step])
 
 
 def _drawing(

@@ -1,8 +1,10 @@
 """A text cut into documents, documents into splits, splits into windows.
 
-Neither a cut nor a side looks ahead beyond its own document where paragraphs end in blank lines:
-whatever comes before or after it, the same document is cut the same way and falls on the same
-side, so that nothing held out is ever trained on.
+A document falls on the side that its own content says, so that no document is both held out and
+trained on, in whatever domain or order it comes. A document that ends in a blank line was cut
+without a look at what follows: where such documents change places, they stay the same documents.
+
+Short stretches that a text repeats, such as a licence, can still be on two sides.
 """
 
 import re

@@ -163,9 +163,7 @@ def _rope(config: Mapping[str, Any]) -> Rope:
     return Rope(**{"rope_type": kind or "default", **numbers})
 
 
-def _shapes(
-    config: Mapping[str, Any], sizes: Mapping[str, Any], vocab_size: int
-) -> list[Fault]:
+def _shapes(config: Mapping[str, Any], sizes: Mapping[str, Any], vocab_size: int) -> list[Fault]:
     faults = []
     hidden, heads = sizes["hidden_size"], sizes["num_attention_heads"]
     shared = sizes["num_key_value_heads"]

@@ -15,7 +15,7 @@ updates of your training, however long.
 import difflib
 import functools
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ def optimizer(total_steps: int, *, path: Path = TUNED) -> optax.GradientTransfor
         inner = [decay, optax.trace(settings["momentum"], nesterov=settings["nesterov"])]
     if settings["clip_norm"] is not None:
         inner = [optax.clip_by_global_norm(settings["clip_norm"]), *inner]
-    rates = {
+    rates: dict[Hashable, optax.GradientTransformation] = {
         label: optax.scale_by_learning_rate(schedule)
         for label, schedule in schedules(total_steps, path=path).items()
     }

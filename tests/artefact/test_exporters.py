@@ -1,0 +1,144 @@
+import ast
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+
+import pytest
+import torch
+
+from metatune.artefact import ArtefactError, load
+from metatune.artefact import writing as writing_module
+from metatune.artefact.exporters import EXPORTERS, REPLACEABLE, export
+
+MODULES = {"torch": "torch_schedules", "hf-trainer": "torch_schedules", "optax": "optax_schedules"}
+
+
+@pytest.mark.parametrize("target", EXPORTERS)
+def test_an_export_holds_every_number(make, tmp_path, monkeypatch, target):
+    artefact = make()
+    paths = export(artefact, target, tmp_path / "out")
+    assert sorted(paths) == sorted((tmp_path / "out").iterdir())
+    assert {path.name for path in paths} <= set(REPLACEABLE)
+    back = load(tmp_path / "out")
+    for name, curve in artefact.learning_rates.parameters.items():
+        assert back.learning_rates.parameters[name].tolist() == curve.tolist()
+    monkeypatch.setattr(writing_module, "READABLE_NUMBERS", 0)
+    export(artefact, target, tmp_path / "large")
+    assert not (tmp_path / "large" / "tuned.safetensors").exists()
+    assert (tmp_path / "large" / "tuned.json").read_text() == (
+        tmp_path / "out" / "tuned.json"
+    ).read_text()
+
+
+@pytest.mark.parametrize("target", EXPORTERS)
+@pytest.mark.parametrize("bare", [False, True])
+def test_the_readme_says_what_is_there(make, settings, tmp_path, target, bare):
+    changes = {"mixture": None, "loss_weights": None} if bare else {}
+    export(make(settings=settings, **changes), target, tmp_path / "out")
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "- tuned over 20 updates, 10,240 tokens\n" in text
+    assert f"- for the optimizer {settings['kind']}: weight_decay" in text
+    assert ("No mixture was tuned" in text) == bare
+    assert ("- shares of code, drama, é at 4 knots" in text) == (not bare)
+    assert "## What is lost" in text and "$" not in text
+    for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        ast.parse(code)
+    if target == "torch":
+        assert ("clip_grad_norm_(model.parameters(), 1.0)" in text) == (settings["clip_norm"] == 1)
+    if target == "hf-trainer":
+        assert f"max_grad_norm={settings['clip_norm'] or 0.0})" in text
+
+
+@pytest.mark.parametrize("target", MODULES)
+def test_an_export_works_without_metatune(make, tmp_path, target):
+    export(make(), target, tmp_path / "out")
+    code = f"""
+import sys
+sys.path[:0] = [{str(tmp_path / "out")!r}, {sysconfig.get_paths()["purelib"]!r}]
+class Refuse:
+    def find_spec(self, name, *_):
+        if name.split(".")[0] == "metatune":
+            raise ImportError(name)
+sys.meta_path.insert(0, Refuse())
+import metatune_schedules
+print(metatune_schedules.mixture(0, 20)["code"])
+"""
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) == load(tmp_path / "out").mixture_at(0, 20)["code"]
+
+
+def test_an_unknown_target(make, tmp_path):
+    with pytest.raises(ArtefactError) as caught:
+        export(make(), "hf-trainr", tmp_path / "out")
+    assert str(caught.value) == (
+        "export: target = 'hf-trainr': unknown target; did you mean hf-trainer? "
+        "(allowed: json, optax, torch, hf-trainer)"
+    )
+
+
+def test_overwriting_is_asked_for(make, tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    export(make(), "torch", folder)
+    (folder / "__pycache__").mkdir()
+    with pytest.raises(ArtefactError) as caught:
+        export(make(), "json", folder)
+    assert str(caught.value) == (
+        f"export: folder = {str(folder)!r}: is not empty; "
+        "name another, or overwrite it (overwrite=True)"
+    )
+    export(make(), "json", folder, overwrite=True)
+    assert {path.name for path in folder.iterdir()} == {"tuned.json", "README.md"}
+
+
+def test_overwriting_spares_other_files(make, tmp_path):
+    (tmp_path / "thesis.tex").write_text("all of it")
+    with pytest.raises(ArtefactError, match="did not write there: thesis.tex; move that away"):
+        export(make(), "json", tmp_path, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_the_trainer_of_transformers_takes_every_rate(make, tmp_path, load_module):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        vocab_size=16,
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        tie_word_embeddings=True,
+    )
+    model = transformers.LlamaForCausalLM(config)
+    names = [name for name, _ in model.named_parameters()]
+    assert "lm_head.weight" not in names
+    artefact = make(names, steps=6)
+    export(artefact, "hf-trainer", tmp_path / "out")
+    optimizer, schedule = load_module(tmp_path / "out").trainer_arguments(model, 6)["optimizers"]
+    tokens = torch.arange(8)[None]
+    for step in range(6):
+        by_id = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+        for name, parameter in model.named_parameters():
+            assert by_id[id(parameter)] == artefact.learning_rates.parameters[name][step]
+        model(input_ids=tokens, labels=tokens).loss.backward()
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+
+
+def test_neither_jax_nor_torch_is_needed_to_export():
+    code = """
+import sys
+import metatune.artefact.exporters
+print(sorted({"jax", "torch", "transformers"} & set(sys.modules)))
+"""
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | path, capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == ("[]\n", "")

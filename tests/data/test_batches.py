@@ -1,0 +1,235 @@
+"""Batches: a pure function of the step, in exact proportions."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from metatune.data import (
+    ByteTokenizer,
+    Corpus,
+    Domain,
+    heldout_batches,
+    sampled_batches,
+    stratified_batches,
+)
+
+LENGTH = 3
+SPLITS = ("train", "outer", "report")
+
+
+def corpus(sizes=(7, 5, 11), target=(0.25, 0.0, 0.75)):
+    """Domains whose windows all differ: a token for domain, split, and number of the window.
+
+    Domain d has `sizes[d]` windows in each split.
+    """
+    domains = []
+    for d, size in enumerate(sizes):
+        splits = {
+            split: np.stack([np.full(size, d), np.full(size, s), np.arange(size)], axis=1).astype(
+                np.uint16
+            )
+            for s, split in enumerate(SPLITS)
+        }
+        domains.append(Domain(f"domain{d}", **splits, sha256="", documents=0, tokens=0))
+    return Corpus(tuple(domains), np.array(target), LENGTH, ByteTokenizer())
+
+
+def sampled(seed=(0,), batch_size=8, shares=((0.5, 0.2, 0.3),), steps=20):
+    shares = np.resize(np.array(shares), (steps, 3))
+    return sampled_batches(corpus(), seed=seed, batch_size=batch_size, shares=shares)
+
+
+def stratified(seed=(0,), batch_size=8, shares=((0.5, 0.2, 0.3),), steps=20):
+    shares = np.resize(np.array(shares), (steps, 3))
+    return stratified_batches(corpus(), seed=seed, batch_size=batch_size, shares=shares)
+
+
+def same(one, other):
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("draw", [stratified, sampled])
+def test_a_batch_depends_on_seed_and_step_alone(draw):
+    forward = [draw()(step) for step in range(20)]
+    batch = draw()
+    for step in np.random.default_rng(0).permutation(20):
+        assert same(batch(int(step)), forward[step])
+    assert not same(forward[0], forward[1])
+
+
+@pytest.mark.parametrize("draw", [stratified, sampled])
+def test_seeds_differ(draw):
+    seeds = [(0,), (1,), (0, 0), (0, 1), (1, 0), (2**32,), (0, 0, 0, 0, 0, 0)]
+    runs = [np.concatenate([draw(seed)(step).tokens for step in range(20)]) for seed in seeds]
+    assert len({run.tobytes() for run in runs}) == len(seeds)
+
+
+@pytest.mark.parametrize("draw", [stratified, sampled])
+def test_a_batch_says_what_it_holds(draw):
+    batch = draw()(3)
+    assert [array.dtype for array in batch] == [np.int32, np.int32, np.float32]
+    assert [array.shape for array in batch] == [(8, LENGTH), (8,), (8,)]
+    assert np.array_equal(batch.tokens[:, 0], batch.domain)
+    assert np.all(batch.tokens[:, 1] == SPLITS.index("train"))
+
+
+@pytest.mark.parametrize("draw", [stratified, sampled])
+def test_an_epoch_visits_every_window_once_and_each_epoch_in_another_order(draw):
+    batch = draw()
+    tokens = np.concatenate([batch(step).tokens for step in range(20)])
+    for domain, size in enumerate((7, 5, 11)):
+        drawn = tokens[tokens[:, 0] == domain, 2]
+        whole = len(drawn) // size
+        assert whole >= 2
+        epochs = drawn[: whole * size].reshape(whole, size)
+        assert np.array_equal(np.sort(epochs, axis=1), np.tile(np.arange(size), (whole, 1)))
+        assert len({epoch.tobytes() for epoch in epochs}) == whole
+
+
+def test_a_batch_may_be_larger_than_a_domain():
+    tokens = stratified(batch_size=60, shares=np.ones(3) / 3)(0).tokens
+    assert Counter(tokens[tokens[:, 0] == 1, 2].tolist()) == dict.fromkeys(range(5), 4)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "drawn_at", "counts"),
+    [
+        (3, (0.2, 0.5, 0.3), [1, 1, 1]),
+        (9, (1 / 3, 1 / 3, 1 / 3), [3, 3, 3]),
+        (8, (0.25, 0.5, 0.25), [2, 4, 2]),
+        (8, (0.0, 1.0, 0.0), [1, 6, 1]),
+    ],
+)
+def test_stratified_weights_make_the_mean_exact_at_any_shares(batch_size, drawn_at, counts):
+    batch = stratified(batch_size=batch_size, shares=drawn_at)(5)
+    assert np.bincount(batch.domain).tolist() == counts
+    rng = np.random.default_rng(1)
+    losses, shares = rng.normal(size=batch_size), rng.dirichlet(np.ones(3))
+    expected = sum(shares[d] * losses[batch.domain == d].mean() for d in range(3))
+    mean = np.mean(shares[batch.domain] * batch.weight * losses)
+    assert mean == pytest.approx(expected, rel=1e-6)  # the weights are float32
+
+
+def test_a_stratified_batch_holds_every_domain():
+    message = "batch_size is 2; a stratified batch needs at least one sequence of each domain, 3"
+    with pytest.raises(ValueError, match=message):
+        stratified(batch_size=2)
+
+
+def test_stratified_counts_follow_the_shares_in_the_mean():
+    batch = stratified(batch_size=10, shares=(0.68, 0.2, 0.12), steps=4000)
+    counts = np.array([np.bincount(batch(step).domain) for step in range(4000)])
+    assert counts.min() >= 1
+    error = counts.std(axis=0) / np.sqrt(len(counts))
+    assert np.all(np.abs(counts.mean(axis=0) - [6.8, 2.0, 1.2]) <= 3 * error + 1e-12)
+
+
+def test_sampled_counts_keep_to_the_shares():
+    steps, batch_size = 2000, 10
+    shares = np.random.default_rng(2).dirichlet(np.ones(3), size=steps)
+    batch = sampled_batches(corpus(), seed=(3, 1), batch_size=batch_size, shares=shares)
+    drawn = [batch(step) for step in range(steps)]
+    counts = np.array([np.bincount(each.domain, minlength=3) for each in drawn])
+    assert np.all(counts.sum(axis=1) == batch_size)
+    assert np.all(np.concatenate([each.weight for each in drawn]) == 1)
+    error = counts - batch_size * shares
+    assert np.all(np.abs(error) < 1)
+    standard_error = error.std(axis=0) / np.sqrt(steps)
+    assert np.all(np.abs(error.mean(axis=0)) < 3 * standard_error)
+
+
+def test_a_share_of_zero_is_never_drawn():
+    # Thirds and tenths don't sum to one in binary: the edges have to be right all the same.
+    rows = [(0.0, 1 / 3, 2 / 3), (0.7, 0.0, 0.3), (0.1, 0.9, 0.0), (0.3 + 0.6, 0.1, 0.0)]
+    for seed in range(50):
+        batch = sampled((seed,), batch_size=24, shares=rows)
+        for step in range(20):
+            assert set(batch(step).domain) == set(np.flatnonzero(rows[step % 4]))
+
+
+@pytest.mark.parametrize("total", [1 - 9e-7, 1 + 9e-7])
+def test_a_batch_is_full_where_shares_sum_to_one_but_for_rounding(total):
+    size = 400_000  # times 9e-7 is a third of a sequence
+    shares = np.tile(np.array([0.5, 0.3, 0.2]) * total, (3, 1))
+    batch = sampled_batches(corpus((1000,) * 3), seed=(0,), batch_size=size, shares=shares)
+    assert [len(batch(step).tokens) for step in range(3)] == [size] * 3
+
+
+@pytest.mark.parametrize("hot", range(3))
+def test_a_share_of_one_is_drawn_alone(hot):
+    batch = sampled(shares=[np.eye(3)[hot]])
+    assert all(np.all(batch(step).domain == hot) for step in range(20))
+
+
+def test_what_was_sampled_does_not_depend_on_later_shares():
+    rows = np.random.default_rng(4).dirichlet(np.ones(3), size=20)
+    short, long = (
+        sampled_batches(corpus(), seed=(0,), batch_size=8, shares=rows[:steps])
+        for steps in (10, 20)
+    )
+    assert all(same(short(step), long(step)) for step in range(10))
+
+
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [
+        (np.ones((4, 2)) / 2, r"shares are of shape \(4, 2\); must be \[steps, 3\]"),
+        (np.ones(3) / 3, r"shares are of shape \(3,\); must be \[steps, 3\]"),
+        ([[1, 0, 0], [0.5, 0.6, -0.1]], r"shares of step 1 are \[0.5, 0.6, -0.1\]; must be 0 or"),
+        ([[0.5, 0.2, 0.2]], "shares of step 0 are .* sum to one"),
+        ([[np.nan, 0.5, 0.5]], "shares of step 0 are .* sum to one"),
+    ],
+)
+def test_shares_that_are_none_are_refused(shares, message):
+    with pytest.raises(ValueError, match=message):
+        sampled_batches(corpus(), seed=(0,), batch_size=8, shares=np.array(shares))
+
+
+def test_held_out_weights_make_the_mean_of_every_batch_exact():
+    held = corpus(target=(0.2, 0.5, 0.3))
+    batches = heldout_batches(held, "outer", seed=(5,), sequences=20, micro_batch=8)
+    assert len(batches) == 3  # 20 sequences, rounded up to batches of 8
+    for batch in batches:
+        assert np.bincount(batch.domain).tolist() == [3, 3, 2]
+        losses = np.random.default_rng(6).normal(size=8)
+        means = [losses[batch.domain == d].mean() for d in range(3)]
+        assert np.mean(batch.weight * losses) == pytest.approx(held.target @ means, rel=1e-6)
+
+
+@pytest.mark.parametrize("split", ["outer", "report"])
+def test_held_out_windows_are_of_their_split_and_of_target_domains(split):
+    batches = heldout_batches(corpus(), split, seed=(5,), sequences=12, micro_batch=4)
+    tokens = np.concatenate([batch.tokens for batch in batches])
+    assert set(tokens[:, 1]) == {SPLITS.index(split)}
+    assert np.bincount(tokens[:, 0]).tolist() == [6, 0, 6]
+    assert np.array_equal(tokens[:, 0], np.concatenate([batch.domain for batch in batches]))
+    assert len({tuple(row) for row in tokens.tolist()}) == len(tokens)  # without replacement
+
+
+def test_splits_are_drawn_in_orders_of_their_own():
+    held = corpus(sizes=(50,), target=(1.0,))
+    batches = [
+        stratified_batches(held, seed=(5,), batch_size=50, shares=np.ones((1, 1)))(0),
+        *heldout_batches(held, "outer", seed=(5,), sequences=50, micro_batch=50),
+        *heldout_batches(held, "report", seed=(5,), sequences=50, micro_batch=50),
+    ]
+    assert len({batch.tokens[:, 2].tobytes() for batch in batches}) == 3
+
+
+def test_a_small_held_out_split_begins_again():
+    batches = heldout_batches(corpus(), "report", seed=(5,), sequences=28, micro_batch=4)
+    drawn = np.concatenate([batch.tokens[batch.domain == 0, 2] for batch in batches])
+    assert Counter(drawn.tolist()) == dict.fromkeys(range(7), 2)
+    assert not np.array_equal(drawn[:7], drawn[7:])
+
+
+@pytest.mark.parametrize(
+    ("sequences", "micro_batch", "shape"),
+    [(6, 100, [6]), (6, 1, [2, 2, 2]), (1, 1, [2]), (7, 3, [3, 3, 3])],
+)
+def test_held_out_batches_have_one_size(sequences, micro_batch, shape):
+    batches = heldout_batches(
+        corpus(), "outer", seed=(0,), sequences=sequences, micro_batch=micro_batch
+    )
+    assert [len(batch.tokens) for batch in batches] == shape

@@ -1,0 +1,201 @@
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from metatune.artefact import Artefact, LearningRates, LossWeights, Mixture, Multipliers, Optimizer
+from metatune.artefact.exporters import EXPORTERS
+from metatune.report.artefact_readme import (
+    base_curve,
+    domain_curves,
+    rate_curves,
+    readme,
+    verdict,
+    worth_using,
+)
+
+STEPS = 7
+BASE = np.array([0.5, 1.0, 0.8, 0.6, 0.4, 0.3, 0.2])
+
+
+def measured(difference: float, error: float | None, seeds: int = 3) -> dict:
+    before = [2.5 + 0.01 * seed for seed in range(seeds)]
+    after = [loss + difference for loss in before]
+    return {
+        "status": "complete",
+        "unit": "nats per token",
+        "objective_before": float(np.mean(before)),
+        "objective_after": float(np.mean(after)),
+        "difference": difference,
+        "standard_error": error,
+        "held_out_seeds": list(range(seeds)),
+        "before": before,
+        "after": after,
+        "best_outer_step": 4,
+        "outer_steps": 9,
+    }
+
+
+UNFINISHED = measured(0.0, None, 1) | {
+    "status": "unfinished",
+    "objective_before": None,
+    "objective_after": None,
+    "difference": None,
+    "held_out_seeds": [],
+    "before": [],
+    "after": [],
+}
+
+
+def tuned(result: dict) -> Artefact:
+    """Two groups and an untuned parameter; three windows of 7 steps: 0-2, 3-4, 5-6."""
+    window = np.array([0, 0, 0, 1, 1, 2, 2])
+    factors = {"attention": (0.5, 2.0, 4.0), "a|b": (1.0, 3.0, 1.5)}
+    knots = (0.0, 1 / 3, 2 / 3)
+    return Artefact(
+        STEPS,
+        3584,
+        LearningRates(
+            tuple(step / STEPS for step in range(STEPS)),
+            "constant",
+            {
+                "q.weight": BASE * np.array(factors["attention"])[window],
+                "k.weight": BASE * np.array(factors["attention"])[window],
+                "mlp.weight": BASE * np.array(factors["a|b"])[window],
+                "norm.weight": BASE,
+            },
+            Multipliers(
+                knots, factors, {"attention": ("q.weight", "k.weight"), "a|b": ("mlp.weight",)}
+            ),
+        ),
+        Mixture((0.0, 3 / 7), "constant", ("code", "prose"), np.array([[0.5, 0.5], [0.9, 0.1]])),
+        None,
+        Optimizer({"kind": "adamw"}, ()),
+        {"metatune": "0.1.0", "recipe_sha256": "0123456789abcdef" * 4, "packages": {"jax": "1.2"}},
+        result,
+    )
+
+
+@pytest.mark.parametrize(
+    ("result", "words", "useful"),
+    [
+        (
+            measured(-0.085, 0.004),
+            "better than the default by 0.085 ± 0.004 nats/token (21 standard errors)",
+            True,
+        ),
+        (
+            measured(-0.0123, 0.0013),
+            "better than the default by 0.0123 ± 0.0013 nats/token (9.5 standard errors)",
+            True,
+        ),
+        (
+            measured(0.02, 0.004),
+            "worse than the default by 0.020 ± 0.004 nats/token (5.0 standard errors): "
+            "keep your defaults",
+            False,
+        ),
+        (
+            measured(-0.008, 0.004),
+            "no difference beyond noise: keep your defaults (better by 0.008 ± 0.004 nats/token)",
+            False,
+        ),
+        (
+            measured(0.001, 0.004),
+            "no difference beyond noise: keep your defaults (worse by 0.001 ± 0.004 nats/token)",
+            False,
+        ),
+        (
+            # The best of all outer steps was the default itself.
+            measured(0.0, 0.0),
+            "no difference beyond noise: keep your defaults (no change)",
+            False,
+        ),
+        (
+            measured(-0.085, None, 1),
+            "better by 0.085 nats/token in a single pair of trainings, which says nothing about "
+            "noise: measure at least 2 seeds (outer.report.seeds)",
+            False,
+        ),
+        (
+            UNFINISHED,
+            "unfinished after 9 outer steps: nothing is measured yet, keep your defaults until "
+            "it is",
+            False,
+        ),
+    ],
+)
+def test_verdict_in_words(result, words, useful):
+    assert verdict(result) == words
+    assert worth_using(result) is useful
+
+
+@pytest.mark.parametrize(("difference", "useful"), [(-0.0201, True), (-0.02, False)])
+def test_two_standard_errors_are_noise(difference, useful):
+    assert worth_using(measured(difference, 0.01)) is useful
+    assert verdict(measured(difference, 0.01)).startswith("better than") is useful
+
+
+def test_curves_of_the_groups_and_of_the_base():
+    artefact = tuned(measured(-0.085, 0.004))
+    curves = rate_curves(artefact, range(STEPS))
+    assert list(curves) == ["attention", "a|b"]
+    np.testing.assert_array_equal(curves["attention"], [0.25, 0.5, 0.4, 1.2, 0.8, 1.2, 0.8])
+    np.testing.assert_array_equal(base_curve(artefact, range(STEPS)), BASE)
+    shares = domain_curves(artefact, "mixture", [0, 2, 3, 6])
+    np.testing.assert_allclose(shares["code"], [0.5, 0.5, 0.9, 0.9], rtol=1e-15)
+    assert domain_curves(artefact, "loss_weights", [0]) == {}
+
+
+def test_curves_where_no_rates_were_tuned():
+    artefact = tuned(measured(-0.085, 0.004))
+    untuned = LearningRates(artefact.learning_rates.knots, "constant", {"q.weight": BASE})
+    curves = rate_curves(replace(artefact, learning_rates=untuned), range(STEPS))
+    assert list(curves) == ["base"]
+    np.testing.assert_array_equal(curves["base"], BASE)
+
+
+def test_readme_of_a_gain():
+    text = readme(tuned(measured(-0.085, 0.004)))
+    assert "**Result: better than the default by 0.085 ± 0.004 nats/token (21" in text
+    assert "- learning rates: 2 groups of parameters, a multiplier of the base schedule" in text
+    assert "- mixture: code, prose; 2 stretches of training" in text
+    assert "- horizon: 7 steps, 3,584 tokens" in text
+    assert "| 1 | 2.5100 | 2.4250 | -0.0850 |" in text
+    assert "| **mean** | 2.5100 | 2.4250 | -0.0850 |" in text
+    assert "| attention | 0.500 | 2.000 | 4.000 |" in text
+    assert "| a\\|b | 1.000 | 3.000 | 1.500 |" in text
+    assert "| prose | 0.500 | 0.100 |" in text
+    assert "- recipe: 0123456789ab\n- packages: jax 1.2" in text
+    assert "keep your defaults" not in text
+    targets = re.findall(r"^metatune export \. --to (\S+) +--out tuned-(\S+)", text, re.M)
+    assert targets == [(name, name) for name in EXPORTERS]
+    assert {"json", "optax", "torch", "hf-trainer"} <= set(EXPORTERS)
+
+
+@pytest.mark.parametrize("result", [measured(-0.001, 0.004), measured(0.1, 0.004), UNFINISHED])
+def test_readme_says_when_not_to_use_it(result):
+    usage = readme(tuned(result)).split("## How to use it")[1]
+    assert usage.strip().startswith(
+        "The schedules were not measured to be better than the defaults: keep your defaults."
+    )
+
+
+def test_readme_of_an_unfinished_run():
+    text = readme(tuned(UNFINISHED))
+    assert "The best of 9 outer steps was step 4. The run isn't complete, go on with" in text
+    assert "| seed |" not in text
+
+
+def test_tables_have_as_many_cells_in_every_row():
+    for table in re.findall(r"(?:^\|.*\n)+", readme(tuned(measured(-0.085, 0.004))), re.M):
+        assert len({len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}) == 1
+
+
+def test_loss_weights_are_told_of():
+    weights = LossWeights((0.0,), "constant", ("code", "prose"), np.array([[1.5, 0.5]]))
+    text = readme(replace(tuned(measured(-0.1, 0.01)), mixture=None, loss_weights=weights))
+    assert "- loss weights: code, prose; 1 stretch of training" in text
+    assert "| code | 1.500 |" in text
+    assert "mixture" not in text
