@@ -32,7 +32,7 @@ def with_remat(recipe: Recipe, remat: bool) -> InnerTraining:
 def runs(recipe: Recipe, segment: int) -> dict[str, Callable[[], Any]]:
     """What is timed, by name; the plain training comes first."""
     plain, remat = with_remat(recipe, False), with_remat(recipe, True)
-    state = plain.initial_state(jax.random.key(0))
+    state = plain.initialise(jax.random.key(0))
     objective = recipe.outer.objective
     eta, steps = plain.initial_eta(), recipe.inner.steps
     drawn = data.stratified_batches(

@@ -1,6 +1,6 @@
 """The command line. Thin: what takes long to import is imported inside the commands."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -28,9 +28,9 @@ Overrides = Annotated[
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or an artefact.")]
 
 
-def main() -> None:
-    """Runs the command line."""
-    app()
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line on `arguments`, those of the process by default."""
+    app(arguments)
 
 
 @contextmanager

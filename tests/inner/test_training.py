@@ -55,7 +55,7 @@ def training():
 
 def plain_optax_loop(training, optimizer, batches, steps):
     """The loop anyone would write."""
-    state = training.initial_state(jax.random.key(0))
+    state = training.initialise(jax.random.key(0))
     params, opt_state = state.params, optimizer.init(state.params)
 
     @jax.jit
@@ -114,7 +114,7 @@ def test_with_nothing_tuned_it_is_a_plain_optax_loop(ours, theirs):
     eta = training.initial_eta()
     shares = training.trajectory(eta).mixture
     batches = data.sampled_batches(training.corpus, seed=(1,), batch_size=4, shares=shares)
-    state = training.initial_state(jax.random.key(0))
+    state = training.initialise(jax.random.key(0))
     got, losses = train(training.sampled, eta, state, batches, steps=50, segment=20)
     want = plain_optax_loop(training, theirs, batches, 50)
     for a, b in zip(jax.tree.leaves(got.params), jax.tree.leaves(want), strict=True):
@@ -147,7 +147,7 @@ def test_with_nothing_tuned_and_a_constant_rate_it_is_optax_bit_for_bit(ours, th
     eta = training.initial_eta()
     shares = training.trajectory(eta).mixture
     batches = data.sampled_batches(training.corpus, seed=(1,), batch_size=4, shares=shares)
-    state = training.initial_state(jax.random.key(0))
+    state = training.initialise(jax.random.key(0))
     got, _ = train(training.sampled, eta, state, batches, steps=50, segment=20)
     want = plain_optax_loop(training, theirs, batches, 50)
     for a, b in zip(jax.tree.leaves(got.params), jax.tree.leaves(want), strict=True):
@@ -156,7 +156,7 @@ def test_with_nothing_tuned_and_a_constant_rate_it_is_optax_bit_for_bit(ours, th
 
 def test_the_reweighted_loss_is_the_mixture_of_the_domains_losses(training):
     batch = stratified(training, batch_size=5)(3)
-    params = training.initial_state(jax.random.key(1)).params
+    params = training.initialise(jax.random.key(1)).params
     hyper = training.reweighted.hyper_at(training.initial_eta(), 0)
     hyper = hyper._replace(mixture=jnp.array([0.8, 0.2]), loss_weights=jnp.array([0.5, 1.5]))
     losses = np.asarray(sequence_losses(training.model, params, batch.tokens))
@@ -171,7 +171,7 @@ def stratified(training, batch_size):
 
 
 def estimate(training, problem, eta, estimator, dtype=jnp.float32):
-    state = training.initial_state(jax.random.key(2))
+    state = training.initialise(jax.random.key(2))
     state = jax.tree.map(
         lambda leaf: jnp.asarray(leaf, dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf,
         state,

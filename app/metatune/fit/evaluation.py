@@ -61,7 +61,7 @@ def held_out_loss(
     state, losses = train(
         training.sampled,
         eta,
-        training.initial_state(model_key(recipe.seed, purpose, index)),
+        training.initialise(model_key(recipe.seed, purpose, index)),
         batches,
         steps=recipe.inner.steps,
         segment=recipe.outer.estimator.segment,

@@ -166,7 +166,7 @@ class _Loop:
         updates, opt_state = self._update(estimate.gradient, search.opt_state)
         eta: Any = optax.apply_updates(search.eta, updates)
         search = search._replace(step=search.step + 1, eta=eta, opt_state=opt_state)
-        norms = {key: float(optax.global_norm(g)) for key, g in estimate.gradient.items()}
+        norms = {key: float(optax.tree.norm(g)) for key, g in estimate.gradient.items()}
         line = {
             "step": search.step - 1,
             "objective": float(estimate.value),
@@ -201,7 +201,7 @@ class _Loop:
         return hypergradient(
             self.training.reweighted,
             search.eta,
-            self.training.initial_state(model_key(recipe.seed, Purpose.HYPERGRADIENT, begun)),
+            self.training.initialise(model_key(recipe.seed, Purpose.HYPERGRADIENT, begun)),
             data.stratified_batches(
                 self.training.corpus,
                 seed=seed(Stream.TRAINING),

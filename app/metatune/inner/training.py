@@ -1,6 +1,6 @@
 """The inner training of a recipe, ready to run and to be differentiated."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,11 +19,11 @@ from metatune.tunables.mixture import starting_shares
 
 
 class Trajectory(NamedTuple):
-    """The hyperparameters of every inner step, in float64.
+    """The hyperparameters of every inner step, float32 numbers held as float64.
 
     Attributes:
         learning_rates: absolute rate of each update by checkpoint name, [steps] each.
-        mixture: shares of the domains, [steps, domains], rows sum to one.
+        mixture: shares of the domains, [steps, domains]; rows sum to one in float64.
         loss_weights: weights of the domains' losses, [steps, domains], rows average one.
     """
 
@@ -44,7 +44,8 @@ class InnerTraining:
         names: `ParameterNames` at the leaves of a tree like the parameters.
         reweighted: the training on stratified batches, differentiable by the mixture.
         sampled: the same training on batches drawn at the mixture's shares.
-        optimizer: the optax transformation before the learning rate.
+        initialise: a key to a freshly initialised state; compiled.
+        hyper_over: η to the hyperparameters of all inner steps, stacked on axis 0; compiled.
     """
 
     recipe: Recipe
@@ -54,23 +55,18 @@ class InnerTraining:
     names: Any
     reweighted: Problem
     sampled: Problem
-    optimizer: optax.GradientTransformation
+    initialise: Callable[[jax.Array], State]
+    hyper_over: Callable[[Mapping[str, jax.Array]], Hyper]
 
     def initial_eta(self) -> dict[str, jax.Array]:
         """The meta-parameters that leave the recipe as it is."""
         return {tunable.key: tunable.initial() for tunable in self.tunables}
 
-    def initial_state(self, key: jax.Array) -> State:
-        """Freshly initialised parameters and optimizer state."""
-        params = self.model.init(key)
-        return State(params, self.optimizer.init(params))
-
     def trajectory(self, eta: Mapping[str, Any]) -> Trajectory:
-        """What every inner step uses at these meta-parameters."""
-        with jax.enable_x64(True):
-            exact = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64), dict(eta))
-            at = jax.vmap(self.reweighted.hyper_at, in_axes=(None, 0))
-            hyper: Hyper = jax.tree.map(np.asarray, at(exact, jnp.arange(self.recipe.inner.steps)))
+        """What every inner step uses at these meta-parameters: the very numbers of the training."""
+        hyper: Hyper = jax.tree.map(
+            lambda leaf: np.asarray(leaf, np.float64), self.hyper_over(dict(eta))
+        )
         rates: dict[str, np.ndarray] = {}
         curves = jax.tree.leaves(hyper.learning_rate)
         for leaf, values in zip(jax.tree.leaves(self.names), curves, strict=True):
@@ -136,8 +132,26 @@ def prepare(recipe: Recipe, source: str = "recipe") -> InnerTraining:
         names,
         reweighted,
         reweighted._replace(loss=losses.sampled_loss(model)),
-        optimizer,
+        jax.jit(_initialise(model, optimizer)),
+        jax.jit(_over_steps(hyper_at, recipe.inner.steps)),
     )
+
+
+def _initialise(
+    model: models.LanguageModel, optimizer: optax.GradientTransformation
+) -> Callable[[jax.Array], State]:
+    def initialise(key: jax.Array) -> State:
+        params = model.init(key)
+        return State(params, optimizer.init(params))
+
+    return initialise
+
+
+def _over_steps(hyper_at: Any, steps: int) -> Callable[[Mapping[str, jax.Array]], Hyper]:
+    def over_steps(eta: Mapping[str, jax.Array]) -> Hyper:
+        return jax.vmap(hyper_at, in_axes=(None, 0))(eta, jnp.arange(steps))
+
+    return over_steps
 
 
 def _hyper_at(recipe: Recipe, params: Any, tuning: tuple[Tunable, ...]) -> Any:

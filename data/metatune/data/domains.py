@@ -77,8 +77,16 @@ def load(data: Data) -> Corpus:
         if isinstance(text, str):
             documents = cut(text)
             streams = _streams(documents, data, encoder)
-            faults += _short_streams(name, streams, data)
-            domains.append(_domain(name, text, len(documents), streams, data.sequence_length))
+            short = list(_short_streams(name, streams, data))
+            splits = _distinct(
+                {its: windows(stream, data.sequence_length) for its, stream in streams.items()}
+            )
+            faults += short or _repeated_splits(name, splits, data)
+            total = sum(map(len, streams.values()))
+            hashed = sha256(text.encode("utf-8")).hexdigest()
+            domains.append(
+                Domain(name, **splits, sha256=hashed, documents=len(documents), tokens=total)
+            )
     if faults:
         raise RecipeError("data", faults)
     weights = np.array([data.target.get(name, 0.0) for name in data.domains], np.float64)
@@ -150,13 +158,21 @@ def _said(source: Source) -> str | None:
     return source.path or source.shipped
 
 
-def _domain(
-    name: str, text: str, documents: int, streams: Mapping[Split, np.ndarray], length: int
-) -> Domain:
-    return Domain(
-        name,
-        **{split: windows(stream, length) for split, stream in streams.items()},
-        sha256=sha256(text.encode("utf-8")).hexdigest(),
-        documents=documents,
-        tokens=sum(map(len, streams.values())),
-    )
+def _distinct(splits: Mapping[Split, np.ndarray]) -> dict[Split, np.ndarray]:
+    """Drops held-out windows whose text stands in an earlier split too: texts repeat themselves."""
+    seen: set[bytes] = set()
+    kept = {}
+    for split in SPLITS:
+        texts = [window.tobytes() for window in splits[split]]
+        kept[split] = splits[split][np.array([text not in seen for text in texts], bool)]
+        seen.update(texts)
+    return kept
+
+
+def _repeated_splits(name: str, splits: Mapping[Split, np.ndarray], data: Data) -> Iterator[Fault]:
+    """A fault for each split of a domain that holds nothing of its own."""
+    for split, its in splits.items():
+        if not len(its):
+            problem = f"every window of its {split} split stands in an earlier split too"
+            cure = "give it text that repeats itself less"
+            yield Fault(f"data.domains.{name}", _said(data.domains[name]), problem, cure)

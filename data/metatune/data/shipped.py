@@ -10,7 +10,7 @@ from typing import Final
 CORPORA: Final = Path(__file__).parent / "corpora"
 
 
-class DamagedCorpus(RuntimeError):
+class DamagedCorpus(OSError):
     """A shipped text isn't what was shipped."""
 
 

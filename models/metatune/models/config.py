@@ -1,19 +1,38 @@
-"""A model's config: the fields of `config.json`, checked."""
+"""A model's config: the fields of `config.json` that matter, checked."""
 
-import difflib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from metatune.models.rope import SCALINGS, Rope
+from metatune.models import fields
+from metatune.models.rope import Rope
+from metatune.models.rope_config import SECTIONS, THETA, read_rope
 from metatune.recipe.faults import Fault
+from metatune.recipe.rules import Rule
 
 PATH = "model.config"
 
 
 @dataclass(frozen=True)
 class LlamaConfig:
-    """Fields that change logits or initialisation, named as in transformers' `LlamaConfig`."""
+    """Fields that change logits or initialisation, named as in transformers' `LlamaConfig`.
+
+    Attributes:
+        hidden_size: features of the residual stream.
+        intermediate_size: features within an MLP.
+        num_hidden_layers: blocks.
+        num_attention_heads: query heads.
+        num_key_value_heads: key-value heads, each shared by as many query heads.
+        head_dim: features of a head.
+        vocab_size: rows of the embedding.
+        rope: the rotary embedding.
+        max_position_embeddings: the longest sequence that the model is meant for.
+        rms_norm_eps: added to the mean square in a norm.
+        attention_bias: whether the four projections of attention have biases.
+        mlp_bias: whether the three of an MLP have.
+        tie_word_embeddings: whether the embedding is the unembedding too.
+        initializer_range: standard deviation of fresh matrices.
+    """
 
     hidden_size: int
     intermediate_size: int
@@ -25,36 +44,45 @@ class LlamaConfig:
     rope: Rope
     max_position_embeddings: int = 2048
     rms_norm_eps: float = 1e-6
-    hidden_act: str = "silu"
     attention_bias: bool = False
     mlp_bias: bool = False
     tie_word_embeddings: bool = False
     initializer_range: float = 0.02
 
 
+# No defaults for these: transformers' would be a model of 7 billion parameters.
 REQUIRED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-SIZES = (*REQUIRED, "num_key_value_heads", "head_dim", "vocab_size", "max_position_embeddings")
-POSITIVE = ("rms_norm_eps", "initializer_range")
-FLAGS = ("attention_bias", "mlp_bias", "tie_word_embeddings")
-ROPE = ("rope_parameters", "rope_scaling", "rope_theta")
-ROPE_KEYS = {field.name for field in fields(Rope)} | {"type"}
-ONLY = {
-    "hidden_act": ("silu",),
-    "pretraining_tp": (1,),
-    "attention_dropout": (0,),
-    "rope_interleaved": (False,),
-    "quantization_config": (None,),
+READ: Mapping[str, Rule] = {
+    **dict.fromkeys(REQUIRED, fields.SIZE),
+    "num_key_value_heads": fields.SIZE,
+    "head_dim": fields.SIZE,
+    "vocab_size": fields.SIZE,
+    "max_position_embeddings": fields.SIZE,
+    "rms_norm_eps": fields.POSITIVE,
+    "attention_bias": fields.FLAG,
+    "mlp_bias": fields.FLAG,
+    "tie_word_embeddings": fields.FLAG,
+    "initializer_range": fields.POSITIVE,
 }
-"""Fields that are understood at these values alone."""
+"""Fields of `config.json` that become fields of `LlamaConfig`."""
+FIXED: Mapping[str, Rule] = {
+    "hidden_act": fields.only("silu"),
+    "pretraining_tp": fields.only(1),
+    "attention_dropout": fields.only(0),
+    "rope_interleaved": fields.only(False),
+    "is_encoder_decoder": fields.only(False),
+}
+"""Fields that would change logits at any other value."""
 WITHOUT_EFFECT = frozenset(
-    "_name_or_path _attn_implementation architectures bos_token_id dtype eos_token_id "
-    "is_llama_config pad_token_id return_dict torch_dtype transformers.js_config "
-    "transformers_version use_cache".split()
+    "_attn_implementation _name_or_path architectures bos_token_id chunk_size_feed_forward dtype "
+    "eos_token_id id2label is_llama_config label2id model_type output_attentions "
+    "output_hidden_states pad_token_id problem_type return_dict torch_dtype "
+    "transformers.js_config transformers_version use_cache".split()
 )
 """Fields of real files that change neither logits nor initialisation."""
 
 
-def llama(config: Mapping[str, Any], vocab_size: int) -> LlamaConfig | tuple[Fault, ...]:
+def read_llama(config: Mapping[str, Any], vocab_size: int) -> LlamaConfig | tuple[Fault, ...]:
     """Reads a Llama config.
 
     Args:
@@ -64,151 +92,54 @@ def llama(config: Mapping[str, Any], vocab_size: int) -> LlamaConfig | tuple[Fau
     Returns:
         The config, or all its faults.
     """
-    faults = [*_unknown(config), *_types(config), *_unsupported(config), *_rope_faults(config)]
-    faults += [
-        Fault(f"{PATH}.{key}", None, "is missing", "give it: it sets the model's size")
-        for key in REQUIRED
-        if config.get(key) is None
-    ]
-    if faults:
+    given = {name: value for name, value in config.items() if value is not None}
+    ignored = {*WITHOUT_EFFECT, *SECTIONS, THETA}
+    faults = fields.faults(PATH, given, {**READ, **FIXED}, REQUIRED, ignored)
+    sound = {name: given[name] for name in READ if name in given and READ[name].holds(given[name])}
+    values = {**_defaults(given, sound, vocab_size), **sound}
+    faults += _relations(values, vocab_size)
+    rope = read_rope(PATH, given, values["max_position_embeddings"])
+    if isinstance(rope, tuple):
+        faults += rope
+    if faults or isinstance(rope, tuple):
         return tuple(faults)
-    given = {key: value for key, value in config.items() if value is not None}
-    heads = given["num_attention_heads"]
-    sizes = {
-        "num_key_value_heads": heads,
-        "head_dim": given["hidden_size"] // heads,
+    return LlamaConfig(**values, rope=rope)
+
+
+def _defaults(
+    given: Mapping[str, Any], sound: Mapping[str, Any], vocab_size: int
+) -> dict[str, Any]:
+    """Values of fields that weren't given; those of others follow only from sound fields."""
+    defaults = {
         "vocab_size": vocab_size,
-        **given,
+        "max_position_embeddings": LlamaConfig.max_position_embeddings,
     }
-    faults = _shapes(config, sizes, vocab_size)
-    if faults:
-        return tuple(faults)
-    known = {field.name for field in fields(LlamaConfig)} - {"rope"}
-    return LlamaConfig(
-        **{key: value for key, value in sizes.items() if key in known}, rope=_rope(given)
-    )
+    hidden, heads = sound.get("hidden_size"), sound.get("num_attention_heads")
+    if heads and "num_key_value_heads" not in given:
+        defaults["num_key_value_heads"] = heads
+    if hidden and heads and hidden % heads == 0 and "head_dim" not in given:
+        defaults["head_dim"] = hidden // heads
+    return defaults
 
 
-def _unknown(config: Mapping[str, Any]) -> list[Fault]:
-    known = {*SIZES, *POSITIVE, *FLAGS, *ROPE, *ONLY, "model_type"}
+def _relations(values: Mapping[str, Any], vocab_size: int) -> list[Fault]:
+    """What is wrong between fields, as far as they are known."""
     faults = []
-    for key in config:
-        if key not in known and key not in WITHOUT_EFFECT:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            cure = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
-            faults.append(Fault(f"{PATH}.{key}", config[key], "unknown field of a llama", cure))
+    hidden, heads = values.get("hidden_size"), values.get("num_attention_heads")
+    shared, head_dim = values.get("num_key_value_heads"), values.get("head_dim")
+    if hidden and heads and hidden % heads:
+        problem = f"must be a multiple of num_attention_heads, {heads}"
+        faults.append(Fault(f"{PATH}.hidden_size", hidden, problem, "change one of the two"))
+    if heads and shared and heads % shared:
+        problem = f"must divide num_attention_heads, {heads}"
+        cure = "change one of the two, or leave it out for as many"
+        faults.append(Fault(f"{PATH}.num_key_value_heads", shared, problem, cure))
+    if head_dim and head_dim % 2:
+        problem = "must be even, because rotary embeddings turn pairs of features"
+        cure = "write an even one, or change hidden_size or num_attention_heads, whose ratio it is"
+        faults.append(Fault(f"{PATH}.head_dim", head_dim, problem, cure))
+    if values["vocab_size"] < vocab_size:
+        problem = f"must be at least the tokenizer's vocabulary, {vocab_size}"
+        cure = "raise it, or leave it out for the tokenizer's"
+        faults.append(Fault(f"{PATH}.vocab_size", values["vocab_size"], problem, cure))
     return faults
-
-
-def _types(config: Mapping[str, Any]) -> list[Fault]:
-    rules: list[tuple[tuple[str, ...], Callable[[Any], bool], str]] = [
-        (SIZES, lambda v: _is_int(v) and v >= 1, "must be a whole number of 1 or above"),
-        (POSITIVE, lambda v: _is_number(v) and v > 0, "must be a number above 0"),
-        (FLAGS, lambda v: isinstance(v, bool), "must be true or false"),
-    ]
-    return [
-        Fault(f"{PATH}.{key}", config[key], problem, "correct it")
-        for keys, holds, problem in rules
-        for key in keys
-        if config.get(key) is not None and not holds(config[key])
-    ]
-
-
-def _unsupported(config: Mapping[str, Any]) -> list[Fault]:
-    return [
-        Fault(
-            f"{PATH}.{key}",
-            config[key],
-            f"is not supported; allowed is {', '.join(map(repr, allowed))}",
-            "use a model without it",
-        )
-        for key, allowed in ONLY.items()
-        if key in config and config[key] not in allowed
-    ]
-
-
-def _rope_fields(config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    """The field that holds the rotary embedding's numbers, and these."""
-    key = "rope_parameters" if config.get("rope_parameters") is not None else "rope_scaling"
-    return key, config.get(key) or {}
-
-
-def _rope_faults(config: Mapping[str, Any]) -> list[Fault]:
-    theta = config.get("rope_theta")
-    faults = []
-    if theta is not None and not (_is_number(theta) and theta > 0):
-        faults.append(Fault(f"{PATH}.rope_theta", theta, "must be a number above 0", "correct it"))
-    key, scaling = _rope_fields(config)
-    if not isinstance(scaling, Mapping):
-        return [*faults, Fault(f"{PATH}.{key}", scaling, "must be a mapping", "correct it")]
-    kind = scaling.get("rope_type", scaling.get("type", "default"))
-    if kind not in SCALINGS:
-        allowed = ", ".join(SCALINGS)
-        problem = f"is not supported; allowed are {allowed}"
-        faults.append(Fault(f"{PATH}.{key}.rope_type", kind, problem, "use a model without it"))
-    for name, value in scaling.items():
-        where = f"{PATH}.{key}.{name}"
-        if name not in ROPE_KEYS:
-            allowed = ", ".join(sorted(ROPE_KEYS))
-            faults.append(Fault(where, value, f"unknown; allowed are {allowed}", "remove it"))
-        elif name not in ("rope_type", "type") and not (_is_number(value) and value > 0):
-            faults.append(Fault(where, value, "must be a number above 0", "correct it"))
-    return faults
-
-
-def _rope(config: Mapping[str, Any]) -> Rope:
-    _, scaling = _rope_fields(config)
-    numbers = {"rope_theta": config.get("rope_theta", Rope.rope_theta), **scaling}
-    kind = numbers.pop("type", None)
-    return Rope(**{"rope_type": kind or "default", **numbers})
-
-
-def _shapes(config: Mapping[str, Any], sizes: Mapping[str, Any], vocab_size: int) -> list[Fault]:
-    faults = []
-    hidden, heads = sizes["hidden_size"], sizes["num_attention_heads"]
-    shared = sizes["num_key_value_heads"]
-    if config.get("head_dim") is None and hidden % heads:
-        faults.append(
-            Fault(
-                f"{PATH}.hidden_size",
-                hidden,
-                f"is no multiple of num_attention_heads = {heads}",
-                "make it one, or give head_dim",
-            )
-        )
-    elif sizes["head_dim"] % 2:
-        faults.append(
-            Fault(
-                f"{PATH}.head_dim",
-                sizes["head_dim"],
-                "must be even: rotary embeddings turn pairs of features",
-                "change hidden_size or num_attention_heads, or give head_dim",
-            )
-        )
-    if heads % shared:
-        faults.append(
-            Fault(
-                f"{PATH}.num_key_value_heads",
-                shared,
-                f"does not divide num_attention_heads = {heads}",
-                "give a divisor",
-            )
-        )
-    if sizes["vocab_size"] < vocab_size:
-        faults.append(
-            Fault(
-                f"{PATH}.vocab_size",
-                sizes["vocab_size"],
-                f"is smaller than the tokenizer's vocabulary of {vocab_size}",
-                f"give {vocab_size} or above, or leave it out",
-            )
-        )
-    return faults
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

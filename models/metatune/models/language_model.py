@@ -1,6 +1,5 @@
 """A language model as functions of its parameters."""
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -9,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from metatune.models.config import PATH, LlamaConfig, llama
+from metatune.models.config import PATH, LlamaConfig, read_llama
 from metatune.models.llama import Llama
 from metatune.models.names import parameter_names
-from metatune.recipe.faults import Fault, RecipeError
+from metatune.recipe.faults import ABSENT, Fault, RecipeError, unknown
 
 
 class Family(NamedTuple):
@@ -27,8 +26,9 @@ class Family(NamedTuple):
     module: Callable[[LlamaConfig, str, bool], nn.Module]
 
 
-FAMILIES: Mapping[str, Family] = {"llama": Family(llama, Llama)}
+FAMILIES: Mapping[str, Family] = {"llama": Family(read_llama, Llama)}
 """By `model_type`; a new family is a new row."""
+DTYPES = ("float32", "bfloat16", "float64")
 
 
 @dataclass(frozen=True)
@@ -98,13 +98,7 @@ def config_faults(config: Mapping[str, Any], *, vocab_size: int) -> tuple[Fault,
         config: fields of a Hugging Face `config.json`.
         vocab_size: the tokenizer's.
     """
-    kind = config.get("model_type")
-    if kind not in FAMILIES:
-        near = difflib.get_close_matches(str(kind), FAMILIES, n=1)
-        cure = f"did you mean {near[0]}?" if near else "use one of these families"
-        problem = f"unknown model family; supported are {', '.join(FAMILIES)}"
-        return (Fault(f"{PATH}.model_type", kind, problem, cure),)
-    read = FAMILIES[kind].read(config, vocab_size)
+    read = _read(config, vocab_size)
     return read if isinstance(read, tuple) else ()
 
 
@@ -120,11 +114,20 @@ def build(
         remat: recompute each block in the backward pass.
 
     Raises:
-        RecipeError: with all faults of the config.
+        RecipeError: with all faults of the config, or that of an unknown dtype.
     """
-    if faults := config_faults(config, vocab_size=vocab_size):
-        raise RecipeError(PATH, faults)
-    read = FAMILIES[config["model_type"]].read(config, vocab_size)
-    if isinstance(read, tuple):
-        raise RecipeError(PATH, read)
+    read = _read(config, vocab_size)
+    faults = read if isinstance(read, tuple) else ()
+    if dtype not in DTYPES:
+        faults += (unknown("model.dtype", dtype, "choice", dtype, DTYPES),)
+    if faults or isinstance(read, tuple):
+        raise RecipeError("model", faults)
     return LanguageModel(config["model_type"], read, dtype, remat)
+
+
+def _read(config: Mapping[str, Any], vocab_size: int) -> LlamaConfig | tuple[Fault, ...]:
+    """The config, read by its family, or all its faults."""
+    kind = config.get("model_type", ABSENT)
+    if kind not in list(FAMILIES):  # a list, because what was received may not be hashable
+        return (unknown(f"{PATH}.model_type", kind, "model family", kind, list(FAMILIES)),)
+    return FAMILIES[kind].read(config, vocab_size)

@@ -132,7 +132,8 @@ class Embedding(nn.Module):
         """Maps [batch, seq] integers to [batch, seq, features]."""
         normal = nn.initializers.normal(self.stddev)
         weight = self.param("weight", normal, (self.vocab_size, self.features), jnp.float32)
-        return weight.astype(dtype)[tokens]
+        # Taken before cast: the gradient of a frequent token sums thousands of terms in float32.
+        return weight[tokens].astype(dtype)
 
 
 class LlamaModel(nn.Module):

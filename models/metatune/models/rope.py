@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +35,7 @@ class Rope:
 def inverse_frequencies(rope: Rope, head_dim: int) -> np.ndarray:
     """Radians per position of each pair of features, [head_dim / 2] float32."""
     plain = rope.rope_theta ** -(np.arange(0, head_dim, 2, dtype=np.float32) / head_dim)
-    return SCALINGS[rope.rope_type](rope, plain).astype(np.float32)
+    return SCALINGS[rope.rope_type].stretch(rope, plain).astype(np.float32)
 
 
 def _default(rope: Rope, frequencies: np.ndarray) -> np.ndarray:
@@ -53,11 +54,32 @@ def _llama3(rope: Rope, frequencies: np.ndarray) -> np.ndarray:
     return frequencies * (smooth + (1 - smooth) / rope.factor)
 
 
-SCALINGS: Mapping[str, Callable[[Rope, np.ndarray], np.ndarray]] = {
-    "default": _default,
-    "linear": _linear,
-    "llama3": _llama3,
+class Scaling(NamedTuple):
+    """A way to make a model's rotary embedding reach further.
+
+    Attributes:
+        stretch: `(rope, frequencies) -> frequencies`.
+        fields: those of `Rope` that it needs.
+    """
+
+    stretch: Callable[[Rope, np.ndarray], np.ndarray]
+    fields: tuple[str, ...]
+
+
+SCALINGS: Mapping[str, Scaling] = {
+    "default": Scaling(_default, ()),
+    "linear": Scaling(_linear, ("factor",)),
+    "llama3": Scaling(
+        _llama3,
+        (
+            "factor",
+            "low_freq_factor",
+            "high_freq_factor",
+            "original_max_position_embeddings",
+        ),
+    ),
 }
+"""By `rope_type`; a new one is a new row."""
 
 
 def tables(rope: Rope, head_dim: int, length: int) -> tuple[jax.Array, jax.Array]:

@@ -1,0 +1,246 @@
+"""A whole run: what it leaves behind, and that it goes on as if nothing had happened."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+
+from metatune import artefact
+from metatune.fit import outer_loop
+from metatune.fit.checkpoints import Search
+from metatune.fit.failure import NotFinite
+from metatune.fit.outer_loop import fit, judged
+from metatune.fit.run_folder import RunFolder, RunFolderError
+from metatune.hypergrad import hypergradient
+from metatune.recipe import schema, writing
+
+RECIPE = schema.Recipe(
+    model=schema.Model(
+        config={
+            "model_type": "llama",
+            "hidden_size": 8,
+            "intermediate_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "initializer_range": 0.2,
+        },
+        remat=False,
+    ),
+    data=schema.Data(
+        domains={
+            "code": schema.Source(shipped="code_stdlib"),
+            "drama": schema.Source(shipped="drama_shakespeare"),
+        },
+        target={"code": 1.0},
+        sequence_length=16,
+        batch_size=4,
+    ),
+    inner=schema.Inner(optimizer=schema.AdamW(learning_rate=1e-2), steps=6),
+    tune=schema.Tune(
+        learning_rates=schema.LearningRates(per="layer", windows=3),
+        mixture=schema.Mixture(windows=2, floor=0.05),
+    ),
+    outer=schema.Outer(
+        steps=4,
+        estimator=schema.MixFlow(segment=4),
+        objective=schema.Objective(sequences=8, micro_batch=8),
+        judge=schema.Judge(seeds=1, sequences=8),
+        report=schema.Report(seeds=2, sequences=8),
+    ),
+)
+ARTEFACT_FILES = ("tuned.json", "README.md")
+
+
+@pytest.fixture
+def console():
+    with open(os.devnull, "w") as nowhere:
+        yield Console(file=nowhere)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """An uninterrupted run."""
+    with open(os.devnull, "w") as nowhere:
+        return fit(RECIPE, tmp_path_factory.mktemp("run"), console=Console(file=nowhere))
+
+
+def contents(folder: RunFolder) -> list[bytes]:
+    return [(folder.artefact / name).read_bytes() for name in ARTEFACT_FILES]
+
+
+def test_a_run_leaves_all_that_is_promised(finished):
+    folder = finished.folder
+    assert not finished.interrupted
+    assert folder.recipe.read_text() == writing.to_yaml(RECIPE)
+    lines = folder.read_metrics()
+    assert [line["step"] for line in lines] == [0, 1, 2, 3]
+    for line in lines:
+        assert line["seconds"] > 0
+        assert set(line["hypergradient_norm"]) == {"learning_rates", "mixture"}
+        assert np.isfinite([line["objective"], line["held_out"], line["inner_loss"]]).all()
+    assert any(folder.tensorboard.glob("events.out.tfevents*"))
+    tuned = artefact.load(folder.path)
+    assert tuned.horizon_steps == 6
+    assert tuned.horizon_tokens == 6 * 4 * 16
+    assert tuned.mixture is not None
+    assert tuned.mixture.domains == ("code", "drama")
+    assert tuned.result["status"] == "complete"
+    assert len(tuned.result["before"]) == len(tuned.result["after"]) == 2
+    differences = np.subtract(tuned.result["after"], tuned.result["before"])
+    assert tuned.result["difference"] == pytest.approx(differences.mean())
+    assert tuned.result["standard_error"] == pytest.approx(differences.std(ddof=1) / 2**0.5)
+    assert tuned.provenance["model_config"] == dict(RECIPE.model.config)
+
+
+def test_every_parameter_has_its_rate_at_every_step(finished):
+    rates = finished.artefact.learning_rates
+    assert "model.layers.0.mlp.down_proj.weight" in rates.parameters
+    assert "lm_head.weight" in rates.parameters
+    multipliers = rates.multipliers
+    assert multipliers is not None
+    for label, factors in multipliers.groups.items():
+        for name in multipliers.members[label]:
+            for step in range(6):
+                rate = finished.artefact.learning_rate(name, step, 6)
+                base = finished_base_rate(step)
+                assert rate == pytest.approx(base * factors[step * 3 // 6], rel=3e-7)
+
+
+def finished_base_rate(step: int) -> float:
+    """The recipe's cosine from 1e-2 to 1e-3; a warmup of 5 % of 6 steps is none."""
+    return 1e-2 * (0.1 + 0.9 * 0.5 * (1 + np.cos(np.pi * step / 6)))
+
+
+def test_the_same_recipe_gives_the_same_bits(finished, tmp_path, console):
+    again = fit(RECIPE, tmp_path / "again", console=console)
+    assert contents(again.folder) == contents(finished.folder)
+
+
+def test_a_finished_run_is_not_measured_again(finished, monkeypatch, console):
+    monkeypatch.setattr(outer_loop, "measure", lambda *_: pytest.fail("measured twice"))
+    again = fit(RECIPE, finished.folder.path, resume=True, console=console)
+    assert again.artefact.result == finished.artefact.result
+
+
+@pytest.mark.parametrize("at", [0, 2])
+def test_ctrl_c_leaves_a_valid_run_that_goes_on_bit_for_bit(
+    finished, tmp_path, monkeypatch, console, at
+):
+    calls = iter(range(100))
+
+    def interrupted(*args, **kwargs):
+        if next(calls) == at:
+            raise KeyboardInterrupt
+        return hypergradient(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(outer_loop, "hypergradient", interrupted)
+        stopped = fit(RECIPE, tmp_path / "run", console=console)
+    assert stopped.interrupted
+    assert artefact.load(stopped.folder.path).result["status"] == "unfinished"
+    assert len(stopped.folder.read_metrics()) == at
+    resumed = fit(RECIPE, tmp_path / "run", resume=True, console=console)
+    assert not resumed.interrupted
+    assert contents(resumed.folder) == contents(finished.folder)
+    assert [line["step"] for line in resumed.folder.read_metrics()] == [0, 1, 2, 3]
+
+
+def test_a_killed_run_goes_on_bit_for_bit(finished, tmp_path, console):
+    recipe, out = tmp_path / "recipe.yaml", tmp_path / "run"
+    recipe.write_text(writing.to_yaml(RECIPE))
+    program = (
+        f"from metatune.cli import main; main(['fit', {str(recipe)!r}, '--out', {str(out)!r}])"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL)
+    folder, deadline = RunFolder(out), time.monotonic() + 120
+    while len(folder.read_metrics()) < 2 and process.poll() is None:
+        assert time.monotonic() < deadline, "the run made no progress"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    resumed = fit(RECIPE, out, resume=True, console=console)
+    assert contents(resumed.folder) == contents(finished.folder)
+    assert [line["step"] for line in resumed.folder.read_metrics()] == [0, 1, 2, 3]
+
+
+def test_a_hypergradient_that_is_none_keeps_the_last_good_artefact(tmp_path, monkeypatch, console):
+    calls = iter(range(100))
+
+    def broken(*args, **kwargs):
+        estimate = hypergradient(*args, **kwargs)
+        if next(calls) < 2:
+            return estimate
+        gradient = {**estimate.gradient, "mixture": jnp.full((2, 2), jnp.nan)}
+        return estimate._replace(gradient=gradient)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(outer_loop, "hypergradient", broken)
+        with pytest.raises(NotFinite, match="outer step 2: the hypergradient of mixture"):
+            fit(RECIPE, tmp_path, console=console)
+    assert len(RunFolder(tmp_path).read_metrics()) == 2
+    assert artefact.load(tmp_path).result["status"] == "unfinished"
+    assert not fit(RECIPE, tmp_path, resume=True, console=console).interrupted
+
+
+def test_a_training_that_diverges_says_where(tmp_path, console):
+    optimizer = schema.SGD(learning_rate=1e30, schedule=schema.Constant(), clip_norm=None)
+    recipe = dataclasses.replace(RECIPE, inner=schema.Inner(optimizer, steps=6))
+    with pytest.raises(
+        NotFinite, match=r"outer step 0, inner step \d: the inner loss is (nan|inf)"
+    ):
+        fit(recipe, tmp_path, console=console)
+    assert artefact.load(tmp_path).result["status"] == "unfinished"
+
+
+def test_a_run_is_not_overwritten(finished, console):
+    before = contents(finished.folder)
+    with pytest.raises(RunFolderError, match="holds a run already"):
+        fit(RECIPE, finished.folder.path, console=console)
+    assert contents(finished.folder) == before
+
+
+def test_patience_stops_the_search(tmp_path, monkeypatch, console):
+    losses = iter([3.0, 2.0, 2.5, 2.4, 2.3, 2.2])
+    monkeypatch.setattr(outer_loop, "held_out_loss", lambda *_, **__: next(losses))
+    recipe = dataclasses.replace(RECIPE, outer=dataclasses.replace(RECIPE.outer, patience=2))
+    outcome = fit(recipe, tmp_path, console=console)
+    assert [line["held_out"] for line in outcome.folder.read_metrics()] == [3.0, 2.0, 2.5, 2.4]
+    assert outcome.artefact.result["best_outer_step"] == 1
+
+
+def test_what_is_not_drawn_anew_stays_that_of_the_first_step(tmp_path, monkeypatch, console):
+    seen = []
+
+    def spy(problem, eta, state, batches, outer_batches, **kwargs):
+        leaf = np.asarray(jax.tree.leaves(state.params)[0])
+        seen.append((leaf.tobytes(), batches(0).tokens.tobytes()))
+        return hypergradient(problem, eta, state, batches, outer_batches, **kwargs)
+
+    monkeypatch.setattr(outer_loop, "hypergradient", spy)
+    for initialisation, fresh_data in ((True, False), (False, True)):
+        seen.clear()
+        fresh = schema.Fresh(initialisation=initialisation, data=fresh_data)
+        outer = dataclasses.replace(RECIPE.outer, steps=2, fresh=fresh)
+        # The mixture decides which windows a batch holds: without it data orders compare.
+        tune = schema.Tune(learning_rates=RECIPE.tune.learning_rates)
+        recipe = dataclasses.replace(RECIPE, outer=outer, tune=tune)
+        fit(recipe, tmp_path / str(initialisation), console=console)
+        (init_0, data_0), (init_1, data_1) = seen
+        assert (init_0 != init_1) == initialisation
+        assert (data_0 != data_1) == fresh_data
+
+
+def test_the_best_is_the_smallest_not_the_last():
+    search = Search(0, "default", None, "default")
+    for step, loss in enumerate([2.0, 1.5, 1.7]):
+        search = judged(search._replace(step=step, eta=step), loss)
+    assert (search.best_eta, search.best_step, search.best_held_out) == (1, 1, 1.5)
+    assert search.default_held_out == 2.0
