@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from metatune import data
+from metatune.data import heldout_batches, stratified_batches
 from metatune.hypergrad import MixFlow, Reverse, hypergradient, train
 from metatune.inner import InnerTraining, prepare
 from metatune.recipe import reading, shipped
@@ -35,14 +35,14 @@ def runs(recipe: Recipe, segment: int) -> dict[str, Callable[[], Any]]:
     state = plain.initialise(jax.random.key(0))
     objective = recipe.outer.objective
     eta, steps = plain.initial_eta(), recipe.inner.steps
-    drawn = data.stratified_batches(
+    drawn = stratified_batches(
         plain.corpus,
         seed=(0,),
         batch_size=recipe.data.batch_size,
         shares=plain.trajectory(eta).mixture,
     )
     batches = [jax.tree.map(jax.numpy.asarray, drawn(step)) for step in range(steps)]
-    held_out = data.heldout_batches(
+    held_out = heldout_batches(
         plain.corpus,
         "outer",
         seed=(1,),

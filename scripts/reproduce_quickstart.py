@@ -79,7 +79,7 @@ def main() -> None:
     keep_compiled()
     recipe = reading.read(shipped.find("quickstart"))
     if not (folder / "artefact").exists():
-        fit(recipe, folder, console=Console(stderr=True))
+        fit(prepare(recipe), folder, console=Console(stderr=True))
     result = artefact.load(folder).result
     tuned, default = list(result["after"]), list(result["before"])
     print("| training | held-out nats per token | tuned minus this (in errors) |")

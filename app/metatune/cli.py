@@ -62,32 +62,22 @@ def fit(
     ] = False,
 ) -> None:
     """Tune a recipe; leaves artefact, metrics, checkpoints and TensorBoard events in --out."""
-    from metatune.recipe import reading, shipped
-
-    with plain_errors():
-        path = shipped.find(recipe)
-        resolved = reading.read(path, overrides or ())
-        typer.echo(f"{path}: loading JAX and the data ...")
-
+    typer.echo("loading JAX and the data ...")
     from rich.console import Console
 
     from metatune.fit import outer_loop
     from metatune.fit.compilation import keep_compiled
     from metatune.fit.failure import NotFinite
     from metatune.fit.run_folder import RunFolderError
+    from metatune.inner import prepare_file
+    from metatune.recipe import shipped
     from metatune.report import terminal
 
     console = Console()
     with plain_errors(NotFinite, RunFolderError):
         keep_compiled()
-        outcome = outer_loop.fit(
-            resolved,
-            out,
-            source=str(path),
-            resume=resume,
-            overwrite=overwrite,
-            console=console,
-        )
+        training = prepare_file(shipped.find(recipe), overrides or ())
+        outcome = outer_loop.fit(training, out, resume=resume, overwrite=overwrite, console=console)
         if outcome.interrupted:
             changes = "".join(f" {change}" for change in overrides or ())
             typer.echo(
@@ -159,14 +149,12 @@ def copy_recipe(
 @app.command()
 def validate(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     """Check a recipe, its data and its model, without computing anything."""
-    from metatune.recipe import reading, shipped
+    from metatune.inner import prepare_file
+    from metatune.recipe import shipped
 
     with plain_errors():
         path = shipped.find(recipe)
-        resolved = reading.read(path, overrides or ())
-        from metatune.inner import prepare
-
-        training = prepare(resolved, str(path))
+        training = prepare_file(path, overrides or ())
         sizes = ", ".join(f"{d.name} {d.tokens:,}" for d in training.corpus.domains)
         typer.echo(f"{path}: valid; tokens: {sizes}")
 

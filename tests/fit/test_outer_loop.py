@@ -20,6 +20,7 @@ from metatune.fit.failure import NotFinite
 from metatune.fit.outer_loop import fit, judged
 from metatune.fit.run_folder import RunFolder, RunFolderError
 from metatune.hypergrad import hypergradient
+from metatune.inner import prepare
 from metatune.recipe import schema, writing
 
 RECIPE = schema.Recipe(
@@ -69,7 +70,7 @@ def console():
 def finished(tmp_path_factory):
     """An uninterrupted run."""
     with open(os.devnull, "w") as nowhere:
-        return fit(RECIPE, tmp_path_factory.mktemp("run"), console=Console(file=nowhere))
+        return fit(prepare(RECIPE), tmp_path_factory.mktemp("run"), console=Console(file=nowhere))
 
 
 def contents(folder: RunFolder) -> list[bytes]:
@@ -120,13 +121,13 @@ def finished_base_rate(step: int) -> float:
 
 
 def test_the_same_recipe_gives_the_same_bits(finished, tmp_path, console):
-    again = fit(RECIPE, tmp_path / "again", console=console)
+    again = fit(prepare(RECIPE), tmp_path / "again", console=console)
     assert contents(again.folder) == contents(finished.folder)
 
 
 def test_a_finished_run_is_not_measured_again(finished, monkeypatch, console):
     monkeypatch.setattr(outer_loop, "measure", lambda *_: pytest.fail("measured twice"))
-    again = fit(RECIPE, finished.folder.path, resume=True, console=console)
+    again = fit(prepare(RECIPE), finished.folder.path, resume=True, console=console)
     assert again.artefact.result == finished.artefact.result
 
 
@@ -143,11 +144,11 @@ def test_ctrl_c_leaves_a_valid_run_that_goes_on_bit_for_bit(
 
     with monkeypatch.context() as patch:
         patch.setattr(outer_loop, "hypergradient", interrupted)
-        stopped = fit(RECIPE, tmp_path / "run", console=console)
+        stopped = fit(prepare(RECIPE), tmp_path / "run", console=console)
     assert stopped.interrupted
     assert artefact.load(stopped.folder.path).result["status"] == "unfinished"
     assert len(stopped.folder.read_metrics()) == at
-    resumed = fit(RECIPE, tmp_path / "run", resume=True, console=console)
+    resumed = fit(prepare(RECIPE), tmp_path / "run", resume=True, console=console)
     assert not resumed.interrupted
     assert contents(resumed.folder) == contents(finished.folder)
     assert [line["step"] for line in resumed.folder.read_metrics()] == [0, 1, 2, 3]
@@ -166,7 +167,7 @@ def test_a_killed_run_goes_on_bit_for_bit(finished, tmp_path, console):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    resumed = fit(RECIPE, out, resume=True, console=console)
+    resumed = fit(prepare(RECIPE), out, resume=True, console=console)
     assert contents(resumed.folder) == contents(finished.folder)
     assert [line["step"] for line in resumed.folder.read_metrics()] == [0, 1, 2, 3]
 
@@ -184,10 +185,10 @@ def test_a_hypergradient_that_is_none_keeps_the_last_good_artefact(tmp_path, mon
     with monkeypatch.context() as patch:
         patch.setattr(outer_loop, "hypergradient", broken)
         with pytest.raises(NotFinite, match="outer step 2: the hypergradient of mixture"):
-            fit(RECIPE, tmp_path, console=console)
+            fit(prepare(RECIPE), tmp_path, console=console)
     assert len(RunFolder(tmp_path).read_metrics()) == 2
     assert artefact.load(tmp_path).result["status"] == "unfinished"
-    assert not fit(RECIPE, tmp_path, resume=True, console=console).interrupted
+    assert not fit(prepare(RECIPE), tmp_path, resume=True, console=console).interrupted
 
 
 def test_a_training_that_diverges_says_where(tmp_path, console):
@@ -196,14 +197,14 @@ def test_a_training_that_diverges_says_where(tmp_path, console):
     with pytest.raises(
         NotFinite, match=r"outer step 0, inner step \d: the inner loss is (nan|inf)"
     ):
-        fit(recipe, tmp_path, console=console)
+        fit(prepare(recipe), tmp_path, console=console)
     assert artefact.load(tmp_path).result["status"] == "unfinished"
 
 
 def test_a_run_is_not_overwritten(finished, console):
     before = contents(finished.folder)
     with pytest.raises(RunFolderError, match="holds a run already"):
-        fit(RECIPE, finished.folder.path, console=console)
+        fit(prepare(RECIPE), finished.folder.path, console=console)
     assert contents(finished.folder) == before
 
 
@@ -211,7 +212,7 @@ def test_patience_stops_the_search(tmp_path, monkeypatch, console):
     losses = iter([3.0, 2.0, 2.5, 2.4, 2.3, 2.2])
     monkeypatch.setattr(outer_loop, "held_out_loss", lambda *_, **__: next(losses))
     recipe = dataclasses.replace(RECIPE, outer=dataclasses.replace(RECIPE.outer, patience=2))
-    outcome = fit(recipe, tmp_path, console=console)
+    outcome = fit(prepare(recipe), tmp_path, console=console)
     assert [line["held_out"] for line in outcome.folder.read_metrics()] == [3.0, 2.0, 2.5, 2.4]
     assert outcome.artefact.result["best_outer_step"] == 1
 
@@ -232,7 +233,7 @@ def test_what_is_not_drawn_anew_stays_that_of_the_first_step(tmp_path, monkeypat
         # The mixture decides which windows a batch holds: without it data orders compare.
         tune = schema.Tune(learning_rates=RECIPE.tune.learning_rates)
         recipe = dataclasses.replace(RECIPE, outer=outer, tune=tune)
-        fit(recipe, tmp_path / str(initialisation), console=console)
+        fit(prepare(recipe), tmp_path / str(initialisation), console=console)
         (init_0, data_0), (init_1, data_1) = seen
         assert (init_0 != init_1) == initialisation
         assert (data_0 != data_1) == fresh_data

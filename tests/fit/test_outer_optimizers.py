@@ -22,12 +22,12 @@ def test_a_step_halves_where_the_sign_flips():
 
 def test_sign_steps_reach_the_minimum_of_a_quadratic():
     optimizer = sign_with_halving(0.5)
-    goal = jnp.array([0.3, -1.7])
-    eta = jnp.zeros(2)
+    goal = np.array([0.3, -1.7], np.float32)
+    eta = np.zeros(2, np.float32)
     state = optimizer.init(eta)
     for _ in range(40):
         step, state = optimizer.update(eta - goal, state)
-        eta = eta + step
+        eta = eta + np.asarray(step)
     np.testing.assert_allclose(eta, goal, atol=1e-3)
 
 
@@ -41,4 +41,4 @@ def test_clipping_bounds_what_the_optimizer_sees():
     # the two steps are those of gradients (0.6, 0.8) and 0.
     mean = 0.1 * 0.9 * np.array([0.6, 0.8]) / (1 - 0.9**2)
     square = 0.01 * 0.99 * np.array([0.6, 0.8]) ** 2 / (1 - 0.99**2)
-    np.testing.assert_allclose(step, -0.1 * mean / (np.sqrt(square) + 1e-8), rtol=1e-5)
+    np.testing.assert_allclose(np.asarray(step), -0.1 * mean / (np.sqrt(square) + 1e-8), rtol=1e-5)

@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.flatten_util import ravel_pytree
 
 from metatune.hypergrad import MixFlow, Problem, Reverse, State, hypergradient, train
+from metatune.hypergrad.problem import Batches
 
 # A row for each way to estimate; a new estimator is a new row.
 ESTIMATORS = {
@@ -27,7 +29,7 @@ class Setting(NamedTuple):
     problem: Problem
     eta: dict
     state: State
-    batches: object
+    batches: Batches
     outer_batches: list
     steps: int
 
@@ -143,7 +145,7 @@ def network() -> Setting:
 
 def central_differences(setting: Setting, step: float):
     """The hypergradient by whole trainings on either side of η."""
-    flat, unflatten = jax.flatten_util.ravel_pytree(setting.eta)
+    flat, unflatten = ravel_pytree(setting.eta)
 
     def value(flat):
         eta = unflatten(flat)
@@ -156,7 +158,7 @@ def central_differences(setting: Setting, step: float):
 
 
 def flat(tree) -> np.ndarray:
-    return np.asarray(jax.flatten_util.ravel_pytree(tree)[0])
+    return np.asarray(ravel_pytree(tree)[0])
 
 
 def relative_error(got, want) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from metatune import data
+from metatune.data import heldout_batches, sampled_batches, stratified_batches
 from metatune.hypergrad import MixFlow, Reverse, hypergradient, train
 from metatune.inner import prepare
 from metatune.inner.losses import sequence_losses
@@ -113,7 +113,7 @@ def test_with_nothing_tuned_it_is_a_plain_optax_loop(ours, theirs):
     training = prepare(with_optimizer(ours))
     eta = training.initial_eta()
     shares = training.trajectory(eta).mixture
-    batches = data.sampled_batches(training.corpus, seed=(1,), batch_size=4, shares=shares)
+    batches = sampled_batches(training.corpus, seed=(1,), batch_size=4, shares=shares)
     state = training.initialise(jax.random.key(0))
     got, losses = train(training.sampled, eta, state, batches, steps=50, segment=20)
     want = plain_optax_loop(training, theirs, batches, 50)
@@ -146,7 +146,7 @@ def test_with_nothing_tuned_and_a_constant_rate_it_is_optax_bit_for_bit(ours, th
     training = prepare(with_optimizer(ours))
     eta = training.initial_eta()
     shares = training.trajectory(eta).mixture
-    batches = data.sampled_batches(training.corpus, seed=(1,), batch_size=4, shares=shares)
+    batches = sampled_batches(training.corpus, seed=(1,), batch_size=4, shares=shares)
     state = training.initialise(jax.random.key(0))
     got, _ = train(training.sampled, eta, state, batches, steps=50, segment=20)
     want = plain_optax_loop(training, theirs, batches, 50)
@@ -159,7 +159,7 @@ def test_the_reweighted_loss_is_the_mixture_of_the_domains_losses(training):
     params = training.initialise(jax.random.key(1)).params
     hyper = training.reweighted.hyper_at(training.initial_eta(), 0)
     hyper = hyper._replace(mixture=jnp.array([0.8, 0.2]), loss_weights=jnp.array([0.5, 1.5]))
-    losses = np.asarray(sequence_losses(training.model, params, batch.tokens))
+    losses = np.asarray(sequence_losses(training.model, params, jnp.asarray(batch.tokens)))
     by_domain = [losses[batch.domain == d].mean() for d in range(2)]
     want = 0.8 * 0.5 * by_domain[0] + 0.2 * 1.5 * by_domain[1]
     assert float(training.reweighted.loss(params, hyper, batch)) == pytest.approx(want, rel=1e-6)
@@ -167,7 +167,7 @@ def test_the_reweighted_loss_is_the_mixture_of_the_domains_losses(training):
 
 def stratified(training, batch_size):
     shares = training.trajectory(training.initial_eta()).mixture
-    return data.stratified_batches(training.corpus, seed=(4,), batch_size=batch_size, shares=shares)
+    return stratified_batches(training.corpus, seed=(4,), batch_size=batch_size, shares=shares)
 
 
 def estimate(training, problem, eta, estimator, dtype=jnp.float32):
@@ -176,7 +176,7 @@ def estimate(training, problem, eta, estimator, dtype=jnp.float32):
         lambda leaf: jnp.asarray(leaf, dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf,
         state,
     )
-    held_out = data.heldout_batches(training.corpus, "outer", seed=(3,), sequences=8, micro_batch=4)
+    held_out = heldout_batches(training.corpus, "outer", seed=(3,), sequences=8, micro_batch=4)
     batches = stratified(training, batch_size=4)
     return hypergradient(problem, eta, state, batches, held_out, steps=12, estimator=estimator)
 

@@ -15,8 +15,7 @@ SHIPPED = Path(__file__).parents[2] / "recipes"
 
 def said(tree):
     """The faults of `tree`, a line each."""
-    recipe, faults = reading.collect(tree)
-    assert recipe is None
+    _, faults = reading.collect(tree)
     return [str(fault) for fault in faults]
 
 

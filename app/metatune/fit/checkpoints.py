@@ -70,10 +70,10 @@ class Checkpoints:
             ),
         )
         numbers = {
-            key: float.fromhex(v) if isinstance(v, str) else v
-            for key, v in restored.numbers.items()
+            key: float.fromhex(value) if isinstance(value, str) else value
+            for key, value in restored["numbers"].items()
         }
-        return Search(**restored.arrays, **numbers)
+        return Search(**{**restored["arrays"], **numbers})
 
 
 def _parted(search: Search) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -11,6 +11,6 @@ def keep_compiled() -> None:
 
     A folder that the user has set (`JAX_COMPILATION_CACHE_DIR`) is left as it is.
     """
-    if jax.config.jax_compilation_cache_dir is None:
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(home / "metatune" / "compiled"))

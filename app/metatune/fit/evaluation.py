@@ -11,7 +11,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from metatune import data
+from metatune.data import Batch, heldout_batches, sampled_batches
 from metatune.fit.failure import refuse_diverged
 from metatune.fit.seeds import Purpose, Stream, data_seed, model_key
 from metatune.hypergrad import Problem, train
@@ -20,7 +20,7 @@ from metatune.inner import InnerTraining
 
 
 @partial(jax.jit, static_argnums=0)
-def _objective(problem: Problem, params: Any, batch: data.Batch) -> jax.Array:
+def _objective(problem: Problem, params: Any, batch: Batch) -> jax.Array:
     return problem.objective(params, batch)
 
 
@@ -52,7 +52,7 @@ def held_out_loss(
         NotFinite: the training diverged.
     """
     recipe = training.recipe
-    batches = data.sampled_batches(
+    batches = sampled_batches(
         training.corpus,
         seed=data_seed(recipe.seed, purpose, index, Stream.TRAINING),
         batch_size=recipe.data.batch_size,
@@ -68,7 +68,7 @@ def held_out_loss(
         listener=listener,
     )
     refuse_diverged(np.asarray(losses), f"{purpose.name.lower()} training {index}")
-    held_out = data.heldout_batches(
+    held_out = heldout_batches(
         training.corpus,
         split,
         seed=data_seed(recipe.seed, purpose, 0, Stream.HELD_OUT),

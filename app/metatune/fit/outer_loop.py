@@ -12,7 +12,8 @@ import numpy as np
 import optax
 from rich.console import Console
 
-from metatune import artefact, data
+from metatune import artefact
+from metatune.data import heldout_batches, stratified_batches
 from metatune.fit import outer_optimizers
 from metatune.fit.checkpoints import Checkpoints, Search
 from metatune.fit.evaluation import held_out_loss
@@ -24,10 +25,8 @@ from metatune.fit.seeds import Purpose, Stream, data_seed, model_key
 from metatune.fit.tracking import Tracker
 from metatune.hypergrad import Hypergradient, MixFlow, Reverse, hypergradient
 from metatune.hypergrad.estimator import Estimator
-from metatune.inner import prepare
-from metatune.inner.training import InnerTraining
+from metatune.inner import InnerTraining
 from metatune.recipe import schema
-from metatune.recipe.schema import Recipe
 from metatune.report.artefact_readme import readme
 
 
@@ -52,20 +51,18 @@ ESTIMATORS = {
 
 
 def fit(
-    recipe: Recipe,
+    training: InnerTraining,
     out: Path,
     *,
-    source: str = "recipe",
     resume: bool = False,
     overwrite: bool = False,
     console: Console | None = None,
 ) -> Outcome:
-    """Tunes a recipe.
+    """Tunes a training.
 
     Args:
-        recipe: what to tune.
+        training: what to tune, as `metatune.inner` prepares it.
         out: the run folder.
-        source: the recipe's file, for faults.
         resume: go on with the run in `out`.
         overwrite: delete the run in `out`.
         console: where progress is shown.
@@ -74,11 +71,10 @@ def fit(
         The tuned schedules and where they are.
 
     Raises:
-        RecipeError: data, model or tunables have faults.
         RunFolderError: `out` can't be used as asked.
         NotFinite: a training diverged; the run folder holds the best so far and can be resumed.
     """
-    training = prepare(recipe, source)
+    recipe = training.recipe
     folder = open_run(out, recipe, resume=resume, overwrite=overwrite)
     optimizer = outer_optimizers.build(recipe.outer)
     eta = training.initial_eta()
@@ -202,13 +198,13 @@ class _Loop:
             self.training.reweighted,
             search.eta,
             self.training.initialise(model_key(recipe.seed, Purpose.HYPERGRADIENT, begun)),
-            data.stratified_batches(
+            stratified_batches(
                 self.training.corpus,
                 seed=seed(Stream.TRAINING),
                 batch_size=recipe.data.batch_size,
                 shares=self.training.trajectory(search.eta).mixture,
             ),
-            data.heldout_batches(
+            heldout_batches(
                 self.training.corpus,
                 "outer",
                 seed=seed(Stream.HELD_OUT),

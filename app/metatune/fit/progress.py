@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from metatune import hypergrad
+from metatune.hypergrad.driver import Listener
 
 
 class Display:
@@ -62,7 +63,7 @@ class Display:
         """Prints a line."""
         self._console.print(text, highlight=False, soft_wrap=True)
 
-    def listener(self, what: str) -> hypergrad.driver.Listener:
+    def listener(self, what: str) -> Listener:
         """A listener that moves the inner bar; `what` names the computation."""
 
         def hear(heard: hypergrad.Progress) -> None:

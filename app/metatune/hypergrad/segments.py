@@ -24,8 +24,8 @@ class Segment(NamedTuple):
             one to the length of the program, [length, ...].
     """
 
-    start: np.ndarray
-    stop: np.ndarray
+    start: np.int32
+    stop: np.int32
     batches: PyTree
 
 

@@ -12,7 +12,7 @@ from metatune.models import LanguageModel
 from metatune.tunables import Hyper
 
 
-def sequence_losses(model: LanguageModel, params: Any, tokens: jax.Array) -> jax.Array:
+def sequence_losses(model: LanguageModel, params: Any, tokens: jax.typing.ArrayLike) -> jax.Array:
     """Mean next-token loss of each sequence, in nats per token.
 
     Args:
@@ -23,6 +23,7 @@ def sequence_losses(model: LanguageModel, params: Any, tokens: jax.Array) -> jax
     Returns:
         [batch].
     """
+    tokens = jnp.asarray(tokens)
     logits = model.logits(params, tokens[:, :-1])
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:])
     return jnp.mean(losses, axis=-1)

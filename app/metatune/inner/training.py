@@ -1,21 +1,27 @@
 """The inner training of a recipe, ready to run and to be differentiated."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from metatune import data, models, tunables
+from metatune import tunables
+from metatune.data import Corpus, load, tokenizer
 from metatune.hypergrad import Problem, State
 from metatune.inner import losses, optimizers, schedules
+from metatune.models import LanguageModel, build
+from metatune.recipe import reading, schema
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.schema import Recipe
-from metatune.tunables import Hyper, Tunable
+from metatune.tunables import Hyper, Setting, Tunable
 from metatune.tunables.mixture import starting_shares
+
+Built = TypeVar("Built")
 
 
 class Trajectory(NamedTuple):
@@ -49,8 +55,8 @@ class InnerTraining:
     """
 
     recipe: Recipe
-    model: models.LanguageModel
-    corpus: data.Corpus
+    model: LanguageModel
+    corpus: Corpus
     tunables: tuple[Tunable, ...]
     names: Any
     reweighted: Problem
@@ -64,17 +70,16 @@ class InnerTraining:
 
     def trajectory(self, eta: Mapping[str, Any]) -> Trajectory:
         """What every inner step uses at these meta-parameters: the very numbers of the training."""
-        hyper: Hyper = jax.tree.map(
-            lambda leaf: np.asarray(leaf, np.float64), self.hyper_over(dict(eta))
-        )
+        hyper = self.hyper_over(dict(eta))
         rates: dict[str, np.ndarray] = {}
         curves = jax.tree.leaves(hyper.learning_rate)
         for leaf, values in zip(jax.tree.leaves(self.names), curves, strict=True):
-            columns = values.reshape(len(values), -1)
+            columns = np.asarray(values, np.float64).reshape(len(values), -1)
             per_name = np.broadcast_to(columns, (len(values), len(leaf.names)))
             rates |= {name: per_name[:, i].copy() for i, name in enumerate(leaf.names)}
-        shares = hyper.mixture / hyper.mixture.sum(-1, keepdims=True)
-        return Trajectory(rates, shares, hyper.loss_weights)
+        shares = np.asarray(hyper.mixture, np.float64)
+        weights = np.asarray(hyper.loss_weights, np.float64)
+        return Trajectory(rates, shares / shares.sum(-1, keepdims=True), weights)
 
     def decayed(self) -> tuple[str, ...]:
         """Checkpoint names of the parameters that weight decay applies to."""
@@ -82,39 +87,80 @@ class InnerTraining:
         return optimizers.decayed(self.recipe.inner.optimizer, self.names, params)
 
 
+def prepare_file(path: Path, overrides: Sequence[str] = ()) -> InnerTraining:
+    """Reads a recipe and prepares its training.
+
+    Args:
+        path: the recipe's file.
+        overrides: `KEY.PATH=VALUE` each.
+
+    Raises:
+        RecipeError: with all faults together, those of the text and those of what it names.
+    """
+    sections, faults = reading.draft(path, overrides)
+    parts = _parts(sections, faults)
+    if parts.faults:
+        raise RecipeError(str(path), parts.faults)
+    return _assemble(Recipe(**sections), parts)
+
+
 def prepare(recipe: Recipe, source: str = "recipe") -> InnerTraining:
     """Loads the data and builds the training of a recipe; computes nothing yet.
 
     Args:
         recipe: what to train and tune.
-        source: the recipe's file, for faults.
+        source: what to call the recipe in errors.
 
     Raises:
         RecipeError: with all faults of data, model and tunables together.
     """
-    faults: list[Fault] = []
-    corpus = tuning = None
-    vocab_size = data.tokenizer(recipe.data.tokenizer).vocab_size
-    try:
-        corpus = data.load(recipe.data)
-    except RecipeError as error:
-        faults += error.faults
-    wrong = models.config_faults(recipe.model.config, vocab_size=vocab_size)
-    faults += wrong
-    if not wrong:
-        model = models.build(
-            recipe.model.config,
-            vocab_size=vocab_size,
-            dtype=recipe.model.dtype,
-            remat=recipe.model.remat,
-        )
-        names = model.names()
-        try:
-            tuning = tunables.build(recipe, names)
-        except RecipeError as error:
-            faults += error.faults
-    if corpus is None or tuning is None or faults:
-        raise RecipeError(source, faults)
+    parts = _parts({field.name: getattr(recipe, field.name) for field in fields(recipe)}, ())
+    if parts.faults:
+        raise RecipeError(source, parts.faults)
+    return _assemble(recipe, parts)
+
+
+class _Parts(NamedTuple):
+    """What the sections of a recipe name, as far as it is sound, and all faults."""
+
+    corpus: Corpus | None
+    model: LanguageModel | None
+    tunables: tuple[Tunable, ...] | None
+    faults: list[Fault]
+
+
+def _parts(sections: Mapping[str, Any], known: Sequence[Fault]) -> _Parts:
+    """Looks at everything that sections name, though some may be missing.
+
+    Args:
+        sections: of a recipe, by name.
+        known: the faults that were found in them.
+    """
+    faults = list(known)
+    text: schema.Data | None = sections.get("data")
+    wanted: schema.Model | None = sections.get("model")
+    tune: schema.Tune | None = sections.get("tune")
+    vocab_size = tokenizer(text.tokenizer if text else schema.Data.tokenizer).vocab_size
+    corpus = text and _attempt(faults, lambda: load(text))
+    model = wanted and _attempt(
+        faults,
+        lambda: build(wanted.config, vocab_size=vocab_size, dtype=wanted.dtype, remat=wanted.remat),
+    )
+    tuning = None
+    if text and model and tune:
+        steps = sections["inner"].steps if "inner" in sections else 1
+        setting = Setting(model.names(), tuple(text.domains), steps)
+        tuning = _attempt(faults, lambda: tunables.build(tune, setting, known))
+    # The data's own rules are looked at twice: by who reads the text and by who loads the data.
+    once = {(fault.path, fault.problem): fault for fault in reversed(faults)}
+    return _Parts(corpus, model, tuning, list(reversed(once.values())))
+
+
+def _assemble(recipe: Recipe, parts: _Parts) -> InnerTraining:
+    corpus, model, tuning, _ = parts
+    if corpus is None or model is None or tuning is None:
+        raise ValueError("a recipe without faults has all its parts")
+    names = model.names()
     params = jax.eval_shape(model.init, jax.random.key(0))
     hyper_at = _hyper_at(recipe, params, tuning)
     optimizer = optimizers.direction(recipe.inner.optimizer, names)
@@ -137,8 +183,17 @@ def prepare(recipe: Recipe, source: str = "recipe") -> InnerTraining:
     )
 
 
+def _attempt(faults: list[Fault], make: Callable[[], Built]) -> Built | None:
+    """What `make` returns; if it finds faults, these are added to `faults`."""
+    try:
+        return make()
+    except RecipeError as error:
+        faults += error.faults
+        return None
+
+
 def _initialise(
-    model: models.LanguageModel, optimizer: optax.GradientTransformation
+    model: LanguageModel, optimizer: optax.GradientTransformation
 ) -> Callable[[jax.Array], State]:
     def initialise(key: jax.Array) -> State:
         params = model.init(key)
@@ -163,7 +218,7 @@ def _hyper_at(recipe: Recipe, params: Any, tuning: tuple[Tunable, ...]) -> Any:
     rates = schedules.base_rates(
         inner.optimizer.schedule, inner.optimizer.learning_rate, inner.steps
     )
-    shares = np.asarray(starting_shares(recipe))
+    shares = np.asarray(starting_shares(recipe.tune.mixture, tuple(recipe.data.domains)))
     # A rate has its parameter's rank, so that nothing is broadcast by accident.
     ranks = jax.tree.map(lambda leaf: (1,) * leaf.ndim, params)
 

@@ -34,12 +34,25 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: the file can't be read, isn't a mapping in YAML, or anything in it or in the
             overrides breaks the schema or a rule between fields. All faults are in it.
     """
-    tree, faults = load_file(path)
+    sections, faults = draft(path, overrides)
     if faults:
         raise RecipeError(str(path), faults)
+    return Recipe(**sections)
+
+
+def draft(path: Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], tuple[Fault, ...]]:
+    """As `read`, but returns the faults, so that others can be added to them.
+
+    Returns:
+        As `collect`.
+    """
+    tree, faults = load_file(path)
+    if faults:
+        return {}, tuple(faults)
     if isinstance(tree, Mapping):
         tree, faults = apply(tree, overrides)
-    return _whole(tree, str(path), faults)
+    sections, more = collect(tree)
+    return sections, (*faults, *more)
 
 
 def parse(tree: Mapping[str, Any], source: str) -> Recipe:
@@ -52,33 +65,31 @@ def parse(tree: Mapping[str, Any], source: str) -> Recipe:
     Raises:
         RecipeError: anything in it breaks the schema or a rule between fields.
     """
-    return _whole(tree, source, ())
+    sections, faults = collect(tree)
+    if faults:
+        raise RecipeError(source, faults)
+    return Recipe(**sections)
 
 
-def _whole(tree: Any, source: str, faults: Sequence[Fault]) -> Recipe:
-    recipe, more = collect(tree)
-    if recipe is None or faults:
-        raise RecipeError(source, (*faults, *more))
-    return recipe
+def collect(tree: Any) -> tuple[dict[str, Any], tuple[Fault, ...]]:
+    """The sections of the recipe that `tree` says, and all its faults.
 
-
-def collect(tree: Any) -> tuple[Recipe | None, tuple[Fault, ...]]:
-    """The recipe that `tree` says, or None and all its faults.
-
-    Rules between fields are applied to the sections that are sound by themselves.
+    Without faults they make a recipe. With faults they are for finding further ones only: values
+    that break a rule stand in them as they are, defaults stand for what can't be read, and a
+    section is left out where a value that has no default is missing or can't be read.
     """
     if not isinstance(tree, Mapping):
         problem = f"must be a mapping of sections, not {_received(tree)}"
         names = ", ".join(field.name for field in fields(Recipe))
-        return None, (Fault("", ABSENT, problem, f"write `section: ...` for each of: {names}"),)
+        return {}, (Fault("", ABSENT, problem, f"write `section: ...` for each of: {names}"),)
     faults: list[Fault] = []
     sections = _fields(Recipe, tree, "", faults)
     faults.extend(check(sections))
-    return (None if faults else Recipe(**sections)), tuple(faults)
+    return sections, tuple(faults)
 
 
 def _fields(cls: type, tree: Mapping[str, Any], path: str, faults: list[Fault]) -> dict[str, Any]:
-    """The fields of dataclass `cls` that are sound, defaults filled in; faults are appended."""
+    """The fields of dataclass `cls`, defaults for what can't be read; faults are appended."""
     hints = get_type_hints(cls)
     known = {field.name: field for field in fields(cls)}
     meant = set()
@@ -95,7 +106,8 @@ def _fields(cls: type, tree: Mapping[str, Any], path: str, faults: list[Fault]) 
             if rule is not None and value is not BROKEN and value is not None:
                 if not rule.holds(value):
                     faults.append(Fault(here, value, f"must be {rule.allowed}", _cure(default)))
-                    continue
+            if value is BROKEN and default is not MISSING:
+                value = default
         elif default is not MISSING:
             value = default
         else:
@@ -213,7 +225,6 @@ def _read_choice(expected: Any, value: str, path: str, faults: list[Fault]) -> A
 
 
 def _read_mapping(expected: Any, value: Mapping[Any, Any], path: str, faults: list[Fault]) -> Any:
-    before = len(faults)
     _, inner = get_args(expected)
     items = {}
     for key, item in value.items():
@@ -222,7 +233,7 @@ def _read_mapping(expected: Any, value: Mapping[Any, Any], path: str, faults: li
             faults.append(Fault(_joined(path, key), item, problem, f'write "{key}" in quotes'))
         else:
             items[key] = _value(inner, item, _joined(path, key), faults)
-    return items if len(faults) == before else BROKEN
+    return BROKEN if BROKEN in items.values() else items
 
 
 def _read_list(inner: Any, value: Sequence[Any], path: str, faults: list[Fault]) -> Any:
@@ -237,9 +248,8 @@ def _read_tuple(expected: Any, value: Sequence[Any], path: str, faults: list[Fau
 
 
 def _read_section(expected: type, value: Mapping[str, Any], path: str, faults: list[Fault]) -> Any:
-    before = len(faults)
     values = _fields(expected, value, path, faults)
-    return expected(**values) if len(faults) == before else BROKEN
+    return expected(**values) if len(values) == len(fields(expected)) else BROKEN
 
 
 def _read_plain(expected: Any, value: Any, path: str, faults: list[Fault]) -> Any:

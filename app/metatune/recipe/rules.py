@@ -1,8 +1,10 @@
 """Rules on single values of a recipe, carried in the metadata of a dataclass field."""
 
-from collections.abc import Callable
-from dataclasses import MISSING, dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
+
+from metatune.recipe.faults import Fault
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,19 @@ AT_LEAST_ONE = Rule(lambda value: value >= 1, "a whole number of 1 or above")
 AT_LEAST_TWO = Rule(lambda value: value >= 2, "a whole number of 2 or above")
 INNER_FRACTION = Rule(lambda value: 0 < value < 1, "a fraction between 0 and 1, both excluded")
 FRACTION = Rule(lambda value: 0 <= value < 1, "a fraction from 0 up to, not including, 1")
+
+
+def broken_rules(section: Any, path: str) -> Iterator[Fault]:
+    """A fault for each field of a dataclass whose value breaks its rule.
+
+    Args:
+        section: an instance of a dataclass of the schema.
+        path: dotted path of the section.
+    """
+    for field_ in fields(section):
+        rule, value = field_.metadata.get("rule"), getattr(section, field_.name)
+        if rule is not None and value is not None and not rule.holds(value):
+            yield Fault(f"{path}.{field_.name}", value, f"must be {rule.allowed}")
 
 
 def ruled(*default_and_rule: Any) -> Any:

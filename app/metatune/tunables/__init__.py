@@ -3,42 +3,44 @@
 A new tunable is a file here, a field of `metatune.recipe.schema.Tune`, and a row in `BUILDERS`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from metatune.recipe.faults import RecipeError
-from metatune.recipe.schema import Recipe
+from metatune.recipe.faults import Fault, RecipeError
+from metatune.recipe.schema import Tune
 from metatune.tunables import learning_rates, loss_weights, mixture
-from metatune.tunables.hyper import Hyper, Tunable
+from metatune.tunables.hyper import Hyper, Setting, Tunable
 from metatune.tunables.learning_rates import LearningRates
 from metatune.tunables.loss_weights import LossWeights
 from metatune.tunables.mixture import Mixture
 
-__all__ = ["Hyper", "LearningRates", "LossWeights", "Mixture", "Tunable", "build"]
+__all__ = ["Hyper", "LearningRates", "LossWeights", "Mixture", "Setting", "Tunable", "build"]
 
-BUILDERS: Mapping[str, Callable[[Recipe, Mapping[str, Any]], Tunable]] = {
+BUILDERS: Mapping[str, Callable[[Any, Setting], Tunable]] = {
     "learning_rates": learning_rates.build,
     "mixture": mixture.build,
     "loss_weights": loss_weights.build,
 }
 
 
-def build(recipe: Recipe, names: Mapping[str, Any]) -> tuple[Tunable, ...]:
+def build(tune: Tune, setting: Setting, known: Sequence[Fault] = ()) -> tuple[Tunable, ...]:
     """The tunables of a recipe.
 
     Args:
-        recipe: what to tune.
-        names: checkpoint names of the model's parameters, `ParameterNames` at the leaves.
+        tune: what to tune.
+        setting: what it is tuned for.
+        known: faults of the recipe; a tunable that has one is left out.
 
     Raises:
         RecipeError: with the faults of all tunables together.
     """
     built, faults = [], []
     for key, builder in BUILDERS.items():
-        if getattr(recipe.tune, key) is None:
+        spec = getattr(tune, key)
+        if spec is None or any(fault.path.startswith(f"tune.{key}") for fault in known):
             continue
         try:
-            built.append(builder(recipe, names))
+            built.append(builder(spec, setting))
         except RecipeError as error:
             faults += error.faults
     if faults:

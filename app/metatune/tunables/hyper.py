@@ -19,6 +19,20 @@ class Hyper(NamedTuple):
     loss_weights: jax.Array
 
 
+class Setting(NamedTuple):
+    """What is tuned for.
+
+    Attributes:
+        names: checkpoint names of the model's parameters, `ParameterNames` at the leaves.
+        domains: names of the domains.
+        steps: horizon of the inner training.
+    """
+
+    names: Any
+    domains: tuple[str, ...]
+    steps: int
+
+
 class Tunable(Protocol):
     """One entry of a recipe's `tune`."""
 

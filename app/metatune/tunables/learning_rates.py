@@ -1,16 +1,14 @@
 """Learning rates: multipliers of the base schedule, by group and window, in log space."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metatune.recipe.schema import Recipe
+from metatune.recipe import schema
 from metatune.tunables.groups import Groups, group
-from metatune.tunables.hyper import Hyper
+from metatune.tunables.hyper import Hyper, Setting
 from metatune.tunables.windows import window_of
 
 
@@ -52,14 +50,11 @@ class LearningRates:
         return np.exp(np.asarray(eta, np.float64))
 
 
-def build(recipe: Recipe, names: Mapping[str, Any]) -> LearningRates:
+def build(spec: schema.LearningRates, setting: Setting) -> LearningRates:
     """The tunable of a recipe's `tune.learning_rates`.
 
     Raises:
         RecipeError: a regular expression matches no parameter.
     """
-    spec = recipe.tune.learning_rates
-    if spec is None:
-        raise ValueError("the recipe tunes no learning rates")
-    groups = group(names, spec.per, "tune.learning_rates.per")
-    return LearningRates(groups, spec.windows, recipe.inner.steps)
+    groups = group(setting.names, spec.per, "tune.learning_rates.per")
+    return LearningRates(groups, spec.windows, setting.steps)

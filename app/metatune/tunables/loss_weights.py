@@ -3,15 +3,13 @@
 Their mean over the domains is one, so that they can't stand in for a learning rate.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from metatune.recipe.schema import Recipe
-from metatune.tunables.hyper import Hyper
+from metatune.recipe import schema
+from metatune.tunables.hyper import Hyper, Setting
 from metatune.tunables.simplex import shares
 from metatune.tunables.windows import window_of
 
@@ -41,10 +39,6 @@ class LossWeights:
         return hyper._replace(loss_weights=self.domains * shares(logits))
 
 
-def build(recipe: Recipe, names: Mapping[str, Any]) -> LossWeights:
+def build(spec: schema.LossWeights, setting: Setting) -> LossWeights:
     """The tunable of a recipe's `tune.loss_weights`."""
-    del names
-    spec = recipe.tune.loss_weights
-    if spec is None:
-        raise ValueError("the recipe tunes no loss weights")
-    return LossWeights(len(recipe.data.domains), spec.windows, recipe.inner.steps)
+    return LossWeights(len(setting.domains), spec.windows, setting.steps)

@@ -1,15 +1,14 @@
 """The data mixture: shares of the domains, by window."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from metatune.recipe.schema import Recipe
+from metatune.recipe import schema
 from metatune.tunables import simplex
-from metatune.tunables.hyper import Hyper
+from metatune.tunables.hyper import Hyper, Setting
 from metatune.tunables.windows import window_of
 
 
@@ -40,19 +39,14 @@ class Mixture:
         return hyper._replace(mixture=simplex.shares(logits, self.floor))
 
 
-def build(recipe: Recipe, names: Mapping[str, Any]) -> Mixture:
+def build(spec: schema.Mixture, setting: Setting) -> Mixture:
     """The tunable of a recipe's `tune.mixture`."""
-    del names
-    spec = recipe.tune.mixture
-    if spec is None:
-        raise ValueError("the recipe tunes no mixture")
-    return Mixture(starting_shares(recipe), spec.windows, spec.floor, recipe.inner.steps)
+    start = starting_shares(spec, setting.domains)
+    return Mixture(start, spec.windows, spec.floor, setting.steps)
 
 
-def starting_shares(recipe: Recipe) -> tuple[float, ...]:
+def starting_shares(spec: schema.Mixture | None, domains: Sequence[str]) -> tuple[float, ...]:
     """The recipe's own mixture, in the order of its domains: what tuning starts from."""
-    domains = recipe.data.domains
-    spec = recipe.tune.mixture
     if spec is None or spec.initial is None:
         return (1 / len(domains),) * len(domains)
     total = sum(spec.initial.values())

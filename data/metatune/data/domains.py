@@ -12,6 +12,7 @@ from metatune.data.shipped import SHIPPED, shipped_text
 from metatune.data.tokenizers import ByteTokenizer, tokenizer
 from metatune.recipe.checks import check
 from metatune.recipe.faults import Fault, RecipeError, unknown
+from metatune.recipe.rules import broken_rules
 from metatune.recipe.schema import Data, Source
 
 
@@ -71,6 +72,9 @@ def load(data: Data) -> Corpus:
     faults = list(check({"data": data}))
     read = {name: _read(name, source) for name, source in data.domains.items()}
     faults += [fault for fault in read.values() if isinstance(fault, Fault)]
+    broken = [*broken_rules(data, "data"), *broken_rules(data.held_out, "data.held_out")]
+    if broken:  # then there are no windows to speak of
+        raise RecipeError("data", [*broken, *faults])
     encoder = tokenizer(data.tokenizer)
     domains = []
     for name, text in read.items():
