@@ -1,0 +1,182 @@
+"""The command line, as a user types it."""
+
+import json
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from typer.testing import CliRunner
+
+from metatune.artefact.exporters import EXPORTERS
+from metatune.cli import app
+from metatune.recipe import shipped
+
+SMALL = [
+    "model.config.hidden_size=8",
+    "model.config.intermediate_size=16",
+    "model.config.num_hidden_layers=1",
+    "model.config.num_attention_heads=2",
+    "data.batch_size=4",
+    "data.sequence_length=16",
+    "inner.steps=6",
+    "outer.steps=2",
+    "outer.objective.sequences=8",
+    "outer.judge={seeds: 1, sequences: 8}",
+    "outer.report={seeds: 2, sequences: 8}",
+]
+
+
+def metatune(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run, and what `fit` printed."""
+    out = tmp_path_factory.mktemp("cli") / "run"
+    done = metatune("fit", "quickstart", *SMALL, "--out", out)
+    assert done.exit_code == 0, done.output
+    return out, done.output
+
+
+def test_fit_tells_how_it_went_and_what_to_do_next(run):
+    out, output = run
+    assert "outer step 1/2" in output
+    assert "report seed 2/2" in output
+    assert f"metatune export {out}" in output
+    assert (out / "artefact" / "tuned.json").exists()
+
+
+def test_a_run_is_not_overwritten_unasked(run):
+    out, _ = run
+    before = (out / "artefact" / "tuned.json").read_bytes()
+    again = metatune("fit", "quickstart", *SMALL, "--out", out)
+    assert again.exit_code == 2
+    assert (
+        "holds a run already; --resume to go on with it, --overwrite to delete it" in again.output
+    )
+    assert (out / "artefact" / "tuned.json").read_bytes() == before
+
+
+def test_the_resolved_recipe_is_a_recipe(run):
+    out, _ = run
+    checked = metatune("validate", out / "recipe.yaml")
+    assert checked.exit_code == 0, checked.output
+    assert "valid; tokens: code" in checked.output
+    resumed = metatune("fit", out / "recipe.yaml", "--out", out, "--resume")
+    assert resumed.exit_code == 0, resumed.output
+
+
+def test_show_prints_result_and_schedules(run):
+    out, _ = run
+    shown = metatune("show", out)
+    assert shown.exit_code == 0, shown.output
+    result = json.loads((out / "artefact" / "tuned.json").read_text())["result"]
+    assert f"{result['objective_after']:.4f}" in shown.output
+    assert "mixture" in shown.output
+    assert metatune("show", out / "artefact").exit_code == 0
+
+
+@pytest.mark.parametrize("target", EXPORTERS)
+def test_every_export_is_written_once(run, tmp_path, target):
+    out, _ = run
+    first = metatune("export", out, "--to", target, "--out", tmp_path / "tuned")
+    assert first.exit_code == 0, first.output
+    assert (tmp_path / "tuned" / "tuned.json").exists()
+    second = metatune("export", out, "--to", target, "--out", tmp_path / "tuned")
+    assert second.exit_code == 2
+    third = metatune("export", out, "--to", target, "--out", tmp_path / "tuned", "--overwrite")
+    assert third.exit_code == 0, third.output
+
+
+def test_an_unknown_target_is_refused(run, tmp_path):
+    out, _ = run
+    refused = metatune("export", out, "--to", "pytorch", "--out", tmp_path / "tuned")
+    assert refused.exit_code == 2
+    assert "torch" in refused.output
+    assert not (tmp_path / "tuned").exists()
+
+
+def test_a_damaged_artefact_is_refused(run, tmp_path):
+    out, _ = run
+    damaged = tmp_path / "tuned.json"
+    text = (out / "artefact" / "tuned.json").read_text()
+    damaged.write_text(text.replace('"steps": 6', '"steps": 7'))
+    for arguments in (("show", damaged), ("export", damaged, "--to", "json", "--out", tmp_path)):
+        refused = metatune(*arguments)
+        assert refused.exit_code == 2
+        assert "Traceback" not in refused.output
+        assert str(damaged) in refused.output
+
+
+def test_all_faults_of_a_recipe_come_together(tmp_path):
+    recipe = tmp_path / "bad.yaml"
+    text = (shipped.folder() / "quickstart.yaml").read_text()
+    text = text.replace("shipped: code_stdlib", "path: /no/such/file.txt")
+    text = text.replace("learning_rate: 4e-3", "learning_rate: -4e-3")
+    text = text.replace("per: tensor, windows: 5", "per: [no_such_tensor], windows: 500")
+    recipe.write_text(text + "colour: red\n")
+    refused = metatune("fit", recipe, "outer.steps=two", "--out", tmp_path / "run")
+    assert refused.exit_code == 2
+    assert "Traceback" not in refused.output
+    for said in (
+        f"{recipe}: 6 faults",
+        "colour = 'red': unknown key",
+        "inner.optimizer.learning_rate = -0.004: must be a number above 0",
+        "outer.steps = 'two': must be a whole number",
+        "tune.learning_rates.windows = 500: must be at most inner.steps, 100",
+        "data.domains.code.path = '/no/such/file.txt': no such file",
+    ):
+        assert said in refused.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_regex_that_matches_nothing_is_refused():
+    refused = metatune("validate", "quickstart", "tune.learning_rates.per=[no_such_tensor]")
+    assert refused.exit_code == 2
+    assert "tune.learning_rates.per = 'no_such_tensor': matches no parameter" in refused.output
+
+
+def test_a_diverging_training_is_a_plain_error(tmp_path):
+    diverging = "inner.optimizer={kind: sgd, learning_rate: 1e30, clip_norm: null}"
+    failed = metatune("fit", "quickstart", *SMALL, diverging, "--out", tmp_path / "run")
+    assert failed.exit_code == 2
+    assert "outer step 0, inner step" in failed.output
+    assert "lower inner.optimizer.learning_rate" in failed.output
+    assert metatune("show", tmp_path / "run").exit_code == 0
+
+
+def test_recipes_are_listed_and_copied(tmp_path):
+    listed = metatune("ls")
+    assert listed.exit_code == 0
+    assert "quickstart" in listed.output
+    copied = metatune("cp", "quickstart", tmp_path / "mine.yaml")
+    assert copied.exit_code == 0
+    original = (shipped.folder() / "quickstart.yaml").read_bytes()
+    assert (tmp_path / "mine.yaml").read_bytes() == original
+    (tmp_path / "mine.yaml").write_text("mine")
+    again = metatune("cp", "quickstart", tmp_path / "mine.yaml")
+    assert again.exit_code == 2
+    assert "exists already" in again.output
+    assert (tmp_path / "mine.yaml").read_text() == "mine"
+
+
+def test_an_unknown_recipe_gets_a_suggestion(tmp_path):
+    for arguments in (("validate", "quikstart"), ("cp", "quikstart", tmp_path / "mine.yaml")):
+        refused = metatune(*arguments)
+        assert refused.exit_code == 2
+        assert "did you mean quickstart?" in refused.output
+
+
+def test_help_and_version_import_nothing_heavy():
+    script = textwrap.dedent("""
+        import sys
+        from typer.testing import CliRunner
+        from metatune.cli import app
+        for option in ("--help", "--version"):
+            assert CliRunner().invoke(app, [option]).exit_code == 0
+        heavy = {"jax", "numpy", "flax", "optax", "transformers", "datasets", "tensorboard", "torch"}
+        assert not heavy & set(sys.modules), heavy & set(sys.modules)
+    """)
+    subprocess.run([sys.executable, "-c", script], check=True)
