@@ -176,7 +176,7 @@ def test_help_and_version_import_nothing_heavy():
         from metatune.cli import app
         for option in ("--help", "--version"):
             assert CliRunner().invoke(app, [option]).exit_code == 0
-        heavy = {"jax", "numpy", "flax", "optax", "transformers", "datasets", "tensorboard", "torch"}
+        heavy = {"jax", "numpy", "optax", "transformers", "datasets", "tensorboard", "torch"}
         assert not heavy & set(sys.modules), heavy & set(sys.modules)
     """)
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -88,7 +88,8 @@ def fit(
             Display(console or Console(), recipe.outer.steps, done=search.step) as display,
             Tracker(folder, training, resumed_at=search.step) as tracker,
         ):
-            loop = _Loop(training, folder, checkpoints, tracker, display, optimizer)
+            loop = _Loop(training, folder, checkpoints, tracker, display, optimizer, search)
+            display.say(announcement(training, search))
             try:
                 search = loop.run(search)
                 result = measure(training, search, display)
@@ -122,6 +123,7 @@ class _Loop:
         tracker: Tracker,
         display: Display,
         optimizer: optax.GradientTransformation,
+        search: Search,
     ):
         self.training = training
         self.outer = training.recipe.outer
@@ -131,7 +133,7 @@ class _Loop:
         self.display = display
         self.optimizer = optimizer
         self.estimator: Estimator = ESTIMATORS[type(self.outer.estimator)](self.outer.estimator)
-        self.search: Search
+        self.search = search
 
     def run(self, search: Search) -> Search:
         """All outer steps that are left, then a last judgement."""
@@ -247,6 +249,18 @@ class _Loop:
             return ""
         multipliers = np.exp(np.asarray(eta["learning_rates"]))
         return f"rates x{multipliers.min():.2f} to x{multipliers.max():.2f}"
+
+
+def announcement(training: InnerTraining, search: Search) -> str:
+    """What is about to be done, in a line."""
+    recipe = training.recipe
+    sizes = {key: "x".join(map(str, leaf.shape)) for key, leaf in search.eta.items()}
+    tuned = ", ".join(f"{key} ({size})" for key, size in sizes.items())
+    begin = f"from outer step {search.step + 1}" if search.step else "compiling"
+    return (
+        f"tuning {tuned} over {recipe.outer.steps} outer steps of {recipe.inner.steps} inner "
+        f"steps; {begin} ..."
+    )
 
 
 def judged(search: Search, held_out: float) -> Search:

@@ -10,11 +10,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from metatune import hypergrad
 from metatune.hypergrad.driver import Listener
 
+QUIET_SECONDS = 15
+"""The longest silence where there are no bars to watch."""
+
 
 class Display:
     """Two bars on a terminal (outer steps, inner steps), and a line for every outer step.
 
-    Where the output is no terminal, the lines alone.
+    Where the output is no terminal, lines alone, with one in between every `QUIET_SECONDS`.
     """
 
     def __init__(self, console: Console, outer_steps: int, done: int = 0):
@@ -29,7 +32,7 @@ class Display:
         self._outer_steps = outer_steps
         self._began_at = done
         self._done = done
-        self._since = time.monotonic()
+        self._since = self._spoke = time.monotonic()
         self._progress = Progress(
             TextColumn("{task.description:<14}"),
             BarColumn(bar_width=24),
@@ -61,18 +64,17 @@ class Display:
 
     def say(self, text: str) -> None:
         """Prints a line."""
+        self._spoke = time.monotonic()
         self._console.print(text, highlight=False, soft_wrap=True)
 
     def listener(self, what: str) -> Listener:
         """A listener that moves the inner bar; `what` names the computation."""
 
         def hear(heard: hypergrad.Progress) -> None:
-            self._progress.update(
-                self._inner,
-                total=heard.steps,
-                completed=heard.step,
-                note=f"{what} {heard.phase}, inner loss {heard.loss:.3f}",
-            )
+            note = f"{what} {heard.phase}, inner loss {heard.loss:.3f}"
+            self._progress.update(self._inner, total=heard.steps, completed=heard.step, note=note)
+            if not self._console.is_terminal and time.monotonic() - self._spoke > QUIET_SECONDS:
+                self.say(f"  {note}, inner step {heard.step}/{heard.steps}")
 
         return hear
 
