@@ -29,4 +29,3 @@ def test_the_newest_comes_back_bit_for_bit(tmp_path):
     for got, want in zip(jax.tree.leaves(restored), jax.tree.leaves(saved), strict=True):
         np.testing.assert_array_equal(got, want)
     assert restored.best_held_out == 1 / 3
-    assert restored.default_held_out == float("inf")

@@ -244,4 +244,22 @@ def test_the_best_is_the_smallest_not_the_last():
     for step, loss in enumerate([2.0, 1.5, 1.7]):
         search = judged(search._replace(step=step, eta=step), loss)
     assert (search.best_eta, search.best_step, search.best_held_out) == (1, 1, 1.5)
-    assert search.default_held_out == 2.0
+
+
+def test_rates_that_diverge_under_the_judges_are_not_the_best(tmp_path, monkeypatch, console):
+    judgements = iter([3.0, 2.5, NotFinite("judge training 0"), 2.7, NotFinite("the last one")])
+    reports = iter([3.0, 2.5, 3.0, 2.5])
+
+    def told(*_, split, **__):
+        said = next(judgements if split == "outer" else reports)
+        if isinstance(said, NotFinite):
+            raise said
+        return said
+
+    monkeypatch.setattr(outer_loop, "held_out_loss", told)
+    monkeypatch.setattr("metatune.fit.result.held_out_loss", told)
+    outcome = fit(prepare(RECIPE), tmp_path, console=console)
+    held_out = [line["held_out"] for line in outcome.folder.read_metrics()]
+    assert held_out == [3.0, 2.5, None, 2.7]
+    assert outcome.artefact.result["best_outer_step"] == 1
+    assert outcome.artefact.result["difference"] == -0.5

@@ -17,7 +17,6 @@ class Search(NamedTuple):
         best_eta: the best so far.
         best_step: the outer step it was judged at; -1 before the first.
         best_held_out: its held-out loss, nats per token.
-        default_held_out: that of the recipe as it is.
     """
 
     step: int
@@ -26,7 +25,6 @@ class Search(NamedTuple):
     best_eta: Any
     best_step: int = -1
     best_held_out: float = float("inf")
-    default_held_out: float = float("inf")
 
 
 class Checkpoints:

@@ -151,14 +151,7 @@ class _Loop:
         began = time.monotonic()
         estimate = self.estimate(search)
         refuse_not_finite(estimate, search.step)
-        try:
-            held_out = self.judge(search)
-        except NotFinite:
-            # These rates only just hold under the hypergradient's seeds: they can't be the best,
-            # but the search may leave them again. At the recipe's own rates it is a fault.
-            if search.step == 0:
-                raise
-            held_out = math.inf
+        held_out = self.judge(search)
         at = search.eta
         search = judged(search, held_out)
         updates, opt_state = self._update(estimate.gradient, search.opt_state)
@@ -219,21 +212,29 @@ class _Loop:
         )
 
     def judge(self, search: Search) -> float:
-        """Mean held-out loss of whole trainings at the current meta-parameters."""
-        seeds = range(self.outer.judge.seeds)
-        losses = [
-            held_out_loss(
-                self.training,
-                search.eta,
-                purpose=Purpose.JUDGE,
-                index=index,
-                split="outer",
-                sequences=self.outer.judge.sequences,
-                listener=self.display.listener(f"judge {index + 1}"),
-            )
-            for index in seeds
-        ]
+        """Mean held-out loss of whole trainings at the current meta-parameters.
+
+        Infinite if one diverges: such meta-parameters can't be the best, but the search may leave
+        them again. At the recipe's own it is a fault.
+        """
+        try:
+            losses = [self._judge(search, index) for index in range(self.outer.judge.seeds)]
+        except NotFinite:
+            if search.step == 0:
+                raise
+            return math.inf
         return float(np.mean(losses))
+
+    def _judge(self, search: Search, index: int) -> float:
+        return held_out_loss(
+            self.training,
+            search.eta,
+            purpose=Purpose.JUDGE,
+            index=index,
+            split="outer",
+            sequences=self.outer.judge.sequences,
+            listener=self.display.listener(f"judge {index + 1}"),
+        )
 
     def write_best(self, search: Search) -> artefact.Artefact:
         """Writes the best so far as an unfinished artefact."""
@@ -265,8 +266,6 @@ def announcement(training: InnerTraining, search: Search) -> str:
 
 def judged(search: Search, held_out: float) -> Search:
     """Keeps the current meta-parameters as the best if they are."""
-    if search.step == 0:
-        search = search._replace(default_held_out=held_out)
     if held_out < search.best_held_out:
         return search._replace(best_eta=search.eta, best_step=search.step, best_held_out=held_out)
     return search

@@ -15,7 +15,6 @@ class Purpose(IntEnum):
     HYPERGRADIENT = 0
     JUDGE = 1
     REPORT = 2
-    BASELINE = 3
 
 
 class Stream(IntEnum):
