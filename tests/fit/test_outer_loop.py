@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from metatune import artefact
 from metatune.fit import outer_loop
@@ -99,6 +100,30 @@ def test_a_run_leaves_all_that_is_promised(finished):
     assert tuned.result["difference"] == pytest.approx(differences.mean())
     assert tuned.result["standard_error"] == pytest.approx(differences.std(ddof=1) / 2**0.5)
     assert tuned.provenance["model_config"] == dict(RECIPE.model.config)
+
+
+def test_tensorboard_gets_the_search_the_schedules_and_the_recipe(finished):
+    tags, texts = set(), {}
+    for file in finished.folder.tensorboard.iterdir():
+        for event in EventFileLoader(str(file)).Load():
+            for value in event.summary.value:
+                tags.add(value.tag)
+                texts[value.tag] = value.tensor.string_val
+    expected = {
+        "objective",
+        "held_out",
+        "hypergradient_norm/learning_rates",
+        "hypergradient_norm/mixture",
+        "learning_rate/model.layers.0/window_2",
+        "mixture/drama/window_1",
+        "learning_rates/heat_map",
+        "mixture/shares",
+        "schedule/learning_rate/lm_head",
+        "schedule/mixture/code",
+        "_hparams_/session_start_info",
+    }
+    assert expected <= tags
+    assert b"initializer_range: 0.2" in texts["recipe"][0]
 
 
 def test_every_parameter_has_its_rate_at_every_step(finished):

@@ -30,9 +30,9 @@ class Display:
         """
         self._console = console
         self._outer_steps = outer_steps
-        self._began_at = done
         self._done = done
-        self._since = self._spoke = time.monotonic()
+        self._latest_seconds = 0.0
+        self._spoke = time.monotonic()
         self._progress = Progress(
             TextColumn("{task.description:<14}"),
             BarColumn(bar_width=24),
@@ -100,7 +100,7 @@ class Display:
             rates: the tuned rates in a few words.
             seconds: what the step took.
         """
-        self._done = step + 1
+        self._done, self._latest_seconds = step + 1, seconds
         gradient = "  ".join(f"|d {key}| {norm:.3g}" for key, norm in norms.items())
         self.say(
             f"outer step {step + 1}/{self._outer_steps}  objective {objective:.4f}  "
@@ -110,9 +110,9 @@ class Display:
         self._progress.update(self._outer, completed=self._done, note=self.time_left())
 
     def time_left(self) -> str:
-        """How long the remaining outer steps will take at the pace so far."""
-        here = self._done - self._began_at
-        if here < 1:
-            return ""
-        left = (time.monotonic() - self._since) / here * (self._outer_steps - self._done)
+        """How long the remaining outer steps will take at the pace of the latest.
+
+        Too long after the first, which compiles.
+        """
+        left = self._latest_seconds * (self._outer_steps - self._done)
         return f"about {left / 60:.0f} min left" if left > 90 else f"about {left:.0f} s left"

@@ -125,8 +125,8 @@ def _refuse_other_recipe(folder: RunFolder, recipe: Recipe) -> None:
         raise RunFolderError(
             f"--out {folder.path}: holds no run to resume; leave --resume out to begin one"
         )
-    then = _flat(yaml.safe_load(folder.recipe.read_text()))
-    now = _flat(yaml.safe_load(writing.to_yaml(recipe)))
+    then = writing.flat(yaml.safe_load(folder.recipe.read_text()))
+    now = writing.flat(yaml.safe_load(writing.to_yaml(recipe)))
     changed = [key for key in sorted({*then, *now}) if then.get(key) != now.get(key)]
     if changed:
         lines = [f"  {key}: {then.get(key)!r} then, {now.get(key)!r} now" for key in changed]
@@ -134,15 +134,6 @@ def _refuse_other_recipe(folder: RunFolder, recipe: Recipe) -> None:
             f"--out {folder.path}: holds a run of another recipe, which can't be resumed with "
             "this one; resume with its own recipe.yaml, or give another folder\n" + "\n".join(lines)
         )
-
-
-def _flat(tree: Any, path: str = "") -> dict[str, Any]:
-    if not isinstance(tree, Mapping):
-        return {path: tree}
-    branches = [
-        _flat(branch, f"{path}.{key}" if path else str(key)) for key, branch in tree.items()
-    ]
-    return {key: value for branch in branches for key, value in branch.items()}
 
 
 def _delete_run(folder: RunFolder) -> None:

@@ -12,6 +12,19 @@ from metatune.inner import InnerTraining
 from metatune.recipe import writing
 from metatune.report import tensorboard
 
+SCALAR = (bool, int, float, str)
+LAYOUT = {
+    "search": {
+        "loss": ["objective", "held_out", "best_held_out"],
+        "hypergradient": ["hypergradient_norm/.*"],
+    },
+    "schedules": {
+        "learning rates": ["schedule/learning_rate/.*"],
+        "mixture": ["schedule/mixture/.*"],
+    },
+}
+"""Charts of TensorBoard's custom-scalars page, with the tags that each shows."""
+
 
 class Tracker:
     """The event files of one run."""
@@ -30,6 +43,12 @@ class Tracker:
         )
         if not resumed_at:
             self._writer.text("recipe", f"```yaml\n{writing.to_yaml(training.recipe)}\n```")
+            choices = writing.flat(writing.to_tree(training.recipe))
+            self._writer.hparams(
+                {key: v if isinstance(v, SCALAR) else str(v) for key, v in choices.items()},
+                metrics=("objective", "held_out", "best_held_out"),
+            )
+            self._writer.custom_scalars(LAYOUT)
 
     def __enter__(self) -> "Tracker":
         """Returns itself."""

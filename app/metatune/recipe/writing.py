@@ -63,3 +63,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value
+
+
+def flat(tree: Any, path: str = "") -> dict[str, Any]:
+    """The values of a tree of mappings, by dotted path."""
+    if not isinstance(tree, Mapping):
+        return {path: tree}
+    branches = [flat(branch, f"{path}.{key}" if path else str(key)) for key, branch in tree.items()]
+    return {key: value for branch in branches for key, value in branch.items()}
