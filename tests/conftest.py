@@ -12,6 +12,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax
+import jax.extend
 import pytest
 
 
@@ -27,3 +28,20 @@ def float64():
     """Runs a test in double precision."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def largest_array():
+    """`(function, *args)` to the elements of the largest array that computing it gives rise to."""
+
+    def equations(jaxpr):
+        for equation in jaxpr.eqns:
+            yield equation
+            for inner in jax.extend.core.jaxprs_in_params(equation.params):
+                yield from equations(inner)
+
+    def largest(function, *args):
+        jaxpr = jax.make_jaxpr(function)(*args).jaxpr
+        return max(out.aval.size for equation in equations(jaxpr) for out in equation.outvars)
+
+    return largest

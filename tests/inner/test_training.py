@@ -170,7 +170,7 @@ def stratified(training, batch_size):
     return stratified_batches(training.corpus, seed=(4,), batch_size=batch_size, shares=shares)
 
 
-def estimate(training, problem, eta, estimator, dtype=jnp.float32):
+def estimate(training, problem, eta, estimator, dtype=jnp.float32, steps=12):
     state = training.initialise(jax.random.key(2))
     state = jax.tree.map(
         lambda leaf: jnp.asarray(leaf, dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf,
@@ -178,7 +178,7 @@ def estimate(training, problem, eta, estimator, dtype=jnp.float32):
     )
     held_out = heldout_batches(training.corpus, "outer", seed=(3,), sequences=8, micro_batch=4)
     batches = stratified(training, batch_size=4)
-    return hypergradient(problem, eta, state, batches, held_out, steps=12, estimator=estimator)
+    return hypergradient(problem, eta, state, batches, held_out, steps=steps, estimator=estimator)
 
 
 def test_mixflow_equals_reverse_on_the_language_model(training):
@@ -190,6 +190,26 @@ def test_mixflow_equals_reverse_on_the_language_model(training):
             error = jnp.linalg.norm(got.gradient[key] - oracle.gradient[key])
             assert float(error / jnp.linalg.norm(oracle.gradient[key])) < 1e-4
         assert float(got.value) == pytest.approx(float(oracle.value), rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-10), ("float32", 1e-5)])
+def test_chunks_change_no_hypergradient(float64, dtype, tolerance):
+    def at(attention_chunk, loss_chunk):
+        model = dataclasses.replace(
+            RECIPE.model, dtype=dtype, attention_chunk=attention_chunk, loss_chunk=loss_chunk
+        )
+        training = prepare(dataclasses.replace(RECIPE, model=model))
+        eta = jax.tree.map(lambda leaf: leaf.astype(dtype), training.initial_eta())
+        return estimate(
+            training, training.reweighted, eta, MixFlow(segment=2), jnp.dtype(dtype), steps=4
+        )
+
+    # Of 15 queries, and of 60 tokens: neither divides.
+    plain, chunked = at(None, None), at(4, 7)
+    assert float(chunked.value) == pytest.approx(float(plain.value), rel=tolerance)
+    for key, want in plain.gradient.items():
+        error = jnp.linalg.norm(chunked.gradient[key] - want)
+        assert float(error) < tolerance * float(jnp.linalg.norm(want))
 
 
 TUNE = {

@@ -130,6 +130,16 @@ def test_equal_models_are_one_static_argument():
     assert len(compiled) == 1
 
 
+def test_chunks_that_hold_no_row_are_refused():
+    with pytest.raises(RecipeError) as refused:
+        build(CONFIG, vocab_size=259, attention_chunk=0, loss_chunk=-1)
+    assert str(refused.value) == (
+        "model: 2 faults\n"
+        "  model.attention_chunk = 0: must be auto, null or a whole number of 1 or above\n"
+        "  model.loss_chunk = -1: must be auto, null or a whole number of 1 or above"
+    )
+
+
 def test_an_unknown_dtype_is_refused_beside_the_faults_of_the_config():
     with pytest.raises(RecipeError) as refused:
         build({**CONFIG, "hidden_size": 0}, vocab_size=259, dtype="float16")

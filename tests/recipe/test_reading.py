@@ -64,6 +64,15 @@ def test_alternatives_are_told_apart_by_their_shape(tree, per, read):
 
 
 @pytest.mark.parametrize(
+    ("received", "read"), [("auto", "auto"), (None, None), (256, 256), ("1e3", 1000)]
+)
+def test_a_chunk_is_a_number_a_word_or_null(tree, received, read):
+    tree["model"] |= {"attention_chunk": received, "loss_chunk": received}
+    model = reading.parse(tree, "memory").model
+    assert (model.attention_chunk, model.loss_chunk) == (read, read)
+
+
+@pytest.mark.parametrize(
     ("received", "number"), [("3e-4", 0.0003), ("1E+1", 10.0), (2, 2.0), (0.5, 0.5)]
 )
 def test_numbers_are_floats_however_they_are_spelled(tree, received, number):
@@ -151,6 +160,23 @@ def test_whole_numbers_are_ints_however_they_are_spelled(tree, received):
             None,
             "data.held_out = None: must be a section with outer, report; leave it out for the "
             "defaults",
+        ),
+        (
+            "model.loss_chunk",
+            0,
+            "model.loss_chunk = 0: must be auto, null or a whole number of 1 or above; leave it "
+            'out for the default, "auto"',
+        ),
+        (
+            "model.attention_chunk",
+            "atuo",
+            "model.attention_chunk = 'atuo': unknown choice; did you mean auto? (allowed: auto)",
+        ),
+        (
+            "model.attention_chunk",
+            True,
+            "model.attention_chunk = True: must be a whole number or auto or null; leave it out "
+            'for the default, "auto"',
         ),
         (
             "model.remat",

@@ -5,10 +5,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from metatune.data import Batch
-from metatune.models import LanguageModel
+from metatune.inner.cross_entropy import token_losses
+from metatune.models import LanguageModel, rows_at_a_time
 from metatune.tunables import Hyper
 
 
@@ -24,9 +24,10 @@ def sequence_losses(model: LanguageModel, params: Any, tokens: jax.typing.ArrayL
         [batch].
     """
     tokens = jnp.asarray(tokens)
-    logits = model.logits(params, tokens[:, :-1])
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:])
-    return jnp.mean(losses, axis=-1)
+    hidden, targets = model.hidden(params, tokens[:, :-1]), tokens[:, 1:]
+    unembedding = model.unembedding(params)
+    chunk = rows_at_a_time(model.loss_chunk, rows=targets.size, columns=len(unembedding))
+    return jnp.mean(token_losses(hidden, unembedding, targets, chunk=chunk), axis=-1)
 
 
 def reweighted_loss(model: LanguageModel) -> Callable[[Any, Hyper, Batch], jax.Array]:

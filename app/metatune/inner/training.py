@@ -144,7 +144,14 @@ def _parts(sections: Mapping[str, Any], known: Sequence[Fault]) -> _Parts:
     corpus = text and _attempt(faults, lambda: load(text))
     model = wanted and _attempt(
         faults,
-        lambda: build(wanted.config, vocab_size=vocab_size, dtype=wanted.dtype, remat=wanted.remat),
+        lambda: build(
+            wanted.config,
+            vocab_size=vocab_size,
+            dtype=wanted.dtype,
+            remat=wanted.remat,
+            attention_chunk=wanted.attention_chunk,
+            loss_chunk=wanted.loss_chunk,
+        ),
     )
     tuning = None
     if text and model and tune:

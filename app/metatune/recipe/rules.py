@@ -22,6 +22,11 @@ AT_LEAST_TWO = Rule(lambda value: value >= 2, "a whole number of 2 or above")
 INNER_FRACTION = Rule(lambda value: 0 < value < 1, "a fraction between 0 and 1, both excluded")
 FRACTION = Rule(lambda value: 0 <= value < 1, "a fraction from 0 up to, not including, 1")
 
+CHUNK = Rule(
+    lambda value: value == "auto" or (isinstance(value, int) and value >= 1),
+    "auto, null or a whole number of 1 or above",
+)
+
 
 def broken_rules(section: Any, path: str) -> Iterator[Fault]:
     """A fault for each field of a dataclass whose value breaks its rule.

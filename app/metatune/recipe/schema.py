@@ -12,12 +12,16 @@ from typing import Any, Literal
 from metatune.recipe.rules import (
     AT_LEAST_ONE,
     AT_LEAST_TWO,
+    CHUNK,
     FRACTION,
     INNER_FRACTION,
     NOT_NEGATIVE,
     POSITIVE,
     ruled,
 )
+
+Chunk = int | Literal["auto"] | None
+"""Rows of a large array that exist at a time; null for all of them, `auto` by its size."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,16 @@ class Model:
         config: fields of a Hugging Face `config.json`; `model_type` names the family.
         dtype: compute type; parameters are always float32.
         remat: recompute each block in the backward pass: less memory, about a third more time.
+        attention_chunk: queries whose attention scores exist at a time; recomputed in the backward
+            pass. By default all, unless those of a block exceed 64 MiB, then as many as fit.
+        loss_chunk: tokens whose logits exist at a time; likewise.
     """
 
     config: Mapping[str, Any]
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: bool = True
+    attention_chunk: Chunk = ruled("auto", CHUNK)
+    loss_chunk: Chunk = ruled("auto", CHUNK)
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from metatune.models.attention import attention
+from metatune.models.chunking import rows_at_a_time
 from metatune.models.config import LlamaConfig
 from metatune.models.rope import rotate, tables
-
-MASKED = -1e9
-"""Score of a masked position: finite, so that second derivatives are."""
+from metatune.recipe.schema import Chunk
 
 
 class Linear(nn.Module):
@@ -53,6 +53,7 @@ class Attention(nn.Module):
     """Causal self-attention with rotary positions and grouped queries (Ainslie et al., 2023)."""
 
     config: LlamaConfig
+    chunk: Chunk
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -75,12 +76,9 @@ class Attention(nn.Module):
         q = q.reshape(batch, length, c.num_key_value_heads, grouped, c.head_dim)
         q = q.transpose(0, 2, 3, 1, 4)
         k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
-        scores = jnp.einsum("bkgqd,bksd->bkgqs", q, k) * c.head_dim**-0.5
-        scores = scores.astype(jnp.promote_types(x.dtype, jnp.float32))
-        causal = jnp.tril(jnp.ones((length, length), bool))
-        scores = jnp.where(causal[None, None, None], scores, MASKED)
-        weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
-        out = jnp.einsum("bkgqs,bksd->bkgqd", weights, v)
+        columns = batch * c.num_attention_heads * length
+        chunk = rows_at_a_time(self.chunk, rows=length, columns=columns)
+        out = attention(q, k, v, chunk=chunk)
         out = out.transpose(0, 3, 1, 2, 4).reshape(batch * length, -1)
         out = Linear(hidden, c.attention_bias, c.initializer_range, name="o_proj")(out)
         return out.reshape(x.shape)
@@ -109,13 +107,14 @@ class Block(nn.Module):
     """Attention and MLP, each after a norm and around a residual."""
 
     config: LlamaConfig
+    attention_chunk: Chunk
 
     @nn.compact
     def __call__(self, x: jax.Array, _: None) -> tuple[jax.Array, None]:
         """Maps [batch, seq, hidden] to the same shape; a body for `nn.scan`."""
         c = self.config
         normed = RMSNorm(c.rms_norm_eps, name="input_layernorm")(x)
-        x = x + Attention(c, name="self_attn")(normed)
+        x = x + Attention(c, self.attention_chunk, name="self_attn")(normed)
         normed = RMSNorm(c.rms_norm_eps, name="post_attention_layernorm")(x)
         return x + MLP(c, name="mlp")(normed), None
 
@@ -142,6 +141,7 @@ class LlamaModel(nn.Module):
     config: LlamaConfig
     dtype: str
     remat: bool
+    attention_chunk: Chunk
 
     @nn.compact
     def __call__(self, tokens: jax.Array) -> jax.Array:
@@ -155,7 +155,9 @@ class LlamaModel(nn.Module):
             split_rngs={"params": True},
             length=c.num_hidden_layers,
         )
-        x, _ = layers(c, name="layers")(embed(tokens, jnp.dtype(self.dtype)), None)
+        x, _ = layers(c, self.attention_chunk, name="layers")(
+            embed(tokens, jnp.dtype(self.dtype)), None
+        )
         return RMSNorm(c.rms_norm_eps, name="norm")(x)
 
 
@@ -178,6 +180,7 @@ class Llama(nn.Module):
     config: LlamaConfig
     dtype: str
     remat: bool
+    attention_chunk: Chunk
 
     @nn.compact
     def __call__(self, tokens: jax.Array) -> jax.Array:
@@ -185,4 +188,5 @@ class Llama(nn.Module):
         c = self.config
         if not c.tie_word_embeddings:
             Head(c.vocab_size, c.initializer_range, name="lm_head")(c.hidden_size)
-        return LlamaModel(c, self.dtype, self.remat, name="model")(tokens)
+        body = LlamaModel(c, self.dtype, self.remat, self.attention_chunk, name="model")
+        return body(tokens)

@@ -1,0 +1,65 @@
+"""Large intermediate arrays a chunk of rows at a time: less memory, the same result.
+
+The rows of an array that a function computes and reduces again (scores, logits) are independent of
+one another. Computed one chunk after the other, and again in the backward pass, only one chunk of
+it ever exists.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from metatune.recipe.schema import Chunk
+
+LARGEST = 64 * 2**20
+"""Bytes of float32 above which `auto` chunks an array: below, nothing is computed twice."""
+
+
+def rows_at_a_time(chunk: Chunk, *, rows: int, columns: int) -> int | None:
+    """How many rows of an array are to exist at a time; None for all of them.
+
+    `auto` leaves arrays of up to `LARGEST` bytes alone and cuts others into the fewest chunks of up
+    to that size, as even as can be.
+
+    Args:
+        chunk: what was asked for.
+        rows: of the whole array.
+        columns: float32 numbers per row.
+    """
+    if chunk == "auto":
+        fitting = max(1, LARGEST // (columns * jnp.dtype(jnp.float32).itemsize))
+        chunk = -(-rows // -(-rows // fitting))
+    return None if chunk is None or chunk >= rows else chunk
+
+
+def map_rows(function: Callable[..., jax.Array], arrays: Any, chunk: int) -> jax.Array:
+    """`function` of `chunk` rows at a time; it is computed again where it is differentiated.
+
+    Differentiable as often as `function`, in forward and reverse mode.
+
+    Args:
+        function: `(*arrays) -> [rows, ...]`, a row of its result for each row of the arguments, on
+            its own; finite on rows of zeros, which fill up the last chunk.
+        arrays: [rows, ...] each.
+        chunk: rows at a time.
+    """
+    rows = arrays[0].shape[0]
+    chunks = -(-rows // chunk)
+
+    def split(array: jax.Array) -> jax.Array:
+        widths = [(0, chunks * chunk - rows)] + [(0, 0)] * (array.ndim - 1)
+        return jnp.pad(array, widths).reshape(chunks, chunk, *array.shape[1:])
+
+    def body(*given: jax.Array) -> jax.Array:
+        # What follows from one argument alone, such as a mask from positions, would otherwise be
+        # computed ahead for all chunks at once where that argument doesn't depend on parameters.
+        return function(*jax.lax.optimization_barrier(given))
+
+    # Without barriers against merging what is computed twice: a scan's passes can't be merged.
+    again = jax.checkpoint(body, prevent_cse=False)
+    _, out = jax.lax.scan(
+        lambda _, given: (None, again(*given)), None, tuple(split(array) for array in arrays)
+    )
+    return out.reshape(chunks * chunk, *out.shape[2:])[:rows]

@@ -1,0 +1,97 @@
+"""Attention with and without chunks: against numpy, central differences and one another."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metatune.models.attention import attention
+
+HEADS = {"multi-head": (3, 1), "grouped": (2, 3), "multi-query": (1, 4)}
+every_grouping = pytest.mark.parametrize("heads", HEADS.values(), ids=HEADS)
+
+
+def arrays(heads, *, length=7, batch=2, features=5, dtype=np.float64):
+    kv_heads, group = heads
+    rng = np.random.default_rng(3)
+    q = rng.normal(size=(batch, kv_heads, group, length, features))
+    k, v = 2 * rng.normal(size=(2, batch, kv_heads, length, features))
+    return tuple(jnp.asarray(array, dtype) for array in (q, k, v))
+
+
+def by_loops(q, k, v):
+    """Attention as it is defined, one query at a time."""
+    q, k, v = (np.asarray(array, np.float64) for array in (q, k, v))
+    out = np.zeros_like(q)
+    for b, h, g, i in np.ndindex(q.shape[:4]):
+        scores = np.exp(k[b, h, : i + 1] @ q[b, h, g, i] / np.sqrt(q.shape[-1]))
+        out[b, h, g, i] = (scores / scores.sum()) @ v[b, h, : i + 1]
+    return out
+
+
+@every_grouping
+@pytest.mark.parametrize("chunk", [None, 1, 3, 7])
+def test_it_is_attention_by_definition(float64, heads, chunk):
+    q, k, v = arrays(heads)
+    got = jax.jit(attention, static_argnames="chunk")(q, k, v, chunk=chunk)
+    np.testing.assert_allclose(got, by_loops(q, k, v), rtol=1e-12, atol=1e-12)
+
+
+def curved(chunk):
+    """A scalar of attention with second derivatives in everything."""
+    return lambda q, k, v: jnp.sum(jnp.sin(attention(q, k, v, chunk=chunk)))
+
+
+@every_grouping
+def test_hessian_times_vector_is_the_difference_of_gradients(float64, heads):
+    at, direction = arrays(heads), tuple(jnp.cos(array) for array in arrays(heads))
+    gradient = jax.jit(jax.grad(curved(3), argnums=(0, 1, 2)))
+    step = 1e-5
+
+    def moved(size):
+        return gradient(*(a + size * d for a, d in zip(at, direction, strict=True)))
+
+    forward = jax.jit(lambda: jax.jvp(gradient, at, direction)[1])()
+    plain = jax.jvp(jax.grad(curved(None), argnums=(0, 1, 2)), at, direction)[1]
+    reverse = jax.jit(jax.vjp(gradient, *at)[1])(direction)
+    for one, other, same, ahead, behind in zip(
+        forward, reverse, plain, moved(step), moved(-step), strict=True
+    ):
+        assert float(jnp.abs(one).max()) > 0.1
+        np.testing.assert_allclose(one, (ahead - behind) / (2 * step), atol=1e-8)
+        np.testing.assert_allclose(other, one, rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(same, one, rtol=1e-10, atol=1e-12)
+
+
+def test_scores_of_a_chunk_are_the_largest_array(largest_array):
+    q, k, v = arrays((2, 2), length=64, features=4, dtype=np.float32)
+    scores = 2 * 2 * 2 * 64 * 64
+
+    def product(chunk):
+        gradient = jax.grad(curved(chunk), argnums=(0, 1, 2))
+        return lambda *at: jax.jvp(gradient, at, at)[1]
+
+    def twice_reverse(chunk):
+        gradient = jax.grad(curved(chunk), argnums=(0, 1, 2))
+        return lambda *at: jax.vjp(gradient, *at)[1](at)
+
+    for second in (product, twice_reverse):
+        assert largest_array(second(None), q, k, v) >= scores
+        assert largest_array(second(4), q, k, v) == scores * 4 // 64
+
+
+def test_gradients_of_keys_and_values_sum_over_chunks_in_float32():
+    wide = arrays((1, 1), length=400, batch=1, features=2, dtype=np.float32)
+    narrow = tuple(array.astype(jnp.bfloat16) for array in wide)
+    wide = tuple(array.astype(jnp.float32) for array in narrow)
+
+    def gradient(at, chunk):
+        def total(k, v):
+            return jnp.sum(attention(at[0] * 0, k, v, chunk=chunk).astype(jnp.float32))
+
+        return jax.jit(jax.grad(total, argnums=1))(*at[1:])
+
+    want, got = gradient(wide, None), gradient(narrow, 1)
+    assert got.dtype == jnp.bfloat16
+    # That of the first value sums 400 weights 1/i, each of which bfloat16 rounds by up to 2⁻⁹.
+    np.testing.assert_allclose(got.astype(jnp.float32)[0, 0, 0], want[0, 0, 0], rtol=2**-8)
