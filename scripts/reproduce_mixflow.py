@@ -27,6 +27,8 @@ from metatune.inner.losses import sequence_losses
 from metatune.models import LanguageModel, build
 
 MIB = 2**20
+QUERIES, TOKENS = 64, 512
+"""Of the chunked variants."""
 
 
 class Size(NamedTuple):
@@ -52,7 +54,7 @@ SIZES = {
 }
 
 
-def model_of(size: Size, remat: bool) -> LanguageModel:
+def model_of(size: Size, remat: bool, chunked: bool) -> LanguageModel:
     config = {
         "model_type": "llama",
         "vocab_size": size.vocab,
@@ -62,7 +64,13 @@ def model_of(size: Size, remat: bool) -> LanguageModel:
         "num_attention_heads": size.width // 64 if size.width >= 128 else 4,
         "max_position_embeddings": size.sequence,
     }
-    return build(config, vocab_size=size.vocab, remat=remat)
+    return build(
+        config,
+        vocab_size=size.vocab,
+        remat=remat,
+        attention_chunk=QUERIES if chunked else None,
+        loss_chunk=TOKENS if chunked else None,
+    )
 
 
 def problem_of(model: LanguageModel) -> Problem:
@@ -99,18 +107,40 @@ def arguments(size: Size, model: LanguageModel) -> tuple[Any, Any, Any, Any]:
     return eta, state, tokens, jax.ShapeDtypeStruct(tokens.shape[1:], jnp.int32)
 
 
+class Variant(NamedTuple):
+    """How a hypergradient is computed.
+
+    Attributes:
+        remat: recompute each block.
+        chunked: attention and loss a chunk at a time.
+        mixflow: mixed mode; reverse-over-reverse otherwise.
+        saved: keep the inner gradients.
+    """
+
+    remat: bool
+    chunked: bool
+    mixflow: bool
+    saved: bool
+
+    def estimator(self, steps: int) -> MixFlow | Reverse:
+        return MixFlow(steps, save_gradients=self.saved) if self.mixflow else Reverse(steps)
+
+
 VARIANTS = {
-    "reverse, step remat": (False, lambda size: Reverse(segment=size.steps)),
-    "reverse, block remat": (True, lambda size: Reverse(segment=size.steps)),
-    "mixflow, block remat": (True, lambda size: MixFlow(segment=size.steps, save_gradients=False)),
-    "mixflow, block remat, saved gradients": (True, lambda size: MixFlow(segment=size.steps)),
+    "reverse, step remat": Variant(False, False, False, False),
+    "reverse + block remat": Variant(True, False, False, False),
+    "reverse + block remat + chunks": Variant(True, True, False, False),
+    "mixflow": Variant(False, False, True, False),
+    "mixflow + block remat": Variant(True, False, True, False),
+    "mixflow + block remat + chunks": Variant(True, True, True, False),
+    "mixflow + block remat + chunks + saved gradients": Variant(True, True, True, True),
 }
 
 
 def compiled(size: Size, variant: str) -> Any:
     """One hypergradient of a variant as one program, compiled."""
-    remat, estimator = VARIANTS[variant]
-    model = model_of(size, remat)
+    how = VARIANTS[variant]
+    model = model_of(size, how.remat, how.chunked)
     problem = problem_of(model)
 
     def estimate(eta: Any, state: State, tokens: jax.Array, outer: jax.Array) -> Any:
@@ -121,7 +151,7 @@ def compiled(size: Size, variant: str) -> Any:
             lambda step: tokens[step],
             [outer],
             steps=size.steps,
-            estimator=estimator(size),
+            estimator=how.estimator(size.steps),
         )
         return result.value, result.gradient
 
@@ -130,10 +160,9 @@ def compiled(size: Size, variant: str) -> Any:
 
 def carry_bytes(size: Size, variant: str) -> int:
     """What the inner steps leave for the backward sweep, whatever happens inside a step."""
-    _, state, _, _ = arguments(size, model_of(size, True))
+    _, state, _, _ = arguments(size, model_of(size, True, False))
     parameters = sum(leaf.size * 4 for leaf in jax.tree.leaves(state.params))
-    saved = 1 if "saved" in variant else 0
-    return size.steps * (3 + saved) * parameters
+    return size.steps * (3 + VARIANTS[variant].saved) * parameters
 
 
 def seconds(run: Any, given: Any, rounds: int = 3) -> float:
@@ -163,8 +192,9 @@ def filled(shapes: Any) -> Any:
 
 def plain_seconds(size: Size) -> float:
     """Of one plain training step with block remat."""
-    problem = problem_of(model_of(size, True))
-    eta, state, tokens, _ = filled(arguments(size, model_of(size, True)))
+    model = model_of(size, True, False)
+    problem = problem_of(model)
+    eta, state, tokens, _ = filled(arguments(size, model))
 
     def run() -> Any:
         return train(problem, eta, state, tokens.__getitem__, steps=size.steps, segment=size.steps)
@@ -199,7 +229,7 @@ def main() -> None:
             }
             cost = ""
             if unit is not None:
-                took = seconds(program, filled(arguments(size, model_of(size, True))))
+                took = seconds(program, filled(arguments(size, model_of(size, True, False))))
                 row |= {"seconds": took, "plain_step_seconds": unit}
                 cost = f"{took / size.steps / unit:.2f}"
             rows.append(row)
