@@ -69,12 +69,13 @@ def fit(
     from metatune.fit.compilation import keep_compiled
     from metatune.fit.failure import NotFinite
     from metatune.fit.run_folder import RunFolderError
+    from metatune.hypergrad import CheckpointError, ReplayError
     from metatune.inner import prepare_file
     from metatune.recipe import shipped
     from metatune.report import terminal
 
     console = Console()
-    with plain_errors(NotFinite, RunFolderError):
+    with plain_errors(NotFinite, RunFolderError, CheckpointError, ReplayError):
         keep_compiled()
         training = prepare_file(shipped.find(recipe), overrides or ())
         outcome = outer_loop.fit(training, out, resume=resume, overwrite=overwrite, console=console)

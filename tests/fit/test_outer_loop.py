@@ -19,7 +19,7 @@ from metatune.fit import outer_loop
 from metatune.fit.checkpoints import Search
 from metatune.fit.failure import NotFinite
 from metatune.fit.outer_loop import fit, judged
-from metatune.fit.run_folder import RunFolder, RunFolderError
+from metatune.fit.run_folder import RunFolder, RunFolderError, open_run
 from metatune.hypergrad import hypergradient
 from metatune.inner import prepare
 from metatune.recipe import schema, writing
@@ -148,6 +148,32 @@ def finished_base_rate(step: int) -> float:
 def test_the_same_recipe_gives_the_same_bits(finished, tmp_path, console):
     again = fit(prepare(RECIPE), tmp_path / "again", console=console)
     assert contents(again.folder) == contents(finished.folder)
+
+
+def test_states_on_disk_give_the_same_bits_and_leave_none(finished, tmp_path, monkeypatch, console):
+    kept = []
+
+    def spy(*args, **kwargs):
+        result = hypergradient(*args, **kwargs)
+        kept.append((kwargs["checkpoints"], result.diagnostics.peak_bytes))
+        return result
+
+    monkeypatch.setattr(outer_loop, "hypergradient", spy)
+    checkpoints = schema.Checkpoints(keep="recursive", slots=1, store="disk")
+    estimator = dataclasses.replace(RECIPE.outer.estimator, checkpoints=checkpoints)
+    outer = dataclasses.replace(RECIPE.outer, estimator=estimator)
+    recipe = dataclasses.replace(RECIPE, outer=outer)
+    folder = open_run(tmp_path / "run", recipe, resume=False, overwrite=False)
+    folder.scratch.mkdir()
+    (folder.scratch / "left.safetensors").write_text("by a killed run")
+    outcome = fit(prepare(recipe), folder.path, resume=True, console=console)
+    assert (
+        outcome.folder.read_metrics()[-1]["objective"]
+        == (finished.folder.read_metrics()[-1]["objective"])
+    )
+    assert {used.store for used, _ in kept} == {"disk"}
+    assert all(used.folder == folder.scratch and size > 0 for used, size in kept)
+    assert not folder.scratch.exists()
 
 
 def test_a_finished_run_is_not_measured_again(finished, monkeypatch, console):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from metatune.recipe import reading, schema
+from metatune.recipe import reading, schema, writing
 from metatune.recipe.faults import RecipeError
 
 SHIPPED = Path(__file__).parents[2] / "recipes"
@@ -48,6 +48,25 @@ def test_the_kind_chooses_the_class(tree):
     assert recipe.inner.optimizer == schema.SGD(learning_rate=1.0, schedule=wsd)
     assert recipe.outer.optimizer == schema.Sign()
     assert recipe.outer.estimator == schema.MixFlow(segment=4)
+
+
+@pytest.mark.parametrize("keep", ["all", "sqrt", "recursive", 3])
+def test_checkpoints_are_kept_by_name_or_number(tree, keep):
+    tree["outer"]["estimator"] = {"checkpoints": {"keep": keep, "store": "disk"}}
+    recipe = reading.parse(tree, "memory")
+    expected = schema.MixFlow(checkpoints=schema.Checkpoints(keep=keep, store="disk"))
+    assert recipe.outer.estimator == expected
+    assert reading.parse(writing.to_tree(recipe), "memory") == recipe
+
+
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [(0, "one of the names, or 1 or above"), ("sqr", "sqrt"), (1.5, "a whole number")],
+)
+def test_other_checkpoints_are_refused(tree, keep, message):
+    tree["outer"]["estimator"] = {"checkpoints": {"keep": keep}}
+    with pytest.raises(RecipeError, match=message):
+        reading.parse(tree, "memory")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from rich.console import Console
 
-from metatune import artefact
+from metatune import artefact, hypergrad
 from metatune.data import heldout_batches, stratified_batches
 from metatune.fit import outer_optimizers
 from metatune.fit.checkpoints import Checkpoints, Search
@@ -44,8 +44,11 @@ class Outcome(NamedTuple):
     interrupted: bool
 
 
+GRADIENT_DTYPES = {"float32": None, "bfloat16": "bfloat16"}  # parameters are float32 as it is
 ESTIMATORS = {
-    schema.MixFlow: lambda spec: MixFlow(spec.segment, spec.save_gradients),
+    schema.MixFlow: lambda spec: MixFlow(
+        spec.segment, spec.save_gradients, GRADIENT_DTYPES[spec.gradient_dtype]
+    ),
     schema.Reverse: lambda spec: Reverse(spec.segment, spec.remat),
 }
 
@@ -73,6 +76,8 @@ def fit(
     Raises:
         RunFolderError: `out` can't be used as asked.
         NotFinite: a training diverged; the run folder holds the best so far and can be resumed.
+        CheckpointError: no room for the states of the inner training.
+        ReplayError: the inner training did not repeat itself exactly.
     """
     recipe = training.recipe
     folder = open_run(out, recipe, resume=resume, overwrite=overwrite)
@@ -85,6 +90,7 @@ def fit(
             return Outcome(folder, finished, interrupted=False)
         folder.forget_metrics_from(search.step)
         with (
+            folder.cleared_scratch(),
             Display(console or Console(), recipe.outer.steps, done=search.step) as display,
             Tracker(folder, training, resumed_at=search.step) as tracker,
         ):
@@ -133,6 +139,7 @@ class _Loop:
         self.display = display
         self.optimizer = optimizer
         self.estimator: Estimator = ESTIMATORS[type(self.outer.estimator)](self.outer.estimator)
+        self.kept = kept(self.outer.estimator.checkpoints, folder)
         self.search = search
 
     def run(self, search: Search) -> Search:
@@ -208,6 +215,7 @@ class _Loop:
             ),
             steps=recipe.inner.steps,
             estimator=self.estimator,
+            checkpoints=self.kept,
             listener=self.display.listener("hypergradient"),
         )
 
@@ -250,6 +258,12 @@ class _Loop:
             return ""
         multipliers = np.exp(np.asarray(eta["learning_rates"]))
         return f"rates x{multipliers.min():.2f} to x{multipliers.max():.2f}"
+
+
+def kept(spec: schema.Checkpoints, folder: RunFolder) -> hypergrad.Checkpoints:
+    """What is kept of an inner training, a disk's files in the run folder."""
+    scratch = folder.scratch if spec.store == "disk" else None
+    return hypergrad.Checkpoints(spec.keep, spec.slots, spec.store, scratch)
 
 
 def announcement(training: InnerTraining, search: Search) -> str:

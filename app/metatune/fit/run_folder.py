@@ -1,9 +1,10 @@
 """A run's folder: what lies where, and that nothing is lost or half-written."""
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,9 +50,28 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def scratch(self) -> Path:
+        """States of the inner training while they are needed; nothing of it stays."""
+        return self.path / "scratch"
+
+    @property
     def artefact(self) -> Path:
         """The tuned schedules."""
         return self.path / "artefact"
+
+    @contextlib.contextmanager
+    def cleared_scratch(self) -> Iterator[None]:
+        """Begins and ends without scratch, also where an earlier run was killed and left some."""
+        self.clear_scratch()
+        try:
+            yield
+        finally:
+            self.clear_scratch()
+
+    def clear_scratch(self) -> None:
+        """Removes the scratch, if there is any."""
+        if self.scratch.exists():
+            shutil.rmtree(self.scratch)
 
     def holds_run(self) -> bool:
         """Whether a run was begun here."""
@@ -138,6 +158,7 @@ def _refuse_other_recipe(folder: RunFolder, recipe: Recipe) -> None:
 
 def _delete_run(folder: RunFolder) -> None:
     """Deletes what a run writes, and nothing else; its recipe last, so that a kill is harmless."""
+    folder.clear_scratch()
     for path in (folder.tensorboard, folder.checkpoints, folder.artefact):
         shutil.rmtree(path, ignore_errors=False) if path.exists() else None
     folder.metrics.unlink(missing_ok=True)

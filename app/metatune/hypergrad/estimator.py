@@ -14,7 +14,7 @@ class Forward(NamedTuple):
     Attributes:
         state: the state after the segment.
         losses: inner losses, [length].
-        saved: whatever the pullback wants to see again, a pytree (may be empty).
+        saved: whatever the pullback wants to see again, a pytree; () unless the estimator `saves`.
     """
 
     state: State
@@ -42,6 +42,11 @@ class Estimator(Protocol):
     @property
     def segment(self) -> int:
         """Inner steps per segment."""
+        ...
+
+    @property
+    def saves(self) -> bool:
+        """Whether `forward` saves anything for the pullback."""
         ...
 
     def forward(self, problem: Problem, eta: PyTree, state: State, segment: Segment) -> Forward:

@@ -9,12 +9,19 @@ Source: Kemaev et al., Scalable Meta-Learning via Mixed-Mode Differentiation, IC
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
 from metatune.hypergrad.estimator import Adjoint, Forward
-from metatune.hypergrad.problem import Problem, PyTree, State, inner_step
+from metatune.hypergrad.problem import (
+    Problem,
+    PyTree,
+    State,
+    inner_gradient,
+    inner_update,
+)
 from metatune.hypergrad.segments import Segment, inexact, scan_segment
 
 
@@ -35,18 +42,29 @@ class MixFlow:
         segment: inner steps per compiled program and between two kept states.
         save_gradients: keep g_t of the forward sweep, so that the replay is that of the optimizer
             alone: one gradient less of four, for one copy of the parameters per inner step.
+        gradient_dtype: what g_t is rounded to, in training as well, so that a replay from saved
+            gradients is exact; None leaves it as it is. The derivative takes the rounding for the
+            identity (Bengio et al., 2013, straight-through).
     """
 
     segment: int = 16
     save_gradients: bool = True
+    gradient_dtype: Literal["bfloat16"] | None = None
+
+    @property
+    def saves(self) -> bool:
+        """Whether gradients are saved."""
+        return self.save_gradients
 
     def forward(self, problem: Problem, eta: PyTree, state: State, segment: Segment) -> Forward:
         """Runs a segment; saves the inner gradients, [length, ...] each, if so asked."""
 
         def body(state: State, given: PyTree) -> tuple[State, PyTree]:
             step, batch, _ = given
-            state, loss, grads = inner_step(problem, eta, state, batch, step)
-            return state, (loss, grads if self.save_gradients else ())
+            loss, grads = inner_gradient(problem, eta, state, batch, step)
+            grads = self._rounded(grads)
+            after = inner_update(problem, eta, state, widened(grads, state.params), step)
+            return after, (loss, grads if self.save_gradients else ())
 
         state, (losses, saved) = scan_segment(body, state, segment)
         return Forward(state, losses, saved)
@@ -65,6 +83,7 @@ class MixFlow:
 
         def body(adjoint: Adjoint, given: PyTree) -> tuple[Adjoint, None]:
             step, batch, (state, grads) = given
+            grads = widened(grads, state.params)
             return pull_step(problem, eta, state, grads, batch, step, adjoint), None
 
         adjoint, _ = scan_segment(body, adjoint, segment, inputs=visited, reverse=True)
@@ -78,15 +97,27 @@ class MixFlow:
         def body(state: State, given: PyTree) -> tuple[State, tuple[State, PyTree]]:
             step, batch, grads = given
             if not self.save_gradients:
-                after, _, grads = inner_step(problem, eta, state, batch, step)
-                return after, (state, grads)
-            hyper = problem.hyper_at(eta, step)
-            return State(*problem.update(grads, state.opt_state, state.params, hyper)), (
-                state,
-                grads,
-            )
+                _, grads = inner_gradient(problem, eta, state, batch, step)
+                grads = self._rounded(grads)
+            after = inner_update(problem, eta, state, widened(grads, state.params), step)
+            return after, (state, grads)
 
         return scan_segment(body, state, segment, inputs=saved)[1]
+
+    def _rounded(self, grads: PyTree) -> PyTree:
+        """Gradients as they are saved."""
+        if self.gradient_dtype is None:
+            return grads
+        kind = jnp.finfo(self.gradient_dtype)
+        # XLA may leave out a mere conversion there and back, `reduce_precision` it must obey.
+        return jax.tree.map(
+            lambda g: jax.lax.reduce_precision(g, kind.nexp, kind.nmant).astype(kind.dtype), grads
+        )
+
+
+def widened(grads: PyTree, params: PyTree) -> PyTree:
+    """Gradients in the type of their parameters."""
+    return jax.tree.map(lambda g, p: g.astype(p.dtype), grads, params)
 
 
 def pull_step(

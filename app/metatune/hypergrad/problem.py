@@ -44,9 +44,15 @@ class Diagnostics(NamedTuple):
 
     Attributes:
         losses: inner loss before each update, [steps].
+        peak_states: the most states between segments that were kept at a time.
+        peak_bytes: the most bytes in their store at a time, saved gradients included.
+        recomputed_segments: segments run again for want of a kept state.
     """
 
     losses: jax.Array
+    peak_states: int = 0
+    peak_bytes: int = 0
+    recomputed_segments: int = 0
 
 
 class Hypergradient(NamedTuple):
@@ -89,7 +95,21 @@ def inner_step(
     Returns:
         The next state, the loss L before the update, and its gradient g.
     """
+    loss, grads = inner_gradient(problem, eta, state, batch, step)
+    return inner_update(problem, eta, state, grads, step), loss, grads
+
+
+def inner_gradient(
+    problem: Problem, eta: PyTree, state: State, batch: PyTree, step: jax.Array
+) -> tuple[jax.Array, PyTree]:
+    """The loss L of an inner step, and its gradient g."""
     hyper = problem.hyper_at(eta, step)
-    loss, grads = jax.value_and_grad(problem.loss)(state.params, hyper, batch)
-    params, opt_state = problem.update(grads, state.opt_state, state.params, hyper)
-    return State(params, opt_state), loss, grads
+    return jax.value_and_grad(problem.loss)(state.params, hyper, batch)
+
+
+def inner_update(
+    problem: Problem, eta: PyTree, state: State, grads: PyTree, step: jax.Array
+) -> State:
+    """The state after an inner step with gradient g."""
+    hyper = problem.hyper_at(eta, step)
+    return State(*problem.update(grads, state.opt_state, state.params, hyper))

@@ -21,6 +21,11 @@ class Reverse:
     segment: int = 16
     remat: bool = True
 
+    @property
+    def saves(self) -> bool:
+        """Nothing."""
+        return False
+
     def forward(self, problem: Problem, eta: PyTree, state: State, segment: Segment) -> Forward:
         """Runs a segment; saves nothing."""
         state, losses = advance(problem, eta, state, segment, remat=self.remat)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from metatune.recipe.rules import (
     AT_LEAST_ONE,
+    AT_LEAST_ONE_OR_NAMED,
     AT_LEAST_TWO,
     CHUNK,
     FRACTION,
@@ -235,6 +236,23 @@ class Tune:
 
 
 @dataclass(frozen=True)
+class Checkpoints:
+    """What is kept of the inner training between the forward and the backward sweep.
+
+    Attributes:
+        keep: which states between segments: all; sqrt, each √n-th of n segments; a number k, each
+            k-th; or recursive, at most `slots` at a time. What isn't kept is recomputed: the same
+            hypergradient in less memory and more time.
+        slots: states kept at a time besides the first, of `keep: recursive` only.
+        store: where they are kept: device, host (memory) or disk (the run folder).
+    """
+
+    keep: Literal["all", "sqrt", "recursive"] | int = ruled("all", AT_LEAST_ONE_OR_NAMED)
+    slots: int = ruled(8, AT_LEAST_ONE)
+    store: Literal["device", "host", "disk"] = "device"
+
+
+@dataclass(frozen=True)
 class MixFlow:
     """MixFlow-MG: exact, forward-over-reverse (Kemaev et al., 2025).
 
@@ -242,11 +260,16 @@ class MixFlow:
         segment: inner steps per compiled program, and between two kept states.
         save_gradients: keep the inner gradients of the forward sweep for the backward sweep: a
             third less time for one copy of the parameters per inner step.
+        gradient_dtype: what the inner gradients are rounded to, in the training that is
+            differentiated too; bfloat16 halves what saving them takes.
+        checkpoints: what is kept between the sweeps, and where.
     """
 
     kind: Literal["mixflow"] = "mixflow"
     segment: int = ruled(16, AT_LEAST_ONE)
     save_gradients: bool = True
+    gradient_dtype: Literal["float32", "bfloat16"] = "float32"
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
 
 
 @dataclass(frozen=True)
@@ -256,11 +279,13 @@ class Reverse:
     Attributes:
         segment: inner steps per compiled program, and between two kept states.
         remat: recompute each inner step in the backward sweep.
+        checkpoints: what is kept between the sweeps, and where.
     """
 
     kind: Literal["reverse"] = "reverse"
     segment: int = ruled(16, AT_LEAST_ONE)
     remat: bool = True
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
 
 
 @dataclass(frozen=True)

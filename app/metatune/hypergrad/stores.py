@@ -1,0 +1,213 @@
+"""Where states wait between the forward and the backward sweep: device, host memory or disk."""
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, Self
+
+import jax
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from metatune.hypergrad.problem import PyTree
+
+
+class CheckpointError(RuntimeError):
+    """A state can't be kept: no room for it, or no way to write it."""
+
+
+class Place(Protocol):
+    """Somewhere to put a list of arrays."""
+
+    def write(self, leaves: list[jax.Array]) -> Any:
+        """Puts arrays there; returns what `read` and `delete` ask for."""
+        ...
+
+    def read(self, handle: Any) -> list[jax.Array]:
+        """The arrays, bit for bit and on the devices they came from."""
+        ...
+
+    def delete(self, handle: Any) -> None:
+        """Makes room again."""
+        ...
+
+    def close(self) -> None:
+        """Leaves nothing behind."""
+        ...
+
+
+class Device:
+    """Leaves arrays where they are; the only place for arrays that JAX is tracing."""
+
+    def write(self, leaves: list[jax.Array]) -> list[jax.Array]:
+        """Keeps a reference."""
+        return leaves
+
+    def read(self, handle: list[jax.Array]) -> list[jax.Array]:
+        """The very same arrays."""
+        return handle
+
+    def delete(self, handle: list[jax.Array]) -> None:
+        """Nothing to do: whoever held the handle lets go of it."""
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+class Home(NamedTuple):
+    """What makes a device's array out of plain memory again.
+
+    Attributes:
+        shape: its shape.
+        dtype: its type.
+        sharding: the devices it is bound to; None for an array that JAX may move, which has to
+            stay so: programs are compiled anew for the other kind.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    sharding: jax.sharding.Sharding | None
+
+
+def _home(leaf: jax.Array) -> Home:
+    return Home(leaf.shape, leaf.dtype, leaf.sharding if leaf.committed else None)
+
+
+class Host:
+    """NumPy copies in the memory of the process."""
+
+    def write(self, leaves: list[jax.Array]) -> list[tuple[np.ndarray, Home]]:
+        """Copies; a mere view, which JAX gives on CPUs, would keep the device's buffer alive."""
+        return [(np.array(leaf, copy=True), _home(leaf)) for leaf in leaves]
+
+    def read(self, handle: list[tuple[np.ndarray, Home]]) -> list[jax.Array]:
+        """Puts the copies back on the device."""
+        return [jax.device_put(array, home.sharding) for array, home in handle]
+
+    def delete(self, handle: list[tuple[np.ndarray, Home]]) -> None:
+        """Nothing to do: whoever held the handle lets go of it."""
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+class Disk:
+    """A safetensors file per list, in a folder of its own that is removed at the end.
+
+    Arrays are written as bytes, because safetensors knows no bfloat16 on NumPy's side.
+    """
+
+    def __init__(self, folder: Path, budget_bytes: int | None = None):
+        """Makes the folder.
+
+        Args:
+            folder: where the folder is made; made itself if missing.
+            budget_bytes: how much may lie there at a time; None for all that is free.
+
+        Raises:
+            CheckpointError: it can't be made.
+        """
+        self._budget, self._used, self._written = budget_bytes, 0, 0
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._folder = Path(tempfile.mkdtemp(prefix="states-", dir=folder))
+        except OSError as error:
+            raise CheckpointError(
+                f"{folder}: no checkpoints can be kept here ({error.strerror}); "
+                "give a folder that can be written to"
+            ) from error
+
+    def write(self, leaves: list[jax.Array]) -> tuple[Path, int, list[Home]]:
+        """Writes a file beside its place, then renames it."""
+        needed = sum(leaf.nbytes for leaf in leaves)
+        path = self._folder / f"{self._written}.safetensors"
+        if self._budget is not None and self._used + needed > self._budget:
+            raise CheckpointError(
+                f"{path}: needs {needed} bytes, but {self._budget - self._used} of the budget of "
+                f"{self._budget} bytes are free; raise the budget or keep fewer states"
+            )
+        beside = path.with_suffix(".partial")
+        try:
+            save_file({str(i): _as_bytes(leaf) for i, leaf in enumerate(leaves)}, beside)
+            beside.rename(path)
+        except (OSError, SafetensorError) as error:
+            beside.unlink(missing_ok=True)
+            free = shutil.disk_usage(self._folder).free
+            raise CheckpointError(
+                f"{path}: needs {needed} bytes and could not be written ({error}); {free} bytes "
+                "are free; make room, give another folder or keep fewer states"
+            ) from error
+        self._used += needed
+        self._written += 1
+        return path, needed, [_home(leaf) for leaf in leaves]
+
+    def read(self, handle: tuple[Path, int, list[Home]]) -> list[jax.Array]:
+        """Puts the arrays of a file back on the device."""
+        path, _, homes = handle
+        found = load_file(path)
+        return [
+            jax.device_put(found[str(i)].view(home.dtype).reshape(home.shape), home.sharding)
+            for i, home in enumerate(homes)
+        ]
+
+    def delete(self, handle: tuple[Path, int, list[Home]]) -> None:
+        """Deletes a file."""
+        path, size, _ = handle
+        path.unlink()
+        self._used -= size
+
+    def close(self) -> None:
+        """Removes the folder and all that is in it."""
+        shutil.rmtree(self._folder)
+
+
+def _as_bytes(leaf: jax.Array) -> np.ndarray:
+    return np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)
+
+
+class Store(contextlib.AbstractContextManager):
+    """Pytrees by key in one place, and how much lies there.
+
+    Attributes:
+        peak_bytes: the most that lay there at a time.
+    """
+
+    def __init__(self, place: Place):
+        """Begins empty."""
+        self.peak_bytes = 0
+        self._place = place
+        self._held: dict[Hashable, tuple[Any, Any, int]] = {}
+
+    def put(self, key: Hashable, tree: PyTree) -> None:
+        """Keeps a pytree of arrays.
+
+        Raises:
+            CheckpointError: there is no room for it, or it can't be written.
+        """
+        leaves, treedef = jax.tree.flatten(tree)
+        size = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+        self._held[key] = (treedef, self._place.write(leaves), size)
+        self.peak_bytes = max(self.peak_bytes, sum(held[2] for held in self._held.values()))
+
+    def get(self, key: Hashable) -> PyTree:
+        """The pytree under `key`, bit for bit as it was put there."""
+        treedef, handle, _ = self._held[key]
+        return jax.tree.unflatten(treedef, self._place.read(handle))
+
+    def pop(self, key: Hashable) -> PyTree:
+        """As `get`; the store lets go of it."""
+        tree = self.get(key)
+        self._place.delete(self._held.pop(key)[1])
+        return tree
+
+    def __enter__(self) -> Self:
+        """The store itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Empties it, also after an error."""
+        self._held.clear()
+        self._place.close()
