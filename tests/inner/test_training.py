@@ -209,8 +209,8 @@ def test_chunks_change_no_hypergradient(dtype, tolerance):
         plain, chunked = at(None, None), at(4, 7)
     assert float(chunked.value) == pytest.approx(float(plain.value), rel=tolerance)
     for key, want in plain.gradient.items():
-        error = jnp.linalg.norm(chunked.gradient[key] - want)
-        assert float(error) < tolerance * float(jnp.linalg.norm(want))
+        error = np.linalg.norm(np.asarray(chunked.gradient[key]) - np.asarray(want))
+        assert error < tolerance * np.linalg.norm(np.asarray(want))
 
 
 TUNE = {
