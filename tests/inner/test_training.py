@@ -193,7 +193,7 @@ def test_mixflow_equals_reverse_on_the_language_model(training):
 
 
 @pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-10), ("float32", 1e-5)])
-def test_chunks_change_no_hypergradient(float64, dtype, tolerance):
+def test_chunks_change_no_hypergradient(dtype, tolerance):
     def at(attention_chunk, loss_chunk):
         model = dataclasses.replace(
             RECIPE.model, dtype=dtype, attention_chunk=attention_chunk, loss_chunk=loss_chunk
@@ -201,15 +201,16 @@ def test_chunks_change_no_hypergradient(float64, dtype, tolerance):
         training = prepare(dataclasses.replace(RECIPE, model=model))
         eta = jax.tree.map(lambda leaf: leaf.astype(dtype), training.initial_eta())
         return estimate(
-            training, training.reweighted, eta, MixFlow(segment=2), jnp.dtype(dtype), steps=4
+            training, training.reweighted, eta, MixFlow(segment=4), jnp.dtype(dtype), steps=4
         )
 
     # Of 15 queries, and of 60 tokens: neither divides.
-    plain, chunked = at(None, None), at(4, 7)
+    with jax.enable_x64(dtype == "float64"):
+        plain, chunked = at(None, None), at(4, 7)
     assert float(chunked.value) == pytest.approx(float(plain.value), rel=tolerance)
     for key, want in plain.gradient.items():
-        error = jnp.linalg.norm(chunked.gradient[key] - want)
-        assert float(error) < tolerance * float(jnp.linalg.norm(want))
+        error = np.linalg.norm(np.asarray(chunked.gradient[key]) - np.asarray(want))
+        assert error < tolerance * np.linalg.norm(np.asarray(want))
 
 
 TUNE = {

@@ -37,7 +37,8 @@ def rows_at_a_time(chunk: Chunk, *, rows: int, columns: int) -> int | None:
 def map_rows(function: Callable[..., jax.Array], arrays: Any, chunk: int) -> jax.Array:
     """`function` of `chunk` rows at a time; it is computed again where it is differentiated.
 
-    Differentiable as often as `function`, in forward and reverse mode.
+    Differentiable as often as `function`, in forward and reverse mode. In reverse over reverse, the
+    outer pass keeps what the inner one computed of all chunks; in forward over reverse, it doesn't.
 
     Args:
         function: `(*arrays) -> [rows, ...]`, a row of its result for each row of the arguments, on
