@@ -100,9 +100,11 @@ class MixFlow:
                 _, grads = inner_gradient(problem, eta, state, batch, step)
                 grads = self._rounded(grads)
             after = inner_update(problem, eta, state, widened(grads, state.params), step)
-            return after, (state, grads)
+            return after, (state, () if self.save_gradients else grads)
 
-        return scan_segment(body, state, segment, inputs=saved)[1]
+        states, grads = scan_segment(body, state, segment, inputs=saved)[1]
+        # What was saved isn't stacked a second time.
+        return states, saved if self.save_gradients else grads
 
     def _rounded(self, grads: PyTree) -> PyTree:
         """Gradients as they are saved."""
