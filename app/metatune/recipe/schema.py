@@ -32,7 +32,8 @@ class Model:
     Attributes:
         config: fields of a Hugging Face `config.json`; `model_type` names the family.
         dtype: compute type; parameters are always float32.
-        remat: recompute each block in the backward pass: less memory, about a third more time.
+        remat: recompute each block in the backward pass: less memory, up to a third more time for
+            a plain gradient, hardly more for a hypergradient.
         attention_chunk: queries whose attention scores exist at a time; recomputed in the backward
             pass. By default all, unless those of a block exceed 64 MiB, then as many as fit.
         loss_chunk: tokens whose logits exist at a time; likewise.
@@ -258,10 +259,11 @@ class MixFlow:
 
     Attributes:
         segment: inner steps per compiled program, and between two kept states.
-        save_gradients: keep the inner gradients of the forward sweep for the backward sweep: a
-            third less time for one copy of the parameters per inner step.
+        save_gradients: keep the inner gradients of the forward sweep for the backward sweep: about
+            a fifth less time for one copy of the parameters per inner step.
         gradient_dtype: what the inner gradients are rounded to, in the training that is
-            differentiated too; bfloat16 halves what saving them takes.
+            differentiated too; bfloat16 halves what saving them takes. Judging and reporting train
+            without rounding.
         checkpoints: what is kept between the sweeps, and where.
     """
 
