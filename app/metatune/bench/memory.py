@@ -62,10 +62,10 @@ def compile_hypergradient(shape: Shape, variant: Variant) -> Program:
 
 
 def compile_plain_step(shape: Shape) -> Program:
-    """Compiles the unit of time; the state is donated."""
+    """Compiles the unit of time, each block rematerialised; the state is donated."""
     eta, state, tokens, _ = jax.eval_shape(partial(initial, shape), jax.random.key(0))
     batch = jax.ShapeDtypeStruct(tokens.shape[1:], tokens.dtype)
-    return _compiled(jax.jit(plain_step(shape), donate_argnums=1), eta, state, batch)
+    return _compiled(jax.jit(plain_step(shape, remat=True), donate_argnums=1), eta, state, batch)
 
 
 def memory_of(shape: Shape, variant: Variant, program: Program) -> Memory:

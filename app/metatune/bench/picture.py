@@ -25,7 +25,7 @@ def cost_svg(rows: Sequence[Row]) -> str:
         A self-contained SVG document, `WIDTH` px wide, on its own light background.
     """
     timed = any(row.seconds is not None for row in rows)
-    captions = [f"Memory: {MEMORY}."] + [f"Time: {TIME}."] * timed
+    captions = [f"Bars: {MEMORY}."] + [f"Grey: {TIME}."] * timed
     body, y = _legend(), 92.0
     for case, group in groupby(rows, lambda row: row.case):
         body.append(_text(MARGIN, y + 16, str(case), size=14, colour=INK, weight="600"))

@@ -95,12 +95,12 @@ def estimate(shape: Shape, variant: Variant) -> Callable[[Any, State, jax.Array,
     return estimate
 
 
-def plain_step(shape: Shape) -> Callable[[Any, State, jax.Array], State]:
-    """The unit: gradient and update of the same model, each block rematerialised."""
-    problem = training(llama(shape, remat=True, chunks=False))
+def plain_step(shape: Shape, *, remat: bool) -> Callable[[Any, State, jax.Array], State]:
+    """A step of plain training: gradient and update of the same model."""
+    problem = training(llama(shape, remat=remat, chunks=False))
 
     def step(eta: Any, state: State, tokens: jax.Array) -> State:
-        hyper = jax.tree.map(jnp.exp, eta)
+        hyper = problem.hyper_at(eta, jnp.int32(0))
         grads = jax.grad(problem.loss)(state.params, hyper, tokens)
         return State(*problem.update(grads, state.opt_state, state.params, hyper))
 
