@@ -176,6 +176,8 @@ def _assemble(recipe: Recipe, parts: _Parts) -> InnerTraining:
         _update(optimizer),
         losses.held_out_loss(model),
         hyper_at,
+        micro_batches=recipe.data.batch_size
+        // (recipe.inner.micro_batch or recipe.data.batch_size),
     )
     return InnerTraining(
         recipe,
