@@ -1,11 +1,9 @@
 #!/usr/bin/env python3
 """MixFlow beside a PyTorch peer: time and memory of a hypergradient, and of a plain step.
 
-The peer is what one would write in PyTorch: `torch.func.functional_call` on transformers' own
-Llama (eager attention), Adam written out so that it is differentiable, the state before every
-inner step kept, and the backward sweep one step at a time, each replayed and differentiated twice.
-Both sides get the same weights, batches and meta-parameters (a log rate for each tensor, a log
-weight for each example), and their hypergradients are compared.
+The peer is what one would write in PyTorch (`torch_peer.py` beside this file). Both sides get the
+same weights, batches and meta-parameters (a log rate for each tensor, a log weight for each
+example), and their hypergradients are compared.
 
 Every contender is a process of its own on the same two threads. They take turns; the least time
 counts. Memory is the peak of a process's resident memory while it works, once what compiling left
@@ -28,12 +26,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from safetensors.numpy import load_file, save_file
 
 THREADS = 2
 MIB = 2**20
 AGREE = 1e-3
 """Relative difference of two hypergradients in float32 whose sums run in other orders."""
 
+GIVEN = "given.safetensors"
 Jobs = dict[str, Callable[[], Any]]
 Given = dict[str, np.ndarray]
 
@@ -45,16 +45,18 @@ class Contender(NamedTuple):
         side: `jax` or `torch`.
         remat: whether each block is recomputed in the backward pass.
         hypergradient: whether that is its job; plain steps otherwise.
+        chunks: whether attention and loss are computed a chunk at a time.
     """
 
     side: str
     remat: bool
     hypergradient: bool
+    chunks: bool = False
 
     @property
     def name(self) -> str:
         """Such as `jax, block remat`."""
-        return self.side + (", block remat" if self.remat else "")
+        return self.side + ", block remat" * self.remat + ", chunks" * self.chunks
 
 
 CONTENDERS = [
@@ -64,12 +66,12 @@ CONTENDERS = [
     Contender("torch", True, False),
     Contender("jax", False, True),
     Contender("jax", True, True),
-    # No block remat: PyTorch recomputes blocks after `functional_call` took its parameters away.
+    Contender("jax", True, True, chunks=True),
     Contender("torch", False, True),
 ]
 
 
-def jax_problem(shape: Any, given: Given, remat: bool) -> tuple[Any, ...]:
+def jax_problem(shape: Any, given: Given, contender: Contender) -> tuple[Any, ...]:
     """Our model's parameter names, the training, η and the state, with the given weights."""
     import jax
     import jax.numpy as jnp
@@ -77,7 +79,7 @@ def jax_problem(shape: Any, given: Given, remat: bool) -> tuple[Any, ...]:
     from metatune.bench import workload
     from metatune.hypergrad import State
 
-    model = workload.llama(shape, remat=remat, chunks=False)
+    model = workload.llama(shape, remat=contender.remat, chunks=contender.chunks)
     names = model.names()
 
     def stored(leaf: Any) -> jax.Array:
@@ -96,7 +98,7 @@ def jax_plain(shape: Any, given: Given, contender: Contender) -> Jobs:
 
     from metatune.bench import workload
 
-    _, problem, eta, state = jax_problem(shape, given, contender.remat)
+    _, problem, eta, state = jax_problem(shape, given, contender)
     batches = [jnp.asarray(batch) for batch in given["tokens"][:-1]]
     hyper = problem.hyper_at(eta, jnp.int32(0))
     gradient = jax.jit(jax.grad(problem.loss))
@@ -122,9 +124,9 @@ def jax_hypergradient(shape: Any, given: Given, contender: Contender) -> Jobs:
     from metatune.bench import Variant
     from metatune.hypergrad import hypergradient
 
-    names, problem, eta, state = jax_problem(shape, given, contender.remat)
+    names, problem, eta, state = jax_problem(shape, given, contender)
     *inner, outer = (jnp.asarray(batch) for batch in given["tokens"])
-    variant = Variant(mixed=True, remat=contender.remat, chunks=False, saved=True)
+    variant = Variant(mixed=True, remat=contender.remat, chunks=contender.chunks, saved=True)
 
     def estimate() -> Given:
         found = hypergradient(
@@ -147,137 +149,22 @@ def jax_hypergradient(shape: Any, given: Given, contender: Contender) -> Jobs:
     return {"hypergradient": estimate}
 
 
-def torch_model(shape: Any, given: Given) -> Any:
-    """Transformers' Llama with the given weights."""
+def torch_jobs(shape: Any, given: Given, contender: Contender) -> Jobs:
+    """What the peer does."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(
-        vocab_size=shape.vocab,
-        hidden_size=shape.width,
-        intermediate_size=shape.hidden,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        max_position_embeddings=shape.sequence,
-        tie_word_embeddings=shape.tied,
-        attn_implementation="eager",
-        use_cache=False,
-    )
-    model = LlamaForCausalLM(config).train()  # nothing is dropped; blocks may be recomputed
-    weights = {name: torch.from_numpy(given[name]) for name, _ in model.named_parameters()}
-    model.load_state_dict(weights, strict=not shape.tied)
-    return model
-
-
-def torch_losses(model: Callable[[Any], Any], tokens: Any) -> Any:
-    """Mean next-token loss of each sequence."""
-    from torch.nn.functional import cross_entropy
-
-    logits = model(tokens[:, :-1]).logits
-    flat = cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
-    return flat.view(len(tokens), -1).mean(-1)
-
-
-def torch_plain(shape: Any, given: Given, contender: Contender) -> Jobs:
-    """Plain steps, as anyone takes them."""
-    import torch
-
-    torch.set_num_threads(THREADS)
-    model = torch_model(shape, given)
-    if contender.remat:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    params = list(model.parameters())
-    inner = [torch.from_numpy(batch).long() for batch in given["tokens"][:-1]]
-    weights = torch.ones(shape.batch)
-    adam = torch.optim.Adam(params, lr=1e-3)
-
-    def gradient(batch: Any = inner[0]) -> Any:
-        return torch.autograd.grad((weights * torch_losses(model, batch)).mean(), params)
-
-    def train() -> None:
-        for batch in inner:
-            for param, grad in zip(params, gradient(batch), strict=True):
-                param.grad = grad
-            adam.step()
-            adam.zero_grad()
-
-    return {"gradient": gradient, "training": train}
-
-
-def torch_adam(state: tuple, grads: Any, log_rates: Any, count: int) -> tuple:
-    """`optax.scale_by_adam(eps_root=1e-8)` and a rate for each tensor, differentiable."""
-    after: tuple[list, list, list] = ([], [], [])
-    for p, m, v, g, log_rate in zip(*state, grads, log_rates, strict=True):
-        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
-        direction = m / (1 - 0.9**count) / ((v / (1 - 0.999**count) + 1e-8).sqrt() + 1e-8)
-        for kept, value in zip(after, (p - log_rate.exp() * direction, m, v), strict=True):
-            kept.append(value)
-    return after
-
-
-def torch_hypergradient(shape: Any, given: Given, contender: Contender) -> Jobs:
-    """The peer."""
-    import torch
-    from torch.func import functional_call
+    import torch_peer
 
     from metatune.bench.workload import LEARNING_RATE
 
-    del contender
     torch.set_num_threads(THREADS)
-    model = torch_model(shape, given)
-    names = [name for name, _ in model.named_parameters()]
-    start = [param.detach() for param in model.parameters()]
-    *inner, outer = (torch.from_numpy(batch).long() for batch in given["tokens"])
-    log_rates = [torch.full((), float(np.log(LEARNING_RATE))) for _ in names]
-
-    def losses(params: list, tokens: Any) -> Any:
-        named = dict(zip(names, params, strict=True))
-        return torch_losses(lambda inputs: functional_call(model, named, (inputs,)), tokens)
-
-    def weighted(params: list, log_weights: Any, tokens: Any) -> Any:
-        return (log_weights.exp() * losses(params, tokens)).mean()
-
-    def fresh(tensors: list) -> list:
-        return [tensor.detach().requires_grad_() for tensor in tensors]
-
-    def estimate() -> Given:
-        rates, weights = fresh(log_rates), torch.zeros(shape.batch, requires_grad=True)
-        state = (start, *([torch.zeros_like(p) for p in start] for _ in range(2)))
-        before = []
-        for step, batch in enumerate(inner):
-            before.append(state)
-            params = fresh(state[0])
-            grads = torch.autograd.grad(weighted(params, weights, batch), params)
-            with torch.no_grad():
-                state = torch_adam(state, grads, rates, step + 1)
-        params = fresh(state[0])
-        adjoint = [*torch.autograd.grad(losses(params, outer).mean(), params)]
-        adjoint += [torch.zeros_like(p) for p in (*params, *params)]
-        eta_bar = [torch.zeros_like(leaf) for leaf in (*rates, weights)]
-        del state, params
-        for step in reversed(range(len(inner))):
-            params, m, v = map(fresh, before.pop())
-            loss = weighted(params, weights, inner[step])
-            grads = torch.autograd.grad(loss, params, create_graph=True)
-            after = torch_adam((params, m, v), grads, rates, step + 1)
-            flat = [leaf for part in after for leaf in part]
-            pulled = torch.autograd.grad(flat, [*params, *m, *v, *rates, weights], adjoint)
-            adjoint = list(pulled[: len(flat)])
-            eta_bar = [a + b for a, b in zip(eta_bar, pulled[len(flat) :], strict=True)]
-            del loss, grads, after, flat, pulled
-        rates_bar = zip(names, eta_bar[:-1], strict=True)
-        return {**{name: bar.numpy() for name, bar in rates_bar}, "weights": eta_bar[-1].numpy()}
-
-    return {"hypergradient": estimate}
+    if contender.hypergradient:
+        return torch_peer.hypergradient(shape, given, rate=LEARNING_RATE)
+    return torch_peer.plain(shape, given, rate=LEARNING_RATE, remat=contender.remat)
 
 
-JOBS = {
-    ("jax", False): jax_plain,
-    ("jax", True): jax_hypergradient,
-    ("torch", False): torch_plain,
-    ("torch", True): torch_hypergradient,
-}
-"""What makes a contender's jobs, by its side and whether hypergradients are among them."""
+def jax_jobs(shape: Any, given: Given, contender: Contender) -> Jobs:
+    """What we do."""
+    return (jax_hypergradient if contender.hypergradient else jax_plain)(shape, given, contender)
 
 
 def reset_peak() -> None:
@@ -296,12 +183,11 @@ def work(shape: tuple, folder: Path, contender: Contender, line: Connection) -> 
     """A process: does its jobs once, then again whenever told to, and answers times and peaks."""
     from metatune.bench import Shape
 
-    with np.load(folder / "given.npz") as stored:
-        given = dict(stored)
-    jobs = JOBS[contender.side, contender.hypergradient](Shape(*shape), given, contender)
-    for job in jobs.values():
-        first = job()  # compiles
-    line.send(first if contender.hypergradient else None)
+    given = load_file(folder / GIVEN)
+    make = {"jax": jax_jobs, "torch": torch_jobs}[contender.side]
+    jobs = make(Shape(*shape), given, contender)
+    first = {name: job() for name, job in jobs.items()}  # compiles
+    line.send(first.get("hypergradient"))
     while line.recv():
         answer = {}
         for name, job in jobs.items():
@@ -322,9 +208,9 @@ def prepare(shape: Any, folder: Path, line: Connection) -> None:
     names = workload.llama(shape, remat=False, chunks=False).names()
     given = {"tokens": np.concatenate([tokens, outer[None]])}
     for leaf, param in zip(jax.tree.leaves(names), jax.tree.leaves(state.params), strict=True):
-        tensors = np.asarray(param) if leaf.stacked else [np.asarray(param)]
+        tensors = np.array(param) if leaf.stacked else [np.array(param)]
         given |= dict(zip(leaf.names, tensors, strict=True))
-    np.savez(folder / "given.npz", **given)
+    save_file(given, folder / GIVEN)
     line.send(None)
 
 
@@ -392,47 +278,40 @@ def main() -> None:
 
 def report(case: Any, best: dict, found: dict, path: Path | None) -> None:
     """Prints the tables and writes them; ends the process if the hypergradients differ."""
-    peer = next(c for c in found if c.side == "torch")
-    rows = []
+    steps, peer = case.shape.steps, next(c for c in found if c.side == "torch")
+    plain, hyper = [], []
     for contender, jobs in best.items():
         # Plain training of the same side, its blocks recomputed or not as here.
-        plain = best[contender._replace(hypergradient=False)]["training"]
-        for job, (seconds, peak) in jobs.items():
-            row = {"contender": contender.name, "job": job, "seconds": seconds, "peak_rss": peak}
-            if job == "training":
-                row["seconds"] = seconds / case.shape.steps
-            if job == "hypergradient":
-                row["peak_over_plain"] = peak - plain[1]
-                row["plain_steps_per_step"] = seconds / plain[0]
-                row["difference_from_torch"] = difference(found[contender], found[peer])
-            rows.append(row)
-    print(f"{case}; {THREADS} threads\n")
-    print("| | gradient, s | with update, s | peak RSS, MiB |")
+        training, baseline = best[contender._replace(hypergradient=False, chunks=False)]["training"]
+        row: dict[str, Any] = {"contender": contender.name}
+        if contender.hypergradient:
+            seconds, peak = jobs["hypergradient"]
+            row |= {"seconds": seconds, "plain_steps_per_step": seconds / training}
+            row |= {"bytes_over_plain_training": peak - baseline}
+            row |= {"difference": difference(found[contender], found[peer])}
+            hyper.append(row)
+        else:
+            row |= {"gradient_seconds": jobs["gradient"][0], "step_seconds": training / steps}
+            plain.append(row | {"peak_bytes": baseline})
+    print(f"{case}; {THREADS} threads\n\n| plain step | gradient, s | with update, s | peak MiB |")
     print("|---|---|---|---|")
-    for contender, jobs in best.items():
-        if not contender.hypergradient:
-            update, peak = jobs["training"]
-            print(
-                f"| {contender.name} | {jobs['gradient'][0]:.3f} | {update / case.shape.steps:.3f} "
-                f"| {peak / MIB:,.0f} |"
-            )
-    print(
-        "\n| hypergradient | s | of the peer's | plain steps per inner step | "
-        "peak RSS over plain training, MiB | of the peer's | difference |"
-    )
-    print("|---|---|---|---|---|---|---|")
-    hyper = {row["contender"]: row for row in rows if row["job"] == "hypergradient"}
-    theirs = hyper[peer.name]
-    for name, row in hyper.items():
+    for row in plain:
+        seconds = f"{row['gradient_seconds']:.3f} | {row['step_seconds']:.3f}"
+        print(f"| {row['contender']} | {seconds} | {row['peak_bytes'] / MIB:,.0f} |")
+    print("\n| hypergradient | s | of the peer's | plain steps per inner step |", end="")
+    print(" MiB over plain training | of the peer's | difference |\n|---|---|---|---|---|---|---|")
+    theirs = hyper[-1]
+    for row in hyper:
+        over, base = (r["bytes_over_plain_training"] for r in (row, theirs))
         print(
-            f"| {name} | {row['seconds']:.2f} | {row['seconds'] / theirs['seconds']:.2f} | "
-            f"{row['plain_steps_per_step']:.2f} | {row['peak_over_plain'] / MIB:,.0f} | "
-            f"{row['peak_over_plain'] / theirs['peak_over_plain']:.2f} | "
-            f"{row['difference_from_torch']:.1e} |"
+            f"| {row['contender']} | {row['seconds']:.2f} | "
+            f"{row['seconds'] / theirs['seconds']:.2f} | {row['plain_steps_per_step']:.2f} | "
+            f"{over / MIB:,.0f} | {over / base:.2f} | {row['difference']:.1e} |"
         )
     if path is not None:
-        path.write_text(json.dumps({"case": str(case), "rows": rows}, indent=1) + "\n")
-    if not all(row["difference_from_torch"] <= AGREE for row in hyper.values()):
+        numbers = {"case": str(case), "plain": plain, "hypergradients": hyper}
+        path.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    if not all(row["difference"] <= AGREE for row in hyper):
         sys.exit(f"error: the hypergradients differ by more than {AGREE:g}")
 
 
