@@ -38,12 +38,15 @@ bench() {
   "$python" scripts/reproduce_mixflow.py "$@"
 }
 
-for size in "${small[@]}"; do
-  bench --sizes "$size" --time --json "$out/$size.json" --picture "$out/$size.svg"
-done
-
-# A variant that fails (the analysis may call fitting what doesn't) leaves the others alone.
+# What fails (the analysis may call fitting what doesn't) leaves the others alone.
 failed=""
+for size in "${small[@]}"; do
+  bench --sizes "$size" --time --json "$out/$size.json" --picture "$out/$size.svg" ||
+    failed+=" $size;"
+done
+bench --sizes "${small[0]}" --vary layers=6,24 "${vary[@]}" --variants reverse \
+  mixflow+remat+chunks+saved --json "$out/layers.json" || failed+=" layers;"
+
 for sequence in 128 256; do
   for variant in mixflow+remat+chunks+saved mixflow+remat+saved reverse+remat+chunks reverse; do
     bench --sizes "$large" --vary "sequence=$sequence" "${vary[@]}" --variants "$variant" --time \

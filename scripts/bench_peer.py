@@ -268,7 +268,7 @@ def main() -> None:
         vary = [f"{axis}={getattr(given, axis)}" for axis in ("batch", "sequence", "steps")]
         (case,) = bench.cases([given.size], vary)
     except RecipeError as error:
-        sys.exit(f"error: {error}")
+        parser.error(str(error))
     os.environ["OMP_NUM_THREADS"] = str(THREADS)
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])

@@ -11,7 +11,6 @@ usage: reproduce_mixflow.py [--sizes 5.3M 46.9M ...] [--vary AXIS=VALUE,... ...]
 
 import argparse
 import sys
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -21,26 +20,9 @@ from metatune import bench
 from metatune.recipe.faults import RecipeError
 
 SIZES = ("5.3M", "46.9M", "71.3M")
-DEPTHS = ("5.3M", "layers=6,24")
+DEEP = ("5.3M", "layers=6,24")
 ROUNDS = 3
 """Of the times; the least one counts."""
-MIB = 2**20
-
-
-def law(rows: Sequence[bench.Row]) -> list[str]:
-    """What more layers add to the activations, beyond one block input for each, by variant."""
-    lines = []
-    for variant in dict.fromkeys(row.variant for row in rows):
-        few, *_, many = (row for row in rows if row.variant == variant)
-        layers, deeper = few.case.shape.layers, many.case.shape.layers
-        grown = many.memory.activations - few.memory.activations
-        inputs = many.memory.block_inputs - few.memory.block_inputs
-        beyond = (grown - inputs) / few.memory.activations
-        lines.append(
-            f"{variant.name}: {layers} to {deeper} layers add {grown / MIB:,.0f} MiB of "
-            f"activations, {inputs / MIB:,.0f} of them block inputs: {beyond:+.0%} beyond"
-        )
-    return lines
 
 
 def main() -> None:
@@ -56,21 +38,19 @@ def main() -> None:
         bench.writable(given.json, given.picture)
         compared = bench.variants(given.variants)
         chosen = bench.cases(given.sizes or SIZES, given.vary)
-        deeper = [] if given.sizes or given.vary else bench.cases(DEPTHS[:1], DEPTHS[1:])
+        if not given.sizes and not given.vary:
+            chosen += bench.cases(DEEP[:1], DEEP[1:])
     except RecipeError as error:
-        sys.exit(f"error: {error}")
+        parser.error(str(error))
     rows = []
-    for case in dict.fromkeys([*chosen, *deeper]):
+    for case in dict.fromkeys(chosen):
         rows += bench.run(
             case,
             compared,
             rounds=ROUNDS if given.time else 0,
             listener=partial(print, file=sys.stderr),
         )
-    console = Console(width=100)
-    console.print(bench.tables(rows))
-    if deeper:
-        print("\n" + "\n".join(law([row for row in rows if row.case in deeper])))
+    Console(width=100).print(bench.tables(rows))
     bench.write(rows, given.json, given.picture)
 
 

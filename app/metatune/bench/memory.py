@@ -55,6 +55,7 @@ class Program(NamedTuple):
         return self.run.memory_analysis().temp_size_in_bytes
 
 
+@lru_cache(maxsize=16)  # of a grid that varies batch or sequence, the tiny ones come back
 def compile_hypergradient(shape: Shape, variant: Variant) -> Program:
     """Compiles one hypergradient as one program."""
     given = jax.eval_shape(partial(initial, shape), jax.random.key(0))
@@ -70,7 +71,8 @@ def compile_plain_step(shape: Shape) -> Program:
 
 def memory_of(shape: Shape, variant: Variant, program: Program) -> Memory:
     """Tells a program's memory apart; compiles another one, for a tiny batch."""
-    carry, resting = variant.carry_bytes(shape), _resting_bytes(shape._replace(**TINY), variant)
+    resting = compile_hypergradient(shape._replace(**TINY), variant).temp_bytes
+    carry = variant.carry_bytes(shape)
     return Memory(
         arguments=program.run.memory_analysis().argument_size_in_bytes,
         carry=carry,
@@ -78,11 +80,6 @@ def memory_of(shape: Shape, variant: Variant, program: Program) -> Memory:
         activations=program.temp_bytes - resting,
         block_inputs=shape.layers * shape.batch * shape.sequence * shape.width * FLOAT,
     )
-
-
-@lru_cache
-def _resting_bytes(shape: Shape, variant: Variant) -> int:
-    return compile_hypergradient(shape, variant).temp_bytes
 
 
 def _compiled(function: Any, *given: Any) -> Program:

@@ -28,8 +28,32 @@ def tables(rows: Sequence[Row]) -> RenderableType:
     parts: list[RenderableType] = []
     for case, group in groupby(rows, lambda row: row.case):
         parts += [Text(f"\n{case}\n"), *_case(list(group))]
-    legend = [LEGEND, TIME] if any(row.seconds for row in rows) else [LEGEND]
-    return Group(*parts, *(Text(f"\n{line}", "dim") for line in legend))
+    lines = list(depth_law(rows)) + [LEGEND] + [TIME] * any(row.seconds for row in rows)
+    return Group(*parts, *(Text(f"\n{line}", "dim") for line in lines))
+
+
+def depth_law(rows: Sequence[Row]) -> Iterator[str]:
+    """What more layers add to activations beyond one block input for each, where they are varied.
+
+    The law that block remat and mixed mode are to reach: next to nothing.
+
+    Source: Kemaev et al., Scalable Meta-Learning via Mixed-Mode Differentiation, ICML 2025.
+    """
+
+    def alike(row: Row) -> tuple[str, str]:
+        return row.variant.name, f"{row.case.size} {row.case.shape._replace(layers=0)}"
+
+    for (variant, _), group in groupby(sorted(rows, key=alike), alike):
+        by_depth = sorted(group, key=lambda row: row.case.shape.layers)
+        few, many = by_depth[0], by_depth[-1]
+        grown = many.memory.activations - few.memory.activations
+        inputs = many.memory.block_inputs - few.memory.block_inputs
+        if inputs:
+            yield (
+                f"{few.case.size}, {variant}: {few.case.shape.layers} to {many.case.shape.layers} "
+                f"layers add {_mib(grown)} MiB of activations, {_mib(inputs)} for one block input "
+                f"each: {(grown - inputs) / few.memory.activations:+.0%} beyond"
+            )
 
 
 def _case(rows: list[Row]) -> Iterator[RenderableType]:
