@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The tables of BENCHMARKS.md, and a larger model, on whatever device JAX finds: GPU-poor machines
-# too. Needs a Python with jax, flax, optax and safetensors; no data, no network, nothing installed.
+# The comparison of `metatune bench`, and a larger model, on whatever device JAX finds.
+# Needs a Python with jax, flax, optax and safetensors; no data, no network, nothing installed.
 #
 # Larger: 124M parameters (the size of GPT-2 small), Adam, a weight for each example, 16 inner steps
 # of 64 x 128 and of 64 x 256 tokens. Each of its variants runs in a process of its own, so that the
@@ -23,11 +23,13 @@ if [[ -n $missing ]]; then
   echo "error: $python lacks: $missing; install them, or name another Python in PYTHON" >&2
   exit 2
 fi
-"$python" -c '
+"$python" - <<'END'
 import jax
+
 device = jax.devices()[0]
-stats = device.memory_stats() or {}
-print(f"{device.device_kind}, jax {jax.__version__}, {stats.get(\"bytes_limit\", \"unknown\")} bytes")'
+limit = (device.memory_stats() or {}).get("bytes_limit", "an unknown number of")
+print(f"{device.device_kind}, {limit} bytes; jax {jax.__version__}")
+END
 
 small=(5.3M 46.9M 71.3M) large=124M vary=()
 if [[ -n ${METATUNE_BENCH_SMALL:-} ]]; then
