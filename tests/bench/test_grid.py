@@ -9,7 +9,7 @@ from jax.flatten_util import ravel_pytree
 from metatune import bench
 from metatune.bench import timing, workload
 from metatune.bench.memory import TINY, compile_hypergradient, memory_of
-from metatune.bench.variants import VARIANTS, segment
+from metatune.bench.variants import VARIANTS
 from metatune.hypergrad import MixFlow, Reverse
 from metatune.recipe.faults import RecipeError
 
@@ -86,12 +86,20 @@ def test_a_variant_is_an_estimator(name, estimator):
     assert VARIANTS[name].estimator(4) == estimator
 
 
-def test_long_horizons_are_cut_at_their_root():
-    assert [segment(steps) for steps in (1, 8, 16, 100)] == [1, 1, 4, 10]
-    shape = SMALL._replace(steps=16)
-    states, gradients = 3 + 4, 16  # between segments, replayed in one; all
-    carry = VARIANTS["mixflow+saved"].carry_bytes(shape)
-    assert carry == (3 * states + gradients) * 4 * SMALL.parameters
+@pytest.mark.parametrize(
+    ("name", "steps", "length", "copies"),
+    [
+        ("mixflow+saved", 8, 1, 3 * 7 + 8),
+        ("mixflow", 8, 1, 3 * 7),
+        ("mixflow+saved", 16, 16, 3 * 16 + 16),
+        ("mixflow", 16, 16, 3 * 16 + 16),  # those of the replay
+        ("reverse", 16, 16, 3 * 16),
+    ],
+)
+def test_the_carry_follows_the_horizon(name, steps, length, copies):
+    shape, variant = SMALL._replace(steps=steps), VARIANTS[name]
+    assert variant.estimator(steps).segment == length
+    assert variant.carry_bytes(shape) == copies * 4 * SMALL.parameters
 
 
 def test_variants_give_the_same_hypergradient(rows):

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
-from math import isqrt
 from typing import Final
 
 from metatune.bench.sizes import Shape
@@ -14,7 +13,8 @@ FLOAT: Final = 4
 ADAM: Final = 3
 """Copies of the parameters in a state of Adam: θ and two moments."""
 STEP_BY_STEP: Final = 8
-"""Up to so many inner steps, each is a segment of its own: the horizons of the paper."""
+"""Up to so many inner steps, the paper's horizons, each is a segment of its own: in one program that
+takes the least memory, but the program grows with the horizon."""
 
 
 @dataclass(frozen=True)
@@ -56,23 +56,19 @@ class Variant:
     def carry_bytes(self, shape: Shape) -> int:
         """What the inner steps leave for the backward sweep, whatever happens inside a step.
 
-        States and gradients of Adam that are not arguments of the program. The standard way stacks
-        the state before every step; the others keep that before every segment but the first, and
-        where segments are longer than a step, replay one at a time.
+        States and gradients of Adam that are not arguments of the program. Where the horizon is
+        one segment, the state before every step is stacked, with the gradients of a replay; else
+        that before every step but the first is kept.
         """
-        steps, length = shape.steps, segment(shape.steps)
-        if self.is_standard:
-            states, gradients = steps, 0
-        else:
-            replayed = length if length > 1 else 0
-            states = -(-steps // length) - 1 + replayed
-            gradients = steps if self.saved else replayed
+        stacked = self.is_standard or segment(shape.steps) > 1
+        states = shape.steps if stacked else shape.steps - 1
+        gradients = shape.steps if self.saved or (stacked and not self.is_standard) else 0
         return (ADAM * states + gradients) * FLOAT * shape.parameters
 
 
 def segment(steps: int) -> int:
-    """Inner steps per segment: one, and of long horizons the root, so that few states are kept."""
-    return 1 if steps <= STEP_BY_STEP else isqrt(steps)
+    """Inner steps per segment: one, or all of a long horizon, for the compiler's sake."""
+    return 1 if steps <= STEP_BY_STEP else steps
 
 
 VARIANTS: Final[Mapping[str, Variant]] = {
