@@ -13,7 +13,7 @@ FLOAT: Final = 4
 ADAM: Final = 3
 """Copies of the parameters in a state of Adam: θ and two moments."""
 STEP_BY_STEP: Final = 8
-"""Up to so many inner steps, the paper's horizons, each is a segment of its own: in one program that
+"""Up to so many inner steps, the horizons of the paper, each is its own segment: in one program that
 takes the least memory, but the program grows with the horizon."""
 
 
