@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metatune.models import attention as module
+from metatune.models.attention import attention as scaled_attention
 
 SCALE = 5**-0.5
 DOCUMENTS = np.array([[0, 0, 0, 1, 1, 1, 1], [0, 1, 1, 1, 2, 2, 3]])
-attention = functools.partial(module.attention, scale=SCALE)
+attention = functools.partial(scaled_attention, scale=SCALE)
 HEADS = {"multi-head": (3, 1), "grouped": (2, 3), "multi-query": (1, 4)}
 every_grouping = pytest.mark.parametrize("heads", HEADS.values(), ids=HEADS)
 
