@@ -22,7 +22,7 @@ SIZES: dict[str, Any] = dict(
     intermediate_size=24,
     num_hidden_layers=3,
     num_attention_heads=4,
-    initializer_range=0.3,  # so large that an error anywhere is seen in the logits
+    initializer_range=0.2,  # so large that an error anywhere is seen in the logits
     # Torch gives padding's embedding no gradient; padding is never part of a batch here.
     pad_token_id=None,
 )
@@ -59,7 +59,6 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         {**GROUPED, "no_rope_layer_interval": 2, "use_sliding_window": True, "sliding_window": 5},
     ),
     "mistral": ("mistral", {**GROUPED, "sliding_window": 6, "head_dim": 6}),
-    "mistral, no window": ("mistral", {**GROUPED, "sliding_window": None}),
     "qwen2": ("qwen2", {**GROUPED, "tie_word_embeddings": True}),
     "qwen2, windows": (
         "qwen2",
@@ -77,15 +76,11 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
             "layer_types": ["full_attention", "sliding_attention", "full_attention"],
         },
     ),
-    "gemma": ("gemma", {"num_key_value_heads": 1, "head_dim": 6}),
-    "gemma, early": ("gemma", {**GROUPED, "head_dim": 6, "hidden_act": "gelu"}),
+    # Early files of Gemma say `gelu`, and mean its approximation.
+    "gemma": ("gemma", {"num_key_value_heads": 1, "head_dim": 6, "hidden_act": "gelu"}),
     "gemma2": (
         "gemma2",
         {**GEMMA, "final_logit_softcapping": 3.0, "attn_logit_softcapping": 2.0},
-    ),
-    "gemma2, uncapped": (
-        "gemma2",
-        {**GEMMA, "final_logit_softcapping": None, "attn_logit_softcapping": None},
     ),
     "gemma3": (
         "gemma3_text",
@@ -153,7 +148,7 @@ def case(request, torch, tmp_path_factory):
     ).eval()
     with torch.torch.no_grad():
         for parameter in theirs.parameters():
-            parameter.add_(0.2 * torch.torch.randn_like(parameter))
+            parameter.add_(0.1 * torch.torch.randn_like(parameter))
     folder = tmp_path_factory.mktemp("model")
     theirs.save_pretrained(folder)
 
@@ -201,14 +196,28 @@ def by_name(model, params):
     return found
 
 
-@pytest.mark.parametrize("chunks", [(None, None), (6, 7)], ids=["whole", "chunked"])
-def test_logits_gradients_and_a_step_are_those_of_transformers(case, chunks):
+def assert_gradients(model, grads, case):
+    """Gradients are those of torch, tensor by tensor."""
+    ours = by_name(model, grads)
+    assert ours.keys() == case.grads.keys()
+    whole = np.sqrt(sum((grad**2).sum() for grad in case.grads.values()))
+    for name, grad in case.grads.items():
+        off, size = np.linalg.norm(ours[name] - grad), np.linalg.norm(grad)
+        # Relative to the tensor; one whose gradient is zero by symmetry is all rounding.
+        assert off <= 1e-4 * size + 1e-6 * whole, name
+
+
+# Tiny models take longer to compile than to run.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def test_logits_gradients_and_a_step_are_those_of_transformers(case):
     model, params = load_pretrained(
-        case.folder, vocab_size=VOCAB, attention_chunk=chunks[0], loss_chunk=chunks[1]
+        case.folder, vocab_size=VOCAB, attention_chunk=None, loss_chunk=None
     )
     optimizer = optax.adamw(1e-2, **STEP)
 
-    @jax.jit
+    @jit
     def computed(params, tokens):
         grads = jax.grad(functools.partial(loss_of, model))(params, tokens)
         updates, _ = optimizer.update(grads, optimizer.init(params), params)
@@ -218,15 +227,7 @@ def test_logits_gradients_and_a_step_are_those_of_transformers(case, chunks):
     assert logits.dtype == jnp.float32
     assert np.abs(case.logits).max() > 1
     np.testing.assert_allclose(logits, case.logits, atol=1e-5, rtol=0)
-
-    ours = by_name(model, grads)
-    assert ours.keys() == case.grads.keys()
-    whole = np.sqrt(sum((grad**2).sum() for grad in case.grads.values()))
-    for name, grad in case.grads.items():
-        off, size = np.linalg.norm(ours[name] - grad), np.linalg.norm(grad)
-        # Relative to the tensor; one whose gradient is zero by symmetry is all rounding.
-        assert off <= 1e-4 * size + 1e-6 * whole, name
-
+    assert_gradients(model, grads, case)
     moved = by_name(model, stepped)
     for name, before in by_name(model, params).items():
         np.testing.assert_allclose(moved[name], case.stepped[name], atol=1e-5, rtol=0)
@@ -235,30 +236,31 @@ def test_logits_gradients_and_a_step_are_those_of_transformers(case, chunks):
 
 
 def test_hessian_times_vector_is_the_difference_of_gradients(case, float64):
+    """With chunks and remat, whose gradients are torch's too."""
     model, params = load_pretrained(
         case.folder, dtype="float64", remat=True, attention_chunk=6, loss_chunk=7
     )
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), params)
-    tokens = jnp.asarray(case.tokens[:2, :12])
+    tokens = jnp.asarray(case.tokens)
     rng = np.random.default_rng(2)
     direction = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), params)
-    gradient = jax.grad(functools.partial(loss_of, model))
 
-    @jax.jit
-    def products(params, direction, step):
-        ahead, behind = (
-            gradient(optax.tree.add_scale(params, distance, direction), tokens)
-            for distance in (step, -step)
+    def gradient(params):
+        return jax.grad(functools.partial(loss_of, model))(params, tokens)
+
+    @jit
+    def derivatives(params, direction, steps):
+        there = jax.lax.map(
+            lambda step: gradient(optax.tree.add_scale(params, step, direction)), steps
         )
-        difference = jax.tree.map(lambda a, b: (a - b) / (2 * step), ahead, behind)
-        product = jax.jvp(lambda params: gradient(params, tokens), (params,), (direction,))[1]
-        return product, difference
+        difference = jax.tree.map(lambda g: (g[0] - g[1]) / (steps[0] - steps[1]), there)
+        return difference, *jax.jvp(gradient, (params,), (direction,))
 
-    product, difference = products(params, direction, 1e-5)
+    difference, grads, product = derivatives(params, direction, jnp.array([1e-6, -1e-6]))
+    assert_gradients(model, grads, case)
     size = optax.tree.norm(difference)
     assert size > 1
-    off = optax.tree.norm(optax.tree.sub(product, difference))
-    assert off <= 1e-7 * size
+    assert optax.tree.norm(optax.tree.sub(product, difference)) <= 1e-7 * size
 
 
 def test_what_is_saved_is_the_same_model_in_transformers(case, torch, tmp_path):
