@@ -115,7 +115,7 @@ def _relations(
     hidden, heads = values.get("hidden_size"), values.get("num_attention_heads")
     shared = values.get("num_key_value_heads")
     called = f"{path}.{family.spelled('hidden_size')}", family.spelled("num_attention_heads")
-    if hidden and heads and "head_dim" not in values:
+    if hidden and heads and values.get("head_dim") is None:
         problem = f"must be a multiple of {called[1]}, {heads}"
         faults.append(Fault(called[0], hidden, problem, "change one of the two"))
     if heads and shared and heads % shared:
@@ -143,8 +143,9 @@ def _rotations(
     for rope in dict.fromkeys(rope for rope in ropes.values() if rope is not None):
         turned = rotated_features(rope, head_dim) if head_dim else 2
         if turned < 2 or turned % 2:
-            share = "" if rope.partial_rotary_factor == 1 else f" {rope.partial_rotary_factor:g} of"
-            problem = f"must make{share} it even, because rotary embeddings turn pairs of features"
+            share = rope.partial_rotary_factor
+            what = "must be" if share == 1 else f"{share:g} of it must be"
+            problem = f"{what} even, because rotary embeddings turn pairs of features"
             cure = "change it, or the sizes whose ratio it is"
             faults.append(Fault(f"{path}.head_dim", head_dim, problem, cure))
     return faults
