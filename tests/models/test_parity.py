@@ -120,8 +120,9 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
-STEP = {"b1": 0.9, "b2": 0.95, "eps": 1e-3, "weight_decay": 0.1}
-"""Of AdamW; its eps is above the rounding of gradients that are zero, as a key's bias has."""
+B1, B2, DECAY = 0.9, 0.95, 0.1
+EPS = 1e-3
+"""Of AdamW: above the rounding of gradients that are zero, as those of a key's bias."""
 
 
 @pytest.fixture(scope="module")
@@ -165,9 +166,9 @@ def case(request, torch, tmp_path_factory):
     torch.torch.optim.AdamW(
         theirs.parameters(),
         lr=1e-2,
-        betas=(STEP["b1"], STEP["b2"]),
-        eps=STEP["eps"],
-        weight_decay=STEP["weight_decay"],
+        betas=(B1, B2),
+        eps=EPS,
+        weight_decay=DECAY,
     ).step()
     return types.SimpleNamespace(
         folder=folder,
@@ -215,7 +216,7 @@ def test_logits_gradients_and_a_step_are_those_of_transformers(case):
     model, params = load_pretrained(
         case.folder, vocab_size=VOCAB, attention_chunk=None, loss_chunk=None
     )
-    optimizer = optax.adamw(1e-2, **STEP)
+    optimizer = optax.adamw(1e-2, b1=B1, b2=B2, eps=EPS, weight_decay=DECAY)
 
     @jit
     def computed(params, tokens):

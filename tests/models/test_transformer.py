@@ -10,8 +10,9 @@ import pytest
 
 from metatune.models import build
 
+VOCAB = 48
 SIZES = dict(
-    vocab_size=48,
+    vocab_size=VOCAB,
     hidden_size=16,
     intermediate_size=24,
     num_hidden_layers=2,
@@ -45,7 +46,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 def tokens_of(length: int = 8, batch: int = 2) -> np.ndarray:
-    return np.random.default_rng(1).integers(0, SIZES["vocab_size"], (batch, length))
+    return np.random.default_rng(1).integers(0, VOCAB, (batch, length))
 
 
 def next_token_loss(model, params, tokens):

@@ -5,7 +5,7 @@ from metatune.models.hub import locate
 from metatune.models.language_model import LanguageModel, build, config_faults, unembed
 from metatune.models.names import ParameterNames
 from metatune.models.pretrained import load_pretrained, save_pretrained
-from metatune.models.safetensors_files import sha256
+from metatune.models.safetensors_files import weights_sha256
 
 __all__ = [
     "LanguageModel",
@@ -17,6 +17,6 @@ __all__ = [
     "map_rows",
     "rows_at_a_time",
     "save_pretrained",
-    "sha256",
     "unembed",
+    "weights_sha256",
 ]

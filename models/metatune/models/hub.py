@@ -4,9 +4,9 @@ from pathlib import Path
 
 from huggingface_hub import constants, snapshot_download
 
+from metatune.models.safetensors_files import PATH
 from metatune.recipe.faults import Fault, RecipeError
 
-PATH = "model.pretrained"
 WANTED = ["*.json", "*.safetensors"]
 """All that is ever fetched: neither pickles nor code."""
 

@@ -15,10 +15,10 @@ from safetensors.numpy import save_file
 
 from metatune.models.families import FAMILIES
 from metatune.models.family import Family
-from metatune.models.hub import PATH, locate
+from metatune.models.hub import locate
 from metatune.models.language_model import LanguageModel, build
 from metatune.models.names import ParameterNames
-from metatune.models.safetensors_files import FLOATS, SINGLE, Tensors, open_folder
+from metatune.models.safetensors_files import FLOATS, PATH, SINGLE, Tensors, open_folder
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.schema import Chunk
 
@@ -69,7 +69,7 @@ def load_pretrained(
         path=f"{PATH}.config",
     )
     with ExitStack() as opened:
-        return model, _read_params(model, folder, open_folder(folder, PATH, opened))
+        return model, _read_params(model, folder, open_folder(folder, opened))
 
 
 def save_pretrained(
@@ -167,8 +167,8 @@ def _read_params(model: LanguageModel, folder: Path, tensors: Tensors) -> dict[s
     def leaf(named: ParameterNames, shape: jax.ShapeDtypeStruct) -> jax.Array:
         out = np.empty(shape.shape, np.float32)
         parts = out if named.stacked else out[None]
-        for part, name in zip(parts, named.names, strict=True):
-            part[...] = tensors.read(held[name])
+        for index, name in enumerate(named.names):
+            parts[index] = tensors.read(held[name])
         return jnp.asarray(out)
 
     return jax.tree.map(leaf, names, shapes)

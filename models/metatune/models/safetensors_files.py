@@ -13,6 +13,8 @@ from safetensors import SafetensorError, safe_open
 
 from metatune.recipe.faults import Fault, RecipeError
 
+PATH = "model.pretrained"
+"""The recipe's field, for faults."""
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 CONVERT = (
@@ -29,11 +31,9 @@ class Tensors:
 
     Attributes:
         files: the open file that holds each name.
-        paths: of the files, by name.
     """
 
     files: Mapping[str, Any]
-    paths: Mapping[str, Path]
 
     def shape(self, name: str) -> tuple[int, ...]:
         """A tensor's shape; nothing of it is read."""
@@ -48,38 +48,36 @@ class Tensors:
         return self.files[name].get_tensor(name)
 
 
-def open_folder(folder: Path, path: str, opened: ExitStack) -> Tensors:
+def open_folder(folder: Path, opened: ExitStack) -> Tensors:
     """Opens the weights of a folder.
 
     Args:
         folder: holds `model.safetensors`, or the files that its index names.
-        path: the recipe's field, for faults.
         opened: closes the files.
 
     Raises:
         RecipeError: there are none, or only pickles; a file is missing or damaged.
     """
-    files, paths, faults = {}, {}, []
-    for file in weight_files(folder, path):
+    files, faults = {}, []
+    for file in weight_files(folder):
         try:
             tensors = opened.enter_context(safe_open(file, framework="numpy"))
         except (SafetensorError, OSError) as error:
             problem = f"truncated, damaged or missing: {error}"
-            faults.append(Fault(path, str(file), problem, "fetch it again"))
+            faults.append(Fault(PATH, str(file), problem, "fetch it again"))
             continue
         for name in tensors.keys():
-            files[name], paths[name] = tensors, file
+            files[name] = tensors
     if faults:
         raise RecipeError(str(folder), faults)
-    return Tensors(files, paths)
+    return Tensors(files)
 
 
-def weight_files(folder: Path, path: str) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
     """The files that hold a folder's weights, one or, with an index, several.
 
     Args:
         folder: of the model.
-        path: the recipe's field, for faults.
 
     Raises:
         RecipeError: there are none, or the index can't be read.
@@ -89,7 +87,7 @@ def weight_files(folder: Path, path: str) -> list[Path]:
         return [folder / SINGLE]
     index = folder / INDEX
     if not index.exists():
-        raise RecipeError(str(folder), [_without_weights(folder, path)])
+        raise RecipeError(str(folder), [_without_weights(folder)])
     try:
         named = set(json.loads(index.read_bytes())["weight_map"].values())
         if not all(isinstance(name, str) and Path(name).name == name for name in named):
@@ -97,20 +95,22 @@ def weight_files(folder: Path, path: str) -> list[Path]:
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         problem = f"not an index of safetensors files: {error!r}"
         raise RecipeError(
-            str(folder), [Fault(path, str(index), problem, "fetch it again")]
+            str(folder), [Fault(PATH, str(index), problem, "fetch it again")]
         ) from error
     return [folder / name for name in sorted(named)]
 
 
-def sha256(folder: Path, path: str) -> str:
+def weights_sha256(folder: Path) -> str:
     """The hash of a folder's weights: of their files' bytes, in the order of the files' names.
 
     Args:
         folder: of the model.
-        path: the recipe's field, for faults.
+
+    Raises:
+        RecipeError: there are none.
     """
     digest = hashlib.sha256()
-    for file in weight_files(folder, path):
+    for file in weight_files(folder):
         for block in _blocks(file):
             digest.update(block)
     return digest.hexdigest()
@@ -122,7 +122,7 @@ def _blocks(file: Path, size: int = 2**22) -> Iterator[bytes]:
             yield block
 
 
-def _without_weights(folder: Path, path: str) -> Fault:
+def _without_weights(folder: Path) -> Fault:
     pickles = sorted(file.name for pattern in PICKLES for file in folder.glob(pattern))
     if pickles:
         problem = f"holds its weights as {pickles[0]}, a pickle, which runs code when it is read"
@@ -130,4 +130,4 @@ def _without_weights(folder: Path, path: str) -> Fault:
     else:
         problem = f"holds neither {SINGLE} nor {INDEX}"
         cure = f"if its weights are pickled, convert it: {CONVERT.format(folder)}"
-    return Fault(path, str(folder), problem, cure)
+    return Fault(PATH, str(folder), problem, cure)
