@@ -110,7 +110,7 @@ def test_faults_of_the_weights_and_of_the_data_are_reported_together(pretrained)
     broken = dataclasses.replace(data, data=dataclasses.replace(data.data, domains=domains))
     faults = refused(broken)
     assert any(fault.startswith("data.domains.code.shipped = 'code_of_none'") for fault in faults)
-    assert any("model.safetensors': truncated, damaged or missing" in fault for fault in faults)
+    assert any("model.safetensors is truncated, damaged or missing" in fault for fault in faults)
 
 
 def test_a_tokenizer_that_is_too_large_is_refused(pretrained, tmp_path):

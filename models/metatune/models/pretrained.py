@@ -112,9 +112,9 @@ def _read_config(folder: Path) -> Mapping[str, Any]:
         if not isinstance(config, Mapping):
             raise ValueError("not a mapping")
     except (OSError, ValueError) as error:
-        problem = f"can't be read as a model's config: {error}"
+        problem = f"{CONFIG} can't be read as a model's config: {error}"
         cure = "write a folder, or an id, of a model in Hugging Face's format"
-        raise RecipeError(str(folder), [Fault(PATH, str(file), problem, cure)]) from error
+        raise RecipeError(str(folder), [Fault(PATH, str(folder), problem, cure)]) from error
     return config
 
 

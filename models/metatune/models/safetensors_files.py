@@ -63,8 +63,8 @@ def open_folder(folder: Path, opened: ExitStack) -> Tensors:
         try:
             tensors = opened.enter_context(safe_open(file, framework="numpy"))
         except (SafetensorError, OSError) as error:
-            problem = f"truncated, damaged or missing: {error}"
-            faults.append(Fault(PATH, str(file), problem, "fetch it again"))
+            problem = f"{file.name} is truncated, damaged or missing: {error}"
+            faults.append(Fault(PATH, str(folder), problem, "fetch it again"))
             continue
         for name in tensors.keys():
             files[name] = tensors
@@ -93,9 +93,9 @@ def weight_files(folder: Path) -> list[Path]:
         if not all(isinstance(name, str) and Path(name).name == name for name in named):
             raise ValueError("weight_map must name files beside it")
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        problem = f"not an index of safetensors files: {error!r}"
+        problem = f"{INDEX} is no index of safetensors files: {error!r}"
         raise RecipeError(
-            str(folder), [Fault(PATH, str(index), problem, "fetch it again")]
+            str(folder), [Fault(PATH, str(folder), problem, "fetch it again")]
         ) from error
     return [folder / name for name in sorted(named)]
 
