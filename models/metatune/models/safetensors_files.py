@@ -61,7 +61,7 @@ def open_folder(folder: Path, opened: ExitStack) -> Tensors:
     files, faults = {}, []
     for file in weight_files(folder):
         try:
-            tensors = opened.enter_context(safe_open(file, framework="numpy"))
+            tensors = opened.enter_context(safe_open(file, framework="numpy", backend="pread"))
         except (SafetensorError, OSError) as error:
             problem = f"{file.name} is truncated, damaged or missing: {error}"
             faults.append(Fault(PATH, str(folder), problem, "fetch it again"))
