@@ -152,7 +152,8 @@ def provenance(training: InnerTraining) -> dict[str, Any]:
         "tokenizer_sha256": corpus.tokenizer.sha256,
         "data_sha256": {domain.name: domain.sha256 for domain in corpus.domains},
         "target": {name: float(w) for name, w in zip(corpus.names, corpus.target, strict=True)},
-        "model_config": dict(recipe.model.config),
+        "model_config": training.model.config_json(),
+        **({"weights_sha256": training.weights_sha256} if training.weights_sha256 else {}),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
 

@@ -27,7 +27,9 @@ def sequence_losses(model: LanguageModel, params: Any, tokens: jax.typing.ArrayL
     hidden, targets = model.hidden(params, tokens[:, :-1]), tokens[:, 1:]
     unembedding = model.unembedding(params)
     chunk = rows_at_a_time(model.loss_chunk, rows=targets.size, columns=len(unembedding))
-    return jnp.mean(token_losses(hidden, unembedding, targets, chunk=chunk), axis=-1)
+    softcap = model.config.logit_softcap
+    losses = token_losses(hidden, unembedding, targets, softcap=softcap, chunk=chunk)
+    return jnp.mean(losses, axis=-1)
 
 
 def reweighted_loss(model: LanguageModel) -> Callable[[Any, Hyper, Batch], jax.Array]:
