@@ -13,8 +13,8 @@ FLOAT: Final = 4
 ADAM: Final = 3
 """Copies of the parameters in a state of Adam: θ and two moments."""
 STEP_BY_STEP: Final = 8
-"""Up to so many inner steps, the horizons of the paper, each is its own segment: in one program that
-takes the least memory, but the program grows with the horizon."""
+"""Up to so many inner steps, the paper's horizons, each is a segment of its own: that takes the
+least memory in one program, but the program grows with the horizon."""
 
 
 @dataclass(frozen=True)
