@@ -7,7 +7,8 @@ example), and their hypergradients are compared.
 
 Every contender is a process of its own on the same two threads. They take turns; the least time
 counts. Memory is the peak of a process's resident memory while it works, once what compiling left
-has been given back, less that of plain training on the same side.
+has been given back, less that of plain training on the same side. Times are taken in other runs, in
+which both sides keep what they freed (`metatune.fit.allocation`), as `metatune fit` does.
 
 usage: bench_peer.py [--size SIZE] [--batch B] [--sequence S] [--steps T] [--rounds N] [--json FILE]
 """
@@ -182,7 +183,9 @@ def peak_bytes() -> int:
 def work(shape: tuple, folder: Path, contender: Contender, line: Connection) -> None:
     """A process: does its jobs once, then again whenever told to, and answers times and peaks."""
     from metatune.bench import Shape
+    from metatune.fit.allocation import keep_memory
 
+    keep_memory()
     given = load_file(folder / GIVEN)
     make = {"jax": jax_jobs, "torch": torch_jobs}[contender.side]
     jobs = make(Shape(*shape), given, contender)
@@ -192,9 +195,11 @@ def work(shape: tuple, folder: Path, contender: Contender, line: Connection) -> 
         answer = {}
         for name, job in jobs.items():
             reset_peak()
+            job()
+            peak = peak_bytes()
             began = time.perf_counter()
             job()
-            answer[name] = (time.perf_counter() - began, peak_bytes())
+            answer[name] = (time.perf_counter() - began, peak)
         line.send(answer)
 
 

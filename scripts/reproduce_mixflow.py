@@ -17,6 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 from metatune import bench
+from metatune.fit.allocation import keep_memory
 from metatune.recipe.faults import RecipeError
 
 SIZES = ("5.3M", "46.9M", "71.3M")
@@ -42,6 +43,7 @@ def main() -> None:
             chosen += bench.cases(DEEP[:1], DEEP[1:])
     except RecipeError as error:
         parser.error(str(error))
+    keep_memory()
     rows = []
     for case in dict.fromkeys(chosen):
         rows += bench.run(

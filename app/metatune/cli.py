@@ -237,8 +237,10 @@ def benchmark(
     from rich.console import Console
 
     from metatune import bench
+    from metatune.fit.allocation import keep_memory
 
     with plain_errors():
+        keep_memory()
         bench.writable(json, picture)
         compared = bench.variants(variant or bench.DEFAULT)
         rows = []
