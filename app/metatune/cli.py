@@ -156,7 +156,8 @@ def validate(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     with plain_errors():
         path = shipped.find(recipe)
         training = prepare_file(path, overrides or ())
-        sizes = ", ".join(f"{d.name} {d.tokens:,}" for d in training.corpus.domains)
+        held = training.corpus.statistics
+        sizes = ", ".join(f"{name} {its.tokens:,}" for name, its in held.items())
         typer.echo(f"{path}: valid; tokens: {sizes}")
 
 
