@@ -20,7 +20,7 @@ from metatune.fit.checkpoints import Search
 from metatune.fit.failure import NotFinite
 from metatune.fit.outer_loop import fit, judged
 from metatune.fit.run_folder import RunFolder, RunFolderError, open_run
-from metatune.hypergrad import hypergradient
+from metatune.hypergrad import CheckpointError, hypergradient
 from metatune.inner import prepare
 from metatune.recipe import schema, writing
 
@@ -174,6 +174,79 @@ def test_states_on_disk_give_the_same_bits_and_leave_none(finished, tmp_path, mo
     assert {used.store for used, _ in kept} == {"disk"}
     assert all(used.folder == folder.scratch and size > 0 for used, size in kept)
     assert not folder.scratch.exists()
+
+
+def test_a_run_without_room_for_its_states_goes_on_with_more(finished, tmp_path, console):
+    def with_checkpoints(**choices):
+        estimator = dataclasses.replace(
+            RECIPE.outer.estimator, checkpoints=schema.Checkpoints(**choices)
+        )
+        return dataclasses.replace(
+            RECIPE, outer=dataclasses.replace(RECIPE.outer, estimator=estimator)
+        )
+
+    short = with_checkpoints(keep="all", store="disk", budget_bytes=1000)
+    with pytest.raises(CheckpointError, match=r"scratch/states-.* needs \d+ bytes, but 1000 of"):
+        fit(prepare(short), tmp_path, console=console)
+    assert not RunFolder(tmp_path).scratch.exists()
+    enough = with_checkpoints(keep="sqrt", store="host")
+    outcome = fit(prepare(enough), tmp_path, resume=True, console=console)
+    assert outcome.folder.recipe.read_text() == writing.to_yaml(enough)
+    assert outcome.artefact.result == finished.artefact.result
+
+
+ONLINE = dataclasses.replace(
+    RECIPE, outer=dataclasses.replace(RECIPE.outer, unroll=schema.Online(window=4, lifetime=6))
+)
+
+
+def test_online_the_inner_training_lives_on(tmp_path, monkeypatch, console):
+    """Windows of 4 in lives of 6: steps 0 to 4, 4 to 6, and a new training."""
+    seen = []
+
+    def spy(problem, eta, state, batches, outer_batches, **options):
+        before = np.asarray(jax.tree.leaves(state.params)[0])
+        result = hypergradient(problem, eta, state, batches, outer_batches, **options)
+        after = np.asarray(jax.tree.leaves(result.state.params)[0])
+        seen.append((options["start"], options["steps"], before, after))
+        return result
+
+    monkeypatch.setattr(outer_loop, "hypergradient", spy)
+    outcome = fit(prepare(ONLINE), tmp_path / "run", console=console)
+    assert [part[:2] for part in seen] == [(0, 4), (4, 2), (0, 4), (4, 2)]
+    np.testing.assert_array_equal(seen[1][2], seen[0][3])
+    np.testing.assert_array_equal(seen[3][2], seen[2][3])
+    assert (seen[2][2] != seen[0][2]).any()  # another life, another initialisation
+    calls = iter(range(100))
+
+    def interrupted(*args, **options):
+        if next(calls) == 1:  # in the middle of a life
+            raise KeyboardInterrupt
+        return hypergradient(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(outer_loop, "hypergradient", interrupted)
+        fit(prepare(ONLINE), tmp_path / "again", console=console)
+    resumed = fit(prepare(ONLINE), tmp_path / "again", resume=True, console=console)
+    assert contents(resumed.folder) == contents(outcome.folder)
+
+
+def test_truncated_only_the_last_windows_move(finished, tmp_path, console):
+    outer = dataclasses.replace(RECIPE.outer, steps=1, unroll=schema.Truncated(window=2))
+    outcome = fit(prepare(dataclasses.replace(RECIPE, outer=outer)), tmp_path, console=console)
+    (line,) = outcome.folder.read_metrics()
+    assert line["objective"] == finished.folder.read_metrics()[0]["objective"]
+    norms = line["hypergradient_norm"], finished.folder.read_metrics()[0]["hypergradient_norm"]
+    assert 0 < norms[0]["learning_rates"] < norms[1]["learning_rates"]
+
+
+def test_judged_now_and_then(tmp_path, console):
+    judge = dataclasses.replace(RECIPE.outer.judge, every=3)
+    outer = dataclasses.replace(RECIPE.outer, judge=judge)
+    outcome = fit(prepare(dataclasses.replace(RECIPE, outer=outer)), tmp_path, console=console)
+    lines = outcome.folder.read_metrics()
+    assert [line["held_out"] is not None for line in lines] == [True, False, False, True]
+    assert outcome.artefact.result["best_outer_step"] in (0, 3, 4)
 
 
 def test_a_finished_run_is_not_measured_again(finished, monkeypatch, console):

@@ -3,6 +3,7 @@
 import functools
 import math
 import resource
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -23,8 +24,8 @@ from metatune.hypergrad import (
     hypergradient,
 )
 from metatune.hypergrad.boundaries import Boundaries
-from metatune.hypergrad.checkpoints import Every, Recursive
 from metatune.hypergrad.estimator import Forward
+from metatune.hypergrad.policies import Every, Kept, Recursive
 from metatune.hypergrad.stores import Device, Disk, Host, Store
 
 STEPS, SEGMENT = 300, 10  # 30 segments
@@ -38,6 +39,7 @@ POLICIES = {
 ESTIMATORS = {
     "mixflow": MixFlow(SEGMENT),
     "mixflow, recomputed gradients": MixFlow(SEGMENT, save_gradients=False),
+    "without mixed mode": MixFlow(SEGMENT, mixed_mode=False),
     "reverse": Reverse(SEGMENT),
 }
 every_estimator = pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIMATORS.keys())
@@ -146,7 +148,7 @@ def walk(policy, segments, saves):
         return Forward(State(state.params + 1, ()), jnp.zeros(1), state.params * 10)
 
     with Store(Device()) as store:
-        boundaries = Boundaries(run, segments, saves=saves, policy=policy, store=store)
+        boundaries = Boundaries(run, segments, saves=saves, kept=Kept(policy), store=store)
         end = boundaries.forward(State(jnp.int32(0), ()), lambda index, losses: None)
         assert int(end.params) == segments
         for index in reversed(range(segments)):
@@ -174,7 +176,7 @@ def test_what_was_saved_comes_with_its_state(policy, segments):
 
 @pytest.mark.parametrize("segments", [1, 2, 9, 10, 30, 100])
 def test_sqrt_stays_within_its_bound(segments):
-    boundaries, _ = walk(Checkpoints("sqrt").plan(segments), segments, saves=False)
+    boundaries, _ = walk(Every(math.isqrt(segments - 1) + 1), segments, saves=False)
     assert boundaries.peak <= 2 * math.ceil(math.sqrt(segments)) + 1
     assert boundaries.recomputed < segments
 
@@ -186,7 +188,7 @@ def test_no_policy_compiles_anything_new(float64, tmp_path):
         traces.append(1)
         return problem.loss(params, hyper, batch)
 
-    counted = problem._replace(loss=loss)
+    counted = replace(problem, loss=loss)
     estimate(problem=counted, steps=60)
     first = len(traces)
     assert first > 0
@@ -292,10 +294,13 @@ def test_a_budget_is_kept(float64, tmp_path):
     assert numbers(estimate(checkpoints=enough)) == numbers(within)
     with pytest.raises(
         CheckpointError,
-        match=rf"safetensors: needs \d+ bytes, but \d+ of the budget of {needed - 1}",
+        match=rf"states-.*: a state needs \d+ bytes, but \d+ of the budget of {needed - 1}",
     ):
         estimate(checkpoints=short)
     assert list(tmp_path.iterdir()) == []
+    host = Checkpoints("sqrt", store="host", budget_bytes=needed - 1)
+    with pytest.raises(CheckpointError, match="host memory: a state needs"):
+        estimate(checkpoints=host)
 
 
 def test_a_disk_that_takes_no_more_is_told_of(tmp_path):
@@ -319,12 +324,15 @@ def test_a_folder_that_cannot_be_written_to(tmp_path):
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        ({"policy": "log"}, "policy = 'log': must be one of all, sqrt, recursive or a number"),
+        (
+            {"policy": "log"},
+            "policy = 'log': must be one of all, sqrt, recursive, auto or a number",
+        ),
         ({"policy": 0}, "policy = 0: must be 1 or above"),
         ({"policy": "recursive", "slots": 0}, "slots = 0: must be 1 or above"),
         ({"store": "tape"}, "store = 'tape': must be one of device, host, disk"),
         ({"store": "disk"}, "folder is missing"),
-        ({"store": "host", "folder": Path("x")}, "are for the store `disk`, not `host`"),
+        ({"store": "host", "folder": Path("x")}, "folder is for the store `disk`, not `host`"),
         ({"store": "disk", "folder": Path("x"), "budget_bytes": 0}, "budget_bytes = 0"),
     ],
 )
@@ -355,7 +363,7 @@ def test_rounded_gradients(float64):
     # Two programs, that XLA may fuse differently: the last bit may differ, not the rounding.
     np.testing.assert_allclose(again.gradient, result.gradient, rtol=1e-12)
     assert numbers(result) == numbers(estimate(saved, Checkpoints("sqrt", store="host")))
-    explicit = estimate(Reverse(SEGMENT), problem=problem._replace(update=update))
+    explicit = estimate(Reverse(SEGMENT), problem=replace(problem, update=update))
     np.testing.assert_allclose(result.gradient, explicit.gradient, rtol=1e-9)
     np.testing.assert_allclose(result.value, explicit.value, rtol=1e-12)
     difference = np.abs(result.gradient - reference(ESTIMATORS["mixflow"]).gradient)

@@ -1,6 +1,7 @@
 """Every estimator, against closed forms, central differences and every other estimator."""
 
 import functools
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -21,6 +22,8 @@ ESTIMATORS = {
     "mixflow, recomputed gradients": MixFlow(segment=4, save_gradients=False),
     "mixflow, one step a segment": MixFlow(segment=1),
     "mixflow, one segment": MixFlow(segment=64),
+    "saved gradients alone": MixFlow(segment=5, mixed_mode=False),
+    "neither mixed mode nor saved gradients": MixFlow(5, mixed_mode=False, save_gradients=False),
 }
 every_estimator = pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIMATORS.keys())
 
@@ -33,7 +36,7 @@ class Setting(NamedTuple):
     outer_batches: list
     steps: int
 
-    def at(self, eta, estimator):
+    def at(self, eta, estimator, **options):
         return hypergradient(
             self.problem,
             eta,
@@ -42,6 +45,7 @@ class Setting(NamedTuple):
             self.outer_batches,
             steps=self.steps,
             estimator=estimator,
+            **options,
         )
 
 
@@ -217,13 +221,111 @@ def test_any_horizon_compiles_the_same_programs(float64, kind):
         traces.append(1)
         return setting.problem.loss(params, hyper, batch)
 
-    counted = setting._replace(problem=setting.problem._replace(loss=loss), steps=50)
+    counted = setting._replace(problem=replace(setting.problem, loss=loss), steps=50)
     counted.at(setting.eta, kind(segment=10))
     first = len(traces)
     assert first > 0
     counted.at(setting.eta, kind(segment=10))
     counted._replace(steps=500).at(setting.eta, kind(segment=10))
     counted._replace(steps=7).at(setting.eta, kind(segment=10))
+    assert len(traces) == first
+
+
+@pytest.mark.parametrize("setting", [ridge, network])
+@every_estimator
+def test_micro_batches_give_the_same(float64, estimator, setting):
+    setting = setting()
+    split = setting._replace(problem=replace(setting.problem, micro_batches=3))
+    if setting is network():  # whose weights belong to examples: they have to be split with them
+        problem = replace(setting.problem, micro_batches=3, loss=weighted_by_batch)
+        split = setting._replace(problem=problem, batches=numbered(setting.batches))
+    whole, parts = (each.at(setting.eta, estimator) for each in (setting, split))
+    assert relative_error(parts.gradient, whole.gradient) < 1e-10
+    assert relative_error(parts.state, whole.state) < 1e-12
+    trained, losses = train(
+        split.problem, setting.eta, setting.state, split.batches, steps=setting.steps
+    )
+    assert relative_error(trained, whole.state) < 1e-12
+    assert relative_error(losses, whole.diagnostics.losses) < 1e-12
+
+
+def numbered(batches):
+    return lambda step: {**batches(step), "example": np.arange(6)}
+
+
+def weighted_by_batch(params, hyper, batch):
+    hidden = jnp.tanh(batch["x"] @ params["in"])
+    errors = (hidden @ params["out"] - batch["y"]) ** 2
+    return jnp.mean(hyper["weights"][batch["example"]] * errors)
+
+
+def test_a_batch_that_does_not_split_is_refused():
+    setting = ridge()
+    split = setting._replace(problem=replace(setting.problem, micro_batches=5))
+    with pytest.raises(ValueError, match=r"shape \(12, 4\) doesn't split into 5 micro-batches"):
+        split.at(setting.eta, MixFlow())
+
+
+@pytest.mark.parametrize("window", [1, 4, 6])
+@every_estimator
+def test_a_window_leaves_out_what_came_before(float64, estimator, window):
+    setting = network()
+    before = setting.steps - window
+    state, losses = train(
+        setting.problem, setting.eta, setting.state, setting.batches, steps=before
+    )
+    rest = setting._replace(
+        state=state,
+        batches=lambda step: setting.batches(step + before),
+        problem=replace(
+            setting.problem, hyper_at=lambda eta, t: setting.problem.hyper_at(eta, t + before)
+        ),
+        steps=window,
+    )
+    truncated = setting.at(setting.eta, estimator, window=window)
+    assert relative_error(truncated.gradient, central_differences(rest, 1e-5)) < 1e-5
+    whole = setting.at(setting.eta, estimator)
+    assert relative_error(truncated.state, whole.state) < 1e-12
+    assert relative_error(truncated.diagnostics.losses, whole.diagnostics.losses) < 1e-12
+    assert relative_error(truncated.gradient, whole.gradient) > 1e-3
+    np.testing.assert_allclose(truncated.diagnostics.losses[:before], losses, rtol=1e-12)
+
+
+@every_estimator
+def test_a_training_that_is_under_way_goes_on(float64, estimator):
+    setting = network()
+    state, _ = train(setting.problem, setting.eta, setting.state, setting.batches, steps=9)
+    whole = setting.at(setting.eta, estimator, window=8)
+    rest = setting._replace(state=state, steps=8).at(setting.eta, estimator, start=9)
+    assert relative_error(rest.gradient, whole.gradient) < 1e-10
+    assert relative_error(rest.value, whole.value) < 1e-12
+    assert rest.diagnostics.losses.shape == (8,)
+    assert (
+        relative_error(
+            setting.at(setting.eta, estimator, window=99).gradient,
+            setting.at(setting.eta, estimator).gradient,
+        )
+        == 0
+    )
+
+
+def test_arrays_bound_to_a_problem_are_arguments(float64):
+    """Not constants of the programs: others of the same shape compile nothing new."""
+    setting, traces = ridge(), []
+
+    def loss(scale, params, hyper, batch):
+        traces.append(1)
+        return scale * setting.problem.loss(params, hyper, batch)
+
+    def at(scale):
+        bound = jax.tree_util.Partial(loss, jnp.asarray(scale))
+        problem = replace(setting.problem, loss=bound)
+        return setting._replace(problem=problem).at(setting.eta, MixFlow(segment=5))
+
+    one = at(1.0)
+    first = len(traces)
+    assert relative_error(one.gradient, ridge_closed_form(setting)[1]) < 1e-11
+    assert relative_error(at(2.0).gradient, one.gradient) > 1e-3
     assert len(traces) == first
 
 
@@ -254,5 +356,7 @@ def test_no_steps_and_no_outer_batch_are_refused():
     setting = ridge()
     with pytest.raises(ValueError, match="steps = 0: at least one inner step"):
         setting._replace(steps=0).at(setting.eta, MixFlow())
+    with pytest.raises(ValueError, match="window = 0: at least one inner step"):
+        setting.at(setting.eta, MixFlow(), window=0)
     with pytest.raises(ValueError, match="outer_batches is empty"):
         setting._replace(outer_batches=[]).at(setting.eta, MixFlow())

@@ -22,6 +22,26 @@ def put(tree, path, value):
             "e.g. `learning_rates: {}` for its defaults",
         ),
         (
+            {"inner.micro_batch": 5},
+            "inner.micro_batch = 5: must divide data.batch_size, 8; change one of the two, or "
+            "leave it out for the whole batch",
+        ),
+        (
+            {"outer.unroll": {"kind": "truncated", "window": 21}},
+            "outer.unroll.window = 21: must be at most inner.steps, 20; lower it, or raise "
+            "inner.steps",
+        ),
+        (
+            {"outer.unroll": {"kind": "online", "window": 3, "lifetime": 21}},
+            "outer.unroll.lifetime = 21: must be at most inner.steps, 20; lower it, or raise "
+            "inner.steps",
+        ),
+        (
+            {"outer.unroll": {"kind": "online", "window": 6, "lifetime": 5}},
+            "outer.unroll.window = 6: must be at most outer.unroll.lifetime, 5; lower it, or raise "
+            "outer.unroll.lifetime",
+        ),
+        (
             {"tune.learning_rates.windows": 21},
             "tune.learning_rates.windows = 21: must be at most inner.steps, 20; lower it, or "
             "raise inner.steps",

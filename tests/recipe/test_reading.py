@@ -59,6 +59,19 @@ def test_checkpoints_are_kept_by_name_or_number(tree, keep):
     assert reading.parse(writing.to_tree(recipe), "memory") == recipe
 
 
+def test_a_budget_is_a_number_of_bytes_however_it_is_spelled(tree):
+    tree["outer"]["estimator"] = {"checkpoints": {"budget_bytes": "4e9"}}
+    estimator = reading.parse(tree, "memory").outer.estimator
+    assert estimator.checkpoints == schema.Checkpoints(keep="auto", budget_bytes=4_000_000_000)
+
+
+def test_the_part_that_is_differentiated_is_told_by_its_kind(tree):
+    tree["outer"]["unroll"] = {"kind": "online", "window": 2}
+    assert reading.parse(tree, "memory").outer.unroll == schema.Online(window=2)
+    tree["outer"]["unroll"] = {"kind": "truncated", "window": 2}
+    assert reading.parse(tree, "memory").outer.unroll == schema.Truncated(window=2)
+
+
 @pytest.mark.parametrize(
     ("keep", "message"),
     [(0, "one of the names, or 1 or above"), ("sqr", "sqrt"), (1.5, "a whole number")],
@@ -283,8 +296,8 @@ def test_missing_keys_say_what_to_write(tree):
     assert said(tree) == [
         "data.domains: missing; write a mapping (name: a section with shipped, path)",
         "inner.steps: missing; write a whole number of 1 or above",
-        "outer: missing; write a section with steps, estimator, optimizer, clip_norm, patience, "
-        "objective, fresh, judge, report",
+        "outer: missing; write a section with steps, estimator, unroll, optimizer, clip_norm, "
+        "patience, objective, fresh, judge, report",
     ]
 
 

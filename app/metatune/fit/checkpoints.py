@@ -17,6 +17,9 @@ class Search(NamedTuple):
         best_eta: the best so far.
         best_step: the outer step it was judged at; -1 before the first.
         best_held_out: its held-out loss, nats per token.
+        inner: state of the inner training that goes on from outer step to outer step; () of none.
+        age: inner steps that it is old.
+        life: which inner training it is.
     """
 
     step: int
@@ -25,6 +28,9 @@ class Search(NamedTuple):
     best_eta: Any
     best_step: int = -1
     best_held_out: float = float("inf")
+    inner: Any = ()
+    age: int = 0
+    life: int = 0
 
 
 class Checkpoints:
@@ -77,5 +83,5 @@ class Checkpoints:
 def _parted(search: Search) -> tuple[dict[str, Any], dict[str, Any]]:
     """Arrays, and plain numbers; floats in hexadecimal, which is exact and knows infinity."""
     fields = search._asdict()
-    arrays = {key: fields.pop(key) for key in ("eta", "opt_state", "best_eta")}
+    arrays = {key: fields.pop(key) for key in ("eta", "opt_state", "best_eta", "inner")}
     return arrays, {key: v.hex() if isinstance(v, float) else v for key, v in fields.items()}

@@ -5,7 +5,6 @@ the shares. What chooses the best and what reports the result is the latter.
 """
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -14,12 +13,12 @@ import numpy as np
 from metatune.data import Batch, heldout_batches, sampled_batches
 from metatune.fit.failure import refuse_diverged
 from metatune.fit.seeds import Purpose, Stream, data_seed, model_key
-from metatune.hypergrad import Problem, train
+from metatune.hypergrad import Problem, as_argument, train
 from metatune.hypergrad.driver import Listener
 from metatune.inner import InnerTraining
 
 
-@partial(jax.jit, static_argnums=0)
+@jax.jit
 def _objective(problem: Problem, params: Any, batch: Batch) -> jax.Array:
     return problem.objective(params, batch)
 
@@ -75,4 +74,5 @@ def held_out_loss(
         sequences=sequences,
         micro_batch=min(recipe.outer.objective.micro_batch, sequences),
     )
-    return float(np.mean([_objective(training.sampled, state.params, b) for b in held_out]))
+    problem = as_argument(training.sampled)
+    return float(np.mean([_objective(problem, state.params, batch) for batch in held_out]))

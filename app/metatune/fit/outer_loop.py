@@ -23,6 +23,7 @@ from metatune.fit.result import artefact_of, measure, unfinished
 from metatune.fit.run_folder import RunFolder, open_run
 from metatune.fit.seeds import Purpose, Stream, data_seed, model_key
 from metatune.fit.tracking import Tracker
+from metatune.fit.unrolls import Stretch, aged, stretch
 from metatune.hypergrad import Hypergradient, MixFlow, Reverse, hypergradient
 from metatune.hypergrad.estimator import Estimator
 from metatune.inner import InnerTraining
@@ -47,7 +48,7 @@ class Outcome(NamedTuple):
 GRADIENT_DTYPES = {"float32": None, "bfloat16": "bfloat16"}  # parameters are float32 as it is
 ESTIMATORS = {
     schema.MixFlow: lambda spec: MixFlow(
-        spec.segment, spec.save_gradients, GRADIENT_DTYPES[spec.gradient_dtype]
+        spec.segment, spec.mixed_mode, spec.save_gradients, GRADIENT_DTYPES[spec.gradient_dtype]
     ),
     schema.Reverse: lambda spec: Reverse(spec.segment, spec.remat),
 }
@@ -84,6 +85,8 @@ def fit(
     optimizer = outer_optimizers.build(recipe.outer)
     eta = training.initial_eta()
     start = Search(step=0, eta=eta, opt_state=optimizer.init(eta), best_eta=eta)
+    if isinstance(recipe.outer.unroll, schema.Online):  # a state of that shape is carried on
+        start = start._replace(inner=training.initialise(jax.random.key(0)))
     with Checkpoints(folder.checkpoints) as checkpoints:
         search = checkpoints.latest(like=start) or start
         if finished := _finished(folder):
@@ -155,12 +158,15 @@ class _Loop:
 
     def step(self, search: Search) -> Search:
         """One outer step: estimate, judge, move, write down."""
-        began = time.monotonic()
-        estimate = self.estimate(search)
+        began, at = time.monotonic(), search.eta
+        part = stretch(self.training.recipe, search)
+        estimate = self.estimate(search, part)
         refuse_not_finite(estimate, search.step)
-        held_out = self.judge(search)
-        at = search.eta
-        search = judged(search, held_out)
+        held_out = math.nan
+        if search.step % self.outer.judge.every == 0:
+            held_out = self.judge(search)
+            search = judged(search, held_out)
+        search = aged(self.training.recipe, search, part.steps, estimate.state)
         updates, opt_state = self._update(estimate.gradient, search.opt_state)
         eta: Any = optax.apply_updates(search.eta, updates)
         search = search._replace(step=search.step + 1, eta=eta, opt_state=opt_state)
@@ -190,30 +196,33 @@ class _Loop:
         )
         return search
 
-    def estimate(self, search: Search) -> Hypergradient:
+    def estimate(self, search: Search, part: Stretch) -> Hypergradient:
         """The hypergradient of an outer step."""
         recipe, fresh, objective = self.training.recipe, self.outer.fresh, self.outer.objective
-        drawn = search.step if fresh.data else 0
-        seed = partial(data_seed, recipe.seed, Purpose.HYPERGRADIENT, drawn)
-        begun = search.step if fresh.initialisation else 0
+        seed = partial(data_seed, recipe.seed, Purpose.HYPERGRADIENT)
+        key = model_key(
+            recipe.seed, Purpose.HYPERGRADIENT, part.training if fresh.initialisation else 0
+        )
         return hypergradient(
             self.training.reweighted,
             search.eta,
-            self.training.initialise(model_key(recipe.seed, Purpose.HYPERGRADIENT, begun)),
+            search.inner if part.start else self.training.initialise(key),
             stratified_batches(
                 self.training.corpus,
-                seed=seed(Stream.TRAINING),
+                seed=seed(part.training if fresh.data else 0, Stream.TRAINING),
                 batch_size=recipe.data.batch_size,
                 shares=self.training.trajectory(search.eta).mixture,
             ),
             heldout_batches(
                 self.training.corpus,
                 "outer",
-                seed=seed(Stream.HELD_OUT),
+                seed=seed(search.step if fresh.data else 0, Stream.HELD_OUT),
                 sequences=objective.sequences,
                 micro_batch=min(objective.micro_batch, objective.sequences),
             ),
-            steps=recipe.inner.steps,
+            steps=part.steps,
+            start=part.start,
+            window=part.window,
             estimator=self.estimator,
             checkpoints=self.kept,
             listener=self.display.listener("hypergradient"),
@@ -263,7 +272,7 @@ class _Loop:
 def kept(spec: schema.Checkpoints, folder: RunFolder) -> hypergrad.Checkpoints:
     """What is kept of an inner training, a disk's files in the run folder."""
     scratch = folder.scratch if spec.store == "disk" else None
-    return hypergrad.Checkpoints(spec.keep, spec.slots, spec.store, scratch)
+    return hypergrad.Checkpoints(spec.keep, spec.slots, spec.store, scratch, spec.budget_bytes)
 
 
 def announcement(training: InnerTraining, search: Search) -> str:
@@ -273,8 +282,8 @@ def announcement(training: InnerTraining, search: Search) -> str:
     tuned = ", ".join(f"{key} ({size})" for key, size in sizes.items())
     begin = f"from outer step {search.step + 1}" if search.step else "compiling"
     return (
-        f"tuning {tuned} over {recipe.outer.steps} outer steps of {recipe.inner.steps} inner "
-        f"steps; {begin} ..."
+        f"tuning {tuned} over {recipe.outer.steps} outer steps of "
+        f"{stretch(recipe, search).steps} inner steps; {begin} ..."
     )
 
 

@@ -94,17 +94,19 @@ class Display:
         Args:
             step: which.
             objective: the loss that was differentiated, nats per token.
-            held_out: the judges' loss at the same meta-parameters, nats per token.
+            held_out: the judges' loss at the same meta-parameters, nats per token; not a number
+                if they weren't asked.
             best: the smallest of these so far.
             norms: norm of the hypergradient by tunable.
             rates: the tuned rates in a few words.
             seconds: what the step took.
         """
         self._done, self._latest_seconds = step + 1, seconds
+        judged = f"held-out {held_out:.4f} (best {best:.4f})  " if held_out == held_out else ""
         gradient = "  ".join(f"|d {key}| {norm:.3g}" for key, norm in norms.items())
         self.say(
             f"outer step {step + 1}/{self._outer_steps}  objective {objective:.4f}  "
-            f"held-out {held_out:.4f} (best {best:.4f})  {gradient}  {rates}  "
+            f"{judged}{gradient}  {rates}  "
             f"{seconds:.1f} s  {self.time_left()}"
         )
         self._progress.update(self._outer, completed=self._done, note=self.time_left())

@@ -14,6 +14,9 @@ import yaml
 from metatune.recipe import writing
 from metatune.recipe.schema import Recipe
 
+WITHOUT_EFFECT = "outer.estimator.checkpoints."
+"""Keys that change neither trainings nor hypergradients: they may change before a run goes on."""
+
 
 class RunFolderError(ValueError):
     """A folder that can't be used as asked."""
@@ -122,6 +125,7 @@ def open_run(path: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> Ru
         raise RunFolderError(f"--out {path}: is a file; give a folder")
     if resume:
         _refuse_other_recipe(folder, recipe)
+        replace(folder.recipe, writing.to_yaml(recipe))
         return folder
     if folder.holds_run():
         if not overwrite:
@@ -147,7 +151,11 @@ def _refuse_other_recipe(folder: RunFolder, recipe: Recipe) -> None:
         )
     then = writing.flat(yaml.safe_load(folder.recipe.read_text()))
     now = writing.flat(yaml.safe_load(writing.to_yaml(recipe)))
-    changed = [key for key in sorted({*then, *now}) if then.get(key) != now.get(key)]
+    changed = [
+        key
+        for key in sorted({*then, *now})
+        if then.get(key) != now.get(key) and not key.startswith(WITHOUT_EFFECT)
+    ]
     if changed:
         lines = [f"  {key}: {then.get(key)!r} then, {now.get(key)!r} now" for key in changed]
         raise RunFolderError(

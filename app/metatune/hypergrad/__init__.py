@@ -7,7 +7,14 @@ from metatune.hypergrad.boundaries import ReplayError
 from metatune.hypergrad.checkpoints import Checkpoints
 from metatune.hypergrad.driver import hypergradient, train
 from metatune.hypergrad.mixflow import MixFlow
-from metatune.hypergrad.problem import Diagnostics, Hypergradient, Problem, Progress, State
+from metatune.hypergrad.problem import (
+    Diagnostics,
+    Hypergradient,
+    Problem,
+    Progress,
+    State,
+    as_argument,
+)
 from metatune.hypergrad.reverse import Reverse
 from metatune.hypergrad.stores import CheckpointError
 
@@ -22,6 +29,7 @@ __all__ = [
     "ReplayError",
     "Reverse",
     "State",
+    "as_argument",
     "hypergradient",
     "train",
 ]

@@ -1,21 +1,54 @@
 """The states between segments: kept where a policy says so, recomputed elsewhere."""
 
 from collections.abc import Callable
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from metatune.hypergrad.checkpoints import Policy
 from metatune.hypergrad.estimator import Forward
+from metatune.hypergrad.policies import Kept
 from metatune.hypergrad.problem import PyTree, State
-from metatune.hypergrad.stores import Store
 
 Heard = Callable[[int, jax.Array], None]
 
 
+class Keeper(Protocol):
+    """Keeps pytrees by key, as `stores.Store` does."""
+
+    def put(self, key: Any, tree: PyTree) -> None:
+        """Keeps a pytree."""
+        ...
+
+    def get(self, key: Any) -> PyTree:
+        """The pytree under a key."""
+        ...
+
+    def pop(self, key: Any) -> PyTree:
+        """As `get`; lets go of it."""
+        ...
+
+
 class ReplayError(RuntimeError):
     """A segment that was run again led elsewhere: the hypergradient would be wrong."""
+
+
+@jax.jit
+def _checksum(tree: PyTree) -> jax.Array:
+    words = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}
+
+    def total(leaf: jax.Array) -> jax.Array:
+        if leaf.dtype == bool:
+            leaf = leaf.astype(jnp.uint8)
+        bits = jax.lax.bitcast_convert_type(leaf, words[leaf.dtype.itemsize])
+        return jnp.sum(bits, dtype=jnp.uint32)
+
+    return sum((total(leaf) for leaf in jax.tree.leaves(tree)), jnp.uint32(0))
+
+
+def checksum(tree: PyTree) -> int:
+    """The sum, modulo 2³², of the bit patterns of all leaves in words of 32 bits at most."""
+    return int(_checksum(tree))
 
 
 class Boundaries:
@@ -36,8 +69,9 @@ class Boundaries:
         segments: int,
         *,
         saves: bool,
-        policy: Policy,
-        store: Store,
+        kept: Kept,
+        store: Keeper,
+        checksum: Callable[[State], int] = checksum,
     ):
         """Prepares for both sweeps.
 
@@ -45,15 +79,17 @@ class Boundaries:
             run: runs a segment, given its number and the state before it.
             segments: how many there are.
             saves: whether a run saves anything for the pullback.
-            policy: which boundaries are kept.
+            kept: what is kept on the way.
             store: where they are kept.
+            checksum: tells states apart, to find a segment that leads elsewhere when run again.
         """
         self.recomputed = self.peak = 0
         self._run, self._segments, self._saves = run, segments, saves
-        self._policy, self._store = policy, store
+        self._policy, self._store, self._checksum = kept.states, store, checksum
+        self._keeps_saved = saves and kept.saved
         self._kept: list[int] = []
         self._hand: tuple[State, PyTree] | None = None
-        self._checksums: dict[int, np.ndarray] = {}
+        self._checksums: dict[int, int] = {}
 
     def forward(self, state: State, heard: Heard) -> State:
         """Runs all segments.
@@ -69,7 +105,7 @@ class Boundaries:
         leaves = {first, *self._policy.keep(first, self._segments, kept=1), last}
         for segment in range(self._segments):
             if segment not in leaves:
-                self._checksums[segment] = np.asarray(checksum(state))
+                self._checksums[segment] = self._checksum(state)
             elif segment != last:
                 self._keep(segment, state)
             state, losses = self._advance(segment, state, leaves, last)
@@ -88,8 +124,10 @@ class Boundaries:
         if self._kept[-1] != segment:
             return self._replay(segment)
         self._kept.pop()
-        saved = self._store.pop(("saved", segment)) if self._saves else ()
-        return self._store.pop(("state", segment)), saved
+        state = self._store.pop(("state", segment))
+        if self._keeps_saved:
+            return state, self._store.pop(("saved", segment))
+        return state, self._saved_again(segment, state)
 
     def _replay(self, last: int) -> tuple[State, PyTree]:
         """Runs from the last boundary kept to the one before segment `last`."""
@@ -102,8 +140,14 @@ class Boundaries:
             self._compare(segment + 1, state)
             if segment + 1 in leaves and segment + 1 != last:
                 self._keep(segment + 1, state)
-        self.recomputed += self._saves
-        return state, self._run(last, state).saved if self._saves else ()
+        return state, self._saved_again(last, state)
+
+    def _saved_again(self, segment: int, state: State) -> PyTree:
+        """What a segment saves, from running it again."""
+        if not self._saves:
+            return ()
+        self.recomputed += 1
+        return self._run(segment, state).saved
 
     def _advance(
         self, segment: int, state: State, leaves: set[int], last: int
@@ -112,7 +156,7 @@ class Boundaries:
         after = self._run(segment, state)
         if segment == last:
             self._hand = (state, after.saved)
-        elif self._saves and {segment, segment + 1} <= leaves:
+        elif self._keeps_saved and {segment, segment + 1} <= leaves:
             self._store.put(("saved", segment), after.saved)
         return after.state, after.losses
 
@@ -122,23 +166,9 @@ class Boundaries:
         self.peak = max(self.peak, len(self._kept))
 
     def _compare(self, segment: int, state: State) -> None:
-        if checksum(state) != self._checksums[segment]:
+        if self._checksum(state) != self._checksums[segment]:
             raise ReplayError(
                 f"the state before segment {segment} came out differently when it was computed "
                 "again: batches is not a pure function of the step, or an operation of the "
                 "training is not deterministic; make it so, or keep all states"
             )
-
-
-@jax.jit
-def checksum(tree: PyTree) -> jax.Array:
-    """The sum, modulo 2³², of the bit patterns of all leaves in words of 32 bits at most."""
-    words = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}
-
-    def total(leaf: jax.Array) -> jax.Array:
-        if leaf.dtype == bool:
-            leaf = leaf.astype(jnp.uint8)
-        bits = jax.lax.bitcast_convert_type(leaf, words[leaf.dtype.itemsize])
-        return jnp.sum(bits, dtype=jnp.uint32)
-
-    return sum((total(leaf) for leaf in jax.tree.leaves(tree)), jnp.uint32(0))

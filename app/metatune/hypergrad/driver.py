@@ -21,21 +21,23 @@ from metatune.hypergrad.problem import (
     Progress,
     PyTree,
     State,
+    as_argument,
 )
 from metatune.hypergrad.segments import Segment, advance, bounds, gather, inexact
+from metatune.hypergrad.stores import tree_bytes
 
 KEEP_ALL = Checkpoints()
 Listener = Callable[[Progress], None]
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jax.jit, static_argnums=1)
 def _forward(
     problem: Problem, estimator: Estimator, eta: PyTree, state: State, segment: Segment
 ) -> Forward:
     return estimator.forward(problem, eta, state, segment)
 
 
-@partial(jax.jit, static_argnums=(0, 1), donate_argnums=5)
+@partial(jax.jit, static_argnums=1, donate_argnums=5)
 def _pullback(
     problem: Problem,
     estimator: Estimator,
@@ -48,12 +50,12 @@ def _pullback(
     return estimator.pullback(problem, eta, state, segment, saved, adjoint)
 
 
-@partial(jax.jit, static_argnums=0)
+@jax.jit
 def _objective(problem: Problem, params: PyTree, batch: PyTree) -> tuple[jax.Array, PyTree]:
     return jax.value_and_grad(problem.objective)(params, batch)
 
 
-@partial(jax.jit, static_argnums=0, donate_argnums=2)
+@partial(jax.jit, donate_argnums=2)
 def _advance(
     problem: Problem, eta: PyTree, state: State, segment: Segment
 ) -> tuple[State, jax.Array]:
@@ -69,6 +71,8 @@ def hypergradient(
     *,
     steps: int,
     estimator: Estimator,
+    start: int = 0,
+    window: int | None = None,
     checkpoints: Checkpoints = KEEP_ALL,
     listener: Listener | None = None,
 ) -> Hypergradient:
@@ -77,15 +81,21 @@ def hypergradient(
     `F = mean over outer batches of objective(θ_T, batch)`; its gradient is accumulated batch by
     batch before the backward sweep starts, so that many outer batches need no more memory than one.
 
+    With a `window` the derivative is truncated: steps before the last `window` are run, but what η
+    did in them is left out (Shaban et al., Truncated Back-propagation for Bilevel Optimization,
+    2019). With `start`, a training that is under way goes on for `steps` more.
+
     Args:
-        problem: the training and its objective; a static argument of the compiled programs.
+        problem: the training and its objective.
         eta: meta-parameters η, any pytree of floating-point arrays.
-        state: (θ_0, υ_0); left untouched.
+        state: the state before inner step `start`; left untouched.
         batches: the batch of an inner step; asked more than once for the same step, and must give
             the same each time.
         outer_batches: held-out batches of one shape.
-        steps: the horizon T.
+        steps: the horizon: inner steps from `start` to the objective.
         estimator: how to differentiate.
+        start: the first inner step.
+        window: differentiate through so many steps at the end; None for all.
         checkpoints: which states between segments are kept, and where.
         listener: is told after each segment where the computation stands.
 
@@ -93,42 +103,69 @@ def hypergradient(
         Value, gradient, trained state and diagnostics.
 
     Raises:
-        ValueError: no inner step, or no outer batch.
+        ValueError: no inner step, an empty window, or no outer batch; a batch that doesn't split
+            into micro-batches.
         CheckpointError: a state can't be kept, for want of room or of permission.
         ReplayError: a segment that was run again led elsewhere.
     """
-    if steps < 1:
-        raise ValueError(f"steps = {steps}: at least one inner step is needed")
+    for name, value in (("steps", steps), ("window", window)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} = {value}: at least one inner step is needed")
     if not outer_batches:
         raise ValueError("outer_batches is empty: the objective needs at least one batch")
-    cuts, losses = bounds(steps, estimator.segment), []
+    problem, stop, losses = as_argument(problem), start + steps, []
+    first = stop - min(window or steps, steps)
+    _refuse_uneven(problem, batches(start))
 
-    def drawn(index: int) -> Segment:
-        return gather(batches, *cuts[index], estimator.segment)
+    def forward(bounds: tuple[int, int], state: State) -> Forward:
+        segment = gather(batches, *bounds, estimator.segment)
+        return _forward(problem, estimator, eta, state, segment)
 
-    def run(index: int, state: State) -> Forward:
-        return _forward(problem, estimator, eta, state, drawn(index))
+    def heard(bounds: tuple[int, int], segment_losses: jax.Array) -> None:
+        losses.append(segment_losses[: bounds[1] - bounds[0]])
+        _tell(listener, "forward", bounds[1] - start, steps, losses[-1])
 
-    def heard(index: int, segment_losses: jax.Array) -> None:
-        start, stop = cuts[index]
-        losses.append(segment_losses[: stop - start])
-        _tell(listener, "forward", stop, steps, losses[-1])
-
+    state = jax.tree.map(_strong, state)
+    for cut in bounds(start, first, estimator.segment):
+        state, segment_losses, _ = forward(cut, state)
+        heard(cut, segment_losses)
+    cuts = bounds(first, stop, estimator.segment)
     with checkpoints.open() as store:
-        plan = checkpoints.plan(len(cuts))
-        boundaries = Boundaries(run, len(cuts), saves=estimator.saves, policy=plan, store=store)
-        state = boundaries.forward(jax.tree.map(_strong, state), heard)
+
+        def sizes() -> tuple[int, int]:
+            saved = jax.eval_shape(partial(forward, cuts[0]), state).saved
+            return tree_bytes(state), tree_bytes(saved)
+
+        boundaries = Boundaries(
+            lambda index, state: forward(cuts[index], state),
+            len(cuts),
+            saves=estimator.saves,
+            kept=checkpoints.plan(len(cuts), sizes, store.place),
+            store=store,
+        )
+        state = boundaries.forward(state, lambda index, losses: heard(cuts[index], losses))
         value, adjoint = _end(problem, eta, state, outer_batches)
         for index in reversed(range(len(cuts))):
-            segment = drawn(index)
+            segment = gather(batches, *cuts[index], estimator.segment)
             # Work that is queued holds on to its states: none is fetched before it is needed.
             jax.block_until_ready(adjoint)
             adjoint = _pullback(problem, estimator, eta, segment, boundaries.take(index), adjoint)
-            _tell(listener, "backward", steps - cuts[index][0], steps, losses[-1], adjoint.params)
+            _tell(listener, "backward", stop - cuts[index][0], steps, losses[-1], adjoint.params)
         diagnostics = Diagnostics(
             jnp.concatenate(losses), boundaries.peak, store.peak_bytes, boundaries.recomputed
         )
     return Hypergradient(value, adjoint.eta, state, diagnostics)
+
+
+def _refuse_uneven(problem: Problem, batch: PyTree) -> None:
+    """Each leaf of a batch has to split into micro-batches."""
+    for leaf in jax.tree.leaves(batch):
+        if problem.micro_batches > 1 and (not leaf.ndim or len(leaf) % problem.micro_batches):
+            raise ValueError(
+                f"a batch with a leaf of shape {leaf.shape} doesn't split into "
+                f"{problem.micro_batches} micro-batches of one size; choose a number that divides "
+                "its first axis"
+            )
 
 
 def _strong(leaf: jax.Array) -> jax.Array:
@@ -157,6 +194,7 @@ def train(
     batches: Batches,
     *,
     steps: int,
+    start: int = 0,
     segment: int = 16,
     listener: Listener | None = None,
 ) -> tuple[State, jax.Array]:
@@ -165,22 +203,24 @@ def train(
     Args:
         problem: the training.
         eta: meta-parameters η.
-        state: (θ_0, υ_0); left untouched.
+        state: the state before inner step `start`; left untouched.
         batches: the batch of an inner step.
         steps: the number of inner steps.
+        start: the first of them.
         segment: inner steps per compiled program.
         listener: is told after each segment where the training stands.
 
     Returns:
         The trained state, and the inner losses, [steps].
     """
+    problem, losses = as_argument(problem), []
+    _refuse_uneven(problem, batches(start))
     state = jax.tree.map(jnp.copy, state)
-    losses = []
-    for start, stop in bounds(steps, segment):
-        stretch = gather(batches, start, stop, segment)
+    for first, stop in bounds(start, start + steps, segment):
+        stretch = gather(batches, first, stop, segment)
         state, segment_losses = _advance(problem, eta, state, stretch)
-        losses.append(segment_losses[: stop - start])
-        _tell(listener, "forward", stop, steps, losses[-1])
+        losses.append(segment_losses[: stop - first])
+        _tell(listener, "forward", stop - start, steps, losses[-1])
     return state, jnp.concatenate(losses)
 
 

@@ -8,6 +8,7 @@ forward over reverse, without a second tape.
 Source: Kemaev et al., Scalable Meta-Learning via Mixed-Mode Differentiation, ICML 2025, section 3.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +22,7 @@ from metatune.hypergrad.problem import (
     State,
     inner_gradient,
     inner_update,
+    loss_and_gradient,
 )
 from metatune.hypergrad.segments import Segment, inexact, scan_segment
 
@@ -40,6 +42,8 @@ class MixFlow:
 
     Attributes:
         segment: inner steps per compiled program and between two kept states.
+        mixed_mode: take the curvature by forward over reverse; otherwise by reverse over reverse,
+            for comparison: all else is the same.
         save_gradients: keep g_t of the forward sweep, so that the replay is that of the optimizer
             alone: one gradient less of four, for one copy of the parameters per inner step.
         gradient_dtype: what g_t is rounded to, in training as well, so that a replay from saved
@@ -48,6 +52,7 @@ class MixFlow:
     """
 
     segment: int = 16
+    mixed_mode: bool = True
     save_gradients: bool = True
     gradient_dtype: Literal["bfloat16"] | None = None
 
@@ -84,7 +89,8 @@ class MixFlow:
         def body(adjoint: Adjoint, given: PyTree) -> tuple[Adjoint, None]:
             step, batch, (state, grads) = given
             grads = widened(grads, state.params)
-            return pull_step(problem, eta, state, grads, batch, step, adjoint), None
+            curvature = forward_over_reverse if self.mixed_mode else reverse_over_reverse
+            return pull_step(problem, eta, state, grads, batch, step, adjoint, curvature), None
 
         adjoint, _ = scan_segment(body, adjoint, segment, inputs=visited, reverse=True)
         return adjoint
@@ -122,6 +128,32 @@ def widened(grads: PyTree, params: PyTree) -> PyTree:
     return jax.tree.map(lambda g, p: g.astype(p.dtype), grads, params)
 
 
+def forward_over_reverse(
+    problem: Problem, params: PyTree, hyper: PyTree, batch: PyTree, direction: PyTree
+) -> tuple[PyTree, PyTree]:
+    """`(∂²L/∂θ²)ᵀ ḡ` and `(∂²L/∂λ∂θ)ᵀ ḡ` as the tangent of `∇_(θ,λ) L` along `(ḡ, 0)`.
+
+    Source: Kemaev et al., 2025, section 3.
+    """
+
+    def gradient(params: PyTree) -> tuple[PyTree, ...]:
+        return loss_and_gradient(problem, params, hyper, batch, wrt=(0, 1))[1]
+
+    _, (curvature, mixed) = jax.jvp(gradient, (params,), (direction,))
+    return curvature, mixed
+
+
+def reverse_over_reverse(
+    problem: Problem, params: PyTree, hyper: PyTree, batch: PyTree, direction: PyTree
+) -> tuple[PyTree, PyTree]:
+    """The same products as the pullback of `∇_θ L` along ḡ: the standard way."""
+
+    def gradient(params: PyTree, hyper: PyTree) -> PyTree:
+        return loss_and_gradient(problem, params, hyper, batch, wrt=(0,))[1][0]
+
+    return jax.vjp(gradient, params, hyper)[1](direction)
+
+
 def pull_step(
     problem: Problem,
     eta: PyTree,
@@ -130,6 +162,7 @@ def pull_step(
     batch: PyTree,
     step: jax.Array,
     adjoint: Adjoint,
+    curvature: Callable[..., tuple[PyTree, PyTree]] = forward_over_reverse,
 ) -> Adjoint:
     """Takes the adjoint from after one inner step to before it.
 
@@ -141,6 +174,7 @@ def pull_step(
         batch: x_t.
         step: t.
         adjoint: of (θ_{t+1}, υ_{t+1}), and of η so far.
+        curvature: how to take the second derivatives of L.
 
     Returns:
         The adjoint of (θ_t, υ_t), and of η so far.
@@ -155,11 +189,6 @@ def pull_step(
     # Through the optimizer by reverse mode: no activations, only a few passes over θ.
     _, pull_update = jax.vjp(update, grads, state.params, floats, hyper)
     grads_bar, params_bar, opt_bar, hyper_bar = pull_update((adjoint.params, adjoint.opt_state))
-
-    # Through the gradient by forward mode: the tangent of ∇_(θ,λ) L along (ḡ, 0).
-    gradient = jax.grad(problem.loss, argnums=(0, 1))
-    _, (curvature, mixed) = jax.jvp(
-        lambda params: gradient(params, hyper, batch), (state.params,), (grads_bar,)
-    )
-    (eta_bar,) = pull_hyper(add(hyper_bar, mixed))
-    return Adjoint(add(params_bar, curvature), opt_bar, add(adjoint.eta, eta_bar))
+    by_params, by_hyper = curvature(problem, state.params, hyper, batch, grads_bar)
+    (eta_bar,) = pull_hyper(add(hyper_bar, by_hyper))
+    return Adjoint(add(params_bar, by_params), opt_bar, add(adjoint.eta, eta_bar))

@@ -1,35 +1,65 @@
 """What is differentiated: a training, cut where the estimators need to take hold of it."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 PyTree = Any
 Batches = Callable[[int], PyTree]
 """Random access to the data: the batch of an inner step, a pure function of the step."""
 
 
-class Problem(NamedTuple):
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("loss", "update", "objective", "hyper_at"),
+    meta_fields=("micro_batches",),
+)
+@dataclass(frozen=True)
+class Problem:
     """An inner training and the objective that it is judged by.
 
     The inner step is `θ', υ' = Υ(∇_θ L(θ, λ_t, x_t), θ, υ, λ_t)`. Loss and update are kept apart
     because each estimator differentiates the gradient between them in its own way.
 
-    A problem is a static argument of compiled programs: build it once and reuse it. Parameters and
-    hyperparameters have floating-point leaves; an optimizer state may hold integers as well.
+    Its functions are static in compiled programs: build a problem once and reuse it. Arrays that
+    they need besides their arguments, such as frozen parameters, are bound to them by
+    `jax.tree_util.Partial`; in a closure they would become constants of every program. Parameters
+    and hyperparameters have floating-point leaves; an optimizer state may hold integers as well.
 
     Attributes:
         loss: `(params, hyper, batch) -> scalar`, the inner loss L.
         update: `(grads, opt_state, params, hyper) -> (params, opt_state)`, the optimizer Υ.
         objective: `(params, batch) -> scalar`, the outer objective F.
         hyper_at: `(eta, step) -> hyper`, the map η ↦ λ_t; `step` is a traced int32.
+        micro_batches: parts that a batch is split into along axis 0 of its leaves, for the memory
+            of one part; the loss of a batch must be the mean of the losses of its equal parts.
     """
 
     loss: Callable[[PyTree, PyTree, PyTree], jax.Array]
     update: Callable[[PyTree, PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
     objective: Callable[[PyTree, PyTree], jax.Array]
     hyper_at: Callable[[PyTree, jax.Array], PyTree]
+    micro_batches: int = 1
+
+
+def as_argument(problem: Problem) -> Problem:
+    """A problem as an argument of compiled programs: its functions static, their arrays not."""
+    functions = {
+        name: getattr(problem, name) for name in ("loss", "update", "objective", "hyper_at")
+    }
+    return replace(
+        problem,
+        **{
+            name: function
+            if isinstance(function, jax.tree_util.Partial)
+            else jax.tree_util.Partial(function)
+            for name, function in functions.items()
+        },
+    )
 
 
 class State(NamedTuple):
@@ -104,7 +134,40 @@ def inner_gradient(
 ) -> tuple[jax.Array, PyTree]:
     """The loss L of an inner step, and its gradient g."""
     hyper = problem.hyper_at(eta, step)
-    return jax.value_and_grad(problem.loss)(state.params, hyper, batch)
+    loss, (grads,) = loss_and_gradient(problem, state.params, hyper, batch, wrt=(0,))
+    return loss, grads
+
+
+def loss_and_gradient(
+    problem: Problem, params: PyTree, hyper: PyTree, batch: PyTree, *, wrt: tuple[int, ...]
+) -> tuple[jax.Array, tuple[PyTree, ...]]:
+    """The loss L of a batch, and its gradients, summed over the micro-batches.
+
+    Args:
+        problem: the training.
+        params: θ.
+        hyper: λ.
+        batch: x.
+        wrt: of which to take gradients: 0 for θ, 1 for λ.
+
+    Returns:
+        The loss, and a gradient for each of `wrt`.
+    """
+    derive = jax.value_and_grad(problem.loss, argnums=wrt)
+    parts = problem.micro_batches
+    if parts == 1:
+        return derive(params, hyper, batch)
+    split = jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), batch)
+
+    def body(total: PyTree, part: PyTree) -> tuple[PyTree, None]:
+        return jax.tree.map(jnp.add, total, derive(params, hyper, part)), None
+
+    first = jax.tree.map(lambda leaf: leaf[0], split)
+    shapes = jax.eval_shape(derive, params, hyper, first)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    # Recomputed in reverse mode, which else would keep what every part computed.
+    total, _ = jax.lax.scan(jax.checkpoint(body, prevent_cse=False), zeros, split)
+    return jax.tree.map(lambda leaf: leaf / parts, total)
 
 
 def inner_update(

@@ -29,9 +29,9 @@ class Segment(NamedTuple):
     batches: PyTree
 
 
-def bounds(steps: int, length: int) -> list[tuple[int, int]]:
-    """Cuts `steps` inner steps into segments of `length`; the last may be shorter."""
-    return [(start, min(start + length, steps)) for start in range(0, steps, length)]
+def bounds(start: int, stop: int, length: int) -> list[tuple[int, int]]:
+    """Cuts inner steps `start` to `stop` into segments of `length`; the last may be shorter."""
+    return [(first, min(first + length, stop)) for first in range(start, stop, length)]
 
 
 def gather(batches: Batches, start: int, stop: int, length: int) -> Segment:

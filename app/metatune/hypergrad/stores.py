@@ -1,6 +1,7 @@
 """Where states wait between the forward and the backward sweep: device, host memory or disk."""
 
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Hashable
@@ -13,6 +14,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from metatune.hypergrad.problem import PyTree
+
+MEMORY = Path("/proc/meminfo")
+
+
+def tree_bytes(tree: PyTree) -> int:
+    """Bytes of all arrays of a pytree, or of arrays of such shapes."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 class CheckpointError(RuntimeError):
@@ -38,6 +46,18 @@ class Place(Protocol):
         """Leaves nothing behind."""
         ...
 
+    def free_bytes(self) -> int:
+        """How much more there is room for."""
+        ...
+
+
+def free_memory() -> int:
+    """Bytes of the machine's memory that a process may still take."""
+    if MEMORY.exists():  # Linux, which tells what caches would give back
+        (line,) = (x for x in MEMORY.read_text().splitlines() if x.startswith("MemAvailable:"))
+        return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
 
 class Device:
     """Leaves arrays where they are; the only place for arrays that JAX is tracing."""
@@ -55,6 +75,17 @@ class Device:
 
     def close(self) -> None:
         """Nothing to do."""
+
+    def __str__(self) -> str:
+        """In an error."""
+        return "device memory"
+
+    def free_bytes(self) -> int:
+        """Of the first device; of the machine where that is the device."""
+        stats = jax.devices()[0].memory_stats()
+        if not stats or "bytes_limit" not in stats:
+            return free_memory()
+        return stats["bytes_limit"] - stats["bytes_in_use"]
 
 
 class Home(NamedTuple):
@@ -93,6 +124,14 @@ class Host:
     def close(self) -> None:
         """Nothing to do."""
 
+    def __str__(self) -> str:
+        """In an error."""
+        return "host memory"
+
+    def free_bytes(self) -> int:
+        """Of the machine's memory."""
+        return free_memory()
+
 
 class Disk:
     """A safetensors file per list, in a folder of its own that is removed at the end.
@@ -100,17 +139,16 @@ class Disk:
     Arrays are written as bytes, because safetensors knows no bfloat16 on NumPy's side.
     """
 
-    def __init__(self, folder: Path, budget_bytes: int | None = None):
+    def __init__(self, folder: Path):
         """Makes the folder.
 
         Args:
             folder: where the folder is made; made itself if missing.
-            budget_bytes: how much may lie there at a time; None for all that is free.
 
         Raises:
             CheckpointError: it can't be made.
         """
-        self._budget, self._used, self._written = budget_bytes, 0, 0
+        self._written = 0
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._folder = Path(tempfile.mkdtemp(prefix="states-", dir=folder))
@@ -120,48 +158,48 @@ class Disk:
                 "give a folder that can be written to"
             ) from error
 
-    def write(self, leaves: list[jax.Array]) -> tuple[Path, int, list[Home]]:
+    def write(self, leaves: list[jax.Array]) -> tuple[Path, list[Home]]:
         """Writes a file beside its place, then renames it."""
         needed = sum(leaf.nbytes for leaf in leaves)
         path = self._folder / f"{self._written}.safetensors"
-        if self._budget is not None and self._used + needed > self._budget:
-            raise CheckpointError(
-                f"{path}: needs {needed} bytes, but {self._budget - self._used} of the budget of "
-                f"{self._budget} bytes are free; raise the budget or keep fewer states"
-            )
         beside = path.with_suffix(".partial")
         try:
             save_file({str(i): _as_bytes(leaf) for i, leaf in enumerate(leaves)}, beside)
             beside.rename(path)
         except (OSError, SafetensorError) as error:
             beside.unlink(missing_ok=True)
-            free = shutil.disk_usage(self._folder).free
             raise CheckpointError(
-                f"{path}: needs {needed} bytes and could not be written ({error}); {free} bytes "
-                "are free; make room, give another folder or keep fewer states"
+                f"{path}: needs {needed} bytes and could not be written ({error}); "
+                f"{self.free_bytes()} bytes are free; make room, give another folder or keep "
+                "fewer states"
             ) from error
-        self._used += needed
         self._written += 1
-        return path, needed, [_home(leaf) for leaf in leaves]
+        return path, [_home(leaf) for leaf in leaves]
 
-    def read(self, handle: tuple[Path, int, list[Home]]) -> list[jax.Array]:
+    def read(self, handle: tuple[Path, list[Home]]) -> list[jax.Array]:
         """Puts the arrays of a file back on the device."""
-        path, _, homes = handle
+        path, homes = handle
         found = load_file(path)
         return [
             jax.device_put(found[str(i)].view(home.dtype).reshape(home.shape), home.sharding)
             for i, home in enumerate(homes)
         ]
 
-    def delete(self, handle: tuple[Path, int, list[Home]]) -> None:
+    def delete(self, handle: tuple[Path, list[Home]]) -> None:
         """Deletes a file."""
-        path, size, _ = handle
-        path.unlink()
-        self._used -= size
+        handle[0].unlink()
 
     def close(self) -> None:
         """Removes the folder and all that is in it."""
         shutil.rmtree(self._folder)
+
+    def free_bytes(self) -> int:
+        """Of the file system."""
+        return shutil.disk_usage(self._folder).free
+
+    def __str__(self) -> str:
+        """The folder."""
+        return str(self._folder)
 
 
 def _as_bytes(leaf: jax.Array) -> np.ndarray:
@@ -173,12 +211,19 @@ class Store(contextlib.AbstractContextManager):
 
     Attributes:
         peak_bytes: the most that lay there at a time.
+        place: where that is.
     """
 
-    def __init__(self, place: Place):
-        """Begins empty."""
+    def __init__(self, place: Place, budget_bytes: int | None = None):
+        """Begins empty.
+
+        Args:
+            place: where pytrees are put.
+            budget_bytes: how much may lie there at a time; None for all there is.
+        """
         self.peak_bytes = 0
-        self._place = place
+        self.place = place
+        self._budget, self._used = budget_bytes, 0
         self._held: dict[Hashable, tuple[Any, Any, int]] = {}
 
     def put(self, key: Hashable, tree: PyTree) -> None:
@@ -188,19 +233,27 @@ class Store(contextlib.AbstractContextManager):
             CheckpointError: there is no room for it, or it can't be written.
         """
         leaves, treedef = jax.tree.flatten(tree)
-        size = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
-        self._held[key] = (treedef, self._place.write(leaves), size)
-        self.peak_bytes = max(self.peak_bytes, sum(held[2] for held in self._held.values()))
+        size = tree_bytes(leaves)
+        if self._budget is not None and self._used + size > self._budget:
+            raise CheckpointError(
+                f"{self.place}: a state needs {size} bytes, but {self._budget - self._used} of the "
+                f"budget of {self._budget} bytes are free; raise the budget or keep fewer states"
+            )
+        self._held[key] = (treedef, self.place.write(leaves), size)
+        self._used += size
+        self.peak_bytes = max(self.peak_bytes, self._used)
 
     def get(self, key: Hashable) -> PyTree:
         """The pytree under `key`, bit for bit as it was put there."""
         treedef, handle, _ = self._held[key]
-        return jax.tree.unflatten(treedef, self._place.read(handle))
+        return jax.tree.unflatten(treedef, self.place.read(handle))
 
     def pop(self, key: Hashable) -> PyTree:
         """As `get`; the store lets go of it."""
         tree = self.get(key)
-        self._place.delete(self._held.pop(key)[1])
+        _, handle, size = self._held.pop(key)
+        self.place.delete(handle)
+        self._used -= size
         return tree
 
     def __enter__(self) -> Self:
@@ -210,4 +263,4 @@ class Store(contextlib.AbstractContextManager):
     def __exit__(self, *exception: object) -> None:
         """Empties it, also after an error."""
         self._held.clear()
-        self._place.close()
+        self.place.close()

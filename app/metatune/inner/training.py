@@ -1,7 +1,7 @@
 """The inner training of a recipe, ready to run and to be differentiated."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -191,6 +191,8 @@ def _assemble(recipe: Recipe, parts: _Parts) -> InnerTraining:
         _update(optimizer),
         losses.held_out_loss(model),
         hyper_at,
+        micro_batches=recipe.data.batch_size
+        // (recipe.inner.micro_batch or recipe.data.batch_size),
     )
     return InnerTraining(
         recipe,
@@ -199,7 +201,7 @@ def _assemble(recipe: Recipe, parts: _Parts) -> InnerTraining:
         tuning,
         names,
         reweighted,
-        reweighted._replace(loss=losses.sampled_loss(model)),
+        replace(reweighted, loss=losses.sampled_loss(model)),
         jax.jit(_initialise(model, optimizer)),
         jax.jit(_over_steps(hyper_at, recipe.inner.steps)),
     )

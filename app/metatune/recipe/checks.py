@@ -9,7 +9,16 @@ from dataclasses import asdict, fields
 from typing import Any, Final
 
 from metatune.recipe.faults import Fault, unknown
-from metatune.recipe.schema import Data, Inner, Model, Tune, WarmupStableDecay
+from metatune.recipe.schema import (
+    Data,
+    Full,
+    Inner,
+    Model,
+    Online,
+    Outer,
+    Tune,
+    WarmupStableDecay,
+)
 
 # What Hugging Face configurations call the longest sequence a model can place.
 POSITION_LIMITS: Final = ("max_position_embeddings", "n_positions")
@@ -243,6 +252,30 @@ def schedule_fits(inner: Inner) -> Iterable[Fault]:
         yield Fault(path, schedule.decay, problem, "lower one of them")
 
 
+def micro_batch_divides_the_batch(inner: Inner, data: Data) -> Iterable[Fault]:
+    """All micro-batches are of one size."""
+    if inner.micro_batch is not None and data.batch_size % inner.micro_batch:
+        problem = f"must divide data.batch_size, {data.batch_size}"
+        cure = "change one of the two, or leave it out for the whole batch"
+        yield Fault("inner.micro_batch", inner.micro_batch, problem, cure)
+
+
+def unroll_fits_the_training(outer: Outer, inner: Inner) -> Iterable[Fault]:
+    """A window and a lifetime are no longer than the training, a window no longer than a life."""
+    unroll = outer.unroll
+    if isinstance(unroll, Full):
+        return
+    limits = {"window": ("inner.steps", inner.steps)}
+    if isinstance(unroll, Online) and unroll.lifetime is not None:
+        limits["lifetime"] = limits["window"]
+        if unroll.lifetime <= inner.steps:
+            limits["window"] = ("outer.unroll.lifetime", unroll.lifetime)
+    for name, (limit, most) in limits.items():
+        if getattr(unroll, name) > most:
+            problem, cure = f"must be at most {limit}, {most}", f"lower it, or raise {limit}"
+            yield Fault(f"outer.unroll.{name}", getattr(unroll, name), problem, cure)
+
+
 # Every rule, with the sections of the recipe that it takes, in the order of its arguments.
 CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]] = (
     (there_are_domains, ("data",)),
@@ -255,6 +288,8 @@ CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]
     (batch_holds_every_domain, ("data",)),
     (something_is_trained_on, ("data",)),
     (schedule_fits, ("inner",)),
+    (micro_batch_divides_the_batch, ("inner", "data")),
+    (unroll_fits_the_training, ("outer", "inner")),
     (something_is_tuned, ("tune",)),
     (one_weight_a_domain, ("tune",)),
     (windows_have_steps, ("tune", "inner")),

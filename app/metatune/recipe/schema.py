@@ -238,10 +238,18 @@ class SGD:
 
 @dataclass(frozen=True)
 class Inner:
-    """The training that is tuned: `steps` updates of `optimizer`."""
+    """The training that is tuned: `steps` updates of `optimizer`.
+
+    Attributes:
+        optimizer: what turns gradients into updates.
+        steps: inner steps of a whole training, which the schedules run over.
+        micro_batch: sequences of a batch that are computed at a time, their gradients summed: less
+            memory, the same update to rounding; null for all. Must divide data.batch_size.
+    """
 
     optimizer: AdamW | SGD
     steps: int = ruled(AT_LEAST_ONE)
+    micro_batch: int | None = ruled(None, AT_LEAST_ONE)
 
 
 @dataclass(frozen=True)
@@ -302,15 +310,19 @@ class Checkpoints:
 
     Attributes:
         keep: which states between segments: all; sqrt, each √n-th of n segments; a number k, each
-            k-th; or recursive, at most `slots` at a time. What isn't kept is recomputed: the same
-            hypergradient in less memory and more time.
+            k-th; recursive, at most `slots` at a time; or auto, whatever recomputes least within
+            the budget. What isn't kept is recomputed: the same hypergradient, bit for bit, in less
+            memory and more time.
         slots: states kept at a time besides the first, of `keep: recursive` only.
         store: where they are kept: device, host (memory) or disk (the run folder).
+        budget_bytes: how much may lie there at a time. Null for no limit but that of the place; of
+            `keep: auto` for half of what is free there.
     """
 
-    keep: Literal["all", "sqrt", "recursive"] | int = ruled("all", AT_LEAST_ONE_OR_NAMED)
+    keep: Literal["all", "sqrt", "recursive", "auto"] | int = ruled("auto", AT_LEAST_ONE_OR_NAMED)
     slots: int = ruled(8, AT_LEAST_ONE)
     store: Literal["device", "host", "disk"] = "device"
+    budget_bytes: int | None = ruled(None, AT_LEAST_ONE)
 
 
 @dataclass(frozen=True)
@@ -319,6 +331,8 @@ class MixFlow:
 
     Attributes:
         segment: inner steps per compiled program, and between two kept states.
+        mixed_mode: take second derivatives by forward over reverse; false takes them by reverse
+            over reverse, in more memory and time, for comparison.
         save_gradients: keep the inner gradients of the forward sweep for the backward sweep: about
             a fifth less time for one copy of the parameters per inner step.
         gradient_dtype: what the inner gradients are rounded to, in the training that is
@@ -329,6 +343,7 @@ class MixFlow:
 
     kind: Literal["mixflow"] = "mixflow"
     segment: int = ruled(16, AT_LEAST_ONE)
+    mixed_mode: bool = True
     save_gradients: bool = True
     gradient_dtype: Literal["float32", "bfloat16"] = "float32"
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
@@ -369,6 +384,42 @@ class Sign:
 
 
 @dataclass(frozen=True)
+class Full:
+    """Differentiates through the whole training, from step 0 to `inner.steps`: exact."""
+
+    kind: Literal["full"] = "full"
+
+
+@dataclass(frozen=True)
+class Truncated:
+    """Differentiates through the last `window` inner steps; those before are run, no more.
+
+    What a hyperparameter did earlier is left out: schedules of earlier windows stay as they are.
+    """
+
+    window: int = ruled(AT_LEAST_ONE)
+    kind: Literal["truncated"] = "truncated"
+
+
+@dataclass(frozen=True)
+class Online:
+    """Tunes along a life-long training, `window` inner steps for each outer step.
+
+    An outer step goes on from where the last one stopped, differentiates the held-out loss at the
+    end of its window through the window alone, and moves the hyperparameters (Kemaev et al., 2025;
+    Calian et al., DataRater, 2025).
+
+    Attributes:
+        window: inner steps of an outer step.
+        lifetime: inner steps after which a new training begins; null for `inner.steps`.
+    """
+
+    window: int = ruled(AT_LEAST_ONE)
+    kind: Literal["online"] = "online"
+    lifetime: int | None = ruled(None, AT_LEAST_ONE)
+
+
+@dataclass(frozen=True)
 class Objective:
     """The held-out loss that is differentiated.
 
@@ -395,12 +446,14 @@ class Judge:
     """How the best outer step is chosen: whole trainings, true sampling, on the outer split.
 
     Attributes:
-        seeds: trainings per outer step, the same seeds each time.
+        seeds: trainings for a judgement, the same seeds each time.
         sequences: held-out sequences that each is measured on.
+        every: outer steps from one judgement to the next; the first and the last are judged too.
     """
 
     seeds: int = ruled(2, AT_LEAST_ONE)
     sequences: int = ruled(256, AT_LEAST_ONE)
+    every: int = ruled(1, AT_LEAST_ONE)
 
 
 @dataclass(frozen=True)
@@ -423,6 +476,7 @@ class Outer:
     Attributes:
         steps: hypergradients at most.
         estimator: how the hypergradient is obtained.
+        unroll: through which part of the training.
         optimizer: how it is followed.
         clip_norm: largest global norm of a hypergradient; null for no clipping.
         patience: stop after so many outer steps without a new best; null for never.
@@ -434,6 +488,7 @@ class Outer:
 
     steps: int = ruled(AT_LEAST_ONE)
     estimator: MixFlow | Reverse = field(default_factory=MixFlow)
+    unroll: Full | Truncated | Online = field(default_factory=Full)
     optimizer: Adam | Sign = field(default_factory=Adam)
     clip_norm: float | None = ruled(1.0, POSITIVE)
     patience: int | None = ruled(None, AT_LEAST_ONE)
