@@ -68,6 +68,7 @@ def fit(
     from metatune.fit import outer_loop
     from metatune.fit.compilation import keep_compiled
     from metatune.fit.failure import NotFinite
+    from metatune.fit.progress import tokenizing
     from metatune.fit.run_folder import RunFolderError
     from metatune.hypergrad import CheckpointError, ReplayError
     from metatune.inner import prepare_file
@@ -77,7 +78,8 @@ def fit(
     console = Console()
     with plain_errors(NotFinite, RunFolderError, CheckpointError, ReplayError):
         keep_compiled()
-        training = prepare_file(shipped.find(recipe), overrides or ())
+        with tokenizing(console) as listener:
+            training = prepare_file(shipped.find(recipe), overrides or (), listener)
         outcome = outer_loop.fit(training, out, resume=resume, overwrite=overwrite, console=console)
         if outcome.interrupted:
             changes = "".join(f" {change}" for change in overrides or ())
@@ -150,12 +152,16 @@ def copy_recipe(
 @app.command()
 def validate(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     """Check a recipe, its data and its model, without computing anything."""
+    from rich.console import Console
+
+    from metatune.fit.progress import tokenizing
     from metatune.inner import prepare_file
     from metatune.recipe import shipped
 
     with plain_errors():
         path = shipped.find(recipe)
-        training = prepare_file(path, overrides or ())
+        with tokenizing(Console()) as listener:
+            training = prepare_file(path, overrides or (), listener)
         held = training.corpus.statistics
         sizes = ", ".join(f"{name} {its.tokens:,}" for name, its in held.items())
         typer.echo(f"{path}: valid; tokens: {sizes}")

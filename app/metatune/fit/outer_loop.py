@@ -14,7 +14,7 @@ from rich.console import Console
 
 from metatune import artefact, hypergrad
 from metatune.data import heldout_batches, stratified_batches
-from metatune.fit import outer_optimizers
+from metatune.fit import holdings, outer_optimizers
 from metatune.fit.checkpoints import Checkpoints, Search
 from metatune.fit.evaluation import held_out_loss
 from metatune.fit.failure import NotFinite, refuse_not_finite
@@ -98,6 +98,8 @@ def fit(
             Tracker(folder, training, resumed_at=search.step) as tracker,
         ):
             loop = _Loop(training, folder, checkpoints, tracker, display, optimizer, search)
+            for warning in holdings.repeated(training):
+                display.say(warning)
             display.say(announcement(training, search))
             try:
                 search = loop.run(search)

@@ -2,6 +2,7 @@
 
 import mmap
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -171,11 +172,11 @@ def _write(
         return sum(writer.tokens for writer in writers.values())
 
     try:
-        for batch in _batches(reader.records()):
-            full = [record for record in batch if record.text]
-            empty += len(batch) - len(full)
-            documents = _encoded(full, tokenizer, classed)
-            for record, document in zip(full, documents, strict=True):
+        for batch, documents in _encoded_batches(reader.records(), tokenizer, classed):
+            for record, document in zip(batch, documents, strict=True):
+                if not record.text:
+                    empty += 1
+                    continue
                 text = record.text.encode("utf-8")
                 content.update(text)
                 digest = sha256(text).digest()
@@ -252,6 +253,21 @@ def _batches(records: Iterator[Record]) -> Iterator[list[Record]]:
         yield batch
 
 
+def _encoded_batches(
+    records: Iterator[Record], tokenizer: Tokenizer, classed: bool
+) -> Iterator[tuple[list[Record], list[_Document]]]:
+    """Records with their tokens; while a batch of them is in use, the next is tokenized."""
+    with ThreadPoolExecutor(1) as worker:
+        waiting: list[tuple[list[Record], Future[list[_Document]]]] = []
+        for batch in _batches(records):
+            waiting.append((batch, worker.submit(_encoded, batch, tokenizer, classed)))
+            if len(waiting) > 1:
+                ready, future = waiting.pop(0)
+                yield ready, future.result()
+        for ready, future in waiting:
+            yield ready, future.result()
+
+
 def _encoded(records: list[Record], tokenizer: Tokenizer, classed: bool) -> list[_Document]:
     """The tokens of each record, and an end-of-sequence token unless an answer ends with one."""
     texts = [record.text for record in records]
@@ -262,6 +278,9 @@ def _encoded(records: list[Record], tokenizer: Tokenizer, classed: bool) -> list
         ]
     documents = []
     for record, (ids, last) in zip(records, tokenizer.place_batch(texts), strict=True):
+        if not record.text:  # it will be left out
+            documents.append(_Document(ids, None))
+            continue
         roles = np.array([span.role for span in record.spans], np.uint8)
         ends = np.array([span.end for span in record.spans])
         span = np.searchsorted(ends, last, side="right").clip(max=len(ends) - 1)

@@ -79,6 +79,7 @@ def _refused(place: Place, error: Exception) -> RecipeError:
     while first.__cause__ is not None:
         first = first.__cause__
     lines = [(str(each).strip() or type(each).__name__).splitlines()[0] for each in (error, first)]
+    lines = [line.rstrip(".") for line in lines]
     cure = "check id, config, split and revision, and the network or HF_HUB_OFFLINE"
     return place.refuse(f"can't be loaded: {': '.join(dict.fromkeys(lines))}", cure)
 
