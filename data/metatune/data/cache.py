@@ -51,9 +51,9 @@ def cached(
     """
     home = cache_folder()
     folder = home / key_of(what)
-    if (index := _index(folder)) is not None:
-        return folder, index
     try:
+        if (index := _index(folder)) is not None:
+            return folder, index
         home.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
             if (index := _index(folder)) is None:  # else another process has been faster
@@ -97,6 +97,6 @@ def _index(folder: Path) -> dict[str, Any] | None:
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         sizes = {name: (folder / name).stat().st_size for name in index["sizes"]}
-    except FileNotFoundError:
+        return index["known"] if sizes == index["sizes"] else None
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
         return None
-    return index["known"] if sizes == index["sizes"] else None
