@@ -94,7 +94,7 @@ def measure(name: str, corpus: Path, cache: Path) -> dict[str, float]:
 
 def main() -> None:
     """Measures and prints a table in Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("tokenizers", nargs="*", default=["bytes"], help="folders, ids or bytes")
     parser.add_argument("--megabytes", type=float, default=100, help="of text")
     parser.add_argument("--folder", help="for corpus and cache, which are deleted again")

@@ -21,6 +21,7 @@ def write(folder, calls=None, number=7):
 
 def test_a_result_is_written_once(cache):
     calls = []
+    folder = None
     for _ in range(3):
         folder, known = cached(WHAT, lambda folder: write(folder, calls))
         assert (folder / "tokens").read_bytes() == b"\x07" * 1000

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 from metatune.data import Batch
 from metatune.inner.losses import batch_losses, held_out_loss, sequence_losses
@@ -60,7 +61,7 @@ def test_padding_changes_neither_loss_nor_gradient(model, float64):
 
 def test_the_gradient_of_a_masked_loss_is_that_of_its_differences(model, float64):
     params = parameters(model)
-    flat, unravel = jax.flatten_util.ravel_pytree(params)
+    flat, unravel = ravel_pytree(params)
 
     def loss(flat):
         return jnp.sum(sequence_losses(model, unravel(flat), TOKENS, mask=MASK))

@@ -8,7 +8,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from metatune import data, hypergrad
+from metatune import hypergrad
+from metatune.data import Progress as Tokenizing
 from metatune.hypergrad.driver import Listener
 
 QUIET_SECONDS = 15
@@ -16,7 +17,7 @@ QUIET_SECONDS = 15
 
 
 @contextmanager
-def tokenizing(console: Console) -> Iterator[Callable[[data.Progress], None]]:
+def tokenizing(console: Console) -> Iterator[Callable[[Tokenizing], None]]:
     """Shows how far the tokenizing of the data is, and a line for each domain that is done.
 
     Args:
@@ -28,7 +29,7 @@ def tokenizing(console: Console) -> Iterator[Callable[[data.Progress], None]]:
     spoke = began = time.monotonic()
     with console.status("reading the data") as status:
 
-        def tell(progress: data.Progress) -> None:
+        def tell(progress: Tokenizing) -> None:
             nonlocal spoke, began
             now = time.monotonic()
             line = (

@@ -5,6 +5,7 @@ import csv
 import gzip
 import json
 import lzma
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from metatune.data.sources import TokenClass, open_source
+from metatune.data.sources.unicode import Policy
 from metatune.recipe.faults import RecipeError
 from metatune.recipe.schema import Source
 
@@ -23,12 +25,22 @@ def quiet(monkeypatch, tmp_path):
     datasets.disable_progress_bars()
 
 
-def read(source, policy="refuse", tokenizer=None):
+def opened(source, policy: Policy = "refuse", tokenizer=None):
     reader = open_source("mine", source, policy, tokenizer)
-    return list(reader.records())
+    assert reader is not None
+    return reader
 
 
-def fault(source, policy="refuse", tokenizer=None):
+def read(source, policy: Policy = "refuse", tokenizer=None):
+    return list(opened(source, policy, tokenizer).records())
+
+
+def of_kind(kind, file):
+    """A source that is a file."""
+    return replace(Source(), **{kind: str(file)})
+
+
+def fault(source, policy: Policy = "refuse", tokenizer=None):
     """The one fault that opening and reading a source to the end finds."""
     with pytest.raises(RecipeError) as refused:
         read(source, policy, tokenizer)
@@ -50,8 +62,8 @@ def same(tmp_path, records, jsonl):
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=70)
     write_csv(tmp_path / "a.csv", records)
     datasets.Dataset.from_list(records).save_to_disk(tmp_path / "saved")
-    both = datasets.DatasetDict(train=datasets.Dataset.from_list(records[:1]))
-    both["test"] = datasets.Dataset.from_list(records)
+    parts = {"train": records[:1], "test": records}
+    both = datasets.DatasetDict({k: datasets.Dataset.from_list(v) for k, v in parts.items()})
     both.save_to_disk(tmp_path / "both")
     (tmp_path / "folder").mkdir()
     pq.write_table(table, tmp_path / "folder" / "train.parquet")
@@ -68,15 +80,14 @@ def same(tmp_path, records, jsonl):
 
 def test_every_kind_gives_the_same_records_again_and_again(same, records):
     for source in same.values():
-        reader = open_source("mine", source, "refuse", None)
-        assert reader is not None
+        reader = opened(source)
         for _ in range(2):
             assert [record.text for record in reader.records()] == [r["text"] for r in records]
 
 
 def test_prompts_and_completions_are_one_text_with_spans(same, records):
     for source in same.values():
-        changed = Source(**{**vars(source), "prompt": "question", "completion": "answer"})
+        changed = replace(source, prompt="question", completion="answer")
         for record, said in zip(read(changed), records, strict=True):
             assert record.text == said["question"] + said["answer"]
             assert record.spans == (
@@ -87,7 +98,7 @@ def test_prompts_and_completions_are_one_text_with_spans(same, records):
 
 def test_a_missing_column_is_named_with_those_there_are(same):
     for kind, source in same.items():
-        said = fault(Source(**{**vars(source), "column": "content"}))
+        said = fault(replace(source, column="content"))
         assert said.startswith(f"data.domains.mine.{said.split('.')[3].split(' ')[0]} = ")
         names = "question, answer, text" if kind == "csv" else "text, question, answer, chat"
         assert f"has no column content; there are: {names}; name them by column" in said
@@ -95,7 +106,7 @@ def test_a_missing_column_is_named_with_those_there_are(same):
 
 def test_a_column_that_is_no_text_is_refused(same):
     for kind in ("jsonl", "parquet", "saved", "dataset"):
-        said = fault(Source(**{**vars(same[kind]), "column": "chat"}))
+        said = fault(replace(same[kind], column="chat"))
         assert " 1: column chat holds list; must be text; name another column" in said
 
 
@@ -147,9 +158,7 @@ def test_an_empty_file_is_refused(tmp_path, kind):
     file.write_text("text\n" if kind == "csv" else "")
     if kind == "parquet":
         pq.write_table(pa.table({"text": pa.array([], pa.string())}), file)
-    assert fault(Source(**{kind: str(file)})).endswith(
-        "holds no text; give a source with text in it"
-    )
+    assert fault(of_kind(kind, file)).endswith("holds no text; give a source with text in it")
 
 
 def test_records_without_text_are_empty_but_do_not_end_a_source(tmp_path):
@@ -202,7 +211,7 @@ def test_a_damaged_file_is_said(tmp_path, jsonl, suffix):
         for kind in ("jsonl", "path"):
             file = tmp_path / f"{name}{suffix}"
             file.write_bytes(content)
-            said = fault(Source(**{kind: str(file)}))
+            said = fault(of_kind(kind, file))
             assert said.startswith(f"data.domains.mine.{kind} = ")
             assert f"{name}{suffix}': " in said
             assert "can't be read: " in said
@@ -224,7 +233,7 @@ def test_a_document_longer_than_anything_works(tmp_path):
     (tmp_path / "a.csv").write_text(f'text\n"{text}"\n')
     pq.write_table(pa.table({"text": [text]}), tmp_path / "a.parquet")
     for kind in ("jsonl", "csv", "parquet"):
-        (record,) = read(Source(**{kind: str(tmp_path / f"a.{kind}")}))
+        (record,) = read(of_kind(kind, tmp_path / f"a.{kind}"))
         assert record.text == text
 
 
@@ -240,7 +249,7 @@ def bad_text(tmp_path, kind):
             kind, (b'{"text": "', b'"}\n')
         )
         file.write_bytes(start + b"ni\xf1o \xff" + end)
-    return Source(**{kind: str(file)})
+    return of_kind(kind, file)
 
 
 @pytest.mark.parametrize("kind", ["path", "jsonl", "csv", "parquet"])
