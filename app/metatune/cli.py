@@ -65,8 +65,11 @@ def fit(
     typer.echo("loading JAX and the data ...")
     from rich.console import Console
 
+    from metatune import plan as plans
     from metatune.fit import outer_loop
+    from metatune.fit.allocation import keep_memory
     from metatune.fit.compilation import keep_compiled
+    from metatune.fit.expectation import Expectation
     from metatune.fit.failure import NotFinite
     from metatune.fit.progress import tokenizing
     from metatune.fit.run_folder import RunFolderError
@@ -78,9 +81,22 @@ def fit(
     console = Console()
     with plain_errors(NotFinite, RunFolderError, CheckpointError, ReplayError):
         keep_compiled()
+        keep_memory()
         with tokenizing(console) as listener:
             training = prepare_file(shipped.find(recipe), overrides or (), listener)
-        outcome = outer_loop.fit(training, out, resume=resume, overwrite=overwrite, console=console)
+
+        def foretell(scratch: Path) -> Expectation:
+            memory, pace = plans.expected(training, folder=scratch)
+            return Expectation(memory.device, pace.outer_step, pace.run)
+
+        outcome = outer_loop.fit(
+            training,
+            out,
+            resume=resume,
+            overwrite=overwrite,
+            foretell=foretell,
+            console=console,
+        )
         if outcome.interrupted:
             changes = "".join(f" {change}" for change in overrides or ())
             typer.echo(
@@ -93,6 +109,42 @@ def fit(
             f"run: {out}\n  metatune show {out}\n  tensorboard --logdir {out}\n"
             f"  metatune export {out} --to hf-trainer --out tuned/"
         )
+
+
+@app.command()
+def plan(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    *,
+    out: Annotated[
+        Path, typer.Option(help="The run folder to be, for what is kept on disk.")
+    ] = Path("."),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Tell what a recipe will cost, and which estimator to take, before it is run."""
+    import json
+
+    from rich.console import Console
+
+    from metatune import plan as plans
+    from metatune.fit.allocation import keep_memory
+    from metatune.fit.compilation import keep_compiled
+    from metatune.inner import prepare_file
+    from metatune.plan import table
+    from metatune.recipe import shipped
+
+    with plain_errors():
+        keep_compiled()
+        keep_memory()
+        if not as_json:
+            typer.echo("compiling each estimator, and measuring a few steps ...")
+        made = plans.plan(prepare_file(shipped.find(recipe), overrides or ()), folder=out)
+        if as_json:
+            typer.echo(json.dumps(table.as_json(made), indent=1))
+        else:
+            Console().print(table.table(made))
+        if made.pick is None:
+            raise typer.Exit(2)
 
 
 @app.command()

@@ -99,7 +99,7 @@ def test_a_run_leaves_all_that_is_promised(finished):
     differences = np.subtract(tuned.result["after"], tuned.result["before"])
     assert tuned.result["difference"] == pytest.approx(differences.mean())
     assert tuned.result["standard_error"] == pytest.approx(differences.std(ddof=1) / 2**0.5)
-    assert tuned.provenance["model_config"] == dict(RECIPE.model.config)
+    assert tuned.provenance["model_config"] == RECIPE.model.config
 
 
 def test_tensorboard_gets_the_search_the_schedules_and_the_recipe(finished):

@@ -1,7 +1,5 @@
 """The loss of a sequence is the mean over the tokens that are predicted, no others."""
 
-from dataclasses import dataclass, field
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +16,14 @@ LLAMA = {
     "intermediate_size": 12,
     "num_hidden_layers": 1,
     "num_attention_heads": 2,
+    "initializer_range": 0.5,
+}
+GPT2 = {
+    "model_type": "gpt2",
+    "n_embd": 8,
+    "n_layer": 1,
+    "n_head": 2,
+    "n_positions": 16,
     "initializer_range": 0.5,
 }
 TOKENS = np.random.default_rng(0).integers(0, 11, size=(3, 7)).astype(np.int32)
@@ -82,27 +88,26 @@ def test_objectives_use_the_mask_of_a_batch(model, float64):
     assert held_out_loss(model)(params, plain) != pytest.approx(expected, rel=1e-3)
 
 
-@dataclass
-class Confined:
-    """A model that says what it was given."""
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_documents_that_are_kept_apart_have_the_losses_that_each_has_alone(family, float64):
+    config = LLAMA if family == "llama" else GPT2
+    model = build(config, vocab_size=11, dtype="float64")
+    params = parameters(model)
+    documents = np.tile(np.array([0, 0, 0, 0, 1, 1, 1], np.int32), (3, 1))
+    mask = np.tile(np.array([1, 1, 1, 0, 1, 1], np.float32), (3, 1))  # not across the border
+    batch = Batch(TOKENS, np.zeros(3, np.int32), np.ones(3, np.float32), documents, mask)
 
-    loss_chunk: None = None
-    given: list[tuple[np.ndarray, ...]] = field(default_factory=list)
+    def packed(params):
+        return jnp.sum(batch_losses(model, params, batch))
 
-    def hidden(self, params, tokens, *documents):
-        self.given.append(tuple(map(np.asarray, documents)))
-        return jax.nn.one_hot(tokens, 11)
+    def apart(params):
+        first = sequence_losses(model, params, TOKENS[:, :4])
+        second = sequence_losses(model, params, TOKENS[:, 4:])
+        return jnp.sum(3 * first + 2 * second) / 5
 
-    def unembedding(self, params):
-        return params
-
-
-def test_the_model_is_told_the_documents_where_they_matter(float64):
-    model, params = Confined(), jnp.eye(11)
-    batch = Batch(TOKENS, np.zeros(3, np.int32), np.ones(3, np.float32))
-    batch_losses(model, params, batch)  # pyright: ignore[reportArgumentType]
-    documents = np.cumsum(TOKENS > 8, axis=1).astype(np.int32)
-    batch_losses(model, params, batch._replace(documents=documents))  # pyright: ignore
-    without, confined = model.given
-    assert without == ()
-    assert np.array_equal(confined[0], documents[:, :-1])
+    found, expected = (jax.value_and_grad(f)(params) for f in (packed, apart))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), found, expected
+    )
+    crossing = jnp.sum(batch_losses(model, params, batch._replace(documents=None)))
+    assert abs(crossing - expected[0]) > 1e-3

@@ -1,12 +1,17 @@
 """Attention with and without chunks: against numpy, central differences and one another."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metatune.models.attention import attention
+from metatune.models.attention import attention as scaled_attention
 
+SCALE = 5**-0.5
+DOCUMENTS = np.array([[0, 0, 0, 1, 1, 1, 1], [0, 1, 1, 1, 2, 2, 3]])
+attention = functools.partial(scaled_attention, scale=SCALE)
 HEADS = {"multi-head": (3, 1), "grouped": (2, 3), "multi-query": (1, 4)}
 every_grouping = pytest.mark.parametrize("heads", HEADS.values(), ids=HEADS)
 
@@ -19,13 +24,15 @@ def arrays(heads, *, length=7, batch=2, features=5):
     return tuple(jnp.asarray(array) for array in (q, k, v))
 
 
-def by_loops(q, k, v):
+def by_loops(q, k, v, softcap=None, window=7, documents=DOCUMENTS * 0):
     """Attention as it is defined, one query at a time."""
     q, k, v = (np.asarray(array, np.float64) for array in (q, k, v))
     out = np.zeros_like(q)
     for b, h, g, i in np.ndindex(q.shape[:4]):
-        scores = np.exp(k[b, h, : i + 1] @ q[b, h, g, i] / np.sqrt(q.shape[-1]))
-        out[b, h, g, i] = (scores / scores.sum()) @ v[b, h, : i + 1]
+        seen = [j for j in range(i + 1) if i - j < window and documents[b, j] == documents[b, i]]
+        scores = SCALE * k[b, h, seen] @ q[b, h, g, i]
+        weights = np.exp(scores if softcap is None else softcap * np.tanh(scores / softcap))
+        out[b, h, g, i] = (weights / weights.sum()) @ v[b, h, seen]
     return out
 
 
@@ -37,9 +44,33 @@ def test_it_is_attention_by_definition(float64, heads, chunk):
     np.testing.assert_allclose(got, by_loops(q, k, v), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("chunk", [None, 3])
+@pytest.mark.parametrize(
+    "options",
+    [{"softcap": 0.7}, {"window": 1}, {"window": 3}, {"documents": DOCUMENTS}],
+    ids=["softcap", "window of one", "window", "documents"],
+)
+def test_caps_windows_and_documents_are_those_of_the_definition(float64, options, chunk):
+    q, k, v = arrays((2, 2))
+    got = jax.jit(functools.partial(attention, chunk=chunk))(q, k, v, **options_of(options))
+    np.testing.assert_allclose(got, by_loops(q, k, v, **options), rtol=1e-12, atol=1e-12)
+    assert np.abs(got - by_loops(q, k, v)).max() > 0.1
+
+
+def options_of(options):
+    return {name: jnp.asarray(value) for name, value in options.items()}
+
+
 def curved(chunk):
     """A scalar of attention with second derivatives in everything."""
-    return lambda q, k, v: jnp.sum(jnp.sin(attention(q, k, v, chunk=chunk)))
+    return lambda q, k, v: jnp.sum(
+        jnp.sin(attention(q, k, v, softcap=0.7, window=4, documents=halves(q), chunk=chunk))
+    )
+
+
+def halves(q):
+    """Documents that begin at tokens 0 and 2 of each sequence."""
+    return jnp.broadcast_to(jnp.arange(q.shape[3])[None] >= 2, (q.shape[0], q.shape[3]))
 
 
 @every_grouping

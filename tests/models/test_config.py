@@ -1,12 +1,13 @@
 """What a config may say, and what is said of one that is wrong."""
 
-import dataclasses
 import json
 import warnings
 
 import pytest
 
 from metatune.models import build, config_faults
+from metatune.models.families import FAMILIES
+from metatune.recipe.faults import RecipeError
 
 CONFIG = {
     "model_type": "llama",
@@ -23,47 +24,158 @@ def said(changes, vocab_size=259):
     return [str(fault) for fault in config_faults({**CONFIG, **changes}, vocab_size=vocab_size)]
 
 
-def test_the_smallest_config_has_the_defaults_of_transformers():
-    config = build(CONFIG, vocab_size=259).config
+def spelled(kind):
+    """Small sizes that fit every family's defaults, in the spelling of one."""
+    sizes = {
+        "hidden_size": 256,
+        "intermediate_size": 96,
+        "num_hidden_layers": 7,
+        "num_attention_heads": 32,
+    }
+    family = FAMILIES[kind]
+    return {
+        "model_type": kind,
+        **{family.spelled(name): sizes[name] for name in sizes if name in family.required},
+    }
+
+
+@pytest.fixture(scope="module")
+def transformers():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # those of importing third-party packages
         import transformers
-    theirs = transformers.LlamaConfig(**CONFIG, vocab_size=259).to_dict()
-    ours = dataclasses.asdict(config)
-    rope = ours.pop("rope")
-    assert ours == {name: theirs[name] for name in ours}
-    assert theirs["rope_parameters"].items() <= rope.items()
+    return transformers
 
 
-def test_all_that_transformers_can_write_is_read():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import transformers
-    theirs = transformers.LlamaConfig(**CONFIG, vocab_size=259)
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_defaults_are_those_of_transformers_and_all_it_writes_is_read(transformers, kind):
+    config = spelled(kind)
+    theirs = transformers.AutoConfig.for_model(**config, vocab_size=259)
     for text in (theirs.to_json_string(), theirs.to_json_string(use_diff=False)):
-        assert build(json.loads(text), vocab_size=259) == build(CONFIG, vocab_size=259)
+        assert build(json.loads(text)) == build(config, vocab_size=259)
 
 
-def test_a_file_of_transformers_4_is_read():
-    file = {
-        **CONFIG,
-        "_name_or_path": "",
-        "architectures": ["LlamaForCausalLM"],
-        "attention_dropout": 0.0,
-        "bos_token_id": 0,
-        "eos_token_id": [0, 1],
-        "head_dim": None,
-        "is_llama_config": True,
-        "pretraining_tp": 1,
-        "rope_interleaved": False,
-        "rope_scaling": None,
-        "rope_theta": 10000.0,
-        "torch_dtype": "bfloat16",
-        "transformers.js_config": {"dtype": "q4"},
-        "transformers_version": "4.42.3",
-        "use_cache": True,
-    }
-    assert build(file, vocab_size=259) == build(CONFIG, vocab_size=259)
+FIELDS = {
+    "llama": {"attention_bias": True, "mlp_bias": True, "head_dim": 6, "hidden_act": "gelu"},
+    "smollm3": {"no_rope_layer_interval": 3, "use_sliding_window": True, "sliding_window": 4},
+    "mistral": {"sliding_window": None, "num_key_value_heads": 4},
+    "qwen2": {"use_sliding_window": True, "max_window_layers": 3},
+    "qwen3": {"attention_bias": True, "use_sliding_window": True, "max_window_layers": 0},
+    "gemma": {"attention_bias": True, "num_key_value_heads": 4},
+    "gemma2": {"final_logit_softcapping": None, "attn_logit_softcapping": None, "head_dim": 8},
+    "gemma3_text": {"sliding_window_pattern": 2, "query_pre_attn_scalar": 9},
+    "gpt2": {"n_inner": 8, "scale_attn_weights": False, "tie_word_embeddings": False},
+    "gpt_neox": {"use_parallel_residual": False, "attention_bias": False},
+}
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_fields_survive_a_round_through_transformers(transformers, kind):
+    config = {**spelled(kind), **FIELDS[kind]}
+    theirs = transformers.AutoConfig.for_model(**config, vocab_size=259)
+    ours = build(config, vocab_size=259)
+    assert build(json.loads(theirs.to_json_string())) == ours
+    for name in FIELDS[kind]:
+        without = {key: value for key, value in config.items() if key != name}
+        assert build(without, vocab_size=259) != ours, name
+
+
+OLDER = {
+    "llama": ({"rope_theta": 50.0}, {"rope_parameters": {"rope_theta": 50.0}}),
+    "llama, linear": (
+        {"rope_theta": 5e3, "rope_scaling": {"type": "linear", "factor": 3.0}},
+        {"rope_parameters": {"rope_type": "linear", "rope_theta": 5e3, "factor": 3.0}},
+    ),
+    "llama, llama3": (
+        {"rope_theta": 5e5, "rope_scaling": {**LLAMA3, "original_max_position_embeddings": 64}},
+        {
+            "rope_parameters": {
+                **LLAMA3,
+                "original_max_position_embeddings": 64,
+                "rope_theta": 5e5,
+            }
+        },
+    ),
+    "gpt_neox": (
+        {"rotary_pct": 0.5, "rotary_emb_base": 500.0},
+        {"rope_parameters": {"partial_rotary_factor": 0.5, "rope_theta": 500.0}},
+    ),
+    "gemma3_text": (
+        {
+            "rope_theta": 5e4,
+            "rope_local_base_freq": 300.0,
+            "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+        },
+        {
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 5e4},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 300.0},
+            }
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OLDER)
+def test_rope_in_the_spelling_of_transformers_4_is_the_same_model(transformers, name):
+    kind = name.partition(",")[0]
+    older, newer = ({**spelled(kind), **fields} for fields in OLDER[name])
+    theirs = transformers.AutoConfig.for_model(**older, vocab_size=259)
+    ours = build(older, vocab_size=259)
+    assert ours == build(newer, vocab_size=259) == build(json.loads(theirs.to_json_string()))
+    assert ours != build(spelled(kind), vocab_size=259)
+
+
+FILES = {
+    "SmolLM2": (
+        CONFIG,
+        {
+            "_name_or_path": "",
+            "architectures": ["LlamaForCausalLM"],
+            "attention_dropout": 0.0,
+            "bos_token_id": 0,
+            "eos_token_id": [0, 1],
+            "head_dim": None,
+            "is_llama_config": True,
+            "pretraining_tp": 1,
+            "rope_interleaved": False,
+            "rope_scaling": None,
+            "rope_theta": 10000.0,
+            "torch_dtype": "bfloat16",
+            "transformers.js_config": {"dtype": "q4"},
+            "transformers_version": "4.42.3",
+            "use_cache": True,
+        },
+    ),
+    "gpt2": (
+        spelled("gpt2"),
+        {
+            "architectures": ["GPT2LMHeadModel"],
+            "attn_pdrop": 0.1,
+            "embd_pdrop": 0.1,
+            "n_ctx": 1024,
+            "resid_pdrop": 0.1,
+            "summary_activation": None,
+            "summary_first_dropout": 0.1,
+            "summary_proj_to_labels": True,
+            "summary_type": "cls_index",
+            "summary_use_proj": True,
+            "task_specific_params": {"text-generation": {"do_sample": True, "max_length": 50}},
+        },
+    ),
+    "Qwen2.5": (spelled("qwen2"), {"use_mrope": False, "sliding_window": 32768}),
+    "Gemma": (spelled("gemma"), {"hidden_act": "gelu", "hidden_activation": None}),
+    "Gemma 2": (
+        spelled("gemma2"),
+        {"hidden_act": "gelu_pytorch_tanh", "cache_implementation": "hybrid"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_of_transformers_4_are_read(name):
+    config, more = FILES[name]
+    assert build({**config, **more}, vocab_size=259) == build(config, vocab_size=259)
 
 
 def test_the_vocabulary_may_be_larger_than_the_tokenizers():
@@ -73,9 +185,11 @@ def test_the_vocabulary_may_be_larger_than_the_tokenizers():
 
 def test_llama3_reaches_from_the_longest_sequence_where_it_does_not_say():
     config = {**CONFIG, "rope_scaling": LLAMA3, "max_position_embeddings": 512}
-    assert build(config, vocab_size=259).config.rope.original_max_position_embeddings == 512
+    rope = build(config, vocab_size=259).config.layers[0].rope
+    assert rope is not None and rope.original_max_position_embeddings == 512
 
 
+KINDS = ", ".join(FAMILIES)
 SIZE = "must be a whole number of 1 or above"
 DEFAULT = "correct it, or leave it out for the default"
 ROPE = "model.config.rope_parameters"
@@ -85,9 +199,9 @@ ROPE = "model.config.rope_parameters"
     ("changes", "expected"),
     [
         ({"model_type": "lama"}, "model.config.model_type = 'lama': unknown model family; "
-         "did you mean llama? (allowed: llama)"),
+         f"did you mean llama? (allowed: {KINDS})"),
         ({"model_type": ["llama"]}, "model.config.model_type = ['llama']: unknown model family; "
-         "did you mean llama? (allowed: llama)"),
+         f"did you mean llama? (allowed: {KINDS})"),
         ({"hidden_size": None}, f"model.config.hidden_size: missing; write {SIZE[8:]}"),
         ({"hidden_size": 64.0}, f"model.config.hidden_size = 64.0: {SIZE}; write {SIZE[8:]}"),
         ({"hidden_size": True}, f"model.config.hidden_size = True: {SIZE}; write {SIZE[8:]}"),
@@ -97,19 +211,19 @@ ROPE = "model.config.rope_parameters"
         ({"initializer_range": float("inf")}, "model.config.initializer_range = inf: must be a "
          f"number above 0; {DEFAULT}"),
         ({"mlp_bias": "no"}, f"model.config.mlp_bias = 'no': must be true or false; {DEFAULT}"),
-        ({"hidden_act": "gelu"}, "model.config.hidden_act = 'gelu': must be 'silu', the only one "
-         f"that is supported; {DEFAULT}"),
+        ({"hidden_act": "mish"}, "model.config.hidden_act = 'mish': must be gelu or gelu_new or "
+         f"gelu_pytorch_tanh or relu or silu; {DEFAULT}"),
         ({"attention_dropout": 0.1}, "model.config.attention_dropout = 0.1: must be 0, the only "
          f"one that is supported; {DEFAULT}"),
         ({"num_attention_heads": 3}, "model.config.hidden_size = 64: must be a multiple of "
          "num_attention_heads, 3; change one of the two"),
         ({"num_key_value_heads": 3}, "model.config.num_key_value_heads = 3: must divide "
-         "num_attention_heads, 4; change one of the two, or leave it out for as many"),
+         "num_attention_heads, 4; change one of the two"),
         ({"head_dim": 5}, "model.config.head_dim = 5: must be even, because rotary embeddings "
-         "turn pairs of features; write an even one, or change hidden_size or "
-         "num_attention_heads, whose ratio it is"),
+         "turn pairs of features; change it, or the sizes whose ratio it is"),
         ({"vocab_size": 256}, "model.config.vocab_size = 256: must be at least the tokenizer's "
-         "vocabulary, 259; raise it, or leave it out for the tokenizer's"),
+         "vocabulary, 259; raise it or leave it out, or take the tokenizer that "
+         "belongs to the model"),
         ({"rope_scaling": "llama3"}, "model.config.rope_scaling = 'llama3': must be a mapping "
          "with rope_type; leave it out for the default"),
         ({"rope_scaling": {"type": "yarn", "factor": 4}}, "model.config.rope_scaling.rope_type = "
@@ -135,10 +249,67 @@ def test_a_fault_says_what_is_wrong_and_what_to_do(changes, expected):
     assert said(changes) == [expected]
 
 
+@pytest.mark.parametrize(
+    ("kind", "changes", "expected"),
+    [
+        ("qwen2", {"num_key_value_heads": 5}, "num_key_value_heads = 5: must divide "
+         "num_attention_heads, 32; change one of the two"),
+        ("qwen3", {"layer_types": ["full_attention"]}, "layer_types = ['full_attention']: has 1 "
+         "entries; must have one for each of 7 layers; correct it, or leave it out"),
+        ("qwen3", {"layer_types": ["linear_attention"] * 7}, "layer_types = ['linear_attention', "
+         "'linear_attention', 'linear_attention', 'linear_attentio...: must be a list of "
+         f"full_attention and sliding_attention; {DEFAULT}"),
+        ("qwen2", {"layer_types": ["sliding_attention"] * 7}, "sliding_window = None: is not in "
+         "use, but layer_types has sliding_attention; write a number (with use_sliding_window "
+         "where there is one), or change layer_types"),
+        ("qwen2", {"use_mrope": True}, "use_mrope = True: must be False, the only one that is "
+         f"supported; {DEFAULT}"),
+        ("mistral", {"num_local_experts": 8}, "num_local_experts = 8: unknown key; allowed: "),
+        ("gemma2", {"use_bidirectional_attention": True}, "use_bidirectional_attention = True: "
+         f"must be False, the only one that is supported; {DEFAULT}"),
+        ("gemma2", {"hidden_act": "relu"}, "hidden_act = 'relu': must be 'gelu_pytorch_tanh', "
+         f"the only one that is supported; {DEFAULT}"),
+        ("gemma3_text", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping = 50.0: must be "
+         f"null, the only one that is supported; {DEFAULT}"),
+        ("gemma3_text", {"rope_parameters": {"rope_type": "linear"}}, "rope_parameters.rope_type "
+         "= 'linear': unknown type of layer; allowed: full_attention, sliding_attention"),
+        ("gemma3_text", {"rope_parameters": {"full_attention": {"rope_type": "yarn"}}},
+         "rope_parameters.full_attention.rope_type = 'yarn': unknown rotary embedding; allowed: "
+         "default, linear, llama3"),
+        ("gemma3_text", {"rope_local_base_freq": 0}, "rope_local_base_freq = 0: must be a number "
+         f"above 0; {DEFAULT}"),
+        ("gemma3_text", {"rope_scaling": {"rope_type": "longrope"}}, "rope_scaling.rope_type = "
+         "'longrope': unknown rotary embedding; allowed: default, linear, llama3"),
+        ("gpt2", {"n_embd": 100}, "n_embd = 100: must be a multiple of n_head, 32; change one of "
+         "the two"),
+        ("gpt2", {"n_layer": None}, "n_layer: missing; write a whole number of 1 or above"),
+        ("gpt2", {"reorder_and_upcast_attn": True}, "reorder_and_upcast_attn = True: must be "
+         f"False, the only one that is supported; {DEFAULT}"),
+        ("gpt_neox", {"rotary_pct": 0.4}, "head_dim = 8: 0.4 of it must be even, because rotary "
+         "embeddings turn pairs of features; change it, or the sizes whose ratio it is"),
+        ("gpt_neox", {"rotary_pct": 1.5}, "rotary_pct = 1.5: must be a fraction above 0 up to 1; "
+         f"{DEFAULT}"),
+        ("gpt_neox", {"rotary_emb_base": 5.0, "rope_theta": 7.0}, "rope_theta = 7.0: contradicts "
+         "model.config.rope_parameters.rope_theta, 5.0; leave out one of the two"),
+    ],
+)  # fmt: skip
+def test_what_a_family_does_not_support_is_refused_by_name(kind, changes, expected):
+    (fault,) = config_faults({**spelled(kind), **changes}, vocab_size=259)
+    assert str(fault).startswith(f"model.config.{expected}")
+
+
+def test_a_model_without_a_tokenizer_must_say_its_vocabulary():
+    with pytest.raises(RecipeError) as refused:
+        build(CONFIG)
+    assert str(refused.value) == (
+        "model: 1 fault\n  model.config.vocab_size: missing; write a whole number of 1 or above"
+    )
+
+
 def test_a_family_must_be_named():
     config = {name: value for name, value in CONFIG.items() if name != "model_type"}
     (fault,) = config_faults(config, vocab_size=259)
-    assert str(fault) == "model.config.model_type: unknown model family; allowed: llama"
+    assert str(fault) == f"model.config.model_type: unknown model family; allowed: {KINDS}"
 
 
 def test_a_misspelt_field_is_reported_once():
@@ -157,11 +328,9 @@ def test_a_quantized_model_is_refused():
 
 def test_all_faults_are_reported_together():
     wrong = {
-        "hidden_size": 66,
         "head_dim": 3,
         "mlp_bias": 1,
         "intermediate_size": None,
-        "rope_theta": 0,
         "vocab_size": 7,
         "sliding_window": 4,
     }

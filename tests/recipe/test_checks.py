@@ -171,14 +171,18 @@ def put(tree, path, value):
             "to less than 1; lower one of them",
         ),
         (
-            {"data.sequence_length": 65},
-            "data.sequence_length = 65: must be at most model.config.max_position_embeddings, "
-            "64; lower it, or raise model.config.max_position_embeddings",
+            {"model.pretrained": "some/model"},
+            "model = {'config': {'model_type': 'llama', 'max_position_embeddings': 64}, "
+            "'pretraine...: must have exactly one of config and pretrained; keep one of them",
         ),
         (
-            {"model.config": {"model_type": "gpt2", "n_positions": 16}},
-            "data.sequence_length = 32: must be at most model.config.n_positions, 16; lower it, "
-            "or raise model.config.n_positions",
+            {"model.config": None},
+            "model = {}: must have exactly one of config and pretrained; write one of them",
+        ),
+        (
+            {"model.revision": "main"},
+            "model.revision = 'main': is of a pretrained model; write model.pretrained, or take "
+            "it out",
         ),
         (
             {"tune.learning_rates.per": ["attn", "(mlp"]},

@@ -1,8 +1,9 @@
 """The outer loop: judge, differentiate, step; keep the best; measure the result once."""
 
+import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,11 +13,12 @@ import numpy as np
 import optax
 from rich.console import Console
 
-from metatune import artefact, hypergrad
+from metatune import artefact
 from metatune.data import heldout_batches, stratified_batches
-from metatune.fit import holdings, outer_optimizers
+from metatune.fit import holdings, outer_optimizers, run_folder
 from metatune.fit.checkpoints import Checkpoints, Search
 from metatune.fit.evaluation import held_out_loss
+from metatune.fit.expectation import Expectation, comparison, measured
 from metatune.fit.failure import NotFinite, refuse_not_finite
 from metatune.fit.progress import Display
 from metatune.fit.result import artefact_of, measure, unfinished
@@ -24,9 +26,8 @@ from metatune.fit.run_folder import RunFolder, open_run
 from metatune.fit.seeds import Purpose, Stream, data_seed, model_key
 from metatune.fit.tracking import Tracker
 from metatune.fit.unrolls import Stretch, aged, stretch
-from metatune.hypergrad import Hypergradient, MixFlow, Reverse, hypergradient
-from metatune.hypergrad.estimator import Estimator
-from metatune.inner import InnerTraining
+from metatune.hypergrad import Hypergradient, hypergradient
+from metatune.inner import InnerTraining, estimators
 from metatune.recipe import schema
 from metatune.report.artefact_readme import readme
 
@@ -45,21 +46,13 @@ class Outcome(NamedTuple):
     interrupted: bool
 
 
-GRADIENT_DTYPES = {"float32": None, "bfloat16": "bfloat16"}  # parameters are float32 as it is
-ESTIMATORS = {
-    schema.MixFlow: lambda spec: MixFlow(
-        spec.segment, spec.mixed_mode, spec.save_gradients, GRADIENT_DTYPES[spec.gradient_dtype]
-    ),
-    schema.Reverse: lambda spec: Reverse(spec.segment, spec.remat),
-}
-
-
 def fit(
     training: InnerTraining,
     out: Path,
     *,
     resume: bool = False,
     overwrite: bool = False,
+    foretell: Callable[[Path], Expectation] | None = None,
     console: Console | None = None,
 ) -> Outcome:
     """Tunes a training.
@@ -69,6 +62,8 @@ def fit(
         out: the run folder.
         resume: go on with the run in `out`.
         overwrite: delete the run in `out`.
+        foretell: given the folder for what is kept on disk, predicts what the run takes; told, and
+            compared at the end with what was measured.
         console: where progress is shown.
 
     Returns:
@@ -92,6 +87,7 @@ def fit(
         if finished := _finished(folder):
             return Outcome(folder, finished, interrupted=False)
         folder.forget_metrics_from(search.step)
+        first = search.step
         with (
             folder.cleared_scratch(),
             Display(console or Console(), recipe.outer.steps, done=search.step) as display,
@@ -101,6 +97,9 @@ def fit(
             for warning in holdings.repeated(training):
                 display.say(warning)
             display.say(announcement(training, search))
+            expected = foretell(folder.scratch) if foretell else None
+            if expected:
+                display.say(expected.sentence)
             try:
                 search = loop.run(search)
                 result = measure(training, search, display)
@@ -112,6 +111,11 @@ def fit(
             tuned = artefact_of(training, search.best_eta, result)
             artefact.write(folder.artefact, tuned, readme(tuned))
             tracker.finish(tuned)
+            if expected:
+                found = measured(folder.read_metrics()[first:])
+                display.say(comparison(expected, found))
+                both = {"expected": expected._asdict(), "measured": found}
+                run_folder.replace(folder.expectation, json.dumps(both, indent=1) + "\n")
     return Outcome(folder, tuned, interrupted=False)
 
 
@@ -143,8 +147,8 @@ class _Loop:
         self.tracker = tracker
         self.display = display
         self.optimizer = optimizer
-        self.estimator: Estimator = ESTIMATORS[type(self.outer.estimator)](self.outer.estimator)
-        self.kept = kept(self.outer.estimator.checkpoints, folder)
+        self.estimator = estimators.build(self.outer.estimator)
+        self.kept = estimators.checkpoints(self.outer.estimator.checkpoints, folder.scratch)
         self.search = search
 
     def run(self, search: Search) -> Search:
@@ -271,21 +275,15 @@ class _Loop:
         return f"rates x{multipliers.min():.2f} to x{multipliers.max():.2f}"
 
 
-def kept(spec: schema.Checkpoints, folder: RunFolder) -> hypergrad.Checkpoints:
-    """What is kept of an inner training, a disk's files in the run folder."""
-    scratch = folder.scratch if spec.store == "disk" else None
-    return hypergrad.Checkpoints(spec.keep, spec.slots, spec.store, scratch, spec.budget_bytes)
-
-
 def announcement(training: InnerTraining, search: Search) -> str:
     """What is about to be done, in a line."""
     recipe = training.recipe
     sizes = {key: "x".join(map(str, leaf.shape)) for key, leaf in search.eta.items()}
     tuned = ", ".join(f"{key} ({size})" for key, size in sizes.items())
-    begin = f"from outer step {search.step + 1}" if search.step else "compiling"
+    begin = f"from outer step {search.step + 1}, " if search.step else ""
     return (
         f"tuning {tuned} over {recipe.outer.steps} outer steps of "
-        f"{stretch(recipe, search).steps} inner steps; {begin} ..."
+        f"{stretch(recipe, search).steps} inner steps; {begin}compiling ..."
     )
 
 

@@ -154,7 +154,8 @@ def provenance(training: InnerTraining) -> dict[str, Any]:
         "domains": holdings.provenance(training),
         "data_sha256": {domain.name: domain.sha256 for domain in corpus.domains},
         "target": {name: float(w) for name, w in zip(corpus.names, corpus.target, strict=True)},
-        "model_config": dict(recipe.model.config),
+        "model_config": training.model.config_json(),
+        **({"weights_sha256": training.weights_sha256} if training.weights_sha256 else {}),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
 

@@ -43,6 +43,11 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def expectation(self) -> Path:
+        """What the run was expected to take, and what it took."""
+        return self.path / "expected.json"
+
+    @property
     def tensorboard(self) -> Path:
         """Event files."""
         return self.path / "tensorboard"
@@ -169,5 +174,6 @@ def _delete_run(folder: RunFolder) -> None:
     folder.clear_scratch()
     for path in (folder.tensorboard, folder.checkpoints, folder.artefact):
         shutil.rmtree(path, ignore_errors=False) if path.exists() else None
-    folder.metrics.unlink(missing_ok=True)
+    for path in (folder.metrics, folder.expectation):
+        path.unlink(missing_ok=True)
     folder.recipe.unlink()

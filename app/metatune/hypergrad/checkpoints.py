@@ -66,13 +66,18 @@ class Checkpoints:
         if self.store != "disk" and self.folder is not None:
             raise ValueError(f"folder is for the store `disk`, not `{self.store}`: leave it out")
 
-    def plan(self, segments: int, sizes: Callable[[], tuple[int, int]], place: Place) -> Kept:
+    def plan(
+        self,
+        segments: int,
+        sizes: Callable[[], tuple[int, int]],
+        free_bytes: Callable[[], int],
+    ) -> Kept:
         """What is kept of a training.
 
         Args:
             segments: how many it has.
             sizes: bytes of a state, and of what a segment saves for its pullback; asked by `auto`.
-            place: where they are kept.
+            free_bytes: what is free where they are kept; asked by `auto` without a budget.
 
         Raises:
             CheckpointError: `auto` finds none that fits the budget.
@@ -87,7 +92,7 @@ class Checkpoints:
             case "all":
                 return Kept(Every(1))
             case "auto":
-                budget = self.budget_bytes or int(SHARE_OF_FREE * place.free_bytes())
+                budget = self.budget_bytes or int(SHARE_OF_FREE * free_bytes())
                 return cheapest(segments, *sizes(), budget)
 
     def open(self) -> Store:

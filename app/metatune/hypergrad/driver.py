@@ -10,6 +10,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from metatune.hypergrad import programs
 from metatune.hypergrad.boundaries import Boundaries
 from metatune.hypergrad.checkpoints import Checkpoints
 from metatune.hypergrad.estimator import Adjoint, Estimator, Forward
@@ -23,43 +24,11 @@ from metatune.hypergrad.problem import (
     State,
     as_argument,
 )
-from metatune.hypergrad.segments import Segment, advance, bounds, gather, inexact
+from metatune.hypergrad.segments import bounds, gather, inexact
 from metatune.hypergrad.stores import tree_bytes
 
 KEEP_ALL = Checkpoints()
 Listener = Callable[[Progress], None]
-
-
-@partial(jax.jit, static_argnums=1)
-def _forward(
-    problem: Problem, estimator: Estimator, eta: PyTree, state: State, segment: Segment
-) -> Forward:
-    return estimator.forward(problem, eta, state, segment)
-
-
-@partial(jax.jit, static_argnums=1, donate_argnums=5)
-def _pullback(
-    problem: Problem,
-    estimator: Estimator,
-    eta: PyTree,
-    segment: Segment,
-    taken: tuple[State, PyTree],
-    adjoint: Adjoint,
-) -> Adjoint:
-    state, saved = taken
-    return estimator.pullback(problem, eta, state, segment, saved, adjoint)
-
-
-@jax.jit
-def _objective(problem: Problem, params: PyTree, batch: PyTree) -> tuple[jax.Array, PyTree]:
-    return jax.value_and_grad(problem.objective)(params, batch)
-
-
-@partial(jax.jit, donate_argnums=2)
-def _advance(
-    problem: Problem, eta: PyTree, state: State, segment: Segment
-) -> tuple[State, jax.Array]:
-    return advance(problem, eta, state, segment)
 
 
 def hypergradient(
@@ -119,7 +88,7 @@ def hypergradient(
 
     def forward(bounds: tuple[int, int], state: State) -> Forward:
         segment = gather(batches, *bounds, estimator.segment)
-        return _forward(problem, estimator, eta, state, segment)
+        return programs.forward(problem, estimator, eta, state, segment)
 
     def heard(bounds: tuple[int, int], segment_losses: jax.Array) -> None:
         losses.append(segment_losses[: bounds[1] - bounds[0]])
@@ -140,7 +109,7 @@ def hypergradient(
             lambda index, state: forward(cuts[index], state),
             len(cuts),
             saves=estimator.saves,
-            kept=checkpoints.plan(len(cuts), sizes, store.place),
+            kept=checkpoints.plan(len(cuts), sizes, store.place.free_bytes),
             store=store,
         )
         state = boundaries.forward(state, lambda index, losses: heard(cuts[index], losses))
@@ -149,7 +118,9 @@ def hypergradient(
             segment = gather(batches, *cuts[index], estimator.segment)
             # Work that is queued holds on to its states: none is fetched before it is needed.
             jax.block_until_ready(adjoint)
-            adjoint = _pullback(problem, estimator, eta, segment, boundaries.take(index), adjoint)
+            adjoint = programs.pullback(
+                problem, estimator, eta, segment, boundaries.take(index), adjoint
+            )
             _tell(listener, "backward", stop - cuts[index][0], steps, losses[-1], adjoint.params)
         diagnostics = Diagnostics(
             jnp.concatenate(losses), boundaries.peak, store.peak_bytes, boundaries.recomputed
@@ -177,10 +148,10 @@ def _end(
     problem: Problem, eta: PyTree, state: State, outer_batches: Sequence[PyTree]
 ) -> tuple[jax.Array, Adjoint]:
     """The objective and its adjoint behind the last segment."""
-    value, params_bar = _objective(problem, state.params, outer_batches[0])
+    value, params_bar = programs.objective(problem, state.params, outer_batches[0])
     for batch in outer_batches[1:]:
         value, params_bar = jax.tree.map(
-            jnp.add, (value, params_bar), _objective(problem, state.params, batch)
+            jnp.add, (value, params_bar), programs.objective(problem, state.params, batch)
         )
     value, params_bar = jax.tree.map(lambda x: x / len(outer_batches), (value, params_bar))
     opt_bar = [jnp.zeros_like(leaf) for leaf in inexact(state.opt_state)[0]]
@@ -218,7 +189,7 @@ def train(
     state = jax.tree.map(jnp.copy, state)
     for first, stop in bounds(start, start + steps, segment):
         stretch = gather(batches, first, stop, segment)
-        state, segment_losses = _advance(problem, eta, state, stretch)
+        state, segment_losses = programs.advance(problem, eta, state, stretch)
         losses.append(segment_losses[: stop - first])
         _tell(listener, "forward", stop - start, steps, losses[-1])
     return state, jnp.concatenate(losses)

@@ -7,7 +7,12 @@ from metatune.models import map_rows, unembed
 
 
 def token_losses(
-    hidden: jax.Array, unembedding: jax.Array, targets: jax.Array, *, chunk: int | None
+    hidden: jax.Array,
+    unembedding: jax.Array,
+    targets: jax.Array,
+    *,
+    softcap: float | None = None,
+    chunk: int | None,
 ) -> jax.Array:
     """The loss of each token, `log Σ_v exp z_v - z_target` of its logits z, in nats.
 
@@ -18,6 +23,7 @@ def token_losses(
         hidden: features after the final norm, [batch, seq, hidden].
         unembedding: the weights from features to logits, [vocab, hidden] float32.
         targets: integers, [batch, seq].
+        softcap: c of the logits' `c tanh(z / c)`; None for none.
         chunk: tokens at a time, those of all sequences in one row; None for all of them.
 
     Returns:
@@ -26,7 +32,7 @@ def token_losses(
 
     def losses(hidden: jax.Array, targets: jax.Array) -> jax.Array:
         # Cast to the features' dtype here, so that its gradient sums over the chunks in float32.
-        logits = unembed(hidden, unembedding)
+        logits = unembed(hidden, unembedding, softcap=softcap)
         return optax.softmax_cross_entropy_with_integer_labels(logits, targets)
 
     if chunk is None:

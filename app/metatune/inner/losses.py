@@ -40,7 +40,8 @@ def sequence_losses(
         hidden = model.hidden(params, inputs, jnp.asarray(documents)[:, :-1])
     unembedding = model.unembedding(params)
     chunk = rows_at_a_time(model.loss_chunk, rows=targets.size, columns=len(unembedding))
-    losses = token_losses(hidden, unembedding, targets, chunk=chunk)
+    softcap = model.config.logit_softcap
+    losses = token_losses(hidden, unembedding, targets, softcap=softcap, chunk=chunk)
     if mask is None:
         return jnp.mean(losses, axis=-1)
     return jnp.sum(mask * losses, axis=-1) / jnp.sum(mask, axis=-1)

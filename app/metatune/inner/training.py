@@ -14,7 +14,8 @@ from metatune import tunables
 from metatune.data import Corpus, Progress, load, look, tokenizer
 from metatune.hypergrad import Problem, State
 from metatune.inner import losses, optimizers, schedules
-from metatune.models import LanguageModel, build
+from metatune.inner.start import Start, context_faults, initialiser, start
+from metatune.models import LanguageModel
 from metatune.recipe import reading, schema
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.schema import Recipe
@@ -50,7 +51,9 @@ class InnerTraining:
         names: `ParameterNames` at the leaves of a tree like the parameters.
         reweighted: the training on stratified batches, differentiable by the mixture.
         sampled: the same training on batches drawn at the mixture's shares.
-        initialise: a key to a freshly initialised state; compiled.
+        weights_sha256: of the pretrained weights that it starts from; None for none.
+        initialise: a key to the state that a training starts from, freshly initialised or
+            pretrained; compiled.
         hyper_over: η to the hyperparameters of all inner steps, stacked on axis 0; compiled.
     """
 
@@ -61,6 +64,7 @@ class InnerTraining:
     names: Any
     reweighted: Problem
     sampled: Problem
+    weights_sha256: str | None
     initialise: Callable[[jax.Array], State]
     hyper_over: Callable[[Mapping[str, jax.Array]], Hyper]
 
@@ -129,7 +133,7 @@ class _Parts(NamedTuple):
     """What the sections of a recipe name, as far as it is sound, and all faults."""
 
     corpus: Corpus | None
-    model: LanguageModel | None
+    start: Start | None
     tunables: tuple[Tunable, ...] | None
     faults: list[Fault]
 
@@ -151,22 +155,18 @@ def _parts(
     wanted: schema.Model | None = sections.get("model")
     tune: schema.Tune | None = sections.get("tune")
     encoder = text and _attempt(faults, lambda: tokenizer(text.tokenizer))
-    model = wanted and _attempt(
-        faults,
-        lambda: build(
-            wanted.config,
-            # Without a tokenizer there is a fault already, and nothing to compare with.
-            vocab_size=encoder.vocab_size if encoder else 1,
-            dtype=wanted.dtype,
-            remat=wanted.remat,
-            attention_chunk=wanted.attention_chunk,
-            loss_chunk=wanted.loss_chunk,
-        ),
-    )
+    # Without a tokenizer there is a fault already, and nothing to compare with.
+    vocab_size = encoder.vocab_size if encoder else 1
+    begin = None
+    # Where a recipe names no model, what is wrong with its names may be known already.
+    if wanted and not (known and wanted.config is None and wanted.pretrained is None):
+        begin = _attempt(faults, lambda: start(wanted, vocab_size))
+    if begin and text:
+        faults += context_faults(begin.model, text)
     tuning = None
-    if text and model and tune:
+    if text and begin and tune:
         steps = sections["inner"].steps if "inner" in sections else 1
-        setting = Setting(model.names(), tuple(text.domains), steps)
+        setting = Setting(begin.model.names(), tuple(text.domains), steps)
         tuning = _attempt(faults, lambda: tunables.build(tune, setting, known))
     corpus = None
     if text and faults:  # then all text isn't tokenized first: that may take minutes
@@ -175,13 +175,14 @@ def _parts(
         corpus = _attempt(faults, lambda: load(text, encoder, listener))
     # The data's own rules are looked at twice: by who reads the text and by who loads the data.
     once = {(fault.path, fault.problem): fault for fault in reversed(faults)}
-    return _Parts(corpus, model, tuning, list(reversed(once.values())))
+    return _Parts(corpus, begin, tuning, list(reversed(once.values())))
 
 
 def _assemble(recipe: Recipe, parts: _Parts) -> InnerTraining:
-    corpus, model, tuning, _ = parts
-    if corpus is None or model is None or tuning is None:
+    corpus, begin, tuning, _ = parts
+    if corpus is None or begin is None or tuning is None:
         raise ValueError("a recipe without faults has all its parts")
+    model = begin.model
     names = model.names()
     params = jax.eval_shape(model.init, jax.random.key(0))
     hyper_at = _hyper_at(recipe, params, tuning)
@@ -202,7 +203,8 @@ def _assemble(recipe: Recipe, parts: _Parts) -> InnerTraining:
         names,
         reweighted,
         replace(reweighted, loss=losses.sampled_loss(model)),
-        jax.jit(_initialise(model, optimizer)),
+        begin.weights_sha256,
+        initialiser(begin, optimizer),
         jax.jit(_over_steps(hyper_at, recipe.inner.steps)),
     )
 
@@ -214,16 +216,6 @@ def _attempt(faults: list[Fault], make: Callable[[], Built]) -> Built | None:
     except RecipeError as error:
         faults += error.faults
         return None
-
-
-def _initialise(
-    model: LanguageModel, optimizer: optax.GradientTransformation
-) -> Callable[[jax.Array], State]:
-    def initialise(key: jax.Array) -> State:
-        params = model.init(key)
-        return State(params, optimizer.init(params))
-
-    return initialise
 
 
 def _over_steps(hyper_at: Any, steps: int) -> Callable[[Mapping[str, jax.Array]], Hyper]:

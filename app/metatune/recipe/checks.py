@@ -20,9 +20,6 @@ from metatune.recipe.schema import (
     WarmupStableDecay,
 )
 
-# What Hugging Face configurations call the longest sequence a model can place.
-POSITION_LIMITS: Final = ("max_position_embeddings", "n_positions")
-
 # Fields of a source that say where its documents are, those that say what a record's columns are,
 # and which kinds of source an option goes with.
 KINDS: Final = ("shipped", "path", "jsonl", "parquet", "csv", "dataset", "saved")
@@ -144,6 +141,18 @@ def target_is_a_weighting(data: Data) -> Iterable[Fault]:
     yield from _weights("data.target", data.target)
 
 
+def one_origin_of_the_model(model: Model) -> Iterable[Fault]:
+    """A model is built from a config, or loaded with its weights; the hub has revisions."""
+    if (model.config is None) == (model.pretrained is None):
+        cure = "write one of them" if model.config is None else "keep one of them"
+        said = {"config": model.config, "pretrained": model.pretrained}
+        problem = "must have exactly one of config and pretrained"
+        yield Fault("model", {k: v for k, v in said.items() if v is not None}, problem, cure)
+    if model.revision is not None and model.pretrained is None:
+        problem, cure = "is of a pretrained model", "write model.pretrained, or take it out"
+        yield Fault("model.revision", model.revision, problem, cure)
+
+
 def there_are_domains(data: Data) -> Iterable[Fault]:
     """At least one."""
     if not data.domains:
@@ -214,16 +223,6 @@ def something_is_trained_on(data: Data) -> Iterable[Fault]:
         yield Fault("data.held_out.outer", outer, problem, "lower one of them")
 
 
-def sequence_fits_the_model(model: Model, data: Data) -> Iterable[Fault]:
-    """The model has a position for every token."""
-    for name in POSITION_LIMITS:
-        limit = model.config.get(name)
-        if isinstance(limit, int) and data.sequence_length > limit:
-            problem = f"must be at most model.config.{name}, {limit}"
-            cure = f"lower it, or raise model.config.{name}"
-            yield Fault("data.sequence_length", data.sequence_length, problem, cure)
-
-
 def groups_are_expressions(tune: Tune) -> Iterable[Fault]:
     """Groups of learning rates are regular expressions, one or more."""
     if tune.learning_rates is None or isinstance(tune.learning_rates.per, str):
@@ -278,13 +277,13 @@ def unroll_fits_the_training(outer: Outer, inner: Inner) -> Iterable[Fault]:
 
 # Every rule, with the sections of the recipe that it takes, in the order of its arguments.
 CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]] = (
+    (one_origin_of_the_model, ("model",)),
     (there_are_domains, ("data",)),
     (one_source_a_domain, ("data",)),
     (options_fit_the_source, ("data",)),
     (one_way_to_read_a_record, ("data",)),
     (streams_have_a_budget, ("data",)),
     (target_is_a_weighting, ("data",)),
-    (sequence_fits_the_model, ("model", "data")),
     (batch_holds_every_domain, ("data",)),
     (something_is_trained_on, ("data",)),
     (schedule_fits, ("inner",)),

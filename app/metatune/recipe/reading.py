@@ -84,7 +84,11 @@ def collect(tree: Any) -> tuple[dict[str, Any], tuple[Fault, ...]]:
         return {}, (Fault("", ABSENT, problem, f"write `section: ...` for each of: {names}"),)
     faults: list[Fault] = []
     sections = _fields(Recipe, tree, "", faults)
-    faults.extend(check(sections))
+    own = tuple(faults)
+    for fault in check(sections):
+        # Defaults stand for what can't be read: a section with such a field isn't judged as one.
+        if not any(found.path.startswith(f"{fault.path}.") for found in own):
+            faults.append(fault)
     return sections, tuple(faults)
 
 

@@ -27,10 +27,14 @@ Chunk = int | Literal["auto"] | None
 
 @dataclass(frozen=True)
 class Model:
-    """The language model that the inner training trains.
+    """The language model that the inner training trains: exactly one of the first two.
 
     Attributes:
-        config: fields of a Hugging Face `config.json`; `model_type` names the family.
+        config: fields of a Hugging Face `config.json`; `model_type` names the family. Every
+            training starts from fresh parameters.
+        pretrained: folder of a Hugging Face model, or its id on the hub; every training starts
+            from its weights.
+        revision: branch, tag or commit of a model on the hub.
         dtype: compute type; parameters are always float32.
         remat: recompute each block in the backward pass: less memory, up to a third more time for
             a plain gradient, hardly more for a hypergradient.
@@ -39,7 +43,9 @@ class Model:
         loss_chunk: tokens whose logits exist at a time; likewise.
     """
 
-    config: Mapping[str, Any]
+    config: Mapping[str, Any] | None = None
+    pretrained: str | None = None
+    revision: str | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: bool = True
     attention_chunk: Chunk = ruled("auto", CHUNK)

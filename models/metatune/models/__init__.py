@@ -1,15 +1,22 @@
-"""Language models in Flax, with Hugging Face configs, parameter names and layouts."""
+"""Language models in Flax, with Hugging Face configs, parameter names, layouts and weights."""
 
 from metatune.models.chunking import map_rows, rows_at_a_time
+from metatune.models.hub import locate
 from metatune.models.language_model import LanguageModel, build, config_faults, unembed
 from metatune.models.names import ParameterNames
+from metatune.models.pretrained import load_pretrained, save_pretrained
+from metatune.models.safetensors_files import weights_sha256
 
 __all__ = [
     "LanguageModel",
     "ParameterNames",
     "build",
     "config_faults",
+    "load_pretrained",
+    "locate",
     "map_rows",
     "rows_at_a_time",
+    "save_pretrained",
     "unembed",
+    "weights_sha256",
 ]

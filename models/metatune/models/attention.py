@@ -9,8 +9,18 @@ MASKED = -1e9
 """Score of a masked position: finite, so that second derivatives are."""
 
 
-def attention(q: jax.Array, k: jax.Array, v: jax.Array, *, chunk: int | None) -> jax.Array:
-    """Causal attention of grouped queries: `softmax(q kᵀ / √d) v` over the keys up to each query.
+def attention(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    *,
+    scale: jax.typing.ArrayLike,
+    softcap: float | None = None,
+    window: jax.typing.ArrayLike | None = None,
+    documents: jax.Array | None = None,
+    chunk: int | None,
+) -> jax.Array:
+    """Causal attention of grouped queries: `softmax(scale q kᵀ) v` over the keys up to each query.
 
     Scores are softmaxed in at least float32. With a chunk, scores of [batch, kv_heads, group,
     chunk, seq] exist at a time, and are computed again in the backward pass; without, all of them.
@@ -19,6 +29,10 @@ def attention(q: jax.Array, k: jax.Array, v: jax.Array, *, chunk: int | None) ->
         q: queries, [batch, kv_heads, group, seq, d]; those of a group share keys and values.
         k: keys, [batch, kv_heads, seq, d].
         v: values, [batch, kv_heads, seq, d].
+        scale: factor of the scores.
+        softcap: c of `c tanh(score / c)` (Gemma Team, 2024); None for none.
+        window: keys that a query attends to, its own included; None for all up to its own.
+        documents: integers, [batch, seq]: keys of other documents are not attended to.
         chunk: queries at a time, each against all keys; None for all of them.
 
     Returns:
@@ -26,25 +40,43 @@ def attention(q: jax.Array, k: jax.Array, v: jax.Array, *, chunk: int | None) ->
 
     Source: Rabe & Staats, Self-attention Does Not Need O(n²) Memory, 2021, chunking the queries.
     """
-    positions = jnp.arange(q.shape[3])
+    keys_at = jnp.arange(k.shape[2])
+
+    def attend(
+        q: jax.Array, k: jax.Array, v: jax.Array, queries_at: jax.Array, inside: jax.Array | None
+    ) -> jax.Array:
+        """Attention of some queries to all keys; `inside` are the queries' documents."""
+        scores = jnp.einsum("bkgqd,bksd->bkgqs", q * jnp.asarray(scale, q.dtype), k)
+        scores = scores.astype(jnp.promote_types(q.dtype, jnp.float32))
+        if softcap is not None:
+            scores = softcap * jnp.tanh(scores / softcap)
+        distance = queries_at[:, None] - keys_at[None, :]
+        seen = distance >= 0
+        if window is not None:
+            seen &= distance < window
+        seen = seen[None]
+        if documents is not None and inside is not None:
+            seen = seen & (inside[:, :, None] == documents[:, None, :])
+        scores = jnp.where(seen[:, None, None], scores, MASKED)
+        # Normalised after the product with v: a division less for each score, and its derivatives.
+        # The largest cancels out, and so do its derivatives.
+        largest = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
+        weights = jnp.exp(scores - largest)
+        mixed = jnp.einsum("bkgqs,bksd->bkgqd", weights.astype(q.dtype), v)
+        return mixed / jnp.sum(weights, axis=-1, keepdims=True).astype(q.dtype)
+
     if chunk is None:
-        return _attend(q, k, v, positions)
+        return attend(q, k, v, keys_at, documents)
     # Held in float32, because the gradients of keys and values sum over the chunks in their dtype.
     wide = jnp.promote_types(q.dtype, jnp.float32)
     wide_k, wide_v = k.astype(wide), v.astype(wide)
 
-    def rows(q: jax.Array, positions: jax.Array) -> jax.Array:
+    def rows(q: jax.Array, queries_at: jax.Array, *inside: jax.Array) -> jax.Array:
         keys, values = wide_k.astype(k.dtype), wide_v.astype(v.dtype)
-        return jnp.moveaxis(_attend(jnp.moveaxis(q, 0, 3), keys, values, positions), 3, 0)
+        of = inside[0].T if inside else None
+        return jnp.moveaxis(attend(jnp.moveaxis(q, 0, 3), keys, values, queries_at, of), 3, 0)
 
-    return jnp.moveaxis(map_rows(rows, (jnp.moveaxis(q, 3, 0), positions), chunk), 0, 3)
-
-
-def _attend(q: jax.Array, k: jax.Array, v: jax.Array, positions: jax.Array) -> jax.Array:
-    """Attention of the queries at `positions`, [queries], to all keys up to them."""
-    scores = jnp.einsum("bkgqd,bksd->bkgqs", q, k) * q.shape[-1] ** -0.5
-    scores = scores.astype(jnp.promote_types(q.dtype, jnp.float32))
-    causal = positions[:, None] >= jnp.arange(k.shape[2])[None, :]
-    scores = jnp.where(causal[None, None, None], scores, MASKED)
-    weights = jax.nn.softmax(scores, axis=-1).astype(q.dtype)
-    return jnp.einsum("bkgqs,bksd->bkgqd", weights, v)
+    given = (jnp.moveaxis(q, 3, 0), keys_at)
+    if documents is not None:
+        given += (documents.T,)
+    return jnp.moveaxis(map_rows(rows, given, chunk), 0, 3)

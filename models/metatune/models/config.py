@@ -1,145 +1,151 @@
 """A model's config: the fields of `config.json` that matter, checked."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from metatune.models import fields
-from metatune.models.rope import Rope
-from metatune.models.rope_config import SECTIONS, THETA, read_rope
-from metatune.recipe.faults import Fault
-from metatune.recipe.rules import Rule
+from metatune.models.architecture import Architecture, Layer
+from metatune.models.families import FAMILIES
+from metatune.models.family import Family
+from metatune.models.fields import SLIDING, only
+from metatune.models.rope import Rope, rotated_features
+from metatune.recipe.faults import ABSENT, Fault, unknown
 
 PATH = "model.config"
-
-
-@dataclass(frozen=True)
-class LlamaConfig:
-    """Fields that change logits or initialisation, named as in transformers' `LlamaConfig`.
-
-    Attributes:
-        hidden_size: features of the residual stream.
-        intermediate_size: features within an MLP.
-        num_hidden_layers: blocks.
-        num_attention_heads: query heads.
-        num_key_value_heads: key-value heads, each shared by as many query heads.
-        head_dim: features of a head.
-        vocab_size: rows of the embedding.
-        rope: the rotary embedding.
-        max_position_embeddings: the longest sequence that the model is meant for.
-        rms_norm_eps: added to the mean square in a norm.
-        attention_bias: whether the four projections of attention have biases.
-        mlp_bias: whether the three of an MLP have.
-        tie_word_embeddings: whether the embedding is the unembedding too.
-        initializer_range: standard deviation of fresh matrices.
-    """
-
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
-    vocab_size: int
-    rope: Rope
-    max_position_embeddings: int = 2048
-    rms_norm_eps: float = 1e-6
-    attention_bias: bool = False
-    mlp_bias: bool = False
-    tie_word_embeddings: bool = False
-    initializer_range: float = 0.02
-
-
-# No defaults for these: transformers' would be a model of 7 billion parameters.
-REQUIRED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-READ: Mapping[str, Rule] = {
-    **dict.fromkeys(REQUIRED, fields.SIZE),
-    "num_key_value_heads": fields.SIZE,
-    "head_dim": fields.SIZE,
-    "vocab_size": fields.SIZE,
-    "max_position_embeddings": fields.SIZE,
-    "rms_norm_eps": fields.POSITIVE,
-    "attention_bias": fields.FLAG,
-    "mlp_bias": fields.FLAG,
-    "tie_word_embeddings": fields.FLAG,
-    "initializer_range": fields.POSITIVE,
+PER_LAYER = ("layer_types", "no_rope_layers")
+"""Fields with an entry for each layer."""
+FIXED = {
+    "add_cross_attention": only(False),
+    "chunk_size_feed_forward": only(0),
+    "is_encoder_decoder": only(False),
+    "pruned_heads": only({}),
 }
-"""Fields of `config.json` that become fields of `LlamaConfig`."""
-FIXED: Mapping[str, Rule] = {
-    "hidden_act": fields.only("silu"),
-    "pretraining_tp": fields.only(1),
-    "attention_dropout": fields.only(0),
-    "rope_interleaved": fields.only(False),
-    "is_encoder_decoder": fields.only(False),
-}
-"""Fields that would change logits at any other value."""
+"""Fields of every family that would change logits at any other value."""
 WITHOUT_EFFECT = frozenset(
-    "_attn_implementation _name_or_path architectures bos_token_id chunk_size_feed_forward dtype "
-    "eos_token_id id2label is_llama_config label2id model_type output_attentions "
-    "output_hidden_states pad_token_id problem_type return_dict torch_dtype "
-    "transformers.js_config transformers_version use_cache".split()
+    "_attn_implementation _attn_implementation_autoset _name_or_path architectures "
+    "attn_implementation begin_suppress_tokens bad_words_ids bos_token_id cache_implementation "
+    "cross_attention_hidden_size decoder_start_token_id diversity_penalty do_sample dtype "
+    "early_stopping encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty "
+    "finetuning_task forced_bos_token_id forced_eos_token_id gradient_checkpointing id2label "
+    "is_decoder label2id length_penalty max_length min_length model_type no_repeat_ngram_size "
+    "num_beam_groups num_beams num_return_sequences output_attentions output_hidden_states "
+    "output_scores pad_token_id prefix problem_type remove_invalid_values repetition_penalty "
+    "return_dict return_dict_in_generate sep_token_id suppress_tokens task_specific_params "
+    "temperature tf_legacy_loss tie_encoder_decoder tokenizer_class top_k top_p torch_dtype "
+    "torchscript transformers.js_config transformers_version typical_p use_bfloat16 "
+    "use_cache".split()
 )
 """Fields of real files that change neither logits nor initialisation."""
 
 
-def read_llama(config: Mapping[str, Any], vocab_size: int) -> LlamaConfig | tuple[Fault, ...]:
-    """Reads a Llama config.
+def read(
+    config: Mapping[str, Any], *, vocab_size: int | None, path: str = PATH
+) -> Architecture | tuple[Fault, ...]:
+    """Reads a config.
 
     Args:
         config: fields of `config.json`, in the spelling of transformers 4 or 5.
-        vocab_size: the tokenizer's, for a config that has none.
+        vocab_size: the tokenizer's, for a config that has none; None for no tokenizer.
+        path: dotted path of the config, for faults.
 
     Returns:
-        The config, or all its faults.
+        The architecture, or all its faults.
     """
+    kind = config.get("model_type", ABSENT)
+    if kind not in list(FAMILIES):  # a list, because what was received may not be hashable
+        return (unknown(f"{path}.model_type", kind, "model family", kind, list(FAMILIES)),)
+    family = FAMILIES[kind]
     given = {name: value for name, value in config.items() if value is not None}
-    ignored = {*WITHOUT_EFFECT, *SECTIONS, THETA}
-    faults = fields.faults(PATH, given, {**READ, **FIXED}, REQUIRED, ignored)
-    sound = {name: given[name] for name in READ if name in given and READ[name].holds(given[name])}
-    values = {**_defaults(given, sound, vocab_size), **sound}
-    faults += _relations(values, vocab_size)
-    rope = read_rope(PATH, given, values["max_position_embeddings"])
-    if isinstance(rope, tuple):
-        faults += rope
-    if faults or isinstance(rope, tuple):
+    rules = {family.spelled(name): field.rule for name, field in family.fields.items()}
+    ignored = {*WITHOUT_EFFECT, *family.without_effect, *family.rope_fields}
+    required = [family.spelled(name) for name in family.required]
+    if vocab_size is None:
+        required.append(family.spelled("vocab_size"))
+    known = {**rules, **FIXED, **family.fixed}
+    faults = fields.faults(path, given, known, required, ignored)
+    values = _values(family, config, vocab_size)
+    faults += _relations(family, path, values, vocab_size)
+    context = values.get("max_position_embeddings", 0)
+    ropes = family.ropes(path, given, context)
+    if isinstance(ropes, tuple):
+        return (*faults, *ropes)
+    faults += _rotations(path, values, ropes)
+    if not values.keys() >= family.fields.keys():
         return tuple(faults)
-    return LlamaConfig(**values, rope=rope)
+    types = tuple(values.get("layer_types") or family.types(values))
+    window = values.get("sliding_window") if values.get("use_sliding_window", True) else None
+    if SLIDING in types and window is None:
+        problem = f"is not in use, but layer_types has {SLIDING}"
+        cure = "write a number (with use_sliding_window where there is one), or change layer_types"
+        faults.append(Fault(f"{path}.sliding_window", config.get("sliding_window"), problem, cure))
+    if faults:
+        return tuple(faults)
+    scale = values["head_dim"] ** -0.5
+    layers = (Layer(ropes[kind], window if kind == SLIDING else None, scale) for kind in types)
+    return family.architecture(values, tuple(layers))
 
 
-def _defaults(
-    given: Mapping[str, Any], sound: Mapping[str, Any], vocab_size: int
-) -> dict[str, Any]:
-    """Values of fields that weren't given; those of others follow only from sound fields."""
-    defaults = {
-        "vocab_size": vocab_size,
-        "max_position_embeddings": LlamaConfig.max_position_embeddings,
-    }
-    hidden, heads = sound.get("hidden_size"), sound.get("num_attention_heads")
-    if heads and "num_key_value_heads" not in given:
-        defaults["num_key_value_heads"] = heads
-    if hidden and heads and hidden % heads == 0 and "head_dim" not in given:
-        defaults["head_dim"] = hidden // heads
-    return defaults
+def _values(family: Family, config: Mapping[str, Any], vocab_size: int | None) -> dict[str, Any]:
+    """The values of all fields that are sound, or have a default, or follow from others."""
+    values = {}
+    for name, field in family.fields.items():
+        value = config.get(family.spelled(name))
+        if value is not None:
+            if field.rule.holds(value):
+                values[name] = value
+        elif field.nullable and (field.default is None or family.spelled(name) in config):
+            values[name] = None
+        elif field.default is not None:
+            values[name] = field.default
+        elif name == "vocab_size" and vocab_size is not None:
+            values[name] = vocab_size
+    hidden, heads = values.get("hidden_size"), values.get("num_attention_heads")
+    if heads and values.get("num_key_value_heads") is None:
+        values["num_key_value_heads"] = heads
+    if hidden and heads and hidden % heads == 0 and values.get("head_dim") is None:
+        values["head_dim"] = hidden // heads
+    return values
 
 
-def _relations(values: Mapping[str, Any], vocab_size: int) -> list[Fault]:
+def _relations(
+    family: Family, path: str, values: Mapping[str, Any], vocab_size: int | None
+) -> list[Fault]:
     """What is wrong between fields, as far as they are known."""
     faults = []
     hidden, heads = values.get("hidden_size"), values.get("num_attention_heads")
-    shared, head_dim = values.get("num_key_value_heads"), values.get("head_dim")
-    if hidden and heads and hidden % heads:
-        problem = f"must be a multiple of num_attention_heads, {heads}"
-        faults.append(Fault(f"{PATH}.hidden_size", hidden, problem, "change one of the two"))
+    shared = values.get("num_key_value_heads")
+    called = f"{path}.{family.spelled('hidden_size')}", family.spelled("num_attention_heads")
+    if hidden and heads and values.get("head_dim") is None:
+        problem = f"must be a multiple of {called[1]}, {heads}"
+        faults.append(Fault(called[0], hidden, problem, "change one of the two"))
     if heads and shared and heads % shared:
-        problem = f"must divide num_attention_heads, {heads}"
-        cure = "change one of the two, or leave it out for as many"
-        faults.append(Fault(f"{PATH}.num_key_value_heads", shared, problem, cure))
-    if head_dim and head_dim % 2:
-        problem = "must be even, because rotary embeddings turn pairs of features"
-        cure = "write an even one, or change hidden_size or num_attention_heads, whose ratio it is"
-        faults.append(Fault(f"{PATH}.head_dim", head_dim, problem, cure))
-    if values["vocab_size"] < vocab_size:
+        problem = f"must divide {called[1]}, {heads}"
+        faults.append(
+            Fault(f"{path}.num_key_value_heads", shared, problem, "change one of the two")
+        )
+    if vocab_size is not None and values.get("vocab_size", vocab_size) < vocab_size:
         problem = f"must be at least the tokenizer's vocabulary, {vocab_size}"
-        cure = "raise it, or leave it out for the tokenizer's"
-        faults.append(Fault(f"{PATH}.vocab_size", values["vocab_size"], problem, cure))
+        cure = "raise it or leave it out, or take the tokenizer that belongs to the model"
+        faults.append(Fault(f"{path}.vocab_size", values["vocab_size"], problem, cure))
+    for name in PER_LAYER:
+        entries, layers = values.get(name), values.get("num_hidden_layers")
+        if entries is not None and layers and len(entries) != layers:
+            problem = f"has {len(entries)} entries; must have one for each of {layers} layers"
+            faults.append(Fault(f"{path}.{name}", entries, problem, "correct it, or leave it out"))
+    return faults
+
+
+def _rotations(
+    path: str, values: Mapping[str, Any], ropes: Mapping[str, Rope | None]
+) -> list[Fault]:
+    """What is wrong with the number of features that are rotated."""
+    head_dim, faults = values.get("head_dim"), []
+    for rope in dict.fromkeys(rope for rope in ropes.values() if rope is not None):
+        turned = rotated_features(rope, head_dim) if head_dim else 2
+        if turned < 2 or turned % 2:
+            share = rope.partial_rotary_factor
+            what = "must be" if share == 1 else f"{share:g} of it must be"
+            problem = f"{what} even, because rotary embeddings turn pairs of features"
+            cure = "change it, or the sizes whose ratio it is"
+            faults.append(Fault(f"{path}.head_dim", head_dim, problem, cure))
     return faults

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from metatune.recipe.faults import ABSENT, Fault, nearest, unknown
 from metatune.recipe.rules import Rule
@@ -18,7 +18,33 @@ SIZE = Rule(
 )
 POSITIVE = Rule(lambda value: _is_number(value) and value > 0, "a number above 0")
 STRETCH = Rule(lambda value: _is_number(value) and value >= 1, "a number of 1 or above")
+NOT_NEGATIVE = Rule(lambda value: _is_number(value) and value >= 0, "a number of 0 or above")
+SHARE = Rule(lambda value: _is_number(value) and 0 < value <= 1, "a fraction above 0 up to 1")
 FLAG = Rule(lambda value: isinstance(value, bool), "true or false")
+FULL, SLIDING = "full_attention", "sliding_attention"
+LAYER_TYPES = Rule(
+    lambda value: isinstance(value, list) and all(one in (FULL, SLIDING) for one in value),
+    f"a list of {FULL} and {SLIDING}",
+)
+SWITCHES = Rule(
+    lambda value: isinstance(value, list) and all(one in (0, 1) for one in value),
+    "a list of 0 and 1",
+)
+NULL = Rule(lambda value: False, "null, the only one that is supported")
+
+
+class Field(NamedTuple):
+    """A field that is read.
+
+    Attributes:
+        rule: what its values may be.
+        default: what it is where it is absent, as in transformers.
+        nullable: whether null is a value of its own, None, and not the default.
+    """
+
+    rule: Rule
+    default: Any = None
+    nullable: bool = False
 
 
 def only(allowed: Any) -> Rule:

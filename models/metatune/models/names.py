@@ -1,6 +1,6 @@
 """Parameters under the names of Hugging Face checkpoints."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,13 +23,16 @@ class ParameterNames:
     stacked: bool
 
 
-def parameter_names(params: Mapping[str, Any]) -> dict[str, Any]:
+def parameter_names(
+    params: Mapping[str, Any], checkpoint_name: Callable[[str], str]
+) -> dict[str, Any]:
     """The names of a model's parameters.
 
-    The path to a leaf, joined by dots, is its name, with the layer's number after `layers`.
+    The path to a leaf, joined by dots, with the layer's number after `layers`, is what we call it.
 
     Args:
         params: parameters or their shapes, nested dictionaries.
+        checkpoint_name: from that to what the family's checkpoints call it.
 
     Returns:
         The same nested dictionaries with `ParameterNames` at the leaves.
@@ -38,11 +41,10 @@ def parameter_names(params: Mapping[str, Any]) -> dict[str, Any]:
     def name(path: tuple[Any, ...], leaf: Any) -> ParameterNames:
         keys = [entry.key for entry in path]
         if LAYERS not in keys:
-            return ParameterNames((".".join(keys),), stacked=False)
+            return ParameterNames((checkpoint_name(".".join(keys)),), stacked=False)
         after = keys.index(LAYERS) + 1
         head, tail = ".".join(keys[:after]), ".".join(keys[after:])
-        return ParameterNames(
-            tuple(f"{head}.{layer}.{tail}" for layer in range(leaf.shape[0])), stacked=True
-        )
+        names = (f"{head}.{layer}.{tail}" for layer in range(leaf.shape[0]))
+        return ParameterNames(tuple(checkpoint_name(name) for name in names), stacked=True)
 
     return jax.tree_util.tree_map_with_path(name, dict(params))

@@ -22,6 +22,7 @@ class Rope:
             stretched.
         high_freq_factor: likewise, up to which wavelength nothing is.
         original_max_position_embeddings: the context that the model was first trained with.
+        partial_rotary_factor: share of a head's features that is rotated, the first ones.
     """
 
     rope_type: str = "default"
@@ -30,12 +31,19 @@ class Rope:
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
     original_max_position_embeddings: int = 8192
+    partial_rotary_factor: float = 1.0
 
 
 def inverse_frequencies(rope: Rope, head_dim: int) -> np.ndarray:
-    """Radians per position of each pair of features, [head_dim / 2] float32."""
-    plain = rope.rope_theta ** -(np.arange(0, head_dim, 2, dtype=np.float32) / head_dim)
+    """Radians per position of each pair of rotated features, [rotated / 2] float32."""
+    rotated = rotated_features(rope, head_dim)
+    plain = rope.rope_theta ** -(np.arange(0, rotated, 2, dtype=np.float32) / rotated)
     return SCALINGS[rope.rope_type].stretch(rope, plain).astype(np.float32)
+
+
+def rotated_features(rope: Rope, head_dim: int) -> int:
+    """How many of a head's features are rotated."""
+    return int(head_dim * rope.partial_rotary_factor)
 
 
 def _default(rope: Rope, frequencies: np.ndarray) -> np.ndarray:
@@ -82,22 +90,34 @@ SCALINGS: Mapping[str, Scaling] = {
 """By `rope_type`; a new one is a new row."""
 
 
-def tables(rope: Rope, head_dim: int, length: int) -> tuple[jax.Array, jax.Array]:
-    """Cosine and sine of the angles, [length, head_dim] float32 each."""
-    angles = np.outer(np.arange(length, dtype=np.float32), inverse_frequencies(rope, head_dim))
+def tables(
+    rope: Rope | None, like: Rope, head_dim: int, length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cosine and sine of the angles, [length, rotated] float32 each.
+
+    Args:
+        rope: the rotary embedding; None for one whose angles are all zero.
+        like: the one that tells how many features are rotated.
+        head_dim: features of a head.
+        length: positions.
+    """
+    frequencies = inverse_frequencies(rope or like, head_dim) * np.float32(rope is not None)
+    angles = np.outer(np.arange(length, dtype=np.float32), frequencies)
     angles = np.concatenate([angles, angles], axis=-1)
-    return jnp.asarray(np.cos(angles)), jnp.asarray(np.sin(angles))
+    return np.cos(angles), np.sin(angles)
 
 
 def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-    """Rotates pairs of features by their position's angles.
+    """Rotates pairs of features by their position's angles, as many as there are angles for.
 
     Args:
-        x: [batch, seq, heads, head_dim]; feature i is paired with i + head_dim / 2.
-        cos: [seq, head_dim].
-        sin: [seq, head_dim].
+        x: [batch, seq, heads, head_dim]; feature i is paired with i + rotated / 2.
+        cos: [batch or 1, seq, rotated].
+        sin: [batch or 1, seq, rotated].
     """
-    first, second = jnp.split(x, 2, axis=-1)
-    turned = jnp.concatenate([-second, first], axis=-1)
-    cos, sin = (table[None, :, None, :].astype(x.dtype) for table in (cos, sin))
-    return x * cos + turned * sin
+    rotated = cos.shape[-1]
+    cos, sin = (table[:, :, None, :].astype(x.dtype) for table in (cos, sin))
+    turning, rest = x[..., :rotated], x[..., rotated:]
+    first, second = jnp.split(turning, 2, axis=-1)
+    turned = turning * cos + jnp.concatenate([-second, first], axis=-1) * sin
+    return jnp.concatenate([turned, rest], axis=-1) if rest.shape[-1] else turned

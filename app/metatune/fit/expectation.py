@@ -1,0 +1,74 @@
+"""What a run was expected to take, against what it took."""
+
+import resource
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+MIB = 2**20
+
+
+class Expectation(NamedTuple):
+    """What a plan said.
+
+    Attributes:
+        device_bytes: at the peak of a hypergradient.
+        outer_step_seconds: of an outer step, judging shared out.
+        run_seconds: of the whole run.
+    """
+
+    device_bytes: int
+    outer_step_seconds: float
+    run_seconds: float
+
+    @property
+    def sentence(self) -> str:
+        """What to tell."""
+        return (
+            f"expected: {self.device_bytes / MIB:,.0f} MiB of arrays on the device, "
+            f"{self.outer_step_seconds:.1f} s per outer step, {self.run_seconds:,.0f} s in all"
+        )
+
+
+def measured(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What was measured.
+
+    Args:
+        lines: the metrics of the outer steps of this process; the first, which compiles, is left
+            out if there are others.
+
+    Returns:
+        `outer_step_seconds` in the mean; `device_bytes` at the peak, or, where the device doesn't
+        count them, `process_bytes`, which libraries and the compiler are part of.
+    """
+    seconds = [line["seconds"] for line in lines]
+    took = {"outer_step_seconds": statistics.fmean(seconds[1:] or seconds)} if seconds else {}
+    stats = jax.devices()[0].memory_stats()
+    if stats and "peak_bytes_in_use" in stats:
+        return {**took, "device_bytes": stats["peak_bytes_in_use"]}
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {**took, "process_bytes": unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
+
+
+def comparison(expected: Expectation, found: Mapping[str, Any]) -> str:
+    """Both in a line."""
+    parts = []
+    if "outer_step_seconds" in found:
+        parts.append(
+            f"{found['outer_step_seconds']:.1f} s per outer step "
+            f"(expected {expected.outer_step_seconds:.1f} s)"
+        )
+    if "device_bytes" in found:
+        parts.append(
+            f"{found['device_bytes'] / MIB:,.0f} MiB at the peak "
+            f"(expected {expected.device_bytes / MIB:,.0f} MiB)"
+        )
+    else:
+        parts.append(
+            f"the process peaked at {found['process_bytes'] / MIB:,.0f} MiB, with libraries and "
+            f"compiler (expected {expected.device_bytes / MIB:,.0f} MiB of arrays)"
+        )
+    return "measured: " + "; ".join(parts)

@@ -1,0 +1,130 @@
+"""The ways to run a recipe, what each costs, and which one to take."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+from metatune.hypergrad import CheckpointError
+from metatune.inner import InnerTraining, estimators
+from metatune.plan.memory import Memory, limit_bytes, memory
+from metatune.plan.pace import Pace, pace
+from metatune.plan.work import Work
+from metatune.recipe import schema
+
+Spec = schema.MixFlow | schema.Reverse
+
+
+class Alternative(NamedTuple):
+    """A way to run a recipe.
+
+    Attributes:
+        name: in a few words.
+        changes: `KEY.PATH=VALUE` each, from the recipe to this way; none for the recipe's own.
+        memory: what it needs, or None where no checkpoints fit the budget.
+        pace: how long it takes, or None where it isn't known.
+        problem: why it can't be run; empty if it can.
+    """
+
+    name: str
+    changes: tuple[str, ...]
+    memory: Memory | None
+    pace: Pace | None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a recipe will cost.
+
+    Attributes:
+        alternatives: the recipe's own way first.
+        limit_bytes: what the device has.
+        device: what it is.
+    """
+
+    alternatives: tuple[Alternative, ...]
+    limit_bytes: int
+    device: str
+
+    def fits(self, alternative: Alternative) -> bool:
+        """Whether the device has room for an alternative."""
+        found = alternative.memory
+        return found is not None and found.device + found.host <= self.limit_bytes
+
+    @property
+    def pick(self) -> Alternative | None:
+        """The fastest that fits; None if none does."""
+        fitting = [way for way in self.alternatives if self.fits(way) and way.pace]
+        return min(fitting, key=lambda way: way.pace.run if way.pace else 0.0, default=None)
+
+    @property
+    def why(self) -> str:
+        """The reason for the pick, in a sentence."""
+        own, pick = self.alternatives[0], self.pick
+        if pick is None:
+            least = min(
+                (way for way in self.alternatives if way.memory),
+                key=lambda way: way.memory.device if way.memory else 0,
+                default=None,
+            )
+            if least is None or least.memory is None:
+                return f"nothing fits: {own.problem}"
+            return (
+                f"nothing fits: the least is {least.memory.device:,} bytes with {least.name}; "
+                "lower data.batch_size, set inner.micro_batch or model.remat=true, or take a "
+                "larger device"
+            )
+        if pick is own:
+            return "the recipe's own way is the fastest that fits"
+        reason = "the recipe's own way doesn't fit" if not self.fits(own) else "it is faster"
+        return f"{pick.name}, because {reason}: set {' '.join(pick.changes)}"
+
+
+def alternatives(spec: Spec) -> Iterator[tuple[str, tuple[str, ...], Spec]]:
+    """The recipe's own estimator, then others: name, changes, section."""
+    yield "as in the recipe", (), spec
+    common = {"segment": spec.segment, "checkpoints": spec.checkpoints}
+    path = "outer.estimator"
+    for saves in (True, False):
+        way = schema.MixFlow(**common, save_gradients=saves)
+        if way != spec:
+            name = "mixflow" + ("" if saves else ", inner gradients recomputed")
+            changes = (f"{path}.kind=mixflow", f"{path}.save_gradients={str(saves).lower()}")
+            yield name, changes, way
+    if not isinstance(spec, schema.Reverse):
+        yield "reverse", (f"{path}.kind=reverse",), schema.Reverse(**common)
+
+
+def plan(training: InnerTraining, *, folder: Path) -> Plan:
+    """Predicts what a recipe costs, its own way and others.
+
+    Args:
+        training: the recipe's.
+        folder: where the run would keep checkpoints on disk.
+    """
+    ways = []
+    for name, changes, spec in alternatives(training.recipe.outer.estimator):
+        recipe = training.recipe
+        changed = replace(recipe, outer=replace(recipe.outer, estimator=spec))
+        try:
+            found = expected(replace(training, recipe=changed), folder=folder)
+            ways.append(Alternative(name, changes, *found))
+        except CheckpointError as error:
+            ways.append(Alternative(name, changes, None, None, str(error)))
+    return Plan(tuple(ways), limit_bytes(), jax.devices()[0].device_kind)
+
+
+def expected(training: InnerTraining, *, folder: Path) -> tuple[Memory, Pace]:
+    """What a recipe's own way needs; arguments as for `plan`.
+
+    Raises:
+        CheckpointError: nothing fits the budget of the checkpoints.
+    """
+    spec = training.recipe.outer.estimator
+    work = Work(training, estimators.build(spec))
+    compiled = work.compiled()
+    needed = memory(work, compiled, estimators.checkpoints(spec.checkpoints, folder))
+    return needed, pace(work, compiled, needed)

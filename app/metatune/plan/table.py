@@ -1,0 +1,89 @@
+"""A plan as a table for people and as JSON for programs."""
+
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from metatune.plan.alternatives import Plan
+from metatune.plan.memory import Memory
+
+MIB, GIB = 2**20, 2**30
+COLUMNS = (
+    "way",
+    "state",
+    "carry",
+    "activations",
+    "logits",
+    "device",
+    "host",
+    "disk",
+    "outer step",
+    "run",
+    "fits",
+)
+
+
+def table(plan: Plan) -> RenderableType:
+    """A row for each way, then the pick and why."""
+    rows = Table(*COLUMNS, box=None, pad_edge=False)
+    for way in plan.alternatives:
+        cells = [size(part) for part in _parts(way.memory)] if way.memory else ["-"] * 7
+        times = [duration(way.pace.outer_step), duration(way.pace.run)] if way.pace else ["-"] * 2
+        rows.add_row(way.name, *cells, *times, "yes" if plan.fits(way) else "no")
+    problems = [f"{way.name}: {way.problem}" for way in plan.alternatives if way.problem]
+    lines = [
+        f"device: {plan.device}, {size(plan.limit_bytes)} to use",
+        *problems,
+        f"pick: {plan.why}",
+        "state: parameters, optimizer state, adjoint; carry: what waits for the backward sweep; "
+        "activations: other temporary arrays",
+    ]
+    return Group(rows, *(Text(line) for line in lines))
+
+
+def as_json(plan: Plan) -> dict[str, Any]:
+    """Bytes and seconds as numbers."""
+    return {
+        "device": plan.device,
+        "limit_bytes": plan.limit_bytes,
+        "pick": plan.pick.name if plan.pick else None,
+        "why": plan.why,
+        "alternatives": [
+            {
+                "name": way.name,
+                "changes": list(way.changes),
+                "fits": plan.fits(way),
+                "problem": way.problem or None,
+                "bytes": way.memory and {**way.memory._asdict(), "device": way.memory.device},
+                "seconds": way.pace and way.pace._asdict(),
+            }
+            for way in plan.alternatives
+        ],
+    }
+
+
+def size(count: int) -> str:
+    """Bytes in words: `1.5 GiB`."""
+    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / MIB:.1f} MiB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: `1 h 05 min`."""
+    if seconds < 100:
+        return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1e3:.0f} ms"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _parts(memory: Memory) -> tuple[int, ...]:
+    return (
+        memory.state,
+        memory.carry,
+        memory.activations,
+        memory.logits,
+        memory.device,
+        memory.host,
+        memory.disk,
+    )

@@ -1,0 +1,100 @@
+"""A decoder-only transformer as data: all that tells one family from another."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import jax
+
+from metatune.models.rope import Rope
+
+_gelu_tanh = partial(jax.nn.gelu, approximate=True)
+ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": partial(jax.nn.gelu, approximate=False),
+    "gelu_new": _gelu_tanh,
+    "gelu_pytorch_tanh": _gelu_tanh,
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+}
+"""By transformers' names."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What may differ between the blocks of one model.
+
+    Attributes:
+        rope: the rotary embedding; None for none.
+        window: tokens that a token attends to, itself included; None for all up to itself.
+        scale: factor of the attention scores.
+    """
+
+    rope: Rope | None
+    window: int | None
+    scale: float
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Everything that changes logits or initialisation.
+
+    Attributes:
+        layers: one for each block.
+        hidden_size: features of the residual stream.
+        intermediate_size: features within an MLP.
+        num_attention_heads: query heads.
+        num_key_value_heads: key-value heads, each shared by as many query heads.
+        head_dim: features of a head.
+        vocab_size: rows of the embedding.
+        max_position_embeddings: the longest sequence that the model is meant for.
+        hidden_act: the MLP's activation, one of `ACTIVATIONS`.
+        norm_eps: added to the mean square, or variance, in a norm.
+        tie_word_embeddings: whether the embedding is the unembedding too.
+        initializer_range: standard deviation of fresh matrices.
+        residual_initializer_range: of those that write to the residual stream.
+        norm: `rms` (Zhang & Sennrich, 2019), `centred_rms`, whose weights are offsets from one
+            (Gemma), or `layer` (Ba et al., 2016).
+        gated: whether the MLP is gated (Shazeer, 2020).
+        fused: None where queries, keys and values have matrices of their own; else how the outputs
+            of their common one are ordered: first all `queries`, or all of the first of `heads`.
+        transposed: whether the matrices of blocks are [in, out] in checkpoints, not [out, in].
+        qkv_bias: whether queries, keys and values have biases.
+        output_bias: whether the last projection of attention has.
+        mlp_bias: whether the projections of an MLP have.
+        qk_norm: whether queries and keys are normalised, head by head, before they are rotated.
+        post_norms: whether attention and MLP are followed by norms too.
+        parallel_residual: whether attention and MLP read the same residual stream.
+        learned_positions: whether each position has an embedding (Radford et al., 2019).
+        embedding_scale: factor of the token embeddings.
+        attention_softcap: c of `c tanh(score / c)`; None for none.
+        logit_softcap: likewise for the logits.
+    """
+
+    layers: tuple[Layer, ...]
+    hidden_size: int
+    intermediate_size: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    vocab_size: int
+    max_position_embeddings: int
+    hidden_act: str
+    norm_eps: float
+    tie_word_embeddings: bool
+    initializer_range: float
+    residual_initializer_range: float
+    norm: Literal["rms", "centred_rms", "layer"] = "rms"
+    gated: bool = True
+    fused: Literal["queries", "heads"] | None = None
+    transposed: bool = False
+    qkv_bias: bool = False
+    output_bias: bool = False
+    mlp_bias: bool = False
+    qk_norm: bool = False
+    post_norms: bool = False
+    parallel_residual: bool = False
+    learned_positions: bool = False
+    embedding_scale: float | None = None
+    attention_softcap: float | None = None
+    logit_softcap: float | None = None

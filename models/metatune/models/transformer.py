@@ -1,0 +1,252 @@
+"""The transformer that every family is a row of: one block, scanned over the layers.
+
+Its parameters carry the names of a Llama checkpoint; `families` holds what others call them. Tokens
+are merged into one dimension around every projection: XLA on CPU contracts one dimension faster
+than two in a weight's gradient.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from metatune.models.architecture import ACTIVATIONS, Architecture, Layer
+from metatune.models.attention import attention
+from metatune.models.chunking import rows_at_a_time
+from metatune.models.modules import NORMS, Embedding, Head, Linear
+from metatune.models.packing import restart
+from metatune.models.rope import rotate, tables
+from metatune.recipe.schema import Chunk
+
+UNROLLED = 8
+"""Blocks up to which a model without remat is one straight program: faster by a tenth, because
+what each block leaves for the backward pass isn't copied into one array for all."""
+
+
+class PerLayer(NamedTuple):
+    """What the scan hands to each block, [layers] arrays; None where no layer has it.
+
+    Attributes:
+        rope: which of the model's rotary embeddings.
+        window: tokens that a token attends to.
+        scale: factor of the attention scores.
+    """
+
+    rope: jax.Array | None
+    window: jax.Array | None
+    scale: jax.Array
+
+
+class Shared(NamedTuple):
+    """What all blocks see; None where the model or the batch has none.
+
+    Attributes:
+        cos: of the angles of each rotary embedding, [ropes, batch or 1, seq, features].
+        sin: likewise.
+        documents: of each token, [batch, seq].
+    """
+
+    cos: jax.Array | None
+    sin: jax.Array | None
+    documents: jax.Array | None
+
+
+class Attention(nn.Module):
+    """Causal self-attention with grouped queries (Ainslie et al., 2023)."""
+
+    architecture: Architecture
+    chunk: Chunk
+
+    @nn.compact
+    def __call__(self, x: jax.Array, layer: PerLayer, shared: Shared) -> jax.Array:
+        """Maps [batch, seq, hidden] to the same shape."""
+        a = self.architecture
+        batch, length, hidden = x.shape
+        flat = x.reshape(-1, hidden)
+
+        def project(name: str, heads: int) -> jax.Array:
+            size = heads * a.head_dim
+            return Linear(size, a.qkv_bias, a.initializer_range, a.transposed, name=name)(flat)
+
+        def by_head(projected: jax.Array) -> jax.Array:
+            return projected.reshape(batch, length, -1, a.head_dim)
+
+        if a.fused is None:
+            q = by_head(project("q_proj", a.num_attention_heads))
+            k = by_head(project("k_proj", a.num_key_value_heads))
+            v = by_head(project("v_proj", a.num_key_value_heads))
+        else:
+            mixed = project("qkv_proj", 3 * a.num_attention_heads)
+            if a.fused == "queries":
+                q, k, v = (by_head(part) for part in jnp.split(mixed, 3, axis=-1))
+            else:
+                q, k, v = jnp.split(mixed.reshape(batch, length, -1, 3 * a.head_dim), 3, axis=-1)
+        if a.qk_norm:
+            norm = NORMS[a.norm]
+            q, k = norm(a.norm_eps, name="q_norm")(q), norm(a.norm_eps, name="k_norm")(k)
+        if layer.rope is not None and shared.cos is not None and shared.sin is not None:
+            cos, sin = shared.cos[layer.rope], shared.sin[layer.rope]
+            q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        # Head-major; queries that share a key-value head lie side by side.
+        q = q.reshape(batch, length, a.num_key_value_heads, -1, a.head_dim)
+        q = q.transpose(0, 2, 3, 1, 4)
+        k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
+        columns = batch * a.num_attention_heads * length
+        out = attention(
+            q,
+            k,
+            v,
+            scale=layer.scale,
+            softcap=a.attention_softcap,
+            window=layer.window,
+            documents=shared.documents,
+            chunk=rows_at_a_time(self.chunk, rows=length, columns=columns),
+        )
+        out = out.transpose(0, 3, 1, 2, 4).reshape(batch * length, -1)
+        stddev = a.residual_initializer_range
+        out = Linear(hidden, a.output_bias, stddev, a.transposed, name="o_proj")(out)
+        return out.reshape(x.shape)
+
+
+class MLP(nn.Module):
+    """Feed-forward layer: `down(act(up x))`, or gated `down(act(gate x) * up x)`.
+
+    Source: Shazeer, GLU Variants Improve Transformer, 2020.
+    """
+
+    architecture: Architecture
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [batch, seq, hidden] to the same shape."""
+        a = self.architecture
+        activation = ACTIVATIONS[a.hidden_act]
+
+        def project(name: str, features: int, stddev: float, x: jax.Array) -> jax.Array:
+            return Linear(features, a.mlp_bias, stddev, a.transposed, name=name)(x)
+
+        flat = x.reshape(-1, x.shape[-1])
+        wide = a.intermediate_size
+        if a.gated:
+            gate = activation(project("gate_proj", wide, a.initializer_range, flat))
+            inner = gate * project("up_proj", wide, a.initializer_range, flat)
+        else:
+            inner = activation(project("up_proj", wide, a.initializer_range, flat))
+        out = project("down_proj", a.hidden_size, a.residual_initializer_range, inner)
+        return out.reshape(x.shape)
+
+
+class Block(nn.Module):
+    """Attention and MLP, with norms, around a residual stream."""
+
+    architecture: Architecture
+    attention_chunk: Chunk
+
+    @nn.compact
+    def __call__(self, x: jax.Array, layer: PerLayer, shared: Shared) -> tuple[jax.Array, None]:
+        """Maps [batch, seq, hidden] to the same shape; a body for `nn.scan`."""
+        a = self.architecture
+
+        def norm(name: str, x: jax.Array) -> jax.Array:
+            return NORMS[a.norm](a.norm_eps, name=name)(x)
+
+        attend = Attention(a, self.attention_chunk, name="self_attn")
+        mlp = MLP(a, name="mlp")
+        attended = attend(norm("input_layernorm", x), layer, shared)
+        if a.post_norms:
+            x = x + norm("post_attention_layernorm", attended)
+            fed = mlp(norm("pre_feedforward_layernorm", x))
+            return x + norm("post_feedforward_layernorm", fed), None
+        after = x + attended
+        before_mlp = x if a.parallel_residual else after
+        return after + mlp(norm("post_attention_layernorm", before_mlp)), None
+
+
+class Body(nn.Module):
+    """Embedding, blocks, final norm."""
+
+    architecture: Architecture
+    dtype: str
+    remat: bool
+    attention_chunk: Chunk
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array, documents: jax.Array | None) -> jax.Array:
+        """Maps [batch, seq] integers to [batch, seq, hidden]."""
+        a, dtype = self.architecture, jnp.dtype(self.dtype)
+        positions = jnp.arange(tokens.shape[1])[None]
+        if documents is not None:
+            positions, documents = restart(documents)
+        stddev = a.initializer_range
+        x = Embedding(a.vocab_size, a.hidden_size, stddev, name="embed_tokens")(tokens, dtype)
+        if a.embedding_scale is not None:
+            x = x * jnp.asarray(a.embedding_scale, dtype)
+        if a.learned_positions:
+            rows = a.max_position_embeddings
+            at = Embedding(rows, a.hidden_size, stddev, name="embed_positions")
+            x = x + at(positions, dtype)
+        layers, shared = _for_blocks(a, tokens.shape[1], positions, documents)
+        axes: Any = (0, nn.broadcast)  # flax accepts a tree of axes, its types say one integer
+        scan = nn.scan(
+            nn.remat(Block, prevent_cse=False) if self.remat else Block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=axes,
+            length=len(a.layers),
+            unroll=1 if self.remat or len(a.layers) > UNROLLED else len(a.layers),
+        )
+        x, _ = scan(a, self.attention_chunk, name="layers")(x, layers, shared)
+        return NORMS[a.norm](a.norm_eps, name="norm")(x)
+
+
+class Transformer(nn.Module):
+    """The language model: parameters below `model` and, if untied, `lm_head`."""
+
+    architecture: Architecture
+    dtype: str
+    remat: bool
+    attention_chunk: Chunk
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array, documents: jax.Array | None = None) -> jax.Array:
+        """Maps [batch, seq] integers to [batch, seq, hidden], after the final norm."""
+        a = self.architecture
+        if not a.tie_word_embeddings:
+            Head(a.vocab_size, a.initializer_range, name="lm_head")(a.hidden_size)
+        body = Body(a, self.dtype, self.remat, self.attention_chunk, name="model")
+        return body(tokens, documents)
+
+
+def _for_blocks(
+    architecture: Architecture, length: int, positions: jax.Array, documents: jax.Array | None
+) -> tuple[PerLayer, Shared]:
+    """The inputs of the blocks besides the residual stream.
+
+    Args:
+        architecture: the model's.
+        length: tokens per sequence.
+        positions: of the tokens, [batch or 1, seq].
+        documents: of the tokens, [batch, seq].
+    """
+    layers: tuple[Layer, ...] = architecture.layers
+    kinds = list(dict.fromkeys(layer.rope for layer in layers))
+    rope = cos = sin = None
+    if kinds != [None]:
+        # A layer without rotary embedding is one whose angles are zero.
+        like = next(kind for kind in kinds if kind is not None)
+        cos, sin = (
+            jnp.stack(table)[:, positions]
+            for table in zip(
+                *(tables(kind, like, architecture.head_dim, length) for kind in kinds), strict=True
+            )
+        )
+        rope = jnp.array([kinds.index(layer.rope) for layer in layers])
+    window = None
+    if any(layer.window is not None for layer in layers):
+        whole = np.iinfo(np.int32).max
+        windows = [whole if layer.window is None else layer.window for layer in layers]
+        window = jnp.array(windows, jnp.int32)
+    scale = jnp.asarray(np.array([layer.scale for layer in layers]))
+    return PerLayer(rope, window, scale), Shared(cos, sin, documents)

@@ -1,0 +1,180 @@
+"""What a recipe is said to cost, against what it takes."""
+
+import dataclasses
+import json
+
+import jax
+import pytest
+from rich.console import Console
+
+from metatune import plan as plans
+from metatune.hypergrad import CheckpointError, hypergradient
+from metatune.hypergrad.stores import tree_bytes
+from metatune.inner import estimators, prepare
+from metatune.plan import Alternative, Memory, Pace, Plan, table
+from metatune.plan.work import Work, horizon
+from metatune.recipe import schema
+
+RECIPE = schema.Recipe(
+    model=schema.Model(
+        config={
+            "model_type": "llama",
+            "hidden_size": 8,
+            "intermediate_size": 16,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+        }
+    ),
+    data=schema.Data(
+        domains={
+            "code": schema.Source(shipped="code_stdlib"),
+            "drama": schema.Source(shipped="drama_shakespeare"),
+        },
+        target={"code": 1.0},
+        sequence_length=16,
+        batch_size=4,
+    ),
+    inner=schema.Inner(optimizer=schema.AdamW(learning_rate=1e-2), steps=20),
+    tune=schema.Tune(mixture=schema.Mixture(windows=2)),
+    outer=schema.Outer(
+        steps=4,
+        estimator=schema.MixFlow(segment=4, checkpoints=schema.Checkpoints(keep="sqrt")),
+        objective=schema.Objective(sequences=16, micro_batch=8),
+        judge=schema.Judge(seeds=1, sequences=8),
+        report=schema.Report(seeds=2, sequences=8),
+    ),
+)
+
+
+def with_outer(**changes):
+    return dataclasses.replace(RECIPE, outer=dataclasses.replace(RECIPE.outer, **changes))
+
+
+def with_checkpoints(**choices):
+    estimator = schema.MixFlow(segment=4, checkpoints=schema.Checkpoints(**choices))
+    return with_outer(estimator=estimator)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return plans.plan(prepare(RECIPE), folder=tmp_path_factory.mktemp("scratch"))
+
+
+def test_a_plan_has_a_row_for_each_way_and_the_recipe_s_own_first(made):
+    assert [way.name for way in made.alternatives] == [
+        "as in the recipe",
+        "mixflow, inner gradients recomputed",
+        "reverse",
+    ]
+    assert all(made.fits(way) for way in made.alternatives)
+    assert made.pick is not None
+    fastest = min(way.pace.run for way in made.alternatives)
+    assert made.pick.pace.run == fastest
+    for way in made.alternatives:
+        assert all(part >= 0 for part in way.memory)
+        assert 0 < way.pace.hypergradient < way.pace.outer_step < way.pace.run
+
+
+@pytest.mark.parametrize("store", ["device", "host", "disk"])
+def test_what_is_kept_is_foretold_exactly(store, tmp_path):
+    recipe = with_checkpoints(keep="sqrt", store=store)
+    training = prepare(recipe)
+    memory, _ = plans.expected(training, folder=tmp_path)
+    estimator = estimators.build(recipe.outer.estimator)
+    work = Work(training, estimator)
+    seen = hypergradient(
+        training.reweighted,
+        training.initial_eta(),
+        training.initialise(jax.random.key(0)),
+        lambda step: jax.tree.map(lambda leaf: leaf[0], work.segment(1).batches),
+        work.held_out(16),
+        steps=20,
+        estimator=estimator,
+        checkpoints=estimators.checkpoints(recipe.outer.estimator.checkpoints, tmp_path),
+    ).diagnostics
+    kept = {"device": memory.carry, "host": memory.host, "disk": memory.disk}
+    assert kept.pop(store) == seen.peak_bytes
+    assert set(kept.values()) == {0}
+    assert memory.recomputed_segments == seen.recomputed_segments
+
+
+def test_parameters_and_optimizer_state_are_counted(made):
+    """The first state, one in, one out; the adjoint of the last is as large as a state and η."""
+    state = tree_bytes(jax.eval_shape(prepare(RECIPE).initialise, jax.random.key(0)))
+    assert 2 * state <= made.alternatives[0].memory.state <= 4.1 * state
+
+
+def test_seconds_add_up(tmp_path):
+    """Of the parts of a run."""
+    training = prepare(RECIPE)
+    _, pace = plans.expected(training, folder=tmp_path)
+    assert pace.outer_step == pytest.approx(pace.hypergradient + pace.judging)
+    report = 4 * pace.judging  # two pairs, as many sequences and steps as a judge's
+    whole = pace.compilation + 4 * pace.outer_step + pace.judging + report
+    assert pace.run == pytest.approx(whole)
+
+
+@pytest.mark.parametrize(
+    ("unroll", "expected"),
+    [
+        (schema.Full(), (20, 20)),
+        (schema.Truncated(window=5), (20, 5)),
+        (schema.Online(window=5), (5, 5)),
+    ],
+)
+def test_the_horizon_of_an_outer_step(unroll, expected):
+    assert horizon(with_outer(unroll=unroll)) == expected
+
+
+def test_a_budget_that_nothing_fits(tmp_path):
+    training = prepare(with_checkpoints(keep="auto", budget_bytes=100))
+    with pytest.raises(CheckpointError, match="the smallest that would is .* `recursive`"):
+        plans.expected(training, folder=tmp_path)
+
+
+MEMORY = Memory(1, 2, 3, 4, host=5, disk=6, recomputed_segments=0)
+FAST, SLOW = Pace(1, 1, 2, 10, 1), Pace(2, 2, 4, 20, 1)
+SMALL = MEMORY._replace(carry=0)
+
+
+@pytest.mark.parametrize(
+    ("ways", "limit", "pick", "why"),
+    [
+        ((("own", MEMORY, FAST), ("b", SMALL, SLOW)), 15, "own", "the fastest that fits"),
+        ((("own", MEMORY, SLOW), ("b", SMALL, FAST)), 15, "b", "it is faster: set b=1"),
+        ((("own", MEMORY, FAST), ("b", SMALL, SLOW)), 14, "b", "own way doesn't fit: set b=1"),
+        ((("own", MEMORY, FAST), ("b", SMALL, SLOW)), 7, None, "the least is 8 bytes with b"),
+        ((("own", None, None),), 7, None, "nothing fits: too small"),
+    ],
+)
+def test_the_fastest_that_fits_is_picked(ways, limit, pick, why):
+    made = Plan(
+        tuple(
+            Alternative(name, () if name == "own" else (f"{name}=1",), memory, pace, "too small")
+            for name, memory, pace in ways
+        ),
+        limit,
+        "cpu",
+    )
+    assert (made.pick.name if made.pick else None) == pick
+    assert why in made.why
+
+
+def test_the_table_and_the_json_hold_all_numbers(made):
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))
+    console.print(table.table(made))
+    text = console.export_text()
+    console.file.close()
+    assert "as in the recipe" in text and "pick:" in text
+    numbers = json.loads(json.dumps(table.as_json(made)))
+    own = numbers["alternatives"][0]
+    assert own["bytes"]["device"] == made.alternatives[0].memory.device
+    assert own["seconds"]["run"] == made.alternatives[0].pace.run
+    assert numbers["pick"] == made.pick.name
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.05, "50 ms"), (9.96, "10.0 s"), (600, "10 min"), (7500, "2 h 05 min")]
+)
+def test_durations(seconds, words):
+    assert table.duration(seconds) == words
