@@ -71,6 +71,7 @@ def fit(
     from metatune.fit.compilation import keep_compiled
     from metatune.fit.expectation import Expectation
     from metatune.fit.failure import NotFinite
+    from metatune.fit.progress import tokenizing
     from metatune.fit.run_folder import RunFolderError
     from metatune.hypergrad import CheckpointError, ReplayError
     from metatune.inner import prepare_file
@@ -81,7 +82,8 @@ def fit(
     with plain_errors(NotFinite, RunFolderError, CheckpointError, ReplayError):
         keep_compiled()
         keep_memory()
-        training = prepare_file(shipped.find(recipe), overrides or ())
+        with tokenizing(console) as listener:
+            training = prepare_file(shipped.find(recipe), overrides or (), listener)
 
         def foretell(scratch: Path) -> Expectation:
             memory, pace = plans.expected(training, folder=scratch)
@@ -202,13 +204,18 @@ def copy_recipe(
 @app.command()
 def validate(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     """Check a recipe, its data and its model, without computing anything."""
+    from rich.console import Console
+
+    from metatune.fit.progress import tokenizing
     from metatune.inner import prepare_file
     from metatune.recipe import shipped
 
     with plain_errors():
         path = shipped.find(recipe)
-        training = prepare_file(path, overrides or ())
-        sizes = ", ".join(f"{d.name} {d.tokens:,}" for d in training.corpus.domains)
+        with tokenizing(Console()) as listener:
+            training = prepare_file(path, overrides or (), listener)
+        held = training.corpus.statistics
+        sizes = ", ".join(f"{name} {its.tokens:,}" for name, its in held.items())
         typer.echo(f"{path}: valid; tokens: {sizes}")
 
 
