@@ -20,7 +20,6 @@ from metatune.models.packing import restart
 from metatune.models.rope import rotate, tables
 from metatune.recipe.schema import Chunk
 
-
 UNROLLED = 8
 """Blocks up to which a model without remat is one straight program: faster by a tenth, because
 what each block leaves for the backward pass isn't copied into one array for all."""
