@@ -109,7 +109,9 @@ def test_hypergradients_agree_with_each_other_and_with_differences(recipe, float
         assert float(np.vdot(found.gradient[key], direction)) == pytest.approx(slope, rel=1e-5)
 
 
-def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(recipe, tmp_path, monkeypatch):
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(
+    recipe, tmp_path, monkeypatch, float64
+):
     from transformers import PreTrainedTokenizerFast
 
     monkeypatch.setenv("METATUNE_CACHE", str(tmp_path / "cache"))
