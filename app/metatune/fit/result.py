@@ -156,6 +156,7 @@ def provenance(training: InnerTraining) -> dict[str, Any]:
         "target": {name: float(w) for name, w in zip(corpus.names, corpus.target, strict=True)},
         "model_config": training.model.config_json(),
         **({"weights_sha256": training.weights_sha256} if training.weights_sha256 else {}),
+        **({"lora": asdict(recipe.inner.lora)} if recipe.inner.lora else {}),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
 

@@ -234,6 +234,20 @@ def groups_are_expressions(tune: Tune) -> Iterable[Fault]:
         expressions = {f"{path}.{name}": expression for name, expression in per.items()}
     else:
         expressions = {f"{path}[{index}]": expression for index, expression in enumerate(per)}
+    yield from _no_expressions(expressions)
+
+
+def what_is_trained_is_expressions(inner: Inner) -> Iterable[Fault]:
+    """What is trained and what has adapters are regular expressions, one or more."""
+    lists = {"inner.train": inner.train, "inner.lora.targets": inner.lora and inner.lora.targets}
+    for path, expressions in lists.items():
+        if expressions is not None and not expressions:
+            yield Fault(path, [], "names nothing", "write at least one regular expression")
+        yield from _no_expressions({f"{path}[{i}]": e for i, e in enumerate(expressions or ())})
+
+
+def _no_expressions(expressions: Mapping[str, str]) -> Iterable[Fault]:
+    """A fault for each that isn't a regular expression, by its dotted path."""
     for where, expression in expressions.items():
         try:
             re.compile(expression)
@@ -287,6 +301,7 @@ CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]
     (batch_holds_every_domain, ("data",)),
     (something_is_trained_on, ("data",)),
     (schedule_fits, ("inner",)),
+    (what_is_trained_is_expressions, ("inner",)),
     (micro_batch_divides_the_batch, ("inner", "data")),
     (unroll_fits_the_training, ("outer", "inner")),
     (something_is_tuned, ("tune",)),

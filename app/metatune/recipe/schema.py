@@ -243,6 +243,22 @@ class SGD:
 
 
 @dataclass(frozen=True)
+class Lora:
+    """Low-rank adapters (Hu et al., 2022): `W + (alpha / rank) B A`, W frozen, A and B trained.
+
+    Attributes:
+        targets: regular expressions, searched for in checkpoint names: the matrices of the blocks
+            that get an adapter.
+        rank: of B A.
+        alpha: the adapters' weight, over the rank.
+    """
+
+    targets: tuple[str, ...]
+    rank: int = ruled(8, AT_LEAST_ONE)
+    alpha: float = ruled(16.0, POSITIVE)
+
+
+@dataclass(frozen=True)
 class Inner:
     """The training that is tuned: `steps` updates of `optimizer`.
 
@@ -251,11 +267,17 @@ class Inner:
         steps: inner steps of a whole training, which the schedules run over.
         micro_batch: sequences of a batch that are computed at a time, their gradients summed: less
             memory, the same update to rounding; null for all. Must divide data.batch_size.
+        train: regular expressions, searched for in checkpoint names: the parameters that are
+            trained; all others are frozen, those of a fresh model as they are drawn once from the
+            recipe's seed. Null for all, or with lora for the adapters alone.
+        lora: adapters beside frozen matrices; null for none.
     """
 
     optimizer: AdamW | SGD
     steps: int = ruled(AT_LEAST_ONE)
     micro_batch: int | None = ruled(None, AT_LEAST_ONE)
+    train: tuple[str, ...] | None = None
+    lora: Lora | None = None
 
 
 @dataclass(frozen=True)
