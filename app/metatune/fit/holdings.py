@@ -25,6 +25,16 @@ def repeated(training: InnerTraining) -> Iterator[str]:
             )
 
 
+def copied(training: InnerTraining) -> Iterator[str]:
+    """A line for each domain with exact copies of documents, which fall on the same side."""
+    for name, its in training.corpus.statistics.items():
+        if its.duplicates or its.shared:
+            yield (
+                f"domain {name}: of {its.documents:,} documents {its.duplicates:,} copy others of "
+                f"it, {its.shared:,} stand in other domains too"
+            )
+
+
 def table(training: InnerTraining) -> str:
     """The domains as a table in Markdown."""
     times = epochs(training)

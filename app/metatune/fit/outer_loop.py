@@ -94,8 +94,8 @@ def fit(
             Tracker(folder, training, resumed_at=search.step) as tracker,
         ):
             loop = _Loop(training, folder, checkpoints, tracker, display, optimizer, search)
-            for warning in holdings.repeated(training):
-                display.say(warning)
+            for line in (*holdings.copied(training), *holdings.repeated(training)):
+                display.say(line)
             display.say(announcement(training, search))
             expected = foretell(folder.scratch) if foretell else None
             if expected:

@@ -130,17 +130,24 @@ def prepare_file(
     return _assemble(Recipe(**sections), parts)
 
 
-def prepare(recipe: Recipe, source: str = "recipe") -> InnerTraining:
+def prepare(
+    recipe: Recipe,
+    source: str = "recipe",
+    listener: Callable[[Progress], None] | None = None,
+) -> InnerTraining:
     """Loads the data and builds the training of a recipe; computes nothing yet.
 
     Args:
         recipe: what to train and tune.
         source: what to call the recipe in errors.
+        listener: is told how far the tokenizing of the data is.
 
     Raises:
         RecipeError: with all faults of data, model and tunables together.
     """
-    parts = _parts({field.name: getattr(recipe, field.name) for field in fields(recipe)}, ())
+    parts = _parts(
+        {field.name: getattr(recipe, field.name) for field in fields(recipe)}, (), listener
+    )
     if parts.faults:
         raise RecipeError(source, parts.faults)
     return _assemble(recipe, parts)

@@ -182,7 +182,15 @@ def test_a_broken_line_of_json_is_said(tmp_path, line, problem):
     file.write_text('{"text": "one"}\n{"text": "two"}\n' + line + "\n")
     said = fault(Source(jsonl=str(file)))
     assert said.startswith("data.domains.mine.jsonl = ")
-    assert f"': {problem}" in said
+    assert problem in said
+
+
+def test_a_file_is_named_though_its_path_be_long(tmp_path):
+    folder = tmp_path / ("deep" * 20)
+    folder.mkdir()
+    (folder / "broken.jsonl").write_text("{")
+    said = fault(Source(jsonl=f"{folder}/*.jsonl"))
+    assert "...: broken.jsonl: line 1: isn't JSON" in said
 
 
 @pytest.mark.parametrize(
@@ -196,7 +204,7 @@ def test_a_broken_line_of_csv_is_said(tmp_path, rows, problem):
     file = tmp_path / "a.csv"
     file.write_text("\ufefftext,more\n" + rows, encoding="utf-8")
     said = fault(Source(csv=str(file)))
-    assert f"': {problem}" in said
+    assert problem in said
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz", ".zst"])
@@ -213,7 +221,7 @@ def test_a_damaged_file_is_said(tmp_path, jsonl, suffix):
             file.write_bytes(content)
             said = fault(of_kind(kind, file))
             assert said.startswith(f"data.domains.mine.{kind} = ")
-            assert f"{name}{suffix}': " in said
+            assert f"{name}{suffix}" in said
             assert "can't be read: " in said
 
 
@@ -222,9 +230,9 @@ def test_a_damaged_parquet_file_is_said(tmp_path, records):
     pq.write_table(pa.Table.from_pylist(records), file)
     whole = file.read_bytes()
     file.write_bytes(whole[:-100])
-    assert "a.parquet': can't be read: " in fault(Source(parquet=str(file)))
+    assert "can't be read: " in fault(Source(parquet=str(file)))
     file.write_bytes(whole[:200] + b"\xff" * 400 + whole[600:])
-    assert "a.parquet': can't be read: " in fault(Source(parquet=str(file)))
+    assert "can't be read: " in fault(Source(parquet=str(file)))
 
 
 def test_a_document_longer_than_anything_works(tmp_path):

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from enum import IntEnum
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from metatune.recipe.faults import Fault, RecipeError
+from metatune.recipe.faults import LONGEST_VALUE, Fault, RecipeError
 
 
 class TokenClass(IntEnum):
@@ -61,6 +62,8 @@ class Place(NamedTuple):
     def refuse(self, problem: str, cure: str) -> RecipeError:
         """The error of a problem at this place."""
         where = f"{self.unit} {self.number}: " if self.number else ""
+        if len(repr(self.source)) > LONGEST_VALUE:  # then the end is cut off, the file's own name
+            where = f"{Path(self.source).name}: {where}"
         return RecipeError("data", [Fault(self.field, self.source, where + problem, cure)])
 
 
