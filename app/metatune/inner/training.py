@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from metatune import tunables
-from metatune.data import Corpus, load, tokenizer
+from metatune.data import Corpus, Progress, load, look, tokenizer
 from metatune.hypergrad import Problem, State
 from metatune.inner import losses, optimizers, schedules
 from metatune.inner.start import Start, context_faults, frozen, initialiser, start
@@ -108,18 +108,23 @@ class InnerTraining:
         return optimizers.decayed(self.recipe.inner.optimizer, self.names, params)
 
 
-def prepare_file(path: Path, overrides: Sequence[str] = ()) -> InnerTraining:
+def prepare_file(
+    path: Path,
+    overrides: Sequence[str] = (),
+    listener: Callable[[Progress], None] | None = None,
+) -> InnerTraining:
     """Reads a recipe and prepares its training.
 
     Args:
         path: the recipe's file.
         overrides: `KEY.PATH=VALUE` each.
+        listener: is told how far the tokenizing of the data is.
 
     Raises:
         RecipeError: with all faults together, those of the text and those of what it names.
     """
     sections, faults = reading.draft(path, overrides)
-    parts = _parts(sections, faults)
+    parts = _parts(sections, faults, listener)
     if parts.faults:
         raise RecipeError(str(path), parts.faults)
     return _assemble(Recipe(**sections), parts)
@@ -151,19 +156,25 @@ class _Parts(NamedTuple):
     faults: list[Fault]
 
 
-def _parts(sections: Mapping[str, Any], known: Sequence[Fault]) -> _Parts:
+def _parts(
+    sections: Mapping[str, Any],
+    known: Sequence[Fault],
+    listener: Callable[[Progress], None] | None = None,
+) -> _Parts:
     """Looks at everything that sections name, though some may be missing.
 
     Args:
         sections: of a recipe, by name.
         known: the faults that were found in them.
+        listener: is told how far the tokenizing of the data is.
     """
     faults = list(known)
     text: schema.Data | None = sections.get("data")
     wanted: schema.Model | None = sections.get("model")
     tune: schema.Tune | None = sections.get("tune")
-    vocab_size = tokenizer(text.tokenizer if text else schema.Data.tokenizer).vocab_size
-    corpus = text and _attempt(faults, lambda: load(text))
+    encoder = text and _attempt(faults, lambda: tokenizer(text.tokenizer))
+    # Without a tokenizer there is a fault already, and nothing to compare with.
+    vocab_size = encoder.vocab_size if encoder else 1
     begin = None
     # Where a recipe names no model, what is wrong with its names may be known already.
     if wanted and not (known and wanted.config is None and wanted.pretrained is None):
@@ -181,6 +192,11 @@ def _parts(sections: Mapping[str, Any], known: Sequence[Fault]) -> _Parts:
         names = part.names if part else begin.model.names()
         setting = Setting(names, tuple(text.domains), steps)
         tuning = _attempt(faults, lambda: tunables.build(tune, setting, known))
+    corpus = None
+    if text and faults:  # then all text isn't tokenized first: that may take minutes
+        _attempt(faults, lambda: look(text, encoder))
+    elif text:
+        corpus = _attempt(faults, lambda: load(text, encoder, listener))
     # The data's own rules are looked at twice: by who reads the text and by who loads the data.
     once = {(fault.path, fault.problem): fault for fault in reversed(faults)}
     return _Parts(corpus, begin, part, tuning, list(reversed(once.values())))
