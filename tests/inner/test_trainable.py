@@ -226,12 +226,11 @@ def estimate(training, estimator, problem, eta, state):
 
 
 THROUGH = {
-    "adapters": (LLAMA, {"lora": SOME}),
-    "adapters [in, out] and norms": (
+    "adapters of some layers": (LLAMA, {"lora": SOME}),
+    "adapters [in, out], and parameters of a layer": (
         GPT2,
-        {"lora": schema.Lora(("c_attn",), 2, 6.0), "train": (r"ln_",)},
+        {"lora": schema.Lora(("c_attn",), 2, 6.0), "train": (r"\.h\.1\.(mlp|ln_1)", "wte")},
     ),
-    "some layers": (LLAMA, {"train": (r"layers\.[02]\.", "embed")}),
 }
 
 
@@ -267,14 +266,14 @@ def bytes_of_pullback(training):
     )
     found = lowered.compile().memory_analysis()
     moving = found.argument_size_in_bytes - tree_bytes(training.frozen)
+    print(f"pullback: arguments {moving:,}, temporary {found.temp_size_in_bytes:,} bytes")
     return moving, found.temp_size_in_bytes, tree_bytes(saved)
 
 
 def test_memory_shrinks_with_the_trained_set():
-    wide = {**LLAMA, "hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 4}
+    wide = {**LLAMA, "hidden_size": 64, "intermediate_size": 176}
     whole = bytes_of_pullback(prepare(recipe(wide)))
     adapted = bytes_of_pullback(prepare(recipe(wide, lora=QKV)))
-    norms = bytes_of_pullback(prepare(recipe(wide, train=("norm",))))
     parameters = [
         tree_bytes(jax.eval_shape(prepare(recipe(wide, **inner)).initialise, jax.random.key(0)))
         for inner in ({}, {"lora": QKV})
@@ -284,7 +283,7 @@ def test_memory_shrinks_with_the_trained_set():
     # States, saved gradients and adjoints: in proportion.
     assert adapted[0] < 1.5 * share * whole[0]
     assert adapted[2] == pytest.approx(share * whole[2], rel=0.01)
-    assert adapted[1] < 0.3 * whole[1] and norms[1] < 0.3 * whole[1]
+    assert adapted[1] < 0.3 * whole[1]
 
 
 def test_names_of_the_artefact_are_those_of_peft():

@@ -193,9 +193,9 @@ def _parts(
     if begin and inner and not any(f.path.startswith(("inner.train", "inner.lora")) for f in known):
         part = _attempt(faults, lambda: trainable(begin.model, inner.train, inner.lora))
     tuning = None
-    if text and begin and tune:
+    # Where a fault keeps us from knowing what is trained, expressions can't be judged.
+    if text and begin and tune and (part or not inner):
         steps = inner.steps if inner else 1
-        # Where it isn't known what is trained, there is a fault already.
         names = part.names if part else begin.model.names()
         setting = Setting(names, tuple(text.domains), steps)
         tuning = _attempt(faults, lambda: tunables.build(tune, setting, known))
