@@ -49,8 +49,8 @@ def put(tree, path, value):
         ),
         (
             {"inner.lora": {"targets": ["q_proj"], "rank": 0}},
-            "inner.lora.rank = 0: must be a whole number of 1 or above; leave it out for the default, "
-            "8",
+            "inner.lora.rank = 0: must be a whole number of 1 or above; leave it out for the "
+            "default, 8",
         ),
         (
             {"inner.lora": {"targets": ["q_proj"], "alpha": 0}},
