@@ -14,6 +14,7 @@ from metatune import tunables
 from metatune.data import Corpus, load, tokenizer
 from metatune.hypergrad import Problem, State
 from metatune.inner import losses, optimizers, schedules
+from metatune.inner.estimators import too_many_directions
 from metatune.inner.start import Start, context_faults, initialiser, start
 from metatune.models import LanguageModel
 from metatune.recipe import reading, schema
@@ -157,6 +158,8 @@ def _parts(sections: Mapping[str, Any], known: Sequence[Fault]) -> _Parts:
         steps = sections["inner"].steps if "inner" in sections else 1
         setting = Setting(begin.model.names(), tuple(text.domains), steps)
         tuning = _attempt(faults, lambda: tunables.build(tune, setting, known))
+    if tuning and "outer" in sections and not any(f.path.startswith("tune") for f in faults):
+        faults += too_many_directions(sections["outer"].estimator, tuning)
     # The data's own rules are looked at twice: by who reads the text and by who loads the data.
     once = {(fault.path, fault.problem): fault for fault in reversed(faults)}
     return _Parts(corpus, begin, tuning, list(reversed(once.values())))
