@@ -108,7 +108,12 @@ def test_estimators_without_a_backward_sweep_are_not_foretold_but_compared(spec,
     with pytest.raises(plans.NotForetold, match=f"estimator {spec.kind} can't be foretold yet"):
         plans.expected(training, folder=tmp_path)
     names = [name for name, _, _ in plans.alternatives(spec)]
-    assert names == ["as in the recipe", "mixflow", "mixflow, inner gradients recomputed", "reverse"]
+    assert names == [
+        "as in the recipe",
+        "mixflow",
+        "mixflow, inner gradients recomputed",
+        "reverse",
+    ]
 
 
 def test_parameters_and_optimizer_state_are_counted(made):

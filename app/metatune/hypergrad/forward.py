@@ -63,10 +63,11 @@ class Forward:
             EstimatorError: what `Push` can't do.
         """
         flat, unflatten = ravel_pytree(job.eta)
+        push = Push(self.segment, self.chunk, self.clip_tangents, self.budget_bytes)
+        push.refuse(job, len(flat))
         onsets = first_steps(job)
         order = np.argsort(onsets, kind="stable")
         basis = jnp.eye(len(flat), dtype=flat.dtype)[order]
-        push = Push(self.segment, self.chunk, self.clip_tangents, self.budget_bytes)
         pushed = push(job, basis, onsets[order].tolist())
         gradient = unflatten(pushed.derivatives[np.argsort(order)])
         return Hypergradient(pushed.value, gradient, pushed.state, Diagnostics(pushed.losses))

@@ -51,8 +51,9 @@ class ForwardGradient:
         Raises:
             EstimatorError: no key, too many orthogonal directions, and what `Push` can't do.
         """
-        directions = draw(job, self.directions, self.distribution)
         push = Push(self.segment, self.chunk, clip=None, budget_bytes=self.budget_bytes)
+        push.refuse(job, self.directions)
+        directions = draw(job, self.directions, self.distribution)
         pushed = push(job, directions, [job.first] * len(directions))
         gradient, errors = mean(job, pushed.derivatives, directions, self.distribution)
         diagnostics = Diagnostics(pushed.losses, standard_errors=errors)

@@ -89,12 +89,10 @@ class Push:
             onsets: the inner step that each first acts in, [n], in ascending order.
 
         Raises:
-            EstimatorError: the tangents exceed the budget, forward mode can't differentiate the
-                training, or the job has checkpoints to keep or a carry of another job.
+            EstimatorError: a training that forward mode can't differentiate, or a carry of another
+                job; see also `refuse`.
         """
         size = min(self.chunk or len(directions), len(directions))
-        refuse_checkpoints(job)
-        self._refuse_beyond_budget(size, len(directions), job.state)
         carry = _begun(job, directions)
         while True:
             rows = slice(len(carry.derivatives), len(carry.derivatives) + size)
@@ -106,16 +104,23 @@ class Push:
                 return Pushed(value, derivatives, carry.state, jnp.concatenate(carry.losses))
             carry = Carry(derivatives, job.start, _copied(job.state), None, ())
 
-    def _refuse_beyond_budget(self, size: int, directions: int, state: State) -> None:
-        one = tree_bytes((inexact(state.params)[0], inexact(state.opt_state)[0]))
+    def refuse(self, job: Job, directions: int) -> None:
+        """Refuses, before anything is computed, what can't be done.
+
+        Raises:
+            EstimatorError: so many directions exceed the budget, or the job has checkpoints.
+        """
+        refuse_checkpoints(job)
+        size = min(self.chunk or directions, directions)
+        one = tree_bytes((job.state.params, inexact(job.state.opt_state)[0]))
         budget = self.budget_bytes or Device().free_bytes()
         if size * one > budget:
             raise EstimatorError(
-                f"{size} tangents at a time (of {directions} directions) of a state of "
-                f"{amount(one)} each take {amount(size * one)}, but the budget is "
-                f"{amount(budget)}: set chunk to {max(1, budget // one)} or fewer, which takes a "
-                "training for each chunk, use ForwardGradient with few directions, or MixFlow, "
-                "whose memory doesn't grow with the number of meta-parameters"
+                f"{size} tangents at a time (of {directions} directions) of {amount(one)} each "
+                f"take {amount(size * one)}, but the budget is {amount(budget)}: set chunk to "
+                f"{max(1, budget // one)} or fewer, which takes a training for each chunk, use "
+                "ForwardGradient with few directions, or MixFlow, whose memory doesn't grow with "
+                "the number of meta-parameters"
             )
 
 
@@ -143,7 +148,8 @@ class _Chunk:
         self.passes, self.passed = passes
         self.cuts = list(_cuts(job, onsets, how.segment))
         together = gcd(*(cut.active for cut in self.cuts))
-        self.mesh: Mesh | None = mesh_for(together, job.state) if together else None
+        given = job.problem, job.eta, job.state, directions
+        self.mesh: Mesh | None = mesh_for(together, given) if together else None
         self.problem, self.eta, self.directions = self.place((job.problem, job.eta, directions))
 
     def place(self, tree: PyTree) -> PyTree:

@@ -14,14 +14,18 @@ AXIS = "directions"
 ALL, EACH = PartitionSpec(), PartitionSpec(AXIS)
 
 
-def mesh_for(directions: int, state: PyTree) -> Mesh | None:
-    """The devices that so many directions are spread over; None for where the state is.
+def mesh_for(directions: int, given: PyTree) -> Mesh | None:
+    """The devices that so many directions are spread over; None for where all is.
 
-    As many devices as divide the directions; of several processes all or none. A state that already
-    lies on several devices, or is being traced, stays as it is.
+    As many devices as divide the directions; of several processes all or none. What lies on several
+    devices already, or is being traced, stays as it is.
+
+    Args:
+        directions: how many.
+        given: all arrays that they are pushed with.
     """
-    leaves = jax.tree.leaves(state)
-    if any(isinstance(leaf, Tracer) or len(leaf.devices()) > 1 for leaf in leaves):
+    arrays = [leaf for leaf in jax.tree.leaves(given) if isinstance(leaf, jax.Array)]
+    if any(isinstance(array, Tracer) or len(array.devices()) > 1 for array in arrays):
         return None
     devices = jax.devices()
     count = gcd(directions, len(devices))
