@@ -29,7 +29,7 @@ class Quadratic(NamedTuple):
 
     def problem(self):
         def loss(params, hyper, batch):
-            return 0.5 * jnp.sum((params - hyper["a"]) ** 2) + jnp.sum(params[0] * hyper["b"])
+            return 0.5 * jnp.sum((params - hyper["a"]) ** 2) + jnp.sum(params[:1] * hyper["b"])
 
         def update(grads, opt_state, params, hyper):
             return params - self.rate * grads, opt_state
@@ -58,8 +58,8 @@ class Quadratic(NamedTuple):
         return np.concatenate([moved.ravel(), by_b.ravel()])
 
 
-def flat(gradient):
-    return np.concatenate([np.ravel(gradient["a"]), np.ravel(gradient["b"])])
+def flat(gradient, draws=()):
+    return np.concatenate([np.reshape(gradient[name], (*draws, -1)) for name in "ab"], axis=-1)
 
 
 def estimates(estimator, draws):
@@ -69,9 +69,8 @@ def estimates(estimator, draws):
         found = Quadratic().at(estimator, key=key)
         return found.gradient, found.diagnostics.standard_errors
 
-    gradients, errors = jax.vmap(estimate)(jax.random.split(jax.random.key(7), draws))
-    unraveled = (jax.vmap(lambda g: jnp.concatenate([g["a"].ravel(), g["b"].ravel()])),)
-    return tuple(np.asarray(unraveled[0](tree)) for tree in (gradients, errors))
+    gradients, errors = jax.jit(jax.vmap(estimate))(jax.random.split(jax.random.key(7), draws))
+    return flat(gradients, (draws,)), errors and flat(errors, (draws,))
 
 
 @pytest.mark.parametrize("kind", [ForwardGradient, ZerothOrder])
@@ -90,32 +89,21 @@ def test_standard_errors_are_those_that_draws_show(float64, distribution):
     assert np.sqrt(np.mean(told**2, axis=0)) == pytest.approx(shown, rel=0.1)
 
 
-@pytest.mark.parametrize("count", [1, 3, 6, 12, 48])
-@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+@pytest.mark.parametrize(
+    ("distribution", "count"),
+    [(name, n) for name in DISTRIBUTIONS for n in (1, 3, 6, 11, 48) if name[0] != "o" or n < SIZE],
+)
 def test_the_relative_error_follows_from_the_number_of_directions(float64, distribution, count):
-    if distribution == "orthogonal" and count > SIZE:
-        return
     squared = {
         "rademacher": (SIZE - 1) / count,
         "gaussian": (SIZE + 1) / count,
         "orthogonal": SIZE / count - 1,
     }[distribution]
     exact = Quadratic().gradient()
-    estimator = ForwardGradient(count + (count == 1), distribution=distribution)
-    if count == 1:  # a single direction has no standard error, and comes without a leaf for it
-        found = jax.vmap(lambda key: single(distribution, key))(
-            jax.random.split(jax.random.key(2), 2000)
-        )
-    else:
-        found, _ = estimates(estimator, draws=1000)
+    found, told = estimates(ForwardGradient(count, distribution=distribution), draws=1500)
+    assert (told is None) == (count == 1)  # a single direction can't tell its error
     error = np.sqrt(np.mean(np.sum((found - exact) ** 2, axis=1)) / np.sum(exact**2))
-    assert error == pytest.approx(np.sqrt(squared), rel=0.15, abs=1e-12)
-
-
-def single(distribution, key):
-    found = Quadratic().at(ForwardGradient(1, distribution=distribution), key=key)
-    assert found.diagnostics.standard_errors is None
-    return jnp.concatenate([found.gradient["a"].ravel(), found.gradient["b"].ravel()])
+    assert error == pytest.approx(np.sqrt(squared), rel=0.15)
 
 
 def test_a_whole_orthogonal_basis_is_exact_and_knows_it(float64):

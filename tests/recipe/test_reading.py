@@ -1,10 +1,10 @@
+import dataclasses
 import math
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-import dataclasses
 import pytest
 import yaml
 
