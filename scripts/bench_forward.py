@@ -45,6 +45,7 @@ class Stopwatch:
     """Listens, and takes the time of each segment."""
 
     def __init__(self, segment: int):
+        """Begins now."""
         self.segment = segment
         self.taken: dict[int, list[tuple[float, float]]] = defaultdict(list)
         self.steps: dict[int, int] = defaultdict(int)
@@ -65,7 +66,9 @@ class Stopwatch:
         rows = []
         for active, taken in sorted(self.taken.items()):
             # The first segment compiles, if there are others.
-            wall, cpu = (statistics.median(clock) for clock in zip(*(taken[1:] or taken)))
+            wall, cpu = (
+                statistics.median(clock) for clock in zip(*(taken[1:] or taken), strict=True)
+            )
             rows.append(Row(active, self.steps[active], wall / self.segment, cpu / self.segment))
         return rows
 

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from metatune.fit.allocation import keep_memory
 from metatune.hypergrad import Checkpoints, MixFlow, Problem, State, hypergradient
 
 INPUTS, OUTPUTS, WINDOWS = 64, 16, 10
@@ -68,11 +69,16 @@ def batch_at(step: int, size: int) -> dict[str, np.ndarray]:
 
 def measure(given: argparse.Namespace, steps: int) -> dict[str, float]:
     """One horizon, in this process."""
+    keep_memory()
     problem, adam = training(steps)
     params = parameters(given.width)
     state = State(params, adam.init(params))
     eta = jnp.full(WINDOWS, np.log(1e-3))
-    estimator = MixFlow(given.segment, given.save_gradients, given.gradient_dtype)
+    estimator = MixFlow(
+        given.segment,
+        save_gradients=given.save_gradients,
+        gradient_dtype=given.gradient_dtype,
+    )
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         scratch = Path(folder) if given.store == "disk" else None
         policy = int(given.policy) if given.policy.isdigit() else given.policy

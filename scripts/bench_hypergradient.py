@@ -17,6 +17,7 @@ from typing import Any
 import jax
 
 from metatune.data import heldout_batches, stratified_batches
+from metatune.fit.allocation import keep_memory
 from metatune.hypergrad import MixFlow, Reverse, hypergradient, train
 from metatune.inner import InnerTraining, prepare
 from metatune.recipe import reading, shipped
@@ -81,6 +82,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
+    keep_memory()
     recipe = reading.read(shipped.find(given.recipe), given.overrides)
     timed = runs(recipe, recipe.outer.estimator.segment)
     best = dict.fromkeys(timed, float("inf"))

@@ -20,10 +20,11 @@ ALLOWED = {
     "inner": {"recipe", "data", "models", "hypergrad", "tunables"},
     "artefact": {"recipe"},
     "report": {"recipe", "artefact"},
+    "bench": BUILT_ON,
     "fit": BUILT_ON,
     "plan": BUILT_ON,
     "verdict": BUILT_ON,
-    "cli": BUILT_ON | {"fit", "plan", "verdict"},
+    "cli": BUILT_ON | {"bench", "fit", "plan", "verdict"},
 }
 
 

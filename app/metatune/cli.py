@@ -71,6 +71,7 @@ def fit(
     from metatune.fit.compilation import keep_compiled
     from metatune.fit.expectation import Expectation
     from metatune.fit.failure import NotFinite
+    from metatune.fit.progress import tokenizing
     from metatune.fit.run_folder import RunFolderError
     from metatune.hypergrad import CheckpointError, EstimatorError, ReplayError
     from metatune.inner import prepare_file
@@ -81,7 +82,8 @@ def fit(
     with plain_errors(NotFinite, RunFolderError, CheckpointError, EstimatorError, ReplayError):
         keep_compiled()
         keep_memory()
-        training = prepare_file(shipped.find(recipe), overrides or ())
+        with tokenizing(console) as listener:
+            training = prepare_file(shipped.find(recipe), overrides or (), listener)
 
         def foretell(scratch: Path) -> Expectation | None:
             try:
@@ -206,14 +208,57 @@ def copy_recipe(
 @app.command()
 def validate(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     """Check a recipe, its data and its model, without computing anything."""
+    from rich.console import Console
+
+    from metatune.fit.progress import tokenizing
     from metatune.inner import prepare_file
     from metatune.recipe import shipped
 
     with plain_errors():
         path = shipped.find(recipe)
-        training = prepare_file(path, overrides or ())
-        sizes = ", ".join(f"{d.name} {d.tokens:,}" for d in training.corpus.domains)
+        with tokenizing(Console()) as listener:
+            training = prepare_file(path, overrides or (), listener)
+        held = training.corpus.statistics
+        sizes = ", ".join(f"{name} {its.tokens:,}" for name, its in held.items())
         typer.echo(f"{path}: valid; tokens: {sizes}")
+
+
+@app.command("bench")
+def benchmark(
+    size: Annotated[
+        list[str] | None, typer.Option(help="A size of model, 0.5M to 500M; repeat for more.")
+    ] = None,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="AXIS=VALUE,...",
+            help="Values of layers, sequence, batch or steps; repeat for all combinations.",
+        ),
+    ] = None,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(help="E.g. mixflow+remat+saved; repeat to compare with the first."),
+    ] = None,
+    time: Annotated[bool, typer.Option("--time", help="Run them too, for their time.")] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="Of --time; the least one counts.")] = 3,
+    json: Annotated[Path | None, typer.Option(help="A file for all the numbers.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="An SVG file.")] = None,
+) -> None:
+    """Compare what a hypergradient costs, by how it is computed, in memory and time."""
+    from rich.console import Console
+
+    from metatune import bench
+    from metatune.fit.allocation import keep_memory
+
+    with plain_errors():
+        keep_memory()
+        bench.writable(json, picture)
+        compared = bench.variants(variant or bench.DEFAULT)
+        rows = []
+        for case in bench.cases(size or ["5.3M"], vary or ()):
+            rows += bench.run(case, compared, rounds=rounds * time, listener=typer.echo)
+        Console().print(bench.tables(rows))
+        bench.write(rows, json, picture)
 
 
 def _version(wanted: bool) -> None:

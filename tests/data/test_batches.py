@@ -9,13 +9,23 @@ from metatune.data import (
     ByteTokenizer,
     Corpus,
     Domain,
+    Part,
+    Statistics,
     heldout_batches,
     sampled_batches,
     stratified_batches,
 )
+from metatune.data.tokenized import Stream
+from metatune.data.windows import Windows, all_windows
+from metatune.recipe.schema import Packing
 
 LENGTH = 3
 SPLITS = ("train", "outer", "report")
+
+
+def windows(rows):
+    stream = Stream(rows.astype(np.uint16).ravel(), np.zeros(1, np.int64), None)
+    return all_windows(stream, LENGTH, Packing(), 258)
 
 
 def corpus(sizes=(7, 5, 11), target=(0.25, 0.0, 0.75)):
@@ -26,12 +36,11 @@ def corpus(sizes=(7, 5, 11), target=(0.25, 0.0, 0.75)):
     domains = []
     for d, size in enumerate(sizes):
         splits = {
-            split: np.stack([np.full(size, d), np.full(size, s), np.arange(size)], axis=1).astype(
-                np.uint16
-            )
+            split: windows(np.stack([np.full(size, d), np.full(size, s), np.arange(size)], axis=1))
             for s, split in enumerate(SPLITS)
         }
-        domains.append(Domain(f"domain{d}", **splits, sha256="", documents=0, tokens=0))
+        held = Statistics(documents=0, tokens=0, bytes=0)
+        domains.append(Domain(f"domain{d}", **splits, sha256="", statistics=held))
     return Corpus(tuple(domains), np.array(target), LENGTH, ByteTokenizer())
 
 
@@ -46,7 +55,7 @@ def stratified(seed=(0,), batch_size=8, shares=((0.5, 0.2, 0.3),), steps=20):
 
 
 def same(one, other):
-    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+    return all(np.array_equal(a, b) for a, b in zip(one[:3], other[:3], strict=True))
 
 
 @pytest.mark.parametrize("draw", [stratified, sampled])
@@ -68,8 +77,9 @@ def test_seeds_differ(draw):
 @pytest.mark.parametrize("draw", [stratified, sampled])
 def test_a_batch_says_what_it_holds(draw):
     batch = draw()(3)
-    assert [array.dtype for array in batch] == [np.int32, np.int32, np.float32]
-    assert [array.shape for array in batch] == [(8, LENGTH), (8,), (8,)]
+    assert [array.dtype for array in batch[:3]] == [np.int32, np.int32, np.float32]
+    assert [array.shape for array in batch[:3]] == [(8, LENGTH), (8,), (8,)]
+    assert batch[3:] == (None, None, None)  # what no loss needs is not there
     assert np.array_equal(batch.tokens[:, 0], batch.domain)
     assert np.all(batch.tokens[:, 1] == SPLITS.index("train"))
 
@@ -85,6 +95,71 @@ def test_an_epoch_visits_every_window_once_and_each_epoch_in_another_order(draw)
         epochs = drawn[: whole * size].reshape(whole, size)
         assert np.array_equal(np.sort(epochs, axis=1), np.tile(np.arange(size), (whole, 1)))
         assert len({epoch.tobytes() for epoch in epochs}) == whole
+
+
+@pytest.mark.parametrize("draw", [stratified_batches, sampled_batches])
+@pytest.mark.parametrize("count", [1, 2, 4, 8])
+def test_parts_are_the_rows_of_the_whole(draw, count):
+    shares = np.random.default_rng(0).dirichlet(np.ones(3), size=20)
+
+    def batches(**part):
+        return draw(corpus(), seed=(7,), batch_size=8, shares=shares, **part)
+
+    parts = [batches(part=Part(index, count)) for index in range(count)]
+    for step in (0, 13, 19):
+        rows = [part(step) for part in parts]
+        assert all(len(each.tokens) == 8 // count for each in rows)
+        for whole, *pieces in zip(batches()(step)[:3], *(each[:3] for each in rows), strict=True):
+            assert np.array_equal(whole, np.concatenate(pieces))
+
+
+def test_parts_of_held_out_batches_are_the_rows_of_the_whole():
+    def batches(**part):
+        return heldout_batches(corpus(), "outer", seed=(5,), sequences=12, micro_batch=4, **part)
+
+    parts = [batches(part=Part(index, 2)) for index in range(2)]
+    for whole, *pieces in zip(batches(), *parts, strict=True):
+        assert np.array_equal(whole.tokens, np.concatenate([each.tokens for each in pieces]))
+
+
+def test_a_part_reads_only_its_windows(monkeypatch):
+    read = []
+    take = Windows.take
+
+    def watched(self, places):
+        read.extend(places)
+        return take(self, places)
+
+    monkeypatch.setattr(Windows, "take", watched)
+    shares = np.ones((1, 3)) / 3
+    sampled_batches(corpus(), seed=(0,), batch_size=12, shares=shares, part=Part(2, 4))(0)
+    assert len(read) == 3
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (Part(0, 3), "a batch of 8 sequences has no 3 equal parts; choose a multiple of 3"),
+        (Part(2, 2), "part 2 of 2; must be 0 to 1"),
+        (Part(-1, 2), "part -1 of 2; must be 0 to 1"),
+    ],
+)
+def test_parts_that_are_none_are_refused(part, message):
+    with pytest.raises(ValueError, match=message):
+        sampled_batches(corpus(), seed=(0,), batch_size=8, shares=np.ones((1, 3)) / 3, part=part)
+
+
+@pytest.mark.parametrize("draw", [stratified_batches, sampled_batches])
+def test_a_training_goes_on_at_any_step(draw):
+    shares = np.random.default_rng(1).dirichlet(np.ones(3), size=60)
+
+    def batches():
+        return draw(corpus(), seed=(2,), batch_size=8, shares=shares)
+
+    straight = [batches()(step) for step in range(60)]
+    for begin in (1, 17, 59):
+        resumed = batches()
+        assert all(same(resumed(step), straight[step]) for step in range(begin, 60))
 
 
 def test_a_batch_may_be_larger_than_a_domain():

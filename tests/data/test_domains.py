@@ -12,11 +12,17 @@ from metatune.recipe.faults import RecipeError
 from metatune.recipe.schema import Data, HeldOut, Source
 
 CODE = Source(shipped="code_stdlib")
+KINDS = "shipped, path, jsonl, parquet, csv, dataset, saved"
 SHIPPED_NAMES = ", ".join(SHIPPED)
 
 
 def data(domains, target, sequence_length=64, **settings):
     return Data(domains, target, sequence_length, batch_size=8, **settings)
+
+
+def rows(windows):
+    """The tokens of all windows."""
+    return windows.tokens(np.arange(len(windows)))
 
 
 def faults(section):
@@ -51,15 +57,18 @@ def test_a_domain_without_target_weighs_nothing():
 
 def test_the_windows_hold_all_tokens_but_the_last_of_each_split(corpus):
     for domain in corpus.domains:
-        held = [domain.train, domain.outer, domain.report]
+        held = [rows(domain.train), rows(domain.outer), rows(domain.report)]
         assert all(windows.dtype == np.uint16 and windows.shape[1] == 64 for windows in held)
         windows = [window.tobytes() for its in held for window in its]
+        assert len(windows) == sum(map(len, (domain.train, domain.outer, domain.report)))
         # Held-out windows whose text stands in an earlier split are left out: a few.
-        left_out = domain.tokens // 64 - len(windows)
+        left_out = domain.statistics.tokens // 64 - len(windows)
         assert 0 <= left_out <= 0.02 * len(windows)
     # Each byte is a token, and so is each document's end.
     code = corpus.domains[0]
-    assert code.tokens == SHIPPED["code_stdlib"].bytes + code.documents
+    held = code.statistics
+    assert held.tokens == SHIPPED["code_stdlib"].bytes + held.documents
+    assert held.bytes == SHIPPED["code_stdlib"].bytes
 
 
 def test_the_splits_share_no_window_and_no_line(tmp_path):
@@ -69,7 +78,7 @@ def test_the_splits_share_no_window_and_no_line(tmp_path):
     decode = ByteTokenizer().decode
     seen = [
         {line for window in windows for line in decode(window).split("\n") if len(line) == 7}
-        for windows in (domain.train, domain.outer, domain.report)
+        for windows in map(rows, (domain.train, domain.outer, domain.report))
     ]
     assert all(seen)
     assert len(set.union(*seen)) == sum(map(len, seen))
@@ -78,7 +87,7 @@ def test_the_splits_share_no_window_and_no_line(tmp_path):
 def test_no_window_is_in_two_splits_even_of_a_text_that_repeats_itself(corpus):
     for domain in corpus.domains:
         train, outer, report = (
-            {window.tobytes() for window in its}
+            {window.tobytes() for window in rows(its)}
             for its in (domain.train, domain.outer, domain.report)
         )
         assert not (train & outer or train & report or outer & report)
@@ -96,8 +105,8 @@ def test_a_text_that_only_repeats_itself_is_refused(tmp_path):
 def test_held_out_shares_are_about_those_asked_for():
     (domain,) = load(data({"code": CODE}, {"code": 1}, held_out=HeldOut(0.3, 0.05))).domains
     for windows, share in ((domain.outer, 0.3), (domain.report, 0.05)):
-        error = np.sqrt(share * (1 - share) / domain.documents)
-        assert windows.size / domain.tokens == pytest.approx(share, abs=3 * error)
+        error = np.sqrt(share * (1 - share) / domain.statistics.documents)
+        assert rows(windows).size / domain.statistics.tokens == pytest.approx(share, abs=3 * error)
 
 
 def test_a_file_is_read_from_the_working_directory(tmp_path, monkeypatch):
@@ -106,7 +115,7 @@ def test_a_file_is_read_from_the_working_directory(tmp_path, monkeypatch):
     Path("mine.txt").write_bytes(content)
     (domain,) = load(data({"mine": Source(path="mine.txt")}, {"mine": 1})).domains
     assert domain.sha256 == sha256(content).hexdigest()
-    assert domain.tokens == len(content) + domain.documents
+    assert domain.statistics.tokens == len(content) + domain.statistics.documents
 
 
 def test_all_faults_are_reported_together(tmp_path, monkeypatch):
@@ -126,8 +135,8 @@ def test_all_faults_are_reported_together(tmp_path, monkeypatch):
     names = ", ".join(sources)
     assert faults(data(sources, {"cod": 1.0, "gone": -1.0})) == [
         "data.domains.both = {'shipped': 'code_stdlib', 'path': 'gone.txt'}: "
-        "must have exactly one of shipped or path; keep one of them",
-        "data.domains.none = {}: must have exactly one of shipped or path; write one of them",
+        f"must have exactly one of {KINDS}; keep one of them",
+        f"data.domains.none = {{}}: must have exactly one of {KINDS}; write one of them",
         f"data.target.cod = 1.0: unknown domain; did you mean code? (allowed: {names})",
         "data.target.gone = -1.0: must be 0 or above; weights are normalised to sum to one",
         "data.domains.code.shipped = 'code_stdli': unknown shipped corpus; "
@@ -135,10 +144,9 @@ def test_all_faults_are_reported_together(tmp_path, monkeypatch):
         "data.domains.gone.path = 'gone.txt': no such file; "
         f"relative paths start at the working directory, {tmp_path}",
         "data.domains.latin.path = 'latin.txt': isn't UTF-8: byte 2 is 0xf1; "
-        "convert it to UTF-8 text",
-        "data.domains.blank.path = 'blank.txt': holds no text; give a file with text in it",
-        "data.domains.folder.path = 'folder': can't be read: Is a directory; "
-        "give a readable text file",
+        "convert it to UTF-8 text, or set data.invalid_utf8 to replace",
+        "data.domains.blank.path = 'blank.txt': holds no text; give a source with text in it",
+        "data.domains.folder.path = 'folder': is a folder; write a glob, e.g. folder/*",
     ]
 
 
@@ -157,8 +165,6 @@ def test_held_out_shares_leave_something_to_train_on():
     assert found == [
         "data.held_out.outer = 0.5: with report = 0.5 leaves nothing to train on; "
         "must sum to less than 1; lower one of them",
-        "data.domains.code = 'code_stdlib': no document falls into its train split; "
-        "give the domain more text, or data.held_out smaller shares",
     ]
 
 

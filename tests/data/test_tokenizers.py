@@ -6,7 +6,7 @@ from hashlib import sha256
 import numpy as np
 import pytest
 
-from metatune.data import TOKENIZERS, ByteTokenizer, tokenizer, tokenizers
+from metatune.data import ByteTokenizer, tokenizer, tokenizers
 
 
 @pytest.mark.parametrize("text", ["", "plain\n", "el niño – 漢字 🎈", "\x00\x7f\u0080"])
@@ -40,10 +40,14 @@ def test_the_identity_is_that_of_the_mapping():
     assert ByteTokenizer().sha256 == sha256(b"utf-8 bytes; bos 256; eos 257; pad 258").hexdigest()
 
 
-def test_tokenizers_are_found_by_name():
-    assert {name: tokenizer(name) for name in TOKENIZERS} == {"bytes": ByteTokenizer()}
-    with pytest.raises(ValueError, match="no tokenizer 'byte'; there are: bytes"):
-        tokenizer("byte")
+def test_bytes_are_a_name():
+    assert tokenizer("bytes") == ByteTokenizer()
+
+
+def test_bytes_know_their_characters():
+    ((ids, last),) = ByteTokenizer().place_batch(["aé漢b"])
+    assert len(ids) == 7
+    assert last.tolist() == [0, 1, 1, 2, 2, 2, 3]
 
 
 def test_the_examples_are_right():

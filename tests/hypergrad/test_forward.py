@@ -197,7 +197,16 @@ def test_clipped_tangents(float64):
 
     def pushed(clip):
         tangent = Tangents(moved, [])
-        given = (plain, jnp.ones(()), jnp.zeros(()), State(params, ()), tangent, INPUTS[0], 0, clip)
+        given = (
+            plain,
+            jnp.ones(()),
+            jnp.zeros(()),
+            State(params, ()),
+            tangent,
+            INPUTS[0],
+            jnp.int32(0),
+            clip,
+        )
         return push_step(*given)[2].params
 
     curved = moved - pushed(None)  # H Z, at a rate of one that doesn't move
@@ -279,7 +288,10 @@ def test_checkpoints_are_for_reverse_mode(estimator):
         (partial(Forward, clip_tangents=-1.0), "clip_tangents = -1.0: must be above 0"),
         (partial(Forward, budget_bytes=0), "budget_bytes = 0: must be above 0"),
         (partial(ForwardGradient, 0), "directions = 0: must be above 0"),
-        (partial(ForwardGradient, 2, distribution="normal"), "'normal': must be one of rademacher"),
+        (
+            partial(ForwardGradient, 2, **{"distribution": "normal"}),
+            "'normal': must be one of rademacher",
+        ),
         (partial(ZerothOrder, 2, step=0.0), "step = 0.0: must be above 0"),
     ],
 )

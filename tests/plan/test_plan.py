@@ -132,6 +132,17 @@ def test_seconds_add_up(tmp_path):
     assert pace.run == pytest.approx(whole)
 
 
+@pytest.mark.parametrize(("segment", "steps"), [(1, 20), (2, 20), (4, 1)])
+def test_short_segments_and_short_trainings(segment, steps, tmp_path):
+    recipe = dataclasses.replace(
+        with_outer(estimator=schema.MixFlow(segment=segment)),
+        inner=dataclasses.replace(RECIPE.inner, steps=steps),
+        tune=schema.Tune(mixture=schema.Mixture()),
+    )
+    _, pace = plans.expected(prepare(recipe), folder=tmp_path)
+    assert 0 < pace.hypergradient < pace.run
+
+
 @pytest.mark.parametrize(
     ("unroll", "expected"),
     [

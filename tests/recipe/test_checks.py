@@ -1,6 +1,9 @@
+import dataclasses
+
 import pytest
 
-from metatune.recipe import checks, reading
+from metatune.recipe import checks, reading, schema
+from metatune.recipe.checks import KINDS, OPTIONS
 
 MIXED = {"mixture": {}}
 
@@ -115,12 +118,47 @@ def put(tree, path, value):
         ),
         (
             {"data.domains": {"code": {}, "prose": {"path": "x"}}},
-            "data.domains.code = {}: must have exactly one of shipped or path; write one of them",
+            "data.domains.code = {}: must have exactly one of shipped, path, jsonl, parquet, csv, "
+            "dataset, saved; write one of them",
         ),
         (
             {"data.domains.code.path": "x"},
             "data.domains.code = {'shipped': 'code_stdlib', 'path': 'x'}: must have exactly one "
-            "of shipped or path; keep one of them",
+            "of shipped, path, jsonl, parquet, csv, dataset, saved; keep one of them",
+        ),
+        (
+            {"data.domains.code.column": "text"},
+            "data.domains.code.column = 'text': goes with jsonl, parquet, csv, dataset, saved "
+            "only; take it out",
+        ),
+        (
+            {"data.domains.prose": {"jsonl": "x", "revision": "main"}},
+            "data.domains.prose.revision = 'main': goes with dataset only; take it out",
+        ),
+        (
+            {"data.domains.prose": {"jsonl": "x", "prompt": "question"}},
+            "data.domains.prose = {'prompt': 'question'}: lacks completion: prompt and completion "
+            "go together; write completion: NAME OF ITS COLUMN",
+        ),
+        (
+            {"data.domains.prose": {"jsonl": "x", "prompt": "a", "completion": "b", "column": "c"}},
+            "data.domains.prose = {'column': 'c', 'prompt': 'a', 'completion': 'b'}: must have one "
+            "of column, prompt with completion, or messages; keep one of them",
+        ),
+        (
+            {"data.domains.prose": {"jsonl": "x", "messages": "chat"}},
+            "data.domains.prose.messages = 'chat': needs a tokenizer with a chat template; name "
+            "one as data.tokenizer, or give prompt and completion columns",
+        ),
+        (
+            {"data.domains.prose": {"dataset": "x", "streaming": True}},
+            "data.domains.prose.streaming = True: needs a budget of tokens; write max_tokens, e.g. "
+            "max_tokens: 5e7",
+        ),
+        (
+            {"data.domains.prose": {"jsonl": "x", "max_tokens": 0}},
+            "data.domains.prose.max_tokens = 0: must be a whole number of 1 or above; leave it out "
+            "for the default, null",
         ),
         (
             {"data.batch_size": 1},
@@ -218,3 +256,8 @@ def test_every_rule_is_in_the_table():
         and not name.startswith("_")
     }
     assert written - {checks.check} == {rule for rule, _ in checks.CHECKS}
+
+
+def test_every_field_of_a_source_is_a_kind_or_an_option():
+    names = {field.name for field in dataclasses.fields(schema.Source)}
+    assert names == {*KINDS, *OPTIONS, "max_tokens"}

@@ -159,7 +159,8 @@ def test_whole_numbers_are_ints_however_they_are_spelled(tree, received):
             "data.sequence_lenght",
             128,
             "data.sequence_lenght = 128: unknown key; did you mean sequence_length? (allowed: "
-            "domains, target, sequence_length, batch_size, tokenizer, held_out)",
+            "domains, target, sequence_length, batch_size, tokenizer, held_out, packing, "
+            "invalid_utf8)",
         ),
         (
             "tune.zzz",
@@ -267,8 +268,9 @@ def test_whole_numbers_are_ints_however_they_are_spelled(tree, received):
         (
             "data.domains.code",
             "code_stdlib",
-            "data.domains.code = 'code_stdlib': must be a section with shipped, path; there is no "
-            "default: choose one",
+            "data.domains.code = 'code_stdlib': must be a section with shipped, path, jsonl, "
+            "parquet, csv, dataset, saved, config, split, revision, streaming, column, prompt, "
+            "completion, messages, max_tokens; there is no default: choose one",
         ),
         (
             "inner.optimizer",
@@ -326,7 +328,9 @@ def test_a_fault_says_what_was_received_what_is_allowed_and_what_to_do(tree, pat
 def test_missing_keys_say_what_to_write(tree):
     del tree["inner"]["steps"], tree["data"]["domains"], tree["outer"]
     assert said(tree) == [
-        "data.domains: missing; write a mapping (name: a section with shipped, path)",
+        "data.domains: missing; write a mapping (name: a section with shipped, path, jsonl, "
+        "parquet, csv, dataset, saved, config, split, revision, streaming, column, prompt, "
+        "completion, messages, max_tokens)",
         "inner.steps: missing; write a whole number of 1 or above",
         "outer: missing; write a section with steps, estimator, unroll, optimizer, clip_norm, "
         "patience, objective, fresh, judge, report",

@@ -1,17 +1,50 @@
 """What a user sees while a run goes on."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from metatune import hypergrad
+from metatune.data import Progress as Tokenizing
 from metatune.hypergrad.estimator import Listener
 
 QUIET_SECONDS = 15
 """The longest silence where there are no bars to watch."""
+
+
+@contextmanager
+def tokenizing(console: Console) -> Iterator[Callable[[Tokenizing], None]]:
+    """Shows how far the tokenizing of the data is, and a line for each domain that is done.
+
+    Args:
+        console: where to print.
+
+    Yields:
+        What `metatune.inner.prepare_file` tells.
+    """
+    spoke = began = time.monotonic()
+    with console.status("reading the data") as status:
+
+        def tell(progress: Tokenizing) -> None:
+            nonlocal spoke, began
+            now = time.monotonic()
+            line = (
+                f"tokenizing {progress.domain}: {progress.bytes / 1e6:,.1f} MB, "
+                f"{progress.documents:,} documents, {progress.tokens:,} tokens, "
+                f"{progress.bytes / 1e6 / max(now - began, 1e-9):.1f} MB/s"
+            )
+            status.update(line)
+            if progress.done or (not console.is_terminal and now - spoke > QUIET_SECONDS):
+                console.print(line, highlight=False)
+                spoke = now
+            if progress.done:
+                began = now
+
+        yield tell
 
 
 class Display:

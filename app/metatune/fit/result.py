@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from metatune import artefact
+from metatune.fit import holdings
 from metatune.fit.checkpoints import Search
 from metatune.fit.evaluation import held_out_loss
 from metatune.fit.progress import Display
@@ -150,10 +151,12 @@ def provenance(training: InnerTraining) -> dict[str, Any]:
         "metatune": importlib.metadata.version("metatune"),
         "recipe_sha256": hashlib.sha256(writing.to_yaml(recipe).encode()).hexdigest(),
         "tokenizer_sha256": corpus.tokenizer.sha256,
+        "domains": holdings.provenance(training),
         "data_sha256": {domain.name: domain.sha256 for domain in corpus.domains},
         "target": {name: float(w) for name, w in zip(corpus.names, corpus.target, strict=True)},
         "model_config": training.model.config_json(),
         **({"weights_sha256": training.weights_sha256} if training.weights_sha256 else {}),
+        **({"lora": asdict(recipe.inner.lora)} if recipe.inner.lora else {}),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
 

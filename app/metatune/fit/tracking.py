@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from metatune import artefact
+from metatune.fit import holdings
 from metatune.fit.run_folder import RunFolder
 from metatune.inner import InnerTraining
 from metatune.recipe import writing
@@ -43,6 +44,7 @@ class Tracker:
         )
         if not resumed_at:
             self._writer.text("recipe", f"```yaml\n{writing.to_yaml(training.recipe)}\n```")
+            self._writer.text("data", holdings.table(training))
             choices = writing.flat(writing.to_tree(training.recipe))
             self._writer.hparams(
                 {key: v if isinstance(v, SCALAR) else str(v) for key, v in choices.items()},

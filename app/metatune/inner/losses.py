@@ -12,24 +12,44 @@ from metatune.models import LanguageModel, rows_at_a_time
 from metatune.tunables import Hyper
 
 
-def sequence_losses(model: LanguageModel, params: Any, tokens: jax.typing.ArrayLike) -> jax.Array:
-    """Mean next-token loss of each sequence, in nats per token.
+def sequence_losses(
+    model: LanguageModel,
+    params: Any,
+    tokens: jax.typing.ArrayLike,
+    *,
+    documents: jax.typing.ArrayLike | None = None,
+    mask: jax.typing.ArrayLike | None = None,
+) -> jax.Array:
+    """Mean next-token loss of each sequence over the tokens that are predicted, in nats per token.
 
     Args:
         model: the language model.
         params: its parameters.
         tokens: [batch, sequence]; every token but the first is predicted.
+        documents: which document a token is of, [batch, sequence]: attention stays within it.
+        mask: 1 for the tokens that count, else 0, [batch, sequence - 1]; some of each sequence do.
 
     Returns:
         [batch].
     """
     tokens = jnp.asarray(tokens)
-    hidden, targets = model.hidden(params, tokens[:, :-1]), tokens[:, 1:]
+    inputs, targets = tokens[:, :-1], tokens[:, 1:]
+    if documents is None:
+        hidden = model.hidden(params, inputs)
+    else:
+        hidden = model.hidden(params, inputs, jnp.asarray(documents)[:, :-1])
     unembedding = model.unembedding(params)
     chunk = rows_at_a_time(model.loss_chunk, rows=targets.size, columns=len(unembedding))
     softcap = model.config.logit_softcap
     losses = token_losses(hidden, unembedding, targets, softcap=softcap, chunk=chunk)
-    return jnp.mean(losses, axis=-1)
+    if mask is None:
+        return jnp.mean(losses, axis=-1)
+    return jnp.sum(mask * losses, axis=-1) / jnp.sum(mask, axis=-1)
+
+
+def batch_losses(model: LanguageModel, params: Any, batch: Batch) -> jax.Array:
+    """As `sequence_losses`, of a batch with its documents and its mask, [batch]."""
+    return sequence_losses(model, params, batch.tokens, documents=batch.documents, mask=batch.mask)
 
 
 def reweighted_loss(model: LanguageModel) -> Callable[[Any, Hyper, Batch], jax.Array]:
@@ -42,7 +62,7 @@ def reweighted_loss(model: LanguageModel) -> Callable[[Any, Hyper, Batch], jax.A
 
     def loss(params: Any, hyper: Hyper, batch: Batch) -> jax.Array:
         weights = (hyper.mixture * hyper.loss_weights)[batch.domain] * batch.weight
-        return jnp.mean(weights * sequence_losses(model, params, batch.tokens))
+        return jnp.mean(weights * batch_losses(model, params, batch))
 
     return loss
 
@@ -52,7 +72,7 @@ def sampled_loss(model: LanguageModel) -> Callable[[Any, Hyper, Batch], jax.Arra
 
     def loss(params: Any, hyper: Hyper, batch: Batch) -> jax.Array:
         weights = hyper.loss_weights[batch.domain] * batch.weight
-        return jnp.mean(weights * sequence_losses(model, params, batch.tokens))
+        return jnp.mean(weights * batch_losses(model, params, batch))
 
     return loss
 
@@ -61,6 +81,6 @@ def held_out_loss(model: LanguageModel) -> Callable[[Any, Batch], jax.Array]:
     """The target-weighted loss on a held-out batch, whose weights carry the target."""
 
     def objective(params: Any, batch: Batch) -> jax.Array:
-        return jnp.mean(batch.weight * sequence_losses(model, params, batch.tokens))
+        return jnp.mean(batch.weight * batch_losses(model, params, batch))
 
     return objective

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from metatune.hypergrad import State
+from metatune.inner.trainable import Trainable
 from metatune.models import LanguageModel, build, load_pretrained, locate, weights_sha256
 from metatune.recipe import schema
 from metatune.recipe.checks import one_origin_of_the_model
@@ -64,22 +65,30 @@ def context_faults(model: LanguageModel, data: schema.Data) -> Iterable[Fault]:
 
 
 def initialiser(
-    begin: Start, optimizer: optax.GradientTransformation
+    begin: Start, optimizer: optax.GradientTransformation, part: Trainable
 ) -> Callable[[jax.Array], State]:
-    """A compiled function from a key to the state that a training starts from."""
+    """A compiled function from a key to the state that a training of `part` starts from."""
+
+    def state(params: Any, key: jax.Array) -> State:
+        trained = part.trained(params, key)
+        return State(trained, optimizer.init(trained))
+
     if begin.params is None:
-
-        @jax.jit
-        def fresh(key: jax.Array) -> State:
-            params = begin.model.init(key)
-            return State(params, optimizer.init(params))
-
-        return fresh
+        return jax.jit(lambda key: state(begin.model.init(key), key))
 
     @jax.jit
-    def copied(params: Any) -> State:
+    def copied(params: Any, key: jax.Array) -> State:
         # Copies, because a training donates its state's buffers.
-        return State(jax.tree.map(jnp.copy, params), optimizer.init(params))
+        return jax.tree.map(jnp.copy, state(params, key))
 
     # An argument, because what a compiled program captures becomes a constant in it.
-    return lambda key: copied(begin.params)
+    return lambda key: copied(begin.params, key)
+
+
+def frozen(begin: Start, part: Trainable, seed: int) -> Any:
+    """What no training of `part` moves: of a fresh model, as it is drawn once from `seed`."""
+    if not part.freezes:
+        return {}
+    if begin.params is not None:
+        return part.frozen(begin.params)
+    return jax.jit(lambda key: part.frozen(begin.model.init(key)))(jax.random.key(seed))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -11,11 +12,12 @@ import numpy as np
 import optax
 
 from metatune import tunables
-from metatune.data import Corpus, load, tokenizer
+from metatune.data import Corpus, Progress, load, look, tokenizer
 from metatune.hypergrad import Problem, State
 from metatune.inner import losses, optimizers, schedules
 from metatune.inner.estimators import too_many_directions
-from metatune.inner.start import Start, context_faults, initialiser, start
+from metatune.inner.start import Start, context_faults, frozen, initialiser, start
+from metatune.inner.trainable import Trainable, trainable
 from metatune.models import LanguageModel
 from metatune.recipe import reading, schema
 from metatune.recipe.faults import Fault, RecipeError
@@ -49,7 +51,8 @@ class InnerTraining:
         model: the language model.
         corpus: the domains, cut into windows and splits.
         tunables: what is tuned; η has a slice for each, by key.
-        names: `ParameterNames` at the leaves of a tree like the parameters.
+        part: which of the model's parameters are trained; a state holds those alone.
+        frozen: the others.
         reweighted: the training on stratified batches, differentiable by the mixture.
         sampled: the same training on batches drawn at the mixture's shares.
         weights_sha256: of the pretrained weights that it starts from; None for none.
@@ -62,12 +65,26 @@ class InnerTraining:
     model: LanguageModel
     corpus: Corpus
     tunables: tuple[Tunable, ...]
-    names: Any
+    part: Trainable
+    frozen: Any
     reweighted: Problem
     sampled: Problem
     weights_sha256: str | None
     initialise: Callable[[jax.Array], State]
     hyper_over: Callable[[Mapping[str, jax.Array]], Hyper]
+
+    @property
+    def names(self) -> Any:
+        """`ParameterNames` at the leaves of a tree like the trained parameters."""
+        return self.part.names
+
+    def merged(self, params: Any) -> dict[str, Any]:
+        """All of the model's parameters, as `save_pretrained` takes them.
+
+        Args:
+            params: the trained ones, of a state.
+        """
+        return self.part.merged(params, self.frozen)
 
     def initial_eta(self) -> dict[str, jax.Array]:
         """The meta-parameters that leave the recipe as it is."""
@@ -88,38 +105,50 @@ class InnerTraining:
 
     def decayed(self) -> tuple[str, ...]:
         """Checkpoint names of the parameters that weight decay applies to."""
-        params = jax.eval_shape(self.model.init, jax.random.key(0))
+        params = jax.eval_shape(self.initialise, jax.random.key(0)).params
         return optimizers.decayed(self.recipe.inner.optimizer, self.names, params)
 
 
-def prepare_file(path: Path, overrides: Sequence[str] = ()) -> InnerTraining:
+def prepare_file(
+    path: Path,
+    overrides: Sequence[str] = (),
+    listener: Callable[[Progress], None] | None = None,
+) -> InnerTraining:
     """Reads a recipe and prepares its training.
 
     Args:
         path: the recipe's file.
         overrides: `KEY.PATH=VALUE` each.
+        listener: is told how far the tokenizing of the data is.
 
     Raises:
         RecipeError: with all faults together, those of the text and those of what it names.
     """
     sections, faults = reading.draft(path, overrides)
-    parts = _parts(sections, faults)
+    parts = _parts(sections, faults, listener)
     if parts.faults:
         raise RecipeError(str(path), parts.faults)
     return _assemble(Recipe(**sections), parts)
 
 
-def prepare(recipe: Recipe, source: str = "recipe") -> InnerTraining:
+def prepare(
+    recipe: Recipe,
+    source: str = "recipe",
+    listener: Callable[[Progress], None] | None = None,
+) -> InnerTraining:
     """Loads the data and builds the training of a recipe; computes nothing yet.
 
     Args:
         recipe: what to train and tune.
         source: what to call the recipe in errors.
+        listener: is told how far the tokenizing of the data is.
 
     Raises:
         RecipeError: with all faults of data, model and tunables together.
     """
-    parts = _parts({field.name: getattr(recipe, field.name) for field in fields(recipe)}, ())
+    parts = _parts(
+        {field.name: getattr(recipe, field.name) for field in fields(recipe)}, (), listener
+    )
     if parts.faults:
         raise RecipeError(source, parts.faults)
     return _assemble(recipe, parts)
@@ -130,54 +159,78 @@ class _Parts(NamedTuple):
 
     corpus: Corpus | None
     start: Start | None
+    part: Trainable | None
     tunables: tuple[Tunable, ...] | None
     faults: list[Fault]
 
 
-def _parts(sections: Mapping[str, Any], known: Sequence[Fault]) -> _Parts:
+def _parts(
+    sections: Mapping[str, Any],
+    known: Sequence[Fault],
+    listener: Callable[[Progress], None] | None = None,
+) -> _Parts:
     """Looks at everything that sections name, though some may be missing.
 
     Args:
         sections: of a recipe, by name.
         known: the faults that were found in them.
+        listener: is told how far the tokenizing of the data is.
     """
     faults = list(known)
     text: schema.Data | None = sections.get("data")
     wanted: schema.Model | None = sections.get("model")
     tune: schema.Tune | None = sections.get("tune")
-    vocab_size = tokenizer(text.tokenizer if text else schema.Data.tokenizer).vocab_size
-    corpus = text and _attempt(faults, lambda: load(text))
+    encoder = text and _attempt(faults, lambda: tokenizer(text.tokenizer))
+    # Without a tokenizer there is a fault already, and nothing to compare with.
+    vocab_size = encoder.vocab_size if encoder else 1
     begin = None
     # Where a recipe names no model, what is wrong with its names may be known already.
     if wanted and not (known and wanted.config is None and wanted.pretrained is None):
         begin = _attempt(faults, lambda: start(wanted, vocab_size))
     if begin and text:
         faults += context_faults(begin.model, text)
+    inner: schema.Inner | None = sections.get("inner")
+    part = None
+    if begin and inner and not any(f.path.startswith(("inner.train", "inner.lora")) for f in known):
+        part = _attempt(faults, lambda: trainable(begin.model, inner.train, inner.lora))
     tuning = None
     if text and begin and tune:
-        steps = sections["inner"].steps if "inner" in sections else 1
-        setting = Setting(begin.model.names(), tuple(text.domains), steps)
+        steps = inner.steps if inner else 1
+        # Where it isn't known what is trained, there is a fault already.
+        names = part.names if part else begin.model.names()
+        setting = Setting(names, tuple(text.domains), steps)
         tuning = _attempt(faults, lambda: tunables.build(tune, setting, known))
-    if tuning and "outer" in sections and not any(f.path.startswith("tune") for f in faults):
+    if (
+        tuning
+        and part
+        and "outer" in sections
+        and not any(f.path.startswith("tune") for f in faults)
+    ):
         faults += too_many_directions(sections["outer"].estimator, tuning)
+    corpus = None
+    if text and faults:  # then all text isn't tokenized first: that may take minutes
+        _attempt(faults, lambda: look(text, encoder))
+    elif text:
+        corpus = _attempt(faults, lambda: load(text, encoder, listener))
     # The data's own rules are looked at twice: by who reads the text and by who loads the data.
     once = {(fault.path, fault.problem): fault for fault in reversed(faults)}
-    return _Parts(corpus, begin, tuning, list(reversed(once.values())))
+    return _Parts(corpus, begin, part, tuning, list(reversed(once.values())))
 
 
 def _assemble(recipe: Recipe, parts: _Parts) -> InnerTraining:
-    corpus, begin, tuning, _ = parts
-    if corpus is None or begin is None or tuning is None:
+    corpus, begin, part, tuning, _ = parts
+    if corpus is None or begin is None or part is None or tuning is None:
         raise ValueError("a recipe without faults has all its parts")
     model = begin.model
-    names = model.names()
-    params = jax.eval_shape(model.init, jax.random.key(0))
-    hyper_at = _hyper_at(recipe, params, tuning)
-    optimizer = optimizers.direction(recipe.inner.optimizer, names)
+    optimizer = optimizers.direction(recipe.inner.optimizer, part.names)
+    initialise = initialiser(begin, optimizer, part)
+    hyper_at = _hyper_at(recipe, jax.eval_shape(initialise, jax.random.key(0)).params, tuning)
+    rest = frozen(begin, part, recipe.seed)
+    of_all = partial(_of_all_parameters, part, rest)
     reweighted = Problem(
-        losses.reweighted_loss(model),
+        of_all(losses.reweighted_loss(model)),
         _update(optimizer),
-        losses.held_out_loss(model),
+        of_all(losses.held_out_loss(model)),
         hyper_at,
         micro_batches=recipe.data.batch_size
         // (recipe.inner.micro_batch or recipe.data.batch_size),
@@ -187,13 +240,23 @@ def _assemble(recipe: Recipe, parts: _Parts) -> InnerTraining:
         model,
         corpus,
         tuning,
-        names,
+        part,
+        rest,
         reweighted,
-        replace(reweighted, loss=losses.sampled_loss(model)),
+        replace(reweighted, loss=of_all(losses.sampled_loss(model))),
         begin.weights_sha256,
-        initialiser(begin, optimizer),
+        initialise,
         jax.jit(_over_steps(hyper_at, recipe.inner.steps)),
     )
+
+
+def _of_all_parameters(part: Trainable, rest: Any, function: Any) -> Any:
+    """A function of all parameters as one of the trained ones, the `rest` bound to it."""
+
+    def of_trained(rest: Any, trained: Any, *further: Any) -> Any:
+        return function(part.joined(trained, rest), *further)
+
+    return jax.tree_util.Partial(of_trained, rest)
 
 
 def _attempt(faults: list[Fault], make: Callable[[], Built]) -> Built | None:

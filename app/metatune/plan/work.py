@@ -101,7 +101,7 @@ class Work:
             batch_size=self.recipe.data.batch_size,
             shares=self._shares(),
         )
-        return gather(batches, 0, min(steps, self.recipe.inner.steps), self.estimator.segment)
+        return gather(batches, 0, self._at_most(steps), self.estimator.segment)
 
     def sampled(self, steps: int) -> Segment:
         """The first `steps` inner steps of a judge's training, as a segment."""
@@ -111,7 +111,7 @@ class Work:
             batch_size=self.recipe.data.batch_size,
             shares=self._shares(),
         )
-        return gather(batches, 0, min(steps, self.recipe.inner.steps), self.estimator.segment)
+        return gather(batches, 0, self._at_most(steps), self.estimator.segment)
 
     def held_out(self, sequences: int) -> list[Batch]:
         """Held-out batches with so many sequences in all."""
@@ -155,6 +155,10 @@ class Work:
             seconds=time.perf_counter() - began,
             saved_bytes=tree_bytes(saved),
         )
+
+    def _at_most(self, steps: int) -> int:
+        """So many inner steps, or as many as there are in a segment."""
+        return min(steps, self.recipe.inner.steps, self.estimator.segment)
 
     def _shares(self) -> np.ndarray:
         return self.training.trajectory(self.training.initial_eta()).mixture

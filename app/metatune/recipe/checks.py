@@ -20,6 +20,18 @@ from metatune.recipe.schema import (
     WarmupStableDecay,
 )
 
+# Fields of a source that say where its documents are, those that say what a record's columns are,
+# and which kinds of source an option goes with.
+KINDS: Final = ("shipped", "path", "jsonl", "parquet", "csv", "dataset", "saved")
+COLUMNS: Final = ("column", "prompt", "completion", "messages")
+OPTIONS: Final[Mapping[str, frozenset[str]]] = {
+    "config": frozenset({"dataset"}),
+    "split": frozenset({"dataset", "saved"}),
+    "revision": frozenset({"dataset"}),
+    "streaming": frozenset({"dataset"}),
+    **dict.fromkeys(COLUMNS, frozenset(KINDS[2:])),
+}
+
 
 def check(sections: Mapping[str, Any]) -> Iterator[Fault]:
     """The faults between fields of a recipe.
@@ -151,16 +163,48 @@ def there_are_domains(data: Data) -> Iterable[Fault]:
 def one_source_a_domain(data: Data) -> Iterable[Fault]:
     """A domain's text comes from one place."""
     for name, source in data.domains.items():
-        said = {
-            field.name: getattr(source, field.name)
-            for field in fields(source)
-            if getattr(source, field.name) is not None
-        }
+        said = {kind: value for kind in KINDS if (value := getattr(source, kind)) is not None}
         if len(said) != 1:
-            names = " or ".join(field.name for field in fields(source))
-            problem = f"must have exactly one of {names}"
+            problem = f"must have exactly one of {', '.join(KINDS)}"
             cure = "keep one of them" if said else "write one of them"
             yield Fault(f"data.domains.{name}", said, problem, cure)
+
+
+def options_fit_the_source(data: Data) -> Iterable[Fault]:
+    """What is said of a source applies to its kind."""
+    for name, source in data.domains.items():
+        kinds = {kind for kind in KINDS if getattr(source, kind) is not None}
+        for option, takes in OPTIONS.items():
+            value = getattr(source, option)
+            if value is not None and kinds and not kinds & takes:
+                problem = f"goes with {', '.join(kind for kind in KINDS if kind in takes)} only"
+                yield Fault(f"data.domains.{name}.{option}", value, problem, "take it out")
+
+
+def one_way_to_read_a_record(data: Data) -> Iterable[Fault]:
+    """Records hold text, or a prompt with its completion, or messages."""
+    for name, source in data.domains.items():
+        path = f"data.domains.{name}"
+        said = {option: value for option in COLUMNS if (value := getattr(source, option))}
+        if ("prompt" in said) != ("completion" in said):
+            missing = "completion" if "prompt" in said else "prompt"
+            problem = f"lacks {missing}: prompt and completion go together"
+            yield Fault(path, said, problem, f"write {missing}: NAME OF ITS COLUMN")
+        if len({"sft" if option in ("prompt", "completion") else option for option in said}) > 1:
+            problem = "must have one of column, prompt with completion, or messages"
+            yield Fault(path, said, problem, "keep one of them")
+        if source.messages is not None and data.tokenizer == "bytes":
+            problem = "needs a tokenizer with a chat template"
+            cure = "name one as data.tokenizer, or give prompt and completion columns"
+            yield Fault(f"{path}.messages", source.messages, problem, cure)
+
+
+def streams_have_a_budget(data: Data) -> Iterable[Fault]:
+    """What is read from the network as it comes needs an end."""
+    for name, source in data.domains.items():
+        if source.streaming and source.max_tokens is None:
+            cure = "write max_tokens, e.g. max_tokens: 5e7"
+            yield Fault(f"data.domains.{name}.streaming", True, "needs a budget of tokens", cure)
 
 
 def batch_holds_every_domain(data: Data) -> Iterable[Fault]:
@@ -190,6 +234,20 @@ def groups_are_expressions(tune: Tune) -> Iterable[Fault]:
         expressions = {f"{path}.{name}": expression for name, expression in per.items()}
     else:
         expressions = {f"{path}[{index}]": expression for index, expression in enumerate(per)}
+    yield from _no_expressions(expressions)
+
+
+def what_is_trained_is_expressions(inner: Inner) -> Iterable[Fault]:
+    """What is trained and what has adapters are regular expressions, one or more."""
+    lists = {"inner.train": inner.train, "inner.lora.targets": inner.lora and inner.lora.targets}
+    for path, expressions in lists.items():
+        if expressions is not None and not expressions:
+            yield Fault(path, [], "names nothing", "write at least one regular expression")
+        yield from _no_expressions({f"{path}[{i}]": e for i, e in enumerate(expressions or ())})
+
+
+def _no_expressions(expressions: Mapping[str, str]) -> Iterable[Fault]:
+    """A fault for each that isn't a regular expression, by its dotted path."""
     for where, expression in expressions.items():
         try:
             re.compile(expression)
@@ -236,10 +294,14 @@ CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]
     (one_origin_of_the_model, ("model",)),
     (there_are_domains, ("data",)),
     (one_source_a_domain, ("data",)),
+    (options_fit_the_source, ("data",)),
+    (one_way_to_read_a_record, ("data",)),
+    (streams_have_a_budget, ("data",)),
     (target_is_a_weighting, ("data",)),
     (batch_holds_every_domain, ("data",)),
     (something_is_trained_on, ("data",)),
     (schedule_fits, ("inner",)),
+    (what_is_trained_is_expressions, ("inner",)),
     (micro_batch_divides_the_batch, ("inner", "data")),
     (unroll_fits_the_training, ("outer", "inner")),
     (something_is_tuned, ("tune",)),

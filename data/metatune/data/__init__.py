@@ -3,22 +3,39 @@
 Knows numpy, no JAX.
 """
 
-from metatune.data.batches import Batch, heldout_batches, sampled_batches, stratified_batches
-from metatune.data.domains import Corpus, Domain, load
+from metatune.data.batches import (
+    Batch,
+    Part,
+    heldout_batches,
+    sampled_batches,
+    stratified_batches,
+)
+from metatune.data.cache import CacheError
+from metatune.data.domains import Corpus, Domain, load, look
 from metatune.data.shipped import SHIPPED, DamagedCorpus, ShippedCorpus, shipped_text
-from metatune.data.tokenizers import TOKENIZERS, ByteTokenizer, tokenizer
+from metatune.data.sources import TokenClass
+from metatune.data.statistics import FEW_REPEATS, Statistics
+from metatune.data.tokenized import Progress
+from metatune.data.tokenizers import ByteTokenizer, Tokenizer, tokenizer
 
 __all__ = [
+    "FEW_REPEATS",
     "SHIPPED",
-    "TOKENIZERS",
     "Batch",
     "ByteTokenizer",
+    "CacheError",
     "Corpus",
     "DamagedCorpus",
     "Domain",
+    "Part",
+    "Progress",
     "ShippedCorpus",
+    "Statistics",
+    "TokenClass",
+    "Tokenizer",
     "heldout_batches",
     "load",
+    "look",
     "sampled_batches",
     "shipped_text",
     "stratified_batches",

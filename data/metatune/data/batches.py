@@ -5,6 +5,7 @@ windows is place n mod N of a permutation that belongs to the seed, the domain a
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple
@@ -12,6 +13,7 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 
 from metatune.data.domains import Corpus
+from metatune.data.windows import Rows, Windows
 
 # Offsets are multiples of 2^-32, so that batch size minus offset is exact in float64.
 OFFSETS: Final = 2**32
@@ -19,17 +21,58 @@ SHARES_TOLERANCE: Final = 1e-6  # of their sum, for shares that were float32 onc
 
 
 class Batch(NamedTuple):
-    """Sequences with what the loss needs to know of them.
+    """Sequences with what the loss needs to know of them; what isn't needed is None.
 
     Attributes:
         tokens: int32 [batch, sequence_length].
         domain: index of each sequence's domain, int32 [batch]; ascending.
         weight: factor of each sequence's loss, float32 [batch].
+        documents: which document of its sequence a token is of, int32 [batch, sequence_length];
+            None where attention and loss may cross from one into the next.
+        mask: 1 where a token is predicted from those before it, else 0; at least one of each
+            sequence is; float32 [batch, sequence_length - 1]. None where all are.
+        classes: the `TokenClass` of each token, uint8 [batch, sequence_length]; None where all
+            are text.
     """
 
     tokens: np.ndarray
     domain: np.ndarray
     weight: np.ndarray
+    documents: np.ndarray | None = None
+    mask: np.ndarray | None = None
+    classes: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of every batch that one process reads: as many as each of the others.
+
+    Attributes:
+        index: which of the parts, from 0.
+        count: how many there are.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    def rows(self, batch_size: int) -> tuple[int, int]:
+        """First row, and one past the last.
+
+        Raises:
+            ValueError: there is no such part, or the batch can't be divided into equal ones.
+        """
+        if not 0 <= self.index < self.count:
+            raise ValueError(f"part {self.index} of {self.count}; must be 0 to {self.count - 1}")
+        if batch_size % self.count:
+            raise ValueError(
+                f"a batch of {batch_size} sequences has no {self.count} equal parts; choose a "
+                f"multiple of {self.count}"
+            )
+        size = batch_size // self.count
+        return self.index * size, (self.index + 1) * size
+
+
+WHOLE: Final = Part()
 
 
 class Stream(IntEnum):
@@ -42,7 +85,12 @@ class Stream(IntEnum):
 
 
 def stratified_batches(
-    corpus: Corpus, *, seed: tuple[int, ...], batch_size: int, shares: np.ndarray
+    corpus: Corpus,
+    *,
+    seed: tuple[int, ...],
+    batch_size: int,
+    shares: np.ndarray,
+    part: Part = WHOLE,
 ) -> Callable[[int], Batch]:
     """Training batches whose loss can be differentiated in the shares, with sequences of all.
 
@@ -56,13 +104,14 @@ def stratified_batches(
         seed: non-negative whole numbers, of any size and number.
         batch_size: sequences per batch.
         shares: float64 [steps, domains]; each row sums to one.
+        part: the rows to read, the same as those of the whole batch.
 
     Returns:
         The batch of a step, `0 <= step < steps`.
 
     Raises:
         ValueError: there are more domains than sequences in a batch; `shares` has another shape,
-            or a row isn't a distribution.
+            or a row isn't a distribution; the batch can't be divided.
     """
     shares = _distributions(shares, len(corpus.domains))
     beyond_one = batch_size - len(corpus.domains)
@@ -75,11 +124,16 @@ def stratified_batches(
     # No share wants more than its one sequence only if there are no more.
     wanted = np.where(wanted.sum(axis=1, keepdims=True) > 0, wanted, 1.0)
     counts = 1 + _systematic(wanted / wanted.sum(axis=1, keepdims=True), seed, beyond_one)
-    return _training_batches(corpus, seed, counts, batch_size / counts)
+    return _training_batches(corpus, seed, counts, batch_size / counts, part)
 
 
 def sampled_batches(
-    corpus: Corpus, *, seed: tuple[int, ...], batch_size: int, shares: np.ndarray
+    corpus: Corpus,
+    *,
+    seed: tuple[int, ...],
+    batch_size: int,
+    shares: np.ndarray,
+    part: Part = WHOLE,
 ) -> Callable[[int], Batch]:
     """Training batches sampled from the domains at shares that change over the training.
 
@@ -93,16 +147,18 @@ def sampled_batches(
         seed: non-negative whole numbers, of any size and number.
         batch_size: sequences per batch.
         shares: float64 [steps, domains]; each row sums to one.
+        part: the rows to read, the same as those of the whole batch.
 
     Returns:
         The batch of a step, `0 <= step < steps`.
 
     Raises:
-        ValueError: `shares` has another shape, or a row isn't a distribution.
+        ValueError: `shares` has another shape, or a row isn't a distribution; the batch can't be
+            divided.
     """
     shares = _distributions(shares, len(corpus.domains))
     counts = _systematic(shares, seed, batch_size)
-    return _training_batches(corpus, seed, counts, np.ones(counts.shape))
+    return _training_batches(corpus, seed, counts, np.ones(counts.shape), part)
 
 
 def heldout_batches(
@@ -112,6 +168,7 @@ def heldout_batches(
     seed: tuple[int, ...],
     sequences: int,
     micro_batch: int,
+    part: Part = WHOLE,
 ) -> list[Batch]:
     """Held-out batches whose weights carry the target.
 
@@ -127,9 +184,13 @@ def heldout_batches(
         sequences: held-out sequences in all, rounded up to whole batches.
         micro_batch: sequences per batch: at most `sequences`, and at least one of each domain of
             positive target, is what a batch has.
+        part: the rows to read of each.
 
     Returns:
         The batches, all of one shape.
+
+    Raises:
+        ValueError: a batch can't be divided.
     """
     members = np.flatnonzero(corpus.target)
     size = max(min(micro_batch, sequences), len(members))
@@ -139,8 +200,11 @@ def heldout_batches(
     draw = _drawing(
         [getattr(domain, split) for domain in corpus.domains], seed, Stream[split.upper()]
     )
-    batches = -(-sequences // size)
-    return [_batch(draw, index * counts, counts, weights) for index in range(batches)]
+    rows = part.rows(size)
+    return [
+        _batch(corpus, draw, index * counts, counts, weights, rows)
+        for index in range(-(-sequences // size))
+    ]
 
 
 def _evenly(total: int, parts: int) -> np.ndarray:
@@ -182,52 +246,74 @@ def _systematic(shares: np.ndarray, seed: tuple[int, ...], total: int) -> np.nda
 
 
 def _training_batches(
-    corpus: Corpus, seed: tuple[int, ...], counts: np.ndarray, weights: np.ndarray
+    corpus: Corpus, seed: tuple[int, ...], counts: np.ndarray, weights: np.ndarray, part: Part
 ) -> Callable[[int], Batch]:
     """Batches with these counts and weights of the domains at each step, [steps, domains]."""
     firsts = np.cumsum(counts, axis=0) - counts
     draw = _drawing([domain.train for domain in corpus.domains], seed, Stream.TRAIN)
-    return lambda step: _batch(draw, firsts[step], counts[step], weights[step])
+    rows = part.rows(int(counts[0].sum()) if len(counts) else 0)
+    return lambda step: _batch(corpus, draw, firsts[step], counts[step], weights[step], rows)
 
 
 def _drawing(
-    windows: list[np.ndarray], seed: tuple[int, ...], stream: Stream
-) -> Callable[[int, int, int], np.ndarray]:
+    windows: list[Windows], seed: tuple[int, ...], stream: Stream
+) -> Callable[[int, int, int], Rows]:
     """Draws without replacement, epoch by epoch.
 
     Args:
-        windows: of each domain, [windows, sequence_length].
+        windows: of each domain.
         seed: of the permutations.
         stream: what is drawn.
 
     Returns:
-        `(domain, first, count)` to draws number `first` up to `first + count` of a domain,
-        [count, sequence_length].
+        `(domain, first, count)` to draws number `first` up to `first + count` of a domain.
     """
 
     @lru_cache(maxsize=2 * len(windows))  # a batch rarely touches more than two epochs of each
     def order(domain: int, epoch: int) -> np.ndarray:
         return _generator(seed, stream, domain, epoch).permutation(len(windows[domain]))
 
-    def draw(domain: int, first: int, count: int) -> np.ndarray:
-        total = len(windows[domain])
-        places = [order(domain, n // total)[n % total] for n in range(first, first + count)]
-        return windows[domain][np.array(places, np.int64)]
+    def draw(domain: int, first: int, count: int) -> Rows:
+        total, last = len(windows[domain]), first + count
+        places = [
+            order(domain, epoch)[max(first - epoch * total, 0) : last - epoch * total]
+            for epoch in range(first // total, -(-last // total))
+        ]
+        return windows[domain].take(np.concatenate(places))
 
     return draw
 
 
 def _batch(
-    draw: Callable[[int, int, int], np.ndarray],
+    corpus: Corpus,
+    draw: Callable[[int, int, int], Rows],
     firsts: np.ndarray,
     counts: np.ndarray,
     weights: np.ndarray,
+    rows: tuple[int, int],
 ) -> Batch:
-    """The batch of `counts[d]` draws from number `firsts[d]` on, each of `weights[d]`."""
-    drawn = [
-        draw(domain, int(first), int(count))
-        for domain, (first, count) in enumerate(zip(firsts, counts, strict=True))
-    ]
-    domain = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-    weight = np.repeat(weights, counts).astype(np.float32)
-    return Batch(np.concatenate(drawn).astype(np.int32), domain, weight)
+    """Some rows of the batch of `counts[d]` draws from number `firsts[d]` on, of `weights[d]`."""
+    ends = np.cumsum(counts)
+    begins = np.clip(ends - counts, *rows)  # of each domain's rows, among those that are wanted
+    sizes = np.clip(ends, *rows) - begins
+    firsts = firsts + begins - (ends - counts)
+    drawn = [draw(int(d), int(firsts[d]), int(sizes[d])) for d in np.flatnonzero(sizes)]
+    return Batch(
+        tokens=np.concatenate([each.tokens for each in drawn]),
+        domain=np.repeat(np.arange(len(counts), dtype=np.int32), sizes),
+        weight=np.repeat(weights, sizes).astype(np.float32),
+        documents=_joined([each.documents for each in drawn]),
+        mask=_joined([each.mask for each in drawn]),
+        classes=_joined([_classes(each) for each in drawn]) if corpus.classed else None,
+    )
+
+
+def _joined(arrays: list[np.ndarray | None]) -> np.ndarray | None:
+    """Arrays one after another; None where there are none, which is then so for all domains."""
+    there = [array for array in arrays if array is not None]
+    return np.concatenate(there) if there else None
+
+
+def _classes(rows: Rows) -> np.ndarray:
+    """The classes of tokens; those of a domain without classes are text."""
+    return np.zeros(rows.tokens.shape, np.uint8) if rows.classes is None else rows.classes

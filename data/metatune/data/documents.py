@@ -1,4 +1,4 @@
-"""A text cut into documents, documents into splits, splits into windows.
+"""A text cut into documents, and documents into splits.
 
 A document falls on the side that its own content says, so that no document is both held out and
 trained on, in whatever domain or order it comes. A document that ends in a blank line was cut
@@ -8,13 +8,8 @@ Short stretches that a text repeats, such as a licence, can still be on two side
 """
 
 import re
-from collections.abc import Iterable
-from hashlib import sha256
+from collections.abc import Iterable, Iterator
 from typing import Final, Literal, get_args
-
-import numpy as np
-
-from metatune.data.tokenizers import ByteTokenizer
 
 Split = Literal["train", "outer", "report"]
 SPLITS: Final[tuple[Split, ...]] = get_args(Split)
@@ -25,22 +20,30 @@ LONGEST: Final = 6144  # bytes
 # Where a document may end, the best place first: after a blank line, after a line.
 ENDS: Final = (re.compile(rb"(?:\r?\n){2,}"), re.compile(rb"\n"))
 
+LONGEST_CHARACTER: Final = 4  # bytes of UTF-8
 HASH_BYTES: Final = 6  # 48 bits: the fraction is exact in float64, and below one
 
 
-def cut(text: str) -> list[str]:
-    """Documents of `SHORTEST` to `LONGEST` bytes, which joined give `text` again.
+def cut(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Documents of `SHORTEST` to `LONGEST` bytes, which joined give the text again.
 
     A document ends at the first blank line from `SHORTEST` on, else at the first end of a line,
     else at `LONGEST`, or at most three bytes before, between two characters.
+
+    Args:
+        blocks: the text in UTF-8, a stretch at a time; where it is divided makes no difference.
     """
-    content = text.encode("utf-8")
-    documents, start = [], 0
+    content, start = b"", 0
+    for block in blocks:
+        content, start = content[start:] + block, 0
+        while len(content) - start > LONGEST:
+            end = _end(content, start)
+            yield content[start:end]
+            start = end
     while start < len(content):
         end = _end(content, start)
-        documents.append(content[start:end].decode("utf-8"))
+        yield content[start:end]
         start = end
-    return documents
 
 
 def _end(content: bytes, start: int) -> int:
@@ -51,34 +54,21 @@ def _end(content: bytes, start: int) -> int:
             return found.end()
     if longest >= len(content):
         return len(content)
-    while content[longest] & 0b1100_0000 == 0b1000_0000:  # inside a character of UTF-8
-        longest -= 1
-    return longest
+    for end in range(longest, longest - LONGEST_CHARACTER, -1):
+        if content[end] & 0b1100_0000 != 0b1000_0000:  # not inside a character of UTF-8
+            return end
+    return longest  # this isn't UTF-8
 
 
-def side(document: str, outer: float, report: float) -> Split:
+def side(digest: bytes, outer: float, report: float) -> Split:
     """The split of a document, by a hash of its content.
 
     Args:
-        document: its text.
+        digest: SHA-256 of the document.
         outer: share of all possible documents that fall into `outer`.
         report: share that falls into `report`.
     """
-    digest = sha256(document.encode("utf-8")).digest()
     place = int.from_bytes(digest[:HASH_BYTES], "big") / 256**HASH_BYTES  # uniform on [0, 1)
     if place < outer:
         return "outer"
     return "report" if place < outer + report else "train"
-
-
-def tokens(documents: Iterable[str], tokenizer: ByteTokenizer) -> np.ndarray:
-    """The tokens of `documents` with an end-of-sequence token after each, uint16 [tokens]."""
-    end = np.array([tokenizer.eos_id], np.uint16)
-    pieces = [piece for document in documents for piece in (tokenizer.encode(document), end)]
-    return np.concatenate([np.empty(0, np.uint16), *pieces])
-
-
-def windows(stream: np.ndarray, length: int) -> np.ndarray:
-    """Consecutive stretches of `stream`, [windows, length]; a shorter rest is left out."""
-    count = len(stream) // length
-    return stream[: count * length].reshape(count, length)

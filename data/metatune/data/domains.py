@@ -1,19 +1,21 @@
-"""The domains of a recipe, read, tokenized and split."""
+"""The domains of a recipe: read, tokenized, split, and cut into windows."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from hashlib import sha256
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from metatune.data.documents import SPLITS, Split, cut, side, tokens, windows
-from metatune.data.shipped import SHIPPED, shipped_text
-from metatune.data.tokenizers import ByteTokenizer, tokenizer
+from metatune.data.documents import Split
+from metatune.data.sources import Reader, open_source
+from metatune.data.statistics import Statistics, copies, repeats
+from metatune.data.tokenized import Listener, Tokenized, tokenized
+from metatune.data.tokenizers import Tokenizer, tokenizer
+from metatune.data.windows import Windows, all_windows, distinct
 from metatune.recipe.checks import check
-from metatune.recipe.faults import Fault, RecipeError, unknown
+from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.rules import broken_rules
-from metatune.recipe.schema import Data, Source
+from metatune.recipe.schema import Data
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,22 +24,19 @@ class Domain:
 
     Attributes:
         name: as in the recipe.
-        train: windows to train on, uint16 [windows, sequence_length].
-        outer: windows for the objective and for the choice of the best, likewise.
-        report: windows for the result, likewise.
-        sha256: of the source's text in UTF-8, in hexadecimal.
-        documents: number of documents in all splits.
-        tokens: number of tokens in all splits, with the end of each document, and with the rest
-            of each split that fills no window.
+        train: windows to train on.
+        outer: windows for the objective and for the choice of the best.
+        report: windows for the result.
+        sha256: of the text of all documents, one after another, in UTF-8; in hexadecimal.
+        statistics: what it holds.
     """
 
     name: str
-    train: np.ndarray
-    outer: np.ndarray
-    report: np.ndarray
+    train: Windows
+    outer: Windows
+    report: Windows
     sha256: str
-    documents: int
-    tokens: int
+    statistics: Statistics
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,129 +53,155 @@ class Corpus:
     domains: tuple[Domain, ...]
     target: np.ndarray
     sequence_length: int
-    tokenizer: ByteTokenizer
+    tokenizer: Tokenizer
+
+    @property
+    def classed(self) -> bool:
+        """Whether any domain says the class of its tokens."""
+        return any(domain.train.stream.classes is not None for domain in self.domains)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the domains, in their order."""
         return tuple(domain.name for domain in self.domains)
 
+    @property
+    def statistics(self) -> dict[str, Statistics]:
+        """What each domain holds."""
+        return {domain.name: domain.statistics for domain in self.domains}
 
-def load(data: Data) -> Corpus:
-    """Reads, tokenizes and splits the domains of a recipe.
+    def repeats(self, shares: np.ndarray, batch_size: int) -> dict[str, float]:
+        """How often a training reads each domain, in epochs; arguments as `statistics.repeats`."""
+        epochs = repeats([len(domain.train) for domain in self.domains], shares, batch_size)
+        return dict(zip(self.names, map(float, epochs), strict=True))
+
+
+def look(data: Data, encoder: Tokenizer | None = None) -> None:
+    """Looks for faults in the section and in the beginning of each source, and reads no further.
+
+    Args:
+        data: the recipe's section.
+        encoder: its tokenizer, where it has been loaded before.
 
     Raises:
-        RecipeError: with all faults of the section and of the texts that it names.
-        DamagedCorpus: a shipped text isn't what was shipped.
+        RecipeError: with all faults that were found.
     """
-    faults = list(check({"data": data}))
-    read = {name: _read(name, source) for name, source in data.domains.items()}
-    faults += [fault for fault in read.values() if isinstance(fault, Fault)]
-    broken = [*broken_rules(data, "data"), *broken_rules(data.held_out, "data.held_out")]
-    if broken:  # then there are no windows to speak of
-        raise RecipeError("data", [*broken, *faults])
-    encoder = tokenizer(data.tokenizer)
-    domains = []
-    for name, text in read.items():
-        if isinstance(text, str):
-            documents = cut(text)
-            streams = _streams(documents, data, encoder)
-            short = list(_short_streams(name, streams, data))
-            splits = _distinct(
-                {its: windows(stream, data.sequence_length) for its, stream in streams.items()}
-            )
-            faults += short or _repeated_splits(name, splits, data)
-            total = sum(map(len, streams.values()))
-            hashed = sha256(text.encode("utf-8")).hexdigest()
-            domains.append(
-                Domain(name, **splits, sha256=hashed, documents=len(documents), tokens=total)
-            )
+    _opened(data, encoder)
+
+
+def load(data: Data, encoder: Tokenizer | None = None, listener: Listener | None = None) -> Corpus:
+    """Reads, tokenizes and splits the domains of a recipe.
+
+    Args:
+        data: the recipe's section.
+        encoder: its tokenizer, where it has been loaded before.
+        listener: is told from time to time how far the tokenizing is.
+
+    Raises:
+        RecipeError: with all faults of the section and of the beginnings of its sources; where
+            there are none, with all that reading the sources to the end has found.
+        DamagedCorpus: a shipped text isn't what was shipped.
+        CacheError: no room for the tokens.
+    """
+    encoder, readers = _opened(data, encoder)
+    faults: list[Fault] = []
+    held: dict[str, Tokenized] = {}
+    for name, reader in readers.items():
+        try:
+            held[name] = tokenized(name, data.domains[name], reader, data, encoder, listener)
+        except RecipeError as error:
+            faults += error.faults
+    cut: dict[str, dict[Split, Windows]] = {}
+    for name, its in held.items():
+        splits: dict[Split, Windows] = {
+            split: all_windows(stream, data.sequence_length, data.packing, encoder.pad_id)
+            for split, stream in its.streams.items()
+        }
+        short = list(_short_streams(name, splits, data, readers[name]))
+        cut[name] = distinct(splits)
+        faults += short or _repeated_splits(name, cut[name], readers[name])
     if faults:
         raise RecipeError("data", faults)
+    found = copies({name: its.hashes for name, its in held.items()})
+    domains = tuple(
+        Domain(name, **cut[name], sha256=its.sha256, statistics=_statistics(its, *found[name]))
+        for name, its in held.items()
+    )
     weights = np.array([data.target.get(name, 0.0) for name in data.domains], np.float64)
-    return Corpus(tuple(domains), weights / weights.sum(), data.sequence_length, encoder)
+    return Corpus(domains, weights / weights.sum(), data.sequence_length, encoder)
 
 
-def _read(name: str, source: Source) -> str | Fault | None:
-    """The text of a source, or what is wrong with it; None where it doesn't name one place."""
-    match source:
-        case Source(shipped=str(shipped), path=None):
-            if shipped in SHIPPED:
-                return shipped_text(shipped)
-            path = f"data.domains.{name}.shipped"
-            return unknown(path, shipped, "shipped corpus", shipped, list(SHIPPED))
-        case Source(shipped=None, path=str(file)):
-            return _read_file(f"data.domains.{name}.path", file)
-        case _:
-            return None  # `check` has said so
+class _Opened(NamedTuple):
+    """A tokenizer and the sources of a section without faults, by domain."""
+
+    tokenizer: Tokenizer
+    readers: Mapping[str, Reader]
 
 
-def _read_file(path: str, file: str) -> str | Fault:
-    """The text of a file, or what is wrong with it; `path` is the field that names the file."""
+def _opened(data: Data, encoder: Tokenizer | None) -> _Opened:
+    faults = list(check({"data": data}))
+    for path, section in (
+        ("data", data),
+        ("data.held_out", data.held_out),
+        *((f"data.domains.{name}", source) for name, source in data.domains.items()),
+    ):
+        faults += broken_rules(section, path)
     try:
-        text = Path(file).read_bytes().decode("utf-8")
-    except FileNotFoundError:
-        cure = f"relative paths start at the working directory, {Path.cwd()}"
-        return Fault(path, file, "no such file", cure)
-    except OSError as error:
-        return Fault(path, file, f"can't be read: {error.strerror}", "give a readable text file")
-    except UnicodeDecodeError as error:
-        problem = f"isn't UTF-8: byte {error.start} is {error.object[error.start]:#04x}"
-        return Fault(path, file, problem, "convert it to UTF-8 text")
-    if not text.strip():
-        return Fault(path, file, "holds no text", "give a file with text in it")
-    return text
+        encoder = encoder or tokenizer(data.tokenizer)
+    except RecipeError as error:
+        faults += error.faults
+    readers = {}
+    for name, source in data.domains.items():
+        # Without a tokenizer, messages can't be looked at.
+        if encoder is not None or source.messages is None:
+            try:
+                if reader := open_source(name, source, data.invalid_utf8, encoder):
+                    readers[name] = reader
+            except RecipeError as error:
+                faults += error.faults
+    if faults or encoder is None:
+        raise RecipeError("data", faults)
+    return _Opened(encoder, readers)
 
 
-def _streams(
-    documents: list[str], data: Data, encoder: ByteTokenizer
-) -> Mapping[Split, np.ndarray]:
-    """The tokens of each split, uint16 [tokens]."""
-    sides = [side(document, data.held_out.outer, data.held_out.report) for document in documents]
-    return {
-        split: tokens(
-            (doc for doc, its in zip(documents, sides, strict=True) if its == split), encoder
-        )
-        for split in SPLITS
-    }
+def _statistics(its: Tokenized, duplicates: int, shared: int) -> Statistics:
+    return Statistics(
+        documents=len(its.hashes),
+        tokens=sum(len(stream.tokens) for stream in its.streams.values()),
+        bytes=its.bytes,
+        duplicates=duplicates,
+        shared=shared,
+        replaced=its.replaced,
+        empty=its.empty,
+    )
 
 
-def _short_streams(name: str, streams: Mapping[Split, np.ndarray], data: Data) -> Iterator[Fault]:
+def _short_streams(
+    name: str, splits: Mapping[Split, Windows], data: Data, reader: Reader
+) -> Iterator[Fault]:
     """A fault for each split of a domain that doesn't fill a window."""
-    for split, stream in streams.items():
+    for split, windows in splits.items():
+        tokens = len(windows.stream.tokens)
         share = "smaller shares" if split == "train" else f"a larger {split} share"
         more = f"give the domain more text, or data.held_out {share}"
-        if not len(stream):
+        if not tokens:
             problem = f"no document falls into its {split} split"
-            yield Fault(f"data.domains.{name}", _said(data.domains[name]), problem, more)
-        elif len(stream) < data.sequence_length:
+            yield Fault(f"data.domains.{name}", reader.place.source, problem, more)
+        elif not len(windows) and tokens < data.sequence_length:
             problem = (
-                f"longer than the data: the {split} split of domain {name} has {len(stream)} tokens"
+                f"longer than the data: the {split} split of domain {name} has {tokens} tokens"
             )
-            cure = f"lower it to at most {len(stream)}, or {more}"
+            cure = f"lower it to at most {tokens}, or {more}"
             yield Fault("data.sequence_length", data.sequence_length, problem, cure)
+        elif not len(windows):
+            problem = f"its {split} split has no document of two tokens or more"
+            yield Fault(f"data.domains.{name}", reader.place.source, problem, more)
 
 
-def _said(source: Source) -> str | None:
-    """What the recipe gives as source, of which it is known that it is one place."""
-    return source.path or source.shipped
-
-
-def _distinct(splits: Mapping[Split, np.ndarray]) -> dict[Split, np.ndarray]:
-    """Drops held-out windows whose text stands in an earlier split too: texts repeat themselves."""
-    seen: set[bytes] = set()
-    kept = {}
-    for split in SPLITS:
-        texts = [window.tobytes() for window in splits[split]]
-        kept[split] = splits[split][np.array([text not in seen for text in texts], bool)]
-        seen.update(texts)
-    return kept
-
-
-def _repeated_splits(name: str, splits: Mapping[Split, np.ndarray], data: Data) -> Iterator[Fault]:
+def _repeated_splits(name: str, splits: Mapping[Split, Windows], reader: Reader) -> Iterator[Fault]:
     """A fault for each split of a domain that holds nothing of its own."""
     for split, its in splits.items():
         if not len(its):
             problem = f"every window of its {split} split stands in an earlier split too"
             cure = "give it text that repeats itself less"
-            yield Fault(f"data.domains.{name}", _said(data.domains[name]), problem, cure)
+            yield Fault(f"data.domains.{name}", reader.place.source, problem, cure)

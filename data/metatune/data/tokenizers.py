@@ -1,11 +1,54 @@
-"""Text to tokens and back. A tokenizer is a row of `TOKENIZERS`."""
+"""Text to tokens and back: bytes, or a tokenizer of Hugging Face."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import ClassVar, Final
+from typing import Protocol
 
 import numpy as np
+
+from metatune.data.pretrained_tokenizer import load_pretrained
+
+
+class Tokenizer(Protocol):
+    """What the data needs of a tokenizer."""
+
+    @property
+    def vocab_size(self) -> int:
+        """One above the largest token."""
+        ...
+
+    @property
+    def eos_id(self) -> int:
+        """Ends a document."""
+        ...
+
+    @property
+    def pad_id(self) -> int:
+        """Fills up a sequence."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """The identity of the mapping from text to tokens, in hexadecimal."""
+        ...
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The tokens of each text without those that a tokenizer adds around it, [tokens] each."""
+        ...
+
+    def place_batch(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """As `encode_batch`, with where the tokens stand in the text.
+
+        Returns:
+            For each text its tokens, and the index of the last character that each token is made
+            of, int64 [tokens].
+        """
+        ...
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """The text of `ids`, [tokens], without special tokens."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -24,10 +67,10 @@ class ByteTokenizer:
         pad_id: fills up a sequence.
     """
 
-    vocab_size: ClassVar[int] = 259
-    bos_id: ClassVar[int] = 256
-    eos_id: ClassVar[int] = 257
-    pad_id: ClassVar[int] = 258
+    vocab_size: int = field(default=259, init=False)
+    bos_id: int = field(default=256, init=False)
+    eos_id: int = field(default=257, init=False)
+    pad_id: int = field(default=258, init=False)
 
     @property
     def sha256(self) -> str:
@@ -38,6 +81,16 @@ class ByteTokenizer:
     def encode(self, text: str) -> np.ndarray:
         """The tokens of `text` without special ones, uint16 [bytes of text]."""
         return np.frombuffer(text.encode("utf-8"), np.uint8).astype(np.uint16)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The tokens of each text, uint16 [bytes of text] each."""
+        return [self.encode(text) for text in texts]
+
+    def place_batch(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The tokens of each text, and the character that each is a byte of."""
+        ids = self.encode_batch(texts)
+        begins = [(its & 0b1100_0000) != 0b1000_0000 for its in ids]  # of a character
+        return [(its, np.cumsum(first) - 1) for its, first in zip(ids, begins, strict=True)]
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text of `ids`, [tokens], without the special ones.
@@ -54,15 +107,18 @@ class ByteTokenizer:
         return tokens[tokens < 256].astype(np.uint8).tobytes().decode("utf-8", errors="replace")
 
 
-TOKENIZERS: Final[Mapping[str, Callable[[], ByteTokenizer]]] = {"bytes": ByteTokenizer}
+def token_dtype(tokenizer: Tokenizer) -> type[np.unsignedinteger]:
+    """The smallest type that holds every token."""
+    return np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
 
 
-def tokenizer(name: str) -> ByteTokenizer:
+def tokenizer(name: str) -> Tokenizer:
     """The tokenizer of that name.
 
+    Args:
+        name: `bytes`, or the folder or hub id of a fast Hugging Face tokenizer.
+
     Raises:
-        ValueError: it isn't a key of `TOKENIZERS`.
+        RecipeError: there is none of that name, or it can't be used.
     """
-    if name not in TOKENIZERS:
-        raise ValueError(f"no tokenizer {name!r}; there are: {', '.join(TOKENIZERS)}")
-    return TOKENIZERS[name]()
+    return ByteTokenizer() if name == "bytes" else load_pretrained(name)

@@ -3,11 +3,14 @@
 from metatune.models.chunking import map_rows, rows_at_a_time
 from metatune.models.hub import locate
 from metatune.models.language_model import LanguageModel, build, config_faults, unembed
+from metatune.models.modules import LORA_A, LORA_B
 from metatune.models.names import ParameterNames
 from metatune.models.pretrained import load_pretrained, save_pretrained
 from metatune.models.safetensors_files import weights_sha256
 
 __all__ = [
+    "LORA_A",
+    "LORA_B",
     "LanguageModel",
     "ParameterNames",
     "build",

@@ -46,7 +46,7 @@ def attention(
         q: jax.Array, k: jax.Array, v: jax.Array, queries_at: jax.Array, inside: jax.Array | None
     ) -> jax.Array:
         """Attention of some queries to all keys; `inside` are the queries' documents."""
-        scores = jnp.einsum("bkgqd,bksd->bkgqs", q, k) * jnp.asarray(scale, q.dtype)
+        scores = jnp.einsum("bkgqd,bksd->bkgqs", q * jnp.asarray(scale, q.dtype), k)
         scores = scores.astype(jnp.promote_types(q.dtype, jnp.float32))
         if softcap is not None:
             scores = softcap * jnp.tanh(scores / softcap)
@@ -58,8 +58,12 @@ def attention(
         if documents is not None and inside is not None:
             seen = seen & (inside[:, :, None] == documents[:, None, :])
         scores = jnp.where(seen[:, None, None], scores, MASKED)
-        weights = jax.nn.softmax(scores, axis=-1).astype(q.dtype)
-        return jnp.einsum("bkgqs,bksd->bkgqd", weights, v)
+        # Normalised after the product with v: a division less for each score, and its derivatives.
+        # The largest cancels out, and so do its derivatives.
+        largest = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
+        weights = jnp.exp(scores - largest)
+        mixed = jnp.einsum("bkgqs,bksd->bkgqd", weights.astype(q.dtype), v)
+        return mixed / jnp.sum(weights, axis=-1, keepdims=True).astype(q.dtype)
 
     if chunk is None:
         return attend(q, k, v, keys_at, documents)

@@ -9,9 +9,16 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+LORA_A, LORA_B = "lora_A", "lora_B"
+"""Keys of an adapter's matrices beside the weight that it adapts."""
+
 
 class Linear(nn.Module):
-    """`x Wᵀ + b`, the weight [out, in], or [in, out] where `transposed`."""
+    """`x Wᵀ + b`, the weight [out, in], or [in, out] where `transposed`.
+
+    Where the parameters hold an adapter, A [rank, in] and B [out, rank], `x Aᵀ Bᵀ` is added, so
+    that neither B A nor a gradient of its size exists (Hu et al., LoRA, 2022).
+    """
 
     features: int
     use_bias: bool
@@ -31,6 +38,11 @@ class Linear(nn.Module):
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
             y = y + bias.astype(x.dtype)[None, :]
+        if self.has_variable("params", LORA_A):
+            for matrix in (LORA_A, LORA_B):
+                factor = self.get_variable("params", matrix).astype(x.dtype)
+                x = jax.lax.dot_general(x, factor, (((1,), (1,)), ((), ())))
+            y = y + x
         return y
 
 

@@ -20,6 +20,10 @@ from metatune.models.packing import restart
 from metatune.models.rope import rotate, tables
 from metatune.recipe.schema import Chunk
 
+UNROLLED = 8
+"""Blocks up to which a model without remat is one straight program: faster by a tenth, because
+what each block leaves for the backward pass isn't copied into one array for all."""
+
 
 class PerLayer(NamedTuple):
     """What the scan hands to each block, [layers] arrays; None where no layer has it.
@@ -191,6 +195,7 @@ class Body(nn.Module):
             split_rngs={"params": True},
             in_axes=axes,
             length=len(a.layers),
+            unroll=1 if self.remat or len(a.layers) > UNROLLED else len(a.layers),
         )
         x, _ = scan(a, self.attention_chunk, name="layers")(x, layers, shared)
         return NORMS[a.norm](a.norm_eps, name="norm")(x)

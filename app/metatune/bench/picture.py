@@ -1,0 +1,102 @@
+"""What was measured as one SVG: a bar of memory for each variant, and one of time."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from xml.sax.saxutils import escape
+
+from metatune.bench.grid import Row
+from metatune.bench.table import MEMORY, MIB, TIME
+
+WIDTH, MARGIN, NAMES = 880, 20, 220  # px, as everything below
+BAR, PITCH, HEAD = 14, 22, 40
+NUMBER = 66  # right of the longest bar, for its number
+PARTS = {"carry": "#0072b2", "parameters": "#e69f00", "activations": "#009e73"}
+TIME_TINT = "#57606a"
+INK, SOFT, EDGE = "#24292f", "#57606a", "#d0d7de"
+TITLE = "One hypergradient, by how it is computed"
+
+
+def cost_svg(rows: Sequence[Row]) -> str:
+    """Memory by its parts, and beside it time where it was measured, a panel for each case.
+
+    Bars of a case share one scale; cases don't.
+
+    Returns:
+        A self-contained SVG document, `WIDTH` px wide, on its own light background.
+    """
+    timed = any(row.seconds is not None for row in rows)
+    captions = [f"Bars: {MEMORY}."] + [f"Grey: {TIME}."] * timed
+    body, y = _legend(), 92.0
+    for case, group in groupby(rows, lambda row: row.case):
+        body.append(_text(MARGIN, y + 16, str(case), size=14, colour=INK, weight="600"))
+        y += HEAD
+        drawn = list(group)
+        body += _bars(drawn, y, timed)
+        y += PITCH * len(drawn) + 14
+    body += [_text(MARGIN, y + 14 + 17 * place, text) for place, text in enumerate(captions)]
+    height = round(y + 14 + 17 * len(captions))
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
+            f'width="{WIDTH}" height="{height}" role="img" aria-labelledby="title desc" '
+            'font-family="system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif">',
+            f'<title id="title">{TITLE}</title>',
+            f'<desc id="desc">{escape(" ".join(captions))}</desc>',
+            f'<rect x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1}" rx="8" '
+            f'fill="#ffffff" stroke="{EDGE}"/>',
+            _text(MARGIN, 36, TITLE, size=19, colour=INK, weight="600"),
+            *body,
+            "</svg>\n",
+        ]
+    )
+
+
+def _legend() -> list[str]:
+    parts, x = [], float(MARGIN)
+    for name, tint in PARTS.items():
+        parts += [_bar(x, 56, 20, tint), _text(x + 26, 68, name, colour=INK)]
+        x += 130
+    return parts
+
+
+def _bars(rows: list[Row], top: float, timed: bool) -> list[str]:
+    """The bars of one case, on top of each other."""
+    left = MARGIN + NAMES
+    room = (WIDTH - MARGIN - left) / (2 if timed else 1) - NUMBER
+    most = max(row.memory.temp for row in rows)
+    longest = max((row.plain_steps or 0.0 for row in rows), default=0.0)
+    parts = []
+    for place, row in enumerate(rows):
+        y = top + PITCH * place
+        parts.append(_text(left - 10, y + 11, row.variant.name, colour=INK, anchor="end"))
+        x = float(left)
+        for name, tint in PARTS.items():
+            length = room * max(0, getattr(row.memory, name)) / most
+            parts.append(_bar(x, y, length, tint))
+            x += length
+        parts.append(_text(x + 6, y + 11, f"{row.memory.temp / MIB:,.0f} MiB"))
+        if row.plain_steps is not None:
+            start, length = left + room + NUMBER, room * row.plain_steps / longest
+            parts.append(_bar(start, y, length, TIME_TINT))
+            parts.append(_text(start + length + 6, y + 11, f"{row.plain_steps:.2f}"))
+    return parts
+
+
+def _bar(x: float, y: float, length: float, tint: str) -> str:
+    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{length:.1f}" height="{BAR}" fill="{tint}"/>'
+
+
+def _text(
+    x: float,
+    y: float,
+    text: str,
+    *,
+    size: int = 12,
+    colour: str = SOFT,
+    anchor: str = "start",
+    weight: str = "400",
+) -> str:
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" fill="{colour}" '
+        f'text-anchor="{anchor}" font-weight="{weight}">{escape(text)}</text>'
+    )

@@ -1,0 +1,116 @@
+"""Files by path or glob, read through their compression, and their identity."""
+
+import bz2
+import glob
+import gzip
+import io
+import lzma
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from hashlib import file_digest, sha256
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+
+from metatune.data.sources.records import Place
+from metatune.recipe.faults import Fault, RecipeError
+
+
+def _open_zstandard(path: Path) -> io.BufferedIOBase:
+    return io.BufferedReader(pa.input_stream(str(path), compression="zstd"))
+
+
+OPENERS: Final[Mapping[str, Callable[[Path], io.BufferedIOBase]]] = {
+    ".gz": lambda path: gzip.open(path),
+    ".bz2": lambda path: bz2.open(path),
+    ".xz": lambda path: lzma.open(path),
+    ".zst": _open_zstandard,
+}
+"""How compressed files are opened, by the end of their name."""
+
+DAMAGED: Final = (
+    OSError,
+    EOFError,
+    UnicodeError,
+    zlib.error,
+    lzma.LZMAError,
+    pa.ArrowException,
+)
+"""What reading a damaged file may raise."""
+
+
+def find(field: str, patterns: str | Sequence[str]) -> list[Path]:
+    """The files that a field of the recipe names, in order of their names.
+
+    Args:
+        field: its dotted path, for errors.
+        patterns: paths or globs.
+
+    Raises:
+        RecipeError: one of them names no file; all such are in it.
+    """
+    found: dict[Path, None] = {}
+    faults = []
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        path = Path(pattern).expanduser()
+        if path.is_dir():
+            cure = f"write a glob, e.g. {Path(pattern) / '*'}"
+            faults.append(Fault(field, pattern, "is a folder", cure))
+        elif path.exists():
+            found[path] = None
+        else:
+            matching = sorted(map(Path, glob.glob(str(path), recursive=True)))
+            files = [file for file in matching if file.is_file()]
+            problem = "matches no file" if glob.has_magic(pattern) else "no such file"
+            if not files:
+                cure = f"relative paths start at the working directory, {Path.cwd()}"
+                faults.append(Fault(field, pattern, problem, cure))
+            found |= dict.fromkeys(files)
+    if not found and not faults:
+        faults.append(Fault(field, patterns, "names no file", "write a path or a glob"))
+    if faults:
+        raise RecipeError("data", faults)
+    return list(found)
+
+
+@contextmanager
+def reading(place: Place) -> Iterator[None]:
+    """Turns what a damaged or unreadable file raises into a RecipeError."""
+    try:
+        yield
+    except DAMAGED as error:
+        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        first = (said or type(error).__name__).splitlines()[0]
+        raise place.refuse(f"can't be read: {first}", "give a whole, readable file") from error
+
+
+def open_file(path: Path) -> io.BufferedIOBase:
+    """Opens a file for reading, through its compression."""
+    return OPENERS.get(path.suffix, lambda path: path.open("rb"))(path)
+
+
+def blocks(path: Path, field: str, size: int = 2**20) -> Iterator[bytes]:
+    """The bytes of a file, `size` at a time."""
+    with reading(Place(field, str(path))), open_file(path) as file:
+        while block := file.read(size):
+            yield block
+
+
+def lines(path: Path, field: str) -> Iterator[tuple[Place, str]]:
+    """The lines of a file with their ends, what isn't UTF-8 as surrogates."""
+    place = Place(field, str(path), "line")
+    with reading(place), open_file(path) as file:
+        for number, line in enumerate(file, 1):
+            yield place._replace(number=number), line.decode("utf-8", "surrogateescape")
+
+
+def content_hash(paths: Sequence[Path], field: str) -> str:
+    """The identity of files: their contents in order, and how they are compressed."""
+    whole = sha256()
+    for path in paths:
+        with reading(Place(field, str(path))), path.open("rb") as file:
+            whole.update(f"{path.suffix in OPENERS and path.suffix}\n".encode())
+            whole.update(file_digest(file, "sha256").digest())
+    return whole.hexdigest()

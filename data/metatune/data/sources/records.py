@@ -1,0 +1,74 @@
+"""What sources yield: documents, and before that the rows of a file."""
+
+from collections.abc import Mapping
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from metatune.recipe.faults import LONGEST_VALUE, Fault, RecipeError
+
+
+class TokenClass(IntEnum):
+    """What part of a document a token is of."""
+
+    TEXT = 0
+    PROMPT = 1
+    COMPLETION = 2
+    SYSTEM = 3
+    TOOL = 4
+
+
+class Span(NamedTuple):
+    """A stretch of a document, from where the one before ends.
+
+    Attributes:
+        role: the class of its tokens.
+        end: one past its last character.
+    """
+
+    role: TokenClass
+    end: int
+
+
+class Record(NamedTuple):
+    """A document.
+
+    Attributes:
+        text: the whole of it, valid Unicode; empty where a row holds none.
+        spans: the stretches that make up the text, where there are prompts and answers; else none.
+        replaced: invalid bytes that became U+FFFD.
+    """
+
+    text: str
+    spans: tuple[Span, ...] = ()
+    replaced: int = 0
+
+
+class Place(NamedTuple):
+    """Where something stands, for errors.
+
+    Attributes:
+        field: the recipe's, dotted.
+        source: a file or a dataset.
+        unit: what is counted in it: line, row.
+        number: which one, from 1; 0 for the whole.
+    """
+
+    field: str
+    source: str
+    unit: str = ""
+    number: int = 0
+
+    def refuse(self, problem: str, cure: str) -> RecipeError:
+        """The error of a problem at this place."""
+        where = f"{self.unit} {self.number}: " if self.number else ""
+        if len(repr(self.source)) > LONGEST_VALUE:  # then the end is cut off, the file's own name
+            where = f"{Path(self.source).name}: {where}"
+        return RecipeError("data", [Fault(self.field, self.source, where + problem, cure)])
+
+
+class Row(NamedTuple):
+    """Values by column; text may hold surrogates for bytes that aren't UTF-8, or be bytes."""
+
+    place: Place
+    values: Mapping[str, Any]

@@ -1,0 +1,292 @@
+"""Documents to tokens, once: split, tokenized, and kept in files that are mapped into memory."""
+
+import mmap
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, BinaryIO, Final, NamedTuple
+
+import numpy as np
+
+from metatune.data.cache import cached
+from metatune.data.documents import LONGEST, SHORTEST, SPLITS, Split, side
+from metatune.data.sources import Reader, Record, has_classes
+from metatune.data.tokenizers import Tokenizer, token_dtype
+from metatune.recipe.schema import Data, Source
+
+FORMAT: Final = 1
+"""Of the files; raised with every change of what they hold."""
+
+BATCH_CHARACTERS: Final = 2**20
+"""Text that is tokenized at a time."""
+
+
+class Progress(NamedTuple):
+    """How far the tokenizing of a domain is.
+
+    Attributes:
+        domain: its name.
+        documents: read so far.
+        bytes: of text read so far.
+        tokens: so far.
+        done: whether that is all.
+    """
+
+    domain: str
+    documents: int
+    bytes: int
+    tokens: int
+    done: bool
+
+
+Listener = Callable[[Progress], None]
+
+
+class Stream(NamedTuple):
+    """All tokens of a split, document after document, an end-of-sequence token after each.
+
+    Attributes:
+        tokens: uint16 or uint32 [tokens].
+        starts: where each document begins, int64 [documents], ascending.
+        classes: the `TokenClass` of each token, uint8 [tokens]; None where all are text.
+    """
+
+    tokens: np.ndarray
+    starts: np.ndarray
+    classes: np.ndarray | None
+
+
+@dataclass(frozen=True, eq=False)
+class Tokenized:
+    """A domain's tokens.
+
+    Attributes:
+        streams: by split.
+        sha256: of the text of all documents, one after another, in UTF-8; in hexadecimal.
+        hashes: 64 bits of the SHA-256 of each document, uint64 [documents], train, outer, report.
+        bytes: of text in UTF-8.
+        replaced: bytes that weren't UTF-8 and became U+FFFD.
+        empty: records without text, left out.
+    """
+
+    streams: Mapping[Split, Stream]
+    sha256: str
+    hashes: np.ndarray
+    bytes: int
+    replaced: int
+    empty: int
+
+
+def tokenized(
+    name: str,
+    source: Source,
+    reader: Reader,
+    data: Data,
+    tokenizer: Tokenizer,
+    listener: Listener | None = None,
+) -> Tokenized:
+    """The tokens of a domain, from the cache if they are there.
+
+    Args:
+        name: the domain's.
+        source: what the recipe says of it.
+        reader: its documents.
+        data: the recipe's section.
+        tokenizer: its tokenizer.
+        listener: is told from time to time how far the tokenizing is.
+
+    Raises:
+        RecipeError: the source turns out to be damaged.
+        CacheError: no room for the tokens.
+    """
+    what = {
+        "format": FORMAT,
+        "content": reader.identity(),
+        "kind": reader.place.field.rpartition(".")[2],
+        "columns": [source.column, source.prompt, source.completion, source.messages],
+        "max_tokens": source.max_tokens,
+        "documents": [SHORTEST, LONGEST],
+        "held_out": [data.held_out.outer, data.held_out.report],
+        "invalid_utf8": data.invalid_utf8,
+        "tokenizer": [tokenizer.sha256, tokenizer.eos_id],
+        "chat_template": getattr(tokenizer, "chat_template", None) if source.messages else None,
+    }
+
+    def write(folder: Path) -> dict[str, Any]:
+        return _write(folder, name, source, reader, data, tokenizer, listener)
+
+    folder, known = cached(what, write)
+    dtype = token_dtype(tokenizer)
+    classed = has_classes(source)
+    streams: dict[Split, Stream] = {
+        split: Stream(
+            _mapped(folder / f"{split}.tokens", dtype),
+            _mapped(folder / f"{split}.starts", np.int64),
+            _mapped(folder / f"{split}.classes", np.uint8) if classed else None,
+        )
+        for split in SPLITS
+    }
+    hashes = np.concatenate([_mapped(folder / f"{split}.hashes", np.uint64) for split in SPLITS])
+    counts = {count: known[count] for count in ("bytes", "replaced", "empty")}
+    return Tokenized(streams, known["sha256"], hashes, **counts)
+
+
+def release(mapped: np.ndarray) -> None:
+    """Lets go of the memory that holds what was read of a mapped file; it is read again if needed.
+
+    Only worth it after a pass over all of it: the system would do so itself, but late.
+    """
+    if isinstance(mapped.base, np.memmap):
+        mapped.base._mmap.madvise(mmap.MADV_DONTNEED)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _mapped(path: Path, dtype: Any) -> np.ndarray:
+    """The numbers of a file; read when they are looked at."""
+    if not path.stat().st_size:  # what is empty can't be mapped
+        return np.empty(0, dtype)
+    return np.asarray(np.memmap(path, dtype, mode="r"))
+
+
+def _write(
+    folder: Path,
+    name: str,
+    source: Source,
+    reader: Reader,
+    data: Data,
+    tokenizer: Tokenizer,
+    listener: Listener | None,
+) -> dict[str, Any]:
+    """Tokenizes a source into the files of `folder`."""
+    content, size, replaced, empty = sha256(), 0, 0, 0
+    classed, dtype = has_classes(source), token_dtype(tokenizer)
+    writers = {split: _Writer(folder, split, dtype, classed) for split in SPLITS}
+
+    def told(done: bool) -> None:
+        if listener is not None:
+            documents = sum(writer.documents for writer in writers.values())
+            listener(Progress(name, documents, size, total(), done))
+
+    def total() -> int:
+        return sum(writer.tokens for writer in writers.values())
+
+    try:
+        for batch, documents in _encoded_batches(reader.records(), tokenizer, classed):
+            for record, document in zip(batch, documents, strict=True):
+                if not record.text:
+                    empty += 1
+                    continue
+                text = record.text.encode("utf-8")
+                content.update(text)
+                digest = sha256(text).digest()
+                split = side(digest, data.held_out.outer, data.held_out.report)
+                writers[split].add(document, digest)
+                size, replaced = size + len(text), replaced + record.replaced
+                if source.max_tokens is not None and total() >= source.max_tokens:
+                    break
+            for writer in writers.values():
+                writer.flush()
+            told(done=False)
+            if source.max_tokens is not None and total() >= source.max_tokens:
+                break
+    finally:
+        for writer in writers.values():
+            writer.close()
+    told(done=True)
+    return {"sha256": content.hexdigest(), "bytes": size, "replaced": replaced, "empty": empty}
+
+
+class _Document(NamedTuple):
+    """The tokens of a document with its end, and their classes."""
+
+    tokens: np.ndarray
+    classes: np.ndarray | None
+
+
+class _Writer:
+    """The files of one split, written a stretch at a time."""
+
+    def __init__(self, folder: Path, split: Split, dtype: Any, classed: bool):
+        kinds = ("tokens", "starts", "hashes", *(("classes",) if classed else ()))
+        self._files: dict[str, BinaryIO] = {
+            kind: (folder / f"{split}.{kind}").open("wb") for kind in kinds
+        }
+        self._dtype = dtype
+        self._waiting: list[_Document] = []
+        self._hashes: list[bytes] = []
+        self._starts: list[int] = []
+        self.documents = 0
+        self.tokens = 0
+
+    def add(self, document: _Document, digest: bytes) -> None:
+        self._waiting.append(document)
+        self._hashes.append(digest[:8])
+        self._starts.append(self.tokens)
+        self.documents += 1
+        self.tokens += len(document.tokens)
+
+    def flush(self) -> None:
+        for document in self._waiting:
+            self._files["tokens"].write(document.tokens.astype(self._dtype).data)
+            if document.classes is not None:
+                self._files["classes"].write(document.classes.data)
+        self._files["starts"].write(np.array(self._starts, np.int64).data)
+        self._files["hashes"].write(b"".join(self._hashes))
+        self._waiting, self._hashes, self._starts = [], [], []
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.close()
+
+
+def _batches(records: Iterator[Record]) -> Iterator[list[Record]]:
+    """Records, about `BATCH_CHARACTERS` of them at a time."""
+    batch, size = [], 0
+    for record in records:
+        batch.append(record)
+        size += len(record.text) + 1
+        if size >= BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _encoded_batches(
+    records: Iterator[Record], tokenizer: Tokenizer, classed: bool
+) -> Iterator[tuple[list[Record], list[_Document]]]:
+    """Records with their tokens; while a batch of them is in use, the next is tokenized."""
+    with ThreadPoolExecutor(1) as worker:
+        waiting: list[tuple[list[Record], Future[list[_Document]]]] = []
+        for batch in _batches(records):
+            waiting.append((batch, worker.submit(_encoded, batch, tokenizer, classed)))
+            if len(waiting) > 1:
+                ready, future = waiting.pop(0)
+                yield ready, future.result()
+        for ready, future in waiting:
+            yield ready, future.result()
+
+
+def _encoded(records: list[Record], tokenizer: Tokenizer, classed: bool) -> list[_Document]:
+    """The tokens of each record, and an end-of-sequence token unless an answer ends with one."""
+    texts = [record.text for record in records]
+    end = np.array([tokenizer.eos_id])
+    if not classed:
+        return [
+            _Document(np.concatenate([ids, end]), None) for ids in tokenizer.encode_batch(texts)
+        ]
+    documents = []
+    for record, (ids, last) in zip(records, tokenizer.place_batch(texts), strict=True):
+        if not record.text:  # it will be left out
+            documents.append(_Document(ids, None))
+            continue
+        roles = np.array([span.role for span in record.spans], np.uint8)
+        ends = np.array([span.end for span in record.spans])
+        span = np.searchsorted(ends, last, side="right").clip(max=len(ends) - 1)
+        # Chat templates often end an answer with this token themselves.
+        closed = tokenizer.eos_id in ids[span == len(ends) - 1]
+        tail = end[:0] if closed else end
+        classes = np.concatenate([roles[span], np.repeat(roles[-1], len(tail))])
+        documents.append(_Document(np.concatenate([ids, tail]), classes))
+    return documents

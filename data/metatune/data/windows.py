@@ -1,0 +1,137 @@
+"""A split as windows: stretches of `length` consecutive tokens, read when they are asked for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from metatune.data.documents import SPLITS, Split
+from metatune.data.tokenized import Stream, release
+from metatune.recipe.schema import Packing
+
+HASHED_TOKENS: Final = 2**20  # at a time
+
+
+class Rows(NamedTuple):
+    """Windows, with what the packing needs.
+
+    Attributes:
+        tokens: int32 [windows, length].
+        documents: which document a token is of, numbered within the window, int32 [windows,
+            length]; None where documents may be crossed.
+        mask: 1 where a token is predicted from those before it, else 0, float32 [windows,
+            length - 1]; None where all are.
+        classes: the `TokenClass` of each token, uint8 [windows, length]; None where all are text.
+    """
+
+    tokens: np.ndarray
+    documents: np.ndarray | None
+    mask: np.ndarray | None
+    classes: np.ndarray | None
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """Some of the windows of a stream.
+
+    Attributes:
+        stream: the tokens.
+        length: of a window.
+        numbers: which of its windows, int64 [windows]; number n begins at token n * length.
+        packing: whether documents may be crossed, and what becomes of the last window.
+        pad_id: fills up the last window.
+    """
+
+    stream: Stream
+    length: int
+    numbers: np.ndarray
+    packing: Packing
+    pad_id: int
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.numbers)
+
+    def take(self, places: np.ndarray) -> Rows:
+        """Windows by their place among `numbers`, int64 [windows]."""
+        numbers = self.numbers[places]
+        tokens = self.tokens(places).astype(np.int32)
+        padded, crossing = self.packing.last_window == "pad", self.packing.cross_documents
+        classes = self.stream.classes
+        if classes is not None:
+            classes = self._gather(classes, numbers, 0)
+        if crossing and not padded:
+            return Rows(tokens, None, None, classes)
+        positions = numbers[:, None] * self.length + np.arange(self.length)
+        predicted = positions[:, 1:] < len(self.stream.tokens)
+        documents = None
+        if not crossing:
+            found = np.searchsorted(self.stream.starts, positions, side="right")
+            documents = (found - found[:, :1]).astype(np.int32)
+            predicted &= documents[:, 1:] == documents[:, :-1]
+        return Rows(tokens, documents, predicted.astype(np.float32), classes)
+
+    def tokens(self, places: np.ndarray) -> np.ndarray:
+        """The tokens alone, in the type of the stream, [windows, length]."""
+        return self._gather(self.stream.tokens, self.numbers[places], self.pad_id)
+
+    def _gather(self, stream: np.ndarray, numbers: np.ndarray, filler: int) -> np.ndarray:
+        """The stretches of `stream`, [windows, length]."""
+        whole = len(stream) // self.length
+        rows = stream[: whole * self.length].reshape(whole, self.length)
+        if not len(numbers) or numbers.max() < whole:
+            return rows[numbers]
+        last = np.full(self.length, filler, stream.dtype)
+        rest = stream[whole * self.length :]
+        last[: len(rest)] = rest
+        taken = np.empty((len(numbers), self.length), stream.dtype)
+        inside = numbers < whole
+        taken[inside] = rows[numbers[inside]]
+        taken[~inside] = last
+        return taken
+
+
+def all_windows(stream: Stream, length: int, packing: Packing, pad_id: int) -> Windows:
+    """The windows of a stream in which a token is predicted.
+
+    The rest that fills no window is left out or is the last one, as `packing` says.
+    """
+    whole, rest = divmod(len(stream.tokens), length)
+    numbers = np.arange(whole + (packing.last_window == "pad" and rest > 1), dtype=np.int64)
+    if not packing.cross_documents:
+        # Of the tokens of a window but the first, those that begin a document aren't predicted.
+        begins = stream.starts[stream.starts % length != 0] // length
+        borders = np.bincount(begins, minlength=whole + 1)[: len(numbers)]
+        sizes = np.minimum(len(stream.tokens) - numbers * length, length)
+        numbers = numbers[borders < sizes - 1]
+    return Windows(stream, length, numbers, packing, pad_id)
+
+
+def distinct(splits: Mapping[Split, Windows]) -> dict[Split, Windows]:
+    """Drops held-out windows whose text stands in an earlier split too: texts repeat themselves."""
+    hashes = {split: _hashes(windows) for split, windows in splits.items()}
+    seen, kept = hashes["train"], {"train": splits["train"]}
+    for split in SPLITS[1:]:
+        new = ~np.isin(hashes[split], seen)
+        kept[split] = replace(splits[split], numbers=splits[split].numbers[new])
+        seen = np.concatenate([seen, hashes[split]])
+    return {split: kept[split] for split in SPLITS}
+
+
+def _hashes(windows: Windows) -> np.ndarray:
+    """A number for the tokens of each window, uint64 [windows].
+
+    Σ_i a_i (x_i + 1) modulo 2^64, with fixed random odd a. Different texts share it about once in
+    2^60 pairs; a held-out window is then left out without need.
+    """
+    random = np.random.Generator(np.random.Philox(0))
+    factors = random.integers(2**64, size=windows.length, dtype=np.uint64) | np.uint64(1)
+    hashes = np.empty(len(windows), np.uint64)
+    step = max(1, HASHED_TOKENS // windows.length)
+    for start in range(0, len(windows), step):
+        places = np.arange(start, min(start + step, len(windows)))
+        tokens = windows.tokens(places).astype(np.uint64) + np.uint64(1)
+        hashes[places] = (tokens * factors).sum(axis=1)
+        release(windows.stream.tokens)
+    return hashes

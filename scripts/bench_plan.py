@@ -1,0 +1,147 @@
+#!/usr/bin/env python3
+"""What `metatune plan` foretells against what a hypergradient takes: bytes and seconds.
+
+Each case runs in a process of its own: once to compile; then, after all that is free was given
+back, for its peak of resident memory above the rest; then for its time. Needs Linux.
+
+usage: bench_plan.py [CASE ...] [--json FILE]
+"""
+
+import argparse
+import ctypes
+import json
+import multiprocessing
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from metatune import plan
+from metatune.data import heldout_batches, stratified_batches
+from metatune.fit.allocation import keep_memory
+from metatune.fit.compilation import keep_compiled
+from metatune.hypergrad import hypergradient
+from metatune.inner import estimators, prepare
+from metatune.plan.table import duration, size
+from metatune.recipe import reading, shipped
+
+MIB = 2**20
+SMALL = ("inner.steps=48", "outer.objective={sequences: 32, micro_batch: 32}")
+MIDDLE = (
+    "model.config={model_type: llama, hidden_size: 256, intermediate_size: 704, "
+    "num_hidden_layers: 6, num_attention_heads: 4, vocab_size: 1024}",
+    "data.sequence_length=257",
+    "data.batch_size=4",
+    "inner.steps=8",
+    "outer.estimator.segment=2",
+    "outer.objective={sequences: 8, micro_batch: 4}",
+)
+CASES = {
+    "quickstart, 48 steps": SMALL,
+    "quickstart, recomputed gradients": (*SMALL, "outer.estimator.save_gradients=false"),
+    "quickstart, reverse": (*SMALL, "outer.estimator={kind: reverse}"),
+    "5M": MIDDLE,
+    "5M, block remat": (*MIDDLE, "model.remat=true"),
+    "5M, block remat, sqrt": (
+        *MIDDLE,
+        "model.remat=true",
+        "inner.steps=16",
+        "outer.estimator.checkpoints.keep=sqrt",
+    ),
+    "5M, block remat, host": (
+        *MIDDLE,
+        "model.remat=true",
+        "outer.estimator.checkpoints.store=host",
+    ),
+    "5M, micro-batches": (*MIDDLE, "inner.micro_batch=1"),
+    "5M, reverse": (*MIDDLE, "outer.estimator={kind: reverse, segment: 2}"),
+}
+
+
+def measure(overrides: tuple[str, ...]) -> dict[str, Any]:
+    """One case, in this process."""
+    keep_compiled()
+    keep_memory()
+    training = prepare(reading.read(shipped.find("quickstart"), overrides))
+    recipe = training.recipe
+    objective = recipe.outer.objective
+    with tempfile.TemporaryDirectory() as folder:
+        memory, pace = plan.expected(training, folder=Path(folder))
+        eta = training.initial_eta()
+        batches = stratified_batches(
+            training.corpus,
+            seed=(0,),
+            batch_size=recipe.data.batch_size,
+            shares=training.trajectory(eta).mixture,
+        )
+        held_out = heldout_batches(
+            training.corpus,
+            "outer",
+            seed=(1,),
+            sequences=objective.sequences,
+            micro_batch=objective.micro_batch,
+        )
+
+        def run() -> None:
+            jax.block_until_ready(
+                hypergradient(
+                    training.reweighted,
+                    eta,
+                    training.initialise(jax.random.key(0)),
+                    batches,
+                    held_out,
+                    steps=recipe.inner.steps,
+                    estimator=estimators.build(recipe.outer.estimator),
+                    checkpoints=estimators.checkpoints(recipe.outer.estimator, Path(folder)),
+                ).gradient
+            )
+
+        run()
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+        before = _resident("VmRSS")
+        run()
+        peak = _resident("VmHWM") - before
+        seconds = []
+        for _ in range(3):
+            began = time.perf_counter()
+            run()
+            seconds.append(time.perf_counter() - began)
+    return {
+        "expected_bytes": memory.device + memory.host,
+        "measured_bytes": peak,
+        "expected_seconds": pace.hypergradient,
+        "measured_seconds": min(seconds),
+    }
+
+
+def _resident(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("cases", nargs="*", default=list(CASES))
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    rows = {}
+    print("| | expected | measured | | expected | measured | |\n|---|---|---|---|---|---|---|")
+    for name in given.cases:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+            row = process.submit(measure, CASES[name]).result()
+        rows[name] = row
+        cells = [name]
+        for unit, words in (("bytes", size), ("seconds", duration)):
+            expected, measured = row[f"expected_{unit}"], row[f"measured_{unit}"]
+            cells += [words(expected), words(measured), f"{expected / measured - 1:+.0%}"]
+        print(f"| {' | '.join(cells)} |", flush=True)
+    if given.json:
+        given.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
