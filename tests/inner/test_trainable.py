@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +57,7 @@ QKV = schema.Lora(("q_proj", "v_proj"), rank=2, alpha=6.0)
 SOME = schema.Lora((r"layers\.[02]\.self_attn\.[qv]_proj", r"layers\.1\.mlp\.down"), 2, 6.0)
 
 
-def recipe(config=LLAMA, dtype="float32", **inner) -> schema.Recipe:
+def recipe(config=LLAMA, dtype: Any = "float32", **inner: Any) -> schema.Recipe:
     return schema.Recipe(
         model=schema.Model(config=config, dtype=dtype),
         data=schema.Data(
@@ -265,6 +266,7 @@ def bytes_of_pullback(training):
         problem, MixFlow(segment=4), eta, segment, (state, saved), adjoint
     )
     found = lowered.compile().memory_analysis()
+    assert found is not None
     moving = found.argument_size_in_bytes - tree_bytes(training.frozen)
     print(f"pullback: arguments {moving:,}, temporary {found.temp_size_in_bytes:,} bytes")
     return moving, found.temp_size_in_bytes, tree_bytes(saved)
