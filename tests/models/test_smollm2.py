@@ -51,7 +51,7 @@ def test_logits_are_those_of_transformers(loaded):
     model, params, _ = loaded
     tokens = np.array([AutoTokenizer.from_pretrained(str(FOLDER))(TEXT)["input_ids"]])
     assert tokens.shape[1] > 60
-    theirs = AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32).eval()
+    theirs = AutoModelForCausalLM.from_pretrained(str(FOLDER), dtype=torch.float32).eval()
     with torch.no_grad():
         want = theirs(torch.tensor(tokens)).logits.numpy()
     got = np.asarray(jax.jit(model.logits)(params, jnp.asarray(tokens)))
