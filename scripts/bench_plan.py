@@ -95,9 +95,7 @@ def measure(overrides: tuple[str, ...]) -> dict[str, Any]:
                     held_out,
                     steps=recipe.inner.steps,
                     estimator=estimators.build(recipe.outer.estimator),
-                    checkpoints=estimators.checkpoints(
-                        recipe.outer.estimator.checkpoints, Path(folder)
-                    ),
+                    checkpoints=estimators.checkpoints(recipe.outer.estimator, Path(folder)),
                 ).gradient
             )
 

@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from gguf import GGUFReader, dequantize
+from gguf import GGUFReader, dequantize  # pyright: ignore[reportMissingImports]
 from safetensors.numpy import save_file
 from transformers import AutoTokenizer
 

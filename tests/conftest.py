@@ -24,6 +24,13 @@ def strict_ranks():
         yield
 
 
+@pytest.fixture(autouse=True, scope="module")
+def programs_let_go():
+    """Lets go of a module's compiled programs: of thousands, a process runs out of memory maps."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def float64():
     """Runs a test in double precision."""

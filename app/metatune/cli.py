@@ -73,20 +73,24 @@ def fit(
     from metatune.fit.failure import NotFinite
     from metatune.fit.progress import tokenizing
     from metatune.fit.run_folder import RunFolderError
-    from metatune.hypergrad import CheckpointError, ReplayError
+    from metatune.hypergrad import CheckpointError, EstimatorError, ReplayError
     from metatune.inner import prepare_file
     from metatune.recipe import shipped
     from metatune.report import terminal
 
     console = Console()
-    with plain_errors(NotFinite, RunFolderError, CheckpointError, ReplayError):
+    with plain_errors(NotFinite, RunFolderError, CheckpointError, EstimatorError, ReplayError):
         keep_compiled()
         keep_memory()
         with tokenizing(console) as listener:
             training = prepare_file(shipped.find(recipe), overrides or (), listener)
 
-        def foretell(scratch: Path) -> Expectation:
-            memory, pace = plans.expected(training, folder=scratch)
+        def foretell(scratch: Path) -> Expectation | None:
+            try:
+                memory, pace = plans.expected(training, folder=scratch)
+            except plans.NotForetold as error:
+                console.print(str(error))
+                return None
             return Expectation(memory.device, pace.outer_step, pace.run)
 
         outcome = outer_loop.fit(

@@ -20,7 +20,7 @@ from metatune.fit.checkpoints import Search
 from metatune.fit.failure import NotFinite
 from metatune.fit.outer_loop import fit, judged
 from metatune.fit.run_folder import RunFolder, RunFolderError, open_run
-from metatune.hypergrad import CheckpointError, hypergradient
+from metatune.hypergrad import CheckpointError, EstimatorError, hypergradient
 from metatune.inner import prepare
 from metatune.recipe import schema, writing
 
@@ -238,6 +238,46 @@ def test_truncated_only_the_last_windows_move(finished, tmp_path, console):
     assert line["objective"] == finished.folder.read_metrics()[0]["objective"]
     norms = line["hypergradient_norm"], finished.folder.read_metrics()[0]["hypergradient_norm"]
     assert 0 < norms[0]["learning_rates"] < norms[1]["learning_rates"]
+
+
+def fitted(out, console, **changes):
+    outer = dataclasses.replace(RECIPE.outer, steps=2, **changes)
+    recipe = dataclasses.replace(RECIPE, outer=outer)
+    return fit(prepare(recipe), out, foretell=lambda scratch: None, console=console)
+
+
+def test_forward_mode_goes_the_same_way(finished, tmp_path, console):
+    found = fitted(tmp_path, console, estimator=schema.Forward(segment=4)).folder.read_metrics()
+    for line, exact in zip(found, finished.folder.read_metrics()[:2], strict=True):
+        assert line["hypergradient_norm"] == pytest.approx(exact["hypergradient_norm"], rel=1e-3)
+        assert line["objective"] == pytest.approx(exact["objective"], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "estimator", [schema.ForwardGradient(directions=3, segment=4), schema.ZerothOrder(directions=2)]
+)
+def test_random_directions_are_those_of_the_seed_and_the_step(
+    tmp_path, monkeypatch, console, estimator
+):
+    keys = []
+
+    def keep(*args, key, **options):
+        keys.append(tuple(jax.random.key_data(key).tolist()))
+        return hypergradient(*args, key=key, **options)
+
+    monkeypatch.setattr(outer_loop, "hypergradient", keep)
+    first, again = (
+        fitted(tmp_path / name, console, estimator=estimator) for name in ("first", "again")
+    )
+    assert keys[:2] == keys[2:] and keys[0] != keys[1]
+    assert contents(first.folder) == contents(again.folder)
+
+
+def test_an_estimator_without_room_is_refused_before_anything_is_run(tmp_path, console):
+    estimator = schema.Forward(budget_bytes=10**5)
+    with pytest.raises(EstimatorError, match="tangents at a time .* set chunk to"):
+        fitted(tmp_path, console, estimator=estimator)
+    assert RunFolder(tmp_path).read_metrics() == []
 
 
 def test_judged_now_and_then(tmp_path, console):

@@ -24,8 +24,8 @@ from metatune.hypergrad import (
     hypergradient,
 )
 from metatune.hypergrad.boundaries import Boundaries
-from metatune.hypergrad.estimator import Forward
 from metatune.hypergrad.policies import Every, Kept, Recursive
+from metatune.hypergrad.reverse_mode import SegmentRun
 from metatune.hypergrad.stores import Device, Disk, Host, Store
 
 STEPS, SEGMENT = 300, 10  # 30 segments
@@ -145,7 +145,7 @@ def walk(policy, segments, saves):
     def run(index, state):
         assert int(state.params) == index
         runs.append(index)
-        return Forward(State(state.params + 1, ()), jnp.zeros(1), state.params * 10)
+        return SegmentRun(State(state.params + 1, ()), jnp.zeros(1), state.params * 10)
 
     with Store(Device()) as store:
         boundaries = Boundaries(run, segments, saves=saves, kept=Kept(policy), store=store)

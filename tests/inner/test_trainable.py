@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from metatune.data import heldout_batches, stratified_batches
 from metatune.fit.result import artefact_of
 from metatune.hypergrad import MixFlow, Reverse, as_argument, hypergradient, programs, train
-from metatune.hypergrad.estimator import Adjoint
+from metatune.hypergrad.reverse_mode import Adjoint
 from metatune.hypergrad.segments import gather, inexact
 from metatune.hypergrad.stores import tree_bytes
 from metatune.inner import prepare
@@ -56,7 +57,7 @@ QKV = schema.Lora(("q_proj", "v_proj"), rank=2, alpha=6.0)
 SOME = schema.Lora((r"layers\.[02]\.self_attn\.[qv]_proj", r"layers\.1\.mlp\.down"), 2, 6.0)
 
 
-def recipe(config=LLAMA, dtype="float32", **inner) -> schema.Recipe:
+def recipe(config=LLAMA, dtype: Any = "float32", **inner: Any) -> schema.Recipe:
     return schema.Recipe(
         model=schema.Model(config=config, dtype=dtype),
         data=schema.Data(
@@ -226,12 +227,11 @@ def estimate(training, estimator, problem, eta, state):
 
 
 THROUGH = {
-    "adapters": (LLAMA, {"lora": SOME}),
-    "adapters [in, out] and norms": (
+    "adapters of some layers": (LLAMA, {"lora": SOME}),
+    "adapters [in, out], and parameters of a layer": (
         GPT2,
-        {"lora": schema.Lora(("c_attn",), 2, 6.0), "train": (r"ln_",)},
+        {"lora": schema.Lora(("c_attn",), 2, 6.0), "train": (r"\.h\.1\.(mlp|ln_1)", "wte")},
     ),
-    "some layers": (LLAMA, {"train": (r"layers\.[02]\.", "embed")}),
 }
 
 
@@ -266,15 +266,16 @@ def bytes_of_pullback(training):
         problem, MixFlow(segment=4), eta, segment, (state, saved), adjoint
     )
     found = lowered.compile().memory_analysis()
+    assert found is not None
     moving = found.argument_size_in_bytes - tree_bytes(training.frozen)
+    print(f"pullback: arguments {moving:,}, temporary {found.temp_size_in_bytes:,} bytes")
     return moving, found.temp_size_in_bytes, tree_bytes(saved)
 
 
 def test_memory_shrinks_with_the_trained_set():
-    wide = {**LLAMA, "hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 4}
+    wide = {**LLAMA, "hidden_size": 64, "intermediate_size": 176}
     whole = bytes_of_pullback(prepare(recipe(wide)))
     adapted = bytes_of_pullback(prepare(recipe(wide, lora=QKV)))
-    norms = bytes_of_pullback(prepare(recipe(wide, train=("norm",))))
     parameters = [
         tree_bytes(jax.eval_shape(prepare(recipe(wide, **inner)).initialise, jax.random.key(0)))
         for inner in ({}, {"lora": QKV})
@@ -284,7 +285,7 @@ def test_memory_shrinks_with_the_trained_set():
     # States, saved gradients and adjoints: in proportion.
     assert adapted[0] < 1.5 * share * whole[0]
     assert adapted[2] == pytest.approx(share * whole[2], rel=0.01)
-    assert adapted[1] < 0.3 * whole[1] and norms[1] < 0.3 * whole[1]
+    assert adapted[1] < 0.3 * whole[1]
 
 
 def test_names_of_the_artefact_are_those_of_peft():

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from metatune.data import heldout_batches, sampled_batches, stratified_batches
-from metatune.hypergrad import MixFlow, Reverse, hypergradient, train
+from metatune.hypergrad import Forward, ForwardGradient, MixFlow, Reverse, hypergradient, train
 from metatune.inner import prepare
 from metatune.inner.losses import sequence_losses
 from metatune.recipe import schema
@@ -176,7 +176,16 @@ def estimate(training, problem, eta, estimator, dtype=jnp.float32, steps=12):
     )
     held_out = heldout_batches(training.corpus, "outer", seed=(3,), sequences=8, micro_batch=4)
     batches = stratified(training, batch_size=4)
-    return hypergradient(problem, eta, state, batches, held_out, steps=steps, estimator=estimator)
+    return hypergradient(
+        problem,
+        eta,
+        state,
+        batches,
+        held_out,
+        steps=steps,
+        estimator=estimator,
+        key=jax.random.key(7),
+    )
 
 
 COMBINATIONS = {
@@ -188,6 +197,9 @@ COMBINATIONS = {
     "no block remat, recomputed": (MixFlow(segment=6, save_gradients=False), {"remat": False}),
     "no block remat nor mixed mode": (MixFlow(segment=6, mixed_mode=False), {"remat": False}),
     "reverse, no block remat": (Reverse(segment=6), {"remat": False}),
+    "forward": (Forward(segment=6), {}),
+    "forward, no block remat": (Forward(segment=6, chunk=40), {"remat": False}),
+    "forward gradient, whole basis": (ForwardGradient(67, 6, "orthogonal", chunk=40), {}),
 }
 
 
@@ -220,6 +232,25 @@ def same_hypergradient(training, estimator, oracle):
         error = jnp.linalg.norm(got.gradient[key] - oracle.gradient[key])
         assert float(error / jnp.linalg.norm(oracle.gradient[key])) < 1e-4
     assert float(got.value) == pytest.approx(float(oracle.value), rel=1e-6)
+
+
+def test_forward_mode_over_all_windows(float64):
+    """To the rounding of double precision; a window's tangents begin with it."""
+    recipe = dataclasses.replace(
+        RECIPE,
+        model=dataclasses.replace(RECIPE.model, dtype="float64"),
+        inner=dataclasses.replace(RECIPE.inner, steps=12),
+    )
+    training = prepare(recipe)
+    eta = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), training.initial_eta())
+    forward, mixflow = (
+        estimate(training, training.reweighted, eta, estimator, jnp.float64)
+        for estimator in (Forward(segment=4), MixFlow(segment=4))
+    )
+    for key, want in mixflow.gradient.items():
+        assert np.all(np.any(np.asarray(want) != 0, axis=1))  # every window acts
+        error = np.linalg.norm(np.asarray(forward.gradient[key]) - np.asarray(want))
+        assert error < 1e-8 * np.linalg.norm(np.asarray(want))
 
 
 @pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-10), ("float32", 1e-5)])
@@ -317,3 +348,23 @@ def test_faults_of_data_model_and_tunables_come_together():
     with pytest.raises(RecipeError) as refused:
         prepare(broken, "mine.yaml")
     assert any(fault.path == "model.config.model_type" for fault in refused.value.faults)
+
+
+@pytest.mark.parametrize("spec", [schema.ForwardGradient, schema.ZerothOrder])
+def test_no_more_orthogonal_directions_than_meta_parameters(spec):
+    def faults(directions, **changes):
+        estimator = spec(directions=directions, distribution="orthogonal")
+        outer = schema.Outer(steps=1, estimator=estimator)
+        with pytest.raises(RecipeError) as refused:
+            prepare(dataclasses.replace(RECIPE, outer=outer, **changes))
+        return [str(fault) for fault in refused.value.faults]
+
+    assert faults(68) == [
+        "outer.estimator.directions = 68: must be at most the number of meta-parameters, 67, to be "
+        "orthogonal; take 67, which is exact, or distribution: rademacher"
+    ]
+    # How many there are isn't known where a tunable can't be built.
+    broken = schema.Tune(learning_rates=schema.LearningRates(per=("no_such_tensor",)))
+    assert all("meta-parameters" not in fault for fault in faults(10**6, tune=broken))
+    sound = schema.Outer(steps=1, estimator=spec(directions=67, distribution="orthogonal"))
+    assert prepare(dataclasses.replace(RECIPE, outer=sound)).recipe.outer == sound

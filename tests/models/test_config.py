@@ -150,7 +150,10 @@ FILES = {
     "gpt2": (
         spelled("gpt2"),
         {
+            "_num_labels": 1,
             "architectures": ["GPT2LMHeadModel"],
+            "n_special": 0,
+            "predict_special_tokens": True,
             "attn_pdrop": 0.1,
             "embd_pdrop": 0.1,
             "n_ctx": 1024,

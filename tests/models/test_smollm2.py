@@ -49,7 +49,7 @@ def test_it_is_loaded_in_seconds(loaded):
 
 def test_logits_are_those_of_transformers(loaded):
     model, params, _ = loaded
-    tokens = np.array([AutoTokenizer.from_pretrained(FOLDER)(TEXT)["input_ids"]])
+    tokens = np.array([AutoTokenizer.from_pretrained(str(FOLDER))(TEXT)["input_ids"]])
     assert tokens.shape[1] > 60
     theirs = AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32).eval()
     with torch.no_grad():

@@ -80,7 +80,9 @@ def test_what_is_kept_is_foretold_exactly(store, tmp_path):
     recipe = with_checkpoints(keep="sqrt", store=store)
     training = prepare(recipe)
     memory, _ = plans.expected(training, folder=tmp_path)
-    estimator = estimators.build(recipe.outer.estimator)
+    spec = recipe.outer.estimator
+    assert isinstance(spec, schema.MixFlow)
+    estimator = estimators.build(spec)
     work = Work(training, estimator)
     seen = hypergradient(
         training.reweighted,
@@ -90,12 +92,28 @@ def test_what_is_kept_is_foretold_exactly(store, tmp_path):
         work.held_out(16),
         steps=20,
         estimator=estimator,
-        checkpoints=estimators.checkpoints(recipe.outer.estimator.checkpoints, tmp_path),
+        checkpoints=estimators.checkpoints(spec, tmp_path),
     ).diagnostics
     kept = {"device": memory.carry, "host": memory.host, "disk": memory.disk}
     assert kept.pop(store) == seen.peak_bytes
     assert set(kept.values()) == {0}
     assert memory.recomputed_segments == seen.recomputed_segments
+
+
+@pytest.mark.parametrize(
+    "spec", [schema.Forward(), schema.ForwardGradient(directions=2), schema.ZerothOrder()]
+)
+def test_estimators_without_a_backward_sweep_are_not_foretold_but_compared(spec, tmp_path):
+    training = prepare(with_outer(estimator=spec))
+    with pytest.raises(plans.NotForetold, match=f"estimator {spec.kind} can't be foretold yet"):
+        plans.expected(training, folder=tmp_path)
+    names = [name for name, _, _ in plans.alternatives(spec)]
+    assert names == [
+        "as in the recipe",
+        "mixflow",
+        "mixflow, inner gradients recomputed",
+        "reverse",
+    ]
 
 
 def test_parameters_and_optimizer_state_are_counted(made):
@@ -155,6 +173,7 @@ SMALL = MEMORY._replace(carry=0)
         ((("own", MEMORY, SLOW), ("b", SMALL, FAST)), 15, "b", "it is faster: set b=1"),
         ((("own", MEMORY, FAST), ("b", SMALL, SLOW)), 14, "b", "own way doesn't fit: set b=1"),
         ((("own", MEMORY, FAST), ("b", SMALL, SLOW)), 7, None, "the least is 8 bytes with b"),
+        ((("own", None, None), ("b", SMALL, SLOW)), 15, "b", "because too small: set b=1"),
         ((("own", None, None),), 7, None, "nothing fits: too small"),
     ],
 )

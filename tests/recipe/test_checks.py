@@ -30,6 +30,33 @@ def put(tree, path, value):
             "leave it out for the whole batch",
         ),
         (
+            {"inner.train": []},
+            "inner.train = []: names nothing; write at least one regular expression",
+        ),
+        (
+            {"inner.lora": {"targets": []}},
+            "inner.lora.targets = []: names nothing; write at least one regular expression",
+        ),
+        (
+            {"inner.train": ["mlp", "q_proj)"]},
+            "inner.train[1] = 'q_proj)': not a regular expression: unbalanced parenthesis at "
+            "position 6; write one as Python's `re` reads it, e.g. self_attn",
+        ),
+        (
+            {"inner.lora": {"targets": ["*"]}},
+            "inner.lora.targets[0] = '*': not a regular expression: nothing to repeat at position "
+            "0; write one as Python's `re` reads it, e.g. self_attn",
+        ),
+        (
+            {"inner.lora": {"targets": ["q_proj"], "rank": 0}},
+            "inner.lora.rank = 0: must be a whole number of 1 or above; leave it out for the "
+            "default, 8",
+        ),
+        (
+            {"inner.lora": {"targets": ["q_proj"], "alpha": 0}},
+            "inner.lora.alpha = 0.0: must be a number above 0; leave it out for the default, 16.0",
+        ),
+        (
             {"outer.unroll": {"kind": "truncated", "window": 21}},
             "outer.unroll.window = 21: must be at most inner.steps, 20; lower it, or raise "
             "inner.steps",

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 import os
 import subprocess
@@ -62,7 +63,38 @@ def test_checkpoints_are_kept_by_name_or_number(tree, keep):
 def test_a_budget_is_a_number_of_bytes_however_it_is_spelled(tree):
     tree["outer"]["estimator"] = {"checkpoints": {"budget_bytes": "4e9"}}
     estimator = reading.parse(tree, "memory").outer.estimator
+    assert isinstance(estimator, schema.MixFlow)
     assert estimator.checkpoints == schema.Checkpoints(keep="auto", budget_bytes=4_000_000_000)
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        schema.Forward(chunk=4, clip_tangents=1.0, budget_bytes=10**9),
+        schema.ForwardGradient(directions=3, distribution="orthogonal", chunk=1),
+        schema.ZerothOrder(directions=2, step=0.05, distribution="gaussian", chunk=2),
+    ],
+)
+def test_estimators_without_a_backward_sweep(tree, section):
+    tree["outer"]["estimator"] = dataclasses.asdict(section)
+    recipe = reading.parse(tree, "memory")
+    assert recipe.outer.estimator == section
+    assert reading.parse(writing.to_tree(recipe), "memory") == recipe
+
+
+def test_numbers_of_estimators_are_above_zero(tree):
+    tree["outer"]["estimator"] = {
+        "kind": "zeroth_order",
+        "directions": 0,
+        "step": 0.0,
+        "chunk": -1,
+        "distribution": "normal",
+    }
+    with pytest.raises(RecipeError) as raised:
+        reading.parse(tree, "memory")
+    assert {fault.path for fault in raised.value.faults} == {
+        f"outer.estimator.{name}" for name in ("directions", "step", "chunk", "distribution")
+    }
 
 
 def test_the_part_that_is_differentiated_is_told_by_its_kind(tree):

@@ -14,7 +14,7 @@ from metatune.data import Batch, heldout_batches, sampled_batches
 from metatune.fit.failure import refuse_diverged
 from metatune.fit.seeds import Purpose, Stream, data_seed, model_key
 from metatune.hypergrad import Problem, as_argument, train
-from metatune.hypergrad.driver import Listener
+from metatune.hypergrad.estimator import Listener
 from metatune.inner import InnerTraining
 
 

@@ -23,7 +23,7 @@ from metatune.fit.failure import NotFinite, refuse_not_finite
 from metatune.fit.progress import Display
 from metatune.fit.result import artefact_of, measure, unfinished
 from metatune.fit.run_folder import RunFolder, open_run
-from metatune.fit.seeds import Purpose, Stream, data_seed, model_key
+from metatune.fit.seeds import Purpose, Stream, data_seed, direction_key, model_key
 from metatune.fit.tracking import Tracker
 from metatune.fit.unrolls import Stretch, aged, stretch
 from metatune.hypergrad import Hypergradient, hypergradient
@@ -52,7 +52,7 @@ def fit(
     *,
     resume: bool = False,
     overwrite: bool = False,
-    foretell: Callable[[Path], Expectation] | None = None,
+    foretell: Callable[[Path], Expectation | None] | None = None,
     console: Console | None = None,
 ) -> Outcome:
     """Tunes a training.
@@ -62,8 +62,8 @@ def fit(
         out: the run folder.
         resume: go on with the run in `out`.
         overwrite: delete the run in `out`.
-        foretell: given the folder for what is kept on disk, predicts what the run takes; told, and
-            compared at the end with what was measured.
+        foretell: given the folder for what is kept on disk, predicts what the run takes, None if
+            it can't; told, and compared at the end with what was measured.
         console: where progress is shown.
 
     Returns:
@@ -73,6 +73,7 @@ def fit(
         RunFolderError: `out` can't be used as asked.
         NotFinite: a training diverged; the run folder holds the best so far and can be resumed.
         CheckpointError: no room for the states of the inner training.
+        EstimatorError: the estimator can't be used for this training.
         ReplayError: the inner training did not repeat itself exactly.
     """
     recipe = training.recipe
@@ -148,7 +149,7 @@ class _Loop:
         self.display = display
         self.optimizer = optimizer
         self.estimator = estimators.build(self.outer.estimator)
-        self.kept = estimators.checkpoints(self.outer.estimator.checkpoints, folder.scratch)
+        self.kept = estimators.checkpoints(self.outer.estimator, folder.scratch)
         self.search = search
 
     def run(self, search: Search) -> Search:
@@ -231,6 +232,7 @@ class _Loop:
             window=part.window,
             estimator=self.estimator,
             checkpoints=self.kept,
+            key=direction_key(recipe.seed, search.step),
             listener=self.display.listener("hypergradient"),
         )
 

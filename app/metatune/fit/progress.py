@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from metatune import hypergrad
 from metatune.data import Progress as Tokenizing
-from metatune.hypergrad.driver import Listener
+from metatune.hypergrad.estimator import Listener
 
 QUIET_SECONDS = 15
 """The longest silence where there are no bars to watch."""

@@ -38,3 +38,13 @@ def model_key(seed: int, purpose: Purpose, index: int) -> jax.Array:
 def data_seed(seed: int, purpose: Purpose, index: int, stream: Stream) -> tuple[int, ...]:
     """The seed of a data order; arguments as for `model_key`, and what is drawn."""
     return (seed, int(purpose), index, int(stream))
+
+
+def direction_key(seed: int, step: int) -> jax.Array:
+    """The key of the random directions of a hypergradient.
+
+    Args:
+        seed: the recipe's.
+        step: the outer step.
+    """
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), len(Purpose)), step)

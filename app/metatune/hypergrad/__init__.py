@@ -6,6 +6,9 @@ Knows nothing of language models; works on any pytrees.
 from metatune.hypergrad.boundaries import ReplayError
 from metatune.hypergrad.checkpoints import Checkpoints
 from metatune.hypergrad.driver import hypergradient, train
+from metatune.hypergrad.estimator import EstimatorError
+from metatune.hypergrad.forward import Forward
+from metatune.hypergrad.forward_gradient import ForwardGradient
 from metatune.hypergrad.mixflow import MixFlow
 from metatune.hypergrad.problem import (
     Diagnostics,
@@ -15,13 +18,19 @@ from metatune.hypergrad.problem import (
     State,
     as_argument,
 )
+from metatune.hypergrad.push import Carry
 from metatune.hypergrad.reverse import Reverse
 from metatune.hypergrad.stores import CheckpointError
+from metatune.hypergrad.zeroth_order import ZerothOrder
 
 __all__ = [
+    "Carry",
     "CheckpointError",
     "Checkpoints",
     "Diagnostics",
+    "EstimatorError",
+    "Forward",
+    "ForwardGradient",
     "Hypergradient",
     "MixFlow",
     "Problem",
@@ -29,6 +38,7 @@ __all__ = [
     "ReplayError",
     "Reverse",
     "State",
+    "ZerothOrder",
     "as_argument",
     "hypergradient",
     "train",

@@ -6,9 +6,9 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
-from metatune.hypergrad.estimator import Forward
 from metatune.hypergrad.policies import Kept
 from metatune.hypergrad.problem import PyTree, State
+from metatune.hypergrad.reverse_mode import SegmentRun
 
 Heard = Callable[[int, jax.Array], None]
 
@@ -65,7 +65,7 @@ class Boundaries:
 
     def __init__(
         self,
-        run: Callable[[int, State], Forward],
+        run: Callable[[int, State], SegmentRun],
         segments: int,
         *,
         saves: bool,

@@ -5,9 +5,9 @@ from math import isqrt
 from typing import Any, Final, NamedTuple
 
 from metatune.hypergrad.boundaries import Boundaries
-from metatune.hypergrad.estimator import Forward
 from metatune.hypergrad.policies import Every, Kept, Recursive
 from metatune.hypergrad.problem import State
+from metatune.hypergrad.reverse_mode import SegmentRun
 from metatune.hypergrad.stores import CheckpointError
 
 SCALES: Final = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
@@ -37,7 +37,7 @@ def cost(kept: Kept, segments: int, state_bytes: int, saved_bytes: int) -> Cost:
         saved_bytes: of what a segment saves for its pullback; 0 if nothing is saved.
     """
     store = _Ledger({"state": state_bytes, "saved": saved_bytes})
-    nothing = Forward(State((), ()), (), ())  # pyright: ignore[reportArgumentType]
+    nothing = SegmentRun(State((), ()), (), ())  # pyright: ignore[reportArgumentType]
     boundaries = Boundaries(
         lambda index, state: nothing,
         segments,

@@ -15,8 +15,9 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from metatune.hypergrad.estimator import Adjoint, Forward
+from metatune.hypergrad.estimator import Job
 from metatune.hypergrad.problem import (
+    Hypergradient,
     Problem,
     PyTree,
     State,
@@ -24,7 +25,9 @@ from metatune.hypergrad.problem import (
     inner_update,
     loss_and_gradient,
 )
+from metatune.hypergrad.reverse_mode import Adjoint, SegmentRun
 from metatune.hypergrad.segments import Segment, inexact, scan_segment
+from metatune.hypergrad.sweep import sweep
 
 
 def add(left: PyTree, right: PyTree) -> PyTree:
@@ -61,7 +64,11 @@ class MixFlow:
         """Whether gradients are saved."""
         return self.save_gradients
 
-    def forward(self, problem: Problem, eta: PyTree, state: State, segment: Segment) -> Forward:
+    def estimate(self, job: Job) -> Hypergradient:
+        """Exact, by two sweeps; raises what `sweep` does."""
+        return sweep(self, job)
+
+    def forward(self, problem: Problem, eta: PyTree, state: State, segment: Segment) -> SegmentRun:
         """Runs a segment; saves the inner gradients, [length, ...] each, if so asked."""
 
         def body(state: State, given: PyTree) -> tuple[State, PyTree]:
@@ -72,7 +79,7 @@ class MixFlow:
             return after, (loss, grads if self.save_gradients else ())
 
         state, (losses, saved) = scan_segment(body, state, segment)
-        return Forward(state, losses, saved)
+        return SegmentRun(state, losses, saved)
 
     def pullback(
         self,

@@ -77,12 +77,15 @@ class Diagnostics(NamedTuple):
         peak_states: the most states between segments that were kept at a time.
         peak_bytes: the most bytes in their store at a time, saved gradients included.
         recomputed_segments: segments run again for want of a kept state.
+        standard_errors: of the gradient, a pytree like η, where it is a mean over two or more
+            random directions.
     """
 
     losses: jax.Array
     peak_states: int = 0
     peak_bytes: int = 0
     recomputed_segments: int = 0
+    standard_errors: PyTree = None
 
 
 class Hypergradient(NamedTuple):
@@ -106,15 +109,18 @@ class Progress(NamedTuple):
 
     Attributes:
         phase: which sweep.
-        step: inner steps done in this sweep.
+        step: inner steps done in this sweep, over all trainings that it takes.
         steps: inner steps of a sweep.
         loss: the latest inner loss.
+        carry: of forward mode, all that `hypergradient` needs to go on from here. The next segment
+            takes its memory: copy what you keep.
     """
 
     phase: Literal["forward", "backward"]
     step: int
     steps: int
     loss: float
+    carry: PyTree = None
 
 
 def inner_step(

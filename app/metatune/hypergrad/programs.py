@@ -6,17 +6,21 @@ Compiled once for a problem and the shapes of its arrays, whatever the number of
 from functools import partial
 
 import jax
+from jax.flatten_util import ravel_pytree
+from jax.sharding import Mesh
 
-from metatune.hypergrad import segments
-from metatune.hypergrad.estimator import Adjoint, Estimator, Forward
+from metatune.hypergrad import forward_mode, segments
+from metatune.hypergrad.forward_mode import Tangents
 from metatune.hypergrad.problem import Problem, PyTree, State
+from metatune.hypergrad.reverse_mode import Adjoint, ReverseMode, SegmentRun
 from metatune.hypergrad.segments import Segment
+from metatune.hypergrad.spread import ALL, EACH
 
 
 @partial(jax.jit, static_argnums=1)
 def forward(
-    problem: Problem, estimator: Estimator, eta: PyTree, state: State, segment: Segment
-) -> Forward:
+    problem: Problem, estimator: ReverseMode, eta: PyTree, state: State, segment: Segment
+) -> SegmentRun:
     """A segment forward."""
     return estimator.forward(problem, eta, state, segment)
 
@@ -24,7 +28,7 @@ def forward(
 @partial(jax.jit, static_argnums=1, donate_argnums=5)
 def pullback(
     problem: Problem,
-    estimator: Estimator,
+    estimator: ReverseMode,
     eta: PyTree,
     segment: Segment,
     taken: tuple[State, PyTree],
@@ -41,9 +45,80 @@ def objective(problem: Problem, params: PyTree, batch: PyTree) -> tuple[jax.Arra
     return jax.value_and_grad(problem.objective)(params, batch)
 
 
+@jax.jit
+def value(problem: Problem, params: PyTree, batch: PyTree) -> jax.Array:
+    """The objective on a batch."""
+    return problem.objective(params, batch)
+
+
 @partial(jax.jit, donate_argnums=2)
 def advance(
     problem: Problem, eta: PyTree, state: State, segment: Segment
 ) -> tuple[State, jax.Array]:
     """A segment of training alone; gives the memory of the state to the next one."""
     return segments.advance(problem, eta, state, segment)
+
+
+@partial(jax.jit, static_argnums=(1, 2), donate_argnums=(5, 6))
+def push(
+    problem: Problem,
+    clip: float | None,
+    mesh: Mesh | None,
+    eta: PyTree,
+    directions: jax.Array,
+    state: State,
+    tangents: Tangents,
+    segment: Segment,
+) -> tuple[State, Tangents, jax.Array]:
+    """A segment forward with tangents along directions [n, N], spread over a mesh if there is one.
+
+    The memory of state and tangents is given to the next ones.
+    """
+
+    def run(
+        problem: Problem,
+        eta: PyTree,
+        directions: jax.Array,
+        state: State,
+        tangents: Tangents,
+        segment: Segment,
+    ) -> tuple[State, Tangents, jax.Array]:
+        along = jax.vmap(ravel_pytree(eta)[1])(directions)
+        return forward_mode.push_segment(problem, eta, along, state, tangents, segment, clip)
+
+    if mesh is not None:
+        run = jax.shard_map(
+            run,
+            mesh=mesh,
+            in_specs=(ALL, ALL, EACH, ALL, EACH, ALL),
+            out_specs=(ALL, EACH, ALL),
+            check_vma=False,  # the training is the same on all devices: each computes all of it
+        )
+    return run(problem, eta, directions, state, tangents, segment)
+
+
+@partial(jax.jit, static_argnums=0)
+def contract(mesh: Mesh | None, params_bar: PyTree, tangents: Tangents) -> jax.Array:
+    """The derivatives of the objective along the directions of the tangents, on all devices."""
+    found = forward_mode.contract(params_bar, tangents)
+    if mesh is None:
+        return found
+    return jax.lax.with_sharding_constraint(found, jax.NamedSharding(mesh, ALL))
+
+
+onsets = jax.jit(forward_mode.onsets)
+
+
+@partial(jax.jit, donate_argnums=2)
+def advance_each(
+    problem: Problem, etas: PyTree, states: State, segment: Segment
+) -> tuple[State, jax.Array]:
+    """A segment of several trainings, each with meta-parameters of its own, [n, ...]."""
+    each = jax.vmap(segments.advance, in_axes=(None, 0, 0, None))
+    return each(problem, etas, states, segment)
+
+
+@jax.jit
+def value_each(problem: Problem, params: PyTree, batch: PyTree) -> jax.Array:
+    """The objective of several trainings on a batch, [n]."""
+    return jax.vmap(problem.objective, in_axes=(0, None))(params, batch)

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 import jax
 
-from metatune.hypergrad.estimator import Adjoint, Forward
-from metatune.hypergrad.problem import Problem, PyTree, State
+from metatune.hypergrad.estimator import Job
+from metatune.hypergrad.problem import Hypergradient, Problem, PyTree, State
+from metatune.hypergrad.reverse_mode import Adjoint, SegmentRun
 from metatune.hypergrad.segments import Segment, advance, inexact
+from metatune.hypergrad.sweep import sweep
 
 
 @dataclass(frozen=True)
@@ -26,10 +28,14 @@ class Reverse:
         """Nothing."""
         return False
 
-    def forward(self, problem: Problem, eta: PyTree, state: State, segment: Segment) -> Forward:
+    def estimate(self, job: Job) -> Hypergradient:
+        """Exact, by two sweeps; raises what `sweep` does."""
+        return sweep(self, job)
+
+    def forward(self, problem: Problem, eta: PyTree, state: State, segment: Segment) -> SegmentRun:
         """Runs a segment; saves nothing."""
         state, losses = advance(problem, eta, state, segment, remat=self.remat)
-        return Forward(state, losses, saved=())
+        return SegmentRun(state, losses, saved=())
 
     def pullback(
         self,

@@ -1,12 +1,23 @@
 """The estimators of recipes. A new one is a row of `ESTIMATORS`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, overload
 
-from metatune.hypergrad import Checkpoints, MixFlow, Reverse
+import jax
+
+from metatune.hypergrad import (
+    Checkpoints,
+    Forward,
+    ForwardGradient,
+    MixFlow,
+    Reverse,
+    ZerothOrder,
+)
 from metatune.hypergrad.estimator import Estimator
 from metatune.recipe import schema
+from metatune.recipe.faults import Fault
+from metatune.tunables import Tunable
 
 GRADIENT_DTYPES: Final = {"float32": None, "bfloat16": "bfloat16"}  # parameters are float32
 
@@ -20,18 +31,59 @@ def _reverse(spec: Any) -> Reverse:
     return Reverse(spec.segment, spec.remat)
 
 
+def _forward(spec: Any) -> Forward:
+    return Forward(spec.segment, spec.chunk, spec.clip_tangents, spec.budget_bytes)
+
+
+def _forward_gradient(spec: Any) -> ForwardGradient:
+    return ForwardGradient(
+        spec.directions, spec.segment, spec.distribution, spec.chunk, spec.budget_bytes
+    )
+
+
+def _zeroth_order(spec: Any) -> ZerothOrder:
+    return ZerothOrder(spec.directions, spec.step, spec.segment, spec.distribution, spec.chunk)
+
+
 ESTIMATORS: Final[Mapping[type, Callable[[Any], Estimator]]] = {
     schema.MixFlow: _mixflow,
     schema.Reverse: _reverse,
+    schema.Forward: _forward,
+    schema.ForwardGradient: _forward_gradient,
+    schema.ZerothOrder: _zeroth_order,
 }
 
 
-def build(spec: schema.MixFlow | schema.Reverse) -> Estimator:
+@overload
+def build(spec: schema.MixFlow | schema.Reverse) -> MixFlow | Reverse: ...
+
+
+@overload
+def build(spec: schema.Estimator) -> Estimator: ...
+
+
+def build(spec: schema.Estimator) -> Estimator:
     """The estimator that a recipe asks for."""
     return ESTIMATORS[type(spec)](spec)
 
 
-def checkpoints(spec: schema.Checkpoints, folder: Path) -> Checkpoints:
-    """What is kept of an inner training, a disk's files in `folder`."""
-    on_disk = folder if spec.store == "disk" else None
-    return Checkpoints(spec.keep, spec.slots, spec.store, on_disk, spec.budget_bytes)
+def checkpoints(spec: schema.Estimator, folder: Path) -> Checkpoints:
+    """What an estimator keeps of an inner training, a disk's files in `folder`."""
+    if not isinstance(spec, schema.MixFlow | schema.Reverse):
+        return Checkpoints()
+    kept = spec.checkpoints
+    on_disk = folder if kept.store == "disk" else None
+    return Checkpoints(kept.keep, kept.slots, kept.store, on_disk, kept.budget_bytes)
+
+
+def too_many_directions(spec: schema.Estimator, tunables: Sequence[Tunable]) -> Iterable[Fault]:
+    """There are as many orthogonal directions as meta-parameters."""
+    if not isinstance(spec, schema.ForwardGradient | schema.ZerothOrder):
+        return
+    if spec.distribution != "orthogonal":
+        return
+    size = sum(jax.eval_shape(tunable.initial).size for tunable in tunables)
+    if spec.directions > size:
+        problem = f"must be at most the number of meta-parameters, {size}, to be orthogonal"
+        cure = f"take {size}, which is exact, or distribution: rademacher"
+        yield Fault("outer.estimator.directions", spec.directions, problem, cure)

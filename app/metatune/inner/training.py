@@ -15,6 +15,7 @@ from metatune import tunables
 from metatune.data import Corpus, Progress, load, look, tokenizer
 from metatune.hypergrad import Problem, State
 from metatune.inner import losses, optimizers, schedules
+from metatune.inner.estimators import too_many_directions
 from metatune.inner.start import Start, context_faults, frozen, initialiser, start
 from metatune.inner.trainable import Trainable, trainable
 from metatune.models import LanguageModel
@@ -193,12 +194,19 @@ def _parts(
     if begin and inner and not any(f.path.startswith(("inner.train", "inner.lora")) for f in known):
         part = _attempt(faults, lambda: trainable(begin.model, inner.train, inner.lora))
     tuning = None
-    if text and begin and tune:
+    # Where a fault keeps us from knowing what is trained, expressions can't be judged.
+    if text and begin and tune and (part or not inner):
         steps = inner.steps if inner else 1
-        # Where it isn't known what is trained, there is a fault already.
         names = part.names if part else begin.model.names()
         setting = Setting(names, tuple(text.domains), steps)
         tuning = _attempt(faults, lambda: tunables.build(tune, setting, known))
+    if (
+        tuning
+        and part
+        and "outer" in sections
+        and not any(f.path.startswith("tune") for f in faults)
+    ):
+        faults += too_many_directions(sections["outer"].estimator, tuning)
     corpus = None
     if text and faults:  # then all text isn't tokenized first: that may take minutes
         _attempt(faults, lambda: look(text, encoder))

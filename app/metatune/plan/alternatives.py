@@ -17,6 +17,10 @@ from metatune.recipe import schema
 Spec = schema.MixFlow | schema.Reverse
 
 
+class NotForetold(ValueError):
+    """What an estimator costs can't be predicted."""
+
+
 class Alternative(NamedTuple):
     """A way to run a recipe.
 
@@ -79,14 +83,20 @@ class Plan:
             )
         if pick is own:
             return "the recipe's own way is the fastest that fits"
-        reason = "the recipe's own way doesn't fit" if not self.fits(own) else "it is faster"
+        if own.memory is None:
+            reason = own.problem
+        else:
+            reason = "it is faster" if self.fits(own) else "the recipe's own way doesn't fit"
         return f"{pick.name}, because {reason}: set {' '.join(pick.changes)}"
 
 
-def alternatives(spec: Spec) -> Iterator[tuple[str, tuple[str, ...], Spec]]:
+def alternatives(
+    spec: schema.Estimator,
+) -> Iterator[tuple[str, tuple[str, ...], schema.Estimator]]:
     """The recipe's own estimator, then others: name, changes, section."""
     yield "as in the recipe", (), spec
-    common = {"segment": spec.segment, "checkpoints": spec.checkpoints}
+    kept = spec.checkpoints if isinstance(spec, Spec) else schema.Checkpoints()
+    common = {"segment": spec.segment, "checkpoints": kept}
     path = "outer.estimator"
     for saves in (True, False):
         way = schema.MixFlow(**common, save_gradients=saves)
@@ -112,7 +122,7 @@ def plan(training: InnerTraining, *, folder: Path) -> Plan:
         try:
             found = expected(replace(training, recipe=changed), folder=folder)
             ways.append(Alternative(name, changes, *found))
-        except CheckpointError as error:
+        except (CheckpointError, NotForetold) as error:
             ways.append(Alternative(name, changes, None, None, str(error)))
     return Plan(tuple(ways), limit_bytes(), jax.devices()[0].device_kind)
 
@@ -122,9 +132,15 @@ def expected(training: InnerTraining, *, folder: Path) -> tuple[Memory, Pace]:
 
     Raises:
         CheckpointError: nothing fits the budget of the checkpoints.
+        NotForetold: the estimator isn't one of reverse mode.
     """
     spec = training.recipe.outer.estimator
+    if not isinstance(spec, Spec):
+        raise NotForetold(
+            f"memory and time of the estimator {spec.kind} can't be foretold yet, those of mixflow "
+            "and reverse can"
+        )
     work = Work(training, estimators.build(spec))
     compiled = work.compiled()
-    needed = memory(work, compiled, estimators.checkpoints(spec.checkpoints, folder))
+    needed = memory(work, compiled, estimators.checkpoints(spec, folder))
     return needed, pace(work, compiled, needed)

@@ -20,7 +20,8 @@ class Memory(NamedTuple):
     """Bytes at the peak of a hypergradient.
 
     Attributes:
-        state: on the device: parameters, optimizer state and adjoint, of all copies alive.
+        state: on the device: parameters, optimizer state and adjoint, of all copies alive, and
+            frozen parameters.
         carry: on the device: states and gradients that wait for the backward sweep.
         activations: on the device: temporary arrays of the larger program, without logits.
         logits: on the device: those of the loss.
@@ -77,7 +78,7 @@ def memory(work: Work, compiled: Compiled, checkpoints: Checkpoints) -> Memory:
     states, temporary = max(phases, key=sum)
     logits = min(_logits_bytes(work), temporary)
     return Memory(
-        states,
+        states + tree_bytes(work.training.frozen),
         carry,
         temporary - logits,
         logits,

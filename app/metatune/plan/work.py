@@ -10,8 +10,8 @@ import numpy as np
 
 from metatune.data import Batch, heldout_batches, sampled_batches, stratified_batches
 from metatune.hypergrad import as_argument, programs
-from metatune.hypergrad.estimator import Adjoint, Estimator
 from metatune.hypergrad.problem import State
+from metatune.hypergrad.reverse_mode import Adjoint, ReverseMode
 from metatune.hypergrad.segments import Segment, gather, inexact
 from metatune.hypergrad.stores import tree_bytes
 from metatune.inner import InnerTraining
@@ -76,7 +76,7 @@ class Work:
     """
 
     training: InnerTraining
-    estimator: Estimator
+    estimator: ReverseMode
 
     @property
     def recipe(self) -> Recipe:

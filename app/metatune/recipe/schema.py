@@ -394,6 +394,79 @@ class Reverse:
 
 
 @dataclass(frozen=True)
+class Forward:
+    """FDS: exact, forward-mode along every meta-parameter (Micaelli & Storkey, 2021).
+
+    Keeps no states: memory grows with the number of meta-parameters, not with the steps. A
+    meta-parameter costs nothing before its window begins.
+
+    Attributes:
+        segment: inner steps per compiled program.
+        chunk: meta-parameters at a time, each chunk through a training of its own; null for all.
+        clip_tangents: largest global norm of the tangent of an inner gradient, along each
+            meta-parameter; null, for no clipping, is exact.
+        budget_bytes: what the tangents may take, a state of floats for each meta-parameter; null
+            for what is free on the device.
+    """
+
+    kind: Literal["forward"] = "forward"
+    segment: int = ruled(16, AT_LEAST_ONE)
+    chunk: int | None = ruled(None, AT_LEAST_ONE)
+    clip_tangents: float | None = ruled(None, POSITIVE)
+    budget_bytes: int | None = ruled(None, AT_LEAST_ONE)
+
+
+@dataclass(frozen=True)
+class ForwardGradient:
+    """(FG)²U: unbiased, forward-mode along random directions (Shen et al., 2024).
+
+    Keeps no states: memory grows with the number of directions at a time alone.
+
+    Attributes:
+        directions: random directions of each hypergradient; its relative error is about the root
+            of meta-parameters / directions.
+        segment: inner steps per compiled program.
+        distribution: of the directions; orthogonal has the least error, and takes at most as many
+            as meta-parameters.
+        chunk: directions at a time, each chunk through a training of its own; null for all.
+        budget_bytes: what the tangents may take, a state of floats for each direction at a time;
+            null for what is free on the device.
+    """
+
+    kind: Literal["forward_gradient"] = "forward_gradient"
+    directions: int = ruled(8, AT_LEAST_ONE)
+    segment: int = ruled(16, AT_LEAST_ONE)
+    distribution: Literal["rademacher", "gaussian", "orthogonal"] = "rademacher"
+    chunk: int | None = ruled(None, AT_LEAST_ONE)
+    budget_bytes: int | None = ruled(None, AT_LEAST_ONE)
+
+
+@dataclass(frozen=True)
+class ZerothOrder:
+    """Central differences of whole trainings along random directions (Spall, 1992).
+
+    For objectives that can't be differentiated; biased by the square of `step`.
+
+    Attributes:
+        directions: random directions of each hypergradient; two trainings each.
+        step: how far to either side of the meta-parameters, in units of log rate and of logits.
+        segment: inner steps per compiled program.
+        distribution: of the directions, as for `forward_gradient`.
+        chunk: directions at a time; the memory is that of twice as many trainings.
+    """
+
+    kind: Literal["zeroth_order"] = "zeroth_order"
+    directions: int = ruled(8, AT_LEAST_ONE)
+    step: float = ruled(1e-2, POSITIVE)
+    segment: int = ruled(16, AT_LEAST_ONE)
+    distribution: Literal["rademacher", "gaussian", "orthogonal"] = "rademacher"
+    chunk: int = ruled(1, AT_LEAST_ONE)
+
+
+Estimator = MixFlow | Reverse | Forward | ForwardGradient | ZerothOrder
+
+
+@dataclass(frozen=True)
 class Adam:
     """Adam on the meta-parameters; `learning_rate` is in units of log rate and of logits."""
 
@@ -515,7 +588,7 @@ class Outer:
     """
 
     steps: int = ruled(AT_LEAST_ONE)
-    estimator: MixFlow | Reverse = field(default_factory=MixFlow)
+    estimator: Estimator = field(default_factory=MixFlow)
     unroll: Full | Truncated | Online = field(default_factory=Full)
     optimizer: Adam | Sign = field(default_factory=Adam)
     clip_norm: float | None = ruled(1.0, POSITIVE)

@@ -68,7 +68,8 @@ GPT2 = Family(
     required=("hidden_size", "num_hidden_layers", "num_attention_heads"),
     fixed={"reorder_and_upcast_attn": only(False)},
     without_effect=frozenset(
-        "attn_pdrop embd_pdrop n_ctx resid_pdrop summary_activation summary_first_dropout "
+        "attn_pdrop embd_pdrop n_ctx n_special output_past predict_special_tokens resid_pdrop "
+        "summary_activation summary_first_dropout "
         "summary_proj_to_labels summary_type summary_use_proj".split()
     ),
     ropes=_no_ropes,

@@ -1,0 +1,60 @@
+"""(FG)²U: unbiased hypergradients from forward-mode derivatives along random directions.
+
+Memory grows neither with the length of the training nor with the number of meta-parameters.
+
+Source: Shen et al., Memory-Efficient Gradient Unrolling for Large-Scale Bi-level Optimization,
+NeurIPS 2024.
+"""
+
+from dataclasses import dataclass
+
+from metatune.hypergrad.directions import Distribution, draw, mean, refuse_unknown
+from metatune.hypergrad.estimator import Job, refuse_not_positive
+from metatune.hypergrad.problem import Diagnostics, Hypergradient
+from metatune.hypergrad.push import Push
+
+
+@dataclass(frozen=True)
+class ForwardGradient:
+    """The mean of (dF·v) v over random directions v.
+
+    Needs the `key` of `hypergradient`. Directions are spread over as many devices as divide them.
+
+    Attributes:
+        directions: how many, b.
+        segment: inner steps per compiled program.
+        distribution: `rademacher` or `gaussian`, independent, or `orthogonal`, which has the least
+            error, by a factor of √((N-b)/(N-1)) less than Rademacher's: b at most N.
+        chunk: directions at a time, each chunk through a training of its own; None for all.
+        budget_bytes: what the tangents may take; None for what is free on the device.
+    """
+
+    directions: int
+    segment: int = 16
+    distribution: Distribution = "rademacher"
+    chunk: int | None = None
+    budget_bytes: int | None = None
+
+    def __post_init__(self):
+        """Refuses what can't be meant."""
+        refuse_unknown(self.distribution)
+        refuse_not_positive(
+            directions=self.directions,
+            segment=self.segment,
+            chunk=self.chunk,
+            budget_bytes=self.budget_bytes,
+        )
+
+    def estimate(self, job: Job) -> Hypergradient:
+        """Unbiased; its standard errors are in the diagnostics.
+
+        Raises:
+            EstimatorError: no key, too many orthogonal directions, and what `Push` can't do.
+        """
+        push = Push(self.segment, self.chunk, clip=None, budget_bytes=self.budget_bytes)
+        push.refuse(job, self.directions)
+        directions = draw(job, self.directions, self.distribution)
+        pushed = push(job, directions, [job.first] * len(directions))
+        gradient, errors = mean(job, pushed.derivatives, directions, self.distribution)
+        diagnostics = Diagnostics(pushed.losses, standard_errors=errors)
+        return Hypergradient(pushed.value, gradient, pushed.state, diagnostics)

@@ -1,0 +1,158 @@
+"""Forward mode: tangents of the state along directions of η, pushed through inner steps.
+
+With Z_t = d(θ_t, υ_t)/dη · v along a direction v, an inner step gives `Z_{t+1}` as its derivative
+along (Z_t, v): the tangent of `g = ∇_θ L(θ, λ, x)` first, forward over reverse, then that of the
+update Υ. No recursion is derived by hand, whatever the optimizer.
+
+Source: Micaelli & Storkey, Gradient-based Hyperparameter Optimization Over Long Horizons, 2021,
+section 3 (there for SGD with momentum).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.flatten_util import ravel_pytree
+
+from metatune.hypergrad.problem import Problem, PyTree, State, inner_gradient, inner_update
+from metatune.hypergrad.segments import Segment, inexact, scan_segment
+
+
+class Tangents(NamedTuple):
+    """Tangents of a state along n directions.
+
+    Attributes:
+        params: of the parameters, [n, ...] each.
+        opt_state: of the floating-point leaves of the optimizer state, [n, ...] each.
+    """
+
+    params: PyTree
+    opt_state: list[jax.Array]
+
+
+def push_segment(
+    problem: Problem,
+    eta: PyTree,
+    directions: PyTree,
+    state: State,
+    tangents: Tangents,
+    segment: Segment,
+    clip: float | None,
+) -> tuple[State, Tangents, jax.Array]:
+    """Trains through a segment, with tangents.
+
+    Args:
+        problem: the training.
+        eta: meta-parameters η.
+        directions: a pytree like η, [n, ...] each.
+        state: the state before the segment.
+        tangents: of that state.
+        segment: the steps and their batches.
+        clip: largest global norm of the tangent of an inner gradient; None for no clipping.
+
+    Returns:
+        State and tangents after the segment, and the inner losses, [length].
+    """
+
+    def body(carry: tuple[State, Tangents], given: PyTree) -> tuple[PyTree, jax.Array]:
+        (state, tangents), (step, batch, _) = carry, given
+
+        def along(direction: PyTree, tangent: Tangents) -> tuple[State, jax.Array, Tangents]:
+            return push_step(problem, eta, direction, state, tangent, batch, step, clip)
+
+        # The step itself doesn't depend on the direction: it is computed once for all of them.
+        push = jax.vmap(along, out_axes=(None, None, 0))
+        state, loss, tangents = push(directions, tangents)
+        return (state, tangents), loss
+
+    (state, tangents), losses = scan_segment(body, (state, tangents), segment)
+    return state, tangents, losses
+
+
+def push_step(
+    problem: Problem,
+    eta: PyTree,
+    direction: PyTree,
+    state: State,
+    tangent: Tangents,
+    batch: PyTree,
+    step: jax.Array,
+    clip: float | None,
+) -> tuple[State, jax.Array, Tangents]:
+    """One inner step and its tangent along one direction: the next state, the loss, the tangent."""
+
+    def gradient(eta: PyTree, params: PyTree) -> tuple[PyTree, jax.Array]:
+        before = State(params, state.opt_state)
+        loss, grads = inner_gradient(problem, eta, before, batch, step)
+        return grads, loss
+
+    floats, rebuild = inexact(state.opt_state)
+
+    def update(
+        eta: PyTree, grads: PyTree, params: PyTree, floats: list[jax.Array]
+    ) -> tuple[Tangents, State]:
+        after = inner_update(problem, eta, State(params, rebuild(floats)), grads, step)
+        return Tangents(after.params, inexact(after.opt_state)[0]), after
+
+    grads, grads_dot, loss = jax.jvp(
+        gradient, (eta, state.params), (direction, tangent.params), has_aux=True
+    )
+    if clip is not None:
+        grads_dot = _clipped(grads_dot, clip)
+    _, pushed, after = jax.jvp(
+        update,
+        (eta, grads, state.params, floats),
+        (direction, grads_dot, tangent.params, tangent.opt_state),
+        has_aux=True,
+    )
+    return after, loss, pushed
+
+
+def contract(params_bar: PyTree, tangents: Tangents) -> jax.Array:
+    """The derivatives of the objective along the directions, `∇F(θ_T) · Z_T`, [n]."""
+    products = jax.tree.map(
+        lambda bar, dots: dots.reshape(len(dots), -1) @ bar.reshape(-1),
+        params_bar,
+        tangents.params,
+    )
+    return sum(jax.tree.leaves(products), jnp.zeros(()))
+
+
+def onsets(problem: Problem, eta: PyTree, first: jax.Array, stop: jax.Array) -> jax.Array:
+    """The inner step that each coordinate of η first acts in, [N]; `stop` for none.
+
+    A coordinate acts in step t if it moves λ_t: before, its tangents are zero.
+
+    Args:
+        problem: the training.
+        eta: meta-parameters η, N coordinates in all.
+        first: the first inner step, an int32 scalar.
+        stop: one past the last inner step, an int32 scalar.
+    """
+    flat, unflatten = ravel_pytree(eta)
+
+    def acts(step: jax.Array) -> jax.Array:
+        def moves(direction: jax.Array) -> jax.Array:
+            hyper_at = (lambda eta: inexact(problem.hyper_at(eta, step))[0], (eta,))
+            _, moved = jax.jvp(*hyper_at, (unflatten(direction),))
+            return jnp.any(jnp.stack([jnp.any(leaf != 0) for leaf in moved]))
+
+        return jax.vmap(moves)(jnp.eye(len(flat), dtype=flat.dtype))
+
+    def body(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        step, found = carry
+        return step + 1, jnp.where(acts(step) & (found == stop), step, found)
+
+    def goes_on(carry: tuple[jax.Array, jax.Array]) -> jax.Array:
+        step, found = carry
+        return (step < stop) & jnp.any(found == stop)
+
+    return jax.lax.while_loop(goes_on, body, (first, jnp.full(len(flat), stop)))[1]
+
+
+def _clipped(grads_dot: PyTree, clip: float) -> PyTree:
+    """The tangent of a gradient, scaled down to a global norm of `clip` if it is larger."""
+    norm = optax.tree.norm(grads_dot)
+    scale = jnp.where(norm > clip, clip / jnp.maximum(norm, clip), 1)
+    return jax.tree.map(lambda leaf: leaf * scale.astype(leaf.dtype), grads_dot)

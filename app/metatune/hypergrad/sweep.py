@@ -1,0 +1,70 @@
+"""The two sweeps of reverse mode: forward through the training, then back, segment by segment."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from metatune.hypergrad import programs
+from metatune.hypergrad.boundaries import Boundaries
+from metatune.hypergrad.estimator import EstimatorError, Job
+from metatune.hypergrad.problem import Diagnostics, Hypergradient, State
+from metatune.hypergrad.reverse_mode import Adjoint, ReverseMode, SegmentRun
+from metatune.hypergrad.segments import bounds, gather, inexact
+from metatune.hypergrad.stores import tree_bytes
+
+
+def sweep(estimator: ReverseMode, job: Job) -> Hypergradient:
+    """The hypergradient by the pullbacks of an estimator.
+
+    Raises:
+        CheckpointError: a state can't be kept, for want of room or of permission.
+        EstimatorError: a carry, of which reverse mode has none.
+        ReplayError: a segment that was run again led elsewhere.
+    """
+    if job.carry is not None:
+        raise EstimatorError("a reverse-mode estimator can't go on from a carry: leave it out")
+    losses = []
+
+    def forward(bounds: tuple[int, int], state: State) -> SegmentRun:
+        segment = gather(job.batches, *bounds, estimator.segment)
+        return programs.forward(job.problem, estimator, job.eta, state, segment)
+
+    def heard(bounds: tuple[int, int], segment_losses: jax.Array) -> None:
+        losses.append(segment_losses[: bounds[1] - bounds[0]])
+        job.tell("forward", bounds[1] - job.start, losses[-1])
+
+    state = job.state
+    for cut in bounds(job.start, job.first, estimator.segment):
+        state, segment_losses, _ = forward(cut, state)
+        heard(cut, segment_losses)
+    cuts = bounds(job.first, job.stop, estimator.segment)
+    with job.checkpoints.open() as store:
+
+        def sizes() -> tuple[int, int]:
+            saved = jax.eval_shape(partial(forward, cuts[0]), state).saved
+            return tree_bytes(state), tree_bytes(saved)
+
+        boundaries = Boundaries(
+            lambda index, state: forward(cuts[index], state),
+            len(cuts),
+            saves=estimator.saves,
+            kept=job.checkpoints.plan(len(cuts), sizes, store.place.free_bytes),
+            store=store,
+        )
+        state = boundaries.forward(state, lambda index, losses: heard(cuts[index], losses))
+        value, params_bar = job.objective(state.params)
+        opt_bar = [jnp.zeros_like(leaf) for leaf in inexact(state.opt_state)[0]]
+        adjoint = Adjoint(params_bar, opt_bar, jax.tree.map(jnp.zeros_like, job.eta))
+        for index in reversed(range(len(cuts))):
+            segment = gather(job.batches, *cuts[index], estimator.segment)
+            # Work that is queued holds on to its states: none is fetched before it is needed.
+            jax.block_until_ready(adjoint)
+            adjoint = programs.pullback(
+                job.problem, estimator, job.eta, segment, boundaries.take(index), adjoint
+            )
+            job.tell("backward", job.stop - cuts[index][0], losses[-1], wait=adjoint.params)
+        diagnostics = Diagnostics(
+            jnp.concatenate(losses), boundaries.peak, store.peak_bytes, boundaries.recomputed
+        )
+    return Hypergradient(value, adjoint.eta, state, diagnostics)
