@@ -44,13 +44,13 @@ class Words:
         pattern: finds the words.
         added: finds the tokens that were added to the vocabulary.
         encode: texts to the tokens of each, by the library.
-        known: the tokens of words that have been met.
+        known: the tokens of words that have been met, as bytes of uint32.
     """
 
     pattern: regex.Pattern[str]
     added: regex.Pattern[str] | None
     encode: Callable[[Sequence[str]], list[Sequence[int]]]
-    known: dict[str, Sequence[int]] = field(default_factory=dict)
+    known: dict[str, bytes] = field(default_factory=dict)
 
     def takes(self, text: str) -> bool:
         """Whether a text's tokens are those of its words."""
@@ -62,9 +62,10 @@ class Words:
         if len(self.known) > REMEMBERED:
             self.known.clear()
         new = list(set(chain.from_iterable(found)) - self.known.keys())
-        self.known.update(zip(new, self.encode(new), strict=True))
+        for word, ids in zip(new, self.encode(new), strict=True):
+            self.known[word] = np.array(ids, np.uint32).tobytes()
         look_up = self.known.__getitem__
-        return [np.fromiter(chain.from_iterable(map(look_up, words)), np.uint32) for words in found]
+        return [np.frombuffer(b"".join(map(look_up, words)), np.uint32) for words in found]
 
 
 def words_of(backend: Any, encode: Callable[[Sequence[str]], list[Sequence[int]]]) -> Words | None:
