@@ -70,6 +70,7 @@ def fit(
     from metatune.fit.allocation import keep_memory
     from metatune.fit.compilation import keep_compiled
     from metatune.fit.expectation import Expectation
+    from metatune.fit.external import CommandFailed
     from metatune.fit.failure import NotFinite
     from metatune.fit.progress import tokenizing
     from metatune.fit.run_folder import RunFolderError
@@ -79,7 +80,8 @@ def fit(
     from metatune.report import terminal
 
     console = Console()
-    with plain_errors(NotFinite, RunFolderError, CheckpointError, EstimatorError, ReplayError):
+    stops = (NotFinite, RunFolderError, CheckpointError, EstimatorError, ReplayError, CommandFailed)
+    with plain_errors(*stops):
         keep_compiled()
         keep_memory()
         with tokenizing(console) as listener:

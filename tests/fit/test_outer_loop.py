@@ -374,7 +374,11 @@ def test_a_run_is_not_overwritten(finished, console):
 
 def test_patience_stops_the_search(tmp_path, monkeypatch, console):
     losses = iter([3.0, 2.0, 2.5, 2.4, 2.3, 2.2])
-    monkeypatch.setattr(outer_loop, "held_out_loss", lambda *_, **__: next(losses))
+
+    def told(*_, split, **__):
+        return next(losses) if split == "outer" else 3.0
+
+    monkeypatch.setattr(outer_loop, "held_out_loss", told)
     recipe = dataclasses.replace(RECIPE, outer=dataclasses.replace(RECIPE.outer, patience=2))
     outcome = fit(prepare(recipe), tmp_path, console=console)
     assert [line["held_out"] for line in outcome.folder.read_metrics()] == [3.0, 2.0, 2.5, 2.4]
@@ -421,7 +425,6 @@ def test_rates_that_diverge_under_the_judges_are_not_the_best(tmp_path, monkeypa
         return said
 
     monkeypatch.setattr(outer_loop, "held_out_loss", told)
-    monkeypatch.setattr("metatune.fit.result.held_out_loss", told)
     outcome = fit(prepare(RECIPE), tmp_path, console=console)
     held_out = [line["held_out"] for line in outcome.folder.read_metrics()]
     assert held_out == [3.0, 2.5, None, 2.7]

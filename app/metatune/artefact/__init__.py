@@ -11,7 +11,7 @@ from metatune.artefact.format import (
     Optimizer,
 )
 from metatune.artefact.reading import load
-from metatune.artefact.writing import write
+from metatune.artefact.writing import self_contained, write
 
 __all__ = [
     "SETTINGS",
@@ -23,5 +23,6 @@ __all__ = [
     "Multipliers",
     "Optimizer",
     "load",
+    "self_contained",
     "write",
 ]

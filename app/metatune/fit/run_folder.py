@@ -14,7 +14,11 @@ import yaml
 from metatune.recipe import writing
 from metatune.recipe.schema import Recipe
 
-WITHOUT_EFFECT = "outer.estimator.checkpoints."
+WITHOUT_EFFECT = (
+    "outer.estimator.checkpoints.",
+    "outer.estimator.parallel",
+    "outer.estimator.timeout_seconds",
+)
 """Keys that change neither trainings nor hypergradients: they may change before a run goes on."""
 
 
@@ -41,6 +45,11 @@ class RunFolder:
     def metrics(self) -> Path:
         """A line of JSON per outer step."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def commands(self) -> Path:
+        """A line of JSON for each training of an external trainer."""
+        return self.path / "commands.jsonl"
 
     @property
     def expectation(self) -> Path:
@@ -87,20 +96,36 @@ class RunFolder:
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Adds a line to the metrics."""
-        with self.metrics.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        _append(self.metrics, line)
+
+    def append_command(self, line: Mapping[str, Any]) -> None:
+        """Adds a line to the log of an external trainer."""
+        _append(self.commands, line)
+
+    def read_commands(self) -> list[dict[str, Any]]:
+        """The log of an external trainer so far, as `read_metrics`."""
+        return _whole_lines(self.commands)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The metrics so far; a last line that was cut off is left out."""
-        if not self.metrics.exists():
-            return []
-        text = self.metrics.read_text()
-        return [json.loads(line) for line in text.splitlines(keepends=True) if line[-1] == "\n"]
+        return _whole_lines(self.metrics)
 
     def forget_metrics_from(self, step: int) -> None:
         """Drops the lines of outer steps from `step` on, which are about to be done again."""
         lines = [json.dumps(line) for line in self.read_metrics() if line["step"] < step]
         replace(self.metrics, "".join(line + "\n" for line in lines))
+
+
+def _append(path: Path, line: Mapping[str, Any]) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    text = path.read_text()
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line[-1] == "\n"]
 
 
 def replace(path: Path, text: str) -> None:
@@ -174,6 +199,6 @@ def _delete_run(folder: RunFolder) -> None:
     folder.clear_scratch()
     for path in (folder.tensorboard, folder.checkpoints, folder.artefact):
         shutil.rmtree(path, ignore_errors=False) if path.exists() else None
-    for path in (folder.metrics, folder.expectation):
+    for path in (folder.metrics, folder.commands, folder.expectation):
         path.unlink(missing_ok=True)
     folder.recipe.unlink()

@@ -14,6 +14,7 @@ from metatune.recipe.rules import (
     AT_LEAST_ONE_OR_NAMED,
     AT_LEAST_TWO,
     CHUNK,
+    COMMAND,
     FRACTION,
     INNER_FRACTION,
     NOT_NEGATIVE,
@@ -463,7 +464,36 @@ class ZerothOrder:
     chunk: int = ruled(1, AT_LEAST_ONE)
 
 
-Estimator = MixFlow | Reverse | Forward | ForwardGradient | ZerothOrder
+@dataclass(frozen=True)
+class External:
+    """Central differences of trainings that a command does elsewhere (Spall, 1992).
+
+    The command is run without a shell. On its standard input it gets the hyperparameters: the
+    JSON of a `tuned.json`, with `seed` and `steps` beside; the file named by the environment
+    variable METATUNE_TUNED is that `tuned.json` alone. The last line that it prints is the loss to
+    minimise. The same command chooses the best and measures the result: nothing is trained here,
+    and what the recipe says of model, data and inner training names and bounds what is tuned.
+
+    Attributes:
+        command: program and arguments, a list, or text that is split as a shell splits it.
+        directions: random directions of each hypergradient; two trainings each, on either side of
+            the meta-parameters, with the same seed.
+        step: how far to either side of the meta-parameters, in units of log rate and of logits.
+        distribution: of the directions, as for `forward_gradient`.
+        timeout_seconds: after which a command is killed, and counts as failed; null for never.
+        parallel: commands at a time.
+    """
+
+    command: str | tuple[str, ...] = ruled(COMMAND)
+    kind: Literal["external"] = "external"
+    directions: int = ruled(8, AT_LEAST_ONE)
+    step: float = ruled(0.1, POSITIVE)
+    distribution: Literal["rademacher", "gaussian", "orthogonal"] = "rademacher"
+    timeout_seconds: float | None = ruled(None, POSITIVE)
+    parallel: int = ruled(1, AT_LEAST_ONE)
+
+
+Estimator = MixFlow | Reverse | Forward | ForwardGradient | ZerothOrder | External
 
 
 @dataclass(frozen=True)
