@@ -1,5 +1,6 @@
 """The command line. Thin: what takes long to import is imported inside the commands."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,7 +74,7 @@ def fit(
     from metatune.fit.external import CommandFailed
     from metatune.fit.failure import NotFinite
     from metatune.fit.progress import tokenizing
-    from metatune.fit.run_folder import RunFolderError
+    from metatune.fit.run_folder import RunFolder, RunFolderError
     from metatune.hypergrad import CheckpointError, EstimatorError, ReplayError
     from metatune.inner import prepare_file
     from metatune.recipe import shipped
@@ -86,6 +87,11 @@ def fit(
         keep_memory()
         with tokenizing(console) as listener:
             training = prepare_file(shipped.find(recipe), overrides or (), listener)
+
+        before = RunFolder(out).estimator() if resume else None
+        training, why = plans.decided(training, folder=RunFolder(out).scratch, before=before)
+        if why:
+            typer.echo(f"estimator: {why}")
 
         def foretell(scratch: Path) -> Expectation | None:
             try:
@@ -104,7 +110,7 @@ def fit(
             console=console,
         )
         if outcome.interrupted:
-            changes = "".join(f" {change}" for change in overrides or ())
+            changes = "".join(f" {shlex.quote(change)}" for change in overrides or ())
             typer.echo(
                 f"interrupted; the best so far is in {outcome.folder.artefact}; go on with\n"
                 f"  metatune fit {recipe}{changes} --out {out} --resume"
@@ -135,11 +141,12 @@ def plan(
     from metatune import plan as plans
     from metatune.fit.allocation import keep_memory
     from metatune.fit.compilation import keep_compiled
+    from metatune.hypergrad import EstimatorError
     from metatune.inner import prepare_file
     from metatune.plan import table
     from metatune.recipe import shipped
 
-    with plain_errors():
+    with plain_errors(EstimatorError, plans.NotForetold):
         keep_compiled()
         keep_memory()
         if not as_json:

@@ -65,6 +65,7 @@ def test_a_plan_has_a_row_for_each_way_and_the_recipe_s_own_first(made):
         "as in the recipe",
         "mixflow, inner gradients recomputed",
         "reverse",
+        "forward",
     ]
     assert all(made.fits(way) for way in made.alternatives)
     assert made.pick is not None
@@ -98,22 +99,6 @@ def test_what_is_kept_is_foretold_exactly(store, tmp_path):
     assert kept.pop(store) == seen.peak_bytes
     assert set(kept.values()) == {0}
     assert memory.recomputed_segments == seen.recomputed_segments
-
-
-@pytest.mark.parametrize(
-    "spec", [schema.Forward(), schema.ForwardGradient(directions=2), schema.ZerothOrder()]
-)
-def test_estimators_without_a_backward_sweep_are_not_foretold_but_compared(spec, tmp_path):
-    training = prepare(with_outer(estimator=spec))
-    with pytest.raises(plans.NotForetold, match=f"estimator {spec.kind} can't be foretold yet"):
-        plans.expected(training, folder=tmp_path)
-    names = [name for name, _, _ in plans.alternatives(spec)]
-    assert names == [
-        "as in the recipe",
-        "mixflow",
-        "mixflow, inner gradients recomputed",
-        "reverse",
-    ]
 
 
 def test_parameters_and_optimizer_state_are_counted(made):

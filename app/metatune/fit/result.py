@@ -17,6 +17,8 @@ from metatune.fit.evaluation import Score
 from metatune.fit.progress import Display
 from metatune.fit.seeds import Purpose
 from metatune.inner import InnerTraining
+from metatune.inner.metrics import UNITS
+from metatune.inner.metrics import measure as measured
 from metatune.recipe import schema, writing
 from metatune.tunables import LearningRates
 
@@ -164,10 +166,11 @@ def provenance(training: InnerTraining) -> dict[str, Any]:
 
 
 def _search_result(training: InnerTraining, search: Search, status: str) -> dict[str, Any]:
-    external = isinstance(training.recipe.outer.estimator, schema.External)
+    spec = training.recipe.outer.estimator
+    external = isinstance(spec, schema.External)
     return {
         "status": status,
-        "unit": "of the command's loss" if external else "nats per token",
+        "unit": "of the command's loss" if external else UNITS[measured(spec)],
         "best_outer_step": search.best_step,
         "outer_steps": search.step,
     }

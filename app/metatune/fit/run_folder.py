@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from metatune.recipe import writing
-from metatune.recipe.schema import Recipe
+from metatune.recipe import reading, writing
+from metatune.recipe.schema import Estimator, Recipe
 
 WITHOUT_EFFECT = (
     "outer.estimator.checkpoints.",
@@ -93,6 +93,14 @@ class RunFolder:
     def holds_run(self) -> bool:
         """Whether a run was begun here."""
         return self.recipe.exists()
+
+    def estimator(self) -> Estimator | None:
+        """That of the run that was begun here, if one was.
+
+        Raises:
+            RecipeError: its recipe can't be read.
+        """
+        return reading.read(self.recipe).outer.estimator if self.holds_run() else None
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Adds a line to the metrics."""

@@ -9,6 +9,7 @@ import jax
 
 from metatune.hypergrad import (
     Checkpoints,
+    EstimatorError,
     Forward,
     ForwardGradient,
     MixFlow,
@@ -65,7 +66,16 @@ def build(spec: schema.Estimator) -> Estimator: ...
 
 
 def build(spec: schema.Estimator) -> Estimator:
-    """The estimator that a recipe asks for."""
+    """The estimator that a recipe asks for.
+
+    Raises:
+        EstimatorError: it asks for none that is run here.
+    """
+    if isinstance(spec, schema.External | schema.Auto):
+        raise EstimatorError(
+            f"the estimator {spec.kind} differentiates nothing itself: an external one is a "
+            "command's, and what auto is gets chosen first, by metatune.plan.decided"
+        )
     return ESTIMATORS[type(spec)](spec)
 
 

@@ -442,6 +442,11 @@ class ForwardGradient:
     budget_bytes: int | None = ruled(None, AT_LEAST_ONE)
 
 
+Measure = Literal["loss", "accuracy", "exact_match"]
+"""What is measured on held-out text: the loss, or the negative of the share of tokens that are
+predicted, or of sequences whose tokens all are."""
+
+
 @dataclass(frozen=True)
 class ZerothOrder:
     """Central differences of whole trainings along random directions (Spall, 1992).
@@ -449,6 +454,7 @@ class ZerothOrder:
     For objectives that can't be differentiated; biased by the square of `step`.
 
     Attributes:
+        objective: what is minimised, and judged and reported too.
         directions: random directions of each hypergradient; two trainings each.
         step: how far to either side of the meta-parameters, in units of log rate and of logits.
         segment: inner steps per compiled program.
@@ -457,6 +463,7 @@ class ZerothOrder:
     """
 
     kind: Literal["zeroth_order"] = "zeroth_order"
+    objective: Measure = "loss"
     directions: int = ruled(8, AT_LEAST_ONE)
     step: float = ruled(1e-2, POSITIVE)
     segment: int = ruled(16, AT_LEAST_ONE)
@@ -493,7 +500,23 @@ class External:
     parallel: int = ruled(1, AT_LEAST_ONE)
 
 
-Estimator = MixFlow | Reverse | Forward | ForwardGradient | ZerothOrder | External
+@dataclass(frozen=True)
+class Auto:
+    """Whichever is the fastest of those that fit the device; the run folder's recipe names it.
+
+    Attributes:
+        objective: what is minimised; anything but the loss takes `zeroth_order`.
+        segment: inner steps per compiled program, and between two kept states.
+        checkpoints: of reverse mode, what is kept between the sweeps, and where.
+    """
+
+    kind: Literal["auto"] = "auto"
+    objective: Measure = "loss"
+    segment: int = ruled(16, AT_LEAST_ONE)
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+
+
+Estimator = MixFlow | Reverse | Forward | ForwardGradient | ZerothOrder | External | Auto
 
 
 @dataclass(frozen=True)
