@@ -20,6 +20,7 @@ SMALL = [
     "data.batch_size=4",
     "data.sequence_length=16",
     "inner.steps=6",
+    "outer.estimator={kind: auto}",
     "outer.steps=2",
     "outer.objective.sequences=8",
     "outer.judge={seeds: 1, sequences: 8}",
@@ -42,6 +43,7 @@ def run(tmp_path_factory):
 
 def test_fit_tells_how_it_went_and_what_to_do_next(run):
     out, output = run
+    assert "estimator: mixflow, because it is exact, and the fastest that fits" in output
     assert "outer step 1/2" in output
     assert "report seed 2/2" in output
     assert f"metatune export {out}" in output
@@ -66,6 +68,15 @@ def test_the_resolved_recipe_is_a_recipe(run):
     assert "valid; tokens: code" in checked.output
     resumed = metatune("fit", out / "recipe.yaml", "--out", out, "--resume")
     assert resumed.exit_code == 0, resumed.output
+
+
+def test_what_was_chosen_when_a_run_began_stays(run, monkeypatch):
+    out, _ = run
+    assert "kind: mixflow" in (out / "recipe.yaml").read_text()
+    monkeypatch.setattr("metatune.plan.alternatives.choose", lambda *_, **__: pytest.fail("again"))
+    resumed = metatune("fit", "quickstart", *SMALL, "--out", out, "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    assert "estimator: mixflow, as when the run began" in resumed.output
 
 
 def test_show_prints_result_and_schedules(run):
