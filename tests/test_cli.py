@@ -55,6 +55,7 @@ def test_a_run_is_not_overwritten_unasked(run):
     before = (out / "artefact" / "tuned.json").read_bytes()
     again = metatune("fit", "quickstart", *SMALL, "--out", out)
     assert again.exit_code == 2
+    assert "estimator:" not in again.output
     assert (
         "holds a run already; --resume to go on with it, --overwrite to delete it" in again.output
     )
@@ -73,7 +74,7 @@ def test_the_resolved_recipe_is_a_recipe(run):
 def test_what_was_chosen_when_a_run_began_stays(run, monkeypatch):
     out, _ = run
     assert "kind: mixflow" in (out / "recipe.yaml").read_text()
-    monkeypatch.setattr("metatune.plan.alternatives.choose", lambda *_, **__: pytest.fail("again"))
+    monkeypatch.setattr("metatune.plan.choice.candidates", lambda *_: pytest.fail("chosen again"))
     resumed = metatune("fit", "quickstart", *SMALL, "--out", out, "--resume")
     assert resumed.exit_code == 0, resumed.output
     assert "estimator: mixflow, as when the run began" in resumed.output

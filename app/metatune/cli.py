@@ -74,7 +74,7 @@ def fit(
     from metatune.fit.external import CommandFailed
     from metatune.fit.failure import NotFinite
     from metatune.fit.progress import tokenizing
-    from metatune.fit.run_folder import RunFolder, RunFolderError
+    from metatune.fit.run_folder import RunFolderError, usable
     from metatune.hypergrad import CheckpointError, EstimatorError, ReplayError
     from metatune.inner import prepare_file
     from metatune.recipe import shipped
@@ -85,11 +85,11 @@ def fit(
     with plain_errors(*stops):
         keep_compiled()
         keep_memory()
+        folder = usable(out, resume=resume, overwrite=overwrite)
         with tokenizing(console) as listener:
             training = prepare_file(shipped.find(recipe), overrides or (), listener)
-
-        before = RunFolder(out).estimator() if resume else None
-        training, why = plans.decided(training, folder=RunFolder(out).scratch, before=before)
+        before = folder.estimator() if resume else None
+        training, why = plans.decided(training, folder=folder.scratch, before=before)
         if why:
             typer.echo(f"estimator: {why}")
 

@@ -57,18 +57,8 @@ def with_checkpoints(**choices):
     return with_outer(estimator=estimator)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_quickly():
-    """Programs that run for a moment are compiled as fast as can be."""
-    compile_it = jax.stages.Lowered.compile
-    with pytest.MonkeyPatch.context() as patch:
-        options = {"xla_backend_optimization_level": 0}
-        patch.setattr(jax.stages.Lowered, "compile", lambda its: compile_it(its, options))
-        yield
-
-
 @pytest.fixture(scope="module")
-def made(compiled_quickly, tmp_path_factory):
+def made(tmp_path_factory):
     return plans.plan(prepare(RECIPE), folder=tmp_path_factory.mktemp("scratch"))
 
 

@@ -94,13 +94,13 @@ class RunFolder:
         """Whether a run was begun here."""
         return self.recipe.exists()
 
-    def estimator(self) -> Estimator | None:
-        """That of the run that was begun here, if one was.
+    def estimator(self) -> Estimator:
+        """That of the run that was begun here.
 
         Raises:
             RecipeError: its recipe can't be read.
         """
-        return reading.read(self.recipe).outer.estimator if self.holds_run() else None
+        return reading.read(self.recipe).outer.estimator
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Adds a line to the metrics."""
@@ -143,6 +143,34 @@ def replace(path: Path, text: str) -> None:
     os.replace(beside, path)
 
 
+def usable(path: Path, *, resume: bool, overwrite: bool) -> RunFolder:
+    """The folder of a run; nothing is written yet.
+
+    Args:
+        path: the folder.
+        resume: whether the run that is in it is to go on.
+        overwrite: whether the run that is in it is to be deleted.
+
+    Raises:
+        RunFolderError: it holds a run and neither was asked for, or none to resume.
+    """
+    folder = RunFolder(path)
+    if resume and overwrite:
+        raise RunFolderError("--resume and --overwrite exclude each other: give one of them")
+    if path.exists() and not path.is_dir():
+        raise RunFolderError(f"--out {path}: is a file; give a folder")
+    if resume and not folder.holds_run():
+        raise RunFolderError(
+            f"--out {path}: holds no run to resume; leave --resume out to begin one"
+        )
+    if folder.holds_run() and not (resume or overwrite):
+        raise RunFolderError(
+            f"--out {path}: holds a run already; --resume to go on with it, --overwrite to "
+            "delete it, or give another folder"
+        )
+    return folder
+
+
 def open_run(path: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> RunFolder:
     """Makes a folder ready for a run.
 
@@ -156,21 +184,12 @@ def open_run(path: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> Ru
         RunFolderError: the folder holds a run and neither was asked for; or holds other things; or
             there is nothing to resume, or a run of another recipe.
     """
-    folder = RunFolder(path)
-    if resume and overwrite:
-        raise RunFolderError("--resume and --overwrite exclude each other: give one of them")
-    if path.exists() and not path.is_dir():
-        raise RunFolderError(f"--out {path}: is a file; give a folder")
+    folder = usable(path, resume=resume, overwrite=overwrite)
     if resume:
         _refuse_other_recipe(folder, recipe)
         replace(folder.recipe, writing.to_yaml(recipe))
         return folder
     if folder.holds_run():
-        if not overwrite:
-            raise RunFolderError(
-                f"--out {path}: holds a run already; --resume to go on with it, --overwrite to "
-                "delete it, or give another folder"
-            )
         _delete_run(folder)
     if path.exists() and any(path.iterdir()):
         found = ", ".join(sorted(entry.name for entry in path.iterdir())[:3])
@@ -183,10 +202,6 @@ def open_run(path: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> Ru
 
 
 def _refuse_other_recipe(folder: RunFolder, recipe: Recipe) -> None:
-    if not folder.holds_run():
-        raise RunFolderError(
-            f"--out {folder.path}: holds no run to resume; leave --resume out to begin one"
-        )
     then = writing.flat(yaml.safe_load(folder.recipe.read_text()))
     now = writing.flat(yaml.safe_load(writing.to_yaml(recipe)))
     changed = [
