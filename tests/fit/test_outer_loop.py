@@ -273,6 +273,18 @@ def test_random_directions_are_those_of_the_seed_and_the_step(
     assert contents(first.folder) == contents(again.folder)
 
 
+def test_accuracy_is_followed_judged_and_reported(tmp_path, console):
+    estimator = schema.ZerothOrder(directions=1, objective="accuracy")
+    outcome = fitted(tmp_path, console, estimator=estimator)
+    result = outcome.artefact.result
+    assert result["unit"] == "of negative accuracy"
+    lines = outcome.folder.read_metrics()
+    losses = [line[key] for line in lines for key in ("objective", "held_out")]
+    assert all(-1 < loss <= 0 for loss in (*losses, *result["before"], *result["after"]))
+    # Of 8 sequences with 15 tokens to predict each, weighted by the target.
+    assert all(loss * 120 == pytest.approx(round(loss * 120), abs=1e-3) for loss in losses)
+
+
 def test_an_estimator_without_room_is_refused_before_anything_is_run(tmp_path, console):
     estimator = schema.Forward(budget_bytes=10**5)
     with pytest.raises(EstimatorError, match="tangents at a time .* set chunk to"):
