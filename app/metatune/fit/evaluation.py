@@ -16,6 +16,7 @@ from metatune.fit.seeds import Purpose, Stream, data_seed, model_key
 from metatune.hypergrad import Problem, as_argument, train
 from metatune.hypergrad.estimator import Listener
 from metatune.inner import InnerTraining
+from metatune.recipe import phases
 
 
 @jax.jit
@@ -63,7 +64,7 @@ def held_out_loss(
         training.initialise(model_key(recipe.seed, purpose, index)),
         batches,
         steps=recipe.inner.steps,
-        segment=recipe.outer.estimator.segment,
+        segment=phases.resolved(recipe.outer)[0].estimator.segment,
         listener=listener,
     )
     refuse_diverged(np.asarray(losses), f"{purpose.name.lower()} training {index}")

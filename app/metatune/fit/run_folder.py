@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import yaml
 from metatune.recipe import writing
 from metatune.recipe.schema import Recipe
 
-WITHOUT_EFFECT = "outer.estimator.checkpoints."
+WITHOUT_EFFECT = re.compile(r"outer\.(phases\[\d+\]\.)?estimator\.checkpoints\.")
 """Keys that change neither trainings nor hypergradients: they may change before a run goes on."""
 
 
@@ -159,7 +160,7 @@ def _refuse_other_recipe(folder: RunFolder, recipe: Recipe) -> None:
     changed = [
         key
         for key in sorted({*then, *now})
-        if then.get(key) != now.get(key) and not key.startswith(WITHOUT_EFFECT)
+        if then.get(key) != now.get(key) and not WITHOUT_EFFECT.match(key)
     ]
     if changed:
         lines = [f"  {key}: {then.get(key)!r} then, {now.get(key)!r} now" for key in changed]

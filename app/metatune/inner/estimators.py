@@ -17,6 +17,7 @@ from metatune.hypergrad import (
 from metatune.hypergrad.estimator import Estimator
 from metatune.recipe import schema
 from metatune.recipe.faults import Fault
+from metatune.recipe.phases import said
 from metatune.tunables import Tunable
 
 GRADIENT_DTYPES: Final = {"float32": None, "bfloat16": "bfloat16"}  # parameters are float32
@@ -76,14 +77,13 @@ def checkpoints(spec: schema.Estimator, folder: Path) -> Checkpoints:
     return Checkpoints(kept.keep, kept.slots, kept.store, on_disk, kept.budget_bytes)
 
 
-def too_many_directions(spec: schema.Estimator, tunables: Sequence[Tunable]) -> Iterable[Fault]:
+def too_many_directions(outer: schema.Outer, tunables: Sequence[Tunable]) -> Iterable[Fault]:
     """There are as many orthogonal directions as meta-parameters."""
-    if not isinstance(spec, schema.ForwardGradient | schema.ZerothOrder):
-        return
-    if spec.distribution != "orthogonal":
-        return
     size = sum(jax.eval_shape(tunable.initial).size for tunable in tunables)
-    if spec.directions > size:
-        problem = f"must be at most the number of meta-parameters, {size}, to be orthogonal"
-        cure = f"take {size}, which is exact, or distribution: rademacher"
-        yield Fault("outer.estimator.directions", spec.directions, problem, cure)
+    for path, spec in said(outer, "estimator"):
+        if not isinstance(spec, schema.ForwardGradient | schema.ZerothOrder):
+            continue
+        if spec.distribution == "orthogonal" and spec.directions > size:
+            problem = f"must be at most the number of meta-parameters, {size}, to be orthogonal"
+            cure = f"take {size}, which is exact, or distribution: rademacher"
+            yield Fault(f"{path}.directions", spec.directions, problem, cure)

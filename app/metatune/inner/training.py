@@ -206,7 +206,7 @@ def _parts(
         and "outer" in sections
         and not any(f.path.startswith("tune") for f in faults)
     ):
-        faults += too_many_directions(sections["outer"].estimator, tuning)
+        faults += too_many_directions(sections["outer"], tuning)
     corpus = None
     if text and faults:  # then all text isn't tokenized first: that may take minutes
         _attempt(faults, lambda: look(text, encoder))
