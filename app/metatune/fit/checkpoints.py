@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 
@@ -82,7 +84,9 @@ class Checkpoints:
         arrays = _parted(like(numbers["phase"]))[0]
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, arrays)
         restored = self._restored(step, arrays=ocp.args.StandardRestore(abstract))
-        return Search(**{**restored, **numbers})
+        # Orbax ties arrays to their device, and programs for such arrays are compiled anew.
+        free = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), restored)
+        return Search(**{**free, **numbers})
 
     def _restored(self, step: int, **item: ocp.args.CheckpointArgs) -> Any:
         """One item of a checkpoint."""
