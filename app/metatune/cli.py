@@ -144,10 +144,14 @@ def plan(
             typer.echo("compiling each estimator, and measuring a few steps ...")
         made = plans.plan(prepare_file(shipped.find(recipe), overrides or ()), folder=out)
         if as_json:
-            typer.echo(json.dumps(table.as_json(made), indent=1))
+            each = [table.as_json(phase) for phase in made]
+            typer.echo(json.dumps(each[0] if len(each) == 1 else {"phases": each}, indent=1))
         else:
-            Console().print(table.table(made))
-        if made.pick is None:
+            for number, phase in enumerate(made, start=1):
+                if len(made) > 1:
+                    typer.echo(f"phase {number} of {len(made)}, as if it were the whole search")
+                Console().print(table.table(phase))
+        if any(phase.pick is None for phase in made):
             raise typer.Exit(2)
 
 

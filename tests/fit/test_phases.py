@@ -46,7 +46,10 @@ RECIPE = schema.Recipe(
     outer=schema.Outer(
         phases=(
             schema.Phase(
-                2, schema.MixFlow(segment=4), schema.Truncated(window=2), schema.Adam(0.2)
+                2,
+                schema.MixFlow(segment=4),
+                schema.Truncated(window=2),
+                schema.Adam(learning_rate=0.2),
             ),
             schema.Phase(
                 3,
@@ -175,7 +178,7 @@ def test_the_best_is_that_of_all_phases(training, tmp_path, imagined):
 def test_patience_ends_a_phase_and_counts_anew_in_the_next(training, tmp_path, imagined):
     told = [3.0, 2.0, 2.5, 2.4, 2.3, 2.2, 2.1, 2.6]
     imagined(losses=lambda number: told[number])
-    both = (schema.Phase(6), schema.Phase(6, optimizer=schema.Adam(0.01)))
+    both = (schema.Phase(6), schema.Phase(6, optimizer=schema.Adam(learning_rate=0.01)))
     outcome = run(changed(training, phases=both, patience=1), tmp_path)
     lines = outcome.folder.read_metrics()
     # Best at 1; 2 and 3 are two steps without: over. From 4 on, without a new best: 4 and 5.
@@ -242,7 +245,10 @@ def test_an_online_training_begins_anew_in_its_phase(training, tmp_path, imagine
 
 @pytest.mark.parametrize("reset", [False, True])
 def test_moments_are_handed_on_unless_reset(training, reset):
-    both = (schema.Phase(1), schema.Phase(1, optimizer=schema.Adam(0.01), reset=reset))
+    both = (
+        schema.Phase(1),
+        schema.Phase(1, optimizer=schema.Adam(learning_rate=0.01), reset=reset),
+    )
     training = changed(training, phases=both)
     resolved = phases.resolved(training.recipe.outer)
     search = begun(training, resolved[0], training.initial_eta())

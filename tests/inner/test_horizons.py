@@ -70,7 +70,7 @@ def test_is_the_training_that_was_so_short_from_the_start(training, eta, steps):
     """Exactly where the windows of both are the same fractions, as here."""
     stretched, short = Stretched(training, steps), prepare(over(steps))
     hyper_at = jax.jit(stretched.problem.hyper_at)
-    for step in range(steps):
+    for step in map(jnp.int32, range(steps)):
         found, expected = hyper_at(eta, step), jax.jit(short.reweighted.hyper_at)(eta, step)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
     np.testing.assert_array_equal(stretched.shares(eta), short.trajectory(eta).mixture)
@@ -79,23 +79,31 @@ def test_is_the_training_that_was_so_short_from_the_start(training, eta, steps):
 def test_each_step_is_like_one_of_the_whole(training, eta):
     whole = training.reweighted.hyper_at
     found = Stretched(training, 5).problem.hyper_at
-    for step, like in enumerate([0, 2, 4, 7, 9]):  # ⌊12 step / 5⌋
-        jax.tree.map(np.testing.assert_array_equal, found(eta, step), whole(eta, like))
+    for step, like in enumerate(map(jnp.int32, [0, 2, 4, 7, 9])):  # ⌊12 step / 5⌋
+        jax.tree.map(np.testing.assert_array_equal, found(eta, jnp.int32(step)), whole(eta, like))
     rows = training.trajectory(eta).mixture[[0, 2, 4, 7, 9]]
     np.testing.assert_array_equal(Stretched(training, 5).shares(eta), rows)
 
 
 def test_all_lengths_are_of_one_compilation(training, eta):
-    began = programs.advance._cache_size()
+    traces = []
+
+    def update(*arguments):
+        traces.append(1)
+        return training.reweighted.update(*arguments)
+
+    counted = dataclasses.replace(training.reweighted, update=update)
+    traced = []
     for steps in (3, 5, 12):
-        stretched = Stretched(training, steps)
+        stretched = Stretched(dataclasses.replace(training, reweighted=counted), steps)
         start = training.initialise(jax.random.key(0))
         batches = stratified_batches(
             training.corpus, seed=(0,), batch_size=4, shares=stretched.shares(eta)
         )
         _, losses = train(stretched.problem, eta, start, batches, steps=steps, segment=4)
         assert losses.shape == (steps,)
-    assert programs.advance._cache_size() == began + 1
+        traced.append(len(traces))
+    assert traced[0] > 0 and len(set(traced)) == 1
 
 
 @pytest.mark.parametrize("steps", [3, 6])
