@@ -142,7 +142,7 @@ def plan(
         keep_memory()
         if not as_json:
             typer.echo("compiling each estimator, and measuring a few steps ...")
-        made = plans.plan(prepare_file(shipped.find(recipe), overrides or ()), folder=out)
+        made = plans.by_phase(prepare_file(shipped.find(recipe), overrides or ()), folder=out)
         if as_json:
             each = [table.as_json(phase) for phase in made]
             typer.echo(json.dumps(each[0] if len(each) == 1 else {"phases": each}, indent=1))

@@ -25,7 +25,7 @@ def along(*gradients):
 
 
 def test_a_step_halves_where_the_sign_flips():
-    optimizer = sign_with_halving(lambda key: 0.4)
+    optimizer = sign_with_halving(0.4)
     state = optimizer.init({"rates": jnp.zeros(3)})
     steps, _ = path(optimizer, state, along([1, -2, 0], [3, 5, 1], [-1, -1, 0], [-1, 2, -1]))
     np.testing.assert_allclose(

@@ -1,7 +1,6 @@
 """What a recipe is said to cost, against what it takes."""
 
 import dataclasses
-import importlib
 import json
 
 import jax
@@ -13,10 +12,8 @@ from metatune.hypergrad import CheckpointError, hypergradient
 from metatune.hypergrad.stores import tree_bytes
 from metatune.inner import estimators, prepare
 from metatune.plan import Alternative, Memory, Pace, Plan, table
-from metatune.plan.work import Work, horizon, horizons
+from metatune.plan.work import Work, horizon
 from metatune.recipe import schema
-
-COSTS = importlib.import_module("metatune.plan.alternatives")  # the package has a function so
 
 RECIPE = schema.Recipe(
     model=schema.Model(
@@ -60,8 +57,7 @@ def with_checkpoints(**choices):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    (only,) = plans.plan(prepare(RECIPE), folder=tmp_path_factory.mktemp("scratch"))
-    return only
+    return plans.plan(prepare(RECIPE), folder=tmp_path_factory.mktemp("scratch"))
 
 
 def test_a_plan_has_a_row_for_each_way_and_the_recipe_s_own_first(made):
@@ -153,54 +149,11 @@ def test_short_segments_and_short_trainings(segment, steps, tmp_path):
         (schema.Full(), (20, 20)),
         (schema.Truncated(window=5), (20, 5)),
         (schema.Online(window=5), (5, 5)),
+        (schema.Full(horizons=(4,)), (4, 4)),
     ],
 )
 def test_the_horizon_of_an_outer_step(unroll, expected):
     assert horizon(with_outer(unroll=unroll)) == expected
-
-
-@pytest.mark.parametrize(
-    ("lengths", "expected"),
-    [((5, 10), [5, 10, 10, 10]), ((5,), [5] * 4), ((4, 5, 6, 7, 20), [4, 5, 6, 7])],
-)
-def test_horizons_that_grow_over_the_outer_steps(lengths, expected):
-    recipe = with_outer(unroll=schema.Full(horizons=lengths))
-    assert horizons(recipe) == [(steps, steps) for steps in expected]
-    assert horizon(recipe) == (max(expected),) * 2
-
-
-def in_phases(*each):
-    return prepare(with_outer(steps=None, phases=each))
-
-
-def test_phases_add_up(tmp_path, monkeypatch):
-    """Compiling and searching of each, the last judgement and the report once."""
-
-    def foretold(training, spec, folder):
-        steps = training.recipe.outer.steps
-        device = {schema.MixFlow: 7, schema.Reverse: 9}[type(spec)]
-        run = 3 + steps * 2 * device + 1 + 4
-        return MEMORY._replace(state=device), Pace(2 * device - 1, 1, 2 * device, run, 3)
-
-    monkeypatch.setattr(COSTS, "_expected", foretold)
-    training = in_phases(schema.Phase(3), schema.Phase(5, schema.Reverse()), schema.Phase(1))
-    needed, pace = plans.expected(training, folder=tmp_path)
-    assert needed.state == 9
-    assert pace.outer_step == pytest.approx((3 * 14 + 5 * 18 + 1 * 14) / 9)
-    assert pace.hypergradient == pytest.approx((3 * 13 + 5 * 17 + 1 * 13) / 9)
-    assert pace.compilation == 9
-    assert pace.run == pytest.approx(9 + 3 * 14 + 5 * 18 + 1 * 14 + 1 + 4)
-    one, two, three = plans.plan(training, folder=tmp_path)
-    (better,) = [way for way in two.alternatives if way.name == "mixflow"]
-    assert better.changes[0] == "outer.phases[1].estimator.kind=mixflow"
-    assert [len(each.alternatives) for each in (one, two, three)] == [3, 3, 3]
-
-
-def test_a_phase_that_can_t_be_foretold_is_said_before_another_is_measured(tmp_path, monkeypatch):
-    monkeypatch.setattr(COSTS, "_expected", lambda *_: pytest.fail("measured in vain"))
-    training = in_phases(schema.Phase(3), schema.Phase(5, schema.ForwardGradient()))
-    with pytest.raises(plans.NotForetold, match="forward_gradient"):
-        plans.expected(training, folder=tmp_path)
 
 
 def test_a_budget_that_nothing_fits(tmp_path):

@@ -1,10 +1,9 @@
 """Outer optimizers: how a hypergradient moves the meta-parameters.
 
-η is a mapping from the key of a tunable to its slice, and each tunable may have a rate of its own.
+Where η is a mapping from the key of a tunable to its slice, a tunable may have a rate of its own.
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,8 +13,8 @@ import optax
 
 from metatune.recipe import schema
 
-Rate = Callable[[str], float]
-"""The learning rate, or first step size, of a tunable by its key."""
+PerTunable = Mapping[str, float] | None
+"""Learning rates, or first step sizes, of some tunables by their keys."""
 
 
 class SignState(NamedTuple):
@@ -30,19 +29,22 @@ class SignState(NamedTuple):
     signs: Any
 
 
-def sign_with_halving(rate: Rate) -> optax.GradientTransformation:
+def sign_with_halving(
+    learning_rate: float, per_tunable: PerTunable = None
+) -> optax.GradientTransformation:
     """Steps by the sign of the hypergradient; halves a step size when its sign flips.
 
     `s ← s / 2 where sign(g) sign(g_previous) < 0;  η ← η - s sign(g)`
 
     Args:
-        rate: the first step size of a tunable's meta-parameters.
+        learning_rate: the first step size of every meta-parameter.
+        per_tunable: other first step sizes, by the key of a tunable.
 
     Source: Micaelli & Storkey, NeurIPS 2021, section 5 (outer optimisation).
     """
 
     def init(params: Any) -> SignState:
-        steps = {key: jax.tree.map(_filled(rate(key)), part) for key, part in params.items()}
+        steps = jax.tree.map(jnp.full_like, params, _rates(params, learning_rate, per_tunable))
         return SignState(steps, jax.tree.map(jnp.zeros_like, params))
 
     def update(grads: Any, state: SignState, params: Any = None) -> tuple[Any, SignState]:
@@ -104,26 +106,27 @@ def build(optimizer: schema.Optimizer, clip_norm: float | None) -> optax.Gradien
         clip_norm: largest global norm; None for no clipping.
     """
     clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
-    return optax.chain(clip, BUILDERS[type(optimizer)](optimizer, partial(_rate, optimizer)))
+    return optax.chain(clip, BUILDERS[type(optimizer)](optimizer))
 
 
-def _rate(optimizer: schema.Optimizer, key: str) -> float:
-    return (optimizer.per_tunable or {}).get(key, optimizer.learning_rate)
+def _rates(tree: Any, learning_rate: float, per_tunable: PerTunable) -> Any:
+    """A rate for each leaf of a tree like η: that of its tunable, or the common one."""
+    own = per_tunable or {}
+
+    def rate(path: tuple[Any, ...], _: Any) -> float:
+        tunable = getattr(path[0], "key", None) if path else None
+        return own.get(tunable, learning_rate) if tunable else learning_rate
+
+    return jax.tree_util.tree_map_with_path(rate, tree)
 
 
-def _adam(spec: schema.Adam, rate: Rate) -> optax.GradientTransformation:
+def _adam(spec: schema.Adam) -> optax.GradientTransformation:
     def descend(updates: Any, params: Any = None) -> Any:
         del params
-        return {
-            key: jax.tree.map(lambda leaf, key=key: -rate(key) * leaf, part)
-            for key, part in updates.items()
-        }
+        rates = _rates(updates, spec.learning_rate, spec.per_tunable)
+        return jax.tree.map(lambda leaf, rate: -rate * leaf, updates, rates)
 
     return optax.chain(optax.scale_by_adam(b1=spec.b1, b2=spec.b2), optax.stateless(descend))
-
-
-def _filled(value: float) -> Callable[[jax.Array], jax.Array]:
-    return lambda leaf: jnp.full_like(leaf, value)
 
 
 def _sign_state(opt_state: Any) -> SignState:
@@ -137,7 +140,7 @@ def _first_steps(optimizer: schema.Sign) -> tuple[float, Mapping[str, float]]:
     return optimizer.learning_rate, optimizer.per_tunable or {}
 
 
-BUILDERS: Mapping[type, Callable[[Any, Rate], optax.GradientTransformation]] = {
+BUILDERS: Mapping[type, Callable[[Any], optax.GradientTransformation]] = {
     schema.Adam: _adam,
-    schema.Sign: lambda spec, rate: sign_with_halving(rate),
+    schema.Sign: lambda spec: sign_with_halving(spec.learning_rate, spec.per_tunable),
 }

@@ -5,11 +5,11 @@ from metatune.plan.alternatives import (
     NotForetold,
     Plan,
     alternatives,
-    expected,
     plan,
 )
 from metatune.plan.memory import Memory
 from metatune.plan.pace import Pace
+from metatune.plan.phases import by_phase, expected
 
 __all__ = [
     "Alternative",
@@ -18,6 +18,7 @@ __all__ = [
     "Pace",
     "Plan",
     "alternatives",
+    "by_phase",
     "expected",
     "plan",
 ]

@@ -1,6 +1,6 @@
 """The ways to run a recipe, what each costs, and which one to take."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from metatune.inner import InnerTraining, estimators
 from metatune.plan.memory import Memory, limit_bytes, memory
 from metatune.plan.pace import Pace, pace
 from metatune.plan.work import Work
-from metatune.recipe import phases, schema
+from metatune.recipe import schema
 
 Spec = schema.MixFlow | schema.Reverse
 
@@ -91,12 +91,13 @@ class Plan:
 
 
 def alternatives(
-    spec: schema.Estimator, path: str = "outer.estimator"
+    spec: schema.Estimator,
 ) -> Iterator[tuple[str, tuple[str, ...], schema.Estimator]]:
-    """The recipe's own estimator, then others: name, changes at its path, section."""
+    """The recipe's own estimator, then others: name, changes, section."""
     yield "as in the recipe", (), spec
     kept = spec.checkpoints if isinstance(spec, Spec) else schema.Checkpoints()
     common = {"segment": spec.segment, "checkpoints": kept}
+    path = "outer.estimator"
     for saves in (True, False):
         way = schema.MixFlow(**common, save_gradients=saves)
         if way != spec:
@@ -107,37 +108,16 @@ def alternatives(
         yield "reverse", (f"{path}.kind=reverse",), schema.Reverse(**common)
 
 
-def plan(training: InnerTraining, *, folder: Path) -> tuple[Plan, ...]:
-    """Predicts what each phase of a recipe costs, its own way and others.
+def plan(training: InnerTraining, *, folder: Path) -> Plan:
+    """Predicts what a recipe costs, its own way and others.
 
     Args:
         training: the recipe's.
         folder: where the run would keep checkpoints on disk.
-
-    Returns:
-        A plan for each phase as if it were the whole search, judging and report included.
     """
-    path = (
-        "outer.estimator" if training.recipe.outer.phases is None else "outer.phases[{}].estimator"
-    )
-    return tuple(
-        _plan(part, path.format(number), folder) for number, part in enumerate(by_phase(training))
-    )
-
-
-def by_phase(training: InnerTraining) -> tuple[InnerTraining, ...]:
-    """The training with each phase of its search alone."""
-    recipe = training.recipe
-    return tuple(
-        replace(training, recipe=phases.alone(recipe, phase))
-        for phase in phases.resolved(recipe.outer)
-    )
-
-
-def _plan(training: InnerTraining, path: str, folder: Path) -> Plan:
-    """Of a phase alone, whose estimator is at a path of the recipe."""
-    ways, recipe = [], training.recipe
-    for name, changes, spec in alternatives(recipe.outer.estimator, path):
+    ways = []
+    for name, changes, spec in alternatives(training.recipe.outer.estimator):
+        recipe = training.recipe
         changed = replace(recipe, outer=replace(recipe.outer, estimator=spec))
         try:
             found = expected(replace(training, recipe=changed), folder=folder)
@@ -150,57 +130,16 @@ def _plan(training: InnerTraining, path: str, folder: Path) -> Plan:
 def expected(training: InnerTraining, *, folder: Path) -> tuple[Memory, Pace]:
     """What a recipe's own way needs; arguments as for `plan`.
 
-    Returns:
-        The memory of the phase that needs most on the device, and the time of all phases: of a
-        hypergradient and of an outer step in the mean.
-
     Raises:
         CheckpointError: nothing fits the budget of the checkpoints.
-        NotForetold: the estimator of a phase isn't one of reverse mode.
+        NotForetold: the estimator isn't one of reverse mode.
     """
-    parts = by_phase(training)
-    specs = [_of_reverse_mode(part.recipe.outer.estimator) for part in parts]
-    memories, paces = zip(
-        *(_expected(part, spec, folder) for part, spec in zip(parts, specs, strict=True)),
-        strict=True,
-    )
-    steps = [part.recipe.outer.steps or 0 for part in parts]
-    return max(memories, key=lambda needed: needed.device), in_all(paces, steps)
-
-
-def in_all(paces: Sequence[Pace], steps: Sequence[int]) -> Pace:
-    """The pace of phases one after the other.
-
-    Args:
-        paces: of each phase as if it were the whole search.
-        steps: outer steps of each.
-    """
-    compilation = sum(pace.compilation for pace in paces)
-    searching = sum(n * pace.outer_step for n, pace in zip(steps, paces, strict=True))
-    own = paces[0]  # judging and report are the same for all, and done once
-    once = own.run - own.compilation - steps[0] * own.outer_step
-    return Pace(
-        hypergradient=sum(n * pace.hypergradient for n, pace in zip(steps, paces, strict=True))
-        / sum(steps),
-        judging=own.judging,
-        outer_step=searching / sum(steps),
-        run=compilation + searching + once,
-        compilation=compilation,
-    )
-
-
-def _of_reverse_mode(spec: schema.Estimator) -> Spec:
-    """The estimator itself, if what it costs can be predicted."""
+    spec = training.recipe.outer.estimator
     if not isinstance(spec, Spec):
         raise NotForetold(
             f"memory and time of the estimator {spec.kind} can't be foretold yet, those of mixflow "
             "and reverse can"
         )
-    return spec
-
-
-def _expected(training: InnerTraining, spec: Spec, folder: Path) -> tuple[Memory, Pace]:
-    """As `expected`, of a phase alone with its estimator."""
     work = Work(training, estimators.build(spec))
     compiled = work.compiled()
     needed = memory(work, compiled, estimators.checkpoints(spec, folder))

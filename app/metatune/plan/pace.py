@@ -1,6 +1,5 @@
 """Seconds of an outer step and of a run: a few steps measured, the rest by counting."""
 
-import statistics
 import time
 from collections.abc import Callable
 from math import ceil
@@ -11,7 +10,8 @@ import jax.numpy as jnp
 
 from metatune.hypergrad import as_argument
 from metatune.plan.memory import Memory
-from metatune.plan.work import Compiled, Work, horizons
+from metatune.plan.work import Compiled, Work, horizon
+from metatune.recipe import phases
 
 FEW, MORE = 1, 3
 """Inner steps of the two stretches that are measured: their difference is what a step costs."""
@@ -38,7 +38,7 @@ class Pace(NamedTuple):
     """Seconds.
 
     Attributes:
-        hypergradient: of one, in the mean over the outer steps.
+        hypergradient: of one.
         judging: of a judgement.
         outer_step: of an outer step, judging shared out.
         run: of the whole run, compilation and the report included.
@@ -61,28 +61,26 @@ def pace(work: Work, compiled: Compiled, memory: Memory) -> Pace:
         memory: of which the recomputed segments count.
     """
     recipe, outer = work.recipe, work.recipe.outer
-    length, unrolled = work.estimator.segment, horizons(recipe)
+    length, (steps, window) = work.estimator.segment, horizon(recipe)
     forward, backward, training = _lines(work, compiled)
     objective, evaluation = _batches(work, compiled)
-
-    def hypergradient(steps: int, window: int) -> float:
-        return (
-            forward.of(steps, length)
-            + backward.of(window, length)
-            + memory.recomputed_segments * forward.of(min(length, window), length)
-            + len(work.held_out(outer.objective.sequences)) * objective
-        )
+    hypergradient = (
+        forward.of(steps, length)
+        + backward.of(window, length)
+        + memory.recomputed_segments * forward.of(min(length, window), length)
+        + len(work.held_out(outer.objective.sequences)) * objective
+    )
 
     def trainings(count: int, sequences: int) -> float:
         measured = len(work.held_out(sequences)) * evaluation
         return count * (training.of(recipe.inner.steps, length) + measured)
 
     judging = trainings(outer.judge.seeds, outer.judge.sequences)
-    mean = statistics.fmean(hypergradient(*part) for part in unrolled)
-    outer_step = mean + judging / outer.judge.every
+    outer_step = hypergradient + judging / outer.judge.every
     report = trainings(2 * outer.report.seeds, outer.report.sequences)
-    run = compiled.seconds + len(unrolled) * outer_step + judging + report
-    return Pace(mean, judging, outer_step, run, compiled.seconds)
+    outer_steps = sum(phase.steps for phase in phases.resolved(outer))
+    run = compiled.seconds + outer_steps * outer_step + judging + report
+    return Pace(hypergradient, judging, outer_step, run, compiled.seconds)
 
 
 def _lines(work: Work, compiled: Compiled) -> tuple[Line, Line, Line]:

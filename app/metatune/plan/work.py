@@ -15,7 +15,6 @@ from metatune.hypergrad.reverse_mode import Adjoint, ReverseMode
 from metatune.hypergrad.segments import Segment, gather, inexact
 from metatune.hypergrad.stores import tree_bytes
 from metatune.inner import InnerTraining
-from metatune.recipe import phases
 from metatune.recipe.schema import Full, Online, Recipe, Truncated
 
 SEED = (0,)  # the shapes of batches don't depend on it, nor what they cost
@@ -33,27 +32,17 @@ class Horizon(NamedTuple):
     window: int
 
 
-def horizons(recipe: Recipe) -> list[Horizon]:
-    """The inner steps of each outer step.
-
-    Args:
-        recipe: of a single phase.
-    """
-    (phase,), steps = phases.resolved(recipe.outer), recipe.inner.steps
-    match phase.unroll:
-        case Full(horizons=given):
-            lengths = list(given or (steps,))[: phase.steps]
-            lengths += lengths[-1:] * (phase.steps - len(lengths))
-            return [Horizon(length, length) for length in lengths]
-        case Truncated(window=window):
-            return [Horizon(steps, window)] * phase.steps
-        case Online(window=window):
-            return [Horizon(window, window)] * phase.steps
-
-
 def horizon(recipe: Recipe) -> Horizon:
-    """The inner steps of the longest outer step; argument as for `horizons`."""
-    return max(horizons(recipe))
+    """The inner steps of an outer step, of a recipe without phases."""
+    steps = recipe.inner.steps
+    match recipe.outer.unroll:
+        case Full(horizons=given):  # one, if any: growing ones are planned one after the other
+            steps = given[0] if given else steps
+            return Horizon(steps, steps)
+        case Truncated(window=window):
+            return Horizon(steps, window)
+        case Online(window=window):
+            return Horizon(window, window)
 
 
 class Compiled(NamedTuple):
