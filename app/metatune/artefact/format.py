@@ -4,6 +4,7 @@ Schedules are knots over fractions of training, so that they stretch over a run 
 """
 
 import difflib
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -168,6 +169,20 @@ class Artefact:
             raise ArtefactError("artefact", [Fault("name", name, problem, near)])
         curve = rates.parameters[name]
         return float(value_at(rates.knots, curve, rates.interpolation, step, total))
+
+    def rates_at(self, step: int, total: int) -> np.ndarray:
+        """Rates [parameters] at update `step` (from 0) of `total`, in the order of the parameters.
+
+        Raises:
+            ArtefactError: a negative step or a total below 1.
+        """
+        rates = self.learning_rates
+        return value_at(rates.knots, self._table.T, rates.interpolation, step, total)
+
+    @functools.cached_property
+    def _table(self) -> np.ndarray:
+        """The rates of all parameters, [parameters, knots]."""
+        return np.stack(list(self.learning_rates.parameters.values()))
 
     def mixture_at(self, step: int, total: int) -> dict[str, float]:
         """The share of each domain at update `step` (from 0) of `total`; they sum to one.

@@ -65,7 +65,7 @@ def write(folder: str | Path, artefact: Artefact, readme: str) -> Path:
         table = None
         document = _document(artefact, _curves(rates))
     files[TUNED] = _sealed(document, str(folder), table)
-    replace_folder(folder, files, (TUNED, TENSORS, README))
+    replace_folder(folder, files, {TUNED, TENSORS, README}.__contains__)
     return folder / TUNED
 
 

@@ -1,0 +1,105 @@
+"""Exports to OLMo-core: group overrides, a piecewise linear schedule for all, a source mixture."""
+
+import json
+
+from metatune.artefact.capabilities import Capabilities
+from metatune.artefact.exporters.base import Exporter, Production, config_files, place
+from metatune.artefact.exporters.named_rates import NAMES, flattened, rate_files
+from metatune.artefact.exporters.stages import averaged
+from metatune.artefact.format import value_at
+from metatune.artefact.horizon import base_rates
+
+CURVE = "base_schedule.json"
+
+RATES = """
+The rates of the parameters, and the base schedule that all of them follow:
+
+```python
+import json
+
+from metatune_rates import groups
+from olmo_core.optim import OptimGroupOverride
+from olmo_core.optim.scheduler import ComposableScheduler, ComposableSchedulerStage
+
+overrides = [
+    OptimGroupOverride(
+        params=group.names, opts={{"lr": group.rate, "weight_decay": group.weight_decay}}
+    )
+    for group in groups(NAMES)
+]
+optim = AdamWConfig(lr={peak!r}, group_overrides=overrides)
+with open("base_schedule.json") as file:
+    stages = [ComposableSchedulerStage(**stage) for stage in json.load(file)]
+scheduler = ComposableScheduler(stages=stages, units="steps")
+```
+"""
+
+SOURCES = """
+`sources.json` holds the fields of `SourceMixtureConfig` of each domain: put in your paths.
+"""
+
+
+def _files(production: Production) -> dict[str, bytes | str]:
+    artefact = production.artefact
+    curve = _base_curve(production)
+    files = rate_files(production)
+    files[CURVE] = json.dumps(_scheduler_stages(curve), indent=1) + "\n"
+    usage = NAMES + RATES.format(peak=max(curve))
+    lost = flattened(production)
+    if artefact.mixture is not None:
+        shares = averaged(artefact.mixture, production.steps)
+        # Its ratios must sum to 1 and be above 0.
+        whole = sum(shares.values())
+        lost += [f"{name}: left out, its share is 0" for name, s in shares.items() if not s > 0]
+        sources = [
+            {"source_name": name, "target_ratio": share / whole, "paths": [place(name)]}
+            for name, share in shares.items()
+            if share > 0
+        ]
+        files["sources.json"] = json.dumps(sources, indent=2, ensure_ascii=False) + "\n"
+        usage += SOURCES
+    return config_files(production, "OLMo-core 3.0.0", usage, files, lost)
+
+
+def _base_curve(production: Production) -> list[float]:
+    """The base schedule at each update."""
+    rates, base = production.artefact.learning_rates, base_rates(production.artefact)
+    return [
+        float(value_at(rates.knots, base, rates.interpolation, step, production.steps))
+        for step in range(production.steps)
+    ]
+
+
+def _scheduler_stages(curve: list[float]) -> list[dict[str, object]]:
+    """Stages of a ComposableScheduler that gives the n-th update, from 1, the n-th rate exactly.
+
+    OLMo-core counts an update before it is made, so that its first one is at 1. Updates on one
+    line share a stage.
+    """
+    peak, corners = max(curve), [0]
+    points = [curve[0], *curve]
+    for at in range(1, len(points) - 1):
+        start = corners[-1]
+        slope = (points[at] - points[start]) / (at - start)
+        ahead = points[start] + slope * (at + 1 - start)
+        if abs(ahead - points[at + 1]) > 1e-12 * peak:
+            corners.append(at)
+    corners.append(len(points) - 1)
+    return [
+        {
+            "duration": after - before,
+            "shape": "linear",
+            "start_lr_fraction": points[before] / peak,
+            "end_lr_fraction": points[after] / peak,
+        }
+        for before, after in zip(corners, corners[1:], strict=False)
+    ]
+
+
+OLMO_CORE = Exporter(
+    "olmo-core",
+    "a module of group overrides, the base schedule in stages, and a source mixture",
+    Capabilities("exact", "fitted", "exact"),
+    _files,
+    "3.0.0",
+)
