@@ -19,6 +19,7 @@ ALLOWED = {
     "tunables": {"recipe", "data", "models", "hypergrad"},
     "inner": {"recipe", "data", "models", "hypergrad", "tunables"},
     "artefact": {"recipe"},
+    "api": {"artefact"},
     "report": {"recipe", "artefact"},
     "bench": BUILT_ON,
     "fit": BUILT_ON,

@@ -152,7 +152,17 @@ def plan(
 
 
 @app.command()
-def show(run: Run) -> None:
+def show(
+    run: Run,
+    *,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL_DIR|RECIPE",
+            help="Compare parameters, tokenizer and domains instead; exits with 1 if they differ.",
+        ),
+    ] = None,
+) -> None:
     """Show what was tuned, before and after, and the schedules as small plots."""
     from rich.console import Console
 
@@ -162,24 +172,76 @@ def show(run: Run) -> None:
 
     with plain_errors():
         tuned = artefact.load(run)
+        if against is not None:
+            from metatune.artefact.comparison import differences
+            from metatune.fit.counterpart import counterpart
+
+            found = differences(tuned, counterpart(against))
+            typer.echo("\n".join(found) or f"{against}: matches the artefact")
+            raise typer.Exit(1 if found else 0)
         Console().print(terminal.summary(tuned, RunFolder(run).read_metrics()))
 
 
 @app.command()
 def export(
-    run: Run,
+    run: Annotated[
+        Path | None, typer.Argument(metavar="RUN", help="A run folder, or an artefact.")
+    ] = None,
     *,
-    to: Annotated[str, typer.Option(help="Target: json, optax, torch or hf-trainer.")],
-    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    to: Annotated[str | None, typer.Option(help="A target of --list.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder to write.")] = None,
+    listed: Annotated[
+        bool, typer.Option("--list", help="Print the targets and what each can express.")
+    ] = False,
+    lossy: Annotated[
+        bool, typer.Option("--lossy", help="Drop what the target can't express.")
+    ] = False,
+    steps: Annotated[
+        int | None, typer.Option(help="Updates of your training; the tuned ones by default.")
+    ] = None,
+    tokens_per_step: Annotated[
+        int | None, typer.Option(help="Tokens of an update of your training.")
+    ] = None,
+    sequences_per_step: Annotated[
+        int | None, typer.Option(help="Sequences of an update of your training.")
+    ] = None,
+    warmup: Annotated[
+        str, typer.Option(help="Keep the warmup in 'steps', or its 'fraction' of training.")
+    ] = "fraction",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
 ) -> None:
     """Write tuned schedules for another trainer; works there without metatune."""
     from metatune import artefact
     from metatune.artefact import exporters
 
+    if listed:
+        from rich.console import Console
+
+        from metatune.report import export_table
+
+        Console().print(export_table.table())
+        return
+    if run is None or to is None or out is None:
+        typer.echo("error: give RUN, --to and --out; targets: metatune export --list", err=True)
+        raise typer.Exit(2)
     with plain_errors():
-        for path in exporters.export(artefact.load(run), to, out, overwrite=overwrite):
+        done = exporters.export(
+            artefact.load(run),
+            to,
+            out,
+            overwrite=overwrite,
+            lossy=lossy,
+            steps=steps,
+            tokens_per_step=tokens_per_step,
+            sequences_per_step=sequences_per_step,
+            warmup=warmup,
+        )
+        for path in done.paths:
             typer.echo(str(path))
+        for what in done.dropped:
+            typer.echo(f"dropped: {what}", err=True)
+        if done.warning:
+            typer.echo(f"warning: {done.warning}", err=True)
 
 
 @app.command("ls")

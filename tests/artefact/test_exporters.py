@@ -10,7 +10,10 @@ import torch
 
 from metatune.artefact import ArtefactError, load
 from metatune.artefact import writing as writing_module
-from metatune.artefact.exporters import EXPORTERS, REPLACEABLE, export
+from metatune.artefact.exporters import EXPORTERS, export, replaceable
+
+ALL = {"lossy": True, "sequences_per_step": 2048}
+"""What every target takes; a step of a block lets Levanter change shares at each."""
 
 MODULES = {"torch": "torch_schedules", "hf-trainer": "torch_schedules", "optax": "optax_schedules"}
 
@@ -18,14 +21,14 @@ MODULES = {"torch": "torch_schedules", "hf-trainer": "torch_schedules", "optax":
 @pytest.mark.parametrize("target", EXPORTERS)
 def test_an_export_holds_every_number(make, tmp_path, monkeypatch, target):
     artefact = make()
-    paths = export(artefact, target, tmp_path / "out")
+    paths = export(artefact, target, tmp_path / "out", **ALL).paths
     assert sorted(paths) == sorted((tmp_path / "out").iterdir())
-    assert {path.name for path in paths} <= set(REPLACEABLE)
+    assert all(replaceable(path.name) for path in paths)
     back = load(tmp_path / "out")
     for name, curve in artefact.learning_rates.parameters.items():
         assert back.learning_rates.parameters[name].tolist() == curve.tolist()
     monkeypatch.setattr(writing_module, "READABLE_NUMBERS", 0)
-    export(artefact, target, tmp_path / "large")
+    export(artefact, target, tmp_path / "large", **ALL)
     assert not (tmp_path / "large" / "tuned.safetensors").exists()
     assert (tmp_path / "large" / "tuned.json").read_text() == (
         tmp_path / "out" / "tuned.json"
@@ -36,7 +39,9 @@ def test_an_export_holds_every_number(make, tmp_path, monkeypatch, target):
 @pytest.mark.parametrize("bare", [False, True])
 def test_the_readme_says_what_is_there(make, settings, tmp_path, target, bare):
     changes = {"mixture": None, "loss_weights": None} if bare else {}
-    export(make(settings=settings, **changes), target, tmp_path / "out")
+    if target == "torchtitan" and settings["kind"] == "sgd":
+        pytest.skip("torchtitan has no sgd here")
+    export(make(settings=settings, **changes), target, tmp_path / "out", **ALL)
     text = (tmp_path / "out" / "README.md").read_text()
     assert "- tuned over 20 updates, 10,240 tokens\n" in text
     assert f"- for the optimizer {settings['kind']}: weight_decay" in text
@@ -48,7 +53,7 @@ def test_the_readme_says_what_is_there(make, settings, tmp_path, target, bare):
     if target == "torch":
         assert ("clip_grad_norm_(model.parameters(), 1.0)" in text) == (settings["clip_norm"] == 1)
     if target == "hf-trainer":
-        assert f"max_grad_norm={settings['clip_norm'] or 0.0})" in text
+        assert f"max_grad_norm={settings['clip_norm'] or 0.0}," in text
 
 
 @pytest.mark.parametrize("target", MODULES)
@@ -77,7 +82,7 @@ def test_an_unknown_target(make, tmp_path):
         export(make(), "hf-trainr", tmp_path / "out")
     assert str(caught.value) == (
         "export: target = 'hf-trainr': unknown target; did you mean hf-trainer? "
-        "(allowed: json, optax, torch, hf-trainer)"
+        f"(allowed: {', '.join(EXPORTERS)})"
     )
 
 

@@ -1,7 +1,6 @@
 """Carries an artefact to a training of another length: what stretches, and what stays."""
 
 import dataclasses
-from typing import Literal
 
 import numpy as np
 
@@ -17,14 +16,13 @@ from metatune.recipe.faults import Fault, unknown
 FARTHEST = 4
 """Times the tuned horizon, or one part in so many: beyond it a schedule is a guess."""
 
-Warmup = Literal["steps", "fraction"]
 WARMUPS = ("steps", "fraction")
 
 ROUNDING = 1e-9
 """Relative; a rate over its multiplier is the base rate to this much."""
 
 
-def carried(artefact: Artefact, steps: int, warmup: Warmup) -> Artefact:
+def carried(artefact: Artefact, steps: int, warmup: str) -> Artefact:
     """The artefact for a training of `steps` updates.
 
     With `fraction` it is the same: all knots are fractions of training, and the warmup is too.

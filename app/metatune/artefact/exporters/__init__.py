@@ -27,7 +27,7 @@ from metatune.artefact.exporters.torchtitan import TORCHTITAN
 from metatune.artefact.exporters.trl import TRL
 from metatune.artefact.folders import replace_folder
 from metatune.artefact.format import Artefact, ArtefactError
-from metatune.artefact.horizon import Warmup, carried, distance
+from metatune.artefact.horizon import carried, distance
 from metatune.recipe.faults import Fault, unknown
 
 __all__ = ["EXPORTERS", "Exported", "Exporter", "export", "replaceable"]
@@ -90,7 +90,7 @@ def export(
     steps: int | None = None,
     tokens_per_step: int | None = None,
     sequences_per_step: int | None = None,
-    warmup: Warmup = "fraction",
+    warmup: str = "fraction",
 ) -> Exported:
     """Writes `artefact` for `target` into `folder`, all files or none.
 

@@ -9,7 +9,6 @@ import yaml
 
 from metatune.artefact.capabilities import Capabilities
 from metatune.artefact.format import README, TUNED, Artefact
-from metatune.artefact.horizon import Warmup
 from metatune.artefact.writing import self_contained
 
 MODULE = "metatune_schedules.py"
@@ -32,7 +31,7 @@ class Production(NamedTuple):
     steps: int
     tokens_per_step: int
     sequences_per_step: int | None
-    warmup: Warmup
+    warmup: str
     dropped: tuple[str, ...] = ()
     warning: str | None = None
 
