@@ -6,7 +6,6 @@ import sys
 import sysconfig
 
 import pytest
-import torch
 
 from metatune.artefact import ArtefactError, load
 from metatune.artefact import writing as writing_module
@@ -106,34 +105,6 @@ def test_overwriting_spares_other_files(make, tmp_path):
     with pytest.raises(ArtefactError, match="did not write there: thesis.tex; move that away"):
         export(make(), "json", tmp_path, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
-
-
-def test_the_trainer_of_transformers_takes_every_rate(make, tmp_path, load_module):
-    transformers = pytest.importorskip("transformers")
-    config = transformers.LlamaConfig(
-        vocab_size=16,
-        hidden_size=8,
-        intermediate_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        tie_word_embeddings=True,
-    )
-    model = transformers.LlamaForCausalLM(config)
-    names = [name for name, _ in model.named_parameters()]
-    assert "lm_head.weight" not in names
-    artefact = make(names, steps=6)
-    export(artefact, "hf-trainer", tmp_path / "out")
-    optimizer, schedule = load_module(tmp_path / "out").trainer_arguments(model, 6)["optimizers"]
-    tokens = torch.arange(8)[None]
-    for step in range(6):
-        by_id = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
-        for name, parameter in model.named_parameters():
-            assert by_id[id(parameter)] == artefact.learning_rates.parameters[name][step]
-        model(input_ids=tokens, labels=tokens).loss.backward()
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
 
 
 def test_neither_jax_nor_torch_is_needed_to_export():
