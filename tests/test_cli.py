@@ -4,13 +4,17 @@ import json
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from metatune.artefact.exporters import EXPORTERS
 from metatune.cli import app
 from metatune.recipe import shipped
+from metatune.report import export_table
 
 SMALL = [
     "model.config.hidden_size=8",
@@ -81,13 +85,79 @@ def test_show_prints_result_and_schedules(run):
 @pytest.mark.parametrize("target", EXPORTERS)
 def test_every_export_is_written_once(run, tmp_path, target):
     out, _ = run
-    first = metatune("export", out, "--to", target, "--out", tmp_path / "tuned")
+    arguments = ("export", out, "--to", target, "--out", tmp_path / "tuned")
+    arguments += ("--lossy", "--sequences-per-step", 2048)
+    first = metatune(*arguments)
     assert first.exit_code == 0, first.output
     assert (tmp_path / "tuned" / "tuned.json").exists()
-    second = metatune("export", out, "--to", target, "--out", tmp_path / "tuned")
+    second = metatune(*arguments)
     assert second.exit_code == 2
-    third = metatune("export", out, "--to", target, "--out", tmp_path / "tuned", "--overwrite")
+    third = metatune(*arguments, "--overwrite")
     assert third.exit_code == 0, third.output
+
+
+def test_what_a_target_can_not_express_is_refused_or_dropped(run, tmp_path):
+    out, _ = run
+    arguments = ("export", out, "--to", "llama-factory", "--out", tmp_path / "tuned")
+    refused = metatune(*arguments)
+    assert refused.exit_code == 2
+    for what in ("rates", "curves", "moving_mixture"):
+        assert f"{what} = 'llama-factory': llama-factory can't express it" in refused.output
+    assert not (tmp_path / "tuned").exists()
+    lossy = metatune(*arguments, "--lossy")
+    assert lossy.exit_code == 0
+    assert "dropped: shares that change at" in lossy.output
+
+
+def test_the_horizon_of_an_export(run, tmp_path):
+    out, _ = run
+    arguments = ("export", out, "--to", "torch", "--out", tmp_path / "tuned")
+    far = metatune(*arguments, "--steps", 1000, "--warmup", "steps")
+    assert far.exit_code == 0, far.output
+    assert "warning: 167 times the updates" in far.output
+    assert "exported for 1,000 updates" in (tmp_path / "tuned" / "README.md").read_text()
+    wrong = metatune(*arguments, "--overwrite", "--warmup", "step", "--steps", 12)
+    assert wrong.exit_code == 2
+    assert "warmup = 'step': unknown rule; did you mean steps?" in wrong.output
+
+
+def test_targets_are_listed():
+    listed = metatune("export", "--list")
+    assert listed.exit_code == 0, listed.output
+    for target in EXPORTERS:
+        assert target in listed.output
+    assert metatune("export").exit_code == 2
+
+
+def test_the_readme_has_the_table_of_targets():
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    assert export_table.markdown() in readme
+
+
+def test_show_against_the_recipe_and_another(run):
+    out, _ = run
+    same = metatune("show", out, "--against", out / "recipe.yaml")
+    assert same.exit_code == 0, same.output
+    assert "matches the artefact" in same.output
+    other = metatune("show", out, "--against", "quickstart")
+    assert other.exit_code == 1, other.output
+    assert "parameters of quickstart that the artefact doesn't have:" in other.output
+    assert "(nearest: model.layers.0." in other.output
+
+
+def test_show_against_a_model(run, tmp_path):
+    out, _ = run
+    names = json.loads((out / "artefact" / "tuned.json").read_text())["learning_rates"]
+    tensors = {name: np.zeros(1, np.float32) for name in names["parameters"]}
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert metatune("show", out, "--against", tmp_path).exit_code == 0
+    tensors["model.final.weight"] = tensors.pop("model.norm.weight")
+    save_file(tensors, tmp_path / "model.safetensors")
+    differs = metatune("show", out, "--against", tmp_path)
+    assert differs.exit_code == 1
+    assert "  model.norm.weight (nearest:" in differs.output
+    missing = metatune("show", out, "--against", tmp_path / "none")
+    assert missing.exit_code == 2 and "Traceback" not in missing.output
 
 
 def test_an_unknown_target_is_refused(run, tmp_path):

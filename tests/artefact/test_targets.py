@@ -11,6 +11,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -121,6 +122,25 @@ def test_trl(written):
     assert config["streaming"] is False  # a fraction is for datasets with a length
 
 
+def test_trl_itself_mixes_by_the_fractions(written, tmp_path):
+    utils = pytest.importorskip("trl.scripts.utils")
+    config = load_yaml(written("trl"), "mixture.yaml")
+    for entry in config["datasets"]:
+        name = entry["path"].removeprefix("PATH/TO/")
+        folder = tmp_path / "data" / name
+        folder.mkdir(parents=True)
+        rows = "".join(json.dumps({"text": f"{name} {i}"}) + "\n" for i in range(400))
+        (folder / "train.jsonl").write_text(rows, encoding="utf-8")
+        entry["path"] = str(folder)
+    datasets = [utils.DatasetConfig(**entry) for entry in config.pop("datasets")]
+    mixed = utils.get_dataset(utils.DatasetMixtureConfig(datasets=datasets, **config))["train"]
+    counts = Counter(row["text"].rsplit(" ", 1)[0] for row in mixed)
+    total = sum(counts.values())
+    assert total == pytest.approx(400 / 0.525, abs=2)
+    for name, share in zip(("web_text", "code", "é"), mean_shares().values(), strict=True):
+        assert counts[name] / total == pytest.approx(share, abs=1 / total)
+
+
 def read_blend(text):
     """As megatron/core 0.19.2 reads --data-args-path: an even count is weights and prefixes."""
     words = text.split()
@@ -173,8 +193,9 @@ def test_rates_under_names_of_the_trainer(written, target):
     names["trainer.3"] = ["model.norm.weigth"]
     with pytest.raises(ValueError) as caught:
         module.groups(names)
-    assert "trainer.1: its parts have different rates: model.layers.1.mlp.down_proj.weight 0.002" in (
-        str(caught.value)
+    assert (
+        "trainer.1: its parts have different rates: model.layers.1.mlp.down_proj.weight 0.002"
+        in (str(caught.value))
     )
     assert "model.norm.weigth is not in" in str(caught.value)
     assert "; model.norm.weight?" in str(caught.value)

@@ -60,7 +60,5 @@ def asked(artefact: Artefact) -> dict[str, str]:
 def dropped(artefact: Artefact, capabilities: Capabilities) -> dict[str, str]:
     """What `artefact` asks for and a target of such `capabilities` can't express."""
     return {
-        name: what
-        for name, what in asked(artefact).items()
-        if getattr(capabilities, name) == "no"
+        name: what for name, what in asked(artefact).items() if getattr(capabilities, name) == "no"
     }

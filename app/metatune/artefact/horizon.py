@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 
 from metatune.artefact.format import (
+    STEP_TOLERANCE,
     Artefact,
     ArtefactError,
     LearningRates,
     Multipliers,
-    value_at,
 )
 from metatune.recipe.faults import Fault, unknown
 
@@ -79,15 +79,13 @@ def base_rates(artefact: Artefact) -> np.ndarray:
     rates, total = artefact.learning_rates, artefact.horizon_steps
     if rates.multipliers is None:
         return next(iter(rates.parameters.values()))
+    # A window may begin between two updates: the rates change at the next.
+    at = np.asarray(rates.knots) + STEP_TOLERANCE / total
+    window = np.searchsorted(rates.multipliers.knots, at, side="right") - 1
     for group, factors in rates.multipliers.groups.items():
         if min(factors) > 0 and rates.multipliers.members[group]:
-            at = [
-                value_at(
-                    rates.multipliers.knots, np.asarray(factors), "constant", round(k * total), total
-                )
-                for k in rates.knots
-            ]
-            return rates.parameters[rates.multipliers.members[group][0]] / np.asarray(at)
+            curve = rates.parameters[rates.multipliers.members[group][0]]
+            return curve / np.asarray(factors)[window]
     problem = "every group has a multiplier of 0 somewhere: the base schedule can't be known"
     fault = Fault("learning_rates.multipliers", list(rates.multipliers.groups), problem)
     raise ArtefactError("artefact", [fault])

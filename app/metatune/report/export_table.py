@@ -25,18 +25,17 @@ def table() -> Table:
     )
     rows.caption_justify = "left"
     rows.add_column("target", no_wrap=True)
-    rows.add_column("version")
     for head in HEADS.values():
-        rows.add_column(head)
+        rows.add_column(head, no_wrap=True)
     for name, exporter in EXPORTERS.items():
         supports = [Text(value, STYLES[value]) for value in exporter.capabilities]
-        rows.add_row(name, exporter.version, *supports)
+        rows.add_row(name, *supports)
     return rows
 
 
 def markdown() -> str:
     """The same as a table in Markdown, for README.md."""
-    heads = ["target", *HEADS.values()]
+    heads = ["target", "version", *HEADS.values()]
     rule = ["---"] * len(heads)
-    rows = [[f"`{name}`", *exporter.capabilities] for name, exporter in EXPORTERS.items()]
+    rows = [[f"`{name}`", exporter.version, *exporter.capabilities] for name, exporter in EXPORTERS.items()]
     return "".join(f"| {' | '.join(row)} |\n" for row in [heads, rule, *rows])

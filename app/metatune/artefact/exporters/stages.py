@@ -35,7 +35,7 @@ class Stages(NamedTuple):
 
 
 def staged(schedule: Mixture | LossWeights, steps: int) -> Stages:
-    """Cuts a schedule over `steps` updates into stages; exact where it is constant between knots."""
+    """Cuts a schedule over `steps` updates into stages; exact where knots are constant."""
     knots, weights = schedule.knots, schedule.weights
     starts = {0}
     for before, after in zip(knots, (*knots[1:], None), strict=True):

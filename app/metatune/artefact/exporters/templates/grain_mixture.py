@@ -1,7 +1,7 @@
 """A source of examples for Grain that follows the tuned mixture as it moves.
 
-    mixed = Mixed(sources, total_steps, batch_size)
-    dataset = grain.MapDataset.source(mixed).batch(batch_size)
+mixed = Mixed(sources, total_steps, batch_size)
+dataset = grain.MapDataset.source(mixed).batch(batch_size)
 """
 
 import functools

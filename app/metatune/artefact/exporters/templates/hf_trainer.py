@@ -1,10 +1,10 @@
 """The Trainer of transformers with the tuned loss weights.
 
-    from metatune_schedules import Mixed, trainer_arguments
-    from metatune_trainer import TunedTrainer
+from metatune_schedules import Mixed, trainer_arguments
+from metatune_trainer import TunedTrainer
 
-    mixed = Mixed(sources, total_steps, batch_size)
-    TunedTrainer(..., train_dataset=mixed, **trainer_arguments(model, total_steps)).train()
+mixed = Mixed(sources, total_steps, batch_size)
+TunedTrainer(..., train_dataset=mixed, **trainer_arguments(model, total_steps)).train()
 """
 
 from typing import Any

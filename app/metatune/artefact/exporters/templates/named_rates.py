@@ -1,9 +1,9 @@
 """The tuned learning rates of the static_rates.json beside this file, under a trainer's own names.
 
-    from metatune_rates import groups
+from metatune_rates import groups
 
-    for group in groups(NAMES):
-        print(group.rate, group.names)
+for group in groups(NAMES):
+    print(group.rate, group.names)
 """
 
 import difflib
