@@ -85,6 +85,31 @@ def test_rates_that_move_have_a_geometric_mean_and_say_how_far_off(make):
     assert rates.deviation == pytest.approx(1.0)
 
 
+def test_rates_that_move_alike_share_a_curve_exactly(make):
+    groups = {"a.weight": (1.0, 4.0), "b.weight": (0.5, 2.0)}
+    artefact = with_multipliers(make, (0.0, 0.5), groups)
+    rates = static_rates(artefact, shared=True)
+    assert rates.deviation == 0
+    for name, rate in rates.parameters.items():
+        np.testing.assert_allclose(
+            rate * rates.curve / rates.peak,
+            artefact.learning_rates.parameters[name],
+            rtol=1e-12,
+        )
+
+
+def test_a_shared_curve_says_how_far_off_it_is(make):
+    groups = {"a.weight": (1.0, 4.0), "b.weight": (1.0, 1.0), "c.weight": (3.0, 1.0)}
+    artefact = with_multipliers(make, (0.0, 0.25), groups)
+    rates = static_rates(artefact, shared=True)
+    worst = max(
+        np.abs(rate * rates.curve / rates.peak / artefact.learning_rates.parameters[name] - 1).max()
+        for name, rate in rates.parameters.items()
+    )
+    assert rates.deviation == pytest.approx(worst, rel=1e-12)
+    assert 0.1 < worst < static_rates(artefact).deviation
+
+
 def test_stages_of_a_constant_schedule_are_exact():
     shares = np.array([[0.5, 0.5], [0.5, 0.5], [0.1, 0.9], [1.0, 0.0]])
     mixture = Mixture((0.0, 0.2, 1 / 3, 0.999), "constant", ("x", "y"), shares)

@@ -204,7 +204,7 @@ def test_rates_under_names_of_the_trainer(written, target):
 def test_olmo_core_gives_every_update_its_rate(written, static):
     """As olmo_core 3.0.0's ComposableScheduler, which counts an update before it is made."""
     folder = written("olmo-core", steps=250)
-    stages = json.loads((folder / "base_schedule.json").read_text())
+    stages = json.loads((folder / "shared_schedule.json").read_text())
     assert all(stage.keys() <= STAGE_FIELDS for stage in stages)
     assert sum(stage["duration"] for stage in stages) == 250
     assert len(stages) < 10

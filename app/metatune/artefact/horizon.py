@@ -76,12 +76,10 @@ def base_rates(artefact: Artefact) -> np.ndarray:
     Raises:
         ArtefactError: every group has a multiplier of zero, which leaves nothing of the schedule.
     """
-    rates, total = artefact.learning_rates, artefact.horizon_steps
+    rates = artefact.learning_rates
     if rates.multipliers is None:
         return next(iter(rates.parameters.values()))
-    # A window may begin between two updates: the rates change at the next.
-    at = np.asarray(rates.knots) + STEP_TOLERANCE / total
-    window = np.searchsorted(rates.multipliers.knots, at, side="right") - 1
+    window = windows(artefact)
     for group, factors in rates.multipliers.groups.items():
         if min(factors) > 0 and rates.multipliers.members[group]:
             curve = rates.parameters[rates.multipliers.members[group][0]]
@@ -89,6 +87,16 @@ def base_rates(artefact: Artefact) -> np.ndarray:
     problem = "every group has a multiplier of 0 somewhere: the base schedule can't be known"
     fault = Fault("learning_rates.multipliers", list(rates.multipliers.groups), problem)
     raise ArtefactError("artefact", [fault])
+
+
+def windows(artefact: Artefact) -> np.ndarray:
+    """The window of the multipliers that each knot of the learning rates is in, [knots]."""
+    rates = artefact.learning_rates
+    if rates.multipliers is None:
+        return np.zeros(len(rates.knots), int)
+    # A window may begin between two updates: the rates change at the next.
+    at = np.asarray(rates.knots) + STEP_TOLERANCE / artefact.horizon_steps
+    return np.searchsorted(rates.multipliers.knots, at, side="right") - 1
 
 
 def distance(artefact: Artefact, steps: int, tokens_per_step: int) -> str | None:

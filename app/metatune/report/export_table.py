@@ -37,5 +37,8 @@ def markdown() -> str:
     """The same as a table in Markdown, for README.md."""
     heads = ["target", "version", *HEADS.values()]
     rule = ["---"] * len(heads)
-    rows = [[f"`{name}`", exporter.version, *exporter.capabilities] for name, exporter in EXPORTERS.items()]
+    rows = [
+        [f"`{name}`", exporter.version, *exporter.capabilities]
+        for name, exporter in EXPORTERS.items()
+    ]
     return "".join(f"| {' | '.join(row)} |\n" for row in [heads, rule, *rows])

@@ -19,17 +19,18 @@ made. Tune them as one group (`tune.learning_rates.per`) then.
 """
 
 
-def rate_files(production: Production) -> dict[str, str]:
-    """The module and its numbers."""
-    return {"metatune_rates.py": template("named_rates.py"), RATES: rates_file(production.artefact)}
+def rate_files(production: Production, *, shared: bool = False) -> dict[str, str]:
+    """The module and its numbers; `shared` as for `static_rates`."""
+    numbers = rates_file(production.artefact, shared=shared)
+    return {"metatune_rates.py": template("named_rates.py"), RATES: numbers}
 
 
-def flattened(production: Production) -> list[str]:
+def flattened(production: Production, *, shared: bool = False) -> list[str]:
     """What is lost of rates that move over training by themselves, if they do."""
-    deviation = static_rates(production.artefact).deviation
+    deviation = static_rates(production.artefact, shared=shared).deviation
     if not deviation:
         return []
     return [
         "each parameter has the geometric mean over training of its multiplier: its rate is off by "
-        f"up to {100 * deviation:.3g} % where the multiplier moves"
+        f"up to {100 * deviation:.3g} % where the multiplier moves by itself"
     ]

@@ -6,13 +6,13 @@ from metatune.artefact.capabilities import Capabilities
 from metatune.artefact.exporters.base import Exporter, Production, config_files, place
 from metatune.artefact.exporters.named_rates import NAMES, flattened, rate_files
 from metatune.artefact.exporters.stages import averaged
+from metatune.artefact.exporters.static_rates import static_rates
 from metatune.artefact.format import value_at
-from metatune.artefact.horizon import base_rates
 
-CURVE = "base_schedule.json"
+CURVE = "shared_schedule.json"
 
 RATES = """
-The rates of the parameters, and the base schedule that all of them follow:
+The rates of the parameters, and the schedule that all of them follow:
 
 ```python
 import json
@@ -28,7 +28,7 @@ overrides = [
     for group in groups(NAMES)
 ]
 optim = AdamWConfig(lr={peak!r}, group_overrides=overrides)
-with open("base_schedule.json") as file:
+with open("shared_schedule.json") as file:
     stages = [ComposableSchedulerStage(**stage) for stage in json.load(file)]
 scheduler = ComposableScheduler(stages=stages, units="steps")
 ```
@@ -41,11 +41,11 @@ SOURCES = """
 
 def _files(production: Production) -> dict[str, bytes | str]:
     artefact = production.artefact
-    curve = _base_curve(production)
-    files = rate_files(production)
+    curve = _shared_curve(production)
+    files = rate_files(production, shared=True)
     files[CURVE] = json.dumps(_scheduler_stages(curve), indent=1) + "\n"
     usage = NAMES + RATES.format(peak=max(curve))
-    lost = flattened(production)
+    lost = flattened(production, shared=True)
     if artefact.mixture is not None:
         shares = averaged(artefact.mixture, production.steps)
         # Its ratios must sum to 1 and be above 0.
@@ -61,11 +61,12 @@ def _files(production: Production) -> dict[str, bytes | str]:
     return config_files(production, "OLMo-core 3.0.0", usage, files, lost)
 
 
-def _base_curve(production: Production) -> list[float]:
-    """The base schedule at each update."""
-    rates, base = production.artefact.learning_rates, base_rates(production.artefact)
+def _shared_curve(production: Production) -> list[float]:
+    """The curve that all rates share, at each update."""
+    rates = production.artefact.learning_rates
+    curve = static_rates(production.artefact, shared=True).curve
     return [
-        float(value_at(rates.knots, base, rates.interpolation, step, production.steps))
+        float(value_at(rates.knots, curve, rates.interpolation, step, production.steps))
         for step in range(production.steps)
     ]
 
@@ -98,7 +99,7 @@ def _scheduler_stages(curve: list[float]) -> list[dict[str, object]]:
 
 OLMO_CORE = Exporter(
     "olmo-core",
-    "a module of group overrides, the base schedule in stages, and a source mixture",
+    "a module of group overrides, one schedule in stages, and a source mixture",
     Capabilities("exact", "fitted", "exact"),
     _files,
     "3.0.0",

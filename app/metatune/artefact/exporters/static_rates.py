@@ -7,53 +7,71 @@ from typing import NamedTuple
 import numpy as np
 
 from metatune.artefact.format import Artefact
-from metatune.artefact.horizon import base_rates
+from metatune.artefact.horizon import ROUNDING, base_rates, windows
 from metatune.artefact.writing import rendered
 
 RATES = "static_rates.json"
 
 
 class StaticRates(NamedTuple):
-    """The rates r_p(t) of an artefact as a_p c(t): a factor for each parameter, one curve for all.
-
-    a_p is the geometric mean over training of the multiplier of p; c is the base schedule.
+    """The rates r_p(t) of an artefact as a_p c(t) / max c: a rate for each parameter, one curve.
 
     Attributes:
-        parameters: a_p times the peak of c, by checkpoint name.
-        peak: the largest rate of the base schedule.
-        last: its rate at the end of training.
-        deviation: of a_p c(t) from r_p(t), relative to r_p(t), at most; 0 if multipliers stay.
+        parameters: a_p, by checkpoint name: the rate at the peak of the curve.
+        curve: c at the knots of the learning rates, float64 [knots].
+        deviation: of a_p c(t) / max c from r_p(t), relative to r_p(t), at most.
     """
 
     parameters: dict[str, float]
-    peak: float
-    last: float
+    curve: np.ndarray
     deviation: float
 
+    @property
+    def peak(self) -> float:
+        """The largest value of the curve."""
+        return float(self.curve.max())
 
-def static_rates(artefact: Artefact) -> StaticRates:
-    """The rates of `artefact` without their own movement over training."""
+    @property
+    def last(self) -> float:
+        """The curve at the end of training."""
+        return float(self.curve[-1])
+
+
+def static_rates(artefact: Artefact, *, shared: bool = False) -> StaticRates:
+    """The rates of `artefact` without what moves in each by itself.
+
+    A parameter has the geometric mean over training of its multiplier.
+
+    Args:
+        artefact: exact if its multipliers don't move, or, with `shared`, all move alike.
+        shared: let the curve be the base schedule times what the multipliers have in common, the
+            geometric mean over groups; otherwise it is the base schedule.
+    """
     base, multipliers = base_rates(artefact), artefact.learning_rates.multipliers
-    peak, deviation = float(base.max()), 0.0
-    parameters = dict.fromkeys(artefact.learning_rates.parameters, peak)
-    if multipliers is not None:
-        lengths = np.diff([*multipliers.knots, 1.0])
-        for group, factors in multipliers.groups.items():
-            values = np.asarray(factors)
-            if np.all(values == values[0]):
-                factor = float(values[0])
-            else:
-                with np.errstate(divide="ignore"):  # a multiplier of 0 makes the mean 0
-                    factor = float(np.exp(np.sum(lengths * np.log(values))))
-                    deviation = max(deviation, float(np.abs(factor / values - 1).max()))
-            for name in multipliers.members[group]:
-                parameters[name] = peak * factor
-    return StaticRates(parameters, peak, float(base[-1]), deviation)
+    if multipliers is None:
+        names = artefact.learning_rates.parameters
+        return StaticRates(dict.fromkeys(names, float(base.max())), base, 0.0)
+    factors = np.asarray(list(multipliers.groups.values()))
+    with np.errstate(divide="ignore", invalid="ignore"):  # a multiplier of 0 makes a mean of 0
+        logs = np.log(factors)
+        own = np.where(
+            np.ptp(factors, axis=1) == 0, logs[:, 0], logs @ np.diff([*multipliers.knots, 1.0])
+        )
+        common = (logs - own[:, None]).mean(axis=0) if shared else np.zeros(logs.shape[1])
+        fitted = np.exp(own[:, None] + common)
+        deviation = np.where(fitted == factors, 0.0, np.abs(fitted / factors - 1)).max()
+    curve = base * np.exp(common)[windows(artefact)]
+    parameters = {
+        name: float(np.exp(mean) * curve.max())
+        for group, mean in zip(multipliers.groups, own, strict=True)
+        for name in multipliers.members[group]
+    }
+    return StaticRates(parameters, curve, float(deviation) if deviation > ROUNDING else 0.0)
 
 
-def rates_file(artefact: Artefact) -> str:
+def rates_file(artefact: Artefact, *, shared: bool = False) -> str:
     """The text of static_rates.json, which `metatune_rates.py` reads."""
-    rates = static_rates(artefact)
+    rates = static_rates(artefact, shared=shared)
     document = {
         "peak": rates.peak,
         "last": rates.last,
