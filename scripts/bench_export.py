@@ -87,7 +87,7 @@ def artefact(steps: int, windows: int) -> Artefact:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("targets", nargs="*", metavar="TARGET", default=list(EXPORTERS))
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--windows", type=int, default=10)
@@ -99,19 +99,19 @@ def main() -> None:
         print(f"{len(NAMES)} tensors, {arguments.windows} windows, {arguments.steps} updates")
         print("seconds, loading included; bytes of the folder")
         for target in arguments.targets:
-            times = []
+            times, paths = [], []
             for _ in range(arguments.rounds):
                 start = time.perf_counter()
-                done = export(
+                paths = export(
                     load(run),
                     target,
                     Path(scratch) / target,
                     overwrite=True,
                     lossy=True,
                     sequences_per_step=2048,
-                )
+                ).paths
                 times.append(time.perf_counter() - start)
-            size = sum(path.stat().st_size for path in done.paths)
+            size = sum(path.stat().st_size for path in paths)
             print(f"{target:<18}{min(times):6.2f}{size:12,}")
 
 

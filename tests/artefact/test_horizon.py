@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from metatune.artefact import ArtefactError, LearningRates, Mixture, Multipliers
+from metatune.artefact import ArtefactError, LearningRates, Mixture, Multipliers, load
 from metatune.artefact.exporters import export
 from metatune.artefact.horizon import base_rates, carried, distance, warmup_steps
 
@@ -74,6 +74,15 @@ def test_a_warmup_in_its_fraction_stretches(artefact):
     )
 
 
+def test_what_was_carried_is_not_carried_again(artefact, tmp_path):
+    export(artefact, "json", tmp_path / "a", steps=40, warmup="steps")
+    again = load(tmp_path / "a")
+    assert carried(again, 40, "steps") is again
+    for warmup in ("steps", "fraction"):
+        with pytest.raises(ArtefactError, match="steps = 20: the warmup was kept in steps for a "):
+            export(again, "json", tmp_path / "b", warmup=warmup)
+
+
 def test_a_warmup_that_does_not_fit(artefact):
     with pytest.raises(ArtefactError) as caught:
         carried(artefact, 4, "steps")
@@ -122,7 +131,7 @@ def test_an_export_states_its_horizon(artefact, tmp_path):
 def test_numbers_are_checked_together(artefact, tmp_path):
     with pytest.raises(ArtefactError) as caught:
         export(artefact, "torch", tmp_path / "a", steps=0, tokens_per_step=-1, sequences_per_step=0)
-    assert [fault.path for fault in caught.value.faults] == [
+    assert [str(fault).split(" = ")[0] for fault in caught.value.faults] == [
         "steps",
         "tokens_per_step",
         "sequences_per_step",

@@ -18,6 +18,9 @@ FARTHEST = 4
 
 WARMUPS = ("steps", "fraction")
 
+CARRIED = "carried_to_steps"
+"""In the provenance of an artefact whose warmup was kept in steps: the training it is for."""
+
 ROUNDING = 1e-9
 """Relative; a rate over its multiplier is the base rate to this much."""
 
@@ -35,10 +38,18 @@ def carried(artefact: Artefact, steps: int, warmup: str) -> Artefact:
         warmup: what is kept of the warmup.
 
     Raises:
-        ArtefactError: another word for `warmup`, or a warmup that doesn't fit into `steps`.
+        ArtefactError: another word for `warmup`, a warmup that doesn't fit into `steps`, or an
+            artefact that was carried to another number of updates before.
     """
     if warmup not in WARMUPS:
         raise ArtefactError("export", [unknown("warmup", warmup, "rule", warmup, WARMUPS)])
+    made_for = artefact.provenance.get(CARRIED)
+    if made_for is not None:
+        if made_for != steps:
+            problem = f"the warmup was kept in steps for a training of {made_for} updates alone"
+            cure = "export from the run instead of from an export"
+            raise ArtefactError("export", [Fault("steps", steps, problem, cure)])
+        return artefact
     held = warmup_steps(artefact)
     if warmup == "fraction" or not held or steps == artefact.horizon_steps:
         return artefact
@@ -60,7 +71,9 @@ def carried(artefact: Artefact, steps: int, warmup: str) -> Artefact:
     stretched = LearningRates(
         moved(rates.knots), rates.interpolation, rates.parameters, multipliers
     )
-    return dataclasses.replace(artefact, learning_rates=stretched)
+    return dataclasses.replace(
+        artefact, learning_rates=stretched, provenance={**artefact.provenance, CARRIED: steps}
+    )
 
 
 def warmup_steps(artefact: Artefact) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from metatune.artefact import Artefact
+from metatune.artefact.capabilities import dropped
 from metatune.artefact.exporters import EXPORTERS
 from metatune.artefact.format import value_at
 
@@ -203,9 +204,13 @@ def _usage(artefact: Artefact) -> list[str]:
     commands = [
         f"# {exporter.summary}\nmetatune export . --to {name} --out tuned-{name}"
         for name, exporter in EXPORTERS.items()
+        if not dropped(artefact, exporter.capabilities)
     ]
     lines.append("In this folder:\n\n```sh\n" + "\n".join(commands) + "\n```\n")
-    lines.append("Each writes a folder that works without metatune, with a README of its own.\n")
+    lines.append(
+        "Each writes a folder that works without metatune, with a README of its own. These express "
+        "all that was tuned; `metatune export --list` prints those that can express a part too.\n"
+    )
     return lines
 
 

@@ -18,16 +18,15 @@ Merge `tuned.yaml` into your configuration; the names are those of `data.compone
 
 
 def _files(production: Production) -> dict[str, bytes | str]:
-    usage, lost, files = USAGE + one_rate(production), [], {}
+    usage = USAGE + one_rate(production)
+    lost: list[str] = []
+    files: dict[str, str] = {}
     mixture = production.artefact.mixture
     if mixture is not None:
         cut = staged(mixture, production.steps)
         block, stages, shift = _aligned(cut.stages, production.sequences_per_step)
-        weights = (
-            [[stage.start, stage.values] for stage in stages]
-            if len(stages) > 1
-            else stages[0].values
-        )
+        entries = [[stage.start, stage.values] for stage in stages]
+        weights = entries if len(entries) > 1 else entries[0][1]
         data = {"train_weights": weights, "mixture_block_size": block}
         files["tuned.yaml"] = as_yaml({"data": data})
         lost += [

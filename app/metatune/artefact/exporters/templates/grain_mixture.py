@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from metatune_schedules import TUNED, loss_weights, mixture
+from metatune_schedules import TUNED, loss_weights, mixture  # pyright: ignore[reportMissingImports]
 
 
 class Source(Protocol):
