@@ -395,3 +395,13 @@ def test_grain_itself_takes_the_source(grain_mixed):
     mixed = grain_mixed(sources, total_steps=10, batch_size=4)
     dataset = grain.MapDataset.source(mixed)
     assert [dataset[i] for i in range(40)] == [mixed[i] for i in range(40)]
+
+
+def test_levanter_says_how_far_its_whole_sequences_are(written):
+    folder = written("levanter", sequences_per_step=2048)
+    shares = dict(zip(DOMAINS, SHARES[0], strict=True))
+    counts = {"web text": 1024 + 1, "code": 614, "é": 409}  # as int(share x 2048), the rest to one
+    off = max(abs(counts[name] / 2048 - share) for name, share in shares.items())
+    assert f"off by up to {off:.3g}, and a share below 0.000488 is 0" in (
+        (folder / "README.md").read_text()
+    )

@@ -30,13 +30,21 @@ def _files(production: Production) -> dict[str, bytes | str]:
         data = {"train_weights": weights, "mixture_block_size": block}
         files["tuned.yaml"] = as_yaml({"data": data})
         lost += [
-            f"shares are whole sequences of a block of {block}: off by up to {1 / block:.3g}, and "
-            "a share below that is 0",
+            f"shares are whole sequences of a block of {block}: off by up to "
+            f"{max(_rounding(stage.values, block) for stage in stages):.3g}, and a share below "
+            f"{1 / block:.3g} is 0",
             f"stages start at whole blocks: up to {shift} updates away from the tuned ones",
-            f"shares hold for a stage, off by up to {cut.deviation:.3g} within one",
+            *cut.lost(),
         ]
     title = "Levanter (marin-levanter 0.2.0)"
     return config_files(production, title, usage, files, lost)
+
+
+def _rounding(shares: dict[str, float], block: int) -> float:
+    """How far whole sequences of a block are from `shares`: the largest takes what is left over."""
+    counts = {domain: int(share * block) for domain, share in shares.items()}
+    counts[max(shares, key=lambda domain: shares[domain])] += block - sum(counts.values())
+    return max(abs(counts[domain] / block - share) for domain, share in shares.items())
 
 
 def _aligned(

@@ -47,7 +47,7 @@ def _files(production: Production) -> dict[str, bytes | str]:
                     ],
                 }
             }
-        lost += [FLOORED, f"shares hold for a stage, off by up to {cut.deviation:.3g} within one"]
+        lost += [FLOORED, *cut.lost()]
     usage = USAGE.format(tokens=production.steps * per_step, tokens_per_step=per_step)
     files = {"tuned.yaml": as_yaml(document)}
     return config_files(production, "llm-foundry (2025-07-21)", usage, files, lost)

@@ -45,7 +45,7 @@ def _files(production: Production) -> dict[str, bytes | str]:
         off = max(_truncation(stage.values) for stage in cut.stages)
         lost += [
             f"Grain makes whole numbers of the shares: off by up to {off:.3g}",
-            f"shares hold for a phase, off by up to {cut.deviation:.3g} within one",
+            *cut.lost(),
         ]
     return config_files(production, "MaxText 0.2.5", usage, files, lost)
 

@@ -60,7 +60,7 @@ def _files(production: Production) -> dict[str, bytes | str]:
         transitions = f" --phase-transition-iterations {ends}" if ends else ""
         files["launch.sh"] = LAUNCH.format(phases=len(cut.stages), transitions=transitions)
         usage += PHASES.format(steps=production.steps)
-        lost.append(f"shares hold for a phase, off by up to {cut.deviation:.3g} within one")
+        lost += cut.lost()
     return config_files(production, "Megatron-LM (core 0.19.2)", usage, files, lost)
 
 

@@ -33,7 +33,7 @@ def _files(production: Production) -> dict[str, bytes | str]:
         files["tuned.yaml"] = as_yaml({"data_stages": stages})
         lost += [
             "the sequences of a stage are whole numbers: off by less than one for each domain",
-            f"shares hold for a stage, off by up to {cut.deviation:.3g} within one",
+            *cut.lost(),
         ]
     usage = USAGE + one_rate(production)
     return config_files(production, "nanotron (2026-04-07)", usage, files, lost)

@@ -11,6 +11,9 @@ from metatune.artefact.format import value_at
 
 CURVE = "shared_schedule.json"
 
+ON_A_LINE = 1e-12
+"""Of the peak: updates this near to a line are on it."""
+
 RATES = """
 The rates of the parameters, and the schedule that all of them follow:
 
@@ -18,7 +21,7 @@ The rates of the parameters, and the schedule that all of them follow:
 import json
 
 from metatune_rates import groups
-from olmo_core.optim import OptimGroupOverride
+from olmo_core.optim import AdamWConfig, OptimGroupOverride
 from olmo_core.optim.scheduler import ComposableScheduler, ComposableSchedulerStage
 
 overrides = [
@@ -41,10 +44,10 @@ SOURCES = """
 
 def _files(production: Production) -> dict[str, bytes | str]:
     artefact = production.artefact
-    curve = _shared_curve(production)
+    peak, curve = _shared_curve(production)
     files = rate_files(production, shared=True)
-    files[CURVE] = json.dumps(_scheduler_stages(curve), indent=1) + "\n"
-    usage = NAMES + RATES.format(peak=max(curve))
+    files[CURVE] = json.dumps(_scheduler_stages([rate / peak for rate in curve]), indent=1) + "\n"
+    usage = NAMES + RATES.format(peak=peak)
     lost = flattened(production, shared=True)
     if artefact.mixture is not None:
         shares = averaged(artefact.mixture, production.steps)
@@ -61,37 +64,36 @@ def _files(production: Production) -> dict[str, bytes | str]:
     return config_files(production, "OLMo-core 3.0.0", usage, files, lost)
 
 
-def _shared_curve(production: Production) -> list[float]:
-    """The curve that all rates share, at each update."""
+def _shared_curve(production: Production) -> tuple[float, list[float]]:
+    """The curve that all rates share: its peak, and its value at each update."""
     rates = production.artefact.learning_rates
-    curve = static_rates(production.artefact, shared=True).curve
-    return [
-        float(value_at(rates.knots, curve, rates.interpolation, step, production.steps))
+    shared = static_rates(production.artefact, shared=True)
+    return shared.peak, [
+        float(value_at(rates.knots, shared.curve, rates.interpolation, step, production.steps))
         for step in range(production.steps)
     ]
 
 
-def _scheduler_stages(curve: list[float]) -> list[dict[str, object]]:
-    """Stages of a ComposableScheduler that gives the n-th update, from 1, the n-th rate exactly.
+def _scheduler_stages(fractions: list[float]) -> list[dict[str, object]]:
+    """Stages of a ComposableScheduler that gives the n-th update, from 1, the n-th fraction.
 
     OLMo-core counts an update before it is made, so that its first one is at 1. Updates on one
     line share a stage.
     """
-    peak, corners = max(curve), [0]
-    points = [curve[0], *curve]
+    points, corners = [fractions[0], *fractions], [0]
     for at in range(1, len(points) - 1):
         start = corners[-1]
         slope = (points[at] - points[start]) / (at - start)
         ahead = points[start] + slope * (at + 1 - start)
-        if abs(ahead - points[at + 1]) > 1e-12 * peak:
+        if abs(ahead - points[at + 1]) > ON_A_LINE:
             corners.append(at)
     corners.append(len(points) - 1)
     return [
         {
             "duration": after - before,
             "shape": "linear",
-            "start_lr_fraction": points[before] / peak,
-            "end_lr_fraction": points[after] / peak,
+            "start_lr_fraction": points[before],
+            "end_lr_fraction": points[after],
         }
         for before, after in zip(corners, corners[1:], strict=False)
     ]

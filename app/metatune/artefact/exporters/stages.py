@@ -33,6 +33,12 @@ class Stages(NamedTuple):
     stages: tuple[Stage, ...]
     deviation: float
 
+    def lost(self) -> list[str]:
+        """What an export says of it, a line; none where it is exact."""
+        if not self.deviation:
+            return []
+        return [f"shares are constant in each stage: off by up to {self.deviation:.3g} within one"]
+
 
 def staged(schedule: Mixture | LossWeights, steps: int) -> Stages:
     """Cuts a schedule over `steps` updates into stages; exact where knots are constant."""

@@ -45,7 +45,8 @@ def _files(production: Production) -> dict[str, bytes | str]:
     artefact, settings = production.artefact, production.artefact.optimizer.settings
     if settings["kind"] != "adamw":
         problem = "torchtitan's groups are exported for adamw alone"
-        raise ArtefactError("export", [Fault("optimizer.kind", settings["kind"], problem)])
+        cure = "export to torch, and build the optimizer with that"
+        raise ArtefactError("export", [Fault("optimizer.kind", settings["kind"], problem, cure)])
     moments = f'"betas": ({settings["b1"]}, {settings["b2"]}), "eps": {settings["eps"]}'
     files, usage = rate_files(production), NAMES + RATES.format(moments=moments)
     lost = [*flattened(production), "the base schedule: choose yours (LRSchedulersContainer)"]
