@@ -1,7 +1,15 @@
 """The artefact of a tuning: its format, reading and writing it, and exporters to trainers."""
 
+from metatune.artefact.certificate import read as read_certificate
+from metatune.artefact.certificate import rendered as rendered_certificate
+from metatune.artefact.certificate import with_certificate
+from metatune.artefact.folders import replace_file
 from metatune.artefact.format import (
+    CERTIFICATE,
+    CERTIFICATE_FORMAT,
+    CERTIFICATE_VERSION,
     SETTINGS,
+    TUNED,
     Artefact,
     ArtefactError,
     LearningRates,
@@ -14,6 +22,9 @@ from metatune.artefact.reading import load
 from metatune.artefact.writing import write
 
 __all__ = [
+    "CERTIFICATE",
+    "CERTIFICATE_FORMAT",
+    "CERTIFICATE_VERSION",
     "SETTINGS",
     "Artefact",
     "ArtefactError",
@@ -22,6 +33,11 @@ __all__ = [
     "Mixture",
     "Multipliers",
     "Optimizer",
+    "TUNED",
     "load",
+    "read_certificate",
+    "rendered_certificate",
+    "replace_file",
+    "with_certificate",
     "write",
 ]
