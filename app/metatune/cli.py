@@ -175,9 +175,9 @@ def check(
 ) -> None:
     """Certify a recipe's hypergradients: green or amber, or red, with the cause and exit code 1.
 
-    Takes 19 + 8 D trainings, about 2 K hypergradients (each as long as 4 trainings), and derivatives
-    along D directions (2.5 D): by default as long as 90 trainings. A tuning that looks at a stretch
-    of the training (outer.unroll) takes K hypergradients of the whole, too.
+    Takes 19 + 8 D trainings, about 2 K hypergradients (each as long as 4 trainings), and
+    derivatives along D directions (2.5 D): by default as long as 90 trainings. A tuning that looks
+    at a stretch of the training (outer.unroll) takes K hypergradients of the whole, too.
     """
     import json
     import tempfile

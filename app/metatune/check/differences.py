@@ -213,7 +213,8 @@ def _measured(
         return difference
 
     swept = np.array([at(0)(epsilon) for epsilon in EPSILONS])
-    apart = np.abs(np.diff(swept))
+    with np.errstate(invalid="ignore"):  # infinite minus infinite, where trainings diverge
+        apart = np.abs(np.diff(swept))
     best = int(np.argmin(np.where(np.isfinite(apart), apart, np.inf)))
     pair = EPSILONS[best], EPSILONS[best + 1]
     found = [(float(swept[best]), float(apart[best]))]
