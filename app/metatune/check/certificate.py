@@ -14,7 +14,16 @@ from metatune.check.differences import (
     random_directions,
 )
 from metatune.check.horizons import FRACTIONS, Horizons, check_horizons
-from metatune.check.levels import EPS_ROOT, ESTIMATOR, GREEN, LEARNING_RATE, Finding, Level, worst
+from metatune.check.levels import (
+    EPS_ROOT,
+    ESTIMATOR,
+    GREEN,
+    LEARNING_RATE,
+    NOISE,
+    Finding,
+    Level,
+    worst,
+)
 from metatune.check.metasmoothness import Metasmoothness, check_metasmoothness
 from metatune.check.signal import Signal, check_signal
 from metatune.check.subject import Held, Subject, samples
@@ -85,7 +94,9 @@ class Certificate:
         """The likely causes of the verdict."""
         level = self.verdict
         named = [cause for f in self._findings() if f.level == level for cause in f.causes]
-        return tuple(dict.fromkeys(named))
+        # Where trainings are chaotic no number of seeds agrees.
+        hidden = {NOISE} if LEARNING_RATE in named else set()
+        return tuple(cause for cause in dict.fromkeys(named) if cause not in hidden)
 
     def _findings(self) -> Iterator[Finding]:
         return (check.finding for check in self.checks.values() if check is not None)

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from metatune.check.levels import GREEN, HORIZON, Finding, graded
+from metatune.check.levels import GREEN, HORIZON, NOISE, Finding, graded
 from metatune.check.subject import Sample, Subject, by_tunable, samples
 
 FRACTIONS: Final = (4, 2)
@@ -93,12 +93,14 @@ def check_horizons(subject: Subject, found: Sequence[Sample]) -> Horizons:
 
 
 def judged(rows: Sequence[Row]) -> Finding:
-    """What the longest of the shorter horizons comes to; the tunables' clear coordinates alone."""
+    """What the longest of the shorter horizons comes to, by the clear coordinates alone."""
     if not rows:
         return GREEN
     tunables = rows[-1].tunables.values()
     shares = [its.clear_share for its in tunables if its.clear_share is not None]
-    return graded(max(shares, default=0.0), AMBER_FLIPPED, RED_FLIPPED, HORIZON)
+    if not shares:
+        return Finding("amber", (NOISE,))
+    return graded(max(shares), AMBER_FLIPPED, RED_FLIPPED, HORIZON)
 
 
 def _row(
