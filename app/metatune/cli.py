@@ -210,15 +210,15 @@ def check(
                 scratch=Path(scratch),
                 console=progress,
             )
+        if as_json:
+            typer.echo(json.dumps(document, indent=1))
+        else:
+            Console().print(tables.table(document))
         if out is not None:
             file = out / artefact.CERTIFICATE if out.is_dir() else out
             artefact.replace_file(file, artefact.rendered_certificate(document))
         if run is not None:
             checks.write_into_run(run, document)
-        if as_json:
-            typer.echo(json.dumps(document, indent=1))
-        else:
-            Console().print(tables.table(document))
         if document["verdict"] == "red":
             raise typer.Exit(1)
 

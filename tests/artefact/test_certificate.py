@@ -57,4 +57,4 @@ def test_a_broken_one_is_refused_with_the_cure(certified, tmp_path, text, said):
     with pytest.raises(ArtefactError) as refused:
         load(tmp_path / "a")
     assert said in str(refused.value)
-    assert "write it anew with `metatune check --run`, or delete it" in str(refused.value)
+    assert "delete it, and write it anew with `metatune check --run`" in str(refused.value)

@@ -65,9 +65,8 @@ DOCUMENT = {
 
 
 def shown(renderable):
-    console = Console(width=200, file=io.StringIO())
-    console.print(renderable)
-    return console.file.getvalue()
+    Console(width=200, file=(file := io.StringIO())).print(renderable)
+    return file.getvalue()
 
 
 def test_a_certificate_is_shown_with_its_verdict_causes_and_numbers():

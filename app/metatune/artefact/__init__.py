@@ -9,7 +9,6 @@ from metatune.artefact.format import (
     CERTIFICATE_FORMAT,
     CERTIFICATE_VERSION,
     SETTINGS,
-    TUNED,
     Artefact,
     ArtefactError,
     LearningRates,
@@ -18,7 +17,7 @@ from metatune.artefact.format import (
     Multipliers,
     Optimizer,
 )
-from metatune.artefact.reading import load
+from metatune.artefact.reading import folder_of, load
 from metatune.artefact.writing import write
 
 __all__ = [
@@ -33,7 +32,7 @@ __all__ = [
     "Mixture",
     "Multipliers",
     "Optimizer",
-    "TUNED",
+    "folder_of",
     "load",
     "read_certificate",
     "rendered_certificate",

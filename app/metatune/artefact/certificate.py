@@ -15,7 +15,7 @@ from metatune.artefact.format import (
 )
 from metatune.recipe.faults import ABSENT, Fault
 
-CURE = "write it anew with `metatune check --run`, or delete it"
+CURE = "delete it, and write it anew with `metatune check --run`"
 
 
 def rendered(certificate: Mapping[str, Any]) -> str:

@@ -57,6 +57,15 @@ def load(path: str | Path) -> Artefact:
     return certificate.with_certificate(_artefact(document, curves), found)
 
 
+def folder_of(path: str | Path) -> Path:
+    """The artefact folder that `load` would read.
+
+    Raises:
+        ArtefactError: nothing there.
+    """
+    return _find(Path(path)).parent
+
+
 def _find(path: Path) -> Path:
     candidates = [path, path / TUNED, path / "artefact" / TUNED]
     for candidate in candidates:

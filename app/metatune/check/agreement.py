@@ -59,7 +59,7 @@ def check_agreement(
     try:
         exact = subject.along(draw, f"derivatives by {name}", directions, other)
     except EstimatorError as error:
-        return Agreement(name, None, None, str(error), Finding("amber"))
+        return Agreement(name, None, None, str(error), Finding("amber", (str(error),)))
     off = np.abs(directions @ sample.gradient - exact)
     errors = np.sqrt(directions**2 @ sample.errors**2)
     scale = np.linalg.norm(exact) or np.finfo(float).tiny

@@ -49,6 +49,9 @@ class Settings(NamedTuple):
     seed: int = 0
 
 
+DEFAULT: Final = Settings()
+
+
 @dataclass(frozen=True)
 class Certificate:
     """What the checks came to; those that numbers which aren't finite leave no sense are None.
@@ -112,7 +115,7 @@ CHECKS: Final = (
 )
 
 
-def certify(subject: Subject, settings: Settings = Settings()) -> Certificate:  # noqa: B008
+def certify(subject: Subject, settings: Settings = DEFAULT) -> Certificate:
     """Runs all checks.
 
     Args:

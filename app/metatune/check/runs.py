@@ -81,9 +81,8 @@ def write_into_run(run: Path, document: dict[str, Any]) -> None:
     """Puts a certificate beside a run's result, and says so in its README.
 
     Args:
-        run: a run folder, or an artefact folder.
+        run: a run folder, an artefact folder, or a tuned.json.
         document: the certificate.
     """
-    folder = run if (run / artefact.TUNED).is_file() else run / "artefact"
-    tuned = replace(artefact.load(folder), certificate=document)
-    artefact.write(folder, tuned, readme(tuned))
+    tuned = replace(artefact.load(run), certificate=document)
+    artefact.write(artefact.folder_of(run), tuned, readme(tuned))
