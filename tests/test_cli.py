@@ -9,6 +9,7 @@ import textwrap
 import pytest
 from typer.testing import CliRunner
 
+from metatune import check
 from metatune.artefact.exporters import EXPORTERS
 from metatune.cli import app
 from metatune.recipe import shipped
@@ -99,9 +100,9 @@ def test_a_certificate_is_printed_and_written(tmp_path):
         "metasmoothness",
         "horizons",
     }
-    for check in document["checks"].values():
-        assert check["level"] in ("green", "amber", "red")
-        assert isinstance(check["causes"], list)
+    for its in document["checks"].values():
+        assert its["level"] in ("green", "amber", "red")
+        assert isinstance(its["causes"], list)
     assert document["checks"]["training"]["level"] != "red"
     assert document["checks"]["differences"]["relative_error"] < 0.25
     assert document["checks"]["agreement"]["relative_error"] < 1e-3
@@ -127,6 +128,24 @@ def test_a_certificate_lies_beside_the_result_of_its_run(run, tmp_path):
     assert (copy / "artefact" / "tuned.json").read_bytes() == tuned
     resumed = metatune("fit", copy / "recipe.yaml", "--out", copy, "--resume")
     assert verdict in resumed.output
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("green", 0), ("amber", 0), ("red", 1)])
+def test_a_red_certificate_has_an_exit_code_of_its_own(monkeypatch, tmp_path, verdict, code):
+    document = {"verdict": verdict, "causes": []}
+    monkeypatch.setattr(check, "check", lambda *_, **__: document)
+    done = metatune("check", "quickstart", *SMALL, "--json", "--out", tmp_path)
+    assert (done.exit_code, json.loads(done.stdout)) == (code, document)
+    assert json.loads((tmp_path / "certificate.json").read_text()) == document
+
+
+def test_an_interrupted_check_has_the_exit_code_of_shells(monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(check, "check", interrupted)
+    done = metatune("check", "quickstart", *SMALL)
+    assert (done.exit_code, done.stderr) == (130, "interrupted\n")
 
 
 def test_a_certificate_of_another_recipe_or_horizon_is_refused(run, tmp_path):

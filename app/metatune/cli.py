@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 @contextmanager
 def plain_errors(*further: type[Exception]) -> Iterator[None]:
-    """Prints a user's error without a traceback and exits with code 2.
+    """Prints a user's error without a traceback and exits with code 2; after Ctrl-C with 130.
 
     Args:
         further: kinds of errors to expect besides those of recipes, artefacts and files.
@@ -48,6 +48,9 @@ def plain_errors(*further: type[Exception]) -> Iterator[None]:
     except (ArtefactError, RecipeError, OSError, *further) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        raise typer.Exit(INTERRUPTED) from None
 
 
 @app.command()
