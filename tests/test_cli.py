@@ -1,6 +1,7 @@
 """The command line, as a user types it."""
 
 import json
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -11,6 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
+from metatune import check
 from metatune.artefact.exporters import EXPORTERS
 from metatune.cli import app
 from metatune.recipe import shipped
@@ -80,6 +82,86 @@ def test_show_prints_result_and_schedules(run):
     assert f"{result['objective_after']:.4f}" in shown.output
     assert "mixture" in shown.output
     assert metatune("show", out / "artefact").exit_code == 0
+
+
+def test_a_certificate_is_printed_and_written(tmp_path):
+    file = tmp_path / "certificates" / "quickstart.json"
+    few = ("--seeds", 2, "--directions", 1)
+    done = metatune("check", "quickstart", *SMALL, *few, "--steps", 6, "--json", "--out", file)
+    document = json.loads(done.stdout)
+    assert done.exit_code == (1 if document["verdict"] == "red" else 0), done.output
+    assert json.loads(file.read_text()) == document
+    assert [entry.name for entry in file.parent.iterdir()] == [file.name]
+    assert document["format"] == "metatune-certificate"
+    assert document["version"] == 1
+    assert document["steps"] == document["recipe_steps"] == 6
+    assert document["meta_parameters"] == 5 * 12 + 5 * 3
+    assert set(document["checks"]) == {
+        "training",
+        "differences",
+        "agreement",
+        "signal",
+        "metasmoothness",
+        "horizons",
+    }
+    for its in document["checks"].values():
+        assert its["level"] in ("green", "amber", "red")
+        assert isinstance(its["causes"], list)
+    assert document["checks"]["training"]["level"] != "red"
+    assert document["checks"]["differences"]["relative_error"] < 0.25
+    assert document["checks"]["agreement"]["relative_error"] < 1e-3
+    assert set(document["checks"]["signal"]["tunables"]) == {"learning_rates", "mixture"}
+    assert len(document["checks"]["signal"]["tunables"]["mixture"]["windows"]) == 5
+    assert "30 trainings and hypergradients" in done.stderr
+
+
+def test_a_certificate_lies_beside_the_result_of_its_run(run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run[0], copy)
+    tuned = (copy / "artefact" / "tuned.json").read_bytes()
+    few = ("--seeds", 2, "--directions", 1)
+    done = metatune("check", copy / "recipe.yaml", *few, "--run", copy)
+    assert done.exit_code in (0, 1), done.output
+    document = json.loads((copy / "artefact" / "certificate.json").read_text())
+    verdict = f"gradient certificate: {document['verdict']}"
+    assert verdict in done.output
+    assert verdict in metatune("show", copy).output
+    readme = (copy / "artefact" / "README.md").read_text()
+    assert f"`certificate.json`: **{document['verdict']}**" in readme
+    assert "| metasmoothness |" in readme
+    assert (copy / "artefact" / "tuned.json").read_bytes() == tuned
+    resumed = metatune("fit", copy / "recipe.yaml", "--out", copy, "--resume")
+    assert verdict in resumed.output
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("green", 0), ("amber", 0), ("red", 1)])
+def test_a_red_certificate_has_an_exit_code_of_its_own(monkeypatch, tmp_path, verdict, code):
+    document = {"verdict": verdict, "causes": []}
+    monkeypatch.setattr(check, "check", lambda *_, **__: document)
+    done = metatune("check", "quickstart", *SMALL, "--json", "--out", tmp_path)
+    assert (done.exit_code, json.loads(done.stdout)) == (code, document)
+    assert json.loads((tmp_path / "certificate.json").read_text()) == document
+
+
+def test_an_interrupted_check_has_the_exit_code_of_shells(monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(check, "check", interrupted)
+    done = metatune("check", "quickstart", *SMALL)
+    assert (done.exit_code, done.stderr) == (130, "interrupted\n")
+
+
+def test_a_certificate_of_another_recipe_or_horizon_is_refused(run, tmp_path):
+    out, _ = run
+    other = metatune("check", "quickstart", *SMALL, "seed=1", "--run", out)
+    assert other.exit_code == 2
+    assert "give the recipe.yaml of the run folder, and no changes to it" in other.output
+    assert not (out / "artefact" / "certificate.json").exists()
+    long = metatune("check", "quickstart", *SMALL, "--steps", 7, "--out", tmp_path / "c.json")
+    assert long.exit_code == 2
+    assert "--steps = 7: must be from 5, a step for each window, to inner.steps, 6" in long.output
+    assert not (tmp_path / "c.json").exists()
 
 
 @pytest.mark.parametrize("target", EXPORTERS)

@@ -22,10 +22,11 @@ ALLOWED = {
     "api": {"artefact"},
     "report": {"recipe", "artefact"},
     "bench": BUILT_ON,
+    "check": BUILT_ON,
     "fit": BUILT_ON,
     "plan": BUILT_ON,
     "verdict": BUILT_ON,
-    "cli": BUILT_ON | {"bench", "fit", "plan", "verdict"},
+    "cli": BUILT_ON | {"bench", "check", "fit", "plan", "verdict"},
 }
 
 

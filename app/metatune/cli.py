@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 @contextmanager
 def plain_errors(*further: type[Exception]) -> Iterator[None]:
-    """Prints a user's error without a traceback and exits with code 2.
+    """Prints a user's error without a traceback and exits with code 2; after Ctrl-C with 130.
 
     Args:
         further: kinds of errors to expect besides those of recipes, artefacts and files.
@@ -48,6 +48,9 @@ def plain_errors(*further: type[Exception]) -> Iterator[None]:
     except (ArtefactError, RecipeError, OSError, *further) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        raise typer.Exit(INTERRUPTED) from None
 
 
 @app.command()
@@ -149,6 +152,78 @@ def plan(
             Console().print(table.table(made))
         if made.pick is None:
             raise typer.Exit(2)
+
+
+@app.command()
+def check(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    *,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Check a training of so many steps, schedules stretched with it."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=2, help="Hypergradients, K.")] = 4,
+    directions: Annotated[
+        int, typer.Option(min=1, help="Random directions, and as many coordinates, D.")
+    ] = 4,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="A file to write, or a folder for certificate.json.")
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="A run of this recipe, for certificate.json beside its result."),
+    ] = None,
+) -> None:
+    """Certify a recipe's hypergradients: green or amber, or red, with the cause and exit code 1.
+
+    Takes 19 + 8 D trainings, about 2 K hypergradients (each as long as 4 trainings), and
+    derivatives along D directions (2.5 D): by default as long as 90 trainings. A tuning that looks
+    at a stretch of the training (outer.unroll) takes K hypergradients of the whole, too.
+    """
+    import json
+    import tempfile
+
+    from rich.console import Console
+
+    from metatune import artefact
+    from metatune import check as checks
+    from metatune.fit.allocation import keep_memory
+    from metatune.fit.compilation import keep_compiled
+    from metatune.fit.progress import tokenizing
+    from metatune.hypergrad import CheckpointError, EstimatorError, ReplayError
+    from metatune.inner import prepare_file
+    from metatune.recipe import shipped
+    from metatune.report import certificate as tables
+
+    progress = Console(stderr=as_json)
+    with plain_errors(CheckpointError, EstimatorError, ReplayError):
+        keep_compiled()
+        keep_memory()
+        with tokenizing(progress) as listener:
+            training = prepare_file(shipped.find(recipe), overrides or (), listener)
+        if run is not None:
+            checks.refuse_other_run(training.recipe, artefact.load(run))
+        with tempfile.TemporaryDirectory() as scratch:
+            document = checks.check(
+                training,
+                checks.Settings(seeds, directions, training.recipe.outer.optimizer.learning_rate),
+                steps=steps,
+                scratch=Path(scratch),
+                console=progress,
+            )
+        if as_json:
+            typer.echo(json.dumps(document, indent=1))
+        else:
+            Console().print(tables.table(document))
+        if out is not None:
+            file = out / artefact.CERTIFICATE if out.is_dir() else out
+            artefact.replace_file(file, artefact.rendered_certificate(document))
+        if run is not None:
+            checks.write_into_run(run, document)
+        if document["verdict"] == "red":
+            raise typer.Exit(1)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Puts a whole folder in place, or leaves what was there: nothing is ever half-written."""
+"""Puts a folder or a file in place, or leaves what was there: nothing is ever half-written."""
 
 import os
 import shutil
@@ -52,6 +52,14 @@ def replace_folder(
     if old.exists():
         shutil.rmtree(old)
     return [folder / name for name in files]
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Writes a file beside its place, then renames it; its parents are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.new")
+    _write_through(beside, text)
+    os.replace(beside, path)
 
 
 def _check_replaceable(folder: Path, replaceable: Callable[[str], bool]) -> None:

@@ -19,6 +19,10 @@ VERSION = 1
 TUNED = "tuned.json"
 TENSORS = "tuned.safetensors"
 README = "README.md"
+CERTIFICATE = "certificate.json"
+
+CERTIFICATE_FORMAT = "metatune-certificate"
+CERTIFICATE_VERSION = 1
 
 RATE_UNIT = "absolute, per update"
 MULTIPLIER_UNIT = "factor of the base schedule"
@@ -144,6 +148,8 @@ class Artefact:
         optimizer: that the rates were tuned for.
         provenance: versions and hashes of what it was made from; plain JSON values.
         result: what the tuning gained; plain JSON values.
+        certificate: what `metatune check` found of the recipe's hypergradients; plain JSON values;
+            None where it wasn't asked.
     """
 
     horizon_steps: int
@@ -154,6 +160,7 @@ class Artefact:
     optimizer: Optimizer
     provenance: Mapping[str, Any]
     result: Mapping[str, Any]
+    certificate: Mapping[str, Any] | None = None
 
     def learning_rate(self, name: str, step: int, total: int) -> float:
         """The rate of parameter `name` at update `step` (from 0) of a training of `total` updates.

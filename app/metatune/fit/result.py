@@ -15,8 +15,8 @@ from metatune.fit import holdings
 from metatune.fit.checkpoints import Search
 from metatune.fit.evaluation import held_out_loss
 from metatune.fit.progress import Display
-from metatune.fit.seeds import Purpose
 from metatune.inner import InnerTraining
+from metatune.inner.seeds import Purpose
 from metatune.recipe import writing
 from metatune.tunables import LearningRates
 

@@ -10,6 +10,7 @@ from metatune.artefact import Artefact
 from metatune.artefact.capabilities import dropped
 from metatune.artefact.exporters import EXPORTERS
 from metatune.artefact.format import value_at
+from metatune.report.certificate import summaries
 
 SIGNIFICANT = 2.0
 """Standard errors beyond which a difference counts as one."""
@@ -155,6 +156,7 @@ def readme(artefact: Artefact) -> str:
         "## What was tuned\n",
         _bullets([*what_is_tuned(artefact), f"horizon: {horizon(artefact)}"]),
         *_measurement(artefact.result),
+        *_certificate(artefact.certificate),
         "## How to use it\n",
         *_usage(artefact),
         "## Knots\n",
@@ -191,6 +193,22 @@ def _measurement(result: Mapping[str, Any]) -> list[str]:
         "defaults and with the tuned schedules, on the same seeds, which the tuning never saw, and "
         f"on text that it never saw. {best}\n",
         _table(("seed", "default", "tuned", "difference"), rows),
+    ]
+
+
+def _certificate(certificate: Mapping[str, Any] | None) -> list[str]:
+    """What `metatune check` found."""
+    if certificate is None:
+        return []
+    said = summaries(certificate["checks"])
+    rows = [
+        (name, certificate["checks"][name]["level"], sentence) for name, sentence in said.items()
+    ]
+    return [
+        "## Gradient certificate\n",
+        f"`certificate.json`: **{certificate['verdict']}**, of the recipe before it was tuned.\n",
+        *([_bullets(certificate["causes"])] if certificate["causes"] else []),
+        _table(("check", "level", "found"), rows),
     ]
 
 
