@@ -1,5 +1,6 @@
 """The command line. Thin: what takes long to import is imported inside the commands."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,20 +74,27 @@ def fit(
     from metatune.fit.allocation import keep_memory
     from metatune.fit.compilation import keep_compiled
     from metatune.fit.expectation import Expectation
+    from metatune.fit.external import CommandFailed
     from metatune.fit.failure import NotFinite
     from metatune.fit.progress import tokenizing
-    from metatune.fit.run_folder import RunFolderError
+    from metatune.fit.run_folder import RunFolderError, usable
     from metatune.hypergrad import CheckpointError, EstimatorError, ReplayError
     from metatune.inner import prepare_file
     from metatune.recipe import shipped
     from metatune.report import terminal
 
     console = Console()
-    with plain_errors(NotFinite, RunFolderError, CheckpointError, EstimatorError, ReplayError):
+    stops = (NotFinite, RunFolderError, CheckpointError, EstimatorError, ReplayError, CommandFailed)
+    with plain_errors(*stops):
         keep_compiled()
         keep_memory()
+        folder = usable(out, resume=resume, overwrite=overwrite)
         with tokenizing(console) as listener:
             training = prepare_file(shipped.find(recipe), overrides or (), listener)
+        before = folder.estimator() if resume else None
+        training, why = plans.decided(training, folder=folder.scratch, before=before)
+        if why:
+            typer.echo(f"estimator: {why}")
 
         def foretell(scratch: Path) -> Expectation | None:
             try:
@@ -105,7 +113,7 @@ def fit(
             console=console,
         )
         if outcome.interrupted:
-            changes = "".join(f" {change}" for change in overrides or ())
+            changes = "".join(f" {shlex.quote(change)}" for change in overrides or ())
             typer.echo(
                 f"interrupted; the best so far is in {outcome.folder.artefact}; go on with\n"
                 f"  metatune fit {recipe}{changes} --out {out} --resume"
@@ -136,11 +144,12 @@ def plan(
     from metatune import plan as plans
     from metatune.fit.allocation import keep_memory
     from metatune.fit.compilation import keep_compiled
+    from metatune.hypergrad import EstimatorError
     from metatune.inner import prepare_file
     from metatune.plan import table
     from metatune.recipe import shipped
 
-    with plain_errors():
+    with plain_errors(EstimatorError, plans.NotForetold):
         keep_compiled()
         keep_memory()
         if not as_json:

@@ -18,7 +18,7 @@ from metatune.artefact.format import (
     Optimizer,
 )
 from metatune.artefact.reading import folder_of, load
-from metatune.artefact.writing import write
+from metatune.artefact.writing import self_contained, write
 
 __all__ = [
     "CERTIFICATE",
@@ -38,5 +38,6 @@ __all__ = [
     "rendered_certificate",
     "replace_file",
     "with_certificate",
+    "self_contained",
     "write",
 ]

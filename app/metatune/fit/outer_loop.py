@@ -17,8 +17,9 @@ from metatune import artefact
 from metatune.data import heldout_batches, stratified_batches
 from metatune.fit import holdings, outer_optimizers, run_folder
 from metatune.fit.checkpoints import Checkpoints, Search
-from metatune.fit.evaluation import held_out_loss
+from metatune.fit.evaluation import Score, held_out_loss
 from metatune.fit.expectation import Expectation, comparison, measured
+from metatune.fit.external import CommandFailed, ExternalTrainer
 from metatune.fit.failure import NotFinite, refuse_not_finite
 from metatune.fit.progress import Display
 from metatune.fit.result import artefact_of, measure, unfinished
@@ -74,6 +75,7 @@ def fit(
         NotFinite: a training diverged; the run folder holds the best so far and can be resumed.
         CheckpointError: no room for the states of the inner training.
         EstimatorError: the estimator can't be used for this training.
+        CommandFailed: an external trainer did; as of `NotFinite`.
         ReplayError: the inner training did not repeat itself exactly.
     """
     recipe = training.recipe
@@ -103,12 +105,12 @@ def fit(
                 display.say(expected.sentence)
             try:
                 search = loop.run(search)
-                result = measure(training, search, display)
-            except (KeyboardInterrupt, NotFinite) as stop:
+                result = measure(training, search, display, loop.score)
+            except (KeyboardInterrupt, NotFinite, CommandFailed) as stop:
                 tuned = loop.write_best(loop.search)
-                if isinstance(stop, NotFinite):
-                    raise
-                return Outcome(folder, tuned, interrupted=True)
+                if isinstance(stop, KeyboardInterrupt):
+                    return Outcome(folder, tuned, interrupted=True)
+                raise
             tuned = write_artefact(folder, artefact_of(training, search.best_eta, result))
             tracker.finish(tuned)
             if expected:
@@ -154,7 +156,15 @@ class _Loop:
         self.tracker = tracker
         self.display = display
         self.optimizer = optimizer
-        self.estimator = estimators.build(self.outer.estimator)
+        spec = self.outer.estimator
+        self.external = (
+            ExternalTrainer(training, spec, folder, display.say)
+            if isinstance(spec, schema.External)
+            else None
+        )
+        self.score: Score = (
+            self.external.score if self.external else partial(held_out_loss, training)
+        )
         self.kept = estimators.checkpoints(self.outer.estimator, folder.scratch)
         self.search = search
 
@@ -184,15 +194,18 @@ class _Loop:
         eta: Any = optax.apply_updates(search.eta, updates)
         search = search._replace(step=search.step + 1, eta=eta, opt_state=opt_state)
         norms = {key: float(optax.tree.norm(g)) for key, g in estimate.gradient.items()}
+        losses = estimate.diagnostics.losses
         line = {
             "step": search.step - 1,
             "objective": float(estimate.value),
             "held_out": held_out if math.isfinite(held_out) else None,
             "best_held_out": search.best_held_out,
             "hypergradient_norm": norms,
-            "inner_loss": float(estimate.diagnostics.losses[-1]),
+            "inner_loss": float(losses[-1]) if len(losses) else None,
             "seconds": time.monotonic() - began,
         }
+        if self.external:
+            line["lost_directions"] = estimate.diagnostics.lost_directions
         self.folder.append_metrics(line)
         self.tracker.outer_step(line, at)
         if search.best_step == search.step - 1:
@@ -211,6 +224,8 @@ class _Loop:
 
     def estimate(self, search: Search, part: Stretch) -> Hypergradient:
         """The hypergradient of an outer step."""
+        if self.external:
+            return self.external.estimate(search)
         recipe, fresh, objective = self.training.recipe, self.outer.fresh, self.outer.objective
         seed = partial(data_seed, recipe.seed, Purpose.HYPERGRADIENT)
         key = model_key(
@@ -236,7 +251,7 @@ class _Loop:
             steps=part.steps,
             start=part.start,
             window=part.window,
-            estimator=self.estimator,
+            estimator=estimators.build(self.outer.estimator),
             checkpoints=self.kept,
             key=direction_key(recipe.seed, search.step),
             listener=self.display.listener("hypergradient"),
@@ -257,8 +272,7 @@ class _Loop:
         return float(np.mean(losses))
 
     def _judge(self, search: Search, index: int) -> float:
-        return held_out_loss(
-            self.training,
+        return self.score(
             search.eta,
             purpose=Purpose.JUDGE,
             index=index,

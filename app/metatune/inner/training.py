@@ -15,7 +15,8 @@ from metatune import tunables
 from metatune.data import Corpus, Progress, load, look, tokenizer
 from metatune.hypergrad import Problem, State
 from metatune.inner import losses, optimizers, schedules
-from metatune.inner.estimators import too_many_directions
+from metatune.inner.estimators import program_is_there, too_many_directions
+from metatune.inner.metrics import MEASURES, measure
 from metatune.inner.start import Start, context_faults, frozen, initialiser, start
 from metatune.inner.trainable import Trainable, trainable
 from metatune.models import LanguageModel
@@ -229,6 +230,9 @@ def _parts(
         and not any(f.path.startswith("tune") for f in faults)
     ):
         faults += too_many_directions(sections["outer"].estimator, tuning)
+    outer: schema.Outer | None = sections.get("outer")
+    if outer and not any(f.path.startswith("outer.estimator") for f in known):
+        faults += program_is_there(outer.estimator)
     corpus = None
     if text and faults:  # then all text isn't tokenized first: that may take minutes
         _attempt(faults, lambda: look(text, encoder))
@@ -252,7 +256,7 @@ def _assemble(recipe: Recipe, parts: _Parts) -> InnerTraining:
     reweighted = Problem(
         of_all(losses.reweighted_loss(model)),
         _update(optimizer),
-        of_all(losses.held_out_loss(model)),
+        of_all(MEASURES[measure(recipe.outer.estimator)](model)),
         hyper_at,
         micro_batches=recipe.data.batch_size
         // (recipe.inner.micro_batch or recipe.data.batch_size),

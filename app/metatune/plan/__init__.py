@@ -2,12 +2,13 @@
 
 from metatune.plan.alternatives import (
     Alternative,
-    NotForetold,
     Plan,
     alternatives,
+    decided,
     expected,
     plan,
 )
+from metatune.plan.foretold import NotForetold
 from metatune.plan.memory import Memory
 from metatune.plan.pace import Pace
 
@@ -18,6 +19,7 @@ __all__ = [
     "Pace",
     "Plan",
     "alternatives",
+    "decided",
     "expected",
     "plan",
 ]

@@ -11,6 +11,7 @@ from typing import Any, Final
 from metatune.recipe.faults import Fault, unknown
 from metatune.recipe.schema import (
     Data,
+    External,
     Full,
     Inner,
     Model,
@@ -289,6 +290,29 @@ def unroll_fits_the_training(outer: Outer, inner: Inner) -> Iterable[Fault]:
             yield Fault(f"outer.unroll.{name}", getattr(unroll, name), problem, cure)
 
 
+def an_external_trainer_measures_by_itself(outer: Outer) -> Iterable[Fault]:
+    """What a command does is its own affair: what is said of it would have no effect."""
+    if not isinstance(outer.estimator, External):
+        return
+    if not isinstance(outer.unroll, Full):
+        problem = "an external trainer does whole trainings, which aren't cut"
+        yield Fault("outer.unroll.kind", outer.unroll.kind, problem, "leave outer.unroll out")
+    if outer.fresh.initialisation != outer.fresh.data:
+        problem = "an external trainer has one seed, for initialisation and data"
+        yield Fault("outer.fresh", asdict(outer.fresh), problem, "make both true or both false")
+    default = Outer(steps=outer.steps)
+    for section, option in (
+        ("objective", "sequences"),
+        ("objective", "micro_batch"),
+        ("judge", "sequences"),
+        ("report", "sequences"),
+    ):
+        value = getattr(getattr(outer, section), option)
+        if value != getattr(getattr(default, section), option):
+            problem = "has no effect on an external trainer, which measures by itself"
+            yield Fault(f"outer.{section}.{option}", value, problem, "leave it out")
+
+
 # Every rule, with the sections of the recipe that it takes, in the order of its arguments.
 CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]] = (
     (one_origin_of_the_model, ("model",)),
@@ -304,6 +328,7 @@ CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]
     (what_is_trained_is_expressions, ("inner",)),
     (micro_batch_divides_the_batch, ("inner", "data")),
     (unroll_fits_the_training, ("outer", "inner")),
+    (an_external_trainer_measures_by_itself, ("outer",)),
     (something_is_tuned, ("tune",)),
     (one_weight_a_domain, ("tune",)),
     (windows_have_steps, ("tune", "inner")),
