@@ -49,7 +49,7 @@ def run(tmp_path_factory):
 
 def test_fit_tells_how_it_went_and_what_to_do_next(run):
     out, output = run
-    assert "estimator: mixflow, because it is exact, and the fastest that fits" in output
+    assert "estimator mixflow, because it is exact, and the fastest that fits" in output
     assert "outer step 1/2" in output
     assert "report seed 2/2" in output
     assert f"metatune export {out}" in output
@@ -61,7 +61,7 @@ def test_a_run_is_not_overwritten_unasked(run):
     before = (out / "artefact" / "tuned.json").read_bytes()
     again = metatune("fit", "quickstart", *SMALL, "--out", out)
     assert again.exit_code == 2
-    assert "estimator:" not in again.output
+    assert "estimator mixflow" not in again.output
     assert (
         "holds a run already; --resume to go on with it, --overwrite to delete it" in again.output
     )
@@ -83,7 +83,7 @@ def test_what_was_chosen_when_a_run_began_stays(run, monkeypatch):
     monkeypatch.setattr("metatune.plan.choice.candidates", lambda *_: pytest.fail("chosen again"))
     resumed = metatune("fit", "quickstart", *SMALL, "--out", out, "--resume")
     assert resumed.exit_code == 0, resumed.output
-    assert "estimator: mixflow, as when the run began" in resumed.output
+    assert "estimator mixflow, as when the run began" in resumed.output
 
 
 def test_show_prints_result_and_schedules(run):

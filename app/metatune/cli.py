@@ -91,10 +91,10 @@ def fit(
         folder = usable(out, resume=resume, overwrite=overwrite)
         with tokenizing(console) as listener:
             training = prepare_file(shipped.find(recipe), overrides or (), listener)
-        before = folder.estimator() if resume else None
-        training, why = plans.decided(training, folder=folder.scratch, before=before)
-        if why:
-            typer.echo(f"estimator: {why}")
+        before = folder.outer() if resume else None
+        training, reasons = plans.decided(training, folder=folder.scratch, before=before)
+        for why in reasons:
+            typer.echo(f"estimator {why}")
 
         def foretell(scratch: Path) -> Expectation | None:
             try:
@@ -154,12 +154,16 @@ def plan(
         keep_memory()
         if not as_json:
             typer.echo("compiling each estimator, and measuring a few steps ...")
-        made = plans.plan(prepare_file(shipped.find(recipe), overrides or ()), folder=out)
+        made = plans.by_phase(prepare_file(shipped.find(recipe), overrides or ()), folder=out)
         if as_json:
-            typer.echo(json.dumps(table.as_json(made), indent=1))
+            each = [table.as_json(phase) for phase in made]
+            typer.echo(json.dumps(each[0] if len(each) == 1 else {"phases": each}, indent=1))
         else:
-            Console().print(table.table(made))
-        if made.pick is None:
+            for number, phase in enumerate(made, start=1):
+                if len(made) > 1:
+                    typer.echo(f"phase {number} of {len(made)}, as if it were the whole search")
+                Console().print(table.table(phase))
+        if any(phase.pick is None for phase in made):
             raise typer.Exit(2)
 
 

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from metatune import artefact
-from metatune.fit import outer_loop
+from metatune.fit import external, outer_loop
 from metatune.fit.commands import Given, run_all
 from metatune.fit.external import CommandFailed
 from metatune.fit.failure import NotFinite
@@ -59,8 +59,8 @@ def recipe(data, tmp_path):
     def recipe(last=TRUE_LOSS, outer=(), **changes):
         script = tmp_path / "train.py"
         script.write_text(TRAIN + last)
-        external = {"directions": 2, "distribution": "orthogonal", **changes}
-        estimator = schema.External((sys.executable, "-S", str(script)), **external)
+        options = {"directions": 2, "distribution": "orthogonal", **changes}
+        estimator = schema.External((sys.executable, "-S", str(script)), **options)
         sections = {
             "steps": 2,
             "estimator": estimator,
@@ -132,11 +132,11 @@ def test_a_run_by_a_command_alone(recipe, tmp_path, nowhere, monkeypatch):
 def test_standard_errors_are_those_of_the_directions(recipe, tmp_path, nowhere, monkeypatch):
     """Those of three samples (dF·v) v, whose derivatives are known by hand."""
     found = []
-    estimate = outer_loop.ExternalTrainer.estimate
+    estimate = external.ExternalTrainer.estimate
     monkeypatch.setattr(
-        outer_loop.ExternalTrainer,
+        external.ExternalTrainer,
         "estimate",
-        lambda self, search: found.append(estimate(self, search)) or found[-1],
+        lambda self, *given: found.append(estimate(self, *given)) or found[-1],
     )
     wanted = recipe(outer={"steps": 1}, distribution="gaussian", directions=3)
     training = prepare(wanted)
@@ -325,6 +325,20 @@ def test_the_example_of_the_readme_runs(recipe, tmp_path, nowhere):
     (tmp_path / "train.py").write_text(script)
     result = fit(prepare(wanted), tmp_path / "run", console=nowhere).artefact.result
     assert result["difference"] < 0
+
+
+def test_phases_share_the_command(recipe, tmp_path, nowhere):
+    wanted = recipe(outer={"steps": None})
+    one = wanted.outer.estimator
+    phases = (schema.Phase(1), schema.Phase(1, dataclasses.replace(one, directions=1, step=0.2)))
+    outer = dataclasses.replace(wanted.outer, phases=phases)
+    done = fit(prepare(dataclasses.replace(wanted, outer=outer)), tmp_path / "run", console=nowhere)
+    of_second = [what for what in commands(done.folder) if "outer step 2" in what]
+    assert of_second == ["outer step 2, direction 1 +", "outer step 2, direction 1 -"]
+    other = dataclasses.replace(outer, phases=(*phases, schema.Phase(1, schema.MixFlow())))
+    tree = writing.to_tree(dataclasses.replace(wanted, outer=other))
+    with pytest.raises(RecipeError, match=r"phases\[2\].estimator = 'loss': minimises 'loss', but"):
+        reading.parse(tree, "recipe")
 
 
 def test_a_program_that_is_not_there_is_refused_before_anything_runs(recipe):

@@ -93,6 +93,9 @@ def test_nothing_of_it_has_a_gradient(model, params, batch, name):
 
 
 def test_a_measure_is_the_estimator_s_objective():
-    assert measure(schema.ZerothOrder(objective="accuracy")) == "accuracy"
-    assert measure(schema.MixFlow()) == "loss"
+    assert (
+        measure(schema.Outer(steps=1, estimator=schema.ZerothOrder(objective="accuracy")))
+        == "accuracy"
+    )
+    assert measure(schema.Outer(steps=1)) == "loss"
     assert set(MEASURES) == set(UNITS)

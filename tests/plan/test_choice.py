@@ -57,8 +57,8 @@ def needs(monkeypatch):
 
 
 def decided(wanted, folder, **options):
-    training, why = plans.decided(prepare(wanted), folder=folder, **options)
-    return training.recipe.outer.estimator, why
+    training, reasons = plans.decided(prepare(wanted), folder=folder, **options)
+    return training.recipe.outer.estimator, "".join(reasons)
 
 
 ONE = schema.LearningRates(per="global", windows=1)
@@ -114,7 +114,7 @@ def test_what_the_recipe_says_of_checkpoints_and_segments_holds(needs, tmp_path)
 def test_a_run_that_goes_on_keeps_what_was_chosen(needs, tmp_path):
     needs(mixflow=EstimatorError("not asked"))
     before = schema.Reverse(segment=7)
-    spec, why = decided(recipe(), tmp_path, before=before)
+    spec, why = decided(recipe(), tmp_path, before=schema.Outer(steps=4, estimator=before))
     assert (spec, why) == (before, "reverse, as when the run began")
 
 
@@ -122,6 +122,25 @@ def test_what_is_chosen_is_part_of_a_recipe(needs, tmp_path):
     needs()
     training, _ = plans.decided(prepare(recipe()), folder=tmp_path)
     assert reading.parse(writing.to_tree(training.recipe), "recipe") == training.recipe
+
+
+def test_phases_that_leave_it_open_each_have_theirs(needs, tmp_path):
+    needs(mixflow=2 * GIB)
+    left_open = recipe()
+    outer = schema.Outer(
+        estimator=schema.Auto(),
+        phases=(schema.Phase(2), schema.Phase(1, schema.Reverse()), schema.Phase(2)),
+    )
+    wanted = dataclasses.replace(left_open, outer=outer)
+    training, reasons = plans.decided(prepare(wanted), folder=tmp_path)
+    found = [phase.estimator for phase in training.recipe.outer.phases or ()]
+    assert found == [schema.Forward(), schema.Reverse(), schema.Forward()]
+    assert [why[:10] for why in reasons] == ["of phase 1", "of phase 3"]
+    assert reading.parse(writing.to_tree(training.recipe), "recipe") == training.recipe
+    needs(forward=EstimatorError("not asked"))
+    before = training.recipe.outer
+    again, _ = plans.decided(prepare(wanted), folder=tmp_path, before=before)
+    assert again.recipe == training.recipe
 
 
 def test_where_nothing_is_left_open_nothing_is_chosen(tmp_path):

@@ -187,6 +187,7 @@ def test_short_segments_and_short_trainings(segment, steps, tmp_path):
         (schema.Full(), (20, 20)),
         (schema.Truncated(window=5), (20, 5)),
         (schema.Online(window=5), (5, 5)),
+        (schema.Full(horizons=(4,)), (4, 4)),
     ],
 )
 def test_the_horizon_of_an_outer_step(unroll, expected):

@@ -16,6 +16,7 @@ from metatune.hypergrad import Problem, as_argument, train
 from metatune.hypergrad.estimator import Listener
 from metatune.inner import InnerTraining, estimators
 from metatune.inner.seeds import Purpose, Stream, data_seed, model_key
+from metatune.recipe import phases
 
 
 class Score(Protocol):
@@ -81,7 +82,7 @@ def held_out_loss(
         training.initialise(model_key(recipe.seed, purpose, index)),
         batches,
         steps=recipe.inner.steps,
-        segment=estimators.build(recipe.outer.estimator).segment,
+        segment=estimators.build(phases.resolved(recipe.outer)[0].estimator).segment,
         listener=listener,
     )
     refuse_diverged(np.asarray(losses), f"{purpose.name.lower()} training {index}")

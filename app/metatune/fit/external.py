@@ -26,6 +26,7 @@ from metatune.hypergrad.directions import draw, mean
 from metatune.inner import InnerTraining
 from metatune.inner.seeds import Purpose, direction_key, training_seed
 from metatune.recipe import schema
+from metatune.recipe.phases import resolved
 from metatune.recipe.rules import arguments
 
 ATTEMPTS = 2
@@ -68,7 +69,7 @@ class ExternalTrainer:
 
         Args:
             training: that the command stands for: its names, domains and steps.
-            spec: the command.
+            spec: the command, and how it is run.
             folder: the run folder.
             say: is told of each training.
         """
@@ -77,15 +78,19 @@ class ExternalTrainer:
             line["key"]: line["loss"] for line in folder.read_commands() if line["loss"] is not None
         }
 
-    def estimate(self, search: Search) -> Hypergradient:
+    def estimate(self, search: Search, spec: schema.External) -> Hypergradient:
         """The mean of (F(η + μv) - F(η - μv)) / 2μ · v over random directions v.
 
         A pair with a failed training is left out; the value is the mean of the others.
 
+        Args:
+            search: where it stands.
+            spec: the directions of this phase; the command is that of all phases.
+
         Raises:
             CommandFailed: of more than half of the pairs.
         """
-        spec, recipe = self._spec, self._training.recipe
+        recipe = self._training.recipe
         key = direction_key(recipe.seed, search.step)
         directions = draw(key, search.eta, spec.directions, spec.distribution)
         flat, unflatten = ravel_pytree(search.eta)
@@ -214,3 +219,13 @@ class ExternalTrainer:
             f"the last command {problem}; {self._folder.commands} has all of them; make it run, "
             f"then go on with --resume. Its standard error ends with:\n{said}"
         )
+
+
+def external_trainer(
+    training: InnerTraining, folder: RunFolder, say: Callable[[str], None]
+) -> ExternalTrainer | None:
+    """That of a recipe; None if the training is done here. Arguments as of `ExternalTrainer`."""
+    spec = resolved(training.recipe.outer)[0].estimator
+    if not isinstance(spec, schema.External):
+        return None
+    return ExternalTrainer(training, spec, folder, say)

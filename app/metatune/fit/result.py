@@ -20,6 +20,7 @@ from metatune.inner.metrics import UNITS
 from metatune.inner.metrics import measure as measured
 from metatune.inner.seeds import Purpose
 from metatune.recipe import schema, writing
+from metatune.recipe.phases import resolved
 from metatune.tunables import LearningRates
 
 PACKAGES = ("metatune", "jax", "jaxlib", "flax", "optax", "numpy")
@@ -166,11 +167,11 @@ def provenance(training: InnerTraining) -> dict[str, Any]:
 
 
 def _search_result(training: InnerTraining, search: Search, status: str) -> dict[str, Any]:
-    spec = training.recipe.outer.estimator
-    external = isinstance(spec, schema.External)
+    outer = training.recipe.outer
+    external = isinstance(resolved(outer)[0].estimator, schema.External)
     return {
         "status": status,
-        "unit": "of the command's loss" if external else UNITS[measured(spec)],
+        "unit": "of the command's loss" if external else UNITS[measured(outer)],
         "best_outer_step": search.best_step,
         "outer_steps": search.step,
     }

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,12 +13,10 @@ from typing import Any
 import yaml
 
 from metatune.recipe import reading, writing
-from metatune.recipe.schema import Estimator, Recipe
+from metatune.recipe.schema import Outer, Recipe
 
-WITHOUT_EFFECT = (
-    "outer.estimator.checkpoints.",
-    "outer.estimator.parallel",
-    "outer.estimator.timeout_seconds",
+WITHOUT_EFFECT = re.compile(
+    r"outer\.(phases\[\d+\]\.)?estimator\.(checkpoints\.|parallel$|timeout_seconds$)"
 )
 """Keys that change neither trainings nor hypergradients: they may change before a run goes on."""
 
@@ -94,13 +93,13 @@ class RunFolder:
         """Whether a run was begun here."""
         return self.recipe.exists()
 
-    def estimator(self) -> Estimator:
-        """That of the run that was begun here.
+    def outer(self) -> Outer:
+        """The search of the run that was begun here.
 
         Raises:
             RecipeError: its recipe can't be read.
         """
-        return reading.read(self.recipe).outer.estimator
+        return reading.read(self.recipe).outer
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Adds a line to the metrics."""
@@ -207,7 +206,7 @@ def _refuse_other_recipe(folder: RunFolder, recipe: Recipe) -> None:
     changed = [
         key
         for key in sorted({*then, *now})
-        if then.get(key) != now.get(key) and not key.startswith(WITHOUT_EFFECT)
+        if then.get(key) != now.get(key) and not WITHOUT_EFFECT.match(key)
     ]
     if changed:
         lines = [f"  {key}: {then.get(key)!r} then, {now.get(key)!r} now" for key in changed]

@@ -19,6 +19,7 @@ from metatune.hypergrad import (
 from metatune.hypergrad.estimator import Estimator
 from metatune.recipe import schema
 from metatune.recipe.faults import Fault
+from metatune.recipe.phases import said
 from metatune.recipe.rules import arguments
 from metatune.tunables import Tunable
 
@@ -88,24 +89,25 @@ def checkpoints(spec: schema.Estimator, folder: Path) -> Checkpoints:
     return Checkpoints(kept.keep, kept.slots, kept.store, on_disk, kept.budget_bytes)
 
 
-def program_is_there(spec: schema.Estimator) -> Iterable[Fault]:
+def program_is_there(outer: schema.Outer) -> Iterable[Fault]:
     """The program of an external trainer can be run."""
-    if isinstance(spec, schema.External):
+    for path, spec in said(outer, "estimator"):
+        if not isinstance(spec, schema.External):
+            continue
         program = arguments(spec.command)[0]
         if shutil.which(program) is None:
             problem = f"no program {program} can be run here"
             cure = "write its path, or the name of one on the PATH"
-            yield Fault("outer.estimator.command", spec.command, problem, cure)
+            yield Fault(f"{path}.command", spec.command, problem, cure)
 
 
-def too_many_directions(spec: schema.Estimator, tunables: Sequence[Tunable]) -> Iterable[Fault]:
+def too_many_directions(outer: schema.Outer, tunables: Sequence[Tunable]) -> Iterable[Fault]:
     """There are as many orthogonal directions as meta-parameters."""
-    if not isinstance(spec, schema.ForwardGradient | schema.ZerothOrder | schema.External):
-        return
-    if spec.distribution != "orthogonal":
-        return
     size = sum(jax.eval_shape(tunable.initial).size for tunable in tunables)
-    if spec.directions > size:
-        problem = f"must be at most the number of meta-parameters, {size}, to be orthogonal"
-        cure = f"take {size}, which is exact, or distribution: rademacher"
-        yield Fault("outer.estimator.directions", spec.directions, problem, cure)
+    for path, spec in said(outer, "estimator"):
+        if not isinstance(spec, schema.ForwardGradient | schema.ZerothOrder | schema.External):
+            continue
+        if spec.distribution == "orthogonal" and spec.directions > size:
+            problem = f"must be at most the number of meta-parameters, {size}, to be orthogonal"
+            cure = f"take {size}, which is exact, or distribution: rademacher"
+            yield Fault(f"{path}.directions", spec.directions, problem, cure)

@@ -13,14 +13,15 @@ from metatune.data import Batch, TokenClass
 from metatune.inner.losses import held_out_loss
 from metatune.models import LanguageModel, map_rows, rows_at_a_time, unembed
 from metatune.recipe import schema
+from metatune.recipe.phases import resolved
 
 Objective = Callable[[Any, Batch], jax.Array]
 """`(params, batch) -> scalar`, the outer objective F."""
 
 
-def measure(estimator: schema.Estimator) -> schema.Measure:
-    """What an estimator's objective is."""
-    return getattr(estimator, "objective", "loss")
+def measure(outer: schema.Outer) -> schema.Measure:
+    """What the objective of a search is, of all its phases."""
+    return getattr(resolved(outer)[0].estimator, "objective", "loss")
 
 
 def hits(model: LanguageModel, params: Any, batch: Batch) -> jax.Array:

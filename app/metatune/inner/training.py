@@ -229,10 +229,10 @@ def _parts(
         and "outer" in sections
         and not any(f.path.startswith("tune") for f in faults)
     ):
-        faults += too_many_directions(sections["outer"].estimator, tuning)
-    outer: schema.Outer | None = sections.get("outer")
-    if outer and not any(f.path.startswith("outer.estimator") for f in known):
-        faults += program_is_there(outer.estimator)
+        faults += too_many_directions(sections["outer"], tuning)
+    # A command with a fault of its own can't be looked for.
+    if "outer" in sections and not any(f.path.startswith("outer") for f in known):
+        faults += program_is_there(sections["outer"])
     corpus = None
     if text and faults:  # then all text isn't tokenized first: that may take minutes
         _attempt(faults, lambda: look(text, encoder))
@@ -256,7 +256,7 @@ def _assemble(recipe: Recipe, parts: _Parts) -> InnerTraining:
     reweighted = Problem(
         of_all(losses.reweighted_loss(model)),
         _update(optimizer),
-        of_all(MEASURES[measure(recipe.outer.estimator)](model)),
+        of_all(MEASURES[measure(recipe.outer)](model)),
         hyper_at,
         micro_batches=recipe.data.batch_size
         // (recipe.inner.micro_batch or recipe.data.batch_size),

@@ -4,13 +4,12 @@ from metatune.plan.alternatives import (
     Alternative,
     Plan,
     alternatives,
-    decided,
-    expected,
     plan,
 )
 from metatune.plan.foretold import NotForetold
 from metatune.plan.memory import Memory
 from metatune.plan.pace import Pace
+from metatune.plan.phases import by_phase, decided, expected
 
 __all__ = [
     "Alternative",
@@ -19,6 +18,7 @@ __all__ = [
     "Pace",
     "Plan",
     "alternatives",
+    "by_phase",
     "decided",
     "expected",
     "plan",

@@ -98,7 +98,7 @@ def alternatives(
     """
     spec = training.recipe.outer.estimator
     yield "as in the recipe", (), spec
-    if measure(spec) != "loss":  # which no other estimator can follow
+    if measure(training.recipe.outer) != "loss":  # which no other estimator can follow
         return
     kept = spec.checkpoints if isinstance(spec, ReverseMode) else schema.Checkpoints()
     segment = estimators.build(spec).segment
@@ -151,15 +151,12 @@ def expected(training: InnerTraining, *, folder: Path) -> tuple[Memory, Pace]:
     return found.memory, pace(work, found.seconds(), work.judging(), found.compilation)
 
 
-def decided(
-    training: InnerTraining, *, folder: Path, before: schema.Estimator | None = None
-) -> tuple[InnerTraining, str]:
+def decided(training: InnerTraining, *, folder: Path) -> tuple[InnerTraining, str]:
     """The training with an estimator, where the recipe leaves the choice open, and why this one.
 
     Args:
         training: the recipe's.
         folder: where the run would keep checkpoints on disk.
-        before: what was chosen when the run began; it stays.
 
     Raises:
         EstimatorError: none fits.
@@ -167,8 +164,6 @@ def decided(
     auto = training.recipe.outer.estimator
     if not isinstance(auto, schema.Auto):
         return training, ""
-    if before is not None:
-        return _with(training, before), f"{before.kind}, as when the run began"
     spec, why = choose(training, auto, folder=folder)
     return _with(training, spec), why
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from metatune.hypergrad import as_argument
 from metatune.plan.work import Judging, Work
+from metatune.recipe import phases
 
 FEW, MORE = 1, 3
 """Inner steps of the two stretches that are measured: their difference is what a step costs."""
@@ -78,7 +79,8 @@ def pace(work: Work, hypergradient: float, judging: Judging, compilation: float)
     judgement = trainings(outer.judge.seeds, outer.judge.sequences)
     outer_step = hypergradient + judgement / outer.judge.every
     report = trainings(2 * outer.report.seeds, outer.report.sequences)
-    run = compilation + outer.steps * outer_step + judgement + report
+    outer_steps = sum(phase.steps for phase in phases.resolved(outer))
+    run = compilation + outer_steps * outer_step + judgement + report
     return Pace(hypergradient, judgement, outer_step, run, compilation)
 
 

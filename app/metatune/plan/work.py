@@ -31,10 +31,11 @@ class Horizon(NamedTuple):
 
 
 def horizon(recipe: Recipe) -> Horizon:
-    """The inner steps of an outer step."""
+    """The inner steps of an outer step, of a recipe without phases."""
     steps = recipe.inner.steps
     match recipe.outer.unroll:
-        case Full():
+        case Full(horizons=given):  # one, if any: growing ones are planned one after the other
+            steps = given[0] if given else steps
             return Horizon(steps, steps)
         case Truncated(window=window):
             return Horizon(steps, window)
