@@ -19,9 +19,9 @@ from metatune.fit.external import CommandFailed
 from metatune.fit.failure import NotFinite
 from metatune.fit.outer_loop import fit
 from metatune.fit.run_folder import RunFolder
-from metatune.fit.seeds import direction_key
 from metatune.hypergrad.directions import draw
 from metatune.inner import prepare
+from metatune.inner.seeds import direction_key
 from metatune.recipe import reading, schema, writing
 from metatune.recipe.faults import RecipeError
 

@@ -102,6 +102,22 @@ def test_a_run_leaves_all_that_is_promised(finished):
     assert tuned.provenance["model_config"] == RECIPE.model.config
 
 
+def test_a_certificate_stays_when_its_recipe_s_artefact_is_replaced(finished, tmp_path):
+    folder, tuned = RunFolder(tmp_path), finished.artefact
+    certificate = {
+        "format": "metatune-certificate",
+        "version": 1,
+        "verdict": "amber",
+        "causes": ["too few seeds"],
+        "checks": {},
+        "recipe_sha256": tuned.provenance["recipe_sha256"],
+    }
+    artefact.write(folder.artefact, dataclasses.replace(tuned, certificate=certificate), "")
+    assert outer_loop.write_artefact(folder, tuned).certificate == certificate
+    assert artefact.load(tmp_path).certificate == certificate
+    assert "`certificate.json`: **amber**" in (folder.artefact / "README.md").read_text()
+
+
 def test_tensorboard_gets_the_search_the_schedules_and_the_recipe(finished):
     tags, texts = set(), {}
     for file in finished.folder.tensorboard.iterdir():

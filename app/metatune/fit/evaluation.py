@@ -12,10 +12,10 @@ import numpy as np
 
 from metatune.data import Batch, heldout_batches, sampled_batches
 from metatune.fit.failure import refuse_diverged
-from metatune.fit.seeds import Purpose, Stream, data_seed, model_key
 from metatune.hypergrad import Problem, as_argument, train
 from metatune.hypergrad.estimator import Listener
 from metatune.inner import InnerTraining, estimators
+from metatune.inner.seeds import Purpose, Stream, data_seed, model_key
 from metatune.recipe import phases
 
 

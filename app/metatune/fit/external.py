@@ -21,10 +21,10 @@ from metatune.fit.commands import Given, Result, run_all
 from metatune.fit.failure import NotFinite
 from metatune.fit.result import artefact_of
 from metatune.fit.run_folder import RunFolder
-from metatune.fit.seeds import Purpose, direction_key, training_seed
 from metatune.hypergrad import Diagnostics, Hypergradient, State
 from metatune.hypergrad.directions import draw, mean
 from metatune.inner import InnerTraining
+from metatune.inner.seeds import Purpose, direction_key, training_seed
 from metatune.recipe import schema
 from metatune.recipe.phases import resolved
 from metatune.recipe.rules import arguments

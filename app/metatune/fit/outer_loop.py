@@ -25,12 +25,12 @@ from metatune.fit.phases import End, begun, ended, entered, steps_at_most
 from metatune.fit.progress import Display
 from metatune.fit.result import artefact_of, measure, unfinished
 from metatune.fit.run_folder import RunFolder, open_run
-from metatune.fit.seeds import Purpose, Stream, data_seed, direction_key, model_key
 from metatune.fit.tracking import Tracker
 from metatune.fit.unrolls import Stretch, aged, stretch
 from metatune.hypergrad import Hypergradient, hypergradient
 from metatune.inner import InnerTraining, estimators
 from metatune.inner.horizons import Stretched
+from metatune.inner.seeds import Purpose, Stream, data_seed, direction_key, model_key
 from metatune.recipe import schema
 from metatune.recipe.phases import Phase, resolved
 from metatune.report.artefact_readme import readme
@@ -116,8 +116,7 @@ def fit(
                 if isinstance(stop, KeyboardInterrupt):
                     return Outcome(folder, tuned, interrupted=True)
                 raise
-            tuned = artefact_of(training, search.best_eta, result)
-            artefact.write(folder.artefact, tuned, readme(tuned))
+            tuned = write_artefact(folder, artefact_of(training, search.best_eta, result))
             tracker.finish(tuned)
             if expected:
                 found = measured(folder.read_metrics()[first:])
@@ -125,6 +124,13 @@ def fit(
                 both = {"expected": expected._asdict(), "measured": found}
                 run_folder.replace(folder.expectation, json.dumps(both, indent=1) + "\n")
     return Outcome(folder, tuned, interrupted=False)
+
+
+def write_artefact(folder: RunFolder, tuned: artefact.Artefact) -> artefact.Artefact:
+    """Writes an artefact into a run folder; a certificate of the recipe that is there stays."""
+    tuned = artefact.with_certificate(tuned, artefact.read_certificate(folder.artefact))
+    artefact.write(folder.artefact, tuned, readme(tuned))
+    return tuned
 
 
 def _finished(folder: RunFolder) -> artefact.Artefact | None:
@@ -301,9 +307,8 @@ class _Loop:
 
     def write_best(self, search: Search) -> artefact.Artefact:
         """Writes the best so far as an unfinished artefact."""
-        tuned = artefact_of(self.training, search.best_eta, unfinished(self.training, search))
-        artefact.write(self.folder.artefact, tuned, readme(tuned))
-        return tuned
+        result = unfinished(self.training, search)
+        return write_artefact(self.folder, artefact_of(self.training, search.best_eta, result))
 
     def _rates(self, eta: Mapping[str, Any]) -> str:
         if "learning_rates" not in eta:

@@ -15,10 +15,10 @@ from metatune.fit import holdings
 from metatune.fit.checkpoints import Search
 from metatune.fit.evaluation import Score
 from metatune.fit.progress import Display
-from metatune.fit.seeds import Purpose
 from metatune.inner import InnerTraining
 from metatune.inner.metrics import UNITS
 from metatune.inner.metrics import measure as measured
+from metatune.inner.seeds import Purpose
 from metatune.recipe import schema, writing
 from metatune.recipe.phases import resolved
 from metatune.tunables import LearningRates

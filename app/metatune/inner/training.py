@@ -155,6 +155,28 @@ def prepare(
     return _assemble(recipe, parts)
 
 
+def stretched(training: InnerTraining, steps: int) -> InnerTraining:
+    """The same training over another horizon, its schedules and windows stretched with it.
+
+    Args:
+        training: the training.
+        steps: the horizon; at least as many as windows, or some window has no step.
+    """
+    recipe = replace(training.recipe, inner=replace(training.recipe.inner, steps=steps))
+    setting = Setting(training.names, tuple(recipe.data.domains), steps)
+    tuning = tunables.build(recipe.tune, setting)
+    params = jax.eval_shape(training.initialise, jax.random.key(0)).params
+    hyper_at = _hyper_at(recipe, params, tuning)
+    return replace(
+        training,
+        recipe=recipe,
+        tunables=tuning,
+        reweighted=replace(training.reweighted, hyper_at=hyper_at),
+        sampled=replace(training.sampled, hyper_at=hyper_at),
+        hyper_over=jax.jit(_over_steps(hyper_at, steps)),
+    )
+
+
 class _Parts(NamedTuple):
     """What the sections of a recipe name, as far as it is sound, and all faults."""
 
