@@ -69,14 +69,6 @@ def with_outer(**changes):
     return dataclasses.replace(RECIPE, outer=dataclasses.replace(RECIPE.outer, **changes))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_fast():
-    """Programs that run for milliseconds aren't worth optimizing."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def training():
     return prepare(RECIPE)
