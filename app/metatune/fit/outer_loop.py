@@ -17,19 +17,21 @@ from metatune import artefact
 from metatune.data import heldout_batches, stratified_batches
 from metatune.fit import holdings, outer_optimizers, run_folder
 from metatune.fit.checkpoints import Checkpoints, Search
-from metatune.fit.evaluation import held_out_loss
+from metatune.fit.evaluation import Score, held_out_loss
 from metatune.fit.expectation import Expectation, comparison, measured
+from metatune.fit.external import CommandFailed, external_trainer
 from metatune.fit.failure import NotFinite, refuse_not_finite
 from metatune.fit.phases import End, begun, ended, entered, steps_at_most
 from metatune.fit.progress import Display
 from metatune.fit.result import artefact_of, measure, unfinished
 from metatune.fit.run_folder import RunFolder, open_run
-from metatune.fit.seeds import Purpose, Stream, data_seed, direction_key, model_key
 from metatune.fit.tracking import Tracker
 from metatune.fit.unrolls import Stretch, aged, stretch
 from metatune.hypergrad import Hypergradient, hypergradient
 from metatune.inner import InnerTraining, estimators
 from metatune.inner.horizons import Stretched
+from metatune.inner.seeds import Purpose, Stream, data_seed, direction_key, model_key
+from metatune.recipe import schema
 from metatune.recipe.phases import Phase, resolved
 from metatune.report.artefact_readme import readme
 
@@ -76,6 +78,7 @@ def fit(
         NotFinite: a training diverged; the run folder holds the best so far and can be resumed.
         CheckpointError: no room for the states of the inner training.
         EstimatorError: the estimator can't be used for this training.
+        CommandFailed: an external trainer did; as of `NotFinite`.
         ReplayError: the inner training did not repeat itself exactly.
     """
     recipe = training.recipe
@@ -107,14 +110,13 @@ def fit(
                 display.say(expected.sentence)
             try:
                 search = loop.run(search)
-                result = measure(training, search, display)
-            except (KeyboardInterrupt, NotFinite) as stop:
+                result = measure(training, search, display, loop.score)
+            except (KeyboardInterrupt, NotFinite, CommandFailed) as stop:
                 tuned = loop.write_best(loop.search)
-                if isinstance(stop, NotFinite):
-                    raise
-                return Outcome(folder, tuned, interrupted=True)
-            tuned = artefact_of(training, search.best_eta, result)
-            artefact.write(folder.artefact, tuned, readme(tuned))
+                if isinstance(stop, KeyboardInterrupt):
+                    return Outcome(folder, tuned, interrupted=True)
+                raise
+            tuned = write_artefact(folder, artefact_of(training, search.best_eta, result))
             tracker.finish(tuned)
             if expected:
                 found = measured(folder.read_metrics()[first:])
@@ -122,6 +124,13 @@ def fit(
                 both = {"expected": expected._asdict(), "measured": found}
                 run_folder.replace(folder.expectation, json.dumps(both, indent=1) + "\n")
     return Outcome(folder, tuned, interrupted=False)
+
+
+def write_artefact(folder: RunFolder, tuned: artefact.Artefact) -> artefact.Artefact:
+    """Writes an artefact into a run folder; a certificate of the recipe that is there stays."""
+    tuned = artefact.with_certificate(tuned, artefact.read_certificate(folder.artefact))
+    artefact.write(folder.artefact, tuned, readme(tuned))
+    return tuned
 
 
 def _finished(folder: RunFolder) -> artefact.Artefact | None:
@@ -152,6 +161,10 @@ class _Loop:
         self.tracker = tracker
         self.display = display
         self.updates = [_update(phase, self.outer.clip_norm) for phase in self.phases]
+        self.external = external_trainer(training, folder, display.say)
+        self.score: Score = (
+            self.external.score if self.external else partial(held_out_loss, training)
+        )
         self.search = search
 
     def run(self, search: Search) -> Search:
@@ -196,6 +209,7 @@ class _Loop:
         eta: Any = optax.apply_updates(search.eta, updates)
         search = search._replace(step=search.step + 1, eta=eta, opt_state=opt_state)
         norms = {key: float(optax.tree.norm(g)) for key, g in estimate.gradient.items()}
+        losses = estimate.diagnostics.losses
         line = {
             "step": search.step - 1,
             "phase": phase.number,
@@ -204,9 +218,11 @@ class _Loop:
             "held_out": held_out if math.isfinite(held_out) else None,
             "best_held_out": search.best_held_out,
             "hypergradient_norm": norms,
-            "inner_loss": float(estimate.diagnostics.losses[-1]),
+            "inner_loss": float(losses[-1]) if len(losses) else None,
             "seconds": time.monotonic() - began,
         }
+        if self.external:
+            line["lost_directions"] = estimate.diagnostics.lost_directions
         self.folder.append_metrics(line)
         self.tracker.outer_step(line, at)
         if search.best_step == search.step - 1:
@@ -225,8 +241,10 @@ class _Loop:
 
     def estimate(self, search: Search, part: Stretch) -> Hypergradient:
         """The hypergradient of an outer step."""
-        recipe, fresh, objective = self.training.recipe, self.outer.fresh, self.outer.objective
         spec = self.phases[search.phase].estimator
+        if self.external and isinstance(spec, schema.External):
+            return self.external.estimate(search, spec)
+        recipe, fresh, objective = self.training.recipe, self.outer.fresh, self.outer.objective
         seed = partial(data_seed, recipe.seed, Purpose.HYPERGRADIENT)
         key = model_key(
             recipe.seed, Purpose.HYPERGRADIENT, part.training if fresh.initialisation else 0
@@ -278,8 +296,7 @@ class _Loop:
         return float(np.mean(losses))
 
     def _judge(self, search: Search, index: int) -> float:
-        return held_out_loss(
-            self.training,
+        return self.score(
             search.eta,
             purpose=Purpose.JUDGE,
             index=index,
@@ -290,9 +307,8 @@ class _Loop:
 
     def write_best(self, search: Search) -> artefact.Artefact:
         """Writes the best so far as an unfinished artefact."""
-        tuned = artefact_of(self.training, search.best_eta, unfinished(self.training, search))
-        artefact.write(self.folder.artefact, tuned, readme(tuned))
-        return tuned
+        result = unfinished(self.training, search)
+        return write_artefact(self.folder, artefact_of(self.training, search.best_eta, result))
 
     def _rates(self, eta: Mapping[str, Any]) -> str:
         if "learning_rates" not in eta:

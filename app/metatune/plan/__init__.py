@@ -2,14 +2,14 @@
 
 from metatune.plan.alternatives import (
     Alternative,
-    NotForetold,
     Plan,
     alternatives,
     plan,
 )
+from metatune.plan.foretold import NotForetold
 from metatune.plan.memory import Memory
 from metatune.plan.pace import Pace
-from metatune.plan.phases import by_phase, expected
+from metatune.plan.phases import by_phase, decided, expected
 
 __all__ = [
     "Alternative",
@@ -19,6 +19,7 @@ __all__ = [
     "Plan",
     "alternatives",
     "by_phase",
+    "decided",
     "expected",
     "plan",
 ]

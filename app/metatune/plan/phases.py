@@ -7,12 +7,13 @@ from pathlib import Path
 
 from metatune.inner import InnerTraining
 from metatune.plan.alternatives import Plan, plan
+from metatune.plan.alternatives import decided as decided_alone
 from metatune.plan.alternatives import expected as expected_alone
 from metatune.plan.memory import Memory
 from metatune.plan.pace import Pace
 from metatune.recipe import phases
 from metatune.recipe.phases import Phase
-from metatune.recipe.schema import Full
+from metatune.recipe.schema import Auto, Estimator, Full, MixFlow, Outer
 
 PATH = "outer.estimator"
 """Where a recipe without phases has its estimator."""
@@ -31,9 +32,7 @@ def by_phase(training: InnerTraining, *, folder: Path) -> tuple[Plan, ...]:
     """
     made = []
     for phase in phases.resolved(training.recipe.outer):
-        longest = max(_of_one_horizon(phase), key=_horizon)
-        whole = replace(longest, steps=phase.steps)
-        found = plan(_alone(training, whole), folder=folder)
+        found = plan(_alone(training, _longest(phase)), folder=folder)
         if training.recipe.outer.phases is not None:
             found = _at(found, f"outer.phases[{phase.number}].estimator")
         made.append(found)
@@ -57,6 +56,51 @@ def expected(training: InnerTraining, *, folder: Path) -> tuple[Memory, Pace]:
     found = [expected_alone(_alone(training, part), folder=folder) for part in parts]
     needed = max((memory for memory, _ in found), key=lambda memory: memory.device)
     return needed, in_all([pace for _, pace in found], [part.steps for part in parts])
+
+
+def decided(
+    training: InnerTraining, *, folder: Path, before: Outer | None = None
+) -> tuple[InnerTraining, list[str]]:
+    """The training with an estimator for each phase that leaves the choice open.
+
+    Args:
+        training: the recipe's.
+        folder: where the run would keep checkpoints on disk.
+        before: the search of the run that goes on: what was chosen then stays.
+
+    Returns:
+        The training, and why for each choice.
+
+    Raises:
+        EstimatorError: none fits.
+    """
+    outer, reasons = training.recipe.outer, list[str]()
+    then = phases.resolved(before) if before else ()
+    chosen: dict[int, Estimator] = {}
+    for phase in phases.resolved(outer):
+        if not isinstance(phase.estimator, Auto):
+            continue
+        if phase.number < len(then):
+            spec = then[phase.number].estimator
+            why = f"{spec.kind}, as when the run began"
+        else:
+            found, why = decided_alone(_alone(training, _longest(phase)), folder=folder)
+            spec = found.recipe.outer.estimator
+        chosen[phase.number] = spec
+        reasons.append(f"of phase {phase.number + 1}: {why}" if outer.phases else why)
+    if outer.phases:
+        open_for_all = isinstance(outer.estimator, Auto)
+        outer = replace(
+            outer,
+            estimator=MixFlow() if open_for_all else outer.estimator,  # now each has its own
+            phases=tuple(
+                replace(phase, estimator=chosen.get(number, phase.estimator))
+                for number, phase in enumerate(outer.phases)
+            ),
+        )
+    elif chosen:
+        outer = replace(outer, estimator=chosen[0])
+    return replace(training, recipe=replace(training.recipe, outer=outer)), reasons
 
 
 def in_all(paces: Sequence[Pace], steps: Sequence[int]) -> Pace:
@@ -89,6 +133,11 @@ def _of_one_horizon(phase: Phase) -> Iterator[Phase]:
     given = phase.unroll.horizons[: phase.steps]
     for horizon, those in groupby((*given, *given[-1:] * (phase.steps - len(given)))):
         yield replace(phase, steps=len(list(those)), unroll=Full(horizons=(horizon,)))
+
+
+def _longest(phase: Phase) -> Phase:
+    """A phase as if it had its longest horizon from the start."""
+    return replace(max(_of_one_horizon(phase), key=_horizon), steps=phase.steps)
 
 
 def _horizon(phase: Phase) -> int:

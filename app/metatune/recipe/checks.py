@@ -10,8 +10,10 @@ from typing import Any, Final
 
 from metatune.recipe.faults import Fault, unknown
 from metatune.recipe.outer_checks import (
+    an_external_trainer_measures_by_itself,
     choices_for_all_are_used,
     horizons_reach_every_window,
+    one_way_to_measure,
     rates_are_of_what_is_tuned,
     sign_steps_begin_above_the_tolerance,
     steps_or_phases,
@@ -289,6 +291,8 @@ CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]
     (steps_or_phases, ("outer",)),
     (choices_for_all_are_used, ("outer",)),
     (unroll_fits_the_training, ("outer", "inner")),
+    (an_external_trainer_measures_by_itself, ("outer",)),
+    (one_way_to_measure, ("outer",)),
     (horizons_reach_every_window, ("outer", "inner", "tune")),
     (rates_are_of_what_is_tuned, ("outer", "tune")),
     (sign_steps_begin_above_the_tolerance, ("outer", "tune")),

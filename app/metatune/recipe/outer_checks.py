@@ -1,11 +1,11 @@
 """Rules between the fields of a recipe's search; the table of all rules is in `checks.py`."""
 
 from collections.abc import Iterable
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, fields
 
 from metatune.recipe.faults import Fault, unknown
-from metatune.recipe.phases import CHOICES, said
-from metatune.recipe.schema import Full, Inner, Online, Outer, Sign, Tune
+from metatune.recipe.phases import CHOICES, resolved, said
+from metatune.recipe.schema import External, Full, Inner, Online, Outer, Sign, Tune
 
 
 def steps_or_phases(outer: Outer) -> Iterable[Fault]:
@@ -105,3 +105,44 @@ def sign_steps_begin_above_the_tolerance(outer: Outer, tune: Tune) -> Iterable[F
             problem = f"is above every first step size, {largest}: converged before it begins"
             cure = "lower it, or write null for never"
             yield Fault(f"{path}.tolerance", optimizer.tolerance, problem, cure)
+
+
+def an_external_trainer_measures_by_itself(outer: Outer) -> Iterable[Fault]:
+    """What a command does is its own affair: what is said of it would have no effect."""
+    if not any(isinstance(spec, External) for _, spec in said(outer, "estimator")):
+        return
+    for path, unroll in said(outer, "unroll"):
+        if unroll != Full():
+            problem = "an external trainer does whole trainings, which aren't cut"
+            yield Fault(f"{path}.kind", unroll.kind, problem, "leave outer.unroll out")
+    if outer.fresh.initialisation != outer.fresh.data:
+        problem = "an external trainer has one seed, for initialisation and data"
+        yield Fault("outer.fresh", asdict(outer.fresh), problem, "make both true or both false")
+    default = Outer()
+    for section, option in (
+        ("objective", "sequences"),
+        ("objective", "micro_batch"),
+        ("judge", "sequences"),
+        ("report", "sequences"),
+    ):
+        value = getattr(getattr(outer, section), option)
+        if value != getattr(getattr(default, section), option):
+            problem = "has no effect on an external trainer, which measures by itself"
+            yield Fault(f"outer.{section}.{option}", value, problem, "leave it out")
+
+
+def one_way_to_measure(outer: Outer) -> Iterable[Fault]:
+    """All phases minimise the same: what judges them and reports the result."""
+    if not outer.phases:
+        return
+    measures = [
+        phase.estimator.command
+        if isinstance(phase.estimator, External)
+        else getattr(phase.estimator, "objective", "loss")
+        for phase in resolved(outer)
+    ]
+    for number, measure in enumerate(measures):
+        if measure != measures[0]:
+            problem = f"minimises {measure!r}, but the first phase {measures[0]!r}"
+            cure = "give all phases the same objective, or the same command"
+            yield Fault(f"outer.phases[{number}].estimator", measure, problem, cure)

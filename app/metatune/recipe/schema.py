@@ -14,6 +14,7 @@ from metatune.recipe.rules import (
     AT_LEAST_ONE_OR_NAMED,
     AT_LEAST_TWO,
     CHUNK,
+    COMMAND,
     FRACTION,
     INNER_FRACTION,
     NOT_NEGATIVE,
@@ -441,6 +442,11 @@ class ForwardGradient:
     budget_bytes: int | None = ruled(None, AT_LEAST_ONE)
 
 
+Measure = Literal["loss", "accuracy", "exact_match"]
+"""What is measured on held-out text: the loss, or the negative of the share of tokens that are
+predicted, or of sequences whose tokens all are."""
+
+
 @dataclass(frozen=True)
 class ZerothOrder:
     """Central differences of whole trainings along random directions (Spall, 1992).
@@ -448,6 +454,7 @@ class ZerothOrder:
     For objectives that can't be differentiated; biased by the square of `step`.
 
     Attributes:
+        objective: what is minimised, and judged and reported too.
         directions: random directions of each hypergradient; two trainings each.
         step: how far to either side of the meta-parameters, in units of log rate and of logits.
         segment: inner steps per compiled program.
@@ -456,6 +463,7 @@ class ZerothOrder:
     """
 
     kind: Literal["zeroth_order"] = "zeroth_order"
+    objective: Measure = "loss"
     directions: int = ruled(8, AT_LEAST_ONE)
     step: float = ruled(1e-2, POSITIVE)
     segment: int = ruled(16, AT_LEAST_ONE)
@@ -463,7 +471,52 @@ class ZerothOrder:
     chunk: int = ruled(1, AT_LEAST_ONE)
 
 
-Estimator = MixFlow | Reverse | Forward | ForwardGradient | ZerothOrder
+@dataclass(frozen=True)
+class External:
+    """Central differences of trainings that a command does elsewhere (Spall, 1992).
+
+    The command is run without a shell. On its standard input it gets the hyperparameters: the
+    JSON of a `tuned.json`, with `seed` and `steps` beside; the file named by the environment
+    variable METATUNE_TUNED is that `tuned.json` alone. The last line that it prints is the loss to
+    minimise. The same command chooses the best and measures the result: nothing is trained here,
+    and what the recipe says of model, data and inner training names and bounds what is tuned.
+
+    Attributes:
+        command: program and arguments, a list, or text that is split as a shell splits it.
+        directions: random directions of each hypergradient; two trainings each, on either side of
+            the meta-parameters, with the same seed.
+        step: how far to either side of the meta-parameters, in units of log rate and of logits.
+        distribution: of the directions, as for `forward_gradient`.
+        timeout_seconds: after which a command is killed, and counts as failed; null for never.
+        parallel: commands at a time.
+    """
+
+    command: str | tuple[str, ...] = ruled(COMMAND)
+    kind: Literal["external"] = "external"
+    directions: int = ruled(8, AT_LEAST_ONE)
+    step: float = ruled(0.1, POSITIVE)
+    distribution: Literal["rademacher", "gaussian", "orthogonal"] = "rademacher"
+    timeout_seconds: float | None = ruled(None, POSITIVE)
+    parallel: int = ruled(1, AT_LEAST_ONE)
+
+
+@dataclass(frozen=True)
+class Auto:
+    """Whichever is the fastest of those that fit the device; the run folder's recipe names it.
+
+    Attributes:
+        objective: what is minimised; anything but the loss takes `zeroth_order`.
+        segment: inner steps per compiled program, and between two kept states.
+        checkpoints: of reverse mode, what is kept between the sweeps, and where.
+    """
+
+    kind: Literal["auto"] = "auto"
+    objective: Measure = "loss"
+    segment: int = ruled(16, AT_LEAST_ONE)
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+
+
+Estimator = MixFlow | Reverse | Forward | ForwardGradient | ZerothOrder | External | Auto
 
 
 @dataclass(frozen=True)
