@@ -19,7 +19,6 @@ import argparse
 import json
 import multiprocessing
 import resource
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -345,8 +344,8 @@ def picture(
             Panel("Relative error", "directions b", law, True, True),
             Panel("Test loss", "plain inner steps", progress, True),
         ],
-        f"From the left: memory at N = {USUAL_SIZE}, at T = {USUAL_STEPS}, at least 1 MiB; error at "
-        f"N = {ERROR_SIZE}; tuning in the mean of the seeds.",
+        f"Memory at N = {USUAL_SIZE}, and at T = {USUAL_STEPS}; below 1 MiB it is drawn as that. "
+        f"Error at N = {ERROR_SIZE}. Tuning in the mean of the seeds.",
     )
 
 

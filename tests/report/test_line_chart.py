@@ -54,14 +54,16 @@ def test_a_value_of_stairs_holds_up_to_the_next():
     assert points[1, 1] == points[0, 1] and points[1, 0] == points[2, 0]
 
 
-def test_panels_stand_side_by_side_with_all_that_is_said():
+def test_panels_stand_in_rows_of_two_with_all_that_is_said():
     panel = Panel("Left", "steps", {"one": Curve([0, 5, 9], [0, 1, 4])})
-    root = drawn(panel, Panel("Right", "seconds", {"two": Curve([1, 2, 3], [5, 5, 5])}))
+    other = Panel("Right", "seconds", {"two": Curve([1, 2, 3], [5, 5, 5])})
+    root = drawn(panel, other, other)
     assert {"Title <1>", "What is seen.", "Left", "Right", "steps", "seconds", "one", "two"} <= set(
         texts(root)
     )
-    first, second = lines(root)
+    first, second, third = lines(root)
     assert first[:, 0].max() < second[:, 0].min()
+    assert third[:, 0].max() < second[:, 0].min() and third[:, 1].min() > second[:, 1].max()
     height, width = float(root.attrib["height"]), float(root.attrib["width"])
     for element in root.iter(f"{SVG}text"):
         assert (

@@ -1,4 +1,4 @@
-"""Measured curves as one SVG: panels side by side, each with axes of its own."""
+"""Measured curves as one SVG: panels two by two, each with axes of its own."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -21,6 +21,8 @@ from metatune.report.svg_elements import (
 
 GUTTER, AXIS = 28, 58  # px: between panels; left of a plot, for its labels
 TOP, PLOT_HEIGHT, LEGEND_ROW = 96, 230, 18
+ROW_GAP = 56  # px, between a legend and the title of the panel below
+PANELS = 2  # side by side
 CAPTION_COLUMNS = 118  # characters
 DOT = 3
 DASHES = ' stroke-dasharray="6 4"'
@@ -84,7 +86,7 @@ class _Axis:
 
 
 def line_chart(title: str, panels: Sequence[Panel], caption: str) -> str:
-    """Panels side by side.
+    """Panels in rows of two.
 
     Args:
         title: stands on top.
@@ -94,10 +96,14 @@ def line_chart(title: str, panels: Sequence[Panel], caption: str) -> str:
     Returns:
         A self-contained SVG document, `WIDTH` px wide, on its own light background.
     """
-    slot = (WIDTH - 2 * MARGIN - GUTTER * (len(panels) - 1)) / len(panels)
-    body, depth = [], 0.0
+    columns = min(len(panels), PANELS)
+    slot = (WIDTH - 2 * MARGIN - GUTTER * (columns - 1)) / columns
+    body, top, depth = [], TOP, 0.0
     for index, panel in enumerate(panels):
-        drawn, bottom = _draw(panel, MARGIN + index * (slot + GUTTER), slot)
+        column = index % columns
+        if index and not column:
+            top = depth + ROW_GAP
+        drawn, bottom = _draw(panel, MARGIN + column * (slot + GUTTER), slot, top)
         body += drawn
         depth = max(depth, bottom)
     lines = textwrap.wrap(caption, CAPTION_COLUMNS)
@@ -108,12 +114,12 @@ def line_chart(title: str, panels: Sequence[Panel], caption: str) -> str:
     return page(title, caption, body, round(depth + 26 + 19 * len(lines) + 4))
 
 
-def _draw(panel: Panel, left: float, slot: float) -> tuple[list[str], float]:
+def _draw(panel: Panel, left: float, slot: float, top: float) -> tuple[list[str], float]:
     """The elements of a panel in a slot of the page, and where its legend ends."""
-    bottom = TOP + PLOT_HEIGHT
+    bottom = top + PLOT_HEIGHT
     across = _axis([c.x for c in panel.curves.values()], (left + AXIS, left + slot), panel.log_x)
-    along = _axis([c.y for c in panel.curves.values()], (bottom, TOP), panel.log_y)
-    parts = [text(left, TOP - 20, panel.title, size=14, colour=INK, weight="600")]
+    along = _axis([c.y for c in panel.curves.values()], (bottom, top), panel.log_y)
+    parts = [text(left, top - 20, panel.title, size=14, colour=INK, weight="600")]
     for tick in along.ticks():
         y = float(along(tick))
         parts.append(line(np.array([[left + AXIS, y], [left + slot, y]]), GRID, 1))
