@@ -46,7 +46,7 @@ def measured(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     seconds = [line["seconds"] for line in lines]
     took = {"outer_step_seconds": statistics.fmean(seconds[1:] or seconds)} if seconds else {}
-    stats = jax.devices()[0].memory_stats()
+    stats = jax.local_devices()[0].memory_stats()
     if stats and "peak_bytes_in_use" in stats:
         return {**took, "device_bytes": stats["peak_bytes_in_use"]}
     unit = 1 if sys.platform == "darwin" else 1024
