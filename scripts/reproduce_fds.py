@@ -9,9 +9,10 @@ noise   Each inner step has a learning rate of its own. The hypergradients of ma
         error is at most `(1 + c (W - 1)) / W MSE_1 + L² (W² - 1) / 12`, where c bounds the
         correlation between steps and L the drift of the truth in a step.
 search  Five windows of the learning rate, momentum and weight decay, all from zero, by `Forward`
-        and steps of the sign. Random search and Optuna's TPE draw the same seven numbers, or three:
-        one learning rate for all windows. Each search knows the held-out loss of single trainings;
-        what counts is the loss on a third set of the best it has seen so far, over fresh seeds.
+        and steps of the sign. Random search and Optuna's TPE draw the same seven numbers, on two
+        scales, or three: one learning rate for all windows. Each search knows the held-out loss of
+        single trainings; what counts is the loss on a third set of the best it has seen so far,
+        over fresh seeds.
 
 Source: Micaelli & Storkey, Gradient-based Hyperparameter Optimization Over Long Horizons, 2021,
 theorem 3.1 and section 5.
@@ -57,10 +58,27 @@ STEPS, WINDOWS, OUTER_STEPS = 500, 5, 10
 FIRST_STEPS = {"rates": 0.1, "momentum": 0.1, "decay": 1e-3}
 LARGEST = {"rates": 1.0, "momentum": 0.99, "decay": 1e-2}
 SMALLEST = {"rates": 1e-3, "momentum": 0.0, "decay": 1e-5}
-"""Of black-box search, which draws rates and weight decay log-uniformly."""
+"""Of black-box search where it draws rates and weight decay log-uniformly; else from zero."""
 
 DIVERGED = 1e3
 Hyper = dict[str, Any]
+
+
+class Space(NamedTuple):
+    """What black-box search draws: so many numbers, rates and decay on a logarithmic scale or not.
+
+    The best are near the upper ends, where uniform draws mostly are and log-uniform ones seldom.
+    """
+
+    dimensions: int
+    log: bool
+
+    def __str__(self) -> str:
+        """In a table."""
+        return f"{self.dimensions} numbers, {'log-uniform' if self.log else 'uniform'}"
+
+
+SPACES = Space(WINDOWS + 2, False), Space(WINDOWS + 2, True), Space(3, True)
 
 
 @cache
@@ -317,52 +335,46 @@ def _key(seed: int, index: Any) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed), index)
 
 
-def from_units(units: np.ndarray) -> Any:
+def from_units(units: np.ndarray, space: Space) -> Any:
     """Meta-parameters of points of the unit cube: rates (five, or one for all), momentum, decay."""
-    spread = {
-        name: jnp.asarray(_between(name, part), jnp.float32)
-        for name, part in (
-            ("rates", units[:, :-2]),
-            ("momentum", units[:, -2]),
-            ("decay", units[:, -1]),
-        )
-    }
-    rates = jnp.broadcast_to(spread["rates"], (len(units), WINDOWS))
-    return {**spread, "rates": rates}
+    parts = {"rates": units[:, :-2], "momentum": units[:, -2], "decay": units[:, -1]}
+    eta = {}
+    for name, part in parts.items():
+        low, high = SMALLEST[name], LARGEST[name]
+        drawn = low * (high / low) ** part if space.log and low else high * part
+        eta[name] = jnp.asarray(drawn, jnp.float32)
+    return {**eta, "rates": jnp.broadcast_to(eta["rates"], (len(units), WINDOWS))}
 
 
-def _between(name: str, units: np.ndarray) -> np.ndarray:
-    low, high = SMALLEST[name], LARGEST[name]
-    return low + units * (high - low) if low == 0 else low * (high / low) ** units
-
-
-def at_random(seeds: int, count: int, dimensions: int) -> list[Search]:
+def at_random(seeds: int, count: int, space: Space) -> list[Search]:
     searches = []
     for seed in range(seeds):
-        units = np.random.default_rng((2, dimensions, seed)).uniform(size=(count, dimensions))
-        etas = from_units(units)
+        rng = np.random.default_rng((2, space.dimensions, seed))
+        etas = from_units(rng.uniform(size=(count, space.dimensions)), space)
         keys = jax.vmap(partial(_key, 100 + seed))(jnp.arange(count))
         searches.append(judged(etas, trials(etas, keys)[0]))
     return searches
 
 
-def by_tpe(seeds: int, count: int, dimensions: int) -> list[Search]:
+def by_tpe(seeds: int, count: int, space: Space) -> list[Search]:
     """Optuna's tree-structured Parzen estimator; the seeds take their turns together."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     studies = [
         optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed)) for seed in range(seeds)
     ]
-    units = np.zeros((count, seeds, dimensions))
+    units = np.zeros((count, seeds, space.dimensions))
     held_out = np.zeros((count, seeds))
     for index in range(count):
         asked = [study.ask() for study in studies]
         for seed, one in enumerate(asked):
-            units[index, seed] = [one.suggest_float(f"x{d}", 0, 1) for d in range(dimensions)]
+            units[index, seed] = [
+                one.suggest_float(f"x{place}", 0, 1) for place in range(space.dimensions)
+            ]
         keys = jnp.stack([_key(200 + seed, index) for seed in range(seeds)])
-        held_out[index], _ = trials(from_units(units[index]), keys, at_a_time=seeds)
+        held_out[index], _ = trials(from_units(units[index], space), keys, at_a_time=seeds)
         for study, one, loss in zip(studies, asked, held_out[index], strict=True):
             study.tell(one, float(loss))
-    return [judged(from_units(units[:, seed]), held_out[:, seed]) for seed in range(seeds)]
+    return [judged(from_units(units[:, seed], space), held_out[:, seed]) for seed in range(seeds)]
 
 
 class Multiple(NamedTuple):
@@ -410,7 +422,7 @@ def main() -> None:
     given = parser.parse_args()
     keep_compiled()
     noise_seeds, seeds, random_trials, tpe_trials = (
-        (64, 2, 200, 30) if given.quick else (512, 5, 1000, 300)
+        (64, 2, 200, 30) if given.quick else (512, 5, 600, 300)
     )
     seen = noise(noise_seeds)
     print_noise(seen)
@@ -427,8 +439,8 @@ def main() -> None:
     }
     searches = {"ten outer steps": list(signed)}
     for name, how, count in (("random", at_random, random_trials), ("TPE", by_tpe, tpe_trials)):
-        for dimensions in (WINDOWS + 2, 3):
-            searches[f"{name}, {dimensions} numbers"] = how(seeds, count, dimensions)
+        for space in SPACES:
+            searches[f"{name}, {space}"] = how(seeds, count, space)
     print(f"| search | trainings | test loss at the end | {' | '.join(units)} |")
     print("|---|---|---|" + "---|" * len(units))
     multiples = {}
