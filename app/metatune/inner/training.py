@@ -15,7 +15,8 @@ from metatune import tunables
 from metatune.data import Corpus, Progress, load, look, tokenizer
 from metatune.hypergrad import Problem, State
 from metatune.inner import losses, optimizers, schedules
-from metatune.inner.estimators import too_many_directions
+from metatune.inner.estimators import program_is_there, too_many_directions
+from metatune.inner.metrics import MEASURES, measure
 from metatune.inner.start import Start, context_faults, frozen, initialiser, start
 from metatune.inner.trainable import Trainable, trainable
 from metatune.models import LanguageModel
@@ -154,6 +155,28 @@ def prepare(
     return _assemble(recipe, parts)
 
 
+def stretched(training: InnerTraining, steps: int) -> InnerTraining:
+    """The same training over another horizon, its schedules and windows stretched with it.
+
+    Args:
+        training: the training.
+        steps: the horizon; at least as many as windows, or some window has no step.
+    """
+    recipe = replace(training.recipe, inner=replace(training.recipe.inner, steps=steps))
+    setting = Setting(training.names, tuple(recipe.data.domains), steps)
+    tuning = tunables.build(recipe.tune, setting)
+    params = jax.eval_shape(training.initialise, jax.random.key(0)).params
+    hyper_at = _hyper_at(recipe, params, tuning)
+    return replace(
+        training,
+        recipe=recipe,
+        tunables=tuning,
+        reweighted=replace(training.reweighted, hyper_at=hyper_at),
+        sampled=replace(training.sampled, hyper_at=hyper_at),
+        hyper_over=jax.jit(_over_steps(hyper_at, steps)),
+    )
+
+
 class _Parts(NamedTuple):
     """What the sections of a recipe name, as far as it is sound, and all faults."""
 
@@ -206,7 +229,10 @@ def _parts(
         and "outer" in sections
         and not any(f.path.startswith("tune") for f in faults)
     ):
-        faults += too_many_directions(sections["outer"].estimator, tuning)
+        faults += too_many_directions(sections["outer"], tuning)
+    # A command with a fault of its own can't be looked for.
+    if "outer" in sections and not any(f.path.startswith("outer") for f in known):
+        faults += program_is_there(sections["outer"])
     corpus = None
     if text and faults:  # then all text isn't tokenized first: that may take minutes
         _attempt(faults, lambda: look(text, encoder))
@@ -230,7 +256,7 @@ def _assemble(recipe: Recipe, parts: _Parts) -> InnerTraining:
     reweighted = Problem(
         of_all(losses.reweighted_loss(model)),
         _update(optimizer),
-        of_all(losses.held_out_loss(model)),
+        of_all(MEASURES[measure(recipe.outer)](model)),
         hyper_at,
         micro_batches=recipe.data.batch_size
         // (recipe.inner.micro_batch or recipe.data.batch_size),
