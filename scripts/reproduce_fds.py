@@ -297,10 +297,7 @@ class Cost(NamedTuple):
 
 def by_sign(seed: int) -> tuple[Search, Cost]:
     """Ten outer steps from zero: forward-mode, and steps of the sign within a box."""
-    optimizer = optax.partition(
-        {name: sign_with_halving(step) for name, step in FIRST_STEPS.items()},
-        {name: name for name in FIRST_STEPS},
-    )
+    optimizer = sign_with_halving(FIRST_STEPS["rates"], FIRST_STEPS)
     eta = {"rates": jnp.zeros(WINDOWS), "momentum": jnp.zeros(()), "decay": jnp.zeros(())}
     opt_state, etas, held_out, costs = optimizer.init(eta), [], [], []
     segment = STEPS // WINDOWS
