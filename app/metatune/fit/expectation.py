@@ -48,7 +48,7 @@ def measured(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     compiled = [line for before, line in pairs if before["phase"] == line["phase"]]
     seconds = [line["seconds"] for line in compiled or lines]
     took = {"outer_step_seconds": statistics.fmean(seconds)} if seconds else {}
-    stats = jax.devices()[0].memory_stats()
+    stats = jax.local_devices()[0].memory_stats()
     if stats and "peak_bytes_in_use" in stats:
         return {**took, "device_bytes": stats["peak_bytes_in_use"]}
     unit = 1 if sys.platform == "darwin" else 1024
