@@ -69,14 +69,6 @@ def with_outer(**changes):
     return dataclasses.replace(RECIPE, outer=dataclasses.replace(RECIPE.outer, **changes))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_fast():
-    """Programs that run for milliseconds aren't worth optimizing."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def training():
     return prepare(RECIPE)
@@ -108,13 +100,12 @@ def imagined(monkeypatch):
                 Diagnostics(jnp.ones(options["steps"])),
             )
 
-        judged = iter(range(1000))
-        monkeypatch.setattr(outer_loop, "hypergradient", estimate)
-
-        def told(*_, split, **__):
+        def measured(*_, split, **__):
             return losses(next(judged)) if split == "outer" else 1.0
 
-        monkeypatch.setattr(outer_loop, "held_out_loss", told)
+        judged = iter(range(1000))
+        monkeypatch.setattr(outer_loop, "hypergradient", estimate)
+        monkeypatch.setattr(outer_loop, "held_out_loss", measured)
         return seen
 
     return imagine
