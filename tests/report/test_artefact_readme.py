@@ -8,10 +8,10 @@ from metatune.artefact import Artefact, LearningRates, LossWeights, Mixture, Mul
 from metatune.artefact.exporters import EXPORTERS
 from metatune.report.artefact_readme import (
     base_curve,
-    domain_curves,
     rate_curves,
     readme,
     verdict,
+    weight_curves,
     worth_using,
 )
 
@@ -143,9 +143,9 @@ def test_curves_of_the_groups_and_of_the_base():
     assert list(curves) == ["attention", "a|b"]
     np.testing.assert_array_equal(curves["attention"], [0.25, 0.5, 0.4, 1.2, 0.8, 1.2, 0.8])
     np.testing.assert_array_equal(base_curve(artefact, range(STEPS)), BASE)
-    shares = domain_curves(artefact, "mixture", [0, 2, 3, 6])
+    shares = weight_curves(artefact, "mixture", [0, 2, 3, 6])
     np.testing.assert_allclose(shares["code"], [0.5, 0.5, 0.9, 0.9], rtol=1e-15)
-    assert domain_curves(artefact, "loss_weights", [0]) == {}
+    assert weight_curves(artefact, "loss_weights", [0]) == {}
 
 
 def test_curves_where_no_rates_were_tuned():

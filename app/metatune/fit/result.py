@@ -16,9 +16,9 @@ from metatune.fit.checkpoints import Search
 from metatune.fit.evaluation import held_out_loss
 from metatune.fit.progress import Display
 from metatune.fit.seeds import Purpose
-from metatune.inner import InnerTraining
+from metatune.inner import InnerTraining, Trajectory
 from metatune.recipe import writing
-from metatune.tunables import LearningRates
+from metatune.tunables import ClassWeights, LearningRates, Tunable
 
 PACKAGES = ("metatune", "jax", "jaxlib", "flax", "optax", "numpy")
 """Whose versions may change the numbers."""
@@ -126,11 +126,7 @@ def artefact_of(
         mixture=(
             _shared(artefact.Mixture, training, trajectory.mixture) if "mixture" in tuned else None
         ),
-        loss_weights=(
-            _shared(artefact.LossWeights, training, trajectory.loss_weights)
-            if "loss_weights" in tuned
-            else None
-        ),
+        loss_weights=_loss_weights(training, tuned.get("loss_weights"), trajectory),
         optimizer=artefact.Optimizer(
             settings={
                 key: value
@@ -162,10 +158,10 @@ def provenance(training: InnerTraining) -> dict[str, Any]:
 
 
 def _search_result(training: InnerTraining, search: Search, status: str) -> dict[str, Any]:
-    del training
+    classes = training.recipe.outer.objective.classes or ()
     return {
         "status": status,
-        "unit": "nats per token",
+        "unit": f"nats per {' or '.join(classes)} token" if classes else "nats per token",
         "best_outer_step": search.best_step,
         "outer_steps": search.step,
     }
@@ -188,6 +184,25 @@ def _shared(kind: Any, training: InnerTraining, rows: np.ndarray) -> Any:
         interpolation="constant",
         domains=training.corpus.names,
         weights=rows[kept],
+    )
+
+
+def _loss_weights(
+    training: InnerTraining, tunable: Tunable | None, trajectory: Trajectory
+) -> artefact.LossWeights | artefact.ClassWeights | None:
+    if tunable is None:
+        return None
+    if not isinstance(tunable, ClassWeights) or trajectory.class_weights is None:
+        return _shared(artefact.LossWeights, training, trajectory.loss_weights)
+    shares = np.asarray(tunable.shares) / np.sum(tunable.shares)
+    rows = trajectory.class_weights[:, list(tunable.classes)]
+    kept = _where_changed(rows)
+    return artefact.ClassWeights(
+        knots=_fractions(kept, training.recipe.inner.steps),
+        interpolation="constant",
+        classes=tuple(each.name.lower() for each in tunable.classes),
+        shares=shares,
+        weights=rows[kept] / (rows[kept] @ shares)[:, None],  # which float32 has rounded
     )
 
 

@@ -5,7 +5,7 @@ from importlib import resources
 from string import Template
 from typing import NamedTuple
 
-from metatune.artefact.format import TUNED, Artefact
+from metatune.artefact.format import TUNED, Artefact, ClassWeights
 from metatune.artefact.writing import self_contained
 
 MODULE = "metatune_schedules.py"
@@ -30,16 +30,17 @@ def export_files(artefact: Artefact, readme: str, module: str | None) -> dict[st
 
     Args:
         artefact: whose numbers all go into tuned.json.
-        readme: name of the template of README.md.
+        readme: name of the template of README.md, and of that on weights of classes of tokens.
         module: name of the template of metatune_schedules.py.
     """
     files: dict[str, bytes | str] = {
-        "README.md": Template(template(readme)).substitute(
+        "README.md": Template(template(f"{readme}.md")).substitute(
             facts=_facts(artefact),
             steps=artefact.horizon_steps,
             clip=_clip(artefact),
             max_grad_norm=artefact.optimizer.settings["clip_norm"] or 0.0,
             mixture=_mixture(artefact),
+            loss_weights=_loss_weights(artefact, readme),
         )
     }
     if module is not None:
@@ -66,8 +67,8 @@ def _facts(artefact: Artefact) -> str:
     ]
     for what, schedule in (("shares", artefact.mixture), ("loss weights", artefact.loss_weights)):
         if schedule is not None:
-            domains = ", ".join(schedule.domains)
-            lines.append(f"- {what} of {domains} at {len(schedule.knots):,} knots")
+            names = ", ".join(schedule.columns)
+            lines.append(f"- {what} of {names} at {len(schedule.knots):,} knots")
     return "\n".join(lines)
 
 
@@ -77,6 +78,20 @@ def _clip(artefact: Artefact) -> str:
     if norm is None:
         return "# no clipping: the rates were tuned without"
     return f"torch.nn.utils.clip_grad_norm_(model.parameters(), {norm})"
+
+
+def _loss_weights(artefact: Artefact, readme: str) -> str:
+    """How to weigh the loss."""
+    schedule = artefact.loss_weights
+    if schedule is None:
+        return "No loss weights were tuned."
+    if not isinstance(schedule, ClassWeights):
+        return (
+            "`loss_weights` are those of sequences: multiply the loss of each by the weight of its "
+            "domain."
+        )
+    places = ", ".join(f"{place} for {name}" for place, name in enumerate(schedule.classes))
+    return Template(template(f"{readme}_classes.md")).substitute(places=places).rstrip()
 
 
 def _mixture(artefact: Artefact) -> str:

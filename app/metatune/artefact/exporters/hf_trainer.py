@@ -5,5 +5,5 @@ from metatune.artefact.exporters.base import Exporter, export_files
 HF_TRAINER = Exporter(
     "hf-trainer",
     "a module that gives transformers.Trainer its optimizer and scheduler",
-    lambda artefact: export_files(artefact, "hf_trainer.md", "torch_schedules.py"),
+    lambda artefact: export_files(artefact, "hf_trainer", "torch_schedules.py"),
 )

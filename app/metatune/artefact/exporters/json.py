@@ -5,5 +5,5 @@ from metatune.artefact.exporters.base import Exporter, export_files
 JSON = Exporter(
     "json",
     "tuned.json alone, every number in it",
-    lambda artefact: export_files(artefact, "json.md", None),
+    lambda artefact: export_files(artefact, "json", None),
 )

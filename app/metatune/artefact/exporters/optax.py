@@ -5,5 +5,5 @@ from metatune.artefact.exporters.base import Exporter, export_files
 OPTAX = Exporter(
     "optax",
     "a module of Optax schedules and the optimizer, for parameters under checkpoint names",
-    lambda artefact: export_files(artefact, "optax.md", "optax_schedules.py"),
+    lambda artefact: export_files(artefact, "optax", "optax_schedules.py"),
 )

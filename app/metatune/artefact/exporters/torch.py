@@ -5,5 +5,5 @@ from metatune.artefact.exporters.base import Exporter, export_files
 TORCH = Exporter(
     "torch",
     "a module of PyTorch parameter groups, the optimizer and its scheduler",
-    lambda artefact: export_files(artefact, "torch.md", "torch_schedules.py"),
+    lambda artefact: export_files(artefact, "torch", "torch_schedules.py"),
 )
