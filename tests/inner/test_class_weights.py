@@ -1,7 +1,6 @@
 """Weights of the classes of tokens in the loss, and held-out losses of some classes alone."""
 
 import dataclasses
-import functools
 import json
 
 import jax
@@ -9,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metatune.artefact import load, write
 from metatune.data import TokenClass, heldout_batches, sampled_batches, stratified_batches
+from metatune.fit.result import artefact_of
 from metatune.hypergrad import MixFlow, hypergradient, train
 from metatune.inner import prepare
 from metatune.inner.cross_entropy import token_losses
@@ -66,8 +67,13 @@ def some_eta(training, dtype=jnp.float32):
     return {"loss_weights": jnp.asarray(np.random.default_rng(0).normal(size=shape), dtype)}
 
 
-# Tiny models take longer to compile than to run.
-quickly = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+@pytest.fixture(autouse=True, scope="module")
+def compiled_quickly():
+    """Tiny models take longer to compile than to run."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def batch_of(training, step=0):
@@ -97,9 +103,9 @@ def test_they_average_one_over_the_training_tokens(training):
 def test_they_weigh_the_tokens_that_count(training):
     batch, params = batch_of(training), training.initialise(jax.random.key(0)).params
     hyper = training.sampled.hyper_at(some_eta(training), 0)
-    loss, model = quickly(training.sampled.loss), training.model
+    loss, model = jax.jit(training.sampled.loss), training.model
 
-    @quickly
+    @jax.jit
     def token_by_token(params, batch):
         hidden = model.hidden(params, batch.tokens[:, :-1], batch.documents[:, :-1])
         return token_losses(hidden, model.unembedding(params), batch.tokens[:, 1:], chunk=None)
@@ -177,6 +183,18 @@ def test_they_start_where_the_recipe_says(recipe):
     got = training.trajectory(training.initial_eta()).class_weights[0]
     assert got[COMPLETION] / got[PROMPT] == pytest.approx(20)
     assert got[TokenClass.TEXT] / got[PROMPT] == pytest.approx(10)
+
+
+def test_the_artefact_holds_what_the_training_used(training, tmp_path):
+    eta = some_eta(training)
+    result = {"status": "unfinished"}
+    write(tmp_path / "artefact", artefact_of(training, eta, result), "")
+    weights = load(tmp_path / "artefact").loss_weights
+    assert weights.classes == ("text", "prompt", "completion")
+    assert weights.knots == (0.0, 0.5)
+    used = training.trajectory(eta).class_weights[[0, 2], :3]
+    np.testing.assert_allclose(weights.weights, used, rtol=1e-6)
+    np.testing.assert_allclose(weights.weights @ weights.shares, 1, atol=1e-15)
 
 
 def only(recipe, *names, **changes):

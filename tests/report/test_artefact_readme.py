@@ -4,7 +4,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from metatune.artefact import Artefact, LearningRates, LossWeights, Mixture, Multipliers, Optimizer
+from metatune.artefact import (
+    Artefact,
+    ClassWeights,
+    LearningRates,
+    LossWeights,
+    Mixture,
+    Multipliers,
+    Optimizer,
+)
 from metatune.artefact.exporters import EXPORTERS
 from metatune.report.artefact_readme import (
     base_curve,
@@ -199,3 +207,17 @@ def test_loss_weights_are_told_of():
     assert "- loss weights: code, prose; 1 stretch of training" in text
     assert "| code | 1.500 |" in text
     assert "mixture" not in text
+
+
+def test_weights_of_classes_are_told_of():
+    shares, weights = np.array([0.75, 0.25]), np.array([[0.5, 2.5]])
+    classes = ClassWeights((0.0,), "constant", ("prompt", "completion"), shares, weights)
+    artefact = replace(tuned(measured(-0.1, 0.01)), loss_weights=classes)
+    text = readme(artefact)
+    assert "- loss weights: prompt, completion; 1 stretch of training" in text
+    assert "| completion | 2.500 |" in text
+    curves = weight_curves(artefact, "loss_weights", [0, 6])
+    assert {name: curve.tolist() for name, curve in curves.items()} == {
+        "prompt": [0.5, 0.5],
+        "completion": [2.5, 2.5],
+    }
