@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metatune.artefact import load, write
+from metatune.artefact import ClassWeights, load, write
 from metatune.data import TokenClass, heldout_batches, sampled_batches, stratified_batches
 from metatune.fit.result import artefact_of
 from metatune.hypergrad import MixFlow, hypergradient, train
@@ -76,6 +76,19 @@ def compiled_quickly():
     jax.config.update("jax_disable_most_optimizations", before)
 
 
+def class_weights(training, eta):
+    """Of each step and class."""
+    found = training.trajectory(eta).class_weights
+    assert found is not None
+    return found
+
+
+def all_rows(windows):
+    """Masks, and classes of the tokens that they are of."""
+    rows = windows.take(np.arange(len(windows)))
+    return np.asarray(rows.mask), rows.said_classes[:, 1:]
+
+
 def batch_of(training, step=0):
     shares = np.full((STEPS, 2), 0.5)
     return stratified_batches(training.corpus, seed=(0,), batch_size=4, shares=shares)(step)
@@ -84,13 +97,12 @@ def batch_of(training, step=0):
 def test_they_average_one_over_the_training_tokens(training):
     counts = np.zeros((2, len(TokenClass)))
     for domain, row in zip(training.corpus.domains, counts, strict=True):
-        rows = domain.train.take(np.arange(len(domain.train)))
-        classes = np.zeros_like(rows.tokens) if rows.classes is None else rows.classes
-        np.add.at(row, classes[:, 1:], rows.mask)
+        mask, classes = all_rows(domain.train)
+        np.add.at(row, classes, mask)
     np.testing.assert_array_equal(training.corpus.class_tokens(), counts)
     shares = (counts / counts.sum(axis=1, keepdims=True)).mean(axis=0)
     assert (shares > 0).sum() == 3
-    weights = training.trajectory(some_eta(training)).class_weights
+    weights = class_weights(training, some_eta(training))
     np.testing.assert_allclose(weights @ shares, 1, rtol=1e-6)
     # Of two classes of one window, the logarithms differ as the meta-parameters do.
     eta = some_eta(training)["loss_weights"]
@@ -102,6 +114,7 @@ def test_they_average_one_over_the_training_tokens(training):
 
 def test_they_weigh_the_tokens_that_count(training):
     batch, params = batch_of(training), training.initialise(jax.random.key(0)).params
+    mask, classes = np.asarray(batch.mask), np.asarray(batch.classes)
     hyper = training.sampled.hyper_at(some_eta(training), 0)
     loss, model = jax.jit(training.sampled.loss), training.model
 
@@ -110,14 +123,14 @@ def test_they_weigh_the_tokens_that_count(training):
         hidden = model.hidden(params, batch.tokens[:, :-1], batch.documents[:, :-1])
         return token_losses(hidden, model.unembedding(params), batch.tokens[:, 1:], chunk=None)
 
-    assert 0 < batch.mask.mean() < 1
-    weights = np.asarray(hyper.class_weights)[batch.classes[:, 1:]]
-    by_sequence = (batch.mask * weights * token_by_token(params, batch)).sum(1) / batch.mask.sum(1)
+    assert 0 < mask.mean() < 1
+    weights = np.asarray(hyper.class_weights)[classes[:, 1:]]
+    by_sequence = (mask * weights * token_by_token(params, batch)).sum(1) / mask.sum(1)
     expected = float(np.mean(batch.weight * by_sequence))
     assert float(loss(params, hyper, batch)) == pytest.approx(expected, rel=1e-5)
     # What stands where nothing is predicted makes no difference, not even its class.
-    elsewhere = np.where(batch.mask > 0, batch.classes[:, 1:], COMPLETION)
-    other = batch._replace(classes=np.concatenate([batch.classes[:, :1], elsewhere], axis=1))
+    elsewhere = np.where(mask > 0, classes[:, 1:], COMPLETION)
+    other = batch._replace(classes=np.concatenate([classes[:, :1], elsewhere], axis=1))
     assert float(loss(params, hyper, other)) == pytest.approx(expected, rel=1e-5)
 
 
@@ -180,7 +193,7 @@ def test_the_hypergradient_equals_central_differences(recipe, float64):
 def test_they_start_where_the_recipe_says(recipe):
     weights = schema.LossWeights(per="class", initial={"prompt": 0.1, "completion": 2.0})
     training = prepare(dataclasses.replace(recipe, tune=schema.Tune(loss_weights=weights)))
-    got = training.trajectory(training.initial_eta()).class_weights[0]
+    got = class_weights(training, training.initial_eta())[0]
     assert got[COMPLETION] / got[PROMPT] == pytest.approx(20)
     assert got[TokenClass.TEXT] / got[PROMPT] == pytest.approx(10)
 
@@ -190,9 +203,10 @@ def test_the_artefact_holds_what_the_training_used(training, tmp_path):
     result = {"status": "unfinished"}
     write(tmp_path / "artefact", artefact_of(training, eta, result), "")
     weights = load(tmp_path / "artefact").loss_weights
+    assert isinstance(weights, ClassWeights)
     assert weights.classes == ("text", "prompt", "completion")
     assert weights.knots == (0.0, 0.5)
-    used = training.trajectory(eta).class_weights[[0, 2], :3]
+    used = class_weights(training, eta)[[0, 2], :3]
     np.testing.assert_allclose(weights.weights, used, rtol=1e-6)
     np.testing.assert_allclose(weights.weights @ weights.shares, 1, atol=1e-15)
 
@@ -251,18 +265,19 @@ def test_the_held_out_loss_of_some_classes(recipe, training):
     drawn = {"seed": (1,), "sequences": 8, "micro_batch": 8}
     for split in ("outer", "report"):
         (batch,) = heldout_batches(measured.corpus, split, **drawn)
-        assert np.all(batch.mask.sum(1) >= 1)
-        assert np.all(batch.classes[:, 1:][batch.mask > 0] == COMPLETION)
+        mask, classes = np.asarray(batch.mask), np.asarray(batch.classes)[:, 1:]
+        assert np.all(mask.sum(1) >= 1)
+        assert np.all(classes[mask > 0] == COMPLETION)
     # All completions count that counted before, and each sequence without any is left out.
     whole, some = (each.corpus.domains[0].outer for each in (training, measured))
-    rows = whole.take(np.arange(len(whole)))
-    counted = rows.mask * (rows.classes[:, 1:] == COMPLETION)
+    mask, classes = all_rows(whole)
+    counted = mask * (classes == COMPLETION)
     np.testing.assert_array_equal(whole.numbers[counted.sum(1) > 0], some.numbers)
-    np.testing.assert_array_equal(some.take(np.arange(len(some))).mask.sum(), counted.sum())
+    np.testing.assert_array_equal(all_rows(some)[0].sum(), counted.sum())
     # The training itself is as it was.
     np.testing.assert_array_equal(
-        measured.corpus.domains[0].train.take(np.arange(2)).mask,
-        training.corpus.domains[0].train.take(np.arange(2)).mask,
+        all_rows(measured.corpus.domains[0].train)[0],
+        all_rows(training.corpus.domains[0].train)[0],
     )
 
 
