@@ -36,7 +36,9 @@ class Model:
         pretrained: folder of a Hugging Face model, or its id on the hub; every training starts
             from its weights.
         revision: branch, tag or commit of a model on the hub.
-        dtype: compute type; parameters are always float32.
+        dtype: compute type; parameters are always float32. In bfloat16, hypergradients of learning
+            rates are as good as its gradients; those of the mixture and of loss weights ask for a
+            larger eps_root of AdamW, which `metatune fit` warns of.
         remat: recompute each block in the backward pass: less memory, up to a third more time for
             a plain gradient, hardly more for a hypergradient.
         attention_chunk: queries whose attention scores exist at a time; recomputed in the backward
