@@ -49,10 +49,10 @@ def warnings(optimizer=ADAM, dtype="bfloat16", tune=RECIPE.tune):
 def test_it_says_how_large_eps_root_must_be():
     params = jax.eval_shape(prepare(RECIPE).initialise, jax.random.key(0)).params
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
-    assert count == 4696
+    assert count == 4712
     assert warnings() == [
         "warning: in bfloat16, hypergradients of mixture need an eps_root of 1e-05 or more for "
-        "4,696 parameters: inner.optimizer.eps_root is 1e-12; below, they hang on elements of the "
+        "4,712 parameters: inner.optimizer.eps_root is 1e-12; below, they hang on elements of the "
         "gradient that are nothing but rounding. Raise it, or compute in float32"
     ]
     # 0.15 of the root mean square of so many elements whose norm is one, or ten.

@@ -34,9 +34,10 @@ def outweighed(training: InnerTraining) -> Iterator[str]:
     # A gradient that isn't clipped is taken for one of norm one.
     least = (SHARE * (optimizer.clip_norm or 1.0)) ** 2 / elements
     if optimizer.eps_root < least:
+        enough = 10.0 ** math.ceil(math.log10(least))
         yield (
             f"warning: in bfloat16, hypergradients of {' and '.join(tuned)} need an eps_root of "
-            f"{10.0 ** math.ceil(math.log10(least)):.0e} or more for {elements:,} parameters: "
-            f"inner.optimizer.eps_root is {optimizer.eps_root:.0e}; below, they hang on elements of "
-            "the gradient that are nothing but rounding. Raise it, or compute in float32"
+            f"{enough:.0e} or more for {elements:,} parameters: inner.optimizer.eps_root is "
+            f"{optimizer.eps_root:.0e}; below, they hang on elements of the gradient that are "
+            "nothing but rounding. Raise it, or compute in float32"
         )
