@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metatune.models import attention as module
 from metatune.models.attention import attention as scaled_attention
 
 SCALE = 5**-0.5
@@ -36,6 +37,14 @@ def by_loops(q, k, v, softcap=None, window=7, documents=DOCUMENTS * 0):
     return out
 
 
+@pytest.fixture(params=[1, 3], ids=["whole", "stretches"])
+def stretches(request, monkeypatch):
+    """Sequences of seven tokens, taken whole or in stretches of 3, 3 and 1 queries."""
+    monkeypatch.setattr(module, "STRETCHES", request.param)
+    monkeypatch.setattr(module, "SHORTEST", 2)
+
+
+@pytest.mark.usefixtures("stretches")
 @every_grouping
 @pytest.mark.parametrize("chunk", [None, 1, 3, 7])
 def test_it_is_attention_by_definition(float64, heads, chunk):
@@ -44,6 +53,7 @@ def test_it_is_attention_by_definition(float64, heads, chunk):
     np.testing.assert_allclose(got, by_loops(q, k, v), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.usefixtures("stretches")
 @pytest.mark.parametrize("chunk", [None, 3])
 @pytest.mark.parametrize(
     "options",
@@ -73,6 +83,7 @@ def halves(q):
     return jnp.broadcast_to(jnp.arange(q.shape[3])[None] >= 2, (q.shape[0], q.shape[3]))
 
 
+@pytest.mark.usefixtures("stretches")
 @every_grouping
 def test_hessian_times_vector_is_the_difference_of_gradients(float64, heads):
     at, direction = arrays(heads), tuple(jnp.cos(array) for array in arrays(heads))
@@ -106,6 +117,14 @@ def test_scores_of_a_chunk_are_the_largest_array(largest_array):
     for of in (curved, lambda chunk: jax.grad(curved(chunk)), product):
         assert largest_array(of(None), *at) == scores
         assert largest_array(of(4), *at) == scores * 4 // 64
+
+
+def test_most_of_the_masked_scores_are_never_computed(largest_array, monkeypatch):
+    monkeypatch.setattr(module, "SHORTEST", 16)
+    at = arrays((2, 2), length=64, features=4)
+    scores = 2 * 2 * 2 * 64 * 64
+    gradient = jax.grad(curved(None), argnums=(0, 1, 2))
+    assert largest_array(lambda *at: jax.jvp(gradient, at, at)[1], *at) == scores // 4
 
 
 def test_vmap_is_a_loop(float64):

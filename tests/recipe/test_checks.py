@@ -220,8 +220,9 @@ def put(tree, path, value):
         ),
         (
             {"model.pretrained": "some/model"},
-            "model = {'config': {'model_type': 'llama', 'max_position_embeddings': 64}, "
-            "'pretraine...: must have exactly one of config and pretrained; keep one of them",
+            "model = {'config': {'model_type': 'llama', 'ma"
+            "...ings': 64}, 'pretrained': 'some/model'}: must have exactly one of config and "
+            "pretrained; keep one of them",
         ),
         (
             {"model.config": None},

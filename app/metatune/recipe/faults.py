@@ -43,8 +43,11 @@ class Fault:
 
 
 def _shortened(text: str) -> str:
-    """`text` of at most `LONGEST_VALUE` characters."""
-    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 3]}..."
+    """`text` of at most `LONGEST_VALUE` characters: its ends, since a path's is its file."""
+    if len(text) <= LONGEST_VALUE:
+        return text
+    head, tail = (LONGEST_VALUE - 3) // 2, (LONGEST_VALUE - 2) // 2
+    return f"{text[:head]}...{text[-tail:]}"
 
 
 class RecipeError(ValueError):

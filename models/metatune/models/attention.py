@@ -8,6 +8,10 @@ from metatune.models.chunking import map_rows
 MASKED = -1e9
 """Score of a masked position: finite, so that second derivatives are."""
 
+STRETCHES, SHORTEST = 4, 256
+"""Queries are taken in so many stretches at most, of so many queries at least, each of them against
+the keys up to its own end: of long sequences, three eighths of the scores are never computed."""
+
 
 def attention(
     q: jax.Array,
@@ -23,7 +27,8 @@ def attention(
     """Causal attention of grouped queries: `softmax(scale q kᵀ) v` over the keys up to each query.
 
     Scores are softmaxed in at least float32. With a chunk, scores of [batch, kv_heads, group,
-    chunk, seq] exist at a time, and are computed again in the backward pass; without, all of them.
+    chunk, seq] exist at a time, and are computed again in the backward pass; without, those of all
+    queries do.
 
     Args:
         q: queries, [batch, kv_heads, group, seq, d]; those of a group share keys and values.
@@ -33,14 +38,47 @@ def attention(
         softcap: c of `c tanh(score / c)` (Gemma Team, 2024); None for none.
         window: keys that a query attends to, its own included; None for all up to its own.
         documents: integers, [batch, seq]: keys of other documents are not attended to.
-        chunk: queries at a time, each against all keys; None for all of them.
+        chunk: queries at a time; None for all of them.
 
     Returns:
         [batch, kv_heads, group, seq, d].
 
     Source: Rabe & Staats, Self-attention Does Not Need O(n²) Memory, 2021, chunking the queries.
     """
+    length = k.shape[2]
+    size = -(-length // max(1, min(STRETCHES, length // SHORTEST)))
+    mixed = []
+    for start in range(0, length, size):
+        end = min(start + size, length)
+        mixed.append(
+            _up_to_the_last(
+                q[..., start:end, :],
+                k[..., :end, :],
+                v[..., :end, :],
+                scale=scale,
+                softcap=softcap,
+                window=window,
+                documents=None if documents is None else documents[:, :end],
+                chunk=None if chunk is None or chunk >= end - start else chunk,
+            )
+        )
+    return jnp.concatenate(mixed, axis=3)
+
+
+def _up_to_the_last(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    *,
+    scale: jax.typing.ArrayLike,
+    softcap: float | None,
+    window: jax.typing.ArrayLike | None,
+    documents: jax.Array | None,
+    chunk: int | None,
+) -> jax.Array:
+    """Attention of the last queries of a sequence, [..., queries, d], to all of its keys."""
     keys_at = jnp.arange(k.shape[2])
+    before = k.shape[2] - q.shape[3]
 
     def attend(
         q: jax.Array, k: jax.Array, v: jax.Array, queries_at: jax.Array, inside: jax.Array | None
@@ -65,8 +103,9 @@ def attention(
         mixed = jnp.einsum("bkgqs,bksd->bkgqd", weights.astype(q.dtype), v)
         return mixed / jnp.sum(weights, axis=-1, keepdims=True).astype(q.dtype)
 
+    inside = None if documents is None else documents[:, before:]
     if chunk is None:
-        return attend(q, k, v, keys_at, documents)
+        return attend(q, k, v, keys_at[before:], inside)
     # Held in float32, because the gradients of keys and values sum over the chunks in their dtype.
     wide = jnp.promote_types(q.dtype, jnp.float32)
     wide_k, wide_v = k.astype(wide), v.astype(wide)
@@ -76,7 +115,7 @@ def attention(
         of = inside[0].T if inside else None
         return jnp.moveaxis(attend(jnp.moveaxis(q, 0, 3), keys, values, queries_at, of), 3, 0)
 
-    given = (jnp.moveaxis(q, 3, 0), keys_at)
-    if documents is not None:
-        given += (documents.T,)
+    given = (jnp.moveaxis(q, 3, 0), keys_at[before:])
+    if inside is not None:
+        given += (inside.T,)
     return jnp.moveaxis(map_rows(rows, given, chunk), 0, 3)
