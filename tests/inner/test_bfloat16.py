@@ -50,15 +50,6 @@ RECIPE = schema.Recipe(
 )
 
 
-@pytest.fixture(autouse=True, scope="module")
-def compiled_quickly():
-    """Tiny models take longer to compile than to run."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 @functools.cache
 def estimate(optimizer, dtype):
     model = dataclasses.replace(RECIPE.model, dtype=dtype)

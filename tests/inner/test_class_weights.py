@@ -67,15 +67,6 @@ def some_eta(training, dtype=jnp.float32):
     return {"loss_weights": jnp.asarray(np.random.default_rng(0).normal(size=shape), dtype)}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def compiled_quickly():
-    """Tiny models take longer to compile than to run."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 def class_weights(training, eta):
     """Of each step and class."""
     found = training.trajectory(eta).class_weights
