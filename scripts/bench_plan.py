@@ -39,10 +39,14 @@ MIDDLE = (
     "outer.estimator.segment=2",
     "outer.objective={sequences: 8, micro_batch: 4}",
 )
+GLOBAL = "tune={learning_rates: {per: global, windows: 5}}"
 CASES = {
     "quickstart, 48 steps": SMALL,
     "quickstart, recomputed gradients": (*SMALL, "outer.estimator.save_gradients=false"),
     "quickstart, reverse": (*SMALL, "outer.estimator={kind: reverse}"),
+    "quickstart, forward": (*SMALL, GLOBAL, "outer.estimator={kind: forward}"),
+    "quickstart, forward gradient": (*SMALL, "outer.estimator={kind: forward_gradient}"),
+    "quickstart, zeroth order": (*SMALL, "outer.estimator={kind: zeroth_order, directions: 2}"),
     "5M": MIDDLE,
     "5M, block remat": (*MIDDLE, "model.remat=true"),
     "5M, block remat, sqrt": (
@@ -96,6 +100,7 @@ def measure(overrides: tuple[str, ...]) -> dict[str, Any]:
                     steps=recipe.inner.steps,
                     estimator=estimators.build(recipe.outer.estimator),
                     checkpoints=estimators.checkpoints(recipe.outer.estimator, Path(folder)),
+                    key=jax.random.key(1),
                 ).gradient
             )
 

@@ -22,8 +22,8 @@ from metatune.fit.compilation import keep_compiled
 from metatune.fit.evaluation import held_out_loss
 from metatune.fit.outer_loop import fit
 from metatune.fit.result import paired
-from metatune.fit.seeds import Purpose
 from metatune.inner import prepare
+from metatune.inner.seeds import Purpose
 from metatune.recipe import reading, schema, shipped
 from metatune.recipe.schema import Recipe
 

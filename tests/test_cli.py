@@ -1,16 +1,22 @@
 """The command line, as a user types it."""
 
 import json
+import shutil
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
+from metatune import check
 from metatune.artefact.exporters import EXPORTERS
 from metatune.cli import app
 from metatune.recipe import shipped
+from metatune.report import export_table
 
 SMALL = [
     "model.config.hidden_size=8",
@@ -20,6 +26,7 @@ SMALL = [
     "data.batch_size=4",
     "data.sequence_length=16",
     "inner.steps=6",
+    "outer.estimator={kind: auto}",
     "outer.steps=2",
     "outer.objective.sequences=8",
     "outer.judge={seeds: 1, sequences: 8}",
@@ -42,6 +49,7 @@ def run(tmp_path_factory):
 
 def test_fit_tells_how_it_went_and_what_to_do_next(run):
     out, output = run
+    assert "estimator mixflow, because it is exact, and the fastest that fits" in output
     assert "outer step 1/2" in output
     assert "report seed 2/2" in output
     assert f"metatune export {out}" in output
@@ -53,6 +61,7 @@ def test_a_run_is_not_overwritten_unasked(run):
     before = (out / "artefact" / "tuned.json").read_bytes()
     again = metatune("fit", "quickstart", *SMALL, "--out", out)
     assert again.exit_code == 2
+    assert "estimator mixflow" not in again.output
     assert (
         "holds a run already; --resume to go on with it, --overwrite to delete it" in again.output
     )
@@ -68,6 +77,15 @@ def test_the_resolved_recipe_is_a_recipe(run):
     assert resumed.exit_code == 0, resumed.output
 
 
+def test_what_was_chosen_when_a_run_began_stays(run, monkeypatch):
+    out, _ = run
+    assert "kind: mixflow" in (out / "recipe.yaml").read_text()
+    monkeypatch.setattr("metatune.plan.choice.candidates", lambda *_: pytest.fail("chosen again"))
+    resumed = metatune("fit", "quickstart", *SMALL, "--out", out, "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    assert "estimator mixflow, as when the run began" in resumed.output
+
+
 def test_show_prints_result_and_schedules(run):
     out, _ = run
     shown = metatune("show", out)
@@ -78,16 +96,162 @@ def test_show_prints_result_and_schedules(run):
     assert metatune("show", out / "artefact").exit_code == 0
 
 
+def test_a_certificate_is_printed_and_written(tmp_path):
+    file = tmp_path / "certificates" / "quickstart.json"
+    few = ("--seeds", 2, "--directions", 1)
+    done = metatune("check", "quickstart", *SMALL, *few, "--steps", 6, "--json", "--out", file)
+    document = json.loads(done.stdout)
+    assert done.exit_code == (1 if document["verdict"] == "red" else 0), done.output
+    assert json.loads(file.read_text()) == document
+    assert [entry.name for entry in file.parent.iterdir()] == [file.name]
+    assert document["format"] == "metatune-certificate"
+    assert document["version"] == 1
+    assert document["steps"] == document["recipe_steps"] == 6
+    assert document["meta_parameters"] == 5 * 12 + 5 * 3
+    assert set(document["checks"]) == {
+        "training",
+        "differences",
+        "agreement",
+        "signal",
+        "metasmoothness",
+        "horizons",
+    }
+    for its in document["checks"].values():
+        assert its["level"] in ("green", "amber", "red")
+        assert isinstance(its["causes"], list)
+    assert document["checks"]["training"]["level"] != "red"
+    assert document["checks"]["differences"]["relative_error"] < 0.25
+    assert document["checks"]["agreement"]["relative_error"] < 1e-3
+    assert set(document["checks"]["signal"]["tunables"]) == {"learning_rates", "mixture"}
+    assert len(document["checks"]["signal"]["tunables"]["mixture"]["windows"]) == 5
+    assert "30 trainings and hypergradients" in done.stderr
+
+
+def test_a_certificate_lies_beside_the_result_of_its_run(run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run[0], copy)
+    tuned = (copy / "artefact" / "tuned.json").read_bytes()
+    few = ("--seeds", 2, "--directions", 1)
+    done = metatune("check", copy / "recipe.yaml", *few, "--run", copy)
+    assert done.exit_code in (0, 1), done.output
+    document = json.loads((copy / "artefact" / "certificate.json").read_text())
+    verdict = f"gradient certificate: {document['verdict']}"
+    assert verdict in done.output
+    assert verdict in metatune("show", copy).output
+    readme = (copy / "artefact" / "README.md").read_text()
+    assert f"`certificate.json`: **{document['verdict']}**" in readme
+    assert "| metasmoothness |" in readme
+    assert (copy / "artefact" / "tuned.json").read_bytes() == tuned
+    resumed = metatune("fit", copy / "recipe.yaml", "--out", copy, "--resume")
+    assert verdict in resumed.output
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("green", 0), ("amber", 0), ("red", 1)])
+def test_a_red_certificate_has_an_exit_code_of_its_own(monkeypatch, tmp_path, verdict, code):
+    document = {"verdict": verdict, "causes": []}
+    monkeypatch.setattr(check, "check", lambda *_, **__: document)
+    done = metatune("check", "quickstart", *SMALL, "--json", "--out", tmp_path)
+    assert (done.exit_code, json.loads(done.stdout)) == (code, document)
+    assert json.loads((tmp_path / "certificate.json").read_text()) == document
+
+
+def test_an_interrupted_check_has_the_exit_code_of_shells(monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(check, "check", interrupted)
+    done = metatune("check", "quickstart", *SMALL)
+    assert (done.exit_code, done.stderr) == (130, "interrupted\n")
+
+
+def test_a_certificate_of_another_recipe_or_horizon_is_refused(run, tmp_path):
+    out, _ = run
+    other = metatune("check", "quickstart", *SMALL, "seed=1", "--run", out)
+    assert other.exit_code == 2
+    assert "give the recipe.yaml of the run folder, and no changes to it" in other.output
+    assert not (out / "artefact" / "certificate.json").exists()
+    long = metatune("check", "quickstart", *SMALL, "--steps", 7, "--out", tmp_path / "c.json")
+    assert long.exit_code == 2
+    assert "--steps = 7: must be from 5, a step for each window, to inner.steps, 6" in long.output
+    assert not (tmp_path / "c.json").exists()
+
+
 @pytest.mark.parametrize("target", EXPORTERS)
 def test_every_export_is_written_once(run, tmp_path, target):
     out, _ = run
-    first = metatune("export", out, "--to", target, "--out", tmp_path / "tuned")
+    arguments = ("export", out, "--to", target, "--out", tmp_path / "tuned")
+    arguments += ("--lossy", "--sequences-per-step", 2048)
+    first = metatune(*arguments)
     assert first.exit_code == 0, first.output
     assert (tmp_path / "tuned" / "tuned.json").exists()
-    second = metatune("export", out, "--to", target, "--out", tmp_path / "tuned")
+    second = metatune(*arguments)
     assert second.exit_code == 2
-    third = metatune("export", out, "--to", target, "--out", tmp_path / "tuned", "--overwrite")
+    third = metatune(*arguments, "--overwrite")
     assert third.exit_code == 0, third.output
+
+
+def test_what_a_target_can_not_express_is_refused_or_dropped(run, tmp_path):
+    out, _ = run
+    arguments = ("export", out, "--to", "llama-factory", "--out", tmp_path / "tuned")
+    refused = metatune(*arguments)
+    assert refused.exit_code == 2
+    for what in ("rates", "curves", "moving_mixture"):
+        assert f"{what} = 'llama-factory': llama-factory can't express it" in refused.output
+    assert not (tmp_path / "tuned").exists()
+    lossy = metatune(*arguments, "--lossy")
+    assert lossy.exit_code == 0
+    assert "dropped: shares that change at" in lossy.output
+
+
+def test_the_horizon_of_an_export(run, tmp_path):
+    out, _ = run
+    arguments = ("export", out, "--to", "torch", "--out", tmp_path / "tuned")
+    far = metatune(*arguments, "--steps", 1000, "--warmup", "steps")
+    assert far.exit_code == 0, far.output
+    assert "warning: 167 times the updates" in far.output
+    assert "exported for 1,000 updates" in (tmp_path / "tuned" / "README.md").read_text()
+    wrong = metatune(*arguments, "--overwrite", "--warmup", "step", "--steps", 12)
+    assert wrong.exit_code == 2
+    assert "warmup = 'step': unknown rule; did you mean steps?" in wrong.output
+
+
+def test_targets_are_listed():
+    listed = metatune("export", "--list")
+    assert listed.exit_code == 0, listed.output
+    for target in EXPORTERS:
+        assert target in listed.output
+    assert metatune("export").exit_code == 2
+
+
+def test_the_readme_has_the_table_of_targets():
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    assert export_table.markdown() in readme
+
+
+def test_show_against_the_recipe_and_another(run):
+    out, _ = run
+    same = metatune("show", out, "--against", out / "recipe.yaml")
+    assert same.exit_code == 0, same.output
+    assert "matches the artefact" in same.output
+    other = metatune("show", out, "--against", "quickstart")
+    assert other.exit_code == 1, other.output
+    assert "parameters of quickstart that the artefact doesn't have:" in other.output
+    assert "(nearest: model.layers.0." in other.output
+
+
+def test_show_against_a_model(run, tmp_path):
+    out, _ = run
+    names = json.loads((out / "artefact" / "tuned.json").read_text())["learning_rates"]
+    tensors = {name: np.zeros(1, np.float32) for name in names["parameters"]}
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert metatune("show", out, "--against", tmp_path).exit_code == 0
+    tensors["model.final.weight"] = tensors.pop("model.norm.weight")
+    save_file(tensors, tmp_path / "model.safetensors")
+    differs = metatune("show", out, "--against", tmp_path)
+    assert differs.exit_code == 1
+    assert "  model.norm.weight (nearest:" in differs.output
+    missing = metatune("show", out, "--against", tmp_path / "none")
+    assert missing.exit_code == 2 and "Traceback" not in missing.output
 
 
 def test_an_unknown_target_is_refused(run, tmp_path):

@@ -19,12 +19,14 @@ ALLOWED = {
     "tunables": {"recipe", "data", "models", "hypergrad"},
     "inner": {"recipe", "data", "models", "hypergrad", "tunables"},
     "artefact": {"recipe"},
+    "api": {"artefact"},
     "report": {"recipe", "artefact"},
     "bench": BUILT_ON,
+    "check": BUILT_ON,
     "fit": BUILT_ON,
     "plan": BUILT_ON,
     "verdict": BUILT_ON,
-    "cli": BUILT_ON | {"bench", "fit", "plan", "verdict"},
+    "cli": BUILT_ON | {"bench", "check", "fit", "plan", "verdict"},
 }
 
 

@@ -1,5 +1,6 @@
 """The command line. Thin: what takes long to import is imported inside the commands."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 @contextmanager
 def plain_errors(*further: type[Exception]) -> Iterator[None]:
-    """Prints a user's error without a traceback and exits with code 2.
+    """Prints a user's error without a traceback and exits with code 2; after Ctrl-C with 130.
 
     Args:
         further: kinds of errors to expect besides those of recipes, artefacts and files.
@@ -48,6 +49,9 @@ def plain_errors(*further: type[Exception]) -> Iterator[None]:
     except (ArtefactError, RecipeError, OSError, *further) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        raise typer.Exit(INTERRUPTED) from None
 
 
 @app.command()
@@ -70,20 +74,27 @@ def fit(
     from metatune.fit.allocation import keep_memory
     from metatune.fit.compilation import keep_compiled
     from metatune.fit.expectation import Expectation
+    from metatune.fit.external import CommandFailed
     from metatune.fit.failure import NotFinite
     from metatune.fit.progress import tokenizing
-    from metatune.fit.run_folder import RunFolderError
+    from metatune.fit.run_folder import RunFolderError, usable
     from metatune.hypergrad import CheckpointError, EstimatorError, ReplayError
     from metatune.inner import prepare_file
     from metatune.recipe import shipped
     from metatune.report import terminal
 
     console = Console()
-    with plain_errors(NotFinite, RunFolderError, CheckpointError, EstimatorError, ReplayError):
+    stops = (NotFinite, RunFolderError, CheckpointError, EstimatorError, ReplayError, CommandFailed)
+    with plain_errors(*stops):
         keep_compiled()
         keep_memory()
+        folder = usable(out, resume=resume, overwrite=overwrite)
         with tokenizing(console) as listener:
             training = prepare_file(shipped.find(recipe), overrides or (), listener)
+        before = folder.outer() if resume else None
+        training, reasons = plans.decided(training, folder=folder.scratch, before=before)
+        for why in reasons:
+            typer.echo(f"estimator {why}")
 
         def foretell(scratch: Path) -> Expectation | None:
             try:
@@ -102,7 +113,7 @@ def fit(
             console=console,
         )
         if outcome.interrupted:
-            changes = "".join(f" {change}" for change in overrides or ())
+            changes = "".join(f" {shlex.quote(change)}" for change in overrides or ())
             typer.echo(
                 f"interrupted; the best so far is in {outcome.folder.artefact}; go on with\n"
                 f"  metatune fit {recipe}{changes} --out {out} --resume"
@@ -133,26 +144,118 @@ def plan(
     from metatune import plan as plans
     from metatune.fit.allocation import keep_memory
     from metatune.fit.compilation import keep_compiled
+    from metatune.hypergrad import EstimatorError
     from metatune.inner import prepare_file
     from metatune.plan import table
     from metatune.recipe import shipped
 
-    with plain_errors():
+    with plain_errors(EstimatorError, plans.NotForetold):
         keep_compiled()
         keep_memory()
         if not as_json:
             typer.echo("compiling each estimator, and measuring a few steps ...")
-        made = plans.plan(prepare_file(shipped.find(recipe), overrides or ()), folder=out)
+        made = plans.by_phase(prepare_file(shipped.find(recipe), overrides or ()), folder=out)
         if as_json:
-            typer.echo(json.dumps(table.as_json(made), indent=1))
+            each = [table.as_json(phase) for phase in made]
+            typer.echo(json.dumps(each[0] if len(each) == 1 else {"phases": each}, indent=1))
         else:
-            Console().print(table.table(made))
-        if made.pick is None:
+            for number, phase in enumerate(made, start=1):
+                if len(made) > 1:
+                    typer.echo(f"phase {number} of {len(made)}, as if it were the whole search")
+                Console().print(table.table(phase))
+        if any(phase.pick is None for phase in made):
             raise typer.Exit(2)
 
 
 @app.command()
-def show(run: Run) -> None:
+def check(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    *,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Check a training of so many steps, schedules stretched with it."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=2, help="Hypergradients, K.")] = 4,
+    directions: Annotated[
+        int, typer.Option(min=1, help="Random directions, and as many coordinates, D.")
+    ] = 4,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="A file to write, or a folder for certificate.json.")
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="A run of this recipe, for certificate.json beside its result."),
+    ] = None,
+) -> None:
+    """Certify a recipe's hypergradients: green or amber, or red, with the cause and exit code 1.
+
+    Takes 19 + 8 D trainings, about 2 K hypergradients (each as long as 4 trainings), and
+    derivatives along D directions (2.5 D): by default as long as 90 trainings. A tuning that looks
+    at a stretch of the training (outer.unroll) takes K hypergradients of the whole, too. Of several
+    phases the first is checked.
+    """
+    import json
+    import tempfile
+
+    from rich.console import Console
+
+    from metatune import artefact
+    from metatune import check as checks
+    from metatune import plan as plans
+    from metatune.fit.allocation import keep_memory
+    from metatune.fit.compilation import keep_compiled
+    from metatune.fit.progress import tokenizing
+    from metatune.hypergrad import CheckpointError, EstimatorError, ReplayError
+    from metatune.inner import prepare_file
+    from metatune.recipe import shipped
+    from metatune.report import certificate as tables
+
+    progress = Console(stderr=as_json)
+    with plain_errors(CheckpointError, EstimatorError, ReplayError):
+        keep_compiled()
+        keep_memory()
+        with tokenizing(progress) as listener:
+            training = prepare_file(shipped.find(recipe), overrides or (), listener)
+        with tempfile.TemporaryDirectory() as scratch:
+            training, reasons = plans.decided(training, folder=Path(scratch))
+            for why in reasons:
+                progress.print(f"estimator {why}", highlight=False, soft_wrap=True)
+            if run is not None:
+                checks.refuse_other_run(training.recipe, artefact.load(run))
+            document = checks.check(
+                training,
+                checks.Settings(seeds, directions),
+                steps=steps,
+                scratch=Path(scratch),
+                console=progress,
+            )
+        if as_json:
+            typer.echo(json.dumps(document, indent=1))
+        else:
+            Console().print(tables.table(document))
+        if out is not None:
+            file = out / artefact.CERTIFICATE if out.is_dir() else out
+            artefact.replace_file(file, artefact.rendered_certificate(document))
+        if run is not None:
+            checks.write_into_run(run, document)
+        if document["verdict"] == "red":
+            raise typer.Exit(1)
+
+
+@app.command()
+def show(
+    run: Run,
+    *,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL_DIR|RECIPE",
+            help="Compare parameters, tokenizer and domains instead; exits with 1 if they differ.",
+        ),
+    ] = None,
+) -> None:
     """Show what was tuned, before and after, and the schedules as small plots."""
     from rich.console import Console
 
@@ -162,24 +265,76 @@ def show(run: Run) -> None:
 
     with plain_errors():
         tuned = artefact.load(run)
+        if against is not None:
+            from metatune.artefact.comparison import differences
+            from metatune.fit.counterpart import counterpart
+
+            found = differences(tuned, counterpart(against))
+            typer.echo("\n".join(found) or f"{against}: matches the artefact")
+            raise typer.Exit(1 if found else 0)
         Console().print(terminal.summary(tuned, RunFolder(run).read_metrics()))
 
 
 @app.command()
 def export(
-    run: Run,
+    run: Annotated[
+        Path | None, typer.Argument(metavar="RUN", help="A run folder, or an artefact.")
+    ] = None,
     *,
-    to: Annotated[str, typer.Option(help="Target: json, optax, torch or hf-trainer.")],
-    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    to: Annotated[str | None, typer.Option(help="A target of --list.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder to write.")] = None,
+    listed: Annotated[
+        bool, typer.Option("--list", help="Print the targets and what each can express.")
+    ] = False,
+    lossy: Annotated[
+        bool, typer.Option("--lossy", help="Drop what the target can't express.")
+    ] = False,
+    steps: Annotated[
+        int | None, typer.Option(help="Updates of your training; the tuned ones by default.")
+    ] = None,
+    tokens_per_step: Annotated[
+        int | None, typer.Option(help="Tokens of an update of your training.")
+    ] = None,
+    sequences_per_step: Annotated[
+        int | None, typer.Option(help="Sequences of an update of your training.")
+    ] = None,
+    warmup: Annotated[
+        str, typer.Option(help="Keep the warmup in 'steps', or its 'fraction' of training.")
+    ] = "fraction",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
 ) -> None:
     """Write tuned schedules for another trainer; works there without metatune."""
     from metatune import artefact
     from metatune.artefact import exporters
 
+    if listed:
+        from rich.console import Console
+
+        from metatune.report import export_table
+
+        Console().print(export_table.table())
+        return
+    if run is None or to is None or out is None:
+        typer.echo("error: give RUN, --to and --out; targets: metatune export --list", err=True)
+        raise typer.Exit(2)
     with plain_errors():
-        for path in exporters.export(artefact.load(run), to, out, overwrite=overwrite):
+        done = exporters.export(
+            artefact.load(run),
+            to,
+            out,
+            overwrite=overwrite,
+            lossy=lossy,
+            steps=steps,
+            tokens_per_step=tokens_per_step,
+            sequences_per_step=sequences_per_step,
+            warmup=warmup,
+        )
+        for path in done.paths:
             typer.echo(str(path))
+        for what in done.dropped:
+            typer.echo(f"dropped: {what}", err=True)
+        if done.warning:
+            typer.echo(f"warning: {done.warning}", err=True)
 
 
 @app.command("ls")

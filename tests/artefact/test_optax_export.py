@@ -129,6 +129,28 @@ def test_schedules_agree_with_the_artefact(exported, interpolation):
             np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("interpolation", ["constant", "linear"])
+def test_every_rate_of_every_update_comes_back(exported, interpolation, float64):
+    artefact, module = exported()
+    rates = dataclasses.replace(artefact.learning_rates, interpolation=interpolation)
+    artefact, module = exported(learning_rates=rates)
+    for total in (STEPS, 7, 1000):
+        steps = jnp.arange(total)
+        for name, schedule in module.schedules(total).items():
+            found = jax.vmap(schedule)(steps)
+            expected = [artefact.learning_rate(name, t, total) for t in range(total)]
+            np.testing.assert_allclose(found, expected, rtol=1e-7)
+
+
+def test_constant_rates_come_back_in_single_precision(exported):
+    artefact, module = exported()
+    for name, schedule in module.schedules(1000).items():
+        found = jax.vmap(schedule)(jnp.arange(1000))
+        expected = [artefact.learning_rate(name, t, 1000) for t in range(1000)]
+        # Rounding to float32 is 6e-8.
+        np.testing.assert_allclose(np.float64(found), expected, rtol=1e-7)
+
+
 def test_equal_curves_share_a_label_in_flat_and_nested_trees(exported, params):
     curve = np.array([0.1, 0.2])
     rates = LearningRates((0.0, 0.5), "constant", {NAMES[0]: curve, NAMES[1]: 2 * curve})

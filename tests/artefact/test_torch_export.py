@@ -256,7 +256,7 @@ def test_draws_follow_the_shares_as_they_move(make, tmp_path, load_module):
         "code": (("code", i) for i in range(8000)),
         "drama": (("drama", i) for i in range(8000)),
     }
-    stream = module.mixed(sources, total_steps=4, batch_size=1000)
+    stream = iter(module.Mixed(sources, total_steps=4, batch_size=1000))
     drawn = [next(stream) for _ in range(4000)]
     assert {domain for domain, _ in drawn[:2000]} == {"code"}
     late = Counter(domain for domain, _ in drawn[2000:])
@@ -265,10 +265,10 @@ def test_draws_follow_the_shares_as_they_move(make, tmp_path, load_module):
     for domain in ("code", "drama"):
         order = [i for name, i in drawn if name == domain]
         assert order == list(range(len(order)))
-    short = list(module.mixed({"code": range(5), "drama": range(5)}, 4, 1000))
+    short = list(module.Mixed({"code": iter(range(5)), "drama": iter(range(5))}, 4, 1000))
     assert short == list(range(5))
     with pytest.raises(ValueError, match=r"sources \['code'\]: must be the domains of .*drama"):
-        next(module.mixed({"code": range(5)}, 4, 1000))
+        module.Mixed({"code": range(5)}, 4, 1000)
 
 
 def test_what_was_not_tuned_is_said(make, tmp_path, load_module):

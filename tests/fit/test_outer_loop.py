@@ -102,6 +102,22 @@ def test_a_run_leaves_all_that_is_promised(finished):
     assert tuned.provenance["model_config"] == RECIPE.model.config
 
 
+def test_a_certificate_stays_when_its_recipe_s_artefact_is_replaced(finished, tmp_path):
+    folder, tuned = RunFolder(tmp_path), finished.artefact
+    certificate = {
+        "format": "metatune-certificate",
+        "version": 1,
+        "verdict": "amber",
+        "causes": ["too few seeds"],
+        "checks": {},
+        "recipe_sha256": tuned.provenance["recipe_sha256"],
+    }
+    artefact.write(folder.artefact, dataclasses.replace(tuned, certificate=certificate), "")
+    assert outer_loop.write_artefact(folder, tuned).certificate == certificate
+    assert artefact.load(tmp_path).certificate == certificate
+    assert "`certificate.json`: **amber**" in (folder.artefact / "README.md").read_text()
+
+
 def test_tensorboard_gets_the_search_the_schedules_and_the_recipe(finished):
     tags, texts = set(), {}
     for file in finished.folder.tensorboard.iterdir():
@@ -273,6 +289,18 @@ def test_random_directions_are_those_of_the_seed_and_the_step(
     assert contents(first.folder) == contents(again.folder)
 
 
+def test_accuracy_is_followed_judged_and_reported(tmp_path, console):
+    estimator = schema.ZerothOrder(directions=1, objective="accuracy")
+    outcome = fitted(tmp_path, console, estimator=estimator)
+    result = outcome.artefact.result
+    assert result["unit"] == "of negative accuracy"
+    lines = outcome.folder.read_metrics()
+    losses = [line[key] for line in lines for key in ("objective", "held_out")]
+    assert all(-1 < loss <= 0 for loss in (*losses, *result["before"], *result["after"]))
+    # Of 8 sequences with 15 tokens to predict each, weighted by the target.
+    assert all(loss * 120 == pytest.approx(round(loss * 120), abs=1e-3) for loss in losses)
+
+
 def test_an_estimator_without_room_is_refused_before_anything_is_run(tmp_path, console):
     estimator = schema.Forward(budget_bytes=10**5)
     with pytest.raises(EstimatorError, match="tangents at a time .* set chunk to"):
@@ -374,7 +402,11 @@ def test_a_run_is_not_overwritten(finished, console):
 
 def test_patience_stops_the_search(tmp_path, monkeypatch, console):
     losses = iter([3.0, 2.0, 2.5, 2.4, 2.3, 2.2])
-    monkeypatch.setattr(outer_loop, "held_out_loss", lambda *_, **__: next(losses))
+
+    def told(*_, split, **__):
+        return next(losses) if split == "outer" else 3.0
+
+    monkeypatch.setattr(outer_loop, "held_out_loss", told)
     recipe = dataclasses.replace(RECIPE, outer=dataclasses.replace(RECIPE.outer, patience=2))
     outcome = fit(prepare(recipe), tmp_path, console=console)
     assert [line["held_out"] for line in outcome.folder.read_metrics()] == [3.0, 2.0, 2.5, 2.4]
@@ -421,7 +453,6 @@ def test_rates_that_diverge_under_the_judges_are_not_the_best(tmp_path, monkeypa
         return said
 
     monkeypatch.setattr(outer_loop, "held_out_loss", told)
-    monkeypatch.setattr("metatune.fit.result.held_out_loss", told)
     outcome = fit(prepare(RECIPE), tmp_path, console=console)
     held_out = [line["held_out"] for line in outcome.folder.read_metrics()]
     assert held_out == [3.0, 2.5, None, 2.7]

@@ -12,7 +12,7 @@ from metatune.artefact import ClassWeights, load, write
 from metatune.data import TokenClass, heldout_batches, sampled_batches, stratified_batches
 from metatune.fit.result import artefact_of
 from metatune.hypergrad import MixFlow, hypergradient, train
-from metatune.inner import prepare
+from metatune.inner import prepare, stretched
 from metatune.inner.cross_entropy import token_losses
 from metatune.recipe import schema
 from metatune.recipe.faults import RecipeError
@@ -200,6 +200,14 @@ def test_the_artefact_holds_what_the_training_used(training, tmp_path):
     used = class_weights(training, eta)[[0, 2], :3]
     np.testing.assert_allclose(weights.weights, used, rtol=1e-6)
     np.testing.assert_allclose(weights.weights @ weights.shares, 1, atol=1e-15)
+
+
+def test_they_stretch_with_the_horizon(training):
+    longer = stretched(training, 2 * STEPS)
+    eta = some_eta(training)
+    np.testing.assert_array_equal(
+        class_weights(longer, eta), np.repeat(class_weights(training, eta), 2, axis=0)
+    )
 
 
 def only(recipe, *names, **changes):

@@ -8,10 +8,12 @@ import pytest
 from rich.console import Console
 
 from metatune import plan as plans
-from metatune.hypergrad import CheckpointError, hypergradient
+from metatune.hypergrad import CheckpointError, EstimatorError, hypergradient
+from metatune.hypergrad.segments import inexact
 from metatune.hypergrad.stores import tree_bytes
 from metatune.inner import estimators, prepare
-from metatune.plan import Alternative, Memory, Pace, Plan, table
+from metatune.plan import Alternative, Memory, Pace, Plan, foretold, forward_mode, table
+from metatune.plan.pace import Line
 from metatune.plan.work import Work, horizon
 from metatune.recipe import schema
 
@@ -21,7 +23,7 @@ RECIPE = schema.Recipe(
             "model_type": "llama",
             "hidden_size": 8,
             "intermediate_size": 16,
-            "num_hidden_layers": 2,
+            "num_hidden_layers": 1,
             "num_attention_heads": 2,
         }
     ),
@@ -65,6 +67,7 @@ def test_a_plan_has_a_row_for_each_way_and_the_recipe_s_own_first(made):
         "as in the recipe",
         "mixflow, inner gradients recomputed",
         "reverse",
+        "forward",
     ]
     assert all(made.fits(way) for way in made.alternatives)
     assert made.pick is not None
@@ -100,20 +103,55 @@ def test_what_is_kept_is_foretold_exactly(store, tmp_path):
     assert memory.recomputed_segments == seen.recomputed_segments
 
 
-@pytest.mark.parametrize(
-    "spec", [schema.Forward(), schema.ForwardGradient(directions=2), schema.ZerothOrder()]
-)
-def test_estimators_without_a_backward_sweep_are_not_foretold_but_compared(spec, tmp_path):
+FEW = [
+    (schema.Forward(segment=4), 4),
+    (schema.ForwardGradient(directions=6, segment=4, chunk=2), 2),
+    (schema.ZerothOrder(directions=2, segment=4), 0),
+]
+
+
+@pytest.mark.parametrize(("spec", "tangents"), FEW, ids=lambda spec: getattr(spec, "kind", ""))
+def test_without_a_backward_sweep_tangents_are_carried(spec, tangents, tmp_path):
     training = prepare(with_outer(estimator=spec))
-    with pytest.raises(plans.NotForetold, match=f"estimator {spec.kind} can't be foretold yet"):
-        plans.expected(training, folder=tmp_path)
-    names = [name for name, _, _ in plans.alternatives(spec)]
-    assert names == [
-        "as in the recipe",
-        "mixflow",
-        "mixflow, inner gradients recomputed",
-        "reverse",
-    ]
+    memory, pace = plans.expected(training, folder=tmp_path)
+    state = jax.eval_shape(training.initialise, jax.random.key(0))
+    floats = tree_bytes((state.params, inexact(state.opt_state)[0]))
+    directions = 2 * tangents * 4 * 4  # of four meta-parameters
+    # When a second window begins, there is a copy of the tangents of the first one.
+    copies = (1.0, 1.5) if spec.kind == "forward" else (1.0,)
+    assert memory.carry in [more * tangents * floats + directions for more in copies]
+    states = {4: 2, 2: 2, 0: 5}[tangents]  # one's own, the caller's; shared, trained, and a pair
+    assert memory.state == states * tree_bytes(state)
+    assert (memory.host, memory.disk, memory.recomputed_segments) == (0, 0, 0)
+    assert 0 < pace.hypergradient < pace.outer_step < pace.run
+
+
+def test_a_meta_parameter_costs_nothing_before_its_window(monkeypatch, tmp_path):
+    """Of 20 steps, each one second and one more a direction: two directions from 0, two from 10."""
+    monkeypatch.setattr(
+        forward_mode, "_line", lambda work, program, count, size: Line(0.0, 1.0 + count)
+    )
+    monkeypatch.setattr(forward_mode, "seconds", lambda run: 0.0)
+    cost = foretold.cost(prepare(with_outer(estimator=FEW[0][0])), FEW[0][0], tmp_path)
+    assert cost.seconds() == pytest.approx(20 + 2 * 20 + 2 * 10)
+    chunked = schema.ForwardGradient(directions=6, segment=4, chunk=2)
+    cost = foretold.cost(prepare(with_outer(estimator=chunked)), chunked, tmp_path)
+    assert cost.seconds() == pytest.approx(3 * (20 + 2 * 20))
+
+
+def test_tangents_beyond_their_budget_are_an_alternative_that_can_t_be_run(tmp_path):
+    spec = schema.Forward(segment=4, budget_bytes=1000)
+    with pytest.raises(EstimatorError, match="4 tangents at a time .* ForwardGradient with few"):
+        plans.expected(prepare(with_outer(estimator=spec)), folder=tmp_path)
+
+
+def test_an_external_trainer_is_not_foretold_but_counted(tmp_path):
+    spec = schema.External(command="true", directions=3, parallel=2)
+    outer = schema.Outer(steps=4, estimator=spec)
+    training = prepare(dataclasses.replace(RECIPE, outer=outer))
+    for asked in (plans.plan, plans.expected):
+        with pytest.raises(plans.NotForetold, match="takes 6 of its trainings, 2 at a time"):
+            asked(training, folder=tmp_path)
 
 
 def test_parameters_and_optimizer_state_are_counted(made):
@@ -149,6 +187,7 @@ def test_short_segments_and_short_trainings(segment, steps, tmp_path):
         (schema.Full(), (20, 20)),
         (schema.Truncated(window=5), (20, 5)),
         (schema.Online(window=5), (5, 5)),
+        (schema.Full(horizons=(4,)), (4, 4)),
     ],
 )
 def test_the_horizon_of_an_outer_step(unroll, expected):

@@ -332,8 +332,8 @@ def test_missing_keys_say_what_to_write(tree):
         "parquet, csv, dataset, saved, config, split, revision, streaming, column, prompt, "
         "completion, messages, max_tokens)",
         "inner.steps: missing; write a whole number of 1 or above",
-        "outer: missing; write a section with steps, estimator, unroll, optimizer, clip_norm, "
-        "patience, objective, fresh, judge, report",
+        "outer: missing; write a section with steps, phases, estimator, unroll, optimizer, "
+        "clip_norm, patience, objective, fresh, judge, report",
     ]
 
 

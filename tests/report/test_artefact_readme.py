@@ -13,7 +13,6 @@ from metatune.artefact import (
     Multipliers,
     Optimizer,
 )
-from metatune.artefact.exporters import EXPORTERS
 from metatune.report.artefact_readme import (
     base_curve,
     rate_curves,
@@ -178,8 +177,9 @@ def test_readme_of_a_gain():
     assert "- recipe: 0123456789ab\n- packages: jax 1.2" in text
     assert "keep your defaults" not in text
     targets = re.findall(r"^metatune export \. --to (\S+) +--out tuned-(\S+)", text, re.M)
-    assert targets == [(name, name) for name in EXPORTERS]
-    assert {"json", "optax", "torch", "hf-trainer"} <= set(EXPORTERS)
+    whole = ["json", "csv", "optax", "torch", "hf-trainer", "grain"]
+    assert targets == [(name, name) for name in whole]
+    assert "`metatune export --list` prints" in text
 
 
 @pytest.mark.parametrize("result", [measured(-0.001, 0.004), measured(0.1, 0.004), UNFINISHED])

@@ -1,6 +1,13 @@
 """The artefact of a tuning: its format, reading and writing it, and exporters to trainers."""
 
+from metatune.artefact.certificate import read as read_certificate
+from metatune.artefact.certificate import rendered as rendered_certificate
+from metatune.artefact.certificate import with_certificate
+from metatune.artefact.folders import replace_file
 from metatune.artefact.format import (
+    CERTIFICATE,
+    CERTIFICATE_FORMAT,
+    CERTIFICATE_VERSION,
     SETTINGS,
     Artefact,
     ArtefactError,
@@ -11,10 +18,13 @@ from metatune.artefact.format import (
     Multipliers,
     Optimizer,
 )
-from metatune.artefact.reading import load
-from metatune.artefact.writing import write
+from metatune.artefact.reading import folder_of, load
+from metatune.artefact.writing import self_contained, write
 
 __all__ = [
+    "CERTIFICATE",
+    "CERTIFICATE_FORMAT",
+    "CERTIFICATE_VERSION",
     "SETTINGS",
     "Artefact",
     "ArtefactError",
@@ -24,6 +34,12 @@ __all__ = [
     "Mixture",
     "Multipliers",
     "Optimizer",
+    "folder_of",
     "load",
+    "read_certificate",
+    "rendered_certificate",
+    "replace_file",
+    "with_certificate",
+    "self_contained",
     "write",
 ]

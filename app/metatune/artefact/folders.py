@@ -1,8 +1,8 @@
-"""Puts a whole folder in place, or leaves what was there: nothing is ever half-written."""
+"""Puts a folder or a file in place, or leaves what was there: nothing is ever half-written."""
 
 import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from metatune.artefact.format import ArtefactError
@@ -10,7 +10,7 @@ from metatune.recipe.faults import Fault
 
 
 def replace_folder(
-    folder: Path, files: Mapping[str, bytes | str], replaceable: Collection[str]
+    folder: Path, files: Mapping[str, bytes | str], replaceable: Callable[[str], bool]
 ) -> list[Path]:
     """Writes `files` beside `folder`, then renames: `folder` then holds these files and no others.
 
@@ -21,7 +21,7 @@ def replace_folder(
     Args:
         folder: to make or to replace; its parents are made.
         files: contents by file name; text is written as UTF-8.
-        replaceable: names that an existing folder may hold; any other is somebody's own file.
+        replaceable: whether an existing folder may hold a name; any other is somebody's own file.
 
     Returns:
         The paths of the files.
@@ -54,13 +54,21 @@ def replace_folder(
     return [folder / name for name in files]
 
 
-def _check_replaceable(folder: Path, replaceable: Collection[str]) -> None:
+def replace_file(path: Path, text: str) -> None:
+    """Writes a file beside its place, then renames it; its parents are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.new")
+    _write_through(beside, text)
+    os.replace(beside, path)
+
+
+def _check_replaceable(folder: Path, replaceable: Callable[[str], bool]) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
         problem = "must be a folder, new or to be replaced"
         raise ArtefactError("writing", [Fault("folder", str(folder), problem, "name another")])
-    own = sorted(entry.name for entry in folder.iterdir() if entry.name not in replaceable)
+    own = sorted(entry.name for entry in folder.iterdir() if not replaceable(entry.name))
     if own:
         problem = f"holds what metatune did not write there: {', '.join(own)}"
         cure = "move that away, or name another folder"

@@ -4,6 +4,7 @@ Schedules are knots over fractions of training, so that they stretch over a run 
 """
 
 import difflib
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,6 +19,10 @@ VERSION = 1
 TUNED = "tuned.json"
 TENSORS = "tuned.safetensors"
 README = "README.md"
+CERTIFICATE = "certificate.json"
+
+CERTIFICATE_FORMAT = "metatune-certificate"
+CERTIFICATE_VERSION = 1
 
 RATE_UNIT = "absolute, per update"
 MULTIPLIER_UNIT = "factor of the base schedule"
@@ -181,6 +186,8 @@ class Artefact:
         optimizer: that the rates were tuned for.
         provenance: versions and hashes of what it was made from; plain JSON values.
         result: what the tuning gained; plain JSON values.
+        certificate: what `metatune check` found of the recipe's hypergradients; plain JSON values;
+            None where it wasn't asked.
     """
 
     horizon_steps: int
@@ -191,6 +198,7 @@ class Artefact:
     optimizer: Optimizer
     provenance: Mapping[str, Any]
     result: Mapping[str, Any]
+    certificate: Mapping[str, Any] | None = None
 
     def learning_rate(self, name: str, step: int, total: int) -> float:
         """The rate of parameter `name` at update `step` (from 0) of a training of `total` updates.
@@ -206,6 +214,20 @@ class Artefact:
             raise ArtefactError("artefact", [Fault("name", name, problem, near)])
         curve = rates.parameters[name]
         return float(value_at(rates.knots, curve, rates.interpolation, step, total))
+
+    def rates_at(self, step: int, total: int) -> np.ndarray:
+        """Rates [parameters] at update `step` (from 0) of `total`, in the order of the parameters.
+
+        Raises:
+            ArtefactError: a negative step or a total below 1.
+        """
+        rates = self.learning_rates
+        return value_at(rates.knots, self._table.T, rates.interpolation, step, total)
+
+    @functools.cached_property
+    def _table(self) -> np.ndarray:
+        """The rates of all parameters, [parameters, knots]."""
+        return np.stack(list(self.learning_rates.parameters.values()))
 
     def mixture_at(self, step: int, total: int) -> dict[str, float]:
         """The share of each domain at update `step` (from 0) of `total`; they sum to one.

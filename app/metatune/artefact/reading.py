@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load as load_tensors
 
+from metatune.artefact import certificate
 from metatune.artefact.checks import Checker
 from metatune.artefact.format import (
     FORMAT,
@@ -37,12 +38,13 @@ def load(path: str | Path) -> Artefact:
         path: a tuned.json, the artefact folder, or a run folder that holds `artefact/`.
 
     Returns:
-        The artefact, every number exactly as it was written.
+        The artefact, every number exactly as it was written, and the certificate beside it if
+        there is one of its recipe.
 
     Raises:
         ArtefactError: nothing there, not an artefact, an unknown version, a missing or unknown
-            key, a value that isn't allowed, a missing tensor file, or a file that was changed
-            after it was written.
+            key, a value that isn't allowed, a missing tensor file, a file that was changed after
+            it was written, or a certificate that can't be read.
     """
     file = _find(Path(path))
     document = _parse(file)
@@ -51,7 +53,18 @@ def load(path: str | Path) -> Artefact:
     if checker.faults:
         raise ArtefactError(str(file), checker.faults)
     _check_integrity(file, document)
-    return _artefact(document, _curves(file, document["learning_rates"], document.get("tensors")))
+    curves = _curves(file, document["learning_rates"], document.get("tensors"))
+    found = certificate.read(file.parent)
+    return certificate.with_certificate(_artefact(document, curves), found)
+
+
+def folder_of(path: str | Path) -> Path:
+    """The artefact folder that `load` would read.
+
+    Raises:
+        ArtefactError: nothing there.
+    """
+    return _find(Path(path)).parent
 
 
 def _find(path: Path) -> Path:

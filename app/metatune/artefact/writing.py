@@ -1,4 +1,7 @@
-"""Writes an artefact: tuned.json, tuned.safetensors if the curves are many, and README.md."""
+"""Writes an artefact: tuned.json, its README.md, and what else it has.
+
+That is tuned.safetensors if the curves are many, and certificate.json if it was checked.
+"""
 
 import hashlib
 import json
@@ -9,9 +12,11 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save as save_tensors
 
+from metatune.artefact import certificate
 from metatune.artefact.checks import Checker
 from metatune.artefact.folders import replace_folder
 from metatune.artefact.format import (
+    CERTIFICATE,
     CLASS_WEIGHT_UNIT,
     FORMAT,
     LOSS_WEIGHT_UNIT,
@@ -67,7 +72,9 @@ def write(folder: str | Path, artefact: Artefact, readme: str) -> Path:
         table = None
         document = _document(artefact, _curves(rates))
     files[TUNED] = _sealed(document, str(folder), table)
-    replace_folder(folder, files, (TUNED, TENSORS, README))
+    if artefact.certificate is not None:
+        files[CERTIFICATE] = certificate.rendered(artefact.certificate)
+    replace_folder(folder, files, {TUNED, TENSORS, README, CERTIFICATE}.__contains__)
     return folder / TUNED
 
 

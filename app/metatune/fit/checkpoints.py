@@ -1,9 +1,12 @@
 """Checkpoints of the outer loop, with Orbax: all that is needed to go on bit for bit."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 
@@ -20,6 +23,8 @@ class Search(NamedTuple):
         inner: state of the inner training that goes on from outer step to outer step; () of none.
         age: inner steps that it is old.
         life: which inner training it is.
+        phase: number of the phase.
+        phase_start: outer steps done before it began.
     """
 
     step: int
@@ -31,6 +36,8 @@ class Search(NamedTuple):
     inner: Any = ()
     age: int = 0
     life: int = 0
+    phase: int = 0
+    phase_start: int = 0
 
 
 class Checkpoints:
@@ -61,23 +68,30 @@ class Checkpoints:
             ),
         )
 
-    def latest(self, like: Search) -> Search | None:
-        """The newest checkpoint, shaped like `like`; `None` if there is none."""
+    def latest(self, like: Callable[[int], Search]) -> Search | None:
+        """The newest checkpoint; `None` if there is none.
+
+        Args:
+            like: the number of a phase to a search with arrays of the shapes that it has there.
+        """
         step = self._manager.latest_step()
         if step is None:
             return None
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _parted(like)[0])
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                arrays=ocp.args.StandardRestore(abstract), numbers=ocp.args.JsonRestore()
-            ),
-        )
-        numbers = {
+        numbers: dict[str, Any] = {
             key: float.fromhex(value) if isinstance(value, str) else value
-            for key, value in restored["numbers"].items()
+            for key, value in self._restored(step, numbers=ocp.args.JsonRestore()).items()
         }
-        return Search(**{**restored["arrays"], **numbers})
+        arrays = _parted(like(numbers["phase"]))[0]
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, arrays)
+        restored = self._restored(step, arrays=ocp.args.StandardRestore(abstract))
+        # Orbax ties arrays to their device, and programs for such arrays are compiled anew.
+        free = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), restored)
+        return Search(**{**free, **numbers})
+
+    def _restored(self, step: int, **item: ocp.args.CheckpointArgs) -> Any:
+        """One item of a checkpoint."""
+        (name,) = item
+        return self._manager.restore(step, args=ocp.args.Composite(**item))[name]
 
 
 def _parted(search: Search) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -5,17 +5,36 @@ the shares. What chooses the best and what reports the result is the latter.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import jax
 import numpy as np
 
 from metatune.data import Batch, heldout_batches, sampled_batches
 from metatune.fit.failure import refuse_diverged
-from metatune.fit.seeds import Purpose, Stream, data_seed, model_key
 from metatune.hypergrad import Problem, as_argument, train
 from metatune.hypergrad.estimator import Listener
-from metatune.inner import InnerTraining
+from metatune.inner import InnerTraining, estimators
+from metatune.inner.seeds import Purpose, Stream, data_seed, model_key
+from metatune.recipe import phases
+
+
+class Score(Protocol):
+    """How a training is done and measured: `held_out_loss` of a training, or another's way."""
+
+    def __call__(
+        self,
+        eta: Mapping[str, jax.Array],
+        /,
+        *,
+        purpose: Purpose,
+        index: int,
+        split: Literal["outer", "report"],
+        sequences: int,
+        listener: Listener | None,
+    ) -> float:
+        """The loss; arguments as of `held_out_loss`."""
+        ...
 
 
 @jax.jit
@@ -63,7 +82,7 @@ def held_out_loss(
         training.initialise(model_key(recipe.seed, purpose, index)),
         batches,
         steps=recipe.inner.steps,
-        segment=recipe.outer.estimator.segment,
+        segment=estimators.build(phases.resolved(recipe.outer)[0].estimator).segment,
         listener=listener,
     )
     refuse_diverged(np.asarray(losses), f"{purpose.name.lower()} training {index}")

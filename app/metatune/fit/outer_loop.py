@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,18 +17,22 @@ from metatune import artefact
 from metatune.data import heldout_batches, stratified_batches
 from metatune.fit import holdings, outer_optimizers, rounding, run_folder
 from metatune.fit.checkpoints import Checkpoints, Search
-from metatune.fit.evaluation import held_out_loss
+from metatune.fit.evaluation import Score, held_out_loss
 from metatune.fit.expectation import Expectation, comparison, measured
+from metatune.fit.external import CommandFailed, external_trainer
 from metatune.fit.failure import NotFinite, refuse_not_finite
+from metatune.fit.phases import End, begun, ended, entered, steps_at_most
 from metatune.fit.progress import Display
 from metatune.fit.result import artefact_of, measure, unfinished
 from metatune.fit.run_folder import RunFolder, open_run
-from metatune.fit.seeds import Purpose, Stream, data_seed, direction_key, model_key
 from metatune.fit.tracking import Tracker
 from metatune.fit.unrolls import Stretch, aged, stretch
 from metatune.hypergrad import Hypergradient, hypergradient
 from metatune.inner import InnerTraining, estimators
+from metatune.inner.horizons import Stretched
+from metatune.inner.seeds import Purpose, Stream, data_seed, direction_key, model_key
 from metatune.recipe import schema
+from metatune.recipe.phases import Phase, resolved
 from metatune.report.artefact_readme import readme
 
 
@@ -74,47 +78,49 @@ def fit(
         NotFinite: a training diverged; the run folder holds the best so far and can be resumed.
         CheckpointError: no room for the states of the inner training.
         EstimatorError: the estimator can't be used for this training.
+        CommandFailed: an external trainer did; as of `NotFinite`.
         ReplayError: the inner training did not repeat itself exactly.
     """
     recipe = training.recipe
     folder = open_run(out, recipe, resume=resume, overwrite=overwrite)
-    optimizer = outer_optimizers.build(recipe.outer)
-    eta = training.initial_eta()
-    start = Search(step=0, eta=eta, opt_state=optimizer.init(eta), best_eta=eta)
-    if isinstance(recipe.outer.unroll, schema.Online):  # a state of that shape is carried on
-        start = start._replace(inner=training.initialise(jax.random.key(0)))
+    phases, eta = resolved(recipe.outer), training.initial_eta()
+
+    def like(number: int) -> Search:
+        return begun(training, phases[number], eta)
+
     with Checkpoints(folder.checkpoints) as checkpoints:
-        search = checkpoints.latest(like=start) or start
+        search = checkpoints.latest(like) or like(0)
         if finished := _finished(folder):
             return Outcome(folder, finished, interrupted=False)
         folder.forget_metrics_from(search.step)
         first = search.step
         with (
             folder.cleared_scratch(),
-            Display(console or Console(), recipe.outer.steps, done=search.step) as display,
+            Display(
+                console or Console(), steps_at_most(phases, search), done=search.step
+            ) as display,
             Tracker(folder, training, resumed_at=search.step) as tracker,
         ):
-            loop = _Loop(training, folder, checkpoints, tracker, display, optimizer, search)
+            loop = _Loop(training, folder, checkpoints, tracker, display, search)
             for line in (
                 *holdings.copied(training),
                 *holdings.repeated(training),
                 *rounding.outweighed(training),
             ):
                 display.say(line)
-            display.say(announcement(training, search))
+            display.say(announcement(training, phases, search))
             expected = foretell(folder.scratch) if foretell else None
             if expected:
                 display.say(expected.sentence)
             try:
                 search = loop.run(search)
-                result = measure(training, search, display)
-            except (KeyboardInterrupt, NotFinite) as stop:
+                result = measure(training, search, display, loop.score)
+            except (KeyboardInterrupt, NotFinite, CommandFailed) as stop:
                 tuned = loop.write_best(loop.search)
-                if isinstance(stop, NotFinite):
-                    raise
-                return Outcome(folder, tuned, interrupted=True)
-            tuned = artefact_of(training, search.best_eta, result)
-            artefact.write(folder.artefact, tuned, readme(tuned))
+                if isinstance(stop, KeyboardInterrupt):
+                    return Outcome(folder, tuned, interrupted=True)
+                raise
+            tuned = write_artefact(folder, artefact_of(training, search.best_eta, result))
             tracker.finish(tuned)
             if expected:
                 found = measured(folder.read_metrics()[first:])
@@ -122,6 +128,13 @@ def fit(
                 both = {"expected": expected._asdict(), "measured": found}
                 run_folder.replace(folder.expectation, json.dumps(both, indent=1) + "\n")
     return Outcome(folder, tuned, interrupted=False)
+
+
+def write_artefact(folder: RunFolder, tuned: artefact.Artefact) -> artefact.Artefact:
+    """Writes an artefact into a run folder; a certificate of the recipe that is there stays."""
+    tuned = artefact.with_certificate(tuned, artefact.read_certificate(folder.artefact))
+    artefact.write(folder.artefact, tuned, readme(tuned))
+    return tuned
 
 
 def _finished(folder: RunFolder) -> artefact.Artefact | None:
@@ -142,55 +155,78 @@ class _Loop:
         checkpoints: Checkpoints,
         tracker: Tracker,
         display: Display,
-        optimizer: optax.GradientTransformation,
         search: Search,
     ):
         self.training = training
         self.outer = training.recipe.outer
+        self.phases = resolved(self.outer)
         self.folder = folder
         self.checkpoints = checkpoints
         self.tracker = tracker
         self.display = display
-        self.optimizer = optimizer
-        self.estimator = estimators.build(self.outer.estimator)
-        self.kept = estimators.checkpoints(self.outer.estimator, folder.scratch)
+        self.updates = [_update(phase, self.outer.clip_norm) for phase in self.phases]
+        self.external = external_trainer(training, folder, display.say)
+        self.score: Score = (
+            self.external.score if self.external else partial(held_out_loss, training)
+        )
         self.search = search
 
     def run(self, search: Search) -> Search:
         """All outer steps that are left, then a last judgement."""
         self.search = search
-        patience = self.outer.patience or math.inf
-        while search.step < self.outer.steps and search.step - search.best_step <= patience:
-            search = self.search = self.step(search)
-        if search.step == self.outer.steps:
-            held_out = self.judge(search)
-            search = self.search = judged(search, held_out)
+        while True:
+            why = ended(self.phases[search.phase], self.outer.patience, search)
+            if why is None:
+                search = self.search = self.step(search)
+            elif search.phase + 1 < len(self.phases):
+                search = self.search = self.enter(search, why)
+            else:
+                break
+        if why is not End.PATIENCE:
+            search = self.search = judged(search, self.judge(search))
+        return search
+
+    def enter(self, search: Search, why: End) -> Search:
+        """Goes on with the next phase."""
+        search = entered(self.training, self.phases, search)
+        self.display.expect(steps_at_most(self.phases, search))
+        number = search.phase
+        self.display.say(
+            f"phase {number} of {len(self.phases)} is over: {why}; "
+            f"phase {number + 1}: {_ways(self.phases[number])}, compiling ..."
+        )
         return search
 
     def step(self, search: Search) -> Search:
         """One outer step: estimate, judge, move, write down."""
         began, at = time.monotonic(), search.eta
-        part = stretch(self.training.recipe, search)
+        phase = self.phases[search.phase]
+        part = stretch(self.training.recipe, phase, search)
         estimate = self.estimate(search, part)
         refuse_not_finite(estimate, search.step)
         held_out = math.nan
-        if search.step % self.outer.judge.every == 0:
+        if search.step == search.phase_start or search.step % self.outer.judge.every == 0:
             held_out = self.judge(search)
             search = judged(search, held_out)
-        search = aged(self.training.recipe, search, part.steps, estimate.state)
-        updates, opt_state = self._update(estimate.gradient, search.opt_state)
+        search = aged(self.training.recipe, phase, search, part.steps, estimate.state)
+        updates, opt_state = self.updates[phase.number](estimate.gradient, search.opt_state)
         eta: Any = optax.apply_updates(search.eta, updates)
         search = search._replace(step=search.step + 1, eta=eta, opt_state=opt_state)
         norms = {key: float(optax.tree.norm(g)) for key, g in estimate.gradient.items()}
+        losses = estimate.diagnostics.losses
         line = {
             "step": search.step - 1,
+            "phase": phase.number,
+            "inner_steps": part.steps,
             "objective": float(estimate.value),
             "held_out": held_out if math.isfinite(held_out) else None,
             "best_held_out": search.best_held_out,
             "hypergradient_norm": norms,
-            "inner_loss": float(estimate.diagnostics.losses[-1]),
+            "inner_loss": float(losses[-1]) if len(losses) else None,
             "seconds": time.monotonic() - began,
         }
+        if self.external:
+            line["lost_directions"] = estimate.diagnostics.lost_directions
         self.folder.append_metrics(line)
         self.tracker.outer_step(line, at)
         if search.best_step == search.step - 1:
@@ -209,20 +245,29 @@ class _Loop:
 
     def estimate(self, search: Search, part: Stretch) -> Hypergradient:
         """The hypergradient of an outer step."""
+        spec = self.phases[search.phase].estimator
+        if self.external and isinstance(spec, schema.External):
+            return self.external.estimate(search, spec)
         recipe, fresh, objective = self.training.recipe, self.outer.fresh, self.outer.objective
         seed = partial(data_seed, recipe.seed, Purpose.HYPERGRADIENT)
         key = model_key(
             recipe.seed, Purpose.HYPERGRADIENT, part.training if fresh.initialisation else 0
         )
+        if part.stretched:
+            shorter = Stretched(self.training, part.steps)
+            problem, shares = shorter.problem, shorter.shares(search.eta)
+        else:
+            problem = self.training.reweighted
+            shares = self.training.trajectory(search.eta).mixture
         return hypergradient(
-            self.training.reweighted,
+            problem,
             search.eta,
             search.inner if part.start else self.training.initialise(key),
             stratified_batches(
                 self.training.corpus,
                 seed=seed(part.training if fresh.data else 0, Stream.TRAINING),
                 batch_size=recipe.data.batch_size,
-                shares=self.training.trajectory(search.eta).mixture,
+                shares=shares,
             ),
             heldout_batches(
                 self.training.corpus,
@@ -234,8 +279,8 @@ class _Loop:
             steps=part.steps,
             start=part.start,
             window=part.window,
-            estimator=self.estimator,
-            checkpoints=self.kept,
+            estimator=estimators.build(spec),
+            checkpoints=estimators.checkpoints(spec, self.folder.scratch),
             key=direction_key(recipe.seed, search.step),
             listener=self.display.listener("hypergradient"),
         )
@@ -255,8 +300,7 @@ class _Loop:
         return float(np.mean(losses))
 
     def _judge(self, search: Search, index: int) -> float:
-        return held_out_loss(
-            self.training,
+        return self.score(
             search.eta,
             purpose=Purpose.JUDGE,
             index=index,
@@ -267,12 +311,8 @@ class _Loop:
 
     def write_best(self, search: Search) -> artefact.Artefact:
         """Writes the best so far as an unfinished artefact."""
-        tuned = artefact_of(self.training, search.best_eta, unfinished(self.training, search))
-        artefact.write(self.folder.artefact, tuned, readme(tuned))
-        return tuned
-
-    def _update(self, gradient: Any, opt_state: Any) -> tuple[Any, Any]:
-        return jax.jit(self.optimizer.update)(gradient, opt_state)
+        result = unfinished(self.training, search)
+        return write_artefact(self.folder, artefact_of(self.training, search.best_eta, result))
 
     def _rates(self, eta: Mapping[str, Any]) -> str:
         if "learning_rates" not in eta:
@@ -281,16 +321,32 @@ class _Loop:
         return f"rates x{multipliers.min():.2f} to x{multipliers.max():.2f}"
 
 
-def announcement(training: InnerTraining, search: Search) -> str:
+def announcement(training: InnerTraining, phases: Sequence[Phase], search: Search) -> str:
     """What is about to be done, in a line."""
-    recipe = training.recipe
     sizes = {key: "x".join(map(str, leaf.shape)) for key, leaf in search.eta.items()}
     tuned = ", ".join(f"{key} ({size})" for key, size in sizes.items())
+    phase = phases[search.phase]
+    part = stretch(training.recipe, phase, search)
+    steps = f"{part.steps} inner steps{' at first' if part.stretched else ''}"
     begin = f"from outer step {search.step + 1}, " if search.step else ""
+    which = f"phase {phase.number + 1} of {len(phases)}, {_ways(phase)}; "
     return (
-        f"tuning {tuned} over {recipe.outer.steps} outer steps of "
-        f"{stretch(recipe, search).steps} inner steps; {begin}compiling ..."
+        f"tuning {tuned} over {steps_at_most(phases, search)} outer steps of {steps}; "
+        f"{which if len(phases) > 1 else ''}{begin}compiling ..."
     )
+
+
+def _ways(phase: Phase) -> str:
+    """The choices of a phase in a few words."""
+    return (
+        f"{phase.estimator.kind}, {phase.unroll.kind}, {phase.optimizer.kind}, "
+        f"{phase.steps} outer steps at most"
+    )
+
+
+def _update(phase: Phase, clip_norm: float | None) -> Callable[[Any, Any], tuple[Any, Any]]:
+    """A hypergradient and a state to the updates of η and the next state; compiled."""
+    return jax.jit(outer_optimizers.build(phase.optimizer, clip_norm).update)
 
 
 def judged(search: Search, held_out: float) -> Search:

@@ -1,13 +1,20 @@
-"""Outer optimizers: how a hypergradient moves the meta-parameters."""
+"""Outer optimizers: how a hypergradient moves the meta-parameters.
+
+Where η is a mapping from the key of a tunable to its slice, a tunable may have a rate of its own.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from metatune.recipe import schema
+
+PerTunable = Mapping[str, float] | None
+"""Learning rates, or first step sizes, of some tunables by their keys."""
 
 
 class SignState(NamedTuple):
@@ -15,29 +22,30 @@ class SignState(NamedTuple):
 
     Attributes:
         steps: step size of each meta-parameter.
-        signs: sign of its last hypergradient.
+        signs: sign of its last hypergradient that wasn't zero; zero if there was none.
     """
 
     steps: Any
     signs: Any
 
 
-def sign_with_halving(learning_rate: float) -> optax.GradientTransformation:
+def sign_with_halving(
+    learning_rate: float, per_tunable: PerTunable = None
+) -> optax.GradientTransformation:
     """Steps by the sign of the hypergradient; halves a step size when its sign flips.
 
     `s ← s / 2 where sign(g) sign(g_previous) < 0;  η ← η - s sign(g)`
 
     Args:
         learning_rate: the first step size of every meta-parameter.
+        per_tunable: other first step sizes, by the key of a tunable.
 
     Source: Micaelli & Storkey, NeurIPS 2021, section 5 (outer optimisation).
     """
 
     def init(params: Any) -> SignState:
-        return SignState(
-            jax.tree.map(lambda p: jnp.full_like(p, learning_rate), params),
-            jax.tree.map(jnp.zeros_like, params),
-        )
+        steps = jax.tree.map(jnp.full_like, params, _rates(params, learning_rate, per_tunable))
+        return SignState(steps, jax.tree.map(jnp.zeros_like, params))
 
     def update(grads: Any, state: SignState, params: Any = None) -> tuple[Any, SignState]:
         del params
@@ -55,15 +63,84 @@ def sign_with_halving(learning_rate: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
 
 
-def build(outer: schema.Outer) -> optax.GradientTransformation:
-    """The outer optimizer of a recipe, after clipping by global norm."""
-    clip = (
-        optax.identity() if outer.clip_norm is None else optax.clip_by_global_norm(outer.clip_norm)
+def converged(optimizer: schema.Optimizer, opt_state: Any) -> bool:
+    """Whether steps have become so small that there is no point in going on; of `sign` only.
+
+    `s < tolerance` for every meta-parameter that ever moved. One whose hypergradient has always
+    been zero, such as that of a window before a truncated stretch, has no step to halve.
+
+    Args:
+        optimizer: the recipe's choice.
+        opt_state: its state, as of what `build` builds.
+    """
+    if not isinstance(optimizer, schema.Sign) or optimizer.tolerance is None:
+        return False
+    state = _sign_state(opt_state)
+    moved = [np.asarray(sign) != 0 for sign in jax.tree.leaves(state.signs)]
+    below = [np.asarray(step) < optimizer.tolerance for step in jax.tree.leaves(state.steps)]
+    return any(map(np.any, moved)) and all(
+        np.all(small[yes]) for small, yes in zip(below, moved, strict=True)
     )
-    return optax.chain(clip, BUILDERS[type(outer.optimizer)](outer.optimizer))
 
 
-BUILDERS: Mapping[type, Callable[..., optax.GradientTransformation]] = {
-    schema.Adam: lambda spec: optax.adam(spec.learning_rate, b1=spec.b1, b2=spec.b2),
-    schema.Sign: lambda spec: sign_with_halving(spec.learning_rate),
+def handed_on(before: schema.Optimizer, after: schema.Optimizer, opt_state: Any) -> bool:
+    """Whether the state of one phase's optimizer is what that of the next begins with.
+
+    Moments are. Step sizes are where they begin alike; where they have converged, a phase that
+    began with them would end at once.
+    """
+    if isinstance(before, schema.Sign) and isinstance(after, schema.Sign):
+        alike = _first_steps(before) == _first_steps(after)
+        return alike and not converged(after, opt_state)
+    return type(before) is type(after)
+
+
+def build(optimizer: schema.Optimizer, clip_norm: float | None) -> optax.GradientTransformation:
+    """The outer optimizer of a recipe.
+
+    A hypergradient is clipped by the global norm over all tunables first; then the optimizer sees
+    it, which for `sign` changes nothing; each tunable's rate multiplies what comes out of it.
+
+    Args:
+        optimizer: the recipe's choice.
+        clip_norm: largest global norm; None for no clipping.
+    """
+    clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
+    return optax.chain(clip, BUILDERS[type(optimizer)](optimizer))
+
+
+def _rates(tree: Any, learning_rate: float, per_tunable: PerTunable) -> Any:
+    """A rate for each leaf of a tree like η: that of its tunable, or the common one."""
+    own = per_tunable or {}
+
+    def rate(path: tuple[Any, ...], _: Any) -> float:
+        tunable = getattr(path[0], "key", None) if path else None
+        return own.get(tunable, learning_rate) if tunable else learning_rate
+
+    return jax.tree_util.tree_map_with_path(rate, tree)
+
+
+def _adam(spec: schema.Adam) -> optax.GradientTransformation:
+    def descend(updates: Any, params: Any = None) -> Any:
+        del params
+        rates = _rates(updates, spec.learning_rate, spec.per_tunable)
+        return jax.tree.map(lambda leaf, rate: -rate * leaf, updates, rates)
+
+    return optax.chain(optax.scale_by_adam(b1=spec.b1, b2=spec.b2), optax.stateless(descend))
+
+
+def _sign_state(opt_state: Any) -> SignState:
+    """The only one within a state of `build`."""
+    leaves = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, SignState))
+    (found,) = [leaf for leaf in leaves if isinstance(leaf, SignState)]
+    return found
+
+
+def _first_steps(optimizer: schema.Sign) -> tuple[float, Mapping[str, float]]:
+    return optimizer.learning_rate, optimizer.per_tunable or {}
+
+
+BUILDERS: Mapping[type, Callable[[Any], optax.GradientTransformation]] = {
+    schema.Adam: _adam,
+    schema.Sign: lambda spec: sign_with_halving(spec.learning_rate, spec.per_tunable),
 }

@@ -100,6 +100,11 @@ class Display:
         self._spoke = time.monotonic()
         self._console.print(text, highlight=False, soft_wrap=True)
 
+    def expect(self, outer_steps: int) -> None:
+        """Learns how many outer steps there are now that a phase has ended before its last."""
+        self._outer_steps = outer_steps
+        self._progress.update(self._outer, total=outer_steps)
+
     def listener(self, what: str) -> Listener:
         """A listener that moves the inner bar; `what` names the computation."""
 

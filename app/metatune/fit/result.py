@@ -13,24 +13,30 @@ import numpy as np
 from metatune import artefact
 from metatune.fit import holdings
 from metatune.fit.checkpoints import Search
-from metatune.fit.evaluation import held_out_loss
+from metatune.fit.evaluation import Score
 from metatune.fit.progress import Display
-from metatune.fit.seeds import Purpose
 from metatune.inner import InnerTraining, Trajectory
-from metatune.recipe import writing
+from metatune.inner.metrics import UNITS
+from metatune.inner.metrics import measure as measured
+from metatune.inner.seeds import Purpose
+from metatune.recipe import schema, writing
+from metatune.recipe.phases import resolved
 from metatune.tunables import ClassWeights, LearningRates, Tunable
 
 PACKAGES = ("metatune", "jax", "jaxlib", "flax", "optax", "numpy")
 """Whose versions may change the numbers."""
 
 
-def measure(training: InnerTraining, search: Search, display: Display) -> dict[str, Any]:
+def measure(
+    training: InnerTraining, search: Search, display: Display, score: Score
+) -> dict[str, Any]:
     """Trains with the recipe's defaults and with the best found, on the same unseen seeds.
 
     Args:
         training: the inner training.
         search: the finished search.
         display: is told of every pair.
+        score: how a training is done and measured.
 
     Returns:
         The artefact's `result`.
@@ -43,8 +49,7 @@ def measure(training: InnerTraining, search: Search, display: Display) -> dict[s
             (after, search.best_eta, "tuned"),
         ):
             losses.append(
-                held_out_loss(
-                    training,
+                score(
                     eta,
                     purpose=Purpose.REPORT,
                     index=index,
@@ -158,10 +163,14 @@ def provenance(training: InnerTraining) -> dict[str, Any]:
 
 
 def _search_result(training: InnerTraining, search: Search, status: str) -> dict[str, Any]:
-    classes = training.recipe.outer.objective.classes or ()
+    outer = training.recipe.outer
+    external = isinstance(resolved(outer)[0].estimator, schema.External)
+    unit = UNITS[measured(outer)]
+    if classes := outer.objective.classes:
+        unit = unit.replace("token", f"{' or '.join(classes)} token")
     return {
         "status": status,
-        "unit": f"nats per {' or '.join(classes)} token" if classes else "nats per token",
+        "unit": "of the command's loss" if external else unit,
         "best_outer_step": search.best_step,
         "outer_steps": search.step,
     }

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,10 +12,12 @@ from typing import Any
 
 import yaml
 
-from metatune.recipe import writing
-from metatune.recipe.schema import Recipe
+from metatune.recipe import reading, writing
+from metatune.recipe.schema import Outer, Recipe
 
-WITHOUT_EFFECT = "outer.estimator.checkpoints."
+WITHOUT_EFFECT = re.compile(
+    r"outer\.(phases\[\d+\]\.)?estimator\.(checkpoints\.|parallel$|timeout_seconds$)"
+)
 """Keys that change neither trainings nor hypergradients: they may change before a run goes on."""
 
 
@@ -41,6 +44,11 @@ class RunFolder:
     def metrics(self) -> Path:
         """A line of JSON per outer step."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def commands(self) -> Path:
+        """A line of JSON for each training of an external trainer."""
+        return self.path / "commands.jsonl"
 
     @property
     def expectation(self) -> Path:
@@ -85,17 +93,29 @@ class RunFolder:
         """Whether a run was begun here."""
         return self.recipe.exists()
 
+    def outer(self) -> Outer:
+        """The search of the run that was begun here.
+
+        Raises:
+            RecipeError: its recipe can't be read.
+        """
+        return reading.read(self.recipe).outer
+
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Adds a line to the metrics."""
-        with self.metrics.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        _append(self.metrics, line)
+
+    def append_command(self, line: Mapping[str, Any]) -> None:
+        """Adds a line to the log of an external trainer."""
+        _append(self.commands, line)
+
+    def read_commands(self) -> list[dict[str, Any]]:
+        """The log of an external trainer so far, as `read_metrics`."""
+        return _whole_lines(self.commands)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The metrics so far; a last line that was cut off is left out."""
-        if not self.metrics.exists():
-            return []
-        text = self.metrics.read_text()
-        return [json.loads(line) for line in text.splitlines(keepends=True) if line[-1] == "\n"]
+        return _whole_lines(self.metrics)
 
     def forget_metrics_from(self, step: int) -> None:
         """Drops the lines of outer steps from `step` on, which are about to be done again."""
@@ -103,11 +123,51 @@ class RunFolder:
         replace(self.metrics, "".join(line + "\n" for line in lines))
 
 
+def _append(path: Path, line: Mapping[str, Any]) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    text = path.read_text()
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line[-1] == "\n"]
+
+
 def replace(path: Path, text: str) -> None:
     """Writes a file beside its place, then renames it."""
     beside = path.with_name(path.name + ".partial")
     beside.write_text(text)
     os.replace(beside, path)
+
+
+def usable(path: Path, *, resume: bool, overwrite: bool) -> RunFolder:
+    """The folder of a run; nothing is written yet.
+
+    Args:
+        path: the folder.
+        resume: whether the run that is in it is to go on.
+        overwrite: whether the run that is in it is to be deleted.
+
+    Raises:
+        RunFolderError: it holds a run and neither was asked for, or none to resume.
+    """
+    folder = RunFolder(path)
+    if resume and overwrite:
+        raise RunFolderError("--resume and --overwrite exclude each other: give one of them")
+    if path.exists() and not path.is_dir():
+        raise RunFolderError(f"--out {path}: is a file; give a folder")
+    if resume and not folder.holds_run():
+        raise RunFolderError(
+            f"--out {path}: holds no run to resume; leave --resume out to begin one"
+        )
+    if folder.holds_run() and not (resume or overwrite):
+        raise RunFolderError(
+            f"--out {path}: holds a run already; --resume to go on with it, --overwrite to "
+            "delete it, or give another folder"
+        )
+    return folder
 
 
 def open_run(path: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> RunFolder:
@@ -123,21 +183,12 @@ def open_run(path: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> Ru
         RunFolderError: the folder holds a run and neither was asked for; or holds other things; or
             there is nothing to resume, or a run of another recipe.
     """
-    folder = RunFolder(path)
-    if resume and overwrite:
-        raise RunFolderError("--resume and --overwrite exclude each other: give one of them")
-    if path.exists() and not path.is_dir():
-        raise RunFolderError(f"--out {path}: is a file; give a folder")
+    folder = usable(path, resume=resume, overwrite=overwrite)
     if resume:
         _refuse_other_recipe(folder, recipe)
         replace(folder.recipe, writing.to_yaml(recipe))
         return folder
     if folder.holds_run():
-        if not overwrite:
-            raise RunFolderError(
-                f"--out {path}: holds a run already; --resume to go on with it, --overwrite to "
-                "delete it, or give another folder"
-            )
         _delete_run(folder)
     if path.exists() and any(path.iterdir()):
         found = ", ".join(sorted(entry.name for entry in path.iterdir())[:3])
@@ -150,16 +201,12 @@ def open_run(path: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> Ru
 
 
 def _refuse_other_recipe(folder: RunFolder, recipe: Recipe) -> None:
-    if not folder.holds_run():
-        raise RunFolderError(
-            f"--out {folder.path}: holds no run to resume; leave --resume out to begin one"
-        )
     then = writing.flat(yaml.safe_load(folder.recipe.read_text()))
     now = writing.flat(yaml.safe_load(writing.to_yaml(recipe)))
     changed = [
         key
         for key in sorted({*then, *now})
-        if then.get(key) != now.get(key) and not key.startswith(WITHOUT_EFFECT)
+        if then.get(key) != now.get(key) and not WITHOUT_EFFECT.match(key)
     ]
     if changed:
         lines = [f"  {key}: {then.get(key)!r} then, {now.get(key)!r} now" for key in changed]
@@ -174,6 +221,6 @@ def _delete_run(folder: RunFolder) -> None:
     folder.clear_scratch()
     for path in (folder.tensorboard, folder.checkpoints, folder.artefact):
         shutil.rmtree(path, ignore_errors=False) if path.exists() else None
-    for path in (folder.metrics, folder.expectation):
+    for path in (folder.metrics, folder.commands, folder.expectation):
         path.unlink(missing_ok=True)
     folder.recipe.unlink()

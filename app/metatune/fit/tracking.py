@@ -68,6 +68,7 @@ class Tracker:
     def outer_step(self, line: Mapping[str, Any], eta: Mapping[str, Any]) -> None:
         """Writes one outer step: its metrics, and the schedules that it was run with."""
         scalars = {key: v for key, v in line.items() if isinstance(v, float)}
+        scalars |= {key: float(line[key]) for key in ("phase", "inner_steps")}
         norms = line["hypergradient_norm"]
         scalars |= {f"hypergradient_norm/{key}": norm for key, norm in norms.items()}
         tensorboard.write_outer_step(

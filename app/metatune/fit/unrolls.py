@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from metatune.fit.checkpoints import Search
+from metatune.recipe.phases import Phase
 from metatune.recipe.schema import Full, Online, Recipe, Truncated
 
 
@@ -14,39 +15,43 @@ class Stretch(NamedTuple):
         start: its first inner step; a stretch that starts later goes on from `Search.inner`.
         steps: inner steps up to the objective.
         window: of these, so many at the end are differentiated; None for all.
+        stretched: whether these steps are a whole training that schedules are stretched onto.
     """
 
     training: int
     start: int
     steps: int
     window: int | None = None
+    stretched: bool = False
 
 
-def stretch(recipe: Recipe, search: Search) -> Stretch:
+def stretch(recipe: Recipe, phase: Phase, search: Search) -> Stretch:
     """The stretch of the next outer step."""
     steps = recipe.inner.steps
-    match recipe.outer.unroll:
-        case Full():
-            return Stretch(search.step, 0, steps)
+    match phase.unroll:
+        case Full(horizons=horizons):
+            if horizons is None:
+                return Stretch(search.step, 0, steps)
+            # All of a phase, those that have every step too, so that one program serves them all.
+            now = horizons[min(search.step - search.phase_start, len(horizons) - 1)]
+            return Stretch(search.step, 0, now, stretched=True)
         case Truncated(window=window):
             return Stretch(search.step, 0, steps, window)
         case Online(window=window):
-            left = lifetime(recipe) - search.age
+            left = lifetime(recipe, phase.unroll) - search.age
             return Stretch(search.life, search.age, min(window, left))
 
 
-def aged(recipe: Recipe, search: Search, steps: int, inner: object) -> Search:
+def aged(recipe: Recipe, phase: Phase, search: Search, steps: int, inner: object) -> Search:
     """The search after an outer step of `steps` inner steps that led to the state `inner`."""
-    if not isinstance(recipe.outer.unroll, Online):
+    if not isinstance(phase.unroll, Online):
         return search
     age = search.age + steps
-    if age < lifetime(recipe):
+    if age < lifetime(recipe, phase.unroll):
         return search._replace(inner=inner, age=age)
     return search._replace(inner=inner, age=0, life=search.life + 1)
 
 
-def lifetime(recipe: Recipe) -> int:
+def lifetime(recipe: Recipe, unroll: Online) -> int:
     """Inner steps of an inner training."""
-    unroll = recipe.outer.unroll
-    given = unroll.lifetime if isinstance(unroll, Online) else None
-    return given or recipe.inner.steps
+    return unroll.lifetime or recipe.inner.steps

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from metatune.hypergrad.estimator import EstimatorError, Job
+from metatune.hypergrad.estimator import EstimatorError
 from metatune.hypergrad.problem import PyTree
 
 Distribution = Literal["rademacher", "gaussian", "orthogonal"]
@@ -34,22 +34,28 @@ def refuse_unknown(distribution: str) -> None:
         )
 
 
-def draw(job: Job, count: int, distribution: Distribution) -> jax.Array:
+def draw(key: jax.Array | None, eta: PyTree, count: int, distribution: Distribution) -> jax.Array:
     """Random directions, [count, N]; those of orthogonal ones have length √N.
+
+    Args:
+        key: where they come from.
+        eta: meta-parameters η, in whose N coordinates they are.
+        count: how many.
+        distribution: of which.
 
     Raises:
         EstimatorError: no key, or more orthogonal directions than coordinates.
     """
-    if job.key is None:
+    if key is None:
         raise EstimatorError(
             "random directions need a key: hypergradient(..., key=jax.random.key(SEED)), another "
             "for each estimate"
         )
-    flat, _ = ravel_pytree(job.eta)
+    flat, _ = ravel_pytree(eta)
     shape, dtype = (count, len(flat)), flat.dtype
     if distribution == "rademacher":
-        return jax.random.rademacher(job.key, shape, dtype)
-    normal = jax.random.normal(job.key, shape, dtype)
+        return jax.random.rademacher(key, shape, dtype)
+    normal = jax.random.normal(key, shape, dtype)
     if distribution == "gaussian":
         return normal
     if count > len(flat):
@@ -63,12 +69,12 @@ def draw(job: Job, count: int, distribution: Distribution) -> jax.Array:
 
 
 def mean(
-    job: Job, derivatives: jax.Array, directions: jax.Array, distribution: Distribution
+    eta: PyTree, derivatives: jax.Array, directions: jax.Array, distribution: Distribution
 ) -> tuple[PyTree, PyTree]:
     """The mean of (dF·v) v over the directions, and its standard errors.
 
     Args:
-        job: of whose η the coordinates are.
+        eta: meta-parameters η, whose coordinates they are.
         derivatives: dF·v of each direction, [b].
         directions: [b, N].
         distribution: of the directions.
@@ -76,7 +82,7 @@ def mean(
     Returns:
         Two pytrees like η; None for the standard errors of a single direction.
     """
-    _, unflatten = ravel_pytree(job.eta)
+    _, unflatten = ravel_pytree(eta)
     samples = derivatives[:, None] * directions
     gradient = unflatten(jnp.mean(samples, axis=0))
     count, size = directions.shape

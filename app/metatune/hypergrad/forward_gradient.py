@@ -53,8 +53,8 @@ class ForwardGradient:
         """
         push = Push(self.segment, self.chunk, clip=None, budget_bytes=self.budget_bytes)
         push.refuse(job, self.directions)
-        directions = draw(job, self.directions, self.distribution)
+        directions = draw(job.key, job.eta, self.directions, self.distribution)
         pushed = push(job, directions, [job.first] * len(directions))
-        gradient, errors = mean(job, pushed.derivatives, directions, self.distribution)
+        gradient, errors = mean(job.eta, pushed.derivatives, directions, self.distribution)
         diagnostics = Diagnostics(pushed.losses, standard_errors=errors)
         return Hypergradient(pushed.value, gradient, pushed.state, diagnostics)

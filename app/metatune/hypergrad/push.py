@@ -146,7 +146,7 @@ class _Chunk:
         """
         self.how, self.job, self.count = how, job, len(directions)
         self.passes, self.passed = passes
-        self.cuts = list(_cuts(job, onsets, how.segment))
+        self.cuts = list(cuts(job, onsets, how.segment))
         together = gcd(*(cut.active for cut in self.cuts))
         given = job.problem, job.eta, job.state, directions
         self.mesh: Mesh | None = mesh_for(together, given) if together else None
@@ -235,7 +235,7 @@ def _begun(job: Job, directions: jax.Array) -> Carry:
     )
 
 
-def _cuts(job: Job, onsets: Sequence[int], segment: int) -> Iterator[Cut]:
+def cuts(job: Job, onsets: Sequence[int], segment: int) -> Iterator[Cut]:
     """Segments, cut where directions begin to act."""
     edges = {job.start, *(max(job.start, at) for at in onsets if at < job.stop), job.stop}
     for lo, hi in pairwise(sorted(edges)):

@@ -64,7 +64,7 @@ class ZerothOrder:
         refuse_checkpoints(job)
         if job.carry is not None:
             raise EstimatorError("ZerothOrder can't go on from a carry: leave it out")
-        directions = draw(job, self.directions, self.distribution)
+        directions = draw(job.key, job.eta, self.directions, self.distribution)
         trainings = _Trainings(job, self.segment, chunks=-(-self.directions // self.chunk))
         first = trainings.run(programs.advance, job.eta, _copied(job.state), job.start, job.first)
         base, before = first
@@ -75,7 +75,7 @@ class ZerothOrder:
             for at in range(0, self.directions, self.chunk)
         ]
         derivatives = jnp.concatenate(derivatives).astype(directions.dtype)
-        gradient, errors = mean(job, derivatives, directions, self.distribution)
+        gradient, errors = mean(job.eta, derivatives, directions, self.distribution)
         diagnostics = Diagnostics(jnp.concatenate([*before, *after]), standard_errors=errors)
         return Hypergradient(job.value(state.params), gradient, state, diagnostics)
 

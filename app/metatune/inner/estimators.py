@@ -1,5 +1,6 @@
 """The estimators of recipes. A new one is a row of `ESTIMATORS`."""
 
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, overload
@@ -8,6 +9,7 @@ import jax
 
 from metatune.hypergrad import (
     Checkpoints,
+    EstimatorError,
     Forward,
     ForwardGradient,
     MixFlow,
@@ -17,6 +19,8 @@ from metatune.hypergrad import (
 from metatune.hypergrad.estimator import Estimator
 from metatune.recipe import schema
 from metatune.recipe.faults import Fault
+from metatune.recipe.phases import said
+from metatune.recipe.rules import arguments
 from metatune.tunables import Tunable
 
 GRADIENT_DTYPES: Final = {"float32": None, "bfloat16": "bfloat16"}  # parameters are float32
@@ -63,7 +67,16 @@ def build(spec: schema.Estimator) -> Estimator: ...
 
 
 def build(spec: schema.Estimator) -> Estimator:
-    """The estimator that a recipe asks for."""
+    """The estimator that a recipe asks for.
+
+    Raises:
+        EstimatorError: it asks for none that is run here.
+    """
+    if isinstance(spec, schema.External | schema.Auto):
+        raise EstimatorError(
+            f"the estimator {spec.kind} differentiates nothing itself: an external one is a "
+            "command's, and what auto is gets chosen first, by metatune.plan.decided"
+        )
     return ESTIMATORS[type(spec)](spec)
 
 
@@ -76,14 +89,25 @@ def checkpoints(spec: schema.Estimator, folder: Path) -> Checkpoints:
     return Checkpoints(kept.keep, kept.slots, kept.store, on_disk, kept.budget_bytes)
 
 
-def too_many_directions(spec: schema.Estimator, tunables: Sequence[Tunable]) -> Iterable[Fault]:
+def program_is_there(outer: schema.Outer) -> Iterable[Fault]:
+    """The program of an external trainer can be run."""
+    for path, spec in said(outer, "estimator"):
+        if not isinstance(spec, schema.External):
+            continue
+        program = arguments(spec.command)[0]
+        if shutil.which(program) is None:
+            problem = f"no program {program} can be run here"
+            cure = "write its path, or the name of one on the PATH"
+            yield Fault(f"{path}.command", spec.command, problem, cure)
+
+
+def too_many_directions(outer: schema.Outer, tunables: Sequence[Tunable]) -> Iterable[Fault]:
     """There are as many orthogonal directions as meta-parameters."""
-    if not isinstance(spec, schema.ForwardGradient | schema.ZerothOrder):
-        return
-    if spec.distribution != "orthogonal":
-        return
     size = sum(jax.eval_shape(tunable.initial).size for tunable in tunables)
-    if spec.directions > size:
-        problem = f"must be at most the number of meta-parameters, {size}, to be orthogonal"
-        cure = f"take {size}, which is exact, or distribution: rademacher"
-        yield Fault("outer.estimator.directions", spec.directions, problem, cure)
+    for path, spec in said(outer, "estimator"):
+        if not isinstance(spec, schema.ForwardGradient | schema.ZerothOrder | schema.External):
+            continue
+        if spec.distribution == "orthogonal" and spec.directions > size:
+            problem = f"must be at most the number of meta-parameters, {size}, to be orthogonal"
+            cure = f"take {size}, which is exact, or distribution: rademacher"
+            yield Fault(f"{path}.directions", spec.directions, problem, cure)

@@ -15,7 +15,8 @@ from metatune import tunables
 from metatune.data import Corpus, Progress, TokenClass, load, look, tokenizer
 from metatune.hypergrad import Problem, State
 from metatune.inner import losses, optimizers, schedules
-from metatune.inner.estimators import too_many_directions
+from metatune.inner.estimators import program_is_there, too_many_directions
+from metatune.inner.metrics import MEASURES, measure
 from metatune.inner.start import Start, context_faults, frozen, initialiser, start
 from metatune.inner.trainable import Trainable, trainable
 from metatune.models import LanguageModel
@@ -163,6 +164,29 @@ def prepare(
     return _assemble(recipe, parts)
 
 
+def stretched(training: InnerTraining, steps: int) -> InnerTraining:
+    """The same training over another horizon, its schedules and windows stretched with it.
+
+    Args:
+        training: the training.
+        steps: the horizon; at least as many as windows, or some window has no step.
+    """
+    recipe = replace(training.recipe, inner=replace(training.recipe.inner, steps=steps))
+    tokens = _training_tokens(training.corpus, recipe.tune)
+    setting = Setting(training.names, tuple(recipe.data.domains), steps, tokens)
+    tuning = tunables.build(recipe.tune, setting)
+    params = jax.eval_shape(training.initialise, jax.random.key(0)).params
+    hyper_at = _hyper_at(recipe, params, tuning)
+    return replace(
+        training,
+        recipe=recipe,
+        tunables=tuning,
+        reweighted=replace(training.reweighted, hyper_at=hyper_at),
+        sampled=replace(training.sampled, hyper_at=hyper_at),
+        hyper_over=jax.jit(_over_steps(hyper_at, steps)),
+    )
+
+
 class _Parts(NamedTuple):
     """What the sections of a recipe name, as far as it is sound, and all faults."""
 
@@ -218,7 +242,10 @@ def _parts(
         and not tunables.needs_tokens(tune)
         and not any(f.path.startswith("tune") for f in faults)
     ):
-        faults += too_many_directions(outer.estimator, tuning)
+        faults += too_many_directions(outer, tuning)
+    # A command with a fault of its own can't be looked for.
+    if outer and not any(f.path.startswith("outer") for f in known):
+        faults += program_is_there(outer)
     corpus = None
     if text and faults:  # then all text isn't tokenized first: that may take minutes
         _attempt(faults, lambda: look(text, encoder))
@@ -226,11 +253,9 @@ def _parts(
         corpus = _attempt(faults, lambda: load(text, encoder, listener))
     if corpus and setting and tune and outer:
         if tunables.needs_tokens(tune):
-            mixture = starting_shares(tune.mixture, corpus.names)
-            tokens = TrainingTokens(corpus.class_tokens(), mixture, tune.mixture is not None)
-            setting = setting._replace(tokens=tokens)
+            setting = setting._replace(tokens=_training_tokens(corpus, tune))
             tuning = _attempt(faults, partial(tunables.build, tune, setting))
-            faults += too_many_directions(outer.estimator, tuning) if tuning else ()
+            faults += too_many_directions(outer, tuning) if tuning else ()
         if outer.objective.classes:
             classes = [TokenClass[name.upper()] for name in outer.objective.classes]
             where = "outer.objective.classes"
@@ -238,6 +263,14 @@ def _parts(
     # The data's own rules are looked at twice: by who reads the text and by who loads the data.
     once = {(fault.path, fault.problem): fault for fault in reversed(faults)}
     return _Parts(corpus, begin, part, tuning, list(reversed(once.values())))
+
+
+def _training_tokens(corpus: Corpus, tune: schema.Tune) -> TrainingTokens | None:
+    """What the tunables must know of the training data; None where it is nothing."""
+    if not tunables.needs_tokens(tune):
+        return None
+    mixture = starting_shares(tune.mixture, corpus.names)
+    return TrainingTokens(corpus.class_tokens(), mixture, tune.mixture is not None)
 
 
 def _assemble(recipe: Recipe, parts: _Parts) -> InnerTraining:
@@ -253,7 +286,7 @@ def _assemble(recipe: Recipe, parts: _Parts) -> InnerTraining:
     reweighted = Problem(
         of_all(losses.reweighted_loss(model)),
         _update(optimizer),
-        of_all(losses.held_out_loss(model)),
+        of_all(MEASURES[measure(recipe.outer)](model)),
         hyper_at,
         micro_batches=recipe.data.batch_size
         // (recipe.inner.micro_batch or recipe.data.batch_size),

@@ -2,14 +2,14 @@
 
 from metatune.plan.alternatives import (
     Alternative,
-    NotForetold,
     Plan,
     alternatives,
-    expected,
     plan,
 )
+from metatune.plan.foretold import NotForetold
 from metatune.plan.memory import Memory
 from metatune.plan.pace import Pace
+from metatune.plan.phases import by_phase, decided, expected
 
 __all__ = [
     "Alternative",
@@ -18,6 +18,8 @@ __all__ = [
     "Pace",
     "Plan",
     "alternatives",
+    "by_phase",
+    "decided",
     "expected",
     "plan",
 ]

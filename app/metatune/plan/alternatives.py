@@ -7,18 +7,17 @@ from typing import NamedTuple
 
 import jax
 
-from metatune.hypergrad import CheckpointError
+from metatune.hypergrad import CheckpointError, EstimatorError
 from metatune.inner import InnerTraining, estimators
-from metatune.plan.memory import Memory, limit_bytes, memory
+from metatune.inner.metrics import measure
+from metatune.plan.choice import choose, forward_may_fit
+from metatune.plan.foretold import cost
+from metatune.plan.memory import Memory, limit_bytes
 from metatune.plan.pace import Pace, pace
 from metatune.plan.work import Work
 from metatune.recipe import schema
 
-Spec = schema.MixFlow | schema.Reverse
-
-
-class NotForetold(ValueError):
-    """What an estimator costs can't be predicted."""
+ReverseMode = schema.MixFlow | schema.Reverse
 
 
 class Alternative(NamedTuple):
@@ -91,12 +90,19 @@ class Plan:
 
 
 def alternatives(
-    spec: schema.Estimator,
+    training: InnerTraining,
 ) -> Iterator[tuple[str, tuple[str, ...], schema.Estimator]]:
-    """The recipe's own estimator, then others: name, changes, section."""
+    """The recipe's own estimator, then others: name, changes, section.
+
+    Forward mode is among them only where it may take less memory.
+    """
+    spec = training.recipe.outer.estimator
     yield "as in the recipe", (), spec
-    kept = spec.checkpoints if isinstance(spec, Spec) else schema.Checkpoints()
-    common = {"segment": spec.segment, "checkpoints": kept}
+    if measure(training.recipe.outer) != "loss":  # which no other estimator can follow
+        return
+    kept = spec.checkpoints if isinstance(spec, ReverseMode) else schema.Checkpoints()
+    segment = estimators.build(spec).segment
+    common = {"segment": segment, "checkpoints": kept}
     path = "outer.estimator"
     for saves in (True, False):
         way = schema.MixFlow(**common, save_gradients=saves)
@@ -106,6 +112,9 @@ def alternatives(
             yield name, changes, way
     if not isinstance(spec, schema.Reverse):
         yield "reverse", (f"{path}.kind=reverse",), schema.Reverse(**common)
+    if not isinstance(spec, schema.Forward) and forward_may_fit(training):
+        section = f"{path}={{kind: forward, segment: {segment}}}"
+        yield "forward", (section,), schema.Forward(segment=segment)
 
 
 def plan(training: InnerTraining, *, folder: Path) -> Plan:
@@ -114,15 +123,16 @@ def plan(training: InnerTraining, *, folder: Path) -> Plan:
     Args:
         training: the recipe's.
         folder: where the run would keep checkpoints on disk.
+
+    Raises:
+        NotForetold: what the recipe's estimator costs can't be predicted.
     """
     ways = []
-    for name, changes, spec in alternatives(training.recipe.outer.estimator):
-        recipe = training.recipe
-        changed = replace(recipe, outer=replace(recipe.outer, estimator=spec))
+    for name, changes, spec in alternatives(decided(training, folder=folder)[0]):
         try:
-            found = expected(replace(training, recipe=changed), folder=folder)
+            found = expected(_with(training, spec), folder=folder)
             ways.append(Alternative(name, changes, *found))
-        except (CheckpointError, NotForetold) as error:
+        except (CheckpointError, EstimatorError) as error:
             ways.append(Alternative(name, changes, None, None, str(error)))
     return Plan(tuple(ways), limit_bytes(), jax.devices()[0].device_kind)
 
@@ -132,15 +142,34 @@ def expected(training: InnerTraining, *, folder: Path) -> tuple[Memory, Pace]:
 
     Raises:
         CheckpointError: nothing fits the budget of the checkpoints.
-        NotForetold: the estimator isn't one of reverse mode.
+        EstimatorError: the tangents exceed their budget.
+        NotForetold: what the estimator costs can't be predicted.
     """
     spec = training.recipe.outer.estimator
-    if not isinstance(spec, Spec):
-        raise NotForetold(
-            f"memory and time of the estimator {spec.kind} can't be foretold yet, those of mixflow "
-            "and reverse can"
-        )
+    found = cost(training, spec, folder)
     work = Work(training, estimators.build(spec))
-    compiled = work.compiled()
-    needed = memory(work, compiled, estimators.checkpoints(spec, folder))
-    return needed, pace(work, compiled, needed)
+    return found.memory, pace(work, found.seconds(), work.judging(), found.compilation)
+
+
+def decided(training: InnerTraining, *, folder: Path) -> tuple[InnerTraining, str]:
+    """The training with an estimator, where the recipe leaves the choice open, and why this one.
+
+    Args:
+        training: the recipe's.
+        folder: where the run would keep checkpoints on disk.
+
+    Raises:
+        EstimatorError: none fits.
+    """
+    auto = training.recipe.outer.estimator
+    if not isinstance(auto, schema.Auto):
+        return training, ""
+    spec, why = choose(training, auto, folder=folder)
+    return _with(training, spec), why
+
+
+def _with(training: InnerTraining, spec: schema.Estimator) -> InnerTraining:
+    """The training with another estimator."""
+    recipe = training.recipe
+    outer = replace(recipe.outer, estimator=spec)
+    return replace(training, recipe=replace(recipe, outer=outer))

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from metatune.hypergrad import as_argument
-from metatune.plan.memory import Memory
-from metatune.plan.work import Compiled, Work, horizon
+from metatune.plan.work import Judging, Work
+from metatune.recipe import phases
 
 FEW, MORE = 1, 3
 """Inner steps of the two stretches that are measured: their difference is what a step costs."""
@@ -51,84 +51,50 @@ class Pace(NamedTuple):
     compilation: float
 
 
-def pace(work: Work, compiled: Compiled, memory: Memory) -> Pace:
-    """Measures a few steps and predicts the rest.
+def pace(work: Work, hypergradient: float, judging: Judging, compilation: float) -> Pace:
+    """Of a run, from what a hypergradient takes, and a few measured steps of a judge.
 
     Args:
         work: the training and its estimator.
-        compiled: its programs.
-        memory: of which the recomputed segments count.
+        hypergradient: seconds of one.
+        judging: what a judge runs.
+        compilation: seconds of the programs of a hypergradient.
     """
-    recipe, outer = work.recipe, work.recipe.outer
-    length, (steps, window) = work.estimator.segment, horizon(recipe)
-    forward, backward, training = _lines(work, compiled)
-    objective, evaluation = _batches(work, compiled)
-    hypergradient = (
-        forward.of(steps, length)
-        + backward.of(window, length)
-        + memory.recomputed_segments * forward.of(min(length, window), length)
-        + len(work.held_out(outer.objective.sequences)) * objective
-    )
+    recipe, outer, training = work.recipe, work.recipe.outer, work.training
+    eta, state = training.initial_eta(), training.initialise(jax.random.key(0))
+    sampled = as_argument(training.sampled)
+
+    def train(steps: int) -> Any:
+        return judging.train(sampled, eta, jax.tree.map(jnp.copy, state), work.sampled(steps))
+
+    steps = line(train, work)
+    judged = work.held_out(outer.judge.sequences)[0]
+    evaluation = seconds(lambda: judging.evaluate(sampled, state.params, judged))
 
     def trainings(count: int, sequences: int) -> float:
         measured = len(work.held_out(sequences)) * evaluation
-        return count * (training.of(recipe.inner.steps, length) + measured)
+        return count * (steps.of(recipe.inner.steps, work.estimator.segment) + measured)
 
-    judging = trainings(outer.judge.seeds, outer.judge.sequences)
-    outer_step = hypergradient + judging / outer.judge.every
+    compilation += judging.compilation
+    judgement = trainings(outer.judge.seeds, outer.judge.sequences)
+    outer_step = hypergradient + judgement / outer.judge.every
     report = trainings(2 * outer.report.seeds, outer.report.sequences)
-    run = compiled.seconds + outer.steps * outer_step + judging + report
-    return Pace(hypergradient, judging, outer_step, run, compiled.seconds)
+    outer_steps = sum(phase.steps for phase in phases.resolved(outer))
+    run = compilation + outer_steps * outer_step + judgement + report
+    return Pace(hypergradient, judgement, outer_step, run, compilation)
 
 
-def _lines(work: Work, compiled: Compiled) -> tuple[Line, Line, Line]:
-    """Of the forward sweep, the backward sweep, and a judge's training."""
-    training = work.training
-    eta = training.initial_eta()
-    state = training.initialise(jax.random.key(0))
-    problem, sampled = as_argument(training.reweighted), as_argument(training.sampled)
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), work.adjoint())
-
-    def forward(steps: int) -> Any:
-        return compiled.forward(problem, eta, state, work.segment(steps))
-
-    saved = forward(MORE).saved
-
-    def backward(steps: int) -> Any:
-        adjoint = jax.tree.map(jnp.copy, zeros)
-        return compiled.pullback(problem, eta, work.segment(steps), (state, saved), adjoint)
-
-    def train(steps: int) -> Any:
-        copy = jax.tree.map(jnp.copy, state)
-        return compiled.train(sampled, eta, copy, work.sampled(steps))
-
-    return _line(forward, work), _line(backward, work), _line(train, work)
-
-
-def _line(run: Callable[[int], Any], work: Work) -> Line:
+def line(run: Callable[[int], Any], work: Work) -> Line:
+    """Measures two stretches; `run` takes a number of inner steps, of a segment at most."""
     most = min(MORE, work.estimator.segment, work.recipe.inner.steps)
-    few, more = (_seconds(lambda steps=steps: run(steps)) for steps in (FEW, most))
+    few, more = (seconds(lambda steps=steps: run(steps)) for steps in (FEW, most))
     if most == FEW:
         return Line(0.0, few)
     step = max(0.0, (more - few) / (most - FEW))
     return Line(max(0.0, few - FEW * step), step)
 
 
-def _batches(work: Work, compiled: Compiled) -> tuple[float, float]:
-    """Of the objective with its gradient, and of a judge's held-out batch."""
-    training, outer = work.training, work.recipe.outer
-    params = training.initialise(jax.random.key(0)).params
-    problem, sampled = as_argument(training.reweighted), as_argument(training.sampled)
-    (batch, *_), (judged, *_) = (
-        work.held_out(sequences) for sequences in (outer.objective.sequences, outer.judge.sequences)
-    )
-    return (
-        _seconds(lambda: compiled.objective(problem, params, batch)),
-        _seconds(lambda: compiled.evaluate(sampled, params, judged)),
-    )
-
-
-def _seconds(run: Callable[[], Any]) -> float:
+def seconds(run: Callable[[], Any]) -> float:
     """The least of a few runs, after one that isn't counted."""
     jax.block_until_ready(run())
     took = []

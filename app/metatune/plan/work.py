@@ -1,8 +1,7 @@
-"""What an outer step of a recipe works on, and its programs, compiled."""
+"""What an outer step of a recipe works on, whatever estimates its hypergradient."""
 
 import time
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,10 +9,9 @@ import numpy as np
 
 from metatune.data import Batch, heldout_batches, sampled_batches, stratified_batches
 from metatune.hypergrad import as_argument, programs
+from metatune.hypergrad.estimator import Estimator
 from metatune.hypergrad.problem import State
-from metatune.hypergrad.reverse_mode import Adjoint, ReverseMode
-from metatune.hypergrad.segments import Segment, gather, inexact
-from metatune.hypergrad.stores import tree_bytes
+from metatune.hypergrad.segments import Segment, gather
 from metatune.inner import InnerTraining
 from metatune.recipe.schema import Full, Online, Recipe, Truncated
 
@@ -33,10 +31,11 @@ class Horizon(NamedTuple):
 
 
 def horizon(recipe: Recipe) -> Horizon:
-    """The inner steps of an outer step."""
+    """The inner steps of an outer step, of a recipe without phases."""
     steps = recipe.inner.steps
     match recipe.outer.unroll:
-        case Full():
+        case Full(horizons=given):  # one, if any: growing ones are planned one after the other
+            steps = given[0] if given else steps
             return Horizon(steps, steps)
         case Truncated(window=window):
             return Horizon(steps, window)
@@ -44,26 +43,18 @@ def horizon(recipe: Recipe) -> Horizon:
             return Horizon(window, window)
 
 
-class Compiled(NamedTuple):
-    """The programs of an outer step.
+class Judging(NamedTuple):
+    """The programs of a judge.
 
     Attributes:
-        forward: a segment forward.
-        pullback: a segment backward.
-        objective: the objective on a held-out batch, and its gradient.
-        train: a segment of the judges' trainings.
-        evaluate: a held-out batch of the judges.
-        seconds: what compiling them took.
-        saved_bytes: of what a segment saves for its pullback.
+        train: a segment of its trainings.
+        evaluate: a held-out batch.
+        compilation: seconds that compiling them took.
     """
 
-    forward: Any
-    pullback: Any
-    objective: Any
     train: Any
     evaluate: Any
-    seconds: float
-    saved_bytes: int
+    compilation: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +67,7 @@ class Work:
     """
 
     training: InnerTraining
-    estimator: ReverseMode
+    estimator: Estimator
 
     @property
     def recipe(self) -> Recipe:
@@ -87,11 +78,9 @@ class Work:
         """A state, as shapes."""
         return jax.eval_shape(self.training.initialise, jax.random.key(0))
 
-    def adjoint(self) -> Adjoint:
-        """An adjoint, as shapes."""
-        state = self.state()
-        eta = jax.eval_shape(self.training.initial_eta)
-        return Adjoint(state.params, inexact(state.opt_state)[0], eta)
+    def eta(self) -> dict[str, Any]:
+        """Meta-parameters, as shapes."""
+        return jax.eval_shape(self.training.initial_eta)
 
     def segment(self, steps: int) -> Segment:
         """The first `steps` inner steps of a hypergradient, as a segment."""
@@ -124,37 +113,14 @@ class Work:
             micro_batch=micro_batch,
         )
 
-    def compiled(self) -> Compiled:
-        """All programs of an outer step."""
+    def judging(self) -> Judging:
+        """What a judge runs."""
         began = time.perf_counter()
-        problem = as_argument(self.training.reweighted)
-        sampled = as_argument(self.training.sampled)
-        eta, state, outer = (
-            jax.eval_shape(self.training.initial_eta),
-            self.state(),
-            self.recipe.outer,
-        )
-        segment = self.segment(1)
-        saved = jax.eval_shape(
-            partial(programs.forward, problem, self.estimator), eta, state, segment
-        ).saved
-        held_out, judged = (
-            self.held_out(sequences)[0]
-            for sequences in (outer.objective.sequences, outer.judge.sequences)
-        )
-        forward = programs.forward.lower(problem, self.estimator, eta, state, segment)
-        pullback = programs.pullback.lower(
-            problem, self.estimator, eta, segment, (state, saved), self.adjoint()
-        )
-        return Compiled(
-            forward=forward.compile(),
-            pullback=pullback.compile(),
-            objective=programs.objective.lower(problem, state.params, held_out).compile(),
-            train=programs.advance.lower(sampled, eta, state, self.sampled(1)).compile(),
-            evaluate=jax.jit(_evaluate).lower(sampled, state.params, judged).compile(),
-            seconds=time.perf_counter() - began,
-            saved_bytes=tree_bytes(saved),
-        )
+        sampled, state = as_argument(self.training.sampled), self.state()
+        judged = self.held_out(self.recipe.outer.judge.sequences)[0]
+        train = programs.advance.lower(sampled, self.eta(), state, self.sampled(1))
+        evaluate = programs.value.lower(sampled, state.params, judged)
+        return Judging(train.compile(), evaluate.compile(), time.perf_counter() - began)
 
     def _at_most(self, steps: int) -> int:
         """So many inner steps, or as many as there are in a segment."""
@@ -162,7 +128,3 @@ class Work:
 
     def _shares(self) -> np.ndarray:
         return self.training.trajectory(self.training.initial_eta()).mixture
-
-
-def _evaluate(problem: Any, params: Any, batch: Batch) -> jax.Array:
-    return problem.objective(params, batch)

@@ -9,15 +9,22 @@ from dataclasses import asdict, fields
 from typing import Any, Final, get_args
 
 from metatune.recipe.faults import Fault, unknown
+from metatune.recipe.outer_checks import (
+    an_external_trainer_measures_by_itself,
+    choices_for_all_are_used,
+    horizons_reach_every_window,
+    one_way_to_measure,
+    rates_are_of_what_is_tuned,
+    sign_steps_begin_above_the_tolerance,
+    steps_or_phases,
+    unroll_fits_the_training,
+)
 from metatune.recipe.schema import (
     Class,
     Data,
-    Full,
     Inner,
     LossWeights,
     Model,
-    Online,
-    Outer,
     Tune,
     WarmupStableDecay,
 )
@@ -296,22 +303,6 @@ def micro_batch_divides_the_batch(inner: Inner, data: Data) -> Iterable[Fault]:
         yield Fault("inner.micro_batch", inner.micro_batch, problem, cure)
 
 
-def unroll_fits_the_training(outer: Outer, inner: Inner) -> Iterable[Fault]:
-    """A window and a lifetime are no longer than the training, a window no longer than a life."""
-    unroll = outer.unroll
-    if isinstance(unroll, Full):
-        return
-    limits = {"window": ("inner.steps", inner.steps)}
-    if isinstance(unroll, Online) and unroll.lifetime is not None:
-        limits["lifetime"] = limits["window"]
-        if unroll.lifetime <= inner.steps:
-            limits["window"] = ("outer.unroll.lifetime", unroll.lifetime)
-    for name, (limit, most) in limits.items():
-        if getattr(unroll, name) > most:
-            problem, cure = f"must be at most {limit}, {most}", f"lower it, or raise {limit}"
-            yield Fault(f"outer.unroll.{name}", getattr(unroll, name), problem, cure)
-
-
 # Every rule, with the sections of the recipe that it takes, in the order of its arguments.
 CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]] = (
     (one_origin_of_the_model, ("model",)),
@@ -326,7 +317,14 @@ CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]
     (schedule_fits, ("inner",)),
     (what_is_trained_is_expressions, ("inner",)),
     (micro_batch_divides_the_batch, ("inner", "data")),
+    (steps_or_phases, ("outer",)),
+    (choices_for_all_are_used, ("outer",)),
     (unroll_fits_the_training, ("outer", "inner")),
+    (an_external_trainer_measures_by_itself, ("outer",)),
+    (one_way_to_measure, ("outer",)),
+    (horizons_reach_every_window, ("outer", "inner", "tune")),
+    (rates_are_of_what_is_tuned, ("outer", "tune")),
+    (sign_steps_begin_above_the_tolerance, ("outer", "tune")),
     (something_is_tuned, ("tune",)),
     (one_weight_a_domain, ("tune",)),
     (windows_have_steps, ("tune", "inner")),

@@ -1,6 +1,7 @@
 """Rules on single values of a recipe, carried in the metadata of a dataclass field."""
 
-from collections.abc import Callable, Iterator
+import shlex
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
@@ -30,6 +31,25 @@ CHUNK = Rule(
     lambda value: value == "auto" or (isinstance(value, int) and value >= 1),
     "auto, null or a whole number of 1 or above",
 )
+
+
+def arguments(command: str | Sequence[str]) -> tuple[str, ...]:
+    """A command as program and arguments; text is split as a shell splits it, and no more.
+
+    Raises:
+        ValueError: text with a quotation mark that isn't closed.
+    """
+    return tuple(shlex.split(command) if isinstance(command, str) else command)
+
+
+def _is_command(value: str | Sequence[str]) -> bool:
+    try:
+        return bool(arguments(value) and arguments(value)[0])
+    except ValueError:
+        return False
+
+
+COMMAND = Rule(_is_command, "a program and its arguments, as a list or as text in closed quotes")
 
 
 def broken_rules(section: Any, path: str) -> Iterator[Fault]:

@@ -14,6 +14,7 @@ from metatune.recipe.rules import (
     AT_LEAST_ONE_OR_NAMED,
     AT_LEAST_TWO,
     CHUNK,
+    COMMAND,
     FRACTION,
     INNER_FRACTION,
     NOT_EMPTY,
@@ -450,6 +451,11 @@ class ForwardGradient:
     budget_bytes: int | None = ruled(None, AT_LEAST_ONE)
 
 
+Measure = Literal["loss", "accuracy", "exact_match"]
+"""What is measured on held-out text: the loss, or the negative of the share of tokens that are
+predicted, or of sequences whose tokens all are."""
+
+
 @dataclass(frozen=True)
 class ZerothOrder:
     """Central differences of whole trainings along random directions (Spall, 1992).
@@ -457,6 +463,7 @@ class ZerothOrder:
     For objectives that can't be differentiated; biased by the square of `step`.
 
     Attributes:
+        objective: what is minimised, and judged and reported too.
         directions: random directions of each hypergradient; two trainings each.
         step: how far to either side of the meta-parameters, in units of log rate and of logits.
         segment: inner steps per compiled program.
@@ -465,6 +472,7 @@ class ZerothOrder:
     """
 
     kind: Literal["zeroth_order"] = "zeroth_order"
+    objective: Measure = "loss"
     directions: int = ruled(8, AT_LEAST_ONE)
     step: float = ruled(1e-2, POSITIVE)
     segment: int = ruled(16, AT_LEAST_ONE)
@@ -472,32 +480,105 @@ class ZerothOrder:
     chunk: int = ruled(1, AT_LEAST_ONE)
 
 
-Estimator = MixFlow | Reverse | Forward | ForwardGradient | ZerothOrder
+@dataclass(frozen=True)
+class External:
+    """Central differences of trainings that a command does elsewhere (Spall, 1992).
+
+    The command is run without a shell. On its standard input it gets the hyperparameters: the
+    JSON of a `tuned.json`, with `seed` and `steps` beside; the file named by the environment
+    variable METATUNE_TUNED is that `tuned.json` alone. The last line that it prints is the loss to
+    minimise. The same command chooses the best and measures the result: nothing is trained here,
+    and what the recipe says of model, data and inner training names and bounds what is tuned.
+
+    Attributes:
+        command: program and arguments, a list, or text that is split as a shell splits it.
+        directions: random directions of each hypergradient; two trainings each, on either side of
+            the meta-parameters, with the same seed.
+        step: how far to either side of the meta-parameters, in units of log rate and of logits.
+        distribution: of the directions, as for `forward_gradient`.
+        timeout_seconds: after which a command is killed, and counts as failed; null for never.
+        parallel: commands at a time.
+    """
+
+    command: str | tuple[str, ...] = ruled(COMMAND)
+    kind: Literal["external"] = "external"
+    directions: int = ruled(8, AT_LEAST_ONE)
+    step: float = ruled(0.1, POSITIVE)
+    distribution: Literal["rademacher", "gaussian", "orthogonal"] = "rademacher"
+    timeout_seconds: float | None = ruled(None, POSITIVE)
+    parallel: int = ruled(1, AT_LEAST_ONE)
+
+
+@dataclass(frozen=True)
+class Auto:
+    """Whichever is the fastest of those that fit the device; the run folder's recipe names it.
+
+    Attributes:
+        objective: what is minimised; anything but the loss takes `zeroth_order`.
+        segment: inner steps per compiled program, and between two kept states.
+        checkpoints: of reverse mode, what is kept between the sweeps, and where.
+    """
+
+    kind: Literal["auto"] = "auto"
+    objective: Measure = "loss"
+    segment: int = ruled(16, AT_LEAST_ONE)
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+
+
+Estimator = MixFlow | Reverse | Forward | ForwardGradient | ZerothOrder | External | Auto
 
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam on the meta-parameters; `learning_rate` is in units of log rate and of logits."""
+    """Adam on the meta-parameters, as `optax.adam`, after clipping.
+
+    Attributes:
+        learning_rate: in units of log rate and of logits.
+        b1: decay of the mean of hypergradients.
+        b2: decay of the mean of their squares.
+        per_tunable: learning rates of their own, by entry of `tune`.
+    """
 
     kind: Literal["adam"] = "adam"
     learning_rate: float = ruled(0.1, POSITIVE)
     b1: float = ruled(0.9, FRACTION)
     b2: float = ruled(0.99, FRACTION)
+    per_tunable: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)
 class Sign:
-    """Steps by the sign of the hypergradient; a step halves when its sign flips (FDS, 2021)."""
+    """Steps by the sign of the hypergradient; a step halves when its sign flips (FDS, 2021).
+
+    Clipping changes no sign, and nothing here.
+
+    Attributes:
+        learning_rate: first step size of each meta-parameter, in units of log rate and of logits.
+        tolerance: converged when every step size is below it, of all meta-parameters that ever
+            moved; null for never. These units are relative ones: 0.05 is 5 % of a learning rate
+            or of a loss weight, and of the odds of a share.
+        per_tunable: first step sizes of their own, by entry of `tune`.
+    """
 
     kind: Literal["sign"] = "sign"
     learning_rate: float = ruled(0.2, POSITIVE)
+    tolerance: float | None = ruled(0.05, POSITIVE)
+    per_tunable: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)
 class Full:
-    """Differentiates through the whole training, from step 0 to `inner.steps`: exact."""
+    """Differentiates through the whole training, from step 0 to its end: exact.
+
+    Attributes:
+        horizons: inner steps of the trainings that are differentiated: of the first outer step of
+            a phase, of the second, and so on, the last number staying. Schedules and windows are
+            stretched onto them as fractions of training; judging and reporting train for all of
+            `inner.steps`. Null for `inner.steps` always.
+    """
 
     kind: Literal["full"] = "full"
+    horizons: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -528,6 +609,9 @@ class Online:
     kind: Literal["online"] = "online"
     lifetime: int | None = ruled(None, AT_LEAST_ONE)
 
+
+Optimizer = Adam | Sign
+Unroll = Full | Truncated | Online
 
 Class = Literal["text", "prompt", "completion", "system", "tool"]
 """What part of a document a token is of; all tokens of a plain text are text."""
@@ -565,7 +649,8 @@ class Judge:
     Attributes:
         seeds: trainings for a judgement, the same seeds each time.
         sequences: held-out sequences that each is measured on.
-        every: outer steps from one judgement to the next; the first and the last are judged too.
+        every: outer steps from one judgement to the next; the first and the last of a phase are
+            judged too.
     """
 
     seeds: int = ruled(2, AT_LEAST_ONE)
@@ -587,26 +672,52 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Outer:
-    """The search over the meta-parameters.
+class Phase:
+    """A stretch of the search with ways of its own; what it leaves out is that of `outer`.
+
+    It goes on from the meta-parameters that the one before it ended with, best or not. The state
+    of the optimizer is handed on too where the kind is the same; of `sign` only where the step
+    sizes begin alike and haven't converged. An online training begins anew.
 
     Attributes:
         steps: hypergradients at most.
         estimator: how the hypergradient is obtained.
         unroll: through which part of the training.
         optimizer: how it is followed.
-        clip_norm: largest global norm of a hypergradient; null for no clipping.
-        patience: stop after so many outer steps without a new best; null for never.
-        objective: what is differentiated.
-        fresh: what is drawn anew at every outer step.
-        judge: how the best outer step is chosen.
-        report: how the result is measured.
+        reset: begin with a fresh state of the optimizer in any case.
     """
 
     steps: int = ruled(AT_LEAST_ONE)
+    estimator: Estimator | None = None
+    unroll: Unroll | None = None
+    optimizer: Optimizer | None = None
+    reset: bool = False
+
+
+@dataclass(frozen=True)
+class Outer:
+    """The search over the meta-parameters: exactly one of `steps` and `phases`.
+
+    Attributes:
+        steps: hypergradients at most.
+        phases: one after the other, each with its own number of steps; null for a single one.
+        estimator: how the hypergradient is obtained.
+        unroll: through which part of the training.
+        optimizer: how it is followed.
+        clip_norm: largest global norm of a hypergradient before the optimizer sees it; null for no
+            clipping.
+        patience: a phase ends after so many of its outer steps without a new best; null for never.
+        objective: what is differentiated.
+        fresh: what is drawn anew at every outer step.
+        judge: how the best outer step is chosen, over all phases.
+        report: how the result is measured.
+    """
+
+    steps: int | None = ruled(None, AT_LEAST_ONE)
+    phases: tuple[Phase, ...] | None = None
     estimator: Estimator = field(default_factory=MixFlow)
-    unroll: Full | Truncated | Online = field(default_factory=Full)
-    optimizer: Adam | Sign = field(default_factory=Adam)
+    unroll: Unroll = field(default_factory=Full)
+    optimizer: Optimizer = field(default_factory=Adam)
     clip_norm: float | None = ruled(1.0, POSITIVE)
     patience: int | None = ruled(None, AT_LEAST_ONE)
     objective: Objective = field(default_factory=Objective)

@@ -66,8 +66,12 @@ def _plain(value: Any) -> Any:
 
 
 def flat(tree: Any, path: str = "") -> dict[str, Any]:
-    """The values of a tree of mappings, by dotted path."""
-    if not isinstance(tree, Mapping):
+    """The values of a tree of mappings, and of lists of them, by dotted path."""
+    if isinstance(tree, Mapping):
+        branches = {f"{path}.{key}" if path else str(key): tree[key] for key in tree}
+    elif isinstance(tree, list) and tree and all(isinstance(item, Mapping) for item in tree):
+        branches = {f"{path}[{index}]": item for index, item in enumerate(tree)}
+    else:
         return {path: tree}
-    branches = [flat(branch, f"{path}.{key}" if path else str(key)) for key, branch in tree.items()]
-    return {key: value for branch in branches for key, value in branch.items()}
+    flattened = [flat(branch, here) for here, branch in branches.items()]
+    return {key: value for values in flattened for key, value in values.items()}

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from metatune.artefact import Artefact
+from metatune.artefact.capabilities import dropped
 from metatune.artefact.exporters import EXPORTERS
 from metatune.artefact.format import value_at
+from metatune.report.certificate import summaries
 
 SIGNIFICANT = 2.0
 """Standard errors beyond which a difference counts as one."""
@@ -154,6 +156,7 @@ def readme(artefact: Artefact) -> str:
         "## What was tuned\n",
         _bullets([*what_is_tuned(artefact), f"horizon: {horizon(artefact)}"]),
         *_measurement(artefact.result),
+        *_certificate(artefact.certificate),
         "## How to use it\n",
         *_usage(artefact),
         "## Knots\n",
@@ -193,6 +196,22 @@ def _measurement(result: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _certificate(certificate: Mapping[str, Any] | None) -> list[str]:
+    """What `metatune check` found."""
+    if certificate is None:
+        return []
+    said = summaries(certificate["checks"])
+    rows = [
+        (name, certificate["checks"][name]["level"], sentence) for name, sentence in said.items()
+    ]
+    return [
+        "## Gradient certificate\n",
+        f"`certificate.json`: **{certificate['verdict']}**, of the recipe before it was tuned.\n",
+        *([_bullets(certificate["causes"])] if certificate["causes"] else []),
+        _table(("check", "level", "found"), rows),
+    ]
+
+
 def _usage(artefact: Artefact) -> list[str]:
     lines = []
     if not worth_using(artefact.result):
@@ -203,9 +222,13 @@ def _usage(artefact: Artefact) -> list[str]:
     commands = [
         f"# {exporter.summary}\nmetatune export . --to {name} --out tuned-{name}"
         for name, exporter in EXPORTERS.items()
+        if not dropped(artefact, exporter.capabilities)
     ]
     lines.append("In this folder:\n\n```sh\n" + "\n".join(commands) + "\n```\n")
-    lines.append("Each writes a folder that works without metatune, with a README of its own.\n")
+    lines.append(
+        "Each writes a folder that works without metatune, with a README of its own. These express "
+        "all that was tuned; `metatune export --list` prints those that can express a part too.\n"
+    )
     return lines
 
 

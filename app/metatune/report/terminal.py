@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from metatune.artefact import Artefact, ClassWeights, LossWeights, Mixture
+from metatune.report import certificate
 from metatune.report.artefact_readme import (
     horizon,
     provenance_lines,
@@ -88,6 +89,8 @@ def _header(artefact: Artefact) -> Panel:
     )
     lines += [Text(line) for line in what_is_tuned(artefact)]
     lines.append(Text(f"horizon: {horizon(artefact)}"))
+    if artefact.certificate is not None:
+        lines += certificate.headline(artefact.certificate)
     return Panel(Group(*lines), title="metatune", title_align="left")
 
 

@@ -1,28 +1,97 @@
 """Exporters: folders that carry tuned schedules into a trainer, without metatune."""
 
+import re
 from pathlib import Path
+from typing import NamedTuple
 
-from metatune.artefact.exporters.base import MODULE, Exporter
+from metatune.artefact.capabilities import dropped
+from metatune.artefact.exporters.axolotl import AXOLOTL
+from metatune.artefact.exporters.base import Exporter, Production
+from metatune.artefact.exporters.csv import CSV
+from metatune.artefact.exporters.grain import GRAIN
 from metatune.artefact.exporters.hf_trainer import HF_TRAINER
 from metatune.artefact.exporters.json import JSON
+from metatune.artefact.exporters.levanter import LEVANTER
+from metatune.artefact.exporters.litdata import LITDATA
+from metatune.artefact.exporters.llama_factory import LLAMA_FACTORY
+from metatune.artefact.exporters.llm_foundry import LLM_FOUNDRY
+from metatune.artefact.exporters.maxtext import MAXTEXT
+from metatune.artefact.exporters.megatron import MEGATRON
+from metatune.artefact.exporters.mosaic_streaming import MOSAIC_STREAMING
+from metatune.artefact.exporters.nanotron import NANOTRON
+from metatune.artefact.exporters.nemo_automodel import NEMO_AUTOMODEL
+from metatune.artefact.exporters.olmo_core import OLMO_CORE
 from metatune.artefact.exporters.optax import OPTAX
 from metatune.artefact.exporters.torch import TORCH
+from metatune.artefact.exporters.torchtitan import TORCHTITAN
+from metatune.artefact.exporters.trl import TRL
 from metatune.artefact.folders import replace_folder
-from metatune.artefact.format import README, TUNED, Artefact, ArtefactError
+from metatune.artefact.format import Artefact, ArtefactError
+from metatune.artefact.horizon import carried, distance
 from metatune.recipe.faults import Fault, unknown
 
-__all__ = ["EXPORTERS", "Exporter", "export"]
+__all__ = ["EXPORTERS", "Exported", "Exporter", "export", "replaceable"]
 
-EXPORTERS = {exporter.name: exporter for exporter in (JSON, OPTAX, TORCH, HF_TRAINER)}
+EXPORTERS = {
+    exporter.name: exporter
+    for exporter in (
+        JSON,
+        CSV,
+        OPTAX,
+        TORCH,
+        HF_TRAINER,
+        TRL,
+        MEGATRON,
+        NEMO_AUTOMODEL,
+        MOSAIC_STREAMING,
+        LLM_FOUNDRY,
+        TORCHTITAN,
+        OLMO_CORE,
+        LEVANTER,
+        MAXTEXT,
+        AXOLOTL,
+        LLAMA_FACTORY,
+        NANOTRON,
+        LITDATA,
+        GRAIN,
+    )
+}
 """A new target is one file, and one name here."""
 
-REPLACEABLE = (TUNED, README, MODULE, "__pycache__")
-"""What an export may leave in its folder; `overwrite` replaces this and nothing else."""
+WRITTEN = re.compile(
+    r"README\.md|__pycache__|tuned\.(json|yaml)|metatune_(schedules|trainer|rates|mixture)\.py"
+    r"|(learning_rates|mixture|loss_weights)\.csv|(mixture|streams)\.yaml|launch\.sh"
+    r"|phase_\d+\.(txt|json)|(sources|weights|static_rates|shared_schedule)\.json"
+)
+"""Names that exports give their files; `overwrite` replaces these and no others."""
+
+
+class Exported(NamedTuple):
+    """What an export wrote.
+
+    Attributes:
+        paths: of the files.
+        dropped: what was tuned and the target can't express, a line each.
+        warning: that the tuned training was far from the one to come; None if it wasn't.
+    """
+
+    paths: list[Path]
+    dropped: tuple[str, ...]
+    warning: str | None
 
 
 def export(
-    artefact: Artefact, target: str, folder: str | Path, *, overwrite: bool = False
-) -> list[Path]:
+    artefact: Artefact,
+    target: str,
+    folder: str | Path,
+    *,
+    overwrite: bool = False,
+    lossy: bool = False,
+    steps: int | None = None,
+    tokens_per_step: int | None = None,
+    sequences_per_step: int | None = None,
+    warmup: str = "fraction",
+) -> Exported:
     """Writes `artefact` for `target` into `folder`, all files or none.
 
     Args:
@@ -30,19 +99,58 @@ def export(
         target: a name of `EXPORTERS`.
         folder: absent or empty, unless `overwrite`.
         overwrite: replace an older export; other files are never replaced.
-
-    Returns:
-        The paths of the files.
+        lossy: go on where the target can't express all that was tuned.
+        steps: updates of the training to come; those of the tuned one by default.
+        tokens_per_step: its tokens per update; those of the tuned one by default.
+        sequences_per_step: its sequences per update, for targets that count in these.
+        warmup: whether the warmup is kept in `steps` or in its `fraction` of training.
 
     Raises:
-        ArtefactError: an unknown target, a folder that isn't empty, a folder with other files.
+        ArtefactError: an unknown target, a folder that isn't empty, a folder with other files,
+            something tuned that the target can't express, a number that isn't above 0.
     """
     if target not in EXPORTERS:
         raise ArtefactError(
             "export", [unknown("target", target, "target", target, list(EXPORTERS))]
         )
-    folder = Path(folder)
+    exporter, folder = EXPORTERS[target], Path(folder)
+    numbers = {
+        "steps": steps,
+        "tokens_per_step": tokens_per_step,
+        "sequences_per_step": sequences_per_step,
+    }
+    faults = [
+        Fault(name, number, "must be a whole number of 1 or above", "give another")
+        for name, number in numbers.items()
+        if number is not None and number < 1
+    ]
     if not overwrite and folder.is_dir() and any(folder.iterdir()):
         cure = "name another, or overwrite it (overwrite=True)"
-        raise ArtefactError("export", [Fault("folder", str(folder), "is not empty", cure)])
-    return replace_folder(folder, EXPORTERS[target].files(artefact), REPLACEABLE)
+        faults.append(Fault("folder", str(folder), "is not empty", cure))
+    without = dropped(artefact, exporter.capabilities)
+    if not lossy:
+        cure = "go on without it (--lossy), or choose another target (metatune export --list)"
+        faults += [
+            Fault(what, target, f"{target} can't express it: {line}", cure)
+            for what, line in without.items()
+        ]
+    if faults:
+        raise ArtefactError("export", faults)
+    steps = steps or artefact.horizon_steps
+    tokens = tokens_per_step or max(1, round(artefact.horizon_tokens / artefact.horizon_steps))
+    production = Production(
+        artefact=carried(artefact, steps, warmup),
+        steps=steps,
+        tokens_per_step=tokens,
+        sequences_per_step=sequences_per_step,
+        warmup=warmup,
+        dropped=tuple(without.values()),
+        warning=distance(artefact, steps, tokens),
+    )
+    paths = replace_folder(folder, exporter.files(production), replaceable)
+    return Exported(paths, production.dropped, production.warning)
+
+
+def replaceable(name: str) -> bool:
+    """Whether a file of this name may be from an older export."""
+    return WRITTEN.fullmatch(name) is not None

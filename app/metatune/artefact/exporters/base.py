@@ -1,14 +1,39 @@
 """What an exporter is, and what all of them share: templates, and the words of a README."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from string import Template
 from typing import NamedTuple
 
-from metatune.artefact.format import TUNED, Artefact, ClassWeights
+import yaml
+
+from metatune.artefact.capabilities import Capabilities
+from metatune.artefact.format import README, TUNED, Artefact, ClassWeights
 from metatune.artefact.writing import self_contained
 
 MODULE = "metatune_schedules.py"
+
+
+class Production(NamedTuple):
+    """The training that an export is for.
+
+    Attributes:
+        artefact: the schedules, carried to that training.
+        steps: its updates.
+        tokens_per_step: tokens of an update.
+        sequences_per_step: sequences of an update; None if it wasn't said.
+        warmup: what was kept of the warmup.
+        dropped: what was tuned and the target can't express, a line each.
+        warning: that the tuned training was far from this one; None if it wasn't.
+    """
+
+    artefact: Artefact
+    steps: int
+    tokens_per_step: int
+    sequences_per_step: int | None
+    warmup: str
+    dropped: tuple[str, ...] = ()
+    warning: str | None = None
 
 
 class Exporter(NamedTuple):
@@ -17,36 +42,68 @@ class Exporter(NamedTuple):
     Attributes:
         name: on the command line.
         summary: what the export holds, in one line.
+        capabilities: what of an artefact the target can express.
         files: the contents by file name; the folder works where metatune isn't installed.
+        version: of the target that the files are for; empty where any will do.
     """
 
     name: str
     summary: str
-    files: Callable[[Artefact], Mapping[str, bytes | str]]
+    capabilities: Capabilities
+    files: Callable[[Production], Mapping[str, bytes | str]]
+    version: str = ""
 
 
-def export_files(artefact: Artefact, readme: str, module: str | None) -> dict[str, bytes | str]:
-    """The files of an export: README.md, the module if there is one, and tuned.json.
+def export_files(
+    production: Production, readme: str, modules: Mapping[str, str]
+) -> dict[str, bytes | str]:
+    """The files of an export whose README is a template.
 
     Args:
-        artefact: whose numbers all go into tuned.json.
+        production: whose numbers all go into tuned.json.
         readme: name of the template of README.md, and of that on weights of classes of tokens.
-        module: name of the template of metatune_schedules.py.
+        modules: templates by the name of the file that they become.
     """
-    files: dict[str, bytes | str] = {
-        "README.md": Template(template(f"{readme}.md")).substitute(
-            facts=_facts(artefact),
-            steps=artefact.horizon_steps,
-            clip=_clip(artefact),
-            max_grad_norm=artefact.optimizer.settings["clip_norm"] or 0.0,
-            mixture=_mixture(artefact),
-            loss_weights=_loss_weights(artefact, readme),
-        )
-    }
-    if module is not None:
-        files[MODULE] = template(module)
-    files[TUNED] = self_contained(artefact)
-    return files
+    artefact = production.artefact
+    text = Template(template(f"{readme}.md")).substitute(
+        facts=_facts(production),
+        steps=production.steps,
+        clip=_clip(artefact),
+        max_grad_norm=artefact.optimizer.settings["clip_norm"] or 0.0,
+        mixture=_mixture(artefact),
+        loss_weights=_loss_weights(artefact, readme),
+        dropped=_bullets(_lost(production)),
+    )
+    files = {name: template(source) for name, source in modules.items()}
+    return {README: text, **files, TUNED: self_contained(artefact)}
+
+
+def config_files(
+    production: Production,
+    title: str,
+    usage: str,
+    files: Mapping[str, str],
+    lost: Sequence[str] = (),
+) -> dict[str, bytes | str]:
+    """The files of an export for a trainer that is configured by its own files.
+
+    Args:
+        production: whose numbers all go into tuned.json.
+        title: of README.md: the target and the version that it was made for.
+        usage: what to paste, and where.
+        files: contents by name.
+        lost: what the target changes of the schedules, a line each.
+    """
+    sections = [
+        f"# Tuned schedules for {title}",
+        _facts(production),
+        usage.strip(),
+        _mixture(production.artefact),
+        "## What is lost",
+        _bullets([*_lost(production), *lost]) or "Nothing.",
+    ]
+    text = "\n\n".join(section.rstrip() for section in sections) + "\n"
+    return {README: text, **files, TUNED: self_contained(production.artefact)}
 
 
 def template(name: str) -> str:
@@ -55,21 +112,50 @@ def template(name: str) -> str:
     return (folder / name).read_text(encoding="utf-8")
 
 
-def _facts(artefact: Artefact) -> str:
-    """What is in tuned.json, a line each."""
+def as_yaml(document: Mapping[str, object]) -> str:
+    """YAML in the order of the document, floats with all their digits."""
+    return yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=True, width=100)
+
+
+def place(domain: str) -> str:
+    """What stands in an export for the path of a domain's data; a word without white space."""
+    return f"PATH/TO/{'_'.join(domain.split())}"
+
+
+def _lost(production: Production) -> list[str]:
+    return [f"**dropped**: {what}" for what in production.dropped]
+
+
+def _bullets(lines: Sequence[str]) -> str:
+    return "".join(f"- {line}\n" for line in lines)
+
+
+def _facts(production: Production) -> str:
+    """What is in tuned.json and what it is for, a line each."""
+    artefact = production.artefact
     rates, settings = artefact.learning_rates, dict(artefact.optimizer.settings)
     kind = settings.pop("kind")
     chosen = ", ".join(f"{key} {value}" for key, value in settings.items())
     lines = [
         f"- tuned over {artefact.horizon_steps:,} updates, {artefact.horizon_tokens:,} tokens",
+        f"- exported for {production.steps:,} updates of {production.tokens_per_step:,} tokens",
+        f"- the warmup is kept in {_kept(production)}",
         f"- learning rates of {len(rates.parameters):,} parameters at {len(rates.knots):,} knots",
         f"- for the optimizer {kind}: {chosen}",
     ]
+    if production.warning:
+        lines.insert(2, f"- **warning**: {production.warning}")
     for what, schedule in (("shares", artefact.mixture), ("loss weights", artefact.loss_weights)):
         if schedule is not None:
             names = ", ".join(schedule.columns)
             lines.append(f"- {what} of {names} at {len(schedule.knots):,} knots")
     return "\n".join(lines)
+
+
+def _kept(production: Production) -> str:
+    if production.warmup == "fraction":
+        return "its fraction of training: it stretches with the rest"
+    return f"steps: right for {production.steps:,} updates alone, export anew for another number"
 
 
 def _clip(artefact: Artefact) -> str:

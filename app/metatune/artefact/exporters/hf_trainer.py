@@ -1,9 +1,14 @@
 """Exports to the Trainer of Hugging Face transformers, by the module for PyTorch."""
 
-from metatune.artefact.exporters.base import Exporter, export_files
+from metatune.artefact.capabilities import EVERYTHING
+from metatune.artefact.exporters.base import MODULE, Exporter, export_files
+
+MODULES = {MODULE: "torch_schedules.py", "metatune_trainer.py": "hf_trainer.py"}
 
 HF_TRAINER = Exporter(
     "hf-trainer",
-    "a module that gives transformers.Trainer its optimizer and scheduler",
-    lambda artefact: export_files(artefact, "hf_trainer", "torch_schedules.py"),
+    "a module that gives transformers.Trainer its optimizer, its data and its loss weights",
+    EVERYTHING,
+    lambda production: export_files(production, "hf_trainer", MODULES),
+    "5.23.0",
 )

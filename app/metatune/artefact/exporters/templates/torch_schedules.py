@@ -20,12 +20,13 @@ import functools
 import itertools
 import json
 import random
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import IterableDataset, get_worker_info
 
 TUNED = Path(__file__).with_name("tuned.json")
 
@@ -208,41 +209,97 @@ def weighted_loss(
     return ((weights * losses * predicted).sum(1) / predicted.sum(1).clamp(min=1)).mean()
 
 
-def mixed(
-    sources: Mapping[str, Iterable[Any]],
-    total_steps: int,
-    batch_size: int,
-    *,
-    seed: int = 0,
-    path: Path = TUNED,
-) -> Iterator[Any]:
-    """Draws sequences from `sources`, one iterable a domain, by the mixture as it moves.
+class Mixed(IterableDataset):
+    """Sequences of the domains in the order of a training, by the mixture as it moves.
 
-    Ends with the first source that is exhausted.
-
-    Args:
-        sources: an iterable for each domain of the mixture.
-        total_steps: updates of the training.
-        batch_size: sequences per update, over all devices and accumulated gradients.
-        seed: of the draws.
-        path: the tuned.json.
-
-    Raises:
-        ValueError: no mixture was tuned, or the sources aren't its domains.
+    Which domain gives the sequence at a position depends on the seed and the position alone: a
+    Trainer that skips what was drawn before a checkpoint, and a state that is loaded, both go on
+    exactly. Where loss weights were tuned, a sequence that is a dict gets its `loss_weight`.
     """
-    if set(sources) != set(mixture(0, total_steps, path=path)):
-        domains = sorted(mixture(0, total_steps, path=path))
-        raise ValueError(f"sources {sorted(sources)}: must be the domains of {path}, {domains}")
-    draw = random.Random(seed)
-    iterators = {domain: iter(source) for domain, source in sources.items()}
-    for step in itertools.count():
-        shares = mixture(step, total_steps, path=path)
-        for domain in draw.choices(list(shares), list(shares.values()), k=batch_size):
-            try:
-                sequence = next(iterators[domain])
-            except StopIteration:
-                return
-            yield sequence
+
+    def __init__(
+        self,
+        sources: Mapping[str, Any],
+        total_steps: int,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        path: Path = TUNED,
+    ):
+        """Mixes `sources`, one for each domain of the mixture.
+
+        A source with a length and an index begins anew past its end; another iterable is read
+        once, and ends the whole when it is exhausted.
+
+        Args:
+            sources: a source for each domain of the mixture.
+            total_steps: updates of the training.
+            batch_size: sequences per update, over all devices and accumulated gradients.
+            seed: of the draws.
+            path: the tuned.json.
+
+        Raises:
+            ValueError: no mixture was tuned, or the sources aren't its domains.
+        """
+        domains = list(mixture(0, total_steps, path=path))
+        if set(sources) != set(domains):
+            found = sorted(sources)
+            raise ValueError(f"sources {found}: must be the domains of {path}, {sorted(domains)}")
+        self._sources, self._seed, self._path = dict(sources), seed, path
+        self._total_steps, self._batch_size = total_steps, batch_size
+        self._weighted = "domains" in (_read(path)["loss_weights"] or {})
+        self._position, self._taken = 0, dict.fromkeys(domains, 0)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Begins where the state stands; the state moves along.
+
+        Raises:
+            ValueError: several workers, each of which would draw the same.
+        """
+        worker = get_worker_info()
+        if worker is not None and worker.num_workers > 1:
+            raise ValueError(f"num_workers {worker.num_workers}: must be 0 or 1 for this dataset")
+        position, taken = self._position, dict(self._taken)
+        readers = {name: _from(source, taken[name]) for name, source in self._sources.items()}
+        while True:
+            step, place = divmod(position, self._batch_size)
+            weights = self._weights(step)
+            for domain in self._drawn(step)[place:]:
+                try:
+                    sequence = next(readers[domain])
+                except StopIteration:
+                    return
+                position, taken[domain] = position + 1, taken[domain] + 1
+                self._position, self._taken = position, dict(taken)
+                if weights and isinstance(sequence, Mapping):
+                    sequence = {**sequence, "loss_weight": weights[domain]}
+                yield sequence
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many sequences were drawn, in all and of each domain."""
+        return {"position": self._position, "taken": dict(self._taken)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from there when it is next iterated over."""
+        self._position, self._taken = state_dict["position"], dict(state_dict["taken"])
+
+    def _drawn(self, step: int) -> list[str]:
+        """The domain of each sequence of an update."""
+        shares = mixture(step, self._total_steps, path=self._path)
+        draw = random.Random(f"{self._seed}/{step}")
+        return draw.choices(list(shares), list(shares.values()), k=self._batch_size)
+
+    def _weights(self, step: int) -> dict[str, float]:
+        if not self._weighted:
+            return {}
+        return loss_weights(step, self._total_steps, path=self._path)
+
+
+def _from(source: Any, taken: int) -> Iterator[Any]:
+    """The sequences of a source after the first `taken`."""
+    if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
+        return (source[i % len(source)] for i in itertools.count(taken))
+    return itertools.islice(iter(source), taken, None)
 
 
 @functools.cache

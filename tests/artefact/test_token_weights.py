@@ -95,13 +95,39 @@ def test_what_is_wrong_with_them_is_said(tuned, tmp_path, edit, keys, value, mes
         load(file)
 
 
-@pytest.mark.parametrize("target", EXPORTERS)
+CARRIERS = ["json", "csv", "optax", "torch", "hf-trainer"]
+
+
+def test_a_target_that_cannot_weigh_tokens_refuses_them(tuned, tmp_path):
+    able = [name for name in EXPORTERS if EXPORTERS[name].capabilities.class_weights != "no"]
+    assert sorted(able) == sorted(CARRIERS)
+    refusal = "can't express it: loss weights of 2 classes of tokens; go on without it (--lossy)"
+    for target in EXPORTERS:
+        options = {"sequences_per_step": 2048}
+        if target not in CARRIERS:
+            with pytest.raises(ArtefactError, match=re.escape(f"{target} {refusal}")):
+                export(tuned, target, tmp_path / target, **options)
+            export(tuned, target, tmp_path / target, lossy=True, **options)
+            lost = (tmp_path / target / "README.md").read_text().split("## What is lost")[1]
+            assert "- **dropped**: loss weights of 2 classes of tokens\n" in lost
+
+
+def test_tables_have_a_column_for_each_class(tuned, tmp_path):
+    export(tuned, "csv", tmp_path / "out")
+    first, second, *_ = (tmp_path / "out" / "loss_weights.csv").read_text().splitlines()
+    assert first == "step,prompt,completion"
+    weights = [float(cell) for cell in second.split(",")[1:]]
+    assert weights == list(tuned.loss_weights_at(0, 20).values())
+
+
+@pytest.mark.parametrize("target", [target for target in CARRIERS if target != "csv"])
 def test_every_export_carries_them(tuned, tmp_path, target):
     export(tuned, target, tmp_path / "out")
     assert same(load(tmp_path / "out"), tuned)
     text = (tmp_path / "out" / "README.md").read_text()
     assert "- loss weights of prompt, completion at 2 knots" in text
-    assert "Σ w l / n" in text and "weight of its domain" not in text and "$" not in text
+    assert "Σ w l / n" in text and "$" not in text
+    assert "multiply the loss of each by the weight of its domain" not in text
     assert ("0 for prompt, 1 for completion" in text) == (target != "json")
     for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         ast.parse(code)

@@ -7,6 +7,7 @@ the best and what reports the result have not been seen by the hypergradients.
 from enum import IntEnum
 
 import jax
+import numpy as np
 
 
 class Purpose(IntEnum):
@@ -38,6 +39,11 @@ def model_key(seed: int, purpose: Purpose, index: int) -> jax.Array:
 def data_seed(seed: int, purpose: Purpose, index: int, stream: Stream) -> tuple[int, ...]:
     """The seed of a data order; arguments as for `model_key`, and what is drawn."""
     return (seed, int(purpose), index, int(stream))
+
+
+def training_seed(seed: int, purpose: Purpose, index: int) -> int:
+    """The seed of a training elsewhere, below 2**32; arguments as for `model_key`."""
+    return int(np.random.SeedSequence((seed, purpose, index)).generate_state(1)[0])
 
 
 def direction_key(seed: int, step: int) -> jax.Array:

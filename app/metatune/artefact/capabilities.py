@@ -1,0 +1,69 @@
+"""What a trainer may be able to express of an artefact, and what an artefact asks for."""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from metatune.artefact.format import Artefact, ClassWeights
+
+Support = Literal["exact", "quantised", "fitted", "no"]
+"""How well a target takes a schedule: to the last digit, in steps of its own, nearly, or not."""
+
+
+class Capabilities(NamedTuple):
+    """What a target can express.
+
+    Attributes:
+        rates: a learning rate of its own for each parameter.
+        curves: that each of these rates moves over training by itself.
+        mixture: shares of the domains.
+        moving_mixture: that the shares change over training.
+        loss_weights: a weight of the loss by domain.
+        moving_loss_weights: that these weights change over training.
+        class_weights: weights of the loss by class of tokens, over training too.
+    """
+
+    rates: Support = "no"
+    curves: Support = "no"
+    mixture: Support = "no"
+    moving_mixture: Support = "no"
+    loss_weights: Support = "no"
+    moving_loss_weights: Support = "no"
+    class_weights: Support = "no"
+
+
+DOMAINS = Capabilities("exact", "exact", "exact", "exact", "exact", "exact")
+EVERYTHING = DOMAINS._replace(class_weights="exact")
+
+
+def asked(artefact: Artefact) -> dict[str, str]:
+    """What was tuned in `artefact` and must be expressed: a line for each capability it needs.
+
+    A base schedule that was not tuned asks for nothing: it is a matter of the trainer.
+    """
+    needs: dict[str, str] = {}
+    multipliers = artefact.learning_rates.multipliers
+    if multipliers is not None:
+        factors = np.asarray(list(multipliers.groups.values()))
+        if np.any(factors != factors[0]):
+            needs["rates"] = f"learning rates of {len(factors)} groups of parameters"
+        if np.any(factors != factors[:, :1]):
+            needs["curves"] = f"rates that move over {len(multipliers.knots)} windows"
+    for name, words, schedule in (
+        ("mixture", "shares", artefact.mixture),
+        ("loss_weights", "loss weights", artefact.loss_weights),
+    ):
+        if isinstance(schedule, ClassWeights):
+            needs["class_weights"] = f"{words} of {len(schedule.classes)} classes of tokens"
+        elif schedule is not None:
+            needs[name] = f"{words} of {len(schedule.domains)} domains"
+            if np.any(schedule.weights != schedule.weights[0]):
+                needs[f"moving_{name}"] = f"{words} that change at {len(schedule.knots)} knots"
+    return needs
+
+
+def dropped(artefact: Artefact, capabilities: Capabilities) -> dict[str, str]:
+    """What `artefact` asks for and a target of such `capabilities` can't express."""
+    return {
+        name: what for name, what in asked(artefact).items() if getattr(capabilities, name) == "no"
+    }

@@ -1,0 +1,56 @@
+"""The gradient certificate beside an artefact: certificate.json, for the recipe of the run."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from metatune.artefact.format import (
+    CERTIFICATE,
+    CERTIFICATE_FORMAT,
+    CERTIFICATE_VERSION,
+    Artefact,
+    ArtefactError,
+)
+from metatune.recipe.faults import ABSENT, Fault
+
+CURE = "delete it, and write it anew with `metatune check --run`"
+
+
+def rendered(certificate: Mapping[str, Any]) -> str:
+    """The text of a certificate.json."""
+    return json.dumps(certificate, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """The certificate in an artefact folder; None if there is none.
+
+    Raises:
+        ArtefactError: it can't be read, is of an unknown version, or lacks something.
+    """
+    file = folder / CERTIFICATE
+    if not file.is_file():
+        return None
+    try:
+        document = json.loads(file.read_bytes())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ArtefactError(str(file), [f"not JSON ({error}); {CURE}"]) from error
+    stated = document if isinstance(document, dict) else {}
+    for key, known in (("format", CERTIFICATE_FORMAT), ("version", CERTIFICATE_VERSION)):
+        if stated.get(key) != known:
+            fault = Fault(key, stated.get(key), f"must be {known!r}", CURE)
+            raise ArtefactError(str(file), [fault])
+    missing = [key for key in ("verdict", "causes", "checks") if key not in stated]
+    if missing:
+        fault = Fault(missing[0], ABSENT, "is missing", CURE)
+        raise ArtefactError(str(file), [fault])
+    return stated
+
+
+def with_certificate(artefact: Artefact, certificate: Mapping[str, Any] | None) -> Artefact:
+    """An artefact with a certificate; without one where it is None or of another recipe."""
+    own = artefact.provenance.get("recipe_sha256")
+    if certificate is None or certificate.get("recipe_sha256") != own:
+        return replace(artefact, certificate=None)
+    return replace(artefact, certificate=certificate)

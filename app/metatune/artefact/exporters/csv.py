@@ -1,0 +1,48 @@
+"""Exports tables of every value at every update, for spreadsheets and trainers that read them."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+
+from metatune.artefact.capabilities import EVERYTHING
+from metatune.artefact.exporters.base import Exporter, Production, config_files
+
+USAGE = """
+A row for each update, 0 for the first, and a column for each parameter or domain:
+`learning_rates.csv`, and where they were tuned `mixture.csv` and `loss_weights.csv`. Columns of
+parameters are the names of the Hugging Face checkpoint; rates are absolute, per update.
+
+```python
+import csv
+
+with open("learning_rates.csv", newline="") as file:
+    rates = [{name: float(rate) for name, rate in row.items()} for row in csv.DictReader(file)]
+```
+"""
+
+
+def _files(production: Production) -> dict[str, bytes | str]:
+    artefact, total = production.artefact, production.steps
+    names = list(artefact.learning_rates.parameters)
+    rates = (artefact.rates_at(step, total).tolist() for step in range(total))
+    files = {"learning_rates.csv": _table(names, rates)}
+    for name, schedule, at in (
+        ("mixture", artefact.mixture, artefact.mixture_at),
+        ("loss_weights", artefact.loss_weights, artefact.loss_weights_at),
+    ):
+        if schedule is not None:
+            rows = (at(step, total).values() for step in range(total))
+            files[f"{name}.csv"] = _table(schedule.columns, rows)
+    return config_files(production, "any trainer: CSV tables", USAGE, files)
+
+
+def _table(names: Sequence[str], rows: Iterable[Iterable[float]]) -> str:
+    """A table with a column `step`; numbers have all their digits."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["step", *names])
+    writer.writerows([step, *map(repr, row)] for step, row in enumerate(rows))
+    return text.getvalue()
+
+
+CSV = Exporter("csv", "tables of every value at every update", EVERYTHING, _files)

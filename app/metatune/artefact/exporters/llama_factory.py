@@ -1,0 +1,44 @@
+"""Exports to LLaMA-Factory: probabilities of interleaved datasets."""
+
+from metatune.artefact.capabilities import Capabilities
+from metatune.artefact.exporters.base import Exporter, Production, as_yaml, config_files
+from metatune.artefact.exporters.one_rate import one_rate
+from metatune.artefact.exporters.stages import averaged
+from metatune.artefact.format import ArtefactError
+from metatune.recipe.faults import Fault
+
+USAGE = """
+Merge `tuned.yaml` into your configuration; the names are those of `dataset_info.json`.
+"""
+
+
+def _files(production: Production) -> dict[str, bytes | str]:
+    files, lost, mixture = {}, [], production.artefact.mixture
+    if mixture is not None:
+        faults = [
+            Fault("mixture.domains", name, "holds a comma, which parts the names", "rename it")
+            for name in mixture.domains
+            if "," in name
+        ]
+        if faults:
+            raise ArtefactError("export", faults)
+        shares = averaged(mixture, production.steps)
+        whole = sum(shares.values())
+        config = {
+            "dataset": ",".join(shares),
+            "mix_strategy": "interleave_under",
+            "interleave_probs": ",".join(repr(share / whole) for share in shares.values()),
+        }
+        files["tuned.yaml"] = as_yaml(config)
+        lost.append("probabilities count examples before packing, the tuned shares sequences")
+    usage = USAGE + one_rate(production)
+    return config_files(production, "LLaMA-Factory 0.9.5", usage, files, lost)
+
+
+LLAMA_FACTORY = Exporter(
+    "llama-factory",
+    "YAML of the probabilities of interleaved datasets",
+    Capabilities(mixture="exact"),
+    _files,
+    "0.9.5",
+)

@@ -1,0 +1,66 @@
+"""Exports to MaxText: a Grain mixture for each stage of training."""
+
+import json
+
+from metatune.artefact.capabilities import Capabilities
+from metatune.artefact.exporters.base import Exporter, Production, as_yaml, config_files, place
+from metatune.artefact.exporters.one_rate import one_rate
+from metatune.artefact.exporters.stages import staged
+
+USAGE = """
+Put the paths of your data into the `phase_*.json`, and merge `tuned.yaml` into your configuration.
+"""
+
+PHASES = """
+Start with `phase_1.json`. Stop at each update named here, and restart from the checkpoint with the
+next file as `grain_train_mixture_config_path`; the sources of the mixture go on where they were.
+"""
+
+INTEGER_SCALE = 100
+"""Grain scales the smallest weight to this and truncates the others to whole numbers."""
+
+
+def _files(production: Production) -> dict[str, bytes | str]:
+    usage, lost, files = USAGE + one_rate(production), [], {}
+    mixture = production.artefact.mixture
+    if mixture is not None:
+        cut = staged(mixture, production.steps)
+        for number, stage in enumerate(cut.stages, 1):
+            kept = {domain: share for domain, share in stage.values.items() if share > 0}
+            zero = [domain for domain in stage.values if domain not in kept]
+            if zero:
+                lost.append(f"phase {number} leaves out {', '.join(zero)}: a share of 0")
+            entries = {name: {"path": place(name), "weight": w} for name, w in kept.items()}
+            text = json.dumps(entries, indent=2, ensure_ascii=False)
+            files[f"phase_{number}.json"] = text + "\n"
+        config = {
+            "dataset_type": "grain",
+            "grain_file_type": "arrayrecord",
+            "grain_train_mixture_config_path": "phase_1.json",
+        }
+        files["tuned.yaml"] = as_yaml(config)
+        if len(cut.stages) > 1:
+            lines = (f"- update {s.start:,}: `phase_{n}.json`" for n, s in enumerate(cut.stages, 1))
+            usage += PHASES + "\n" + "\n".join([*lines][1:]) + "\n"
+        off = max(_truncation(stage.values) for stage in cut.stages)
+        lost += [
+            f"Grain makes whole numbers of the shares: off by up to {off:.3g}",
+            *cut.lost(),
+        ]
+    return config_files(production, "MaxText 0.2.5", usage, files, lost)
+
+
+def _truncation(shares: dict[str, float]) -> float:
+    """How far Grain's whole numbers take a share from what it should be, at most."""
+    kept = [share for share in shares.values() if share > 0]
+    whole = [int(INTEGER_SCALE * share / min(kept)) for share in kept]
+    return max(abs(w / sum(whole) - share) for w, share in zip(whole, kept, strict=True))
+
+
+MAXTEXT = Exporter(
+    "maxtext",
+    "Grain mixtures by phase of the training",
+    Capabilities(mixture="quantised", moving_mixture="quantised"),
+    _files,
+    "0.2.5",
+)

@@ -1,0 +1,95 @@
+"""One learning rate for each parameter, for trainers whose groups share one curve over time."""
+
+import json
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+from metatune.artefact.format import Artefact
+from metatune.artefact.horizon import ROUNDING, base_rates, windows
+from metatune.artefact.writing import rendered
+
+RATES = "static_rates.json"
+
+
+class StaticRates(NamedTuple):
+    """The rates r_p(t) of an artefact as a_p c(t) / max c: a rate for each parameter, one curve.
+
+    Attributes:
+        parameters: a_p, by checkpoint name: the rate at the peak of the curve.
+        curve: c at the knots of the learning rates, float64 [knots].
+        deviation: of a_p c(t) / max c from r_p(t), relative to r_p(t), at most.
+    """
+
+    parameters: dict[str, float]
+    curve: np.ndarray
+    deviation: float
+
+    @property
+    def peak(self) -> float:
+        """The largest value of the curve."""
+        return float(self.curve.max())
+
+    @property
+    def last(self) -> float:
+        """The curve at the end of training."""
+        return float(self.curve[-1])
+
+
+def static_rates(artefact: Artefact, *, shared: bool = False) -> StaticRates:
+    """The rates of `artefact` without what moves in each by itself.
+
+    A parameter has the geometric mean over training of its multiplier.
+
+    Args:
+        artefact: exact if its multipliers don't move, or, with `shared`, all move alike.
+        shared: let the curve be the base schedule times what the multipliers have in common, the
+            geometric mean over groups; otherwise it is the base schedule.
+    """
+    base, multipliers = base_rates(artefact), artefact.learning_rates.multipliers
+    if multipliers is None:
+        names = artefact.learning_rates.parameters
+        return StaticRates(dict.fromkeys(names, float(base.max())), base, 0.0)
+    factors = np.asarray(list(multipliers.groups.values()))
+    with np.errstate(divide="ignore", invalid="ignore"):  # a multiplier of 0 makes a mean of 0
+        logs = np.log(factors)
+        own = np.where(
+            np.ptp(factors, axis=1) == 0, logs[:, 0], logs @ np.diff([*multipliers.knots, 1.0])
+        )
+        common = (logs - own[:, None]).mean(axis=0) if shared else np.zeros(logs.shape[1])
+        fitted = np.exp(own[:, None] + common)
+        deviation = np.where(fitted == factors, 0.0, np.abs(fitted / factors - 1)).max()
+    curve = base * np.exp(common)[windows(artefact)]
+    parameters = {
+        name: float(np.exp(mean) * curve.max())
+        for group, mean in zip(multipliers.groups, own, strict=True)
+        for name in multipliers.members[group]
+    }
+    return StaticRates(parameters, curve, float(deviation) if deviation > ROUNDING else 0.0)
+
+
+def rates_file(artefact: Artefact, *, shared: bool = False) -> str:
+    """The text of static_rates.json, which `metatune_rates.py` reads."""
+    rates = static_rates(artefact, shared=shared)
+    document = {
+        "peak": rates.peak,
+        "last": rates.last,
+        "parameters": rates.parameters,
+        "optimizer": dict(artefact.optimizer.settings),
+        "decayed": list(artefact.optimizer.decayed),
+    }
+    return rendered(json.loads(json.dumps(document))) + "\n"
+
+
+def groups(artefact: Artefact) -> list[tuple[float, bool, list[str]]]:
+    """Parameters with one rate and one weight decay: the rate, whether it decays, their names."""
+    decayed, found = set(artefact.optimizer.decayed), {}
+    for name, rate in static_rates(artefact).parameters.items():
+        found.setdefault((rate, name in decayed), []).append(name)
+    return [(rate, decays, names) for (rate, decays), names in found.items()]
+
+
+def pattern(names: list[str], start: str = "^") -> str:
+    """A regular expression that `re.search` finds in exactly these names."""
+    return f"{start}(?:{'|'.join(map(re.escape, names))})$"

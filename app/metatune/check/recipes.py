@@ -1,0 +1,122 @@
+"""A recipe's own training, as what is checked: the very trainings that a search begins with."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from metatune.check.subject import Draw, Subject, Watch
+from metatune.data import heldout_batches, stratified_batches
+from metatune.inner import InnerTraining, estimators, stretched
+from metatune.inner.seeds import Purpose, Stream, data_seed, direction_key, model_key
+from metatune.recipe.faults import Fault, RecipeError
+from metatune.recipe.phases import alone, resolved
+from metatune.recipe.schema import External, Full, Online, Recipe, Truncated
+
+
+def begun(recipe: Recipe) -> Recipe:
+    """The recipe that is the first phase of a search, and no more: what begins at its own η.
+
+    Raises:
+        RecipeError: it has no hypergradient that could be compared with differences.
+    """
+    phase = resolved(recipe.outer)[0]
+    path = "outer.estimator"
+    if recipe.outer.phases and recipe.outer.phases[0].estimator is not None:
+        path = "outer.phases[0].estimator"
+    if isinstance(phase.estimator, External):
+        problem = "is a trainer of its own, with no hypergradient here that could be checked"
+        cure = f"check another way to obtain it: {path}.kind=mixflow"
+        raise RecipeError("check", [Fault(f"{path}.kind", phase.estimator.kind, problem, cure)])
+    objective = getattr(phase.estimator, "objective", "loss")
+    if objective != "loss":
+        problem = "moves in steps, so that differences converge to nothing"
+        cure = f"check the loss instead: {path}.objective=loss"
+        raise RecipeError("check", [Fault(f"{path}.objective", objective, problem, cure)])
+    return alone(recipe, phase)
+
+
+def shortened(training: InnerTraining, steps: int) -> InnerTraining:
+    """A training over fewer steps, its schedules and windows stretched with it.
+
+    Raises:
+        RecipeError: more steps than the recipe has, or fewer than windows.
+    """
+    most, least = training.recipe.inner.steps, most_windows(training)
+    if not least <= steps <= most:
+        problem = f"must be from {least}, a step for each window, to inner.steps, {most}"
+        cure = "give another number, or leave it out for the recipe's own horizon"
+        raise RecipeError("check", [Fault("--steps", steps, problem, cure)])
+    return stretched(training, steps)
+
+
+def most_windows(training: InnerTraining) -> int:
+    """Of any tunable."""
+    return max(tunable.windows for tunable in training.tunables)
+
+
+def subject_of(training: InnerTraining, folder: Path, watch: Watch = lambda what: None) -> Subject:
+    """What an outer step of a recipe differentiates, at its starting meta-parameters.
+
+    Where horizons grow along the search, the whole is what is checked.
+
+    Args:
+        training: of a recipe without phases.
+        folder: for states that are kept on disk.
+        watch: is told what is computed.
+    """
+    recipe = training.recipe
+    steps, unroll = recipe.inner.steps, recipe.outer.unroll
+
+    whole = _whole(training, folder, watch)
+    match unroll:
+        case Full():
+            return replace(whole, shorter=partial(_shorter, training, folder, watch))
+        case Truncated(window=window):
+            return replace(whole, window=min(window, steps), whole=whole)
+        case Online(window=window, lifetime=lifetime):
+            life = min(lifetime or steps, steps)
+            return replace(whole, steps=min(window, life), whole=replace(whole, steps=life))
+
+
+def _whole(training: InnerTraining, folder: Path, watch: Watch) -> Subject:
+    spec = training.recipe.outer.estimator
+    return Subject(
+        training.reweighted,
+        training.initial_eta(),
+        partial(draw, training),
+        training.recipe.inner.steps,
+        estimators.build(spec),
+        checkpoints=estimators.checkpoints(spec, folder),
+        watch=watch,
+    )
+
+
+def _shorter(training: InnerTraining, folder: Path, watch: Watch, steps: int) -> Subject | None:
+    """The subject of fewer steps; None where a window would have none."""
+    if steps < most_windows(training):
+        return None
+    return _whole(stretched(training, steps), folder, watch)
+
+
+def draw(training: InnerTraining, index: int) -> Draw:
+    """What outer step `index` of a search draws where everything is drawn anew."""
+    recipe = training.recipe
+    objective = recipe.outer.objective
+    seed = partial(data_seed, recipe.seed, Purpose.HYPERGRADIENT, index)
+    return Draw(
+        training.initialise(model_key(recipe.seed, Purpose.HYPERGRADIENT, index)),
+        stratified_batches(
+            training.corpus,
+            seed=seed(Stream.TRAINING),
+            batch_size=recipe.data.batch_size,
+            shares=training.trajectory(training.initial_eta()).mixture,
+        ),
+        heldout_batches(
+            training.corpus,
+            "outer",
+            seed=seed(Stream.HELD_OUT),
+            sequences=objective.sequences,
+            micro_batch=min(objective.micro_batch, objective.sequences),
+        ),
+        direction_key(recipe.seed, index),
+    )

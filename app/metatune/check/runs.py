@@ -1,0 +1,93 @@
+"""Checking a recipe from end to end, and the certificate beside the result of its run."""
+
+import hashlib
+import importlib.metadata
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from metatune import artefact
+from metatune.check.certificate import Settings, as_json, certify, computations
+from metatune.check.progress import Display
+from metatune.check.recipes import begun, shortened, subject_of
+from metatune.inner import InnerTraining
+from metatune.recipe import writing
+from metatune.recipe.faults import Fault, RecipeError
+from metatune.recipe.schema import Recipe
+from metatune.report.artefact_readme import readme
+
+
+def check(
+    training: InnerTraining,
+    settings: Settings,
+    *,
+    steps: int | None,
+    scratch: Path,
+    console: Console,
+) -> dict[str, Any]:
+    """Certifies the hypergradients of a recipe: those of its first phase.
+
+    Args:
+        training: the recipe's, with its estimator chosen.
+        settings: how much to look at; the step of the metasmoothness is that of the search.
+        steps: of a shortened training; None for the recipe's.
+        scratch: a folder for states that are kept on disk.
+        console: where progress is shown.
+
+    Returns:
+        The certificate, as plain JSON values.
+
+    Raises:
+        RecipeError: so many steps can't be, or its hypergradient can't be checked.
+        EstimatorError: the recipe's estimator can't be used for this training.
+        CheckpointError: no room for the states of the training.
+    """
+    recipe = training.recipe
+    first = begun(recipe)
+    settings = settings._replace(step=first.outer.optimizer.learning_rate)
+    checked = replace(training, recipe=first)
+    if steps is not None:
+        checked = shortened(checked, steps)
+    with Display(console) as display:
+        subject = subject_of(checked, scratch, display.watch)
+        display.total = computations(subject, settings)
+        display.say(f"{display.total} trainings and hypergradients; compiling ...")
+        found = certify(subject, settings)
+    about = {
+        "metatune": importlib.metadata.version("metatune"),
+        "recipe_sha256": sha256(recipe),
+        "recipe_steps": recipe.inner.steps,
+        "phases": len(recipe.outer.phases or (first,)),
+    }
+    return as_json(found, about)
+
+
+def sha256(recipe: Recipe) -> str:
+    """The hash that an artefact's provenance names a recipe by."""
+    return hashlib.sha256(writing.to_yaml(recipe).encode()).hexdigest()
+
+
+def refuse_other_run(recipe: Recipe, tuned: artefact.Artefact) -> None:
+    """A certificate belongs beside the result of its own recipe.
+
+    Raises:
+        RecipeError: the artefact is of another recipe.
+    """
+    own, other = sha256(recipe), tuned.provenance.get("recipe_sha256")
+    if own != other:
+        problem = f"is the recipe's, but the run was made with {other}"
+        cure = "give the recipe.yaml of the run folder, and no changes to it"
+        raise RecipeError("check", [Fault("recipe_sha256", own, problem, cure)])
+
+
+def write_into_run(run: Path, document: dict[str, Any]) -> None:
+    """Puts a certificate beside a run's result, and says so in its README.
+
+    Args:
+        run: a run folder, an artefact folder, or a tuned.json.
+        document: the certificate.
+    """
+    tuned = replace(artefact.load(run), certificate=document)
+    artefact.write(artefact.folder_of(run), tuned, readme(tuned))

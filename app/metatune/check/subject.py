@@ -1,0 +1,236 @@
+"""What a certificate is about: a training, how it is differentiated, and what seeds change.
+
+Any problem of `metatune.hypergrad` will do; `metatune.check.recipes` makes one of a recipe.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from metatune.hypergrad import (
+    Checkpoints,
+    ForwardGradient,
+    Hypergradient,
+    Problem,
+    State,
+    ZerothOrder,
+    as_argument,
+    hypergradient,
+    programs,
+    train,
+)
+from metatune.hypergrad.estimator import Estimator, Listener
+from metatune.hypergrad.problem import Batches
+
+Watch = Callable[[str], Listener | None]
+"""Is told what is computed next; returns a listener for it."""
+
+
+class Draw(NamedTuple):
+    """What a seed determines.
+
+    Attributes:
+        state: the state before inner step 0.
+        batches: the batch of an inner step.
+        outer_batches: held-out batches.
+        key: of the estimator's random directions.
+    """
+
+    state: State
+    batches: Batches
+    outer_batches: Sequence[Any]
+    key: jax.Array
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A training and its hypergradient.
+
+    Attributes:
+        problem: the training and its objective.
+        eta: the meta-parameters at which it is checked; of arrays with two axes or more the first
+            is that of the windows.
+        draw: what a seed, 0 and above, determines.
+        steps: the horizon.
+        estimator: how it is differentiated.
+        window: differentiate through so many steps at the end; None for all.
+        shorter: to a number of steps the same training over these, its schedules stretched with
+            it; None where there is none.
+        whole: the training of which this one is a stretch; None if it is whole.
+        checkpoints: which states are kept between the sweeps.
+        watch: is told what is computed.
+    """
+
+    problem: Problem
+    eta: Mapping[str, jax.Array]
+    draw: Callable[[int], Draw]
+    steps: int
+    estimator: Estimator
+    window: int | None = None
+    shorter: "Callable[[int], Subject | None]" = lambda steps: None
+    whole: "Subject | None" = None
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    watch: Watch = lambda what: None
+
+    @property
+    def flat(self) -> np.ndarray:
+        """η as one vector, [N]."""
+        return np.asarray(ravel_pytree(self.eta)[0])
+
+    def shifted(self, by: np.ndarray) -> Any:
+        """η moved by a vector, [N]."""
+        flat, unflatten = ravel_pytree(self.eta)
+        return unflatten(flat + jnp.asarray(by, flat.dtype))
+
+    def hypergradient(self, draw: Draw, what: str) -> Hypergradient:
+        """The recipe's own estimate."""
+        return self._estimate(draw, what, self.problem, self.eta, self.estimator, self.checkpoints)
+
+    def along(
+        self, draw: Draw, what: str, directions: np.ndarray, estimator: Estimator
+    ) -> np.ndarray:
+        """Derivatives of the objective along directions [n, N] by another estimator, [n].
+
+        The meta-parameters are the coefficients c of η + Σ c_i v_i, so that any estimator will do.
+        """
+        problem = as_argument(self.problem)
+        dtype = ravel_pytree(self.eta)[0].dtype
+        rows = jnp.asarray(directions, dtype)
+        along = jax.tree_util.Partial(_hyper_along, problem.hyper_at, self.eta, rows)
+        zeros = jnp.zeros(len(directions), dtype)
+        restricted = replace(problem, hyper_at=along)
+        found = self._estimate(draw, what, restricted, zeros, estimator, Checkpoints())
+        return np.asarray(found.gradient, np.float64)
+
+    def _estimate(
+        self,
+        draw: Draw,
+        what: str,
+        problem: Problem,
+        eta: Any,
+        estimator: Estimator,
+        checkpoints: Checkpoints,
+    ) -> Hypergradient:
+        return hypergradient(
+            problem,
+            eta,
+            draw.state,
+            draw.batches,
+            draw.outer_batches,
+            steps=self.steps,
+            window=self.window,
+            estimator=estimator,
+            checkpoints=checkpoints,
+            key=draw.key,
+            listener=self.watch(what),
+        )
+
+
+class Held:
+    """A subject with one draw held fixed: trained parameters and objective as functions of η."""
+
+    def __init__(self, subject: Subject, draw: Draw):
+        """Runs the steps before the window once, since no η that is asked about acts in them."""
+        self.subject, self.draw = subject, draw
+        window = min(subject.window or subject.steps, subject.steps)
+        self._first, self._state = subject.steps - window, draw.state
+        if self._first:
+            self._state = self._trained(
+                subject.eta, draw.state, 0, self._first, "before the window"
+            )
+
+    def trained(self, by: np.ndarray, what: str) -> Any:
+        """The trained parameters at η moved by a vector, [N]."""
+        eta = self.subject.shifted(by)
+        count = self.subject.steps - self._first
+        return self._trained(eta, self._state, self._first, count, what).params
+
+    def objective(self, params: Any) -> float:
+        """The objective F."""
+        problem = as_argument(self.subject.problem)
+        values = [programs.value(problem, params, batch) for batch in self.draw.outer_batches]
+        return float(np.mean([np.asarray(value, np.float64) for value in values]))
+
+    def _trained(self, eta: Any, state: State, start: int, steps: int, what: str) -> State:
+        return train(
+            self.subject.problem,
+            eta,
+            state,
+            self.draw.batches,
+            steps=steps,
+            start=start,
+            segment=self.subject.estimator.segment,
+            listener=self.subject.watch(what),
+        )[0]
+
+
+class Sample(NamedTuple):
+    """The hypergradient of one draw.
+
+    Attributes:
+        value: the objective F(θ_T).
+        gradient: [N], float64.
+        errors: standard errors of the gradient, [N]; zero of an exact estimator, infinite where an
+            estimate along one random direction doesn't tell.
+        losses: inner losses, [steps].
+    """
+
+    value: float
+    gradient: np.ndarray
+    errors: np.ndarray
+    losses: np.ndarray
+
+
+def sample(subject: Subject, draw: Draw, what: str) -> Sample:
+    """The hypergradient of a draw, as vectors."""
+    found = subject.hypergradient(draw, what)
+    gradient = np.asarray(ravel_pytree(found.gradient)[0], np.float64)
+    known = found.diagnostics.standard_errors
+    if known is not None:
+        errors = np.asarray(ravel_pytree(known)[0], np.float64)
+    else:
+        random = isinstance(subject.estimator, ForwardGradient | ZerothOrder) and len(gradient) > 1
+        errors = np.full(len(gradient), np.inf if random else 0.0)
+    losses = np.asarray(found.diagnostics.losses, np.float64)
+    return Sample(float(found.value), gradient, errors, losses)
+
+
+def samples(subject: Subject, seeds: int, what: str) -> list[Sample]:
+    """The hypergradients of the draws 0 to `seeds` - 1."""
+    return [
+        sample(subject, subject.draw(seed), f"{what}, seed {seed + 1} of {seeds}")
+        for seed in range(seeds)
+    ]
+
+
+def by_tunable(subject: Subject, vectors: np.ndarray) -> dict[str, np.ndarray]:
+    """Vectors [..., N] as arrays [..., windows, coordinates of a window], by tunable."""
+    found, at = {}, 0
+    # In the order of `ravel_pytree`, which sorts keys.
+    for key, leaf in sorted(subject.eta.items()):
+        windows = leaf.shape[0] if leaf.ndim > 1 else 1
+        own = vectors[..., at : at + leaf.size]
+        found[key] = own.reshape(*vectors.shape[:-1], windows, leaf.size // windows)
+        at += leaf.size
+    return found
+
+
+def coordinate_names(subject: Subject) -> list[str]:
+    """`mixture[2,0]` for each coordinate, [N]."""
+    return [
+        key + (f"[{','.join(map(str, index))}]" if index else "")
+        for key, leaf in sorted(subject.eta.items())
+        for index in np.ndindex(np.shape(leaf))
+    ]
+
+
+def _hyper_along(
+    hyper_at: Callable[..., Any], eta: Any, directions: jax.Array, coefficients: Any, step: Any
+) -> Any:
+    flat, unflatten = ravel_pytree(eta)
+    return hyper_at(unflatten(flat + coefficients @ directions), step)

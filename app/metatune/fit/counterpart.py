@@ -1,0 +1,42 @@
+"""Reads what an artefact is to be used for: the folder of a model, or a recipe."""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import jax
+
+from metatune.artefact.comparison import Counterpart
+from metatune.data.tokenizers import tokenizer
+from metatune.inner import prepare_file
+from metatune.models.safetensors_files import open_folder
+from metatune.recipe import shipped
+
+
+def counterpart(source: str) -> Counterpart:
+    """The names and hashes of `source`.
+
+    Args:
+        source: a folder with a model's safetensors and, perhaps, its tokenizer; otherwise a
+            recipe's file or the name of a shipped one.
+
+    Raises:
+        RecipeError: the folder has no readable weights, or the recipe is faulty.
+    """
+    if Path(source).is_dir():
+        return _of_folder(Path(source))
+    training = prepare_file(shipped.find(source), ())
+    named = jax.tree.leaves(training.names, is_leaf=lambda leaf: hasattr(leaf, "stacked"))
+    return Counterpart(
+        source,
+        tuple(name for leaf in named for name in leaf.names),
+        training.corpus.tokenizer.sha256,
+        tuple(training.corpus.names),
+    )
+
+
+def _of_folder(folder: Path) -> Counterpart:
+    with ExitStack() as opened:
+        names = tuple(open_folder(folder, opened).files)
+    has_tokenizer = (folder / "tokenizer.json").is_file()
+    sha256 = tokenizer(str(folder)).sha256 if has_tokenizer else None
+    return Counterpart(str(folder), names, sha256, None)

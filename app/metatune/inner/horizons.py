@@ -1,0 +1,61 @@
+"""The inner training over fewer steps: the same schedules as fractions of a shorter training."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metatune.hypergrad import Problem
+from metatune.inner.training import InnerTraining
+
+
+@dataclass(frozen=True, eq=False)
+class Stretched:
+    """The differentiable training with its schedules stretched onto `steps` inner steps.
+
+    Inner step t uses what step `⌊t T / steps⌋` of the whole training of T steps uses. Where that
+    lies is an argument of compiled programs, not part of them: one compilation serves all `steps`.
+
+    Attributes:
+        training: the whole training.
+        steps: of the shorter one; at most as many.
+    """
+
+    training: InnerTraining
+    steps: int
+
+    @property
+    def problem(self) -> Problem:
+        """As `InnerTraining.reweighted`."""
+        whole = self.training.reweighted
+        hyper_at = jax.tree_util.Partial(_HyperAt(whole.hyper_at), jnp.asarray(self._padded()))
+        return replace(whole, hyper_at=hyper_at)
+
+    def shares(self, eta: Mapping[str, Any]) -> np.ndarray:
+        """Shares of the domains in each inner step, [steps, domains]."""
+        return self.training.trajectory(eta).mixture[self._steps_of_the_whole()]
+
+    def _steps_of_the_whole(self) -> np.ndarray:
+        """The step of the whole training that each step is like, [steps]."""
+        # In int64: a product of two numbers of steps may exceed 32 bits.
+        return (
+            np.arange(self.steps, dtype=np.int64) * self.training.recipe.inner.steps // self.steps
+        )
+
+    def _padded(self) -> np.ndarray:
+        """The same as int32, of one shape for all `steps`: [T]."""
+        found = self._steps_of_the_whole().astype(np.int32)
+        return np.pad(found, (0, self.training.recipe.inner.steps - self.steps), mode="edge")
+
+
+@dataclass(frozen=True)
+class _HyperAt:
+    """The map η ↦ λ_t by a table of steps; equal, hence compiled once, where `whole` is."""
+
+    whole: Any
+
+    def __call__(self, like: jax.Array, eta: Mapping[str, jax.Array], step: jax.Array) -> Any:
+        return self.whole(eta, like[step])

@@ -1,0 +1,96 @@
+"""What is measured on held-out text. A new measure is a row of `MEASURES`.
+
+All are minimised: what is better when it is larger comes with a minus.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import jax
+import jax.numpy as jnp
+
+from metatune.data import Batch, TokenClass
+from metatune.inner.losses import held_out_loss
+from metatune.models import LanguageModel, map_rows, rows_at_a_time, unembed
+from metatune.recipe import schema
+from metatune.recipe.phases import resolved
+
+Objective = Callable[[Any, Batch], jax.Array]
+"""`(params, batch) -> scalar`, the outer objective F."""
+
+
+def measure(outer: schema.Outer) -> schema.Measure:
+    """What the objective of a search is, of all its phases."""
+    return getattr(resolved(outer)[0].estimator, "objective", "loss")
+
+
+def hits(model: LanguageModel, params: Any, batch: Batch) -> jax.Array:
+    """Whether each token but the first is the likeliest after those before it.
+
+    Returns:
+        Booleans, [batch, sequence - 1].
+    """
+    tokens = jnp.asarray(batch.tokens)
+    inputs, targets = tokens[:, :-1], tokens[:, 1:]
+    if batch.documents is None:
+        hidden = model.hidden(params, inputs)
+    else:
+        hidden = model.hidden(params, inputs, jnp.asarray(batch.documents)[:, :-1])
+    unembedding = model.unembedding(params)
+
+    def likeliest(hidden: jax.Array) -> jax.Array:
+        return jnp.argmax(unembed(hidden, unembedding, softcap=None), axis=-1)
+
+    rows = hidden.reshape(-1, hidden.shape[-1])
+    chunk = rows_at_a_time(model.loss_chunk, rows=len(rows), columns=len(unembedding))
+    # A softcap is monotonic: it changes no order.
+    said = likeliest(rows) if chunk is None else map_rows(likeliest, (rows,), chunk)
+    return said.reshape(targets.shape) == targets
+
+
+def negative_accuracy(model: LanguageModel) -> Objective:
+    """Minus the share of each sequence's tokens that are predicted, weighted by the target."""
+
+    def objective(params: Any, batch: Batch) -> jax.Array:
+        right, counts = hits(model, params, batch), counted(batch)
+        shares = jnp.sum(right & counts, axis=-1) / jnp.sum(counts, axis=-1)
+        return -jnp.mean(batch.weight * shares)
+
+    return objective
+
+
+def negative_exact_match(model: LanguageModel) -> Objective:
+    """Minus the share of sequences all of whose tokens are predicted, weighted by the target.
+
+    Of a sequence with completions, those are what has to be right.
+    """
+
+    def objective(params: Any, batch: Batch) -> jax.Array:
+        right, counts = hits(model, params, batch), counted(batch)
+        if batch.classes is not None:
+            completes = counts & (jnp.asarray(batch.classes)[:, 1:] == TokenClass.COMPLETION)
+            answers = jnp.any(completes, axis=-1, keepdims=True)
+            counts = jnp.where(answers, completes, counts)
+        return -jnp.mean(batch.weight * jnp.all(right | ~counts, axis=-1))
+
+    return objective
+
+
+def counted(batch: Batch) -> jax.Array:
+    """Which tokens are predicted from those before, booleans [batch, sequence - 1]."""
+    if batch.mask is None:
+        return jnp.ones(batch.tokens[:, 1:].shape, bool)
+    return jnp.asarray(batch.mask) > 0
+
+
+MEASURES: Final[Mapping[schema.Measure, Callable[[LanguageModel], Objective]]] = {
+    "loss": held_out_loss,
+    "accuracy": negative_accuracy,
+    "exact_match": negative_exact_match,
+}
+
+UNITS: Final[Mapping[schema.Measure, str]] = {
+    "loss": "nats per token",
+    "accuracy": "of negative accuracy",
+    "exact_match": "of negative exact match",
+}

@@ -1,0 +1,158 @@
+"""What a search in phases costs: each as if it were the whole search, and all together."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+
+from metatune.inner import InnerTraining
+from metatune.plan.alternatives import Plan, plan
+from metatune.plan.alternatives import decided as decided_alone
+from metatune.plan.alternatives import expected as expected_alone
+from metatune.plan.memory import Memory
+from metatune.plan.pace import Pace
+from metatune.recipe import phases
+from metatune.recipe.phases import Phase
+from metatune.recipe.schema import Auto, Estimator, Full, MixFlow, Outer
+
+PATH = "outer.estimator"
+"""Where a recipe without phases has its estimator."""
+
+
+def by_phase(training: InnerTraining, *, folder: Path) -> tuple[Plan, ...]:
+    """Predicts what each phase of a recipe costs, its own way and others.
+
+    Args:
+        training: the recipe's.
+        folder: where the run would keep checkpoints on disk.
+
+    Returns:
+        A plan for each phase as if it were the whole search, judging and report included; where
+        its horizon grows, as if it had the longest from the start.
+    """
+    made = []
+    for phase in phases.resolved(training.recipe.outer):
+        found = plan(_alone(training, _longest(phase)), folder=folder)
+        if training.recipe.outer.phases is not None:
+            found = _at(found, f"outer.phases[{phase.number}].estimator")
+        made.append(found)
+    return tuple(made)
+
+
+def expected(training: InnerTraining, *, folder: Path) -> tuple[Memory, Pace]:
+    """What a recipe's own way needs; arguments as for `by_phase`.
+
+    Returns:
+        The memory of what needs most on the device, and the time of all phases: of a hypergradient
+        and of an outer step in the mean.
+
+    Raises:
+        CheckpointError: nothing fits the budget of the checkpoints.
+        NotForetold: what the estimator of a phase costs can't be predicted.
+    """
+    parts = [
+        part for phase in phases.resolved(training.recipe.outer) for part in _of_one_horizon(phase)
+    ]
+    found = [expected_alone(_alone(training, part), folder=folder) for part in parts]
+    needed = max((memory for memory, _ in found), key=lambda memory: memory.device)
+    return needed, in_all([pace for _, pace in found], [part.steps for part in parts])
+
+
+def decided(
+    training: InnerTraining, *, folder: Path, before: Outer | None = None
+) -> tuple[InnerTraining, list[str]]:
+    """The training with an estimator for each phase that leaves the choice open.
+
+    Args:
+        training: the recipe's.
+        folder: where the run would keep checkpoints on disk.
+        before: the search of the run that goes on: what was chosen then stays.
+
+    Returns:
+        The training, and why for each choice.
+
+    Raises:
+        EstimatorError: none fits.
+    """
+    outer, reasons = training.recipe.outer, list[str]()
+    then = phases.resolved(before) if before else ()
+    chosen: dict[int, Estimator] = {}
+    for phase in phases.resolved(outer):
+        if not isinstance(phase.estimator, Auto):
+            continue
+        if phase.number < len(then):
+            spec = then[phase.number].estimator
+            why = f"{spec.kind}, as when the run began"
+        else:
+            found, why = decided_alone(_alone(training, _longest(phase)), folder=folder)
+            spec = found.recipe.outer.estimator
+        chosen[phase.number] = spec
+        reasons.append(f"of phase {phase.number + 1}: {why}" if outer.phases else why)
+    if outer.phases:
+        open_for_all = isinstance(outer.estimator, Auto)
+        outer = replace(
+            outer,
+            estimator=MixFlow() if open_for_all else outer.estimator,  # now each has its own
+            phases=tuple(
+                replace(phase, estimator=chosen.get(number, phase.estimator))
+                for number, phase in enumerate(outer.phases)
+            ),
+        )
+    elif chosen:
+        outer = replace(outer, estimator=chosen[0])
+    return replace(training, recipe=replace(training.recipe, outer=outer)), reasons
+
+
+def in_all(paces: Sequence[Pace], steps: Sequence[int]) -> Pace:
+    """The pace of searches one after the other.
+
+    Args:
+        paces: of each as if it were the only one.
+        steps: outer steps of each.
+    """
+    count, first = sum(steps), paces[0]
+    each = list(zip(steps, paces, strict=True))
+    compilation = sum(pace.compilation for pace in paces)
+    searching = sum(n * pace.outer_step for n, pace in each)
+    # The last judgement and the report are the same for all, and done once.
+    once = first.run - first.compilation - steps[0] * first.outer_step
+    return Pace(
+        hypergradient=sum(n * pace.hypergradient for n, pace in each) / count,
+        judging=first.judging,
+        outer_step=searching / count,
+        run=compilation + searching + once,
+        compilation=compilation,
+    )
+
+
+def _of_one_horizon(phase: Phase) -> Iterator[Phase]:
+    """A phase, cut where its horizon changes."""
+    if not isinstance(phase.unroll, Full) or phase.unroll.horizons is None:
+        yield phase
+        return
+    given = phase.unroll.horizons[: phase.steps]
+    for horizon, those in groupby((*given, *given[-1:] * (phase.steps - len(given)))):
+        yield replace(phase, steps=len(list(those)), unroll=Full(horizons=(horizon,)))
+
+
+def _longest(phase: Phase) -> Phase:
+    """A phase as if it had its longest horizon from the start."""
+    return replace(max(_of_one_horizon(phase), key=_horizon), steps=phase.steps)
+
+
+def _horizon(phase: Phase) -> int:
+    """Of a phase that has one; 0 where it is the training's."""
+    return (isinstance(phase.unroll, Full) and phase.unroll.horizons or (0,))[0]
+
+
+def _alone(training: InnerTraining, phase: Phase) -> InnerTraining:
+    return replace(training, recipe=phases.alone(training.recipe, phase))
+
+
+def _at(found: Plan, path: str) -> Plan:
+    """A plan whose changes are those of the estimator at a path of the recipe."""
+    ways = tuple(
+        way._replace(changes=tuple(change.replace(PATH, path, 1) for change in way.changes))
+        for way in found.alternatives
+    )
+    return replace(found, alternatives=ways)

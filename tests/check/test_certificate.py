@@ -1,0 +1,429 @@
+"""The certificate of trainings whose every number is known, and of such as must not pass."""
+
+import functools
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from metatune.check import Draw, Settings, Subject, as_json, certify
+from metatune.check.certificate import computations, explained, plain
+from metatune.check.differences import EPSILONS, Row, compared, random_directions
+from metatune.check.horizons import judged
+from metatune.check.levels import (
+    EPS_ROOT,
+    ESTIMATOR,
+    HORIZON,
+    LEARNING_RATE,
+    NOISE,
+    ROUNDING,
+    SAMPLING,
+    Finding,
+    graded,
+    worst,
+)
+from metatune.check.metasmoothness import metasmoothness
+from metatune.hypergrad import (
+    Forward,
+    ForwardGradient,
+    MixFlow,
+    Problem,
+    Reverse,
+    State,
+    ZerothOrder,
+)
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+CURVATURES = np.array([0.2, 0.5, 0.8, 1.1])
+STEPS, WINDOWS = 16, 2
+RATES = np.array([0.1, 0.15])  # of the windows
+SETTINGS = Settings(seeds=3, directions=3)
+
+
+def objective(params, target):
+    return 1.0 + 0.5 * jnp.sum((params - target) ** 2)
+
+
+@functools.cache
+def problem(steps):
+    """Gradient descent on parabolas, with a log rate for each parameter and window."""
+
+    def loss(params, hyper, batch):
+        return 0.5 * jnp.sum(CURVATURES * params**2) + 0.0 * batch
+
+    def update(grads, opt_state, params, hyper):
+        return params - hyper * grads, opt_state
+
+    def hyper_at(eta, step):
+        window = step * WINDOWS // steps
+        return jnp.asarray(RATES)[window] * jnp.exp(eta["rates"][window])
+
+    return Problem(loss, update, objective, hyper_at)
+
+
+def start(seed):
+    return 2 + 0.1 * np.random.default_rng(seed).normal(size=4)
+
+
+def subject(steps=STEPS, target=0.0, estimator=MixFlow(segment=8), **changes):  # noqa: B008
+    return Subject(
+        problem(steps),
+        {"rates": jnp.zeros((WINDOWS, 4))},
+        lambda seed: Draw(
+            State(jnp.asarray(start(seed)), ()),
+            lambda step: np.float64(step),
+            [np.full(4, target)],
+            jax.random.key(seed),
+        ),
+        steps,
+        estimator,
+        shorter=lambda steps: subject(steps, target, estimator, **changes),
+        **changes,
+    )
+
+
+def alone(estimator):
+    """Without shorter horizons, each of which compiles its own programs."""
+    return replace(subject(estimator=estimator), shorter=lambda steps: None)
+
+
+def checked(subject, settings) -> Any:
+    """The certificate, its checks taken to be made."""
+    return certify(subject, settings)
+
+
+def trained(eta, seed, steps=STEPS):
+    """θ_T,i = Π_w (1 - a_wi h_i)^(steps of w) θ_0,i."""
+    rates = RATES[:, None] * np.exp(eta)
+    return np.prod((1 - rates * CURVATURES) ** (steps / WINDOWS), axis=0) * start(seed)
+
+
+def gradient(seed, steps=STEPS, target=0.0):
+    """dF/dη_wi = (θ_T - target)_i θ_T,i · steps of w · (-a h) / (1 - a h)."""
+    theta = trained(np.zeros((WINDOWS, 4)), seed, steps)
+    decay = RATES[:, None] * CURVATURES
+    return (theta - target) * theta * -steps / WINDOWS * decay / (1 - decay)
+
+
+@pytest.fixture(scope="module")
+def found():
+    with jax.enable_x64(True):
+        told = []
+        watched = subject(watch=lambda what: told.append(what))
+        return checked(watched, SETTINGS), len(told), computations(watched, SETTINGS)
+
+
+def test_a_sound_training_is_green(found):
+    certificate, told, foretold = found
+    assert certificate.verdict == "green"
+    assert certificate.causes == ()
+    assert told == foretold
+
+
+def test_differences_are_those_of_the_closed_form(found):
+    check = found[0].differences
+    assert set(check.epsilons) == {"random", "coordinate"}
+    assert set(check.epsilons.values()) <= set(EPSILONS)
+    exact = gradient(0).ravel()
+    random = random_directions(8, 3, SETTINGS.seed)
+    assert [row.name for row in check.rows[:3]] == ["random 1", "random 2", "random 3"]
+    for row, direction in zip(check.rows, random, strict=False):
+        assert row.derivative == pytest.approx(direction @ exact, rel=1e-12)
+    largest = np.sort(np.abs(exact))[::-1][:3]
+    np.testing.assert_allclose([abs(row.derivative) for row in check.rows[3:]], largest)
+    for row in check.rows[3:]:
+        window, parameter = index_of(row.name)
+        assert row.derivative == pytest.approx(gradient(0)[window, parameter], rel=1e-12)
+    for row in check.rows:
+        epsilon = check.epsilons["random" if row.name.startswith("random") else "coordinate"]
+        assert abs(row.difference - row.derivative) <= 10 * epsilon**2 * abs(exact).max()
+    assert check.sign_agreement == 1.0
+    assert check.spearman == 1.0
+    assert check.relative_error < 1e-5
+    assert check.relative_noise < 1e-4
+
+
+def index_of(name):
+    assert name.startswith("rates[")
+    return tuple(map(int, name.removeprefix("rates[").removesuffix("]").split(",")))
+
+
+def test_the_other_estimator_agrees_to_rounding(found):
+    assert found[0].agreement.other == "Forward"
+    assert found[0].agreement.relative_error < 1e-12
+
+
+def test_the_signal_is_that_of_the_closed_form(found):
+    check = found[0].signal
+    gradients = np.stack([gradient(seed) for seed in range(3)])
+    mean, error = gradients.mean(0), gradients.std(0, ddof=1) / np.sqrt(3)
+    tunable = check.tunables["rates"]
+    assert tunable.whole.norm == pytest.approx(np.linalg.norm(mean) / np.linalg.norm(error))
+    assert tunable.whole.coordinate == pytest.approx(np.median(np.abs(mean) / error))
+    for window, strength in enumerate(tunable.windows):
+        own = np.linalg.norm(mean[window]) / np.linalg.norm(error[window])
+        assert strength.norm == pytest.approx(own)
+
+
+def test_metasmoothness_is_that_of_the_closed_form(found):
+    signs = (random_directions(8, 3, SETTINGS.seed)[0] * np.sqrt(8)).reshape(WINDOWS, 4)
+    thetas = [trained(k * SETTINGS.step * signs, 0) for k in range(3)]
+    assert found[0].metasmoothness.value == pytest.approx(metasmoothness(*thetas))
+
+
+def test_metasmoothness_weighs_parameters_by_how_far_they_move():
+    at, beyond, further = np.array([[0, 0, 0], [1, 1, -1], [5, 0.5, -2.0]])
+    assert metasmoothness(at, beyond, further) == pytest.approx((5 - 0.5 + 2) / 7.5)
+    assert metasmoothness(at, -at, at) == 1
+    assert np.isnan(metasmoothness(at, beyond, np.array([0, np.inf, 0])))
+
+
+def test_shorter_horizons_have_the_signs_of_the_closed_form(found):
+    check = found[0].horizons
+    assert [row.steps for row in check.rows] == [STEPS // 4, STEPS // 2]
+    assert all(row.tunables["rates"].share == 0 for row in check.rows)
+
+
+def test_signs_that_change_with_the_horizon_are_red():
+    # Parameters fall from 2 to their target and beyond: then faster is worse.
+    target = 0.78
+    certificate = checked(subject(target=target), SETTINGS)
+    for row in certificate.horizons.rows:
+        short = np.mean([gradient(s, row.steps, target) for s in range(3)], axis=0)
+        long = np.mean([gradient(s, STEPS, target) for s in range(3)], axis=0)
+        share = np.mean(np.sign(short) != np.sign(long))
+        assert row.tunables["rates"].share == share
+    assert certificate.horizons.rows[-1].tunables["rates"].share == 0.5
+    assert certificate.horizons.finding == Finding("red", (HORIZON,))
+    assert certificate.verdict == "red"
+    assert HORIZON in certificate.causes
+
+
+def test_a_stretch_is_compared_with_the_whole():
+    # The first window acts in no step of the last quarter: half of the signs are zero there.
+    whole = subject()
+    check = checked(replace(whole, window=4, whole=whole), SETTINGS)
+    assert check.differences.relative_error < 1e-5
+    assert check.agreement.relative_error < 1e-12
+    (row,) = check.horizons.rows
+    assert (row.steps, check.horizons.steps) == (4, STEPS)
+    assert row.tunables["rates"].share == 0.5
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """MixFlow, multiplied coordinate by coordinate."""
+
+    factors: tuple[float, ...]
+    segment: int = 8
+
+    def estimate(self, job: Any) -> Any:
+        found = MixFlow(self.segment).estimate(job)
+        flat, unflatten = ravel_pytree(found.gradient)
+        return found._replace(gradient=unflatten(flat * np.array(self.factors)))
+
+
+def flipped():
+    largest = int(np.abs(gradient(0)).argmax())
+    return tuple(-1.0 if i == largest else 1.0 for i in range(8))
+
+
+@pytest.mark.parametrize("factors", [(1.5,) * 8, (-1.0,) * 8, flipped()])
+def test_a_wrong_estimator_is_red(factors):
+    certificate = checked(alone(Wrong(factors)), SETTINGS)
+    assert certificate.verdict == "red"
+    assert certificate.causes == (ESTIMATOR,)
+    levels = {name: check.finding.level for name, check in certificate.checks.items()}
+    assert levels.pop("differences") == levels.pop("agreement") == "red"
+    assert set(levels.values()) == {"green"}
+    if factors != (1.5,) * 8:
+        assert certificate.differences.sign_agreement < 1
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        Reverse(segment=8),
+        Forward(segment=8),
+        ForwardGradient(8, 8, "orthogonal"),
+        ZerothOrder(8, 1e-3, 8, "orthogonal"),
+    ],
+)
+def test_every_other_exact_estimator_is_green(estimator):
+    certificate = checked(alone(estimator), SETTINGS)
+    assert certificate.verdict == "green", certificate.causes
+    assert certificate.agreement.relative_error < 1e-5
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_sampling_errors_are_no_fault_but_leave_little_to_say(count):
+    certificate = checked(alone(ForwardGradient(count, 8)), SETTINGS)
+    assert certificate.agreement.relative_error > 0.1
+    assert certificate.differences.finding.level != "red"
+    assert certificate.agreement.finding.level != "red"
+    if count == 1:
+        assert certificate.differences.finding == Finding("amber", (SAMPLING,))
+        assert as_json(certificate, {})["checks"]["differences"]["rows"][0]["error"] is None
+
+
+def chaotic(rate):
+    """Gradient descent in double wells at a rate where it is a chaotic cubic map."""
+
+    def hyper_at(eta, step):
+        return rate * jnp.exp(eta["rate"][step // 30, 0])
+
+    return Subject(
+        Problem(
+            lambda params, hyper, batch: jnp.sum(params**4 / 4 - params**2 / 2) + 0.0 * batch,
+            lambda grads, opt_state, params, hyper: (params - hyper * grads, opt_state),
+            lambda params, batch: batch + jnp.mean(params**2),
+            hyper_at,
+        ),
+        {"rate": jnp.zeros((2, 1))},
+        lambda seed: Draw(
+            State(1.3 + 0.01 * jax.random.normal(jax.random.key(seed), (50,)), ()),
+            lambda step: np.float64(step),
+            [np.float64(1.0)],
+            jax.random.key(seed),
+        ),
+        60,
+        MixFlow(segment=20),
+    )
+
+
+def test_a_chaotic_training_is_red_and_blames_the_learning_rate():
+    certificate = checked(chaotic(1.7), Settings(seeds=2, directions=2, step=0.05))
+    assert certificate.verdict == "red"
+    assert certificate.causes == (LEARNING_RATE,)
+    assert certificate.differences.finding.level == "red"
+    assert certificate.metasmoothness.finding.level == "red"
+    assert abs(certificate.metasmoothness.value) < 0.3
+
+
+def test_a_training_that_diverges_is_red_and_blames_the_learning_rate():
+    certificate = checked(chaotic(5.0), Settings(seeds=2, directions=2))
+    assert certificate.causes == (LEARNING_RATE,)
+    assert not certificate.training.finite_losses
+    assert certificate.differences is certificate.signal is certificate.horizons is None
+    assert as_json(certificate, {})["checks"]["training"]["objectives"] == [None, None]
+
+
+def test_adam_without_eps_root_is_red_and_names_it():
+    optimizer = optax.scale_by_adam(eps_root=0.0)
+    params = jnp.array([1.0, 2.0, 3.0])
+
+    def update(grads, opt_state, params, hyper):
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return params - hyper * updates, opt_state
+
+    certificate = checked(
+        Subject(
+            Problem(
+                # The last parameter has no gradient.
+                lambda params, hyper, batch: (
+                    jnp.sum(jnp.array([1, 1, 0]) * params**2) + 0.0 * batch
+                ),
+                update,
+                lambda params, batch: batch + jnp.sum(params**2),
+                lambda eta, step: 0.1 * jnp.exp(eta["rate"]),
+            ),
+            {"rate": jnp.zeros(())},
+            lambda seed: Draw(
+                State(params, optimizer.init(params)),
+                lambda step: np.float64(step),
+                [np.float64(1.0)],
+                jax.random.key(seed),
+            ),
+            6,
+            MixFlow(segment=6),
+        ),
+        Settings(seeds=2, directions=1),
+    )
+    assert certificate.training.finite_losses
+    assert not certificate.training.finite_gradients
+    assert certificate.causes == (EPS_ROOT,)
+    assert certificate.metasmoothness.finding.level == "green"
+
+
+def test_seeds_that_share_nothing_have_no_signal():
+    quiet = subject()
+    noisy = replace(
+        quiet,
+        problem=replace(
+            quiet.problem, objective=lambda params, batch: 1e3 + jnp.sum(params * batch)
+        ),
+        draw=lambda seed: quiet.draw(seed)._replace(
+            outer_batches=[np.random.default_rng(seed).normal(size=4)]
+        ),
+        shorter=lambda steps: None,
+    )
+    certificate = checked(noisy, Settings(seeds=6, directions=2))
+    assert certificate.signal.tunables["rates"].whole.norm < 1.5
+    assert certificate.signal.finding == Finding("red", (NOISE,))
+    assert certificate.causes == (NOISE,)
+    assert certificate.differences.finding.level == "green"
+    assert certificate.horizons.rows == ()
+
+
+def rows(derivatives, differences, noise, error=0.0):
+    both = zip(derivatives, differences, strict=True)
+    return [Row(f"{i}", one, other, noise, error) for i, (one, other) in enumerate(both)]
+
+
+def test_differences_are_judged_beyond_their_noise():
+    def level_of(derivatives, noise, error=0.0, rounding=0.0):
+        differences = (1.0, -2.0, 3.0)
+        found = rows(derivatives, differences, noise, error)
+        return compared(found, {}, np.full(3, rounding)).finding
+
+    assert level_of((1.02, -2.0, 3.0), 0.0).level == "green"
+    assert level_of((1.3, -2.0, 3.0), 0.0) == Finding("amber", (ESTIMATOR,))
+    assert level_of((1.3, -2.0, 3.0), 0.2).level == "green"
+    assert level_of((1.3, -2.0, 3.0), 0.0, error=0.1).level == "green"
+    assert level_of((2.0, -2.0, 3.0), 0.0) == Finding("red", (ESTIMATOR,))
+    assert level_of((-0.1, -2.0, 3.0), 0.0) == Finding("red", (ESTIMATOR,))
+    assert level_of((1.0, -2.0, 3.0), 2.0) == Finding("red", (LEARNING_RATE,))
+    assert level_of((1.0, -2.0, 3.0), 2.0, rounding=0.3) == Finding("amber", (ROUNDING,))
+    assert level_of((1.0, -2.0, 3.0), np.nan) == Finding("red", (LEARNING_RATE,))
+
+
+def test_two_exact_estimators_that_agree_blame_the_training(found):
+    sound = found[0]
+    off = replace(sound.differences, finding=Finding("red", (ESTIMATOR,)), ratio=50.0)
+    differences, _ = explained(off, sound.agreement, sound.metasmoothness)
+    assert differences.finding == Finding("red", (EPS_ROOT,))
+    rough = replace(sound.metasmoothness, finding=Finding("red", (LEARNING_RATE,)))
+    differences, _ = explained(off, sound.agreement, rough)
+    assert differences.finding == Finding("red", (LEARNING_RATE,))
+
+
+def test_levels():
+    assert [graded(x, 1, 2, "why").level for x in (1, 1.5, 2, 2.5)] == [
+        "green",
+        "amber",
+        "amber",
+        "red",
+    ]
+    assert graded(float("nan"), 1, 2, "why") == Finding("red", ("why",))
+    assert worst(()).level == "green"
+    assert worst([Finding("amber", ("a",)), Finding("amber", ("b",))]).causes == ("a",)
+
+
+def test_numbers_that_are_none_become_null():
+    assert plain({"a": (1.0, float("inf")), "b": Finding("red", ("c",))}) == {
+        "a": [1.0, None],
+        "b": {"level": "red", "causes": ["c"]},
+    }
+
+
+def test_where_no_sign_is_clear_nothing_is_certified(found):
+    row = found[0].horizons.rows[-1]
+    unclear = {key: its._replace(clear=0, clear_share=None) for key, its in row.tunables.items()}
+    assert judged([row._replace(tunables=unclear)]) == Finding("amber", (NOISE,))
+    assert judged([]).level == "green"

@@ -1,0 +1,161 @@
+"""A recipe's training as what is checked, and the certificate beside the result of its run."""
+
+import dataclasses
+import hashlib
+
+import jax
+import numpy as np
+import pytest
+
+from metatune.check.recipes import begun, draw, shortened, subject_of
+from metatune.check.runs import sha256
+from metatune.inner import prepare, stretched
+from metatune.inner.schedules import base_rates
+from metatune.recipe import schema, writing
+from metatune.recipe.faults import RecipeError
+
+RECIPE = schema.Recipe(
+    model=schema.Model(
+        config={
+            "model_type": "llama",
+            "hidden_size": 8,
+            "intermediate_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+        }
+    ),
+    data=schema.Data(
+        domains={
+            "code": schema.Source(shipped="code_stdlib"),
+            "drama": schema.Source(shipped="drama_shakespeare"),
+        },
+        target={"code": 1.0},
+        sequence_length=16,
+        batch_size=4,
+    ),
+    inner=schema.Inner(
+        optimizer=schema.AdamW(learning_rate=1e-2, schedule=schema.Cosine(warmup=0.1)), steps=20
+    ),
+    tune=schema.Tune(
+        learning_rates=schema.LearningRates(per="global", windows=4),
+        mixture=schema.Mixture(windows=2, floor=0.05),
+    ),
+    outer=schema.Outer(
+        steps=4,
+        estimator=schema.MixFlow(segment=4),
+        objective=schema.Objective(sequences=8, micro_batch=8),
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def training():
+    return prepare(RECIPE)
+
+
+def unrolled(training, unroll):
+    outer = dataclasses.replace(RECIPE.outer, unroll=unroll)
+    return dataclasses.replace(training, recipe=dataclasses.replace(RECIPE, outer=outer))
+
+
+def test_a_stretched_training_is_that_of_the_shorter_recipe(training):
+    short = stretched(training, 8)
+    inner = dataclasses.replace(RECIPE.inner, steps=8)
+    assert short.recipe == dataclasses.replace(RECIPE, inner=inner)
+    eta = short.initial_eta() | {"learning_rates": np.log([[1.0], [2.0], [3.0], [4.0]])}
+    rates = next(iter(short.trajectory(eta).learning_rates.values()))
+    base = base_rates(RECIPE.inner.optimizer.schedule, 1e-2, 8)
+    np.testing.assert_allclose(rates, base * np.repeat([1, 2, 3, 4], 2), rtol=1e-6)
+    assert short.trajectory(eta).mixture.shape == (8, 2)
+    assert training.trajectory(eta).mixture.shape == (20, 2)
+
+
+def test_a_whole_training_can_be_shorter_down_to_a_step_a_window(training, tmp_path):
+    subject = subject_of(training, tmp_path)
+    assert (subject.steps, subject.window, subject.whole) == (20, None, None)
+    short = subject.shorter(5)
+    assert short is not None
+    assert short.steps == 5
+    assert subject.shorter(3) is None
+
+
+@pytest.mark.parametrize(
+    ("unroll", "steps", "window", "whole"),
+    [
+        (schema.Truncated(window=6), 20, 6, 20),
+        (schema.Online(window=6), 6, None, 20),
+        (schema.Online(window=6, lifetime=12), 6, None, 12),
+    ],
+)
+def test_a_stretch_has_its_whole(training, tmp_path, unroll, steps, window, whole):
+    subject = subject_of(unrolled(training, unroll), tmp_path)
+    assert (subject.steps, subject.window) == (steps, window)
+    assert subject.whole is not None
+    assert (subject.whole.steps, subject.whole.window) == (whole, None)
+
+
+def test_of_phases_the_first_is_checked():
+    forward, online = schema.Forward(segment=4), schema.Online(window=5)
+    phases = (schema.Phase(steps=2, estimator=forward, unroll=online), schema.Phase(steps=3))
+    outer = dataclasses.replace(RECIPE.outer, steps=None, phases=phases)
+    alone = begun(dataclasses.replace(RECIPE, outer=outer))
+    assert (alone.outer.steps, alone.outer.phases) == (2, None)
+    assert (alone.outer.estimator, alone.outer.unroll) == (forward, online)
+    assert begun(RECIPE) == RECIPE
+
+
+@pytest.mark.parametrize(
+    ("estimator", "fault"),
+    [
+        (
+            schema.ZerothOrder(objective="accuracy"),
+            "outer.estimator.objective = 'accuracy': moves in steps, so that differences converge "
+            "to nothing; check the loss instead: outer.estimator.objective=loss",
+        ),
+        (
+            schema.External(command="trainer"),
+            "outer.estimator.kind = 'external': is a trainer of its own, with no hypergradient "
+            "here that could be checked; check another way to obtain it: "
+            "outer.estimator.kind=mixflow",
+        ),
+    ],
+)
+def test_what_has_no_hypergradient_is_refused(estimator, fault):
+    outer = dataclasses.replace(RECIPE.outer, estimator=estimator)
+    with pytest.raises(RecipeError) as refused:
+        begun(dataclasses.replace(RECIPE, outer=outer))
+    assert fault in str(refused.value)
+    phases = (schema.Phase(steps=2, estimator=estimator),)
+    outer = dataclasses.replace(RECIPE.outer, steps=None, phases=phases)
+    with pytest.raises(RecipeError, match=r"outer\.phases\[0\]\.estimator\."):
+        begun(dataclasses.replace(RECIPE, outer=outer))
+
+
+def test_draws_differ_by_seed_and_are_the_same_each_time(training):
+    first, again, other = draw(training, 0), draw(training, 0), draw(training, 1)
+    for one, two, three in zip(
+        jax.tree.leaves(first.state.params),
+        jax.tree.leaves(again.state.params),
+        jax.tree.leaves(other.state.params),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(one, two)
+        assert one.std() == 0 or not np.array_equal(one, three)  # norms begin at one
+    np.testing.assert_array_equal(first.batches(3).tokens, again.batches(3).tokens)
+    assert not np.array_equal(first.batches(3).tokens, other.batches(3).tokens)
+    assert not np.array_equal(first.outer_batches[0].tokens, other.outer_batches[0].tokens)
+
+
+@pytest.mark.parametrize("steps", [0, 3, 21])
+def test_steps_that_cannot_be_are_refused(training, steps):
+    with pytest.raises(RecipeError) as refused:
+        shortened(training, steps)
+    assert str(refused.value) == (
+        f"check: 1 fault\n  --steps = {steps}: must be from 4, a step for each window, to "
+        "inner.steps, 20; give another number, or leave it out for the recipe's own horizon"
+    )
+    assert shortened(training, 4).recipe.inner.steps == 4
+
+
+def test_a_recipe_s_hash_is_that_of_its_text():
+    assert sha256(RECIPE) == hashlib.sha256(writing.to_yaml(RECIPE).encode()).hexdigest()

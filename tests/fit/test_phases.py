@@ -1,0 +1,271 @@
+"""A search in phases: a cheap biased hypergradient first, another to finish."""
+
+import dataclasses
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+
+from metatune.fit import outer_loop
+from metatune.fit.checkpoints import Search
+from metatune.fit.outer_loop import fit
+from metatune.fit.phases import End, begun, ended, entered
+from metatune.hypergrad import Diagnostics, Hypergradient, hypergradient
+from metatune.inner import prepare
+from metatune.recipe import phases, schema
+
+RECIPE = schema.Recipe(
+    model=schema.Model(
+        config={
+            "model_type": "llama",
+            "hidden_size": 8,
+            "intermediate_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "initializer_range": 0.2,
+        },
+        remat=False,
+    ),
+    data=schema.Data(
+        domains={
+            "code": schema.Source(shipped="code_stdlib"),
+            "drama": schema.Source(shipped="drama_shakespeare"),
+        },
+        target={"code": 1.0},
+        sequence_length=16,
+        batch_size=4,
+    ),
+    inner=schema.Inner(optimizer=schema.AdamW(learning_rate=1e-2), steps=6),
+    tune=schema.Tune(
+        learning_rates=schema.LearningRates(per="layer", windows=3),
+        mixture=schema.Mixture(windows=2, floor=0.05),
+    ),
+    outer=schema.Outer(
+        phases=(
+            schema.Phase(
+                2,
+                schema.MixFlow(segment=4),
+                schema.Truncated(window=2),
+                schema.Adam(learning_rate=0.2),
+            ),
+            schema.Phase(
+                3,
+                schema.ForwardGradient(directions=2, segment=4),
+                schema.Full(horizons=(3, 6)),
+                schema.Sign(learning_rate=0.1),
+            ),
+        ),
+        objective=schema.Objective(sequences=8, micro_batch=8),
+        judge=schema.Judge(seeds=1, sequences=8),
+        report=schema.Report(seeds=1, sequences=8),
+    ),
+)
+
+
+def with_outer(**changes):
+    return dataclasses.replace(RECIPE, outer=dataclasses.replace(RECIPE.outer, **changes))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_fast():
+    """Programs that run for milliseconds aren't worth optimizing."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def training():
+    return prepare(RECIPE)
+
+
+def changed(training, **changes):
+    """The same training with another search, compiled with it."""
+    return dataclasses.replace(training, recipe=with_outer(**changes))
+
+
+def run(training, out, **options):
+    with open(os.devnull, "w") as nowhere:
+        return fit(training, out, console=Console(file=nowhere), **options)
+
+
+@pytest.fixture
+def imagined(monkeypatch):
+    """Nothing is trained: hypergradients and judgements are as said; seen is what was asked for."""
+    seen = []
+
+    def imagine(gradient=lambda step: 1.0, losses=lambda step: 3.0 - 0.1 * step):
+        def estimate(problem, eta, state, batches, outer_batches, **options):
+            slope = gradient(len(seen))
+            seen.append({**options, "batches": batches, "state": state, "eta": eta})
+            return Hypergradient(
+                jnp.float32(1.0),
+                jax.tree.map(lambda leaf: jnp.full_like(leaf, slope), eta),
+                state,
+                Diagnostics(jnp.ones(options["steps"])),
+            )
+
+        judged = iter(range(1000))
+        monkeypatch.setattr(outer_loop, "hypergradient", estimate)
+        monkeypatch.setattr(outer_loop, "held_out_loss", lambda *_, **__: losses(next(judged)))
+        monkeypatch.setattr("metatune.fit.result.held_out_loss", lambda *_, **__: 1.0)
+        return seen
+
+    return imagine
+
+
+def test_a_run_of_two_phases_goes_on_within_the_second_bit_for_bit(training, tmp_path, monkeypatch):
+    def measured(training, eta, **_):
+        """Hypergradients are real; judging them takes a training, which other tests have."""
+        return float(sum(jnp.sum((leaf - 0.1) ** 2) for leaf in jax.tree.leaves(eta)))
+
+    monkeypatch.setattr(outer_loop, "held_out_loss", measured)
+    monkeypatch.setattr("metatune.fit.result.held_out_loss", measured)
+    asked = []
+
+    def spy(problem, eta, *args, **options):
+        if len(asked) == stop_at:
+            raise KeyboardInterrupt
+        estimator = type(options["estimator"]).__name__
+        asked.append((options["steps"], options["window"], estimator, measured(None, eta)))
+        return hypergradient(problem, eta, *args, **options)
+
+    monkeypatch.setattr(outer_loop, "hypergradient", spy)
+    stop_at = None
+    whole = run(training, tmp_path / "whole")
+    assert [part[:3] for part in asked] == [
+        (6, 2, "MixFlow"),
+        (6, 2, "MixFlow"),
+        (3, None, "ForwardGradient"),
+        (6, None, "ForwardGradient"),
+        (6, None, "ForwardGradient"),
+    ]
+    lines = whole.folder.read_metrics()
+    assert [line["step"] for line in lines] == [0, 1, 2, 3, 4]
+    assert [line["phase"] for line in lines] == [0, 0, 1, 1, 1]
+    assert [line["inner_steps"] for line in lines] == [6, 6, 3, 6, 6]
+    assert [line["held_out"] for line in lines] == [part[3] for part in asked]
+    result = whole.artefact.result
+    assert (result["status"], result["outer_steps"]) == ("complete", 5)
+
+    asked.clear()
+    stop_at = 3  # in the middle of the second phase
+    stopped = run(training, tmp_path / "again")
+    assert stopped.interrupted and len(stopped.folder.read_metrics()) == 3
+    stop_at = None
+    resumed = run(training, tmp_path / "again", resume=True)
+    for name in ("tuned.json", "README.md"):
+        first, again = ((r.folder.artefact / name).read_bytes() for r in (whole, resumed))
+        assert first == again
+    timeless = [
+        [{k: v for k, v in line.items() if k != "seconds"} for line in r.folder.read_metrics()]
+        for r in (whole, resumed)
+    ]
+    assert timeless[0] == timeless[1]
+
+
+def test_the_best_is_that_of_all_phases(training, tmp_path, imagined):
+    told = [3.0, 1.5, 2.5, 2.4, 2.3, 2.2]
+    imagined(losses=lambda number: told[number])
+    outcome = run(training, tmp_path)
+    assert [line["held_out"] for line in outcome.folder.read_metrics()] == told[:-1]
+    assert outcome.artefact.result["best_outer_step"] == 1
+
+
+def test_patience_ends_a_phase_and_counts_anew_in_the_next(training, tmp_path, imagined):
+    told = [3.0, 2.0, 2.5, 2.4, 2.3, 2.2, 2.1, 2.6]
+    imagined(losses=lambda number: told[number])
+    both = (schema.Phase(6), schema.Phase(6, optimizer=schema.Adam(learning_rate=0.01)))
+    outcome = run(changed(training, phases=both, patience=1), tmp_path)
+    lines = outcome.folder.read_metrics()
+    # Best at 1; 2 and 3 are two steps without: over. From 4 on, without a new best: 4 and 5.
+    assert [line["phase"] for line in lines] == [0, 0, 0, 1, 1]
+    assert [line["held_out"] for line in lines] == told[:5]
+    assert outcome.artefact.result["best_outer_step"] == 1
+
+
+def test_a_phase_that_has_converged_ends_and_the_last_is_judged(training, tmp_path, imagined):
+    """0.1 flips to 0.05, which isn't below 0.05, and to 0.025, which is."""
+    seen = imagined(gradient=lambda number: (-1.0) ** number)
+    sign = schema.Sign(learning_rate=0.1, per_tunable={"mixture": 0.06})
+    both = (schema.Phase(9, optimizer=sign), schema.Phase(9, optimizer=sign))
+    outcome = run(changed(training, phases=both), tmp_path)
+    assert [line["phase"] for line in outcome.folder.read_metrics()] == [0, 0, 0, 1, 1, 1]
+    moves = [
+        float(np.ravel(after["eta"]["learning_rates"] - before["eta"]["learning_rates"])[0])
+        for before, after in zip(seen[:-1], seen[1:], strict=True)
+    ]
+    # The second phase has step sizes of its own: those that have converged aren't handed on.
+    np.testing.assert_allclose(moves, [-0.1, 0.05, -0.025, 0.1, -0.05], rtol=1e-5)
+    result = outcome.artefact.result
+    assert (result["outer_steps"], result["best_outer_step"]) == (6, 6)
+
+
+def test_the_first_of_a_phase_is_judged(training, tmp_path, imagined):
+    imagined()
+    judge = dataclasses.replace(RECIPE.outer.judge, every=10)
+    outcome = run(changed(training, judge=judge), tmp_path)
+    judged = [line["held_out"] is not None for line in outcome.folder.read_metrics()]
+    assert judged == [True, False, True, False, False]
+
+
+def test_an_online_training_begins_anew_in_its_phase(training, tmp_path, imagined):
+    seen = imagined()
+    online = schema.Online(window=4)
+    three = (schema.Phase(2), schema.Phase(3, unroll=online), schema.Phase(2, unroll=online))
+    run(changed(training, phases=three), tmp_path / "whole")
+    assert [(part["start"], part["steps"]) for part in seen] == [
+        *((0, 6), (0, 6)),
+        *((0, 4), (4, 2), (0, 4)),
+        *((0, 4), (4, 2)),
+    ]
+    orders = [part["batches"](0).tokens.tobytes() for part in seen if part["start"] == 0]
+    assert len(set(orders)) == len(orders)
+    whole = list(seen)
+    seen.clear()
+
+    def stopping(number):
+        if number == 4:
+            raise KeyboardInterrupt
+        return 1.0
+
+    imagined(gradient=stopping)
+    run(changed(training, phases=three), tmp_path / "again")
+    assert len(seen) == 4
+    imagined()
+    run(changed(training, phases=three), tmp_path / "again", resume=True)
+    for first, again in zip(whole, seen, strict=True):
+        assert (first["start"], first["steps"]) == (again["start"], again["steps"])
+        jax.tree.map(np.testing.assert_array_equal, first["state"], again["state"])
+        jax.tree.map(np.testing.assert_array_equal, first["eta"], again["eta"])
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_moments_are_handed_on_unless_reset(training, reset):
+    both = (
+        schema.Phase(1),
+        schema.Phase(1, optimizer=schema.Adam(learning_rate=0.01), reset=reset),
+    )
+    training = changed(training, phases=both)
+    resolved = phases.resolved(training.recipe.outer)
+    search = begun(training, resolved[0], training.initial_eta())
+    moved = jax.tree.map(lambda leaf: leaf + 1, search.opt_state)
+    search = search._replace(step=1, opt_state=moved)
+    found = entered(training, resolved, search)
+    expected = begun(training, resolved[1], search.eta).opt_state if reset else moved
+    jax.tree.map(np.testing.assert_array_equal, found.opt_state, expected)
+    assert (found.phase, found.phase_start, found.life, found.age) == (1, 1, 1, 0)
+
+
+def test_why_a_phase_is_over():
+    phase = phases.Phase(1, 3, schema.MixFlow(), schema.Full(), schema.Adam())
+    search = Search(5, None, (), None, best_step=4, phase=1, phase_start=5)
+    assert ended(phase, 1, search) is None
+    assert ended(phase, 1, search._replace(step=6)) is None
+    assert ended(phase, 1, search._replace(step=7)) is End.PATIENCE
+    assert ended(phase, 1, search._replace(step=7, best_step=6)) is None
+    assert ended(phase, 1, search._replace(step=8, best_step=7)) is End.STEPS
+    assert ended(phase, None, search._replace(step=7)) is None

@@ -1,0 +1,151 @@
+"""Rules of a recipe's search."""
+
+import pytest
+
+from metatune.recipe import reading
+
+TRUNCATED = {"kind": "truncated", "window": 5}
+
+
+@pytest.mark.parametrize(
+    ("outer", "line"),
+    [
+        (
+            {},
+            "outer = {}: must have exactly one of steps and phases; write one of them, e.g. "
+            "steps: 20",
+        ),
+        (
+            {"steps": 3, "phases": [{"steps": 2}]},
+            "outer.steps = 3: outer.phases is given too, each with steps of its own; take out "
+            "outer.steps or outer.phases",
+        ),
+        (
+            {"phases": []},
+            "outer.phases = []: names no phase; write one or more, or outer.steps",
+        ),
+        (
+            {"phases": [{"steps": 1}, {"optimizer": {"kind": "sign"}}]},
+            "outer.phases[1].steps: missing; write a whole number of 1 or above",
+        ),
+        (
+            {"phases": [{"steps": 1, "estimater": {"kind": "forward"}}]},
+            "outer.phases[0].estimater = {'kind': 'forward'}: unknown key; did you mean "
+            "estimator? (allowed: steps, estimator, unroll, optimizer, reset)",
+        ),
+        (
+            {
+                "optimizer": {"kind": "sign"},
+                "phases": [{"steps": 1, "optimizer": {"kind": "adam"}}],
+            },
+            "outer.optimizer = {'kind': 'sign'}: every phase has optimizer of its own; take this "
+            "one out, or optimizer out of a phase that is to have it",
+        ),
+        (
+            {"steps": 1, "unroll": {"kind": "truncated", "window": 21}},
+            "outer.unroll.window = 21: must be at most inner.steps, 20; lower it, or raise "
+            "inner.steps",
+        ),
+        (
+            {"phases": [{"steps": 1}, {"steps": 1, "unroll": TRUNCATED | {"window": 21}}]},
+            "outer.phases[1].unroll.window = 21: must be at most inner.steps, 20; lower it, or "
+            "raise inner.steps",
+        ),
+        (
+            {"steps": 1, "unroll": {"kind": "online", "window": 3, "lifetime": 21}},
+            "outer.unroll.lifetime = 21: must be at most inner.steps, 20; lower it, or raise "
+            "inner.steps",
+        ),
+        (
+            {"steps": 1, "unroll": {"kind": "online", "window": 6, "lifetime": 5}},
+            "outer.unroll.window = 6: must be at most outer.unroll.lifetime, 5; lower it, or raise "
+            "outer.unroll.lifetime",
+        ),
+        (
+            {"steps": 1, "unroll": {"kind": "full", "horizons": []}},
+            "outer.unroll.horizons = []: names no horizon; write one or more, or leave it out",
+        ),
+        (
+            {"steps": 1, "unroll": {"kind": "full", "horizons": [5, 21]}},
+            "outer.unroll.horizons[1] = 21: must be from 1 to inner.steps, 20; change it, or "
+            "inner.steps",
+        ),
+        (
+            {"steps": 1, "unroll": {"kind": "full", "horizons": [0, 20]}},
+            "outer.unroll.horizons[0] = 0: must be from 1 to inner.steps, 20; change it, or "
+            "inner.steps",
+        ),
+        (
+            {"steps": 1, "unroll": {"kind": "full", "horizons": [1, 2]}},
+            "outer.unroll.horizons[0] = 1: has no inner step in a window of tune.learning_rates, "
+            "of 2; raise it, or lower tune.learning_rates.windows",
+        ),
+        (
+            {"steps": 1, "optimizer": {"kind": "adam", "per_tunable": {"learning_rate": 0.3}}},
+            "outer.optimizer.per_tunable.learning_rate = 0.3: unknown tunable; did you mean "
+            "learning_rates? (allowed: learning_rates, mixture, loss_weights)",
+        ),
+        (
+            {
+                "phases": [
+                    {"steps": 1, "optimizer": {"kind": "sign", "per_tunable": {"mixture": 0.3}}}
+                ]
+            },
+            "outer.phases[0].optimizer.per_tunable.mixture = 0.3: tune.mixture isn't there; take "
+            "it out, or tune mixture",
+        ),
+        (
+            {"steps": 1, "optimizer": {"per_tunable": {"learning_rates": -0.1}}},
+            "outer.optimizer.per_tunable.learning_rates = -0.1: must be a number above 0; leave "
+            "it out for the others'",
+        ),
+        (
+            {"steps": 1, "optimizer": {"kind": "sign", "learning_rate": 0.04}},
+            "outer.optimizer.tolerance = 0.05: is above every first step size, 0.04: converged "
+            "before it begins; lower it, or write null for never",
+        ),
+        (
+            {"steps": 1, "optimizer": {"kind": "sign", "tolerance": 0}},
+            "outer.optimizer.tolerance = 0.0: must be a number above 0; leave it out for the "
+            "default, 0.05",
+        ),
+    ],
+)
+def test_a_broken_rule_is_one_fault(tree, outer, line):
+    tree["outer"] = outer
+    _, faults = reading.collect(tree)
+    assert [str(fault) for fault in faults] == [line]
+
+
+@pytest.mark.parametrize(
+    "outer",
+    [
+        {"phases": [{"steps": 1}]},
+        # One of the phases has the choice that is said for all.
+        {"unroll": TRUNCATED, "phases": [{"steps": 1}, {"steps": 1, "unroll": {"kind": "full"}}]},
+        {"steps": 1, "unroll": {"kind": "full", "horizons": [2, 20]}},
+        {"steps": 1, "unroll": {"kind": "truncated", "window": 20}},
+        {"steps": 1, "optimizer": {"kind": "sign", "learning_rate": 0.05}},
+        {"steps": 1, "optimizer": {"kind": "sign", "learning_rate": 0.01, "tolerance": None}},
+        {
+            "steps": 1,
+            "optimizer": {
+                "kind": "sign",
+                "learning_rate": 0.01,
+                "per_tunable": {"learning_rates": 0.3},
+            },
+        },
+    ],
+)
+def test_the_edge_of_a_rule_is_allowed(tree, outer):
+    tree["outer"] = outer
+    assert reading.collect(tree)[1] == ()
+
+
+def test_a_window_of_few_steps_may_be_left_out_by_a_shorter_training(tree):
+    """Of 5 steps in 3 windows (0 0 1 1 2), 4 steps are like 0, 1, 2 and 3: none is of window 2."""
+    tree["inner"]["steps"] = 5
+    tree["tune"]["learning_rates"]["windows"] = 3
+    tree["outer"] = {"steps": 1, "unroll": {"kind": "full", "horizons": [3, 4, 5]}}
+    _, faults = reading.collect(tree)
+    assert [fault.path for fault in faults] == [f"outer.unroll.horizons[{i}]" for i in (0, 1)]

@@ -1,0 +1,108 @@
+"""What people are shown of a certificate."""
+
+import io
+
+from rich.console import Console
+
+from metatune.report.certificate import headline, number, summaries, table
+
+STRENGTH = {"norm": 0.9, "coordinate": 0.7}
+DOCUMENT = {
+    "verdict": "red",
+    "causes": ["too few seeds"],
+    "steps": 25,
+    "recipe_steps": 100,
+    "phases": 2,
+    "window": 10,
+    "estimator": "MixFlow",
+    "meta_parameters": 7,
+    "settings": {"seeds": 4},
+    "checks": {
+        "training": {
+            "level": "green",
+            "finite_losses": True,
+            "finite_gradients": True,
+            "objective_before": 5.6,
+            "objectives": [3.2, 3.3],
+        },
+        "differences": {
+            "level": "amber",
+            "epsilons": {"random": 0.1, "coordinate": 0.01},
+            "sign_agreement": 0.75,
+            "resolved": 4,
+            "rows": [
+                {
+                    "name": "random 1",
+                    "derivative": 0.25,
+                    "difference": 0.26,
+                    "noise": 0.001,
+                    "error": None,
+                }
+            ],
+            "spearman": 0.98,
+            "relative_error": 0.04,
+            "relative_noise": 0.004,
+        },
+        "agreement": {"level": "amber", "problem": "no room", "other": "Forward"},
+        "signal": {
+            "level": "red",
+            "seeds": 4,
+            "tunables": {"mixture": {"whole": STRENGTH, "windows": [STRENGTH, STRENGTH]}},
+        },
+        "metasmoothness": {"level": "green", "value": 0.97, "step": 0.1},
+        "horizons": {
+            "level": "green",
+            "steps": 25,
+            "rows": [
+                {
+                    "name": "1/2 of the steps",
+                    "steps": 12,
+                    "tunables": {"mixture": {"share": 0.25, "clear": 3, "clear_share": 0.0}},
+                }
+            ],
+        },
+    },
+}
+
+
+def shown(renderable):
+    Console(width=200, file=(file := io.StringIO())).print(renderable)
+    return file.getvalue()
+
+
+def test_a_certificate_is_shown_with_its_verdict_causes_and_numbers():
+    text = shown(table(DOCUMENT))
+    for said in (
+        "gradient certificate: red",
+        "too few seeds",
+        "MixFlow in the first of 2 phases, 7 meta-parameters, 25 inner steps (the recipe has 100), "
+        "the last 10 differentiated, 4 seeds",
+        "75% of signs agree (4 of 1 clear), Spearman 0.98",
+        "no room",
+        "signal to noise of 4 seeds' mean: mixture 0.9",
+        "0.97 at a step of 0.1",
+        "1/2 of the steps: 0% of clear signs differ",
+        "random 1",
+        "0.9 0.9",
+    ):
+        assert said in text
+
+
+def test_checks_that_were_not_made_are_said_to_be_so():
+    broken = {"level": "red", "finite_losses": False}
+    checks = {name: None for name in DOCUMENT["checks"]} | {"training": broken}
+    text = shown(table(DOCUMENT | {"checks": checks}))
+    assert "inner losses or objectives are not finite" in text
+    assert text.count("not made") == 5
+    assert summaries(checks) == {"training": "inner losses or objectives are not finite"}
+
+
+def test_the_headline_is_a_line_for_verdict_and_cause_each():
+    assert [line.plain for line in headline(DOCUMENT)] == [
+        "gradient certificate: red",
+        "  too few seeds",
+    ]
+
+
+def test_numbers_are_short():
+    assert [number(x) for x in (None, 0.123456, 12345.0)] == ["none", "0.123", "1.23e+04"]
