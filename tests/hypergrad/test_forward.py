@@ -1,8 +1,5 @@
 """Forward mode: what it carries, when directions begin, and what it refuses."""
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 
@@ -11,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from metatune.hypergrad import (
     Checkpoints,
@@ -153,7 +151,7 @@ class Killed(Exception):
     [Forward(segment=3), Forward(3, chunk=4), ForwardGradient(4, segment=3, chunk=2)],
     ids=["forward", "forward, two chunks", "forward gradient, two chunks"],
 )
-def test_a_stopped_estimate_goes_on_bit_for_bit(tmp_path, estimator, stop_at):
+def test_a_stopped_estimate_goes_on_bit_for_bit_from_a_file(tmp_path, estimator, stop_at):
     given = arguments(estimator=estimator, key=jax.random.key(1))
     whole, heard = hypergradient(**given), []
 
@@ -166,7 +164,12 @@ def test_a_stopped_estimate_goes_on_bit_for_bit(tmp_path, estimator, stop_at):
         hypergradient(**given, listener=kill)
     except Killed:
         pass
-    rest = hypergradient(**given, carry=heard[-1])
+    carry, file = heard[-1], tmp_path / "carry.safetensors"
+    leaves, structure = jax.tree.flatten(carry)
+    save_file({f"{place}": np.asarray(leaf) for place, leaf in enumerate(leaves)}, file)
+    loaded = load_file(file)
+    read = jax.tree.unflatten(structure, [loaded[f"{place}"] for place in range(len(leaves))])
+    rest = hypergradient(**given, carry=read)
     jax.tree.map(np.testing.assert_array_equal, rest, whole)
 
 
@@ -306,56 +309,3 @@ def test_the_given_state_is_left_untouched(float64):
     for estimator in (Forward(3), ForwardGradient(2, 3), ZerothOrder(2, segment=3)):
         hypergradient(**{**given, "estimator": estimator, "key": some_key()})
     jax.tree.map(np.testing.assert_array_equal, given["state"], before)
-
-
-def paired(**changes):
-    """Two coordinates begin in each window, so that two devices divide those that act."""
-    given = arguments(**changes)
-
-    def hyper_at(eta, step):
-        return jnp.exp(eta["rates"][step * 4 // STEPS].sum())
-
-    return {
-        **given,
-        "problem": replace(given["problem"], hyper_at=hyper_at),
-        "eta": {"rates": jnp.linspace(-2.0, -1.0, 8).reshape(4, 2)},
-    }
-
-
-ON_TWO_DEVICES = """
-import jax, sys
-sys.path.insert(0, sys.argv[1])
-from test_forward import Forward, ForwardGradient, hypergradient, paired
-assert len(jax.devices()) == 2
-for estimator in (Forward(3), ForwardGradient(8, 3, "orthogonal", chunk=4)):
-    spread = []
-    found = hypergradient(
-        **paired(estimator=estimator, key=jax.random.key(3)),
-        listener=lambda heard: spread.append(len(heard.carry.tangents.params.devices())),
-    )
-    assert set(spread) == {2}, spread
-    assert {device.id for device in found.state.params.devices()} == {0}
-    print(*found.gradient["rates"].ravel().tolist(), float(found.value))
-"""
-
-
-def test_directions_are_spread_over_devices():
-    found = subprocess.run(
-        [sys.executable, "-c", ON_TWO_DEVICES, os.path.dirname(__file__)],
-        env={
-            **os.environ,
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-            "PYTHONPATH": os.pathsep.join(sys.path),
-        },
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert found.returncode == 0, found.stderr
-    exact = hypergradient(**paired(estimator=MixFlow(3)))
-    lines = found.stdout.splitlines()
-    assert len(lines) == 2
-    for line in lines:
-        *rates, value = map(float, line.split())
-        np.testing.assert_allclose(rates, exact.gradient["rates"].ravel(), rtol=1e-4)
-        assert value == pytest.approx(float(exact.value), rel=1e-5)

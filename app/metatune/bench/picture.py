@@ -2,17 +2,16 @@
 
 from collections.abc import Sequence
 from itertools import groupby
-from xml.sax.saxutils import escape
 
 from metatune.bench.grid import Row
 from metatune.bench.table import MEMORY, MIB, TIME
+from metatune.report.svg_elements import INK, MARGIN, SOFT, WIDTH, page, text
 
-WIDTH, MARGIN, NAMES = 880, 20, 220  # px, as everything below
+NAMES = 220  # px, as everything below
 BAR, PITCH, HEAD = 14, 22, 40
 NUMBER = 66  # right of the longest bar, for its number
 PARTS = {"carry": "#0072b2", "parameters": "#e69f00", "activations": "#009e73"}
-TIME_TINT = "#57606a"
-INK, SOFT, EDGE = "#24292f", "#57606a", "#d0d7de"
+TIME_TINT = SOFT
 TITLE = "One hypergradient, by how it is computed"
 
 
@@ -28,33 +27,20 @@ def cost_svg(rows: Sequence[Row]) -> str:
     captions = [f"Bars: {MEMORY}."] + [f"Grey: {TIME}."] * timed
     body, y = _legend(), 92.0
     for case, group in groupby(rows, lambda row: row.case):
-        body.append(_text(MARGIN, y + 16, str(case), size=14, colour=INK, weight="600"))
+        body.append(text(MARGIN, y + 16, str(case), size=14, colour=INK, weight="600"))
         y += HEAD
         drawn = list(group)
         body += _bars(drawn, y, timed)
         y += PITCH * len(drawn) + 14
-    body += [_text(MARGIN, y + 14 + 17 * place, text) for place, text in enumerate(captions)]
+    body += [text(MARGIN, y + 14 + 17 * place, words) for place, words in enumerate(captions)]
     height = round(y + 14 + 17 * len(captions))
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
-            f'width="{WIDTH}" height="{height}" role="img" aria-labelledby="title desc" '
-            'font-family="system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif">',
-            f'<title id="title">{TITLE}</title>',
-            f'<desc id="desc">{escape(" ".join(captions))}</desc>',
-            f'<rect x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1}" rx="8" '
-            f'fill="#ffffff" stroke="{EDGE}"/>',
-            _text(MARGIN, 36, TITLE, size=19, colour=INK, weight="600"),
-            *body,
-            "</svg>\n",
-        ]
-    )
+    return page(TITLE, " ".join(captions), body, height)
 
 
 def _legend() -> list[str]:
     parts, x = [], float(MARGIN)
     for name, tint in PARTS.items():
-        parts += [_bar(x, 56, 20, tint), _text(x + 26, 68, name, colour=INK)]
+        parts += [_bar(x, 56, 20, tint), text(x + 26, 68, name, colour=INK)]
         x += 130
     return parts
 
@@ -68,35 +54,19 @@ def _bars(rows: list[Row], top: float, timed: bool) -> list[str]:
     parts = []
     for place, row in enumerate(rows):
         y = top + PITCH * place
-        parts.append(_text(left - 10, y + 11, row.variant.name, colour=INK, anchor="end"))
+        parts.append(text(left - 10, y + 11, row.variant.name, colour=INK, anchor="end"))
         x = float(left)
         for name, tint in PARTS.items():
             length = room * max(0, getattr(row.memory, name)) / most
             parts.append(_bar(x, y, length, tint))
             x += length
-        parts.append(_text(x + 6, y + 11, f"{row.memory.temp / MIB:,.0f} MiB"))
+        parts.append(text(x + 6, y + 11, f"{row.memory.temp / MIB:,.0f} MiB"))
         if row.plain_steps is not None:
             start, length = left + room + NUMBER, room * row.plain_steps / longest
             parts.append(_bar(start, y, length, TIME_TINT))
-            parts.append(_text(start + length + 6, y + 11, f"{row.plain_steps:.2f}"))
+            parts.append(text(start + length + 6, y + 11, f"{row.plain_steps:.2f}"))
     return parts
 
 
 def _bar(x: float, y: float, length: float, tint: str) -> str:
     return f'<rect x="{x:.1f}" y="{y:.1f}" width="{length:.1f}" height="{BAR}" fill="{tint}"/>'
-
-
-def _text(
-    x: float,
-    y: float,
-    text: str,
-    *,
-    size: int = 12,
-    colour: str = SOFT,
-    anchor: str = "start",
-    weight: str = "400",
-) -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" fill="{colour}" '
-        f'text-anchor="{anchor}" font-weight="{weight}">{escape(text)}</text>'
-    )

@@ -24,7 +24,8 @@ class ForwardGradient:
         directions: how many, b.
         segment: inner steps per compiled program.
         distribution: `rademacher` or `gaussian`, independent, or `orthogonal`, which has the least
-            error, by a factor of √((N-b)/(N-1)) less than Rademacher's: b at most N.
+            error, by a factor of √((N-b)/(N-1)) less than Rademacher's: b at most N. There are no
+            antithetic ones: (dF·-v) -v is (dF·v) v again.
         chunk: directions at a time, each chunk through a training of its own; None for all.
         budget_bytes: what the tangents may take; None for what is free on the device.
     """

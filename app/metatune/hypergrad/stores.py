@@ -81,8 +81,8 @@ class Device:
         return "device memory"
 
     def free_bytes(self) -> int:
-        """Of the first device; of the machine where that is the device."""
-        stats = jax.devices()[0].memory_stats()
+        """Of the first device of this process; of the machine where that is the device."""
+        stats = jax.local_devices()[0].memory_stats()
         if not stats or "bytes_limit" not in stats:
             return free_memory()
         return stats["bytes_limit"] - stats["bytes_in_use"]

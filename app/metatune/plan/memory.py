@@ -42,7 +42,7 @@ class Memory(NamedTuple):
 
 def limit_bytes() -> int:
     """Bytes that the device may use; the free memory of the machine where that is the device."""
-    stats = jax.devices()[0].memory_stats()
+    stats = jax.local_devices()[0].memory_stats()
     return stats["bytes_limit"] if stats and "bytes_limit" in stats else free_memory()
 
 

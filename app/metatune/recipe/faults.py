@@ -60,6 +60,10 @@ class RecipeError(ValueError):
         count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
         super().__init__("\n".join([f"{source}: {count}", *(f"  {fault}" for fault in faults)]))
 
+    def __reduce__(self) -> tuple[type, tuple[str, Sequence[Fault]]]:
+        """From what it was made of, where it passes from one process to another."""
+        return type(self), (self.source, self.faults)
+
 
 def nearest(name: object, allowed: Iterable[str]) -> str | None:
     """The allowed name that `name` was probably meant to be, if any is near."""

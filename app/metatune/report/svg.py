@@ -3,7 +3,6 @@
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
-from xml.sax.saxutils import escape
 
 import numpy as np
 
@@ -17,17 +16,26 @@ from metatune.report.artefact_readme import (
 )
 from metatune.report.heat_map import (
     CATEGORICAL,
-    Colour,
     Frame,
     evenly,
     log_floor,
     padded,
     palette,
 )
+from metatune.report.svg_elements import (
+    GRID,
+    INK,
+    MARGIN,
+    SOFT,
+    WIDTH,
+    hexadecimal,
+    line,
+    page,
+    path,
+    text,
+)
 
-WIDTH = 880  # px, as everything below
-MARGIN = 20
-GUTTER = 28  # between panels
+GUTTER = 28  # px between panels, as everything below
 AXIS = 58  # left of a plot, for its labels
 TOP, PLOT_HEIGHT = 96, 250
 LEGEND_ROW = 19
@@ -36,8 +44,7 @@ CHARACTER = 6.7  # a generous mean width at font size 12
 CAPTION_COLUMNS = 118  # characters
 
 POINTS = 240  # of a curve: more than a panel can show apart
-INK, SOFT, GRID = "#24292f", "#57606a", "#e4e8ec"
-BASE = ("#24292f", ' stroke-dasharray="6 4"')
+BASE = (INK, ' stroke-dasharray="6 4"')
 
 
 @dataclass(frozen=True)
@@ -80,24 +87,11 @@ def schedule_svg(artefact: Artefact, title: str) -> str:
     caption = f"Tuned: {verdict(artefact.result)}. Horizon: {horizon(artefact)}."
     lines = textwrap.wrap(caption, CAPTION_COLUMNS)
     body += [
-        _text(MARGIN, depth + 26 + 19 * row, line, size=13, colour=INK)
-        for row, line in enumerate(lines)
+        text(MARGIN, depth + 26 + 19 * row, words, size=13, colour=INK)
+        for row, words in enumerate(lines)
     ]
     height = round(depth + 26 + 19 * len(lines) + 4)
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
-            f'width="{WIDTH}" height="{height}" role="img" aria-labelledby="title desc" '
-            'font-family="system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif">',
-            f'<title id="title">{escape(title)}</title>',
-            f'<desc id="desc">{escape(caption)}</desc>',
-            f'<rect x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1}" rx="8" '
-            'fill="#ffffff" stroke="#d0d7de"/>',
-            _text(MARGIN, 36, title, size=19, colour=INK, weight="600"),
-            *body,
-            "</svg>\n",
-        ]
-    )
+    return page(title, caption, body, height)
 
 
 def _rates_panel(artefact: Artefact, steps: np.ndarray) -> _Panel:
@@ -116,26 +110,26 @@ def _draw(
 ) -> tuple[list[str], float]:
     """The elements of a panel in a slot of the page, and where its legend ends."""
     frame = Frame(left + AXIS, TOP, left + slot, TOP + PLOT_HEIGHT, total, *panel.reach, panel.log)
-    tints = [_hexadecimal(tint) for tint in palette(len(panel.curves))]
-    parts = [_text(left, TOP - 20, panel.title, size=14, colour=INK, weight="600")]
+    tints = [hexadecimal(tint) for tint in palette(len(panel.curves))]
+    parts = [text(left, TOP - 20, panel.title, size=14, colour=INK, weight="600")]
     parts += _axes(frame)
     values = list(panel.curves.values())
     if panel.stacked:
         tops = np.vstack([np.zeros(len(steps)), np.cumsum(values, 0)])
         for under, over, tint in zip(tops[:-1], tops[1:], tints, strict=True):
             outline = [*frame.stairs(steps, over), *frame.stairs(steps, under)[::-1]]
-            parts.append(f'<polygon points="{_points(outline)}" fill="{tint}"/>')
+            parts.append(f'<polygon points="{path(outline)}" fill="{tint}"/>')
     else:
         stroke = 2.2 if len(values) <= len(CATEGORICAL) else 1.4
         parts += [
-            _line(frame.stairs(steps, curve), tint, stroke)
+            line(frame.stairs(steps, curve), tint, stroke)
             for curve, tint in zip(values, tints, strict=True)
         ]
     keys = [(name, tints[i]) for i, name in enumerate(panel.curves)]
     shown = [keys[i] for i in evenly(len(keys), LEGEND_ENTRIES)]
     if panel.base is not None:
         colour, dashes = BASE
-        parts.append(_line(frame.stairs(steps, panel.base), colour, 1.8, dashes))
+        parts.append(line(frame.stairs(steps, panel.base), colour, 1.8, dashes))
     return _with_legend(parts, frame, left, slot, shown, panel)
 
 
@@ -144,14 +138,14 @@ def _axes(frame: Frame) -> list[str]:
     for tick in frame.y_ticks():
         y = float(frame.y(tick))
         ends = np.array([[frame.left, y], [frame.right, y]])
-        parts.append(_line(ends, GRID, 1))
-        parts.append(_text(frame.left - 8, y + 4, f"{tick:g}", anchor="end"))
+        parts.append(line(ends, GRID, 1))
+        parts.append(text(frame.left - 8, y + 4, f"{tick:g}", anchor="end"))
     for tick in frame.x_ticks():
         x = float(frame.x(tick))
-        parts.append(_line(np.array([[x, frame.bottom], [x, frame.bottom + 4]]), SOFT, 1))
-        parts.append(_text(x, frame.bottom + 18, f"{tick:g}", anchor="middle"))
+        parts.append(line(np.array([[x, frame.bottom], [x, frame.bottom + 4]]), SOFT, 1))
+        parts.append(text(x, frame.bottom + 18, f"{tick:g}", anchor="middle"))
     middle = (frame.left + frame.right) / 2
-    parts.append(_text(middle, frame.bottom + 36, "training step", anchor="middle"))
+    parts.append(text(middle, frame.bottom + 36, "training step", anchor="middle"))
     return parts
 
 
@@ -176,42 +170,11 @@ def _with_legend(
         if panel.stacked:
             parts.append(f'<rect x="{x:g}" y="{y - 10}" width="20" height="12" fill="{tint}"/>')
         else:
-            parts.append(_line(np.array([[x, y - 4], [x + 20, y - 4]]), tint, 2.2, dashes))
-        parts.append(_text(x + 27, y, name, colour=INK))
+            parts.append(line(np.array([[x, y - 4], [x + 20, y - 4]]), tint, 2.2, dashes))
+        parts.append(text(x + 27, y, name, colour=INK))
     rows = -(-len(entries) // columns)
     if len(panel.curves) > len(keys):
         note = f"{len(keys)} of {len(panel.curves)} named; colours follow their order"
-        parts.append(_text(left, top + rows * LEGEND_ROW, note))
+        parts.append(text(left, top + rows * LEGEND_ROW, note))
         rows += 1
     return parts, top + (rows - 1) * LEGEND_ROW
-
-
-def _line(points: np.ndarray, colour: str, width: float, dashes: str = "") -> str:
-    return (
-        f'<polyline points="{_points(points)}" fill="none" stroke="{colour}" '
-        f'stroke-width="{width:g}" stroke-linejoin="round"{dashes}/>'
-    )
-
-
-def _points(points: np.ndarray | list[np.ndarray]) -> str:
-    return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-
-
-def _text(
-    x: float,
-    y: float,
-    text: str,
-    *,
-    size: int = 12,
-    colour: str = SOFT,
-    anchor: str = "start",
-    weight: str = "400",
-) -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" fill="{colour}" '
-        f'text-anchor="{anchor}" font-weight="{weight}">{escape(text)}</text>'
-    )
-
-
-def _hexadecimal(colour: Colour) -> str:
-    return "#" + "".join(f"{channel:02x}" for channel in colour)

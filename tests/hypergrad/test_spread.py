@@ -1,0 +1,130 @@
+"""Directions over devices and over processes: this file runs itself in processes of such a kind."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from metatune.hypergrad import (
+    Forward,
+    ForwardGradient,
+    MixFlow,
+    Problem,
+    State,
+    hypergradient,
+)
+
+STEPS, WINDOWS = 20, 4
+INPUTS = np.random.default_rng(0).normal(size=(STEPS, 8, 3)).astype(np.float32)
+ADAM = optax.scale_by_adam(eps_root=1e-10)
+ALONG = ForwardGradient(8, 3, "orthogonal", chunk=4)  # exact: a whole basis, in two trainings
+
+
+def loss(params, hyper, x):
+    return jnp.mean((jnp.tanh(x @ params) - x[:, 0]) ** 2)
+
+
+def update(grads, opt_state, params, rate):
+    updates, opt_state = ADAM.update(grads, opt_state)
+    return params - rate * updates, opt_state
+
+
+def rate_at(eta, step):
+    """Two coordinates begin in each window, so that two devices divide those that act."""
+    return jnp.exp(eta["rates"][step * WINDOWS // STEPS].sum())
+
+
+def found(estimator, listener=None):
+    params = jnp.array([0.5, -0.3, 0.2])
+    return hypergradient(
+        Problem(loss, update, lambda params, x: jnp.sum(x @ params) ** 2, rate_at),
+        {"rates": jnp.linspace(-2.0, -1.0, 2 * WINDOWS).reshape(WINDOWS, 2)},
+        State(params, ADAM.init(params)),
+        lambda step: INPUTS[step],
+        [INPUTS[0]],
+        steps=STEPS,
+        estimator=estimator,
+        key=jax.random.key(3),
+        listener=listener,
+    )
+
+
+def spread_over_two(*estimators):
+    """Prints a line of rates' derivatives and the value for each estimator."""
+    assert len(jax.devices()) == 2
+    for estimator in estimators:
+        spread = []
+
+        def listen(heard, spread=spread):
+            tangents = heard.carry.tangents.params
+            assert len(tangents.addressable_shards) == 2 // jax.process_count()
+            spread.append(len(tangents.sharding.device_set))
+
+        result = found(estimator, listen)
+        assert set(spread) == {2}, spread
+        # What comes out lies where the given state does, on a device of this process.
+        home = jax.local_devices()[0]
+        assert result.state.params.devices() == {home}
+        print(*result.gradient["rates"].ravel().tolist(), float(result.value), flush=True)
+
+
+def process(*arguments, **environment):
+    return subprocess.Popen(
+        [sys.executable, __file__, *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def output(process):
+    try:
+        out, errors = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    assert process.returncode == 0, errors
+    return [line for line in out.splitlines() if not line.startswith("[Gloo]")]
+
+
+@pytest.fixture(scope="module")
+def exact():
+    result = found(MixFlow(3))
+    return np.asarray(result.gradient["rates"]).ravel(), float(result.value)
+
+
+def agree(lines, exact, count):
+    assert len(lines) == count
+    for line in lines:
+        *rates, value = map(float, line.split())
+        np.testing.assert_allclose(rates, exact[0], rtol=1e-4)
+        assert value == pytest.approx(exact[1], rel=1e-5)
+
+
+def test_directions_are_spread_over_devices(exact):
+    run = process(XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    agree(output(run), exact, 2)
+
+
+def test_directions_are_spread_over_processes(exact):
+    """Each process has one device and pushes half of the directions; both know the result."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    lines = [output(run) for run in [process(address, rank) for rank in "01"]]
+    assert lines[0] == lines[1]
+    agree(lines[0], exact, 1)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:]:
+        jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
+        spread_over_two(ALONG)
+    else:
+        spread_over_two(Forward(3), ALONG)
