@@ -6,7 +6,15 @@ import sys
 import numpy as np
 import pytest
 
-from metatune.artefact import Artefact, LearningRates, LossWeights, Mixture, Multipliers, Optimizer
+from metatune.artefact import (
+    Artefact,
+    ClassWeights,
+    LearningRates,
+    LossWeights,
+    Mixture,
+    Multipliers,
+    Optimizer,
+)
 from metatune.artefact.writing import integrity
 
 ADAMW = {
@@ -64,6 +72,15 @@ def make():
         return dataclasses.replace(whole, **changes)
 
     return build
+
+
+@pytest.fixture
+def by_class():
+    """Loss weights of two classes of tokens, on lines between two knots."""
+    shares = np.array([0.7, 0.3])
+    weights = np.random.default_rng(1).uniform(0.5, 1.5, size=(2, 2))
+    weights /= (weights @ shares)[:, None]
+    return ClassWeights((0.0, 0.5), "linear", ("prompt", "completion"), shares, weights)
 
 
 @pytest.fixture

@@ -157,7 +157,7 @@ def test_not_an_artefact(tmp_path, text):
         (
             ["mixture", "domains"],
             [],
-            f"mixture.domains = []: must name at least one domain{CURE}",
+            f"mixture.domains = []: must name at least one of the domains{CURE}",
         ),
         (
             ["loss_weights", "weights", 0],

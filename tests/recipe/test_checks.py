@@ -73,13 +73,34 @@ def put(tree, path, value):
         ),
         (
             {"data.domains": {"code": {"path": "x"}}, "tune": {"loss_weights": {}}},
-            "tune.loss_weights = {'per': 'domain', 'windows': 1}: needs two domains or more in "
-            "data.domains; add a domain, or take tune.loss_weights out",
+            "tune.loss_weights = {'per': 'domain', 'windows': 1, 'initial': None}: needs two "
+            "domains or more in data.domains; add a domain, or take tune.loss_weights out",
         ),
         (
             {"tune": {"mixture": {}, "loss_weights": {}}},
-            "tune.loss_weights = {'per': 'domain', 'windows': 1}: tune.mixture is tuned too: both "
-            "weigh the domains, the same number twice; take out tune.loss_weights or tune.mixture",
+            "tune.loss_weights = {'per': 'domain', 'windows': 1, 'initial': None}: tune.mixture is "
+            "tuned too: both weigh the domains, the same number twice; take out "
+            "tune.loss_weights or tune.mixture",
+        ),
+        (
+            {"tune": {"loss_weights": {"initial": {"cod": 2}}}},
+            "tune.loss_weights.initial.cod = 2.0: unknown domain; did you mean code? (allowed: "
+            "code, prose)",
+        ),
+        (
+            {"tune": {"loss_weights": {"per": "class", "initial": {"prompts": 0.1}}}},
+            "tune.loss_weights.initial.prompts = 0.1: unknown class; did you mean prompt? "
+            "(allowed: text, prompt, completion, system, tool)",
+        ),
+        (
+            {"tune": {"loss_weights": {"per": "class", "initial": {"prompt": 0}}}},
+            "tune.loss_weights.initial.prompt = 0.0: must be above 0: weights are tuned by their "
+            "logarithms; take a small one for almost none, e.g. 0.01",
+        ),
+        (
+            {"outer.objective.classes": []},
+            "outer.objective.classes = (): must be null, or a list of at least one; leave it "
+            "out for the default, null",
         ),
         (
             {"tune": {"mixture": {"floor": 0.5}}},

@@ -4,13 +4,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from metatune.artefact import Artefact, LearningRates, LossWeights, Mixture, Multipliers, Optimizer
+from metatune.artefact import (
+    Artefact,
+    ClassWeights,
+    LearningRates,
+    LossWeights,
+    Mixture,
+    Multipliers,
+    Optimizer,
+)
 from metatune.report.artefact_readme import (
     base_curve,
-    domain_curves,
     rate_curves,
     readme,
     verdict,
+    weight_curves,
     worth_using,
 )
 
@@ -142,9 +150,9 @@ def test_curves_of_the_groups_and_of_the_base():
     assert list(curves) == ["attention", "a|b"]
     np.testing.assert_array_equal(curves["attention"], [0.25, 0.5, 0.4, 1.2, 0.8, 1.2, 0.8])
     np.testing.assert_array_equal(base_curve(artefact, range(STEPS)), BASE)
-    shares = domain_curves(artefact, "mixture", [0, 2, 3, 6])
+    shares = weight_curves(artefact, "mixture", [0, 2, 3, 6])
     np.testing.assert_allclose(shares["code"], [0.5, 0.5, 0.9, 0.9], rtol=1e-15)
-    assert domain_curves(artefact, "loss_weights", [0]) == {}
+    assert weight_curves(artefact, "loss_weights", [0]) == {}
 
 
 def test_curves_where_no_rates_were_tuned():
@@ -199,3 +207,17 @@ def test_loss_weights_are_told_of():
     assert "- loss weights: code, prose; 1 stretch of training" in text
     assert "| code | 1.500 |" in text
     assert "mixture" not in text
+
+
+def test_weights_of_classes_are_told_of():
+    shares, weights = np.array([0.75, 0.25]), np.array([[0.5, 2.5]])
+    classes = ClassWeights((0.0,), "constant", ("prompt", "completion"), shares, weights)
+    artefact = replace(tuned(measured(-0.1, 0.01)), loss_weights=classes)
+    text = readme(artefact)
+    assert "- loss weights: prompt, completion; 1 stretch of training" in text
+    assert "| completion | 2.500 |" in text
+    curves = weight_curves(artefact, "loss_weights", [0, 6])
+    assert {name: curve.tolist() for name, curve in curves.items()} == {
+        "prompt": [0.5, 0.5],
+        "completion": [2.5, 2.5],
+    }

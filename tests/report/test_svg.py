@@ -1,9 +1,18 @@
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from metatune.artefact import Artefact, LearningRates, LossWeights, Mixture, Multipliers, Optimizer
+from metatune.artefact import (
+    Artefact,
+    ClassWeights,
+    LearningRates,
+    LossWeights,
+    Mixture,
+    Multipliers,
+    Optimizer,
+)
 from metatune.report.svg import POINTS, WIDTH, schedule_svg
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -138,6 +147,11 @@ def test_panels_follow_what_there_is():
     weighted = parsed(tuned({"a": (1.0, 2.0)}, mixture=False, weights=True))
     assert "Weights of the loss, by domain" in texts(weighted)
     assert len(curves(weighted)) == 4
+    of_classes = ClassWeights(
+        (0.0,), "constant", ("prompt", "completion"), np.array([0.5, 0.5]), 2 * SHARES[:1]
+    )
+    classed = parsed(replace(tuned({"a": (1.0, 2.0)}, mixture=False), loss_weights=of_classes))
+    assert {"Weights of the loss, by class", "prompt", "completion"} <= set(texts(classed))
 
 
 def test_names_are_escaped():

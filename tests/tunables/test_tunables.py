@@ -42,7 +42,7 @@ def test_a_parameter_of_no_group_keeps_the_base_rate():
     [
         LearningRates(group(NAMES, "layer", ""), windows=3, steps=7),
         Mixture((0.5, 0.5), windows=3, floor=0.0, steps=7),
-        LossWeights(2, windows=3, steps=7),
+        LossWeights((1.0, 1.0), windows=3, steps=7),
     ],
     ids=lambda tunable: tunable.key,
 )
@@ -65,7 +65,7 @@ def test_the_mixture_starts_at_the_given_shares_and_respects_its_floor():
 
 
 def test_loss_weights_average_one():
-    tunable = LossWeights(3, windows=1, steps=10)
+    tunable = LossWeights((1.0,) * 3, windows=1, steps=10)
     weights = tunable.apply(jnp.array([[1.0, -2.0, 0.3]]), jnp.int32(9), BASE).loss_weights
     assert float(jnp.mean(weights)) == pytest.approx(1, rel=1e-6)
     np.testing.assert_allclose(weights[0] / weights[1], np.exp(3), rtol=1e-5)

@@ -4,7 +4,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from metatune.artefact.format import Artefact
+from metatune.artefact.format import Artefact, ClassWeights
 
 Support = Literal["exact", "quantised", "fitted", "no"]
 """How well a target takes a schedule: to the last digit, in steps of its own, nearly, or not."""
@@ -20,6 +20,7 @@ class Capabilities(NamedTuple):
         moving_mixture: that the shares change over training.
         loss_weights: a weight of the loss by domain.
         moving_loss_weights: that these weights change over training.
+        class_weights: weights of the loss by class of tokens, over training too.
     """
 
     rates: Support = "no"
@@ -28,9 +29,11 @@ class Capabilities(NamedTuple):
     moving_mixture: Support = "no"
     loss_weights: Support = "no"
     moving_loss_weights: Support = "no"
+    class_weights: Support = "no"
 
 
-EVERYTHING = Capabilities("exact", "exact", "exact", "exact", "exact", "exact")
+DOMAINS = Capabilities("exact", "exact", "exact", "exact", "exact", "exact")
+EVERYTHING = DOMAINS._replace(class_weights="exact")
 
 
 def asked(artefact: Artefact) -> dict[str, str]:
@@ -50,7 +53,9 @@ def asked(artefact: Artefact) -> dict[str, str]:
         ("mixture", "shares", artefact.mixture),
         ("loss_weights", "loss weights", artefact.loss_weights),
     ):
-        if schedule is not None:
+        if isinstance(schedule, ClassWeights):
+            needs["class_weights"] = f"{words} of {len(schedule.classes)} classes of tokens"
+        elif schedule is not None:
             needs[name] = f"{words} of {len(schedule.domains)} domains"
             if np.any(schedule.weights != schedule.weights[0]):
                 needs[f"moving_{name}"] = f"{words} that change at {len(schedule.knots)} knots"

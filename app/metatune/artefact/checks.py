@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from metatune.artefact.format import (
+    CLASS_WEIGHT_UNIT,
     LOSS_WEIGHT_UNIT,
     MIXTURE_UNIT,
     MULTIPLIER_UNIT,
@@ -123,35 +124,63 @@ class Checker:
                 self._known(f"{path}.members.{group}", found, names)
 
     def _mixture(self, value: Any) -> None:
-        for path, row in self._domain_rows("mixture", value, MIXTURE_UNIT):
-            if abs(math.fsum(row) - 1) > SUM_TOLERANCE:
-                self._fault(f"{path}, sum", math.fsum(row), "shares must sum to 1")
+        for path, row in self._rows("mixture", value, MIXTURE_UNIT, "domains"):
+            self._sums_to_one(path, row)
 
     def _loss_weights(self, value: Any) -> None:
-        for path, row in self._domain_rows("loss_weights", value, LOSS_WEIGHT_UNIT):
+        if isinstance(value, Mapping) and "classes" in value:
+            self._class_weights(value)
+            return
+        for path, row in self._rows("loss_weights", value, LOSS_WEIGHT_UNIT, "domains"):
             mean = math.fsum(row) / len(row)
             if abs(mean - 1) > SUM_TOLERANCE:
                 self._fault(f"{path}, mean", mean, "loss weights must average 1 over the domains")
 
-    def _domain_rows(self, path: str, value: Any, unit: str) -> Iterable[tuple[str, list[float]]]:
-        """Checks what mixture and loss weights share; yields the rows that are sound so far."""
+    def _class_weights(self, value: Mapping[str, Any]) -> None:
+        rows = list(self._rows("loss_weights", value, CLASS_WEIGHT_UNIT, "classes", ("shares",)))
+        where = "loss_weights.shares"
+        if not rows or not self._curve(where, value["shares"], len(value["classes"]), "classes"):
+            return
+        self._sums_to_one(where, value["shares"])
+        for path, row in rows:
+            mean = math.fsum(s * w for s, w in zip(value["shares"], row, strict=True))
+            if abs(mean - 1) > SUM_TOLERANCE:
+                problem = "loss weights must average 1 over the shares of the classes"
+                self._fault(f"{path}, mean", mean, problem)
+
+    def _sums_to_one(self, path: str, shares: list[float]) -> None:
+        if abs(math.fsum(shares) - 1) > SUM_TOLERANCE:
+            self._fault(f"{path}, sum", math.fsum(shares), "shares must sum to 1")
+
+    def _rows(
+        self, path: str, value: Any, unit: str, columns: str, more: tuple[str, ...] = ()
+    ) -> Iterable[tuple[str, list[float]]]:
+        """Checks what mixture and loss weights share; yields the rows that are sound so far.
+
+        Args:
+            path: of the schedule.
+            value: the schedule.
+            unit: that it must have.
+            columns: the key of the names of the columns.
+            more: further keys of the schedule.
+        """
         if value is None:
             return
-        keys = ("unit", "interpolation", "knots", "domains", "weights")
+        keys = ("unit", "interpolation", "knots", columns, *more, "weights")
         if not self._keys(path, value, keys):
             return
         self._equal(f"{path}.unit", value["unit"], unit)
         self._interpolation(f"{path}.interpolation", value["interpolation"])
         count = self._knots(f"{path}.knots", value["knots"])
-        domains, rows = self._names(f"{path}.domains", value["domains"]), value["weights"]
-        if not domains:
-            self._fault(f"{path}.domains", [], "must name at least one domain")
+        names, rows = self._names(f"{path}.{columns}", value[columns]), value["weights"]
+        if not names:
+            self._fault(f"{path}.{columns}", [], f"must name at least one of the {columns}")
         elif self._is(f"{path}.weights", rows, list, "a list of lists"):
             if len(rows) != count:
                 problem = f"must have a row for each of the {count} knots"
                 self._fault(f"{path}.weights, length", len(rows), problem)
             for index, row in enumerate(rows):
-                if self._curve(f"{path}.weights[{index}]", row, len(domains), "domains"):
+                if self._curve(f"{path}.weights[{index}]", row, len(names), columns):
                     yield f"{path}.weights[{index}]", row
 
     def _optimizer(self, value: Any, names: Iterable[str] | None) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import NamedTuple
 
-from metatune.artefact.format import Artefact
+from metatune.artefact.format import Artefact, LossWeights, Mixture
 from metatune.recipe.faults import nearest
 
 
@@ -35,7 +35,7 @@ def differences(artefact: Artefact, other: Counterpart) -> list[str]:
         )
     if other.domains is not None:
         for schedule in (artefact.mixture, artefact.loss_weights):
-            if schedule is not None:
+            if isinstance(schedule, Mixture | LossWeights):
                 lines += _one_sided("domains", schedule.domains, other.domains, other.source)
                 break
     return lines

@@ -28,6 +28,7 @@ RATE_UNIT = "absolute, per update"
 MULTIPLIER_UNIT = "factor of the base schedule"
 MIXTURE_UNIT = "share of sequences"
 LOSS_WEIGHT_UNIT = "weight of a sequence's loss, averages one over domains"
+CLASS_WEIGHT_UNIT = "weight of a token's loss, averages one over training tokens"
 
 SETTINGS = {
     "adamw": ("kind", "weight_decay", "b1", "b2", "eps", "eps_root", "clip_norm"),
@@ -104,6 +105,11 @@ class Mixture:
     domains: tuple[str, ...]
     weights: np.ndarray
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What the columns of the weights are of."""
+        return self.domains
+
 
 @dataclass(frozen=True, eq=False)
 class LossWeights:
@@ -120,6 +126,37 @@ class LossWeights:
     interpolation: Interpolation
     domains: tuple[str, ...]
     weights: np.ndarray
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What the columns of the weights are of."""
+        return self.domains
+
+
+@dataclass(frozen=True, eq=False)
+class ClassWeights:
+    """Weights of the loss of a token, by what part of a document it is of.
+
+    The loss of a sequence is Σ w l / n over its n predicted tokens.
+
+    Attributes:
+        knots: fractions of training; the first is 0, they increase, all are below 1.
+        interpolation: `constant` holds a knot's weights until the next, `linear` joins them.
+        classes: names, in the order of the weights: text, prompt, completion, system or tool.
+        shares: float64 shares of the training tokens, [classes]; they sum to one.
+        weights: float64 weights, [knots, classes]; each row averages one over these shares.
+    """
+
+    knots: tuple[float, ...]
+    interpolation: Interpolation
+    classes: tuple[str, ...]
+    shares: np.ndarray
+    weights: np.ndarray
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What the columns of the weights are of."""
+        return self.classes
 
 
 @dataclass(frozen=True)
@@ -144,7 +181,8 @@ class Artefact:
         horizon_tokens: tokens of the training that was tuned.
         learning_rates: for every parameter.
         mixture: shares of the domains, if they were tuned.
-        loss_weights: weights of the domains in the loss, if they were tuned.
+        loss_weights: weights of the domains or of the classes of tokens in the loss, if they were
+            tuned.
         optimizer: that the rates were tuned for.
         provenance: versions and hashes of what it was made from; plain JSON values.
         result: what the tuning gained; plain JSON values.
@@ -156,7 +194,7 @@ class Artefact:
     horizon_tokens: int
     learning_rates: LearningRates
     mixture: Mixture | None
-    loss_weights: LossWeights | None
+    loss_weights: LossWeights | ClassWeights | None
     optimizer: Optimizer
     provenance: Mapping[str, Any]
     result: Mapping[str, Any]
@@ -197,29 +235,34 @@ class Artefact:
         Raises:
             ArtefactError: no mixture was tuned, a negative step or a total below 1.
         """
-        row = _domains_at("mixture", self.mixture, step, total)
+        row = _row_at("mixture", self.mixture, step, total)
         whole = sum(row.values())
         return {domain: share / whole for domain, share in row.items()}
 
     def loss_weights_at(self, step: int, total: int) -> dict[str, float]:
-        """The loss weight of each domain at update `step` (from 0) of `total`; they average one.
+        """The loss weight of each domain or class at update `step` (from 0) of `total`.
+
+        Those of domains average one, those of classes average one over the training tokens.
 
         Raises:
             ArtefactError: no loss weights were tuned, a negative step or a total below 1.
         """
-        row = _domains_at("loss_weights", self.loss_weights, step, total)
-        mean = sum(row.values()) / len(row)
-        return {domain: weight / mean for domain, weight in row.items()}
+        row = _row_at("loss_weights", self.loss_weights, step, total)
+        if isinstance(self.loss_weights, ClassWeights):
+            mean = float(self.loss_weights.shares @ list(row.values()))
+        else:
+            mean = sum(row.values()) / len(row)
+        return {name: weight / mean for name, weight in row.items()}
 
 
-def _domains_at(
-    field: str, schedule: Mixture | LossWeights | None, step: int, total: int
+def _row_at(
+    field: str, schedule: Mixture | LossWeights | ClassWeights | None, step: int, total: int
 ) -> dict[str, float]:
     if schedule is None:
         cure = f"tune it: `tune: {{{field}: ...}}` in the recipe"
         raise ArtefactError("artefact", [Fault(field, None, "the artefact holds none", cure)])
     row = value_at(schedule.knots, schedule.weights, schedule.interpolation, step, total)
-    return dict(zip(schedule.domains, row.tolist(), strict=True))
+    return dict(zip(schedule.columns, row.tolist(), strict=True))
 
 
 def value_at(

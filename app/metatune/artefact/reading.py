@@ -18,6 +18,7 @@ from metatune.artefact.format import (
     VERSION,
     Artefact,
     ArtefactError,
+    ClassWeights,
     LearningRates,
     LossWeights,
     Mixture,
@@ -148,14 +149,27 @@ def _artefact(document: Mapping[str, Any], curves: dict[str, np.ndarray]) -> Art
             ),
         ),
         mixture=document["mixture"] and Mixture(**_domain_fields(document["mixture"])),
-        loss_weights=document["loss_weights"]
-        and LossWeights(**_domain_fields(document["loss_weights"])),
+        loss_weights=_loss_weights(document["loss_weights"]),
         optimizer=Optimizer(
             {key: optimizer[key] for key in SETTINGS[optimizer["kind"]]},
             tuple(optimizer["decayed"]),
         ),
         provenance=document["provenance"],
         result=document["result"],
+    )
+
+
+def _loss_weights(schedule: Mapping[str, Any] | None) -> LossWeights | ClassWeights | None:
+    if schedule is None:
+        return None
+    if "classes" not in schedule:
+        return LossWeights(**_domain_fields(schedule))
+    return ClassWeights(
+        _floats(schedule["knots"]),
+        schedule["interpolation"],
+        tuple(schedule["classes"]),
+        np.asarray(schedule["shares"], np.float64),
+        np.asarray(schedule["weights"], np.float64),
     )
 
 

@@ -17,6 +17,7 @@ from metatune.artefact.checks import Checker
 from metatune.artefact.folders import replace_folder
 from metatune.artefact.format import (
     CERTIFICATE,
+    CLASS_WEIGHT_UNIT,
     FORMAT,
     LOSS_WEIGHT_UNIT,
     MIXTURE_UNIT,
@@ -28,6 +29,7 @@ from metatune.artefact.format import (
     VERSION,
     Artefact,
     ArtefactError,
+    ClassWeights,
     LearningRates,
     LossWeights,
     Mixture,
@@ -139,7 +141,7 @@ def _document(artefact: Artefact, parameters: Mapping[str, Any]) -> dict[str, An
             "multipliers": multipliers,
         },
         "mixture": _domain_document(artefact.mixture, MIXTURE_UNIT),
-        "loss_weights": _domain_document(artefact.loss_weights, LOSS_WEIGHT_UNIT),
+        "loss_weights": _loss_weight_document(artefact.loss_weights),
         "optimizer": {**artefact.optimizer.settings, "decayed": artefact.optimizer.decayed},
         "provenance": artefact.provenance,
         "result": artefact.result,
@@ -155,6 +157,19 @@ def _domain_document(schedule: Mixture | LossWeights | None, unit: str) -> dict[
         "interpolation": schedule.interpolation,
         "knots": schedule.knots,
         "domains": schedule.domains,
+        "weights": schedule.weights.tolist(),
+    }
+
+
+def _loss_weight_document(schedule: LossWeights | ClassWeights | None) -> dict[str, Any] | None:
+    if not isinstance(schedule, ClassWeights):
+        return _domain_document(schedule, LOSS_WEIGHT_UNIT)
+    return {
+        "unit": CLASS_WEIGHT_UNIT,
+        "interpolation": schedule.interpolation,
+        "knots": schedule.knots,
+        "classes": schedule.classes,
+        "shares": schedule.shares.tolist(),
         "weights": schedule.weights.tolist(),
     }
 

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from metatune import artefact
 from metatune.data import heldout_batches, stratified_batches
-from metatune.fit import holdings, outer_optimizers, run_folder
+from metatune.fit import holdings, outer_optimizers, rounding, run_folder
 from metatune.fit.checkpoints import Checkpoints, Search
 from metatune.fit.evaluation import Score, held_out_loss
 from metatune.fit.expectation import Expectation, comparison, measured
@@ -102,7 +102,11 @@ def fit(
             Tracker(folder, training, resumed_at=search.step) as tracker,
         ):
             loop = _Loop(training, folder, checkpoints, tracker, display, search)
-            for line in (*holdings.copied(training), *holdings.repeated(training)):
+            for line in (
+                *holdings.copied(training),
+                *holdings.repeated(training),
+                *rounding.outweighed(training),
+            ):
                 display.say(line)
             display.say(announcement(training, phases, search))
             expected = foretell(folder.scratch) if foretell else None

@@ -15,13 +15,13 @@ from metatune.fit import holdings
 from metatune.fit.checkpoints import Search
 from metatune.fit.evaluation import Score
 from metatune.fit.progress import Display
-from metatune.inner import InnerTraining
+from metatune.inner import InnerTraining, Trajectory
 from metatune.inner.metrics import UNITS
 from metatune.inner.metrics import measure as measured
 from metatune.inner.seeds import Purpose
 from metatune.recipe import schema, writing
 from metatune.recipe.phases import resolved
-from metatune.tunables import LearningRates
+from metatune.tunables import ClassWeights, LearningRates, Tunable
 
 PACKAGES = ("metatune", "jax", "jaxlib", "flax", "optax", "numpy")
 """Whose versions may change the numbers."""
@@ -131,11 +131,7 @@ def artefact_of(
         mixture=(
             _shared(artefact.Mixture, training, trajectory.mixture) if "mixture" in tuned else None
         ),
-        loss_weights=(
-            _shared(artefact.LossWeights, training, trajectory.loss_weights)
-            if "loss_weights" in tuned
-            else None
-        ),
+        loss_weights=_loss_weights(training, tuned.get("loss_weights"), trajectory),
         optimizer=artefact.Optimizer(
             settings={
                 key: value
@@ -169,9 +165,12 @@ def provenance(training: InnerTraining) -> dict[str, Any]:
 def _search_result(training: InnerTraining, search: Search, status: str) -> dict[str, Any]:
     outer = training.recipe.outer
     external = isinstance(resolved(outer)[0].estimator, schema.External)
+    unit = UNITS[measured(outer)]
+    if classes := outer.objective.classes:
+        unit = unit.replace("token", f"{' or '.join(classes)} token")
     return {
         "status": status,
-        "unit": "of the command's loss" if external else UNITS[measured(outer)],
+        "unit": "of the command's loss" if external else unit,
         "best_outer_step": search.best_step,
         "outer_steps": search.step,
     }
@@ -194,6 +193,25 @@ def _shared(kind: Any, training: InnerTraining, rows: np.ndarray) -> Any:
         interpolation="constant",
         domains=training.corpus.names,
         weights=rows[kept],
+    )
+
+
+def _loss_weights(
+    training: InnerTraining, tunable: Tunable | None, trajectory: Trajectory
+) -> artefact.LossWeights | artefact.ClassWeights | None:
+    if tunable is None:
+        return None
+    if not isinstance(tunable, ClassWeights) or trajectory.class_weights is None:
+        return _shared(artefact.LossWeights, training, trajectory.loss_weights)
+    shares = np.asarray(tunable.shares) / np.sum(tunable.shares)
+    rows = trajectory.class_weights[:, list(tunable.classes)]
+    kept = _where_changed(rows)
+    return artefact.ClassWeights(
+        knots=_fractions(kept, training.recipe.inner.steps),
+        interpolation="constant",
+        classes=tuple(each.name.lower() for each in tunable.classes),
+        shares=shares,
+        weights=rows[kept] / (rows[kept] @ shares)[:, None],  # which float32 has rounded
     )
 
 

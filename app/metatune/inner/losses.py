@@ -19,8 +19,9 @@ def sequence_losses(
     *,
     documents: jax.typing.ArrayLike | None = None,
     mask: jax.typing.ArrayLike | None = None,
+    weights: jax.Array | None = None,
 ) -> jax.Array:
-    """Mean next-token loss of each sequence over the tokens that are predicted, in nats per token.
+    """Mean next-token loss of each sequence over the tokens that count, in nats per token.
 
     Args:
         model: the language model.
@@ -28,6 +29,7 @@ def sequence_losses(
         tokens: [batch, sequence]; every token but the first is predicted.
         documents: which document a token is of, [batch, sequence]: attention stays within it.
         mask: 1 for the tokens that count, else 0, [batch, sequence - 1]; some of each sequence do.
+        weights: of the tokens' losses, [batch, sequence - 1]: `Σ mask weight loss / Σ mask`.
 
     Returns:
         [batch].
@@ -42,14 +44,30 @@ def sequence_losses(
     chunk = rows_at_a_time(model.loss_chunk, rows=targets.size, columns=len(unembedding))
     softcap = model.config.logit_softcap
     losses = token_losses(hidden, unembedding, targets, softcap=softcap, chunk=chunk)
+    if weights is not None:
+        losses = weights * losses
     if mask is None:
         return jnp.mean(losses, axis=-1)
     return jnp.sum(mask * losses, axis=-1) / jnp.sum(mask, axis=-1)
 
 
-def batch_losses(model: LanguageModel, params: Any, batch: Batch) -> jax.Array:
-    """As `sequence_losses`, of a batch with its documents and its mask, [batch]."""
-    return sequence_losses(model, params, batch.tokens, documents=batch.documents, mask=batch.mask)
+def batch_losses(
+    model: LanguageModel, params: Any, batch: Batch, class_weights: jax.Array | None = None
+) -> jax.Array:
+    """As `sequence_losses`, of a batch with its documents, its mask and its classes, [batch].
+
+    Args:
+        model: the language model.
+        params: its parameters.
+        batch: the batch.
+        class_weights: of the loss of a token by its class, [classes]; None for one.
+    """
+    weights = None
+    if class_weights is not None and batch.classes is not None:
+        weights = class_weights[jnp.asarray(batch.classes)[:, 1:]]
+    return sequence_losses(
+        model, params, batch.tokens, documents=batch.documents, mask=batch.mask, weights=weights
+    )
 
 
 def reweighted_loss(model: LanguageModel) -> Callable[[Any, Hyper, Batch], jax.Array]:
@@ -62,7 +80,7 @@ def reweighted_loss(model: LanguageModel) -> Callable[[Any, Hyper, Batch], jax.A
 
     def loss(params: Any, hyper: Hyper, batch: Batch) -> jax.Array:
         weights = (hyper.mixture * hyper.loss_weights)[batch.domain] * batch.weight
-        return jnp.mean(weights * batch_losses(model, params, batch))
+        return jnp.mean(weights * batch_losses(model, params, batch, hyper.class_weights))
 
     return loss
 
@@ -72,7 +90,7 @@ def sampled_loss(model: LanguageModel) -> Callable[[Any, Hyper, Batch], jax.Arra
 
     def loss(params: Any, hyper: Hyper, batch: Batch) -> jax.Array:
         weights = hyper.loss_weights[batch.domain] * batch.weight
-        return jnp.mean(weights * batch_losses(model, params, batch))
+        return jnp.mean(weights * batch_losses(model, params, batch, hyper.class_weights))
 
     return loss
 

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from metatune import tunables
-from metatune.data import Corpus, Progress, load, look, tokenizer
+from metatune.data import Corpus, Progress, TokenClass, load, look, tokenizer
 from metatune.hypergrad import Problem, State
 from metatune.inner import losses, optimizers, schedules
 from metatune.inner.estimators import program_is_there, too_many_directions
@@ -23,7 +23,7 @@ from metatune.models import LanguageModel
 from metatune.recipe import reading, schema
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.schema import Recipe
-from metatune.tunables import Hyper, Setting, Tunable
+from metatune.tunables import Hyper, Setting, TrainingTokens, Tunable
 from metatune.tunables.mixture import starting_shares
 
 Built = TypeVar("Built")
@@ -36,11 +36,14 @@ class Trajectory(NamedTuple):
         learning_rates: absolute rate of each update by checkpoint name, [steps] each.
         mixture: shares of the domains, [steps, domains]; rows sum to one in float64.
         loss_weights: weights of the domains' losses, [steps, domains], rows average one.
+        class_weights: weights of the tokens' losses by `TokenClass`, [steps, classes]; None where
+            none are tuned.
     """
 
     learning_rates: Mapping[str, np.ndarray]
     mixture: np.ndarray
     loss_weights: np.ndarray
+    class_weights: np.ndarray | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +105,13 @@ class InnerTraining:
             rates |= {name: per_name[:, i].copy() for i, name in enumerate(leaf.names)}
         shares = np.asarray(hyper.mixture, np.float64)
         weights = np.asarray(hyper.loss_weights, np.float64)
-        return Trajectory(rates, shares / shares.sum(-1, keepdims=True), weights)
+        by_class = hyper.class_weights
+        return Trajectory(
+            rates,
+            shares / shares.sum(-1, keepdims=True),
+            weights / weights.mean(-1, keepdims=True),
+            None if by_class is None else np.asarray(by_class, np.float64),
+        )
 
     def decayed(self) -> tuple[str, ...]:
         """Checkpoint names of the parameters that weight decay applies to."""
@@ -163,7 +172,8 @@ def stretched(training: InnerTraining, steps: int) -> InnerTraining:
         steps: the horizon; at least as many as windows, or some window has no step.
     """
     recipe = replace(training.recipe, inner=replace(training.recipe.inner, steps=steps))
-    setting = Setting(training.names, tuple(recipe.data.domains), steps)
+    tokens = _training_tokens(training.corpus, recipe.tune)
+    setting = Setting(training.names, tuple(recipe.data.domains), steps, tokens)
     tuning = tunables.build(recipe.tune, setting)
     params = jax.eval_shape(training.initialise, jax.random.key(0)).params
     hyper_at = _hyper_at(recipe, params, tuning)
@@ -216,31 +226,51 @@ def _parts(
     part = None
     if begin and inner and not any(f.path.startswith(("inner.train", "inner.lora")) for f in known):
         part = _attempt(faults, lambda: trainable(begin.model, inner.train, inner.lora))
-    tuning = None
+    setting = tuning = None
     # Where a fault keeps us from knowing what is trained, expressions can't be judged.
     if text and begin and tune and (part or not inner):
         steps = inner.steps if inner else 1
         names = part.names if part else begin.model.names()
         setting = Setting(names, tuple(text.domains), steps)
-        tuning = _attempt(faults, lambda: tunables.build(tune, setting, known))
+        tuning = _attempt(faults, partial(tunables.build, tune, setting, known))
+    outer: schema.Outer | None = sections.get("outer")
     if (
         tuning
+        and tune
         and part
-        and "outer" in sections
+        and outer
+        and not tunables.needs_tokens(tune)
         and not any(f.path.startswith("tune") for f in faults)
     ):
-        faults += too_many_directions(sections["outer"], tuning)
+        faults += too_many_directions(outer, tuning)
     # A command with a fault of its own can't be looked for.
-    if "outer" in sections and not any(f.path.startswith("outer") for f in known):
-        faults += program_is_there(sections["outer"])
+    if outer and not any(f.path.startswith("outer") for f in known):
+        faults += program_is_there(outer)
     corpus = None
     if text and faults:  # then all text isn't tokenized first: that may take minutes
         _attempt(faults, lambda: look(text, encoder))
     elif text:
         corpus = _attempt(faults, lambda: load(text, encoder, listener))
+    if corpus and setting and tune and outer:
+        if tunables.needs_tokens(tune):
+            setting = setting._replace(tokens=_training_tokens(corpus, tune))
+            tuning = _attempt(faults, partial(tunables.build, tune, setting))
+            faults += too_many_directions(outer, tuning) if tuning else ()
+        if outer.objective.classes:
+            classes = [TokenClass[name.upper()] for name in outer.objective.classes]
+            where = "outer.objective.classes"
+            corpus = _attempt(faults, partial(corpus.measured_on, classes, where))
     # The data's own rules are looked at twice: by who reads the text and by who loads the data.
     once = {(fault.path, fault.problem): fault for fault in reversed(faults)}
     return _Parts(corpus, begin, part, tuning, list(reversed(once.values())))
+
+
+def _training_tokens(corpus: Corpus, tune: schema.Tune) -> TrainingTokens | None:
+    """What the tunables must know of the training data; None where it is nothing."""
+    if not tunables.needs_tokens(tune):
+        return None
+    mixture = starting_shares(tune.mixture, corpus.names)
+    return TrainingTokens(corpus.class_tokens(), mixture, tune.mixture is not None)
 
 
 def _assemble(recipe: Recipe, parts: _Parts) -> InnerTraining:

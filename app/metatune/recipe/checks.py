@@ -6,7 +6,7 @@ A rule on a single value stands beside its field in `schema.py` instead.
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, fields
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from metatune.recipe.faults import Fault, unknown
 from metatune.recipe.outer_checks import (
@@ -19,7 +19,15 @@ from metatune.recipe.outer_checks import (
     steps_or_phases,
     unroll_fits_the_training,
 )
-from metatune.recipe.schema import Data, Inner, Model, Tune, WarmupStableDecay
+from metatune.recipe.schema import (
+    Class,
+    Data,
+    Inner,
+    LossWeights,
+    Model,
+    Tune,
+    WarmupStableDecay,
+)
 
 # Fields of a source that say where its documents are, those that say what a record's columns are,
 # and which kinds of source an option goes with.
@@ -72,19 +80,25 @@ def windows_have_steps(tune: Tune, inner: Inner) -> Iterable[Fault]:
 
 def domains_to_choose_between(tune: Tune, data: Data) -> Iterable[Fault]:
     """The share and the weight of a single domain are always one."""
-    for name, settings in (("mixture", tune.mixture), ("loss_weights", tune.loss_weights)):
+    for name, settings in (("mixture", tune.mixture), ("loss_weights", _of_domains(tune))):
         if settings is not None and len(data.domains) == 1:
             problem = "needs two domains or more in data.domains"
             cure = f"add a domain, or take tune.{name} out"
             yield Fault(f"tune.{name}", asdict(settings), problem, cure)
 
 
+def _of_domains(tune: Tune) -> LossWeights | None:
+    """The loss weights, if they are those of domains."""
+    weights = tune.loss_weights
+    return weights if weights is not None and weights.per == "domain" else None
+
+
 def one_weight_a_domain(tune: Tune) -> Iterable[Fault]:
     """Shares and loss weights of domains multiply the same gradient: only their product counts."""
-    if tune.mixture is not None and tune.loss_weights is not None:
+    if tune.mixture is not None and (weights := _of_domains(tune)) is not None:
         problem = "tune.mixture is tuned too: both weigh the domains, the same number twice"
         cure = "take out tune.loss_weights or tune.mixture"
-        yield Fault("tune.loss_weights", asdict(tune.loss_weights), problem, cure)
+        yield Fault("tune.loss_weights", asdict(weights), problem, cure)
 
 
 def floor_leaves_room(tune: Tune, data: Data) -> Iterable[Fault]:
@@ -121,6 +135,21 @@ def initial_is_a_mixture(tune: Tune, data: Data) -> Iterable[Fault]:
                 f"must be above tune.mixture.floor, {tune.mixture.floor:.4g}"
             )
             yield Fault(f"{path}.{name}", weight, problem, "raise it, or lower the floor")
+
+
+def initial_loss_weights_are_positive(tune: Tune, data: Data) -> Iterable[Fault]:
+    """Weights are tuned by their logarithms; each belongs to something that there is."""
+    weights = tune.loss_weights
+    if weights is None or weights.initial is None:
+        return
+    names = list(data.domains) if weights.per == "domain" else list(get_args(Class))
+    for name, weight in weights.initial.items():
+        path = f"tune.loss_weights.initial.{name}"
+        if name not in names:
+            yield unknown(path, weight, weights.per, name, names)
+        if weight <= 0:
+            problem = "must be above 0: weights are tuned by their logarithms"
+            yield Fault(path, weight, problem, "take a small one for almost none, e.g. 0.01")
 
 
 def _weights(path: str, weights: Mapping[str, float]) -> Iterable[Fault]:
@@ -303,4 +332,5 @@ CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]
     (domains_to_choose_between, ("tune", "data")),
     (floor_leaves_room, ("tune", "data")),
     (initial_is_a_mixture, ("tune", "data")),
+    (initial_loss_weights_are_positive, ("tune", "data")),
 )

@@ -19,6 +19,7 @@ class Rule:
 AT_LEAST_ONE_OR_NAMED = Rule(
     lambda value: isinstance(value, str) or value >= 1, "one of the names, or 1 or above"
 )
+NOT_EMPTY = Rule(lambda value: len(value) > 0, "null, or a list of at least one")
 POSITIVE = Rule(lambda value: value > 0, "a number above 0")
 NOT_NEGATIVE = Rule(lambda value: value >= 0, "0 or above")
 AT_LEAST_ONE = Rule(lambda value: value >= 1, "a whole number of 1 or above")

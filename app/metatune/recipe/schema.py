@@ -17,6 +17,7 @@ from metatune.recipe.rules import (
     COMMAND,
     FRACTION,
     INNER_FRACTION,
+    NOT_EMPTY,
     NOT_NEGATIVE,
     POSITIVE,
     ruled,
@@ -36,7 +37,9 @@ class Model:
         pretrained: folder of a Hugging Face model, or its id on the hub; every training starts
             from its weights.
         revision: branch, tag or commit of a model on the hub.
-        dtype: compute type; parameters are always float32.
+        dtype: compute type; parameters are always float32. In bfloat16, hypergradients of learning
+            rates are as good as its gradients; those of the mixture and of loss weights ask for a
+            larger eps_root of AdamW, which `metatune fit` warns of.
         remat: recompute each block in the backward pass: less memory, up to a third more time for
             a plain gradient, hardly more for a hypergradient.
         attention_chunk: queries whose attention scores exist at a time; recomputed in the backward
@@ -313,15 +316,21 @@ class Mixture:
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the domains in the training loss, normalised to average one over the domains.
+    """Weights in the training loss, normalised so that they can't stand in for a learning rate.
 
     Attributes:
-        per: what a weight belongs to.
+        per: what a weight belongs to: a domain, whose weights average one over the domains; or a
+            class of tokens (text, prompt, completion, system, tool) that occurs in the training
+            data, whose weights average one over its tokens at the mixture that the recipe starts
+            with. A sequence's loss is Σ w l / n over its n predicted tokens.
         windows: stretches of the training with one set of weights each, of equal length.
+        initial: weights to start from, by domain or class, normalised likewise; one for those that
+            aren't named.
     """
 
-    per: Literal["domain"] = "domain"
+    per: Literal["domain", "class"] = "domain"
     windows: int = ruled(1, AT_LEAST_ONE)
+    initial: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -604,6 +613,9 @@ class Online:
 Optimizer = Adam | Sign
 Unroll = Full | Truncated | Online
 
+Class = Literal["text", "prompt", "completion", "system", "tool"]
+"""What part of a document a token is of; all tokens of a plain text are text."""
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -613,10 +625,13 @@ class Objective:
         sequences: held-out sequences per outer step.
         micro_batch: of which at most so many at a time are on the device; also where the outer
             and report splits are measured.
+        classes: classes of the tokens that count, there too; sequences without any are left out.
+            Null for all.
     """
 
     sequences: int = ruled(128, AT_LEAST_ONE)
     micro_batch: int = ruled(128, AT_LEAST_ONE)
+    classes: tuple[Class, ...] | None = ruled(None, NOT_EMPTY)
 
 
 @dataclass(frozen=True)

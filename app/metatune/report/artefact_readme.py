@@ -79,7 +79,7 @@ def what_is_tuned(artefact: Artefact) -> list[str]:
     for name, schedule in (("mixture", artefact.mixture), ("loss weights", artefact.loss_weights)):
         if schedule is not None:
             stretches = _counted(len(schedule.knots), "stretch", "stretches")
-            lines.append(f"{name}: {', '.join(schedule.domains)}; {stretches} of training")
+            lines.append(f"{name}: {', '.join(schedule.columns)}; {stretches} of training")
     return lines
 
 
@@ -130,14 +130,14 @@ def base_curve(artefact: Artefact, steps: Iterable[int]) -> np.ndarray:
     )
 
 
-def domain_curves(artefact: Artefact, kind: str, steps: Iterable[int]) -> dict[str, np.ndarray]:
-    """Values [steps] by domain of the `mixture` or the `loss_weights`; empty where none is held."""
+def weight_curves(artefact: Artefact, kind: str, steps: Iterable[int]) -> dict[str, np.ndarray]:
+    """Values [steps] of the `mixture` or the `loss_weights`, by domain or class; empty for none."""
     schedule = getattr(artefact, kind)
     if schedule is None:
         return {}
     at = artefact.mixture_at if kind == "mixture" else artefact.loss_weights_at
     rows = [at(step, artefact.horizon_steps) for step in steps]
-    return {domain: np.array([row[domain] for row in rows]) for domain in schedule.domains}
+    return {name: np.array([row[name] for row in rows]) for name in schedule.columns}
 
 
 def readme(artefact: Artefact) -> str:
@@ -233,7 +233,7 @@ def _usage(artefact: Artefact) -> list[str]:
 
 
 def _schedules(artefact: Artefact) -> list[str]:
-    """Tables of what was tuned, a row for each group or domain, a column for each knot."""
+    """Tables of what was tuned, a row for each group, domain or class, a column for each knot."""
     sections = []
     multipliers = artefact.learning_rates.multipliers
     if multipliers is not None:
@@ -243,7 +243,7 @@ def _schedules(artefact: Artefact) -> list[str]:
     for name, schedule in (("share", artefact.mixture), ("loss weight", artefact.loss_weights)):
         if schedule is not None:
             head = (f"{name} from", *(f"{knot:.3g}" for knot in schedule.knots))
-            columns = zip(schedule.domains, schedule.weights.T, strict=True)
+            columns = zip(schedule.columns, schedule.weights.T, strict=True)
             sections.append(_table(head, [(d, *(f"{v:.3f}" for v in vs)) for d, vs in columns]))
     return sections
 

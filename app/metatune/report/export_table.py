@@ -12,6 +12,7 @@ HEADS = {
     "moving_mixture": "over time",
     "loss_weights": "loss weights",
     "moving_loss_weights": "over time",
+    "class_weights": "of classes",
 }
 STYLES = {"exact": "green", "quantised": "cyan", "fitted": "yellow", "no": "dim"}
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metatune.artefact import Artefact
+from metatune.artefact import Artefact, ClassWeights
 from metatune.report.artefact_readme import (
     base_curve,
-    domain_curves,
     horizon,
     rate_curves,
     verdict,
+    weight_curves,
 )
 from metatune.report.heat_map import (
     CATEGORICAL,
@@ -71,11 +71,12 @@ def schedule_svg(artefact: Artefact, title: str) -> str:
     """
     steps = np.array(evenly(artefact.horizon_steps, POINTS))
     panels = [_rates_panel(artefact, steps)]
-    if shares := domain_curves(artefact, "mixture", steps):
+    if shares := weight_curves(artefact, "mixture", steps):
         panels.append(_Panel("Mixture, share of sequences", shares, (0.0, 1.0), stacked=True))
-    if weights := domain_curves(artefact, "loss_weights", steps):
+    if weights := weight_curves(artefact, "loss_weights", steps):
         top = max(float(curve.max()) for curve in weights.values())
-        panels.append(_Panel("Weights of the loss, by domain", weights, (0.0, 1.05 * top)))
+        of = "class" if isinstance(artefact.loss_weights, ClassWeights) else "domain"
+        panels.append(_Panel(f"Weights of the loss, by {of}", weights, (0.0, 1.05 * top)))
     slot = (WIDTH - 2 * MARGIN - GUTTER * (len(panels) - 1)) / len(panels)
     body, depth = [], 0.0
     for index, panel in enumerate(panels):

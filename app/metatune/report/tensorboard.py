@@ -23,7 +23,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboard.util import tensor_util
 
 from metatune.artefact import Artefact
-from metatune.report.artefact_readme import domain_curves, rate_curves
+from metatune.report.artefact_readme import rate_curves, weight_curves
 from metatune.report.heat_map import evenly, heat_map, line_plot, log_floor, stacked_area
 
 FLUSH_SECONDS = 20
@@ -205,13 +205,13 @@ def write_schedules(writer: EventWriter, artefact: Artefact) -> None:
         writer: where to.
         artefact: what was tuned; its learning rates, mixture and loss weights become
             `schedule/learning_rate/GROUP`, `schedule/mixture/DOMAIN` and
-            `schedule/loss_weight/DOMAIN`.
+            `schedule/loss_weight/DOMAIN` (or CLASS).
     """
     steps = evenly(artefact.horizon_steps, SCHEDULE_POINTS)
     sections = {
         "learning_rate": rate_curves(artefact, steps),
-        "mixture": domain_curves(artefact, "mixture", steps),
-        "loss_weight": domain_curves(artefact, "loss_weights", steps),
+        "mixture": weight_curves(artefact, "mixture", steps),
+        "loss_weight": weight_curves(artefact, "loss_weights", steps),
     }
     for section, curves in sections.items():
         for name, curve in curves.items():

@@ -9,7 +9,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from metatune.artefact import Artefact, LossWeights, Mixture
+from metatune.artefact import Artefact, ClassWeights, LossWeights, Mixture
 from metatune.report import certificate
 from metatune.report.artefact_readme import (
     horizon,
@@ -48,9 +48,9 @@ def summary(artefact: Artefact, metrics: Sequence[Mapping[str, Any]]) -> Rendera
         parts.append(_search(metrics))
     parts.append(_rates(artefact))
     if artefact.mixture is not None:
-        parts.append(_domains("mixture", artefact.mixture, _percent))
+        parts.append(_columns("mixture", artefact.mixture, _percent))
     if artefact.loss_weights is not None:
-        parts.append(_domains("loss weights", artefact.loss_weights, _factor))
+        parts.append(_columns("loss weights", artefact.loss_weights, _factor))
     parts.append(_provenance(artefact))
     return Group(*parts)
 
@@ -129,16 +129,16 @@ def _rates(artefact: Artefact) -> Table:
     return table
 
 
-def _domains(title: str, schedule: Mixture | LossWeights, shown: Any) -> Table:
-    """A row for each domain, a column for each of the knots; plots start at 0."""
+def _columns(title: str, schedule: Mixture | LossWeights | ClassWeights, shown: Any) -> Table:
+    """A row for each domain or class, a column for each of the knots; plots start at 0."""
     knots = evenly(len(schedule.knots), KNOT_COLUMNS)
     table = _plot_table(
         f"{title} from each fraction of training", [f"{schedule.knots[i]:.2f}" for i in knots]
     )
     top = float(schedule.weights.max())
-    for domain, weights in zip(schedule.domains, schedule.weights.T, strict=True):
+    for name, weights in zip(schedule.columns, schedule.weights.T, strict=True):
         cells = (shown(weights[i]) for i in knots)
-        table.add_row(Text(domain), Text(sparkline(weights, 0.0, top), "cyan"), *cells)
+        table.add_row(Text(name), Text(sparkline(weights, 0.0, top), "cyan"), *cells)
     return table
 
 

@@ -9,22 +9,39 @@ from typing import Any
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.schema import Tune
 from metatune.tunables import learning_rates, loss_weights, mixture
-from metatune.tunables.hyper import Hyper, Setting, Tunable
+from metatune.tunables.class_weights import ClassWeights
+from metatune.tunables.hyper import Hyper, Setting, TrainingTokens, Tunable
 from metatune.tunables.learning_rates import LearningRates
 from metatune.tunables.loss_weights import LossWeights
 from metatune.tunables.mixture import Mixture
 
-__all__ = ["Hyper", "LearningRates", "LossWeights", "Mixture", "Setting", "Tunable", "build"]
+__all__ = [
+    "ClassWeights",
+    "Hyper",
+    "LearningRates",
+    "LossWeights",
+    "Mixture",
+    "Setting",
+    "TrainingTokens",
+    "Tunable",
+    "build",
+    "needs_tokens",
+]
 
-BUILDERS: Mapping[str, Callable[[Any, Setting], Tunable]] = {
+BUILDERS: Mapping[str, Callable[[Any, Setting], Tunable | None]] = {
     "learning_rates": learning_rates.build,
     "mixture": mixture.build,
     "loss_weights": loss_weights.build,
 }
 
 
+def needs_tokens(tune: Tune) -> bool:
+    """Whether some tunables are only built of what the training data holds."""
+    return tune.loss_weights is not None and tune.loss_weights.per == "class"
+
+
 def build(tune: Tune, setting: Setting, known: Sequence[Fault] = ()) -> tuple[Tunable, ...]:
-    """The tunables of a recipe.
+    """The tunables of a recipe, without those that need what `setting` doesn't hold yet.
 
     Args:
         tune: what to tune.
@@ -47,4 +64,4 @@ def build(tune: Tune, setting: Setting, known: Sequence[Fault] = ()) -> tuple[Tu
             faults += error.faults
     if faults:
         raise RecipeError("tune", faults)
-    return tuple(built)
+    return tuple(tunable for tunable in built if tunable is not None)

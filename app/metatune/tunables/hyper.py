@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import numpy as np
 
 
 class Hyper(NamedTuple):
@@ -12,11 +13,28 @@ class Hyper(NamedTuple):
         learning_rate: pytree like the parameters; each leaf is broadcast against its parameter.
         mixture: share of each domain in the training data, [domains], sums to one.
         loss_weights: weight of each domain's loss, [domains], averages one.
+        class_weights: weight of the loss of a token of each `TokenClass`, [classes], averages one
+            over the training tokens; None where none is tuned.
     """
 
     learning_rate: Any
     mixture: jax.Array
     loss_weights: jax.Array
+    class_weights: jax.Array | None = None
+
+
+class TrainingTokens(NamedTuple):
+    """What the training data holds, and how it is drawn.
+
+    Attributes:
+        of_class: predicted tokens of each domain and `TokenClass`, int64 [domains, classes].
+        mixture: the recipe's own shares of the domains.
+        mixture_is_tuned: whether these are tuned too.
+    """
+
+    of_class: np.ndarray
+    mixture: tuple[float, ...]
+    mixture_is_tuned: bool
 
 
 class Setting(NamedTuple):
@@ -26,11 +44,13 @@ class Setting(NamedTuple):
         names: checkpoint names of the model's parameters, `ParameterNames` at the leaves.
         domains: names of the domains.
         steps: horizon of the inner training.
+        tokens: what the training data holds; None before it has been read.
     """
 
     names: Any
     domains: tuple[str, ...]
     steps: int
+    tokens: TrainingTokens | None = None
 
 
 class Tunable(Protocol):

@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from metatune.recipe import schema
+from metatune.tunables import class_weights
+from metatune.tunables.class_weights import ClassWeights
 from metatune.tunables.hyper import Hyper, Setting
-from metatune.tunables.simplex import shares
+from metatune.tunables.simplex import logits_of, shares
 from metatune.tunables.windows import window_of
 
 
@@ -19,26 +21,34 @@ class LossWeights:
     """`w_t = K softmax(η[window of t])` over K domains.
 
     Attributes:
-        domains: K.
+        start: weights that the search starts from, in the order of the domains, not normalised.
         windows: how many windows.
         steps: horizon of the inner training.
     """
 
-    domains: int
+    start: tuple[float, ...]
     windows: int
     steps: int
     key: str = "loss_weights"
 
     def initial(self) -> jax.Array:
-        """All weights one: zeros, [windows, domains]."""
-        return jnp.zeros((self.windows, self.domains), jnp.float32)
+        """Logits of the starting weights, [windows, domains]; zeros where all are equal."""
+        return jnp.tile(logits_of(self.start), (self.windows, 1))
 
     def apply(self, eta: jax.Array, step: jax.Array, hyper: Hyper) -> Hyper:
         """Sets the weights of this window."""
         logits = eta[window_of(step, self.windows, self.steps)]
-        return hyper._replace(loss_weights=self.domains * shares(logits))
+        return hyper._replace(loss_weights=len(self.start) * shares(logits))
 
 
-def build(spec: schema.LossWeights, setting: Setting) -> LossWeights:
-    """The tunable of a recipe's `tune.loss_weights`."""
-    return LossWeights(len(setting.domains), spec.windows, setting.steps)
+def build(spec: schema.LossWeights, setting: Setting) -> LossWeights | ClassWeights | None:
+    """The tunable of a recipe's `tune.loss_weights`; None for classes before the data is read.
+
+    Raises:
+        RecipeError: as `class_weights.build`.
+    """
+    if spec.per == "class":
+        return class_weights.build(spec, setting)
+    given = spec.initial or {}
+    start = tuple(given.get(domain, 1.0) for domain in setting.domains)
+    return LossWeights(start, spec.windows, setting.steps)

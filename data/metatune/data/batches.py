@@ -29,8 +29,8 @@ class Batch(NamedTuple):
         weight: factor of each sequence's loss, float32 [batch].
         documents: which document of its sequence a token is of, int32 [batch, sequence_length];
             None where attention and loss may cross from one into the next.
-        mask: 1 where a token is predicted from those before it, else 0; at least one of each
-            sequence is; float32 [batch, sequence_length - 1]. None where all are.
+        mask: 1 where a token is predicted from those before it and counts, else 0; at least one
+            of each sequence does; float32 [batch, sequence_length - 1]. None where all do.
         classes: the `TokenClass` of each token, uint8 [batch, sequence_length]; None where all
             are text.
     """
@@ -304,7 +304,7 @@ def _batch(
         weight=np.repeat(weights, sizes).astype(np.float32),
         documents=_joined([each.documents for each in drawn]),
         mask=_joined([each.mask for each in drawn]),
-        classes=_joined([_classes(each) for each in drawn]) if corpus.classed else None,
+        classes=_joined([each.said_classes for each in drawn]) if corpus.classed else None,
     )
 
 
@@ -312,8 +312,3 @@ def _joined(arrays: list[np.ndarray | None]) -> np.ndarray | None:
     """Arrays one after another; None where there are none, which is then so for all domains."""
     there = [array for array in arrays if array is not None]
     return np.concatenate(there) if there else None
-
-
-def _classes(rows: Rows) -> np.ndarray:
-    """The classes of tokens; those of a domain without classes are text."""
-    return np.zeros(rows.tokens.shape, np.uint8) if rows.classes is None else rows.classes

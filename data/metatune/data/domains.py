@@ -1,13 +1,13 @@
 """The domains of a recipe: read, tokenized, split, and cut into windows."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from metatune.data.documents import Split
-from metatune.data.sources import Reader, open_source
+from metatune.data.sources import Reader, TokenClass, open_source
 from metatune.data.statistics import Statistics, copies, repeats
 from metatune.data.tokenized import Listener, Tokenized, tokenized
 from metatune.data.tokenizers import Tokenizer, tokenizer
@@ -70,10 +70,56 @@ class Corpus:
         """What each domain holds."""
         return {domain.name: domain.statistics for domain in self.domains}
 
+    def class_tokens(self) -> np.ndarray:
+        """Predicted tokens of each `TokenClass` in the windows to train on.
+
+        Returns:
+            int64 [domains, classes].
+        """
+        return np.stack([domain.train.class_tokens() for domain in self.domains])
+
+    def measured_on(self, classes: Sequence[TokenClass], path: str) -> "Corpus":
+        """The same with held-out windows in which only tokens of `classes` count.
+
+        Args:
+            classes: at least one.
+            path: of the recipe's field that says so.
+
+        Raises:
+            RecipeError: no token of these classes is in a held-out split of a domain with a weight
+                in the target.
+        """
+        domains, faults = [], []
+        for domain, weight in zip(self.domains, self.target, strict=True):
+            splits: dict[Split, Windows] = {"outer": domain.outer, "report": domain.report}
+            for split, windows in splits.items() if weight else ():
+                splits[split] = windows.measured_on(tuple(classes))
+                if not len(splits[split]):
+                    names = [each.name.lower() for each in classes]
+                    problem = (
+                        f"the {split} split of domain {domain.name} has no such tokens; it has "
+                        f"{in_words(windows.class_tokens())}"
+                    )
+                    cure = "name other classes, or give the domain no weight in data.target"
+                    faults.append(Fault(path, names, problem, cure))
+            domains.append(replace(domain, **splits))
+        if faults:
+            raise RecipeError("outer", faults)
+        return replace(self, domains=tuple(domains))
+
     def repeats(self, shares: np.ndarray, batch_size: int) -> dict[str, float]:
         """How often a training reads each domain, in epochs; arguments as `statistics.repeats`."""
         epochs = repeats([len(domain.train) for domain in self.domains], shares, batch_size)
         return dict(zip(self.names, map(float, epochs), strict=True))
+
+
+def in_words(tokens: np.ndarray) -> str:
+    """How many tokens there are of each class that occurs.
+
+    Args:
+        tokens: of each `TokenClass`, [classes].
+    """
+    return ", ".join(f"{tokens[c]:,} of class {c.name.lower()}" for c in TokenClass if tokens[c])
 
 
 def look(data: Data, encoder: Tokenizer | None = None) -> None:

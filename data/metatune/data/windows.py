@@ -1,16 +1,17 @@
 """A split as windows: stretches of `length` consecutive tokens, read when they are asked for."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from metatune.data.documents import SPLITS, Split
+from metatune.data.sources import TokenClass
 from metatune.data.tokenized import Stream, release
 from metatune.recipe.schema import Packing
 
-HASHED_TOKENS: Final = 2**20  # at a time
+TOKENS_AT_A_TIME: Final = 2**20  # where all windows are looked at
 
 
 class Rows(NamedTuple):
@@ -20,8 +21,8 @@ class Rows(NamedTuple):
         tokens: int32 [windows, length].
         documents: which document a token is of, numbered within the window, int32 [windows,
             length]; None where documents may be crossed.
-        mask: 1 where a token is predicted from those before it, else 0, float32 [windows,
-            length - 1]; None where all are.
+        mask: 1 where a token is predicted from those before it and counts, else 0, float32
+            [windows, length - 1]; None where all are.
         classes: the `TokenClass` of each token, uint8 [windows, length]; None where all are text.
     """
 
@@ -29,6 +30,13 @@ class Rows(NamedTuple):
     documents: np.ndarray | None
     mask: np.ndarray | None
     classes: np.ndarray | None
+
+    @property
+    def said_classes(self) -> np.ndarray:
+        """The classes; where none are said, that of text."""
+        if self.classes is None:
+            return np.full(self.tokens.shape, TokenClass.TEXT, np.uint8)
+        return self.classes
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +49,7 @@ class Windows:
         numbers: which of its windows, int64 [windows]; number n begins at token n * length.
         packing: whether documents may be crossed, and what becomes of the last window.
         pad_id: fills up the last window.
+        counted: classes of the tokens that count; None for all.
     """
 
     stream: Stream
@@ -48,6 +57,7 @@ class Windows:
     numbers: np.ndarray
     packing: Packing
     pad_id: int
+    counted: tuple[TokenClass, ...] | None = None
 
     def __len__(self) -> int:
         """How many there are."""
@@ -61,7 +71,7 @@ class Windows:
         classes = self.stream.classes
         if classes is not None:
             classes = self._gather(classes, numbers, 0)
-        if crossing and not padded:
+        if crossing and not padded and self.counted is None:
             return Rows(tokens, None, None, classes)
         positions = numbers[:, None] * self.length + np.arange(self.length)
         predicted = positions[:, 1:] < len(self.stream.tokens)
@@ -70,11 +80,41 @@ class Windows:
             found = np.searchsorted(self.stream.starts, positions, side="right")
             documents = (found - found[:, :1]).astype(np.int32)
             predicted &= documents[:, 1:] == documents[:, :-1]
+        if self.counted is not None:
+            said = Rows(tokens, None, None, classes).said_classes
+            predicted &= np.isin(said[:, 1:], self.counted)
         return Rows(tokens, documents, predicted.astype(np.float32), classes)
 
     def tokens(self, places: np.ndarray) -> np.ndarray:
         """The tokens alone, in the type of the stream, [windows, length]."""
         return self._gather(self.stream.tokens, self.numbers[places], self.pad_id)
+
+    def stretches(self) -> Iterator[np.ndarray]:
+        """The places of all windows, as many at a time as fit into little memory."""
+        step = max(1, TOKENS_AT_A_TIME // self.length)
+        for start in range(0, len(self), step):
+            yield np.arange(start, min(start + step, len(self)))
+
+    def class_tokens(self) -> np.ndarray:
+        """How many tokens of each `TokenClass` are predicted and count, int64 [classes]."""
+        return self._class_tokens().sum(axis=0)
+
+    def measured_on(self, classes: tuple[TokenClass, ...]) -> "Windows":
+        """The windows in which tokens of `classes` are predicted, which alone count then."""
+        counts = self._class_tokens()[:, list(classes)].sum(axis=1)
+        return replace(self, numbers=self.numbers[counts > 0], counted=classes)
+
+    def _class_tokens(self) -> np.ndarray:
+        """Those of each window, int64 [windows, classes]."""
+        counts = np.zeros((len(self), len(TokenClass)), np.int64)
+        for places in self.stretches():
+            rows = self.take(places)
+            classes = rows.said_classes[:, 1:]
+            predicted = np.ones(classes.shape) if rows.mask is None else rows.mask
+            for each in TokenClass:
+                counts[places, each] = ((classes == each) * predicted).sum(axis=1)
+            release(self.stream.tokens)
+        return counts
 
     def _gather(self, stream: np.ndarray, numbers: np.ndarray, filler: int) -> np.ndarray:
         """The stretches of `stream`, [windows, length]."""
@@ -128,9 +168,7 @@ def _hashes(windows: Windows) -> np.ndarray:
     random = np.random.Generator(np.random.Philox(0))
     factors = random.integers(2**64, size=windows.length, dtype=np.uint64) | np.uint64(1)
     hashes = np.empty(len(windows), np.uint64)
-    step = max(1, HASHED_TOKENS // windows.length)
-    for start in range(0, len(windows), step):
-        places = np.arange(start, min(start + step, len(windows)))
+    for places in windows.stretches():
         tokens = windows.tokens(places).astype(np.uint64) + np.uint64(1)
         hashes[places] = (tokens * factors).sum(axis=1)
         release(windows.stream.tokens)

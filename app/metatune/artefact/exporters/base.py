@@ -8,7 +8,7 @@ from typing import NamedTuple
 import yaml
 
 from metatune.artefact.capabilities import Capabilities
-from metatune.artefact.format import README, TUNED, Artefact
+from metatune.artefact.format import README, TUNED, Artefact, ClassWeights
 from metatune.artefact.writing import self_contained
 
 MODULE = "metatune_schedules.py"
@@ -61,16 +61,17 @@ def export_files(
 
     Args:
         production: whose numbers all go into tuned.json.
-        readme: name of the template of README.md.
+        readme: name of the template of README.md, and of that on weights of classes of tokens.
         modules: templates by the name of the file that they become.
     """
     artefact = production.artefact
-    text = Template(template(readme)).substitute(
+    text = Template(template(f"{readme}.md")).substitute(
         facts=_facts(production),
         steps=production.steps,
         clip=_clip(artefact),
         max_grad_norm=artefact.optimizer.settings["clip_norm"] or 0.0,
         mixture=_mixture(artefact),
+        loss_weights=_loss_weights(artefact, readme),
         dropped=_bullets(_lost(production)),
     )
     files = {name: template(source) for name, source in modules.items()}
@@ -146,8 +147,8 @@ def _facts(production: Production) -> str:
         lines.insert(2, f"- **warning**: {production.warning}")
     for what, schedule in (("shares", artefact.mixture), ("loss weights", artefact.loss_weights)):
         if schedule is not None:
-            domains = ", ".join(schedule.domains)
-            lines.append(f"- {what} of {domains} at {len(schedule.knots):,} knots")
+            names = ", ".join(schedule.columns)
+            lines.append(f"- {what} of {names} at {len(schedule.knots):,} knots")
     return "\n".join(lines)
 
 
@@ -163,6 +164,20 @@ def _clip(artefact: Artefact) -> str:
     if norm is None:
         return "# no clipping: the rates were tuned without"
     return f"torch.nn.utils.clip_grad_norm_(model.parameters(), {norm})"
+
+
+def _loss_weights(artefact: Artefact, readme: str) -> str:
+    """How to weigh the loss."""
+    schedule = artefact.loss_weights
+    if schedule is None:
+        return "No loss weights were tuned."
+    if not isinstance(schedule, ClassWeights):
+        return (
+            "`loss_weights` are those of sequences: multiply the loss of each by the weight of its "
+            "domain."
+        )
+    places = ", ".join(f"{place} for {name}" for place, name in enumerate(schedule.classes))
+    return Template(template(f"{readme}_classes.md")).substitute(places=places).rstrip()
 
 
 def _mixture(artefact: Artefact) -> str:

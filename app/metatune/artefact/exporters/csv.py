@@ -32,7 +32,7 @@ def _files(production: Production) -> dict[str, bytes | str]:
     ):
         if schedule is not None:
             rows = (at(step, total).values() for step in range(total))
-            files[f"{name}.csv"] = _table(schedule.domains, rows)
+            files[f"{name}.csv"] = _table(schedule.columns, rows)
     return config_files(production, "any trainer: CSV tables", USAGE, files)
 
 

@@ -1,6 +1,6 @@
 """Exports to Grain: a source that mixes domains by shares that move, with the module for Optax."""
 
-from metatune.artefact.capabilities import EVERYTHING
+from metatune.artefact.capabilities import DOMAINS
 from metatune.artefact.exporters.base import MODULE, Exporter, Production, config_files, template
 
 USAGE = """
@@ -31,7 +31,7 @@ def _files(production: Production) -> dict[str, bytes | str]:
 GRAIN = Exporter(
     "grain",
     "a source that mixes domains by shares that move, with the module for Optax",
-    EVERYTHING,
+    DOMAINS,
     _files,
     "0.2.18",
 )

@@ -9,6 +9,6 @@ HF_TRAINER = Exporter(
     "hf-trainer",
     "a module that gives transformers.Trainer its optimizer, its data and its loss weights",
     EVERYTHING,
-    lambda production: export_files(production, "hf_trainer.md", MODULES),
+    lambda production: export_files(production, "hf_trainer", MODULES),
     "5.23.0",
 )

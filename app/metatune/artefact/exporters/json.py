@@ -7,5 +7,5 @@ JSON = Exporter(
     "json",
     "tuned.json alone, every number in it",
     EVERYTHING,
-    lambda production: export_files(production, "json.md", {}),
+    lambda production: export_files(production, "json", {}),
 )

@@ -5,7 +5,7 @@ from metatune.artefact.exporters.base import Exporter, Production, as_yaml, conf
 from metatune.artefact.exporters.named_rates import flattened
 from metatune.artefact.exporters.stages import averaged
 from metatune.artefact.exporters.static_rates import groups, pattern, static_rates
-from metatune.artefact.format import ArtefactError
+from metatune.artefact.format import ArtefactError, LossWeights
 from metatune.recipe.faults import Fault
 
 USAGE = """
@@ -24,7 +24,7 @@ def _files(production: Production) -> dict[str, bytes | str]:
         for rate, decays, names in groups(artefact)
     ]
     document: dict[str, object] = {"optimizer": {"param_group_overrides": overrides}}
-    if artefact.mixture is not None or artefact.loss_weights is not None:
+    if artefact.mixture is not None or isinstance(artefact.loss_weights, LossWeights):
         domains, more = _domains(production)
         document["domain_mixture"] = {"domains": domains}
         lost += more
@@ -39,14 +39,15 @@ def _domains(production: Production) -> tuple[list[dict[str, object]], list[str]
     if mixture is not None:
         shares = averaged(mixture, production.steps)
     else:
-        shares = {name: 1 / len(weights.domains) for name in weights.domains} if weights else {}
+        names = weights.domains if isinstance(weights, LossWeights) else ()
+        shares = dict.fromkeys(names, 1 / max(1, len(names)))
     lost = [f"{name}: left out, its share is 0" for name, share in shares.items() if not share > 0]
     shares = {name: share for name, share in shares.items() if share > 0}
     if len(shares) < 2:
         problem = "NeMo AutoModel mixes two domains or more, with shares above 0"
         raise ArtefactError("export", [Fault("mixture", shares, problem, "export to another")])
     factors = dict.fromkeys(shares, 1.0)
-    if weights is not None:
+    if isinstance(weights, LossWeights):
         factors = {n: w for n, w in averaged(weights, production.steps).items() if n in shares}
         scale = sum(shares[name] * factors[name] for name in shares)
         lost.append(

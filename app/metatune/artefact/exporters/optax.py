@@ -7,6 +7,6 @@ OPTAX = Exporter(
     "optax",
     "a module of Optax schedules and the optimizer, for parameters under checkpoint names",
     EVERYTHING,
-    lambda production: export_files(production, "optax.md", {MODULE: "optax_schedules.py"}),
+    lambda production: export_files(production, "optax", {MODULE: "optax_schedules.py"}),
     "0.2.8",
 )

@@ -7,6 +7,6 @@ TORCH = Exporter(
     "torch",
     "a module of PyTorch parameter groups, the optimizer and its scheduler",
     EVERYTHING,
-    lambda production: export_files(production, "torch.md", {MODULE: "torch_schedules.py"}),
+    lambda production: export_files(production, "torch", {MODULE: "torch_schedules.py"}),
     "2.13",
 )

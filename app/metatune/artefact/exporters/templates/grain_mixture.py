@@ -55,7 +55,9 @@ class Mixed:
             raise ValueError(f"sources {sorted(sources)}: must be {sorted(self._domains)}")
         self._sources, self._seed, self._path = dict(sources), seed, path
         self._steps, self._batch = total_steps, batch_size
-        self._weighted = json.loads(path.read_text(encoding="utf-8"))["loss_weights"] is not None
+        self._weighted = "domains" in (
+            json.loads(path.read_text(encoding="utf-8"))["loss_weights"] or {}
+        )
         counts = [np.bincount(self._drawn(t), minlength=len(sources)) for t in range(total_steps)]
         self._before = np.cumsum([np.zeros_like(counts[0]), *counts], axis=0)
 

@@ -89,18 +89,41 @@ def mixture(step: int, total_steps: int, *, path: Path = TUNED) -> dict[str, flo
     Raises:
         ValueError: no mixture was tuned, or a total below 1.
     """
-    shares = _domains("mixture", step, total_steps, path)
+    shares = _columns("mixture", step, total_steps, path)
     whole = sum(shares.values())
     return {domain: share / whole for domain, share in shares.items()}
 
 
 def loss_weights(step: int, total_steps: int, *, path: Path = TUNED) -> dict[str, float]:
-    """The weight of the loss of a sequence of each domain at update `step`; they average one.
+    """The weight of the loss of each domain's sequences, or each class's tokens, at update `step`.
+
+    Those of domains average one, those of classes average one over the training tokens.
 
     Raises:
         ValueError: no loss weights were tuned, or a total below 1.
     """
-    return _domains("loss_weights", step, total_steps, path)
+    return _columns("loss_weights", step, total_steps, path)
+
+
+def token_weights(classes: Any, step: int, total_steps: int, *, path: Path = TUNED) -> jax.Array:
+    """The weights of the losses of tokens at update `step`.
+
+    Args:
+        classes: place of each token's class in `loss_weights(...)`, integers of any shape.
+        step: 0 is the first update; a Python integer.
+        total_steps: updates of the training.
+        path: the tuned.json.
+
+    Returns:
+        Of the shape of `classes`.
+
+    Raises:
+        ValueError: no weights of classes were tuned, or a total below 1.
+    """
+    if "classes" not in (_read(path)["loss_weights"] or {}):
+        raise ValueError(f"{path}: holds no loss weights of classes; tune them (`per: class`)")
+    by_class = list(loss_weights(step, total_steps, path=path).values())
+    return jnp.asarray(by_class)[classes]
 
 
 @functools.cache
@@ -130,7 +153,7 @@ def _schedule(rates: Mapping[str, Any], curve: list[float], total_steps: int) ->
     return lambda step: jnp.asarray(values)[jnp.searchsorted(starts, step, side="right") - 1]
 
 
-def _domains(field: str, step: int, total_steps: int, path: Path) -> dict[str, float]:
+def _columns(field: str, step: int, total_steps: int, path: Path) -> dict[str, float]:
     schedule = _read(path)[field]
     if schedule is None:
         raise ValueError(f"{path}: holds no {field}; tune it (`tune: {{{field}: ...}}`)")
@@ -141,7 +164,8 @@ def _domains(field: str, step: int, total_steps: int, path: Path) -> dict[str, f
         row = [np.interp(step / total_steps, knots, column) for column in weights.T]
     else:
         row = weights[np.searchsorted(knots, (step + STEP_TOLERANCE) / total_steps, "right") - 1]
-    return {name: float(value) for name, value in zip(schedule["domains"], row, strict=True)}
+    names = schedule.get("domains") or schedule["classes"]
+    return {name: float(value) for name, value in zip(names, row, strict=True)}
 
 
 def _name(path: Any) -> str:

@@ -153,18 +153,60 @@ def mixture(step: int, total_steps: int, *, path: Path = TUNED) -> dict[str, flo
     Raises:
         ValueError: no mixture was tuned.
     """
-    shares = _domains("mixture", step, total_steps, path)
+    shares = _columns("mixture", step, total_steps, path)
     whole = sum(shares.values())
     return {domain: share / whole for domain, share in shares.items()}
 
 
 def loss_weights(step: int, total_steps: int, *, path: Path = TUNED) -> dict[str, float]:
-    """The weight of the loss of a sequence of each domain at update `step`; they average one.
+    """The weight of the loss of each domain's sequences, or each class's tokens, at update `step`.
+
+    Those of domains average one, those of classes average one over the training tokens.
 
     Raises:
         ValueError: no loss weights were tuned.
     """
-    return _domains("loss_weights", step, total_steps, path)
+    return _columns("loss_weights", step, total_steps, path)
+
+
+def weighted_loss(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    classes: torch.Tensor,
+    step: int,
+    total_steps: int,
+    *,
+    path: Path = TUNED,
+) -> torch.Tensor:
+    """The loss at update `step`, its tokens weighted by their classes.
+
+    The mean over the sequences of `Σ w l / n` over the n tokens of each that are predicted.
+
+    Args:
+        logits: [batch, sequence, vocabulary]; token t is predicted from the logits before it.
+        labels: the tokens, [batch, sequence]; those of -100 aren't predicted.
+        classes: place of each token's class in `loss_weights(...)`, integers [batch, sequence].
+        step: 0 is the first update.
+        total_steps: updates of the training.
+        path: the tuned.json.
+
+    Raises:
+        ValueError: no weights of classes were tuned, or a class isn't one of them.
+    """
+    if "classes" not in (_read(path)["loss_weights"] or {}):
+        raise ValueError(f"{path}: holds no loss weights of classes; tune them (`per: class`)")
+    by_class = list(loss_weights(step, total_steps, path=path).values())
+    targets, places = labels[:, 1:], classes[:, 1:].to(logits.device)
+    predicted = (targets != -100).to(logits.device)
+    unknown = predicted & ((places < 0) | (places >= len(by_class)))
+    if unknown.any():
+        found = places[unknown][0].item()
+        raise ValueError(f"class {found}: must be 0 to {len(by_class) - 1}, places in {path}")
+    weights = torch.tensor(by_class, device=logits.device)[places.where(predicted, 0)]
+    losses = torch.nn.functional.cross_entropy(
+        logits[:, :-1].float().transpose(1, 2), targets.to(logits.device), reduction="none"
+    )
+    return ((weights * losses * predicted).sum(1) / predicted.sum(1).clamp(min=1)).mean()
 
 
 class Mixed(IterableDataset):
@@ -205,7 +247,7 @@ class Mixed(IterableDataset):
             raise ValueError(f"sources {found}: must be the domains of {path}, {sorted(domains)}")
         self._sources, self._seed, self._path = dict(sources), seed, path
         self._total_steps, self._batch_size = total_steps, batch_size
-        self._weighted = _read(path)["loss_weights"] is not None
+        self._weighted = "domains" in (_read(path)["loss_weights"] or {})
         self._position, self._taken = 0, dict.fromkeys(domains, 0)
 
     def __iter__(self) -> Iterator[Any]:
@@ -275,14 +317,14 @@ def _rate(rates: Mapping[str, Any], name: str, step: int, total_steps: int) -> f
     return _between(curve, before, along)
 
 
-def _domains(field: str, step: int, total_steps: int, path: Path) -> dict[str, float]:
+def _columns(field: str, step: int, total_steps: int, path: Path) -> dict[str, float]:
     schedule = _read(path)[field]
     if schedule is None:
         raise ValueError(f"{path}: holds no {field}; tune it (`tune: {{{field}: ...}}`)")
     before, along = _position(schedule, step, total_steps)
     columns = zip(*schedule["weights"], strict=True)
     values = [_between(column, before, along) for column in columns]
-    return dict(zip(schedule["domains"], values, strict=True))
+    return dict(zip(schedule.get("domains") or schedule["classes"], values, strict=True))
 
 
 def _position(schedule: Mapping[str, Any], step: int, total_steps: int) -> tuple[int, float]:

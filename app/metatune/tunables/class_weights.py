@@ -1,0 +1,113 @@
+"""Loss weights of the classes of tokens (prompt, completion, ...), by window.
+
+Their mean over the tokens of the training data is one, so that they can't stand in for a learning
+rate. The shares of the classes that this takes are fixed: those of the predicted training tokens at
+the mixture that the recipe starts with. So a batch's loss stays a sum over its tokens, which
+micro-batches and devices may share, and which doesn't depend on what else the batch happens to
+hold.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metatune.data import TokenClass, in_words
+from metatune.recipe import schema
+from metatune.recipe.faults import Fault, RecipeError
+from metatune.tunables.hyper import Hyper, Setting, TrainingTokens
+from metatune.tunables.windows import window_of
+
+PATH = "tune.loss_weights"
+
+
+@dataclass(frozen=True)
+class ClassWeights:
+    """`w_t = exp η[window of t] / Σ_c s_c exp η_c[window of t]` over classes c of shares s.
+
+    Attributes:
+        classes: those that occur in the training data.
+        shares: of the predicted training tokens, by class; they sum to one.
+        start: weights that the search starts from, by class, not normalised.
+        windows: how many windows.
+        steps: horizon of the inner training.
+    """
+
+    classes: tuple[TokenClass, ...]
+    shares: tuple[float, ...]
+    start: tuple[float, ...]
+    windows: int
+    steps: int
+    key: str = "loss_weights"
+
+    def initial(self) -> jax.Array:
+        """Logarithms of the starting weights, [windows, classes]."""
+        return jnp.tile(jnp.log(jnp.asarray(self.start, jnp.float32)), (self.windows, 1))
+
+    def apply(self, eta: jax.Array, step: jax.Array, hyper: Hyper) -> Hyper:
+        """Sets the weights of this window, [all classes]; those of absent classes are one."""
+        logs = eta[window_of(step, self.windows, self.steps)]
+        # The largest cancels out, and so do its derivatives.
+        logs = logs - jax.lax.stop_gradient(jnp.max(logs))
+        # Σ s exp η, so written that equal weights are exactly one whatever the shares' rounding.
+        mean = 1 + jnp.sum(jnp.asarray(self.shares, logs.dtype) * jnp.expm1(logs))
+        weights = jnp.ones(len(TokenClass), logs.dtype)
+        weights = weights.at[np.asarray(self.classes)].set(jnp.exp(logs) / mean)
+        return hyper._replace(class_weights=weights)
+
+
+def build(spec: schema.LossWeights, setting: Setting) -> ClassWeights | None:
+    """The tunable of a recipe's `tune.loss_weights` per class; None before the data is read.
+
+    Raises:
+        RecipeError: fewer than two classes occur, one that doesn't is given a weight, or the
+            mixture that is tuned too says the same.
+    """
+    if setting.tokens is None:
+        return None
+    faults = list(_faults(spec, setting.tokens))
+    if faults:
+        raise RecipeError("tune", faults)
+    within = setting.tokens.of_class / setting.tokens.of_class.sum(axis=1, keepdims=True)
+    shares = np.asarray(setting.tokens.mixture) @ within
+    classes = tuple(each for each in TokenClass if shares[each] > 0)
+    given = spec.initial or {}
+    return ClassWeights(
+        classes,
+        tuple(float(shares[each]) for each in classes),
+        tuple(given.get(each.name.lower(), 1.0) for each in classes),
+        spec.windows,
+        setting.steps,
+    )
+
+
+def _faults(spec: schema.LossWeights, tokens: TrainingTokens) -> Iterable[Fault]:
+    total = tokens.of_class.sum(axis=0)
+    there = f"the training data has {in_words(total)}"
+    if np.count_nonzero(total) < 2:
+        cure = f"give domains with prompts and completions, or messages, or take {PATH} out"
+        yield Fault(f"{PATH}.per", spec.per, f"needs two classes of tokens: {there}", cure)
+    for name, weight in (spec.initial or {}).items():
+        if not total[TokenClass[name.upper()]]:
+            problem = f"no token is of this class: {there}"
+            yield Fault(f"{PATH}.initial.{name}", weight, problem, "take it out")
+    if tokens.mixture_is_tuned and not _connected(tokens.of_class > 0):
+        problem = (
+            "tune.mixture is tuned too, and some domains share no class with the others: both "
+            f"weigh these, the same number twice; {there}"
+        )
+        yield Fault(f"{PATH}.per", spec.per, problem, f"take out {PATH} or tune.mixture")
+
+
+def _connected(occurs: np.ndarray) -> bool:
+    """Whether classes link all domains.
+
+    Args:
+        occurs: whether a domain has tokens of a class, bool [domains, classes].
+    """
+    linked = occurs @ occurs.T
+    for _ in linked:
+        linked = linked @ linked
+    return bool(linked.all())

@@ -1,0 +1,74 @@
+"""The warning of hypergradients that rounding outweighs."""
+
+import dataclasses
+
+import jax
+import pytest
+
+from metatune.fit.rounding import outweighed
+from metatune.inner import prepare
+from metatune.recipe import schema
+
+ADAM = schema.AdamW(learning_rate=1e-2)
+RECIPE = schema.Recipe(
+    model=schema.Model(
+        config={
+            "model_type": "llama",
+            "hidden_size": 8,
+            "intermediate_size": 12,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+        },
+        dtype="bfloat16",
+    ),
+    data=schema.Data(
+        domains={
+            "code": schema.Source(shipped="code_stdlib"),
+            "bible": schema.Source(shipped="bible_web"),
+        },
+        target={"code": 1.0},
+        sequence_length=64,
+        batch_size=4,
+    ),
+    inner=schema.Inner(ADAM, steps=2),
+    tune=schema.Tune(mixture=schema.Mixture()),
+    outer=schema.Outer(steps=1),
+)
+
+
+def warnings(optimizer=ADAM, dtype="bfloat16", tune=RECIPE.tune):
+    recipe = dataclasses.replace(
+        RECIPE,
+        model=dataclasses.replace(RECIPE.model, dtype=dtype),
+        inner=dataclasses.replace(RECIPE.inner, optimizer=optimizer),
+        tune=tune,
+    )
+    return list(outweighed(prepare(recipe)))
+
+
+def test_it_says_how_large_eps_root_must_be():
+    params = jax.eval_shape(prepare(RECIPE).initialise, jax.random.key(0)).params
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert count == 4712
+    assert warnings() == [
+        "warning: in bfloat16, hypergradients of mixture need an eps_root of 1e-05 or more for "
+        "4,712 parameters: inner.optimizer.eps_root is 1e-12; below, they hang on elements of the "
+        "gradient that are nothing but rounding. Raise it, or compute in float32"
+    ]
+    # 0.15 of the root mean square of so many elements whose norm is one, or ten.
+    assert warnings(dataclasses.replace(ADAM, eps_root=1.001 * 0.15**2 / count)) == []
+    assert len(warnings(dataclasses.replace(ADAM, eps_root=0.999 * 0.15**2 / count))) == 1
+    clipped = dataclasses.replace(ADAM, clip_norm=10.0, eps_root=1.001 * 1.5**2 / count)
+    assert warnings(clipped) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dtype": "float32"},
+        {"optimizer": schema.SGD(learning_rate=0.1)},
+        {"tune": schema.Tune(learning_rates=schema.LearningRates())},
+    ],
+)
+def test_nothing_is_said_where_nothing_is_outweighed(changes):
+    assert warnings(**changes) == []
