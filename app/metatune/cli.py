@@ -193,7 +193,8 @@ def check(
 
     Takes 19 + 8 D trainings, about 2 K hypergradients (each as long as 4 trainings), and
     derivatives along D directions (2.5 D): by default as long as 90 trainings. A tuning that looks
-    at a stretch of the training (outer.unroll) takes K hypergradients of the whole, too.
+    at a stretch of the training (outer.unroll) takes K hypergradients of the whole, too. Of several
+    phases the first is checked.
     """
     import json
     import tempfile
@@ -202,6 +203,7 @@ def check(
 
     from metatune import artefact
     from metatune import check as checks
+    from metatune import plan as plans
     from metatune.fit.allocation import keep_memory
     from metatune.fit.compilation import keep_compiled
     from metatune.fit.progress import tokenizing
@@ -216,12 +218,15 @@ def check(
         keep_memory()
         with tokenizing(progress) as listener:
             training = prepare_file(shipped.find(recipe), overrides or (), listener)
-        if run is not None:
-            checks.refuse_other_run(training.recipe, artefact.load(run))
         with tempfile.TemporaryDirectory() as scratch:
+            training, reasons = plans.decided(training, folder=Path(scratch))
+            for why in reasons:
+                progress.print(f"estimator {why}", highlight=False, soft_wrap=True)
+            if run is not None:
+                checks.refuse_other_run(training.recipe, artefact.load(run))
             document = checks.check(
                 training,
-                checks.Settings(seeds, directions, training.recipe.outer.optimizer.learning_rate),
+                checks.Settings(seeds, directions),
                 steps=steps,
                 scratch=Path(scratch),
                 console=progress,

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from metatune.check.recipes import draw, shortened, subject_of
+from metatune.check.recipes import begun, draw, shortened, subject_of
 from metatune.check.runs import sha256
 from metatune.inner import prepare, stretched
 from metatune.inner.schedules import base_rates
@@ -92,6 +92,43 @@ def test_a_stretch_has_its_whole(training, tmp_path, unroll, steps, window, whol
     assert (subject.steps, subject.window) == (steps, window)
     assert subject.whole is not None
     assert (subject.whole.steps, subject.whole.window) == (whole, None)
+
+
+def test_of_phases_the_first_is_checked():
+    forward, online = schema.Forward(segment=4), schema.Online(window=5)
+    phases = (schema.Phase(steps=2, estimator=forward, unroll=online), schema.Phase(steps=3))
+    outer = dataclasses.replace(RECIPE.outer, steps=None, phases=phases)
+    alone = begun(dataclasses.replace(RECIPE, outer=outer))
+    assert (alone.outer.steps, alone.outer.phases) == (2, None)
+    assert (alone.outer.estimator, alone.outer.unroll) == (forward, online)
+    assert begun(RECIPE) == RECIPE
+
+
+@pytest.mark.parametrize(
+    ("estimator", "fault"),
+    [
+        (
+            schema.ZerothOrder(objective="accuracy"),
+            "outer.estimator.objective = 'accuracy': moves in steps, so that differences converge "
+            "to nothing; check the loss instead: outer.estimator.objective=loss",
+        ),
+        (
+            schema.External(command="trainer"),
+            "outer.estimator.kind = 'external': is a trainer of its own, with no hypergradient "
+            "here that could be checked; check another way to obtain it: "
+            "outer.estimator.kind=mixflow",
+        ),
+    ],
+)
+def test_what_has_no_hypergradient_is_refused(estimator, fault):
+    outer = dataclasses.replace(RECIPE.outer, estimator=estimator)
+    with pytest.raises(RecipeError) as refused:
+        begun(dataclasses.replace(RECIPE, outer=outer))
+    assert fault in str(refused.value)
+    phases = (schema.Phase(steps=2, estimator=estimator),)
+    outer = dataclasses.replace(RECIPE.outer, steps=None, phases=phases)
+    with pytest.raises(RecipeError, match=r"outer\.phases\[0\]\.estimator\."):
+        begun(dataclasses.replace(RECIPE, outer=outer))
 
 
 def test_draws_differ_by_seed_and_are_the_same_each_time(training):

@@ -12,6 +12,7 @@ DOCUMENT = {
     "causes": ["too few seeds"],
     "steps": 25,
     "recipe_steps": 100,
+    "phases": 2,
     "window": 10,
     "estimator": "MixFlow",
     "meta_parameters": 7,
@@ -74,8 +75,8 @@ def test_a_certificate_is_shown_with_its_verdict_causes_and_numbers():
     for said in (
         "gradient certificate: red",
         "too few seeds",
-        "MixFlow, 7 meta-parameters, 25 inner steps (the recipe has 100), the last 10 "
-        "differentiated, 4 seeds",
+        "MixFlow in the first of 2 phases, 7 meta-parameters, 25 inner steps (the recipe has 100), "
+        "the last 10 differentiated, 4 seeds",
         "75% of signs agree (4 of 1 clear), Spearman 0.98",
         "no room",
         "signal to noise of 4 seeds' mean: mixture 0.9",

@@ -9,7 +9,30 @@ from metatune.data import heldout_batches, stratified_batches
 from metatune.inner import InnerTraining, estimators, stretched
 from metatune.inner.seeds import Purpose, Stream, data_seed, direction_key, model_key
 from metatune.recipe.faults import Fault, RecipeError
-from metatune.recipe.schema import Full, Online, Truncated
+from metatune.recipe.phases import alone, resolved
+from metatune.recipe.schema import External, Full, Online, Recipe, Truncated
+
+
+def begun(recipe: Recipe) -> Recipe:
+    """The recipe that is the first phase of a search, and no more: what begins at its own η.
+
+    Raises:
+        RecipeError: it has no hypergradient that could be compared with differences.
+    """
+    phase = resolved(recipe.outer)[0]
+    path = "outer.estimator"
+    if recipe.outer.phases and recipe.outer.phases[0].estimator is not None:
+        path = "outer.phases[0].estimator"
+    if isinstance(phase.estimator, External):
+        problem = "is a trainer of its own, with no hypergradient here that could be checked"
+        cure = f"check another way to obtain it: {path}.kind=mixflow"
+        raise RecipeError("check", [Fault(f"{path}.kind", phase.estimator.kind, problem, cure)])
+    objective = getattr(phase.estimator, "objective", "loss")
+    if objective != "loss":
+        problem = "moves in steps, so that differences converge to nothing"
+        cure = f"check the loss instead: {path}.objective=loss"
+        raise RecipeError("check", [Fault(f"{path}.objective", objective, problem, cure)])
+    return alone(recipe, phase)
 
 
 def shortened(training: InnerTraining, steps: int) -> InnerTraining:
@@ -34,8 +57,10 @@ def most_windows(training: InnerTraining) -> int:
 def subject_of(training: InnerTraining, folder: Path, watch: Watch = lambda what: None) -> Subject:
     """What an outer step of a recipe differentiates, at its starting meta-parameters.
 
+    Where horizons grow along the search, the whole is what is checked.
+
     Args:
-        training: the recipe's.
+        training: of a recipe without phases.
         folder: for states that are kept on disk.
         watch: is told what is computed.
     """

@@ -11,7 +11,7 @@ from rich.console import Console
 from metatune import artefact
 from metatune.check.certificate import Settings, as_json, certify, computations
 from metatune.check.progress import Display
-from metatune.check.recipes import shortened, subject_of
+from metatune.check.recipes import begun, shortened, subject_of
 from metatune.inner import InnerTraining
 from metatune.recipe import writing
 from metatune.recipe.faults import Fault, RecipeError
@@ -27,11 +27,11 @@ def check(
     scratch: Path,
     console: Console,
 ) -> dict[str, Any]:
-    """Certifies the hypergradients of a recipe.
+    """Certifies the hypergradients of a recipe: those of its first phase.
 
     Args:
-        training: the recipe's.
-        settings: how much to look at.
+        training: the recipe's, with its estimator chosen.
+        settings: how much to look at; the step of the metasmoothness is that of the search.
         steps: of a shortened training; None for the recipe's.
         scratch: a folder for states that are kept on disk.
         console: where progress is shown.
@@ -40,12 +40,16 @@ def check(
         The certificate, as plain JSON values.
 
     Raises:
-        RecipeError: so many steps can't be.
+        RecipeError: so many steps can't be, or its hypergradient can't be checked.
         EstimatorError: the recipe's estimator can't be used for this training.
         CheckpointError: no room for the states of the training.
     """
     recipe = training.recipe
-    checked = training if steps is None else shortened(training, steps)
+    first = begun(recipe)
+    settings = settings._replace(step=first.outer.optimizer.learning_rate)
+    checked = replace(training, recipe=first)
+    if steps is not None:
+        checked = shortened(checked, steps)
     with Display(console) as display:
         subject = subject_of(checked, scratch, display.watch)
         display.total = computations(subject, settings)
@@ -55,6 +59,7 @@ def check(
         "metatune": importlib.metadata.version("metatune"),
         "recipe_sha256": sha256(recipe),
         "recipe_steps": recipe.inner.steps,
+        "phases": len(recipe.outer.phases or (first,)),
     }
     return as_json(found, about)
 

@@ -37,15 +37,17 @@ def measured(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What was measured.
 
     Args:
-        lines: the metrics of the outer steps of this process; the first, which compiles, is left
-            out if there are others.
+        lines: the metrics of the outer steps of this process; the first and that of each further
+            phase, which compile, are left out if there are others.
 
     Returns:
         `outer_step_seconds` in the mean; `device_bytes` at the peak, or, where the device doesn't
         count them, `process_bytes`, which libraries and the compiler are part of.
     """
-    seconds = [line["seconds"] for line in lines]
-    took = {"outer_step_seconds": statistics.fmean(seconds[1:] or seconds)} if seconds else {}
+    pairs = zip(lines[:-1], lines[1:], strict=True)
+    compiled = [line for before, line in pairs if before["phase"] == line["phase"]]
+    seconds = [line["seconds"] for line in compiled or lines]
+    took = {"outer_step_seconds": statistics.fmean(seconds)} if seconds else {}
     stats = jax.local_devices()[0].memory_stats()
     if stats and "peak_bytes_in_use" in stats:
         return {**took, "device_bytes": stats["peak_bytes_in_use"]}

@@ -54,8 +54,10 @@ def _about(document: Mapping[str, Any]) -> str:
     window = f", the last {document['window']} differentiated" if document["window"] else ""
     own = document.get("recipe_steps", document["steps"])
     short = "" if own == document["steps"] else f" (the recipe has {own})"
+    phases = document.get("phases", 1)
+    first = f" in the first of {phases} phases" if phases > 1 else ""
     return (
-        f"{document['estimator']}, {document['meta_parameters']} meta-parameters, "
+        f"{document['estimator']}{first}, {document['meta_parameters']} meta-parameters, "
         f"{document['steps']} inner steps{short}{window}, {document['settings']['seeds']} seeds"
     )
 
