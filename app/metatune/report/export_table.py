@@ -12,7 +12,7 @@ HEADS = {
     "moving_mixture": "over time",
     "loss_weights": "loss weights",
     "moving_loss_weights": "over time",
-    "class_weights": "of classes",
+    "class_weights": "class weights",
 }
 STYLES = {"exact": "green", "quantised": "cyan", "fitted": "yellow", "no": "dim"}
 
@@ -27,7 +27,7 @@ def table() -> Table:
     rows.caption_justify = "left"
     rows.add_column("target", no_wrap=True)
     for head in HEADS.values():
-        rows.add_column(head, no_wrap=True)
+        rows.add_column(head)  # may wrap, between words: then all of it fits into 80 columns
     for name, exporter in EXPORTERS.items():
         supports = [Text(value, STYLES[value]) for value in exporter.capabilities]
         rows.add_row(name, *supports)
