@@ -20,17 +20,16 @@ from metatune.data import heldout_batches, stratified_batches
 from metatune.fit.allocation import keep_memory
 from metatune.hypergrad import MixFlow, Reverse, hypergradient, train
 from metatune.inner import InnerTraining, prepare
-from metatune.recipe import reading, shipped
-from metatune.recipe.schema import Recipe
+from metatune.recipe import reading, schema, shipped
 
 
-def with_remat(recipe: Recipe, remat: bool) -> InnerTraining:
+def with_remat(recipe: schema.Recipe, remat: bool) -> InnerTraining:
     return prepare(
         dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, remat=remat))
     )
 
 
-def runs(recipe: Recipe, segment: int) -> dict[str, Callable[[], Any]]:
+def runs(recipe: schema.Recipe, segment: int) -> dict[str, Callable[[], Any]]:
     """What is timed, by name; the plain training comes first."""
     plain, remat = with_remat(recipe, False), with_remat(recipe, True)
     state = plain.initialise(jax.random.key(0))
@@ -84,6 +83,8 @@ def main() -> None:
     given = parser.parse_args()
     keep_memory()
     recipe = reading.read(shipped.find(given.recipe), given.overrides)
+    if isinstance(recipe.outer.estimator, schema.External):
+        parser.error("an external estimator has no hypergradient of ours")
     timed = runs(recipe, recipe.outer.estimator.segment)
     best = dict.fromkeys(timed, float("inf"))
     first = {}

@@ -103,11 +103,11 @@ def test_a_target_that_cannot_weigh_tokens_refuses_them(tuned, tmp_path):
     assert sorted(able) == sorted(CARRIERS)
     refusal = "can't express it: loss weights of 2 classes of tokens; go on without it (--lossy)"
     for target in EXPORTERS:
-        options = {"sequences_per_step": 2048}
         if target not in CARRIERS:
             with pytest.raises(ArtefactError, match=re.escape(f"{target} {refusal}")):
-                export(tuned, target, tmp_path / target, **options)
-            export(tuned, target, tmp_path / target, lossy=True, **options)
+                export(tuned, target, tmp_path / target, sequences_per_step=2048)
+            folder = tmp_path / target
+            export(tuned, target, folder, lossy=True, sequences_per_step=2048)
             lost = (tmp_path / target / "README.md").read_text().split("## What is lost")[1]
             assert "- **dropped**: loss weights of 2 classes of tokens\n" in lost
 

@@ -1,18 +1,15 @@
 import numpy as np
 import pytest
 
-from metatune.report.heat_map import (
+from metatune.report.heat_map import WIDTH, heat_map, line_plot, stacked_area
+from metatune.report.scales import (
     CATEGORICAL,
-    WIDTH,
     colours,
     evenly,
-    heat_map,
-    line_plot,
     linear_ticks,
     log_floor,
     log_ticks,
     palette,
-    stacked_area,
 )
 
 

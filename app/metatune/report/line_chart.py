@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metatune.report.heat_map import linear_ticks, log_ticks, padded, palette
+from metatune.report.scales import linear_ticks, log_ticks, padded, palette
 from metatune.report.svg_elements import (
     GRID,
     INK,

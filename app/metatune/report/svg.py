@@ -14,7 +14,7 @@ from metatune.report.artefact_readme import (
     verdict,
     weight_curves,
 )
-from metatune.report.heat_map import (
+from metatune.report.scales import (
     CATEGORICAL,
     Frame,
     evenly,

@@ -5,7 +5,7 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
-from metatune.report.heat_map import Colour
+from metatune.report.scales import Colour
 
 WIDTH = 880  # px, as everything below
 MARGIN = 20

@@ -24,7 +24,8 @@ from tensorboard.util import tensor_util
 
 from metatune.artefact import Artefact
 from metatune.report.artefact_readme import rate_curves, weight_curves
-from metatune.report.heat_map import evenly, heat_map, line_plot, log_floor, stacked_area
+from metatune.report.heat_map import heat_map, line_plot, stacked_area
+from metatune.report.scales import evenly, log_floor
 
 FLUSH_SECONDS = 20
 """How long an event may wait before TensorBoard can see it."""

@@ -19,7 +19,7 @@ from metatune.report.artefact_readme import (
     what_is_tuned,
     worth_using,
 )
-from metatune.report.heat_map import evenly, log_floor
+from metatune.report.scales import evenly, log_floor
 
 BARS = "▁▂▃▄▅▆▇█"
 PLOT_COLUMNS = 16

@@ -190,7 +190,7 @@ def test_a_file_is_named_though_its_path_be_long(tmp_path):
     folder.mkdir()
     (folder / "broken.jsonl").write_text("{")
     said = fault(Source(jsonl=f"{folder}/*.jsonl"))
-    assert "...: broken.jsonl: line 1: isn't JSON" in said
+    assert "/broken.jsonl': broken.jsonl: line 1: isn't JSON" in said
 
 
 @pytest.mark.parametrize(
