@@ -1,6 +1,6 @@
 """Rules between the fields of a recipe: one small function each, and the table of all.
 
-A rule on a single value stands beside its field in `schema.py` instead.
+A rule on a single value stands beside its field in `schema` instead.
 """
 
 import re

@@ -1,6 +1,6 @@
 """Recipes from YAML: the schema's dataclasses, filled, or every fault of the text at once.
 
-One reader per shape of type (`SHAPES`) serves every field of `schema.py`: a new section or choice
+One reader per shape of type (`SHAPES`) serves every field of `schema`: a new section or choice
 there needs nothing here.
 """
 

@@ -1,0 +1,110 @@
+"""The shape of a recipe: frozen dataclasses with the defaults of every choice.
+
+A union of dataclasses is told apart by its `kind`. Rules on single values stand in the metadata of
+a field (`rule`), rules between fields in `checks.py`. A recipe that was read is complete: writing
+it out again gives a valid recipe with every default spelled out.
+"""
+
+from dataclasses import dataclass
+
+from metatune.recipe.rules import NOT_NEGATIVE, ruled
+from metatune.recipe.schema.data import Data, Files, HeldOut, Packing, Source
+from metatune.recipe.schema.estimators import (
+    Auto,
+    Checkpoints,
+    Estimator,
+    External,
+    Forward,
+    ForwardGradient,
+    Measure,
+    MixFlow,
+    Reverse,
+    ZerothOrder,
+)
+from metatune.recipe.schema.inner import (
+    SGD,
+    AdamW,
+    Constant,
+    Cosine,
+    Inner,
+    Lora,
+    Schedule,
+    WarmupStableDecay,
+)
+from metatune.recipe.schema.model import Chunk, Model
+from metatune.recipe.schema.outer import (
+    Adam,
+    Class,
+    Fresh,
+    Full,
+    Judge,
+    Objective,
+    Online,
+    Optimizer,
+    Outer,
+    Phase,
+    Report,
+    Sign,
+    Truncated,
+    Unroll,
+)
+from metatune.recipe.schema.tune import LearningRates, LossWeights, Mixture, Tune
+
+__all__ = [
+    "Adam",
+    "AdamW",
+    "Auto",
+    "Checkpoints",
+    "Chunk",
+    "Class",
+    "Constant",
+    "Cosine",
+    "Data",
+    "Estimator",
+    "External",
+    "Files",
+    "Forward",
+    "ForwardGradient",
+    "Fresh",
+    "Full",
+    "HeldOut",
+    "Inner",
+    "Judge",
+    "LearningRates",
+    "Lora",
+    "LossWeights",
+    "Measure",
+    "MixFlow",
+    "Mixture",
+    "Model",
+    "Objective",
+    "Online",
+    "Optimizer",
+    "Outer",
+    "Packing",
+    "Phase",
+    "Recipe",
+    "Report",
+    "Reverse",
+    "SGD",
+    "Schedule",
+    "Sign",
+    "Source",
+    "Truncated",
+    "Tune",
+    "Unroll",
+    "WarmupStableDecay",
+    "ZerothOrder",
+]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that `metatune fit` needs."""
+
+    model: Model
+    data: Data
+    inner: Inner
+    tune: Tune
+    outer: Outer
+    seed: int = ruled(0, NOT_NEGATIVE)

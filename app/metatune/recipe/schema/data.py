@@ -1,0 +1,113 @@
+"""What a recipe says of the data: domains, their held-out text, and how sequences are cut."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from metatune.recipe.rules import AT_LEAST_ONE, AT_LEAST_TWO, INNER_FRACTION, ruled
+
+Files = str | tuple[str, ...]
+"""A path or a glob (`**` for folders too), or several; relative to the working directory."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a domain's documents come from: exactly one of the first seven.
+
+    Files may be compressed (.gz, .bz2, .xz, .zst). Text files are cut into documents of a few
+    thousand bytes; all others hold records, each of which is a document, read from a column of
+    text, from a prompt and its completion, or from the messages of a chat.
+
+    Attributes:
+        shipped: name of a corpus that comes with metatune.
+        path: text files.
+        jsonl: files with a JSON object on each line.
+        parquet: Parquet files.
+        csv: comma-separated files whose first line names the columns.
+        dataset: a Hugging Face dataset: an id on the hub, or a folder.
+        saved: a folder that `datasets.Dataset.save_to_disk` wrote.
+        config: configuration of `dataset`.
+        split: split of `dataset` or `saved`; `train` by default.
+        revision: branch, tag or commit of `dataset`.
+        streaming: read `dataset` as it comes over the network, up to `max_tokens`, and keep
+            nothing but the tokens. They are kept under what the recipe says: name a commit as
+            `revision`, or later changes of the dataset aren't seen.
+        column: column of the text; `text` by default.
+        prompt: column of the prompts, whose tokens are of class prompt; with `completion`.
+        completion: column of the completions.
+        messages: column of lists of {role, content}, rendered by the tokenizer's chat template;
+            the assistant's turns are of class completion.
+        max_tokens: reading stops at the document that reaches so many tokens; null for no limit.
+    """
+
+    shipped: str | None = None
+    path: Files | None = None
+    jsonl: Files | None = None
+    parquet: Files | None = None
+    csv: Files | None = None
+    dataset: str | None = None
+    saved: str | None = None
+    config: str | None = None
+    split: str | None = None
+    revision: str | None = None
+    streaming: bool | None = None
+    column: str | None = None
+    prompt: str | None = None
+    completion: str | None = None
+    messages: str | None = None
+    max_tokens: int | None = ruled(None, AT_LEAST_ONE)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """How much of each domain is kept from the inner training.
+
+    Attributes:
+        outer: share of the documents for the objective and for the choice of the best.
+        report: share of the documents for the result, touched once.
+    """
+
+    outer: float = ruled(0.1, INNER_FRACTION)
+    report: float = ruled(0.1, INNER_FRACTION)
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How documents, each with an end-of-sequence token behind it, fill the sequences.
+
+    Attributes:
+        cross_documents: a token may attend to documents before its own in the same sequence, and
+            the first token of a document is predicted from the one before. Otherwise neither.
+        last_window: the tokens at the end of a split that fill no whole sequence: left out, or
+            filled up with padding, which is no part of the loss.
+    """
+
+    cross_documents: bool = True
+    last_window: Literal["drop", "pad"] = "drop"
+
+
+@dataclass(frozen=True)
+class Data:
+    """The text, and how it is cut into batches.
+
+    Attributes:
+        domains: sources by name; the order is the order of the mixture's shares.
+        target: weights over domains of the held-out loss; normalised to sum to one.
+        sequence_length: tokens per sequence; two at least: one to read and one to predict.
+        batch_size: sequences per inner step.
+        tokenizer: `bytes` (vocabulary 256 and three specials), or a fast Hugging Face tokenizer: a
+            folder, or an id on the hub.
+        held_out: shares of the documents kept from the inner training.
+        packing: how documents fill the sequences.
+        invalid_utf8: what happens to text that isn't UTF-8: it is refused, or its invalid bytes
+            are replaced by U+FFFD and counted.
+    """
+
+    domains: Mapping[str, Source]
+    target: Mapping[str, float]
+    sequence_length: int = ruled(AT_LEAST_TWO)
+    batch_size: int = ruled(AT_LEAST_ONE)
+    tokenizer: str = "bytes"
+    held_out: HeldOut = field(default_factory=HeldOut)
+    packing: Packing = field(default_factory=Packing)
+    invalid_utf8: Literal["refuse", "replace"] = "refuse"

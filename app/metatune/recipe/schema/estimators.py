@@ -1,0 +1,192 @@
+"""How hypergradients are estimated, by what a recipe says."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from metatune.recipe.rules import AT_LEAST_ONE, AT_LEAST_ONE_OR_NAMED, COMMAND, POSITIVE, ruled
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """What is kept of the inner training between the forward and the backward sweep.
+
+    Attributes:
+        keep: which states between segments: all; sqrt, each √n-th of n segments; a number k, each
+            k-th; recursive, at most `slots` at a time; or auto, whatever recomputes least within
+            the budget. What isn't kept is recomputed: the same hypergradient, bit for bit, in less
+            memory and more time.
+        slots: states kept at a time besides the first, of `keep: recursive` only.
+        store: where they are kept: device, host (memory) or disk (the run folder).
+        budget_bytes: how much may lie there at a time. Null for no limit but that of the place; of
+            `keep: auto` for half of what is free there.
+    """
+
+    keep: Literal["all", "sqrt", "recursive", "auto"] | int = ruled("auto", AT_LEAST_ONE_OR_NAMED)
+    slots: int = ruled(8, AT_LEAST_ONE)
+    store: Literal["device", "host", "disk"] = "device"
+    budget_bytes: int | None = ruled(None, AT_LEAST_ONE)
+
+
+@dataclass(frozen=True)
+class MixFlow:
+    """MixFlow-MG: exact, forward-over-reverse (Kemaev et al., 2025).
+
+    Attributes:
+        segment: inner steps per compiled program, and between two kept states.
+        mixed_mode: take second derivatives by forward over reverse; false takes them by reverse
+            over reverse, in more memory and time, for comparison.
+        save_gradients: keep the inner gradients of the forward sweep for the backward sweep: about
+            a fifth less time for one copy of the parameters per inner step.
+        gradient_dtype: what the inner gradients are rounded to, in the training that is
+            differentiated too; bfloat16 halves what saving them takes. Judging and reporting train
+            without rounding.
+        checkpoints: what is kept between the sweeps, and where.
+    """
+
+    kind: Literal["mixflow"] = "mixflow"
+    segment: int = ruled(16, AT_LEAST_ONE)
+    mixed_mode: bool = True
+    save_gradients: bool = True
+    gradient_dtype: Literal["float32", "bfloat16"] = "float32"
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+
+
+@dataclass(frozen=True)
+class Reverse:
+    """Reverse-over-reverse through the unrolled steps: the standard way, kept as the oracle.
+
+    Attributes:
+        segment: inner steps per compiled program, and between two kept states.
+        remat: recompute each inner step in the backward sweep.
+        checkpoints: what is kept between the sweeps, and where.
+    """
+
+    kind: Literal["reverse"] = "reverse"
+    segment: int = ruled(16, AT_LEAST_ONE)
+    remat: bool = True
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+
+
+@dataclass(frozen=True)
+class Forward:
+    """FDS: exact, forward-mode along every meta-parameter (Micaelli & Storkey, 2021).
+
+    Keeps no states: memory grows with the number of meta-parameters, not with the steps. A
+    meta-parameter costs nothing before its window begins.
+
+    Attributes:
+        segment: inner steps per compiled program.
+        chunk: meta-parameters at a time, each chunk through a training of its own; null for all.
+        clip_tangents: largest global norm of the tangent of an inner gradient, along each
+            meta-parameter; null, for no clipping, is exact.
+        budget_bytes: what the tangents may take, a state of floats for each meta-parameter; null
+            for what is free on the device.
+    """
+
+    kind: Literal["forward"] = "forward"
+    segment: int = ruled(16, AT_LEAST_ONE)
+    chunk: int | None = ruled(None, AT_LEAST_ONE)
+    clip_tangents: float | None = ruled(None, POSITIVE)
+    budget_bytes: int | None = ruled(None, AT_LEAST_ONE)
+
+
+@dataclass(frozen=True)
+class ForwardGradient:
+    """(FG)²U: unbiased, forward-mode along random directions (Shen et al., 2024).
+
+    Keeps no states: memory grows with the number of directions at a time alone.
+
+    Attributes:
+        directions: random directions of each hypergradient; its relative error is about the root
+            of meta-parameters / directions.
+        segment: inner steps per compiled program.
+        distribution: of the directions; orthogonal has the least error, and takes at most as many
+            as meta-parameters.
+        chunk: directions at a time, each chunk through a training of its own; null for all.
+        budget_bytes: what the tangents may take, a state of floats for each direction at a time;
+            null for what is free on the device.
+    """
+
+    kind: Literal["forward_gradient"] = "forward_gradient"
+    directions: int = ruled(8, AT_LEAST_ONE)
+    segment: int = ruled(16, AT_LEAST_ONE)
+    distribution: Literal["rademacher", "gaussian", "orthogonal"] = "rademacher"
+    chunk: int | None = ruled(None, AT_LEAST_ONE)
+    budget_bytes: int | None = ruled(None, AT_LEAST_ONE)
+
+
+Measure = Literal["loss", "accuracy", "exact_match"]
+"""What is measured on held-out text: the loss, or the negative of the share of tokens that are
+predicted, or of sequences whose tokens all are."""
+
+
+@dataclass(frozen=True)
+class ZerothOrder:
+    """Central differences of whole trainings along random directions (Spall, 1992).
+
+    For objectives that can't be differentiated; biased by the square of `step`.
+
+    Attributes:
+        objective: what is minimised, and judged and reported too.
+        directions: random directions of each hypergradient; two trainings each.
+        step: how far to either side of the meta-parameters, in units of log rate and of logits.
+        segment: inner steps per compiled program.
+        distribution: of the directions, as for `forward_gradient`.
+        chunk: directions at a time; the memory is that of twice as many trainings.
+    """
+
+    kind: Literal["zeroth_order"] = "zeroth_order"
+    objective: Measure = "loss"
+    directions: int = ruled(8, AT_LEAST_ONE)
+    step: float = ruled(1e-2, POSITIVE)
+    segment: int = ruled(16, AT_LEAST_ONE)
+    distribution: Literal["rademacher", "gaussian", "orthogonal"] = "rademacher"
+    chunk: int = ruled(1, AT_LEAST_ONE)
+
+
+@dataclass(frozen=True)
+class External:
+    """Central differences of trainings that a command does elsewhere (Spall, 1992).
+
+    The command is run without a shell. On its standard input it gets the hyperparameters: the
+    JSON of a `tuned.json`, with `seed` and `steps` beside; the file named by the environment
+    variable METATUNE_TUNED is that `tuned.json` alone. The last line that it prints is the loss to
+    minimise. The same command chooses the best and measures the result: nothing is trained here,
+    and what the recipe says of model, data and inner training names and bounds what is tuned.
+
+    Attributes:
+        command: program and arguments, a list, or text that is split as a shell splits it.
+        directions: random directions of each hypergradient; two trainings each, on either side of
+            the meta-parameters, with the same seed.
+        step: how far to either side of the meta-parameters, in units of log rate and of logits.
+        distribution: of the directions, as for `forward_gradient`.
+        timeout_seconds: after which a command is killed, and counts as failed; null for never.
+        parallel: commands at a time.
+    """
+
+    command: str | tuple[str, ...] = ruled(COMMAND)
+    kind: Literal["external"] = "external"
+    directions: int = ruled(8, AT_LEAST_ONE)
+    step: float = ruled(0.1, POSITIVE)
+    distribution: Literal["rademacher", "gaussian", "orthogonal"] = "rademacher"
+    timeout_seconds: float | None = ruled(None, POSITIVE)
+    parallel: int = ruled(1, AT_LEAST_ONE)
+
+
+@dataclass(frozen=True)
+class Auto:
+    """Whichever is the fastest of those that fit the device; the run folder's recipe names it.
+
+    Attributes:
+        objective: what is minimised; anything but the loss takes `zeroth_order`.
+        segment: inner steps per compiled program, and between two kept states.
+        checkpoints: of reverse mode, what is kept between the sweeps, and where.
+    """
+
+    kind: Literal["auto"] = "auto"
+    objective: Measure = "loss"
+    segment: int = ruled(16, AT_LEAST_ONE)
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+
+
+Estimator = MixFlow | Reverse | Forward | ForwardGradient | ZerothOrder | External | Auto

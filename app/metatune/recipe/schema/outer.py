@@ -1,0 +1,206 @@
+"""What a recipe says of the outer problem: objective, steps, optimizer, judging, phases."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from metatune.recipe.rules import AT_LEAST_ONE, FRACTION, NOT_EMPTY, POSITIVE, ruled
+from metatune.recipe.schema.estimators import Estimator, MixFlow
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam on the meta-parameters, as `optax.adam`, after clipping.
+
+    Attributes:
+        learning_rate: in units of log rate and of logits.
+        b1: decay of the mean of hypergradients.
+        b2: decay of the mean of their squares.
+        per_tunable: learning rates of their own, by entry of `tune`.
+    """
+
+    kind: Literal["adam"] = "adam"
+    learning_rate: float = ruled(0.1, POSITIVE)
+    b1: float = ruled(0.9, FRACTION)
+    b2: float = ruled(0.99, FRACTION)
+    per_tunable: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class Sign:
+    """Steps by the sign of the hypergradient; a step halves when its sign flips (FDS, 2021).
+
+    Clipping changes no sign, and nothing here.
+
+    Attributes:
+        learning_rate: first step size of each meta-parameter, in units of log rate and of logits.
+        tolerance: converged when every step size is below it, of all meta-parameters that ever
+            moved; null for never. These units are relative ones: 0.05 is 5 % of a learning rate
+            or of a loss weight, and of the odds of a share.
+        per_tunable: first step sizes of their own, by entry of `tune`.
+    """
+
+    kind: Literal["sign"] = "sign"
+    learning_rate: float = ruled(0.2, POSITIVE)
+    tolerance: float | None = ruled(0.05, POSITIVE)
+    per_tunable: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class Full:
+    """Differentiates through the whole training, from step 0 to its end: exact.
+
+    Attributes:
+        horizons: inner steps of the trainings that are differentiated: of the first outer step of
+            a phase, of the second, and so on, the last number staying. Schedules and windows are
+            stretched onto them as fractions of training; judging and reporting train for all of
+            `inner.steps`. Null for `inner.steps` always.
+    """
+
+    kind: Literal["full"] = "full"
+    horizons: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Truncated:
+    """Differentiates through the last `window` inner steps; those before are run, no more.
+
+    What a hyperparameter did earlier is left out: schedules of earlier windows stay as they are.
+    """
+
+    window: int = ruled(AT_LEAST_ONE)
+    kind: Literal["truncated"] = "truncated"
+
+
+@dataclass(frozen=True)
+class Online:
+    """Tunes along a life-long training, `window` inner steps for each outer step.
+
+    An outer step goes on from where the last one stopped, differentiates the held-out loss at the
+    end of its window through the window alone, and moves the hyperparameters (Kemaev et al., 2025;
+    Calian et al., DataRater, 2025).
+
+    Attributes:
+        window: inner steps of an outer step.
+        lifetime: inner steps after which a new training begins; null for `inner.steps`.
+    """
+
+    window: int = ruled(AT_LEAST_ONE)
+    kind: Literal["online"] = "online"
+    lifetime: int | None = ruled(None, AT_LEAST_ONE)
+
+
+Optimizer = Adam | Sign
+Unroll = Full | Truncated | Online
+
+Class = Literal["text", "prompt", "completion", "system", "tool"]
+"""What part of a document a token is of; all tokens of a plain text are text."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The held-out loss that is differentiated.
+
+    Attributes:
+        sequences: held-out sequences per outer step.
+        micro_batch: of which at most so many at a time are on the device; also where the outer
+            and report splits are measured.
+        classes: classes of the tokens that count, there too; sequences without any are left out.
+            Null for all.
+    """
+
+    sequences: int = ruled(128, AT_LEAST_ONE)
+    micro_batch: int = ruled(128, AT_LEAST_ONE)
+    classes: tuple[Class, ...] | None = ruled(None, NOT_EMPTY)
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """What is drawn anew at every outer step; what isn't, stays that of the first."""
+
+    initialisation: bool = True
+    data: bool = True
+
+
+@dataclass(frozen=True)
+class Judge:
+    """How the best outer step is chosen: whole trainings, true sampling, on the outer split.
+
+    Attributes:
+        seeds: trainings for a judgement, the same seeds each time.
+        sequences: held-out sequences that each is measured on.
+        every: outer steps from one judgement to the next; the first and the last of a phase are
+            judged too.
+    """
+
+    seeds: int = ruled(2, AT_LEAST_ONE)
+    sequences: int = ruled(256, AT_LEAST_ONE)
+    every: int = ruled(1, AT_LEAST_ONE)
+
+
+@dataclass(frozen=True)
+class Report:
+    """How the result is measured: whole trainings, true sampling, on the report split, once.
+
+    Attributes:
+        seeds: pairs of trainings (recipe's default, tuned) on seeds never used before.
+        sequences: held-out sequences that each is measured on.
+    """
+
+    seeds: int = ruled(5, AT_LEAST_ONE)
+    sequences: int = ruled(512, AT_LEAST_ONE)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of the search with ways of its own; what it leaves out is that of `outer`.
+
+    It goes on from the meta-parameters that the one before it ended with, best or not. The state
+    of the optimizer is handed on too where the kind is the same; of `sign` only where the step
+    sizes begin alike and haven't converged. An online training begins anew.
+
+    Attributes:
+        steps: hypergradients at most.
+        estimator: how the hypergradient is obtained.
+        unroll: through which part of the training.
+        optimizer: how it is followed.
+        reset: begin with a fresh state of the optimizer in any case.
+    """
+
+    steps: int = ruled(AT_LEAST_ONE)
+    estimator: Estimator | None = None
+    unroll: Unroll | None = None
+    optimizer: Optimizer | None = None
+    reset: bool = False
+
+
+@dataclass(frozen=True)
+class Outer:
+    """The search over the meta-parameters: exactly one of `steps` and `phases`.
+
+    Attributes:
+        steps: hypergradients at most.
+        phases: one after the other, each with its own number of steps; null for a single one.
+        estimator: how the hypergradient is obtained.
+        unroll: through which part of the training.
+        optimizer: how it is followed.
+        clip_norm: largest global norm of a hypergradient before the optimizer sees it; null for no
+            clipping.
+        patience: a phase ends after so many of its outer steps without a new best; null for never.
+        objective: what is differentiated.
+        fresh: what is drawn anew at every outer step.
+        judge: how the best outer step is chosen, over all phases.
+        report: how the result is measured.
+    """
+
+    steps: int | None = ruled(None, AT_LEAST_ONE)
+    phases: tuple[Phase, ...] | None = None
+    estimator: Estimator = field(default_factory=MixFlow)
+    unroll: Unroll = field(default_factory=Full)
+    optimizer: Optimizer = field(default_factory=Adam)
+    clip_norm: float | None = ruled(1.0, POSITIVE)
+    patience: int | None = ruled(None, AT_LEAST_ONE)
+    objective: Objective = field(default_factory=Objective)
+    fresh: Fresh = field(default_factory=Fresh)
+    judge: Judge = field(default_factory=Judge)
+    report: Report = field(default_factory=Report)
