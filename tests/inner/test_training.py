@@ -121,6 +121,78 @@ OPTIMIZERS = {
 }
 
 
+def stacked(path):
+    return "layers" in jax.tree_util.keystr(path)
+
+
+def by_layer(optimizer):
+    """The optimizer, given the tensors of each layer by themselves."""
+
+    def apart(tree):
+        return jax.tree_util.tree_map_with_path(lambda p, x: list(x) if stacked(p) else x, tree)
+
+    def init(params):
+        return optimizer.init(apart(params))
+
+    def update(grads, state, params):
+        updates, state = optimizer.update(apart(grads), state, apart(params))
+        together = jax.tree.map(
+            lambda _, found: jnp.stack(found) if isinstance(found, list) else found, params, updates
+        )
+        return together, state
+
+    return optax.GradientTransformation(init, update)
+
+
+def matrix_axes(params):
+    """Muon's: outputs and inputs of what is stacked."""
+
+    def axes(path, leaf):
+        is_muon = stacked(path) and leaf.ndim == 3
+        return optax.contrib.MuonDimensionNumbers(2, 1) if is_muon else None
+
+    return jax.tree_util.tree_map_with_path(axes, params)
+
+
+warmed = optax.warmup_constant_schedule(3e-3 / 3, 3e-3, 2)
+OPTIMIZERS |= {
+    "lion": (
+        schema.Lion(learning_rate=1e-3, schedule=schema.Constant(), clip_norm=0.5),
+        optax.chain(
+            optax.clip_by_global_norm(0.5), optax.lion(1e-3, weight_decay=0.1, mask=matrices)
+        ),
+    ),
+    "muon, decay everywhere": (
+        schema.Muon(learning_rate=3e-3, decay="all"),
+        optax.contrib.muon(
+            cosine,
+            weight_decay=0.1,
+            adam_b2=0.95,
+            adam_eps_root=1e-12,
+            adam_weight_decay=0.1,
+            muon_weight_dimension_numbers=matrix_axes,
+        ),
+    ),
+    "adafactor": (
+        schema.Adafactor(learning_rate=3e-3, min_dim_size_to_factor=16),
+        by_layer(optax.adafactor(cosine, min_dim_size_to_factor=16, eps=1e-20)),
+    ),
+    "schedule_free_adamw": (
+        schema.ScheduleFreeAdamW(learning_rate=3e-3),
+        optax.contrib.schedule_free(
+            optax.chain(
+                optax.scale_by_adam(b1=0, b2=0.95, eps_root=1e-12),
+                optax.add_decayed_weights(0.1, matrices),
+                optax.scale_by_learning_rate(warmed),
+            ),
+            # Steps are counted from one here, from zero above.
+            learning_rate=lambda count: warmed(count - 1),
+            b1=0.9,
+        ),
+    ),
+}
+
+
 @pytest.mark.parametrize("ours, theirs", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
 def test_with_nothing_tuned_it_is_a_plain_optax_loop(ours, theirs):
     for a, b in trained_both_ways(ours, theirs):

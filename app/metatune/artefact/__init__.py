@@ -17,6 +17,7 @@ from metatune.artefact.format import (
     Mixture,
     Multipliers,
     Optimizer,
+    OptimizerSchedules,
 )
 from metatune.artefact.reading import folder_of, load
 from metatune.artefact.writing import self_contained, write
@@ -34,6 +35,7 @@ __all__ = [
     "Mixture",
     "Multipliers",
     "Optimizer",
+    "OptimizerSchedules",
     "folder_of",
     "load",
     "read_certificate",

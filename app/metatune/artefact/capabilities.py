@@ -21,6 +21,9 @@ class Capabilities(NamedTuple):
         loss_weights: a weight of the loss by domain.
         moving_loss_weights: that these weights change over training.
         class_weights: weights of the loss by class of tokens, over training too.
+        optimizer: numbers of the optimizer, such as weight decay of its own for each parameter,
+            over training too.
+        clip_norm: the largest norm of the gradient, over training too.
     """
 
     rates: Support = "no"
@@ -30,10 +33,12 @@ class Capabilities(NamedTuple):
     loss_weights: Support = "no"
     moving_loss_weights: Support = "no"
     class_weights: Support = "no"
+    optimizer: Support = "no"
+    clip_norm: Support = "no"
 
 
 DOMAINS = Capabilities("exact", "exact", "exact", "exact", "exact", "exact")
-EVERYTHING = DOMAINS._replace(class_weights="exact")
+EVERYTHING = DOMAINS._replace(class_weights="exact", optimizer="exact", clip_norm="exact")
 
 
 def asked(artefact: Artefact) -> dict[str, str]:
@@ -59,6 +64,11 @@ def asked(artefact: Artefact) -> dict[str, str]:
             needs[name] = f"{words} of {len(schedule.domains)} domains"
             if np.any(schedule.weights != schedule.weights[0]):
                 needs[f"moving_{name}"] = f"{words} that change at {len(schedule.knots)} knots"
+    schedules = artefact.optimizer.schedules
+    for name in schedules.names if schedules else ():
+        field = "clip_norm" if name == "clip_norm" else "optimizer"
+        before = f"{needs[field]}, " if field in needs else "tuned of the optimizer: "
+        needs[field] = before + name
     return needs
 
 

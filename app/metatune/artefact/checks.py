@@ -189,17 +189,43 @@ class Checker:
         kind = value.get("kind")
         if kind not in SETTINGS:
             self._fault("optimizer.kind", kind, f"must be one of {', '.join(SETTINGS)}")
-        elif self._keys("optimizer", value, (*SETTINGS[kind], "decayed")):
+        elif self._keys("optimizer", value, (*SETTINGS[kind], "decayed"), ("schedules",)):
             for key in SETTINGS[kind]:
                 path = f"optimizer.{key}"
-                if key == "nesterov":
+                if key in ("nesterov", "scale_by_parameter"):
                     self._is(path, value[key], bool, "true or false")
-                elif key == "clip_norm":
+                elif key in ("clip_norm", "clipping_threshold"):
                     if value[key] is not None and not (_real(value[key]) and value[key] > 0):
                         self._fault(path, value[key], "must be a number above 0, or null")
                 elif key != "kind" and not (_real(value[key]) and value[key] >= 0):
                     self._fault(path, value[key], NOT_NEGATIVE)
             self._known("optimizer.decayed", value["decayed"], names)
+            if "schedules" in value:
+                self._optimizer_schedules(value["schedules"], SETTINGS[kind], value["decayed"])
+
+    def _optimizer_schedules(
+        self, value: Any, settings: Sequence[str], decayed: Sequence[str]
+    ) -> None:
+        path = "optimizer.schedules"
+        if not self._keys(path, value, ("interpolation", "knots", "values", "weight_decay")):
+            return
+        self._interpolation(f"{path}.interpolation", value["interpolation"])
+        count = self._knots(f"{path}.knots", value["knots"])
+        known = [key for key in settings if key not in ("kind", "weight_decay")]
+        for field, allowed, whole in (("values", known, False), ("weight_decay", decayed, True)):
+            curves = value[field]
+            if curves is None and whole:
+                continue
+            if not self._is(f"{path}.{field}", curves, Mapping, "an object"):
+                continue
+            for name, curve in curves.items():
+                if name not in allowed:
+                    problem = f"must be one of {', '.join(allowed)}"
+                    self._fault(f"{path}.{field}", name, problem)
+                self._curve(f"{path}.{field}.{name}", curve, count)
+            if whole and (missing := [name for name in allowed if name not in curves]):
+                problem = "must have a curve for each of optimizer.decayed"
+                self._fault(f"{path}.{field}.{missing[0]}", ABSENT, problem)
 
     def _known(self, path: str, found: Any, names: Iterable[str] | None) -> None:
         known = None if names is None else set(names)

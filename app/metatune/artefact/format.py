@@ -33,6 +33,39 @@ CLASS_WEIGHT_UNIT = "weight of a token's loss, averages one over training tokens
 SETTINGS = {
     "adamw": ("kind", "weight_decay", "b1", "b2", "eps", "eps_root", "clip_norm"),
     "sgd": ("kind", "weight_decay", "momentum", "nesterov", "clip_norm"),
+    "lion": ("kind", "weight_decay", "b1", "b2", "clip_norm"),
+    "muon": (
+        "kind",
+        "weight_decay",
+        "momentum",
+        "nesterov",
+        "newton_schulz_steps",
+        "b1",
+        "b2",
+        "eps",
+        "eps_root",
+        "clip_norm",
+    ),
+    "adafactor": (
+        "kind",
+        "weight_decay",
+        "decay_rate",
+        "clipping_threshold",
+        "scale_by_parameter",
+        "min_dim_size_to_factor",
+        "eps",
+        "clip_norm",
+    ),
+    "schedule_free_adamw": (
+        "kind",
+        "weight_decay",
+        "b1",
+        "b2",
+        "weight_lr_power",
+        "eps",
+        "eps_root",
+        "clip_norm",
+    ),
 }
 """The settings of an inner optimizer that an artefact holds, by its kind."""
 
@@ -159,17 +192,57 @@ class ClassWeights:
         return self.classes
 
 
+@dataclass(frozen=True, eq=False)
+class OptimizerSchedules:
+    """What was tuned of the numbers of the optimizer; it moves over training.
+
+    Attributes:
+        knots: fractions of training; the first is 0, they increase, all are below 1.
+        interpolation: `constant` holds a knot's values until the next, `linear` joins them.
+        values: float64 [knots], by the name of a setting other than weight decay.
+        weight_decay: float64 [knots], by the checkpoint name of each parameter that decays; None
+            where it wasn't tuned.
+    """
+
+    knots: tuple[float, ...]
+    interpolation: Interpolation
+    values: Mapping[str, np.ndarray]
+    weight_decay: Mapping[str, np.ndarray] | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What was tuned."""
+        return (*(("weight_decay",) if self.weight_decay else ()), *self.values)
+
+    @property
+    def curves(self) -> dict[str, np.ndarray]:
+        """Every curve once, [knots], by what it is of: parameters alike go by the first's name."""
+        alike: dict[tuple[float, ...], list[str]] = {}
+        for name, curve in (self.weight_decay or {}).items():
+            alike.setdefault(tuple(curve.tolist()), []).append(name)
+        decay = {
+            f"weight_decay {names[0]}" + (f" and {len(names) - 1} more" if names[1:] else ""): curve
+            for curve, names in alike.items()
+        }
+        if len(decay) == 1:
+            decay = {"weight_decay": next(iter(alike))}
+        return {label: np.asarray(curve) for label, curve in decay.items()} | dict(self.values)
+
+
 @dataclass(frozen=True)
 class Optimizer:
     """The optimizer that the rates were tuned for.
 
     Attributes:
-        settings: exactly the `SETTINGS` of its kind, plain numbers.
+        settings: exactly the `SETTINGS` of its kind, plain numbers; of what was tuned those that
+            it started from.
         decayed: checkpoint names of the parameters that weight decay applies to.
+        schedules: what was tuned of the settings; None where nothing was.
     """
 
     settings: Mapping[str, Any]
     decayed: tuple[str, ...]
+    schedules: OptimizerSchedules | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,6 +311,27 @@ class Artefact:
         row = _row_at("mixture", self.mixture, step, total)
         whole = sum(row.values())
         return {domain: share / whole for domain, share in row.items()}
+
+    def optimizer_at(self, step: int, total: int) -> dict[str, Any]:
+        """The settings of the optimizer at update `step` (from 0) of `total`.
+
+        Where it was tuned, `weight_decay` is a number for each parameter that decays, by name.
+
+        Raises:
+            ArtefactError: a negative step or a total below 1.
+        """
+        settings, schedules = dict(self.optimizer.settings), self.optimizer.schedules
+        if schedules is None:
+            return settings
+
+        def at(curve: np.ndarray) -> float:
+            return float(value_at(schedules.knots, curve, schedules.interpolation, step, total))
+
+        settings |= {name: at(curve) for name, curve in schedules.values.items()}
+        if schedules.weight_decay is not None:
+            decay = {name: at(curve) for name, curve in schedules.weight_decay.items()}
+            settings["weight_decay"] = decay
+        return settings
 
     def loss_weights_at(self, step: int, total: int) -> dict[str, float]:
         """The loss weight of each domain or class at update `step` (from 0) of `total`.

@@ -24,6 +24,7 @@ from metatune.artefact.format import (
     Mixture,
     Multipliers,
     Optimizer,
+    OptimizerSchedules,
 )
 from metatune.artefact.writing import integrity, sha256
 from metatune.recipe.faults import Fault
@@ -109,7 +110,7 @@ def _curves(
     """Rates [knots] by parameter, from the document or from the file that it names."""
     parameters = rates["parameters"]
     if tensors is None:
-        return {name: np.asarray(curve, np.float64) for name, curve in parameters.items()}
+        return _arrays(parameters)
     beside = file.parent / TENSORS
     if not beside.is_file():
         problem = f"not found at {beside}, where the learning rates must be"
@@ -153,10 +154,27 @@ def _artefact(document: Mapping[str, Any], curves: dict[str, np.ndarray]) -> Art
         optimizer=Optimizer(
             {key: optimizer[key] for key in SETTINGS[optimizer["kind"]]},
             tuple(optimizer["decayed"]),
+            _optimizer_schedules(optimizer.get("schedules")),
         ),
         provenance=document["provenance"],
         result=document["result"],
     )
+
+
+def _optimizer_schedules(schedules: Mapping[str, Any] | None) -> OptimizerSchedules | None:
+    if schedules is None:
+        return None
+    decay = schedules["weight_decay"]
+    return OptimizerSchedules(
+        _floats(schedules["knots"]),
+        schedules["interpolation"],
+        _arrays(schedules["values"]),
+        None if decay is None else _arrays(decay),
+    )
+
+
+def _arrays(curves: Mapping[str, list[float]]) -> dict[str, np.ndarray]:
+    return {name: np.asarray(curve, np.float64) for name, curve in curves.items()}
 
 
 def _loss_weights(schedule: Mapping[str, Any] | None) -> LossWeights | ClassWeights | None:

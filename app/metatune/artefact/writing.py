@@ -33,6 +33,7 @@ from metatune.artefact.format import (
     LearningRates,
     LossWeights,
     Mixture,
+    Optimizer,
 )
 from metatune.recipe.faults import Fault
 
@@ -70,7 +71,7 @@ def write(folder: str | Path, artefact: Artefact, readme: str) -> Path:
         document = _document(artefact, parameters) | {"tensors": tensors}
     else:
         table = None
-        document = _document(artefact, _curves(rates))
+        document = _document(artefact, _lists(rates.parameters))
     files[TUNED] = _sealed(document, str(folder), table)
     if artefact.certificate is not None:
         files[CERTIFICATE] = certificate.rendered(artefact.certificate)
@@ -84,7 +85,9 @@ def self_contained(artefact: Artefact) -> str:
     Raises:
         ArtefactError: a value that the format doesn't allow.
     """
-    return _sealed(_document(artefact, _curves(artefact.learning_rates)), "artefact", None)
+    return _sealed(
+        _document(artefact, _lists(artefact.learning_rates.parameters)), "artefact", None
+    )
 
 
 def integrity(document: Mapping[str, Any]) -> str:
@@ -142,11 +145,25 @@ def _document(artefact: Artefact, parameters: Mapping[str, Any]) -> dict[str, An
         },
         "mixture": _domain_document(artefact.mixture, MIXTURE_UNIT),
         "loss_weights": _loss_weight_document(artefact.loss_weights),
-        "optimizer": {**artefact.optimizer.settings, "decayed": artefact.optimizer.decayed},
+        "optimizer": _optimizer_document(artefact.optimizer),
         "provenance": artefact.provenance,
         "result": artefact.result,
     }
     return _with_lists(document)
+
+
+def _optimizer_document(optimizer: Optimizer) -> dict[str, Any]:
+    document = {**optimizer.settings, "decayed": optimizer.decayed}
+    if (schedules := optimizer.schedules) is None:
+        return document
+    decay = schedules.weight_decay
+    tuned = {
+        "interpolation": schedules.interpolation,
+        "knots": schedules.knots,
+        "values": _lists(schedules.values),
+        "weight_decay": None if decay is None else _lists(decay),
+    }
+    return {**document, "schedules": tuned}
 
 
 def _domain_document(schedule: Mixture | LossWeights | None, unit: str) -> dict[str, Any] | None:
@@ -174,8 +191,8 @@ def _loss_weight_document(schedule: LossWeights | ClassWeights | None) -> dict[s
     }
 
 
-def _curves(rates: LearningRates) -> dict[str, list[float]]:
-    return {name: curve.tolist() for name, curve in rates.parameters.items()}
+def _lists(curves: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
+    return {name: curve.tolist() for name, curve in curves.items()}
 
 
 def _table(rates: LearningRates, source: str) -> np.ndarray:

@@ -125,7 +125,7 @@ def certify(subject: Subject, settings: Settings = DEFAULT) -> Certificate:
     found = samples(subject, settings.seeds, "hypergradient")
     draw = subject.draw(0)
     held = Held(subject, draw)
-    training = check_training(held.objective(draw.state.params), found)
+    training = check_training(held.objective(held.evaluated(draw.state)), found)
     size = len(subject.flat)
     random = random_directions(size, settings.directions, settings.seed)
     differences = agreement = signal = metasmoothness = horizons = None

@@ -20,6 +20,7 @@ from metatune.hypergrad import (
     State,
     ZerothOrder,
     as_argument,
+    evaluated,
     hypergradient,
     programs,
     train,
@@ -145,10 +146,14 @@ class Held:
             )
 
     def trained(self, by: np.ndarray, what: str) -> Any:
-        """The trained parameters at η moved by a vector, [N]."""
+        """The trained parameters, as they are evaluated, at η moved by a vector, [N]."""
         eta = self.subject.shifted(by)
         count = self.subject.steps - self._first
-        return self._trained(eta, self._state, self._first, count, what).params
+        return self.evaluated(self._trained(eta, self._state, self._first, count, what))
+
+    def evaluated(self, state: State) -> Any:
+        """The parameters of a state that the objective is taken of."""
+        return evaluated(as_argument(self.subject.problem), state)
 
     def objective(self, params: Any) -> float:
         """The objective F."""

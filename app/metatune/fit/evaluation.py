@@ -12,7 +12,7 @@ import numpy as np
 
 from metatune.data import Batch, heldout_batches, sampled_batches
 from metatune.fit.failure import refuse_diverged
-from metatune.hypergrad import Problem, as_argument, train
+from metatune.hypergrad import Problem, as_argument, evaluated, train
 from metatune.hypergrad.estimator import Listener
 from metatune.inner import InnerTraining, estimators
 from metatune.inner.seeds import Purpose, Stream, data_seed, model_key
@@ -94,4 +94,5 @@ def held_out_loss(
         micro_batch=min(recipe.outer.objective.micro_batch, sequences),
     )
     problem = as_argument(training.sampled)
-    return float(np.mean([_objective(problem, state.params, batch) for batch in held_out]))
+    params = evaluated(problem, state)
+    return float(np.mean([_objective(problem, params, batch) for batch in held_out]))

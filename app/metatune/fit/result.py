@@ -139,6 +139,7 @@ def artefact_of(
                 if key not in ("learning_rate", "schedule", "decay")
             },
             decayed=training.decayed(),
+            schedules=_optimizer_schedules(training, trajectory),
         ),
         provenance=provenance(training),
         result=dict(result),
@@ -212,6 +213,23 @@ def _loss_weights(
         classes=tuple(each.name.lower() for each in tunable.classes),
         shares=shares,
         weights=rows[kept] / (rows[kept] @ shares)[:, None],  # which float32 has rounded
+    )
+
+
+def _optimizer_schedules(
+    training: InnerTraining, trajectory: Trajectory
+) -> artefact.OptimizerSchedules | None:
+    """What was tuned of the optimizer, as every inner step used it."""
+    values = dict(trajectory.optimizer)
+    if not values:
+        return None
+    decay = values.pop("weight_decay", None)
+    kept = _where_changed(np.stack([*values.values(), *(decay or {}).values()], axis=1))
+    return artefact.OptimizerSchedules(
+        knots=_fractions(kept, training.recipe.inner.steps),
+        interpolation="constant",
+        values={name: curve[kept] for name, curve in values.items()},
+        weight_decay=decay and {name: curve[kept] for name, curve in decay.items()},
     )
 
 

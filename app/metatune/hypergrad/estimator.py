@@ -62,16 +62,29 @@ class Job:
         """Inner steps."""
         return self.stop - self.start
 
-    def objective(self, params: PyTree) -> tuple[jax.Array, PyTree]:
-        """The objective F, and its gradient in the parameters, batch by batch."""
-        return self._mean(lambda batch: programs.objective(self.problem, params, batch))
+    def objective(self, state: State) -> tuple[jax.Array, PyTree, list[jax.Array] | None]:
+        """The objective F, batch by batch, and its gradient in a state.
 
-    def value(self, params: PyTree) -> jax.Array:
+        Returns:
+            F, its gradient in the parameters, and that in the floating-point leaves of the
+            optimizer state; None if that is zero.
+        """
+        params = evaluated(self.problem, state)
+        value, bar = self._mean(lambda batch: programs.objective(self.problem, params, batch))
+        if self.problem.evaluated is None:
+            return value, bar, None
+        return value, *programs.evaluated_bar(self.problem, state, bar)
+
+    def value(self, state: State) -> jax.Array:
         """The objective F alone, which need not be differentiable."""
+        params = evaluated(self.problem, state)
         return self._mean(lambda batch: programs.value(self.problem, params, batch))
 
-    def value_each(self, params: PyTree) -> jax.Array:
+    def value_each(self, states: State) -> jax.Array:
         """The objective F of several trainings, [n]."""
+        params = states.params
+        if self.problem.evaluated is not None:
+            params = jax.vmap(programs.evaluated, in_axes=(None, 0))(self.problem, states)
         return self._mean(lambda batch: programs.value_each(self.problem, params, batch))
 
     def tell(
@@ -92,6 +105,16 @@ class Job:
         for batch in self.outer_batches[1:]:
             total = jax.tree.map(jnp.add, total, measure(batch))
         return jax.tree.map(lambda leaf: leaf / len(self.outer_batches), total)
+
+
+def evaluated(problem: Problem, state: State) -> PyTree:
+    """The parameters of a state that the objective is taken of, and that are to be kept.
+
+    Args:
+        problem: the training, as an argument of compiled programs.
+        state: of it.
+    """
+    return state.params if problem.evaluated is None else programs.evaluated(problem, state)
 
 
 class Estimator(Protocol):

@@ -109,13 +109,18 @@ def push_step(
     return after, loss, pushed
 
 
-def contract(params_bar: PyTree, tangents: Tangents) -> jax.Array:
-    """The derivatives of the objective along the directions, `∇F(θ_T) · Z_T`, [n]."""
-    products = jax.tree.map(
-        lambda bar, dots: dots.reshape(len(dots), -1) @ bar.reshape(-1),
-        params_bar,
-        tangents.params,
-    )
+def contract(params_bar: PyTree, opt_bar: list[jax.Array] | None, tangents: Tangents) -> jax.Array:
+    """The derivatives of the objective along the directions, `∇F · Z_T`, [n].
+
+    Args:
+        params_bar: the gradient of the objective in the parameters.
+        opt_bar: in the floating-point leaves of the optimizer state; None where it is zero.
+        tangents: Z_T.
+    """
+    bar, dots = (params_bar, opt_bar), (tangents.params, tangents.opt_state)
+    if opt_bar is None:
+        bar, dots = params_bar, tangents.params
+    products = jax.tree.map(lambda b, d: d.reshape(len(d), -1) @ b.reshape(-1), bar, dots)
     return sum(jax.tree.leaves(products), jnp.zeros(()))
 
 

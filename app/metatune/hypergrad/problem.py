@@ -15,7 +15,7 @@ Batches = Callable[[int], PyTree]
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=("loss", "update", "objective", "hyper_at"),
+    data_fields=("loss", "update", "objective", "hyper_at", "evaluated"),
     meta_fields=("micro_batches",),
 )
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Problem:
         update: `(grads, opt_state, params, hyper) -> (params, opt_state)`, the optimizer Υ.
         objective: `(params, batch) -> scalar`, the outer objective F.
         hyper_at: `(eta, step) -> hyper`, the map η ↦ λ_t; `step` is a traced int32.
+        evaluated: `(params, opt_state) -> params`, what of a state the objective is taken of, such
+            as an average that the optimizer keeps; None for the parameters that are trained.
         micro_batches: parts that a batch is split into along axis 0 of its leaves, for the memory
             of one part; the loss of a batch must be the mean of the losses of its equal parts.
     """
@@ -43,13 +45,16 @@ class Problem:
     update: Callable[[PyTree, PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
     objective: Callable[[PyTree, PyTree], jax.Array]
     hyper_at: Callable[[PyTree, jax.Array], PyTree]
+    evaluated: Callable[[PyTree, PyTree], PyTree] | None = None
     micro_batches: int = 1
 
 
 def as_argument(problem: Problem) -> Problem:
     """A problem as an argument of compiled programs: its functions static, their arrays not."""
     functions = {
-        name: getattr(problem, name) for name in ("loss", "update", "objective", "hyper_at")
+        name: function
+        for name in ("loss", "update", "objective", "hyper_at", "evaluated")
+        if (function := getattr(problem, name)) is not None
     }
     return replace(
         problem,

@@ -51,6 +51,25 @@ def value(problem: Problem, params: PyTree, batch: PyTree) -> jax.Array:
     return problem.objective(params, batch)
 
 
+@jax.jit
+def evaluated(problem: Problem, state: State) -> PyTree:
+    """The parameters that the objective is taken of, where they aren't those that are trained."""
+    if problem.evaluated is None:
+        raise ValueError("the parameters that are trained are what is evaluated")
+    return problem.evaluated(state.params, state.opt_state)
+
+
+@jax.jit
+def evaluated_bar(problem: Problem, state: State, bar: PyTree) -> tuple[PyTree, list[jax.Array]]:
+    """The adjoint of a state, from that of what is evaluated of it."""
+    floats, rebuild = segments.inexact(state.opt_state)
+
+    def of(params: PyTree, floats: list[jax.Array]) -> PyTree:
+        return evaluated(problem, State(params, rebuild(floats)))
+
+    return jax.vjp(of, state.params, floats)[1](bar)
+
+
 @partial(jax.jit, donate_argnums=2)
 def advance(
     problem: Problem, eta: PyTree, state: State, segment: Segment
@@ -98,9 +117,11 @@ def push(
 
 
 @partial(jax.jit, static_argnums=0)
-def contract(mesh: Mesh | None, params_bar: PyTree, tangents: Tangents) -> jax.Array:
+def contract(
+    mesh: Mesh | None, bar: tuple[PyTree, list[jax.Array] | None], tangents: Tangents
+) -> jax.Array:
     """The derivatives of the objective along the directions of the tangents, on all devices."""
-    found = forward_mode.contract(params_bar, tangents)
+    found = forward_mode.contract(*bar, tangents)
     if mesh is None:
         return found
     return jax.lax.with_sharding_constraint(found, jax.NamedSharding(mesh, ALL))

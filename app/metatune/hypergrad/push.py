@@ -168,10 +168,10 @@ class _Chunk:
                     steps = self.passes * job.steps
                     job.tell("forward", step, carry.losses[-1], steps=steps, carry=carry)
         state = home(carry.state, self.mesh, like=job.state)
-        value, params_bar = job.objective(state.params)
+        value, *bar = job.objective(state)
         found = jnp.zeros(0, self.directions.dtype)
         if carry.tangents is not None:
-            found = programs.contract(self.mesh, self.place(params_bar), carry.tangents)
+            found = programs.contract(self.mesh, self.place(tuple(bar)), carry.tangents)
             found = local(found, self.mesh).astype(self.directions.dtype)
         # Directions that never act have no tangents, and no effect.
         found = jnp.pad(found, (0, self.count - len(found)))

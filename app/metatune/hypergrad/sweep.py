@@ -53,8 +53,9 @@ def sweep(estimator: ReverseMode, job: Job) -> Hypergradient:
             store=store,
         )
         state = boundaries.forward(state, lambda index, losses: heard(cuts[index], losses))
-        value, params_bar = job.objective(state.params)
-        opt_bar = [jnp.zeros_like(leaf) for leaf in inexact(state.opt_state)[0]]
+        value, params_bar, opt_bar = job.objective(state)
+        if opt_bar is None:
+            opt_bar = [jnp.zeros_like(leaf) for leaf in inexact(state.opt_state)[0]]
         adjoint = Adjoint(params_bar, opt_bar, jax.tree.map(jnp.zeros_like, job.eta))
         for index in reversed(range(len(cuts))):
             segment = gather(job.batches, *cuts[index], estimator.segment)

@@ -77,7 +77,7 @@ class ZerothOrder:
         derivatives = jnp.concatenate(derivatives).astype(directions.dtype)
         gradient, errors = mean(job.eta, derivatives, directions, self.distribution)
         diagnostics = Diagnostics(jnp.concatenate([*before, *after]), standard_errors=errors)
-        return Hypergradient(job.value(state.params), gradient, state, diagnostics)
+        return Hypergradient(job.value(state), gradient, state, diagnostics)
 
 
 class _Trainings:
@@ -95,7 +95,7 @@ class _Trainings:
         etas = jax.vmap(unflatten)(flat[None, :] + offsets)
         states = jax.tree.map(lambda leaf: jnp.stack([leaf] * (2 * count)), base)
         states, _ = self.run(programs.advance_each, etas, states, job.first, job.stop)
-        values = job.value_each(states.params)
+        values = job.value_each(states)
         return (values[:count] - values[count:]) / (2 * step)
 
     def run(

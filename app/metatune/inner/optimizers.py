@@ -1,67 +1,207 @@
-"""Inner optimizers: optax, with the learning rate taken out so that it can be tuned."""
+"""Inner optimizers: optax, with the learning rate taken out so that it can be tuned.
+
+Every number of an optimizer that can be tuned is an argument of its update, not part of the
+compiled program. A new optimizer is a dataclass of the recipe's schema and a row of `DIRECTIONS`;
+one that isn't `θ' = θ - rate * direction` is a row of `BUILDERS`.
+"""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import jax
 import optax
 
+from metatune.inner import schedule_free
+from metatune.inner.orthogonal import orthogonal
+from metatune.inner.per_matrix import layers_apart, unless_zero
 from metatune.models import ParameterNames
 from metatune.recipe import schema
+from metatune.tunables import Hyper
 
 
-def direction(optimizer: schema.AdamW | schema.SGD, names: Any) -> optax.GradientTransformation:
+class InnerOptimizer(NamedTuple):
+    """An inner optimizer, whose hyperparameters are arguments.
+
+    Attributes:
+        init: parameters to the optimizer's state.
+        update: `(grads, opt_state, params, hyper) -> (params, opt_state)`, as of a `Problem`.
+        evaluated: `(params, opt_state) -> params`, the parameters that are judged and kept; None
+            where they are those that are trained.
+    """
+
+    init: Callable[[Any], Any]
+    update: Callable[[Any, Any, Any, Hyper], tuple[Any, Any]]
+    evaluated: Callable[[Any, Any], Any] | None = None
+
+
+def build(optimizer: schema.InnerOptimizer, names: Any, transposed: bool = False) -> InnerOptimizer:
+    """The inner optimizer of a recipe.
+
+    Args:
+        optimizer: the recipe's choice.
+        names: `ParameterNames` at the leaves of a tree like the parameters.
+        transposed: whether the matrices of blocks are [in, out], not [out, in].
+    """
+    builder = BUILDERS.get(type(optimizer), _along_a_direction)
+    return builder(optimizer, names, transposed)
+
+
+def direction(
+    optimizer: schema.InnerOptimizer, names: Any, transposed: bool = False
+) -> optax.GradientTransformation:
     """The update before its learning rate: `θ' = θ - rate * direction`.
 
     With one rate for all parameters this is the optax optimizer of the same name.
 
     Args:
-        optimizer: the recipe's choice.
+        optimizer: the recipe's choice; what of it can be tuned may be traced, and its weight decay
+            be a tree like the parameters, as of `Hyper.optimizer`.
         names: `ParameterNames` at the leaves of a tree like the parameters.
+        transposed: whether the matrices of blocks are [in, out], not [out, in].
     """
-    return BUILDERS[type(optimizer)](optimizer, decay_mask(optimizer, names))
+    norm = optimizer.clip_norm
+    return optax.chain(
+        optax.identity() if norm is None else optax.clip_by_global_norm(norm),
+        *DIRECTIONS[type(optimizer)](optimizer, names, transposed),
+    )
 
 
-def decay_mask(optimizer: schema.AdamW | schema.SGD, names: Any) -> Callable[[Any], Any]:
-    """Maps parameters to whether weight decay applies, a tree of booleans."""
+def decaying(optimizer: schema.InnerOptimizer, names: Any, params: Any) -> Any:
+    """The names of the parameters that weight decay applies to: a tree, None at all others."""
 
-    def decays(leaf: ParameterNames, parameter: Any) -> bool:
-        return optimizer.decay == "all" or parameter.ndim - leaf.stacked >= 2
+    def decays(leaf: ParameterNames, parameter: Any) -> ParameterNames | None:
+        all_do = optimizer.decay == "all"
+        return leaf if all_do or parameter.ndim - leaf.stacked >= 2 else None
 
-    def mask(params: Any) -> Any:
-        return jax.tree.map(decays, names, params)
-
-    return mask
+    return jax.tree.map(decays, names, params)
 
 
-def decayed(optimizer: schema.AdamW | schema.SGD, names: Any, params: Any) -> tuple[str, ...]:
+def decayed(optimizer: schema.InnerOptimizer, names: Any, params: Any) -> tuple[str, ...]:
     """Checkpoint names of the parameters that weight decay applies to."""
-    leaves = jax.tree.leaves(names)
-    mask = jax.tree.leaves(decay_mask(optimizer, names)(params))
-    return tuple(name for leaf, yes in zip(leaves, mask, strict=True) if yes for name in leaf.names)
+    leaves = jax.tree.leaves(decaying(optimizer, names, params))
+    return tuple(name for leaf in leaves for name in leaf.names)
 
 
-def _adamw(spec: schema.AdamW, mask: Callable[[Any], Any]) -> optax.GradientTransformation:
-    return optax.chain(
-        _clip(spec.clip_norm),
-        optax.scale_by_adam(b1=spec.b1, b2=spec.b2, eps=spec.eps, eps_root=spec.eps_root),
-        optax.add_decayed_weights(spec.weight_decay, mask),
-    )
+def tuned(optimizer: schema.InnerOptimizer, hyper: Hyper) -> schema.InnerOptimizer:
+    """The optimizer as it is in this inner step: with what is tuned in its place."""
+    return replace(optimizer, **hyper.optimizer) if hyper.optimizer else optimizer
 
 
-def _sgd(spec: schema.SGD, mask: Callable[[Any], Any]) -> optax.GradientTransformation:
-    return optax.chain(
-        _clip(spec.clip_norm),
-        optax.add_decayed_weights(spec.weight_decay, mask),
-        optax.trace(spec.momentum, spec.nesterov),
-    )
+def _along_a_direction(
+    optimizer: schema.InnerOptimizer, names: Any, transposed: bool
+) -> InnerOptimizer:
+    """`θ' = θ - rate * direction`, with a rate for each parameter."""
+
+    def update(grads: Any, opt_state: Any, params: Any, hyper: Hyper) -> tuple[Any, Any]:
+        transformation = direction(tuned(optimizer, hyper), names, transposed)
+        directions, opt_state = transformation.update(grads, opt_state, params)
+        params = jax.tree.map(
+            lambda p, d, rate: p - rate * d, params, directions, hyper.learning_rate
+        )
+        return params, opt_state
+
+    return InnerOptimizer(direction(optimizer, names, transposed).init, update)
 
 
-BUILDERS: Mapping[type, Callable[..., optax.GradientTransformation]] = {
-    schema.AdamW: _adamw,
-    schema.SGD: _sgd,
+def _schedule_free(spec: schema.ScheduleFreeAdamW, names: Any, transposed: bool) -> InnerOptimizer:
+    """A step, and an average."""
+
+    def init(params: Any) -> Any:
+        return schedule_free.init(direction(spec, names, transposed), names, params)
+
+    def update(grads: Any, opt_state: Any, params: Any, hyper: Hyper) -> tuple[Any, Any]:
+        inner = direction(tuned(spec, hyper), names, transposed)
+        return schedule_free.step(spec, inner, grads, opt_state, params, hyper.learning_rate)
+
+    return InnerOptimizer(init, update, lambda params, s: schedule_free.average(spec, params, s))
+
+
+BUILDERS: Mapping[type, Callable[..., InnerOptimizer]] = {
+    schema.ScheduleFreeAdamW: _schedule_free,
 }
 
 
-def _clip(norm: float | None) -> optax.GradientTransformation:
-    return optax.identity() if norm is None else optax.clip_by_global_norm(norm)
+def _decay(optimizer: schema.InnerOptimizer, names: Any) -> optax.GradientTransformation:
+    """`direction + weight_decay * θ` where it decays, as `optax.add_decayed_weights`."""
+
+    def add(updates: Any, params: Any) -> Any:
+        decay = optimizer.weight_decay
+        if not isinstance(decay, Mapping):
+            where = decaying(optimizer, names, params)
+            decay = jax.tree.map(lambda leaf: leaf and decay, where, is_leaf=_is_none)
+        return jax.tree.map(
+            lambda own, u, p: u if own is None else u + own * p,
+            decay,
+            updates,
+            params,
+            is_leaf=_is_none,
+        )
+
+    return optax.stateless(add)
+
+
+def _is_none(node: Any) -> bool:
+    return node is None
+
+
+Chain = tuple[optax.GradientTransformation, ...]
+
+
+def _adam(spec: schema.AdamW | schema.Muon) -> optax.GradientTransformation:
+    # Tuned decays are corrected for by their values in this step, as PyTorch does with those of its
+    # groups: the exported schedules train as these do.
+    return optax.scale_by_adam(b1=spec.b1, b2=spec.b2, eps=spec.eps, eps_root=spec.eps_root)
+
+
+def _adamw(spec: schema.AdamW, names: Any, transposed: bool) -> Chain:
+    return _adam(spec), _decay(spec, names)
+
+
+def _sgd(spec: schema.SGD, names: Any, transposed: bool) -> Chain:
+    return _decay(spec, names), optax.trace(spec.momentum, spec.nesterov)
+
+
+def _lion(spec: schema.Lion, names: Any, transposed: bool) -> Chain:
+    return optax.scale_by_lion(b1=spec.b1, b2=spec.b2), _decay(spec, names)
+
+
+def _muon(spec: schema.Muon, names: Any, transposed: bool) -> Chain:
+    def labels(params: Any) -> Any:
+        """The matrices of the blocks: what is stacked and has two axes more."""
+        return jax.tree.map(
+            lambda leaf, p: "muon" if leaf.stacked and p.ndim == 3 else "adam", names, params
+        )
+
+    each = {"muon": orthogonal(spec, transposed), "adam": _adam(spec)}
+    return optax.partition(each, labels), _decay(spec, names)
+
+
+def _adafactor(spec: schema.Adafactor, names: Any, transposed: bool) -> Chain:
+    parts = [
+        optax.scale_by_factored_rms(
+            decay_rate=spec.decay_rate,
+            min_dim_size_to_factor=spec.min_dim_size_to_factor,
+            epsilon=spec.eps,
+        )
+    ]
+    if spec.clipping_threshold is not None:
+        parts.append(unless_zero(optax.clip_by_block_rms(spec.clipping_threshold)))
+    if spec.scale_by_parameter:
+        parts.append(optax.scale_by_param_block_rms())
+    return layers_apart(optax.chain(*parts), names), _decay(spec, names)
+
+
+def _second_moment(spec: schema.ScheduleFreeAdamW, names: Any, transposed: bool) -> Chain:
+    scaled = schedule_free.scale_by_second_moment(spec.b2, spec.eps, spec.eps_root)
+    return scaled, _decay(spec, names)
+
+
+DIRECTIONS: Mapping[type, Callable[..., Chain]] = {
+    schema.AdamW: _adamw,
+    schema.SGD: _sgd,
+    schema.Lion: _lion,
+    schema.Muon: _muon,
+    schema.Adafactor: _adafactor,
+    schema.ScheduleFreeAdamW: _second_moment,
+}

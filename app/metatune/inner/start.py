@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from metatune.hypergrad import State
 from metatune.inner.trainable import Trainable
@@ -65,13 +64,19 @@ def context_faults(model: LanguageModel, data: schema.Data) -> Iterable[Fault]:
 
 
 def initialiser(
-    begin: Start, optimizer: optax.GradientTransformation, part: Trainable
+    begin: Start, init: Callable[[Any], Any], part: Trainable
 ) -> Callable[[jax.Array], State]:
-    """A compiled function from a key to the state that a training of `part` starts from."""
+    """A compiled function from a key to the state that a training of `part` starts from.
+
+    Args:
+        begin: the model, and what it starts from.
+        init: parameters to the state of the optimizer.
+        part: what is trained.
+    """
 
     def state(params: Any, key: jax.Array) -> State:
         trained = part.trained(params, key)
-        return State(trained, optimizer.init(trained))
+        return State(trained, init(trained))
 
     if begin.params is None:
         return jax.jit(lambda key: state(begin.model.init(key), key))

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from metatune import tunables
 from metatune.data import Corpus, Progress, TokenClass, load, look, tokenizer
@@ -38,12 +37,15 @@ class Trajectory(NamedTuple):
         loss_weights: weights of the domains' losses, [steps, domains], rows average one.
         class_weights: weights of the tokens' losses by `TokenClass`, [steps, classes]; None where
             none are tuned.
+        optimizer: numbers of the optimizer that are tuned, [steps] each, by name; of weight decay
+            a mapping by checkpoint name, of what decays.
     """
 
     learning_rates: Mapping[str, np.ndarray]
     mixture: np.ndarray
     loss_weights: np.ndarray
     class_weights: np.ndarray | None
+    optimizer: Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,12 +99,11 @@ class InnerTraining:
     def trajectory(self, eta: Mapping[str, Any]) -> Trajectory:
         """What every inner step uses at these meta-parameters: the very numbers of the training."""
         hyper = self.hyper_over(dict(eta))
-        rates: dict[str, np.ndarray] = {}
-        curves = jax.tree.leaves(hyper.learning_rate)
-        for leaf, values in zip(jax.tree.leaves(self.names), curves, strict=True):
-            columns = np.asarray(values, np.float64).reshape(len(values), -1)
-            per_name = np.broadcast_to(columns, (len(values), len(leaf.names)))
-            rates |= {name: per_name[:, i].copy() for i, name in enumerate(leaf.names)}
+        rates = self._by_name(hyper.learning_rate)
+        numbers = {
+            key: self._by_name(values) if key == "weight_decay" else np.asarray(values, np.float64)
+            for key, values in (hyper.optimizer or {}).items()
+        }
         shares = np.asarray(hyper.mixture, np.float64)
         weights = np.asarray(hyper.loss_weights, np.float64)
         by_class = hyper.class_weights
@@ -111,7 +112,25 @@ class InnerTraining:
             shares / shares.sum(-1, keepdims=True),
             weights / weights.mean(-1, keepdims=True),
             None if by_class is None else np.asarray(by_class, np.float64),
+            numbers,
         )
+
+    def _by_name(self, tree: Any) -> dict[str, np.ndarray]:
+        """Values over all steps, [steps] by checkpoint name, from a tree like the parameters.
+
+        Args:
+            tree: each leaf [steps, ...], with an axis of layers where its parameter is stacked;
+                None at parameters that have no value.
+        """
+        found: dict[str, np.ndarray] = {}
+        leaves = jax.tree.leaves(tree, is_leaf=lambda node: node is None)
+        for leaf, values in zip(jax.tree.leaves(self.names), leaves, strict=True):
+            if values is None:
+                continue
+            columns = np.asarray(values, np.float64).reshape(len(values), -1)
+            per_name = np.broadcast_to(columns, (len(values), len(leaf.names)))
+            found |= {name: per_name[:, i].copy() for i, name in enumerate(leaf.names)}
+        return found
 
     def decayed(self) -> tuple[str, ...]:
         """Checkpoint names of the parameters that weight decay applies to."""
@@ -173,9 +192,16 @@ def stretched(training: InnerTraining, steps: int) -> InnerTraining:
     """
     recipe = replace(training.recipe, inner=replace(training.recipe.inner, steps=steps))
     tokens = _training_tokens(training.corpus, recipe.tune)
-    setting = Setting(training.names, tuple(recipe.data.domains), steps, tokens)
-    tuning = tunables.build(recipe.tune, setting)
     params = jax.eval_shape(training.initialise, jax.random.key(0)).params
+    setting = Setting(
+        training.names,
+        tuple(recipe.data.domains),
+        steps,
+        tokens,
+        recipe.inner.optimizer,
+        optimizers.decaying(recipe.inner.optimizer, training.names, params),
+    )
+    tuning = tunables.build(recipe.tune, setting)
     hyper_at = _hyper_at(recipe, params, tuning)
     return replace(
         training,
@@ -232,6 +258,10 @@ def _parts(
         steps = inner.steps if inner else 1
         names = part.names if part else begin.model.names()
         setting = Setting(names, tuple(text.domains), steps)
+        if tune.optimizer and inner and part:
+            shapes = jax.eval_shape(_trained_of(begin.model, part), jax.random.key(0))
+            decaying = optimizers.decaying(inner.optimizer, names, shapes)
+            setting = setting._replace(optimizer=inner.optimizer, decaying=decaying)
         tuning = _attempt(faults, partial(tunables.build, tune, setting, known))
     outer: schema.Outer | None = sections.get("outer")
     if (
@@ -278,16 +308,17 @@ def _assemble(recipe: Recipe, parts: _Parts) -> InnerTraining:
     if corpus is None or begin is None or part is None or tuning is None:
         raise ValueError("a recipe without faults has all its parts")
     model = begin.model
-    optimizer = optimizers.direction(recipe.inner.optimizer, part.names)
-    initialise = initialiser(begin, optimizer, part)
+    optimizer = optimizers.build(recipe.inner.optimizer, part.names, model.config.transposed)
+    initialise = initialiser(begin, optimizer.init, part)
     hyper_at = _hyper_at(recipe, jax.eval_shape(initialise, jax.random.key(0)).params, tuning)
     rest = frozen(begin, part, recipe.seed)
     of_all = partial(_of_all_parameters, part, rest)
     reweighted = Problem(
         of_all(losses.reweighted_loss(model)),
-        _update(optimizer),
+        optimizer.update,
         of_all(MEASURES[measure(recipe.outer)](model)),
         hyper_at,
+        evaluated=optimizer.evaluated,
         micro_batches=recipe.data.batch_size
         // (recipe.inner.micro_batch or recipe.data.batch_size),
     )
@@ -313,6 +344,11 @@ def _of_all_parameters(part: Trainable, rest: Any, function: Any) -> Any:
         return function(part.joined(trained, rest), *further)
 
     return jax.tree_util.Partial(of_trained, rest)
+
+
+def _trained_of(model: LanguageModel, part: Trainable) -> Callable[[jax.Array], Any]:
+    """A key to fresh parameters, those that are trained."""
+    return lambda key: part.trained(model.init(key), key)
 
 
 def _attempt(faults: list[Fault], make: Callable[[], Built]) -> Built | None:
@@ -356,16 +392,3 @@ def _hyper_at(recipe: Recipe, params: Any, tuning: tuple[Tunable, ...]) -> Any:
         return hyper
 
     return hyper_at
-
-
-def _update(optimizer: optax.GradientTransformation) -> Any:
-    """`θ' = θ - rate * direction`, with a rate for each parameter."""
-
-    def update(grads: Any, opt_state: Any, params: Any, hyper: Hyper) -> tuple[Any, Any]:
-        directions, opt_state = optimizer.update(grads, opt_state, params)
-        params = jax.tree.map(
-            lambda p, d, rate: p - rate * d, params, directions, hyper.learning_rate
-        )
-        return params, opt_state
-
-    return update

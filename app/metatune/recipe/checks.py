@@ -9,6 +9,12 @@ from dataclasses import asdict, fields
 from typing import Any, Final, get_args
 
 from metatune.recipe.faults import Fault, unknown
+from metatune.recipe.optimizer_checks import (
+    an_optimizer_has_what_is_tuned,
+    gradients_show_in_the_update,
+    some_field_is_tuned,
+    what_is_multiplied_is_not_zero,
+)
 from metatune.recipe.outer_checks import (
     an_external_trainer_measures_by_itself,
     choices_for_all_are_used,
@@ -54,16 +60,9 @@ def check(sections: Mapping[str, Any]) -> Iterator[Fault]:
             yield from rule(*(sections[name] for name in names))
 
 
-def _tunables(tune: Tune) -> Iterator[tuple[str, Any]]:
-    """Name and settings of everything that is tuned."""
-    for field in fields(tune):
-        if (settings := getattr(tune, field.name)) is not None:
-            yield field.name, settings
-
-
 def something_is_tuned(tune: Tune) -> Iterable[Fault]:
     """At least one entry."""
-    if not any(_tunables(tune)):
+    if all(getattr(tune, field.name) is None for field in fields(tune)):
         names = ", ".join(field.name for field in fields(tune))
         cure = f"write one of {names}, e.g. `learning_rates: {{}}` for its defaults"
         yield Fault("tune", {}, "nothing is tuned", cure)
@@ -71,11 +70,11 @@ def something_is_tuned(tune: Tune) -> Iterable[Fault]:
 
 def windows_have_steps(tune: Tune, inner: Inner) -> Iterable[Fault]:
     """A window is one inner step or more."""
-    for name, settings in _tunables(tune):
+    for _, path, settings in tune.entries():
         if settings.windows > inner.steps:
             problem = f"must be at most inner.steps, {inner.steps}"
             cure = "lower it, or raise inner.steps"
-            yield Fault(f"tune.{name}.windows", settings.windows, problem, cure)
+            yield Fault(f"{path}.windows", settings.windows, problem, cure)
 
 
 def domains_to_choose_between(tune: Tune, data: Data) -> Iterable[Fault]:
@@ -254,17 +253,18 @@ def something_is_trained_on(data: Data) -> Iterable[Fault]:
 
 
 def groups_are_expressions(tune: Tune) -> Iterable[Fault]:
-    """Groups of learning rates are regular expressions, one or more."""
-    if tune.learning_rates is None or isinstance(tune.learning_rates.per, str):
-        return
-    per, path = tune.learning_rates.per, "tune.learning_rates.per"
-    if not per:
-        yield Fault(path, per, "names no group", "write at least one regular expression")
-    if isinstance(per, Mapping):
-        expressions = {f"{path}.{name}": expression for name, expression in per.items()}
-    else:
-        expressions = {f"{path}[{index}]": expression for index, expression in enumerate(per)}
-    yield from _no_expressions(expressions)
+    """Groups of parameters are regular expressions, one or more."""
+    for _, entry, settings in tune.entries():
+        per, path = getattr(settings, "per", ""), f"{entry}.per"
+        if isinstance(per, str):
+            continue
+        if not per:
+            yield Fault(path, per, "names no group", "write at least one regular expression")
+        if isinstance(per, Mapping):
+            expressions = {f"{path}.{name}": expression for name, expression in per.items()}
+        else:
+            expressions = {f"{path}[{index}]": expression for index, expression in enumerate(per)}
+        yield from _no_expressions(expressions)
 
 
 def what_is_trained_is_expressions(inner: Inner) -> Iterable[Fault]:
@@ -326,6 +326,10 @@ CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]
     (rates_are_of_what_is_tuned, ("outer", "tune")),
     (sign_steps_begin_above_the_tolerance, ("outer", "tune")),
     (something_is_tuned, ("tune",)),
+    (some_field_is_tuned, ("tune",)),
+    (an_optimizer_has_what_is_tuned, ("tune", "inner")),
+    (what_is_multiplied_is_not_zero, ("tune", "inner")),
+    (gradients_show_in_the_update, ("tune", "inner", "outer")),
     (one_weight_a_domain, ("tune",)),
     (windows_have_steps, ("tune", "inner")),
     (groups_are_expressions, ("tune",)),

@@ -5,7 +5,16 @@ from dataclasses import MISSING, asdict, fields
 
 from metatune.recipe.faults import Fault, unknown
 from metatune.recipe.phases import CHOICES, resolved, said
-from metatune.recipe.schema import External, Full, Inner, Online, Outer, Sign, Tune
+from metatune.recipe.schema import (
+    External,
+    Full,
+    Inner,
+    Online,
+    OptimizerFields,
+    Outer,
+    Sign,
+    Tune,
+)
 
 
 def steps_or_phases(outer: Outer) -> Iterable[Fault]:
@@ -66,36 +75,39 @@ def horizons_reach_every_window(outer: Outer, inner: Inner, tune: Tune) -> Itera
         if not isinstance(unroll, Full):
             continue
         for number, steps in enumerate(unroll.horizons or ()):
-            for field in fields(tune):
-                windows = getattr(getattr(tune, field.name), "windows", 1)
+            for _, entry, settings in tune.entries():
+                windows = settings.windows
                 # More windows than steps, and more steps than the training has, are known faults.
                 if not windows <= inner.steps or not 1 <= steps <= inner.steps:
                     continue
                 # As `inner.horizons` stretches, and `tunables.windows` divides.
                 reached = {t * inner.steps // steps * windows // inner.steps for t in range(steps)}
                 if len(reached) < windows:
-                    problem = f"has no inner step in a window of tune.{field.name}, of {windows}"
-                    cure = f"raise it, or lower tune.{field.name}.windows"
+                    problem = f"has no inner step in a window of {entry}, of {windows}"
+                    cure = f"raise it, or lower {entry}.windows"
                     yield Fault(f"{path}.horizons[{number}]", steps, problem, cure)
 
 
 def rates_are_of_what_is_tuned(outer: Outer, tune: Tune) -> Iterable[Fault]:
     """Outer learning rates by entry of `tune` are above zero, and of entries that are there."""
-    names = [field.name for field in fields(tune)]
+    names = [field.name for field in fields(tune) if field.name != "optimizer"]
+    names += [field.name for field in fields(OptimizerFields)]
+    tuned = {key for key, _, _ in tune.entries()}
     for path, optimizer in said(outer, "optimizer"):
         for name, rate in (optimizer.per_tunable or {}).items():
             here = f"{path}.per_tunable.{name}"
             if name not in names:
                 yield unknown(here, rate, "tunable", name, names)
-            elif getattr(tune, name) is None:
-                yield Fault(here, rate, f"tune.{name} isn't there", f"take it out, or tune {name}")
+            elif name not in tuned:
+                entry = f"tune.{name}" if name in vars(tune) else f"tune.optimizer.{name}"
+                yield Fault(here, rate, f"{entry} isn't there", f"take it out, or tune {name}")
             if rate <= 0:
                 yield Fault(here, rate, "must be a number above 0", "leave it out for the others'")
 
 
 def sign_steps_begin_above_the_tolerance(outer: Outer, tune: Tune) -> Iterable[Fault]:
     """A search hasn't converged before it begins."""
-    tuned = [field.name for field in fields(tune) if getattr(tune, field.name) is not None]
+    tuned = [key for key, _, _ in tune.entries()]
     for path, optimizer in said(outer, "optimizer"):
         if not isinstance(optimizer, Sign) or optimizer.tolerance is None or not tuned:
             continue

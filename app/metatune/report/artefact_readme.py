@@ -80,6 +80,10 @@ def what_is_tuned(artefact: Artefact) -> list[str]:
         if schedule is not None:
             stretches = _counted(len(schedule.knots), "stretch", "stretches")
             lines.append(f"{name}: {', '.join(schedule.columns)}; {stretches} of training")
+    if (tuned := artefact.optimizer.schedules) is not None:
+        stretches = _counted(len(tuned.knots), "stretch", "stretches")
+        kind = artefact.optimizer.settings["kind"]
+        lines.append(f"optimizer, {kind}: {', '.join(tuned.names)}; {stretches} of training")
     return lines
 
 
@@ -138,6 +142,20 @@ def weight_curves(artefact: Artefact, kind: str, steps: Iterable[int]) -> dict[s
     at = artefact.mixture_at if kind == "mixture" else artefact.loss_weights_at
     rows = [at(step, artefact.horizon_steps) for step in steps]
     return {name: np.array([row[name] for row in rows]) for name in schedule.columns}
+
+
+def optimizer_curves(artefact: Artefact, steps: Iterable[int]) -> dict[str, np.ndarray]:
+    """Values [steps] of what was tuned of the optimizer; empty for nothing."""
+    schedules, total = artefact.optimizer.schedules, artefact.horizon_steps
+    if schedules is None:
+        return {}
+    steps = list(steps)
+    return {
+        name: np.array(
+            [value_at(schedules.knots, curve, schedules.interpolation, t, total) for t in steps]
+        )
+        for name, curve in schedules.curves.items()
+    }
 
 
 def readme(artefact: Artefact) -> str:
@@ -245,6 +263,11 @@ def _schedules(artefact: Artefact) -> list[str]:
             head = (f"{name} from", *(f"{knot:.3g}" for knot in schedule.knots))
             columns = zip(schedule.columns, schedule.weights.T, strict=True)
             sections.append(_table(head, [(d, *(f"{v:.3f}" for v in vs)) for d, vs in columns]))
+    if (tuned := artefact.optimizer.schedules) is not None:
+        head = ("optimizer from", *(f"{knot:.3g}" for knot in tuned.knots))
+        sections.append(
+            _table(head, [(n, *(f"{v:.4g}" for v in vs)) for n, vs in tuned.curves.items()])
+        )
     return sections
 
 

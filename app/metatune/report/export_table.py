@@ -13,6 +13,8 @@ HEADS = {
     "loss_weights": "loss weights",
     "moving_loss_weights": "over time",
     "class_weights": "class weights",
+    "optimizer": "optimizer",
+    "clip_norm": "clip norm",
 }
 STYLES = {"exact": "green", "quantised": "cyan", "fitted": "yellow", "no": "dim"}
 

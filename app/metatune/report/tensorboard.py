@@ -23,7 +23,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboard.util import tensor_util
 
 from metatune.artefact import Artefact
-from metatune.report.artefact_readme import rate_curves, weight_curves
+from metatune.report.artefact_readme import optimizer_curves, rate_curves, weight_curves
 from metatune.report.heat_map import heat_map, line_plot, stacked_area
 from metatune.report.scales import evenly, log_floor
 
@@ -204,15 +204,16 @@ def write_schedules(writer: EventWriter, artefact: Artefact) -> None:
 
     Args:
         writer: where to.
-        artefact: what was tuned; its learning rates, mixture and loss weights become
-            `schedule/learning_rate/GROUP`, `schedule/mixture/DOMAIN` and
-            `schedule/loss_weight/DOMAIN` (or CLASS).
+        artefact: what was tuned; its learning rates, mixture, loss weights and numbers of the
+            optimizer become `schedule/learning_rate/GROUP`, `schedule/mixture/DOMAIN`,
+            `schedule/loss_weight/DOMAIN` (or CLASS) and `schedule/optimizer/NAME`.
     """
     steps = evenly(artefact.horizon_steps, SCHEDULE_POINTS)
     sections = {
         "learning_rate": rate_curves(artefact, steps),
         "mixture": weight_curves(artefact, "mixture", steps),
         "loss_weight": weight_curves(artefact, "loss_weights", steps),
+        "optimizer": optimizer_curves(artefact, steps),
     }
     for section, curves in sections.items():
         for name, curve in curves.items():

@@ -9,7 +9,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from metatune.artefact import Artefact, ClassWeights, LossWeights, Mixture
+from metatune.artefact import Artefact, ClassWeights, LossWeights, Mixture, OptimizerSchedules
 from metatune.report import certificate
 from metatune.report.artefact_readme import (
     horizon,
@@ -51,6 +51,8 @@ def summary(artefact: Artefact, metrics: Sequence[Mapping[str, Any]]) -> Rendera
         parts.append(_columns("mixture", artefact.mixture, _percent))
     if artefact.loss_weights is not None:
         parts.append(_columns("loss weights", artefact.loss_weights, _factor))
+    if artefact.optimizer.schedules is not None:
+        parts.append(_optimizer(artefact.optimizer.schedules))
     parts.append(_provenance(artefact))
     return Group(*parts)
 
@@ -139,6 +141,17 @@ def _columns(title: str, schedule: Mixture | LossWeights | ClassWeights, shown: 
     for name, weights in zip(schedule.columns, schedule.weights.T, strict=True):
         cells = (shown(weights[i]) for i in knots)
         table.add_row(Text(name), Text(sparkline(weights, 0.0, top), "cyan"), *cells)
+    return table
+
+
+def _optimizer(schedules: OptimizerSchedules) -> Table:
+    """A row for each number, a column for each of the knots; plots from its least to its most."""
+    knots = evenly(len(schedules.knots), KNOT_COLUMNS)
+    heads = [f"{schedules.knots[i]:.2f}" for i in knots]
+    table = _plot_table("optimizer from each fraction of training", heads)
+    for name, curve in schedules.curves.items():
+        plot = sparkline(curve, curve.min(), curve.max())
+        table.add_row(Text(name), Text(plot, "cyan"), *(f"{curve[i]:.4g}" for i in knots))
     return table
 
 

@@ -8,12 +8,13 @@ from typing import Any
 
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.schema import Tune
-from metatune.tunables import learning_rates, loss_weights, mixture
+from metatune.tunables import learning_rates, loss_weights, mixture, optimizer
 from metatune.tunables.class_weights import ClassWeights
 from metatune.tunables.hyper import Hyper, Setting, TrainingTokens, Tunable
 from metatune.tunables.learning_rates import LearningRates
 from metatune.tunables.loss_weights import LossWeights
 from metatune.tunables.mixture import Mixture
+from metatune.tunables.optimizer import OptimizerField
 
 __all__ = [
     "ClassWeights",
@@ -21,6 +22,7 @@ __all__ = [
     "LearningRates",
     "LossWeights",
     "Mixture",
+    "OptimizerField",
     "Setting",
     "TrainingTokens",
     "Tunable",
@@ -28,11 +30,13 @@ __all__ = [
     "needs_tokens",
 ]
 
-BUILDERS: Mapping[str, Callable[[Any, Setting], Tunable | None]] = {
+BUILDERS: Mapping[str, Callable[[Any, Setting], Tunable | tuple[Tunable, ...] | None]] = {
     "learning_rates": learning_rates.build,
     "mixture": mixture.build,
     "loss_weights": loss_weights.build,
+    "optimizer": optimizer.build,
 }
+"""By entry of `tune`: one tunable, several, or none yet."""
 
 
 def needs_tokens(tune: Tune) -> bool:
@@ -59,7 +63,8 @@ def build(tune: Tune, setting: Setting, known: Sequence[Fault] = ()) -> tuple[Tu
         if spec is None or faulty - {f"tune.{key}.windows"}:
             continue
         try:
-            built.append(builder(spec, setting))
+            found = builder(spec, setting)
+            built += found if isinstance(found, tuple) else [found]
         except RecipeError as error:
             faults += error.faults
     if faults:

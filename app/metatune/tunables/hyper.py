@@ -1,9 +1,12 @@
 """The hyperparameters λ_t of an inner step, and what a tunable does to them."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
+
+from metatune.recipe import schema
 
 
 class Hyper(NamedTuple):
@@ -15,12 +18,15 @@ class Hyper(NamedTuple):
         loss_weights: weight of each domain's loss, [domains], averages one.
         class_weights: weight of the loss of a token of each `TokenClass`, [classes], averages one
             over the training tokens; None where none is tuned.
+        optimizer: numbers of the inner optimizer that are tuned, by name: scalars, of weight decay
+            a tree like `learning_rate`, None at what doesn't decay. None where none is tuned.
     """
 
     learning_rate: Any
     mixture: jax.Array
     loss_weights: jax.Array
     class_weights: jax.Array | None = None
+    optimizer: Mapping[str, Any] | None = None
 
 
 class TrainingTokens(NamedTuple):
@@ -45,12 +51,16 @@ class Setting(NamedTuple):
         domains: names of the domains.
         steps: horizon of the inner training.
         tokens: what the training data holds; None before it has been read.
+        optimizer: what trains; None before that is known.
+        decaying: as `names`, None at the leaves that don't decay; None for none, or not yet known.
     """
 
     names: Any
     domains: tuple[str, ...]
     steps: int
     tokens: TrainingTokens | None = None
+    optimizer: schema.InnerOptimizer | None = None
+    decaying: Any = None
 
 
 class Tunable(Protocol):

@@ -60,7 +60,7 @@ EXPORTERS = {
 
 WRITTEN = re.compile(
     r"README\.md|__pycache__|tuned\.(json|yaml)|metatune_(schedules|trainer|rates|mixture)\.py"
-    r"|(learning_rates|mixture|loss_weights)\.csv|(mixture|streams)\.yaml|launch\.sh"
+    r"|(learning_rates|mixture|loss_weights|optimizer|weight_decay)\.csv|(mixture|streams)\.yaml|launch\.sh"
     r"|phase_\d+\.(txt|json)|(sources|weights|static_rates|shared_schedule)\.json"
 )
 """Names that exports give their files; `overwrite` replaces these and no others."""
@@ -127,6 +127,16 @@ def export(
     if not overwrite and folder.is_dir() and any(folder.iterdir()):
         cure = "name another, or overwrite it (overwrite=True)"
         faults.append(Fault("folder", str(folder), "is not empty", cure))
+    kind = artefact.optimizer.settings["kind"]
+    if exporter.capabilities.rates != "no" and kind not in exporter.optimizers:
+        problem = f"{target} takes the rates of {', '.join(exporter.optimizers)} alone"
+        others = [
+            name
+            for name, other in EXPORTERS.items()
+            if kind in other.optimizers and other.capabilities.rates != "no"
+        ]
+        cure = f"choose another target: {', '.join(others)}"
+        faults.append(Fault("optimizer.kind", kind, problem, cure))
     without = dropped(artefact, exporter.capabilities)
     if not lossy:
         cure = "go on without it (--lossy), or choose another target (metatune export --list)"

@@ -45,6 +45,7 @@ class Exporter(NamedTuple):
         capabilities: what of an artefact the target can express.
         files: the contents by file name; the folder works where metatune isn't installed.
         version: of the target that the files are for; empty where any will do.
+        optimizers: kinds of optimizers whose rates it takes, where it takes rates.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Exporter(NamedTuple):
     capabilities: Capabilities
     files: Callable[[Production], Mapping[str, bytes | str]]
     version: str = ""
+    optimizers: tuple[str, ...] = ("adamw", "sgd")
 
 
 def export_files(
@@ -69,6 +71,7 @@ def export_files(
         facts=_facts(production),
         steps=production.steps,
         clip=_clip(artefact),
+        clip_import=", clip_norm" if _clips_over_time(artefact) else "",
         max_grad_norm=artefact.optimizer.settings["clip_norm"] or 0.0,
         mixture=_mixture(artefact),
         loss_weights=_loss_weights(artefact, readme),
@@ -149,6 +152,10 @@ def _facts(production: Production) -> str:
         if schedule is not None:
             names = ", ".join(schedule.columns)
             lines.append(f"- {what} of {names} at {len(schedule.knots):,} knots")
+    if (tuned := artefact.optimizer.schedules) is not None:
+        lines.append(
+            f"- tuned of the optimizer, instead of the numbers above: {', '.join(tuned.names)}"
+        )
     return "\n".join(lines)
 
 
@@ -161,9 +168,16 @@ def _kept(production: Production) -> str:
 def _clip(artefact: Artefact) -> str:
     """The line of a PyTorch loop that clips as the tuned training did."""
     norm = artefact.optimizer.settings["clip_norm"]
+    if _clips_over_time(artefact):
+        norm = "clip_norm(schedule.last_epoch, total_steps)"
     if norm is None:
         return "# no clipping: the rates were tuned without"
     return f"torch.nn.utils.clip_grad_norm_(model.parameters(), {norm})"
+
+
+def _clips_over_time(artefact: Artefact) -> bool:
+    schedules = artefact.optimizer.schedules
+    return schedules is not None and "clip_norm" in schedules.values
 
 
 def _loss_weights(artefact: Artefact, readme: str) -> str:

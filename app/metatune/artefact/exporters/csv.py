@@ -6,11 +6,13 @@ from collections.abc import Iterable, Sequence
 
 from metatune.artefact.capabilities import EVERYTHING
 from metatune.artefact.exporters.base import Exporter, Production, config_files
+from metatune.artefact.format import SETTINGS
 
 USAGE = """
 A row for each update, 0 for the first, and a column for each parameter or domain:
-`learning_rates.csv`, and where they were tuned `mixture.csv` and `loss_weights.csv`. Columns of
-parameters are the names of the Hugging Face checkpoint; rates are absolute, per update.
+`learning_rates.csv`, and where they were tuned `mixture.csv`, `loss_weights.csv`,
+`weight_decay.csv` (of the parameters that decay) and `optimizer.csv` (its other numbers). Columns
+of parameters are the names of the Hugging Face checkpoint; rates are absolute, per update.
 
 ```python
 import csv
@@ -33,6 +35,14 @@ def _files(production: Production) -> dict[str, bytes | str]:
         if schedule is not None:
             rows = (at(step, total).values() for step in range(total))
             files[f"{name}.csv"] = _table(schedule.columns, rows)
+    if (tuned := artefact.optimizer.schedules) is not None:
+        numbers = [artefact.optimizer_at(step, total) for step in range(total)]
+        if tuned.values:
+            rows = ([row[name] for name in tuned.values] for row in numbers)
+            files["optimizer.csv"] = _table(list(tuned.values), rows)
+        if tuned.weight_decay is not None:
+            rows = (row["weight_decay"].values() for row in numbers)
+            files["weight_decay.csv"] = _table(list(tuned.weight_decay), rows)
     return config_files(production, "any trainer: CSV tables", USAGE, files)
 
 
@@ -45,4 +55,10 @@ def _table(names: Sequence[str], rows: Iterable[Iterable[float]]) -> str:
     return text.getvalue()
 
 
-CSV = Exporter("csv", "tables of every value at every update", EVERYTHING, _files)
+CSV = Exporter(
+    "csv",
+    "tables of every value at every update",
+    EVERYTHING,
+    _files,
+    optimizers=tuple(SETTINGS),
+)

@@ -2,10 +2,12 @@
 
 from metatune.artefact.capabilities import EVERYTHING
 from metatune.artefact.exporters.base import Exporter, export_files
+from metatune.artefact.format import SETTINGS
 
 JSON = Exporter(
     "json",
     "tuned.json alone, every number in it",
     EVERYTHING,
     lambda production: export_files(production, "json", {}),
+    optimizers=tuple(SETTINGS),
 )

@@ -23,12 +23,17 @@ from metatune.recipe.schema.estimators import (
 )
 from metatune.recipe.schema.inner import (
     SGD,
+    Adafactor,
     AdamW,
     Constant,
     Cosine,
     Inner,
+    InnerOptimizer,
+    Lion,
     Lora,
+    Muon,
     Schedule,
+    ScheduleFreeAdamW,
     WarmupStableDecay,
 )
 from metatune.recipe.schema.model import Chunk, Model
@@ -48,9 +53,18 @@ from metatune.recipe.schema.outer import (
     Truncated,
     Unroll,
 )
-from metatune.recipe.schema.tune import LearningRates, LossWeights, Mixture, Tune
+from metatune.recipe.schema.tune import (
+    LearningRates,
+    LossWeights,
+    Mixture,
+    OptimizerFields,
+    Tune,
+    TunedField,
+    WeightDecay,
+)
 
 __all__ = [
+    "Adafactor",
     "Adam",
     "AdamW",
     "Auto",
@@ -69,17 +83,21 @@ __all__ = [
     "Full",
     "HeldOut",
     "Inner",
+    "InnerOptimizer",
     "Judge",
     "LearningRates",
+    "Lion",
     "Lora",
     "LossWeights",
     "Measure",
     "MixFlow",
     "Mixture",
     "Model",
+    "Muon",
     "Objective",
     "Online",
     "Optimizer",
+    "OptimizerFields",
     "Outer",
     "Packing",
     "Phase",
@@ -88,12 +106,15 @@ __all__ = [
     "Reverse",
     "SGD",
     "Schedule",
+    "ScheduleFreeAdamW",
     "Sign",
     "Source",
     "Truncated",
     "Tune",
+    "TunedField",
     "Unroll",
     "WarmupStableDecay",
+    "WeightDecay",
     "ZerothOrder",
 ]
 

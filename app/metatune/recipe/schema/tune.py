@@ -1,8 +1,8 @@
 """What a recipe tunes."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 from metatune.recipe.rules import AT_LEAST_ONE, FRACTION, ruled
 
@@ -57,9 +57,69 @@ class LossWeights:
 
 
 @dataclass(frozen=True)
+class WeightDecay:
+    """Weight decay as multipliers of the recipe's own, one for each group and window.
+
+    Attributes:
+        per: how parameters that decay share it: as of learning rates, all one by default.
+        windows: stretches of the training with one value each, of equal length.
+    """
+
+    per: Literal["global", "layer", "tensor"] | tuple[str, ...] | Mapping[str, str] = "global"
+    windows: int = ruled(1, AT_LEAST_ONE)
+
+
+@dataclass(frozen=True)
+class TunedField:
+    """A number of the optimizer, one for each window.
+
+    Attributes:
+        windows: stretches of the training with one value each, of equal length.
+    """
+
+    windows: int = ruled(1, AT_LEAST_ONE)
+
+
+@dataclass(frozen=True)
+class OptimizerFields:
+    """Numbers of the inner optimizer, by their names there, starting from what they are there.
+
+    What is positive is multiplied; of a decay β the odds β / (1 - β) are, about how many steps it
+    remembers, so that it stays between 0 and 1. What starts from zero can't be multiplied.
+
+    Attributes:
+        weight_decay: of the parameters that decay.
+        momentum: decay of the trace or first moment of gradients.
+        b1: decay of the first moment.
+        b2: decay of the second moment.
+        eps: added to the root of the second moment.
+        clip_norm: largest global norm of the gradient.
+    """
+
+    weight_decay: WeightDecay | None = None
+    momentum: TunedField | None = None
+    b1: TunedField | None = None
+    b2: TunedField | None = None
+    eps: TunedField | None = None
+    clip_norm: TunedField | None = None
+
+
+@dataclass(frozen=True)
 class Tune:
     """What is tuned: at least one."""
 
     learning_rates: LearningRates | None = None
     mixture: Mixture | None = None
     loss_weights: LossWeights | None = None
+    optimizer: OptimizerFields | None = None
+
+    def entries(self) -> Iterator[tuple[str, str, Any]]:
+        """Key, dotted path and settings of everything that is tuned by a slice of η of its own."""
+        for field in fields(self):
+            settings = getattr(self, field.name)
+            if isinstance(settings, OptimizerFields):
+                for inner in fields(settings):
+                    if (own := getattr(settings, inner.name)) is not None:
+                        yield inner.name, f"tune.optimizer.{inner.name}", own
+            elif settings is not None:
+                yield field.name, f"tune.{field.name}", settings

@@ -60,27 +60,76 @@ def labels(params: Any, *, path: Path = TUNED) -> Any:
 def optimizer(total_steps: int, *, path: Path = TUNED) -> optax.GradientTransformation:
     """The optimizer that the rates were tuned for: clipping, weight decay, a curve a parameter.
 
+    What else was tuned of it is that of each update too.
+
     Raises:
-        ValueError: a total below 1; from its `init`, a parameter without a curve.
+        ValueError: a total below 1, or another optimizer; from its `init`, a parameter without a
+            curve.
     """
     settings = _read(path)["optimizer"]
-    decayed = set(settings["decayed"])
-    decay = optax.add_decayed_weights(
-        settings["weight_decay"],
-        mask=lambda params: _by_name(lambda name: name in decayed, params),
-    )
-    if settings["kind"] == "adamw":
-        moments = {key: settings[key] for key in ("b1", "b2", "eps", "eps_root")}
-        inner = [optax.scale_by_adam(**moments), decay]
-    else:
-        inner = [decay, optax.trace(settings["momentum"], nesterov=settings["nesterov"])]
-    if settings["clip_norm"] is not None:
-        inner = [optax.clip_by_global_norm(settings["clip_norm"]), *inner]
+    if settings["kind"] not in BUILDERS:
+        raise ValueError(f"{path}: {settings['kind']} is none of {', '.join(BUILDERS)}")
     rates: dict[Hashable, optax.GradientTransformation] = {
         label: optax.scale_by_learning_rate(schedule)
         for label, schedule in schedules(total_steps, path=path).items()
     }
-    return optax.chain(*inner, optax.partition(rates, lambda params: labels(params, path=path)))
+    inner = _at_each_update(settings, total_steps)
+    return optax.chain(inner, optax.partition(rates, lambda params: labels(params, path=path)))
+
+
+def _adamw(settings: Mapping[str, Any], decay: optax.GradientTransformation) -> Any:
+    moments = {key: settings[key] for key in ("b1", "b2", "eps", "eps_root")}
+    return optax.scale_by_adam(**moments), decay
+
+
+def _sgd(settings: Mapping[str, Any], decay: optax.GradientTransformation) -> Any:
+    return decay, optax.trace(settings["momentum"], nesterov=settings["nesterov"])
+
+
+def _lion(settings: Mapping[str, Any], decay: optax.GradientTransformation) -> Any:
+    return optax.scale_by_lion(settings["b1"], settings["b2"]), decay
+
+
+BUILDERS = {"adamw": _adamw, "sgd": _sgd, "lion": _lion}
+
+
+def _direction(settings: Mapping[str, Any]) -> optax.GradientTransformation:
+    """An update before its learning rate; settings may be traced, weight decay goes by name."""
+
+    def add(updates: Any, params: Any) -> Any:
+        weights = _by_name(lambda name: settings["weight_decay"].get(name, 0.0), params)
+        return jax.tree.map(lambda u, p, weight: u + weight * p, updates, params, weights)
+
+    inner = BUILDERS[settings["kind"]](settings, optax.stateless(add))
+    if settings["clip_norm"] is not None:
+        inner = (optax.clip_by_global_norm(settings["clip_norm"]), *inner)
+    return optax.chain(*inner)
+
+
+def _at_each_update(settings: Mapping[str, Any], total_steps: int) -> optax.GradientTransformation:
+    """`_direction` with the numbers of each update."""
+    tuned = settings.get("schedules") or {"values": {}, "weight_decay": None}
+    values = {name: _schedule(tuned, curve, total_steps) for name, curve in tuned["values"].items()}
+    decays = {
+        name: _schedule(tuned, curve, total_steps)
+        for name, curve in (tuned["weight_decay"] or {}).items()
+    }
+    fixed = dict.fromkeys(settings["decayed"], settings["weight_decay"])
+
+    def at(step: Any) -> dict[str, Any]:
+        decay = {**fixed, **{name: schedule(step) for name, schedule in decays.items()}}
+        now = {name: schedule(step) for name, schedule in values.items()}
+        return {**settings, "weight_decay": decay, **now}
+
+    def init(params: Any) -> Any:
+        return jnp.zeros([], jnp.int32), _direction(at(0)).init(params)
+
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        step, inner = state
+        updates, inner = _direction(at(step)).update(updates, inner, params)
+        return updates, (optax.safe_increment(step), inner)
+
+    return optax.GradientTransformation(init, update)
 
 
 def mixture(step: int, total_steps: int, *, path: Path = TUNED) -> dict[str, float]:

@@ -43,7 +43,7 @@ def param_groups(
     """Groups of the trainable parameters, for `torch.optim.AdamW` or `torch.optim.SGD`.
 
     Parameters with the same curve and the same weight decay share a group. `curve` in a group is
-    the name of its first parameter: by it `Schedule` finds the curve.
+    the name of its first parameter: by it `Schedule` finds the curve, and what else was tuned.
 
     Args:
         model: names of `named_parameters()` are those of its Hugging Face checkpoint.
@@ -59,14 +59,17 @@ def param_groups(
     named = [(checkpoint_name(n), p) for n, p in model.named_parameters() if p.requires_grad]
     _check_names([name for name, _ in named], curves, path)
     decayed = set(settings["decayed"])
+    tuned_decay = (settings.get("schedules") or {}).get("weight_decay") or {}
     groups: dict[Any, dict[str, Any]] = {}
     for name, parameter in named:
         decay = settings["weight_decay"] if name in decayed else 0.0
         new = {"params": [], "weight_decay": decay, "curve": name}
-        group = groups.setdefault((tuple(curves[name]), decay), new)
+        alike = (tuple(curves[name]), decay, tuple(tuned_decay.get(name, ())))
+        group = groups.setdefault(alike, new)
         group["params"].append(parameter)
     for group in groups.values():
         group["lr"] = _rate(tuned["learning_rates"], group["curve"], 0, total_steps)
+        group |= _numbers(settings, group["curve"], 0, total_steps)
     return list(groups.values())
 
 
@@ -86,6 +89,8 @@ def optimizer(
     """
     groups = param_groups(model, total_steps, path=path, checkpoint_name=checkpoint_name)
     settings = _read(path)["optimizer"]
+    if settings["kind"] not in ("adamw", "sgd"):
+        raise ValueError(f"{path}: holds rates of {settings['kind']}, not of adamw or sgd")
     if settings["kind"] == "adamw":
         betas = (settings["b1"], settings["b2"])
         return torch.optim.AdamW(groups, betas=betas, eps=settings["eps"])
@@ -110,18 +115,26 @@ class Schedule(LRScheduler):
         path: Path = TUNED,
     ):
         """Schedules `optimizer`, made of `param_groups`, over `total_steps` updates."""
-        rates = _read(path)["learning_rates"]
+        tuned = _read(path)
+        rates, settings = tuned["learning_rates"], tuned["optimizer"]
         names = [group["curve"] for group in optimizer.param_groups]
         self._rates = lambda step: [_rate(rates, name, step, total_steps) for name in names]
+        self._numbers = lambda step: [_numbers(settings, name, step, total_steps) for name in names]
         super().__init__(optimizer)
 
     def get_lr(self) -> list[Any]:
         """The rate of each group at update `last_epoch`."""
         return self._rates(self.last_epoch)
 
+    def step(self, epoch: int | None = None) -> None:
+        """Sets the rates of the next update, and what else was tuned of the optimizer."""
+        super().step(epoch)
+        self._set_numbers()
+
     def state_dict(self) -> dict[str, Any]:
         """Where the schedule stands, without the curves."""
-        return {key: value for key, value in super().state_dict().items() if key != "_rates"}
+        curves = ("_rates", "_numbers")
+        return {key: value for key, value in super().state_dict().items() if key not in curves}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on from where `state_dict` stood, with the rates of that update."""
@@ -129,6 +142,12 @@ class Schedule(LRScheduler):
         self._last_lr = self.get_lr()
         for group, rate in zip(self.optimizer.param_groups, self._last_lr, strict=True):
             group["lr"] = rate
+        self._set_numbers()
+
+    def _set_numbers(self) -> None:
+        numbers = self._numbers(self.last_epoch)
+        for group, own in zip(self.optimizer.param_groups, numbers, strict=True):
+            group.update(own)
 
 
 def trainer_arguments(
@@ -145,6 +164,12 @@ def trainer_arguments(
     """
     tuned = optimizer(model, total_steps, path=path, checkpoint_name=checkpoint_name)
     return {"optimizers": (tuned, Schedule(tuned, total_steps, path=path))}
+
+
+def clip_norm(step: int, total_steps: int, *, path: Path = TUNED) -> float | None:
+    """The largest global norm of the gradient at update `step`; None for no clipping."""
+    settings = _read(path)["optimizer"]
+    return _settings(settings, step, total_steps).get("clip_norm", settings["clip_norm"])
 
 
 def mixture(step: int, total_steps: int, *, path: Path = TUNED) -> dict[str, float]:
@@ -315,6 +340,27 @@ def _rate(rates: Mapping[str, Any], name: str, step: int, total_steps: int) -> f
     curve = rates["parameters"][name]
     before, along = _position(rates, step, total_steps)
     return _between(curve, before, along)
+
+
+def _settings(settings: Mapping[str, Any], step: int, total_steps: int) -> dict[str, float]:
+    """What was tuned of the optimizer besides weight decay, by name."""
+    schedules = settings.get("schedules")
+    if schedules is None:
+        return {}
+    before, along = _position(schedules, step, total_steps)
+    return {name: _between(curve, before, along) for name, curve in schedules["values"].items()}
+
+
+def _numbers(settings: Mapping[str, Any], name: str, step: int, total_steps: int) -> dict[str, Any]:
+    """What was tuned of the optimizer, as the group of parameter `name` has it."""
+    schedules, values = settings.get("schedules"), _settings(settings, step, total_steps)
+    found: dict[str, Any] = {key: values[key] for key in ("eps", "momentum") if key in values}
+    if "b1" in values or "b2" in values:
+        found["betas"] = tuple(values.get(key, settings[key]) for key in ("b1", "b2"))
+    if schedules and name in (schedules["weight_decay"] or {}):
+        before, along = _position(schedules, step, total_steps)
+        found["weight_decay"] = _between(schedules["weight_decay"][name], before, along)
+    return found
 
 
 def _columns(field: str, step: int, total_steps: int, path: Path) -> dict[str, float]:

@@ -1,0 +1,71 @@
+"""Muon's direction: the momentum of each layer's matrix, made orthogonal.
+
+Source: Jordan et al., Muon: An optimizer for hidden layers in neural networks, 2024.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from optax.contrib import MuonDimensionNumbers, MuonState, scale_by_muon
+
+from metatune.models import LORA_A, LORA_B
+from metatune.recipe import schema
+
+MATRIX = (1, 2)
+"""The axes of a matrix in a stacked leaf, [layers, ...]."""
+
+
+def orthogonal(spec: schema.Muon, transposed: bool) -> optax.GradientTransformation:
+    """Muon's direction of stacked matrices.
+
+    Args:
+        spec: the recipe's choice; what of it can be tuned may be traced.
+        transposed: whether the matrices of blocks are [in, out], not [out, in]; those of adapters
+            never are.
+    """
+    inner = scale_by_muon(
+        ns_steps=spec.newton_schulz_steps,
+        beta=spec.momentum,
+        eps=spec.eps,
+        nesterov=spec.nesterov,
+        weight_dimension_numbers=lambda tree: _axes(tree, transposed),
+    )
+
+    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        # The norm of a matrix of zeros has no derivative, and automatic differentiation makes it
+        # not a number: ones stand in for it, and nothing comes of them.
+        silent = jax.tree.map(_silent, grads, state.mu)
+        grads = jax.tree.map(lambda none, g: jnp.where(none, 1, g), silent, grads)
+        found, state = inner.update(grads, state, params)
+        moments = jax.tree.map(lambda none, m: jnp.where(none, 0, m), silent, state.mu)
+        found = jax.tree_util.tree_map_with_path(
+            lambda path, none, o: jnp.where(none, 0, _scale(path, o, transposed) * o), silent, found
+        )
+        return found, MuonState(state.count, moments, state.ns_coeffs)
+
+    return optax.GradientTransformation(inner.init, update)
+
+
+def _silent(gradient: jax.Array, moment: jax.Array) -> jax.Array:
+    """Which layers' matrices have no momentum, [layers, 1, 1]."""
+    return ~jnp.any((gradient != 0) | (moment != 0), axis=MATRIX, keepdims=True)
+
+
+def _axes(tree: Any, transposed: bool) -> Any:
+    """Inputs and outputs of each matrix."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: MuonDimensionNumbers(*_inputs_and_outputs(path, transposed)), tree
+    )
+
+
+def _scale(path: tuple[Any, ...], matrix: jax.Array, transposed: bool) -> float:
+    inputs, outputs = (matrix.shape[axis] for axis in _inputs_and_outputs(path, transposed))
+    return math.sqrt(max(1, outputs / inputs))
+
+
+def _inputs_and_outputs(path: tuple[Any, ...], transposed: bool) -> tuple[int, int]:
+    adapter = path[-1].key in (LORA_A, LORA_B)
+    return MATRIX if transposed and not adapter else MATRIX[::-1]

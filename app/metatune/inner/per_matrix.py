@@ -1,0 +1,46 @@
+"""Optimizers that take a tensor as a whole, layer by layer where the model stacks them."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def layers_apart(inner: optax.GradientTransformation, names: Any) -> optax.GradientTransformation:
+    """Applies `inner` to every tensor by itself, to those of each layer where they are stacked.
+
+    Args:
+        inner: what sees one tensor.
+        names: `ParameterNames` at the leaves of a tree like the parameters.
+    """
+    flat, treedef = jax.tree.flatten(names)
+    # Like the parameters, each leaf a state: what it holds are the states of its layers.
+    inits = [jax.vmap(inner.init) if leaf.stacked else inner.init for leaf in flat]
+    updates = [jax.vmap(inner.update) if leaf.stacked else inner.update for leaf in flat]
+
+    def init(params: Any) -> Any:
+        leaves = jax.tree.leaves(params)
+        return treedef.unflatten([one(leaf) for one, leaf in zip(inits, leaves, strict=True)])
+
+    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        given = [treedef.flatten_up_to(tree) for tree in (grads, state, params)]
+        found = [one(*leaves) for one, *leaves in zip(updates, *given, strict=True)]
+        directions, states = zip(*found, strict=True)
+        return treedef.unflatten(directions), treedef.unflatten(states)
+
+    return optax.GradientTransformation(init, update)
+
+
+def unless_zero(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Leaves a tensor of zeros as it is, in value and derivative; `inner` has no state.
+
+    A norm has no derivative at zero, and automatic differentiation makes it not a number.
+    """
+
+    def update(updates: jax.Array, state: Any, params: Any = None) -> tuple[jax.Array, Any]:
+        silent = ~jnp.any(updates != 0)
+        found, state = inner.update(jnp.where(silent, 1, updates), state, params)
+        return jnp.where(silent, 0, found), state
+
+    return optax.GradientTransformation(inner.init, update)

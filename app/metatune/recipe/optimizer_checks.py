@@ -1,0 +1,68 @@
+"""Rules between the inner optimizer and what is tuned; the table of all rules is in `checks.py`."""
+
+from collections.abc import Iterable
+from dataclasses import asdict
+
+from metatune.recipe.faults import Fault
+from metatune.recipe.phases import resolved
+from metatune.recipe.schema import Estimator, External, Inner, Lion, Outer, Tune, ZerothOrder
+
+PATH = "tune.optimizer"
+
+
+def some_field_is_tuned(tune: Tune) -> Iterable[Fault]:
+    """At least one number of the optimizer, where the section is there."""
+    if tune.optimizer is not None and not any(asdict(tune.optimizer).values()):
+        names = ", ".join(asdict(tune.optimizer))
+        cure = f"write one of {names}, e.g. `weight_decay: {{}}`, or take {PATH} out"
+        yield Fault(PATH, {}, "nothing of the optimizer is tuned", cure)
+
+
+def an_optimizer_has_what_is_tuned(tune: Tune, inner: Inner) -> Iterable[Fault]:
+    """Each optimizer has numbers of its own, and those that have a derivative can be tuned."""
+    optimizer = inner.optimizer
+    for key, path, settings in Tune(optimizer=tune.optimizer).entries():
+        if key in optimizer.TUNABLE:
+            continue
+        problem = f"inner.optimizer is {optimizer.kind}, which has no such number"
+        if hasattr(optimizer, key):
+            problem = f"can't be tuned for {optimizer.kind}: {WHY[optimizer.kind]}"
+        cure = f"take it out; what can be tuned is {', '.join(optimizer.TUNABLE)}"
+        yield Fault(path, asdict(settings), problem, cure)
+
+
+WHY = {
+    "lion": "its sign has no derivative but zero",
+    "adafactor": "its derivative is next to nothing",
+    "schedule_free_adamw": "the average was taken with what it was",
+}
+"""Why a number of an optimizer isn't in its `TUNABLE`."""
+
+
+def what_is_multiplied_is_not_zero(tune: Tune, inner: Inner) -> Iterable[Fault]:
+    """A factor changes nothing of zero, nor of what isn't there."""
+    for key, path, settings in Tune(optimizer=tune.optimizer).entries():
+        if key in inner.optimizer.TUNABLE and not getattr(inner.optimizer, key):
+            start, field = getattr(inner.optimizer, key), f"inner.optimizer.{key}"
+            problem = f"{field} is {'null' if start is None else 0}, which no factor changes"
+            cure = f"give {field} a value above 0 to start from, or take this out"
+            yield Fault(path, asdict(settings), problem, cure)
+
+
+def gradients_show_in_the_update(tune: Tune, inner: Inner, outer: Outer) -> Iterable[Fault]:
+    """What weighs the data acts through gradients, of which Lion takes the sign."""
+    if not isinstance(inner.optimizer, Lion) or (outer.steps is None and not outer.phases):
+        return
+    if all(_by_values(phase.estimator) for phase in resolved(outer)):
+        return
+    for name in ("mixture", "loss_weights"):
+        if (settings := getattr(tune, name)) is not None:
+            problem = "has a hypergradient of zero: lion takes the sign of the gradient"
+            cure = "use estimator zeroth_order, another inner.optimizer, or take it out"
+            yield Fault(f"tune.{name}", asdict(settings), problem, cure)
+
+
+def _by_values(estimator: Estimator) -> bool:
+    """Whether an estimator differentiates nothing; auto takes such a one for other measures."""
+    of_others = getattr(estimator, "objective", "loss") != "loss"
+    return isinstance(estimator, ZerothOrder | External) or of_others

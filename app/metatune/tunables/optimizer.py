@@ -1,0 +1,117 @@
+"""Numbers of the inner optimizer: weight decay, decays of moments, eps and clipping, by window.
+
+Each is a tunable by itself, whose key is its name, so that it has a slice of η and windows of its
+own. All move multiplicatively from what the recipe says.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metatune.recipe import schema
+from metatune.recipe.faults import Fault, RecipeError
+from metatune.tunables.groups import Groups, group
+from metatune.tunables.hyper import Hyper, Setting
+from metatune.tunables.windows import window_of
+
+PATH: Final = "tune.optimizer"
+DECAYS: Final = "inner.optimizer.decay"
+
+
+def multiplied(start: float, logs: jax.Array) -> jax.Array:
+    """`start exp η`: positive."""
+    return start * jnp.exp(logs)
+
+
+def remembered(start: float, logs: jax.Array) -> jax.Array:
+    """β whose odds `β / (1 - β)` are those of `start` times exp η: between 0 and 1.
+
+    >>> remembered(0.9, jnp.log(11.0)).round(4)
+    Array(0.99, dtype=float32)
+    """
+    # So written that it is `start` exactly where η is zero.
+    return start * jnp.exp(logs) / (1 + start * jnp.expm1(logs))
+
+
+FORMS: Final[Mapping[str, Callable[[float, jax.Array], jax.Array]]] = {
+    "weight_decay": multiplied,
+    "momentum": remembered,
+    "b1": remembered,
+    "b2": remembered,
+    "eps": multiplied,
+    "clip_norm": multiplied,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class OptimizerField:
+    """A number of the optimizer, `FORMS[key](start, η[window of t])`.
+
+    Attributes:
+        key: its name.
+        start: what the recipe says.
+        groups: parameters that share it, of those that have it; None where all have one.
+        windows: how many windows.
+        steps: horizon of the inner training.
+    """
+
+    key: str
+    start: float
+    groups: Groups | None
+    windows: int
+    steps: int
+
+    def initial(self) -> jax.Array:
+        """Zeros, [windows, groups]; [windows, 1] where all parameters have one."""
+        count = 1 if self.groups is None else len(self.groups.labels)
+        return jnp.zeros((self.windows, count), jnp.float32)
+
+    def apply(self, eta: jax.Array, step: jax.Array, hyper: Hyper) -> Hyper:
+        """Sets this number, of each parameter by itself where it has groups."""
+        logs = eta[window_of(step, self.windows, self.steps)]
+        form = FORMS[self.key]
+        if self.groups is None:
+            value = form(self.start, logs[0])
+        else:
+            # Parameters of no group have index -1: the last entry, which leaves what it was.
+            value = _spread(form(self.start, jnp.append(logs, 0.0)), self.groups, hyper)
+        return hyper._replace(optimizer={**(hyper.optimizer or {}), self.key: value})
+
+
+def _spread(values: jax.Array, groups: Groups, hyper: Hyper) -> Any:
+    """The value of each parameter's group, with the parameter's rank; None where it has none."""
+
+    def of(index: np.ndarray | None, rate: jax.Array) -> jax.Array | None:
+        if index is None:
+            return None
+        chosen = values[index]
+        return chosen.reshape(chosen.shape + (1,) * (rate.ndim - chosen.ndim))
+
+    return jax.tree.map(of, groups.index, hyper.learning_rate, is_leaf=lambda node: node is None)
+
+
+def build(spec: schema.OptimizerFields, setting: Setting) -> tuple[OptimizerField, ...]:
+    """The tunables of a recipe's `tune.optimizer`; none before the optimizer is known.
+
+    Raises:
+        RecipeError: no parameter decays, or a regular expression matches none that does.
+    """
+    if setting.optimizer is None:
+        return ()
+    entries = schema.Tune(optimizer=spec).entries()
+    return tuple(_field(key, settings, setting) for key, _, settings in entries)
+
+
+def _field(key: str, settings: Any, setting: Setting) -> OptimizerField:
+    groups = None
+    if isinstance(settings, schema.WeightDecay):
+        if not jax.tree.leaves(setting.decaying):
+            problem, cure = "no parameter decays", f"take it out, or set {DECAYS}: all"
+            raise RecipeError("tune", [Fault(f"{PATH}.{key}", settings.per, problem, cure)])
+        groups = group(setting.decaying, settings.per, f"{PATH}.{key}.per")
+    start = getattr(setting.optimizer, key)
+    return OptimizerField(key, start, groups, settings.windows, setting.steps)

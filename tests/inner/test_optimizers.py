@@ -1,0 +1,265 @@
+"""Inner optimizers with what can be tuned of them, on a network of a few parameters.
+
+Rows of a tensor whose gradient is zero are part of it: embeddings of tokens that don't occur, and
+the first of an adapter's two matrices, as long as the second is zero.
+"""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from metatune.hypergrad import (
+    Forward,
+    MixFlow,
+    Problem,
+    Reverse,
+    State,
+    ZerothOrder,
+    evaluated,
+    hypergradient,
+    train,
+)
+from metatune.inner import optimizers
+from metatune.models import ParameterNames
+from metatune.recipe import schema
+from metatune.tunables import Hyper, LearningRates, Setting, build
+from metatune.tunables.groups import group
+
+STEPS = 6
+
+
+def layers(name):
+    return ParameterNames((f"layers.0.{name}", f"layers.1.{name}"), stacked=True)
+
+
+NAMES = {
+    "embed": ParameterNames(("embed.weight",), stacked=False),
+    "layers": {"up": layers("up"), "lora_A": layers("lora_A"), "lora_B": layers("lora_B")},
+    "norm": ParameterNames(("norm.weight",), stacked=False),
+}
+
+
+def parameters():
+    rng = np.random.default_rng(0)
+    return {
+        "embed": jnp.asarray(rng.normal(size=(5, 4))),
+        "layers": {
+            "up": jnp.asarray(0.5 * rng.normal(size=(2, 4, 4))),
+            "lora_A": jnp.asarray(0.5 * rng.normal(size=(2, 2, 4))),
+            "lora_B": jnp.zeros((2, 4, 2)),
+        },
+        "norm": jnp.asarray(1 + 0.1 * rng.normal(size=4)),
+    }
+
+
+def losses(params, tokens):
+    """Of predicting each token's next, [batch]."""
+    hidden = params["embed"][tokens[:, 0]]
+    for layer in range(2):
+        up, a, b = (params["layers"][key][layer] for key in ("up", "lora_A", "lora_B"))
+        hidden = hidden + jnp.tanh(hidden @ (up + b @ a).T)
+    logits = (hidden * params["norm"][None, :]) @ params["embed"].T
+    return optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1])
+
+
+def batches(step):
+    return np.random.default_rng(step).integers(4, size=(6, 2))  # the fifth never occurs
+
+
+OUTER = np.random.default_rng(99).integers(4, size=(8, 2))
+
+# Such that eps and clipping matter.
+COMMON = {"learning_rate": 0.05, "weight_decay": 0.1}
+OPTIMIZERS = {
+    "adamw": schema.AdamW(**COMMON, eps=1e-2, clip_norm=0.5),
+    "sgd": schema.SGD(**COMMON, clip_norm=0.5),
+    "lion": schema.Lion(**COMMON),
+    "muon": schema.Muon(**COMMON, eps=1e-2, clip_norm=0.5),
+    "adafactor": schema.Adafactor(**COMMON, min_dim_size_to_factor=3, clip_norm=0.5),
+    "schedule_free_adamw": schema.ScheduleFreeAdamW(**COMMON, eps=1e-2, clip_norm=0.5),
+}
+
+
+def tunables(spec):
+    """Learning rates and everything that can be tuned of an optimizer."""
+    fields = {name: schema.TunedField() for name in spec.TUNABLE if name != "weight_decay"}
+    fields |= {"b2": schema.TunedField(windows=2)} if "b2" in fields else {}
+    decay = schema.WeightDecay(per="layer", windows=3)
+    tune = schema.Tune(optimizer=schema.OptimizerFields(weight_decay=decay, **fields))
+    names = optimizers.decaying(spec, NAMES, parameters())
+    setting = Setting(NAMES, ("a",), STEPS, None, spec, names)
+    return (LearningRates(group(NAMES, "tensor", ""), 2, STEPS), *build(tune, setting))
+
+
+def problem_of(spec, tuning):
+    inner = optimizers.build(spec, NAMES)
+
+    def hyper_at(eta, step):
+        ranks = jax.tree.map(lambda leaf: (1,) * leaf.ndim, parameters())
+        base = jnp.asarray(spec.learning_rate * (1 - 0.1 * step), jnp.float32)
+        rates = jax.tree.map(base.reshape, ranks, is_leaf=lambda node: isinstance(node, tuple))
+        hyper = Hyper(rates, jnp.ones(1), jnp.ones(1))
+        for tunable in tuning:
+            hyper = tunable.apply(eta[tunable.key], step, hyper)
+        return hyper
+
+    problem = Problem(
+        lambda params, hyper, tokens: jnp.mean(losses(params, tokens)),
+        inner.update,
+        lambda params, tokens: jnp.mean(losses(params, tokens)),
+        hyper_at,
+        inner.evaluated,
+    )
+    return problem, inner.init
+
+
+def start(init, dtype):
+    params = jax.tree.map(lambda leaf: leaf.astype(dtype), parameters())
+    return State(params, init(params))
+
+
+def moved(tuning, dtype):
+    """Meta-parameters a little off those that change nothing."""
+    rng = np.random.default_rng(3)
+    return {
+        each.key: jnp.asarray(0.2 * rng.normal(size=each.initial().shape), dtype) for each in tuning
+    }
+
+
+def estimate(problem, state, eta, estimator, **more):
+    return hypergradient(
+        problem, eta, state, batches, [OUTER], steps=STEPS, estimator=estimator, **more
+    )
+
+
+@pytest.mark.parametrize("spec", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
+def test_hypergradients_against_central_differences_and_each_other(float64, spec):
+    tuning = tunables(spec)
+    problem, init = problem_of(spec, tuning)
+    state, eta = start(init, jnp.float64), moved(tuning, jnp.float64)
+    found = estimate(problem, state, eta, MixFlow(segment=3))
+    pushed = estimate(problem, state, eta, Forward(segment=3))
+
+    def objective(eta):
+        trained, _ = train(problem, eta, state, batches, steps=STEPS, segment=3)
+        return float(problem.objective(evaluated(problem, trained), OUTER))
+
+    assert float(found.value) == pytest.approx(objective(eta), rel=1e-12)
+    rng = np.random.default_rng(5)
+    for key, gradient in found.gradient.items():
+        np.testing.assert_allclose(pushed.gradient[key], gradient, rtol=1e-8, atol=1e-12)
+        direction = rng.normal(size=gradient.shape)
+        above, below = (
+            objective({**eta, key: eta[key] + sign * 1e-6 * direction}) for sign in (1, -1)
+        )
+        want = (above - below) / 2e-6
+        assert want != 0
+        assert float(jnp.sum(gradient * direction)) == pytest.approx(want, rel=1e-5, abs=1e-9)
+
+
+@pytest.mark.parametrize("spec", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
+def test_what_is_tuned_starts_as_the_recipe_has_it(float64, spec):
+    tuning = tunables(spec)
+    ends = []
+    for tuned in (tuning, ()):
+        problem, init = problem_of(spec, tuned)
+        eta = {each.key: each.initial().astype(jnp.float64) for each in tuned}
+        state = start(init, jnp.float64)
+        ends.append(train(problem, eta, state, batches, steps=STEPS, segment=6)[0])
+    for a, b in zip(*map(jax.tree.leaves, ends), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("spec", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
+def test_hypergradients_are_finite_in_single_precision_from_the_defaults(spec):
+    """From where trainings begin: a tensor's gradient and moments may be zero."""
+    spec = replace(type(spec)(learning_rate=0.01), weight_decay=0.1)
+    tuning = tuple(t for t in tunables(spec) if getattr(spec, t.key, 1))  # clip_norm may be null
+    problem, init = problem_of(spec, tuning)
+    eta = {each.key: each.initial() for each in tuning}
+    found = estimate(problem, start(init, jnp.float32), eta, MixFlow(segment=3))
+    assert np.isfinite(float(found.value))
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(found.gradient))
+
+
+def test_an_average_is_judged_by_every_estimator(float64):
+    spec = OPTIMIZERS["schedule_free_adamw"]
+    tuning = tunables(spec)[:1]
+    problem, init = problem_of(spec, tuning)
+    state, eta = start(init, jnp.float64), moved(tuning, jnp.float64)
+    want = estimate(problem, state, eta, MixFlow(segment=4))
+    for estimator in (
+        Reverse(segment=2),
+        Forward(segment=2, chunk=3),
+        ZerothOrder(directions=10, distribution="orthogonal", segment=6, chunk=10),
+    ):
+        got = estimate(problem, state, eta, estimator, key=jax.random.key(0))
+        assert float(got.value) == pytest.approx(float(want.value), rel=1e-12)
+        exact = not isinstance(estimator, ZerothOrder)
+        rtol = 1e-8 if exact else 1e-4
+        for key in eta:
+            np.testing.assert_allclose(got.gradient[key], want.gradient[key], rtol=rtol, atol=1e-8)
+    # x lies elsewhere than y.
+    trained, _ = train(problem, eta, state, batches, steps=STEPS)
+    at_y = problem.objective(trained.params, OUTER)
+    assert abs(float(at_y) - float(want.value)) > 1e-4
+
+
+def test_the_average_is_that_of_optax():
+    spec = schema.ScheduleFreeAdamW(learning_rate=0.02, decay="all")
+    problem, init = problem_of(spec, ())
+    problem = replace(problem, hyper_at=lambda eta, step: Hyper(rates, jnp.ones(1), jnp.ones(1)))
+    rates = jax.tree.map(lambda leaf: jnp.full((1,) * leaf.ndim, 0.02), parameters())
+    trained, _ = train(problem, {}, start(init, jnp.float32), batches, steps=50)
+    inner = optax.chain(
+        optax.scale_by_adam(b1=0, b2=0.95, eps_root=1e-12),
+        optax.add_decayed_weights(0.1),
+        optax.scale_by_learning_rate(0.02),
+    )
+    theirs = optax.contrib.schedule_free(inner, 0.02, b1=0.9)
+    params = parameters()
+    state = theirs.init(params)
+
+    @jax.jit
+    def update(params, state, tokens):
+        grads = jax.grad(lambda params: jnp.mean(losses(params, tokens)))(params)
+        updates, state = theirs.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    for step in range(50):
+        params, state = update(params, state, batches(step))
+    want = optax.contrib.schedule_free_eval_params(state, params)
+    got = evaluated(problem, trained)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        assert float(jnp.linalg.norm(a - b)) < 3e-6 * float(jnp.linalg.norm(b))
+
+
+def test_muon_takes_the_matrices_of_each_layer_and_adam_the_rest(float64):
+    spec = schema.Muon(learning_rate=1.0, weight_decay=0.0)
+    inner = optimizers.direction(spec, NAMES)
+    params = parameters()
+    grads = jax.tree.map(lambda leaf: jnp.cos(3 * leaf), params)
+    found, _ = inner.update(grads, inner.init(params), params)
+    one = optax.contrib.scale_by_muon()
+    for layer in range(2):
+        gradient = grads["layers"]["lora_A"][layer]  # [2 outputs, 4 inputs]
+        want, _ = one.update([gradient.T], one.init([gradient.T]))
+        np.testing.assert_allclose(found["layers"]["lora_A"][layer], want[0].T, rtol=1e-9)
+        gradient = grads["layers"]["lora_B"][layer]  # [4 outputs, 2 inputs]
+        want, _ = one.update([gradient.T], one.init([gradient.T]))
+        np.testing.assert_allclose(
+            found["layers"]["lora_B"][layer], np.sqrt(2) * want[0].T, rtol=1e-9
+        )
+    adam = optax.scale_by_adam(b2=0.95, eps_root=1e-12)
+    want, _ = adam.update(grads, adam.init(params))
+    for key in ("embed", "norm"):
+        np.testing.assert_allclose(found[key], want[key], rtol=1e-12)
+    # Matrices [inputs, outputs], but for those of adapters.
+    transposed = optimizers.direction(spec, NAMES, transposed=True)
+    again, _ = transposed.update(grads, transposed.init(params), params)
+    for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(found), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9)  # `up` is square: either way the same
