@@ -167,8 +167,9 @@ def test_not_an_artefact(tmp_path, text):
         ),
         (
             ["optimizer", "kind"],
-            "lion",
-            f"optimizer.kind = 'lion': must be one of adamw, sgd{CURE}",
+            "rmsprop",
+            "optimizer.kind = 'rmsprop': must be one of adamw, sgd, lion, muon, adafactor, "
+            f"schedule_free_adamw{CURE}",
         ),
         (["optimizer", "eps"], -1.0, f"optimizer.eps = -1.0: {NUMBER}{CURE}"),
         (

@@ -16,7 +16,6 @@ from metatune.hypergrad import (
     Forward,
     MixFlow,
     Problem,
-    Reverse,
     State,
     ZerothOrder,
     evaluated,
@@ -78,7 +77,7 @@ OPTIMIZERS = {
     "adamw": schema.AdamW(**COMMON, eps=1e-2, clip_norm=0.5),
     "sgd": schema.SGD(**COMMON, clip_norm=0.5),
     "lion": schema.Lion(**COMMON),
-    "muon": schema.Muon(**COMMON, eps=1e-2, clip_norm=0.5),
+    "muon": schema.Muon(**COMMON, eps=1e-2, clip_norm=0.5, newton_schulz_steps=2),
     "adafactor": schema.Adafactor(**COMMON, min_dim_size_to_factor=3, clip_norm=0.5),
     "schedule_free_adamw": schema.ScheduleFreeAdamW(**COMMON, eps=1e-2, clip_norm=0.5),
 }
@@ -86,13 +85,13 @@ OPTIMIZERS = {
 
 def tunables(spec):
     """Learning rates and everything that can be tuned of an optimizer."""
+    # One window each: forward mode compiles a program for every number of them that have begun.
     fields = {name: schema.TunedField() for name in spec.TUNABLE if name != "weight_decay"}
-    fields |= {"b2": schema.TunedField(windows=2)} if "b2" in fields else {}
-    decay = schema.WeightDecay(per="layer", windows=3)
+    decay = schema.WeightDecay(per="layer")
     tune = schema.Tune(optimizer=schema.OptimizerFields(weight_decay=decay, **fields))
     names = optimizers.decaying(spec, NAMES, parameters())
     setting = Setting(NAMES, ("a",), STEPS, None, spec, names)
-    return (LearningRates(group(NAMES, "tensor", ""), 2, STEPS), *build(tune, setting))
+    return (LearningRates(group(NAMES, "global", ""), 1, STEPS), *build(tune, setting))
 
 
 def problem_of(spec, tuning):
@@ -174,11 +173,11 @@ def test_what_is_tuned_starts_as_the_recipe_has_it(float64, spec):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("spec", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
-def test_hypergradients_are_finite_in_single_precision_from_the_defaults(spec):
-    """From where trainings begin: a tensor's gradient and moments may be zero."""
-    spec = replace(type(spec)(learning_rate=0.01), weight_decay=0.1)
-    tuning = tuple(t for t in tunables(spec) if getattr(spec, t.key, 1))  # clip_norm may be null
+@pytest.mark.parametrize("kind", [schema.Muon, schema.Adafactor])
+def test_hypergradients_are_finite_in_single_precision_with_the_defaults(kind):
+    """Where a tensor's gradient and moments are zero, both divide by next to nothing."""
+    spec = kind(learning_rate=0.01)
+    tuning = (LearningRates(group(NAMES, "tensor", ""), 1, STEPS),)
     problem, init = problem_of(spec, tuning)
     eta = {each.key: each.initial() for each in tuning}
     found = estimate(problem, start(init, jnp.float32), eta, MixFlow(segment=3))
@@ -186,27 +185,27 @@ def test_hypergradients_are_finite_in_single_precision_from_the_defaults(spec):
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(found.gradient))
 
 
-def test_an_average_is_judged_by_every_estimator(float64):
+def test_zeroth_order_judges_the_average(float64):
     spec = OPTIMIZERS["schedule_free_adamw"]
     tuning = tunables(spec)[:1]
     problem, init = problem_of(spec, tuning)
     state, eta = start(init, jnp.float64), moved(tuning, jnp.float64)
-    want = estimate(problem, state, eta, MixFlow(segment=4))
-    for estimator in (
-        Reverse(segment=2),
-        Forward(segment=2, chunk=3),
-        ZerothOrder(directions=10, distribution="orthogonal", segment=6, chunk=10),
-    ):
-        got = estimate(problem, state, eta, estimator, key=jax.random.key(0))
-        assert float(got.value) == pytest.approx(float(want.value), rel=1e-12)
-        exact = not isinstance(estimator, ZerothOrder)
-        rtol = 1e-8 if exact else 1e-4
-        for key in eta:
-            np.testing.assert_allclose(got.gradient[key], want.gradient[key], rtol=rtol, atol=1e-8)
+    estimator = ZerothOrder(directions=1, step=1e-3, distribution="orthogonal", segment=6)
+    found = estimate(problem, state, eta, estimator, key=jax.random.key(0))
+
+    def trained(size):
+        moved = {key: leaf + size for key, leaf in eta.items()}
+        return train(problem, moved, state, batches, steps=STEPS, segment=6)[0]
+
+    at = [
+        float(problem.objective(evaluated(problem, trained(size)), OUTER))
+        for size in (0, 1e-3, -1e-3)
+    ]
+    assert float(found.value) == pytest.approx(at[0], rel=1e-12)
+    (gradient,) = found.gradient.values()
+    assert float(gradient[0, 0]) == pytest.approx((at[1] - at[2]) / 2e-3, rel=1e-9)
     # x lies elsewhere than y.
-    trained, _ = train(problem, eta, state, batches, steps=STEPS)
-    at_y = problem.objective(trained.params, OUTER)
-    assert abs(float(at_y) - float(want.value)) > 1e-4
+    assert abs(float(problem.objective(trained(0).params, OUTER)) - at[0]) > 1e-4
 
 
 def test_the_average_is_that_of_optax():
@@ -244,16 +243,14 @@ def test_muon_takes_the_matrices_of_each_layer_and_adam_the_rest(float64):
     params = parameters()
     grads = jax.tree.map(lambda leaf: jnp.cos(3 * leaf), params)
     found, _ = inner.update(grads, inner.init(params), params)
-    one = optax.contrib.scale_by_muon()
+    one = optax.contrib.scale_by_muon(weight_dimension_numbers=optax.contrib.MuonDimensionNumbers())
     for layer in range(2):
         gradient = grads["layers"]["lora_A"][layer]  # [2 outputs, 4 inputs]
-        want, _ = one.update([gradient.T], one.init([gradient.T]))
-        np.testing.assert_allclose(found["layers"]["lora_A"][layer], want[0].T, rtol=1e-9)
+        want, _ = one.update(gradient.T, one.init(gradient.T))
+        np.testing.assert_allclose(found["layers"]["lora_A"][layer], want.T, rtol=1e-9)
         gradient = grads["layers"]["lora_B"][layer]  # [4 outputs, 2 inputs]
-        want, _ = one.update([gradient.T], one.init([gradient.T]))
-        np.testing.assert_allclose(
-            found["layers"]["lora_B"][layer], np.sqrt(2) * want[0].T, rtol=1e-9
-        )
+        want, _ = one.update(gradient.T, one.init(gradient.T))
+        np.testing.assert_allclose(found["layers"]["lora_B"][layer], np.sqrt(2) * want.T, rtol=1e-9)
     adam = optax.scale_by_adam(b2=0.95, eps_root=1e-12)
     want, _ = adam.update(grads, adam.init(params))
     for key in ("embed", "norm"):

@@ -6,14 +6,16 @@ from metatune.recipe import reading, schema
 from metatune.recipe.faults import RecipeError
 
 
-def recipe(optimizer, tune, **outer):
+def recipe(chosen, tune, **outer):
     return {
         "model": {"config": {"model_type": "llama"}},
         "data": {
             "domains": {"a": {"shipped": "code_stdlib"}, "b": {"shipped": "bible_web"}},
             "target": {"a": 1.0},
+            "sequence_length": 16,
+            "batch_size": 4,
         },
-        "inner": {"optimizer": {"learning_rate": 1e-3, **optimizer}, "steps": 10},
+        "inner": {"optimizer": {"kind": "adamw", "learning_rate": 1e-3, **chosen}, "steps": 10},
         "tune": tune,
         "outer": {"steps": 1, **outer},
     }
@@ -66,7 +68,7 @@ def test_windows_and_groups_are_those_of_any_tunable():
     assert [fault.partition(":")[0] for fault in found] == [
         "tune.optimizer.weight_decay.windows = 11",
         "tune.optimizer.b1.windows = 12",
-        'tune.optimizer.weight_decay.per[0] = "("',
+        "tune.optimizer.weight_decay.per[0] = '('",
     ]
 
 

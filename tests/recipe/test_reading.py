@@ -165,7 +165,7 @@ def test_whole_numbers_are_ints_however_they_are_spelled(tree, received):
         (
             "tune.zzz",
             {},
-            "tune.zzz = {}: unknown key; allowed: learning_rates, mixture, loss_weights",
+            "tune.zzz = {}: unknown key; allowed: learning_rates, mixture, loss_weights, optimizer",
         ),
         (
             "inner.optimizer.learning_rate",
@@ -275,25 +275,27 @@ def test_whole_numbers_are_ints_however_they_are_spelled(tree, received):
         (
             "inner.optimizer",
             "adamw",
-            "inner.optimizer = 'adamw': must be a section whose kind is adamw or sgd; there is no "
+            "inner.optimizer = 'adamw': must be a section whose kind is adamw or sgd or lion "
+            "or muon or adafactor or schedule_free_adamw; there is no "
             "default: choose one",
         ),
         (
             "inner.optimizer.kind",
             "adam",
             "inner.optimizer.kind = 'adam': unknown kind; did you mean adamw? (allowed: adamw, "
-            "sgd)",
+            "sgd, lion, muon, adafactor, schedule_free_adamw)",
         ),
         (
             "inner.optimizer.kind",
             ["adam"],
             "inner.optimizer.kind = ['adam']: unknown kind; did you mean adamw? (allowed: adamw, "
-            "sgd)",
+            "sgd, lion, muon, adafactor, schedule_free_adamw)",
         ),
         (
             "inner.optimizer",
             {"learning_rate": 1},
-            "inner.optimizer.kind: missing; write one of adamw, sgd",
+            "inner.optimizer.kind: missing; write one of adamw, sgd, lion, muon, adafactor, "
+            "schedule_free_adamw",
         ),
         (
             "tune.learning_rates.per",

@@ -153,7 +153,7 @@ class Held:
 
     def evaluated(self, state: State) -> Any:
         """The parameters of a state that the objective is taken of."""
-        return evaluated(as_argument(self.subject.problem), state)
+        return evaluated(self.subject.problem, state)
 
     def objective(self, params: Any) -> float:
         """The objective F."""

@@ -16,6 +16,7 @@ from metatune.hypergrad.problem import (
     Progress,
     PyTree,
     State,
+    as_argument,
 )
 
 Listener = Callable[[Progress], None]
@@ -111,10 +112,12 @@ def evaluated(problem: Problem, state: State) -> PyTree:
     """The parameters of a state that the objective is taken of, and that are to be kept.
 
     Args:
-        problem: the training, as an argument of compiled programs.
+        problem: the training.
         state: of it.
     """
-    return state.params if problem.evaluated is None else programs.evaluated(problem, state)
+    if problem.evaluated is None:
+        return state.params
+    return programs.evaluated(as_argument(problem), state)
 
 
 class Estimator(Protocol):
