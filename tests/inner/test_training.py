@@ -162,10 +162,12 @@ OPTIMIZERS |= {
             optax.clip_by_global_norm(0.5), optax.lion(1e-3, weight_decay=0.1, mask=matrices)
         ),
     ),
-    "muon, decay everywhere": (
-        schema.Muon(learning_rate=3e-3, decay="all"),
+    # That of Optax looks ahead in its AdamW too, where it does: neither does here.
+    "muon, no nesterov, decay everywhere": (
+        schema.Muon(learning_rate=3e-3, nesterov=False, decay="all"),
         optax.contrib.muon(
             cosine,
+            nesterov=False,
             weight_decay=0.1,
             adam_b2=0.95,
             adam_eps_root=1e-12,
@@ -197,8 +199,10 @@ OPTIMIZERS |= {
 def test_with_nothing_tuned_it_is_a_plain_optax_loop(ours, theirs):
     for a, b in trained_both_ways(ours, theirs):
         # By the norm of a tensor: Adam divides an element's rounding error by the root of its own
-        # second moment, which magnifies that of elements whose gradient all but vanishes.
-        assert float(jnp.linalg.norm(a - b)) < 1e-6 * float(jnp.linalg.norm(b))
+        # second moment, which magnifies that of elements whose gradient all but vanishes. Muon
+        # does that to small singular values, by a factor of 3.4 in each of five iterations.
+        tolerance = 1e-5 if isinstance(ours, schema.Muon) else 1e-6
+        assert float(jnp.linalg.norm(a - b)) < tolerance * float(jnp.linalg.norm(b))
 
 
 # With a constant rate both compile to the same operations; a schedule's rate is rounded otherwise.

@@ -133,8 +133,9 @@ class Muon:
     """Muon (Jordan et al., 2024) for the matrices of the blocks, AdamW for all else.
 
     As `optax.contrib.muon`, each layer's matrix by itself: Nesterov momentum, made orthogonal by
-    Newton-Schulz iterations, times `sqrt(max(1, outputs / inputs))`. Differentiable, but for a
-    matrix whose momentum is zero, which stays where it is and counts as a constant.
+    Newton-Schulz iterations, times `sqrt(max(1, outputs / inputs))`. AdamW is plain, where that of
+    `optax.contrib.muon` looks ahead as well. Differentiable, but for a matrix whose momentum is
+    zero, which stays where it is and counts as a constant.
 
     Attributes:
         learning_rate: peak of the base schedule, of Muon and AdamW alike.

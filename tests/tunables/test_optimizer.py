@@ -1,0 +1,81 @@
+"""Numbers of the inner optimizer as tunables."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metatune.models import ParameterNames
+from metatune.recipe import schema
+from metatune.recipe.faults import RecipeError
+from metatune.tunables import Hyper, Setting, build
+from metatune.tunables.optimizer import FORMS
+
+NAMES = {
+    "head": ParameterNames(("head.weight",), stacked=False),
+    "norm": ParameterNames(("norm.weight",), stacked=False),
+    "up": ParameterNames(("layers.0.up.weight", "layers.1.up.weight"), stacked=True),
+}
+BASE = Hyper(
+    {"head": jnp.ones((1, 1)), "norm": jnp.ones(1), "up": jnp.ones((1, 1, 1))},
+    mixture=jnp.ones(1),
+    loss_weights=jnp.ones(1),
+)
+ADAMW = schema.AdamW(learning_rate=1e-3)
+DECAYING = {**NAMES, "norm": None}
+
+
+def tunables(decaying=DECAYING, **fields):
+    tune = schema.Tune(optimizer=schema.OptimizerFields(**fields))
+    return build(tune, Setting(NAMES, ("a",), 4, None, ADAMW, decaying))
+
+
+def test_every_field_has_a_form():
+    assert set(FORMS) == set(schema.OptimizerFields.__dataclass_fields__)
+
+
+def test_each_is_a_tunable_by_itself_and_starts_as_the_recipe_has_it():
+    found = tunables(
+        weight_decay=schema.WeightDecay(windows=3),
+        b2=schema.TunedField(windows=2),
+        eps=schema.TunedField(),
+        clip_norm=schema.TunedField(),
+    )
+    assert [tunable.key for tunable in found] == ["weight_decay", "b2", "eps", "clip_norm"]
+    hyper = BASE
+    for tunable in found:
+        assert tunable.initial().shape[0] == tunable.windows
+        hyper = tunable.apply(tunable.initial(), jnp.int32(3), hyper)
+    tuned = hyper.optimizer or {}
+    assert float(tuned["b2"]) == np.float32(0.95) and float(tuned["eps"]) == np.float32(1e-8)
+    assert float(tuned["clip_norm"]) == 1.0
+    assert tuned["weight_decay"]["norm"] is None
+    assert {float(leaf.min()) for leaf in jax.tree.leaves(tuned["weight_decay"])} == {
+        float(np.float32(0.1))
+    }
+
+
+def test_decays_move_by_their_odds_and_stay_between_0_and_1():
+    (tunable,) = tunables(b1=schema.TunedField(windows=2))
+    eta = jnp.array([[np.log(11.0)], [-30.0]])  # from odds of 9 to 99
+    values = [float(tunable.apply(eta, jnp.int32(t), BASE).optimizer["b1"]) for t in (0, 1, 2)]
+    assert values[:2] == pytest.approx([0.99, 0.99], rel=1e-6)
+    assert 0 < values[2] < 1e-11
+
+
+def test_weight_decay_of_groups_leaves_the_others():
+    spec = schema.WeightDecay(per={"first": r"layers\.0"}, windows=2)
+    (tunable,) = tunables(weight_decay=spec)
+    eta = jnp.log(jnp.array([[2.0], [3.0]]))
+    decay = tunable.apply(eta, jnp.int32(2), BASE).optimizer["weight_decay"]
+    assert decay["norm"] is None
+    np.testing.assert_allclose(decay["up"], np.reshape([0.3, 0.1], (2, 1, 1)), rtol=1e-6)
+    np.testing.assert_allclose(decay["head"], [[0.1]], rtol=1e-6)
+
+
+def test_groups_hold_what_decays():
+    with pytest.raises(RecipeError, match=r"tune\.optimizer\.weight_decay\.per.* matches no param"):
+        tunables(weight_decay=schema.WeightDecay(per=("norm",)))
+    nothing = dict.fromkeys(NAMES)
+    with pytest.raises(RecipeError, match="no parameter decays; take it out, or set inner.optim"):
+        tunables(nothing, weight_decay=schema.WeightDecay())
