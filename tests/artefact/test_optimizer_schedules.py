@@ -52,7 +52,12 @@ def tuned(make):
         schedules = OptimizerSchedules((0.0, 0.5), "constant", values, decay)
         optimizer = Optimizer(settings, NAMES[:2], schedules)
         nothing = {"mixture": None, "loss_weights": None, "learning_rates": rates}
-        nothing["result"] = {"status": "unfinished", "outer_steps": 1, "best_outer_step": 0}
+        nothing["result"] = {
+            **dict.fromkeys(("difference", "standard_error")),
+            "status": "unfinished",
+            "outer_steps": 1,
+            "best_outer_step": 0,
+        }
         return make(NAMES, STEPS, optimizer=optimizer, **nothing)
 
     return build

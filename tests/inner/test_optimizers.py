@@ -5,6 +5,7 @@ the first of an adapter's two matrices, as long as the second is zero.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +43,7 @@ NAMES = {
 }
 
 
-def parameters():
+def parameters() -> Any:
     rng = np.random.default_rng(0)
     return {
         "embed": jnp.asarray(rng.normal(size=(5, 4))),
@@ -242,17 +243,17 @@ def test_muon_takes_the_matrices_of_each_layer_and_adam_the_rest(float64):
     inner = optimizers.direction(spec, NAMES)
     params = parameters()
     grads = jax.tree.map(lambda leaf: jnp.cos(3 * leaf), params)
-    found, _ = inner.update(grads, inner.init(params), params)
+    found: Any = inner.update(grads, inner.init(params), params)[0]
     one = optax.contrib.scale_by_muon(weight_dimension_numbers=optax.contrib.MuonDimensionNumbers())
     for layer in range(2):
         gradient = grads["layers"]["lora_A"][layer]  # [2 outputs, 4 inputs]
-        want, _ = one.update(gradient.T, one.init(gradient.T))
+        want: Any = one.update(gradient.T, one.init(gradient.T))[0]
         np.testing.assert_allclose(found["layers"]["lora_A"][layer], want.T, rtol=1e-9)
         gradient = grads["layers"]["lora_B"][layer]  # [4 outputs, 2 inputs]
-        want, _ = one.update(gradient.T, one.init(gradient.T))
+        want = one.update(gradient.T, one.init(gradient.T))[0]
         np.testing.assert_allclose(found["layers"]["lora_B"][layer], np.sqrt(2) * want.T, rtol=1e-9)
     adam = optax.scale_by_adam(b2=0.95, eps_root=1e-12)
-    want, _ = adam.update(grads, adam.init(params))
+    want = adam.update(grads, adam.init(params))[0]
     for key in ("embed", "norm"):
         np.testing.assert_allclose(found[key], want[key], rtol=1e-12)
     # Matrices [inputs, outputs], but for those of adapters.

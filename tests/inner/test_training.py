@@ -134,8 +134,8 @@ def by_layer(optimizer):
     def init(params):
         return optimizer.init(apart(params))
 
-    def update(grads, state, params):
-        updates, state = optimizer.update(apart(grads), state, apart(params))
+    def update(updates, state, params=None):
+        updates, state = optimizer.update(apart(updates), state, apart(params))
         together = jax.tree.map(
             lambda _, found: jnp.stack(found) if isinstance(found, list) else found, params, updates
         )
