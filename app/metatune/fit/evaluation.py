@@ -86,6 +86,19 @@ def held_out_loss(
         listener=listener,
     )
     refuse_diverged(np.asarray(losses), f"{purpose.name.lower()} training {index}")
+    return measured(training, state.params, purpose=purpose, split=split, sequences=sequences)
+
+
+def measured(
+    training: InnerTraining,
+    params: Any,
+    *,
+    purpose: Purpose,
+    split: Literal["outer", "report"],
+    sequences: int,
+) -> float:
+    """The target-weighted loss of trained parameters; arguments as of `held_out_loss`."""
+    recipe = training.recipe
     held_out = heldout_batches(
         training.corpus,
         split,
@@ -94,4 +107,4 @@ def held_out_loss(
         micro_batch=min(recipe.outer.objective.micro_batch, sequences),
     )
     problem = as_argument(training.sampled)
-    return float(np.mean([_objective(problem, state.params, batch) for batch in held_out]))
+    return float(np.mean([_objective(problem, params, batch) for batch in held_out]))
