@@ -248,7 +248,8 @@ def test_ctrl_c_leaves_a_training_that_goes_on_bit_for_bit(
     assert done.steps == 10
     assert weights(folder) == weights(finished)
     assert metrics(folder) == metrics(finished)
-    assert folder.finished()["held_out"] == finished.finished()["held_out"]
+    assert done.result is not None
+    assert done.result["held_out"] == finished.finished()["held_out"]
 
 
 def test_a_killed_training_goes_on_bit_for_bit(training, run, finished, tmp_path, console):
@@ -298,13 +299,14 @@ def test_ctrl_c_at_the_command_line(training, run, tmp_path, monkeypatch):
 
 def test_an_artefact_of_another_recipe_begins_nothing(training, run, tmp_path, console):
     tuned = command.load(run).schedules
-    rates = tuned.learning_rates
+    rates, mixture = tuned.learning_rates, tuned.mixture
+    assert mixture is not None
     parameters = dict(rates.parameters)
     parameters["model.nrm.weight"] = parameters.pop("model.norm.weight")
     other = dataclasses.replace(
         tuned,
         learning_rates=dataclasses.replace(rates, parameters=parameters),
-        mixture=dataclasses.replace(tuned.mixture, domains=("code", "poems")),
+        mixture=dataclasses.replace(mixture, domains=("code", "poems")),
     )
     with pytest.raises(ArtefactError) as error:
         command.train(
@@ -362,13 +364,18 @@ def test_what_an_artefact_doesn_t_tune_is_the_recipe_s_own(training, run):
     )
     weighed = dataclasses.replace(tuned, loss_weights=classes)
     hyper = Schedules(training, weighed, 4).stretch(0).hyper
-    np.testing.assert_allclose(hyper.class_weights, [[1, 0.4, 1.6, 1, 1]] * 4, rtol=1e-6)
+    np.testing.assert_allclose(
+        np.asarray(hyper.class_weights), [[1, 0.4, 1.6, 1, 1]] * 4, rtol=1e-6
+    )
     np.testing.assert_array_equal(hyper.loss_weights, np.ones((4, 2)))
 
 
 def test_schedules_of_another_length_end_where_the_training_does(training):
     longer = stretched(training, 6)
     stretch = Schedules(longer, None, 4).stretch(4)
-    rates = [rates_of(longer, loop.scheduled(longer).hyper_at(stretch, step)) for step in (4, 5)]
+    rates = [
+        rates_of(longer, loop.scheduled(longer).hyper_at(stretch, jnp.int32(step)))
+        for step in (4, 5)
+    ]
     assert all(len(set(row.values())) == 1 for row in rates)
     assert rates[0] != rates[1]

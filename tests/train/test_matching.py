@@ -2,6 +2,7 @@
 
 import dataclasses
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ TUNED = Artefact(
 )
 
 
-def training(**changes):
+def training(**changes) -> Any:
     """As much of a training as is looked at; its data has 10 tokens of text and 5 of prompts."""
     inner = SimpleNamespace(optimizer=ADAMW, steps=20)
     known = {

@@ -126,11 +126,11 @@ def train(
         intervals=intervals,
     )
     key = model_key(recipe.seed, Purpose.REPORT, report_seed)
-    with Checkpoints(folder.checkpoints, keep) as checkpoints, Interruption() as interruption:
+    with Checkpoints(folder.checkpoints, keep) as checkpoints:
         like = jax.eval_shape(training.initialise, key)
         position = checkpoints.latest(like) or Position(0, training.initialise(key))
-        teller = Teller(folder, console or Console(), steps=recipe.inner.steps, done=position.step)
-        with teller:
+        teller = Teller(folder, console or Console(), steps=loop.steps, done=position.step)
+        with teller, Interruption(teller.say) as interruption:
             _announce(teller.say, loop, tuned, position.step)
             position, losses = loop.run(position, checkpoints, teller, interruption)
             if position.step < loop.steps:

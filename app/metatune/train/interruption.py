@@ -1,22 +1,36 @@
 """Ctrl-C: the first lets a training end where it can go on from, the second ends it at once."""
 
+import os
 import signal
+import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
 
 
 class Interruption:
     """Within its `with`, whether Ctrl-C was pressed; to be used in the main thread.
 
-    A second one is the system's: it ends the process even within a compilation.
+    Python runs handlers of signals between two of its instructions alone, which may be minutes
+    apart while a program is compiled. So a thread listens too, to what the interpreter writes into
+    a pipe as soon as a signal comes.
     """
 
-    def __init__(self):
-        """Nothing is changed before the `with`."""
+    def __init__(self, say: Callable[[str], None]):
+        """Nothing is changed before the `with`; `say` tells what the first one leads to."""
         self.asked = False
+        self._say = say
 
     def __enter__(self) -> "Interruption":
         """Listens to Ctrl-C."""
-        self._before = signal.signal(signal.SIGINT, self._hear)
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        self._handler = signal.signal(signal.SIGINT, self._hear)
+        self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(
@@ -26,8 +40,22 @@ class Interruption:
         traceback: TracebackType | None,
     ) -> None:
         """Leaves Ctrl-C as it was."""
-        signal.signal(signal.SIGINT, self._before)
+        signal.set_wakeup_fd(self._wakeup)
+        signal.signal(signal.SIGINT, self._handler)
+        os.close(self._write)
+        self._thread.join()
+        os.close(self._read)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    def _listen(self) -> None:
+        """Counts until the pipe is closed."""
+        heard = 0
+        while came := os.read(self._read, 1):
+            heard += came[0] == signal.SIGINT
+            if heard == 1:
+                self.asked = True
+                self._say("interrupted: these steps are finished and kept; Ctrl-C again ends now")
+            elif heard > 1:
+                os._exit(INTERRUPTED)  # nothing is half-written: files are renamed when complete

@@ -103,7 +103,8 @@ class Schedules:
             groups = {"all": named[0].names[0]}
         found: dict[str, float] = {}
         for leaf, curve in zip(named, jax.tree.leaves(stretch.hyper.learning_rate), strict=True):
-            row = np.broadcast_to(np.ravel(curve[step - stretch.first]), (len(leaf.names),))
+            at_step = np.ravel(np.asarray(curve)[step - stretch.first])
+            row = np.broadcast_to(at_step, (len(leaf.names),))
             found |= dict(zip(leaf.names, map(float, row), strict=True))
         return {label: found[name] for label, name in groups.items()}
 
