@@ -2,7 +2,7 @@
 
 import dataclasses
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -99,9 +99,10 @@ def test_classes_must_be_those_of_the_data():
     ]
 
 
-def test_schedules_that_are_not_followed_are_refused(monkeypatch):
-    known = matching.FOLLOWED[Artefact] - {"loss_weights"}
-    monkeypatch.setattr(matching, "FOLLOWED", {**matching.FOLLOWED, Artefact: known})
-    with pytest.raises(ArtefactError, match="loss_weights = 'tuned': .* can't train with it"):
-        matching.refuse_misfit(TUNED, training(), "mine")
-    matching.refuse_misfit(dataclasses.replace(TUNED, loss_weights=None), training(), "mine")
+def test_schedules_that_are_not_followed_are_refused():
+    class Betas(NamedTuple):
+        knots: tuple[float, ...] = (0.0,)
+
+    optimizer: Any = dataclasses.replace(TUNED.optimizer, decayed=Betas())
+    with pytest.raises(ArtefactError, match="optimizer.decayed = 'tuned': .* can't follow it"):
+        matching.refuse_misfit(dataclasses.replace(TUNED, optimizer=optimizer), training(), "mine")

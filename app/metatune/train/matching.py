@@ -1,6 +1,6 @@
 """Whether an artefact fits a training: what is refused, and what must be said."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any, Final
 
@@ -14,7 +14,6 @@ from metatune.artefact import (
     LossWeights,
     Mixture,
     Multipliers,
-    Optimizer,
 )
 from metatune.artefact.comparison import Counterpart, differences, one_sided
 from metatune.artefact.horizon import distance
@@ -22,32 +21,12 @@ from metatune.data import TokenClass
 from metatune.inner import InnerTraining
 from metatune.recipe.faults import Fault
 
-FOLLOWED: Final[Mapping[type, frozenset[str]]] = {
-    Artefact: frozenset(
-        (
-            "horizon_steps",
-            "horizon_tokens",
-            "learning_rates",
-            "mixture",
-            "loss_weights",
-            "optimizer",
-            "provenance",
-            "result",
-            "certificate",
-        )
-    ),
-    LearningRates: frozenset(("knots", "interpolation", "parameters", "multipliers")),
-    Multipliers: frozenset(("knots", "groups", "members")),
-    Mixture: frozenset(("knots", "interpolation", "domains", "weights")),
-    LossWeights: frozenset(("knots", "interpolation", "domains", "weights")),
-    ClassWeights: frozenset(("knots", "interpolation", "classes", "shares", "weights")),
-    Optimizer: frozenset(("settings", "decayed")),
-}
-"""What a training does with an artefact; whatever else one holds is refused, not ignored."""
+FOLLOWED: Final = (LearningRates, Multipliers, Mixture, LossWeights, ClassWeights)
+"""Schedules that a training follows (multipliers are in the rates); others are refused."""
 
 
 def refuse_misfit(tuned: Artefact, training: InnerTraining, source: str) -> None:
-    """Refuses an artefact of other parameters, domains or classes, or with unknown schedules.
+    """Refuses an artefact of other parameters, domains or classes, or with schedules of other things.
 
     Args:
         tuned: the artefact.
@@ -58,7 +37,7 @@ def refuse_misfit(tuned: Artefact, training: InnerTraining, source: str) -> None
         ArtefactError: listing what each side has and the other hasn't, with nearest names.
     """
     faults: list[Fault | str] = [
-        Fault(path, "tuned", "this metatune can't train with it", "export it, or tune without it")
+        Fault(path, "tuned", "metatune train can't follow it", "export it, or tune without it")
         for path in _not_followed(tuned, "")
     ]
     names = tuple(name for leaf in jax.tree.leaves(training.names) for name in leaf.names)
@@ -105,13 +84,10 @@ def remarks(tuned: Artefact, training: InnerTraining) -> Iterator[str]:
 
 
 def _not_followed(value: Any, path: str) -> Iterator[str]:
-    """Paths of what an artefact holds beyond `FOLLOWED`."""
-    for field in fields(value):
-        held, where = getattr(value, field.name), f"{path}{field.name}"
-        if field.name not in FOLLOWED[type(value)]:
-            if held is not None:
-                yield where
-        elif type(held) in FOLLOWED:
-            yield from _not_followed(held, f"{where}.")
-        elif is_dataclass(held):
-            yield where
+    """Paths of the schedules that an artefact holds beyond `FOLLOWED`: of what has knots."""
+    if not isinstance(value, FOLLOWED) and hasattr(value, "knots"):
+        yield path
+    elif is_dataclass(value):
+        for field in fields(value):
+            where = f"{path}.{field.name}" if path else field.name
+            yield from _not_followed(getattr(value, field.name), where)
