@@ -12,7 +12,7 @@ import numpy as np
 
 from metatune.data import Batch, heldout_batches, sampled_batches
 from metatune.fit.failure import refuse_diverged
-from metatune.hypergrad import Problem, as_argument, train
+from metatune.hypergrad import Problem, State, as_argument, train
 from metatune.hypergrad.estimator import Listener
 from metatune.inner import InnerTraining, estimators
 from metatune.inner.seeds import Purpose, Stream, data_seed, model_key
@@ -86,18 +86,18 @@ def held_out_loss(
         listener=listener,
     )
     refuse_diverged(np.asarray(losses), f"{purpose.name.lower()} training {index}")
-    return measured(training, state.params, purpose=purpose, split=split, sequences=sequences)
+    return measured(training, state, purpose=purpose, split=split, sequences=sequences)
 
 
 def measured(
     training: InnerTraining,
-    params: Any,
+    state: State,
     *,
     purpose: Purpose,
     split: Literal["outer", "report"],
     sequences: int,
 ) -> float:
-    """The target-weighted loss of trained parameters; arguments as of `held_out_loss`."""
+    """The target-weighted loss of a trained state; arguments as of `held_out_loss`."""
     recipe = training.recipe
     held_out = heldout_batches(
         training.corpus,
@@ -107,4 +107,4 @@ def measured(
         micro_batch=min(recipe.outer.objective.micro_batch, sequences),
     )
     problem = as_argument(training.sampled)
-    return float(np.mean([_objective(problem, params, batch) for batch in held_out]))
+    return float(np.mean([_objective(problem, state.params, batch) for batch in held_out]))

@@ -169,7 +169,7 @@ class Loop:
         def loss(target: np.ndarray) -> float:
             return measured(
                 replace(training, corpus=replace(corpus, target=target)),
-                position.state.params,
+                position.state,
                 purpose=Purpose.REPORT,
                 split="report",
                 sequences=training.recipe.outer.report.sequences,

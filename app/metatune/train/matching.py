@@ -26,7 +26,7 @@ FOLLOWED: Final = (LearningRates, Multipliers, Mixture, LossWeights, ClassWeight
 
 
 def refuse_misfit(tuned: Artefact, training: InnerTraining, source: str) -> None:
-    """Refuses an artefact of other parameters, domains or classes, or with schedules of other things.
+    """Refuses an artefact of other parameters, domains or classes, or with further schedules.
 
     Args:
         tuned: the artefact.
