@@ -2,6 +2,7 @@
 
 import csv
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -167,7 +168,7 @@ def test_optax_trains_as_the_tuned_training_did(tuned, tmp_path, load_module, se
     artefact = tuned(settings, values)
     export(artefact, "optax", tmp_path / "out")
     optimizer = load_module(tmp_path / "out").optimizer(STEPS)
-    params = {name: jnp.ones((3, 2)) for name in NAMES}
+    params: Any = {name: jnp.ones((3, 2)) for name in NAMES}
     state, update = optimizer.init(params), jax.jit(optimizer.update)
     for gradient in gradients():
         updates, state = update(gradient, state, params)

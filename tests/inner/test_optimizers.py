@@ -73,7 +73,7 @@ def batches(step):
 OUTER = np.random.default_rng(99).integers(4, size=(8, 2))
 
 # Such that eps and clipping matter.
-COMMON = {"learning_rate": 0.05, "weight_decay": 0.1}
+COMMON: Any = {"learning_rate": 0.05, "weight_decay": 0.1}
 OPTIMIZERS = {
     "adamw": schema.AdamW(**COMMON, eps=1e-2, clip_norm=0.5),
     "sgd": schema.SGD(**COMMON, clip_norm=0.5),

@@ -214,9 +214,9 @@ class Checker:
         known = [key for key in settings if key not in ("kind", "weight_decay")]
         for field, allowed, whole in (("values", known, False), ("weight_decay", decayed, True)):
             curves = value[field]
-            if curves is None and whole:
-                continue
-            if not self._is(f"{path}.{field}", curves, Mapping, "an object"):
+            if not isinstance(curves, Mapping):
+                if not (whole and curves is None):
+                    self._fault(f"{path}.{field}", curves, "must be an object")
                 continue
             for name, curve in curves.items():
                 if name not in allowed:

@@ -127,6 +127,7 @@ def train(
     steps: int,
     start: int = 0,
     segment: int = 16,
+    donate: bool = False,
     listener: Listener | None = None,
 ) -> tuple[State, jax.Array]:
     """Runs the inner training alone, in the memory of one state.
@@ -134,11 +135,12 @@ def train(
     Args:
         problem: the training.
         eta: meta-parameters η.
-        state: the state before inner step `start`; left untouched.
+        state: the state before inner step `start`; left untouched unless donated.
         batches: the batch of an inner step.
         steps: the number of inner steps.
         start: the first of them.
         segment: inner steps per compiled program.
+        donate: gives the memory of `state` to the next one, so that there is only one at a time.
         listener: is told after each segment where the training stands.
 
     Returns:
@@ -146,7 +148,8 @@ def train(
     """
     problem, losses = as_argument(problem), []
     _refuse_uneven(problem, batches(start))
-    state = jax.tree.map(jnp.copy, state)
+    if not donate:
+        state = jax.tree.map(jnp.copy, state)
     for first, stop in bounds(start, start + steps, segment):
         stretch = gather(batches, first, stop, segment)
         state, segment_losses = programs.advance(problem, eta, state, stretch)

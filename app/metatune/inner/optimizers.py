@@ -5,7 +5,7 @@ compiled program. A new optimizer is a dataclass of the recipe's schema and a ro
 one that isn't `θ' = θ - rate * direction` is a row of `BUILDERS`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -173,7 +173,10 @@ def _muon(spec: schema.Muon, names: Any, transposed: bool) -> Chain:
             lambda leaf, p: "muon" if leaf.stacked and p.ndim == 3 else "adam", names, params
         )
 
-    each = {"muon": orthogonal(spec, transposed), "adam": _adam(spec)}
+    each: dict[Hashable, optax.GradientTransformation] = {
+        "muon": orthogonal(spec, transposed),
+        "adam": _adam(spec),
+    }
     return optax.partition(each, labels), _decay(spec, names)
 
 

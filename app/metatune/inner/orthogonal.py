@@ -34,12 +34,12 @@ def orthogonal(spec: schema.Muon, transposed: bool) -> optax.GradientTransformat
         weight_dimension_numbers=lambda tree: _axes(tree, transposed),
     )
 
-    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         # The norm of a matrix of zeros has no derivative, and automatic differentiation makes it
         # not a number: ones stand in for it, and nothing comes of them.
-        silent = jax.tree.map(_silent, grads, state.mu)
-        grads = jax.tree.map(lambda none, g: jnp.where(none, 1, g), silent, grads)
-        found, state = inner.update(grads, state, params)
+        silent = jax.tree.map(_silent, updates, state.mu)
+        filled = jax.tree.map(lambda none, g: jnp.where(none, 1, g), silent, updates)
+        found, state = inner.update(filled, state, params)
         moments = jax.tree.map(lambda none, m: jnp.where(none, 0, m), silent, state.mu)
         found = jax.tree_util.tree_map_with_path(
             lambda path, none, o: jnp.where(none, 0, _scale(path, o, transposed) * o), silent, found
@@ -68,4 +68,5 @@ def _scale(path: tuple[Any, ...], matrix: jax.Array, transposed: bool) -> float:
 
 def _inputs_and_outputs(path: tuple[Any, ...], transposed: bool) -> tuple[int, int]:
     adapter = path[-1].key in (LORA_A, LORA_B)
-    return MATRIX if transposed and not adapter else MATRIX[::-1]
+    first, second = MATRIX
+    return (first, second) if transposed and not adapter else (second, first)

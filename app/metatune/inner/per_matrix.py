@@ -17,15 +17,15 @@ def layers_apart(inner: optax.GradientTransformation, names: Any) -> optax.Gradi
     flat, treedef = jax.tree.flatten(names)
     # Like the parameters, each leaf a state: what it holds are the states of its layers.
     inits = [jax.vmap(inner.init) if leaf.stacked else inner.init for leaf in flat]
-    updates = [jax.vmap(inner.update) if leaf.stacked else inner.update for leaf in flat]
+    each = [jax.vmap(inner.update) if leaf.stacked else inner.update for leaf in flat]
 
     def init(params: Any) -> Any:
         leaves = jax.tree.leaves(params)
         return treedef.unflatten([one(leaf) for one, leaf in zip(inits, leaves, strict=True)])
 
-    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        given = [treedef.flatten_up_to(tree) for tree in (grads, state, params)]
-        found = [one(*leaves) for one, *leaves in zip(updates, *given, strict=True)]
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        given = [treedef.flatten_up_to(tree) for tree in (updates, state, params)]
+        found = [one(*leaves) for one, *leaves in zip(each, *given, strict=True)]
         directions, states = zip(*found, strict=True)
         return treedef.unflatten(directions), treedef.unflatten(states)
 
@@ -38,8 +38,9 @@ def unless_zero(inner: optax.GradientTransformation) -> optax.GradientTransforma
     A norm has no derivative at zero, and automatic differentiation makes it not a number.
     """
 
-    def update(updates: jax.Array, state: Any, params: Any = None) -> tuple[jax.Array, Any]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         silent = ~jnp.any(updates != 0)
+        found: Any
         found, state = inner.update(jnp.where(silent, 1, updates), state, params)
         return jnp.where(silent, 0, found), state
 

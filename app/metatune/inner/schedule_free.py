@@ -98,11 +98,11 @@ class SecondMoment(NamedTuple):
     """State of `scale_by_second_moment`.
 
     Attributes:
-        count: updates so far.
+        updates: so far.
         nu: decaying mean of the squared gradients.
     """
 
-    count: jax.Array
+    updates: Any
     nu: Any
 
 
@@ -114,7 +114,7 @@ def scale_by_second_moment(b2: Any, eps: Any, eps_root: float) -> optax.Gradient
 
     def update(grads: Any, state: SecondMoment, params: Any = None) -> tuple[Any, SecondMoment]:
         del params
-        count = optax.safe_increment(state.count)
+        count = optax.safe_increment(state.updates)
         nu = optax.tree.update_moment_per_elem_norm(grads, state.nu, b2, 2)
         unbiased = optax.tree.bias_correction(nu, b2, count)
         found = jax.tree.map(lambda g, v: g / (jnp.sqrt(v + eps_root) + eps), grads, unbiased)
