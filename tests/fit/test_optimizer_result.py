@@ -1,0 +1,69 @@
+"""What is tuned of the optimizer, from a recipe to its artefact and to who follows it."""
+
+import jax
+import numpy as np
+
+from metatune.artefact import load, write
+from metatune.fit.result import artefact_of
+from metatune.inner import prepare
+from metatune.recipe import schema
+from metatune.train.schedules import Schedules
+
+STEPS = 8
+RECIPE = schema.Recipe(
+    model=schema.Model(
+        config={
+            "model_type": "llama",
+            "hidden_size": 8,
+            "intermediate_size": 8,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+        },
+    ),
+    data=schema.Data(
+        domains={"code": schema.Source(shipped="code_stdlib")},
+        target={"code": 1.0},
+        sequence_length=16,
+        batch_size=4,
+    ),
+    inner=schema.Inner(optimizer=schema.AdamW(learning_rate=3e-3), steps=STEPS),
+    tune=schema.Tune(
+        optimizer=schema.OptimizerFields(
+            weight_decay=schema.WeightDecay(per="layer", windows=2),
+            b1=schema.TunedField(windows=2),
+            clip_norm=schema.TunedField(),
+        ),
+    ),
+    outer=schema.Outer(steps=1),
+)
+
+
+def test_the_artefact_holds_what_every_step_used_and_a_training_follows_it(tmp_path):
+    training = prepare(RECIPE)
+    start = training.initial_eta()
+    assert {key: leaf.shape[0] for key, leaf in start.items()} == {
+        "weight_decay": 2,
+        "b1": 2,
+        "clip_norm": 1,
+    }
+    keys = jax.random.split(jax.random.key(0), len(start))
+    eta = {k: jax.random.normal(key, start[k].shape) for k, key in zip(start, keys, strict=True)}
+    nothing = {"status": "unfinished", "outer_steps": 0, "best_outer_step": 0}
+    found = load(write(tmp_path / "artefact", artefact_of(training, eta, nothing), "readme"))
+    assert found.optimizer.schedules is not None
+    assert found.optimizer.schedules.knots == (0.0, 0.5)
+    stretch = Schedules(training, found, STEPS).stretch(0)
+    whole = training.hyper_over(eta).optimizer
+    for step in range(STEPS):
+        used = jax.tree.map(lambda leaf, step=step: leaf[step], whole)
+        at = found.optimizer_at(step, STEPS)
+        assert used is not None and stretch.hyper.optimizer is not None
+        assert at["b1"] == float(used["b1"]) and at["clip_norm"] == float(used["clip_norm"])
+        by_layer = used["weight_decay"]["model"]["layers"]["mlp"]["up_proj"]["weight"]
+        name = "model.layers.1.mlp.up_proj.weight"
+        assert at["weight_decay"][name] == float(by_layer[1, 0, 0])
+        assert "model.norm.weight" not in at["weight_decay"]
+        again = jax.tree.map(lambda leaf, step=step: leaf[step], stretch.hyper.optimizer)
+        assert jax.tree.structure(again) == jax.tree.structure(used)
+        for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(used), strict=True):
+            np.testing.assert_array_equal(np.broadcast_to(a, b.shape), b)
