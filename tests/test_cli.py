@@ -130,7 +130,7 @@ def test_a_certificate_is_printed_and_written(tmp_path):
 def test_a_certificate_lies_beside_the_result_of_its_run(run, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run[0], copy)
-    tuned = (copy / "artefact" / "tuned.json").read_bytes()
+    tuned = json.loads((copy / "artefact" / "tuned.json").read_text())
     few = ("--seeds", 2, "--directions", 1)
     done = metatune("check", copy / "recipe.yaml", *few, "--run", copy)
     assert done.exit_code in (0, 1), done.output
@@ -141,7 +141,10 @@ def test_a_certificate_lies_beside_the_result_of_its_run(run, tmp_path):
     readme = (copy / "artefact" / "README.md").read_text()
     assert f"`certificate.json`: **{document['verdict']}**" in readme
     assert "| metasmoothness |" in readme
-    assert (copy / "artefact" / "tuned.json").read_bytes() == tuned
+    certified = json.loads((copy / "artefact" / "tuned.json").read_text())
+    assert "certificate.json" in certified.pop("integrity")["files"]
+    assert tuned.pop("integrity")["files"].keys() >= {"README.md", "recipe.yaml", "replay.json"}
+    assert certified == tuned
     resumed = metatune("fit", copy / "recipe.yaml", "--out", copy, "--resume")
     assert verdict in resumed.output
 
