@@ -29,8 +29,9 @@ STEPS = 6
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
     """A domain's text in a file of our own."""
-    path = tmp_path_factory.mktemp("text") / "code.txt"
-    path.write_text("".join(f"def f{n}(x):\n    return x + {n}\n\n" for n in range(2000)))
+    path = tmp_path_factory.mktemp("text") / "code.jsonl"
+    documents = ({"text": f"def f{n}(x):\n    return x + {n}\n"} for n in range(1000))
+    path.write_text("".join(json.dumps(document) + "\n" for document in documents))
     return path
 
 
@@ -51,7 +52,7 @@ def run(tmp_path_factory, text):
         ),
         data=schema.Data(
             domains={
-                "code": schema.Source(path=str(text)),
+                "code": schema.Source(jsonl=str(text)),
                 "drama": schema.Source(shipped="drama_shakespeare"),
             },
             target={"code": 1.0},
@@ -65,7 +66,7 @@ def run(tmp_path_factory, text):
         ),
         outer=schema.Outer(
             steps=1,
-            estimator=schema.MixFlow(segment=4),
+            estimator=schema.ZerothOrder(directions=1, segment=4),
             objective=schema.Objective(sequences=8, micro_batch=8),
             judge=schema.Judge(seeds=1, sequences=8),
             report=schema.Report(seeds=3, sequences=8),
@@ -180,7 +181,7 @@ def test_schedules_that_were_not_tuned_are_named_though_signed(copy, console):
 def test_other_data_is_named(copy, text):
     before = text.read_text()
     try:
-        text.write_text(before.replace("x + 1\n", "x + 2\n", 1))
+        text.write_text(before.replace("x + 1\\n", "x + 2\\n", 1))
         done = metatune("replay", copy)
     finally:
         text.write_text(before)
@@ -198,7 +199,7 @@ def test_data_that_is_gone_is_named(copy, text):
     finally:
         text.with_suffix(".away").rename(text)
     assert done.exit_code == 2
-    assert "data.domains.code.path" in done.stderr and "Traceback" not in done.output
+    assert "data.domains.code.jsonl" in done.stderr and "Traceback" not in done.output
 
 
 @pytest.mark.parametrize(

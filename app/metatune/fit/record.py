@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from metatune.artefact import ArtefactError, Origin
@@ -65,13 +66,13 @@ def meta_parameters(training: InnerTraining, held: Origin) -> dict[str, jax.Arra
             said = ABSENT if found is None else f"{found.dtype} {list(found.shape)}"
             problem = f"must be {like.dtype} {list(like.shape)}, as the recipe tunes it"
             faults.append(Fault(f"meta_parameters.{name}", said, problem, CURE))
-        leaves.append(jax.numpy.asarray(found))
+        leaves.append(found)
     known = {_name(path) for path, _ in expected}
     for name in held.meta_parameters.keys() - known:
         faults.append(Fault("meta_parameters", name, "isn't tuned by the recipe", CURE))
     if faults:
         raise ArtefactError("replay", faults)
-    return jax.tree_util.tree_unflatten(structure, leaves)
+    return jax.tree_util.tree_unflatten(structure, [jnp.asarray(leaf) for leaf in leaves])
 
 
 def _name(path: Any) -> str:
