@@ -10,7 +10,7 @@ from metatune.artefact.manifest import sha256
 
 ORIGIN = Origin(
     "seed: 1\nname: é\n",
-    {"learning_rates": np.float32([[0.1, -2.5e-8]]), "optimizer.b1": np.array(0.3)},
+    {"learning_rates": np.array([[0.1, -2.5e-8]], np.float32), "optimizer.b1": np.array(0.3)},
     {"machine": {"cpu": "x"}, "training": {"seed": 0, "steps": [0], "losses": [0.1]}},
 )
 FILES = {"README.md", "recipe.yaml", "meta_parameters.safetensors", "replay.json"}
@@ -29,6 +29,7 @@ def fault_of(path):
 
 def test_the_origin_comes_back_to_the_bit(file):
     back = load(file).origin
+    assert back is not None
     assert (back.recipe, back.record) == (ORIGIN.recipe, ORIGIN.record)
     assert back.meta_parameters.keys() == ORIGIN.meta_parameters.keys()
     for name, value in ORIGIN.meta_parameters.items():
@@ -38,7 +39,7 @@ def test_the_origin_comes_back_to_the_bit(file):
 def test_an_origin_without_a_record_comes_back(make, tmp_path):
     bare = Origin(ORIGIN.recipe, ORIGIN.meta_parameters)
     back = load(write(tmp_path / "a", make(origin=bare), "")).origin
-    assert back.record is None and back.recipe == ORIGIN.recipe
+    assert back is not None and back.record is None and back.recipe == ORIGIN.recipe
 
 
 def test_every_file_is_listed(file):

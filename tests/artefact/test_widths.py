@@ -48,6 +48,7 @@ def test_the_base_schedule_stays_and_the_groups_part_by_factor(make):
     tuned = make(names=NAMES)
     wide = widened(tuned, model(8), model(16, "wide"), "mup").learning_rates
     multipliers = wide.multipliers
+    assert multipliers is not None
     assert multipliers.groups == {"all, width x1": (0.3, 1.7), "all, width x0.5": (0.15, 0.85)}
     assert multipliers.members["all, width x0.5"] == ("mlp.weight", "lm_head.weight")
     one = dict.fromkeys(NAMES, np.full(20, 0.25))

@@ -233,6 +233,7 @@ def test_another_recipe_is_named_though_signed(copy, console):
 
 def test_other_meta_parameters_are_named(run, copy, console):
     tuned = artefact.load(run)
+    assert tuned.origin is not None
     held = {"learning_rates": np.zeros((3, 2), np.float32), "b1": np.zeros(1)}
     other = dataclasses.replace(
         tuned, origin=dataclasses.replace(tuned.origin, meta_parameters=held)
@@ -242,7 +243,7 @@ def test_other_meta_parameters_are_named(run, copy, console):
         replay(copy, console)
     for said in (
         "replay: 3 faults",
-        "meta_parameters.learning_rates = 'float32 [3, 2]': must be float32 [3, 3], as the recipe",
+        "meta_parameters.learning_rates = 'float32 [3, 2]': must be float32 [3, 4], as the recipe",
         "meta_parameters.mixture: must be float32 [2, 2]",
         "meta_parameters = 'b1': isn't tuned by the recipe",
     ):

@@ -43,7 +43,7 @@ def machine() -> dict[str, Any]:
         "device": devices[0].device_kind,
         "devices": len(devices),
         "xla_flags": " ".join(sorted(os.environ.get("XLA_FLAGS", "").split())),
-        "matmul_precision": jax.config.jax_default_matmul_precision,
+        "matmul_precision": jax.config.jax_default_matmul_precision,  # pyright: ignore[reportAttributeAccessIssue]
         "packages": packages(),
     }
 

@@ -28,7 +28,11 @@ def record(losses: np.ndarray) -> dict[str, Any]:
     steps = recorded_steps(len(losses))
     return {
         "machine": machine(),
-        "training": {"seed": 0, "steps": steps, "losses": np.float64(losses[steps]).tolist()},
+        "training": {
+            "seed": 0,
+            "steps": steps,
+            "losses": losses[steps].astype(np.float64).tolist(),
+        },
     }
 
 

@@ -149,7 +149,7 @@ def replay(run: Path, console: Console) -> Replay:
         tuple(losses),
         tuple(steps),
         tuple(recorded["training"]["losses"]),
-        tuple(np.float64(curve[steps]).tolist()),
+        tuple(curve[steps].astype(np.float64).tolist()),
     )
 
 
