@@ -253,7 +253,10 @@ def test_other_meta_parameters_are_named(run, copy, console):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda tuned: {"origin": None}, "recipe.yaml: isn't in the artefact, which an older"),
+        (
+            lambda tuned: {"origin": None},
+            "recipe.yaml: isn't in the artefact, which is an export's",
+        ),
         (
             lambda tuned: {"origin": dataclasses.replace(tuned.origin, record=None)},
             "replay.json: isn't in the artefact: its trainings were done elsewhere, by a command",

@@ -26,8 +26,7 @@ def packages() -> dict[str, str]:
 def machine() -> dict[str, Any]:
     """What programs are compiled for here, and by what; plain JSON values.
 
-    The threads are those that XLA splits the work of a CPU over. Flags that only say where things
-    are kept have no part in it.
+    The threads are those that XLA splits the work of a CPU over.
     """
     devices = jax.devices()
     cpu = _cpu()

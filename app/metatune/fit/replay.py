@@ -218,8 +218,8 @@ def _recorded(tuned: Artefact, folder: Path) -> tuple[Origin, Mapping[str, Any]]
     """What the artefact can be trained again from, and what it records of that."""
     held = tuned.origin
     if held is None:
-        problem = "isn't in the artefact, which an older metatune wrote or an export holds"
-        cure = "give the run folder; or run `metatune fit` anew with the recipe.yaml of the run"
+        problem = "isn't in the artefact, which is an export's, or which an older metatune wrote"
+        cure = "give the run instead of its export, or run `metatune fit` with its recipe anew"
         raise ArtefactError(str(folder), [Fault(artefact.RECIPE, ABSENT, problem, cure)])
     if tuned.result["status"] != "complete":
         problem = "nothing is measured yet, so that there is nothing to compare with"
@@ -227,7 +227,7 @@ def _recorded(tuned: Artefact, folder: Path) -> tuple[Origin, Mapping[str, Any]]
         raise ArtefactError(str(folder), [Fault("result.status", "unfinished", problem, cure)])
     if held.record is None:
         problem = "isn't in the artefact: its trainings were done elsewhere, by a command"
-        cure = "run the command with tuned.json"
+        cure = "run that command with tuned.json instead"
         raise ArtefactError(str(folder), [Fault(artefact.REPLAY, ABSENT, problem, cure)])
     return held, held.record
 
