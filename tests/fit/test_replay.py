@@ -255,7 +255,7 @@ def test_other_meta_parameters_are_named(run, copy, console):
     [
         (
             lambda tuned: {"origin": None},
-            "recipe.yaml: isn't in the artefact, which is an export's",
+            "recipe.yaml: isn't in the artefact, which is an exp",
         ),
         (
             lambda tuned: {"origin": dataclasses.replace(tuned.origin, record=None)},
