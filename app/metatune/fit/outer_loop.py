@@ -209,6 +209,8 @@ class _Loop:
             held_out = self.judge(search)
             search = judged(search, held_out)
         search = aged(self.training.recipe, phase, search, part.steps, estimate.state)
+        if search.control:
+            search = search._replace(control=estimate.diagnostics.control)
         updates, opt_state = self.updates[phase.number](estimate.gradient, search.opt_state)
         eta: Any = optax.apply_updates(search.eta, updates)
         search = search._replace(step=search.step + 1, eta=eta, opt_state=opt_state)
@@ -282,6 +284,7 @@ class _Loop:
             estimator=estimators.build(spec),
             checkpoints=estimators.checkpoints(spec, self.folder.scratch),
             key=direction_key(recipe.seed, search.step),
+            control=search.control or None,
             listener=self.display.listener("hypergradient"),
         )
 

@@ -32,6 +32,7 @@ def hypergradient(
     window: int | None = None,
     checkpoints: Checkpoints = KEEP_ALL,
     key: jax.Array | None = None,
+    control: PyTree = None,
     carry: Carry | None = None,
     listener: Listener | None = None,
 ) -> Hypergradient:
@@ -58,6 +59,9 @@ def hypergradient(
         checkpoints: which states between segments are kept, and where; for reverse mode.
         key: where an estimator that draws directions takes its randomness from, `jax.random.key`;
             the others have no use for it.
+        control: a guess of the hypergradient, a pytree like η, that `ForwardGradient` takes for a
+            control variate: it stays unbiased, and errs by how far off the guess is. Zeros for the
+            first estimate; the next guess is in the diagnostics.
         carry: of `Progress.carry`, to go on with an estimate that was stopped, bit for bit, all
             other arguments being the same; for forward mode.
         listener: is told after each segment where the computation stands.
@@ -91,6 +95,7 @@ def hypergradient(
             stop=stop,
             checkpoints=checkpoints,
             key=key,
+            control=control,
             carry=carry,
             listener=listener,
         )
