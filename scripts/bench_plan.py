@@ -11,6 +11,7 @@ usage: bench_plan.py [CASE ...] [--units bytes|seconds ...] [--json FILE]
 
 import argparse
 import ctypes
+import gc
 import json
 import multiprocessing
 import tempfile
@@ -112,6 +113,7 @@ def measure(overrides: tuple[str, ...], unit: str) -> dict[str, Any]:
         if unit == "seconds":
             measured = min(_seconds(run) for _ in range(3))
             return {"expected_seconds": pace.hypergradient, "measured_seconds": measured}
+        gc.collect()
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
         before = _resident("VmRSS")

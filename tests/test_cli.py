@@ -130,7 +130,7 @@ def test_a_certificate_is_printed_and_written(tmp_path):
 def test_a_certificate_lies_beside_the_result_of_its_run(run, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run[0], copy)
-    tuned = (copy / "artefact" / "tuned.json").read_bytes()
+    tuned = json.loads((copy / "artefact" / "tuned.json").read_text())
     few = ("--seeds", 2, "--directions", 1)
     done = metatune("check", copy / "recipe.yaml", *few, "--run", copy)
     assert done.exit_code in (0, 1), done.output
@@ -141,7 +141,10 @@ def test_a_certificate_lies_beside_the_result_of_its_run(run, tmp_path):
     readme = (copy / "artefact" / "README.md").read_text()
     assert f"`certificate.json`: **{document['verdict']}**" in readme
     assert "| metasmoothness |" in readme
-    assert (copy / "artefact" / "tuned.json").read_bytes() == tuned
+    certified = json.loads((copy / "artefact" / "tuned.json").read_text())
+    assert "certificate.json" in certified.pop("integrity")["files"]
+    assert tuned.pop("integrity")["files"].keys() >= {"README.md", "recipe.yaml", "replay.json"}
+    assert certified == tuned
     resumed = metatune("fit", copy / "recipe.yaml", "--out", copy, "--resume")
     assert verdict in resumed.output
 
@@ -237,6 +240,43 @@ def test_show_against_the_recipe_and_another(run):
     assert other.exit_code == 1, other.output
     assert "parameters of quickstart that the artefact doesn't have:" in other.output
     assert "(nearest: model.layers.0." in other.output
+
+
+def test_show_names_what_it_was_made_from(run):
+    out, _ = run
+    shown = " ".join(metatune("show", out).output.split())
+    for said in ("recipe ", "tokenizer ", "data code ", "model config ", "packages ", "machine "):
+        assert said in shown
+
+
+def test_rates_are_fitted_to_a_wider_model(run, tmp_path):
+    out, _ = run
+    config = json.loads((out / "artefact" / "tuned.json").read_text())["provenance"]["model_config"]
+    wide = {**config, "hidden_size": 16, "intermediate_size": 32, "vocab_size": 300}
+    (tmp_path / "config.json").write_text(json.dumps(wide))
+    arguments = ("export", out, "--to", "torch", "--out", tmp_path / "tuned")
+    done = metatune(*arguments, "--against", tmp_path, "--widths", "mup")
+    assert done.exit_code == 0, done.output
+    assert "note: **fitted**, not tuned: the rates were carried to" in done.stderr
+    before = json.loads((out / "artefact" / "tuned.json").read_text())["learning_rates"]
+    after = json.loads((tmp_path / "tuned" / "tuned.json").read_text())["learning_rates"]
+    for name, factor in (("lm_head.weight", 0.5), ("model.norm.weight", 1.0)):
+        expected = np.multiply(factor, before["parameters"][name])
+        np.testing.assert_allclose(after["parameters"][name], expected, rtol=1e-15)
+    (tmp_path / "config.json").write_text(json.dumps({**wide, "num_hidden_layers": 2}))
+    deeper = metatune(*arguments, "--overwrite", "--against", tmp_path, "--widths", "mup")
+    assert deeper.exit_code == 2
+    assert "model.layers.1.mlp.up_proj.weight (nearest: model.layers.0" in deeper.stderr
+    alone = metatune(*arguments, "--overwrite", "--widths", "mup")
+    assert alone.exit_code == 2 and "add --against MODEL_DIR" in alone.stderr
+
+
+def test_a_certificate_is_not_put_beside_an_artefact_without_its_hash(run):
+    out, _ = run
+    refused = metatune("check", "quickstart", *SMALL, "--out", out / "artefact")
+    assert refused.exit_code == 2
+    assert "write into it with --run, or name another" in refused.stderr
+    assert not (out / "artefact" / "certificate.json").exists()
 
 
 def test_show_against_a_model(run, tmp_path):

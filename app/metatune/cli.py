@@ -297,6 +297,8 @@ def check(
 
     progress = Console(stderr=as_json)
     with plain_errors(CheckpointError, EstimatorError, ReplayError):
+        if out is not None:
+            artefact.refuse_artefact_folder(out)
         keep_compiled()
         keep_memory()
         with tokenizing(progress) as listener:
@@ -324,6 +326,36 @@ def check(
         if run is not None:
             checks.write_into_run(run, document)
         if document["verdict"] == "red":
+            raise typer.Exit(1)
+
+
+@app.command()
+def replay(
+    run: Run,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Train again from the artefact alone and compare; exits with 1 if the numbers disagree.
+
+    On the type of machine that the run was made on every number must come back bit for bit,
+    elsewhere within the spread over the seeds of the result.
+    """
+    import json
+
+    from rich.console import Console
+
+    from metatune.fit import replay as replays
+    from metatune.fit.allocation import keep_memory
+    from metatune.fit.compilation import keep_compiled
+    from metatune.report import replay as report
+
+    with plain_errors():
+        keep_compiled()
+        keep_memory()
+        found = replays.replay(run, Console(stderr=as_json))
+        document = found.as_json()
+        typer.echo(json.dumps(document, indent=1) if as_json else "\n".join(report.lines(document)))
+        if not found.agrees:
             raise typer.Exit(1)
 
 
@@ -385,10 +417,19 @@ def export(
         str, typer.Option(help="Keep the warmup in 'steps', or its 'fraction' of training.")
     ] = "fraction",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="MODEL_DIR", help="Refuse if this model has other parameters."),
+    ] = None,
+    widths: Annotated[
+        str | None,
+        typer.Option(help="Fit the rates to the widths of --against, by the rule 'mup'."),
+    ] = None,
 ) -> None:
     """Write tuned schedules for another trainer; works there without metatune."""
     from metatune import artefact
     from metatune.artefact import exporters
+    from metatune.artefact.widths import fitted_lines
 
     if listed:
         from rich.console import Console
@@ -401,8 +442,13 @@ def export(
         typer.echo("error: give RUN, --to and --out; targets: metatune export --list", err=True)
         raise typer.Exit(2)
     with plain_errors():
+        tuned = artefact.load(run)
+        if against is not None or widths is not None:
+            from metatune.fit.widths import fitted
+
+            tuned = fitted(tuned, against, widths)
         done = exporters.export(
-            artefact.load(run),
+            tuned,
             to,
             out,
             overwrite=overwrite,
@@ -414,6 +460,8 @@ def export(
         )
         for path in done.paths:
             typer.echo(str(path))
+        for what in fitted_lines(tuned):
+            typer.echo(f"note: {what}", err=True)
         for what in done.dropped:
             typer.echo(f"dropped: {what}", err=True)
         if done.warning:

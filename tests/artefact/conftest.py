@@ -15,6 +15,7 @@ from metatune.artefact import (
     Multipliers,
     Optimizer,
 )
+from metatune.artefact.manifest import hashes
 from metatune.artefact.writing import integrity
 
 ADAMW = {
@@ -97,6 +98,9 @@ def edit():
         else:
             at[keys[-1]] = to
         if sign:
+            beside = {path.name: path.read_bytes() for path in file.parent.iterdir()}
+            if "files" in document["integrity"]:
+                document["integrity"]["files"] = hashes(beside)
             document["integrity"]["sha256"] = integrity(document)
         file.write_text(json.dumps(document))
 

@@ -26,11 +26,14 @@ def certified(make):
 def test_it_comes_back_and_goes_when_it_is_not_written_again(certified, make, tmp_path):
     folder = tmp_path / "artefact"
     write(folder, certified, "")
-    before = (folder / "tuned.json").read_bytes()
+    before = json.loads((folder / "tuned.json").read_text())
     assert load(folder).certificate == CERTIFICATE == read_certificate(folder)
     write(folder, dataclasses.replace(certified, certificate=None), "")
     assert load(folder).certificate is None is read_certificate(folder)
-    assert (folder / "tuned.json").read_bytes() == before
+    after = json.loads((folder / "tuned.json").read_text())
+    assert before.pop("integrity")["files"].keys() == {"README.md", "certificate.json"}
+    assert after.pop("integrity")["files"].keys() == {"README.md"}
+    assert before == after
 
 
 def test_it_belongs_to_its_recipe(certified, make, tmp_path):
@@ -51,9 +54,10 @@ def test_it_belongs_to_its_recipe(certified, make, tmp_path):
         (json.dumps({"format": "metatune-certificate", "version": 1}), "verdict: is missing"),
     ],
 )
-def test_a_broken_one_is_refused_with_the_cure(certified, tmp_path, text, said):
-    write(tmp_path / "a", certified, "")
+def test_a_broken_one_is_refused_with_the_cure(certified, tmp_path, edit, text, said):
+    file = write(tmp_path / "a", certified, "")
     (tmp_path / "a" / "certificate.json").write_text(text)
+    edit(file, "format", to="metatune-artefact", sign=True)
     with pytest.raises(ArtefactError) as refused:
         load(tmp_path / "a")
     assert said in str(refused.value)

@@ -230,7 +230,8 @@ def in_tensor(make, tmp_path, monkeypatch):
     return write(tmp_path / "a", make(), "")
 
 
-def test_a_missing_tensor_file_is_named(in_tensor):
+def test_a_missing_tensor_file_is_named_without_a_list_of_files(in_tensor, edit):
+    edit(in_tensor, "integrity", "files", to=KeyError, sign=True)
     beside = in_tensor.with_name("tuned.safetensors")
     beside.unlink()
     assert fault_of(in_tensor) == (
@@ -239,7 +240,8 @@ def test_a_missing_tensor_file_is_named(in_tensor):
     )
 
 
-def test_a_damaged_tensor_file_is_known_by_its_hash(in_tensor):
+def test_a_damaged_tensor_file_is_known_by_its_hash(in_tensor, edit):
+    edit(in_tensor, "integrity", "files", to=KeyError, sign=True)
     beside = in_tensor.with_name("tuned.safetensors")
     content = bytearray(beside.read_bytes())
     content[-1] ^= 1

@@ -94,8 +94,8 @@ def run(training, tmp_path_factory):
     out, search = tmp_path_factory.mktemp("run"), Search(2, eta, None, eta, best_step=1)
     score = partial(held_out_loss, training)
     with open(os.devnull, "w") as nowhere, Display(Console(file=nowhere), 2) as display:
-        result = measure(training, search, display, score)
-    artefact.write(out / "artefact", artefact_of(training, eta, result), "")
+        found = measure(training, search, display, score)
+    artefact.write(out / "artefact", artefact_of(training, eta, *found), "")
     return out
 
 

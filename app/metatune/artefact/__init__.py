@@ -1,13 +1,15 @@
 """The artefact of a tuning: its format, reading and writing it, and exporters to trainers."""
 
 from metatune.artefact.certificate import read as read_certificate
+from metatune.artefact.certificate import refuse_artefact_folder, with_certificate
 from metatune.artefact.certificate import rendered as rendered_certificate
-from metatune.artefact.certificate import with_certificate
 from metatune.artefact.folders import replace_file
 from metatune.artefact.format import (
     CERTIFICATE,
     CERTIFICATE_FORMAT,
     CERTIFICATE_VERSION,
+    RECIPE,
+    REPLAY,
     SETTINGS,
     Artefact,
     ArtefactError,
@@ -18,6 +20,7 @@ from metatune.artefact.format import (
     Multipliers,
     Optimizer,
     OptimizerSchedules,
+    Origin,
 )
 from metatune.artefact.reading import folder_of, load
 from metatune.artefact.writing import self_contained, write
@@ -26,6 +29,8 @@ __all__ = [
     "CERTIFICATE",
     "CERTIFICATE_FORMAT",
     "CERTIFICATE_VERSION",
+    "RECIPE",
+    "REPLAY",
     "SETTINGS",
     "Artefact",
     "ArtefactError",
@@ -36,9 +41,11 @@ __all__ = [
     "Multipliers",
     "Optimizer",
     "OptimizerSchedules",
+    "Origin",
     "folder_of",
     "load",
     "read_certificate",
+    "refuse_artefact_folder",
     "rendered_certificate",
     "replace_file",
     "with_certificate",

@@ -10,6 +10,7 @@ from metatune.artefact.format import (
     CERTIFICATE,
     CERTIFICATE_FORMAT,
     CERTIFICATE_VERSION,
+    TUNED,
     Artefact,
     ArtefactError,
 )
@@ -46,6 +47,19 @@ def read(folder: Path) -> dict[str, Any] | None:
         fault = Fault(missing[0], ABSENT, "is missing", CURE)
         raise ArtefactError(str(file), [fault])
     return stated
+
+
+def refuse_artefact_folder(out: Path) -> None:
+    """A certificate goes into an artefact together with its hash, or not at all.
+
+    Raises:
+        ArtefactError: `out` is the folder of an artefact, or a file in it.
+    """
+    folder = out if out.is_dir() else out.parent
+    if (folder / TUNED).is_file():
+        problem = "is the folder of an artefact, whose files are known by their hashes"
+        fault = Fault("--out", str(out), problem, "write into it with --run, or name another")
+        raise ArtefactError("check", [fault])
 
 
 def with_certificate(artefact: Artefact, certificate: Mapping[str, Any] | None) -> Artefact:

@@ -63,11 +63,19 @@ class Checker:
         for key in ("provenance", "result"):
             if self._is(key, document[key], Mapping, "an object"):
                 self._plain(key, document[key])
-        if self._keys("integrity", document["integrity"], ("sha256",)):
+        if self._keys("integrity", document["integrity"], ("sha256",), optional=("files",)):
             self._is("integrity.sha256", document["integrity"]["sha256"], str, "a string")
+            self._files("integrity.files", document["integrity"].get("files", {}))
         if "tensors" in document and self._keys("tensors", document["tensors"], ("file", "sha256")):
             self._equal("tensors.file", document["tensors"]["file"], TENSORS)
             self._is("tensors.sha256", document["tensors"]["sha256"], str, "a string")
+
+    def _files(self, path: str, value: Any) -> None:
+        if self._is(path, value, Mapping, "an object"):
+            for name, stated in value.items():
+                if not name or "/" in name or "\\" in name:
+                    self._fault(path, name, "must be the name of a file in the same folder")
+                self._is(f"{path}.{name}", stated, str, "a string")
 
     def rates(self, names: Sequence[str], rates: np.ndarray, knots: int) -> None:
         """Checks an array of learning rates, float64 [names, knots]."""

@@ -20,9 +20,15 @@ TUNED = "tuned.json"
 TENSORS = "tuned.safetensors"
 README = "README.md"
 CERTIFICATE = "certificate.json"
+RECIPE = "recipe.yaml"
+META_PARAMETERS = "meta_parameters.safetensors"
+REPLAY = "replay.json"
 
 CERTIFICATE_FORMAT = "metatune-certificate"
 CERTIFICATE_VERSION = 1
+
+REPLAY_FORMAT = "metatune-replay"
+REPLAY_VERSION = 1
 
 RATE_UNIT = "absolute, per update"
 MULTIPLIER_UNIT = "factor of the base schedule"
@@ -246,6 +252,22 @@ class Optimizer:
 
 
 @dataclass(frozen=True, eq=False)
+class Origin:
+    """What the tuned training can be done again from.
+
+    Attributes:
+        recipe: the resolved recipe, the text of its recipe.yaml.
+        meta_parameters: η, arrays by the dotted names of its leaves: what was tuned, to the bit.
+        record: some numbers of trainings at these meta-parameters, and the machine that they were
+            done on; plain JSON values; None where nothing was trained here or the run isn't over.
+    """
+
+    recipe: str
+    meta_parameters: Mapping[str, np.ndarray]
+    record: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Artefact:
     """Tuned schedules with their provenance.
 
@@ -261,6 +283,7 @@ class Artefact:
         result: what the tuning gained; plain JSON values.
         certificate: what `metatune check` found of the recipe's hypergradients; plain JSON values;
             None where it wasn't asked.
+        origin: what it can be trained again from; None where that wasn't kept.
     """
 
     horizon_steps: int
@@ -272,6 +295,7 @@ class Artefact:
     provenance: Mapping[str, Any]
     result: Mapping[str, Any]
     certificate: Mapping[str, Any] | None = None
+    origin: Origin | None = None
 
     def learning_rate(self, name: str, step: int, total: int) -> float:
         """The rate of parameter `name` at update `step` (from 0) of a training of `total` updates.

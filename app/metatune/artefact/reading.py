@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import load as load_tensors
 
-from metatune.artefact import certificate
+from metatune.artefact import certificate, manifest, origin
 from metatune.artefact.checks import Checker
 from metatune.artefact.format import (
     FORMAT,
@@ -26,7 +27,8 @@ from metatune.artefact.format import (
     Optimizer,
     OptimizerSchedules,
 )
-from metatune.artefact.writing import integrity, sha256
+from metatune.artefact.manifest import sha256
+from metatune.artefact.writing import integrity
 from metatune.recipe.faults import Fault
 
 CURE = "take the artefact anew from the run that wrote it"
@@ -44,8 +46,9 @@ def load(path: str | Path) -> Artefact:
 
     Raises:
         ArtefactError: nothing there, not an artefact, an unknown version, a missing or unknown
-            key, a value that isn't allowed, a missing tensor file, a file that was changed after
-            it was written, or a certificate that can't be read.
+            key, a value that isn't allowed, a file that is missing, was changed or was added after
+            it was written, or a certificate that can't be read. Artefacts that were written
+            before the hashes of all files were kept have none, and are read without.
     """
     file = _find(Path(path))
     document = _parse(file)
@@ -56,7 +59,8 @@ def load(path: str | Path) -> Artefact:
     _check_integrity(file, document)
     curves = _curves(file, document["learning_rates"], document.get("tensors"))
     found = certificate.read(file.parent)
-    return certificate.with_certificate(_artefact(document, curves), found)
+    tuned = replace(_artefact(document, curves), origin=origin.read(file.parent))
+    return certificate.with_certificate(tuned, found)
 
 
 def folder_of(path: str | Path) -> Path:
@@ -102,6 +106,10 @@ def _check_integrity(file: Path, document: Mapping[str, Any]) -> None:
     if stated != found:
         problem = f"the hash of the content is {found}: the file was changed after it was written"
         raise ArtefactError(str(file), [Fault("integrity.sha256", stated, problem, CURE)])
+    if "files" in document["integrity"]:
+        faults = manifest.faults(file.parent, document["integrity"]["files"])
+        if faults:
+            raise ArtefactError(str(file), faults)
 
 
 def _curves(

@@ -1,9 +1,9 @@
 """Writes an artefact: tuned.json, its README.md, and what else it has.
 
-That is tuned.safetensors if the curves are many, and certificate.json if it was checked.
+That is tuned.safetensors if the curves are many, certificate.json if it was checked, and what it
+can be trained again from. tuned.json has the hashes of all of them.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save as save_tensors
 
-from metatune.artefact import certificate
+from metatune.artefact import certificate, origin
 from metatune.artefact.checks import Checker
 from metatune.artefact.folders import replace_folder
 from metatune.artefact.format import (
@@ -35,12 +35,16 @@ from metatune.artefact.format import (
     Mixture,
     Optimizer,
 )
+from metatune.artefact.manifest import hashes, sha256
 from metatune.recipe.faults import Fault
 
 READABLE_NUMBERS = 200_000
 """Curves of more numbers than this go to tuned.safetensors."""
 
 LINE_LENGTH = 100
+
+OWN = {TUNED, TENSORS, README, CERTIFICATE, *origin.FILES}
+"""Names of the files of an artefact."""
 
 CURE = "an artefact can't be written with it"
 
@@ -72,10 +76,12 @@ def write(folder: str | Path, artefact: Artefact, readme: str) -> Path:
     else:
         table = None
         document = _document(artefact, _lists(rates.parameters))
-    files[TUNED] = _sealed(document, str(folder), table)
     if artefact.certificate is not None:
         files[CERTIFICATE] = certificate.rendered(artefact.certificate)
-    replace_folder(folder, files, {TUNED, TENSORS, README, CERTIFICATE}.__contains__)
+    if artefact.origin is not None:
+        files |= origin.files(artefact.origin)
+    files[TUNED] = _sealed(document, str(folder), table, hashes(files))
+    replace_folder(folder, files, OWN.__contains__)
     return folder / TUNED
 
 
@@ -91,26 +97,34 @@ def self_contained(artefact: Artefact) -> str:
 
 
 def integrity(document: Mapping[str, Any]) -> str:
-    """SHA-256, in hexadecimal, of the canonical JSON of a document without its `integrity`.
+    """SHA-256, in hexadecimal, of the canonical JSON of a document.
 
-    Canonical: keys sorted, no white space, UTF-8 without escapes, floats in their shortest form.
+    That is without its `integrity`, of which only the hashes of the files beside it stay, where it
+    has any. Canonical: keys sorted, no white space, UTF-8 without escapes, floats in their shortest
+    form.
     """
     rest = {key: value for key, value in document.items() if key != "integrity"}
+    if "files" in (stated := document.get("integrity", {})):
+        rest["integrity"] = {"files": stated["files"]}
     text = json.dumps(
         rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
     return sha256(text.encode())
 
 
-def sha256(content: bytes) -> str:
-    """SHA-256 of `content`, in hexadecimal."""
-    return hashlib.sha256(content).hexdigest()
-
-
-def _sealed(document: dict[str, Any], source: str, table: np.ndarray | None) -> str:
+def _sealed(
+    document: dict[str, Any],
+    source: str,
+    table: np.ndarray | None,
+    files: Mapping[str, str] | None = None,
+) -> str:
     """The text of a document after all checks, with its hash.
 
-    `table` is the array [parameters, knots] of rates that aren't in the document.
+    Args:
+        document: without its `integrity`.
+        source: what errors call it.
+        table: array [parameters, knots] of rates that aren't in the document.
+        files: hashes of the files beside it; None where it stands alone.
     """
     checker = Checker(CURE)
     checker.document(document | {"integrity": {"sha256": ""}})
@@ -119,7 +133,9 @@ def _sealed(document: dict[str, Any], source: str, table: np.ndarray | None) -> 
         checker.rates(rates["parameters"]["names"], table, len(rates["knots"]))
     if checker.faults:
         raise ArtefactError(source, checker.faults)
-    return rendered(document | {"integrity": {"sha256": integrity(document)}}) + "\n"
+    beside = {} if files is None else {"files": files}
+    sealed = integrity(document | {"integrity": beside})
+    return rendered(document | {"integrity": {"sha256": sealed, **beside}}) + "\n"
 
 
 def _document(artefact: Artefact, parameters: Mapping[str, Any]) -> dict[str, Any]:

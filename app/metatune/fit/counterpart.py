@@ -7,9 +7,11 @@ import jax
 
 from metatune.artefact.comparison import Counterpart
 from metatune.data.tokenizers import tokenizer
+from metatune.fit.result import horizon, provenance
 from metatune.inner import prepare_file
+from metatune.models import CONFIG, read_config
 from metatune.models.safetensors_files import open_folder
-from metatune.recipe import shipped
+from metatune.recipe import shipped, writing
 
 
 def counterpart(source: str) -> Counterpart:
@@ -26,11 +28,18 @@ def counterpart(source: str) -> Counterpart:
         return _of_folder(Path(source))
     training = prepare_file(shipped.find(source), ())
     named = jax.tree.leaves(training.names, is_leaf=lambda leaf: hasattr(leaf, "stacked"))
+    made_of, recipe = provenance(training), training.recipe
     return Counterpart(
         source,
         tuple(name for leaf in named for name in leaf.names),
-        training.corpus.tokenizer.sha256,
+        made_of["tokenizer_sha256"],
         tuple(training.corpus.names),
+        recipe=writing.to_yaml(recipe),
+        recipe_sha256=made_of["recipe_sha256"],
+        data_sha256=made_of["data_sha256"],
+        model_config=made_of["model_config"],
+        weights_sha256=made_of.get("weights_sha256"),
+        horizon=horizon(recipe),
     )
 
 
@@ -39,4 +48,5 @@ def _of_folder(folder: Path) -> Counterpart:
         names = tuple(open_folder(folder, opened).files)
     has_tokenizer = (folder / "tokenizer.json").is_file()
     sha256 = tokenizer(str(folder)).sha256 if has_tokenizer else None
-    return Counterpart(str(folder), names, sha256, None)
+    config = read_config(folder) if (folder / CONFIG).is_file() else None
+    return Counterpart(str(folder), names, sha256, None, model_config=config)

@@ -4,7 +4,7 @@ The hypergradient sees the mixture as weights on stratified batches; production 
 the shares. What chooses the best and what reports the result is the latter.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol
 
 import jax
@@ -32,8 +32,9 @@ class Score(Protocol):
         split: Literal["outer", "report"],
         sequences: int,
         listener: Listener | None,
+        keep: Callable[[np.ndarray], None] | None = None,
     ) -> float:
-        """The loss; arguments as of `held_out_loss`."""
+        """The loss; arguments as of `held_out_loss`. What trains elsewhere keeps no losses."""
         ...
 
 
@@ -51,6 +52,7 @@ def held_out_loss(
     split: Literal["outer", "report"],
     sequences: int,
     listener: Listener | None = None,
+    keep: Callable[[np.ndarray], None] | None = None,
 ) -> float:
     """Trains once and measures.
 
@@ -62,6 +64,7 @@ def held_out_loss(
         split: what to measure on; the sequences are the same for every training of a purpose.
         sequences: how many sequences to measure on.
         listener: is told where the training stands.
+        keep: is given the training losses, [steps].
 
     Returns:
         The target-weighted loss in nats per token.
@@ -85,6 +88,8 @@ def held_out_loss(
         segment=estimators.build(phases.resolved(recipe.outer)[0].estimator).segment,
         listener=listener,
     )
+    if keep is not None:
+        keep(np.asarray(losses))
     refuse_diverged(np.asarray(losses), f"{purpose.name.lower()} training {index}")
     return measured(training, state, purpose=purpose, split=split, sequences=sequences)
 

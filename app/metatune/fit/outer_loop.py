@@ -114,18 +114,18 @@ def fit(
                 display.say(expected.sentence)
             try:
                 search = loop.run(search)
-                result = measure(training, search, display, loop.score)
+                found = measure(training, search, display, loop.score)
             except (KeyboardInterrupt, NotFinite, CommandFailed) as stop:
                 tuned = loop.write_best(loop.search)
                 if isinstance(stop, KeyboardInterrupt):
                     return Outcome(folder, tuned, interrupted=True)
                 raise
-            tuned = write_artefact(folder, artefact_of(training, search.best_eta, result))
+            tuned = write_artefact(folder, artefact_of(training, search.best_eta, *found))
             tracker.finish(tuned)
             if expected:
-                found = measured(folder.read_metrics()[first:])
-                display.say(comparison(expected, found))
-                both = {"expected": expected._asdict(), "measured": found}
+                took = measured(folder.read_metrics()[first:])
+                display.say(comparison(expected, took))
+                both = {"expected": expected._asdict(), "measured": took}
                 run_folder.replace(folder.expectation, json.dumps(both, indent=1) + "\n")
     return Outcome(folder, tuned, interrupted=False)
 

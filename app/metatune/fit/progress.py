@@ -53,13 +53,16 @@ class Display:
     Where the output is no terminal, lines alone, with one in between every `QUIET_SECONDS`.
     """
 
-    def __init__(self, console: Console, outer_steps: int, done: int = 0):
+    def __init__(
+        self, console: Console, outer_steps: int, done: int = 0, what: str = "outer steps"
+    ):
         """Prepares the display of a run.
 
         Args:
             console: where to print.
             outer_steps: how many there are.
             done: how many were done before this process began.
+            what: what the outer bar counts.
         """
         self._console = console
         self._outer_steps = outer_steps
@@ -76,9 +79,7 @@ class Display:
             disable=not console.is_terminal,
             transient=True,
         )
-        self._outer = self._progress.add_task(
-            "outer steps", total=outer_steps, completed=done, note=""
-        )
+        self._outer = self._progress.add_task(what, total=outer_steps, completed=done, note="")
         self._inner = self._progress.add_task("inner steps", total=1, note="compiling")
 
     def __enter__(self) -> "Display":
@@ -99,6 +100,10 @@ class Display:
         """Prints a line."""
         self._spoke = time.monotonic()
         self._console.print(text, highlight=False, soft_wrap=True)
+
+    def done(self, count: int) -> None:
+        """Moves the outer bar."""
+        self._progress.update(self._outer, completed=count)
 
     def expect(self, outer_steps: int) -> None:
         """Learns how many outer steps there are now that a phase has ended before its last."""

@@ -5,7 +5,7 @@ import importlib.metadata
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -14,7 +14,9 @@ from metatune import artefact
 from metatune.fit import holdings
 from metatune.fit.checkpoints import Search
 from metatune.fit.evaluation import Score
+from metatune.fit.machine import packages
 from metatune.fit.progress import Display
+from metatune.fit.record import origin, record
 from metatune.inner import InnerTraining, Trajectory
 from metatune.inner.metrics import UNITS
 from metatune.inner.metrics import measure as measured
@@ -23,13 +25,21 @@ from metatune.recipe import schema, writing
 from metatune.recipe.phases import resolved
 from metatune.tunables import ClassWeights, LearningRates, Tunable
 
-PACKAGES = ("metatune", "jax", "jaxlib", "flax", "optax", "numpy")
-"""Whose versions may change the numbers."""
+
+class Measured(NamedTuple):
+    """What measuring came to.
+
+    Attributes:
+        result: the artefact's `result`.
+        record: of the first tuned training, to compare with when it is done again; None where the
+            training is done elsewhere.
+    """
+
+    result: dict[str, Any]
+    record: dict[str, Any] | None
 
 
-def measure(
-    training: InnerTraining, search: Search, display: Display, score: Score
-) -> dict[str, Any]:
+def measure(training: InnerTraining, search: Search, display: Display, score: Score) -> Measured:
     """Trains with the recipe's defaults and with the best found, on the same unseen seeds.
 
     Args:
@@ -39,10 +49,11 @@ def measure(
         score: how a training is done and measured.
 
     Returns:
-        The artefact's `result`.
+        The result, and a record of the first tuned training.
     """
     report = training.recipe.outer.report
     before, after = [], []
+    curves: list[np.ndarray] = []
     for index in range(report.seeds):
         for losses, eta, what in (
             (before, training.initial_eta(), "default"),
@@ -56,13 +67,14 @@ def measure(
                     split="report",
                     sequences=report.sequences,
                     listener=display.listener(f"report seed {index + 1}, {what}"),
+                    keep=curves.append if losses is after and index == 0 else None,
                 )
             )
         display.say(
             f"report seed {index + 1}/{report.seeds}  default {before[-1]:.4f}  "
             f"tuned {after[-1]:.4f}"
         )
-    return {
+    result = {
         **_search_result(training, search, "complete"),
         "objective_before": float(np.mean(before)),
         "objective_after": float(np.mean(after)),
@@ -71,6 +83,7 @@ def measure(
         "before": before,
         "after": after,
     }
+    return Measured(result, record(curves[0]) if curves else None)
 
 
 def unfinished(training: InnerTraining, search: Search) -> dict[str, Any]:
@@ -101,7 +114,10 @@ def paired(before: list[float], after: list[float]) -> dict[str, float | None]:
 
 
 def artefact_of(
-    training: InnerTraining, eta: Mapping[str, jax.Array], result: Mapping[str, Any]
+    training: InnerTraining,
+    eta: Mapping[str, jax.Array],
+    result: Mapping[str, Any],
+    recorded: Mapping[str, Any] | None = None,
 ) -> artefact.Artefact:
     """The artefact of meta-parameters: what every inner step used, under portable names.
 
@@ -109,6 +125,7 @@ def artefact_of(
         training: the inner training.
         eta: meta-parameters.
         result: what was measured.
+        recorded: of the tuned training that was measured first; None where none was.
     """
     recipe = training.recipe
     steps = recipe.inner.steps
@@ -118,7 +135,7 @@ def artefact_of(
     kept = _where_changed(rates.T)
     return artefact.Artefact(
         horizon_steps=steps,
-        horizon_tokens=steps * recipe.data.batch_size * recipe.data.sequence_length,
+        horizon_tokens=horizon(recipe)[1],
         learning_rates=artefact.LearningRates(
             knots=_fractions(kept, steps),
             interpolation="constant",
@@ -143,7 +160,14 @@ def artefact_of(
         ),
         provenance=provenance(training),
         result=dict(result),
+        origin=origin(training, eta, recorded),
     )
+
+
+def horizon(recipe: schema.Recipe) -> tuple[int, int]:
+    """Updates and tokens of the training of a recipe."""
+    steps = recipe.inner.steps
+    return steps, steps * recipe.data.batch_size * recipe.data.sequence_length
 
 
 def provenance(training: InnerTraining) -> dict[str, Any]:
@@ -159,7 +183,7 @@ def provenance(training: InnerTraining) -> dict[str, Any]:
         "model_config": training.model.config_json(),
         **({"weights_sha256": training.weights_sha256} if training.weights_sha256 else {}),
         **({"lora": asdict(recipe.inner.lora)} if recipe.inner.lora else {}),
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "packages": packages(),
     }
 
 

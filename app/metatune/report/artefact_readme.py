@@ -8,6 +8,7 @@ import numpy as np
 
 from metatune.artefact import Artefact
 from metatune.artefact.capabilities import dropped
+from metatune.artefact.comparison import config_sha256
 from metatune.artefact.exporters import EXPORTERS
 from metatune.artefact.format import value_at
 from metatune.report.certificate import summaries
@@ -94,10 +95,15 @@ def horizon(artefact: Artefact) -> str:
 
 def provenance_lines(artefact: Artefact) -> list[tuple[str, str]]:
     """What the artefact was made from, as names and values; hashes are cut short."""
-    return [
-        (name.removesuffix("_sha256").replace("_", " "), _value(name, value))
-        for name, value in artefact.provenance.items()
-    ]
+    lines = []
+    for name, value in artefact.provenance.items():
+        said = _value(name, value)
+        if name == "model_config":
+            said = f"{config_sha256(value)[:HASH_DIGITS]}: {said}"
+        lines.append((name.removesuffix("_sha256").replace("_", " "), said))
+    if artefact.origin is not None and artefact.origin.record is not None:
+        lines.append(("machine", _machine(artefact.origin.record["machine"])))
+    return lines
 
 
 def rate_curves(artefact: Artefact, steps: Iterable[int]) -> dict[str, np.ndarray]:
@@ -294,6 +300,12 @@ def _value(name: str, value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_value(name, entry)}" for key, entry in value.items())
     return str(value)[:HASH_DIGITS] if name.endswith("_sha256") else str(value)
+
+
+def _machine(machine: Mapping[str, Any]) -> str:
+    """What the result was computed on; packages stand above."""
+    kept = ("device", "devices", "cpu", "threads", "system", "architecture")
+    return ", ".join(f"{key} {machine[key]}" for key in kept if key in machine)
 
 
 def _decimals(error: float) -> int:

@@ -1,14 +1,13 @@
 """What a training leaves: a model that Hugging Face loads, and what was measured."""
 
 import hashlib
-import importlib.metadata
 import json
 import os
 import shutil
 from typing import Any
 
 from metatune.data.pretrained_tokenizer import PretrainedTokenizer
-from metatune.fit.result import PACKAGES
+from metatune.fit.machine import packages
 from metatune.fit.run_folder import replace
 from metatune.hypergrad import evaluated
 from metatune.inner import InnerTraining
@@ -66,7 +65,7 @@ def write(
         "artefact_sha256": artefact_sha256,
         "recipe_sha256": hashlib.sha256(writing.to_yaml(recipe).encode()).hexdigest(),
         "weights_sha256": weights_sha256(folder.model),
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "packages": packages(),
     }
     replace(folder.result, json.dumps(result, indent=1) + "\n")
     return result

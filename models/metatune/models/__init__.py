@@ -5,10 +5,11 @@ from metatune.models.hub import locate
 from metatune.models.language_model import LanguageModel, build, config_faults, unembed
 from metatune.models.modules import LORA_A, LORA_B
 from metatune.models.names import ParameterNames
-from metatune.models.pretrained import load_pretrained, save_pretrained
+from metatune.models.pretrained import CONFIG, load_pretrained, read_config, save_pretrained
 from metatune.models.safetensors_files import weights_sha256
 
 __all__ = [
+    "CONFIG",
     "LORA_A",
     "LORA_B",
     "LanguageModel",
@@ -18,6 +19,7 @@ __all__ = [
     "load_pretrained",
     "locate",
     "map_rows",
+    "read_config",
     "rows_at_a_time",
     "save_pretrained",
     "unembed",

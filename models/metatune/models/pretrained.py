@@ -60,7 +60,7 @@ def load_pretrained(
     """
     folder = locate(os.fspath(source), revision)
     model = build(
-        _read_config(folder),
+        read_config(folder),
         vocab_size=vocab_size,
         dtype=dtype,
         remat=remat,
@@ -104,7 +104,7 @@ def save_pretrained(
         os.replace(written, folder / name)
 
 
-def _read_config(folder: Path) -> Mapping[str, Any]:
+def read_config(folder: Path) -> Mapping[str, Any]:
     """The fields of a folder's `config.json`."""
     file = folder / CONFIG
     try:

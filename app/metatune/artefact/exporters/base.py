@@ -9,6 +9,7 @@ import yaml
 
 from metatune.artefact.capabilities import Capabilities
 from metatune.artefact.format import README, TUNED, Artefact, ClassWeights
+from metatune.artefact.widths import fitted_lines
 from metatune.artefact.writing import self_contained
 
 MODULE = "metatune_schedules.py"
@@ -146,6 +147,7 @@ def _facts(production: Production) -> str:
         f"- learning rates of {len(rates.parameters):,} parameters at {len(rates.knots):,} knots",
         f"- for the optimizer {kind}: {chosen}",
     ]
+    lines += [f"- {line}" for line in fitted_lines(artefact)]
     if production.warning:
         lines.insert(2, f"- **warning**: {production.warning}")
     for what, schedule in (("shares", artefact.mixture), ("loss weights", artefact.loss_weights)):
