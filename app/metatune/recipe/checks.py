@@ -267,6 +267,20 @@ def groups_are_expressions(tune: Tune) -> Iterable[Fault]:
     yield from _no_expressions(expressions)
 
 
+def windows_to_go_between(tune: Tune) -> Iterable[Fault]:
+    """What is said of the way from window to window has an effect."""
+    rates, path = tune.learning_rates, "tune.learning_rates"
+    if rates is None or rates.windows > 1:
+        return
+    cure = f"leave it out, or raise {path}.windows"
+    if rates.interpolation == "linear":
+        problem = "has no effect on a single window"
+        yield Fault(f"{path}.interpolation", rates.interpolation, problem, cure)
+    if rates.smoothness > 0:
+        problem = "has no effect on a single window"
+        yield Fault(f"{path}.smoothness", rates.smoothness, problem, cure)
+
+
 def what_is_trained_is_expressions(inner: Inner) -> Iterable[Fault]:
     """What is trained and what has adapters are regular expressions, one or more."""
     lists = {"inner.train": inner.train, "inner.lora.targets": inner.lora and inner.lora.targets}
@@ -329,6 +343,7 @@ CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]
     (one_weight_a_domain, ("tune",)),
     (windows_have_steps, ("tune", "inner")),
     (groups_are_expressions, ("tune",)),
+    (windows_to_go_between, ("tune",)),
     (domains_to_choose_between, ("tune", "data")),
     (floor_leaves_room, ("tune", "data")),
     (initial_is_a_mixture, ("tune", "data")),

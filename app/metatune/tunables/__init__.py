@@ -10,6 +10,7 @@ from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.schema import Tune
 from metatune.tunables import learning_rates, loss_weights, mixture
 from metatune.tunables.class_weights import ClassWeights
+from metatune.tunables.elements import Elements
 from metatune.tunables.hyper import Hyper, Setting, TrainingTokens, Tunable
 from metatune.tunables.learning_rates import LearningRates
 from metatune.tunables.loss_weights import LossWeights
@@ -26,6 +27,7 @@ __all__ = [
     "Tunable",
     "build",
     "needs_tokens",
+    "within_parameters",
 ]
 
 BUILDERS: Mapping[str, Callable[[Any, Setting], Tunable | None]] = {
@@ -38,6 +40,11 @@ BUILDERS: Mapping[str, Callable[[Any, Setting], Tunable | None]] = {
 def needs_tokens(tune: Tune) -> bool:
     """Whether some tunables are only built of what the training data holds."""
     return tune.loss_weights is not None and tune.loss_weights.per == "class"
+
+
+def within_parameters(tunable: Tunable) -> bool:
+    """Whether what is tuned is as large as the parameters: a rate for each row, say."""
+    return isinstance(tunable, LearningRates) and isinstance(tunable.cells, Elements)
 
 
 def build(tune: Tune, setting: Setting, known: Sequence[Fault] = ()) -> tuple[Tunable, ...]:

@@ -44,12 +44,15 @@ class Setting(NamedTuple):
         names: checkpoint names of the model's parameters, `ParameterNames` at the leaves.
         domains: names of the domains.
         steps: horizon of the inner training.
+        shapes: the parameters, or their shapes, in a tree like `names`; None where nothing is tuned
+            within parameters.
         tokens: what the training data holds; None before it has been read.
     """
 
     names: Any
     domains: tuple[str, ...]
     steps: int
+    shapes: Any = None
     tokens: TrainingTokens | None = None
 
 
