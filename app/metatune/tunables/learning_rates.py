@@ -45,6 +45,10 @@ class LearningRates:
             learning_rate=jax.tree.map(scale, hyper.learning_rate, self.groups.index)
         )
 
+    def penalty(self, eta: jax.Array) -> jax.Array:
+        """None."""
+        return jnp.zeros((), eta.dtype)
+
     def multipliers(self, eta: np.ndarray) -> np.ndarray:
         """The multipliers, [windows, groups] float64."""
         return np.exp(np.asarray(eta, np.float64))
