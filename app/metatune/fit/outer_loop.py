@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from rich.console import Console
 
-from metatune import artefact
+from metatune import artefact, tunables
 from metatune.data import heldout_batches, stratified_batches
 from metatune.fit import holdings, outer_optimizers, rounding, run_folder
 from metatune.fit.checkpoints import Checkpoints, Search
@@ -164,6 +165,7 @@ class _Loop:
         self.checkpoints = checkpoints
         self.tracker = tracker
         self.display = display
+        self.penalty = jax.jit(jax.value_and_grad(partial(tunables.penalty, training.tunables)))
         self.updates = [_update(phase, self.outer.clip_norm) for phase in self.phases]
         self.external = external_trainer(training, folder, display.say)
         self.score: Score = (
@@ -209,7 +211,9 @@ class _Loop:
             held_out = self.judge(search)
             search = judged(search, held_out)
         search = aged(self.training.recipe, phase, search, part.steps, estimate.state)
-        updates, opt_state = self.updates[phase.number](estimate.gradient, search.opt_state)
+        penalty, of_penalty = self.penalty(search.eta)
+        gradient = jax.tree.map(jnp.add, estimate.gradient, of_penalty)
+        updates, opt_state = self.updates[phase.number](gradient, search.opt_state)
         eta: Any = optax.apply_updates(search.eta, updates)
         search = search._replace(step=search.step + 1, eta=eta, opt_state=opt_state)
         norms = {key: float(optax.tree.norm(g)) for key, g in estimate.gradient.items()}
@@ -219,6 +223,7 @@ class _Loop:
             "phase": phase.number,
             "inner_steps": part.steps,
             "objective": float(estimate.value),
+            "penalty": float(penalty),
             "held_out": held_out if math.isfinite(held_out) else None,
             "best_held_out": search.best_held_out,
             "hypergradient_norm": norms,

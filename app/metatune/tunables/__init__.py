@@ -6,6 +6,9 @@ A new tunable is a file here, a field of `metatune.recipe.schema.Tune`, and a ro
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.schema import Tune
 from metatune.tunables import learning_rates, loss_weights, mixture
@@ -27,6 +30,7 @@ __all__ = [
     "Tunable",
     "build",
     "needs_tokens",
+    "penalty",
     "within_parameters",
 ]
 
@@ -72,3 +76,13 @@ def build(tune: Tune, setting: Setting, known: Sequence[Fault] = ()) -> tuple[Tu
     if faults:
         raise RecipeError("tune", faults)
     return tuple(tunable for tunable in built if tunable is not None)
+
+
+def penalty(tunables: Sequence[Tunable], eta: Mapping[str, jax.Array]) -> jax.Array:
+    """What the search pays for meta-parameters besides the objective: the sum over tunables.
+
+    Args:
+        tunables: what is tuned.
+        eta: meta-parameters, a slice for each.
+    """
+    return sum((tunable.penalty(eta[tunable.key]) for tunable in tunables), jnp.zeros(()))

@@ -82,3 +82,13 @@ class Tunable(Protocol):
             hyper: λ_t as the recipe and the tunables before this one have it.
         """
         ...
+
+    def penalty(self, eta: jax.Array) -> jax.Array:
+        """What the search pays for these meta-parameters, besides the objective: a scalar.
+
+        Zero where the recipe asks for none. No loss that is judged or reported holds it.
+
+        Args:
+            eta: this tunable's slice of η.
+        """
+        ...
