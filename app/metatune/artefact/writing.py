@@ -18,18 +18,21 @@ from metatune.artefact.folders import replace_folder
 from metatune.artefact.format import (
     CERTIFICATE,
     CLASS_WEIGHT_UNIT,
+    ELEMENT_UNIT,
     FORMAT,
     LOSS_WEIGHT_UNIT,
     MIXTURE_UNIT,
     MULTIPLIER_UNIT,
     RATE_UNIT,
     README,
+    TABLE,
     TENSORS,
     TUNED,
     VERSION,
     Artefact,
     ArtefactError,
     ClassWeights,
+    ElementFactors,
     LearningRates,
     LossWeights,
     Mixture,
@@ -60,31 +63,44 @@ def write(folder: str | Path, artefact: Artefact, readme: str) -> Path:
     """
     folder = Path(folder)
     rates = artefact.learning_rates
-    files: dict[str, bytes | str] = {README: readme}
+    table = None
     if len(rates.parameters) * len(rates.knots) > READABLE_NUMBERS:
         table = _table(rates, str(folder))
-        content = save_tensors({"learning_rates": table})
-        files[TENSORS] = content
-        parameters = {"names": list(rates.parameters), "tensor": "learning_rates"}
-        tensors = {"file": TENSORS, "sha256": sha256(content)}
-        document = _document(artefact, parameters) | {"tensors": tensors}
-    else:
-        table = None
-        document = _document(artefact, _curves(rates))
-    files[TUNED] = _sealed(document, str(folder), table)
+    files = {README: readme, **_files(artefact, str(folder), table)}
     if artefact.certificate is not None:
         files[CERTIFICATE] = certificate.rendered(artefact.certificate)
     replace_folder(folder, files, {TUNED, TENSORS, README, CERTIFICATE}.__contains__)
     return folder / TUNED
 
 
-def self_contained(artefact: Artefact) -> str:
-    """The text of a tuned.json that holds every number itself, however many.
+def self_contained(artefact: Artefact) -> dict[str, bytes | str]:
+    """A tuned.json that holds every curve itself, however long, by its file name.
+
+    Beside it a tuned.safetensors where rates were tuned within parameters.
 
     Raises:
         ArtefactError: a value that the format doesn't allow.
     """
-    return _sealed(_document(artefact, _curves(artefact.learning_rates)), "artefact", None)
+    return _files(artefact, "artefact", None)
+
+
+def _files(artefact: Artefact, source: str, table: np.ndarray | None) -> dict[str, bytes | str]:
+    """The files with the numbers.
+
+    `table` is the array [parameters, knots] of rates that are to stand outside the document.
+    """
+    rates = artefact.learning_rates
+    parameters: Mapping[str, Any] = _curves(rates)
+    tensors = {} if rates.elements is None else dict(rates.elements.parameters)
+    if table is not None:
+        tensors[TABLE] = table
+        parameters = {"names": list(rates.parameters), "tensor": TABLE}
+    document = _document(artefact, parameters)
+    if not tensors:
+        return {TUNED: _sealed(document, source, tensors)}
+    content = save_tensors({name: np.ascontiguousarray(held) for name, held in tensors.items()})
+    document["tensors"] = {"file": TENSORS, "sha256": sha256(content)}
+    return {TUNED: _sealed(document, source, tensors), TENSORS: content}
 
 
 def integrity(document: Mapping[str, Any]) -> str:
@@ -104,16 +120,12 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _sealed(document: dict[str, Any], source: str, table: np.ndarray | None) -> str:
-    """The text of a document after all checks, with its hash.
-
-    `table` is the array [parameters, knots] of rates that aren't in the document.
-    """
+def _sealed(document: dict[str, Any], source: str, tensors: Mapping[str, np.ndarray]) -> str:
+    """The text of a document after all checks, with its hash; `tensors` stand outside it."""
     checker = Checker(CURE)
     checker.document(document | {"integrity": {"sha256": ""}})
-    if table is not None and not checker.faults:
-        rates = document["learning_rates"]
-        checker.rates(rates["parameters"]["names"], table, len(rates["knots"]))
+    if not checker.faults:
+        checker.tensors(document, tensors)
     if checker.faults:
         raise ArtefactError(source, checker.faults)
     return rendered(document | {"integrity": {"sha256": integrity(document)}}) + "\n"
@@ -125,6 +137,7 @@ def _document(artefact: Artefact, parameters: Mapping[str, Any]) -> dict[str, An
     if rates.multipliers is not None:
         multipliers = {
             "unit": MULTIPLIER_UNIT,
+            "interpolation": rates.multipliers.interpolation,
             "knots": rates.multipliers.knots,
             "groups": rates.multipliers.groups,
             "members": rates.multipliers.members,
@@ -139,6 +152,7 @@ def _document(artefact: Artefact, parameters: Mapping[str, Any]) -> dict[str, An
             "knots": rates.knots,
             "parameters": parameters,
             "multipliers": multipliers,
+            **({"elements": _element_document(rates.elements)} if rates.elements else {}),
         },
         "mixture": _domain_document(artefact.mixture, MIXTURE_UNIT),
         "loss_weights": _loss_weight_document(artefact.loss_weights),
@@ -147,6 +161,15 @@ def _document(artefact: Artefact, parameters: Mapping[str, Any]) -> dict[str, An
         "result": artefact.result,
     }
     return _with_lists(document)
+
+
+def _element_document(elements: ElementFactors) -> dict[str, Any]:
+    return {
+        "unit": ELEMENT_UNIT,
+        "interpolation": elements.interpolation,
+        "knots": elements.knots,
+        "shapes": {name: found.shape[1:] for name, found in elements.parameters.items()},
+    }
 
 
 def _domain_document(schedule: Mixture | LossWeights | None, unit: str) -> dict[str, Any] | None:

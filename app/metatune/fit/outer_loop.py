@@ -35,6 +35,7 @@ from metatune.inner.seeds import Purpose, Stream, data_seed, direction_key, mode
 from metatune.recipe import schema
 from metatune.recipe.phases import Phase, resolved
 from metatune.report.artefact_readme import readme
+from metatune.tunables import LearningRates
 
 
 class Outcome(NamedTuple):
@@ -320,9 +321,10 @@ class _Loop:
         return write_artefact(self.folder, artefact_of(self.training, search.best_eta, result))
 
     def _rates(self, eta: Mapping[str, Any]) -> str:
-        if "learning_rates" not in eta:
+        rates = {tunable.key: tunable for tunable in self.training.tunables}.get("learning_rates")
+        if not isinstance(rates, LearningRates):
             return ""
-        multipliers = np.exp(np.asarray(eta["learning_rates"]))
+        multipliers = rates.multipliers(np.asarray(eta[rates.key]))
         return f"rates x{multipliers.min():.2f} to x{multipliers.max():.2f}"
 
 

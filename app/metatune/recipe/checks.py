@@ -11,6 +11,7 @@ from typing import Any, Final, get_args
 from metatune.recipe.faults import Fault, unknown
 from metatune.recipe.outer_checks import (
     an_external_trainer_measures_by_itself,
+    an_external_trainer_takes_rates_of_whole_parameters,
     choices_for_all_are_used,
     horizons_reach_every_window,
     one_way_to_measure,
@@ -335,6 +336,7 @@ CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]
     (choices_for_all_are_used, ("outer",)),
     (unroll_fits_the_training, ("outer", "inner")),
     (an_external_trainer_measures_by_itself, ("outer",)),
+    (an_external_trainer_takes_rates_of_whole_parameters, ("outer", "tune")),
     (one_way_to_measure, ("outer",)),
     (horizons_reach_every_window, ("outer", "inner", "tune")),
     (rates_are_of_what_is_tuned, ("outer", "tune")),

@@ -14,6 +14,7 @@ from metatune.recipe.schema import Tune
 from metatune.tunables import learning_rates, loss_weights, mixture
 from metatune.tunables.class_weights import ClassWeights
 from metatune.tunables.elements import Elements
+from metatune.tunables.groups import Groups
 from metatune.tunables.hyper import Hyper, Setting, TrainingTokens, Tunable
 from metatune.tunables.learning_rates import LearningRates
 from metatune.tunables.loss_weights import LossWeights
@@ -21,6 +22,8 @@ from metatune.tunables.mixture import Mixture
 
 __all__ = [
     "ClassWeights",
+    "Elements",
+    "Groups",
     "Hyper",
     "LearningRates",
     "LossWeights",

@@ -3,14 +3,13 @@
 import math
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from metatune.models import ParameterNames
-
-PerElement = Literal["row", "column", "element"]
+from metatune.recipe.schema import PerElement
 
 
 class Elements(NamedTuple):

@@ -62,9 +62,7 @@ class LearningRates:
             return rate * chosen.reshape(chosen.shape + (1,) * (rate.ndim - chosen.ndim))
 
         multipliers = self.cells.spread(self._multipliers_at(eta, step))
-        return hyper._replace(
-            learning_rate=jax.tree.map(scale, hyper.learning_rate, multipliers)
-        )
+        return hyper._replace(learning_rate=jax.tree.map(scale, hyper.learning_rate, multipliers))
 
     def penalty(self, eta: jax.Array) -> jax.Array:
         """`prior * mean (log m)² + smoothness * mean (log m_{k+1} - log m_k)²`.

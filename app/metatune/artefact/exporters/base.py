@@ -8,7 +8,7 @@ from typing import NamedTuple
 import yaml
 
 from metatune.artefact.capabilities import Capabilities
-from metatune.artefact.format import README, TUNED, Artefact, ClassWeights
+from metatune.artefact.format import README, Artefact, ClassWeights
 from metatune.artefact.writing import self_contained
 
 MODULE = "metatune_schedules.py"
@@ -75,7 +75,7 @@ def export_files(
         dropped=_bullets(_lost(production)),
     )
     files = {name: template(source) for name, source in modules.items()}
-    return {README: text, **files, TUNED: self_contained(artefact)}
+    return {README: text, **files, **self_contained(artefact)}
 
 
 def config_files(
@@ -103,7 +103,7 @@ def config_files(
         _bullets([*_lost(production), *lost]) or "Nothing.",
     ]
     text = "\n\n".join(section.rstrip() for section in sections) + "\n"
-    return {README: text, **files, TUNED: self_contained(production.artefact)}
+    return {README: text, **files, **self_contained(production.artefact)}
 
 
 def template(name: str) -> str:
@@ -143,6 +143,12 @@ def _facts(production: Production) -> str:
         f"- learning rates of {len(rates.parameters):,} parameters at {len(rates.knots):,} knots",
         f"- for the optimizer {kind}: {chosen}",
     ]
+    if rates.elements is not None:
+        lines.insert(
+            4,
+            "- their factors within each parameter are in tuned.safetensors, which stays beside "
+            "tuned.json",
+        )
     if production.warning:
         lines.insert(2, f"- **warning**: {production.warning}")
     for what, schedule in (("shares", artefact.mixture), ("loss weights", artefact.loss_weights)):
