@@ -69,6 +69,7 @@ def export_files(
         facts=_facts(production),
         steps=production.steps,
         clip=_clip(artefact),
+        elements=_elements(artefact, readme),
         max_grad_norm=artefact.optimizer.settings["clip_norm"] or 0.0,
         mixture=_mixture(artefact),
         loss_weights=_loss_weights(artefact, readme),
@@ -170,6 +171,13 @@ def _clip(artefact: Artefact) -> str:
     if norm is None:
         return "# no clipping: the rates were tuned without"
     return f"torch.nn.utils.clip_grad_norm_(model.parameters(), {norm})"
+
+
+def _elements(artefact: Artefact, readme: str) -> str:
+    """What to know of rates within parameters; empty where none were tuned."""
+    if artefact.learning_rates.elements is None:
+        return ""
+    return template(f"{readme}_elements.md").rstrip() + "\n\n"
 
 
 def _loss_weights(artefact: Artefact, readme: str) -> str:

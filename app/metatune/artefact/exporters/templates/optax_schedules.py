@@ -24,11 +24,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-try:
-    from safetensors.numpy import load_file
-except ImportError:  # it is needed for rates within parameters alone
-    load_file = None
-
 TUNED = Path(__file__).with_name("tuned.json")
 
 STEP_TOLERANCE = 1e-6  # of a step: a knot k/T times a total T may miss k by rounding
@@ -116,15 +111,14 @@ def scale_elements(total_steps: int, *, path: Path = TUNED) -> optax.GradientTra
     starts = np.ceil(knots - STEP_TOLERANCE).astype(np.int32)
 
     def init(params: Any) -> ElementState:
+        from safetensors.numpy import load_file  # needed for rates within parameters alone
+
         held = load_file(path.with_name("tuned.safetensors"))
         _check_names(_names(params), elements["shapes"], path)
 
         def factors(keys: Any, param: Any) -> jax.Array:
             found = held[_name(keys)]
-            fits = [
-                size in (1, own) for size, own in zip(found.shape[1:], param.shape, strict=False)
-            ]
-            if found.ndim != param.ndim + 1 or not all(fits):
+            if not _broadcasts(found.shape[1:], param.shape):
                 raise ValueError(
                     f"{_name(keys)}: factors {list(found.shape[1:])} in {path}, but the parameter "
                     f"is {list(param.shape)}; give it the checkpoint's layout"
@@ -137,13 +131,14 @@ def scale_elements(total_steps: int, *, path: Path = TUNED) -> optax.GradientTra
 
     def update(updates: Any, state: ElementState, params: Any = None) -> tuple[Any, ElementState]:
         del params
-        if elements["interpolation"] == "linear":
-            place = jnp.interp(state.count, knots, np.arange(len(knots)))
-            before = jnp.minimum(place.astype(jnp.int32), max(len(knots) - 2, 0))
-            along = place - before
-        else:
-            before, along = jnp.searchsorted(starts, state.count, side="right") - 1, 0.0
+        # In whole steps, as of `_schedule`.
+        before = jnp.searchsorted(starts, state.count, side="right") - 1
         after = jnp.minimum(before + 1, len(knots) - 1)
+        along = 0.0
+        if elements["interpolation"] == "linear":
+            gaps = np.append(np.diff(knots), 1.0)
+            past = state.count - jnp.asarray(knots)[before]
+            along = jnp.where(after > before, jnp.maximum(past, 0) / jnp.asarray(gaps)[before], 0)
 
         def scale(update: jax.Array, factors: jax.Array) -> jax.Array:
             chosen = (1 - along) * factors[before] + along * factors[after]
@@ -227,6 +222,12 @@ def _schedule(rates: Mapping[str, Any], curve: list[float], total_steps: int) ->
 def _refuse_total(total_steps: int) -> None:
     if total_steps < 1:
         raise ValueError(f"total_steps {total_steps}: a training has at least one update")
+
+
+def _broadcasts(block: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    return len(block) == len(shape) and all(
+        size in (1, own) for size, own in zip(block, shape, strict=True)
+    )
 
 
 def _columns(field: str, step: int, total_steps: int, path: Path) -> dict[str, float]:

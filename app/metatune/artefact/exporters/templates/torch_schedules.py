@@ -162,18 +162,20 @@ class _ElementScaling:
         for group in schedule.optimizer.param_groups:
             for parameter in group["params"]:
                 factors = held[group["curve"]]
-                shape = torch.broadcast_shapes(factors.shape[1:], parameter.shape)
-                if factors.ndim != parameter.ndim + 1 or shape != parameter.shape:
+                block, shape = factors.shape[1:], parameter.shape
+                if len(block) != len(shape) or any(
+                    size not in (1, own) for size, own in zip(block, shape, strict=True)
+                ):
                     raise ValueError(
-                        f"{group['curve']}: factors {list(factors.shape[1:])} in {path}, but the "
-                        f"parameter is {list(parameter.shape)}; it must be whole, not sharded"
+                        f"{group['curve']}: factors {list(block)} in {path}, but the "
+                        f"parameter is {list(shape)}; it must be whole, not sharded"
                     )
                 self._factors[parameter] = factors.to(parameter.device)
 
     @torch.no_grad()
     def before(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """Puts zeros in the place of the parameters that are about to move."""
-        if kwargs.get("closure") or any(argument is not None for argument in args):
+        if kwargs.get("closure") or any(closure is not None for closure in args[1:]):
             raise ValueError("a closure would see no parameters: compute the gradients before")
         for group in optimizer.param_groups:
             for parameter in group["params"]:
