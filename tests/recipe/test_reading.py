@@ -299,7 +299,7 @@ def test_whole_numbers_are_ints_however_they_are_spelled(tree, received):
             "tune.learning_rates.per",
             "tensr",
             "tune.learning_rates.per = 'tensr': unknown choice; did you mean tensor? (allowed: "
-            "global, layer, tensor)",
+            "global, layer, tensor, kind, layer_kind, row, column, element)",
         ),
         (
             "tune.learning_rates.per",

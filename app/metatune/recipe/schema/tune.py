@@ -6,7 +6,7 @@ from typing import Literal
 
 from metatune.recipe.rules import ABOVE_ONE, AT_LEAST_ONE, FRACTION, NOT_NEGATIVE, ruled
 
-PerGroup = Literal["global", "layer", "tensor", "kind", "layer_kind"]
+Per = Literal["global", "layer", "tensor", "kind", "layer_kind", "row", "column", "element"]
 PerElement = Literal["row", "column", "element"]
 
 
@@ -34,7 +34,7 @@ class LearningRates:
             squared log multiplier: it draws multipliers towards one.
     """
 
-    per: PerGroup | PerElement | tuple[str, ...] | Mapping[str, str] = "tensor"
+    per: Per | tuple[str, ...] | Mapping[str, str] = "tensor"
     windows: int = ruled(1, AT_LEAST_ONE)
     interpolation: Literal["constant", "linear"] = "constant"
     max_multiplier: float | None = ruled(None, ABOVE_ONE)

@@ -90,7 +90,7 @@ def optimizer(total_steps: int, *, path: Path = TUNED) -> optax.GradientTransfor
 class ElementState(NamedTuple):
     """State of `scale_elements`: updates done, and the factors [knots, ...] of each parameter."""
 
-    count: jax.Array
+    step: Any
     factors: Any
 
 
@@ -132,12 +132,12 @@ def scale_elements(total_steps: int, *, path: Path = TUNED) -> optax.GradientTra
     def update(updates: Any, state: ElementState, params: Any = None) -> tuple[Any, ElementState]:
         del params
         # In whole steps, as of `_schedule`.
-        before = jnp.searchsorted(starts, state.count, side="right") - 1
+        before = jnp.searchsorted(starts, state.step, side="right") - 1
         after = jnp.minimum(before + 1, len(knots) - 1)
         along = 0.0
         if elements["interpolation"] == "linear":
             gaps = np.append(np.diff(knots), 1.0)
-            past = state.count - jnp.asarray(knots)[before]
+            past = state.step - jnp.asarray(knots)[before]
             along = jnp.where(after > before, jnp.maximum(past, 0) / jnp.asarray(gaps)[before], 0)
 
         def scale(update: jax.Array, factors: jax.Array) -> jax.Array:
@@ -145,9 +145,9 @@ def scale_elements(total_steps: int, *, path: Path = TUNED) -> optax.GradientTra
             return update * chosen.astype(update.dtype)
 
         scaled = jax.tree.map(scale, updates, state.factors)
-        return scaled, ElementState(optax.safe_increment(state.count), state.factors)
+        return scaled, ElementState(optax.safe_increment(state.step), state.factors)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
 
 
 def mixture(step: int, total_steps: int, *, path: Path = TUNED) -> dict[str, float]:
