@@ -334,5 +334,6 @@ def value_at(
     if interpolation == "constant" or before == len(knots) - 1:
         return values[before]
     span = knots[before + 1] - knots[before]
-    along = max(0.0, step / total - knots[before]) / span
+    # Of NumPy's own type, so that values in float32 are interpolated in float64.
+    along = np.float64(max(0.0, step / total - knots[before]) / span)
     return (1 - along) * values[before] + along * values[before + 1]

@@ -170,7 +170,8 @@ class _ElementScaling:
                         f"{group['curve']}: factors {list(block)} in {path}, but the "
                         f"parameter is {list(shape)}; it must be whole, not sharded"
                     )
-                self._factors[parameter] = factors.to(parameter.device)
+                wide = torch.promote_types(parameter.dtype, torch.float32)
+                self._factors[parameter] = factors.to(parameter.device, wide)
 
     @torch.no_grad()
     def before(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
