@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from importlib import resources
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +39,7 @@ def artefact(request, make):
     return with_elements(make, request.param)
 
 
-def with_elements(make, interpolation="constant", kind="adamw"):
+def with_elements(make, interpolation: Any = "constant", kind="adamw"):
     random = np.random.default_rng(5)
     knots = (0.0, 0.4, 0.8)
     factors = {
@@ -143,16 +144,15 @@ def test_a_document_with_factors_names_every_parameter_and_the_file(make, tmp_pa
 def test_targets_without_them_refuse_or_take_the_means(make, tmp_path, target):
     artefact = with_elements(make, "linear")
     assert asked(artefact)["elements"] == "12 learning rates within parameters (else their means)"
-    options = {"sequences_per_step": 2048}
     if EXPORTERS[target].capabilities.elements == "exact":
-        assert not export(artefact, target, tmp_path / "out", **options).dropped
+        assert not export(artefact, target, tmp_path / "out", sequences_per_step=2048).dropped
         assert (tmp_path / "out" / "tuned.safetensors").is_file()
         same(load(tmp_path / "out").learning_rates.elements, artefact.learning_rates.elements)
         assert "within parameters" in (tmp_path / "out" / "README.md").read_text()
         return
     with pytest.raises(ArtefactError, match="elements = .*can't express it: 12 learning rates"):
-        export(artefact, target, tmp_path / "out", **options)
-    done = export(artefact, target, tmp_path / "out", lossy=True, **options)
+        export(artefact, target, tmp_path / "out", sequences_per_step=2048)
+    done = export(artefact, target, tmp_path / "out", lossy=True, sequences_per_step=2048)
     assert done.dropped[0] == asked(artefact)["elements"]
     read = load(tmp_path / "out").learning_rates
     assert read.elements is None
@@ -243,7 +243,8 @@ def test_optax_and_pytorch_train_as_it_was_tuned(make, float64, kind, interpolat
     gradients = gradients_of(params, STEPS)
     want = by_hand(artefact, params, gradients)
 
-    optimizer, found = tuned.optax(), jax.tree.map(jnp.asarray, params)
+    optimizer = tuned.optax()
+    found: Any = jax.tree.map(jnp.asarray, params)
     state = optimizer.init(found)
     step = jax.jit(optimizer.update)
     for gradient in gradients:

@@ -126,7 +126,7 @@ def test_the_artefact_holds_the_very_rates_of_the_training(options, tmp_path):
     names = jax.tree.leaves(training.names)
     shapes = jax.eval_shape(training.initialise, jax.random.key(0)).params
     for step in range(STEPS):
-        rates = jax.tree.leaves(hyper_at(eta, step).learning_rate)
+        rates = jax.tree.leaves(hyper_at(eta, jnp.int32(step)).learning_rate)
         for leaf, found, param in zip(names, rates, jax.tree.leaves(shapes), strict=True):
             used = np.broadcast_to(found, param.shape)
             for layer, name in enumerate(leaf.names):
@@ -139,7 +139,9 @@ def test_a_training_of_another_length_keeps_the_parameters_rates(training):
     eta = some_eta(training)
     long = stretched(training, 2 * STEPS)
     short, whole = (
-        jax.tree.leaves(each.sampled.hyper_at(eta, each.recipe.inner.steps - 1).learning_rate)
+        jax.tree.leaves(
+            each.sampled.hyper_at(eta, jnp.int32(each.recipe.inner.steps - 1)).learning_rate
+        )
         for each in (training, long)
     )
     for a, b in zip(short, whole, strict=True):
