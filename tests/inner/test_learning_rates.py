@@ -15,6 +15,8 @@ from metatune.inner import prepare, stretched
 from metatune.recipe import schema
 from metatune.recipe.checks import check
 from metatune.recipe.rules import broken_rules
+from metatune.train.matching import refuse_misfit
+from metatune.train.schedules import Schedules
 
 STEPS = 4
 RECIPE = schema.Recipe(
@@ -173,3 +175,11 @@ def test_an_external_trainer_is_told_rates_of_whole_parameters():
         "tune.learning_rates.per = 'element': an external trainer is told one rate for each "
         "parameter; take tensor, or another kind of estimator"
     )
+
+
+def test_metatune_train_takes_the_base_rates_and_refuses_the_factors(training):
+    rates = Schedules(training, None, 2).stretch(1)
+    assert all(leaf.size in (1, 2) for leaf in jax.tree.leaves(rates.hyper.learning_rate))
+    tuned = artefact_of(training, some_eta(training), {})
+    with pytest.raises(artefact.ArtefactError, match="learning_rates.elements = .*can't follow it"):
+        refuse_misfit(tuned, training, "recipe")

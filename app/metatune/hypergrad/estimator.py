@@ -40,6 +40,7 @@ class Job:
         stop: one past the last inner step.
         checkpoints: which states between segments are kept, and where.
         key: where randomness comes from.
+        control: a guess of the hypergradient, for a control variate; None for none.
         carry: where an estimate that was stopped goes on.
         listener: is told after each segment where the computation stands.
     """
@@ -54,6 +55,7 @@ class Job:
     stop: int
     checkpoints: Checkpoints
     key: jax.Array | None
+    control: PyTree
     carry: Any
     listener: Listener | None
 

@@ -63,8 +63,8 @@ class InnerTraining:
         weights_sha256: of the pretrained weights that it starts from; None for none.
         initialise: a key to the state that a training starts from, freshly initialised or
             pretrained; compiled.
-        hyper_over: η to the hyperparameters of all inner steps, stacked on axis 0, but for what is
-            tuned within parameters; compiled.
+        hyper_over: η, and the inner steps in question (all by default), to the hyperparameters of
+            each, stacked on axis 0, but for what is tuned within parameters; compiled.
     """
 
     recipe: Recipe
@@ -77,7 +77,7 @@ class InnerTraining:
     sampled: Problem
     weights_sha256: str | None
     initialise: Callable[[jax.Array], State]
-    hyper_over: Callable[[Mapping[str, jax.Array]], Hyper]
+    hyper_over: Callable[..., Hyper]
 
     @property
     def names(self) -> Any:
@@ -330,17 +330,16 @@ def _attempt(faults: list[Fault], make: Callable[[], Built]) -> Built | None:
         return None
 
 
-def _over_steps(
-    recipe: Recipe, params: Any, tuning: tuple[Tunable, ...]
-) -> Callable[[Mapping[str, jax.Array]], Hyper]:
+def _over_steps(recipe: Recipe, params: Any, tuning: tuple[Tunable, ...]) -> Callable[..., Hyper]:
     """See `InnerTraining.hyper_over`."""
     # Rates within parameters would be as large as the parameters, for every step.
     small = tuple(tunable for tunable in tuning if not within_parameters(tunable))
     hyper_at = _hyper_at(recipe, params, small)
 
     @jax.jit
-    def over_steps(eta: Mapping[str, jax.Array]) -> Hyper:
-        return jax.vmap(hyper_at, in_axes=(None, 0))(eta, jnp.arange(recipe.inner.steps))
+    def over_steps(eta: Mapping[str, jax.Array], steps: Any = None) -> Hyper:
+        steps = jnp.arange(recipe.inner.steps) if steps is None else steps
+        return jax.vmap(hyper_at, in_axes=(None, 0))(eta, steps)
 
     return over_steps
 

@@ -146,6 +146,7 @@ def _job(work: Work) -> Job:
         stop=steps,
         checkpoints=Checkpoints(),
         key=None,
+        control=None,
         carry=None,
         listener=None,
     )
