@@ -21,7 +21,7 @@ import numpy as np
 
 from metatune import artefact
 from metatune.artefact.format import TUNED, Artefact
-from metatune.artefact.writing import self_contained
+from metatune.artefact.writing import portable_files
 
 __all__ = ["Tuned", "load"]
 
@@ -137,7 +137,7 @@ class Tuned:
         """A tuned.json with every number, as the modules of exports read it."""
         folder = tempfile.mkdtemp(prefix="metatune-")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        for name, content in self_contained(self.artefact).items():
+        for name, content in portable_files(self.artefact).items():
             text = content.encode() if isinstance(content, str) else content
             (Path(folder) / name).write_bytes(text)
         return Path(folder) / TUNED

@@ -37,7 +37,7 @@ from metatune.artefact.format import (
     LossWeights,
     Mixture,
 )
-from metatune.recipe.faults import Fault
+from metatune.recipe.faults import ABSENT, Fault
 
 READABLE_NUMBERS = 200_000
 """Curves of more numbers than this go to tuned.safetensors."""
@@ -73,7 +73,19 @@ def write(folder: str | Path, artefact: Artefact, readme: str) -> Path:
     return folder / TUNED
 
 
-def self_contained(artefact: Artefact) -> dict[str, bytes | str]:
+def self_contained(artefact: Artefact) -> str:
+    """The text of a tuned.json that holds every number itself, however many.
+
+    Raises:
+        ArtefactError: a value that the format doesn't allow, or rates within parameters.
+    """
+    if artefact.learning_rates.elements is not None:
+        problem = "rates within parameters don't stand in a tuned.json"
+        raise ArtefactError("artefact", [Fault("learning_rates.elements", ABSENT, problem)])
+    return str(portable_files(artefact)[TUNED])
+
+
+def portable_files(artefact: Artefact) -> dict[str, bytes | str]:
     """A tuned.json that holds every curve itself, however long, by its file name.
 
     Beside it a tuned.safetensors where rates were tuned within parameters.

@@ -156,8 +156,7 @@ class ExternalTrainer:
 
     def _asked(self, eta: Mapping[str, jax.Array], seed: int, what: str) -> Asked:
         """The training at some meta-parameters."""
-        files = artefact.self_contained(artefact_of(self._training, eta, {"status": "unfinished"}))
-        tuned = str(files["tuned.json"])  # alone: rates within parameters are refused
+        tuned = artefact.self_contained(artefact_of(self._training, eta, {"status": "unfinished"}))
         document = {
             **json.loads(tuned),
             "seed": seed,

@@ -9,7 +9,7 @@ import yaml
 
 from metatune.artefact.capabilities import Capabilities
 from metatune.artefact.format import README, Artefact, ClassWeights
-from metatune.artefact.writing import self_contained
+from metatune.artefact.writing import portable_files
 
 MODULE = "metatune_schedules.py"
 
@@ -76,7 +76,7 @@ def export_files(
         dropped=_bullets(_lost(production)),
     )
     files = {name: template(source) for name, source in modules.items()}
-    return {README: text, **files, **self_contained(artefact)}
+    return {README: text, **files, **portable_files(artefact)}
 
 
 def config_files(
@@ -104,7 +104,7 @@ def config_files(
         _bullets([*_lost(production), *lost]) or "Nothing.",
     ]
     text = "\n\n".join(section.rstrip() for section in sections) + "\n"
-    return {README: text, **files, **self_contained(production.artefact)}
+    return {README: text, **files, **portable_files(production.artefact)}
 
 
 def template(name: str) -> str:
