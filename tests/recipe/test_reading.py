@@ -299,7 +299,7 @@ def test_whole_numbers_are_ints_however_they_are_spelled(tree, received):
             "tune.learning_rates.per",
             "tensr",
             "tune.learning_rates.per = 'tensr': unknown choice; did you mean tensor? (allowed: "
-            "global, layer, tensor)",
+            "global, layer, tensor, kind, layer_kind, row, column, element)",
         ),
         (
             "tune.learning_rates.per",
@@ -309,8 +309,9 @@ def test_whole_numbers_are_ints_however_they_are_spelled(tree, received):
         (
             "tune.learning_rates.per",
             5,
-            "tune.learning_rates.per = 5: must be global or layer or tensor or a list (each item "
-            'text) or a mapping (name: text); leave it out for the default, "tensor"',
+            "tune.learning_rates.per = 5: must be global or layer or tensor or kind or layer_kind "
+            "or row or column or element or a list (each item text) or a mapping (name: text); "
+            'leave it out for the default, "tensor"',
         ),
     ],
 )

@@ -4,6 +4,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from metatune.artefact.elements import averaged
 from metatune.artefact.format import Artefact, ClassWeights
 
 Support = Literal["exact", "quantised", "fitted", "no"]
@@ -21,6 +22,8 @@ class Capabilities(NamedTuple):
         loss_weights: a weight of the loss by domain.
         moving_loss_weights: that these weights change over training.
         class_weights: weights of the loss by class of tokens, over training too.
+        elements: a learning rate of its own for each element of a parameter, over training too;
+            where they can't be expressed, each parameter gets their mean.
     """
 
     rates: Support = "no"
@@ -30,10 +33,12 @@ class Capabilities(NamedTuple):
     loss_weights: Support = "no"
     moving_loss_weights: Support = "no"
     class_weights: Support = "no"
+    elements: Support = "no"
 
 
 DOMAINS = Capabilities("exact", "exact", "exact", "exact", "exact", "exact")
-EVERYTHING = DOMAINS._replace(class_weights="exact")
+WHOLE_PARAMETERS = DOMAINS._replace(class_weights="exact")
+EVERYTHING = WHOLE_PARAMETERS._replace(elements="exact")
 
 
 def asked(artefact: Artefact) -> dict[str, str]:
@@ -42,7 +47,11 @@ def asked(artefact: Artefact) -> dict[str, str]:
     A base schedule that was not tuned asks for nothing: it is a matter of the trainer.
     """
     needs: dict[str, str] = {}
-    multipliers = artefact.learning_rates.multipliers
+    elements = artefact.learning_rates.elements
+    if elements is not None:
+        count = sum(factors[0].size for factors in elements.parameters.values())
+        needs["elements"] = f"{count:,} learning rates within parameters (else their means)"
+    multipliers = averaged(artefact).learning_rates.multipliers
     if multipliers is not None:
         factors = np.asarray(list(multipliers.groups.values()))
         if np.any(factors != factors[0]):

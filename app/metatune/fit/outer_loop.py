@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from rich.console import Console
 
-from metatune import artefact
+from metatune import artefact, tunables
 from metatune.data import heldout_batches, stratified_batches
 from metatune.fit import holdings, outer_optimizers, rounding, run_folder
 from metatune.fit.checkpoints import Checkpoints, Search
@@ -34,6 +35,7 @@ from metatune.inner.seeds import Purpose, Stream, data_seed, direction_key, mode
 from metatune.recipe import schema
 from metatune.recipe.phases import Phase, resolved
 from metatune.report.artefact_readme import readme
+from metatune.tunables import LearningRates
 
 
 class Outcome(NamedTuple):
@@ -164,6 +166,7 @@ class _Loop:
         self.checkpoints = checkpoints
         self.tracker = tracker
         self.display = display
+        self.penalty = jax.jit(jax.value_and_grad(partial(tunables.penalty, training.tunables)))
         self.updates = [_update(phase, self.outer.clip_norm) for phase in self.phases]
         self.external = external_trainer(training, folder, display.say)
         self.score: Score = (
@@ -211,7 +214,9 @@ class _Loop:
         search = aged(self.training.recipe, phase, search, part.steps, estimate.state)
         if search.control:
             search = search._replace(control=estimate.diagnostics.control)
-        updates, opt_state = self.updates[phase.number](estimate.gradient, search.opt_state)
+        penalty, of_penalty = self.penalty(search.eta)
+        gradient = jax.tree.map(jnp.add, estimate.gradient, of_penalty)
+        updates, opt_state = self.updates[phase.number](gradient, search.opt_state)
         eta: Any = optax.apply_updates(search.eta, updates)
         search = search._replace(step=search.step + 1, eta=eta, opt_state=opt_state)
         norms = {key: float(optax.tree.norm(g)) for key, g in estimate.gradient.items()}
@@ -221,6 +226,7 @@ class _Loop:
             "phase": phase.number,
             "inner_steps": part.steps,
             "objective": float(estimate.value),
+            "penalty": float(penalty),
             "held_out": held_out if math.isfinite(held_out) else None,
             "best_held_out": search.best_held_out,
             "hypergradient_norm": norms,
@@ -318,9 +324,10 @@ class _Loop:
         return write_artefact(self.folder, artefact_of(self.training, search.best_eta, result))
 
     def _rates(self, eta: Mapping[str, Any]) -> str:
-        if "learning_rates" not in eta:
+        rates = {tunable.key: tunable for tunable in self.training.tunables}.get("learning_rates")
+        if not isinstance(rates, LearningRates):
             return ""
-        multipliers = np.exp(np.asarray(eta["learning_rates"]))
+        multipliers = rates.multipliers(np.asarray(eta[rates.key]))
         return f"rates x{multipliers.min():.2f} to x{multipliers.max():.2f}"
 
 

@@ -23,7 +23,7 @@ from metatune.models import LanguageModel
 from metatune.recipe import reading, schema
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.schema import Recipe
-from metatune.tunables import Hyper, Setting, TrainingTokens, Tunable
+from metatune.tunables import Hyper, Setting, TrainingTokens, Tunable, within_parameters
 from metatune.tunables.mixture import starting_shares
 
 Built = TypeVar("Built")
@@ -33,7 +33,8 @@ class Trajectory(NamedTuple):
     """The hyperparameters of every inner step, float32 numbers held as float64.
 
     Attributes:
-        learning_rates: absolute rate of each update by checkpoint name, [steps] each.
+        learning_rates: absolute rate of each update by checkpoint name, [steps] each; where rates
+            are tuned within parameters, those that their multipliers are of.
         mixture: shares of the domains, [steps, domains]; rows sum to one in float64.
         loss_weights: weights of the domains' losses, [steps, domains], rows average one.
         class_weights: weights of the tokens' losses by `TokenClass`, [steps, classes]; None where
@@ -62,7 +63,8 @@ class InnerTraining:
         weights_sha256: of the pretrained weights that it starts from; None for none.
         initialise: a key to the state that a training starts from, freshly initialised or
             pretrained; compiled.
-        hyper_over: η to the hyperparameters of all inner steps, stacked on axis 0; compiled.
+        hyper_over: η, and the inner steps in question (all by default), to the hyperparameters of
+            each, stacked on axis 0, but for what is tuned within parameters; compiled.
     """
 
     recipe: Recipe
@@ -75,7 +77,7 @@ class InnerTraining:
     sampled: Problem
     weights_sha256: str | None
     initialise: Callable[[jax.Array], State]
-    hyper_over: Callable[[Mapping[str, jax.Array]], Hyper]
+    hyper_over: Callable[..., Hyper]
 
     @property
     def names(self) -> Any:
@@ -173,9 +175,9 @@ def stretched(training: InnerTraining, steps: int) -> InnerTraining:
     """
     recipe = replace(training.recipe, inner=replace(training.recipe.inner, steps=steps))
     tokens = _training_tokens(training.corpus, recipe.tune)
-    setting = Setting(training.names, tuple(recipe.data.domains), steps, tokens)
-    tuning = tunables.build(recipe.tune, setting)
     params = jax.eval_shape(training.initialise, jax.random.key(0)).params
+    setting = Setting(training.names, tuple(recipe.data.domains), steps, params, tokens)
+    tuning = tunables.build(recipe.tune, setting)
     hyper_at = _hyper_at(recipe, params, tuning)
     return replace(
         training,
@@ -183,7 +185,7 @@ def stretched(training: InnerTraining, steps: int) -> InnerTraining:
         tunables=tuning,
         reweighted=replace(training.reweighted, hyper_at=hyper_at),
         sampled=replace(training.sampled, hyper_at=hyper_at),
-        hyper_over=jax.jit(_over_steps(hyper_at, steps)),
+        hyper_over=_over_steps(recipe, params, tuning),
     )
 
 
@@ -231,7 +233,10 @@ def _parts(
     if text and begin and tune and (part or not inner):
         steps = inner.steps if inner else 1
         names = part.names if part else begin.model.names()
-        setting = Setting(names, tuple(text.domains), steps)
+        shapes = jax.eval_shape(begin.model.init, jax.random.key(0))
+        if part:
+            shapes = jax.eval_shape(part.trained, shapes, jax.random.key(0))
+        setting = Setting(names, tuple(text.domains), steps, shapes)
         tuning = _attempt(faults, partial(tunables.build, tune, setting, known))
     outer: schema.Outer | None = sections.get("outer")
     if (
@@ -280,7 +285,8 @@ def _assemble(recipe: Recipe, parts: _Parts) -> InnerTraining:
     model = begin.model
     optimizer = optimizers.direction(recipe.inner.optimizer, part.names)
     initialise = initialiser(begin, optimizer, part)
-    hyper_at = _hyper_at(recipe, jax.eval_shape(initialise, jax.random.key(0)).params, tuning)
+    params = jax.eval_shape(initialise, jax.random.key(0)).params
+    hyper_at = _hyper_at(recipe, params, tuning)
     rest = frozen(begin, part, recipe.seed)
     of_all = partial(_of_all_parameters, part, rest)
     reweighted = Problem(
@@ -302,7 +308,7 @@ def _assemble(recipe: Recipe, parts: _Parts) -> InnerTraining:
         replace(reweighted, loss=of_all(losses.sampled_loss(model))),
         begin.weights_sha256,
         initialise,
-        jax.jit(_over_steps(hyper_at, recipe.inner.steps)),
+        _over_steps(recipe, params, tuning),
     )
 
 
@@ -324,9 +330,16 @@ def _attempt(faults: list[Fault], make: Callable[[], Built]) -> Built | None:
         return None
 
 
-def _over_steps(hyper_at: Any, steps: int) -> Callable[[Mapping[str, jax.Array]], Hyper]:
-    def over_steps(eta: Mapping[str, jax.Array]) -> Hyper:
-        return jax.vmap(hyper_at, in_axes=(None, 0))(eta, jnp.arange(steps))
+def _over_steps(recipe: Recipe, params: Any, tuning: tuple[Tunable, ...]) -> Callable[..., Hyper]:
+    """See `InnerTraining.hyper_over`."""
+    # Rates within parameters would be as large as the parameters, for every step.
+    small = tuple(tunable for tunable in tuning if not within_parameters(tunable))
+    hyper_at = _hyper_at(recipe, params, small)
+
+    @jax.jit
+    def over_steps(eta: Mapping[str, jax.Array], steps: Any = None) -> Hyper:
+        steps = jnp.arange(recipe.inner.steps) if steps is None else steps
+        return jax.vmap(hyper_at, in_axes=(None, 0))(eta, steps)
 
     return over_steps
 

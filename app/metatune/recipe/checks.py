@@ -11,6 +11,7 @@ from typing import Any, Final, get_args
 from metatune.recipe.faults import Fault, unknown
 from metatune.recipe.outer_checks import (
     an_external_trainer_measures_by_itself,
+    an_external_trainer_takes_rates_of_whole_parameters,
     choices_for_all_are_used,
     horizons_reach_every_window,
     one_way_to_measure,
@@ -267,6 +268,20 @@ def groups_are_expressions(tune: Tune) -> Iterable[Fault]:
     yield from _no_expressions(expressions)
 
 
+def windows_to_go_between(tune: Tune) -> Iterable[Fault]:
+    """What is said of the way from window to window has an effect."""
+    rates, path = tune.learning_rates, "tune.learning_rates"
+    if rates is None or rates.windows > 1:
+        return
+    cure = f"leave it out, or raise {path}.windows"
+    if rates.interpolation == "linear":
+        problem = "has no effect on a single window"
+        yield Fault(f"{path}.interpolation", rates.interpolation, problem, cure)
+    if rates.smoothness > 0:
+        problem = "has no effect on a single window"
+        yield Fault(f"{path}.smoothness", rates.smoothness, problem, cure)
+
+
 def what_is_trained_is_expressions(inner: Inner) -> Iterable[Fault]:
     """What is trained and what has adapters are regular expressions, one or more."""
     lists = {"inner.train": inner.train, "inner.lora.targets": inner.lora and inner.lora.targets}
@@ -321,6 +336,7 @@ CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]
     (choices_for_all_are_used, ("outer",)),
     (unroll_fits_the_training, ("outer", "inner")),
     (an_external_trainer_measures_by_itself, ("outer",)),
+    (an_external_trainer_takes_rates_of_whole_parameters, ("outer", "tune")),
     (one_way_to_measure, ("outer",)),
     (horizons_reach_every_window, ("outer", "inner", "tune")),
     (rates_are_of_what_is_tuned, ("outer", "tune")),
@@ -329,6 +345,7 @@ CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]
     (one_weight_a_domain, ("tune",)),
     (windows_have_steps, ("tune", "inner")),
     (groups_are_expressions, ("tune",)),
+    (windows_to_go_between, ("tune",)),
     (domains_to_choose_between, ("tune", "data")),
     (floor_leaves_room, ("tune", "data")),
     (initial_is_a_mixture, ("tune", "data")),

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable
 from dataclasses import MISSING, asdict, fields
+from typing import get_args
 
 from metatune.recipe.faults import Fault, unknown
 from metatune.recipe.phases import CHOICES, resolved, said
-from metatune.recipe.schema import External, Full, Inner, Online, Outer, Sign, Tune
+from metatune.recipe.schema import External, Full, Inner, Online, Outer, PerElement, Sign, Tune
 
 
 def steps_or_phases(outer: Outer) -> Iterable[Fault]:
@@ -105,6 +106,17 @@ def sign_steps_begin_above_the_tolerance(outer: Outer, tune: Tune) -> Iterable[F
             problem = f"is above every first step size, {largest}: converged before it begins"
             cure = "lower it, or write null for never"
             yield Fault(f"{path}.tolerance", optimizer.tolerance, problem, cure)
+
+
+def an_external_trainer_takes_rates_of_whole_parameters(
+    outer: Outer, tune: Tune
+) -> Iterable[Fault]:
+    """What a command is told is a tuned.json alone."""
+    external = any(isinstance(spec, External) for _, spec in said(outer, "estimator"))
+    if external and tune.learning_rates and tune.learning_rates.per in get_args(PerElement):
+        problem = "an external trainer is told one rate for each parameter"
+        cure = "take tensor, or another kind of estimator"
+        yield Fault("tune.learning_rates.per", tune.learning_rates.per, problem, cure)
 
 
 def an_external_trainer_measures_by_itself(outer: Outer) -> Iterable[Fault]:

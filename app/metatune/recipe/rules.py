@@ -22,6 +22,7 @@ AT_LEAST_ONE_OR_NAMED = Rule(
 NOT_EMPTY = Rule(lambda value: len(value) > 0, "null, or a list of at least one")
 POSITIVE = Rule(lambda value: value > 0, "a number above 0")
 NOT_NEGATIVE = Rule(lambda value: value >= 0, "0 or above")
+ABOVE_ONE = Rule(lambda value: value > 1, "null, or a number above 1")
 AT_LEAST_ONE = Rule(lambda value: value >= 1, "a whole number of 1 or above")
 AT_LEAST_TWO = Rule(lambda value: value >= 2, "a whole number of 2 or above")
 INNER_FRACTION = Rule(lambda value: 0 < value < 1, "a fraction between 0 and 1, both excluded")

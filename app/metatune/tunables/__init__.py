@@ -6,10 +6,15 @@ A new tunable is a file here, a field of `metatune.recipe.schema.Tune`, and a ro
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.schema import Tune
 from metatune.tunables import learning_rates, loss_weights, mixture
 from metatune.tunables.class_weights import ClassWeights
+from metatune.tunables.elements import Elements
+from metatune.tunables.groups import Groups
 from metatune.tunables.hyper import Hyper, Setting, TrainingTokens, Tunable
 from metatune.tunables.learning_rates import LearningRates
 from metatune.tunables.loss_weights import LossWeights
@@ -17,6 +22,8 @@ from metatune.tunables.mixture import Mixture
 
 __all__ = [
     "ClassWeights",
+    "Elements",
+    "Groups",
     "Hyper",
     "LearningRates",
     "LossWeights",
@@ -26,6 +33,8 @@ __all__ = [
     "Tunable",
     "build",
     "needs_tokens",
+    "penalty",
+    "within_parameters",
 ]
 
 BUILDERS: Mapping[str, Callable[[Any, Setting], Tunable | None]] = {
@@ -38,6 +47,11 @@ BUILDERS: Mapping[str, Callable[[Any, Setting], Tunable | None]] = {
 def needs_tokens(tune: Tune) -> bool:
     """Whether some tunables are only built of what the training data holds."""
     return tune.loss_weights is not None and tune.loss_weights.per == "class"
+
+
+def within_parameters(tunable: Tunable) -> bool:
+    """Whether what is tuned is as large as the parameters: a rate for each row, say."""
+    return isinstance(tunable, LearningRates) and isinstance(tunable.cells, Elements)
 
 
 def build(tune: Tune, setting: Setting, known: Sequence[Fault] = ()) -> tuple[Tunable, ...]:
@@ -65,3 +79,13 @@ def build(tune: Tune, setting: Setting, known: Sequence[Fault] = ()) -> tuple[Tu
     if faults:
         raise RecipeError("tune", faults)
     return tuple(tunable for tunable in built if tunable is not None)
+
+
+def penalty(tunables: Sequence[Tunable], eta: Mapping[str, jax.Array]) -> jax.Array:
+    """What the search pays for meta-parameters besides the objective: the sum over tunables.
+
+    Args:
+        tunables: what is tuned.
+        eta: meta-parameters, a slice for each.
+    """
+    return sum((tunable.penalty(eta[tunable.key]) for tunable in tunables), jnp.zeros(()))

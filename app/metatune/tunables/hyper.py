@@ -44,12 +44,15 @@ class Setting(NamedTuple):
         names: checkpoint names of the model's parameters, `ParameterNames` at the leaves.
         domains: names of the domains.
         steps: horizon of the inner training.
+        shapes: the parameters, or their shapes, in a tree like `names`; None where nothing is tuned
+            within parameters.
         tokens: what the training data holds; None before it has been read.
     """
 
     names: Any
     domains: tuple[str, ...]
     steps: int
+    shapes: Any = None
     tokens: TrainingTokens | None = None
 
 
@@ -77,5 +80,15 @@ class Tunable(Protocol):
             eta: this tunable's slice of η.
             step: inner step t, an int32 scalar.
             hyper: λ_t as the recipe and the tunables before this one have it.
+        """
+        ...
+
+    def penalty(self, eta: jax.Array) -> jax.Array:
+        """What the search pays for these meta-parameters, besides the objective: a scalar.
+
+        Zero where the recipe asks for none. No loss that is judged or reported holds it.
+
+        Args:
+            eta: this tunable's slice of η.
         """
         ...

@@ -38,6 +38,10 @@ class Mixture:
         logits = eta[window_of(step, self.windows, self.steps)]
         return hyper._replace(mixture=simplex.shares(logits, self.floor))
 
+    def penalty(self, eta: jax.Array) -> jax.Array:
+        """None."""
+        return jnp.zeros((), eta.dtype)
+
 
 def build(spec: schema.Mixture, setting: Setting) -> Mixture:
     """The tunable of a recipe's `tune.mixture`."""

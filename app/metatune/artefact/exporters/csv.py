@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
-from metatune.artefact.capabilities import EVERYTHING
+from metatune.artefact.capabilities import WHOLE_PARAMETERS
 from metatune.artefact.exporters.base import Exporter, Production, config_files
 
 USAGE = """
@@ -45,4 +45,4 @@ def _table(names: Sequence[str], rows: Iterable[Iterable[float]]) -> str:
     return text.getvalue()
 
 
-CSV = Exporter("csv", "tables of every value at every update", EVERYTHING, _files)
+CSV = Exporter("csv", "tables of every value at every update", WHOLE_PARAMETERS, _files)

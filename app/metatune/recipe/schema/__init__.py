@@ -48,7 +48,7 @@ from metatune.recipe.schema.outer import (
     Truncated,
     Unroll,
 )
-from metatune.recipe.schema.tune import LearningRates, LossWeights, Mixture, Tune
+from metatune.recipe.schema.tune import LearningRates, LossWeights, Mixture, PerElement, Tune
 
 __all__ = [
     "Adam",
@@ -82,6 +82,7 @@ __all__ = [
     "Optimizer",
     "Outer",
     "Packing",
+    "PerElement",
     "Phase",
     "Recipe",
     "Report",

@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from metatune.recipe.rules import AT_LEAST_ONE, FRACTION, ruled
+from metatune.recipe.rules import ABOVE_ONE, AT_LEAST_ONE, FRACTION, NOT_NEGATIVE, ruled
+
+Per = Literal["global", "layer", "tensor", "kind", "layer_kind", "row", "column", "element"]
+PerElement = Literal["row", "column", "element"]
 
 
 @dataclass(frozen=True)
@@ -12,14 +15,31 @@ class LearningRates:
     """Learning rates as multipliers of the base schedule, one for each group and window.
 
     Attributes:
-        per: how parameters share a rate: all one, by layer, each tensor its own, or groups by
-            regular expression on checkpoint names (a list, or names with expressions; the first
-            that is found in a name takes it, parameters of no group keep the base rate).
-        windows: stretches of the training with one value each, of equal length.
+        per: how parameters share a rate: all one (global), by layer, each tensor its own, by what
+            they are for (kind: attention, mlp, norm, embedding, head), by that in each layer
+            (layer_kind), or groups by regular expression on checkpoint names (a list, or names
+            with expressions; the first that is found in a name takes it, parameters of no group
+            keep the base rate). Or within tensors: a rate for each output of a matrix (row: axis
+            0 of a checkpoint's [out, in]), for each input (column: axis 1; GPT-2 keeps matrices
+            as [in, out], with the axes the other way round), or for each element. An embedding is
+            [tokens, features]. A vector's rows are its elements; it has one column.
+        windows: stretches of the training with one value each, of equal length; or knots.
+        interpolation: how multipliers go on from their knots: constant within windows, or linear,
+            on lines between knots that are evenly spread from the first step to the last.
+        max_multiplier: M, that no multiplier reaches, nor one over it: η moves its logarithm to
+            `log M tanh(η / log M)`, of slope one at the start; null for no bound.
+        smoothness: weight of a penalty on the outer objective, the mean over cells and
+            neighbouring windows of the squared difference of log multipliers.
+        prior: weight of a penalty on the outer objective, the mean over cells and windows of the
+            squared log multiplier: it draws multipliers towards one.
     """
 
-    per: Literal["global", "layer", "tensor"] | tuple[str, ...] | Mapping[str, str] = "tensor"
+    per: Per | tuple[str, ...] | Mapping[str, str] = "tensor"
     windows: int = ruled(1, AT_LEAST_ONE)
+    interpolation: Literal["constant", "linear"] = "constant"
+    max_multiplier: float | None = ruled(None, ABOVE_ONE)
+    smoothness: float = ruled(0.0, NOT_NEGATIVE)
+    prior: float = ruled(0.0, NOT_NEGATIVE)
 
 
 @dataclass(frozen=True)
