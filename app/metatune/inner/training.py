@@ -23,7 +23,7 @@ from metatune.models import LanguageModel
 from metatune.recipe import reading, schema
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.schema import Recipe
-from metatune.tunables import Hyper, Setting, TrainingTokens, Tunable
+from metatune.tunables import Hyper, Setting, Supply, TrainingTokens, Tunable
 from metatune.tunables.mixture import starting_shares
 
 Built = TypeVar("Built")
@@ -172,8 +172,9 @@ def stretched(training: InnerTraining, steps: int) -> InnerTraining:
         steps: the horizon; at least as many as windows, or some window has no step.
     """
     recipe = replace(training.recipe, inner=replace(training.recipe.inner, steps=steps))
-    tokens = _training_tokens(training.corpus, recipe.tune)
-    setting = Setting(training.names, tuple(recipe.data.domains), steps, tokens)
+    setting = Setting(training.names, tuple(recipe.data.domains), steps)
+    # Caps stay those of the whole training, of which this one is an image.
+    setting = _with_data(setting, training.corpus, training.recipe)
     tuning = tunables.build(recipe.tune, setting)
     params = jax.eval_shape(training.initialise, jax.random.key(0)).params
     hyper_at = _hyper_at(recipe, params, tuning)
@@ -239,7 +240,7 @@ def _parts(
         and tune
         and part
         and outer
-        and not tunables.needs_tokens(tune)
+        and not tunables.needs_data(tune)
         and not any(f.path.startswith("tune") for f in faults)
     ):
         faults += too_many_directions(outer, tuning)
@@ -252,8 +253,8 @@ def _parts(
     elif text:
         corpus = _attempt(faults, lambda: load(text, encoder, listener))
     if corpus and setting and tune and outer:
-        if tunables.needs_tokens(tune):
-            setting = setting._replace(tokens=_training_tokens(corpus, tune))
+        if tunables.needs_data(tune):
+            setting = _with_data(setting, corpus, Recipe(**sections))
             tuning = _attempt(faults, partial(tunables.build, tune, setting))
             faults += too_many_directions(outer, tuning) if tuning else ()
         if outer.objective.classes:
@@ -263,6 +264,16 @@ def _parts(
     # The data's own rules are looked at twice: by who reads the text and by who loads the data.
     once = {(fault.path, fault.problem): fault for fault in reversed(faults)}
     return _Parts(corpus, begin, part, tuning, list(reversed(once.values())))
+
+
+def _with_data(setting: Setting, corpus: Corpus, recipe: Recipe) -> Setting:
+    """What is tuned for, with what the tunables must know of the training data."""
+    length = corpus.sequence_length
+    supply = Supply(
+        tokens=tuple(len(domain.train) * length for domain in corpus.domains),
+        horizon=recipe.inner.steps * recipe.data.batch_size * length,
+    )
+    return setting._replace(tokens=_training_tokens(corpus, recipe.tune), supply=supply)
 
 
 def _training_tokens(corpus: Corpus, tune: schema.Tune) -> TrainingTokens | None:

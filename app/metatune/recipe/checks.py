@@ -9,6 +9,12 @@ from dataclasses import asdict, fields
 from typing import Any, Final, get_args
 
 from metatune.recipe.faults import Fault, unknown
+from metatune.recipe.mixture_checks import (
+    groups_part_the_domains,
+    prior_is_a_mixture,
+    smoothness_has_neighbours,
+    supply_is_capped,
+)
 from metatune.recipe.outer_checks import (
     an_external_trainer_measures_by_itself,
     choices_for_all_are_used,
@@ -332,5 +338,9 @@ CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]
     (domains_to_choose_between, ("tune", "data")),
     (floor_leaves_room, ("tune", "data")),
     (initial_is_a_mixture, ("tune", "data")),
+    (supply_is_capped, ("tune", "data")),
+    (groups_part_the_domains, ("tune", "data")),
+    (prior_is_a_mixture, ("tune", "data")),
+    (smoothness_has_neighbours, ("tune",)),
     (initial_loss_weights_are_positive, ("tune", "data")),
 )

@@ -13,7 +13,7 @@ from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.schema import Tune
 from metatune.tunables import learning_rates, loss_weights, mixture
 from metatune.tunables.class_weights import ClassWeights
-from metatune.tunables.hyper import Hyper, Setting, TrainingTokens, Tunable
+from metatune.tunables.hyper import Hyper, Setting, Supply, TrainingTokens, Tunable
 from metatune.tunables.learning_rates import LearningRates
 from metatune.tunables.loss_weights import LossWeights
 from metatune.tunables.mixture import Mixture
@@ -25,9 +25,11 @@ __all__ = [
     "LossWeights",
     "Mixture",
     "Setting",
+    "Supply",
     "TrainingTokens",
     "Tunable",
     "build",
+    "needs_data",
     "needs_tokens",
     "penalty",
 ]
@@ -39,8 +41,13 @@ BUILDERS: Mapping[str, Callable[[Any, Setting], Tunable | None]] = {
 }
 
 
+def needs_data(tune: Tune) -> bool:
+    """Whether some tunables are only built once the training data has been read."""
+    return needs_tokens(tune) or (tune.mixture is not None and tune.mixture.max_epochs is not None)
+
+
 def needs_tokens(tune: Tune) -> bool:
-    """Whether some tunables are only built of what the training data holds."""
+    """Whether some tunables are only built of the classes of the training tokens."""
     return tune.loss_weights is not None and tune.loss_weights.per == "class"
 
 

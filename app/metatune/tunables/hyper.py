@@ -37,6 +37,18 @@ class TrainingTokens(NamedTuple):
     mixture_is_tuned: bool
 
 
+class Supply(NamedTuple):
+    """How much text there is to train on, and how much is read.
+
+    Attributes:
+        tokens: of each domain's training split, in whole sequences.
+        horizon: that the inner training reads, of all domains together.
+    """
+
+    tokens: tuple[int, ...]
+    horizon: int
+
+
 class Setting(NamedTuple):
     """What is tuned for.
 
@@ -45,12 +57,14 @@ class Setting(NamedTuple):
         domains: names of the domains.
         steps: horizon of the inner training.
         tokens: what the training data holds; None before it has been read.
+        supply: how much of it there is; None likewise.
     """
 
     names: Any
     domains: tuple[str, ...]
     steps: int
     tokens: TrainingTokens | None = None
+    supply: Supply | None = None
 
 
 class Tunable(Protocol):

@@ -48,7 +48,7 @@ from metatune.recipe.schema.outer import (
     Truncated,
     Unroll,
 )
-from metatune.recipe.schema.tune import LearningRates, LossWeights, Mixture, Tune
+from metatune.recipe.schema.tune import LearningRates, LossWeights, Mixture, Shares, Tune
 
 __all__ = [
     "Adam",
@@ -88,6 +88,7 @@ __all__ = [
     "Reverse",
     "SGD",
     "Schedule",
+    "Shares",
     "Sign",
     "Source",
     "Truncated",
