@@ -68,8 +68,9 @@ def put(tree, path, value):
         ),
         (
             {"data.domains": {"code": {"path": "x"}}, "tune": MIXED},
-            "tune.mixture = {'windows': 1, 'floor': 0.0, 'initial'...r': None, 'kl': 0.0, 'smoothness': 0.0}"
-            ": needs two domains or more in data.domains; add a domain, or take tune.mixture out",
+            "tune.mixture = {'windows': 1, 'floor': 0.0, 'initial'...r': None, 'kl': 0.0, "
+            "'smoothness': 0.0}: needs two domains or more in data.domains; add a domain, or take "
+            "tune.mixture out",
         ),
         (
             {"data.domains": {"code": {"path": "x"}}, "tune": {"loss_weights": {}}},

@@ -42,6 +42,40 @@ TRUNCATED = {"kind": "truncated", "window": 5}
             "one out, or optimizer out of a phase that is to have it",
         ),
         (
+            {"steps": 1, "clip": {"learning_rates": 1.0, "mixture": 1.0}},
+            "outer.clip.mixture = 1.0: tune.mixture isn't there; take it out, or tune mixture",
+        ),
+        (
+            {"steps": 1, "clip": {"learning_rate": 1.0}},
+            "outer.clip.learning_rate = 1.0: unknown tunable; did you mean learning_rates? "
+            "(allowed: learning_rates, mixture, loss_weights)",
+        ),
+        (
+            {"steps": 1, "clip": {"learning_rates": 0.0}},
+            "outer.clip = {'learning_rates': 0.0}: must be a number above 0, or one by name; "
+            "leave it out for the default, null",
+        ),
+        (
+            {"steps": 1, "clip": 0},
+            "outer.clip = 0.0: must be a number above 0, or one by name; leave it out for the "
+            "default, null",
+        ),
+        (
+            {"steps": 1, "ema": 1.0},
+            "outer.ema = 1.0: must be a fraction from 0 up to, not including, 1; leave it out for "
+            "the default, null",
+        ),
+        (
+            {"steps": 1, "optimizer": {"kind": "sgd", "momentum": -0.1}},
+            "outer.optimizer.momentum = -0.1: must be a fraction from 0 up to, not including, 1; "
+            "leave it out for the default, 0.9",
+        ),
+        (
+            {"steps": 1, "objective": {"deviation": -1}},
+            "outer.objective.deviation = -1.0: must be 0 or above; leave it out for the default, "
+            "0.0",
+        ),
+        (
             {"steps": 1, "unroll": {"kind": "truncated", "window": 21}},
             "outer.unroll.window = 21: must be at most inner.steps, 20; lower it, or raise "
             "inner.steps",

@@ -41,7 +41,8 @@ def ended(phase: Phase, patience: int | None, search: Search) -> End | None:
 
 def begun(training: InnerTraining, phase: Phase, eta: Mapping[str, Any]) -> Search:
     """A search that begins with a phase, at meta-parameters `eta`."""
-    optimizer = outer_optimizers.build(phase.optimizer, training.recipe.outer.clip_norm)
+    outer = training.recipe.outer
+    optimizer = outer_optimizers.build(phase.optimizer, outer.clip_norm, outer.clip)
     # A state of the shape that is carried on; the first one comes from the outer step.
     online = isinstance(phase.unroll, Online)
     return Search(
@@ -51,6 +52,7 @@ def begun(training: InnerTraining, phase: Phase, eta: Mapping[str, Any]) -> Sear
         best_eta=eta,
         phase=phase.number,
         inner=training.initialise(jax.random.key(0)) if online else (),
+        average=() if outer.ema is None else eta,
     )
 
 

@@ -173,6 +173,7 @@ def _search_result(training: InnerTraining, search: Search, status: str) -> dict
         "unit": "of the command's loss" if external else unit,
         "best_outer_step": search.best_step,
         "outer_steps": search.step,
+        **({} if outer.ema is None else {"best_is_average": search.best_averaged}),
     }
 
 

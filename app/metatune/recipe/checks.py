@@ -18,6 +18,7 @@ from metatune.recipe.mixture_checks import (
 from metatune.recipe.outer_checks import (
     an_external_trainer_measures_by_itself,
     choices_for_all_are_used,
+    clips_are_of_what_is_tuned,
     horizons_reach_every_window,
     one_way_to_measure,
     rates_are_of_what_is_tuned,
@@ -330,6 +331,7 @@ CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]
     (one_way_to_measure, ("outer",)),
     (horizons_reach_every_window, ("outer", "inner", "tune")),
     (rates_are_of_what_is_tuned, ("outer", "tune")),
+    (clips_are_of_what_is_tuned, ("outer", "tune")),
     (sign_steps_begin_above_the_tolerance, ("outer", "tune")),
     (something_is_tuned, ("tune",)),
     (one_weight_a_domain, ("tune",)),

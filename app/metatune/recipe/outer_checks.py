@@ -1,6 +1,6 @@
 """Rules between the fields of a recipe's search; the table of all rules is in `checks.py`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, fields
 
 from metatune.recipe.faults import Fault, unknown
@@ -91,6 +91,17 @@ def rates_are_of_what_is_tuned(outer: Outer, tune: Tune) -> Iterable[Fault]:
                 yield Fault(here, rate, f"tune.{name} isn't there", f"take it out, or tune {name}")
             if rate <= 0:
                 yield Fault(here, rate, "must be a number above 0", "leave it out for the others'")
+
+
+def clips_are_of_what_is_tuned(outer: Outer, tune: Tune) -> Iterable[Fault]:
+    """Norms by entry of `tune` are of entries that are there."""
+    names = [field.name for field in fields(tune)]
+    for name, norm in outer.clip.items() if isinstance(outer.clip, Mapping) else ():
+        here = f"outer.clip.{name}"
+        if name not in names:
+            yield unknown(here, norm, "tunable", name, names)
+        elif getattr(tune, name) is None:
+            yield Fault(here, norm, f"tune.{name} isn't there", f"take it out, or tune {name}")
 
 
 def sign_steps_begin_above_the_tolerance(outer: Outer, tune: Tune) -> Iterable[Fault]:

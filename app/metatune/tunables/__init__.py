@@ -78,11 +78,18 @@ def build(tune: Tune, setting: Setting, known: Sequence[Fault] = ()) -> tuple[Tu
     return tuple(tunable for tunable in built if tunable is not None)
 
 
-def penalty(tunables: Sequence[Tunable], eta: Mapping[str, jax.Array]) -> jax.Array:
+def penalty(
+    tunables: Sequence[Tunable], eta: Mapping[str, jax.Array], deviation: float = 0.0
+) -> jax.Array:
     """What the search pays for meta-parameters besides the objective: the sum over tunables.
 
     Args:
         tunables: what is tuned.
         eta: meta-parameters, a slice for each.
+        deviation: factor of `(η - η₀)²`, the mean over a tunable's slice.
     """
-    return sum((tunable.penalty(eta[tunable.key]) for tunable in tunables), jnp.zeros(()))
+    total = sum((tunable.penalty(eta[tunable.key]) for tunable in tunables), jnp.zeros(()))
+    if deviation:
+        for tunable in tunables:
+            total += deviation * jnp.mean((eta[tunable.key] - tunable.initial()) ** 2)
+    return total

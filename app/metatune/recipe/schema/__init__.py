@@ -35,6 +35,7 @@ from metatune.recipe.schema.model import Chunk, Model
 from metatune.recipe.schema.outer import (
     Adam,
     Class,
+    Descent,
     Fresh,
     Full,
     Judge,
@@ -60,6 +61,7 @@ __all__ = [
     "Constant",
     "Cosine",
     "Data",
+    "Descent",
     "Estimator",
     "External",
     "Files",
