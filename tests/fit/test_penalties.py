@@ -74,7 +74,7 @@ def visited(monkeypatch):
     seen = []
 
     def estimate(problem, eta, state, batches, outer_batches, **options):
-        seen.append(jax.tree.map(np.asarray, eta))
+        seen.append(jax.tree.map(np.asarray, eta) | {"points": options["points"]})
         slopes = {key: jnp.asarray(slope) for key, slope in SLOPES.items()}
         return Hypergradient(jnp.float32(2.0), slopes, state, Diagnostics(jnp.ones(1)))
 
@@ -97,12 +97,14 @@ def test_penalties_join_the_hypergradient_and_no_loss(training, visited, tmp_pat
         return 0.3 * divergence + 0.2 * changes + 0.4 * away
 
     assert len(visited) == len(lines) == 4
-    assert price(visited[3]) > 0.1
+    assert price({key: visited[3][key] for key in first}) > 0.1
     for at, after, line in zip(visited, visited[1:], lines, strict=False):
-        assert line["penalty"] == pytest.approx(float(price(at)), rel=1e-5, abs=1e-6)
+        here = {key: at[key] for key in first}
+        assert line["penalty"] == pytest.approx(float(price(here)), rel=1e-5, abs=1e-6)
         assert (line["objective"], line["held_out"]) == (2.0, 1.0)
         assert line["hypergradient_norm"]["learning_rates"] == pytest.approx(0.3125**0.5)
-        slopes = jax.grad(price)(at)
+        assert at["points"] == {6: 1.0}
+        slopes = jax.grad(price)(here)
         for key, slope in SLOPES.items():
             expected = at[key] - 0.5 * (np.array(slope) + np.asarray(slopes[key]))
             np.testing.assert_allclose(after[key], expected, atol=1e-5)
@@ -137,7 +139,7 @@ def test_the_average_may_be_the_best_and_a_run_goes_on_with_it(
         if len(stops) and len(asked) == stops[0]:
             raise KeyboardInterrupt
         asked.append(jax.tree.map(np.asarray, eta))
-        slopes = jax.tree.map(lambda leaf: 3.8 * leaf, away(eta))
+        slopes = jax.tree.map(lambda leaf: 3.6 * leaf, away(eta))
         return Hypergradient(jnp.float32(2.0), slopes, state, Diagnostics(jnp.ones(1)))
 
     def score(training, eta, **_):
@@ -161,9 +163,11 @@ def test_the_average_may_be_the_best_and_a_run_goes_on_with_it(
     assert whole.artefact.result["best_is_average"] is True
     assert whole.artefact.result["best_outer_step"] in (1, 2, 3, 4)
     weights = 0.9 ** np.arange(1, -1, -1)
-    of_two = sum(w * e["mixture"] for w, e in zip(weights, asked[:2], strict=True)) / weights.sum()
-    found = score(None, {**goal, "mixture": jnp.asarray(of_two)})
-    assert lines[1]["held_out_average"] >= found > 0
+    of_two = {
+        key: (weights[0] * asked[0][key] + weights[1] * asked[1][key]) / weights.sum()
+        for key in asked[0]
+    }
+    assert lines[1]["held_out_average"] == pytest.approx(score(None, of_two), rel=1e-4)
     asked, stops = [], [2]
     stopped = run(averaging, tmp_path / "stopped")
     assert stopped.interrupted
@@ -186,3 +190,11 @@ def test_deviation_is_a_mean_over_each_tunable(training):
     without = float(tunables.penalty(training.tunables, eta))
     found = float(tunables.penalty(training.tunables, eta, deviation=0.5)) - without
     assert found == pytest.approx(0.5 * 2 * 4.0, rel=1e-5)
+
+
+def test_the_objective_is_asked_for_along_the_training(training, visited, tmp_path):
+    along = dataclasses.replace(
+        RECIPE.outer.objective, trajectory=schema.Trajectory(points=3, exponent=1.0)
+    )
+    run(changed(training, objective=along, steps=1), tmp_path)
+    assert visited[0]["points"] == pytest.approx({2: 1 / 6, 4: 2 / 6, 6: 3 / 6})

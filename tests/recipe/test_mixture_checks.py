@@ -57,7 +57,8 @@ from metatune.recipe import reading
                 "without tune.mixture.kl; write kl, e.g. kl: 0.01, or take it out",
                 "tune.mixture.prior.prose = 0.0: must be above 0: what the prior excludes is "
                 "infinitely far from it; take a small one, e.g. 0.001",
-                "tune.mixture.prior.poems = 1.0: unknown domain; allowed: code, prose, maths",
+                "tune.mixture.prior.poems = 1.0: unknown domain; did you mean prose? "
+                "(allowed: code, prose, maths)",
                 "tune.mixture.prior = {'code': 1.0, 'prose': 0.0, 'poems': 1.0}: lacks the "
                 "domains: maths; write a share for each domain, or leave prior out for the "
                 "initial mixture",

@@ -34,6 +34,7 @@ from metatune.inner.horizons import Stretched
 from metatune.inner.seeds import Purpose, Stream, data_seed, direction_key, model_key
 from metatune.recipe import schema
 from metatune.recipe.phases import Phase, resolved
+from metatune.recipe.trajectory import points
 from metatune.report.artefact_readme import readme
 
 
@@ -290,6 +291,7 @@ class _Loop:
             steps=part.steps,
             start=part.start,
             window=part.window,
+            points=points(objective.trajectory, part.steps),
             estimator=estimators.build(spec),
             checkpoints=estimators.checkpoints(spec, self.folder.scratch),
             key=direction_key(recipe.seed, search.step),

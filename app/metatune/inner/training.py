@@ -16,7 +16,7 @@ from metatune.data import Corpus, Progress, TokenClass, load, look, tokenizer
 from metatune.hypergrad import Problem, State
 from metatune.inner import losses, optimizers, schedules
 from metatune.inner.estimators import program_is_there, too_many_directions
-from metatune.inner.metrics import MEASURES, measure
+from metatune.inner.metrics import objective
 from metatune.inner.start import Start, context_faults, frozen, initialiser, start
 from metatune.inner.trainable import Trainable, trainable
 from metatune.models import LanguageModel
@@ -297,7 +297,7 @@ def _assemble(recipe: Recipe, parts: _Parts) -> InnerTraining:
     reweighted = Problem(
         of_all(losses.reweighted_loss(model)),
         _update(optimizer),
-        of_all(MEASURES[measure(recipe.outer)](model)),
+        of_all(objective(model, recipe)),
         hyper_at,
         micro_batches=recipe.data.batch_size
         // (recipe.inner.micro_batch or recipe.data.batch_size),

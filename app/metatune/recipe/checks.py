@@ -21,10 +21,12 @@ from metatune.recipe.outer_checks import (
     clips_are_of_what_is_tuned,
     horizons_reach_every_window,
     one_way_to_measure,
+    points_are_steps,
     rates_are_of_what_is_tuned,
     sign_steps_begin_above_the_tolerance,
     steps_or_phases,
     unroll_fits_the_training,
+    worst_case_has_cases,
 )
 from metatune.recipe.schema import (
     Class,
@@ -329,6 +331,8 @@ CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]
     (unroll_fits_the_training, ("outer", "inner")),
     (an_external_trainer_measures_by_itself, ("outer",)),
     (one_way_to_measure, ("outer",)),
+    (worst_case_has_cases, ("outer", "data")),
+    (points_are_steps, ("outer", "inner")),
     (horizons_reach_every_window, ("outer", "inner", "tune")),
     (rates_are_of_what_is_tuned, ("outer", "tune")),
     (clips_are_of_what_is_tuned, ("outer", "tune")),

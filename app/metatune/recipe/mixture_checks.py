@@ -85,7 +85,7 @@ def prior_is_a_mixture(tune: Tune, data: Data) -> Iterable[Fault]:
 
 def smoothness_has_neighbours(tune: Tune) -> Iterable[Fault]:
     """A single window doesn't change."""
-    if tune.mixture is not None and tune.mixture.smoothness and tune.mixture.windows == 1:
+    if tune.mixture is not None and tune.mixture.smoothness > 0 and tune.mixture.windows == 1:
         problem = "has no effect on a single window"
         cure = "raise tune.mixture.windows, or take it out"
         yield Fault(f"{PATH}.smoothness", tune.mixture.smoothness, problem, cure)

@@ -5,7 +5,7 @@ from dataclasses import MISSING, asdict, fields
 
 from metatune.recipe.faults import Fault, unknown
 from metatune.recipe.phases import CHOICES, resolved, said
-from metatune.recipe.schema import External, Full, Inner, Online, Outer, Sign, Tune
+from metatune.recipe.schema import Data, External, Full, Inner, Online, Outer, Sign, Tune
 
 
 def steps_or_phases(outer: Outer) -> Iterable[Fault]:
@@ -133,6 +133,8 @@ def an_external_trainer_measures_by_itself(outer: Outer) -> Iterable[Fault]:
     for section, option in (
         ("objective", "sequences"),
         ("objective", "micro_batch"),
+        ("objective", "worst_case"),
+        ("objective", "trajectory"),
         ("judge", "sequences"),
         ("report", "sequences"),
     ):
@@ -157,3 +159,26 @@ def one_way_to_measure(outer: Outer) -> Iterable[Fault]:
             problem = f"minimises {measure!r}, but the first phase {measures[0]!r}"
             cure = "give all phases the same objective, or the same command"
             yield Fault(f"outer.phases[{number}].estimator", measure, problem, cure)
+
+
+def worst_case_has_cases(outer: Outer, data: Data) -> Iterable[Fault]:
+    """A maximum is over two domains or more, and of losses."""
+    path, temperature = "outer.objective.worst_case", outer.objective.worst_case
+    if temperature is None:
+        return
+    if sum(weight > 0 for weight in data.target.values()) < 2:
+        problem = "needs two domains or more with a weight in data.target"
+        yield Fault(path, temperature, problem, "weigh another domain, or leave it out")
+    for where, spec in said(outer, "estimator"):
+        measure = getattr(spec, "objective", "loss")
+        if measure != "loss":
+            problem = f"is of losses, but {where}.objective is {measure}"
+            yield Fault(path, temperature, problem, "leave one of them out")
+
+
+def points_are_steps(outer: Outer, inner: Inner) -> Iterable[Fault]:
+    """A training has a step for each point of its trajectory."""
+    along = outer.objective.trajectory
+    if along is not None and along.points > inner.steps:
+        problem, cure = f"must be at most inner.steps, {inner.steps}", "lower it"
+        yield Fault("outer.objective.trajectory.points", along.points, problem, cure)

@@ -46,6 +46,7 @@ from metatune.recipe.schema.outer import (
     Phase,
     Report,
     Sign,
+    Trajectory,
     Truncated,
     Unroll,
 )
@@ -93,6 +94,7 @@ __all__ = [
     "Shares",
     "Sign",
     "Source",
+    "Trajectory",
     "Truncated",
     "Tune",
     "Unroll",

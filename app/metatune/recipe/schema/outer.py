@@ -6,6 +6,7 @@ from typing import Literal
 
 from metatune.recipe.rules import (
     AT_LEAST_ONE,
+    AT_LEAST_TWO,
     EACH_POSITIVE,
     FRACTION,
     NOT_EMPTY,
@@ -122,6 +123,23 @@ Class = Literal["text", "prompt", "completion", "system", "tool"]
 
 
 @dataclass(frozen=True)
+class Trajectory:
+    """An objective at several points of a training, for models that have to be good early.
+
+    What is differentiated is the mean of the losses after 1/K, 2/K, ... and all of the inner steps
+    of an outer step. What is judged and reported is the loss at the end.
+
+    Attributes:
+        points: how many, K.
+        exponent: the weight of a point is proportional to its fraction of the training to this
+            power: 0 for uniform weights, 1 for late points, -1 for early ones.
+    """
+
+    points: int = ruled(AT_LEAST_TWO)
+    exponent: float = 0.0
+
+
+@dataclass(frozen=True)
 class Objective:
     """The held-out loss that is differentiated.
 
@@ -134,12 +152,19 @@ class Objective:
         deviation: penalty for leaving the recipe's defaults, in nats of loss for a mean over each
             tunable's meta-parameters of `(η - η₀)²` of one, in units of log rate and of logits.
             What is judged and reported is without it.
+        worst_case: temperature T, in nats, of a smooth maximum over the target's domains, in place
+            of the mean of their losses: `T log Σ_d target_d exp(l_d / T)`, from the mean at a large
+            T to the largest loss at a small one. It is taken in each micro-batch of held-out
+            sequences, and is what is judged and reported too. Null for the mean.
+        trajectory: average the objective along the training; null for its end alone.
     """
 
     sequences: int = ruled(128, AT_LEAST_ONE)
     micro_batch: int = ruled(128, AT_LEAST_ONE)
     classes: tuple[Class, ...] | None = ruled(None, NOT_EMPTY)
     deviation: float = ruled(0.0, NOT_NEGATIVE)
+    worst_case: float | None = ruled(None, POSITIVE)
+    trajectory: Trajectory | None = None
 
 
 @dataclass(frozen=True)
