@@ -102,6 +102,30 @@ def test_every_mixture_starts_where_it_is_told_and_moves_within_its_bounds(caps,
         assert (found >= FLOOR - 1e-6).all() and (found <= np.add(caps or 1.0, 1e-6)).all()
 
 
+def test_all_steps_of_a_window_have_the_very_same_shares():
+    tunable = Mixture((0.25, 0.45, 0.1, 0.2), 2, FLOOR, 101, caps=CAPS)
+    eta = tunable.initial() + jnp.asarray([[0.1, 0.7, -0.3, 0.2], [1.3, -0.9, 0.4, 0.0]])
+
+    @jax.jit
+    def over_steps(eta):
+        return jax.vmap(lambda t: tunable.apply(eta, t, BASE).mixture)(jnp.arange(101))
+
+    assert len(np.unique(np.asarray(over_steps(eta)), axis=0)) == 2
+
+
+def test_the_shares_of_a_step_have_the_derivatives_of_their_window_in_both_modes(float64):
+    tunable = mixture(caps=CAPS)
+    eta = jnp.asarray(np.random.default_rng(3).normal(size=(3, 4)))
+
+    def shares(eta):
+        return tunable.apply(eta, jnp.int32(4), BASE).mixture
+
+    for derive in (jax.jacrev, jax.jacfwd):
+        found = np.asarray(derive(shares)(eta))
+        np.testing.assert_allclose(found[:, 1], jax.jacrev(capped)(eta[1]), atol=1e-12)
+        np.testing.assert_array_equal(found[:, [0, 2]], 0)
+
+
 def test_the_penalties_are_those_of_the_definitions_with_their_gradients(float64):
     prior = (0.4, 0.3, 0.2, 0.1)
     tunable = mixture(caps=CAPS, prior=prior, kl=0.7, smoothness=2.0)

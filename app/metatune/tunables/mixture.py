@@ -57,8 +57,10 @@ class Mixture:
 
     def apply(self, eta: jax.Array, step: jax.Array, hyper: Hyper) -> Hyper:
         """Sets the shares of this window."""
-        row = eta[window_of(step, self.windows, self.steps)]
-        return hyper._replace(mixture=self._shares(row))
+        # All windows come first: shares computed step by step may differ by their rounding. The
+        # loop keeps XLA from going back to that.
+        shares = jax.lax.map(self._shares, eta)
+        return hyper._replace(mixture=shares[window_of(step, self.windows, self.steps)])
 
     def penalty(self, eta: jax.Array) -> jax.Array:
         """For the distance from the prior, and from window to window."""
