@@ -42,7 +42,7 @@ def measured(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     Returns:
         `outer_step_seconds` in the mean; `device_bytes` at the peak, or, where the device doesn't
-        count them, `process_bytes`, which libraries and the compiler are part of.
+        count them, `process_bytes`, with libraries, the compiler, and what was freed but kept.
     """
     pairs = zip(lines[:-1], lines[1:], strict=True)
     compiled = [line for before, line in pairs if before["phase"] == line["phase"]]
@@ -70,7 +70,8 @@ def comparison(expected: Expectation, found: Mapping[str, Any]) -> str:
         )
     else:
         parts.append(
-            f"the process peaked at {found['process_bytes'] / MIB:,.0f} MiB, with libraries and "
-            f"compiler (expected {expected.device_bytes / MIB:,.0f} MiB of arrays)"
+            f"the process peaked at {found['process_bytes'] / MIB:,.0f} MiB, with libraries, "
+            "compiler and freed memory that is kept "
+            f"(expected {expected.device_bytes / MIB:,.0f} MiB of arrays)"
         )
     return "measured: " + "; ".join(parts)
