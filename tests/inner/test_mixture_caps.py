@@ -23,7 +23,7 @@ def recipe(**mixture):
         model=schema.Model(config=config, remat=False),
         data=schema.Data(
             domains={
-                "code": schema.Source(shipped="code_stdlib", max_tokens=20_000),
+                "code": schema.Source(shipped="code_stdlib"),
                 "drama": schema.Source(shipped="drama_shakespeare"),
             },
             target={"code": 1.0},
@@ -37,12 +37,12 @@ def recipe(**mixture):
 
 
 def test_a_domain_is_read_no_more_than_so_often():
-    training = prepare(recipe(max_epochs=3, production_tokens=60_000))
-    windows = [len(domain.train) for domain in training.corpus.domains]
-    cap = 3 * windows[0] * 16 / 60_000
-    assert 0.5 < cap < 1
+    training = prepare(recipe(max_epochs=3, production_tokens=8_000_000))
+    caps = [3 * len(domain.train) * 16 / 8_000_000 for domain in training.corpus.domains]
+    cap = caps[0]
+    assert 0.5 < min(caps) < max(caps) < 1
     (tunable,) = training.tunables
-    assert tunable.caps == pytest.approx((cap, 1.0))  # pyright: ignore[reportAttributeAccessIssue]
+    assert tunable.caps == pytest.approx(caps)  # pyright: ignore[reportAttributeAccessIssue]
     far = {"mixture": training.initial_eta()["mixture"] + jnp.asarray([[30.0, 0.0]])}
     shares = training.trajectory(far).mixture
     assert shares[:, 0] == pytest.approx(cap, abs=1e-5)

@@ -72,7 +72,7 @@ def test_capped_logits_and_shares_are_inverse(float64):
 
 def test_groups_share_and_their_members_share_theirs(float64):
     groups = nested({"web": ["a", "c"], "code": ["d"]}, ["a", "b", "c", "d"])
-    assert groups == Nested(((0, 2), (3,), (1,)))
+    assert groups is not None and groups.groups == ((0, 2), (3,), (1,))
     of_groups, of_members = np.array([0.3, -1.0, 0.5]), np.array([2.0, 1.0])
     found = shares(groups.logits(jnp.asarray(np.concatenate([of_groups, of_members]))))
     chosen = np.exp(of_groups) / np.exp(of_groups).sum()
@@ -154,18 +154,17 @@ def test_at_the_prior_there_is_no_penalty_and_a_vanished_share_has_a_finite_one(
     assert float(mixture().penalty(mixture().initial())) == 0
 
 
-def test_the_penalties_of_all_tunables_add_up():
-    class Priced:
-        def __init__(self, key):
-            self.key = key
-
-        def penalty(self, eta):
-            return jnp.sum(eta**2)
-
-    eta = {"one": jnp.asarray([1.0, 2.0]), "two": jnp.asarray([[3.0]])}
-    assert float(penalty([Priced("one"), Priced("two")], eta)) == 14
-    slopes = jax.grad(lambda eta: penalty([Priced("one"), Priced("two")], eta))(eta)
-    np.testing.assert_array_equal(slopes["one"], [2, 4])
+def test_the_penalties_of_all_tunables_add_up(float64):
+    one = mixture(prior=(0.4, 0.3, 0.2, 0.1), kl=0.7, key="one")
+    two, free = mixture(smoothness=2.0, key="two"), mixture(key="free")
+    rng = np.random.default_rng(4)
+    eta = {key: jnp.asarray(rng.normal(size=(3, 4))) for key in ("one", "two", "free")}
+    expected = float(one.penalty(eta["one"]) + two.penalty(eta["two"]))
+    assert float(penalty([one, two, free], eta)) == pytest.approx(expected, rel=1e-12)
+    assert expected > 0.1
+    slopes = jax.grad(lambda eta: penalty([one, two, free], eta))(eta)
+    np.testing.assert_allclose(slopes["two"], jax.grad(two.penalty)(eta["two"]), rtol=1e-12)
+    np.testing.assert_array_equal(slopes["free"], 0)
 
 
 NAMES = {"head": ParameterNames(("head.weight",), stacked=False)}
@@ -173,7 +172,9 @@ NAMES = {"head": ParameterNames(("head.weight",), stacked=False)}
 
 def built(supply=None, **spec):
     supply = supply or Supply(tokens=(300, 2000), horizon=1000)
-    return build(schema.Mixture(**spec), Setting(NAMES, ("a", "b"), 10, supply=supply))
+    tunable = build(schema.Mixture(**spec), Setting(NAMES, ("a", "b"), 10, supply=supply))
+    assert tunable is not None
+    return tunable
 
 
 def test_caps_are_the_shares_that_read_a_domain_so_often():
