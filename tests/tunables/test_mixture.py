@@ -25,6 +25,7 @@ def central(function, at, step=1e-6):
     return np.stack(sides, axis=-1)
 
 
+@jax.jit
 def capped(logits):
     return capped_shares(logits, FLOOR, CAPS)
 
