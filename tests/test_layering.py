@@ -25,8 +25,9 @@ ALLOWED = {
     "check": BUILT_ON,
     "fit": BUILT_ON,
     "plan": BUILT_ON,
+    "train": BUILT_ON | {"fit"},
     "verdict": BUILT_ON,
-    "cli": BUILT_ON | {"bench", "check", "fit", "plan", "verdict"},
+    "cli": BUILT_ON | {"bench", "check", "fit", "plan", "train", "verdict"},
 }
 
 

@@ -53,7 +53,7 @@ RECIPE = schema.Recipe(
             ),
             schema.Phase(
                 3,
-                schema.ForwardGradient(directions=2, segment=4),
+                schema.ForwardGradient(directions=2, segment=4, control_variate=True),
                 schema.Full(horizons=(3, 6)),
                 schema.Sign(learning_rate=0.1),
             ),
@@ -117,13 +117,14 @@ def test_a_run_of_two_phases_goes_on_within_the_second_bit_for_bit(training, tmp
         return float(sum(jnp.sum((leaf - 0.1) ** 2) for leaf in jax.tree.leaves(eta)))
 
     monkeypatch.setattr(outer_loop, "held_out_loss", measured)
-    asked = []
+    asked, controls = [], []
 
     def spy(problem, eta, *args, **options):
         if len(asked) == stop_at:
             raise KeyboardInterrupt
         estimator = type(options["estimator"]).__name__
         asked.append((options["steps"], options["window"], estimator, measured(None, eta)))
+        controls.append(options["control"])
         return hypergradient(problem, eta, *args, **options)
 
     monkeypatch.setattr(outer_loop, "hypergradient", spy)
@@ -136,6 +137,9 @@ def test_a_run_of_two_phases_goes_on_within_the_second_bit_for_bit(training, tmp
         (6, None, "ForwardGradient"),
         (6, None, "ForwardGradient"),
     ]
+    # The second phase begins with a guess of zero and learns.
+    assert controls[:2] == [None, None] and not any(map(jnp.any, jax.tree.leaves(controls[2])))
+    assert all(jnp.all(leaf != 0) for leaf in jax.tree.leaves(controls[3]["mixture"]))
     lines = whole.folder.read_metrics()
     assert [line["step"] for line in lines] == [0, 1, 2, 3, 4]
     assert [line["phase"] for line in lines] == [0, 0, 1, 1, 1]

@@ -112,6 +112,35 @@ def test_a_whole_orthogonal_basis_is_exact_and_knows_it(float64):
     assert not np.any(flat(found.diagnostics.standard_errors))
 
 
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+def test_a_control_variate_leaves_the_mean_and_learns_the_gradient(float64, distribution):
+    """From estimate to estimate the squared error shrinks by r / (1 + r)."""
+    count, draws, length = 4, 400, 12
+    r = {
+        "rademacher": (SIZE - 1) / count,
+        "gaussian": (SIZE + 1) / count,
+        "orthogonal": SIZE / count - 1,
+    }[distribution]
+    estimator = ForwardGradient(count, distribution=distribution)
+
+    def chain(key):
+        def one(control, key):
+            found = Quadratic().at(estimator, key=key, control=control)
+            return found.diagnostics.control, found.gradient
+
+        zeros = {"a": jnp.zeros((3, 2)), "b": jnp.zeros((3, 2))}
+        return jax.lax.scan(one, zeros, jax.random.split(key, length))[1]
+
+    found = jax.jit(jax.vmap(chain))(jax.random.split(jax.random.key(3), draws))
+    found = flat(found, (draws, length))
+    exact = Quadratic().gradient()
+    errors = found.std(axis=0, ddof=1) / np.sqrt(draws)
+    assert np.all(np.abs(found.mean(axis=0) - exact) < 4.5 * errors)  # of 12 x 12 numbers
+    squared = np.mean(np.sum((found - exact) ** 2, axis=-1), axis=0) / np.sum(exact**2)
+    expected = r * (r / (1 + r)) ** np.arange(length)
+    np.testing.assert_allclose(squared, expected, rtol=0.25)
+
+
 def test_another_key_gives_another_estimate_and_the_same_key_the_same():
     first, same, other = (
         flat(Quadratic().at(ForwardGradient(3), key=jax.random.key(seed)).gradient)

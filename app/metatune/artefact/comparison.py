@@ -26,7 +26,7 @@ class Counterpart(NamedTuple):
 def differences(artefact: Artefact, other: Counterpart) -> list[str]:
     """What doesn't match, a line each with nearest names; empty if everything does."""
     curves = tuple(artefact.learning_rates.parameters)
-    lines = _one_sided("parameters", curves, other.parameters, other.source)
+    lines = one_sided("parameters", curves, other.parameters, other.source)
     tokenizer = artefact.provenance.get("tokenizer_sha256")
     if tokenizer and other.tokenizer_sha256 and tokenizer != other.tokenizer_sha256:
         lines.append(
@@ -36,12 +36,12 @@ def differences(artefact: Artefact, other: Counterpart) -> list[str]:
     if other.domains is not None:
         for schedule in (artefact.mixture, artefact.loss_weights):
             if isinstance(schedule, Mixture | LossWeights):
-                lines += _one_sided("domains", schedule.domains, other.domains, other.source)
+                lines += one_sided("domains", schedule.domains, other.domains, other.source)
                 break
     return lines
 
 
-def _one_sided(what: str, ours: Collection[str], theirs: Collection[str], source: str) -> list[str]:
+def one_sided(what: str, ours: Collection[str], theirs: Collection[str], source: str) -> list[str]:
     """The names that only one side has, under a head for each side."""
     lines = []
     for head, names, others in (

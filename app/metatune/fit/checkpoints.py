@@ -21,6 +21,7 @@ class Search(NamedTuple):
         best_step: the outer step it was judged at; -1 before the first.
         best_held_out: its held-out loss, nats per token.
         inner: state of the inner training that goes on from outer step to outer step; () of none.
+        control: control variate of the next hypergradient; () of none.
         age: inner steps that it is old.
         life: which inner training it is.
         average: moving average of the meta-parameters of all outer steps; () of none.
@@ -36,6 +37,7 @@ class Search(NamedTuple):
     best_step: int = -1
     best_held_out: float = float("inf")
     inner: Any = ()
+    control: Any = ()
     age: int = 0
     life: int = 0
     average: Any = ()
@@ -101,5 +103,6 @@ class Checkpoints:
 def _parted(search: Search) -> tuple[dict[str, Any], dict[str, Any]]:
     """Arrays, and plain numbers; floats in hexadecimal, which is exact and knows infinity."""
     fields = search._asdict()
-    arrays = {key: fields.pop(key) for key in ("eta", "opt_state", "best_eta", "inner", "average")}
+    kept = ("eta", "opt_state", "best_eta", "inner", "control", "average")
+    arrays = {key: fields.pop(key) for key in kept}
     return arrays, {key: v.hex() if isinstance(v, float) else v for key, v in fields.items()}

@@ -12,7 +12,7 @@ import numpy as np
 
 from metatune.data import Batch, heldout_batches, sampled_batches
 from metatune.fit.failure import refuse_diverged
-from metatune.hypergrad import Problem, as_argument, train
+from metatune.hypergrad import Problem, State, as_argument, train
 from metatune.hypergrad.estimator import Listener
 from metatune.inner import InnerTraining, estimators
 from metatune.inner.seeds import Purpose, Stream, data_seed, model_key
@@ -86,6 +86,19 @@ def held_out_loss(
         listener=listener,
     )
     refuse_diverged(np.asarray(losses), f"{purpose.name.lower()} training {index}")
+    return measured(training, state, purpose=purpose, split=split, sequences=sequences)
+
+
+def measured(
+    training: InnerTraining,
+    state: State,
+    *,
+    purpose: Purpose,
+    split: Literal["outer", "report"],
+    sequences: int,
+) -> float:
+    """The target-weighted loss of a trained state; arguments as of `held_out_loss`."""
+    recipe = training.recipe
     held_out = heldout_batches(
         training.corpus,
         split,

@@ -213,6 +213,8 @@ class _Loop:
         if search.step == search.phase_start or search.step % self.outer.judge.every == 0:
             search, held_out, of_average = self.judgement(search)
         search = aged(self.training.recipe, phase, search, part.steps, estimate.state)
+        if search.control:
+            search = search._replace(control=estimate.diagnostics.control)
         penalty, of_penalty = self.penalty(search.eta)
         gradient = jax.tree.map(jnp.add, estimate.gradient, of_penalty)
         updates, opt_state = self.updates[phase.number](gradient, search.opt_state)
@@ -295,6 +297,7 @@ class _Loop:
             estimator=estimators.build(spec),
             checkpoints=estimators.checkpoints(spec, self.folder.scratch),
             key=direction_key(recipe.seed, search.step),
+            control=search.control or None,
             listener=self.display.listener("hypergradient"),
         )
 

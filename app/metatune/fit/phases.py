@@ -5,12 +5,13 @@ from enum import StrEnum
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from metatune.fit import outer_optimizers
 from metatune.fit.checkpoints import Search
 from metatune.inner import InnerTraining
 from metatune.recipe.phases import Phase
-from metatune.recipe.schema import Online
+from metatune.recipe.schema import ForwardGradient, Online
 
 
 class End(StrEnum):
@@ -45,6 +46,7 @@ def begun(training: InnerTraining, phase: Phase, eta: Mapping[str, Any]) -> Sear
     optimizer = outer_optimizers.build(phase.optimizer, outer.clip_norm, outer.clip)
     # A state of the shape that is carried on; the first one comes from the outer step.
     online = isinstance(phase.unroll, Online)
+    controlled = isinstance(phase.estimator, ForwardGradient) and phase.estimator.control_variate
     return Search(
         step=0,
         eta=eta,
@@ -52,6 +54,7 @@ def begun(training: InnerTraining, phase: Phase, eta: Mapping[str, Any]) -> Sear
         best_eta=eta,
         phase=phase.number,
         inner=training.initialise(jax.random.key(0)) if online else (),
+        control=jax.tree.map(jnp.zeros_like, dict(eta)) if controlled else (),
         average=() if outer.ema is None else eta,
     )
 
@@ -68,6 +71,7 @@ def entered(training: InnerTraining, phases: Sequence[Phase], search: Search) ->
         phase_start=search.step,
         opt_state=search.opt_state if keeps else fresh.opt_state,
         inner=fresh.inner,
+        control=fresh.control,
         age=0,
         life=search.step,  # later than every training so far: another initialisation, other data
     )

@@ -33,6 +33,7 @@ def hypergradient(
     points: Mapping[int, float] | None = None,
     checkpoints: Checkpoints = KEEP_ALL,
     key: jax.Array | None = None,
+    control: PyTree = None,
     carry: Carry | None = None,
     listener: Listener | None = None,
 ) -> Hypergradient:
@@ -61,6 +62,9 @@ def hypergradient(
         checkpoints: which states between segments are kept, and where; for reverse mode.
         key: where an estimator that draws directions takes its randomness from, `jax.random.key`;
             the others have no use for it.
+        control: a guess of the hypergradient, a pytree like η, that `ForwardGradient` takes for a
+            control variate: it stays unbiased, and errs by how far off the guess is. Zeros for the
+            first estimate; the next guess is in the diagnostics.
         carry: of `Progress.carry`, to go on with an estimate that was stopped, bit for bit, all
             other arguments being the same; for forward mode.
         listener: is told after each segment where the computation stands.
@@ -98,6 +102,7 @@ def hypergradient(
             points={start + point: weight for point, weight in taken},
             checkpoints=checkpoints,
             key=key,
+            control=control,
             carry=carry,
             listener=listener,
         )
@@ -129,6 +134,7 @@ def train(
     steps: int,
     start: int = 0,
     segment: int = 16,
+    donate: bool = False,
     listener: Listener | None = None,
 ) -> tuple[State, jax.Array]:
     """Runs the inner training alone, in the memory of one state.
@@ -136,11 +142,12 @@ def train(
     Args:
         problem: the training.
         eta: meta-parameters η.
-        state: the state before inner step `start`; left untouched.
+        state: the state before inner step `start`; left untouched unless donated.
         batches: the batch of an inner step.
         steps: the number of inner steps.
         start: the first of them.
         segment: inner steps per compiled program.
+        donate: gives the memory of `state` to the next one, so that there is only one at a time.
         listener: is told after each segment where the training stands.
 
     Returns:
@@ -148,7 +155,8 @@ def train(
     """
     problem, losses = as_argument(problem), []
     _refuse_uneven(problem, batches(start))
-    state = jax.tree.map(jnp.copy, state)
+    if not donate:
+        state = jax.tree.map(jnp.copy, state)
     for first, stop in bounds(start, start + steps, segment):
         stretch = gather(batches, first, stop, segment)
         state, segment_losses = programs.advance(problem, eta, state, stretch)

@@ -43,6 +43,7 @@ class Job:
         points: inner steps after which the objective is taken, ascending, and its weight there.
         checkpoints: which states between segments are kept, and where.
         key: where randomness comes from.
+        control: a guess of the hypergradient, for a control variate; None for none.
         carry: where an estimate that was stopped goes on.
         listener: is told after each segment where the computation stands.
     """
@@ -58,6 +59,7 @@ class Job:
     points: Mapping[int, float]
     checkpoints: Checkpoints
     key: jax.Array | None
+    control: PyTree
     carry: Any
     listener: Listener | None
 

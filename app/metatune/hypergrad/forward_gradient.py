@@ -8,7 +8,7 @@ NeurIPS 2024.
 
 from dataclasses import dataclass
 
-from metatune.hypergrad.directions import Distribution, draw, mean, refuse_unknown
+from metatune.hypergrad.directions import Distribution, draw, mean, next_control, refuse_unknown
 from metatune.hypergrad.estimator import Job, refuse_not_positive
 from metatune.hypergrad.problem import Diagnostics, Hypergradient
 from metatune.hypergrad.push import Push
@@ -18,7 +18,8 @@ from metatune.hypergrad.push import Push
 class ForwardGradient:
     """The mean of (dF·v) v over random directions v.
 
-    Needs the `key` of `hypergradient`. Directions are spread over as many devices as divide them.
+    Needs the `key` of `hypergradient`; takes its `control` for a control variate. Directions are
+    spread over as many devices as divide them.
 
     Attributes:
         directions: how many, b.
@@ -56,6 +57,11 @@ class ForwardGradient:
         push.refuse(job, self.directions)
         directions = draw(job.key, job.eta, self.directions, self.distribution)
         pushed = push(job, directions, [job.first] * len(directions))
-        gradient, errors = mean(job.eta, pushed.derivatives, directions, self.distribution)
-        diagnostics = Diagnostics(pushed.losses, standard_errors=errors)
+        gradient, errors = mean(
+            job.eta, pushed.derivatives, directions, self.distribution, job.control
+        )
+        control = None
+        if job.control is not None:
+            control = next_control(job.control, gradient, self.distribution, self.directions)
+        diagnostics = Diagnostics(pushed.losses, standard_errors=errors, control=control)
         return Hypergradient(pushed.value, gradient, pushed.state, diagnostics)

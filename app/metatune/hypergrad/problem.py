@@ -79,6 +79,7 @@ class Diagnostics(NamedTuple):
         recomputed_segments: segments run again for want of a kept state.
         standard_errors: of the gradient, a pytree like η, where it is a mean over two or more
             random directions.
+        control: the control variate for the next estimate, where this one had one.
         lost_directions: random directions that are left out for want of a loss on either side.
     """
 
@@ -87,6 +88,7 @@ class Diagnostics(NamedTuple):
     peak_bytes: int = 0
     recomputed_segments: int = 0
     standard_errors: PyTree = None
+    control: PyTree = None
     lost_directions: int = 0
 
 

@@ -148,6 +148,7 @@ def _job(work: Work) -> Job:
         points=points(work.recipe.outer.objective.trajectory, steps),
         checkpoints=Checkpoints(),
         key=None,
+        control=None,
         carry=None,
         listener=None,
     )

@@ -102,6 +102,9 @@ class ForwardGradient:
         segment: inner steps per compiled program.
         distribution: of the directions; orthogonal has the least error, and takes at most as many
             as meta-parameters.
+        control_variate: take what the outer steps before have estimated for a first guess, and the
+            directions for what is missing: unbiased still, with less error where the hypergradient
+            moves slowly.
         chunk: directions at a time, each chunk through a training of its own; null for all.
         budget_bytes: what the tangents may take, a state of floats for each direction at a time;
             null for what is free on the device.
@@ -111,6 +114,7 @@ class ForwardGradient:
     directions: int = ruled(8, AT_LEAST_ONE)
     segment: int = ruled(16, AT_LEAST_ONE)
     distribution: Literal["rademacher", "gaussian", "orthogonal"] = "rademacher"
+    control_variate: bool = False
     chunk: int | None = ruled(None, AT_LEAST_ONE)
     budget_bytes: int | None = ruled(None, AT_LEAST_ONE)
 

@@ -1,0 +1,170 @@
+"""`metatune train`: a whole training, from a recipe to a checkpoint to use."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from rich.console import Console
+
+from metatune import artefact
+from metatune.artefact.horizon import carried
+from metatune.fit import holdings
+from metatune.inner import InnerTraining, stretched
+from metatune.inner.seeds import Purpose, model_key
+from metatune.recipe import writing
+from metatune.recipe.faults import Fault, RecipeError
+from metatune.recipe.phases import resolved
+from metatune.train import result
+from metatune.train.checkpoints import Checkpoints, Position
+from metatune.train.folder import TrainingFolder, begin
+from metatune.train.interruption import Interruption
+from metatune.train.loop import DEFAULT, SEGMENT, Intervals, Loop
+from metatune.train.matching import refuse_misfit, remarks
+from metatune.train.progress import Teller
+from metatune.train.schedules import Schedules
+
+
+class Tuned(NamedTuple):
+    """An artefact to train with.
+
+    Attributes:
+        schedules: the artefact, as it was tuned.
+        sha256: its integrity hash.
+    """
+
+    schedules: artefact.Artefact
+    sha256: str
+
+
+class Outcome(NamedTuple):
+    """What a training came to.
+
+    Attributes:
+        result: what `result.json` holds; None of an interrupted training.
+        steps: done.
+    """
+
+    result: dict[str, Any] | None
+    steps: int
+
+
+def load(path: Path) -> Tuned:
+    """Reads the artefact of a run.
+
+    Raises:
+        ArtefactError: there is none that can be read.
+    """
+    schedules = artefact.load(path)
+    file = path if path.is_file() else artefact.folder_of(path) / "tuned.json"
+    return Tuned(schedules, json.loads(file.read_text())["integrity"]["sha256"])
+
+
+def train(
+    training: InnerTraining,
+    folder: TrainingFolder,
+    tuned: Tuned | None = None,
+    *,
+    source: str = "recipe",
+    steps: int | None = None,
+    warmup: str = "fraction",
+    report_seed: int = 0,
+    intervals: Intervals = DEFAULT,
+    keep: int = 2,
+    resume: bool = False,
+    console: Console | None = None,
+) -> Outcome:
+    """Trains, evaluates, and writes the model.
+
+    Args:
+        training: of the recipe, as `metatune.inner` prepares it.
+        folder: of `folder.usable`.
+        tuned: schedules to train at; None for the recipe's own.
+        source: what to call the recipe in errors.
+        steps: updates; the recipe's `inner.steps` by default, to which schedules stretch.
+        warmup: whether a tuned warmup is kept in `steps` or in its `fraction` of training.
+        report_seed: which of the trainings of a verdict: initialisation and data order.
+        intervals: what happens between steps.
+        keep: checkpoints that stay.
+        resume: go on with the training in `folder`.
+        console: where progress is shown.
+
+    Returns:
+        The result, or how far an interrupted training came.
+
+    Raises:
+        ArtefactError: the artefact doesn't fit the recipe.
+        RecipeError: a number isn't above 0.
+        RunFolderError: the folder holds another training.
+        NotFinite: the training diverged; its last checkpoint is from before.
+    """
+    _refuse_not_positive(source, steps=steps, keep=keep, **intervals._asdict())
+    if steps is not None:
+        training = stretched(training, steps)
+    recipe, schedules = training.recipe, None
+    if tuned is not None:
+        refuse_misfit(tuned.schedules, training, source)
+        schedules = carried(tuned.schedules, recipe.inner.steps, warmup)
+    settings = writing.flat(writing.to_tree(recipe)) | {
+        "--with": tuned and tuned.sha256,
+        "--warmup": warmup,
+        "--report-seed": report_seed,
+    }
+    files = {folder.recipe: writing.to_yaml(recipe)}
+    if schedules is not None:
+        files[folder.tuned] = artefact.self_contained(schedules)
+    begin(folder, settings, files, resume=resume)
+    if done := folder.finished():
+        return Outcome(done, done["steps"])
+    segment = getattr(resolved(recipe.outer)[0].estimator, "segment", SEGMENT)
+    loop = Loop(
+        training,
+        Schedules(training, schedules, segment),
+        report_seed=report_seed,
+        segment=segment,
+        intervals=intervals,
+    )
+    key = model_key(recipe.seed, Purpose.REPORT, report_seed)
+    with Checkpoints(folder.checkpoints, keep) as checkpoints:
+        like = jax.eval_shape(training.initialise, key)
+        position = checkpoints.latest(like) or Position(0, training.initialise(key))
+        teller = Teller(folder, console or Console(), steps=loop.steps, done=position.step)
+        with teller, Interruption(teller.say) as interruption:
+            _announce(teller.say, loop, tuned, position.step)
+            position, losses = loop.run(position, checkpoints, teller, interruption)
+            if position.step < loop.steps:
+                return Outcome(None, position.step)
+            losses = losses or loop.evaluate(position)
+    written = result.write(
+        folder,
+        training,
+        position,
+        losses,
+        report_seed=report_seed,
+        artefact_sha256=tuned and tuned.sha256,
+    )
+    return Outcome(written, position.step)
+
+
+def _announce(say: Callable[[str], None], loop: Loop, tuned: Tuned | None, done: int) -> None:
+    """What is about to be done, and what a user should know of it."""
+    training = loop.training
+    for line in remarks(tuned.schedules, training) if tuned else ():
+        say(line)
+    if not tuned:
+        for line in holdings.repeated(training):
+            say(line)
+    which = f"tuned schedules {tuned.sha256[:12]}" if tuned else "the recipe's own schedules"
+    begin = f"from step {done} on, " if done else ""
+    say(f"training {loop.steps:,} steps at {which}; {begin}compiling ...")
+
+
+def _refuse_not_positive(source: str, **numbers: int | None) -> None:
+    faults = [
+        Fault(f"--{name.replace('_', '-')}", number, "must be a whole number of 1 or above")
+        for name, number in numbers.items()
+        if number is not None and number < 1
+    ]
+    if faults:
+        raise RecipeError(source, faults)

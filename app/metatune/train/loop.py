@@ -1,0 +1,233 @@
+"""The loop of a training: stretches of steps, evaluations and checkpoints between them."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from metatune.data import Batch, sampled_batches
+from metatune.fit.evaluation import measured
+from metatune.fit.failure import NotFinite
+from metatune.hypergrad import train
+from metatune.inner import InnerTraining
+from metatune.inner.seeds import Purpose, Stream, data_seed
+from metatune.train.checkpoints import Checkpoints, Position
+from metatune.train.interruption import Interruption
+from metatune.train.progress import Teller
+from metatune.train.schedules import Schedules, Stretch, scheduled
+
+SEGMENT = 16
+"""Steps of a compiled program where the recipe's estimator has none of its own."""
+
+
+class Intervals(NamedTuple):
+    """What happens between steps.
+
+    Attributes:
+        checkpoint_every: steps from one checkpoint to the next; Ctrl-C and the end leave one, too.
+        evaluate_every: steps from one evaluation to the next; there is one at the end, too.
+    """
+
+    checkpoint_every: int = 500
+    evaluate_every: int = 500
+
+
+DEFAULT = Intervals()
+
+
+class Losses(NamedTuple):
+    """What is measured on the report split.
+
+    Attributes:
+        held_out: the target-weighted loss, on the sequences that a verdict is measured on.
+        domains: the loss of each domain alone, each on as many sequences.
+    """
+
+    held_out: float
+    domains: Mapping[str, float]
+
+
+class _Done(NamedTuple):
+    """Steps that are computed, or about to be.
+
+    Attributes:
+        first: the first of them.
+        stop: one past the last.
+        losses: of each.
+        schedules: what they use.
+        counts: sequences of each domain in all of them, [domains].
+    """
+
+    first: int
+    stop: int
+    losses: jax.Array
+    schedules: Stretch
+    counts: np.ndarray
+
+
+class Loop:
+    """A training from where it stands to its end, or to Ctrl-C."""
+
+    def __init__(
+        self,
+        training: InnerTraining,
+        schedules: Schedules,
+        *,
+        report_seed: int,
+        segment: int,
+        intervals: Intervals,
+    ):
+        """Prepares a training; computes nothing yet.
+
+        Args:
+            training: the training, at its horizon.
+            schedules: what its steps use.
+            report_seed: which of the trainings that a verdict has: the order of its data.
+            segment: steps of a compiled program.
+            intervals: what happens between steps.
+        """
+        recipe = training.recipe
+        self.training = training
+        self.steps = recipe.inner.steps
+        self._schedules = schedules
+        self._segment = segment
+        self._intervals = intervals
+        self._problem = scheduled(training)
+        self._shares = schedules.shares()
+        self._batches = sampled_batches(
+            training.corpus,
+            seed=data_seed(recipe.seed, Purpose.REPORT, report_seed, Stream.TRAINING),
+            batch_size=recipe.data.batch_size,
+            shares=self._shares,
+        )
+
+    def run(
+        self,
+        position: Position,
+        checkpoints: Checkpoints,
+        teller: Teller,
+        interruption: Interruption,
+    ) -> tuple[Position, Losses | None]:
+        """Trains on.
+
+        Args:
+            position: where the training stands; its memory is taken.
+            checkpoints: where it is kept.
+            teller: is told of everything.
+            interruption: whether to stop.
+
+        Returns:
+            Where it stands then, which has been kept, and the losses at the end; None before it.
+
+        Raises:
+            NotFinite: a loss is none; the newest checkpoint is from before.
+        """
+        began, before = time.monotonic(), position.seconds
+        pending: _Done | None = None
+        told, losses = began, None
+        for first, stop in stretches(position.step, self.steps, self._segment, *self._intervals):
+            stretch = self._schedules.stretch(first)
+            counts: dict[int, np.ndarray] = {}
+            state, inner = train(
+                self._problem,
+                stretch,
+                position.state,
+                self._counted(counts),
+                steps=stop - first,
+                start=first,
+                segment=self._segment,
+                donate=True,
+            )
+            position = Position(stop, state)
+            # The last ones are looked at while these are computed.
+            if pending:
+                told = self._tell(teller, pending, told)
+            pending = _Done(first, stop, inner, stretch, np.sum(list(counts.values()), axis=0))
+            pause = interruption.asked
+            if not (pause or stop == self.steps or due(stop, *self._intervals)):
+                continue
+            told, pending = self._tell(teller, pending, told), None
+            if stop == self.steps or due(stop, self._intervals.evaluate_every):
+                losses = self.evaluate(position)
+                line = {"step": stop, "held_out": losses.held_out, "domains": dict(losses.domains)}
+                teller.evaluation(line)
+            position = position._replace(seconds=before + time.monotonic() - began)
+            if pause or stop == self.steps or due(stop, self._intervals.checkpoint_every):
+                checkpoints.save(position)
+            told = time.monotonic()
+            if pause:
+                break
+        return position, losses if position.step == self.steps else None
+
+    def evaluate(self, position: Position) -> Losses:
+        """The held-out losses, on the same text as those of a verdict."""
+        training, corpus = self.training, self.training.corpus
+
+        def loss(target: np.ndarray) -> float:
+            return measured(
+                replace(training, corpus=replace(corpus, target=target)),
+                position.state,
+                purpose=Purpose.REPORT,
+                split="report",
+                sequences=training.recipe.outer.report.sequences,
+            )
+
+        alone = np.eye(len(corpus.names))
+        domains = {name: loss(target) for name, target in zip(corpus.names, alone, strict=True)}
+        for name, target in zip(corpus.names, alone, strict=True):
+            if np.array_equal(corpus.target, target):
+                return Losses(domains[name], domains)
+        return Losses(loss(corpus.target), domains)
+
+    def _counted(self, counts: dict[int, np.ndarray]) -> Callable[[int], Batch]:
+        """The batches; notes in `counts` how many sequences of each domain a step's has."""
+
+        def batch(step: int) -> Batch:
+            drawn = self._batches(step)
+            counts[step] = np.bincount(drawn.domain, minlength=self._shares.shape[1])
+            return drawn
+
+        return batch
+
+    def _tell(self, teller: Teller, done: _Done, before: float) -> float:
+        """Waits for steps, and tells of them; returns when that was."""
+        losses = np.asarray(done.losses, np.float64)
+        bad = np.flatnonzero(~np.isfinite(losses))
+        if len(bad):
+            raise NotFinite(
+                f"step {done.first + bad[0]}: the loss is {losses[bad[0]]}; lower "
+                "inner.optimizer.learning_rate or set inner.optimizer.clip_norm; of a tuned "
+                "schedule, train without --with to compare"
+            )
+        now, names = time.monotonic(), self.training.corpus.names
+        data = self.training.recipe.data
+        tokens = (done.stop - done.first) * data.batch_size * data.sequence_length
+        realised = done.counts / done.counts.sum()
+        wanted = self._shares[done.first : done.stop].mean(axis=0)
+        teller.stretch(
+            {
+                "step": done.stop,
+                "loss": float(losses.mean()),
+                "learning_rate": self._schedules.rates(done.schedules, done.stop - 1),
+                "share": dict(zip(names, realised.tolist(), strict=True)),
+                "wanted_share": dict(zip(names, wanted.tolist(), strict=True)),
+                "tokens_per_second": tokens / max(now - before, 1e-9),
+            }
+        )
+        return now
+
+
+def stretches(first: int, steps: int, *every: int) -> Iterator[tuple[int, int]]:
+    """Cuts steps `first` to `steps` at all multiples of any of `every`."""
+    while first < steps:
+        stop = min(steps, *((first // each + 1) * each for each in every))
+        yield first, stop
+        first = stop
+
+
+def due(step: int, *every: int) -> bool:
+    """Whether `step` is a multiple of any of `every`."""
+    return any(step % each == 0 for each in every)

@@ -1,0 +1,93 @@
+"""Whether an artefact fits a training: what is refused, and what must be said."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, fields, is_dataclass
+from typing import Any, Final
+
+import jax
+
+from metatune.artefact import (
+    Artefact,
+    ArtefactError,
+    ClassWeights,
+    LearningRates,
+    LossWeights,
+    Mixture,
+    Multipliers,
+)
+from metatune.artefact.comparison import Counterpart, differences, one_sided
+from metatune.artefact.horizon import distance
+from metatune.data import TokenClass
+from metatune.inner import InnerTraining
+from metatune.recipe.faults import Fault
+
+FOLLOWED: Final = (LearningRates, Multipliers, Mixture, LossWeights, ClassWeights)
+"""Schedules that a training follows (multipliers are in the rates); others are refused."""
+
+
+def refuse_misfit(tuned: Artefact, training: InnerTraining, source: str) -> None:
+    """Refuses an artefact of other parameters, domains or classes, or with further schedules.
+
+    Args:
+        tuned: the artefact.
+        training: what it is to be used for.
+        source: what the recipe is called.
+
+    Raises:
+        ArtefactError: listing what each side has and the other hasn't, with nearest names.
+    """
+    faults: list[Fault | str] = [
+        Fault(path, "tuned", "metatune train can't follow it", "export it, or tune without it")
+        for path in _not_followed(tuned, "")
+    ]
+    names = tuple(name for leaf in jax.tree.leaves(training.names) for name in leaf.names)
+    other = Counterpart(source, names, None, tuple(training.corpus.names))
+    lines = differences(tuned, other)
+    if isinstance(tuned.loss_weights, ClassWeights):
+        there = training.corpus.class_tokens().sum(axis=0) > 0
+        classes = tuple(each.name.lower() for each in TokenClass if there[each])
+        lines += one_sided("classes of tokens", tuned.loss_weights.classes, classes, source)
+    if lines:
+        faults.append("\n  ".join([f"doesn't fit {source}, nothing is trained:", *lines]))
+    if faults:
+        raise ArtefactError("--with", faults)
+
+
+def remarks(tuned: Artefact, training: InnerTraining) -> Iterator[str]:
+    """What differs from the training that was tuned, a line each: it is trained all the same."""
+    if tuned.result.get("status") == "unfinished":
+        yield "warning: the artefact is of a search that isn't finished: the best so far"
+    recipe = training.recipe
+    chosen = asdict(recipe.inner.optimizer)
+    for key, value in tuned.optimizer.settings.items():
+        if chosen.get(key) != value:
+            yield (
+                f"warning: the rates were tuned for an optimizer with {key} {value}; the recipe's "
+                f"{chosen.get(key, 'optimizer has none')} is used"
+            )
+    decayed = set(training.decayed()) ^ set(tuned.optimizer.decayed)
+    if decayed:
+        yield (
+            f"warning: of {len(decayed)} parameters, such as {min(decayed)}, weight decay applied "
+            "in the tuned training or applies now, not both; the recipe's choice is used"
+        )
+    wanted = {
+        "tokenizer": ("tokenizer_sha256", training.corpus.tokenizer.sha256),
+        "model config": ("model_config", training.model.config_json()),
+    }
+    for what, (key, ours) in wanted.items():
+        if key in tuned.provenance and tuned.provenance[key] != ours:
+            yield f"warning: the artefact was tuned with another {what} than the recipe's"
+    tokens = recipe.data.batch_size * recipe.data.sequence_length
+    if far := distance(tuned, recipe.inner.steps, tokens):
+        yield f"warning: {far}"
+
+
+def _not_followed(value: Any, path: str) -> Iterator[str]:
+    """Paths of the schedules that an artefact holds beyond `FOLLOWED`: of what has knots."""
+    if not isinstance(value, FOLLOWED) and hasattr(value, "knots"):
+        yield path
+    elif is_dataclass(value):
+        for field in fields(value):
+            where = f"{path}.{field.name}" if path else field.name
+            yield from _not_followed(getattr(value, field.name), where)

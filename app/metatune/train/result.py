@@ -1,0 +1,70 @@
+"""What a training leaves: a model that Hugging Face loads, and what was measured."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+from typing import Any
+
+from metatune.data.pretrained_tokenizer import PretrainedTokenizer
+from metatune.fit.result import PACKAGES
+from metatune.fit.run_folder import replace
+from metatune.inner import InnerTraining
+from metatune.inner.metrics import UNITS, measure
+from metatune.models import save_pretrained, weights_sha256
+from metatune.recipe import writing
+from metatune.train.checkpoints import Position
+from metatune.train.folder import FORMAT, VERSION, TrainingFolder, partial
+from metatune.train.loop import Losses
+
+
+def write(
+    folder: TrainingFolder,
+    training: InnerTraining,
+    position: Position,
+    losses: Losses,
+    *,
+    report_seed: int,
+    artefact_sha256: str | None,
+) -> dict[str, Any]:
+    """Writes the model, then the result, each beside its place and then renamed.
+
+    Args:
+        folder: of the training.
+        training: the training.
+        position: where it ended.
+        losses: on the report split.
+        report_seed: which of the trainings of a verdict it is.
+        artefact_sha256: the integrity hash of the artefact; None without one.
+
+    Returns:
+        The result.
+    """
+    beside = partial(folder.model)
+    for path in (beside, folder.model):
+        if path.exists():
+            shutil.rmtree(path)
+    save_pretrained(beside, training.model, training.merged(position.state.params))
+    if isinstance(training.corpus.tokenizer, PretrainedTokenizer):
+        training.corpus.tokenizer.fast.save_pretrained(beside)
+    os.replace(beside, folder.model)
+    recipe = training.recipe
+    result = {
+        "format": FORMAT,
+        "version": VERSION,
+        "steps": position.step,
+        "tokens": position.step * recipe.data.batch_size * recipe.data.sequence_length,
+        "seconds": round(position.seconds, 3),
+        "unit": UNITS[measure(recipe.outer)],
+        "held_out": losses.held_out,
+        "domains": dict(losses.domains),
+        "seed": recipe.seed,
+        "report_seed": report_seed,
+        "artefact_sha256": artefact_sha256,
+        "recipe_sha256": hashlib.sha256(writing.to_yaml(recipe).encode()).hexdigest(),
+        "weights_sha256": weights_sha256(folder.model),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+    replace(folder.result, json.dumps(result, indent=1) + "\n")
+    return result
