@@ -34,6 +34,7 @@ from metatune.inner.horizons import Stretched
 from metatune.inner.seeds import Purpose, Stream, data_seed, direction_key, model_key
 from metatune.recipe import schema
 from metatune.recipe.phases import Phase, resolved
+from metatune.recipe.trajectory import points
 from metatune.report.artefact_readme import readme
 from metatune.tunables import LearningRates
 
@@ -166,8 +167,10 @@ class _Loop:
         self.checkpoints = checkpoints
         self.tracker = tracker
         self.display = display
-        self.penalty = jax.jit(jax.value_and_grad(partial(tunables.penalty, training.tunables)))
-        self.updates = [_update(phase, self.outer.clip_norm) for phase in self.phases]
+        deviation = self.outer.objective.deviation
+        priced = partial(tunables.penalty, training.tunables, deviation=deviation)
+        self.penalty = jax.jit(jax.value_and_grad(priced))
+        self.updates = [_update(phase, self.outer) for phase in self.phases]
         self.external = external_trainer(training, folder, display.say)
         self.score: Score = (
             self.external.score if self.external else partial(held_out_loss, training)
@@ -186,7 +189,7 @@ class _Loop:
             else:
                 break
         if why is not End.PATIENCE:
-            search = self.search = judged(search, self.judge(search))
+            search = self.search = self.judgement(search)[0]
         return search
 
     def enter(self, search: Search, why: End) -> Search:
@@ -207,10 +210,9 @@ class _Loop:
         part = stretch(self.training.recipe, phase, search)
         estimate = self.estimate(search, part)
         refuse_not_finite(estimate, search.step)
-        held_out = math.nan
+        held_out, of_average = math.nan, None
         if search.step == search.phase_start or search.step % self.outer.judge.every == 0:
-            held_out = self.judge(search)
-            search = judged(search, held_out)
+            search, held_out, of_average = self.judgement(search)
         search = aged(self.training.recipe, phase, search, part.steps, estimate.state)
         if search.control:
             search = search._replace(control=estimate.diagnostics.control)
@@ -219,6 +221,9 @@ class _Loop:
         updates, opt_state = self.updates[phase.number](gradient, search.opt_state)
         eta: Any = optax.apply_updates(search.eta, updates)
         search = search._replace(step=search.step + 1, eta=eta, opt_state=opt_state)
+        if self.outer.ema is not None:
+            average = outer_optimizers.averaged(search.average, eta, self.outer.ema, search.step)
+            search = search._replace(average=average)
         norms = {key: float(optax.tree.norm(g)) for key, g in estimate.gradient.items()}
         losses = estimate.diagnostics.losses
         line = {
@@ -233,6 +238,8 @@ class _Loop:
             "inner_loss": float(losses[-1]) if len(losses) else None,
             "seconds": time.monotonic() - began,
         }
+        if of_average is not None:
+            line["held_out_average"] = of_average if math.isfinite(of_average) else None
         if self.external:
             line["lost_directions"] = estimate.diagnostics.lost_directions
         self.folder.append_metrics(line)
@@ -287,12 +294,28 @@ class _Loop:
             steps=part.steps,
             start=part.start,
             window=part.window,
+            points=points(objective.trajectory, part.steps),
             estimator=estimators.build(spec),
             checkpoints=estimators.checkpoints(spec, self.folder.scratch),
             key=direction_key(recipe.seed, search.step),
             control=search.control or None,
             listener=self.display.listener("hypergradient"),
         )
+
+    def judgement(self, search: Search) -> tuple[Search, float, float | None]:
+        """Judges the meta-parameters and, where there is one, their average; keeps the best.
+
+        Returns:
+            The search, and the held-out losses of both.
+        """
+        held_out = self.judge(search)
+        search = judged(search, held_out)
+        if self.outer.ema is None:
+            return search, held_out, None
+        if not search.step:
+            return search, held_out, held_out  # an average of one
+        of_average = self.judge(search._replace(eta=search.average))
+        return judged(search, of_average, averaged=True), held_out, of_average
 
     def judge(self, search: Search) -> float:
         """Mean held-out loss of whole trainings at the current meta-parameters.
@@ -354,13 +377,19 @@ def _ways(phase: Phase) -> str:
     )
 
 
-def _update(phase: Phase, clip_norm: float | None) -> Callable[[Any, Any], tuple[Any, Any]]:
+def _update(phase: Phase, outer: schema.Outer) -> Callable[[Any, Any], tuple[Any, Any]]:
     """A hypergradient and a state to the updates of η and the next state; compiled."""
-    return jax.jit(outer_optimizers.build(phase.optimizer, clip_norm).update)
+    optimizer = outer_optimizers.build(phase.optimizer, outer.clip_norm, outer.clip)
+    return jax.jit(optimizer.update)
 
 
-def judged(search: Search, held_out: float) -> Search:
-    """Keeps the current meta-parameters as the best if they are."""
+def judged(search: Search, held_out: float, averaged: bool = False) -> Search:
+    """Keeps the current meta-parameters, or their average, as the best if they are."""
     if held_out < search.best_held_out:
-        return search._replace(best_eta=search.eta, best_step=search.step, best_held_out=held_out)
+        return search._replace(
+            best_eta=search.average if averaged else search.eta,
+            best_step=search.step,
+            best_held_out=held_out,
+            best_averaged=averaged,
+        )
     return search

@@ -193,11 +193,14 @@ def _search_result(training: InnerTraining, search: Search, status: str) -> dict
     unit = UNITS[measured(outer)]
     if classes := outer.objective.classes:
         unit = unit.replace("token", f"{' or '.join(classes)} token")
+    if outer.objective.worst_case is not None:
+        unit = f"{unit}, smooth worst case of the target's domains"
     return {
         "status": status,
         "unit": "of the command's loss" if external else unit,
         "best_outer_step": search.best_step,
         "outer_steps": search.step,
+        **({} if outer.ema is None else {"best_is_average": search.best_averaged}),
     }
 
 

@@ -1,7 +1,8 @@
 """What every estimator offers, and what it is given."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import jax
@@ -17,6 +18,7 @@ from metatune.hypergrad.problem import (
     PyTree,
     State,
 )
+from metatune.hypergrad.segments import bounds
 
 Listener = Callable[[Progress], None]
 
@@ -38,6 +40,7 @@ class Job:
         start: the first inner step.
         first: the first inner step that is differentiated.
         stop: one past the last inner step.
+        points: inner steps after which the objective is taken, ascending, and its weight there.
         checkpoints: which states between segments are kept, and where.
         key: where randomness comes from.
         control: a guess of the hypergradient, for a control variate; None for none.
@@ -53,6 +56,7 @@ class Job:
     start: int
     first: int
     stop: int
+    points: Mapping[int, float]
     checkpoints: Checkpoints
     key: jax.Array | None
     control: PyTree
@@ -64,17 +68,23 @@ class Job:
         """Inner steps."""
         return self.stop - self.start
 
-    def objective(self, params: PyTree) -> tuple[jax.Array, PyTree]:
-        """The objective F, and its gradient in the parameters, batch by batch."""
-        return self._mean(lambda batch: programs.objective(self.problem, params, batch))
+    def objective(self, params: PyTree, step: int) -> tuple[jax.Array, PyTree]:
+        """What the objective F at a point adds, and its gradient in the parameters."""
+        return self._mean(step, lambda batch: programs.objective(self.problem, params, batch))
 
-    def value(self, params: PyTree) -> jax.Array:
-        """The objective F alone, which need not be differentiable."""
-        return self._mean(lambda batch: programs.value(self.problem, params, batch))
+    def value(self, params: PyTree, step: int) -> jax.Array:
+        """What the objective F at a point adds, which need not be differentiable."""
+        return self._mean(step, lambda batch: programs.value(self.problem, params, batch))
 
-    def value_each(self, params: PyTree) -> jax.Array:
-        """The objective F of several trainings, [n]."""
-        return self._mean(lambda batch: programs.value_each(self.problem, params, batch))
+    def value_each(self, params: PyTree, step: int) -> jax.Array:
+        """What the objective F of several trainings adds at a point, [n]."""
+        return self._mean(step, lambda batch: programs.value_each(self.problem, params, batch))
+
+    def bounds(self, start: int, stop: int, length: int) -> list[tuple[int, int]]:
+        """Cuts inner steps into segments of `length` at most, none with a point within."""
+        inside = [point for point in self.points if start < point < stop]
+        edges = [start, *inside, stop] if start < stop else []
+        return [cut for edge in pairwise(edges) for cut in bounds(*edge, length)]
 
     def tell(
         self,
@@ -89,11 +99,13 @@ class Job:
         """Tells the listener that `step` inner steps are done, of `steps`, else of all of them."""
         tell(self.listener, phase, step, steps or self.steps, losses, wait, carry)
 
-    def _mean(self, measure: Callable[[PyTree], PyTree]) -> PyTree:
+    def _mean(self, step: int, measure: Callable[[PyTree], PyTree]) -> PyTree:
+        """The mean over the held-out batches, one by one, times the weight of a point."""
         total = measure(self.outer_batches[0])
         for batch in self.outer_batches[1:]:
             total = jax.tree.map(jnp.add, total, measure(batch))
-        return jax.tree.map(lambda leaf: leaf / len(self.outer_batches), total)
+        weight, count = self.points[step], len(self.outer_batches)
+        return jax.tree.map(lambda leaf: leaf / count * weight, total)
 
 
 class Estimator(Protocol):

@@ -16,14 +16,21 @@ from metatune.data import Corpus, Progress, TokenClass, load, look, tokenizer
 from metatune.hypergrad import Problem, State
 from metatune.inner import losses, optimizers, schedules
 from metatune.inner.estimators import program_is_there, too_many_directions
-from metatune.inner.metrics import MEASURES, measure
+from metatune.inner.metrics import objective
 from metatune.inner.start import Start, context_faults, frozen, initialiser, start
 from metatune.inner.trainable import Trainable, trainable
 from metatune.models import LanguageModel
 from metatune.recipe import reading, schema
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.schema import Recipe
-from metatune.tunables import Hyper, Setting, TrainingTokens, Tunable, within_parameters
+from metatune.tunables import (
+    Hyper,
+    Setting,
+    Supply,
+    TrainingTokens,
+    Tunable,
+    within_parameters,
+)
 from metatune.tunables.mixture import starting_shares
 
 Built = TypeVar("Built")
@@ -174,9 +181,10 @@ def stretched(training: InnerTraining, steps: int) -> InnerTraining:
         steps: the horizon; at least as many as windows, or some window has no step.
     """
     recipe = replace(training.recipe, inner=replace(training.recipe.inner, steps=steps))
-    tokens = _training_tokens(training.corpus, recipe.tune)
     params = jax.eval_shape(training.initialise, jax.random.key(0)).params
-    setting = Setting(training.names, tuple(recipe.data.domains), steps, params, tokens)
+    setting = Setting(training.names, tuple(recipe.data.domains), steps, params)
+    # Caps stay those of the whole training, of which this one is an image.
+    setting = _with_data(setting, training.corpus, training.recipe)
     tuning = tunables.build(recipe.tune, setting)
     hyper_at = _hyper_at(recipe, params, tuning)
     return replace(
@@ -244,7 +252,7 @@ def _parts(
         and tune
         and part
         and outer
-        and not tunables.needs_tokens(tune)
+        and not tunables.needs_data(tune)
         and not any(f.path.startswith("tune") for f in faults)
     ):
         faults += too_many_directions(outer, tuning)
@@ -257,8 +265,8 @@ def _parts(
     elif text:
         corpus = _attempt(faults, lambda: load(text, encoder, listener))
     if corpus and setting and tune and outer:
-        if tunables.needs_tokens(tune):
-            setting = setting._replace(tokens=_training_tokens(corpus, tune))
+        if tunables.needs_data(tune):
+            setting = _with_data(setting, corpus, Recipe(**sections))
             tuning = _attempt(faults, partial(tunables.build, tune, setting))
             faults += too_many_directions(outer, tuning) if tuning else ()
         if outer.objective.classes:
@@ -268,6 +276,16 @@ def _parts(
     # The data's own rules are looked at twice: by who reads the text and by who loads the data.
     once = {(fault.path, fault.problem): fault for fault in reversed(faults)}
     return _Parts(corpus, begin, part, tuning, list(reversed(once.values())))
+
+
+def _with_data(setting: Setting, corpus: Corpus, recipe: Recipe) -> Setting:
+    """What is tuned for, with what the tunables must know of the training data."""
+    length = corpus.sequence_length
+    supply = Supply(
+        tokens=tuple(len(domain.train) * length for domain in corpus.domains),
+        horizon=recipe.inner.steps * recipe.data.batch_size * length,
+    )
+    return setting._replace(tokens=_training_tokens(corpus, recipe.tune), supply=supply)
 
 
 def _training_tokens(corpus: Corpus, tune: schema.Tune) -> TrainingTokens | None:
@@ -292,7 +310,7 @@ def _assemble(recipe: Recipe, parts: _Parts) -> InnerTraining:
     reweighted = Problem(
         of_all(losses.reweighted_loss(model)),
         _update(optimizer),
-        of_all(MEASURES[measure(recipe.outer)](model)),
+        of_all(objective(model, recipe)),
         hyper_at,
         micro_batches=recipe.data.batch_size
         // (recipe.inner.micro_batch or recipe.data.batch_size),

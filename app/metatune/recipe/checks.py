@@ -9,16 +9,25 @@ from dataclasses import asdict, fields
 from typing import Any, Final, get_args
 
 from metatune.recipe.faults import Fault, unknown
+from metatune.recipe.mixture_checks import (
+    groups_part_the_domains,
+    prior_is_a_mixture,
+    smoothness_has_neighbours,
+    supply_is_capped,
+)
 from metatune.recipe.outer_checks import (
     an_external_trainer_measures_by_itself,
     an_external_trainer_takes_rates_of_whole_parameters,
     choices_for_all_are_used,
+    clips_are_of_what_is_tuned,
     horizons_reach_every_window,
     one_way_to_measure,
+    points_are_steps,
     rates_are_of_what_is_tuned,
     sign_steps_begin_above_the_tolerance,
     steps_or_phases,
     unroll_fits_the_training,
+    worst_case_has_cases,
 )
 from metatune.recipe.schema import (
     Class,
@@ -338,8 +347,11 @@ CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]
     (an_external_trainer_measures_by_itself, ("outer",)),
     (an_external_trainer_takes_rates_of_whole_parameters, ("outer", "tune")),
     (one_way_to_measure, ("outer",)),
+    (worst_case_has_cases, ("outer", "data")),
+    (points_are_steps, ("outer", "inner")),
     (horizons_reach_every_window, ("outer", "inner", "tune")),
     (rates_are_of_what_is_tuned, ("outer", "tune")),
+    (clips_are_of_what_is_tuned, ("outer", "tune")),
     (sign_steps_begin_above_the_tolerance, ("outer", "tune")),
     (something_is_tuned, ("tune",)),
     (one_weight_a_domain, ("tune",)),
@@ -349,5 +361,9 @@ CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]
     (domains_to_choose_between, ("tune", "data")),
     (floor_leaves_room, ("tune", "data")),
     (initial_is_a_mixture, ("tune", "data")),
+    (supply_is_capped, ("tune", "data")),
+    (groups_part_the_domains, ("tune", "data")),
+    (prior_is_a_mixture, ("tune", "data")),
+    (smoothness_has_neighbours, ("tune",)),
     (initial_loss_weights_are_positive, ("tune", "data")),
 )

@@ -1,12 +1,22 @@
 """Rules between the fields of a recipe's search; the table of all rules is in `checks.py`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, fields
 from typing import get_args
 
 from metatune.recipe.faults import Fault, unknown
 from metatune.recipe.phases import CHOICES, resolved, said
-from metatune.recipe.schema import External, Full, Inner, Online, Outer, PerElement, Sign, Tune
+from metatune.recipe.schema import (
+    Data,
+    External,
+    Full,
+    Inner,
+    Online,
+    Outer,
+    PerElement,
+    Sign,
+    Tune,
+)
 
 
 def steps_or_phases(outer: Outer) -> Iterable[Fault]:
@@ -94,6 +104,17 @@ def rates_are_of_what_is_tuned(outer: Outer, tune: Tune) -> Iterable[Fault]:
                 yield Fault(here, rate, "must be a number above 0", "leave it out for the others'")
 
 
+def clips_are_of_what_is_tuned(outer: Outer, tune: Tune) -> Iterable[Fault]:
+    """Norms by entry of `tune` are of entries that are there."""
+    names = [field.name for field in fields(tune)]
+    for name, norm in outer.clip.items() if isinstance(outer.clip, Mapping) else ():
+        here = f"outer.clip.{name}"
+        if name not in names:
+            yield unknown(here, norm, "tunable", name, names)
+        elif getattr(tune, name) is None:
+            yield Fault(here, norm, f"tune.{name} isn't there", f"take it out, or tune {name}")
+
+
 def sign_steps_begin_above_the_tolerance(outer: Outer, tune: Tune) -> Iterable[Fault]:
     """A search hasn't converged before it begins."""
     tuned = [field.name for field in fields(tune) if getattr(tune, field.name) is not None]
@@ -134,6 +155,8 @@ def an_external_trainer_measures_by_itself(outer: Outer) -> Iterable[Fault]:
     for section, option in (
         ("objective", "sequences"),
         ("objective", "micro_batch"),
+        ("objective", "worst_case"),
+        ("objective", "trajectory"),
         ("judge", "sequences"),
         ("report", "sequences"),
     ):
@@ -158,3 +181,26 @@ def one_way_to_measure(outer: Outer) -> Iterable[Fault]:
             problem = f"minimises {measure!r}, but the first phase {measures[0]!r}"
             cure = "give all phases the same objective, or the same command"
             yield Fault(f"outer.phases[{number}].estimator", measure, problem, cure)
+
+
+def worst_case_has_cases(outer: Outer, data: Data) -> Iterable[Fault]:
+    """A maximum is over two domains or more, and of losses."""
+    path, temperature = "outer.objective.worst_case", outer.objective.worst_case
+    if temperature is None:
+        return
+    if sum(weight > 0 for weight in data.target.values()) < 2:
+        problem = "needs two domains or more with a weight in data.target"
+        yield Fault(path, temperature, problem, "weigh another domain, or leave it out")
+    for where, spec in said(outer, "estimator"):
+        measure = getattr(spec, "objective", "loss")
+        if measure != "loss":
+            problem = f"is of losses, but {where}.objective is {measure}"
+            yield Fault(path, temperature, problem, "leave one of them out")
+
+
+def points_are_steps(outer: Outer, inner: Inner) -> Iterable[Fault]:
+    """A training has a step for each point of its trajectory."""
+    along = outer.objective.trajectory
+    if along is not None and along.points > inner.steps:
+        problem, cure = f"must be at most inner.steps, {inner.steps}", "lower it"
+        yield Fault("outer.objective.trajectory.points", along.points, problem, cure)

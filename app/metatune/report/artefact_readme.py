@@ -208,6 +208,8 @@ def _measurement(result: Mapping[str, Any]) -> list[str]:
         f"The best of {_counted(result['outer_steps'], 'outer step')} was "
         f"step {result['best_outer_step']}."
     )
+    if result.get("best_is_average"):
+        best = f"{best[:-1]}, the moving average of the meta-parameters there."
     if result["status"] != "complete":
         return ["## Result\n", f"{best} The run isn't complete, go on with `--resume`.\n"]
     pairs = zip(result["held_out_seeds"], result["before"], result["after"], strict=True)

@@ -85,8 +85,12 @@ def _header(artefact: Artefact) -> Panel:
                 f"{result['unit']}, held out, {len(result['held_out_seeds'])} paired trainings"
             )
         )
+    average = ", the moving average there" if result.get("best_is_average") else ""
     lines.append(
-        Text(f"best outer step {result['best_outer_step']} of {result['outer_steps']}", "dim")
+        Text(
+            f"best outer step {result['best_outer_step']} of {result['outer_steps']}{average}",
+            "dim",
+        )
     )
     lines += [Text(line) for line in what_is_tuned(artefact)]
     lines.append(Text(f"horizon: {horizon(artefact)}"))

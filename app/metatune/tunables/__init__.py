@@ -15,7 +15,7 @@ from metatune.tunables import learning_rates, loss_weights, mixture
 from metatune.tunables.class_weights import ClassWeights
 from metatune.tunables.elements import Elements
 from metatune.tunables.groups import Groups
-from metatune.tunables.hyper import Hyper, Setting, TrainingTokens, Tunable
+from metatune.tunables.hyper import Hyper, Setting, Supply, TrainingTokens, Tunable
 from metatune.tunables.learning_rates import LearningRates
 from metatune.tunables.loss_weights import LossWeights
 from metatune.tunables.mixture import Mixture
@@ -29,9 +29,11 @@ __all__ = [
     "LossWeights",
     "Mixture",
     "Setting",
+    "Supply",
     "TrainingTokens",
     "Tunable",
     "build",
+    "needs_data",
     "needs_tokens",
     "penalty",
     "within_parameters",
@@ -44,8 +46,13 @@ BUILDERS: Mapping[str, Callable[[Any, Setting], Tunable | None]] = {
 }
 
 
+def needs_data(tune: Tune) -> bool:
+    """Whether some tunables are only built once the training data has been read."""
+    return needs_tokens(tune) or (tune.mixture is not None and tune.mixture.max_epochs is not None)
+
+
 def needs_tokens(tune: Tune) -> bool:
-    """Whether some tunables are only built of what the training data holds."""
+    """Whether some tunables are only built of the classes of the training tokens."""
     return tune.loss_weights is not None and tune.loss_weights.per == "class"
 
 
@@ -81,11 +88,18 @@ def build(tune: Tune, setting: Setting, known: Sequence[Fault] = ()) -> tuple[Tu
     return tuple(tunable for tunable in built if tunable is not None)
 
 
-def penalty(tunables: Sequence[Tunable], eta: Mapping[str, jax.Array]) -> jax.Array:
+def penalty(
+    tunables: Sequence[Tunable], eta: Mapping[str, jax.Array], deviation: float = 0.0
+) -> jax.Array:
     """What the search pays for meta-parameters besides the objective: the sum over tunables.
 
     Args:
         tunables: what is tuned.
         eta: meta-parameters, a slice for each.
+        deviation: factor of `(η - η₀)²`, the mean over a tunable's slice.
     """
-    return sum((tunable.penalty(eta[tunable.key]) for tunable in tunables), jnp.zeros(()))
+    total = sum((tunable.penalty(eta[tunable.key]) for tunable in tunables), jnp.zeros(()))
+    if deviation:
+        for tunable in tunables:
+            total += deviation * jnp.mean((eta[tunable.key] - tunable.initial()) ** 2)
+    return total

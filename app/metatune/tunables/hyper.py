@@ -37,6 +37,18 @@ class TrainingTokens(NamedTuple):
     mixture_is_tuned: bool
 
 
+class Supply(NamedTuple):
+    """How much text there is to train on, and how much is read.
+
+    Attributes:
+        tokens: of each domain's training split, in whole sequences.
+        horizon: that the inner training reads, of all domains together.
+    """
+
+    tokens: tuple[int, ...]
+    horizon: int
+
+
 class Setting(NamedTuple):
     """What is tuned for.
 
@@ -47,6 +59,7 @@ class Setting(NamedTuple):
         shapes: the parameters, or their shapes, in a tree like `names`; None where nothing is tuned
             within parameters.
         tokens: what the training data holds; None before it has been read.
+        supply: how much of it there is; None likewise.
     """
 
     names: Any
@@ -54,6 +67,7 @@ class Setting(NamedTuple):
     steps: int
     shapes: Any = None
     tokens: TrainingTokens | None = None
+    supply: Supply | None = None
 
 
 class Tunable(Protocol):

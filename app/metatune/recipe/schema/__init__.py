@@ -35,6 +35,7 @@ from metatune.recipe.schema.model import Chunk, Model
 from metatune.recipe.schema.outer import (
     Adam,
     Class,
+    Descent,
     Fresh,
     Full,
     Judge,
@@ -45,10 +46,18 @@ from metatune.recipe.schema.outer import (
     Phase,
     Report,
     Sign,
+    Trajectory,
     Truncated,
     Unroll,
 )
-from metatune.recipe.schema.tune import LearningRates, LossWeights, Mixture, PerElement, Tune
+from metatune.recipe.schema.tune import (
+    LearningRates,
+    LossWeights,
+    Mixture,
+    PerElement,
+    Shares,
+    Tune,
+)
 
 __all__ = [
     "Adam",
@@ -60,6 +69,7 @@ __all__ = [
     "Constant",
     "Cosine",
     "Data",
+    "Descent",
     "Estimator",
     "External",
     "Files",
@@ -89,8 +99,10 @@ __all__ = [
     "Reverse",
     "SGD",
     "Schedule",
+    "Shares",
     "Sign",
     "Source",
+    "Trajectory",
     "Truncated",
     "Tune",
     "Unroll",

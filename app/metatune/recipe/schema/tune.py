@@ -4,10 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from metatune.recipe.rules import ABOVE_ONE, AT_LEAST_ONE, FRACTION, NOT_NEGATIVE, ruled
+from metatune.recipe.rules import ABOVE_ONE, AT_LEAST_ONE, FRACTION, NOT_NEGATIVE, POSITIVE, ruled
 
 Per = Literal["global", "layer", "tensor", "kind", "layer_kind", "row", "column", "element"]
 PerElement = Literal["row", "column", "element"]
+
+Shares = Mapping[str, float]
+"""By domain; normalised to sum to one."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,32 @@ class Mixture:
         windows: stretches of the training with one mixture each, of equal length.
         floor: smallest share of any domain.
         initial: shares to start from, by domain; uniform by default.
+        max_epochs: caps each domain's share, in every window, at that at which a production
+            training reads its text so many times: `max_epochs * its tokens / production_tokens`.
+            That no window exceeds it is more than enough for the training not to.
+        production_tokens: that the tuned training will read; null for those of the inner training.
+        available_tokens: that a production training has, by domain; for those that aren't named,
+            what is trained on here.
+        groups: domains by the group that they belong to, e.g. topics of one source: the search
+            moves the shares of the groups, and the shares within them. A domain that isn't named
+            makes a group by itself.
+        prior: shares that `kl` draws towards; `initial` by default.
+        kl: penalty for the distance from the prior, in nats of loss for a nat of `KL(p ‖ prior)`,
+            the mean over the windows.
+        smoothness: penalty for changes from window to window, in nats of loss for a `Σ_d (p_d' -
+            p_d)²` of one, the mean over neighbours.
     """
 
     windows: int = ruled(1, AT_LEAST_ONE)
     floor: float = ruled(0.0, FRACTION)
-    initial: Mapping[str, float] | None = None
+    initial: Shares | None = None
+    max_epochs: float | None = ruled(None, POSITIVE)
+    production_tokens: int | None = ruled(None, AT_LEAST_ONE)
+    available_tokens: Mapping[str, int] | None = None
+    groups: Mapping[str, tuple[str, ...]] | None = None
+    prior: Shares | None = None
+    kl: float = ruled(0.0, NOT_NEGATIVE)
+    smoothness: float = ruled(0.0, NOT_NEGATIVE)
 
 
 @dataclass(frozen=True)
