@@ -17,9 +17,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from metatune import artefact
 from metatune.artefact.format import TUNED, Artefact
-from metatune.artefact.writing import self_contained
+from metatune.artefact.writing import portable_files
 
 __all__ = ["Tuned", "load"]
 
@@ -56,8 +58,10 @@ class Tuned:
         """
         return tuple(self.artefact.learning_rates.parameters)
 
-    def learning_rate(self, name: str, step: int, total: int | None = None) -> float:
+    def learning_rate(self, name: str, step: int, total: int | None = None) -> float | np.ndarray:
         """The rate of parameter `name` at update `step`, from 0.
+
+        Where rates were tuned within parameters, an array that broadcasts against the tensor.
 
         >>> [tuned.learning_rate("model.norm.weight", step) for step in (0, 5)]
         [0.001, 0.002]
@@ -133,9 +137,10 @@ class Tuned:
         """A tuned.json with every number, as the modules of exports read it."""
         folder = tempfile.mkdtemp(prefix="metatune-")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        path = Path(folder) / TUNED
-        path.write_text(self_contained(self.artefact), encoding="utf-8")
-        return path
+        for name, content in portable_files(self.artefact).items():
+            text = content.encode() if isinstance(content, str) else content
+            (Path(folder) / name).write_bytes(text)
+        return Path(folder) / TUNED
 
     @staticmethod
     def _module(target: str) -> ModuleType:

@@ -432,11 +432,9 @@ def export(
     from metatune.artefact.widths import fitted_lines
 
     if listed:
-        from rich.console import Console
-
         from metatune.report import export_table
 
-        Console().print(export_table.table())
+        export_table.show()
         return
     if run is None or to is None or out is None:
         typer.echo("error: give RUN, --to and --out; targets: metatune export --list", err=True)

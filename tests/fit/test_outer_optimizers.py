@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from metatune.fit.outer_optimizers import build, converged, handed_on, sign_with_halving
+from metatune.fit.outer_optimizers import averaged, build, converged, handed_on, sign_with_halving
 from metatune.recipe import schema
 
 
@@ -107,6 +107,55 @@ def test_adam_is_that_of_optax_with_a_rate_for_each_tunable():
         expected, _ = path(theirs, theirs.init(eta), gradients)
         for got, want in zip(found, expected, strict=True):
             np.testing.assert_allclose(got[key], want[key], rtol=1e-6)
+
+
+def test_descent_is_that_of_optax_with_a_rate_for_each_tunable():
+    spec = schema.Descent(learning_rate=0.3, momentum=0.7, per_tunable={"mixture": 0.01})
+    gradients = [
+        {"rates": jnp.array([1.0, -2.0]) * size, "mixture": jnp.array([[size]])}
+        for size in (1.0, -0.5, 3.0)
+    ]
+    ours = build(spec, clip_norm=None)
+    found, _ = path(ours, ours.init(gradients[0]), gradients)
+    for key, rate in (("rates", 0.3), ("mixture", 0.01)):
+        theirs = optax.sgd(rate, momentum=0.7)
+        expected, _ = path(theirs, theirs.init(gradients[0]), gradients)
+        for got, want in zip(found, expected, strict=True):
+            np.testing.assert_allclose(got[key], want[key], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("clip", "clip_norm", "expected"),
+    [
+        (2.5, None, {"rates": [1.5, 2.0], "mixture": [0.1]}),
+        ({"rates": 1.0}, None, {"rates": [0.6, 0.8], "mixture": [0.1]}),
+        ({"mixture": 0.05}, None, {"rates": [3.0, 4.0], "mixture": [0.05]}),
+        ({"rates": 0.3, "mixture": 1.0}, 0.1**0.5 / 2, {"rates": [0.09, 0.12], "mixture": [0.05]}),
+    ],
+)
+def test_each_tunable_is_clipped_by_its_own_norm_then_all_together(clip, clip_norm, expected):
+    gradient = {"rates": jnp.array([3.0, 4.0]), "mixture": jnp.array([0.1])}
+    optimizer = build(schema.Descent(learning_rate=1.0), clip_norm, clip)
+    (step,), _ = path(optimizer, optimizer.init(gradient), [gradient])
+    for key, want in expected.items():
+        np.testing.assert_allclose(step[key], np.negative(want), rtol=1e-6)
+
+
+def test_a_gradient_of_zero_is_clipped_to_itself():
+    gradient = {"rates": jnp.zeros(2)}
+    optimizer = build(schema.Descent(), None, 1.0)
+    (step,), _ = path(optimizer, optimizer.init(gradient), [gradient])
+    np.testing.assert_array_equal(step["rates"], 0)
+
+
+def test_an_average_has_the_weights_of_its_definition():
+    visited = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    average = {"rates": visited[0]}
+    for count, eta in enumerate(visited[1:], start=1):
+        average = averaged(average, {"rates": eta}, 0.8, count)
+        weights = 0.8 ** np.arange(count, -1, -1)
+        expected = weights @ visited[: count + 1] / weights.sum()
+        np.testing.assert_allclose(average["rates"], expected, rtol=1e-5)
 
 
 def test_clipping_bounds_what_adam_sees():

@@ -73,6 +73,7 @@ def job(given) -> Job:
         start=0,
         first=0,
         stop=given["steps"],
+        points={given["steps"]: 1.0},
         checkpoints=Checkpoints(),
         key=None,
         control=None,

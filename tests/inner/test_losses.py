@@ -7,7 +7,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from metatune.data import Batch
-from metatune.inner.losses import batch_losses, held_out_loss, sequence_losses
+from metatune.inner.losses import batch_losses, held_out_loss, sequence_losses, worst_case_loss
 from metatune.models import build
 
 LLAMA = {
@@ -111,3 +111,34 @@ def test_documents_that_are_kept_apart_have_the_losses_that_each_has_alone(famil
     )
     crossing = jnp.sum(batch_losses(model, params, batch._replace(documents=None)))
     assert abs(crossing - expected[0]) > 1e-3
+
+
+def test_the_worst_case_is_between_the_mean_and_the_largest_loss(model, float64):
+    """Two sequences of domain 0, of weight 1/4 in the target, one of domain 2; none of domain 1."""
+    params = parameters(model)
+    weight = np.array([0.375, 0.375, 2.25], np.float32)
+    batch = Batch(TOKENS, np.array([0, 0, 2], np.int32), weight, mask=MASK)
+    each = np.asarray(sequence_losses(model, params, TOKENS, mask=MASK))
+    of_domains = np.array([each[:2].mean(), each[2]])
+    for temperature in (0.1, 1.0):
+        exponentials = np.exp(of_domains / temperature)
+        expected = temperature * np.log([0.25, 0.75] @ exponentials)
+        found = worst_case_loss(model, 3, temperature)(params, batch)
+        assert float(found) == pytest.approx(expected, rel=1e-6)  # weights are float32
+    mean = held_out_loss(model)(params, batch)
+    assert float(worst_case_loss(model, 3, 1e4)(params, batch)) == pytest.approx(float(mean), 1e-4)
+    largest = worst_case_loss(model, 3, 1e-4)(params, batch)
+    assert float(largest) == pytest.approx(of_domains.max(), abs=1e-3)
+
+
+def test_the_gradient_of_the_worst_case_is_that_of_its_differences(model, float64):
+    flat, unravel = ravel_pytree(parameters(model))
+    weight = np.array([1.0, 1.0, 1.0], np.float32)
+    batch = Batch(TOKENS, np.array([0, 1, 1], np.int32), weight)
+
+    def loss(flat):
+        return worst_case_loss(model, 3, 0.2)(unravel(flat), batch)
+
+    direction = np.random.default_rng(2).normal(size=flat.shape)
+    difference = (loss(flat + 1e-6 * direction) - loss(flat - 1e-6 * direction)) / 2e-6
+    assert jax.grad(loss)(flat) @ direction == pytest.approx(float(difference), rel=1e-6)

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from metatune.recipe import checks, optimizer_checks, outer_checks, reading, schema
+from metatune.recipe import checks, mixture_checks, optimizer_checks, outer_checks, reading, schema
 from metatune.recipe.checks import KINDS, OPTIONS
 
 MIXED = {"mixture": {}}
@@ -68,8 +68,9 @@ def put(tree, path, value):
         ),
         (
             {"data.domains": {"code": {"path": "x"}}, "tune": MIXED},
-            "tune.mixture = {'windows': 1, 'floor': 0.0, 'initial': None}: needs two domains or "
-            "more in data.domains; add a domain, or take tune.mixture out",
+            "tune.mixture = {'windows': 1, 'floor': 0.0, 'initial'...r': None, 'kl': 0.0, "
+            "'smoothness': 0.0}: needs two domains or more in data.domains; add a domain, or take "
+            "tune.mixture out",
         ),
         (
             {"data.domains": {"code": {"path": "x"}}, "tune": {"loss_weights": {}}},
@@ -284,7 +285,7 @@ def test_rules_are_left_out_where_a_section_is_broken(tree):
 def test_every_rule_is_in_the_table():
     written = {
         function
-        for module in (checks, optimizer_checks, outer_checks)
+        for module in (checks, mixture_checks, optimizer_checks, outer_checks)
         for name, function in vars(module).items()
         if callable(function)
         and getattr(function, "__module__", "") == module.__name__

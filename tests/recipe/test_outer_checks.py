@@ -42,6 +42,54 @@ TRUNCATED = {"kind": "truncated", "window": 5}
             "one out, or optimizer out of a phase that is to have it",
         ),
         (
+            {"steps": 1, "clip": {"learning_rates": 1.0, "mixture": 1.0}},
+            "outer.clip.mixture = 1.0: tune.mixture isn't there; take it out, or tune mixture",
+        ),
+        (
+            {"steps": 1, "clip": {"learning_rate": 1.0}},
+            "outer.clip.learning_rate = 1.0: unknown tunable; did you mean learning_rates? "
+            "(allowed: learning_rates, mixture, loss_weights)",
+        ),
+        (
+            {"steps": 1, "clip": {"learning_rates": 0.0}},
+            "outer.clip = {'learning_rates': 0.0}: must be a number above 0, or one by name; "
+            "leave it out for the default, null",
+        ),
+        (
+            {"steps": 1, "clip": 0},
+            "outer.clip = 0.0: must be a number above 0, or one by name; leave it out for the "
+            "default, null",
+        ),
+        (
+            {"steps": 1, "ema": 1.0},
+            "outer.ema = 1.0: must be a fraction from 0 up to, not including, 1; leave it out for "
+            "the default, null",
+        ),
+        (
+            {"steps": 1, "optimizer": {"kind": "sgd", "momentum": -0.1}},
+            "outer.optimizer.momentum = -0.1: must be a fraction from 0 up to, not including, 1; "
+            "leave it out for the default, 0.9",
+        ),
+        (
+            {"steps": 1, "objective": {"deviation": -1}},
+            "outer.objective.deviation = -1.0: must be 0 or above; leave it out for the default, "
+            "0.0",
+        ),
+        (
+            {"steps": 1, "objective": {"worst_case": 0.1}},
+            "outer.objective.worst_case = 0.1: needs two domains or more with a weight in "
+            "data.target; weigh another domain, or leave it out",
+        ),
+        (
+            {"steps": 1, "objective": {"trajectory": {"points": 21}}},
+            "outer.objective.trajectory.points = 21: must be at most inner.steps, 20; lower it",
+        ),
+        (
+            {"steps": 1, "objective": {"trajectory": {"points": 1}}},
+            "outer.objective.trajectory.points = 1: must be a whole number of 2 or above; there "
+            "is no default: choose one",
+        ),
+        (
             {"steps": 1, "unroll": {"kind": "truncated", "window": 21}},
             "outer.unroll.window = 21: must be at most inner.steps, 20; lower it, or raise "
             "inner.steps",
@@ -150,3 +198,24 @@ def test_a_window_of_few_steps_may_be_left_out_by_a_shorter_training(tree):
     tree["outer"] = {"steps": 1, "unroll": {"kind": "full", "horizons": [3, 4, 5]}}
     _, faults = reading.collect(tree)
     assert [fault.path for fault in faults] == [f"outer.unroll.horizons[{i}]" for i in (0, 1)]
+
+
+def test_a_worst_case_is_one_of_losses(tree):
+    tree["data"]["target"] = {"code": 1, "prose": 1}
+    tree["outer"] = {"steps": 1, "objective": {"worst_case": 0.1}}
+    assert reading.collect(tree)[1] == ()
+    tree["outer"]["estimator"] = {"kind": "zeroth_order", "objective": "accuracy"}
+    assert [str(fault) for fault in reading.collect(tree)[1]] == [
+        "outer.objective.worst_case = 0.1: is of losses, but outer.estimator.objective is "
+        "accuracy; leave one of them out"
+    ]
+
+
+@pytest.mark.parametrize("option", [{"worst_case": 0.1}, {"trajectory": {"points": 2}}])
+def test_an_external_trainer_has_an_objective_of_its_own(tree, option):
+    tree["data"]["target"] = {"code": 1, "prose": 1}
+    external = {"kind": "external", "command": "train"}
+    tree["outer"] = {"steps": 1, "objective": option, "estimator": external}
+    (fault,) = reading.collect(tree)[1]
+    assert fault.path == f"outer.objective.{next(iter(option))}"
+    assert "has no effect on an external trainer" in fault.problem

@@ -301,7 +301,7 @@ def test_whole_numbers_are_ints_however_they_are_spelled(tree, received):
             "tune.learning_rates.per",
             "tensr",
             "tune.learning_rates.per = 'tensr': unknown choice; did you mean tensor? (allowed: "
-            "global, layer, tensor)",
+            "global, layer, tensor, kind, layer_kind, row, column, element)",
         ),
         (
             "tune.learning_rates.per",
@@ -311,8 +311,9 @@ def test_whole_numbers_are_ints_however_they_are_spelled(tree, received):
         (
             "tune.learning_rates.per",
             5,
-            "tune.learning_rates.per = 5: must be global or layer or tensor or a list (each item "
-            'text) or a mapping (name: text); leave it out for the default, "tensor"',
+            "tune.learning_rates.per = 5: must be global or layer or tensor or kind or layer_kind "
+            "or row or column or element or a list (each item text) or a mapping (name: text); "
+            'leave it out for the default, "tensor"',
         ),
     ],
 )
@@ -335,7 +336,7 @@ def test_missing_keys_say_what_to_write(tree):
         "completion, messages, max_tokens)",
         "inner.steps: missing; write a whole number of 1 or above",
         "outer: missing; write a section with steps, phases, estimator, unroll, optimizer, "
-        "clip_norm, patience, objective, fresh, judge, report",
+        "clip_norm, clip, ema, patience, objective, fresh, judge, report",
     ]
 
 

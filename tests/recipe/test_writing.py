@@ -73,7 +73,15 @@ def test_defaults_are_spelled_out_and_absent_choices_left_out(tree):
         "warmup": 0.05,
         "final": 0.1,
     }
-    assert written["tune"] == {"learning_rates": {"per": "tensor", "windows": 2}}
+    assert written["tune"] == {
+        "learning_rates": {
+            "per": "tensor",
+            "windows": 2,
+            "interpolation": "constant",
+            "smoothness": 0.0,
+            "prior": 0.0,
+        }
+    }
     assert written["data"]["domains"] == {
         "code": {"shipped": "code_stdlib"},
         "prose": {"path": "prose.txt"},

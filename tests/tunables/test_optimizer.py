@@ -29,7 +29,7 @@ DECAYING = {**NAMES, "norm": None}
 
 def tunables(decaying=DECAYING, **fields):
     tune = schema.Tune(optimizer=schema.OptimizerFields(**fields))
-    return build(tune, Setting(NAMES, ("a",), 4, None, ADAMW, decaying))
+    return build(tune, Setting(NAMES, ("a",), 4, optimizer=ADAMW, decaying=decaying))
 
 
 def tuned(tunable, eta, step) -> Any:

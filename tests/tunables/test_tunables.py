@@ -74,3 +74,24 @@ def test_loss_weights_average_one():
 def test_logits_and_shares_are_inverse():
     wanted = [0.6, 0.3, 0.1]
     np.testing.assert_allclose(shares(logits_of(wanted, 0.02), 0.02), wanted, rtol=1e-6)
+
+
+def test_linear_multipliers_lie_on_lines_between_knots():
+    tunable = LearningRates(group(NAMES, "global", ""), 3, 7, interpolation="linear")
+    assert tunable.knots == pytest.approx((0, 3 / 7, 6 / 7))
+    eta = jnp.log(jnp.array([[1.0], [4.0], [2.0]]))
+    found = [
+        float(tunable.apply(eta, jnp.int32(step), BASE).learning_rate["head"][0, 0])
+        for step in range(7)
+    ]
+    np.testing.assert_allclose(found, 0.5 * np.array([1, 2, 3, 4, 10 / 3, 8 / 3, 2]), rtol=1e-6)
+
+
+def test_multipliers_stay_within_their_bound():
+    tunable = LearningRates(group(NAMES, "global", ""), 1, 4, max_multiplier=3.0)
+    eta = np.array([[-50.0]]), np.array([[50.0]]), np.array([[1e-4]])
+    low, high, near = (float(tunable.multipliers(each)[0, 0]) for each in eta)
+    assert (low, high) == pytest.approx((1 / 3, 3))
+    assert np.log(near) == pytest.approx(1e-4, rel=1e-6)
+    rate = tunable.apply(jnp.asarray(eta[1], jnp.float32), jnp.int32(0), BASE).learning_rate
+    np.testing.assert_allclose(rate["head"], [[1.5]], rtol=1e-6)

@@ -4,6 +4,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from metatune.artefact.elements import averaged
 from metatune.artefact.format import Artefact, ClassWeights
 
 Support = Literal["exact", "quantised", "fitted", "no"]
@@ -24,6 +25,8 @@ class Capabilities(NamedTuple):
         optimizer: numbers of the optimizer, such as weight decay of its own for each parameter,
             over training too.
         clip_norm: the largest norm of the gradient, over training too.
+        elements: a learning rate of its own for each element of a parameter, over training too;
+            where they can't be expressed, each parameter gets their mean.
     """
 
     rates: Support = "no"
@@ -35,10 +38,12 @@ class Capabilities(NamedTuple):
     class_weights: Support = "no"
     optimizer: Support = "no"
     clip_norm: Support = "no"
+    elements: Support = "no"
 
 
 DOMAINS = Capabilities("exact", "exact", "exact", "exact", "exact", "exact")
-EVERYTHING = DOMAINS._replace(class_weights="exact", optimizer="exact", clip_norm="exact")
+WHOLE_PARAMETERS = DOMAINS._replace(class_weights="exact", optimizer="exact", clip_norm="exact")
+EVERYTHING = WHOLE_PARAMETERS._replace(elements="exact")
 
 
 def asked(artefact: Artefact) -> dict[str, str]:
@@ -47,7 +52,11 @@ def asked(artefact: Artefact) -> dict[str, str]:
     A base schedule that was not tuned asks for nothing: it is a matter of the trainer.
     """
     needs: dict[str, str] = {}
-    multipliers = artefact.learning_rates.multipliers
+    elements = artefact.learning_rates.elements
+    if elements is not None:
+        count = sum(factors[0].size for factors in elements.parameters.values())
+        needs["elements"] = f"{count:,} learning rates within parameters (else their means)"
+    multipliers = averaged(artefact).learning_rates.multipliers
     if multipliers is not None:
         factors = np.asarray(list(multipliers.groups.values()))
         if np.any(factors != factors[0]):

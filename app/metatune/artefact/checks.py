@@ -12,11 +12,13 @@ import numpy as np
 
 from metatune.artefact.format import (
     CLASS_WEIGHT_UNIT,
+    ELEMENT_UNIT,
     LOSS_WEIGHT_UNIT,
     MIXTURE_UNIT,
     MULTIPLIER_UNIT,
     RATE_UNIT,
     SETTINGS,
+    TABLE,
     TENSORS,
 )
 from metatune.recipe.faults import ABSENT, Fault
@@ -77,7 +79,32 @@ class Checker:
                     self._fault(path, name, "must be the name of a file in the same folder")
                 self._is(f"{path}.{name}", stated, str, "a string")
 
-    def rates(self, names: Sequence[str], rates: np.ndarray, knots: int) -> None:
+    def tensors(self, document: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
+        """Checks what stands in the other file of a document that is sound itself."""
+        rates = document["learning_rates"]
+        parameters, elements = rates["parameters"], rates.get("elements")
+        wanted = [TABLE] if _elsewhere(parameters) else []
+        wanted += elements["shapes"] if elements else []
+        missing = [repr(name) for name in wanted if name not in tensors]
+        if missing:
+            self._fault("tensors", sorted(tensors), f"must hold {', '.join(missing)}")
+            return
+        if _elsewhere(parameters):
+            self._rates(parameters["names"], tensors[TABLE], len(rates["knots"]))
+        for name, shape in elements["shapes"].items() if elements else ():
+            self._factors(name, tensors[name], [len(elements["knots"]), *shape])
+
+    def _factors(self, name: str, factors: np.ndarray, expected: list[int]) -> None:
+        path = f"learning_rates.elements.{name}"
+        if list(factors.shape) != expected or factors.dtype != np.float32:
+            problem = f"must be float32 {expected}, for [knots, ...]"
+            self._fault(path, f"{factors.dtype} {list(factors.shape)}", problem)
+            return
+        bad = factors[~(np.isfinite(factors) & (factors >= 0))]
+        if bad.size:
+            self._fault(path, float(bad[0]), NOT_NEGATIVE)
+
+    def _rates(self, names: Sequence[str], rates: np.ndarray, knots: int) -> None:
         """Checks an array of learning rates, float64 [names, knots]."""
         path, expected = "learning_rates.parameters", (len(names), knots)
         if rates.shape != expected or rates.dtype != np.float64:
@@ -89,11 +116,16 @@ class Checker:
             knot = int(bad[row].argmax())
             self._fault(f"{path}.{names[row]}[{knot}]", float(rates[row, knot]), NOT_NEGATIVE)
 
-    def _learning_rates(self, value: Any, in_tensor: bool) -> Sequence[str] | None:
+    def _learning_rates(self, value: Any, has_tensors: bool) -> Sequence[str] | None:
         """Returns the names of the parameters; None where they can't be known."""
         path = "learning_rates"
         keys = ("unit", "interpolation", "knots", "parameters", "multipliers")
-        if not self._keys(path, value, keys):
+        if not self._keys(path, value, keys, optional=("elements",)):
+            return None
+        in_tensor = _elsewhere(value["parameters"])
+        if has_tensors != (in_tensor or "elements" in value):
+            problem = "must be there if, and only if, learning_rates has numbers outside"
+            self._fault("tensors", has_tensors or ABSENT, problem)
             return None
         self._equal(f"{path}.unit", value["unit"], RATE_UNIT)
         self._interpolation(f"{path}.interpolation", value["interpolation"])
@@ -114,12 +146,16 @@ class Checker:
             self._fault(f"{path}.parameters", [], "must hold every parameter of the model")
         if value["multipliers"] is not None:
             self._multipliers(value["multipliers"], names)
+        if "elements" in value:
+            self._elements(value["elements"], names)
         return names
 
     def _multipliers(self, value: Any, names: Iterable[str] | None) -> None:
         path = "learning_rates.multipliers"
-        if not self._keys(path, value, ("unit", "knots", "groups", "members")):
+        keys = ("unit", "knots", "groups", "members")
+        if not self._keys(path, value, keys, optional=("interpolation",)):
             return
+        self._interpolation(f"{path}.interpolation", value.get("interpolation", "constant"))
         self._equal(f"{path}.unit", value["unit"], MULTIPLIER_UNIT)
         count = self._knots(f"{path}.knots", value["knots"])
         groups, members = value["groups"], value["members"]
@@ -130,6 +166,23 @@ class Checker:
         if self._keys(f"{path}.members", members, tuple(groups)):
             for group, found in members.items():
                 self._known(f"{path}.members.{group}", found, names)
+
+    def _elements(self, value: Any, names: Iterable[str] | None) -> None:
+        path = "learning_rates.elements"
+        if not self._keys(path, value, ("unit", "interpolation", "knots", "shapes")):
+            return
+        self._equal(f"{path}.unit", value["unit"], ELEMENT_UNIT)
+        self._interpolation(f"{path}.interpolation", value["interpolation"])
+        self._knots(f"{path}.knots", value["knots"])
+        if not self._is(f"{path}.shapes", value["shapes"], Mapping, "an object"):
+            return
+        if names is not None and set(value["shapes"]) != set(names):
+            problem = "must have every parameter of learning_rates.parameters and no other"
+            self._fault(f"{path}.shapes", list(value["shapes"]), problem)
+        for name, shape in value["shapes"].items():
+            if self._is(f"{path}.shapes.{name}", shape, list, "a list of sizes"):
+                for axis, size in enumerate(shape):
+                    self._count(f"{path}.shapes.{name}[{axis}]", size)
 
     def _mixture(self, value: Any) -> None:
         for path, row in self._rows("mixture", value, MIXTURE_UNIT, "domains"):
@@ -331,6 +384,11 @@ class Checker:
 
     def _fault(self, path: str, value: Any, problem: str) -> None:
         self.faults.append(Fault(path, value, problem, self.cure))
+
+
+def _elsewhere(parameters: Any) -> bool:
+    """Whether the curves of all parameters stand in a tensor outside the document."""
+    return isinstance(parameters, Mapping) and isinstance(parameters.get("tensor"), str)
 
 
 def _real(value: Any) -> bool:

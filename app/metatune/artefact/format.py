@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from metatune.recipe.faults import Fault
+from metatune.recipe.faults import ABSENT, Fault
 
 FORMAT = "metatune-artefact"
 VERSION = 1
@@ -24,6 +24,9 @@ RECIPE = "recipe.yaml"
 META_PARAMETERS = "meta_parameters.safetensors"
 REPLAY = "replay.json"
 
+TABLE = "learning_rates"
+"""The tensor of the rates of all parameters; others carry the name of their parameter."""
+
 CERTIFICATE_FORMAT = "metatune-certificate"
 CERTIFICATE_VERSION = 1
 
@@ -32,6 +35,7 @@ REPLAY_VERSION = 1
 
 RATE_UNIT = "absolute, per update"
 MULTIPLIER_UNIT = "factor of the base schedule"
+ELEMENT_UNIT = "factor of the parameter's learning rate"
 MIXTURE_UNIT = "share of sequences"
 LOSS_WEIGHT_UNIT = "weight of a sequence's loss, averages one over domains"
 CLASS_WEIGHT_UNIT = "weight of a token's loss, averages one over training tokens"
@@ -101,14 +105,32 @@ class Multipliers:
     """What was tuned of the learning rates: factors of the base schedule.
 
     Attributes:
-        knots: starts of the windows, fractions of training.
-        groups: a factor for each window, by group.
+        knots: fractions of training; the first is 0, they increase, all are below 1.
+        groups: a factor for each knot, by group.
         members: checkpoint names of the parameters of each group.
+        interpolation: `constant` holds a knot's factor until the next, `linear` joins them.
     """
 
     knots: tuple[float, ...]
     groups: Mapping[str, tuple[float, ...]]
     members: Mapping[str, tuple[str, ...]]
+    interpolation: Interpolation = "constant"
+
+
+@dataclass(frozen=True, eq=False)
+class ElementFactors:
+    """What was tuned within the parameters: factors of their learning rates.
+
+    Attributes:
+        knots: fractions of training; the first is 0, they increase, all are below 1.
+        interpolation: `constant` holds a knot's factors until the next, `linear` joins them.
+        parameters: float32 factors [knots, ...] by checkpoint name, each of the rank of the
+            tensor, with its size or one along an axis: a factor for each element, row or column.
+    """
+
+    knots: tuple[float, ...]
+    interpolation: Interpolation
+    parameters: Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,13 +141,16 @@ class LearningRates:
         knots: fractions of training; the first is 0, they increase, all are below 1.
         interpolation: `constant` holds a knot's value until the next, `linear` joins them.
         parameters: float64 rates per update, [knots], by Hugging Face checkpoint name.
-        multipliers: what was tuned; None if the rates are those of the recipe.
+        multipliers: what was tuned of them; None if these rates are those of the recipe.
+        elements: what was tuned within parameters: a parameter's rate times its factors is the
+            rate of its elements; None if all of a parameter has one rate.
     """
 
     knots: tuple[float, ...]
     interpolation: Interpolation
     parameters: Mapping[str, np.ndarray]
     multipliers: Multipliers | None = None
+    elements: ElementFactors | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -297,8 +322,12 @@ class Artefact:
     certificate: Mapping[str, Any] | None = None
     origin: Origin | None = None
 
-    def learning_rate(self, name: str, step: int, total: int) -> float:
+    def learning_rate(self, name: str, step: int, total: int) -> float | np.ndarray:
         """The rate of parameter `name` at update `step` (from 0) of a training of `total` updates.
+
+        Returns:
+            A number; where rates were tuned within parameters, a float64 array of the tensor's
+            rank that broadcasts against it.
 
         Raises:
             ArtefactError: no such parameter, a negative step or a total below 1.
@@ -310,15 +339,24 @@ class Artefact:
             problem = f"not one of the {len(rates.parameters)} parameters"
             raise ArtefactError("artefact", [Fault("name", name, problem, near)])
         curve = rates.parameters[name]
-        return float(value_at(rates.knots, curve, rates.interpolation, step, total))
+        rate = float(value_at(rates.knots, curve, rates.interpolation, step, total))
+        if rates.elements is None:
+            return rate
+        own, found = rates.elements, rates.elements.parameters[name]
+        factors = value_at(own.knots, found, own.interpolation, step, total)
+        return rate * factors.astype(np.float64)
 
     def rates_at(self, step: int, total: int) -> np.ndarray:
         """Rates [parameters] at update `step` (from 0) of `total`, in the order of the parameters.
 
         Raises:
-            ArtefactError: a negative step or a total below 1.
+            ArtefactError: a negative step or a total below 1, or rates within parameters.
         """
         rates = self.learning_rates
+        if rates.elements is not None:
+            problem = "rates were tuned within parameters, which have no single one"
+            fault = Fault("learning_rates.elements", ABSENT, problem, "ask for `learning_rate`")
+            raise ArtefactError("artefact", [fault])
         return value_at(rates.knots, self._table.T, rates.interpolation, step, total)
 
     @functools.cached_property
@@ -414,5 +452,6 @@ def value_at(
     if interpolation == "constant" or before == len(knots) - 1:
         return values[before]
     span = knots[before + 1] - knots[before]
-    along = max(0.0, step / total - knots[before]) / span
+    # Of NumPy's own type, so that values in float32 are interpolated in float64.
+    along = np.float64(max(0.0, step / total - knots[before]) / span)
     return (1 - along) * values[before] + along * values[before + 1]

@@ -1,6 +1,8 @@
 """Carries an artefact to a training of another length: what stretches, and what stays."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -8,7 +10,7 @@ from metatune.artefact.format import (
     STEP_TOLERANCE,
     Artefact,
     ArtefactError,
-    LearningRates,
+    ElementFactors,
     Multipliers,
 )
 from metatune.recipe.faults import Fault, unknown
@@ -67,13 +69,38 @@ def carried(artefact: Artefact, steps: int, warmup: str) -> Artefact:
 
     rates, multipliers = artefact.learning_rates, artefact.learning_rates.multipliers
     if multipliers is not None:
-        multipliers = Multipliers(moved(multipliers.knots), multipliers.groups, multipliers.members)
-    stretched = LearningRates(
-        moved(rates.knots), rates.interpolation, rates.parameters, multipliers
+        knots, values = _with_knot(multipliers, multipliers.groups, tuned)
+        groups = {group: tuple(map(float, row)) for group, row in values.items()}
+        multipliers = dataclasses.replace(multipliers, knots=moved(knots), groups=groups)
+    elements = rates.elements
+    if elements is not None:
+        knots, values = _with_knot(elements, elements.parameters, tuned)
+        elements = dataclasses.replace(elements, knots=moved(knots), parameters=values)
+    stretched = dataclasses.replace(
+        rates, knots=moved(rates.knots), multipliers=multipliers, elements=elements
     )
     return dataclasses.replace(
         artefact, learning_rates=stretched, provenance={**artefact.provenance, CARRIED: steps}
     )
+
+
+def _with_knot(
+    schedule: Multipliers | ElementFactors, values: Mapping[str, Any], at: float
+) -> tuple[tuple[float, ...], Mapping[str, Any]]:
+    """Knots and values of a schedule, with a knot at fraction `at` if lines go through there."""
+    knots = schedule.knots
+    before = int(np.searchsorted(knots, at, side="right"))
+    if schedule.interpolation == "constant" or at in knots or before == len(knots):
+        return knots, values
+    along = (at - knots[before - 1]) / (knots[before] - knots[before - 1])
+
+    def inserted(rows: Any) -> np.ndarray:
+        rows = np.asarray(rows)
+        between = (1 - along) * rows[before - 1] + along * rows[before]
+        return np.insert(rows, before, between, axis=0)
+
+    found = {name: inserted(rows) for name, rows in values.items()}
+    return (*knots[:before], at, *knots[before:]), found
 
 
 def warmup_steps(artefact: Artefact) -> int:
@@ -92,24 +119,30 @@ def base_rates(artefact: Artefact) -> np.ndarray:
     rates = artefact.learning_rates
     if rates.multipliers is None:
         return next(iter(rates.parameters.values()))
-    window = windows(artefact)
-    for group, factors in rates.multipliers.groups.items():
-        if min(factors) > 0 and rates.multipliers.members[group]:
-            curve = rates.parameters[rates.multipliers.members[group][0]]
-            return curve / np.asarray(factors)[window]
+    for (group, members), own in zip(
+        rates.multipliers.members.items(), multipliers_at_knots(artefact), strict=True
+    ):
+        if min(rates.multipliers.groups[group]) > 0 and members:
+            return rates.parameters[members[0]] / own
     problem = "every group has a multiplier of 0 somewhere: the base schedule can't be known"
     fault = Fault("learning_rates.multipliers", list(rates.multipliers.groups), problem)
     raise ArtefactError("artefact", [fault])
 
 
-def windows(artefact: Artefact) -> np.ndarray:
-    """The window of the multipliers that each knot of the learning rates is in, [knots]."""
-    rates = artefact.learning_rates
-    if rates.multipliers is None:
-        return np.zeros(len(rates.knots), int)
+def multipliers_at_knots(artefact: Artefact) -> np.ndarray:
+    """The multipliers at each knot of the learning rates, [groups, knots], ones where none are.
+
+    In the order of their members.
+    """
+    rates, multipliers = artefact.learning_rates, artefact.learning_rates.multipliers
+    if multipliers is None:
+        return np.ones((1, len(rates.knots)))
+    table = np.asarray([multipliers.groups[group] for group in multipliers.members])
+    if multipliers.interpolation == "linear":
+        return np.stack([np.interp(rates.knots, multipliers.knots, row) for row in table])
     # A window may begin between two updates: the rates change at the next.
     at = np.asarray(rates.knots) + STEP_TOLERANCE / artefact.horizon_steps
-    return np.searchsorted(rates.multipliers.knots, at, side="right") - 1
+    return table[:, np.searchsorted(multipliers.knots, at, side="right") - 1]
 
 
 def distance(artefact: Artefact, steps: int, tokens_per_step: int) -> str | None:

@@ -14,12 +14,14 @@ from metatune.artefact.checks import Checker
 from metatune.artefact.format import (
     FORMAT,
     SETTINGS,
+    TABLE,
     TENSORS,
     TUNED,
     VERSION,
     Artefact,
     ArtefactError,
     ClassWeights,
+    ElementFactors,
     LearningRates,
     LossWeights,
     Mixture,
@@ -57,9 +59,9 @@ def load(path: str | Path) -> Artefact:
     if checker.faults:
         raise ArtefactError(str(file), checker.faults)
     _check_integrity(file, document)
-    curves = _curves(file, document["learning_rates"], document.get("tensors"))
+    tensors = _tensors(file, document)
     found = certificate.read(file.parent)
-    tuned = replace(_artefact(document, curves), origin=origin.read(file.parent))
+    tuned = replace(_artefact(document, tensors), origin=origin.read(file.parent))
     return certificate.with_certificate(tuned, found)
 
 
@@ -112,13 +114,11 @@ def _check_integrity(file: Path, document: Mapping[str, Any]) -> None:
             raise ArtefactError(str(file), faults)
 
 
-def _curves(
-    file: Path, rates: Mapping[str, Any], tensors: Mapping[str, Any] | None
-) -> dict[str, np.ndarray]:
-    """Rates [knots] by parameter, from the document or from the file that it names."""
-    parameters = rates["parameters"]
+def _tensors(file: Path, document: Mapping[str, Any]) -> Mapping[str, np.ndarray]:
+    """What the file beside a document holds, empty if there is none."""
+    tensors = document.get("tensors")
     if tensors is None:
-        return _arrays(parameters)
+        return {}
     beside = file.parent / TENSORS
     if not beside.is_file():
         problem = f"not found at {beside}, where the learning rates must be"
@@ -130,31 +130,44 @@ def _curves(
         fault = Fault("tensors.sha256", tensors["sha256"], problem, CURE)
         raise ArtefactError(str(file), [fault])
     held = load_tensors(content)
-    if "learning_rates" not in held:
-        fault = Fault("tensors", list(held), "must hold 'learning_rates'", CURE)
-        raise ArtefactError(str(beside), [fault])
     checker = Checker(CURE)
-    checker.rates(parameters["names"], held["learning_rates"], len(rates["knots"]))
+    checker.tensors(document, held)
     if checker.faults:
         raise ArtefactError(str(beside), checker.faults)
-    return dict(zip(parameters["names"], held["learning_rates"], strict=True))
+    return held
 
 
-def _artefact(document: Mapping[str, Any], curves: dict[str, np.ndarray]) -> Artefact:
+def _curves(
+    parameters: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Rates [knots] by parameter, from the document or from the file beside it."""
+    if TABLE in tensors:
+        return dict(zip(parameters["names"], tensors[TABLE], strict=True))
+    return {name: np.asarray(curve, np.float64) for name, curve in parameters.items()}
+
+
+def _artefact(document: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Artefact:
     rates, optimizer = document["learning_rates"], document["optimizer"]
-    multipliers = rates["multipliers"]
+    multipliers, elements = rates["multipliers"], rates.get("elements")
     return Artefact(
         horizon_steps=document["horizon"]["steps"],
         horizon_tokens=document["horizon"]["tokens"],
         learning_rates=LearningRates(
             _floats(rates["knots"]),
             rates["interpolation"],
-            curves,
+            _curves(rates["parameters"], tensors),
             multipliers
             and Multipliers(
                 _floats(multipliers["knots"]),
                 {group: _floats(curve) for group, curve in multipliers["groups"].items()},
                 {group: tuple(names) for group, names in multipliers["members"].items()},
+                multipliers.get("interpolation", "constant"),
+            ),
+            elements
+            and ElementFactors(
+                _floats(elements["knots"]),
+                elements["interpolation"],
+                {name: tensors[name] for name in elements["shapes"]},
             ),
         ),
         mixture=document["mixture"] and Mixture(**_domain_fields(document["mixture"])),

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 from metatune.artefact.comparison import unmatched_parameters
 from metatune.artefact.format import Artefact, ArtefactError, LearningRates, Multipliers
-from metatune.recipe.faults import Fault, unknown
+from metatune.recipe.faults import ABSENT, Fault, unknown
 
 MUP: Final = "mup"
 FITTED: Final = "fitted"
@@ -137,6 +137,10 @@ def _faults(artefact: Artefact, tuned: Widths, target: Widths, rule: str) -> lis
             faults.append(
                 Fault(f"provenance.{key}", artefact.provenance[key], problem, "tune on the model")
             )
+    if artefact.learning_rates.elements is not None:
+        problem = "rates within parameters have the shapes of the tuned model"
+        cure = "tune rates of whole tensors, or of groups of them"
+        faults.append(Fault("learning_rates.elements", ABSENT, problem, cure))
     if FITTED in artefact.provenance:
         problem = "the rates were carried to another width before"
         cure = "export from the run instead of from an export"

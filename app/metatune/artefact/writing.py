@@ -18,25 +18,28 @@ from metatune.artefact.folders import replace_folder
 from metatune.artefact.format import (
     CERTIFICATE,
     CLASS_WEIGHT_UNIT,
+    ELEMENT_UNIT,
     FORMAT,
     LOSS_WEIGHT_UNIT,
     MIXTURE_UNIT,
     MULTIPLIER_UNIT,
     RATE_UNIT,
     README,
+    TABLE,
     TENSORS,
     TUNED,
     VERSION,
     Artefact,
     ArtefactError,
     ClassWeights,
+    ElementFactors,
     LearningRates,
     LossWeights,
     Mixture,
     Optimizer,
 )
 from metatune.artefact.manifest import hashes, sha256
-from metatune.recipe.faults import Fault
+from metatune.recipe.faults import ABSENT, Fault
 
 READABLE_NUMBERS = 200_000
 """Curves of more numbers than this go to tuned.safetensors."""
@@ -65,22 +68,15 @@ def write(folder: str | Path, artefact: Artefact, readme: str) -> Path:
     """
     folder = Path(folder)
     rates = artefact.learning_rates
-    files: dict[str, bytes | str] = {README: readme}
+    table = None
     if len(rates.parameters) * len(rates.knots) > READABLE_NUMBERS:
         table = _table(rates, str(folder))
-        content = save_tensors({"learning_rates": table})
-        files[TENSORS] = content
-        parameters = {"names": list(rates.parameters), "tensor": "learning_rates"}
-        tensors = {"file": TENSORS, "sha256": sha256(content)}
-        document = _document(artefact, parameters) | {"tensors": tensors}
-    else:
-        table = None
-        document = _document(artefact, _lists(rates.parameters))
+    beside: dict[str, bytes | str] = {README: readme}
     if artefact.certificate is not None:
-        files[CERTIFICATE] = certificate.rendered(artefact.certificate)
+        beside[CERTIFICATE] = certificate.rendered(artefact.certificate)
     if artefact.origin is not None:
-        files |= origin.files(artefact.origin)
-    files[TUNED] = _sealed(document, str(folder), table, hashes(files))
+        beside |= origin.files(artefact.origin)
+    files = {**beside, **_files(artefact, str(folder), table, beside)}
     replace_folder(folder, files, OWN.__contains__)
     return folder / TUNED
 
@@ -89,11 +85,54 @@ def self_contained(artefact: Artefact) -> str:
     """The text of a tuned.json that holds every number itself, however many.
 
     Raises:
+        ArtefactError: a value that the format doesn't allow, or rates within parameters.
+    """
+    if artefact.learning_rates.elements is not None:
+        problem = "rates within parameters don't stand in a tuned.json"
+        raise ArtefactError("artefact", [Fault("learning_rates.elements", ABSENT, problem)])
+    return str(portable_files(artefact)[TUNED])
+
+
+def portable_files(artefact: Artefact) -> dict[str, bytes | str]:
+    """A tuned.json that holds every curve itself, however long, by its file name.
+
+    Beside it a tuned.safetensors where rates were tuned within parameters.
+
+    Raises:
         ArtefactError: a value that the format doesn't allow.
     """
-    return _sealed(
-        _document(artefact, _lists(artefact.learning_rates.parameters)), "artefact", None
-    )
+    return _files(artefact, "artefact", None)
+
+
+def _files(
+    artefact: Artefact,
+    source: str,
+    table: np.ndarray | None,
+    beside: Mapping[str, bytes | str] | None = None,
+) -> dict[str, bytes | str]:
+    """The files with the numbers.
+
+    Args:
+        artefact: the artefact.
+        source: what errors call it.
+        table: array [parameters, knots] of rates that are to stand outside the document.
+        beside: the other files of the folder, whose hashes the document is to hold; None where it
+            is to hold none.
+    """
+    rates = artefact.learning_rates
+    parameters: Mapping[str, Any] = _lists(rates.parameters)
+    tensors = {} if rates.elements is None else dict(rates.elements.parameters)
+    if table is not None:
+        tensors[TABLE] = table
+        parameters = {"names": list(rates.parameters), "tensor": TABLE}
+    document = _document(artefact, parameters)
+    files: dict[str, bytes | str] = {}
+    if tensors:
+        content = save_tensors({name: np.ascontiguousarray(held) for name, held in tensors.items()})
+        document["tensors"] = {"file": TENSORS, "sha256": sha256(content)}
+        files[TENSORS] = content
+    listed = None if beside is None else hashes({**beside, **files})
+    return {**files, TUNED: _sealed(document, source, tensors, listed)}
 
 
 def integrity(document: Mapping[str, Any]) -> str:
@@ -115,7 +154,7 @@ def integrity(document: Mapping[str, Any]) -> str:
 def _sealed(
     document: dict[str, Any],
     source: str,
-    table: np.ndarray | None,
+    tensors: Mapping[str, np.ndarray],
     files: Mapping[str, str] | None = None,
 ) -> str:
     """The text of a document after all checks, with its hash.
@@ -123,14 +162,13 @@ def _sealed(
     Args:
         document: without its `integrity`.
         source: what errors call it.
-        table: array [parameters, knots] of rates that aren't in the document.
+        tensors: what stands outside the document.
         files: hashes of the files beside it; None where it stands alone.
     """
     checker = Checker(CURE)
     checker.document(document | {"integrity": {"sha256": ""}})
-    if table is not None and not checker.faults:
-        rates = document["learning_rates"]
-        checker.rates(rates["parameters"]["names"], table, len(rates["knots"]))
+    if not checker.faults:
+        checker.tensors(document, tensors)
     if checker.faults:
         raise ArtefactError(source, checker.faults)
     beside = {} if files is None else {"files": files}
@@ -144,6 +182,7 @@ def _document(artefact: Artefact, parameters: Mapping[str, Any]) -> dict[str, An
     if rates.multipliers is not None:
         multipliers = {
             "unit": MULTIPLIER_UNIT,
+            "interpolation": rates.multipliers.interpolation,
             "knots": rates.multipliers.knots,
             "groups": rates.multipliers.groups,
             "members": rates.multipliers.members,
@@ -158,6 +197,7 @@ def _document(artefact: Artefact, parameters: Mapping[str, Any]) -> dict[str, An
             "knots": rates.knots,
             "parameters": parameters,
             "multipliers": multipliers,
+            **({"elements": _element_document(rates.elements)} if rates.elements else {}),
         },
         "mixture": _domain_document(artefact.mixture, MIXTURE_UNIT),
         "loss_weights": _loss_weight_document(artefact.loss_weights),
@@ -180,6 +220,15 @@ def _optimizer_document(optimizer: Optimizer) -> dict[str, Any]:
         "weight_decay": None if decay is None else _lists(decay),
     }
     return {**document, "schedules": tuned}
+
+
+def _element_document(elements: ElementFactors) -> dict[str, Any]:
+    return {
+        "unit": ELEMENT_UNIT,
+        "interpolation": elements.interpolation,
+        "knots": elements.knots,
+        "shapes": {name: found.shape[1:] for name, found in elements.parameters.items()},
+    }
 
 
 def _domain_document(schedule: Mixture | LossWeights | None, unit: str) -> dict[str, Any] | None:

@@ -24,6 +24,8 @@ class Search(NamedTuple):
         control: control variate of the next hypergradient; () of none.
         age: inner steps that it is old.
         life: which inner training it is.
+        average: moving average of the meta-parameters of all outer steps; () of none.
+        best_averaged: whether the best is such an average.
         phase: number of the phase.
         phase_start: outer steps done before it began.
     """
@@ -38,6 +40,8 @@ class Search(NamedTuple):
     control: Any = ()
     age: int = 0
     life: int = 0
+    average: Any = ()
+    best_averaged: bool = False
     phase: int = 0
     phase_start: int = 0
 
@@ -99,5 +103,6 @@ class Checkpoints:
 def _parted(search: Search) -> tuple[dict[str, Any], dict[str, Any]]:
     """Arrays, and plain numbers; floats in hexadecimal, which is exact and knows infinity."""
     fields = search._asdict()
-    arrays = {key: fields.pop(key) for key in ("eta", "opt_state", "best_eta", "inner", "control")}
+    kept = ("eta", "opt_state", "best_eta", "inner", "control", "average")
+    arrays = {key: fields.pop(key) for key in kept}
     return arrays, {key: v.hex() if isinstance(v, float) else v for key, v in fields.items()}

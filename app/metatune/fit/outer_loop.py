@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from rich.console import Console
 
-from metatune import artefact
+from metatune import artefact, tunables
 from metatune.data import heldout_batches, stratified_batches
 from metatune.fit import holdings, outer_optimizers, rounding, run_folder
 from metatune.fit.checkpoints import Checkpoints, Search
@@ -33,7 +34,9 @@ from metatune.inner.horizons import Stretched
 from metatune.inner.seeds import Purpose, Stream, data_seed, direction_key, model_key
 from metatune.recipe import schema
 from metatune.recipe.phases import Phase, resolved
+from metatune.recipe.trajectory import points
 from metatune.report.artefact_readme import readme
+from metatune.tunables import LearningRates
 
 
 class Outcome(NamedTuple):
@@ -164,7 +167,10 @@ class _Loop:
         self.checkpoints = checkpoints
         self.tracker = tracker
         self.display = display
-        self.updates = [_update(phase, self.outer.clip_norm) for phase in self.phases]
+        deviation = self.outer.objective.deviation
+        priced = partial(tunables.penalty, training.tunables, deviation=deviation)
+        self.penalty = jax.jit(jax.value_and_grad(priced))
+        self.updates = [_update(phase, self.outer) for phase in self.phases]
         self.external = external_trainer(training, folder, display.say)
         self.score: Score = (
             self.external.score if self.external else partial(held_out_loss, training)
@@ -183,7 +189,7 @@ class _Loop:
             else:
                 break
         if why is not End.PATIENCE:
-            search = self.search = judged(search, self.judge(search))
+            search = self.search = self.judgement(search)[0]
         return search
 
     def enter(self, search: Search, why: End) -> Search:
@@ -204,16 +210,20 @@ class _Loop:
         part = stretch(self.training.recipe, phase, search)
         estimate = self.estimate(search, part)
         refuse_not_finite(estimate, search.step)
-        held_out = math.nan
+        held_out, of_average = math.nan, None
         if search.step == search.phase_start or search.step % self.outer.judge.every == 0:
-            held_out = self.judge(search)
-            search = judged(search, held_out)
+            search, held_out, of_average = self.judgement(search)
         search = aged(self.training.recipe, phase, search, part.steps, estimate.state)
         if search.control:
             search = search._replace(control=estimate.diagnostics.control)
-        updates, opt_state = self.updates[phase.number](estimate.gradient, search.opt_state)
+        penalty, of_penalty = self.penalty(search.eta)
+        gradient = jax.tree.map(jnp.add, estimate.gradient, of_penalty)
+        updates, opt_state = self.updates[phase.number](gradient, search.opt_state)
         eta: Any = optax.apply_updates(search.eta, updates)
         search = search._replace(step=search.step + 1, eta=eta, opt_state=opt_state)
+        if self.outer.ema is not None:
+            average = outer_optimizers.averaged(search.average, eta, self.outer.ema, search.step)
+            search = search._replace(average=average)
         norms = {key: float(optax.tree.norm(g)) for key, g in estimate.gradient.items()}
         losses = estimate.diagnostics.losses
         line = {
@@ -221,12 +231,15 @@ class _Loop:
             "phase": phase.number,
             "inner_steps": part.steps,
             "objective": float(estimate.value),
+            "penalty": float(penalty),
             "held_out": held_out if math.isfinite(held_out) else None,
             "best_held_out": search.best_held_out,
             "hypergradient_norm": norms,
             "inner_loss": float(losses[-1]) if len(losses) else None,
             "seconds": time.monotonic() - began,
         }
+        if of_average is not None:
+            line["held_out_average"] = of_average if math.isfinite(of_average) else None
         if self.external:
             line["lost_directions"] = estimate.diagnostics.lost_directions
         self.folder.append_metrics(line)
@@ -281,12 +294,28 @@ class _Loop:
             steps=part.steps,
             start=part.start,
             window=part.window,
+            points=points(objective.trajectory, part.steps),
             estimator=estimators.build(spec),
             checkpoints=estimators.checkpoints(spec, self.folder.scratch),
             key=direction_key(recipe.seed, search.step),
             control=search.control or None,
             listener=self.display.listener("hypergradient"),
         )
+
+    def judgement(self, search: Search) -> tuple[Search, float, float | None]:
+        """Judges the meta-parameters and, where there is one, their average; keeps the best.
+
+        Returns:
+            The search, and the held-out losses of both.
+        """
+        held_out = self.judge(search)
+        search = judged(search, held_out)
+        if self.outer.ema is None:
+            return search, held_out, None
+        if not search.step:
+            return search, held_out, held_out  # an average of one
+        of_average = self.judge(search._replace(eta=search.average))
+        return judged(search, of_average, averaged=True), held_out, of_average
 
     def judge(self, search: Search) -> float:
         """Mean held-out loss of whole trainings at the current meta-parameters.
@@ -318,9 +347,10 @@ class _Loop:
         return write_artefact(self.folder, artefact_of(self.training, search.best_eta, result))
 
     def _rates(self, eta: Mapping[str, Any]) -> str:
-        if "learning_rates" not in eta:
+        rates = {tunable.key: tunable for tunable in self.training.tunables}.get("learning_rates")
+        if not isinstance(rates, LearningRates):
             return ""
-        multipliers = np.exp(np.asarray(eta["learning_rates"]))
+        multipliers = rates.multipliers(np.asarray(eta[rates.key]))
         return f"rates x{multipliers.min():.2f} to x{multipliers.max():.2f}"
 
 
@@ -347,13 +377,19 @@ def _ways(phase: Phase) -> str:
     )
 
 
-def _update(phase: Phase, clip_norm: float | None) -> Callable[[Any, Any], tuple[Any, Any]]:
+def _update(phase: Phase, outer: schema.Outer) -> Callable[[Any, Any], tuple[Any, Any]]:
     """A hypergradient and a state to the updates of η and the next state; compiled."""
-    return jax.jit(outer_optimizers.build(phase.optimizer, clip_norm).update)
+    optimizer = outer_optimizers.build(phase.optimizer, outer.clip_norm, outer.clip)
+    return jax.jit(optimizer.update)
 
 
-def judged(search: Search, held_out: float) -> Search:
-    """Keeps the current meta-parameters as the best if they are."""
+def judged(search: Search, held_out: float, averaged: bool = False) -> Search:
+    """Keeps the current meta-parameters, or their average, as the best if they are."""
     if held_out < search.best_held_out:
-        return search._replace(best_eta=search.eta, best_step=search.step, best_held_out=held_out)
+        return search._replace(
+            best_eta=search.average if averaged else search.eta,
+            best_step=search.step,
+            best_held_out=held_out,
+            best_averaged=averaged,
+        )
     return search

@@ -95,18 +95,60 @@ def handed_on(before: schema.Optimizer, after: schema.Optimizer, opt_state: Any)
     return type(before) is type(after)
 
 
-def build(optimizer: schema.Optimizer, clip_norm: float | None) -> optax.GradientTransformation:
+def build(
+    optimizer: schema.Optimizer,
+    clip_norm: float | None,
+    clip: float | Mapping[str, float] | None = None,
+) -> optax.GradientTransformation:
     """The outer optimizer of a recipe.
 
-    A hypergradient is clipped by the global norm over all tunables first; then the optimizer sees
-    it, which for `sign` changes nothing; each tunable's rate multiplies what comes out of it.
+    A hypergradient is clipped first, each tunable's by its norm, then all by the global norm; then
+    the optimizer sees it, which for `sign` changes nothing; each tunable's rate multiplies what
+    comes out of it.
 
     Args:
         optimizer: the recipe's choice.
         clip_norm: largest global norm; None for no clipping.
+        clip: largest norm of each tunable, one for all or by key; None for no clipping.
     """
-    clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
-    return optax.chain(clip, BUILDERS[type(optimizer)](optimizer))
+    each = optax.identity() if clip is None else clip_each(clip)
+    together = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
+    return optax.chain(each, together, BUILDERS[type(optimizer)](optimizer))
+
+
+def clip_each(largest: float | Mapping[str, float]) -> optax.GradientTransformation:
+    """Scales the hypergradient of a tunable down to a norm where it exceeds it.
+
+    Args:
+        largest: norm of each, one for all or by key; those that aren't named stay as they are.
+    """
+
+    def clipped(grads: Any, params: Any = None) -> Any:
+        del params
+        most = largest if isinstance(largest, Mapping) else dict.fromkeys(grads, largest)
+        scales = {
+            key: most[key] / jnp.maximum(optax.tree.norm(grads[key]), most[key])
+            for key in grads.keys() & most.keys()
+        }
+        return {key: grad * scales[key] if key in scales else grad for key, grad in grads.items()}
+
+    return optax.stateless(clipped)
+
+
+def averaged(average: Any, eta: Any, decay: float, count: int) -> Any:
+    """The moving average of η with the meta-parameters of one more outer step.
+
+    `Σ_i decay^(count-i) η_i / Σ_i decay^(count-i)` over i from 0 to `count`: without the bias
+    towards the first that a plain one has (Kingma & Ba, 2015, section 3).
+
+    Args:
+        average: of η_0 to η_(count-1).
+        eta: η_count.
+        decay: of the weights, per outer step.
+        count: outer steps done.
+    """
+    weight = (1 - decay) / (1 - decay ** (count + 1))
+    return jax.tree.map(lambda mean, leaf: mean + weight * (leaf - mean), average, eta)
 
 
 def _rates(tree: Any, learning_rate: float, per_tunable: PerTunable) -> Any:
@@ -121,12 +163,22 @@ def _rates(tree: Any, learning_rate: float, per_tunable: PerTunable) -> Any:
 
 
 def _adam(spec: schema.Adam) -> optax.GradientTransformation:
+    return optax.chain(optax.scale_by_adam(b1=spec.b1, b2=spec.b2), _scaled_by_rates(spec))
+
+
+def _descent(spec: schema.Descent) -> optax.GradientTransformation:
+    return optax.chain(optax.trace(spec.momentum), _scaled_by_rates(spec))
+
+
+def _scaled_by_rates(spec: schema.Adam | schema.Descent) -> optax.GradientTransformation:
+    """Against what comes in, each tunable at its rate."""
+
     def descend(updates: Any, params: Any = None) -> Any:
         del params
         rates = _rates(updates, spec.learning_rate, spec.per_tunable)
         return jax.tree.map(lambda leaf, rate: -rate * leaf, updates, rates)
 
-    return optax.chain(optax.scale_by_adam(b1=spec.b1, b2=spec.b2), optax.stateless(descend))
+    return optax.stateless(descend)
 
 
 def _sign_state(opt_state: Any) -> SignState:
@@ -142,5 +194,6 @@ def _first_steps(optimizer: schema.Sign) -> tuple[float, Mapping[str, float]]:
 
 BUILDERS: Mapping[type, Callable[[Any], optax.GradientTransformation]] = {
     schema.Adam: _adam,
+    schema.Descent: _descent,
     schema.Sign: lambda spec: sign_with_halving(spec.learning_rate, spec.per_tunable),
 }

@@ -42,7 +42,8 @@ def ended(phase: Phase, patience: int | None, search: Search) -> End | None:
 
 def begun(training: InnerTraining, phase: Phase, eta: Mapping[str, Any]) -> Search:
     """A search that begins with a phase, at meta-parameters `eta`."""
-    optimizer = outer_optimizers.build(phase.optimizer, training.recipe.outer.clip_norm)
+    outer = training.recipe.outer
+    optimizer = outer_optimizers.build(phase.optimizer, outer.clip_norm, outer.clip)
     # A state of the shape that is carried on; the first one comes from the outer step.
     online = isinstance(phase.unroll, Online)
     controlled = isinstance(phase.estimator, ForwardGradient) and phase.estimator.control_variate
@@ -54,6 +55,7 @@ def begun(training: InnerTraining, phase: Phase, eta: Mapping[str, Any]) -> Sear
         phase=phase.number,
         inner=training.initialise(jax.random.key(0)) if online else (),
         control=jax.tree.map(jnp.zeros_like, dict(eta)) if controlled else (),
+        average=() if outer.ema is None else eta,
     )
 
 

@@ -10,7 +10,7 @@ its standard error, s / √n.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -274,8 +274,15 @@ def _trained(
 
 
 def _schedules(tuned: Artefact) -> dict[str, Any]:
-    document = json.loads(artefact.self_contained(tuned))
-    return {key: document[key] for key in SCHEDULES}
+    elements = tuned.learning_rates.elements
+    coarse = replace(tuned, learning_rates=replace(tuned.learning_rates, elements=None))
+    document = json.loads(artefact.self_contained(coarse))
+    schedules = {key: document[key] for key in SCHEDULES}
+    if elements is not None:
+        schedules["elements"] = {
+            name: factors.tolist() for name, factors in elements.parameters.items()
+        }
+    return schedules
 
 
 def _compared(

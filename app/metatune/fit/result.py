@@ -23,7 +23,7 @@ from metatune.inner.metrics import measure as measured
 from metatune.inner.seeds import Purpose
 from metatune.recipe import schema, writing
 from metatune.recipe.phases import resolved
-from metatune.tunables import ClassWeights, LearningRates, Tunable
+from metatune.tunables import ClassWeights, Elements, Groups, LearningRates, Tunable
 
 
 class Measured(NamedTuple):
@@ -144,6 +144,7 @@ def artefact_of(
                 for name, curve in zip(trajectory.learning_rates, rates, strict=True)
             },
             multipliers=_multipliers(tuned.get("learning_rates"), eta),
+            elements=element_factors(tuned.get("learning_rates"), eta),
         ),
         mixture=(
             _shared(artefact.Mixture, training, trajectory.mixture) if "mixture" in tuned else None
@@ -193,11 +194,14 @@ def _search_result(training: InnerTraining, search: Search, status: str) -> dict
     unit = UNITS[measured(outer)]
     if classes := outer.objective.classes:
         unit = unit.replace("token", f"{' or '.join(classes)} token")
+    if outer.objective.worst_case is not None:
+        unit = f"{unit}, smooth worst case of the target's domains"
     return {
         "status": status,
         "unit": "of the command's loss" if external else unit,
         "best_outer_step": search.best_step,
         "outer_steps": search.step,
+        **({} if outer.ema is None else {"best_is_average": search.best_averaged}),
     }
 
 
@@ -258,13 +262,26 @@ def _optimizer_schedules(
 
 
 def _multipliers(tunable: Any, eta: Mapping[str, jax.Array]) -> artefact.Multipliers | None:
-    if not isinstance(tunable, LearningRates):
+    if not isinstance(tunable, LearningRates) or not isinstance(tunable.cells, Groups):
         return None
     values = tunable.multipliers(np.asarray(eta[tunable.key]))
     return artefact.Multipliers(
-        knots=tuple(window / tunable.windows for window in range(tunable.windows)),
+        tunable.knots,
         groups={
-            label: tuple(map(float, values[:, i])) for i, label in enumerate(tunable.groups.labels)
+            label: tuple(map(float, values[:, i])) for i, label in enumerate(tunable.cells.labels)
         },
-        members=tunable.groups.members,
+        members=tunable.cells.members,
+        interpolation=tunable.interpolation,
+    )
+
+
+def element_factors(
+    tunable: Tunable | None, eta: Mapping[str, jax.Array]
+) -> artefact.ElementFactors | None:
+    """What was tuned within parameters, if anything was."""
+    if not isinstance(tunable, LearningRates) or not isinstance(tunable.cells, Elements):
+        return None
+    values = tunable.multipliers(np.asarray(eta[tunable.key])).astype(np.float32)
+    return artefact.ElementFactors(
+        tunable.knots, tunable.interpolation, tunable.cells.by_name(values)
     )

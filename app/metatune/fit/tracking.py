@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-
 from metatune import artefact
+from metatune.artefact.elements import quantile_curves
 from metatune.fit import holdings
+from metatune.fit.result import element_factors
 from metatune.fit.run_folder import RunFolder
 from metatune.inner import InnerTraining
 from metatune.recipe import writing
 from metatune.report import tensorboard
+from metatune.tunables import Groups, LearningRates
 
 SCALAR = (bool, int, float, str)
 LAYOUT = {
@@ -86,14 +87,13 @@ class Tracker:
 
     def _schedules(self, eta: Mapping[str, Any]) -> dict[str, Any]:
         trajectory = self._training.trajectory(eta)
-        groups = {t.key: t for t in self._training.tunables}.get("learning_rates")
-        members = (
-            {name: (name,) for name in trajectory.learning_rates}
-            if groups is None
-            else groups.groups.members  # pyright: ignore[reportAttributeAccessIssue]
-        )
-        rates: dict[str, np.ndarray] = {
-            label: trajectory.learning_rates[names[0]] for label, names in members.items()
-        }
+        rates = {t.key: t for t in self._training.tunables}.get("learning_rates")
+        if (factors := element_factors(rates, eta)) is not None:
+            curves = quantile_curves(trajectory.learning_rates, factors)
+        elif isinstance(rates, LearningRates) and isinstance(rates.cells, Groups):
+            members = rates.cells.members.items()
+            curves = {label: trajectory.learning_rates[names[0]] for label, names in members}
+        else:
+            curves = dict(trajectory.learning_rates)
         shares = dict(zip(self._training.corpus.names, trajectory.mixture.T, strict=True))
-        return {"rates": rates, "shares": shares}
+        return {"rates": curves, "shares": shares}

@@ -4,7 +4,7 @@ The programs of a segment are compiled once, whatever the number of inner steps;
 segments lives in Python.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ def hypergradient(
     estimator: Estimator,
     start: int = 0,
     window: int | None = None,
+    points: Mapping[int, float] | None = None,
     checkpoints: Checkpoints = KEEP_ALL,
     key: jax.Array | None = None,
     control: PyTree = None,
@@ -56,6 +57,8 @@ def hypergradient(
         estimator: how to differentiate.
         start: the first inner step.
         window: differentiate through so many steps at the end; None for all.
+        points: numbers of inner steps, 1 to `steps`, after each of which the objective is taken,
+            with its weight there; None for the end alone, with a weight of one.
         checkpoints: which states between segments are kept, and where; for reverse mode.
         key: where an estimator that draws directions takes its randomness from, `jax.random.key`;
             the others have no use for it.
@@ -70,8 +73,8 @@ def hypergradient(
         Value, gradient, trained state and diagnostics.
 
     Raises:
-        ValueError: no inner step, an empty window, or no outer batch; a batch that doesn't split
-            into micro-batches.
+        ValueError: no inner step, an empty window, no outer batch, or a point that is no inner
+            step; a batch that doesn't split into micro-batches.
         EstimatorError: the estimator can't be used for this; says which can.
         CheckpointError: a state can't be kept, for want of room or of permission.
         ReplayError: a segment that was run again led elsewhere.
@@ -81,6 +84,9 @@ def hypergradient(
             raise ValueError(f"{name} = {value}: at least one inner step is needed")
     if not outer_batches:
         raise ValueError("outer_batches is empty: the objective needs at least one batch")
+    taken = sorted((points or {steps: 1.0}).items())
+    if not taken or not 1 <= taken[0][0] <= taken[-1][0] <= steps:
+        raise ValueError(f"points = {points}: each must be from 1 to steps, {steps}")
     problem, stop = as_argument(problem), start + steps
     _refuse_uneven(problem, batches(start))
     return estimator.estimate(
@@ -93,6 +99,7 @@ def hypergradient(
             start=start,
             first=stop - min(window or steps, steps),
             stop=stop,
+            points={start + point: weight for point, weight in taken},
             checkpoints=checkpoints,
             key=key,
             control=control,

@@ -1,7 +1,8 @@
 """What every estimator offers, and what it is given."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import jax
@@ -18,6 +19,7 @@ from metatune.hypergrad.problem import (
     State,
     as_argument,
 )
+from metatune.hypergrad.segments import bounds
 
 Listener = Callable[[Progress], None]
 
@@ -39,6 +41,7 @@ class Job:
         start: the first inner step.
         first: the first inner step that is differentiated.
         stop: one past the last inner step.
+        points: inner steps after which the objective is taken, ascending, and its weight there.
         checkpoints: which states between segments are kept, and where.
         key: where randomness comes from.
         control: a guess of the hypergradient, for a control variate; None for none.
@@ -54,6 +57,7 @@ class Job:
     start: int
     first: int
     stop: int
+    points: Mapping[int, float]
     checkpoints: Checkpoints
     key: jax.Array | None
     control: PyTree
@@ -65,30 +69,38 @@ class Job:
         """Inner steps."""
         return self.stop - self.start
 
-    def objective(self, state: State) -> tuple[jax.Array, PyTree, list[jax.Array] | None]:
-        """The objective F, batch by batch, and its gradient in a state.
+    def objective(
+        self, state: State, step: int
+    ) -> tuple[jax.Array, PyTree, list[jax.Array] | None]:
+        """What the objective F at a point adds, and its gradient in a state.
 
         Returns:
-            F, its gradient in the parameters, and that in the floating-point leaves of the
-            optimizer state; None if that is zero.
+            What it adds, its gradient in the parameters, and that in the floating-point leaves of
+            the optimizer state; None if that is zero.
         """
         params = evaluated(self.problem, state)
-        value, bar = self._mean(lambda batch: programs.objective(self.problem, params, batch))
+        value, bar = self._mean(step, lambda batch: programs.objective(self.problem, params, batch))
         if self.problem.evaluated is None:
             return value, bar, None
         return value, *programs.evaluated_bar(self.problem, state, bar)
 
-    def value(self, state: State) -> jax.Array:
-        """The objective F alone, which need not be differentiable."""
+    def value(self, state: State, step: int) -> jax.Array:
+        """What the objective F at a point adds, which need not be differentiable."""
         params = evaluated(self.problem, state)
-        return self._mean(lambda batch: programs.value(self.problem, params, batch))
+        return self._mean(step, lambda batch: programs.value(self.problem, params, batch))
 
-    def value_each(self, states: State) -> jax.Array:
-        """The objective F of several trainings, [n]."""
+    def value_each(self, states: State, step: int) -> jax.Array:
+        """What the objective F of several trainings adds at a point, [n]."""
         params = states.params
         if self.problem.evaluated is not None:
             params = jax.vmap(programs.evaluated, in_axes=(None, 0))(self.problem, states)
-        return self._mean(lambda batch: programs.value_each(self.problem, params, batch))
+        return self._mean(step, lambda batch: programs.value_each(self.problem, params, batch))
+
+    def bounds(self, start: int, stop: int, length: int) -> list[tuple[int, int]]:
+        """Cuts inner steps into segments of `length` at most, none with a point within."""
+        inside = [point for point in self.points if start < point < stop]
+        edges = [start, *inside, stop] if start < stop else []
+        return [cut for edge in pairwise(edges) for cut in bounds(*edge, length)]
 
     def tell(
         self,
@@ -103,11 +115,13 @@ class Job:
         """Tells the listener that `step` inner steps are done, of `steps`, else of all of them."""
         tell(self.listener, phase, step, steps or self.steps, losses, wait, carry)
 
-    def _mean(self, measure: Callable[[PyTree], PyTree]) -> PyTree:
+    def _mean(self, step: int, measure: Callable[[PyTree], PyTree]) -> PyTree:
+        """The mean over the held-out batches, one by one, times the weight of a point."""
         total = measure(self.outer_batches[0])
         for batch in self.outer_batches[1:]:
             total = jax.tree.map(jnp.add, total, measure(batch))
-        return jax.tree.map(lambda leaf: leaf / len(self.outer_batches), total)
+        weight, count = self.points[step], len(self.outer_batches)
+        return jax.tree.map(lambda leaf: leaf / count * weight, total)
 
 
 def evaluated(problem: Problem, state: State) -> PyTree:

@@ -31,6 +31,8 @@ class Carry(NamedTuple):
         state: the state before `step`.
         tangents: of that state, along those directions that have begun; None if none has.
         losses: inner losses of each segment so far.
+        value: the objective at the points so far, of the chunk that isn't finished.
+        along: its derivatives along the directions of this chunk.
     """
 
     derivatives: jax.Array
@@ -38,6 +40,8 @@ class Carry(NamedTuple):
     state: State
     tangents: Tangents | None
     losses: tuple[jax.Array, ...]
+    value: jax.Array
+    along: jax.Array
 
 
 class Pushed(NamedTuple):
@@ -93,16 +97,17 @@ class Push:
                 job; see also `refuse`.
         """
         size = min(self.chunk or len(directions), len(directions))
-        carry = _begun(job, directions)
+        carry = _begun(job, directions, size)
         while True:
             rows = slice(len(carry.derivatives), len(carry.derivatives) + size)
             passes = -(-len(directions) // size), len(carry.derivatives) // size
             chunk = _Chunk(self, job, directions[rows], onsets[rows], passes)
-            carry, value, found = chunk.train(carry)
-            derivatives = jnp.concatenate([carry.derivatives, found])
+            carry = chunk.train(carry)
+            derivatives = jnp.concatenate([carry.derivatives, carry.along])
             if len(derivatives) == len(directions):
-                return Pushed(value, derivatives, carry.state, jnp.concatenate(carry.losses))
-            carry = Carry(derivatives, job.start, _copied(job.state), None, ())
+                losses = jnp.concatenate(carry.losses)
+                return Pushed(carry.value, derivatives, carry.state, losses)
+            carry = _of_chunk(job, derivatives, min(size, len(directions) - len(derivatives)))
 
     def refuse(self, job: Job, directions: int) -> None:
         """Refuses, before anything is computed, what can't be done.
@@ -156,26 +161,33 @@ class _Chunk:
         """Puts arrays on all devices."""
         return place(tree, self.mesh)
 
-    def train(self, carry: Carry) -> tuple[Carry, jax.Array, jax.Array]:
-        """From wherever it is to the end: the last carry, the objective, its derivatives."""
+    def train(self, carry: Carry) -> Carry:
+        """From wherever it is to the end."""
         job = self.job
         carry = carry._replace(state=self.place(carry.state))
         with forward_mode():
             for cut in self.cuts:
                 if cut.first >= carry.step:
-                    carry = self._advance(carry, cut)
+                    carry = self._with_objective(self._advance(carry, cut))
                     step = self.passed * job.steps + cut.stop - job.start
                     steps = self.passes * job.steps
                     job.tell("forward", step, carry.losses[-1], steps=steps, carry=carry)
+        return carry._replace(state=home(carry.state, self.mesh, like=job.state))
+
+    def _with_objective(self, carry: Carry) -> Carry:
+        """With what the objective adds, if this is a point of it."""
+        job = self.job
+        if carry.step not in job.points:
+            return carry
         state = home(carry.state, self.mesh, like=job.state)
-        value, *bar = job.objective(state)
+        added, *bar = job.objective(state, carry.step)
         found = jnp.zeros(0, self.directions.dtype)
         if carry.tangents is not None:
             found = programs.contract(self.mesh, self.place(tuple(bar)), carry.tangents)
             found = local(found, self.mesh).astype(self.directions.dtype)
-        # Directions that never act have no tangents, and no effect.
+        # Directions that haven't acted have no tangents, and no effect.
         found = jnp.pad(found, (0, self.count - len(found)))
-        return carry._replace(state=state), value, found
+        return carry._replace(value=carry.value + added, along=carry.along + found)
 
     def _advance(self, carry: Carry, cut: Cut) -> Carry:
         """Through a segment."""
@@ -198,7 +210,9 @@ class _Chunk:
         # One segment waits in the queue while another runs; more would hold on to their batches.
         jax.block_until_ready(carry.losses[-1:])
         losses = local(losses, self.mesh)[: cut.stop - cut.first]
-        return Carry(carry.derivatives, cut.stop, state, tangents, (*carry.losses, losses))
+        return carry._replace(
+            step=cut.stop, state=state, tangents=tangents, losses=(*carry.losses, losses)
+        )
 
 
 def refuse_checkpoints(job: Job) -> None:
@@ -214,11 +228,16 @@ def refuse_checkpoints(job: Job) -> None:
         )
 
 
-def _begun(job: Job, directions: jax.Array) -> Carry:
-    """Where the estimate begins, or goes on."""
+def _of_chunk(job: Job, derivatives: jax.Array, count: int) -> Carry:
+    """Where a chunk of so many directions begins."""
+    along = jnp.zeros(count, derivatives.dtype)
+    return Carry(derivatives, job.start, _copied(job.state), None, (), jnp.zeros(()), along)
+
+
+def _begun(job: Job, directions: jax.Array, size: int) -> Carry:
+    """Where the estimate begins, or goes on; `size` directions at a time."""
     if job.carry is None:
-        none = jnp.zeros(0, directions.dtype)
-        return Carry(none, job.start, _copied(job.state), None, ())
+        return _of_chunk(job, jnp.zeros(0, directions.dtype), size)
     carry = Carry(*job.carry)
     if not job.start < int(carry.step) <= job.stop or len(carry.derivatives) >= len(directions):
         raise EstimatorError(
@@ -232,12 +251,15 @@ def _begun(job: Job, directions: jax.Array) -> Carry:
         _copied(carry.state),
         _copied(carry.tangents),
         tuple(jnp.asarray(losses) for losses in carry.losses),
+        jnp.asarray(carry.value),
+        jnp.asarray(carry.along),
     )
 
 
 def cuts(job: Job, onsets: Sequence[int], segment: int) -> Iterator[Cut]:
     """Segments, cut where directions begin to act."""
     edges = {job.start, *(max(job.start, at) for at in onsets if at < job.stop), job.stop}
+    edges |= {point for point in job.points if job.start < point < job.stop}
     for lo, hi in pairwise(sorted(edges)):
         active = sum(at <= lo for at in onsets)
         yield from (Cut(first, stop, active) for first, stop in bounds(lo, hi, segment))

@@ -10,7 +10,7 @@ from metatune.hypergrad.boundaries import Boundaries
 from metatune.hypergrad.estimator import EstimatorError, Job
 from metatune.hypergrad.problem import Diagnostics, Hypergradient, State
 from metatune.hypergrad.reverse_mode import Adjoint, ReverseMode, SegmentRun
-from metatune.hypergrad.segments import bounds, gather, inexact
+from metatune.hypergrad.segments import gather, inexact
 from metatune.hypergrad.stores import tree_bytes
 
 
@@ -35,10 +35,13 @@ def sweep(estimator: ReverseMode, job: Job) -> Hypergradient:
         job.tell("forward", bounds[1] - job.start, losses[-1])
 
     state = job.state
-    for cut in bounds(job.start, job.first, estimator.segment):
+    value = jnp.zeros(())
+    for cut in job.bounds(job.start, job.first, estimator.segment):
         state, segment_losses, _ = forward(cut, state)
         heard(cut, segment_losses)
-    cuts = bounds(job.first, job.stop, estimator.segment)
+        if cut[1] in job.points and cut[1] < job.first:
+            value += job.value(state, cut[1])
+    cuts = job.bounds(job.first, job.stop, estimator.segment)
     with job.checkpoints.open() as store:
 
         def sizes() -> tuple[int, int]:
@@ -53,19 +56,35 @@ def sweep(estimator: ReverseMode, job: Job) -> Hypergradient:
             store=store,
         )
         state = boundaries.forward(state, lambda index, losses: heard(cuts[index], losses))
-        value, params_bar, opt_bar = job.objective(state)
-        if opt_bar is None:
-            opt_bar = [jnp.zeros_like(leaf) for leaf in inexact(state.opt_state)[0]]
-        adjoint = Adjoint(params_bar, opt_bar, jax.tree.map(jnp.zeros_like, job.eta))
+        # Points are ends of segments, where F adds its gradient to the adjoint of the parameters.
+        adjoint = Adjoint(
+            jax.tree.map(jnp.zeros_like, state.params),
+            [jnp.zeros_like(leaf) for leaf in inexact(state.opt_state)[0]],
+            jax.tree.map(jnp.zeros_like, job.eta),
+        )
+        value, adjoint = _with_objective(job, job.stop, state, value, adjoint)
         for index in reversed(range(len(cuts))):
             segment = gather(job.batches, *cuts[index], estimator.segment)
             # Work that is queued holds on to its states: none is fetched before it is needed.
             jax.block_until_ready(adjoint)
-            adjoint = programs.pullback(
-                job.problem, estimator, job.eta, segment, boundaries.take(index), adjoint
-            )
+            before = boundaries.take(index)
+            adjoint = programs.pullback(job.problem, estimator, job.eta, segment, before, adjoint)
+            value, adjoint = _with_objective(job, cuts[index][0], before[0], value, adjoint)
             job.tell("backward", job.stop - cuts[index][0], losses[-1], wait=adjoint.params)
         diagnostics = Diagnostics(
             jnp.concatenate(losses), boundaries.peak, store.peak_bytes, boundaries.recomputed
         )
     return Hypergradient(value, adjoint.eta, state, diagnostics)
+
+
+def _with_objective(
+    job: Job, step: int, state: State, value: jax.Array, adjoint: Adjoint
+) -> tuple[jax.Array, Adjoint]:
+    """Value and adjoint with what the objective adds at a point; as they are anywhere else."""
+    if step not in job.points:
+        return value, adjoint
+    added, params_bar, opt_bar = job.objective(state, step)
+    adjoint = adjoint._replace(params=jax.tree.map(jnp.add, adjoint.params, params_bar))
+    if opt_bar is not None:
+        adjoint = adjoint._replace(opt_state=jax.tree.map(jnp.add, adjoint.opt_state, opt_bar))
+    return value + added, adjoint

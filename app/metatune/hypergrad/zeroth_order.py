@@ -21,7 +21,7 @@ from metatune.hypergrad.directions import Distribution, draw, mean, refuse_unkno
 from metatune.hypergrad.estimator import EstimatorError, Job, refuse_not_positive
 from metatune.hypergrad.problem import Diagnostics, Hypergradient, PyTree, State
 from metatune.hypergrad.push import refuse_checkpoints
-from metatune.hypergrad.segments import bounds, gather
+from metatune.hypergrad.segments import gather
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,10 @@ class ZerothOrder:
             raise EstimatorError("ZerothOrder can't go on from a carry: leave it out")
         directions = draw(job.key, job.eta, self.directions, self.distribution)
         trainings = _Trainings(job, self.segment, chunks=-(-self.directions // self.chunk))
-        first = trainings.run(programs.advance, job.eta, _copied(job.state), job.start, job.first)
-        base, before = first
-        last = trainings.run(programs.advance, job.eta, _copied(base), job.first, job.stop)
-        state, after = last
+        along, each = programs.advance, job.value
+        start, first, stop = job.start, job.first, job.stop
+        base, before, early = trainings.run(along, each, job.eta, _copied(job.state), start, first)
+        state, after, late = trainings.run(along, each, job.eta, _copied(base), first, stop)
         derivatives = [
             trainings.differences(base, directions[at : at + self.chunk], self.step)
             for at in range(0, self.directions, self.chunk)
@@ -77,7 +77,7 @@ class ZerothOrder:
         derivatives = jnp.concatenate(derivatives).astype(directions.dtype)
         gradient, errors = mean(job.eta, derivatives, directions, self.distribution)
         diagnostics = Diagnostics(jnp.concatenate([*before, *after]), standard_errors=errors)
-        return Hypergradient(job.value(state), gradient, state, diagnostics)
+        return Hypergradient(early + late, gradient, state, diagnostics)
 
 
 class _Trainings:
@@ -94,20 +94,27 @@ class _Trainings:
         offsets = step * jnp.concatenate([directions, -directions])
         etas = jax.vmap(unflatten)(flat[None, :] + offsets)
         states = jax.tree.map(lambda leaf: jnp.stack([leaf] * (2 * count)), base)
-        states, _ = self.run(programs.advance_each, etas, states, job.first, job.stop)
-        values = job.value_each(states)
+        along, each = programs.advance_each, job.value_each
+        _, _, values = self.run(along, each, etas, states, job.first, job.stop)
         return (values[:count] - values[count:]) / (2 * step)
 
     def run(
-        self, program: Callable[..., Any], eta: PyTree, state: State, first: int, stop: int
-    ) -> tuple[State, list[jax.Array]]:
+        self,
+        program: Callable[..., Any],
+        measure: Callable[[State, int], jax.Array],
+        eta: PyTree,
+        state: State,
+        first: int,
+        stop: int,
+    ) -> tuple[State, list[jax.Array], jax.Array]:
         """Inner steps `first` to `stop` of one training, or of each of several, by a program.
 
         Returns:
-            The state after them, and the losses of each segment, [..., length].
+            The state after them, the losses of each segment, [..., length], and what the objective
+            comes to at the points among them, by `measure`.
         """
-        job, losses = self.job, []
-        for lo, hi in bounds(first, stop, self.segment):
+        job, losses, value = self.job, [], jnp.zeros(())
+        for lo, hi in job.bounds(first, stop, self.segment):
             segment = gather(job.batches, lo, hi, self.segment)
             state, found = program(job.problem, eta, state, segment)
             # One segment waits while another runs; more would hold on to their batches.
@@ -115,7 +122,9 @@ class _Trainings:
             losses.append(found[..., : hi - lo])
             self.done += hi - lo
             job.tell("forward", self.done, losses[-1].ravel(), steps=self.total)
-        return state, losses
+            if hi in job.points:
+                value = value + measure(state, hi)
+        return state, losses, value
 
 
 def _copied(state: State) -> State:

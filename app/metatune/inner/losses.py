@@ -102,3 +102,28 @@ def held_out_loss(model: LanguageModel) -> Callable[[Any, Batch], jax.Array]:
         return jnp.mean(batch.weight * batch_losses(model, params, batch))
 
     return objective
+
+
+def worst_case_loss(
+    model: LanguageModel, domains: int, temperature: float
+) -> Callable[[Any, Batch], jax.Array]:
+    """A smooth maximum over the target's domains: `T log Σ_d target_d exp(l_d / T)`.
+
+    Args:
+        model: the language model.
+        domains: how many there are.
+        temperature: T, in nats.
+    """
+
+    def objective(params: Any, batch: Batch) -> jax.Array:
+        def of_domains(each: jax.Array) -> jax.Array:
+            return jax.ops.segment_sum(each, jnp.asarray(batch.domain), domains) / len(each)
+
+        weights = jnp.asarray(batch.weight)
+        # The weights of a domain's sequences, over the number of all, sum to its target.
+        target = of_domains(weights)
+        weighted = of_domains(weights * batch_losses(model, params, batch))
+        losses = jnp.where(target > 0, weighted / jnp.where(target > 0, target, 1), 0)
+        return temperature * jax.nn.logsumexp(losses / temperature, b=target)
+
+    return objective

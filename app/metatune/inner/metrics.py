@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from metatune.data import Batch, TokenClass
-from metatune.inner.losses import held_out_loss
+from metatune.inner.losses import held_out_loss, worst_case_loss
 from metatune.models import LanguageModel, map_rows, rows_at_a_time, unembed
 from metatune.recipe import schema
 from metatune.recipe.phases import resolved
@@ -88,6 +88,15 @@ MEASURES: Final[Mapping[schema.Measure, Callable[[LanguageModel], Objective]]] =
     "accuracy": negative_accuracy,
     "exact_match": negative_exact_match,
 }
+
+
+def objective(model: LanguageModel, recipe: schema.Recipe) -> Objective:
+    """The outer objective of a recipe."""
+    temperature = recipe.outer.objective.worst_case
+    if temperature is not None:
+        return worst_case_loss(model, len(recipe.data.domains), temperature)
+    return MEASURES[measure(recipe.outer)](model)
+
 
 UNITS: Final[Mapping[schema.Measure, str]] = {
     "loss": "nats per token",

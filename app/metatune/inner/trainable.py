@@ -8,7 +8,7 @@ another, and they are put together where the model reads them.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -135,7 +135,7 @@ def trainable(
         raise RecipeError("inner", faults)
     prefix = PREFIX if lora else ""
     named = {
-        path: ParameterNames(tuple(prefix + name for name in _of(leaf.names, layers)), leaf.stacked)
+        path: replace(leaf, names=tuple(prefix + name for name in _of(leaf.names, layers)))
         for path, leaf in names.items()
         if (layers := chosen[path]).any()
     }

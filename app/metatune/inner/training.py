@@ -15,14 +15,21 @@ from metatune.data import Corpus, Progress, TokenClass, load, look, tokenizer
 from metatune.hypergrad import Problem, State
 from metatune.inner import losses, optimizers, schedules
 from metatune.inner.estimators import program_is_there, too_many_directions
-from metatune.inner.metrics import MEASURES, measure
+from metatune.inner.metrics import objective
 from metatune.inner.start import Start, context_faults, frozen, initialiser, start
 from metatune.inner.trainable import Trainable, trainable
 from metatune.models import LanguageModel
 from metatune.recipe import reading, schema
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.schema import Recipe
-from metatune.tunables import Hyper, Setting, TrainingTokens, Tunable
+from metatune.tunables import (
+    Hyper,
+    Setting,
+    Supply,
+    TrainingTokens,
+    Tunable,
+    within_parameters,
+)
 from metatune.tunables.mixture import starting_shares
 
 Built = TypeVar("Built")
@@ -32,7 +39,8 @@ class Trajectory(NamedTuple):
     """The hyperparameters of every inner step, float32 numbers held as float64.
 
     Attributes:
-        learning_rates: absolute rate of each update by checkpoint name, [steps] each.
+        learning_rates: absolute rate of each update by checkpoint name, [steps] each; where rates
+            are tuned within parameters, those that their multipliers are of.
         mixture: shares of the domains, [steps, domains]; rows sum to one in float64.
         loss_weights: weights of the domains' losses, [steps, domains], rows average one.
         class_weights: weights of the tokens' losses by `TokenClass`, [steps, classes]; None where
@@ -64,7 +72,8 @@ class InnerTraining:
         weights_sha256: of the pretrained weights that it starts from; None for none.
         initialise: a key to the state that a training starts from, freshly initialised or
             pretrained; compiled.
-        hyper_over: η to the hyperparameters of all inner steps, stacked on axis 0; compiled.
+        hyper_over: η, and the inner steps in question (all by default), to the hyperparameters of
+            each, stacked on axis 0, but for what is tuned within parameters; compiled.
     """
 
     recipe: Recipe
@@ -77,7 +86,7 @@ class InnerTraining:
     sampled: Problem
     weights_sha256: str | None
     initialise: Callable[[jax.Array], State]
-    hyper_over: Callable[[Mapping[str, jax.Array]], Hyper]
+    hyper_over: Callable[..., Hyper]
 
     @property
     def names(self) -> Any:
@@ -191,16 +200,17 @@ def stretched(training: InnerTraining, steps: int) -> InnerTraining:
         steps: the horizon; at least as many as windows, or some window has no step.
     """
     recipe = replace(training.recipe, inner=replace(training.recipe.inner, steps=steps))
-    tokens = _training_tokens(training.corpus, recipe.tune)
     params = jax.eval_shape(training.initialise, jax.random.key(0)).params
     setting = Setting(
         training.names,
         tuple(recipe.data.domains),
         steps,
-        tokens,
-        recipe.inner.optimizer,
-        optimizers.decaying(recipe.inner.optimizer, training.names, params),
+        params,
+        optimizer=recipe.inner.optimizer,
+        decaying=optimizers.decaying(recipe.inner.optimizer, training.names, params),
     )
+    # Caps stay those of the whole training, of which this one is an image.
+    setting = _with_data(setting, training.corpus, training.recipe)
     tuning = tunables.build(recipe.tune, setting)
     hyper_at = _hyper_at(recipe, params, tuning)
     return replace(
@@ -209,7 +219,7 @@ def stretched(training: InnerTraining, steps: int) -> InnerTraining:
         tunables=tuning,
         reweighted=replace(training.reweighted, hyper_at=hyper_at),
         sampled=replace(training.sampled, hyper_at=hyper_at),
-        hyper_over=jax.jit(_over_steps(hyper_at, steps)),
+        hyper_over=_over_steps(recipe, params, tuning),
     )
 
 
@@ -257,9 +267,11 @@ def _parts(
     if text and begin and tune and (part or not inner):
         steps = inner.steps if inner else 1
         names = part.names if part else begin.model.names()
-        setting = Setting(names, tuple(text.domains), steps)
+        shapes = jax.eval_shape(begin.model.init, jax.random.key(0))
+        if part:
+            shapes = jax.eval_shape(part.trained, shapes, jax.random.key(0))
+        setting = Setting(names, tuple(text.domains), steps, shapes)
         if tune.optimizer and inner and part:
-            shapes = jax.eval_shape(_trained_of(begin.model, part), jax.random.key(0))
             decaying = optimizers.decaying(inner.optimizer, names, shapes)
             setting = setting._replace(optimizer=inner.optimizer, decaying=decaying)
         tuning = _attempt(faults, partial(tunables.build, tune, setting, known))
@@ -269,7 +281,7 @@ def _parts(
         and tune
         and part
         and outer
-        and not tunables.needs_tokens(tune)
+        and not tunables.needs_data(tune)
         and not any(f.path.startswith("tune") for f in faults)
     ):
         faults += too_many_directions(outer, tuning)
@@ -282,8 +294,8 @@ def _parts(
     elif text:
         corpus = _attempt(faults, lambda: load(text, encoder, listener))
     if corpus and setting and tune and outer:
-        if tunables.needs_tokens(tune):
-            setting = setting._replace(tokens=_training_tokens(corpus, tune))
+        if tunables.needs_data(tune):
+            setting = _with_data(setting, corpus, Recipe(**sections))
             tuning = _attempt(faults, partial(tunables.build, tune, setting))
             faults += too_many_directions(outer, tuning) if tuning else ()
         if outer.objective.classes:
@@ -293,6 +305,16 @@ def _parts(
     # The data's own rules are looked at twice: by who reads the text and by who loads the data.
     once = {(fault.path, fault.problem): fault for fault in reversed(faults)}
     return _Parts(corpus, begin, part, tuning, list(reversed(once.values())))
+
+
+def _with_data(setting: Setting, corpus: Corpus, recipe: Recipe) -> Setting:
+    """What is tuned for, with what the tunables must know of the training data."""
+    length = corpus.sequence_length
+    supply = Supply(
+        tokens=tuple(len(domain.train) * length for domain in corpus.domains),
+        horizon=recipe.inner.steps * recipe.data.batch_size * length,
+    )
+    return setting._replace(tokens=_training_tokens(corpus, recipe.tune), supply=supply)
 
 
 def _training_tokens(corpus: Corpus, tune: schema.Tune) -> TrainingTokens | None:
@@ -310,13 +332,14 @@ def _assemble(recipe: Recipe, parts: _Parts) -> InnerTraining:
     model = begin.model
     optimizer = optimizers.build(recipe.inner.optimizer, part.names, model.config.transposed)
     initialise = initialiser(begin, optimizer.init, part)
-    hyper_at = _hyper_at(recipe, jax.eval_shape(initialise, jax.random.key(0)).params, tuning)
+    params = jax.eval_shape(initialise, jax.random.key(0)).params
+    hyper_at = _hyper_at(recipe, params, tuning)
     rest = frozen(begin, part, recipe.seed)
     of_all = partial(_of_all_parameters, part, rest)
     reweighted = Problem(
         of_all(losses.reweighted_loss(model)),
         optimizer.update,
-        of_all(MEASURES[measure(recipe.outer)](model)),
+        of_all(objective(model, recipe)),
         hyper_at,
         evaluated=optimizer.evaluated,
         micro_batches=recipe.data.batch_size
@@ -333,7 +356,7 @@ def _assemble(recipe: Recipe, parts: _Parts) -> InnerTraining:
         replace(reweighted, loss=of_all(losses.sampled_loss(model))),
         begin.weights_sha256,
         initialise,
-        jax.jit(_over_steps(hyper_at, recipe.inner.steps)),
+        _over_steps(recipe, params, tuning),
     )
 
 
@@ -360,9 +383,16 @@ def _attempt(faults: list[Fault], make: Callable[[], Built]) -> Built | None:
         return None
 
 
-def _over_steps(hyper_at: Any, steps: int) -> Callable[[Mapping[str, jax.Array]], Hyper]:
-    def over_steps(eta: Mapping[str, jax.Array]) -> Hyper:
-        return jax.vmap(hyper_at, in_axes=(None, 0))(eta, jnp.arange(steps))
+def _over_steps(recipe: Recipe, params: Any, tuning: tuple[Tunable, ...]) -> Callable[..., Hyper]:
+    """See `InnerTraining.hyper_over`."""
+    # Rates within parameters would be as large as the parameters, for every step.
+    small = tuple(tunable for tunable in tuning if not within_parameters(tunable))
+    hyper_at = _hyper_at(recipe, params, small)
+
+    @jax.jit
+    def over_steps(eta: Mapping[str, jax.Array], steps: Any = None) -> Hyper:
+        steps = jnp.arange(recipe.inner.steps) if steps is None else steps
+        return jax.vmap(hyper_at, in_axes=(None, 0))(eta, steps)
 
     return over_steps
 

@@ -23,6 +23,7 @@ from metatune.plan.memory import Memory, logits_bytes, temporary
 from metatune.plan.pace import Line, line, seconds
 from metatune.plan.work import Work, horizon
 from metatune.recipe import schema
+from metatune.recipe.trajectory import points
 
 MEASURED: Final = 8
 """Directions that are measured at most: what one more of them costs is the same from there on."""
@@ -112,7 +113,7 @@ def _seconds(
     problem = as_argument(work.training.reweighted)
     params = work.training.initialise(jax.random.key(0)).params
     measured = seconds(lambda: objective(problem, params, batches[0]))
-    return total + len(chunks) * len(batches) * measured
+    return total + len(chunks) * work.measurements() * measured
 
 
 def _line(work: Work, program: Any, directions: int, size: int) -> Line:
@@ -144,6 +145,7 @@ def _job(work: Work) -> Job:
         start=0,
         first=steps - window,
         stop=steps,
+        points=points(work.recipe.outer.objective.trajectory, steps),
         checkpoints=Checkpoints(),
         key=None,
         control=None,

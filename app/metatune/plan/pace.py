@@ -76,7 +76,8 @@ def pace(work: Work, hypergradient: float, judging: Judging, compilation: float)
         return count * (steps.of(recipe.inner.steps, work.estimator.segment) + measured)
 
     compilation += judging.compilation
-    judgement = trainings(outer.judge.seeds, outer.judge.sequences)
+    candidates = 1 if outer.ema is None else 2
+    judgement = trainings(candidates * outer.judge.seeds, outer.judge.sequences)
     outer_step = hypergradient + judgement / outer.judge.every
     report = trainings(2 * outer.report.seeds, outer.report.sequences)
     outer_steps = sum(phase.steps for phase in phases.resolved(outer))

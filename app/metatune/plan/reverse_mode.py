@@ -138,7 +138,7 @@ def _seconds(work: Work, compiled: Compiled, memory: Memory) -> float:
         forward.of(steps, length)
         + backward.of(window, length)
         + memory.recomputed_segments * forward.of(min(length, window), length)
-        + len(batches) * objective
+        + work.measurements() * objective
     )
 
 

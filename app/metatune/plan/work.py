@@ -113,6 +113,12 @@ class Work:
             micro_batch=micro_batch,
         )
 
+    def measurements(self) -> int:
+        """How many held-out batches a hypergradient takes, at each point of its trajectory."""
+        objective = self.recipe.outer.objective
+        points = objective.trajectory.points if objective.trajectory else 1
+        return points * len(self.held_out(objective.sequences))
+
     def judging(self) -> Judging:
         """What a judge runs."""
         began = time.perf_counter()

@@ -99,7 +99,7 @@ def _seconds(work: Work, compiled: Compiled, at_a_time: int, chunks: int) -> flo
     return (
         alone.of(steps, length)
         + chunks * each.of(window, length)
-        + len(batches) * (value + chunks * value_each)
+        + work.measurements() * (value + chunks * value_each)
     )
 
 

@@ -9,6 +9,12 @@ from dataclasses import asdict, fields
 from typing import Any, Final, get_args
 
 from metatune.recipe.faults import Fault, unknown
+from metatune.recipe.mixture_checks import (
+    groups_part_the_domains,
+    prior_is_a_mixture,
+    smoothness_has_neighbours,
+    supply_is_capped,
+)
 from metatune.recipe.optimizer_checks import (
     an_optimizer_has_what_is_tuned,
     gradients_show_in_the_update,
@@ -17,13 +23,17 @@ from metatune.recipe.optimizer_checks import (
 )
 from metatune.recipe.outer_checks import (
     an_external_trainer_measures_by_itself,
+    an_external_trainer_takes_rates_of_whole_parameters,
     choices_for_all_are_used,
+    clips_are_of_what_is_tuned,
     horizons_reach_every_window,
     one_way_to_measure,
+    points_are_steps,
     rates_are_of_what_is_tuned,
     sign_steps_begin_above_the_tolerance,
     steps_or_phases,
     unroll_fits_the_training,
+    worst_case_has_cases,
 )
 from metatune.recipe.schema import (
     Class,
@@ -267,6 +277,20 @@ def groups_are_expressions(tune: Tune) -> Iterable[Fault]:
         yield from _no_expressions(expressions)
 
 
+def windows_to_go_between(tune: Tune) -> Iterable[Fault]:
+    """What is said of the way from window to window has an effect."""
+    rates, path = tune.learning_rates, "tune.learning_rates"
+    if rates is None or rates.windows > 1:
+        return
+    cure = f"leave it out, or raise {path}.windows"
+    if rates.interpolation == "linear":
+        problem = "has no effect on a single window"
+        yield Fault(f"{path}.interpolation", rates.interpolation, problem, cure)
+    if rates.smoothness > 0:
+        problem = "has no effect on a single window"
+        yield Fault(f"{path}.smoothness", rates.smoothness, problem, cure)
+
+
 def what_is_trained_is_expressions(inner: Inner) -> Iterable[Fault]:
     """What is trained and what has adapters are regular expressions, one or more."""
     lists = {"inner.train": inner.train, "inner.lora.targets": inner.lora and inner.lora.targets}
@@ -321,9 +345,13 @@ CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]
     (choices_for_all_are_used, ("outer",)),
     (unroll_fits_the_training, ("outer", "inner")),
     (an_external_trainer_measures_by_itself, ("outer",)),
+    (an_external_trainer_takes_rates_of_whole_parameters, ("outer", "tune")),
     (one_way_to_measure, ("outer",)),
+    (worst_case_has_cases, ("outer", "data")),
+    (points_are_steps, ("outer", "inner")),
     (horizons_reach_every_window, ("outer", "inner", "tune")),
     (rates_are_of_what_is_tuned, ("outer", "tune")),
+    (clips_are_of_what_is_tuned, ("outer", "tune")),
     (sign_steps_begin_above_the_tolerance, ("outer", "tune")),
     (something_is_tuned, ("tune",)),
     (some_field_is_tuned, ("tune",)),
@@ -333,8 +361,13 @@ CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]
     (one_weight_a_domain, ("tune",)),
     (windows_have_steps, ("tune", "inner")),
     (groups_are_expressions, ("tune",)),
+    (windows_to_go_between, ("tune",)),
     (domains_to_choose_between, ("tune", "data")),
     (floor_leaves_room, ("tune", "data")),
     (initial_is_a_mixture, ("tune", "data")),
+    (supply_is_capped, ("tune", "data")),
+    (groups_part_the_domains, ("tune", "data")),
+    (prior_is_a_mixture, ("tune", "data")),
+    (smoothness_has_neighbours, ("tune",)),
     (initial_loss_weights_are_positive, ("tune", "data")),
 )

@@ -1,17 +1,20 @@
 """Rules between the fields of a recipe's search; the table of all rules is in `checks.py`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, fields
+from typing import get_args
 
 from metatune.recipe.faults import Fault, unknown
 from metatune.recipe.phases import CHOICES, resolved, said
 from metatune.recipe.schema import (
+    Data,
     External,
     Full,
     Inner,
     Online,
     OptimizerFields,
     Outer,
+    PerElement,
     Sign,
     Tune,
 )
@@ -90,19 +93,28 @@ def horizons_reach_every_window(outer: Outer, inner: Inner, tune: Tune) -> Itera
 
 def rates_are_of_what_is_tuned(outer: Outer, tune: Tune) -> Iterable[Fault]:
     """Outer learning rates by entry of `tune` are above zero, and of entries that are there."""
-    names = [field.name for field in fields(tune) if field.name != "optimizer"]
-    names += [field.name for field in fields(OptimizerFields)]
-    tuned = {key for key, _, _ in tune.entries()}
     for path, optimizer in said(outer, "optimizer"):
         for name, rate in (optimizer.per_tunable or {}).items():
             here = f"{path}.per_tunable.{name}"
-            if name not in names:
-                yield unknown(here, rate, "tunable", name, names)
-            elif name not in tuned:
-                entry = f"tune.{name}" if name in vars(tune) else f"tune.optimizer.{name}"
-                yield Fault(here, rate, f"{entry} isn't there", f"take it out, or tune {name}")
+            yield from _not_tuned(here, rate, name, tune)
             if rate <= 0:
                 yield Fault(here, rate, "must be a number above 0", "leave it out for the others'")
+
+
+def clips_are_of_what_is_tuned(outer: Outer, tune: Tune) -> Iterable[Fault]:
+    """Norms by entry of `tune` are of entries that are there."""
+    for name, norm in outer.clip.items() if isinstance(outer.clip, Mapping) else ():
+        yield from _not_tuned(f"outer.clip.{name}", norm, name, tune)
+
+
+def _not_tuned(path: str, value: float, name: str, tune: Tune) -> Iterable[Fault]:
+    names = [field.name for field in fields(tune) if field.name != "optimizer"]
+    names += [field.name for field in fields(OptimizerFields)]
+    if name not in names:
+        yield unknown(path, value, "tunable", name, names)
+    elif name not in {key for key, _, _ in tune.entries()}:
+        entry = f"tune.{name}" if name in vars(tune) else f"tune.optimizer.{name}"
+        yield Fault(path, value, f"{entry} isn't there", f"take it out, or tune {name}")
 
 
 def sign_steps_begin_above_the_tolerance(outer: Outer, tune: Tune) -> Iterable[Fault]:
@@ -117,6 +129,17 @@ def sign_steps_begin_above_the_tolerance(outer: Outer, tune: Tune) -> Iterable[F
             problem = f"is above every first step size, {largest}: converged before it begins"
             cure = "lower it, or write null for never"
             yield Fault(f"{path}.tolerance", optimizer.tolerance, problem, cure)
+
+
+def an_external_trainer_takes_rates_of_whole_parameters(
+    outer: Outer, tune: Tune
+) -> Iterable[Fault]:
+    """What a command is told is a tuned.json alone."""
+    external = any(isinstance(spec, External) for _, spec in said(outer, "estimator"))
+    if external and tune.learning_rates and tune.learning_rates.per in get_args(PerElement):
+        problem = "an external trainer is told one rate for each parameter"
+        cure = "take tensor, or another kind of estimator"
+        yield Fault("tune.learning_rates.per", tune.learning_rates.per, problem, cure)
 
 
 def an_external_trainer_measures_by_itself(outer: Outer) -> Iterable[Fault]:
@@ -134,6 +157,8 @@ def an_external_trainer_measures_by_itself(outer: Outer) -> Iterable[Fault]:
     for section, option in (
         ("objective", "sequences"),
         ("objective", "micro_batch"),
+        ("objective", "worst_case"),
+        ("objective", "trajectory"),
         ("judge", "sequences"),
         ("report", "sequences"),
     ):
@@ -158,3 +183,26 @@ def one_way_to_measure(outer: Outer) -> Iterable[Fault]:
             problem = f"minimises {measure!r}, but the first phase {measures[0]!r}"
             cure = "give all phases the same objective, or the same command"
             yield Fault(f"outer.phases[{number}].estimator", measure, problem, cure)
+
+
+def worst_case_has_cases(outer: Outer, data: Data) -> Iterable[Fault]:
+    """A maximum is over two domains or more, and of losses."""
+    path, temperature = "outer.objective.worst_case", outer.objective.worst_case
+    if temperature is None:
+        return
+    if sum(weight > 0 for weight in data.target.values()) < 2:
+        problem = "needs two domains or more with a weight in data.target"
+        yield Fault(path, temperature, problem, "weigh another domain, or leave it out")
+    for where, spec in said(outer, "estimator"):
+        measure = getattr(spec, "objective", "loss")
+        if measure != "loss":
+            problem = f"is of losses, but {where}.objective is {measure}"
+            yield Fault(path, temperature, problem, "leave one of them out")
+
+
+def points_are_steps(outer: Outer, inner: Inner) -> Iterable[Fault]:
+    """A training has a step for each point of its trajectory."""
+    along = outer.objective.trajectory
+    if along is not None and along.points > inner.steps:
+        problem, cure = f"must be at most inner.steps, {inner.steps}", "lower it"
+        yield Fault("outer.objective.trajectory.points", along.points, problem, cure)

@@ -1,7 +1,7 @@
 """Rules on single values of a recipe, carried in the metadata of a dataclass field."""
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
@@ -21,7 +21,12 @@ AT_LEAST_ONE_OR_NAMED = Rule(
 )
 NOT_EMPTY = Rule(lambda value: len(value) > 0, "null, or a list of at least one")
 POSITIVE = Rule(lambda value: value > 0, "a number above 0")
+EACH_POSITIVE = Rule(
+    lambda value: all(n > 0 for n in (value.values() if isinstance(value, Mapping) else (value,))),
+    "a number above 0, or one by name",
+)
 NOT_NEGATIVE = Rule(lambda value: value >= 0, "0 or above")
+ABOVE_ONE = Rule(lambda value: value > 1, "null, or a number above 1")
 AT_LEAST_ONE = Rule(lambda value: value >= 1, "a whole number of 1 or above")
 AT_LEAST_TWO = Rule(lambda value: value >= 2, "a whole number of 2 or above")
 INNER_FRACTION = Rule(lambda value: 0 < value < 1, "a fraction between 0 and 1, both excluded")

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from metatune.artefact import Artefact
+from metatune.artefact import Artefact, ElementFactors, Multipliers
 from metatune.artefact.capabilities import dropped
 from metatune.artefact.comparison import config_sha256
+from metatune.artefact.elements import summarised
 from metatune.artefact.exporters import EXPORTERS
 from metatune.artefact.format import value_at
 from metatune.report.certificate import summaries
@@ -69,13 +70,21 @@ def worth_using(result: Mapping[str, Any]) -> bool:
 def what_is_tuned(artefact: Artefact) -> list[str]:
     """A line for each schedule of the artefact: what it holds, for how many stretches."""
     rates, lines = artefact.learning_rates, []
-    if rates.multipliers is None:
+    if rates.elements is not None:
+        found = rates.elements
+        count = sum(factors[0].size for factors in found.parameters.values())
+        lines.append(
+            f"learning rates: {_counted(count, 'multiplier')} within "
+            f"{_counted(len(found.parameters), 'parameter')}, "
+            f"{_stretches(found)}; quantiles over each parameter are shown"
+        )
+    elif rates.multipliers is None:
         lines.append(f"learning rates: the recipe's, for {len(rates.parameters)} parameters")
     else:
-        groups, windows = rates.multipliers.groups, rates.multipliers.knots
+        groups = rates.multipliers.groups
         lines.append(
             f"learning rates: {_counted(len(groups), 'group')} of parameters, "
-            f"a multiplier of the base schedule in {_counted(len(windows), 'window')}"
+            f"a multiplier of the base schedule {_stretches(rates.multipliers)}"
         )
     for name, schedule in (("mixture", artefact.mixture), ("loss weights", artefact.loss_weights)):
         if schedule is not None:
@@ -86,6 +95,13 @@ def what_is_tuned(artefact: Artefact) -> list[str]:
         kind = artefact.optimizer.settings["kind"]
         lines.append(f"optimizer, {kind}: {', '.join(tuned.names)}; {stretches} of training")
     return lines
+
+
+def _stretches(schedule: Multipliers | ElementFactors) -> str:
+    count = len(schedule.knots)
+    if schedule.interpolation == "linear":
+        return f"on lines between {_counted(count, 'knot')}"
+    return f"in {_counted(count, 'window')}"
 
 
 def horizon(artefact: Artefact) -> str:
@@ -110,8 +126,10 @@ def rate_curves(artefact: Artefact, steps: Iterable[int]) -> dict[str, np.ndarra
     """Absolute learning rates by group, at `steps` of the horizon.
 
     Returns:
-        Rates per update [steps] by group; where no rates were tuned, one `base` curve.
+        Rates per update [steps] by group; where no rates were tuned, one `base` curve; where they
+        were tuned within parameters, quantiles over each.
     """
+    artefact = summarised(artefact)
     multipliers = artefact.learning_rates.multipliers
     if multipliers is None:
         return {"base": base_curve(artefact, steps)}
@@ -125,16 +143,19 @@ def rate_curves(artefact: Artefact, steps: Iterable[int]) -> dict[str, np.ndarra
 
 def base_curve(artefact: Artefact, steps: Iterable[int]) -> np.ndarray:
     """The recipe's base schedule, rates per update [steps]: a tuned rate over its multiplier."""
+    artefact = summarised(artefact)
     rates, total = artefact.learning_rates, artefact.horizon_steps
     if rates.multipliers is None:
         name, knots, factors = next(iter(rates.parameters)), (0.0,), np.ones(1)
+        between = "constant"
     else:
         knots, (group, (name, *_)) = rates.multipliers.knots, _first(rates.multipliers.members)
         factors = np.asarray(rates.multipliers.groups[group])
+        between = rates.multipliers.interpolation
     return np.array(
         [
             artefact.learning_rate(name, step, total)
-            / value_at(knots, factors, "constant", step, total)
+            / value_at(knots, factors, between, step, total)
             for step in steps
         ]
     )
@@ -205,6 +226,8 @@ def _measurement(result: Mapping[str, Any]) -> list[str]:
         f"The best of {_counted(result['outer_steps'], 'outer step')} was "
         f"step {result['best_outer_step']}."
     )
+    if result.get("best_is_average"):
+        best = f"{best[:-1]}, the moving average of the meta-parameters there."
     if result["status"] != "complete":
         return ["## Result\n", f"{best} The run isn't complete, go on with `--resume`.\n"]
     pairs = zip(result["held_out_seeds"], result["before"], result["after"], strict=True)
@@ -259,9 +282,10 @@ def _usage(artefact: Artefact) -> list[str]:
 def _schedules(artefact: Artefact) -> list[str]:
     """Tables of what was tuned, a row for each group, domain or class, a column for each knot."""
     sections = []
-    multipliers = artefact.learning_rates.multipliers
+    multipliers = summarised(artefact).learning_rates.multipliers
     if multipliers is not None:
-        head = ("multiplier from", *(f"{knot:.3g}" for knot in multipliers.knots))
+        since = "from" if multipliers.interpolation == "constant" else "at"
+        head = (f"multiplier {since}", *(f"{knot:.3g}" for knot in multipliers.knots))
         rows = [(g, *(f"{v:.3f}" for v in vs)) for g, vs in multipliers.groups.items()]
         sections.append(_table(head, rows))
     for name, schedule in (("share", artefact.mixture), ("loss weight", artefact.loss_weights)):

@@ -1,5 +1,6 @@
 """What `metatune export --list` prints: each target and what it can express."""
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -15,6 +16,7 @@ HEADS = {
     "class_weights": "class weights",
     "optimizer": "optimizer",
     "clip_norm": "clip norm",
+    "elements": "in tensors",
 }
 STYLES = {"exact": "green", "quantised": "cyan", "fitted": "yellow", "no": "dim"}
 
@@ -29,11 +31,18 @@ def table() -> Table:
     rows.caption_justify = "left"
     rows.add_column("target", no_wrap=True)
     for head in HEADS.values():
-        rows.add_column(head)  # may wrap, between words: then all of it fits into 80 columns
+        rows.add_column(head)
     for name, exporter in EXPORTERS.items():
         supports = [Text(value, STYLES[value]) for value in exporter.capabilities]
         rows.add_row(name, *supports)
     return rows
+
+
+def show() -> None:
+    """Prints the table, beyond the width of a narrow terminal rather than cut off."""
+    console, rows = Console(), table()
+    console.width = max(console.width, console.measure(rows).maximum)
+    console.print(rows)
 
 
 def markdown() -> str:

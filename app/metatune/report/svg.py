@@ -100,7 +100,8 @@ def _rates_panel(artefact: Artefact, steps: np.ndarray) -> _Panel:
     low, high = (float(v) for v in np.exp(padded(*np.log([values.min(), values.max()]))))
     floored = dict(zip(curves, values[1:], strict=True))
     title = "Learning rate per update, log scale"
-    if artefact.learning_rates.multipliers is None:
+    rates = artefact.learning_rates
+    if rates.multipliers is None and rates.elements is None:
         floored = {}
     return _Panel(title, floored, (low, high), log=True, base=values[0])
 

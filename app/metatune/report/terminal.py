@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from metatune.artefact import Artefact, ClassWeights, LossWeights, Mixture, OptimizerSchedules
+from metatune.artefact.elements import summarised
 from metatune.report import certificate
 from metatune.report.artefact_readme import (
     horizon,
@@ -86,8 +87,12 @@ def _header(artefact: Artefact) -> Panel:
                 f"{result['unit']}, held out, {len(result['held_out_seeds'])} paired trainings"
             )
         )
+    average = ", the moving average there" if result.get("best_is_average") else ""
     lines.append(
-        Text(f"best outer step {result['best_outer_step']} of {result['outer_steps']}", "dim")
+        Text(
+            f"best outer step {result['best_outer_step']} of {result['outer_steps']}{average}",
+            "dim",
+        )
     )
     lines += [Text(line) for line in what_is_tuned(artefact)]
     lines.append(Text(f"horizon: {horizon(artefact)}"))
@@ -112,7 +117,7 @@ def _rates(artefact: Artefact) -> Table:
     steps = evenly(artefact.horizon_steps, PLOT_COLUMNS)
     curves = rate_curves(artefact, steps)
     logs = np.log(log_floor(np.stack(list(curves.values()))))
-    multipliers = artefact.learning_rates.multipliers
+    multipliers = summarised(artefact).learning_rates.multipliers
     factors = {group: (1.0,) for group in curves} if multipliers is None else multipliers.groups
     reach = float(np.abs(np.log(np.stack(list(factors.values())))).max())
     title = "learning rates per update and multipliers, log scale"

@@ -63,7 +63,6 @@ class Schedules:
         self._length = length
         self._total = training.recipe.inner.steps
         self._eta = training.initial_eta()
-        self._own = jax.jit(jax.vmap(training.sampled.hyper_at, in_axes=(None, 0)))
         self._shapes = jax.eval_shape(training.initialise, jax.random.key(0)).params
 
     def stretch(self, first: int) -> Stretch:
@@ -118,7 +117,7 @@ class Schedules:
 
     def _recipe_s(self, steps: Sequence[int]) -> Hyper:
         """The recipe's own hyperparameters at some steps."""
-        return self._own(self._eta, np.asarray(steps, np.int32))
+        return self._training.hyper_over(self._eta, np.asarray(steps, np.int32))
 
     def _of_optimizer(self, tuned: Artefact, steps: Sequence[int]) -> dict[str, Any]:
         """What was tuned of the optimizer, as of `Hyper.optimizer`, [steps, ...].

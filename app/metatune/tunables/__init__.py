@@ -6,11 +6,16 @@ A new tunable is a file here, a field of `metatune.recipe.schema.Tune`, and a ro
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.schema import Tune
 from metatune.tunables import learning_rates, loss_weights, mixture, optimizer
 from metatune.tunables.class_weights import ClassWeights
-from metatune.tunables.hyper import Hyper, Setting, TrainingTokens, Tunable
+from metatune.tunables.elements import Elements
+from metatune.tunables.groups import Groups
+from metatune.tunables.hyper import Hyper, Setting, Supply, TrainingTokens, Tunable
 from metatune.tunables.learning_rates import LearningRates
 from metatune.tunables.loss_weights import LossWeights
 from metatune.tunables.mixture import Mixture
@@ -18,16 +23,22 @@ from metatune.tunables.optimizer import OptimizerField
 
 __all__ = [
     "ClassWeights",
+    "Elements",
+    "Groups",
     "Hyper",
     "LearningRates",
     "LossWeights",
     "Mixture",
     "OptimizerField",
     "Setting",
+    "Supply",
     "TrainingTokens",
     "Tunable",
     "build",
+    "needs_data",
     "needs_tokens",
+    "penalty",
+    "within_parameters",
 ]
 
 BUILDERS: Mapping[str, Callable[[Any, Setting], Tunable | tuple[Tunable, ...] | None]] = {
@@ -39,9 +50,19 @@ BUILDERS: Mapping[str, Callable[[Any, Setting], Tunable | tuple[Tunable, ...] | 
 """By entry of `tune`: one tunable, several, or none yet."""
 
 
+def needs_data(tune: Tune) -> bool:
+    """Whether some tunables are only built once the training data has been read."""
+    return needs_tokens(tune) or (tune.mixture is not None and tune.mixture.max_epochs is not None)
+
+
 def needs_tokens(tune: Tune) -> bool:
-    """Whether some tunables are only built of what the training data holds."""
+    """Whether some tunables are only built of the classes of the training tokens."""
     return tune.loss_weights is not None and tune.loss_weights.per == "class"
+
+
+def within_parameters(tunable: Tunable) -> bool:
+    """Whether what is tuned is as large as the parameters: a rate for each row, say."""
+    return isinstance(tunable, LearningRates) and isinstance(tunable.cells, Elements)
 
 
 def build(tune: Tune, setting: Setting, known: Sequence[Fault] = ()) -> tuple[Tunable, ...]:
@@ -70,3 +91,20 @@ def build(tune: Tune, setting: Setting, known: Sequence[Fault] = ()) -> tuple[Tu
     if faults:
         raise RecipeError("tune", faults)
     return tuple(tunable for tunable in built if tunable is not None)
+
+
+def penalty(
+    tunables: Sequence[Tunable], eta: Mapping[str, jax.Array], deviation: float = 0.0
+) -> jax.Array:
+    """What the search pays for meta-parameters besides the objective: the sum over tunables.
+
+    Args:
+        tunables: what is tuned.
+        eta: meta-parameters, a slice for each.
+        deviation: factor of `(η - η₀)²`, the mean over a tunable's slice.
+    """
+    total = sum((tunable.penalty(eta[tunable.key]) for tunable in tunables), jnp.zeros(()))
+    if deviation:
+        for tunable in tunables:
+            total += deviation * jnp.mean((eta[tunable.key] - tunable.initial()) ** 2)
+    return total

@@ -57,6 +57,10 @@ class ClassWeights:
         weights = weights.at[np.asarray(self.classes)].set(jnp.exp(logs) / mean)
         return hyper._replace(class_weights=weights)
 
+    def penalty(self, eta: jax.Array) -> jax.Array:
+        """None."""
+        return jnp.zeros((), eta.dtype)
+
 
 def build(spec: schema.LossWeights, setting: Setting) -> ClassWeights | None:
     """The tunable of a recipe's `tune.loss_weights` per class; None before the data is read.

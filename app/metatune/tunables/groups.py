@@ -5,10 +5,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from metatune.models import ParameterNames
 from metatune.recipe.faults import Fault, RecipeError
+from metatune.tunables.kinds import KINDS, kind_of
 
 BASE = -1
 """The index of a parameter that is in no group and keeps the base rate."""
@@ -28,19 +30,40 @@ class Groups(NamedTuple):
     index: Any
     members: Mapping[str, tuple[str, ...]]
 
+    @property
+    def size(self) -> int:
+        """How many groups there are."""
+        return len(self.labels)
+
+    def spread(self, values: jax.Array) -> Any:
+        """The value of each parameter's group, one for a parameter of none.
+
+        Args:
+            values: [groups].
+
+        Returns:
+            A tree like the parameters, [layers] where they are stacked, [] otherwise.
+        """
+        # Parameters of no group have index -1: the last entry.
+        values = jnp.append(values, 1.0)
+        return jax.tree.map(lambda index: values[index], self.index)
+
 
 def group(names: Any, per: str | tuple[str, ...] | Mapping[str, str], path: str) -> Groups:
     """Groups parameters.
 
     Args:
         names: `ParameterNames` at the leaves of a tree like the parameters.
-        per: `global`, `layer`, `tensor`, or regular expressions, searched for in the checkpoint
-            names; the first that is found in a name takes it.
+        per: a key of `LABELS`, or regular expressions, searched for in the checkpoint names; the
+            first that is found in a name takes it.
         path: the recipe's field, for faults.
 
     Raises:
-        RecipeError: an expression matches no parameter, or only such as an earlier one took.
+        RecipeError: an expression matches no parameter, or only such as an earlier one took; or a
+            parameter is of no known kind.
     """
+    if per in ("kind", "layer_kind"):
+        _refuse_unknown_kinds(names, per, path)
     label_of = LABELS[per] if isinstance(per, str) else _by_expression(per)
     leaves, treedef = jax.tree.flatten(names)
     members: dict[str, list[str]] = {} if isinstance(per, str) else {key: [] for key in _named(per)}
@@ -66,10 +89,18 @@ def _layer(name: str) -> str:
     return found[0] if found else name.rpartition(".")[0]
 
 
+def _layer_kind(name: str) -> str | None:
+    """`model.layers.0.attention`; outside the layers the kind alone."""
+    found = re.match(r".*?\.\d+(?=\.)", name)
+    return f"{found[0]}.{kind_of(name)}" if found else kind_of(name)
+
+
 LABELS: Mapping[str, Callable[[str], str | None]] = {
     "global": lambda name: "all",
     "layer": _layer,
     "tensor": lambda name: name,
+    "kind": kind_of,
+    "layer_kind": _layer_kind,
 }
 
 
@@ -103,3 +134,11 @@ def _refuse_empty(
     ]
     if faults:
         raise RecipeError(path, faults)
+
+
+def _refuse_unknown_kinds(names: Any, per: Any, path: str) -> None:
+    unknown = [n for leaf in jax.tree.leaves(names) for n in leaf.names if kind_of(n) is None]
+    if unknown:
+        problem = f"{unknown[0]} is none of {', '.join(KINDS)} ({len(unknown)} such in all)"
+        fault = Fault(path, per, problem, "group parameters by regular expressions on their names")
+        raise RecipeError(path, [fault])

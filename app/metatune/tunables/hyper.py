@@ -43,6 +43,18 @@ class TrainingTokens(NamedTuple):
     mixture_is_tuned: bool
 
 
+class Supply(NamedTuple):
+    """How much text there is to train on, and how much is read.
+
+    Attributes:
+        tokens: of each domain's training split, in whole sequences.
+        horizon: that the inner training reads, of all domains together.
+    """
+
+    tokens: tuple[int, ...]
+    horizon: int
+
+
 class Setting(NamedTuple):
     """What is tuned for.
 
@@ -50,7 +62,10 @@ class Setting(NamedTuple):
         names: checkpoint names of the model's parameters, `ParameterNames` at the leaves.
         domains: names of the domains.
         steps: horizon of the inner training.
+        shapes: the parameters, or their shapes, in a tree like `names`; None where nothing is tuned
+            within parameters.
         tokens: what the training data holds; None before it has been read.
+        supply: how much of it there is; None likewise.
         optimizer: what trains; None before that is known.
         decaying: as `names`, None at the leaves that don't decay; None for none, or not yet known.
     """
@@ -58,7 +73,9 @@ class Setting(NamedTuple):
     names: Any
     domains: tuple[str, ...]
     steps: int
+    shapes: Any = None
     tokens: TrainingTokens | None = None
+    supply: Supply | None = None
     optimizer: schema.InnerOptimizer | None = None
     decaying: Any = None
 
@@ -87,5 +104,15 @@ class Tunable(Protocol):
             eta: this tunable's slice of η.
             step: inner step t, an int32 scalar.
             hyper: λ_t as the recipe and the tunables before this one have it.
+        """
+        ...
+
+    def penalty(self, eta: jax.Array) -> jax.Array:
+        """What the search pays for these meta-parameters, besides the objective: a scalar.
+
+        Zero where the recipe asks for none. No loss that is judged or reported holds it.
+
+        Args:
+            eta: this tunable's slice of η.
         """
         ...

@@ -1,53 +1,104 @@
-"""Learning rates: multipliers of the base schedule, by group and window, in log space."""
+"""Learning rates: multipliers of the base schedule, by parameters and windows, in log space."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from metatune.recipe import schema
+from metatune.tunables.elements import Elements, elements
 from metatune.tunables.groups import Groups, group
 from metatune.tunables.hyper import Hyper, Setting
-from metatune.tunables.windows import window_of
+from metatune.tunables.windows import between_knots, window_of
 
 
 @dataclass(frozen=True, eq=False)
 class LearningRates:
-    """`rate_t(parameter) = base_t * exp(η[window of t, group of the parameter])`.
+    """`rate_t(parameter) = base_t * m_t(parameter)` with multipliers m of the parameters' cells.
+
+    A cell is what shares a multiplier: a group of parameters, or an element, row or column of one.
+    At knot k it is `m = exp b(η_k)`, where b bounds logarithms smoothly, `b(η) = L tanh(η / L)`
+    with `L = log max_multiplier`, of slope one at η = 0; without a bound, `b(η) = η`. Windows are
+    knots whose multiplier is held until the next begins; or it moves on lines between knots.
 
     Attributes:
-        groups: which parameters share a rate.
-        windows: how many windows.
+        cells: what shares a multiplier.
+        windows: how many windows, or knots.
         steps: horizon of the inner training.
+        interpolation: `constant` within windows of equal length, or `linear` between knots that
+            are evenly spread from the first step to the last.
+        max_multiplier: that no multiplier reaches, nor one over it; None for no bound.
+        smoothness: weight of the penalty on how log multipliers change from knot to knot.
+        prior: weight of the penalty on log multipliers.
     """
 
-    groups: Groups
+    cells: Groups | Elements
     windows: int
     steps: int
+    interpolation: Literal["constant", "linear"] = "constant"
+    max_multiplier: float | None = None
+    smoothness: float = 0.0
+    prior: float = 0.0
     key: str = "learning_rates"
 
+    @property
+    def knots(self) -> tuple[float, ...]:
+        """Where the knots are, in fractions of the training."""
+        if self.interpolation == "constant" or self.windows == 1:
+            return tuple(window / self.windows for window in range(self.windows))
+        gap = (self.steps - 1) / (self.windows - 1)
+        return tuple(knot * gap / self.steps for knot in range(self.windows))
+
     def initial(self) -> jax.Array:
-        """All multipliers one: zeros, [windows, groups]."""
-        return jnp.zeros((self.windows, len(self.groups.labels)), jnp.float32)
+        """All multipliers one: zeros, [windows, cells]."""
+        return jnp.zeros((self.windows, self.cells.size), jnp.float32)
 
     def apply(self, eta: jax.Array, step: jax.Array, hyper: Hyper) -> Hyper:
-        """Multiplies each parameter's rate by its group's multiplier in this window."""
-        logs = eta[window_of(step, self.windows, self.steps)]
-        # Parameters of no group have index -1: the last entry, which leaves the base rate.
-        multipliers = jnp.exp(jnp.append(logs, 0.0))
+        """Multiplies each parameter's rate by its cell's multiplier at this step."""
 
-        def scale(rate: jax.Array, index: np.ndarray) -> jax.Array:
-            chosen = multipliers[index]
+        def scale(rate: jax.Array, chosen: jax.Array) -> jax.Array:
             return rate * chosen.reshape(chosen.shape + (1,) * (rate.ndim - chosen.ndim))
 
-        return hyper._replace(
-            learning_rate=jax.tree.map(scale, hyper.learning_rate, self.groups.index)
-        )
+        multipliers = self.cells.spread(self._multipliers_at(eta, step))
+        return hyper._replace(learning_rate=jax.tree.map(scale, hyper.learning_rate, multipliers))
+
+    def penalty(self, eta: jax.Array) -> jax.Array:
+        """`prior * mean (log m)² + smoothness * mean (log m_{k+1} - log m_k)²`.
+
+        The first mean is over knots and cells, the second over neighbouring knots and cells.
+        """
+        logs = self._logs(eta)
+        total = self.prior * jnp.mean(logs**2)
+        if self.windows > 1:
+            total += self.smoothness * jnp.mean(jnp.diff(logs, axis=0) ** 2)
+        return total
 
     def multipliers(self, eta: np.ndarray) -> np.ndarray:
-        """The multipliers, [windows, groups] float64."""
-        return np.exp(np.asarray(eta, np.float64))
+        """The multipliers at the knots, [windows, cells] float64."""
+        logs = np.asarray(eta, np.float64)
+        if self.max_multiplier is not None:
+            most = np.log(self.max_multiplier)
+            logs = most * np.tanh(logs / most)
+        return np.exp(logs)
+
+    def _multipliers_at(self, eta: jax.Array, step: jax.Array) -> jax.Array:
+        """[cells]."""
+        if self.windows == 1:
+            return jnp.exp(self._logs(eta[0]))
+        if self.interpolation == "constant":
+            return jnp.exp(self._logs(eta[window_of(step, self.windows, self.steps)]))
+        before, along = between_knots(step, self.windows, self.steps)
+        first, second = (jnp.exp(self._logs(eta[knot])) for knot in (before, before + 1))
+        along = along.astype(eta.dtype)
+        return (1 - along) * first + along * second
+
+    def _logs(self, eta: jax.Array) -> jax.Array:
+        if self.max_multiplier is None:
+            return eta
+        most = np.log(self.max_multiplier).astype(eta.dtype)
+        return most * jnp.tanh(eta / most)
 
 
 def build(spec: schema.LearningRates, setting: Setting) -> LearningRates:
@@ -56,5 +107,16 @@ def build(spec: schema.LearningRates, setting: Setting) -> LearningRates:
     Raises:
         RecipeError: a regular expression matches no parameter.
     """
-    groups = group(setting.names, spec.per, "tune.learning_rates.per")
-    return LearningRates(groups, spec.windows, setting.steps)
+    if spec.per in ("row", "column", "element"):
+        cells = elements(setting.names, setting.shapes, spec.per)
+    else:
+        cells = group(setting.names, spec.per, "tune.learning_rates.per")
+    return LearningRates(
+        cells,
+        spec.windows,
+        setting.steps,
+        spec.interpolation,
+        spec.max_multiplier,
+        spec.smoothness,
+        spec.prior,
+    )

@@ -40,6 +40,10 @@ class LossWeights:
         logits = eta[window_of(step, self.windows, self.steps)]
         return hyper._replace(loss_weights=len(self.start) * shares(logits))
 
+    def penalty(self, eta: jax.Array) -> jax.Array:
+        """None."""
+        return jnp.zeros((), eta.dtype)
+
 
 def build(spec: schema.LossWeights, setting: Setting) -> LossWeights | ClassWeights | None:
     """The tunable of a recipe's `tune.loss_weights`; None for classes before the data is read.

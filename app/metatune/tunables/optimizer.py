@@ -81,6 +81,10 @@ class OptimizerField:
             value = _spread(form(self.start, jnp.append(logs, 0.0)), self.groups, hyper)
         return hyper._replace(optimizer={**(hyper.optimizer or {}), self.key: value})
 
+    def penalty(self, eta: jax.Array) -> jax.Array:
+        """None."""
+        return jnp.zeros((), eta.dtype)
+
 
 def _spread(values: jax.Array, groups: Groups, hyper: Hyper) -> Any:
     """The value of each parameter's group, with the parameter's rank; None where it has none."""

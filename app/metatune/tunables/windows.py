@@ -4,6 +4,7 @@ Source: Micaelli & Storkey, Gradient-based Hyperparameter Optimization Over Long
 """
 
 import jax
+import jax.numpy as jnp
 
 
 def window_of(step: jax.Array, windows: int, steps: int) -> jax.Array:
@@ -15,3 +16,17 @@ def window_of(step: jax.Array, windows: int, steps: int) -> jax.Array:
     [0, 0, 0, 1, 1, 2, 2]
     """
     return step * windows // steps
+
+
+def between_knots(step: jax.Array, knots: int, steps: int) -> tuple[jax.Array, jax.Array]:
+    """The knot at or before inner step `step`, the last but one at most, and how far it is past it.
+
+    Two knots or more are evenly spread from the first step to the last. At knot k the way past it
+    is exactly 0, at the last one exactly 1.
+
+    >>> [float(sum(between_knots(step, knots=3, steps=5))) for step in range(5)]
+    [0.0, 0.5, 1.0, 1.5, 2.0]
+    """
+    ahead, gap = step * (knots - 1), steps - 1
+    before = jnp.minimum(ahead // gap, knots - 2)
+    return before, (ahead - before * gap) / gap

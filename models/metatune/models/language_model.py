@@ -99,7 +99,8 @@ class LanguageModel:
     def names(self) -> dict[str, Any]:
         """Checkpoint names: like the parameters, with `ParameterNames` at the leaves."""
         shapes = jax.eval_shape(self.init, jax.random.key(0))
-        return parameter_names(shapes, FAMILIES[self.family].checkpoint_name)
+        naming = FAMILIES[self.family].checkpoint_name
+        return parameter_names(shapes, naming, self.config.transposed)
 
     def config_json(self) -> dict[str, Any]:
         """The fields of the `config.json` that the model was read from."""

@@ -17,14 +17,16 @@ class ParameterNames:
     Attributes:
         names: one name; for a stacked leaf one per layer.
         stacked: whether axis 0 of the leaf is the layer.
+        transposed: whether these are matrices [in, out]; all others are [out, in].
     """
 
     names: tuple[str, ...]
     stacked: bool
+    transposed: bool = False
 
 
 def parameter_names(
-    params: Mapping[str, Any], checkpoint_name: Callable[[str], str]
+    params: Mapping[str, Any], checkpoint_name: Callable[[str], str], transposed: bool = False
 ) -> dict[str, Any]:
     """The names of a model's parameters.
 
@@ -33,6 +35,7 @@ def parameter_names(
     Args:
         params: parameters or their shapes, nested dictionaries.
         checkpoint_name: from that to what the family's checkpoints call it.
+        transposed: whether the matrices of blocks are [in, out] in checkpoints.
 
     Returns:
         The same nested dictionaries with `ParameterNames` at the leaves.
@@ -45,6 +48,10 @@ def parameter_names(
         after = keys.index(LAYERS) + 1
         head, tail = ".".join(keys[:after]), ".".join(keys[after:])
         names = (f"{head}.{layer}.{tail}" for layer in range(leaf.shape[0]))
-        return ParameterNames(tuple(checkpoint_name(name) for name in names), stacked=True)
+        return ParameterNames(
+            tuple(checkpoint_name(name) for name in names),
+            stacked=True,
+            transposed=transposed and leaf.ndim == 3,
+        )
 
     return jax.tree_util.tree_map_with_path(name, dict(params))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from metatune.artefact.capabilities import dropped
+from metatune.artefact.elements import averaged
 from metatune.artefact.exporters.axolotl import AXOLOTL
 from metatune.artefact.exporters.base import Exporter, Production
 from metatune.artefact.exporters.csv import CSV
@@ -59,7 +60,8 @@ EXPORTERS = {
 """A new target is one file, and one name here."""
 
 WRITTEN = re.compile(
-    r"README\.md|__pycache__|tuned\.(json|yaml)|metatune_(schedules|trainer|rates|mixture)\.py"
+    r"README\.md|__pycache__|tuned\.(json|yaml|safetensors)"
+    r"|metatune_(schedules|trainer|rates|mixture)\.py"
     r"|(learning_rates|mixture|loss_weights|optimizer|weight_decay)\.csv|(mixture|streams)\.yaml|launch\.sh"
     r"|phase_\d+\.(txt|json)|(sources|weights|static_rates|shared_schedule)\.json"
 )
@@ -146,6 +148,8 @@ def export(
         ]
     if faults:
         raise ArtefactError("export", faults)
+    if "elements" in without:
+        artefact = averaged(artefact)
     steps = steps or artefact.horizon_steps
     tokens = tokens_per_step or max(1, round(artefact.horizon_tokens / artefact.horizon_steps))
     production = Production(

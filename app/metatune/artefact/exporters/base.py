@@ -8,9 +8,9 @@ from typing import NamedTuple
 import yaml
 
 from metatune.artefact.capabilities import Capabilities
-from metatune.artefact.format import README, TUNED, Artefact, ClassWeights
+from metatune.artefact.format import README, Artefact, ClassWeights
 from metatune.artefact.widths import fitted_lines
-from metatune.artefact.writing import self_contained
+from metatune.artefact.writing import portable_files
 
 MODULE = "metatune_schedules.py"
 
@@ -73,13 +73,14 @@ def export_files(
         steps=production.steps,
         clip=_clip(artefact),
         clip_import=", clip_norm" if _clips_over_time(artefact) else "",
+        elements=_elements(artefact, readme),
         max_grad_norm=artefact.optimizer.settings["clip_norm"] or 0.0,
         mixture=_mixture(artefact),
         loss_weights=_loss_weights(artefact, readme),
         dropped=_bullets(_lost(production)),
     )
     files = {name: template(source) for name, source in modules.items()}
-    return {README: text, **files, TUNED: self_contained(artefact)}
+    return {README: text, **files, **portable_files(artefact)}
 
 
 def config_files(
@@ -107,7 +108,7 @@ def config_files(
         _bullets([*_lost(production), *lost]) or "Nothing.",
     ]
     text = "\n\n".join(section.rstrip() for section in sections) + "\n"
-    return {README: text, **files, TUNED: self_contained(production.artefact)}
+    return {README: text, **files, **portable_files(production.artefact)}
 
 
 def template(name: str) -> str:
@@ -148,6 +149,12 @@ def _facts(production: Production) -> str:
         f"- for the optimizer {kind}: {chosen}",
     ]
     lines += [f"- {line}" for line in fitted_lines(artefact)]
+    if rates.elements is not None:
+        lines.insert(
+            4,
+            "- their factors within each parameter are in tuned.safetensors, which stays beside "
+            "tuned.json",
+        )
     if production.warning:
         lines.insert(2, f"- **warning**: {production.warning}")
     for what, schedule in (("shares", artefact.mixture), ("loss weights", artefact.loss_weights)):
@@ -180,6 +187,13 @@ def _clip(artefact: Artefact) -> str:
 def _clips_over_time(artefact: Artefact) -> bool:
     schedules = artefact.optimizer.schedules
     return schedules is not None and "clip_norm" in schedules.values
+
+
+def _elements(artefact: Artefact, readme: str) -> str:
+    """What to know of rates within parameters; empty where none were tuned."""
+    if artefact.learning_rates.elements is None:
+        return ""
+    return template(f"{readme}_elements.md").rstrip() + "\n\n"
 
 
 def _loss_weights(artefact: Artefact, readme: str) -> str:

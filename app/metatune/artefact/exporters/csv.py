@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
-from metatune.artefact.capabilities import EVERYTHING
+from metatune.artefact.capabilities import WHOLE_PARAMETERS
 from metatune.artefact.exporters.base import Exporter, Production, config_files
 from metatune.artefact.format import SETTINGS
 
@@ -58,7 +58,7 @@ def _table(names: Sequence[str], rows: Iterable[Iterable[float]]) -> str:
 CSV = Exporter(
     "csv",
     "tables of every value at every update",
-    EVERYTHING,
+    WHOLE_PARAMETERS,
     _files,
     optimizers=tuple(SETTINGS),
 )

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from metatune.artefact.format import Artefact
-from metatune.artefact.horizon import ROUNDING, base_rates, windows
+from metatune.artefact.horizon import ROUNDING, base_rates, multipliers_at_knots
 from metatune.artefact.writing import rendered
 
 RATES = "static_rates.json"
@@ -51,20 +51,19 @@ def static_rates(artefact: Artefact, *, shared: bool = False) -> StaticRates:
     if multipliers is None:
         names = artefact.learning_rates.parameters
         return StaticRates(dict.fromkeys(names, float(base.max())), base, 0.0)
-    factors = np.asarray(list(multipliers.groups.values()))
+    factors = multipliers_at_knots(artefact)
     with np.errstate(divide="ignore", invalid="ignore"):  # a multiplier of 0 makes a mean of 0
         logs = np.log(factors)
-        own = np.where(
-            np.ptp(factors, axis=1) == 0, logs[:, 0], logs @ np.diff([*multipliers.knots, 1.0])
-        )
+        lengths = np.diff([*artefact.learning_rates.knots, 1.0])
+        own = np.where(np.ptp(factors, axis=1) == 0, logs[:, 0], logs @ lengths)
         common = (logs - own[:, None]).mean(axis=0) if shared else np.zeros(logs.shape[1])
         fitted = np.exp(own[:, None] + common)
         deviation = np.where(fitted == factors, 0.0, np.abs(fitted / factors - 1)).max()
-    curve = base * np.exp(common)[windows(artefact)]
+    curve = base * np.exp(common)
     parameters = {
         name: float(np.exp(mean) * curve.max())
-        for group, mean in zip(multipliers.groups, own, strict=True)
-        for name in multipliers.members[group]
+        for members, mean in zip(multipliers.members.values(), own, strict=True)
+        for name in members
     }
     return StaticRates(parameters, curve, float(deviation) if deviation > ROUNDING else 0.0)
 

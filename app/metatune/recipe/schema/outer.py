@@ -4,7 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from metatune.recipe.rules import AT_LEAST_ONE, FRACTION, NOT_EMPTY, POSITIVE, ruled
+from metatune.recipe.rules import (
+    AT_LEAST_ONE,
+    AT_LEAST_TWO,
+    EACH_POSITIVE,
+    FRACTION,
+    NOT_EMPTY,
+    NOT_NEGATIVE,
+    POSITIVE,
+    ruled,
+)
 from metatune.recipe.schema.estimators import Estimator, MixFlow
 
 
@@ -23,6 +32,22 @@ class Adam:
     learning_rate: float = ruled(0.1, POSITIVE)
     b1: float = ruled(0.9, FRACTION)
     b2: float = ruled(0.99, FRACTION)
+    per_tunable: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class Descent:
+    """Gradient descent on the meta-parameters with heavy-ball momentum, as `optax.sgd`.
+
+    Attributes:
+        learning_rate: in units of log rate and of logits, per unit of the hypergradient.
+        momentum: decay of the sum of hypergradients that η moves by.
+        per_tunable: learning rates of their own, by entry of `tune`.
+    """
+
+    kind: Literal["sgd"] = "sgd"
+    learning_rate: float = ruled(0.1, POSITIVE)
+    momentum: float = ruled(0.9, FRACTION)
     per_tunable: Mapping[str, float] | None = None
 
 
@@ -90,11 +115,28 @@ class Online:
     lifetime: int | None = ruled(None, AT_LEAST_ONE)
 
 
-Optimizer = Adam | Sign
+Optimizer = Adam | Descent | Sign
 Unroll = Full | Truncated | Online
 
 Class = Literal["text", "prompt", "completion", "system", "tool"]
 """What part of a document a token is of; all tokens of a plain text are text."""
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """An objective at several points of a training, for models that have to be good early.
+
+    What is differentiated is the mean of the losses after 1/K, 2/K, ... and all of the inner steps
+    of an outer step. What is judged and reported is the loss at the end.
+
+    Attributes:
+        points: how many, K.
+        exponent: the weight of a point is proportional to its fraction of the training to this
+            power: 0 for uniform weights, 1 for late points, -1 for early ones.
+    """
+
+    points: int = ruled(AT_LEAST_TWO)
+    exponent: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -107,11 +149,22 @@ class Objective:
             and report splits are measured.
         classes: classes of the tokens that count, there too; sequences without any are left out.
             Null for all.
+        deviation: penalty for leaving the recipe's defaults, in nats of loss for a mean over each
+            tunable's meta-parameters of `(η - η₀)²` of one, in units of log rate and of logits.
+            What is judged and reported is without it.
+        worst_case: temperature T, in nats, of a smooth maximum over the target's domains, in place
+            of the mean of their losses: `T log Σ_d target_d exp(l_d / T)`, from the mean at a large
+            T to the largest loss at a small one. It is taken in each micro-batch of held-out
+            sequences, and is what is judged and reported too. Null for the mean.
+        trajectory: average the objective along the training; null for its end alone.
     """
 
     sequences: int = ruled(128, AT_LEAST_ONE)
     micro_batch: int = ruled(128, AT_LEAST_ONE)
     classes: tuple[Class, ...] | None = ruled(None, NOT_EMPTY)
+    deviation: float = ruled(0.0, NOT_NEGATIVE)
+    worst_case: float | None = ruled(None, POSITIVE)
+    trajectory: Trajectory | None = None
 
 
 @dataclass(frozen=True)
@@ -186,6 +239,10 @@ class Outer:
         optimizer: how it is followed.
         clip_norm: largest global norm of a hypergradient before the optimizer sees it; null for no
             clipping.
+        clip: largest norm of the hypergradient of each tunable, one for all or by entry of `tune`,
+            before that of all together is clipped; null for none.
+        ema: decay of an average of the meta-parameters of all outer steps, which is judged beside
+            the latest: the better of the two may become the best; null for no average.
         patience: a phase ends after so many of its outer steps without a new best; null for never.
         objective: what is differentiated.
         fresh: what is drawn anew at every outer step.
@@ -199,6 +256,8 @@ class Outer:
     unroll: Unroll = field(default_factory=Full)
     optimizer: Optimizer = field(default_factory=Adam)
     clip_norm: float | None = ruled(1.0, POSITIVE)
+    clip: float | Mapping[str, float] | None = ruled(None, EACH_POSITIVE)
+    ema: float | None = ruled(None, FRACTION)
     patience: int | None = ruled(None, AT_LEAST_ONE)
     objective: Objective = field(default_factory=Objective)
     fresh: Fresh = field(default_factory=Fresh)

@@ -4,7 +4,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from metatune.recipe.rules import AT_LEAST_ONE, FRACTION, ruled
+from metatune.recipe.rules import ABOVE_ONE, AT_LEAST_ONE, FRACTION, NOT_NEGATIVE, POSITIVE, ruled
+
+Per = Literal["global", "layer", "tensor", "kind", "layer_kind", "row", "column", "element"]
+PerElement = Literal["row", "column", "element"]
+
+Shares = Mapping[str, float]
+"""By domain; normalised to sum to one."""
 
 
 @dataclass(frozen=True)
@@ -12,14 +18,31 @@ class LearningRates:
     """Learning rates as multipliers of the base schedule, one for each group and window.
 
     Attributes:
-        per: how parameters share a rate: all one, by layer, each tensor its own, or groups by
-            regular expression on checkpoint names (a list, or names with expressions; the first
-            that is found in a name takes it, parameters of no group keep the base rate).
-        windows: stretches of the training with one value each, of equal length.
+        per: how parameters share a rate: all one (global), by layer, each tensor its own, by what
+            they are for (kind: attention, mlp, norm, embedding, head), by that in each layer
+            (layer_kind), or groups by regular expression on checkpoint names (a list, or names
+            with expressions; the first that is found in a name takes it, parameters of no group
+            keep the base rate). Or within tensors: a rate for each output of a matrix (row: axis
+            0 of a checkpoint's [out, in]), for each input (column: axis 1; GPT-2 keeps matrices
+            as [in, out], with the axes the other way round), or for each element. An embedding is
+            [tokens, features]. A vector's rows are its elements; it has one column.
+        windows: stretches of the training with one value each, of equal length; or knots.
+        interpolation: how multipliers go on from their knots: constant within windows, or linear,
+            on lines between knots that are evenly spread from the first step to the last.
+        max_multiplier: M, that no multiplier reaches, nor one over it: η moves its logarithm to
+            `log M tanh(η / log M)`, of slope one at the start; null for no bound.
+        smoothness: weight of a penalty on the outer objective, the mean over cells and
+            neighbouring windows of the squared difference of log multipliers.
+        prior: weight of a penalty on the outer objective, the mean over cells and windows of the
+            squared log multiplier: it draws multipliers towards one.
     """
 
-    per: Literal["global", "layer", "tensor"] | tuple[str, ...] | Mapping[str, str] = "tensor"
+    per: Per | tuple[str, ...] | Mapping[str, str] = "tensor"
     windows: int = ruled(1, AT_LEAST_ONE)
+    interpolation: Literal["constant", "linear"] = "constant"
+    max_multiplier: float | None = ruled(None, ABOVE_ONE)
+    smoothness: float = ruled(0.0, NOT_NEGATIVE)
+    prior: float = ruled(0.0, NOT_NEGATIVE)
 
 
 @dataclass(frozen=True)
@@ -30,11 +53,32 @@ class Mixture:
         windows: stretches of the training with one mixture each, of equal length.
         floor: smallest share of any domain.
         initial: shares to start from, by domain; uniform by default.
+        max_epochs: caps each domain's share, in every window, at that at which a production
+            training reads its text so many times: `max_epochs * its tokens / production_tokens`.
+            That no window exceeds it is more than enough for the training not to.
+        production_tokens: that the tuned training will read; null for those of the inner training.
+        available_tokens: that a production training has, by domain; for those that aren't named,
+            what is trained on here.
+        groups: domains by the group that they belong to, e.g. topics of one source: the search
+            moves the shares of the groups, and the shares within them. A domain that isn't named
+            makes a group by itself.
+        prior: shares that `kl` draws towards; `initial` by default.
+        kl: penalty for the distance from the prior, in nats of loss for a nat of `KL(p ‖ prior)`,
+            the mean over the windows.
+        smoothness: penalty for changes from window to window, in nats of loss for a `Σ_d (p_d' -
+            p_d)²` of one, the mean over neighbours.
     """
 
     windows: int = ruled(1, AT_LEAST_ONE)
     floor: float = ruled(0.0, FRACTION)
-    initial: Mapping[str, float] | None = None
+    initial: Shares | None = None
+    max_epochs: float | None = ruled(None, POSITIVE)
+    production_tokens: int | None = ruled(None, AT_LEAST_ONE)
+    available_tokens: Mapping[str, int] | None = None
+    groups: Mapping[str, tuple[str, ...]] | None = None
+    prior: Shares | None = None
+    kl: float = ruled(0.0, NOT_NEGATIVE)
+    smoothness: float = ruled(0.0, NOT_NEGATIVE)
 
 
 @dataclass(frozen=True)

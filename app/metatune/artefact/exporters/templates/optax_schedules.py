@@ -17,7 +17,7 @@ import functools
 import json
 from collections.abc import Collection, Hashable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,8 @@ STEP_TOLERANCE = 1e-6  # of a step: a knot k/T times a total T may miss k by rou
 
 def schedules(total_steps: int, *, path: Path = TUNED) -> dict[str, optax.Schedule]:
     """A schedule for each label of `labels`: from the update, 0 for the first, to the rate.
+
+    Where rates were tuned within parameters, `scale_elements` is what they are times.
 
     Args:
         total_steps: updates of the training.
@@ -73,8 +75,10 @@ def optimizer(total_steps: int, *, path: Path = TUNED) -> optax.GradientTransfor
         label: optax.scale_by_learning_rate(schedule)
         for label, schedule in schedules(total_steps, path=path).items()
     }
-    inner = _at_each_update(settings, total_steps)
-    return optax.chain(inner, optax.partition(rates, lambda params: labels(params, path=path)))
+    inner = [_at_each_update(settings, total_steps)]
+    if "elements" in _read(path)["learning_rates"]:
+        inner.append(scale_elements(total_steps, path=path))
+    return optax.chain(*inner, optax.partition(rates, lambda params: labels(params, path=path)))
 
 
 def _adamw(settings: Mapping[str, Any], decay: optax.GradientTransformation) -> Any:
@@ -130,6 +134,69 @@ def _at_each_update(settings: Mapping[str, Any], total_steps: int) -> optax.Grad
         return updates, (optax.safe_increment(step), inner)
 
     return optax.GradientTransformation(init, update)
+
+
+class ElementState(NamedTuple):
+    """State of `scale_elements`: updates done, and the factors [knots, ...] of each parameter."""
+
+    step: Any
+    factors: Any
+
+
+def scale_elements(total_steps: int, *, path: Path = TUNED) -> optax.GradientTransformation:
+    """Multiplies the updates of elements, rows or columns by their factors of the learning rate.
+
+    The factors are read from the tuned.safetensors beside `path`, into the state.
+
+    Raises:
+        ValueError: a total below 1, or rates that weren't tuned within parameters; from its
+            `init`, a parameter without factors or of another shape.
+    """
+    elements = _read(path)["learning_rates"].get("elements")
+    if elements is None:
+        raise ValueError(f"{path}: one rate for each parameter: tune `per: element`, row or column")
+    _refuse_total(total_steps)
+    knots = np.asarray(elements["knots"]) * total_steps
+    starts = np.ceil(knots - STEP_TOLERANCE).astype(np.int32)
+
+    def init(params: Any) -> ElementState:
+        from safetensors.numpy import load_file  # needed for rates within parameters alone
+
+        held = load_file(path.with_name("tuned.safetensors"))
+        _check_names(_names(params), elements["shapes"], path)
+
+        def factors(keys: Any, param: Any) -> jax.Array:
+            found = held[_name(keys)]
+            if not _broadcasts(found.shape[1:], param.shape):
+                raise ValueError(
+                    f"{_name(keys)}: factors {list(found.shape[1:])} in {path}, but the parameter "
+                    f"is {list(param.shape)}; give it the checkpoint's layout"
+                )
+            return jnp.asarray(found)
+
+        return ElementState(
+            jnp.zeros((), jnp.int32), jax.tree_util.tree_map_with_path(factors, params)
+        )
+
+    def update(updates: Any, state: ElementState, params: Any = None) -> tuple[Any, ElementState]:
+        del params
+        # In whole steps, as of `_schedule`.
+        before = jnp.searchsorted(starts, state.step, side="right") - 1
+        after = jnp.minimum(before + 1, len(knots) - 1)
+        along = 0.0
+        if elements["interpolation"] == "linear":
+            gaps = np.append(np.diff(knots), 1.0)
+            past = state.step - jnp.asarray(knots)[before]
+            along = jnp.where(after > before, jnp.maximum(past, 0) / jnp.asarray(gaps)[before], 0)
+
+        def scale(update: jax.Array, factors: jax.Array) -> jax.Array:
+            chosen = (1 - along) * factors[before] + along * factors[after]
+            return update * chosen.astype(update.dtype)
+
+        scaled = jax.tree.map(scale, updates, state.factors)
+        return scaled, ElementState(optax.safe_increment(state.step), state.factors)
+
+    return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
 
 
 def mixture(step: int, total_steps: int, *, path: Path = TUNED) -> dict[str, float]:
@@ -192,14 +259,24 @@ def _labels(path: Path) -> dict[str, str]:
 
 
 def _schedule(rates: Mapping[str, Any], curve: list[float], total_steps: int) -> optax.Schedule:
-    if total_steps < 1:
-        raise ValueError(f"total_steps {total_steps}: a training has at least one update")
+    _refuse_total(total_steps)
     knots, values = np.asarray(rates["knots"]) * total_steps, np.asarray(curve)
     if rates["interpolation"] == "linear":
         return lambda step: jnp.interp(step, knots, values)
     # In whole steps: a comparison of float32 fractions could come one step late.
     starts = np.ceil(knots - STEP_TOLERANCE).astype(np.int32)
     return lambda step: jnp.asarray(values)[jnp.searchsorted(starts, step, side="right") - 1]
+
+
+def _refuse_total(total_steps: int) -> None:
+    if total_steps < 1:
+        raise ValueError(f"total_steps {total_steps}: a training has at least one update")
+
+
+def _broadcasts(block: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    return len(block) == len(shape) and all(
+        size in (1, own) for size, own in zip(block, shape, strict=True)
+    )
 
 
 def _columns(field: str, step: int, total_steps: int, path: Path) -> dict[str, float]:

@@ -44,6 +44,8 @@ def param_groups(
 
     Parameters with the same curve and the same weight decay share a group. `curve` in a group is
     the name of its first parameter: by it `Schedule` finds the curve, and what else was tuned.
+    Where rates were tuned within parameters, each has a group of its own, and `Schedule` scales
+    what the optimizer does to it.
 
     Args:
         model: names of `named_parameters()` are those of its Hugging Face checkpoint.
@@ -64,7 +66,8 @@ def param_groups(
     for name, parameter in named:
         decay = settings["weight_decay"] if name in decayed else 0.0
         new = {"params": [], "weight_decay": decay, "curve": name}
-        alike = (tuple(curves[name]), decay, tuple(tuned_decay.get(name, ())))
+        own = name if "elements" in tuned["learning_rates"] else None
+        alike = (tuple(curves[name]), decay, tuple(tuned_decay.get(name, ())), own)
         group = groups.setdefault(alike, new)
         group["params"].append(parameter)
     for group in groups.values():
@@ -103,6 +106,9 @@ def optimizer(
 class Schedule(LRScheduler):
     """Sets the rate of every group of `param_groups` to its curve at each update.
 
+    Where rates were tuned within parameters, it also scales each update, element by element, by
+    the factors in the tuned.safetensors beside `path`. The optimizer is AdamW or SGD then.
+
     The curves are not part of the state: a checkpoint resumes with the tuned.json that is there,
     not with the one of then. Load the optimizer's state first, then this one's.
     """
@@ -121,6 +127,10 @@ class Schedule(LRScheduler):
         self._rates = lambda step: [_rate(rates, name, step, total_steps) for name in names]
         self._numbers = lambda step: [_numbers(settings, name, step, total_steps) for name in names]
         super().__init__(optimizer)
+        if "elements" in rates:
+            scaling = _ElementScaling(self, rates["elements"], total_steps, path)
+            optimizer.register_step_pre_hook(scaling.before)
+            optimizer.register_step_post_hook(scaling.after)
 
     def get_lr(self) -> list[Any]:
         """The rate of each group at update `last_epoch`."""
@@ -148,6 +158,69 @@ class Schedule(LRScheduler):
         numbers = self._numbers(self.last_epoch)
         for group, own in zip(self.optimizer.param_groups, numbers, strict=True):
             group.update(own)
+
+
+class _ElementScaling:
+    """Turns θ' = θ - r d into θ' = θ - r f d, with factors f for each element, row or column.
+
+    AdamW and SGD are given θ = 0, which leaves -r d, free of the rounding of a difference; their
+    weight decay, which is a part of d, is added here.
+    """
+
+    def __init__(
+        self, schedule: "Schedule", elements: Mapping[str, Any], total_steps: int, path: Path
+    ):
+        from safetensors.torch import load_file  # needed for rates within parameters alone
+
+        held = load_file(path.with_name("tuned.safetensors"))
+        self._schedule, self._elements, self._total_steps = schedule, elements, total_steps
+        self._factors: dict[torch.Tensor, torch.Tensor] = {}
+        self._before: dict[torch.Tensor, torch.Tensor] = {}
+        if not isinstance(schedule.optimizer, torch.optim.AdamW | torch.optim.SGD):
+            kind = type(schedule.optimizer).__name__
+            raise ValueError(f"optimizer {kind}: must be AdamW or SGD for rates within parameters")
+        for group in schedule.optimizer.param_groups:
+            for parameter in group["params"]:
+                factors = held[group["curve"]]
+                block, shape = factors.shape[1:], parameter.shape
+                if len(block) != len(shape) or any(
+                    size not in (1, own) for size, own in zip(block, shape, strict=True)
+                ):
+                    raise ValueError(
+                        f"{group['curve']}: factors {list(block)} in {path}, but the "
+                        f"parameter is {list(shape)}; it must be whole, not sharded"
+                    )
+                wide = torch.promote_types(parameter.dtype, torch.float32)
+                self._factors[parameter] = factors.to(parameter.device, wide)
+
+    @torch.no_grad()
+    def before(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        """Puts zeros in the place of the parameters that are about to move."""
+        if kwargs.get("closure") or any(closure is not None for closure in args[1:]):
+            raise ValueError("a closure would see no parameters: compute the gradients before")
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                if isinstance(optimizer, torch.optim.SGD):
+                    parameter.grad.add_(parameter, alpha=group["weight_decay"])
+                self._before[parameter] = parameter.clone()
+                parameter.zero_()
+
+    @torch.no_grad()
+    def after(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        """Puts them back, and moves them."""
+        step = self._schedule.last_epoch
+        before, along = _position(self._elements, step, self._total_steps)
+        for group in optimizer.param_groups:
+            decay = group["weight_decay"] if isinstance(optimizer, torch.optim.AdamW) else 0.0
+            for parameter in group["params"]:
+                if parameter not in self._before:
+                    continue
+                factors = _between(self._factors[parameter], before, along)
+                start = self._before.pop(parameter)
+                moved = parameter - group["lr"] * decay * start
+                parameter.copy_(start + factors * moved)
 
 
 def trainer_arguments(

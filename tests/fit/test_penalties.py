@@ -1,0 +1,200 @@
+"""Penalties move the search, averages of its steps may win it; no training is done here."""
+
+import dataclasses
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+
+from metatune import artefact, tunables
+from metatune.fit import outer_loop
+from metatune.fit.outer_loop import fit
+from metatune.hypergrad import Diagnostics, Hypergradient
+from metatune.inner import prepare
+from metatune.recipe import schema
+
+RECIPE = schema.Recipe(
+    model=schema.Model(
+        config={
+            "model_type": "llama",
+            "hidden_size": 8,
+            "intermediate_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+        },
+        remat=False,
+    ),
+    data=schema.Data(
+        domains={
+            "code": schema.Source(shipped="code_stdlib"),
+            "drama": schema.Source(shipped="drama_shakespeare"),
+        },
+        target={"code": 1.0},
+        sequence_length=16,
+        batch_size=4,
+    ),
+    inner=schema.Inner(optimizer=schema.AdamW(learning_rate=1e-2), steps=6),
+    tune=schema.Tune(
+        learning_rates=schema.LearningRates(per="global", windows=2),
+        mixture=schema.Mixture(windows=2, initial={"code": 1, "drama": 3}, kl=0.3, smoothness=0.2),
+    ),
+    outer=schema.Outer(
+        steps=4,
+        optimizer=schema.Descent(learning_rate=0.5, momentum=0.0),
+        clip_norm=None,
+        objective=schema.Objective(sequences=8, micro_batch=8, deviation=0.4),
+        judge=schema.Judge(seeds=1, sequences=8),
+        report=schema.Report(seeds=1, sequences=8),
+    ),
+)
+SLOPES = {"learning_rates": [[0.5], [-0.25]], "mixture": [[-1.0, 1.0], [0.5, 0.0]]}
+
+
+@pytest.fixture(scope="module")
+def training():
+    return prepare(RECIPE)
+
+
+def changed(training, **changes):
+    outer = dataclasses.replace(RECIPE.outer, **changes)
+    return dataclasses.replace(training, recipe=dataclasses.replace(RECIPE, outer=outer))
+
+
+def run(training, out, **options):
+    with open(os.devnull, "w") as nowhere:
+        return fit(training, out, console=Console(file=nowhere), **options)
+
+
+@pytest.fixture
+def visited(monkeypatch):
+    """The meta-parameters that a hypergradient of `SLOPES` is asked for at."""
+    seen = []
+
+    def estimate(problem, eta, state, batches, outer_batches, **options):
+        seen.append(jax.tree.map(np.asarray, eta) | {"points": options["points"]})
+        slopes = {key: jnp.asarray(slope) for key, slope in SLOPES.items()}
+        return Hypergradient(jnp.float32(2.0), slopes, state, Diagnostics(jnp.ones(1)))
+
+    monkeypatch.setattr(outer_loop, "hypergradient", estimate)
+    monkeypatch.setattr(outer_loop, "held_out_loss", lambda *_, **__: 1.0)
+    return seen
+
+
+def test_penalties_join_the_hypergradient_and_no_loss(training, visited, tmp_path):
+    lines = run(training, tmp_path).folder.read_metrics()
+    first = training.initial_eta()
+
+    def price(eta):
+        """As the recipe says it, of shares by hand."""
+        shares = jax.nn.softmax(eta["mixture"], axis=-1)
+        prior = jnp.array([[0.25, 0.75]])
+        divergence = jnp.mean(jnp.sum(shares * jnp.log(shares / prior), axis=-1))
+        changes = jnp.sum((shares[1] - shares[0]) ** 2)
+        away = sum(jnp.mean((eta[key] - first[key]) ** 2) for key in eta)
+        return 0.3 * divergence + 0.2 * changes + 0.4 * away
+
+    assert len(visited) == len(lines) == 4
+    assert price({key: visited[3][key] for key in first}) > 0.1
+    for at, after, line in zip(visited, visited[1:], lines, strict=False):
+        here = {key: at[key] for key in first}
+        assert line["penalty"] == pytest.approx(float(price(here)), rel=1e-5, abs=1e-6)
+        assert (line["objective"], line["held_out"]) == (2.0, 1.0)
+        assert line["hypergradient_norm"]["learning_rates"] == pytest.approx(0.3125**0.5)
+        assert at["points"] == {6: 1.0}
+        slopes = jax.grad(price)(here)
+        for key, slope in SLOPES.items():
+            expected = at[key] - 0.5 * (np.array(slope) + np.asarray(slopes[key]))
+            np.testing.assert_allclose(after[key], expected, atol=1e-5)
+
+
+def test_without_penalties_the_search_is_that_of_the_hypergradient(training, visited, tmp_path):
+    free = dataclasses.replace(
+        training,
+        tunables=tuple(
+            dataclasses.replace(each, kl=0.0, smoothness=0.0) if each.key == "mixture" else each
+            for each in training.tunables
+        ),
+    )
+    objective = dataclasses.replace(RECIPE.outer.objective, deviation=0.0)
+    lines = run(changed(free, objective=objective), tmp_path).folder.read_metrics()
+    assert {line["penalty"] for line in lines} == {0.0}
+    for key, slope in SLOPES.items():
+        expected = visited[0][key] - 1.5 * np.array(slope)
+        np.testing.assert_allclose(visited[3][key], expected, atol=1e-6)
+
+
+def test_the_average_may_be_the_best_and_a_run_goes_on_with_it(
+    training, visited, tmp_path, monkeypatch
+):
+    """Steps of a length that leaps over the goal to and fro: their average is nearer."""
+    goal = jax.tree.map(lambda leaf: leaf + 0.3, training.initial_eta())
+
+    def away(eta):
+        return jax.tree.map(lambda leaf, there: leaf - there, eta, goal)
+
+    def estimate(problem, eta, state, batches, outer_batches, **options):
+        if len(stops) and len(asked) == stops[0]:
+            raise KeyboardInterrupt
+        asked.append(jax.tree.map(np.asarray, eta))
+        slopes = jax.tree.map(lambda leaf: 3.6 * leaf, away(eta))
+        return Hypergradient(jnp.float32(2.0), slopes, state, Diagnostics(jnp.ones(1)))
+
+    def score(training, eta, **_):
+        return float(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(away(eta))))
+
+    monkeypatch.setattr(outer_loop, "hypergradient", estimate)
+    monkeypatch.setattr(outer_loop, "held_out_loss", score)
+    objective = dataclasses.replace(RECIPE.outer.objective, deviation=0.0)
+    plain = dataclasses.replace(
+        training,
+        tunables=tuple(
+            dataclasses.replace(each, kl=0.0, smoothness=0.0) if each.key == "mixture" else each
+            for each in training.tunables
+        ),
+    )
+    averaging = changed(plain, objective=objective, ema=0.9)
+    asked, stops = [], []
+    whole = run(averaging, tmp_path / "whole")
+    lines = whole.folder.read_metrics()
+    assert [line["held_out_average"] < line["held_out"] for line in lines] == [False] + [True] * 3
+    assert whole.artefact.result["best_is_average"] is True
+    assert whole.artefact.result["best_outer_step"] in (1, 2, 3, 4)
+    weights = 0.9 ** np.arange(1, -1, -1)
+    of_two = {
+        key: (weights[0] * asked[0][key] + weights[1] * asked[1][key]) / weights.sum()
+        for key in asked[0]
+    }
+    assert lines[1]["held_out_average"] == pytest.approx(score(None, of_two), rel=1e-4)
+    asked, stops = [], [2]
+    stopped = run(averaging, tmp_path / "stopped")
+    assert stopped.interrupted
+    stops.clear()
+    run(averaging, tmp_path / "stopped", resume=True)
+    for name in ("tuned.json", "README.md"):
+        again = (tmp_path / "stopped" / "artefact" / name).read_bytes()
+        assert again == (tmp_path / "whole" / "artefact" / name).read_bytes()
+    assert "moving average" in (whole.folder.artefact / "README.md").read_text()
+    assert artefact.load(whole.folder.path).result["best_is_average"] is True
+
+
+def test_a_search_whose_average_is_worse_says_so(training, visited, tmp_path):
+    result = run(changed(training, ema=0.5), tmp_path).artefact.result
+    assert result["best_is_average"] is False  # all alike: the first stays
+
+
+def test_deviation_is_a_mean_over_each_tunable(training):
+    eta = jax.tree.map(lambda leaf: leaf + 2.0, training.initial_eta())
+    without = float(tunables.penalty(training.tunables, eta))
+    found = float(tunables.penalty(training.tunables, eta, deviation=0.5)) - without
+    assert found == pytest.approx(0.5 * 2 * 4.0, rel=1e-5)
+
+
+def test_the_objective_is_asked_for_along_the_training(training, visited, tmp_path):
+    along = dataclasses.replace(
+        RECIPE.outer.objective, trajectory=schema.Trajectory(points=3, exponent=1.0)
+    )
+    run(changed(training, objective=along, steps=1), tmp_path)
+    assert visited[0]["points"] == pytest.approx({2: 1 / 6, 4: 2 / 6, 6: 3 / 6})
