@@ -41,7 +41,8 @@ def table() -> Table:
 def show() -> None:
     """Prints the table, beyond the width of a narrow terminal rather than cut off."""
     console, rows = Console(), table()
-    console.width = max(console.width, console.measure(rows).maximum)
+    wide = console.options.update(max_width=1000)
+    console.width = max(console.width, console.measure(rows, options=wide).maximum)
     console.print(rows)
 
 
