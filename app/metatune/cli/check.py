@@ -1,0 +1,86 @@
+"""`metatune check`: whether a recipe's hypergradients can be trusted."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from metatune.cli.root import Overrides, RecipeArgument, plain_errors
+
+
+def check(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    *,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Check a training of so many steps, schedules stretched with it."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=2, help="Hypergradients, K.")] = 4,
+    directions: Annotated[
+        int, typer.Option(min=1, help="Random directions, and as many coordinates, D.")
+    ] = 4,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="A file to write, or a folder for certificate.json.")
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="A run of this recipe, for certificate.json beside its result."),
+    ] = None,
+) -> None:
+    """Certify a recipe's hypergradients: green or amber, or red, with the cause and exit code 1.
+
+    Takes 19 + 8 D trainings, about 2 K hypergradients (each as long as 4 trainings), and
+    derivatives along D directions (2.5 D): by default as long as 90 trainings. A tuning that looks
+    at a stretch of the training (outer.unroll) takes K hypergradients of the whole, too. Of several
+    phases the first is checked.
+    """
+    import json
+    import tempfile
+
+    from rich.console import Console
+
+    from metatune import artefact
+    from metatune import check as checks
+    from metatune import plan as plans
+    from metatune.fit.allocation import keep_memory
+    from metatune.fit.compilation import keep_compiled
+    from metatune.fit.progress import tokenizing
+    from metatune.hypergrad import CheckpointError, EstimatorError, ReplayError
+    from metatune.inner import prepare_file
+    from metatune.recipe import shipped
+    from metatune.report import certificate as tables
+
+    progress = Console(stderr=as_json)
+    with plain_errors(CheckpointError, EstimatorError, ReplayError):
+        if out is not None:
+            artefact.refuse_artefact_folder(out)
+        keep_compiled()
+        keep_memory()
+        with tokenizing(progress) as listener:
+            training = prepare_file(shipped.find(recipe), overrides or (), listener)
+        with tempfile.TemporaryDirectory() as scratch:
+            training, reasons = plans.decided(training, folder=Path(scratch))
+            for why in reasons:
+                progress.print(f"estimator {why}", highlight=False, soft_wrap=True)
+            if run is not None:
+                checks.refuse_other_run(training.recipe, artefact.load(run))
+            document = checks.check(
+                training,
+                checks.Settings(seeds, directions),
+                steps=steps,
+                scratch=Path(scratch),
+                console=progress,
+            )
+        if as_json:
+            typer.echo(json.dumps(document, indent=1))
+        else:
+            Console().print(tables.table(document))
+        if out is not None:
+            file = out / artefact.CERTIFICATE if out.is_dir() else out
+            artefact.replace_file(file, artefact.rendered_certificate(document))
+        if run is not None:
+            checks.write_into_run(run, document)
+        if document["verdict"] == "red":
+            raise typer.Exit(1)

@@ -1,0 +1,83 @@
+"""`metatune export`: schedules for other trainers."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from metatune.cli.root import plain_errors
+
+
+def export(
+    run: Annotated[
+        Path | None, typer.Argument(metavar="RUN", help="A run folder, or an artefact.")
+    ] = None,
+    *,
+    to: Annotated[str | None, typer.Option(help="A target of --list.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder to write.")] = None,
+    listed: Annotated[
+        bool, typer.Option("--list", help="Print the targets and what each can express.")
+    ] = False,
+    lossy: Annotated[
+        bool, typer.Option("--lossy", help="Drop what the target can't express.")
+    ] = False,
+    steps: Annotated[
+        int | None, typer.Option(help="Updates of your training; the tuned ones by default.")
+    ] = None,
+    tokens_per_step: Annotated[
+        int | None, typer.Option(help="Tokens of an update of your training.")
+    ] = None,
+    sequences_per_step: Annotated[
+        int | None, typer.Option(help="Sequences of an update of your training.")
+    ] = None,
+    warmup: Annotated[
+        str, typer.Option(help="Keep the warmup in 'steps', or its 'fraction' of training.")
+    ] = "fraction",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="MODEL_DIR", help="Refuse if this model has other parameters."),
+    ] = None,
+    widths: Annotated[
+        str | None,
+        typer.Option(help="Fit the rates to the widths of --against, by the rule 'mup'."),
+    ] = None,
+) -> None:
+    """Write tuned schedules for another trainer; works there without metatune."""
+    from metatune import artefact
+    from metatune.artefact import exporters
+    from metatune.artefact.widths import fitted_lines
+
+    if listed:
+        from metatune.report import export_table
+
+        export_table.show()
+        return
+    if run is None or to is None or out is None:
+        typer.echo("error: give RUN, --to and --out; targets: metatune export --list", err=True)
+        raise typer.Exit(2)
+    with plain_errors():
+        tuned = artefact.load(run)
+        if against is not None or widths is not None:
+            from metatune.fit.widths import fitted
+
+            tuned = fitted(tuned, against, widths)
+        done = exporters.export(
+            tuned,
+            to,
+            out,
+            overwrite=overwrite,
+            lossy=lossy,
+            steps=steps,
+            tokens_per_step=tokens_per_step,
+            sequences_per_step=sequences_per_step,
+            warmup=warmup,
+        )
+        for path in done.paths:
+            typer.echo(str(path))
+        for what in fitted_lines(tuned):
+            typer.echo(f"note: {what}", err=True)
+        for what in done.dropped:
+            typer.echo(f"dropped: {what}", err=True)
+        if done.warning:
+            typer.echo(f"warning: {done.warning}", err=True)

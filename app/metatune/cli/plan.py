@@ -1,0 +1,48 @@
+"""`metatune plan`: what a recipe will take."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from metatune.cli.root import Overrides, RecipeArgument, plain_errors
+
+
+def plan(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    *,
+    out: Annotated[
+        Path, typer.Option(help="The run folder to be, for what is kept on disk.")
+    ] = Path("."),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Tell what a recipe will cost, and which estimator to take, before it is run."""
+    import json
+
+    from rich.console import Console
+
+    from metatune import plan as plans
+    from metatune.fit.allocation import keep_memory
+    from metatune.fit.compilation import keep_compiled
+    from metatune.hypergrad import EstimatorError
+    from metatune.inner import prepare_file
+    from metatune.plan import table
+    from metatune.recipe import shipped
+
+    with plain_errors(EstimatorError, plans.NotForetold):
+        keep_compiled()
+        keep_memory()
+        if not as_json:
+            typer.echo("compiling each estimator, and measuring a few steps ...")
+        made = plans.by_phase(prepare_file(shipped.find(recipe), overrides or ()), folder=out)
+        if as_json:
+            each = [table.as_json(phase) for phase in made]
+            typer.echo(json.dumps(each[0] if len(each) == 1 else {"phases": each}, indent=1))
+        else:
+            for number, phase in enumerate(made, start=1):
+                if len(made) > 1:
+                    typer.echo(f"phase {number} of {len(made)}, as if it were the whole search")
+                Console().print(table.table(phase))
+        if any(phase.pick is None for phase in made):
+            raise typer.Exit(2)

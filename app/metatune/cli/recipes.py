@@ -1,0 +1,46 @@
+"""`metatune ls`, `cp` and `validate`: recipes."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from metatune.cli.root import Overrides, RecipeArgument, plain_errors
+
+
+def list_recipes() -> None:
+    """List the shipped recipes."""
+    from metatune.recipe import shipped
+
+    names = shipped.names()
+    width = max(map(len, names))
+    for name in names:
+        typer.echo(f"{name:<{width}}  {shipped.headline(name)}")
+
+
+def copy_recipe(
+    name: Annotated[str, typer.Argument(help="A shipped recipe.")],
+    to: Annotated[Path, typer.Argument(help="The file to write.")],
+) -> None:
+    """Copy a shipped recipe, to change it."""
+    from metatune.recipe import shipped
+
+    with plain_errors():
+        typer.echo(str(shipped.copy(name, to)))
+
+
+def validate(recipe: RecipeArgument, overrides: Overrides = None) -> None:
+    """Check a recipe, its data and its model, without computing anything."""
+    from rich.console import Console
+
+    from metatune.fit.progress import tokenizing
+    from metatune.inner import prepare_file
+    from metatune.recipe import shipped
+
+    with plain_errors():
+        path = shipped.find(recipe)
+        with tokenizing(Console()) as listener:
+            training = prepare_file(path, overrides or (), listener)
+        held = training.corpus.statistics
+        sizes = ", ".join(f"{name} {its.tokens:,}" for name, its in held.items())
+        typer.echo(f"{path}: valid; tokens: {sizes}")

@@ -1,0 +1,56 @@
+"""What all commands share: arguments, and errors without tracebacks."""
+
+import importlib.metadata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A recipe's file, or the name of a shipped one.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Changes to the recipe."),
+]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or an artefact.")]
+
+
+@contextmanager
+def plain_errors(*further: type[Exception]) -> Iterator[None]:
+    """Prints a user's error without a traceback and exits with code 2; after Ctrl-C with 130.
+
+    Args:
+        further: kinds of errors to expect besides those of recipes, artefacts and files.
+    """
+    from metatune.artefact import ArtefactError
+    from metatune.recipe.faults import RecipeError
+
+    try:
+        yield
+    except (ArtefactError, RecipeError, OSError, *further) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"metatune {importlib.metadata.version('metatune')}")
+        raise typer.Exit
+
+
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """The command line itself."""
+    del version

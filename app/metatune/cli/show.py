@@ -1,0 +1,37 @@
+"""`metatune show`: a result, and what it fits."""
+
+from typing import Annotated
+
+import typer
+
+from metatune.cli.root import Run, plain_errors
+
+
+def show(
+    run: Run,
+    *,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL_DIR|RECIPE",
+            help="Compare parameters, tokenizer and domains instead; exits with 1 if they differ.",
+        ),
+    ] = None,
+) -> None:
+    """Show what was tuned, before and after, and the schedules as small plots."""
+    from rich.console import Console
+
+    from metatune import artefact
+    from metatune.fit.run_folder import RunFolder
+    from metatune.report import terminal
+
+    with plain_errors():
+        tuned = artefact.load(run)
+        if against is not None:
+            from metatune.artefact.comparison import differences
+            from metatune.fit.counterpart import counterpart
+
+            found = differences(tuned, counterpart(against))
+            typer.echo("\n".join(found) or f"{against}: matches the artefact")
+            raise typer.Exit(1 if found else 0)
+        Console().print(terminal.summary(tuned, RunFolder(run).read_metrics()))

@@ -1,0 +1,90 @@
+"""`metatune train`: training for production."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from metatune.cli.root import INTERRUPTED, Overrides, RecipeArgument, plain_errors
+
+
+def train(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    *,
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    with_: Annotated[
+        Path | None,
+        typer.Option(
+            "--with", metavar="RUN", help="Train at the schedules of this run, or artefact."
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Updates; the recipe's by default. Schedules stretch.")
+    ] = None,
+    warmup: Annotated[
+        str, typer.Option(help="Keep the tuned warmup in 'steps', or its 'fraction' of training.")
+    ] = "fraction",
+    seed: Annotated[int | None, typer.Option(help="In place of the recipe's seed.")] = None,
+    report_seed: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Of its trainings by this seed, which: the one of a run's held_out_seeds."
+        ),
+    ] = 0,
+    checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 500,
+    evaluate_every: Annotated[int, typer.Option(help="Steps between evaluations.")] = 500,
+    keep: Annotated[int, typer.Option(help="Checkpoints that stay.")] = 2,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with that in --out.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete the training in --out first.")
+    ] = False,
+) -> None:
+    """Train a recipe's model, at tuned schedules or at its own; leaves a Hugging Face checkpoint.
+
+    Ctrl-C ends it with a checkpoint for --resume, a second Ctrl-C at once.
+    """
+    typer.echo("loading JAX and the data ...")
+    from rich.console import Console
+
+    from metatune.fit.allocation import keep_memory
+    from metatune.fit.compilation import keep_compiled
+    from metatune.fit.failure import NotFinite
+    from metatune.fit.progress import tokenizing
+    from metatune.fit.run_folder import RunFolderError
+    from metatune.inner import prepare_file
+    from metatune.recipe import shipped
+    from metatune.train import command, folder, loop
+
+    console = Console()
+    with plain_errors(NotFinite, RunFolderError):
+        keep_compiled()
+        keep_memory()
+        place = folder.usable(out, resume=resume, overwrite=overwrite)
+        tuned = None if with_ is None else command.load(with_)
+        changes = [*(overrides or ()), *([] if seed is None else [f"seed={seed}"])]
+        with tokenizing(console) as listener:
+            training = prepare_file(shipped.find(recipe), changes, listener)
+        outcome = command.train(
+            training,
+            place,
+            tuned,
+            source=recipe,
+            steps=steps,
+            warmup=warmup,
+            report_seed=report_seed,
+            intervals=loop.Intervals(checkpoint_every, evaluate_every),
+            keep=keep,
+            resume=resume,
+            console=console,
+        )
+        if outcome.result is None:
+            typer.echo(
+                f"interrupted after {outcome.steps} steps; go on with the same command and --resume"
+            )
+            raise typer.Exit(INTERRUPTED)
+        typer.echo(
+            f"held-out {outcome.result['held_out']:.4f} {outcome.result['unit']} after "
+            f"{outcome.steps} steps in {outcome.result['seconds']:.0f} s\n"
+            f"  model: {place.model}\n  result: {place.result}"
+        )
