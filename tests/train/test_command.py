@@ -229,6 +229,7 @@ def test_ctrl_c_leaves_a_training_that_goes_on_bit_for_bit(
     training, run, finished, tmp_path, monkeypatch, console
 ):
     folder, tuned = TrainingFolder(tmp_path / "run"), command.load(run)
+    handler = signal.getsignal(signal.SIGINT)  # none in a shell's background, say
 
     def interrupted(*args, start, **options):
         if start == 4:
@@ -241,7 +242,7 @@ def test_ctrl_c_leaves_a_training_that_goes_on_bit_for_bit(
         stopped = command.train(training, folder, tuned, intervals=OFTEN, console=console)
     assert stopped == (None, 6)
     assert folder.finished() is None
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) == handler
     with pytest.raises(RunFolderError, match=r"another training.*\n  --with: '\w+' then, None now"):
         command.train(training, folder, None, resume=True, console=console)
     done = command.train(training, folder, tuned, intervals=OFTEN, resume=True, console=console)
