@@ -131,6 +131,10 @@ def main() -> None:
             f"{'active':>8} {'ms a step':>10} {'plain steps':>12} {'by CPU time':>12} "
             f"{'allowed':>8}"
         )
+        if not rows:
+            parser.error(
+                f"--segment {given.segment}: no stretch between two onsets is as long; lower it"
+            )
         total = sum(row.steps for row in rows)
         mean = [
             sum(row.steps * row[column] for row in rows) / total
