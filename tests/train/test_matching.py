@@ -40,7 +40,7 @@ TUNED = Artefact(
 
 def training(**changes) -> Any:
     """As much of a training as is looked at; its data has 10 tokens of text and 5 of prompts."""
-    inner = SimpleNamespace(optimizer=ADAMW, steps=20)
+    inner = SimpleNamespace(optimizer=ADAMW, steps=20, loss=None)
     known = {
         "recipe": SimpleNamespace(
             inner=inner, data=SimpleNamespace(batch_size=8, sequence_length=64)
@@ -70,7 +70,7 @@ def test_what_differs_is_said():
     )
     optimizer = schema.AdamW(learning_rate=1.0, b2=0.99)
     recipe = SimpleNamespace(
-        inner=SimpleNamespace(optimizer=optimizer, steps=200),
+        inner=SimpleNamespace(optimizer=optimizer, steps=200, loss=None),
         data=SimpleNamespace(batch_size=8, sequence_length=64),
     )
     decayed = ("a.weight", "b.weight")

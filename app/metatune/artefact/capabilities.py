@@ -27,6 +27,7 @@ class Capabilities(NamedTuple):
         clip_norm: the largest norm of the gradient, over training too.
         elements: a learning rate of its own for each element of a parameter, over training too;
             where they can't be expressed, each parameter gets their mean.
+        loss_terms: coefficients of terms of the loss, such as label smoothing, over training too.
     """
 
     rates: Support = "no"
@@ -39,10 +40,13 @@ class Capabilities(NamedTuple):
     optimizer: Support = "no"
     clip_norm: Support = "no"
     elements: Support = "no"
+    loss_terms: Support = "no"
 
 
 DOMAINS = Capabilities("exact", "exact", "exact", "exact", "exact", "exact")
-WHOLE_PARAMETERS = DOMAINS._replace(class_weights="exact", optimizer="exact", clip_norm="exact")
+WHOLE_PARAMETERS = DOMAINS._replace(
+    class_weights="exact", optimizer="exact", clip_norm="exact", loss_terms="exact"
+)
 EVERYTHING = WHOLE_PARAMETERS._replace(elements="exact")
 
 
@@ -78,6 +82,8 @@ def asked(artefact: Artefact) -> dict[str, str]:
         field = "clip_norm" if name == "clip_norm" else "optimizer"
         before = f"{needs[field]}, " if field in needs else "tuned of the optimizer: "
         needs[field] = before + name
+    if artefact.loss_terms is not None and artefact.loss_terms.tuned:
+        needs["loss_terms"] = f"tuned terms of the loss: {', '.join(artefact.loss_terms.tuned)}"
     return needs
 
 

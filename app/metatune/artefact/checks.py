@@ -13,6 +13,8 @@ import numpy as np
 from metatune.artefact.format import (
     CLASS_WEIGHT_UNIT,
     ELEMENT_UNIT,
+    LOSS_TERM_UNIT,
+    LOSS_TERMS,
     LOSS_WEIGHT_UNIT,
     MIXTURE_UNIT,
     MULTIPLIER_UNIT,
@@ -53,7 +55,7 @@ class Checker:
 
     def document(self, document: Mapping[str, Any]) -> None:
         """Checks everything but the format, the version, and what stands in other files."""
-        if not self._keys(ROOT, document, KEYS, optional=("tensors",)):
+        if not self._keys(ROOT, document, KEYS, optional=("tensors", "loss_terms")):
             return
         if self._keys("horizon", document["horizon"], ("steps", "tokens")):
             for key, value in document["horizon"].items():
@@ -62,6 +64,8 @@ class Checker:
         self._mixture(document["mixture"])
         self._loss_weights(document["loss_weights"])
         self._optimizer(document["optimizer"], names)
+        if "loss_terms" in document:
+            self._loss_terms(document["loss_terms"])
         for key in ("provenance", "result"):
             if self._is(key, document[key], Mapping, "an object"):
                 self._plain(key, document[key])
@@ -287,6 +291,28 @@ class Checker:
             if whole and (missing := [name for name in allowed if name not in curves]):
                 problem = "must have a curve for each of optimizer.decayed"
                 self._fault(f"{path}.{field}.{missing[0]}", ABSENT, problem)
+
+    def _loss_terms(self, value: Any) -> None:
+        path = "loss_terms"
+        if not self._keys(path, value, ("unit", "interpolation", "knots", "values", "tuned")):
+            return
+        self._equal(f"{path}.unit", value["unit"], LOSS_TERM_UNIT)
+        self._interpolation(f"{path}.interpolation", value["interpolation"])
+        count = self._knots(f"{path}.knots", value["knots"])
+        values = value["values"]
+        if not self._is(f"{path}.values", values, Mapping, "an object"):
+            return
+        if not values:
+            self._fault(f"{path}.values", {}, f"must hold one of {', '.join(LOSS_TERMS)}")
+        for name, curve in values.items():
+            if name not in LOSS_TERMS:
+                self._fault(f"{path}.values", name, f"must be one of {', '.join(LOSS_TERMS)}")
+            sound = self._curve(f"{path}.values.{name}", curve, count)
+            if sound and name == "label_smoothing" and max(curve) >= 1:
+                self._fault(f"{path}.values.{name}", max(curve), "must be below 1")
+        for name in self._names(f"{path}.tuned", value["tuned"]):
+            if name not in values:
+                self._fault(f"{path}.tuned", name, "must be a name of loss_terms.values")
 
     def _known(self, path: str, found: Any, names: Iterable[str] | None) -> None:
         known = None if names is None else set(names)

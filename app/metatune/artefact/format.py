@@ -39,6 +39,10 @@ ELEMENT_UNIT = "factor of the parameter's learning rate"
 MIXTURE_UNIT = "share of sequences"
 LOSS_WEIGHT_UNIT = "weight of a sequence's loss, averages one over domains"
 CLASS_WEIGHT_UNIT = "weight of a token's loss, averages one over training tokens"
+LOSS_TERM_UNIT = "coefficient in a token's loss, the next token's term as the unit"
+
+LOSS_TERMS = ("z_loss", "label_smoothing")
+"""The terms that a loss may have, beside that of the next token."""
 
 SETTINGS = {
     "adamw": ("kind", "weight_decay", "b1", "b2", "eps", "eps_root", "clip_norm"),
@@ -260,6 +264,26 @@ class OptimizerSchedules:
         return {label: np.asarray(curve) for label, curve in decay.items()} | dict(self.values)
 
 
+@dataclass(frozen=True, eq=False)
+class LossTerms:
+    """Terms of the training loss beside that of the next token, tuned or as the recipe has them.
+
+    The loss of a token with logits z is `(1 - ε) (-log p_target) + ε mean_v (-log p_v) + c (log
+    Σ_v exp z_v)²`, with `label_smoothing` ε and `z_loss` c.
+
+    Attributes:
+        knots: fractions of training; the first is 0, they increase, all are below 1.
+        interpolation: `constant` holds a knot's values until the next, `linear` joins them.
+        values: float64 coefficients [knots], by the name of the term.
+        tuned: which of them were; the others are as the recipe has them.
+    """
+
+    knots: tuple[float, ...]
+    interpolation: Interpolation
+    values: Mapping[str, np.ndarray]
+    tuned: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Optimizer:
     """The optimizer that the rates were tuned for.
@@ -309,6 +333,7 @@ class Artefact:
         certificate: what `metatune check` found of the recipe's hypergradients; plain JSON values;
             None where it wasn't asked.
         origin: what it can be trained again from; None where that wasn't kept.
+        loss_terms: what the loss has beside the next token's term; None for nothing.
     """
 
     horizon_steps: int
@@ -321,6 +346,7 @@ class Artefact:
     result: Mapping[str, Any]
     certificate: Mapping[str, Any] | None = None
     origin: Origin | None = None
+    loss_terms: LossTerms | None = None
 
     def learning_rate(self, name: str, step: int, total: int) -> float | np.ndarray:
         """The rate of parameter `name` at update `step` (from 0) of a training of `total` updates.
@@ -394,6 +420,19 @@ class Artefact:
             decay = {name: at(curve) for name, curve in schedules.weight_decay.items()}
             settings["weight_decay"] = decay
         return settings
+
+    def loss_terms_at(self, step: int, total: int) -> dict[str, float]:
+        """The coefficient of each term of the loss at update `step` (from 0) of `total`.
+
+        Raises:
+            ArtefactError: a negative step or a total below 1.
+        """
+        if (terms := self.loss_terms) is None:
+            return {}
+        return {
+            name: float(value_at(terms.knots, curve, terms.interpolation, step, total))
+            for name, curve in terms.values.items()
+        }
 
     def loss_weights_at(self, step: int, total: int) -> dict[str, float]:
         """The loss weight of each domain or class at update `step` (from 0) of `total`.

@@ -23,6 +23,7 @@ from metatune.artefact.format import (
     ClassWeights,
     ElementFactors,
     LearningRates,
+    LossTerms,
     LossWeights,
     Mixture,
     Multipliers,
@@ -179,6 +180,7 @@ def _artefact(document: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) ->
         ),
         provenance=document["provenance"],
         result=document["result"],
+        loss_terms=_loss_terms(document.get("loss_terms")),
     )
 
 
@@ -191,6 +193,15 @@ def _optimizer_schedules(schedules: Mapping[str, Any] | None) -> OptimizerSchedu
         schedules["interpolation"],
         _arrays(schedules["values"]),
         None if decay is None else _arrays(decay),
+    )
+
+
+def _loss_terms(terms: Mapping[str, Any] | None) -> LossTerms | None:
+    return terms and LossTerms(
+        _floats(terms["knots"]),
+        terms["interpolation"],
+        _arrays(terms["values"]),
+        tuple(terms["tuned"]),
     )
 
 

@@ -20,6 +20,7 @@ from metatune.artefact.format import (
     CLASS_WEIGHT_UNIT,
     ELEMENT_UNIT,
     FORMAT,
+    LOSS_TERM_UNIT,
     LOSS_WEIGHT_UNIT,
     MIXTURE_UNIT,
     MULTIPLIER_UNIT,
@@ -205,6 +206,14 @@ def _document(artefact: Artefact, parameters: Mapping[str, Any]) -> dict[str, An
         "provenance": artefact.provenance,
         "result": artefact.result,
     }
+    if (terms := artefact.loss_terms) is not None:
+        document["loss_terms"] = {
+            "unit": LOSS_TERM_UNIT,
+            "interpolation": terms.interpolation,
+            "knots": terms.knots,
+            "values": _lists(terms.values),
+            "tuned": terms.tuned,
+        }
     return _with_lists(document)
 
 

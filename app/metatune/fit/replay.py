@@ -33,7 +33,7 @@ from metatune.recipe.faults import ABSENT, Fault
 COMPARED = ("recipe_sha256", "tokenizer_sha256", "data_sha256", "model_config", "weights_sha256")
 """Of the provenance: what must be the same before anything is trained."""
 
-SCHEDULES = ("horizon", "learning_rates", "mixture", "loss_weights", "optimizer")
+SCHEDULES = ("horizon", "learning_rates", "mixture", "loss_weights", "optimizer", "loss_terms")
 """Keys of tuned.json that follow from recipe and meta-parameters."""
 
 ROUNDING = 1e-5
@@ -277,7 +277,7 @@ def _schedules(tuned: Artefact) -> dict[str, Any]:
     elements = tuned.learning_rates.elements
     coarse = replace(tuned, learning_rates=replace(tuned.learning_rates, elements=None))
     document = json.loads(artefact.self_contained(coarse))
-    schedules = {key: document[key] for key in SCHEDULES}
+    schedules = {key: document.get(key) for key in SCHEDULES}
     if elements is not None:
         schedules["elements"] = {
             name: factors.tolist() for name, factors in elements.parameters.items()

@@ -23,7 +23,7 @@ from metatune.inner.metrics import measure as measured
 from metatune.inner.seeds import Purpose
 from metatune.recipe import schema, writing
 from metatune.recipe.phases import resolved
-from metatune.tunables import ClassWeights, Elements, Groups, LearningRates, Tunable
+from metatune.tunables import ClassWeights, Elements, Groups, LearningRates, LossTerm, Tunable
 
 
 class Measured(NamedTuple):
@@ -162,6 +162,7 @@ def artefact_of(
         provenance=provenance(training),
         result=dict(result),
         origin=origin(training, eta, recorded),
+        loss_terms=_loss_terms(training, trajectory),
     )
 
 
@@ -258,6 +259,20 @@ def _optimizer_schedules(
         interpolation="constant",
         values={name: curve[kept] for name, curve in values.items()},
         weight_decay=decay and {name: curve[kept] for name, curve in decay.items()},
+    )
+
+
+def _loss_terms(training: InnerTraining, trajectory: Trajectory) -> artefact.LossTerms | None:
+    """What the loss had beside the next token's term, as every inner step used it."""
+    values = trajectory.loss_terms
+    if not values:
+        return None
+    kept = _where_changed(np.stack(list(values.values()), axis=1))
+    return artefact.LossTerms(
+        knots=_fractions(kept, training.recipe.inner.steps),
+        interpolation="constant",
+        values={name: curve[kept] for name, curve in values.items()},
+        tuned=tuple(tunable.key for tunable in training.tunables if isinstance(tunable, LossTerm)),
     )
 
 

@@ -1,6 +1,12 @@
-"""Cross entropy of next tokens, from hidden features, its logits whole or a chunk at a time."""
+"""Cross entropy of next tokens, from hidden features, its logits whole or a chunk at a time.
+
+With it what else of the logits a training may be charged for: they exist here alone.
+"""
+
+from collections.abc import Mapping
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from metatune.models import map_rows, unembed
@@ -13,8 +19,12 @@ def token_losses(
     *,
     softcap: float | None = None,
     chunk: int | None,
+    terms: Mapping[str, jax.Array] | None = None,
 ) -> jax.Array:
     """The loss of each token, `log Σ_v exp z_v - z_target` of its logits z, in nats.
+
+    With terms, what they add to it: `label_smoothing (z_target - mean_v z_v)`, which makes it `(1 -
+    ε) (-log p_target) + ε mean_v (-log p_v)`, and `z_loss (log Σ_v exp z_v)²`.
 
     With a chunk, logits of [chunk, vocab] exist at a time, and are computed again in the backward
     pass; without, those of all tokens, [batch, seq, vocab].
@@ -25,6 +35,7 @@ def token_losses(
         targets: integers, [batch, seq].
         softcap: c of the logits' `c tanh(z / c)`; None for none.
         chunk: tokens at a time, those of all sequences in one row; None for all of them.
+        terms: coefficients, scalars, of those terms that there are; None for none.
 
     Returns:
         [batch, seq] in at least float32.
@@ -33,9 +44,22 @@ def token_losses(
     def losses(hidden: jax.Array, targets: jax.Array) -> jax.Array:
         # Cast to the features' dtype here, so that its gradient sums over the chunks in float32.
         logits = unembed(hidden, unembedding, softcap=softcap)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+        nll = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+        return _with_terms(nll, logits, targets, terms) if terms else nll
 
     if chunk is None:
         return losses(hidden, targets)
     merged = (hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1))
     return map_rows(losses, merged, chunk).reshape(targets.shape)
+
+
+def _with_terms(
+    losses: jax.Array, logits: jax.Array, targets: jax.Array, terms: Mapping[str, jax.Array]
+) -> jax.Array:
+    """Losses [...] of logits [..., vocab] and what terms add to them."""
+    if "label_smoothing" in terms:
+        target = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+        losses += terms["label_smoothing"] * (target - jnp.mean(logits, axis=-1))
+    if "z_loss" in terms:
+        losses += terms["z_loss"] * jax.nn.logsumexp(logits, axis=-1) ** 2
+    return losses

@@ -1,6 +1,6 @@
 """Losses of a language model on a batch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -20,6 +20,7 @@ def sequence_losses(
     documents: jax.typing.ArrayLike | None = None,
     mask: jax.typing.ArrayLike | None = None,
     weights: jax.Array | None = None,
+    terms: Mapping[str, jax.Array] | None = None,
 ) -> jax.Array:
     """Mean next-token loss of each sequence over the tokens that count, in nats per token.
 
@@ -30,6 +31,7 @@ def sequence_losses(
         documents: which document a token is of, [batch, sequence]: attention stays within it.
         mask: 1 for the tokens that count, else 0, [batch, sequence - 1]; some of each sequence do.
         weights: of the tokens' losses, [batch, sequence - 1]: `Σ mask weight loss / Σ mask`.
+        terms: coefficients of what else is in a token's loss, as of `token_losses`.
 
     Returns:
         [batch].
@@ -43,7 +45,7 @@ def sequence_losses(
     unembedding = model.unembedding(params)
     chunk = rows_at_a_time(model.loss_chunk, rows=targets.size, columns=len(unembedding))
     softcap = model.config.logit_softcap
-    losses = token_losses(hidden, unembedding, targets, softcap=softcap, chunk=chunk)
+    losses = token_losses(hidden, unembedding, targets, softcap=softcap, chunk=chunk, terms=terms)
     if weights is not None:
         losses = weights * losses
     if mask is None:
@@ -52,7 +54,11 @@ def sequence_losses(
 
 
 def batch_losses(
-    model: LanguageModel, params: Any, batch: Batch, class_weights: jax.Array | None = None
+    model: LanguageModel,
+    params: Any,
+    batch: Batch,
+    class_weights: jax.Array | None = None,
+    terms: Mapping[str, jax.Array] | None = None,
 ) -> jax.Array:
     """As `sequence_losses`, of a batch with its documents, its mask and its classes, [batch].
 
@@ -61,13 +67,25 @@ def batch_losses(
         params: its parameters.
         batch: the batch.
         class_weights: of the loss of a token by its class, [classes]; None for one.
+        terms: of a token's loss, as of `sequence_losses`.
     """
     weights = None
     if class_weights is not None and batch.classes is not None:
         weights = class_weights[jnp.asarray(batch.classes)[:, 1:]]
     return sequence_losses(
-        model, params, batch.tokens, documents=batch.documents, mask=batch.mask, weights=weights
+        model,
+        params,
+        batch.tokens,
+        documents=batch.documents,
+        mask=batch.mask,
+        weights=weights,
+        terms=terms,
     )
+
+
+def _training_losses(model: LanguageModel, params: Any, hyper: Hyper, batch: Batch) -> jax.Array:
+    """Those of a batch as λ_t has them, but for the weights of sequences, [batch]."""
+    return batch_losses(model, params, batch, hyper.class_weights, hyper.loss_terms)
 
 
 def reweighted_loss(model: LanguageModel) -> Callable[[Any, Hyper, Batch], jax.Array]:
@@ -80,7 +98,7 @@ def reweighted_loss(model: LanguageModel) -> Callable[[Any, Hyper, Batch], jax.A
 
     def loss(params: Any, hyper: Hyper, batch: Batch) -> jax.Array:
         weights = (hyper.mixture * hyper.loss_weights)[batch.domain] * batch.weight
-        return jnp.mean(weights * batch_losses(model, params, batch, hyper.class_weights))
+        return jnp.mean(weights * _training_losses(model, params, hyper, batch))
 
     return loss
 
@@ -90,7 +108,7 @@ def sampled_loss(model: LanguageModel) -> Callable[[Any, Hyper, Batch], jax.Arra
 
     def loss(params: Any, hyper: Hyper, batch: Batch) -> jax.Array:
         weights = hyper.loss_weights[batch.domain] * batch.weight
-        return jnp.mean(weights * batch_losses(model, params, batch, hyper.class_weights))
+        return jnp.mean(weights * _training_losses(model, params, hyper, batch))
 
     return loss
 

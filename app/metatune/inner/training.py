@@ -1,7 +1,7 @@
 """The inner training of a recipe, ready to run and to be differentiated."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -47,6 +47,7 @@ class Trajectory(NamedTuple):
             none are tuned.
         optimizer: numbers of the optimizer that are tuned, [steps] each, by name; of weight decay
             a mapping by checkpoint name, of what decays.
+        loss_terms: coefficients of the terms of the loss, tuned or not, [steps] each, by name.
     """
 
     learning_rates: Mapping[str, np.ndarray]
@@ -54,6 +55,7 @@ class Trajectory(NamedTuple):
     loss_weights: np.ndarray
     class_weights: np.ndarray | None
     optimizer: Mapping[str, Any]
+    loss_terms: Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +124,7 @@ class InnerTraining:
             weights / weights.mean(-1, keepdims=True),
             None if by_class is None else np.asarray(by_class, np.float64),
             numbers,
+            {key: np.asarray(row, np.float64) for key, row in (hyper.loss_terms or {}).items()},
         )
 
     def _by_name(self, tree: Any) -> dict[str, np.ndarray]:
@@ -208,6 +211,7 @@ def stretched(training: InnerTraining, steps: int) -> InnerTraining:
         params,
         optimizer=recipe.inner.optimizer,
         decaying=optimizers.decaying(recipe.inner.optimizer, training.names, params),
+        loss=recipe.inner.loss,
     )
     # Caps stay those of the whole training, of which this one is an image.
     setting = _with_data(setting, training.corpus, training.recipe)
@@ -270,7 +274,7 @@ def _parts(
         shapes = jax.eval_shape(begin.model.init, jax.random.key(0))
         if part:
             shapes = jax.eval_shape(part.trained, shapes, jax.random.key(0))
-        setting = Setting(names, tuple(text.domains), steps, shapes)
+        setting = Setting(names, tuple(text.domains), steps, shapes, loss=inner and inner.loss)
         if tune.optimizer and inner and part:
             decaying = optimizers.decaying(inner.optimizer, names, shapes)
             setting = setting._replace(optimizer=inner.optimizer, decaying=decaying)
@@ -407,6 +411,8 @@ def _hyper_at(recipe: Recipe, params: Any, tuning: tuple[Tunable, ...]) -> Any:
         inner.optimizer.schedule, inner.optimizer.learning_rate, inner.steps
     )
     shares = np.asarray(starting_shares(recipe.tune.mixture, tuple(recipe.data.domains)))
+    # A term of zero isn't computed.
+    terms = {key: value for key, value in asdict(inner.loss or schema.Loss()).items() if value}
     # A rate has its parameter's rank, so that nothing is broadcast by accident.
     ranks = jax.tree.map(lambda leaf: (1,) * leaf.ndim, params)
 
@@ -416,6 +422,7 @@ def _hyper_at(recipe: Recipe, params: Any, tuning: tuple[Tunable, ...]) -> Any:
             jax.tree.map(base.reshape, ranks, is_leaf=lambda leaf: isinstance(leaf, tuple)),
             jnp.asarray(shares),
             jnp.ones(len(shares)),
+            loss_terms={key: jnp.float32(value) for key, value in terms.items()} or None,
         )
         for tunable in tuning:
             hyper = tunable.apply(eta[tunable.key], step, hyper)

@@ -9,6 +9,7 @@ from dataclasses import asdict, fields
 from typing import Any, Final, get_args
 
 from metatune.recipe.faults import Fault, unknown
+from metatune.recipe.loss_checks import a_tuned_term_is_there, some_term_is_tuned
 from metatune.recipe.mixture_checks import (
     groups_part_the_domains,
     prior_is_a_mixture,
@@ -358,6 +359,8 @@ CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]
     (an_optimizer_has_what_is_tuned, ("tune", "inner")),
     (what_is_multiplied_is_not_zero, ("tune", "inner")),
     (gradients_show_in_the_update, ("tune", "inner", "outer")),
+    (some_term_is_tuned, ("tune",)),
+    (a_tuned_term_is_there, ("tune", "inner")),
     (one_weight_a_domain, ("tune",)),
     (windows_have_steps, ("tune", "inner")),
     (groups_are_expressions, ("tune",)),

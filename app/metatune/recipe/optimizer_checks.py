@@ -50,12 +50,12 @@ def what_is_multiplied_is_not_zero(tune: Tune, inner: Inner) -> Iterable[Fault]:
 
 
 def gradients_show_in_the_update(tune: Tune, inner: Inner, outer: Outer) -> Iterable[Fault]:
-    """What weighs the data acts through gradients, of which Lion takes the sign."""
+    """What weighs data or loss acts through gradients, of which Lion takes the sign."""
     if not isinstance(inner.optimizer, Lion) or (outer.steps is None and not outer.phases):
         return
     if all(_by_values(phase.estimator) for phase in resolved(outer)):
         return
-    for name in ("mixture", "loss_weights"):
+    for name in ("mixture", "loss_weights", "loss_terms"):
         if (settings := getattr(tune, name)) is not None:
             problem = "has a hypergradient of zero: lion takes the sign of the gradient"
             cure = "use estimator zeroth_order, another inner.optimizer, or take it out"

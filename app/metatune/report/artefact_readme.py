@@ -94,6 +94,9 @@ def what_is_tuned(artefact: Artefact) -> list[str]:
         stretches = _counted(len(tuned.knots), "stretch", "stretches")
         kind = artefact.optimizer.settings["kind"]
         lines.append(f"optimizer, {kind}: {', '.join(tuned.names)}; {stretches} of training")
+    if (terms := artefact.loss_terms) is not None and terms.tuned:
+        stretches = _counted(len(terms.knots), "stretch", "stretches")
+        lines.append(f"terms of the loss: {', '.join(terms.tuned)}; {stretches} of training")
     return lines
 
 
@@ -183,6 +186,14 @@ def optimizer_curves(artefact: Artefact, steps: Iterable[int]) -> dict[str, np.n
         )
         for name, curve in schedules.curves.items()
     }
+
+
+def loss_term_curves(artefact: Artefact, steps: Iterable[int]) -> dict[str, np.ndarray]:
+    """Values [steps] of the terms of the loss; empty for none."""
+    if (terms := artefact.loss_terms) is None:
+        return {}
+    rows = [artefact.loss_terms_at(step, artefact.horizon_steps) for step in steps]
+    return {name: np.array([row[name] for row in rows]) for name in terms.values}
 
 
 def readme(artefact: Artefact) -> str:
@@ -298,6 +309,10 @@ def _schedules(artefact: Artefact) -> list[str]:
         sections.append(
             _table(head, [(n, *(f"{v:.4g}" for v in vs)) for n, vs in tuned.curves.items()])
         )
+    if (terms := artefact.loss_terms) is not None:
+        head = ("in the loss from", *(f"{knot:.3g}" for knot in terms.knots))
+        rows = [(name, *(f"{v:.4g}" for v in vs)) for name, vs in terms.values.items()]
+        sections.append(_table(head, rows))
     return sections
 
 

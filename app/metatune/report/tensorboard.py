@@ -23,7 +23,12 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboard.util import tensor_util
 
 from metatune.artefact import Artefact
-from metatune.report.artefact_readme import optimizer_curves, rate_curves, weight_curves
+from metatune.report.artefact_readme import (
+    loss_term_curves,
+    optimizer_curves,
+    rate_curves,
+    weight_curves,
+)
 from metatune.report.heat_map import heat_map, line_plot, stacked_area
 from metatune.report.scales import evenly, log_floor
 
@@ -206,7 +211,8 @@ def write_schedules(writer: EventWriter, artefact: Artefact) -> None:
         writer: where to.
         artefact: what was tuned; its learning rates, mixture, loss weights and numbers of the
             optimizer become `schedule/learning_rate/GROUP`, `schedule/mixture/DOMAIN`,
-            `schedule/loss_weight/DOMAIN` (or CLASS) and `schedule/optimizer/NAME`.
+            `schedule/loss_weight/DOMAIN` (or CLASS) and `schedule/optimizer/NAME`; terms of the
+            loss become `schedule/loss_term/NAME`.
     """
     steps = evenly(artefact.horizon_steps, SCHEDULE_POINTS)
     sections = {
@@ -214,6 +220,7 @@ def write_schedules(writer: EventWriter, artefact: Artefact) -> None:
         "mixture": weight_curves(artefact, "mixture", steps),
         "loss_weight": weight_curves(artefact, "loss_weights", steps),
         "optimizer": optimizer_curves(artefact, steps),
+        "loss_term": loss_term_curves(artefact, steps),
     }
     for section, curves in sections.items():
         for name, curve in curves.items():

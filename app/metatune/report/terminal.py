@@ -9,7 +9,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from metatune.artefact import Artefact, ClassWeights, LossWeights, Mixture, OptimizerSchedules
+from metatune.artefact import Artefact, ClassWeights, LossWeights, Mixture
 from metatune.artefact.elements import summarised
 from metatune.report import certificate
 from metatune.report.artefact_readme import (
@@ -53,7 +53,10 @@ def summary(artefact: Artefact, metrics: Sequence[Mapping[str, Any]]) -> Rendera
     if artefact.loss_weights is not None:
         parts.append(_columns("loss weights", artefact.loss_weights, _factor))
     if artefact.optimizer.schedules is not None:
-        parts.append(_optimizer(artefact.optimizer.schedules))
+        schedules = artefact.optimizer.schedules
+        parts.append(_numbers("optimizer", schedules.knots, schedules.curves))
+    if (terms := artefact.loss_terms) is not None:
+        parts.append(_numbers("terms of the loss", terms.knots, terms.values))
     parts.append(_provenance(artefact))
     return Group(*parts)
 
@@ -149,14 +152,14 @@ def _columns(title: str, schedule: Mixture | LossWeights | ClassWeights, shown: 
     return table
 
 
-def _optimizer(schedules: OptimizerSchedules) -> Table:
-    """A row for each number, a column for each of the knots; plots from its least to its most."""
-    knots = evenly(len(schedules.knots), KNOT_COLUMNS)
-    heads = [f"{schedules.knots[i]:.2f}" for i in knots]
-    table = _plot_table("optimizer from each fraction of training", heads)
-    for name, curve in schedules.curves.items():
+def _numbers(title: str, knots: Sequence[float], curves: Mapping[str, np.ndarray]) -> Table:
+    """A row for each curve, a column for each of the knots; plots from its least to its most."""
+    shown = evenly(len(knots), KNOT_COLUMNS)
+    heads = [f"{knots[i]:.2f}" for i in shown]
+    table = _plot_table(f"{title} from each fraction of training", heads)
+    for name, curve in curves.items():
         plot = sparkline(curve, curve.min(), curve.max())
-        table.add_row(Text(name), Text(plot, "cyan"), *(f"{curve[i]:.4g}" for i in knots))
+        table.add_row(Text(name), Text(plot, "cyan"), *(f"{curve[i]:.4g}" for i in shown))
     return table
 
 

@@ -5,23 +5,35 @@ from dataclasses import asdict, fields, is_dataclass
 from typing import Any, Final
 
 import jax
+import numpy as np
 
 from metatune.artefact import (
     Artefact,
     ArtefactError,
     ClassWeights,
     LearningRates,
+    LossTerms,
     LossWeights,
     Mixture,
     Multipliers,
+    OptimizerSchedules,
 )
 from metatune.artefact.comparison import Counterpart, differences, one_sided
 from metatune.artefact.horizon import distance
 from metatune.data import TokenClass
 from metatune.inner import InnerTraining
 from metatune.recipe.faults import Fault
+from metatune.recipe.schema import Loss
 
-FOLLOWED: Final = (LearningRates, Multipliers, Mixture, LossWeights, ClassWeights)
+FOLLOWED: Final = (
+    LearningRates,
+    Multipliers,
+    Mixture,
+    LossWeights,
+    ClassWeights,
+    OptimizerSchedules,
+    LossTerms,
+)
 """Schedules that a training follows (multipliers are in the rates); others are refused."""
 
 
@@ -64,6 +76,14 @@ def remarks(tuned: Artefact, training: InnerTraining) -> Iterator[str]:
             yield (
                 f"warning: the rates were tuned for an optimizer with {key} {value}; the recipe's "
                 f"{chosen.get(key, 'optimizer has none')} is used"
+            )
+    terms = tuned.loss_terms
+    for name, ours in asdict(recipe.inner.loss or Loss()).items():
+        theirs = float(terms.values[name][0]) if terms and name in terms.values else 0.0
+        if not (terms and name in terms.tuned) and np.float32(ours) != np.float32(theirs):
+            yield (
+                f"warning: the artefact was tuned with {name} {theirs:.4g} in the loss; the "
+                f"recipe's {ours:.4g} is used"
             )
     decayed = set(training.decayed()) ^ set(tuned.optimizer.decayed)
     if decayed:

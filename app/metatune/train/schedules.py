@@ -85,6 +85,9 @@ class Schedules:
             if tuned.optimizer.schedules is not None:
                 own = hyper.optimizer or {}
                 hyper = hyper._replace(optimizer={**own, **self._of_optimizer(tuned, steps)})
+            if tuned.loss_terms is not None and tuned.loss_terms.tuned:
+                terms = {**(hyper.loss_terms or {}), **self._of_loss(tuned, steps)}
+                hyper = hyper._replace(loss_terms=terms)
         return Stretch(np.int32(first), hyper)
 
     def shares(self) -> np.ndarray:
@@ -137,6 +140,12 @@ class Schedules:
             else:
                 found[name] = jnp.asarray(rows)
         return found
+
+    def _of_loss(self, tuned: Artefact, steps: Sequence[int]) -> dict[str, jax.Array]:
+        """The terms of the loss that were tuned, [steps] each."""
+        at = [tuned.loss_terms_at(step, self._total) for step in steps]
+        names = tuned.loss_terms.tuned if tuned.loss_terms else ()
+        return {name: jnp.asarray([row[name] for row in at]) for name in names}
 
     def _by_parameter(self, rows: np.ndarray, names: Sequence[str]) -> Any:
         """Values [steps, parameters] as a tree like the parameters, each leaf of its rank and one.

@@ -11,12 +11,13 @@ import jax.numpy as jnp
 
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.schema import Tune
-from metatune.tunables import learning_rates, loss_weights, mixture, optimizer
+from metatune.tunables import learning_rates, loss_terms, loss_weights, mixture, optimizer
 from metatune.tunables.class_weights import ClassWeights
 from metatune.tunables.elements import Elements
 from metatune.tunables.groups import Groups
 from metatune.tunables.hyper import Hyper, Setting, Supply, TrainingTokens, Tunable
 from metatune.tunables.learning_rates import LearningRates
+from metatune.tunables.loss_terms import LossTerm
 from metatune.tunables.loss_weights import LossWeights
 from metatune.tunables.mixture import Mixture
 from metatune.tunables.optimizer import OptimizerField
@@ -27,6 +28,7 @@ __all__ = [
     "Groups",
     "Hyper",
     "LearningRates",
+    "LossTerm",
     "LossWeights",
     "Mixture",
     "OptimizerField",
@@ -46,6 +48,7 @@ BUILDERS: Mapping[str, Callable[[Any, Setting], Tunable | tuple[Tunable, ...] | 
     "mixture": mixture.build,
     "loss_weights": loss_weights.build,
     "optimizer": optimizer.build,
+    "loss_terms": loss_terms.build,
 }
 """By entry of `tune`: one tunable, several, or none yet."""
 

@@ -20,6 +20,8 @@ class Hyper(NamedTuple):
             over the training tokens; None where none is tuned.
         optimizer: numbers of the inner optimizer that are tuned, by name: scalars, of weight decay
             a tree like `learning_rate`, None at what doesn't decay. None where none is tuned.
+        loss_terms: coefficients of the terms of the loss beside the next token's, scalars by name,
+            of those that there are. None for none.
     """
 
     learning_rate: Any
@@ -27,6 +29,7 @@ class Hyper(NamedTuple):
     loss_weights: jax.Array
     class_weights: jax.Array | None = None
     optimizer: Mapping[str, Any] | None = None
+    loss_terms: Mapping[str, jax.Array] | None = None
 
 
 class TrainingTokens(NamedTuple):
@@ -68,6 +71,7 @@ class Setting(NamedTuple):
         supply: how much of it there is; None likewise.
         optimizer: what trains; None before that is known.
         decaying: as `names`, None at the leaves that don't decay; None for none, or not yet known.
+        loss: terms of the training loss; None for none, or not yet known.
     """
 
     names: Any
@@ -78,6 +82,7 @@ class Setting(NamedTuple):
     supply: Supply | None = None
     optimizer: schema.InnerOptimizer | None = None
     decaying: Any = None
+    loss: schema.Loss | None = None
 
 
 class Tunable(Protocol):

@@ -62,7 +62,7 @@ EXPORTERS = {
 WRITTEN = re.compile(
     r"README\.md|__pycache__|tuned\.(json|yaml|safetensors)"
     r"|metatune_(schedules|trainer|rates|mixture)\.py"
-    r"|(learning_rates|mixture|loss_weights|optimizer|weight_decay)\.csv|(mixture|streams)\.yaml|launch\.sh"
+    r"|(learning_rates|mixture|loss_weights|loss_terms|optimizer|weight_decay)\.csv|(mixture|streams)\.yaml|launch\.sh"
     r"|phase_\d+\.(txt|json)|(sources|weights|static_rates|shared_schedule)\.json"
 )
 """Names that exports give their files; `overwrite` replaces these and no others."""

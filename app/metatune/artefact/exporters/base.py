@@ -76,7 +76,7 @@ def export_files(
         elements=_elements(artefact, readme),
         max_grad_norm=artefact.optimizer.settings["clip_norm"] or 0.0,
         mixture=_mixture(artefact),
-        loss_weights=_loss_weights(artefact, readme),
+        loss_weights="\n\n".join([_loss_weights(artefact, readme), *_loss_terms(artefact, readme)]),
         dropped=_bullets(_lost(production)),
     )
     files = {name: template(source) for name, source in modules.items()}
@@ -165,6 +165,12 @@ def _facts(production: Production) -> str:
         lines.append(
             f"- tuned of the optimizer, instead of the numbers above: {', '.join(tuned.names)}"
         )
+    if (terms := artefact.loss_terms) is not None:
+        said = (
+            f"{name} {curve[0]:.4g}{' at first' if name in terms.tuned else ''}"
+            for name, curve in terms.values.items()
+        )
+        lines.append(f"- in the loss, beside the next token's: {', '.join(said)}")
     return "\n".join(lines)
 
 
@@ -208,6 +214,37 @@ def _loss_weights(artefact: Artefact, readme: str) -> str:
         )
     places = ", ".join(f"{place} for {name}" for place, name in enumerate(schedule.classes))
     return Template(template(f"{readme}_classes.md")).substitute(places=places).rstrip()
+
+
+def _loss_terms(artefact: Artefact, readme: str) -> list[str]:
+    """How to compute a loss with further terms; nothing where it has none."""
+    if artefact.loss_terms is None:
+        return []
+    return [TERMS + HOW[readme]]
+
+
+TERMS = """The tuned training had more in its loss than the next token. With logits z, the loss of a
+token is (1 - `label_smoothing`) (-log p_target) + `label_smoothing` mean_v (-log p_v) + `z_loss`
+(log Σ_v exp z_v)²; what isn't named in `loss_terms` of `tuned.json` is zero there. Evaluate
+without."""
+
+HOW = {
+    "json": "",
+    "optax": (
+        " `loss_terms(step, total_steps)` gives these numbers,\n"
+        "`token_losses(logits, targets, step, total_steps)` the losses of tokens with them."
+    ),
+    "torch": (
+        " `loss_terms(step, total_steps)` gives these numbers,\n"
+        "`token_losses(logits, targets, step, total_steps)` the losses of tokens with them;\n"
+        "`weighted_loss` has them too."
+    ),
+    "hf_trainer": (
+        " `TunedTrainer` adds them in\ntraining, and `weighted_loss` does; leave "
+        "`label_smoothing_factor` at 0."
+    ),
+}
+"""What gives the losses of tokens with their terms, by template."""
 
 
 def _mixture(artefact: Artefact) -> str:

@@ -13,6 +13,7 @@ A row for each update, 0 for the first, and a column for each parameter or domai
 `learning_rates.csv`, and where they were tuned `mixture.csv`, `loss_weights.csv`,
 `weight_decay.csv` (of the parameters that decay) and `optimizer.csv` (its other numbers). Columns
 of parameters are the names of the Hugging Face checkpoint; rates are absolute, per update.
+`loss_terms.csv` has what the loss has beside the next token's term, where there is anything.
 
 ```python
 import csv
@@ -43,6 +44,9 @@ def _files(production: Production) -> dict[str, bytes | str]:
         if tuned.weight_decay is not None:
             rows = (row["weight_decay"].values() for row in numbers)
             files["weight_decay.csv"] = _table(list(tuned.weight_decay), rows)
+    if artefact.loss_terms is not None:
+        rows = (artefact.loss_terms_at(step, total).values() for step in range(total))
+        files["loss_terms.csv"] = _table(list(artefact.loss_terms.values), rows)
     return config_files(production, "any trainer: CSV tables", USAGE, files)
 
 

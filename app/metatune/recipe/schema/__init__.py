@@ -31,6 +31,7 @@ from metatune.recipe.schema.inner import (
     InnerOptimizer,
     Lion,
     Lora,
+    Loss,
     Muon,
     Schedule,
     ScheduleFreeAdamW,
@@ -57,6 +58,7 @@ from metatune.recipe.schema.outer import (
 )
 from metatune.recipe.schema.tune import (
     LearningRates,
+    LossTerms,
     LossWeights,
     Mixture,
     OptimizerFields,
@@ -93,6 +95,8 @@ __all__ = [
     "LearningRates",
     "Lion",
     "Lora",
+    "Loss",
+    "LossTerms",
     "LossWeights",
     "Measure",
     "MixFlow",

@@ -266,6 +266,25 @@ class Lora:
 
 
 @dataclass(frozen=True)
+class Loss:
+    """Terms of the training loss beside that of the next token, whose own weight is the unit.
+
+    The loss of a token with logits z over a vocabulary of V is `(1 - ε) (-log p_target) + ε mean_v
+    (-log p_v) + z_loss (log Σ_v exp z_v)²`. Targets stay a distribution, of sum one, so that
+    neither number can stand in for a learning rate. What is held out is measured without them.
+
+    Attributes:
+        z_loss: coefficient of the squared logarithm of the softmax's normaliser (Chowdhery et al.,
+            PaLM, 2022, section 5); 0 for none.
+        label_smoothing: ε, the share of the target's probability that is spread evenly over the
+            model's vocabulary (Szegedy et al., 2016, section 7); 0 for none.
+    """
+
+    z_loss: float = ruled(0.0, NOT_NEGATIVE)
+    label_smoothing: float = ruled(0.0, FRACTION)
+
+
+@dataclass(frozen=True)
 class Inner:
     """The training that is tuned: `steps` updates of `optimizer`.
 
@@ -278,6 +297,7 @@ class Inner:
             trained; all others are frozen, those of a fresh model as they are drawn once from the
             recipe's seed. Null for all, or with lora for the adapters alone.
         lora: adapters beside frozen matrices; null for none.
+        loss: terms of the training loss beside that of the next token; null for none.
     """
 
     optimizer: InnerOptimizer
@@ -285,3 +305,4 @@ class Inner:
     micro_batch: int | None = ruled(None, AT_LEAST_ONE)
     train: tuple[str, ...] | None = None
     lora: Lora | None = None
+    loss: Loss | None = None

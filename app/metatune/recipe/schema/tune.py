@@ -115,7 +115,7 @@ class WeightDecay:
 
 @dataclass(frozen=True)
 class TunedField:
-    """A number of the optimizer, one for each window.
+    """A number of the optimizer or of the loss, one for each window.
 
     Attributes:
         windows: stretches of the training with one value each, of equal length.
@@ -149,6 +149,22 @@ class OptimizerFields:
 
 
 @dataclass(frozen=True)
+class LossTerms:
+    """Coefficients of `inner.loss`, by their names there, starting from what they are there.
+
+    The weight of the next token's term is the unit, and isn't tuned. What starts from zero can't
+    be moved.
+
+    Attributes:
+        z_loss: is multiplied.
+        label_smoothing: ε, whose odds ε / (1 - ε) are multiplied, so that it stays between 0 and 1.
+    """
+
+    z_loss: TunedField | None = None
+    label_smoothing: TunedField | None = None
+
+
+@dataclass(frozen=True)
 class Tune:
     """What is tuned: at least one."""
 
@@ -156,14 +172,15 @@ class Tune:
     mixture: Mixture | None = None
     loss_weights: LossWeights | None = None
     optimizer: OptimizerFields | None = None
+    loss_terms: LossTerms | None = None
 
     def entries(self) -> Iterator[tuple[str, str, Any]]:
         """Key, dotted path and settings of everything that is tuned by a slice of η of its own."""
         for field in fields(self):
             settings = getattr(self, field.name)
-            if isinstance(settings, OptimizerFields):
+            if isinstance(settings, OptimizerFields | LossTerms):
                 for inner in fields(settings):
                     if (own := getattr(settings, inner.name)) is not None:
-                        yield inner.name, f"tune.optimizer.{inner.name}", own
+                        yield inner.name, f"tune.{field.name}.{inner.name}", own
             elif settings is not None:
                 yield field.name, f"tune.{field.name}", settings

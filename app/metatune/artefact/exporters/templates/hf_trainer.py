@@ -1,4 +1,4 @@
-"""The Trainer of transformers with the tuned loss weights.
+"""The Trainer of transformers with the tuned loss weights, and the tuned terms of the loss.
 
 from metatune_schedules import Mixed, trainer_arguments
 from metatune_trainer import TunedTrainer
@@ -10,6 +10,7 @@ TunedTrainer(..., train_dataset=mixed, **trainer_arguments(model, total_steps)).
 from typing import Any
 
 import torch
+from metatune_schedules import loss_terms, token_losses
 from transformers import Trainer
 
 IGNORED = -100  # of a label: the token isn't predicted
@@ -18,7 +19,8 @@ IGNORED = -100  # of a label: the token isn't predicted
 class TunedTrainer(Trainer):
     """Multiplies the loss of each sequence by its `loss_weight`, where the batch holds one.
 
-    The loss of an update is the sum of the weighted losses of its tokens over their number.
+    In training, the loss of a token has the terms of `loss_terms` at that update. The loss of an
+    update is the sum of the weighted losses of its tokens over their number.
     """
 
     def compute_loss(
@@ -28,28 +30,33 @@ class TunedTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """The loss of a batch of a causal language model; batches without weights as ever.
+        """The loss of a batch of a causal language model; without weights and terms as ever.
 
         Raises:
             ValueError: several devices in one process.
         """
-        if "loss_weight" not in inputs:
+        now = (self.state.global_step, self.state.max_steps)
+        termed = model.training and bool(loss_terms(*now))
+        if "loss_weight" not in inputs and not termed:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         if self.args.n_gpu > 1:
             raise ValueError(
-                f"{self.args.n_gpu} devices in one process: loss weights need a process for each; "
+                f"{self.args.n_gpu} devices in one process: tuned losses need a process for each; "
                 "start it by torchrun or accelerate launch"
             )
         inputs = dict(inputs)
-        weights, labels = inputs.pop("loss_weight"), inputs.pop("labels")[:, 1:]
+        weights, labels = inputs.pop("loss_weight", None), inputs.pop("labels")[:, 1:]
         outputs = model(**inputs)
-        losses = torch.nn.functional.cross_entropy(
-            outputs.logits[:, :-1].float().transpose(1, 2),
-            labels,
-            reduction="none",
-            ignore_index=IGNORED,
-        )
-        total = (weights.to(losses.dtype)[:, None] * losses).sum()
+        logits = outputs.logits[:, :-1]
+        if termed:
+            losses = token_losses(logits, labels, *now)
+        else:
+            losses = torch.nn.functional.cross_entropy(
+                logits.float().transpose(1, 2), labels, reduction="none", ignore_index=IGNORED
+            )
+        if weights is not None:
+            losses = weights.to(losses.dtype)[:, None] * losses
+        total = losses.sum()
         if num_items_in_batch is None:
             # The base class divides the mean by the number of accumulated batches.
             loss = total / (labels != IGNORED).sum()

@@ -221,6 +221,44 @@ def loss_weights(step: int, total_steps: int, *, path: Path = TUNED) -> dict[str
     return _columns("loss_weights", step, total_steps, path)
 
 
+def loss_terms(step: int, total_steps: int, *, path: Path = TUNED) -> dict[str, float]:
+    """What the loss has at update `step` beside the next token's term: coefficients by name.
+
+    Raises:
+        ValueError: a negative step or a total below 1.
+    """
+    terms = _read(path).get("loss_terms")
+    return {} if terms is None else _at(terms, terms["values"], step, total_steps)
+
+
+def token_losses(
+    logits: jax.Array, targets: Any, step: int, total_steps: int, *, path: Path = TUNED
+) -> jax.Array:
+    """The loss of each token at update `step`, with the terms of `loss_terms`.
+
+    Args:
+        logits: [..., vocabulary].
+        targets: integers [...].
+        step: 0 is the first update; a Python integer.
+        total_steps: updates of the training.
+        path: the tuned.json.
+
+    Returns:
+        [...].
+
+    Raises:
+        ValueError: a negative step or a total below 1.
+    """
+    terms = loss_terms(step, total_steps, path=path)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+    if "label_smoothing" in terms:
+        target = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+        losses += terms["label_smoothing"] * (target - jnp.mean(logits, axis=-1))
+    if "z_loss" in terms:
+        losses += terms["z_loss"] * jax.nn.logsumexp(logits, axis=-1) ** 2
+    return losses
+
+
 def token_weights(classes: Any, step: int, total_steps: int, *, path: Path = TUNED) -> jax.Array:
     """The weights of the losses of tokens at update `step`.
 
@@ -283,15 +321,24 @@ def _columns(field: str, step: int, total_steps: int, path: Path) -> dict[str, f
     schedule = _read(path)[field]
     if schedule is None:
         raise ValueError(f"{path}: holds no {field}; tune it (`tune: {{{field}: ...}}`)")
+    names = schedule.get("domains") or schedule["classes"]
+    curves = dict(zip(names, zip(*schedule["weights"], strict=True), strict=True))
+    return _at(schedule, curves, step, total_steps)
+
+
+def _at(
+    schedule: Mapping[str, Any], curves: Mapping[str, Any], step: int, total_steps: int
+) -> dict[str, float]:
+    """The value of each curve, [knots], at update `step`."""
     if step < 0 or total_steps < 1:
         raise ValueError(f"step {step} of {total_steps}: steps count from 0, totals from 1")
-    knots, weights = np.asarray(schedule["knots"]), np.asarray(schedule["weights"])
+    knots = np.asarray(schedule["knots"])
     if schedule["interpolation"] == "linear":
-        row = [np.interp(step / total_steps, knots, column) for column in weights.T]
+        row = {name: np.interp(step / total_steps, knots, curve) for name, curve in curves.items()}
     else:
-        row = weights[np.searchsorted(knots, (step + STEP_TOLERANCE) / total_steps, "right") - 1]
-    names = schedule.get("domains") or schedule["classes"]
-    return {name: float(value) for name, value in zip(names, row, strict=True)}
+        before = np.searchsorted(knots, (step + STEP_TOLERANCE) / total_steps, "right") - 1
+        row = {name: curve[before] for name, curve in curves.items()}
+    return {name: float(value) for name, value in row.items()}
 
 
 def _name(path: Any) -> str:

@@ -267,6 +267,49 @@ def loss_weights(step: int, total_steps: int, *, path: Path = TUNED) -> dict[str
     return _columns("loss_weights", step, total_steps, path)
 
 
+def loss_terms(step: int, total_steps: int, *, path: Path = TUNED) -> dict[str, float]:
+    """What the loss has at update `step` beside the next token's term: coefficients by name."""
+    terms = _read(path).get("loss_terms")
+    if terms is None:
+        return {}
+    before, along = _position(terms, step, total_steps)
+    return {name: _between(curve, before, along) for name, curve in terms["values"].items()}
+
+
+def token_losses(
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    step: int,
+    total_steps: int,
+    *,
+    path: Path = TUNED,
+) -> torch.Tensor:
+    """The loss of each token at update `step`, with the terms of `loss_terms`.
+
+    Args:
+        logits: [..., vocabulary].
+        targets: [...]; the loss of a target of -100 is 0.
+        step: 0 is the first update.
+        total_steps: updates of the training.
+        path: the tuned.json.
+
+    Returns:
+        [...].
+    """
+    terms = loss_terms(step, total_steps, path=path)
+    logits, targets = logits.float(), targets.to(logits.device)
+    losses = torch.nn.functional.cross_entropy(
+        logits.flatten(0, -2),
+        targets.flatten(),
+        reduction="none",
+        label_smoothing=terms.get("label_smoothing", 0.0),
+    ).view(targets.shape)
+    if "z_loss" in terms:
+        counts = (targets != -100).to(logits.dtype)
+        losses = losses + terms["z_loss"] * counts * logits.logsumexp(-1) ** 2
+    return losses
+
+
 def weighted_loss(
     logits: torch.Tensor,
     labels: torch.Tensor,
@@ -276,7 +319,7 @@ def weighted_loss(
     *,
     path: Path = TUNED,
 ) -> torch.Tensor:
-    """The loss at update `step`, its tokens weighted by their classes.
+    """The loss at update `step`, its tokens weighted by their classes, with its `loss_terms`.
 
     The mean over the sequences of `Σ w l / n` over the n tokens of each that are predicted.
 
@@ -301,9 +344,7 @@ def weighted_loss(
         found = places[unknown][0].item()
         raise ValueError(f"class {found}: must be 0 to {len(by_class) - 1}, places in {path}")
     weights = torch.tensor(by_class, device=logits.device)[places.where(predicted, 0)]
-    losses = torch.nn.functional.cross_entropy(
-        logits[:, :-1].float().transpose(1, 2), targets.to(logits.device), reduction="none"
-    )
+    losses = token_losses(logits[:, :-1], targets, step, total_steps, path=path)
     return ((weights * losses * predicted).sum(1) / predicted.sum(1).clamp(min=1)).mean()
 
 

@@ -1,0 +1,27 @@
+"""Rules on the terms of the training loss that are tuned; the table of all is in `checks.py`."""
+
+from collections.abc import Iterable
+from dataclasses import asdict
+
+from metatune.recipe.faults import Fault
+from metatune.recipe.schema import Inner, Loss, Tune
+
+PATH = "tune.loss_terms"
+
+
+def some_term_is_tuned(tune: Tune) -> Iterable[Fault]:
+    """At least one term of the loss, where the section is there."""
+    if tune.loss_terms is not None and not any(asdict(tune.loss_terms).values()):
+        names = ", ".join(asdict(tune.loss_terms))
+        cure = f"write one of {names}, e.g. `z_loss: {{}}`, or take {PATH} out"
+        yield Fault(PATH, {}, "nothing of the loss is tuned", cure)
+
+
+def a_tuned_term_is_there(tune: Tune, inner: Inner) -> Iterable[Fault]:
+    """Neither a factor nor odds change anything of zero."""
+    loss = inner.loss or Loss()
+    for key, path, settings in Tune(loss_terms=tune.loss_terms).entries():
+        if not getattr(loss, key):
+            problem = f"inner.loss.{key} is 0, which no factor changes"
+            cure = f"give inner.loss.{key} a value above 0 to start from, or take this out"
+            yield Fault(path, asdict(settings), problem, cure)

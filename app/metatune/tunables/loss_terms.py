@@ -1,0 +1,64 @@
+"""Coefficients of the terms of the training loss, by window.
+
+Each is a tunable by itself, whose key is its name, and moves from what the recipe says. The weight
+of the next token's term is the unit: a weight of the whole loss would be a learning rate by
+another name.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import jax
+import jax.numpy as jnp
+
+from metatune.recipe import schema
+from metatune.tunables.hyper import Hyper, Setting
+from metatune.tunables.optimizer import multiplied, remembered
+from metatune.tunables.windows import window_of
+
+FORMS: Final[Mapping[str, Callable[[float, jax.Array], jax.Array]]] = {
+    "z_loss": multiplied,
+    "label_smoothing": remembered,  # a share between 0 and 1, as a decay is, by its odds
+}
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """A coefficient of the loss, `FORMS[key](start, η[window of t])`.
+
+    Attributes:
+        key: its name.
+        start: what the recipe says.
+        windows: how many windows.
+        steps: horizon of the inner training.
+    """
+
+    key: str
+    start: float
+    windows: int
+    steps: int
+
+    def initial(self) -> jax.Array:
+        """Zeros, [windows]."""
+        return jnp.zeros(self.windows, jnp.float32)
+
+    def apply(self, eta: jax.Array, step: jax.Array, hyper: Hyper) -> Hyper:
+        """Sets this coefficient."""
+        value = FORMS[self.key](self.start, eta[window_of(step, self.windows, self.steps)])
+        return hyper._replace(loss_terms={**(hyper.loss_terms or {}), self.key: value})
+
+    def penalty(self, eta: jax.Array) -> jax.Array:
+        """None."""
+        return jnp.zeros((), eta.dtype)
+
+
+def build(spec: schema.LossTerms, setting: Setting) -> tuple[LossTerm, ...]:
+    """The tunables of a recipe's `tune.loss_terms`; none before the loss is known."""
+    loss = setting.loss
+    if loss is None:
+        return ()
+    return tuple(
+        LossTerm(key, getattr(loss, key), settings.windows, setting.steps)
+        for key, _, settings in schema.Tune(loss_terms=spec).entries()
+    )

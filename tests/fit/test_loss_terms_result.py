@@ -1,0 +1,68 @@
+"""What is tuned of the loss, from a recipe to its artefact and to who follows it."""
+
+import jax
+import numpy as np
+
+from metatune.artefact import load, write
+from metatune.fit.result import artefact_of
+from metatune.inner import prepare
+from metatune.recipe import schema
+from metatune.train import matching
+from metatune.train.schedules import Schedules
+
+STEPS = 4
+RECIPE = schema.Recipe(
+    model=schema.Model(
+        config={
+            "model_type": "llama",
+            "hidden_size": 8,
+            "intermediate_size": 8,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+        },
+    ),
+    data=schema.Data(
+        domains={"code": schema.Source(shipped="code_stdlib")},
+        target={"code": 1.0},
+        sequence_length=16,
+        batch_size=4,
+    ),
+    inner=schema.Inner(
+        optimizer=schema.AdamW(learning_rate=3e-3),
+        steps=STEPS,
+        loss=schema.Loss(z_loss=1e-3, label_smoothing=0.1),
+    ),
+    tune=schema.Tune(
+        optimizer=schema.OptimizerFields(b2=schema.TunedField()),
+        loss_terms=schema.LossTerms(label_smoothing=schema.TunedField(windows=2)),
+    ),
+    outer=schema.Outer(steps=1),
+)
+
+
+def test_the_artefact_holds_what_every_step_used_and_a_training_follows_it(tmp_path):
+    training = prepare(RECIPE)
+    eta = {"b2": np.float32([[0.3]]), "label_smoothing": np.float32([0.7, -0.4])}
+    nothing = {"status": "complete", "outer_steps": 0, "best_outer_step": 0}
+    found = load(write(tmp_path / "artefact", artefact_of(training, eta, nothing), "readme"))
+    assert found.loss_terms is not None
+    assert (found.loss_terms.knots, found.loss_terms.tuned) == ((0.0, 0.5), ("label_smoothing",))
+    used = training.hyper_over(eta).loss_terms
+    assert used is not None
+    # A recipe of another loss: what was tuned takes the place of its own, the rest is said.
+    loss = schema.Loss(z_loss=2e-3, label_smoothing=0.3)
+    rates = schema.Tune(learning_rates=schema.LearningRates(per="global"))
+    inner = schema.Inner(RECIPE.inner.optimizer, steps=STEPS, loss=loss)
+    other = prepare(schema.Recipe(RECIPE.model, RECIPE.data, inner, rates, RECIPE.outer))
+    matching.refuse_misfit(found, other, "mine")
+    assert [line for line in matching.remarks(found, other) if "in the loss" in line] == [
+        "warning: the artefact was tuned with z_loss 0.001 in the loss; the recipe's 0.002 is used"
+    ]
+    terms = Schedules(other, found, STEPS).stretch(0).hyper.loss_terms
+    assert terms is not None
+    np.testing.assert_array_equal(terms["label_smoothing"], used["label_smoothing"])
+    np.testing.assert_array_equal(terms["z_loss"], np.full(STEPS, np.float32(2e-3)))
+    for step in range(STEPS):
+        at = found.loss_terms_at(step, STEPS)
+        assert at == {key: float(row[step]) for key, row in used.items()}
+    assert jax.tree.structure(terms) == jax.tree.structure(used)
