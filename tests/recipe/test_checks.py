@@ -22,7 +22,7 @@ def put(tree, path, value):
         (
             {"tune": {}},
             "tune = {}: nothing is tuned; write one of learning_rates, mixture, loss_weights, "
-            "optimizer, e.g. `learning_rates: {}` for its defaults",
+            "optimizer, loss_terms, e.g. `learning_rates: {}` for its defaults",
         ),
         (
             {"inner.micro_batch": 5},
@@ -74,19 +74,34 @@ def put(tree, path, value):
         ),
         (
             {"data.domains": {"code": {"path": "x"}}, "tune": {"loss_weights": {}}},
-            "tune.loss_weights = {'per': 'domain', 'windows': 1, 'initial': None}: needs two "
-            "domains or more in data.domains; add a domain, or take tune.loss_weights out",
+            "tune.loss_weights = {'per': 'domain', 'windows': 1, 'initial': None, 'buckets': None}: "
+            "needs two domains or more in data.domains; add a domain, or take tune.loss_weights "
+            "out",
         ),
         (
             {"tune": {"mixture": {}, "loss_weights": {}}},
-            "tune.loss_weights = {'per': 'domain', 'windows': 1, 'initial': None}: tune.mixture is "
-            "tuned too: both weigh the domains, the same number twice; take out "
+            "tune.loss_weights = {'per': 'domain', 'windows': 1, 'initial': None, 'buckets': None}: "
+            "tune.mixture is tuned too: both weigh the domains, the same number twice; take out "
             "tune.loss_weights or tune.mixture",
         ),
         (
             {"tune": {"loss_weights": {"initial": {"cod": 2}}}},
             "tune.loss_weights.initial.cod = 2.0: unknown domain; did you mean code? (allowed: "
             "code, prose)",
+        ),
+        (
+            {"tune": {"loss_weights": {"per": "position", "initial": {"position_5": 2}}}},
+            "tune.loss_weights.initial.position_5 = 2.0: unknown position; did you mean position_4? "
+            "(allowed: position_1, position_2, position_3, position_4)",
+        ),
+        (
+            {"tune": {"loss_weights": {"per": "class", "buckets": 3}}},
+            "tune.loss_weights.buckets = 3: has no effect on weights per class; take it out, or "
+            "weigh per position or frequency",
+        ),
+        (
+            {"tune": {"loss_weights": {"per": "frequency", "buckets": 1}}},
+            "tune.loss_weights.buckets = 1: must be null, or a whole number from 2 to 256",
         ),
         (
             {"tune": {"loss_weights": {"per": "class", "initial": {"prompts": 0.1}}}},

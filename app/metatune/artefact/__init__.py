@@ -23,6 +23,8 @@ from metatune.artefact.format import (
     Optimizer,
     OptimizerSchedules,
     Origin,
+    Positions,
+    Vocabulary,
 )
 from metatune.artefact.reading import folder_of, load
 from metatune.artefact.writing import self_contained, write
@@ -46,6 +48,8 @@ __all__ = [
     "Optimizer",
     "OptimizerSchedules",
     "Origin",
+    "Positions",
+    "Vocabulary",
     "folder_of",
     "load",
     "read_certificate",

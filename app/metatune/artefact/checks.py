@@ -202,7 +202,8 @@ class Checker:
                 self._fault(f"{path}, mean", mean, "loss weights must average 1 over the domains")
 
     def _class_weights(self, value: Mapping[str, Any]) -> None:
-        rows = list(self._rows("loss_weights", value, CLASS_WEIGHT_UNIT, "classes", ("shares",)))
+        own = ("shares", *(key for key in ("positions", "vocabulary") if key in value))
+        rows = list(self._rows("loss_weights", value, CLASS_WEIGHT_UNIT, "classes", own))
         where = "loss_weights.shares"
         if not rows or not self._curve(where, value["shares"], len(value["classes"]), "classes"):
             return
@@ -212,6 +213,41 @@ class Checker:
             if abs(mean - 1) > SUM_TOLERANCE:
                 problem = "loss weights must average 1 over the shares of the classes"
                 self._fault(f"{path}, mean", mean, problem)
+        if len(own) > 2:
+            problem = "classes are by position or by token, not both"
+            self._fault("loss_weights.vocabulary", "there", problem)
+        if "positions" in value:
+            self._positions(value["positions"], len(value["classes"]))
+        if "vocabulary" in value:
+            self._vocabulary(value["vocabulary"], len(value["classes"]))
+
+    def _positions(self, value: Any, count: int) -> None:
+        path = "loss_weights.positions"
+        if not self._keys(path, value, ("sequence_length", "starts")):
+            return
+        self._count(f"{path}.sequence_length", value["sequence_length"])
+        starts = value["starts"]
+        if not self._is(f"{path}.starts", starts, list, "a list of positions"):
+            return
+        for index, start in enumerate(starts):
+            self._count(f"{path}.starts[{index}]", start)
+        if self.faults:
+            return
+        edges = [*starts, value["sequence_length"]]
+        increasing = all(a < b for a, b in zip(edges, edges[1:], strict=False))
+        if len(starts) != count or starts[0] != 1 or not increasing:
+            problem = f"must be {count} positions, from 1 up, increasing, below sequence_length"
+            self._fault(f"{path}.starts", starts, problem)
+
+    def _vocabulary(self, value: Any, count: int) -> None:
+        path = "loss_weights.vocabulary"
+        if not self._is(path, value, list, "a list of the class of each token"):
+            return
+        for token, place in enumerate(value):
+            if not isinstance(place, int) or isinstance(place, bool) or not 0 <= place < count:
+                problem = f"must be the place of a class, 0 to {count - 1}"
+                self._fault(f"{path}[{token}]", place, problem)
+                return
 
     def _sums_to_one(self, path: str, shares: list[float]) -> None:
         if abs(math.fsum(shares) - 1) > SUM_TOLERANCE:

@@ -201,18 +201,45 @@ class LossWeights:
         return self.domains
 
 
+@dataclass(frozen=True)
+class Positions:
+    """Classes of tokens by where in a sequence they stand.
+
+    Attributes:
+        sequence_length: tokens of a sequence.
+        starts: the first position of each class, from 0; 1 is the first that is predicted.
+    """
+
+    sequence_length: int
+    starts: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """Classes of tokens by what token they are.
+
+    Attributes:
+        classes: the place of the class of each token id, uint8 [vocabulary].
+    """
+
+    classes: np.ndarray
+
+
 @dataclass(frozen=True, eq=False)
 class ClassWeights:
-    """Weights of the loss of a token, by what part of a document it is of.
+    """Weights of the loss of a token, by the class that it is of.
 
     The loss of a sequence is Σ w l / n over its n predicted tokens.
 
     Attributes:
         knots: fractions of training; the first is 0, they increase, all are below 1.
         interpolation: `constant` holds a knot's weights until the next, `linear` joins them.
-        classes: names, in the order of the weights: text, prompt, completion, system or tool.
+        classes: names, in the order of the weights: text, prompt, completion, system or tool;
+            position_1, ...; or frequency_1, ....
         shares: float64 shares of the training tokens, [classes]; they sum to one.
         weights: float64 weights, [knots, classes]; each row averages one over these shares.
+        of: what puts a token into its class; None where the data says what part of a document it
+            is of.
     """
 
     knots: tuple[float, ...]
@@ -220,6 +247,7 @@ class ClassWeights:
     classes: tuple[str, ...]
     shares: np.ndarray
     weights: np.ndarray
+    of: Positions | Vocabulary | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:

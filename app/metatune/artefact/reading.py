@@ -29,6 +29,8 @@ from metatune.artefact.format import (
     Multipliers,
     Optimizer,
     OptimizerSchedules,
+    Positions,
+    Vocabulary,
 )
 from metatune.artefact.manifest import sha256
 from metatune.artefact.writing import integrity
@@ -220,7 +222,15 @@ def _loss_weights(schedule: Mapping[str, Any] | None) -> LossWeights | ClassWeig
         tuple(schedule["classes"]),
         np.asarray(schedule["shares"], np.float64),
         np.asarray(schedule["weights"], np.float64),
+        _classes_of(schedule),
     )
+
+
+def _classes_of(schedule: Mapping[str, Any]) -> Positions | Vocabulary | None:
+    if (found := schedule.get("positions")) is not None:
+        return Positions(found["sequence_length"], tuple(found["starts"]))
+    found = schedule.get("vocabulary")
+    return None if found is None else Vocabulary(np.asarray(found, np.uint8))
 
 
 def _domain_fields(schedule: Mapping[str, Any]) -> dict[str, Any]:

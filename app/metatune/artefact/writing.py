@@ -38,6 +38,7 @@ from metatune.artefact.format import (
     LossWeights,
     Mixture,
     Optimizer,
+    Positions,
 )
 from metatune.artefact.manifest import hashes, sha256
 from metatune.recipe.faults import ABSENT, Fault
@@ -255,7 +256,14 @@ def _domain_document(schedule: Mixture | LossWeights | None, unit: str) -> dict[
 def _loss_weight_document(schedule: LossWeights | ClassWeights | None) -> dict[str, Any] | None:
     if not isinstance(schedule, ClassWeights):
         return _domain_document(schedule, LOSS_WEIGHT_UNIT)
+    of: dict[str, Any] = {}
+    if isinstance(schedule.of, Positions):
+        length, starts = schedule.of.sequence_length, schedule.of.starts
+        of = {"positions": {"sequence_length": length, "starts": starts}}
+    elif schedule.of is not None:
+        of = {"vocabulary": schedule.of.classes.tolist()}
     return {
+        **of,
         "unit": CLASS_WEIGHT_UNIT,
         "interpolation": schedule.interpolation,
         "knots": schedule.knots,

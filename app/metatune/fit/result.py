@@ -23,7 +23,15 @@ from metatune.inner.metrics import measure as measured
 from metatune.inner.seeds import Purpose
 from metatune.recipe import schema, writing
 from metatune.recipe.phases import resolved
-from metatune.tunables import ClassWeights, Elements, Groups, LearningRates, LossTerm, Tunable
+from metatune.tunables import (
+    ClassWeights,
+    Elements,
+    Groups,
+    LearningRates,
+    LossTerm,
+    TokenClasses,
+    Tunable,
+)
 
 
 class Measured(NamedTuple):
@@ -234,15 +242,25 @@ def _loss_weights(
     if not isinstance(tunable, ClassWeights) or trajectory.class_weights is None:
         return _shared(artefact.LossWeights, training, trajectory.loss_weights)
     shares = np.asarray(tunable.shares) / np.sum(tunable.shares)
-    rows = trajectory.class_weights[:, list(tunable.classes)]
+    rows = trajectory.class_weights[:, list(tunable.occurring)]
     kept = _where_changed(rows)
     return artefact.ClassWeights(
         knots=_fractions(kept, training.recipe.inner.steps),
         interpolation="constant",
-        classes=tuple(each.name.lower() for each in tunable.classes),
+        classes=tunable.names,
         shares=shares,
         weights=rows[kept] / (rows[kept] @ shares)[:, None],  # which float32 has rounded
+        of=_classes_of(tunable.classes),
     )
+
+
+def _classes_of(classes: TokenClasses) -> artefact.Positions | artefact.Vocabulary | None:
+    if classes.table is None:
+        return None
+    if classes.per == "frequency":
+        return artefact.Vocabulary(classes.table)
+    starts = 1 + np.searchsorted(classes.table, np.arange(len(classes.names)))
+    return artefact.Positions(1 + len(classes.table), tuple(map(int, starts)))
 
 
 def _optimizer_schedules(

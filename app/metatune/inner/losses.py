@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from metatune.data import Batch
 from metatune.inner.cross_entropy import token_losses
 from metatune.models import LanguageModel, rows_at_a_time
-from metatune.tunables import Hyper
+from metatune.tunables import Hyper, TokenClasses
+from metatune.tunables.token_classes import PARTS
 
 
 def sequence_losses(
@@ -57,21 +58,18 @@ def batch_losses(
     model: LanguageModel,
     params: Any,
     batch: Batch,
-    class_weights: jax.Array | None = None,
+    weights: jax.Array | None = None,
     terms: Mapping[str, jax.Array] | None = None,
 ) -> jax.Array:
-    """As `sequence_losses`, of a batch with its documents, its mask and its classes, [batch].
+    """As `sequence_losses`, of a batch with its documents and its mask, [batch].
 
     Args:
         model: the language model.
         params: its parameters.
         batch: the batch.
-        class_weights: of the loss of a token by its class, [classes]; None for one.
+        weights: of the tokens' losses, as of `sequence_losses`.
         terms: of a token's loss, as of `sequence_losses`.
     """
-    weights = None
-    if class_weights is not None and batch.classes is not None:
-        weights = class_weights[jnp.asarray(batch.classes)[:, 1:]]
     return sequence_losses(
         model,
         params,
@@ -83,32 +81,50 @@ def batch_losses(
     )
 
 
-def _training_losses(model: LanguageModel, params: Any, hyper: Hyper, batch: Batch) -> jax.Array:
+def _training_losses(
+    model: LanguageModel, classes: TokenClasses, params: Any, hyper: Hyper, batch: Batch
+) -> jax.Array:
     """Those of a batch as λ_t has them, but for the weights of sequences, [batch]."""
-    return batch_losses(model, params, batch, hyper.class_weights, hyper.loss_terms)
+    weights = None
+    if hyper.class_weights is not None and (of_token := classes.of(batch)) is not None:
+        weights = hyper.class_weights[of_token]
+    return batch_losses(model, params, batch, weights, hyper.loss_terms)
 
 
-def reweighted_loss(model: LanguageModel) -> Callable[[Any, Hyper, Batch], jax.Array]:
+def reweighted_loss(
+    model: LanguageModel, classes: TokenClasses = PARTS
+) -> Callable[[Any, Hyper, Batch], jax.Array]:
     """The training loss at a mixture that the batch was not drawn at, differentiable by it.
 
     A stratified batch holds sequences of every domain. With shares p, weights w of the losses and
     `weight` = batch size / sequences of the domain, the mean of `w[domain] p[domain] weight loss`
     is exactly `Σ_d w_d p_d (mean loss of domain d)`.
+
+    Args:
+        model: the language model.
+        classes: of tokens, that λ_t may weigh.
     """
 
     def loss(params: Any, hyper: Hyper, batch: Batch) -> jax.Array:
         weights = (hyper.mixture * hyper.loss_weights)[batch.domain] * batch.weight
-        return jnp.mean(weights * _training_losses(model, params, hyper, batch))
+        return jnp.mean(weights * _training_losses(model, classes, params, hyper, batch))
 
     return loss
 
 
-def sampled_loss(model: LanguageModel) -> Callable[[Any, Hyper, Batch], jax.Array]:
-    """The training loss on a batch that was drawn at the mixture's own shares."""
+def sampled_loss(
+    model: LanguageModel, classes: TokenClasses = PARTS
+) -> Callable[[Any, Hyper, Batch], jax.Array]:
+    """The training loss on a batch that was drawn at the mixture's own shares.
+
+    Args:
+        model: the language model.
+        classes: of tokens, that λ_t may weigh.
+    """
 
     def loss(params: Any, hyper: Hyper, batch: Batch) -> jax.Array:
         weights = hyper.loss_weights[batch.domain] * batch.weight
-        return jnp.mean(weights * _training_losses(model, params, hyper, batch))
+        return jnp.mean(weights * _training_losses(model, classes, params, hyper, batch))
 
     return loss
 

@@ -23,14 +23,17 @@ from metatune.recipe import reading, schema
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.schema import Recipe
 from metatune.tunables import (
+    ClassWeights,
     Hyper,
     Setting,
     Supply,
+    TokenClasses,
     TrainingTokens,
     Tunable,
     within_parameters,
 )
 from metatune.tunables.mixture import starting_shares
+from metatune.tunables.token_classes import PARTS
 
 Built = TypeVar("Built")
 
@@ -43,8 +46,8 @@ class Trajectory(NamedTuple):
             are tuned within parameters, those that their multipliers are of.
         mixture: shares of the domains, [steps, domains]; rows sum to one in float64.
         loss_weights: weights of the domains' losses, [steps, domains], rows average one.
-        class_weights: weights of the tokens' losses by `TokenClass`, [steps, classes]; None where
-            none are tuned.
+        class_weights: weights of the tokens' losses by their `TokenClasses`, [steps, classes];
+            None where none are tuned.
         optimizer: numbers of the optimizer that are tuned, [steps] each, by name; of weight decay
             a mapping by checkpoint name, of what decays.
         loss_terms: coefficients of the terms of the loss, tuned or not, [steps] each, by name.
@@ -143,6 +146,11 @@ class InnerTraining:
             per_name = np.broadcast_to(columns, (len(values), len(leaf.names)))
             found |= {name: per_name[:, i].copy() for i, name in enumerate(leaf.names)}
         return found
+
+    def weighing(self, classes: TokenClasses) -> Problem:
+        """The training by true sampling, where λ_t weighs tokens by other classes."""
+        loss = losses.sampled_loss(self.model, classes)
+        return replace(self.sampled, loss=_of_all_parameters(self.part, self.frozen, loss))
 
     def decayed(self) -> tuple[str, ...]:
         """Checkpoint names of the parameters that weight decay applies to."""
@@ -326,7 +334,9 @@ def _training_tokens(corpus: Corpus, tune: schema.Tune) -> TrainingTokens | None
     if not tunables.needs_tokens(tune):
         return None
     mixture = starting_shares(tune.mixture, corpus.names)
-    return TrainingTokens(corpus.class_tokens(), mixture, tune.mixture is not None)
+    classes = tunables.token_classes(tune.loss_weights, corpus, mixture)
+    of_class = classes.tokens(corpus)
+    return TrainingTokens(classes, of_class, mixture, tune.mixture is not None)
 
 
 def _assemble(recipe: Recipe, parts: _Parts) -> InnerTraining:
@@ -339,9 +349,10 @@ def _assemble(recipe: Recipe, parts: _Parts) -> InnerTraining:
     params = jax.eval_shape(initialise, jax.random.key(0)).params
     hyper_at = _hyper_at(recipe, params, tuning)
     rest = frozen(begin, part, recipe.seed)
+    classes = next((each.classes for each in tuning if isinstance(each, ClassWeights)), PARTS)
     of_all = partial(_of_all_parameters, part, rest)
     reweighted = Problem(
-        of_all(losses.reweighted_loss(model)),
+        of_all(losses.reweighted_loss(model, classes)),
         optimizer.update,
         of_all(objective(model, recipe)),
         hyper_at,
@@ -357,7 +368,7 @@ def _assemble(recipe: Recipe, parts: _Parts) -> InnerTraining:
         part,
         rest,
         reweighted,
-        replace(reweighted, loss=of_all(losses.sampled_loss(model))),
+        replace(reweighted, loss=of_all(losses.sampled_loss(model, classes))),
         begin.weights_sha256,
         initialise,
         _over_steps(recipe, params, tuning),

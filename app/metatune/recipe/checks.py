@@ -147,12 +147,27 @@ def initial_is_a_mixture(tune: Tune, data: Data) -> Iterable[Fault]:
             yield Fault(f"{path}.{name}", weight, problem, "raise it, or lower the floor")
 
 
+def buckets_are_of_positions_or_frequencies(tune: Tune) -> Iterable[Fault]:
+    """Domains and parts of documents are as many as there are."""
+    weights = tune.loss_weights
+    if weights is None or weights.buckets is None or weights.per in ("position", "frequency"):
+        return
+    problem = f"has no effect on weights per {weights.per}"
+    cure = "take it out, or weigh per position or frequency"
+    yield Fault("tune.loss_weights.buckets", weights.buckets, problem, cure)
+
+
 def initial_loss_weights_are_positive(tune: Tune, data: Data) -> Iterable[Fault]:
     """Weights are tuned by their logarithms; each belongs to something that there is."""
     weights = tune.loss_weights
     if weights is None or weights.initial is None:
         return
-    names = list(data.domains) if weights.per == "domain" else list(get_args(Class))
+    if weights.per == "domain":
+        names = list(data.domains)
+    elif weights.per == "class":
+        names = list(get_args(Class))
+    else:
+        names = list(weights.bucket_names)
     for name, weight in weights.initial.items():
         path = f"tune.loss_weights.initial.{name}"
         if name not in names:
@@ -372,5 +387,6 @@ CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]
     (groups_part_the_domains, ("tune", "data")),
     (prior_is_a_mixture, ("tune", "data")),
     (smoothness_has_neighbours, ("tune",)),
+    (buckets_are_of_positions_or_frequencies, ("tune",)),
     (initial_loss_weights_are_positive, ("tune", "data")),
 )

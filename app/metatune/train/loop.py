@@ -95,7 +95,7 @@ class Loop:
         self._schedules = schedules
         self._segment = segment
         self._intervals = intervals
-        self._problem = scheduled(training)
+        self._problem = scheduled(training, schedules.tuned)
         self._shares = schedules.shares()
         self._batches = sampled_batches(
             training.corpus,

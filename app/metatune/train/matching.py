@@ -17,6 +17,8 @@ from metatune.artefact import (
     Mixture,
     Multipliers,
     OptimizerSchedules,
+    Positions,
+    Vocabulary,
 )
 from metatune.artefact.comparison import Counterpart, differences, one_sided
 from metatune.artefact.horizon import distance
@@ -56,13 +58,28 @@ def refuse_misfit(tuned: Artefact, training: InnerTraining, source: str) -> None
     other = Counterpart(source, names, None, tuple(training.corpus.names))
     lines = differences(tuned, other)
     if isinstance(tuned.loss_weights, ClassWeights):
-        there = training.corpus.class_tokens().sum(axis=0) > 0
-        classes = tuple(each.name.lower() for each in TokenClass if there[each])
-        lines += one_sided("classes of tokens", tuned.loss_weights.classes, classes, source)
+        lines += _classes(tuned.loss_weights, training, source)
     if lines:
         faults.append("\n  ".join([f"doesn't fit {source}, nothing is trained:", *lines]))
     if faults:
         raise ArtefactError("--with", faults)
+
+
+def _classes(weights: ClassWeights, training: InnerTraining, source: str) -> list[str]:
+    """How classes of tokens differ from those of the training, a line each."""
+    if isinstance(weights.of, Positions):
+        tuned, here = weights.of.sequence_length, training.corpus.sequence_length
+        what = "positions in sequences of {} tokens"
+    elif isinstance(weights.of, Vocabulary):
+        tuned, here = len(weights.of.classes), training.corpus.tokenizer.vocab_size
+        what = "tokens of a vocabulary of {}"
+    else:
+        there = training.corpus.class_tokens().sum(axis=0) > 0
+        classes = tuple(each.name.lower() for each in TokenClass if there[each])
+        return one_sided("classes of tokens", weights.classes, classes, source)
+    if tuned == here:
+        return []
+    return [f"loss weights are of {what.format(tuned)}, {source} has {what.format(here)}"]
 
 
 def remarks(tuned: Artefact, training: InnerTraining) -> Iterator[str]:

@@ -12,13 +12,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metatune.artefact import Artefact, ClassWeights, LossWeights, Mixture
+from metatune.artefact import (
+    Artefact,
+    ClassWeights,
+    LossWeights,
+    Mixture,
+    Positions,
+    Vocabulary,
+)
 from metatune.artefact.format import value_at
-from metatune.data import TokenClass
 from metatune.hypergrad import Problem
 from metatune.inner import InnerTraining
 from metatune.models import ParameterNames
-from metatune.tunables import Hyper
+from metatune.tunables import Hyper, TokenClasses
+from metatune.tunables.token_classes import PARTS
 
 
 class Stretch(NamedTuple):
@@ -41,9 +48,26 @@ def _hyper_at(stretch: Stretch, step: jax.Array) -> Hyper:
     )
 
 
-def scheduled(training: InnerTraining) -> Problem:
-    """The training by true sampling, with a `Stretch` in the place of the meta-parameters."""
-    return replace(training.sampled, hyper_at=_hyper_at)
+def scheduled(training: InnerTraining, tuned: Artefact | None = None) -> Problem:
+    """The training by true sampling, with a `Stretch` in the place of the meta-parameters.
+
+    Tokens are in the classes that an artefact weighs, where it weighs any.
+    """
+    problem = training.sampled
+    if tuned is not None and isinstance(tuned.loss_weights, ClassWeights):
+        problem = training.weighing(_classes(tuned.loss_weights))
+    return replace(problem, hyper_at=_hyper_at)
+
+
+def _classes(weights: ClassWeights) -> TokenClasses:
+    """The classes of tokens of an artefact's weights."""
+    match weights.of:
+        case Positions(sequence_length, starts):
+            table = np.searchsorted(starts, np.arange(1, sequence_length), side="right") - 1
+            return TokenClasses("position", weights.classes, table.astype(np.uint8))
+        case Vocabulary(classes):
+            return TokenClasses("frequency", weights.classes, classes)
+    return PARTS
 
 
 class Schedules:
@@ -64,6 +88,11 @@ class Schedules:
         self._total = training.recipe.inner.steps
         self._eta = training.initial_eta()
         self._shapes = jax.eval_shape(training.initialise, jax.random.key(0)).params
+
+    @property
+    def tuned(self) -> Artefact | None:
+        """What it follows; None for the recipe's own choices alone."""
+        return self._tuned
 
     def stretch(self, first: int) -> Stretch:
         """The hyperparameters of steps `first` up to `first + length`."""
@@ -171,10 +200,9 @@ class Schedules:
 
     def _by_class(self, schedule: ClassWeights, steps: Sequence[int]) -> np.ndarray:
         """Weights of all classes, those of absent ones one, [steps, classes]."""
-        weights = np.ones((len(steps), len(TokenClass)))
-        weights[:, [TokenClass[name.upper()] for name in schedule.classes]] = self._rows(
-            schedule, steps
-        )
+        names = _classes(schedule).names
+        weights = np.ones((len(steps), len(names)))
+        weights[:, [names.index(name) for name in schedule.classes]] = self._rows(schedule, steps)
         return weights
 
     def _rows(

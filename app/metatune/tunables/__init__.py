@@ -21,6 +21,7 @@ from metatune.tunables.loss_terms import LossTerm
 from metatune.tunables.loss_weights import LossWeights
 from metatune.tunables.mixture import Mixture
 from metatune.tunables.optimizer import OptimizerField
+from metatune.tunables.token_classes import TokenClasses, token_classes
 
 __all__ = [
     "ClassWeights",
@@ -34,12 +35,14 @@ __all__ = [
     "OptimizerField",
     "Setting",
     "Supply",
+    "TokenClasses",
     "TrainingTokens",
     "Tunable",
     "build",
     "needs_data",
     "needs_tokens",
     "penalty",
+    "token_classes",
     "within_parameters",
 ]
 
@@ -60,7 +63,7 @@ def needs_data(tune: Tune) -> bool:
 
 def needs_tokens(tune: Tune) -> bool:
     """Whether some tunables are only built of the classes of the training tokens."""
-    return tune.loss_weights is not None and tune.loss_weights.per == "class"
+    return tune.loss_weights is not None and tune.loss_weights.per != "domain"
 
 
 def within_parameters(tunable: Tunable) -> bool:

@@ -1,4 +1,4 @@
-"""Loss weights of the classes of tokens (prompt, completion, ...), by window.
+"""Loss weights of classes of tokens (prompt and completion, early and late, ...), by window.
 
 Their mean over the tokens of the training data is one, so that they can't stand in for a learning
 rate. The shares of the classes that this takes are fixed: those of the predicted training tokens at
@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metatune.data import TokenClass, in_words
 from metatune.recipe import schema
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.tunables.hyper import Hyper, Setting, TrainingTokens
+from metatune.tunables.token_classes import TokenClasses
 from metatune.tunables.windows import window_of
 
 PATH = "tune.loss_weights"
@@ -28,19 +28,26 @@ class ClassWeights:
     """`w_t = exp η[window of t] / Σ_c s_c exp η_c[window of t]` over classes c of shares s.
 
     Attributes:
-        classes: those that occur in the training data.
-        shares: of the predicted training tokens, by class; they sum to one.
-        start: weights that the search starts from, by class, not normalised.
+        classes: that tokens are put into.
+        occurring: numbers of those that occur in the training data.
+        shares: of the predicted training tokens, by occurring class; they sum to one.
+        start: weights that the search starts from, likewise, not normalised.
         windows: how many windows.
         steps: horizon of the inner training.
     """
 
-    classes: tuple[TokenClass, ...]
+    classes: TokenClasses
+    occurring: tuple[int, ...]
     shares: tuple[float, ...]
     start: tuple[float, ...]
     windows: int
     steps: int
     key: str = "loss_weights"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those of the occurring classes."""
+        return tuple(self.classes.names[number] for number in self.occurring)
 
     def initial(self) -> jax.Array:
         """Logarithms of the starting weights, [windows, classes]."""
@@ -53,8 +60,8 @@ class ClassWeights:
         logs = logs - jax.lax.stop_gradient(jnp.max(logs))
         # Σ s exp η, so written that equal weights are exactly one whatever the shares' rounding.
         mean = 1 + jnp.sum(jnp.asarray(self.shares, logs.dtype) * jnp.expm1(logs))
-        weights = jnp.ones(len(TokenClass), logs.dtype)
-        weights = weights.at[np.asarray(self.classes)].set(jnp.exp(logs) / mean)
+        weights = jnp.ones(len(self.classes.names), logs.dtype)
+        weights = weights.at[np.asarray(self.occurring)].set(jnp.exp(logs) / mean)
         return hyper._replace(class_weights=weights)
 
     def penalty(self, eta: jax.Array) -> jax.Array:
@@ -63,11 +70,11 @@ class ClassWeights:
 
 
 def build(spec: schema.LossWeights, setting: Setting) -> ClassWeights | None:
-    """The tunable of a recipe's `tune.loss_weights` per class; None before the data is read.
+    """The tunable of a recipe's `tune.loss_weights` of tokens; None before the data is read.
 
     Raises:
-        RecipeError: fewer than two classes occur, one that doesn't is given a weight, or the
-            mixture that is tuned too says the same.
+        RecipeError: fewer than two classes occur, or not all of position or frequency; one that
+            doesn't is given a weight, or the mixture that is tuned too says the same.
     """
     if setting.tokens is None:
         return None
@@ -76,25 +83,33 @@ def build(spec: schema.LossWeights, setting: Setting) -> ClassWeights | None:
         raise RecipeError("tune", faults)
     within = setting.tokens.of_class / setting.tokens.of_class.sum(axis=1, keepdims=True)
     shares = np.asarray(setting.tokens.mixture) @ within
-    classes = tuple(each for each in TokenClass if shares[each] > 0)
+    classes, occurring = setting.tokens.classes, tuple(map(int, np.flatnonzero(shares)))
     given = spec.initial or {}
     return ClassWeights(
         classes,
-        tuple(float(shares[each]) for each in classes),
-        tuple(given.get(each.name.lower(), 1.0) for each in classes),
+        occurring,
+        tuple(float(shares[number]) for number in occurring),
+        tuple(given.get(classes.names[number], 1.0) for number in occurring),
         spec.windows,
         setting.steps,
     )
 
 
 def _faults(spec: schema.LossWeights, tokens: TrainingTokens) -> Iterable[Fault]:
-    total = tokens.of_class.sum(axis=0)
-    there = f"the training data has {in_words(total)}"
-    if np.count_nonzero(total) < 2:
+    total, names = tokens.of_class.sum(axis=0), tokens.classes.names
+    counted = (f"{n:,} of class {name}" for n, name in zip(total, names, strict=True) if n)
+    there = f"the training data has {', '.join(counted)}"
+    absent = {name for n, name in zip(total, names, strict=True) if not n}
+    if tokens.classes.table is not None:
+        for name in names:
+            if name in absent:
+                problem = f"no token is of class {name}: {there}"
+                yield Fault(f"{PATH}.buckets", len(names), problem, "take fewer")
+    elif len(absent) > len(names) - 2:
         cure = f"give domains with prompts and completions, or messages, or take {PATH} out"
         yield Fault(f"{PATH}.per", spec.per, f"needs two classes of tokens: {there}", cure)
     for name, weight in (spec.initial or {}).items():
-        if not total[TokenClass[name.upper()]]:
+        if tokens.classes.table is None and name in absent:
             problem = f"no token is of this class: {there}"
             yield Fault(f"{PATH}.initial.{name}", weight, problem, "take it out")
     if tokens.mixture_is_tuned and not _connected(tokens.of_class > 0):

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from metatune.recipe import schema
+from metatune.tunables.token_classes import TokenClasses
 
 
 class Hyper(NamedTuple):
@@ -16,8 +17,8 @@ class Hyper(NamedTuple):
         learning_rate: pytree like the parameters; each leaf is broadcast against its parameter.
         mixture: share of each domain in the training data, [domains], sums to one.
         loss_weights: weight of each domain's loss, [domains], averages one.
-        class_weights: weight of the loss of a token of each `TokenClass`, [classes], averages one
-            over the training tokens; None where none is tuned.
+        class_weights: weight of the loss of a token of each of the `TokenClasses`, [classes],
+            averages one over the training tokens; None where none is tuned.
         optimizer: numbers of the inner optimizer that are tuned, by name: scalars, of weight decay
             a tree like `learning_rate`, None at what doesn't decay. None where none is tuned.
         loss_terms: coefficients of the terms of the loss beside the next token's, scalars by name,
@@ -36,11 +37,13 @@ class TrainingTokens(NamedTuple):
     """What the training data holds, and how it is drawn.
 
     Attributes:
-        of_class: predicted tokens of each domain and `TokenClass`, int64 [domains, classes].
+        classes: that tokens are put into.
+        of_class: predicted tokens of each domain and class, int64 [domains, classes].
         mixture: the recipe's own shares of the domains.
         mixture_is_tuned: whether these are tuned too.
     """
 
+    classes: TokenClasses
     of_class: np.ndarray
     mixture: tuple[float, ...]
     mixture_is_tuned: bool

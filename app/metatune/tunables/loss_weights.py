@@ -46,12 +46,12 @@ class LossWeights:
 
 
 def build(spec: schema.LossWeights, setting: Setting) -> LossWeights | ClassWeights | None:
-    """The tunable of a recipe's `tune.loss_weights`; None for classes before the data is read.
+    """The tunable of a recipe's `tune.loss_weights`; None for tokens before the data is read.
 
     Raises:
         RecipeError: as `class_weights.build`.
     """
-    if spec.per == "class":
+    if spec.per != "domain":
         return class_weights.build(spec, setting)
     given = spec.initial or {}
     start = tuple(given.get(domain, 1.0) for domain in setting.domains)

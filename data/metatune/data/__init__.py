@@ -11,7 +11,7 @@ from metatune.data.batches import (
     stratified_batches,
 )
 from metatune.data.cache import CacheError
-from metatune.data.domains import Corpus, Domain, in_words, load, look
+from metatune.data.domains import Corpus, Domain, load, look
 from metatune.data.shipped import SHIPPED, DamagedCorpus, ShippedCorpus, shipped_text
 from metatune.data.sources import TokenClass
 from metatune.data.statistics import FEW_REPEATS, Statistics
@@ -34,7 +34,6 @@ __all__ = [
     "TokenClass",
     "Tokenizer",
     "heldout_batches",
-    "in_words",
     "load",
     "look",
     "sampled_batches",

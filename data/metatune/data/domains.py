@@ -78,6 +78,23 @@ class Corpus:
         """
         return np.stack([domain.train.class_tokens() for domain in self.domains])
 
+    def position_tokens(self) -> np.ndarray:
+        """Predicted tokens of each position in the windows to train on.
+
+        Returns:
+            int64 [domains, sequence_length - 1], from the second token of a sequence on.
+        """
+        return np.stack([domain.train.position_tokens() for domain in self.domains])
+
+    def id_tokens(self) -> np.ndarray:
+        """Predicted tokens of each id in the windows to train on.
+
+        Returns:
+            int64 [domains, vocabulary].
+        """
+        size = self.tokenizer.vocab_size
+        return np.stack([domain.train.id_tokens(size) for domain in self.domains])
+
     def measured_on(self, classes: Sequence[TokenClass], path: str) -> "Corpus":
         """The same with held-out windows in which only tokens of `classes` count.
 

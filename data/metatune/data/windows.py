@@ -99,6 +99,27 @@ class Windows:
         """How many tokens of each `TokenClass` are predicted and count, int64 [classes]."""
         return self._class_tokens().sum(axis=0)
 
+    def position_tokens(self) -> np.ndarray:
+        """How many tokens of each position are predicted and count, int64 [length - 1]."""
+        counts = np.zeros(self.length - 1, np.int64)
+        for places in self.stretches():
+            mask = self.take(places).mask
+            counts += len(places) if mask is None else mask.sum(axis=0).astype(np.int64)
+            release(self.stream.tokens)
+        return counts
+
+    def id_tokens(self, vocab_size: int) -> np.ndarray:
+        """How many tokens of each id are predicted and count, int64 [vocab_size]."""
+        counts = np.zeros(vocab_size, np.int64)
+        for places in self.stretches():
+            rows = self.take(places)
+            ids = rows.tokens[:, 1:]
+            counts += np.bincount(
+                ids.ravel() if rows.mask is None else ids[rows.mask > 0], minlength=vocab_size
+            )
+            release(self.stream.tokens)
+        return counts
+
     def measured_on(self, classes: tuple[TokenClass, ...]) -> "Windows":
         """The windows in which tokens of `classes` are predicted, which alone count then."""
         counts = self._class_tokens()[:, list(classes)].sum(axis=1)

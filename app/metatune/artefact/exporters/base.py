@@ -8,7 +8,7 @@ from typing import NamedTuple
 import yaml
 
 from metatune.artefact.capabilities import Capabilities
-from metatune.artefact.format import README, Artefact, ClassWeights
+from metatune.artefact.format import README, Artefact, ClassWeights, Positions
 from metatune.artefact.widths import fitted_lines
 from metatune.artefact.writing import portable_files
 
@@ -213,7 +213,25 @@ def _loss_weights(artefact: Artefact, readme: str) -> str:
             "domain."
         )
     places = ", ".join(f"{place} for {name}" for place, name in enumerate(schedule.classes))
-    return Template(template(f"{readme}_classes.md")).substitute(places=places).rstrip()
+    what, found = "which part of a document they are", ""
+    if schedule.of is not None:
+        by_position = isinstance(schedule.of, Positions)
+        what = (
+            "where in the sequence they stand"
+            if by_position
+            else "how frequent they are in the training data"
+        )
+        found = FOUND[readme].format("positions" if by_position else "vocabulary")
+    text = Template(template(f"{readme}_classes.md")).substitute(places=places, what=what)
+    return text.rstrip() + found
+
+
+FOUND = {"json": "\n`{}` says the class of a token."} | dict.fromkeys(
+    ("optax", "torch", "hf_trainer"),
+    "\n\n`token_classes(tokens)` gives the classes of tokens [batch, sequence], from the `{}` in\n"
+    "`tuned.json`.",
+)
+"""Where classes come from that the data doesn't say, by template."""
 
 
 def _loss_terms(artefact: Artefact, readme: str) -> list[str]:

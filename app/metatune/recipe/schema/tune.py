@@ -2,9 +2,17 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-from metatune.recipe.rules import ABOVE_ONE, AT_LEAST_ONE, FRACTION, NOT_NEGATIVE, POSITIVE, ruled
+from metatune.recipe.rules import (
+    ABOVE_ONE,
+    AT_LEAST_ONE,
+    BUCKETS,
+    FRACTION,
+    NOT_NEGATIVE,
+    POSITIVE,
+    ruled,
+)
 
 Per = Literal["global", "layer", "tensor", "kind", "layer_kind", "row", "column", "element"]
 PerElement = Literal["row", "column", "element"]
@@ -81,23 +89,38 @@ class Mixture:
     smoothness: float = ruled(0.0, NOT_NEGATIVE)
 
 
+DEFAULT_BUCKETS: Final = 4
+
+
 @dataclass(frozen=True)
 class LossWeights:
     """Weights in the training loss, normalised so that they can't stand in for a learning rate.
 
     Attributes:
         per: what a weight belongs to: a domain, whose weights average one over the domains; or a
-            class of tokens (text, prompt, completion, system, tool) that occurs in the training
-            data, whose weights average one over its tokens at the mixture that the recipe starts
-            with. A sequence's loss is Σ w l / n over its n predicted tokens.
+            class of tokens, whose weights average one over the training tokens at the mixture that
+            the recipe starts with. A sequence's loss is Σ w l / n over its n predicted tokens.
+            Tokens are in a class by the part of a document that they are of (class: text, prompt,
+            completion, system, tool, those that occur in the training data), by where in the
+            sequence they stand (position: position_1, position_2, ..., equal stretches), or by how
+            frequent they are in the training data at that mixture (frequency: frequency_1 for the
+            most frequent, each bucket with about as many training tokens).
         windows: stretches of the training with one set of weights each, of equal length.
         initial: weights to start from, by domain or class, normalised likewise; one for those that
             aren't named.
+        buckets: how many classes of positions or frequencies; null for 4 of them.
     """
 
-    per: Literal["domain", "class"] = "domain"
+    per: Literal["domain", "class", "position", "frequency"] = "domain"
     windows: int = ruled(1, AT_LEAST_ONE)
     initial: Mapping[str, float] | None = None
+    buckets: int | None = ruled(None, BUCKETS)
+
+    @property
+    def bucket_names(self) -> tuple[str, ...]:
+        """The classes of positions or frequencies, in their order."""
+        count = self.buckets or DEFAULT_BUCKETS
+        return tuple(f"{self.per}_{number}" for number in range(1, count + 1))
 
 
 @dataclass(frozen=True)

@@ -221,6 +221,31 @@ def loss_weights(step: int, total_steps: int, *, path: Path = TUNED) -> dict[str
     return _columns("loss_weights", step, total_steps, path)
 
 
+def token_classes(tokens: Any, *, path: Path = TUNED) -> jax.Array:
+    """The place of each token's class in `loss_weights(...)`, where position or vocabulary says it.
+
+    Args:
+        tokens: ids [batch, sequence], each sequence from its first token on.
+        path: the tuned.json.
+
+    Returns:
+        Integers [batch, sequence].
+
+    Raises:
+        ValueError: no such weights were tuned, or not for sequences as long.
+    """
+    weights, tokens = _read(path)["loss_weights"] or {}, jnp.asarray(tokens)
+    if "vocabulary" in weights:
+        return jnp.asarray(weights["vocabulary"])[tokens]
+    if "positions" not in weights:
+        raise ValueError(f"{path}: holds no loss weights by position or frequency of tokens")
+    length, starts = weights["positions"]["sequence_length"], weights["positions"]["starts"]
+    if tokens.shape[-1] > length:
+        raise ValueError(f"{tokens.shape[-1]} tokens: weights were tuned for up to {length}")
+    places = np.searchsorted(starts[1:], np.arange(tokens.shape[-1]), side="right")
+    return jnp.broadcast_to(places[None], tokens.shape)
+
+
 def loss_terms(step: int, total_steps: int, *, path: Path = TUNED) -> dict[str, float]:
     """What the loss has at update `step` beside the next token's term: coefficients by name.
 

@@ -1,0 +1,97 @@
+"""Classes of tokens, whose losses can be weighted.
+
+By what part of a document a token is of, where in the sequence it stands, or how frequent it is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metatune.data import Batch, Corpus, TokenClass
+from metatune.recipe import schema
+
+
+@dataclass(frozen=True, eq=False)
+class TokenClasses:
+    """What class each predicted token of a batch is of.
+
+    Attributes:
+        per: what decides.
+        names: of the classes, by their numbers.
+        table: the class of each predicted position, uint8 [sequence - 1], or of each token id,
+            uint8 [vocabulary]; None for parts of a document, which the data says.
+    """
+
+    per: Literal["class", "position", "frequency"]
+    names: tuple[str, ...]
+    table: np.ndarray | None = None
+
+    def of(self, batch: Batch) -> jax.Array | None:
+        """The class of each token but the first, integers [batch, sequence - 1].
+
+        None for parts of a document where all tokens are text.
+        """
+        if self.table is None:
+            return None if batch.classes is None else jnp.asarray(batch.classes)[:, 1:]
+        targets = jnp.asarray(batch.tokens)[:, 1:]
+        table = jnp.asarray(self.table)
+        if self.per == "frequency":
+            return table[targets]
+        return jnp.broadcast_to(table[None], targets.shape)
+
+    def tokens(self, corpus: Corpus) -> np.ndarray:
+        """Predicted training tokens of each domain and class, int64 [domains, classes]."""
+        if self.table is None:
+            return corpus.class_tokens()
+        cells = corpus.id_tokens() if self.per == "frequency" else corpus.position_tokens()
+        return cells @ (self.table[:, None] == np.arange(len(self.names)))
+
+
+PARTS = TokenClasses("class", tuple(each.name.lower() for each in TokenClass))
+"""Parts of a document: text, prompt, completion, ..."""
+
+
+def token_classes(
+    spec: schema.LossWeights | None, corpus: Corpus, mixture: Sequence[float]
+) -> TokenClasses:
+    """The classes that a recipe's `tune.loss_weights` are of; parts of documents where of none.
+
+    Args:
+        spec: what is tuned.
+        corpus: the domains.
+        mixture: the recipe's own shares of them, by which frequencies are counted.
+    """
+    if spec is None or spec.per not in ("position", "frequency"):
+        return PARTS
+    names = spec.bucket_names
+    if spec.per == "position":
+        table = _stretches(corpus.sequence_length - 1, len(names))
+    else:
+        found = corpus.id_tokens()
+        within = found / found.sum(axis=1, keepdims=True)
+        table = _by_frequency(np.asarray(mixture) @ within, len(names))
+    return TokenClasses(spec.per, names, table)
+
+
+def _stretches(positions: int, count: int) -> np.ndarray:
+    """The stretch that each of some positions is in, of equal ones."""
+    return (np.arange(positions) * count // positions).astype(np.uint8)
+
+
+def _by_frequency(shares: np.ndarray, count: int) -> np.ndarray:
+    """The bucket of each token id, of about equal shares of the tokens, the most frequent first.
+
+    Ids are put in the order of their shares, the lower id first of those alike. An id is in the
+    bucket that the middle of its stretch of the cumulative shares lies in; ids that don't occur
+    are in the last.
+    """
+    order = np.argsort(-shares, kind="stable")
+    ends = np.cumsum(shares[order])
+    middles = (ends - shares[order] / 2) / ends[-1]
+    buckets = np.empty(len(shares), np.uint8)
+    buckets[order] = np.minimum(middles * count, count - 1).astype(np.uint8)
+    return buckets
