@@ -1,6 +1,7 @@
 """Loss weights of classes of tokens: in an artefact, in every export, and in their trainers."""
 
 import ast
+import dataclasses
 import importlib
 import json
 import re
@@ -13,7 +14,7 @@ import pytest
 import torch
 import transformers
 
-from metatune.artefact import ArtefactError, load, write
+from metatune.artefact import ArtefactError, Positions, Vocabulary, load, write
 from metatune.artefact.exporters import EXPORTERS, export
 
 TOKENS = np.random.default_rng(2).integers(0, 16, size=(4, 8))
@@ -224,3 +225,78 @@ def test_the_trainer_of_the_readme_trains_on_the_weighted_loss(
         optimizer.zero_grad()
     for (name, got), want in zip(model.named_parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6, msg=name)
+
+
+BUCKETS = {
+    "position": (Positions(8, (1, 4)), np.array([0, 0, 0, 0, 1, 1, 1, 1])[None].repeat(4, axis=0)),
+    "frequency": (Vocabulary(np.uint8(np.arange(16) % 3 == 0)), np.int64(TOKENS % 3 == 0)),
+}
+
+
+@pytest.fixture(params=BUCKETS)
+def buckets(request, make, by_class):
+    """An artefact of weights by position or frequency, and the classes of `TOKENS`."""
+    of, classes = BUCKETS[request.param]
+    names = (f"{request.param}_1", f"{request.param}_2")
+    return make(loss_weights=dataclasses.replace(by_class, classes=names, of=of)), classes
+
+
+def test_what_rebuilds_buckets_is_written_and_read(buckets, tmp_path):
+    tuned, _ = buckets
+    document = json.loads(write(tmp_path / "a", tuned, "").read_text())
+    schema = (resources.files("metatune.artefact") / "schema.json").read_text()
+    jsonschema.Draft202012Validator(json.loads(schema)).validate(document)
+    back = load(tmp_path / "a")
+    assert same(back, tuned)
+    wanted, found = tuned.loss_weights.of, back.loss_weights.of
+    if isinstance(wanted, Vocabulary):
+        np.testing.assert_array_equal(found.classes, wanted.classes)
+    else:
+        assert found == wanted
+
+
+@pytest.mark.parametrize("target", ["torch", "optax", "hf-trainer"])
+def test_the_modules_give_the_buckets_of_tokens(buckets, tmp_path, load_module, target):
+    tuned, classes = buckets
+    export(tuned, target, tmp_path / "out")
+    module = load_module(tmp_path / "out")
+    tokens = jnp.asarray(TOKENS) if target == "optax" else torch.tensor(TOKENS)
+    # The first token is predicted by none: its class makes no difference.
+    np.testing.assert_array_equal(module.token_classes(tokens)[:, 1:], classes[:, 1:])
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "`token_classes(tokens)` gives the classes of tokens" in text
+    if isinstance(tuned.loss_weights.of, Positions):
+        with pytest.raises(ValueError, match="16 tokens: weights were tuned for up to 8"):
+            module.token_classes(tokens.reshape(2, 16))
+
+
+def test_parts_of_documents_are_not_told_from_tokens(tuned, tmp_path, load_module):
+    for target in ("torch", "optax"):
+        export(tuned, target, tmp_path / target)
+        module = load_module(tmp_path / target)
+        tokens = jnp.asarray(TOKENS) if target == "optax" else torch.tensor(TOKENS)
+        with pytest.raises(ValueError, match="no loss weights by position or frequency"):
+            module.token_classes(tokens)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        (
+            "positions",
+            {"sequence_length": 8, "starts": [1, 9]},
+            "loss_weights.positions.starts = [1, 9]: must be 2 positions, from 1 up, increasing",
+        ),
+        (
+            "vocabulary",
+            [0, 2],
+            "loss_weights.vocabulary[1] = 2: must be the place of a class, 0 to",
+        ),
+        ("vocabulary", 3, "loss_weights.vocabulary = 3: must be a list of the class of each token"),
+    ],
+)
+def test_what_is_wrong_with_buckets_is_said(tuned, tmp_path, edit, field, value, message):
+    file = write(tmp_path / "a", tuned, "")
+    edit(file, "loss_weights", field, to=value, sign=True)
+    with pytest.raises(ArtefactError, match=re.escape(message)):
+        load(file)

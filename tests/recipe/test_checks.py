@@ -74,14 +74,14 @@ def put(tree, path, value):
         ),
         (
             {"data.domains": {"code": {"path": "x"}}, "tune": {"loss_weights": {}}},
-            "tune.loss_weights = {'per': 'domain', 'windows': 1, 'initial': None, 'buckets': None}: "
-            "needs two domains or more in data.domains; add a domain, or take tune.loss_weights "
+            "tune.loss_weights = {'per': 'domain', 'windows': 1, 'initial': None, 'buckets': None}"
+            ": needs two domains or more in data.domains; add a domain, or take tune.loss_weights "
             "out",
         ),
         (
             {"tune": {"mixture": {}, "loss_weights": {}}},
-            "tune.loss_weights = {'per': 'domain', 'windows': 1, 'initial': None, 'buckets': None}: "
-            "tune.mixture is tuned too: both weigh the domains, the same number twice; take out "
+            "tune.loss_weights = {'per': 'domain', 'windows': 1, 'initial': None, 'buckets': None}"
+            ": tune.mixture is tuned too: both weigh the domains, the same number twice; take out "
             "tune.loss_weights or tune.mixture",
         ),
         (
@@ -91,8 +91,8 @@ def put(tree, path, value):
         ),
         (
             {"tune": {"loss_weights": {"per": "position", "initial": {"position_5": 2}}}},
-            "tune.loss_weights.initial.position_5 = 2.0: unknown position; did you mean position_4? "
-            "(allowed: position_1, position_2, position_3, position_4)",
+            "tune.loss_weights.initial.position_5 = 2.0: unknown position; did you mean "
+            "position_4? (allowed: position_1, position_2, position_3, position_4)",
         ),
         (
             {"tune": {"loss_weights": {"per": "class", "buckets": 3}}},
