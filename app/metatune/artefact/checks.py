@@ -202,7 +202,7 @@ class Checker:
                 self._fault(f"{path}, mean", mean, "loss weights must average 1 over the domains")
 
     def _class_weights(self, value: Mapping[str, Any]) -> None:
-        own = ("shares", *(key for key in ("positions", "vocabulary") if key in value))
+        own = ("shares", *(key for key in ("positions", "vocabulary", "labels") if key in value))
         rows = list(self._rows("loss_weights", value, CLASS_WEIGHT_UNIT, "classes", own))
         where = "loss_weights.shares"
         if not rows or not self._curve(where, value["shares"], len(value["classes"]), "classes"):
@@ -214,8 +214,10 @@ class Checker:
                 problem = "loss weights must average 1 over the shares of the classes"
                 self._fault(f"{path}, mean", mean, problem)
         if len(own) > 2:
-            problem = "classes are by position or by token, not both"
-            self._fault("loss_weights.vocabulary", "there", problem)
+            problem = "classes are by one of these, not by several"
+            self._fault("loss_weights", list(own[1:]), problem)
+        if value.get("labels", True) is not True:
+            self._fault("loss_weights.labels", value["labels"], "must be true, or not there")
         if "positions" in value:
             self._positions(value["positions"], len(value["classes"]))
         if "vocabulary" in value:

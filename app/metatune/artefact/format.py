@@ -225,6 +225,11 @@ class Vocabulary:
     classes: np.ndarray
 
 
+@dataclass(frozen=True)
+class Labels:
+    """Classes of tokens by the label of their document, which the data says."""
+
+
 @dataclass(frozen=True, eq=False)
 class ClassWeights:
     """Weights of the loss of a token, by the class that it is of.
@@ -235,7 +240,7 @@ class ClassWeights:
         knots: fractions of training; the first is 0, they increase, all are below 1.
         interpolation: `constant` holds a knot's weights until the next, `linear` joins them.
         classes: names, in the order of the weights: text, prompt, completion, system or tool;
-            position_1, ...; or frequency_1, ....
+            position_1, ...; frequency_1, ...; or the labels of documents.
         shares: float64 shares of the training tokens, [classes]; they sum to one.
         weights: float64 weights, [knots, classes]; each row averages one over these shares.
         of: what puts a token into its class; None where the data says what part of a document it
@@ -247,7 +252,7 @@ class ClassWeights:
     classes: tuple[str, ...]
     shares: np.ndarray
     weights: np.ndarray
-    of: Positions | Vocabulary | None = None
+    of: Positions | Vocabulary | Labels | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from metatune.artefact.format import (
     ArtefactError,
     ClassWeights,
     ElementFactors,
+    Labels,
     LearningRates,
     LossTerms,
     LossWeights,
@@ -226,7 +227,9 @@ def _loss_weights(schedule: Mapping[str, Any] | None) -> LossWeights | ClassWeig
     )
 
 
-def _classes_of(schedule: Mapping[str, Any]) -> Positions | Vocabulary | None:
+def _classes_of(schedule: Mapping[str, Any]) -> Positions | Vocabulary | Labels | None:
+    if "labels" in schedule:
+        return Labels()
     if (found := schedule.get("positions")) is not None:
         return Positions(found["sequence_length"], tuple(found["starts"]))
     found = schedule.get("vocabulary")

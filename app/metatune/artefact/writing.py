@@ -34,6 +34,7 @@ from metatune.artefact.format import (
     ArtefactError,
     ClassWeights,
     ElementFactors,
+    Labels,
     LearningRates,
     LossWeights,
     Mixture,
@@ -260,6 +261,8 @@ def _loss_weight_document(schedule: LossWeights | ClassWeights | None) -> dict[s
     if isinstance(schedule.of, Positions):
         length, starts = schedule.of.sequence_length, schedule.of.starts
         of = {"positions": {"sequence_length": length, "starts": starts}}
+    elif isinstance(schedule.of, Labels):
+        of = {"labels": True}
     elif schedule.of is not None:
         of = {"vocabulary": schedule.of.classes.tolist()}
     return {

@@ -254,9 +254,11 @@ def _loss_weights(
     )
 
 
-def _classes_of(classes: TokenClasses) -> artefact.Positions | artefact.Vocabulary | None:
+def _classes_of(
+    classes: TokenClasses,
+) -> artefact.Positions | artefact.Vocabulary | artefact.Labels | None:
     if classes.table is None:
-        return None
+        return artefact.Labels() if classes.per == "label" else None
     if classes.per == "frequency":
         return artefact.Vocabulary(classes.table)
     starts = 1 + np.searchsorted(classes.table, np.arange(len(classes.names)))

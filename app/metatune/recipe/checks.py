@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, fields
 from typing import Any, Final, get_args
 
-from metatune.recipe.faults import Fault, unknown
+from metatune.recipe.faults import ABSENT, Fault, unknown
 from metatune.recipe.loss_checks import a_tuned_term_is_there, some_term_is_tuned
 from metatune.recipe.mixture_checks import (
     groups_part_the_domains,
@@ -55,7 +55,7 @@ OPTIONS: Final[Mapping[str, frozenset[str]]] = {
     "split": frozenset({"dataset", "saved"}),
     "revision": frozenset({"dataset"}),
     "streaming": frozenset({"dataset"}),
-    **dict.fromkeys(COLUMNS, frozenset(KINDS[2:])),
+    **dict.fromkeys((*COLUMNS, "label"), frozenset(KINDS[2:])),
 }
 
 
@@ -166,6 +166,8 @@ def initial_loss_weights_are_positive(tune: Tune, data: Data) -> Iterable[Fault]
         names = list(data.domains)
     elif weights.per == "class":
         names = list(get_args(Class))
+    elif weights.per == "label":  # which the data says
+        names = list(weights.initial)
     else:
         names = list(weights.bucket_names)
     for name, weight in weights.initial.items():
@@ -252,6 +254,26 @@ def one_way_to_read_a_record(data: Data) -> Iterable[Fault]:
             problem = "needs a tokenizer with a chat template"
             cure = "name one as data.tokenizer, or give prompt and completion columns"
             yield Fault(f"{path}.messages", source.messages, problem, cure)
+
+
+def all_domains_have_labels_or_none(data: Data) -> Iterable[Fault]:
+    """A batch holds sequences of every domain, whose tokens are all of a class or none is."""
+    if any(source.label for source in data.domains.values()):
+        for name, source in data.domains.items():
+            if source.label is None:
+                problem = "lacks label, which other domains have"
+                cure = "write label: NAME OF ITS COLUMN, or take it out everywhere"
+                yield Fault(f"data.domains.{name}", ABSENT, problem, cure)
+
+
+def weights_of_labels_have_labels(tune: Tune, data: Data) -> Iterable[Fault]:
+    """Labels are a column of the data."""
+    weights = tune.loss_weights
+    if weights is None or weights.per != "label":
+        return
+    if not any(source.label for source in data.domains.values()):
+        cure = "write label: NAME OF ITS COLUMN in each of data.domains"
+        yield Fault("tune.loss_weights.per", "label", "no domain has a label", cure)
 
 
 def streams_have_a_budget(data: Data) -> Iterable[Fault]:
@@ -351,6 +373,7 @@ CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]
     (options_fit_the_source, ("data",)),
     (one_way_to_read_a_record, ("data",)),
     (streams_have_a_budget, ("data",)),
+    (all_domains_have_labels_or_none, ("data",)),
     (target_is_a_weighting, ("data",)),
     (batch_holds_every_domain, ("data",)),
     (something_is_trained_on, ("data",)),
@@ -388,5 +411,6 @@ CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]
     (prior_is_a_mixture, ("tune", "data")),
     (smoothness_has_neighbours, ("tune",)),
     (buckets_are_of_positions_or_frequencies, ("tune",)),
+    (weights_of_labels_have_labels, ("tune", "data")),
     (initial_loss_weights_are_positive, ("tune", "data")),
 )

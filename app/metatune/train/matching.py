@@ -11,6 +11,7 @@ from metatune.artefact import (
     Artefact,
     ArtefactError,
     ClassWeights,
+    Labels,
     LearningRates,
     LossTerms,
     LossWeights,
@@ -73,6 +74,12 @@ def _classes(weights: ClassWeights, training: InnerTraining, source: str) -> lis
     elif isinstance(weights.of, Vocabulary):
         tuned, here = len(weights.of.classes), training.corpus.tokenizer.vocab_size
         what = "tokens of a vocabulary of {}"
+    elif isinstance(weights.of, Labels):
+        found, corpus = (), training.corpus
+        if corpus.labels:
+            there = corpus.label_tokens().sum(axis=0) > 0
+            found = tuple(n for n, some in zip(corpus.labels, there, strict=True) if some)
+        return one_sided("labels of documents", weights.classes, found, source)
     else:
         there = training.corpus.class_tokens().sum(axis=0) > 0
         classes = tuple(each.name.lower() for each in TokenClass if there[each])

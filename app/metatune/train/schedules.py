@@ -15,6 +15,7 @@ import numpy as np
 from metatune.artefact import (
     Artefact,
     ClassWeights,
+    Labels,
     LossWeights,
     Mixture,
     Positions,
@@ -55,18 +56,20 @@ def scheduled(training: InnerTraining, tuned: Artefact | None = None) -> Problem
     """
     problem = training.sampled
     if tuned is not None and isinstance(tuned.loss_weights, ClassWeights):
-        problem = training.weighing(_classes(tuned.loss_weights))
+        problem = training.weighing(_classes(tuned.loss_weights, training))
     return replace(problem, hyper_at=_hyper_at)
 
 
-def _classes(weights: ClassWeights) -> TokenClasses:
-    """The classes of tokens of an artefact's weights."""
+def _classes(weights: ClassWeights, training: InnerTraining) -> TokenClasses:
+    """The classes of tokens of an artefact's weights, of the data of a training."""
     match weights.of:
         case Positions(sequence_length, starts):
             table = np.searchsorted(starts, np.arange(1, sequence_length), side="right") - 1
             return TokenClasses("position", weights.classes, table.astype(np.uint8))
         case Vocabulary(classes):
             return TokenClasses("frequency", weights.classes, classes)
+        case Labels():
+            return TokenClasses("label", training.corpus.labels)
     return PARTS
 
 
@@ -200,7 +203,7 @@ class Schedules:
 
     def _by_class(self, schedule: ClassWeights, steps: Sequence[int]) -> np.ndarray:
         """Weights of all classes, those of absent ones one, [steps, classes]."""
-        names = _classes(schedule).names
+        names = _classes(schedule, self._training).names
         weights = np.ones((len(steps), len(names)))
         weights[:, [names.index(name) for name in schedule.classes]] = self._rows(schedule, steps)
         return weights

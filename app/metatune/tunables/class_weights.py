@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metatune.recipe import schema
-from metatune.recipe.faults import Fault, RecipeError
+from metatune.recipe.faults import Fault, RecipeError, unknown
 from metatune.tunables.hyper import Hyper, Setting, TrainingTokens
 from metatune.tunables.token_classes import TokenClasses
 from metatune.tunables.windows import window_of
@@ -106,9 +106,14 @@ def _faults(spec: schema.LossWeights, tokens: TrainingTokens) -> Iterable[Fault]
                 problem = f"no token is of class {name}: {there}"
                 yield Fault(f"{PATH}.buckets", len(names), problem, "take fewer")
     elif len(absent) > len(names) - 2:
-        cure = f"give domains with prompts and completions, or messages, or take {PATH} out"
+        more = (
+            "labels that differ" if spec.per == "label" else "prompts and completions, or messages"
+        )
+        cure = f"give domains with {more}, or take {PATH} out"
         yield Fault(f"{PATH}.per", spec.per, f"needs two classes of tokens: {there}", cure)
     for name, weight in (spec.initial or {}).items():
+        if name not in names:
+            yield unknown(f"{PATH}.initial.{name}", weight, spec.per, name, names)
         if tokens.classes.table is None and name in absent:
             problem = f"no token is of this class: {there}"
             yield Fault(f"{PATH}.initial.{name}", weight, problem, "take it out")

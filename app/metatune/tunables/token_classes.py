@@ -1,6 +1,7 @@
 """Classes of tokens, whose losses can be weighted.
 
-By what part of a document a token is of, where in the sequence it stands, or how frequent it is.
+By what part of a document a token is of, by that document's label, by where in the sequence the
+token stands, or by how frequent it is.
 """
 
 from collections.abc import Sequence
@@ -23,10 +24,10 @@ class TokenClasses:
         per: what decides.
         names: of the classes, by their numbers.
         table: the class of each predicted position, uint8 [sequence - 1], or of each token id,
-            uint8 [vocabulary]; None for parts of a document, which the data says.
+            uint8 [vocabulary]; None for parts and labels of documents, which the data says.
     """
 
-    per: Literal["class", "position", "frequency"]
+    per: Literal["class", "label", "position", "frequency"]
     names: tuple[str, ...]
     table: np.ndarray | None = None
 
@@ -36,7 +37,8 @@ class TokenClasses:
         None for parts of a document where all tokens are text.
         """
         if self.table is None:
-            return None if batch.classes is None else jnp.asarray(batch.classes)[:, 1:]
+            said = batch.labels if self.per == "label" else batch.classes
+            return None if said is None else jnp.asarray(said)[:, 1:]
         targets = jnp.asarray(batch.tokens)[:, 1:]
         table = jnp.asarray(self.table)
         if self.per == "frequency":
@@ -46,7 +48,7 @@ class TokenClasses:
     def tokens(self, corpus: Corpus) -> np.ndarray:
         """Predicted training tokens of each domain and class, int64 [domains, classes]."""
         if self.table is None:
-            return corpus.class_tokens()
+            return corpus.label_tokens() if self.per == "label" else corpus.class_tokens()
         cells = corpus.id_tokens() if self.per == "frequency" else corpus.position_tokens()
         return cells @ (self.table[:, None] == np.arange(len(self.names)))
 
@@ -65,6 +67,8 @@ def token_classes(
         corpus: the domains.
         mixture: the recipe's own shares of them, by which frequencies are counted.
     """
+    if spec is not None and spec.per == "label":
+        return TokenClasses("label", corpus.labels)
     if spec is None or spec.per not in ("position", "frequency"):
         return PARTS
     names = spec.bucket_names

@@ -33,6 +33,8 @@ class Batch(NamedTuple):
             of each sequence does; float32 [batch, sequence_length - 1]. None where all do.
         classes: the `TokenClass` of each token, uint8 [batch, sequence_length]; None where all
             are text.
+        labels: which of the corpus' labels each token's document has, uint8 [batch,
+            sequence_length]; None where documents have none.
     """
 
     tokens: np.ndarray
@@ -41,6 +43,7 @@ class Batch(NamedTuple):
     documents: np.ndarray | None = None
     mask: np.ndarray | None = None
     classes: np.ndarray | None = None
+    labels: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -305,6 +308,7 @@ def _batch(
         documents=_joined([each.documents for each in drawn]),
         mask=_joined([each.mask for each in drawn]),
         classes=_joined([each.said_classes for each in drawn]) if corpus.classed else None,
+        labels=_joined([each.labels for each in drawn]),
     )
 
 

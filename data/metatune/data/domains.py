@@ -9,7 +9,7 @@ import numpy as np
 from metatune.data.documents import Split
 from metatune.data.sources import Reader, TokenClass, open_source
 from metatune.data.statistics import Statistics, copies, repeats
-from metatune.data.tokenized import Listener, Tokenized, tokenized
+from metatune.data.tokenized import MOST_LABELS, Listener, Stream, Tokenized, tokenized
 from metatune.data.tokenizers import Tokenizer, tokenizer
 from metatune.data.windows import Windows, all_windows, distinct
 from metatune.recipe.checks import check
@@ -48,12 +48,14 @@ class Corpus:
         target: weights of the held-out loss, float64 [domains]; they sum to one.
         sequence_length: tokens per window.
         tokenizer: what made the tokens.
+        labels: of documents, by their numbers; empty where they have none.
     """
 
     domains: tuple[Domain, ...]
     target: np.ndarray
     sequence_length: int
     tokenizer: Tokenizer
+    labels: tuple[str, ...] = ()
 
     @property
     def classed(self) -> bool:
@@ -77,6 +79,15 @@ class Corpus:
             int64 [domains, classes].
         """
         return np.stack([domain.train.class_tokens() for domain in self.domains])
+
+    def label_tokens(self) -> np.ndarray:
+        """Predicted tokens of each label in the windows to train on.
+
+        Returns:
+            int64 [domains, labels].
+        """
+        count = len(self.labels)
+        return np.stack([domain.train.label_tokens(count) for domain in self.domains])
 
     def position_tokens(self) -> np.ndarray:
         """Predicted tokens of each position in the windows to train on.
@@ -174,10 +185,17 @@ def load(data: Data, encoder: Tokenizer | None = None, listener: Listener | None
             held[name] = tokenized(name, data.domains[name], reader, data, encoder, listener)
         except RecipeError as error:
             faults += error.faults
+    labels = tuple(sorted({label for its in held.values() for label in its.labels}))
+    faults += _too_many_labels(labels, data)
     cut: dict[str, dict[Split, Windows]] = {}
     for name, its in held.items():
         splits: dict[Split, Windows] = {
-            split: all_windows(stream, data.sequence_length, data.packing, encoder.pad_id)
+            split: all_windows(
+                _numbered(stream, its.labels, labels),
+                data.sequence_length,
+                data.packing,
+                encoder.pad_id,
+            )
             for split, stream in its.streams.items()
         }
         short = list(_short_streams(name, splits, data, readers[name]))
@@ -191,7 +209,22 @@ def load(data: Data, encoder: Tokenizer | None = None, listener: Listener | None
         for name, its in held.items()
     )
     weights = np.array([data.target.get(name, 0.0) for name in data.domains], np.float64)
-    return Corpus(domains, weights / weights.sum(), data.sequence_length, encoder)
+    return Corpus(domains, weights / weights.sum(), data.sequence_length, encoder, labels)
+
+
+def _numbered(stream: Stream, own: Sequence[str], labels: Sequence[str]) -> Stream:
+    """A stream whose labels have the numbers of all domains' in place of its own."""
+    if stream.labels is None:
+        return stream
+    numbers = np.array([labels.index(label) for label in own], np.uint8)
+    return stream._replace(labels=numbers[stream.labels])
+
+
+def _too_many_labels(labels: Sequence[str], data: Data) -> Iterator[Fault]:
+    if len(labels) > MOST_LABELS:
+        columns = {name: source.label for name, source in data.domains.items()}
+        problem = f"the domains have {len(labels)} different labels; must be {MOST_LABELS} at most"
+        yield Fault("data.domains", columns, problem, "name columns of the same few classes")
 
 
 class _Opened(NamedTuple):

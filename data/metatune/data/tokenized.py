@@ -1,7 +1,7 @@
 """Documents to tokens, once: split, tokenized, and kept in files that are mapped into memory."""
 
 import mmap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
@@ -14,10 +14,14 @@ from metatune.data.cache import cached
 from metatune.data.documents import LONGEST, SHORTEST, SPLITS, Split, side
 from metatune.data.sources import Reader, Record, has_classes
 from metatune.data.tokenizers import Tokenizer, token_dtype
+from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.schema import Data, Source
 
 FORMAT: Final = 1
 """Of the files; raised with every change of what they hold."""
+
+MOST_LABELS: Final = 16
+"""Of documents, in all domains together."""
 
 BATCH_CHARACTERS: Final = 2**20
 """Text that is tokenized at a time."""
@@ -51,11 +55,13 @@ class Stream(NamedTuple):
         tokens: uint16 or uint32 [tokens].
         starts: where each document begins, int64 [documents], ascending.
         classes: the `TokenClass` of each token, uint8 [tokens]; None where all are text.
+        labels: which label each document has, uint8 [documents]; None where they have none.
     """
 
     tokens: np.ndarray
     starts: np.ndarray
     classes: np.ndarray | None
+    labels: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,11 +70,13 @@ class Tokenized:
 
     Attributes:
         streams: by split.
-        sha256: of the text of all documents, one after another, in UTF-8; in hexadecimal.
+        sha256: of the text of all documents, one after another, in UTF-8, and of the label of each
+            behind it where they have any; in hexadecimal.
         hashes: 64 bits of the SHA-256 of each document, uint64 [documents], train, outer, report.
         bytes: of text in UTF-8.
         replaced: bytes that weren't UTF-8 and became U+FFFD.
         empty: records without text, left out.
+        labels: of documents, by their numbers.
     """
 
     streams: Mapping[Split, Stream]
@@ -77,6 +85,7 @@ class Tokenized:
     bytes: int
     replaced: int
     empty: int
+    labels: tuple[str, ...] = ()
 
 
 def tokenized(
@@ -112,6 +121,7 @@ def tokenized(
         "invalid_utf8": data.invalid_utf8,
         "tokenizer": [tokenizer.sha256, tokenizer.eos_id],
         "chat_template": getattr(tokenizer, "chat_template", None) if source.messages else None,
+        **({} if source.label is None else {"label": source.label}),
     }
 
     def write(folder: Path) -> dict[str, Any]:
@@ -125,12 +135,14 @@ def tokenized(
             _mapped(folder / f"{split}.tokens", dtype),
             _mapped(folder / f"{split}.starts", np.int64),
             _mapped(folder / f"{split}.classes", np.uint8) if classed else None,
+            None if source.label is None else _mapped(folder / f"{split}.labels", np.uint8),
         )
         for split in SPLITS
     }
     hashes = np.concatenate([_mapped(folder / f"{split}.hashes", np.uint64) for split in SPLITS])
     counts = {count: known[count] for count in ("bytes", "replaced", "empty")}
-    return Tokenized(streams, known["sha256"], hashes, **counts)
+    labels = tuple(known.get("labels", ()))
+    return Tokenized(streams, known["sha256"], hashes, **counts, labels=labels)
 
 
 def release(mapped: np.ndarray) -> None:
@@ -161,7 +173,8 @@ def _write(
     """Tokenizes a source into the files of `folder`."""
     content, size, replaced, empty = sha256(), 0, 0, 0
     classed, dtype = has_classes(source), token_dtype(tokenizer)
-    writers = {split: _Writer(folder, split, dtype, classed) for split in SPLITS}
+    labelled, labels = source.label is not None, dict[str, int]()
+    writers = {split: _Writer(folder, split, dtype, classed, labelled) for split in SPLITS}
 
     def told(done: bool) -> None:
         if listener is not None:
@@ -179,9 +192,14 @@ def _write(
                     continue
                 text = record.text.encode("utf-8")
                 content.update(text)
+                if labelled:
+                    content.update(record.label.encode("utf-8"))
+                    labels.setdefault(record.label, len(labels))
+                    if len(labels) > MOST_LABELS:
+                        raise _too_many(name, source.label, list(labels))
                 digest = sha256(text).digest()
                 split = side(digest, data.held_out.outer, data.held_out.report)
-                writers[split].add(document, digest)
+                writers[split].add(document, digest, labels.get(record.label, 0))
                 size, replaced = size + len(text), replaced + record.replaced
                 if source.max_tokens is not None and total() >= source.max_tokens:
                     break
@@ -194,7 +212,16 @@ def _write(
         for writer in writers.values():
             writer.close()
     told(done=True)
-    return {"sha256": content.hexdigest(), "bytes": size, "replaced": replaced, "empty": empty}
+    found = {"labels": list(labels)} if labelled else {}
+    counts = {"bytes": size, "replaced": replaced, "empty": empty}
+    return {"sha256": content.hexdigest(), **counts, **found}
+
+
+def _too_many(name: str, column: str | None, labels: Sequence[str]) -> RecipeError:
+    """The error of labels that are no classes."""
+    problem = f"has more than {MOST_LABELS} different labels: {', '.join(labels[:4])}, ..."
+    cure = "name a column of a few classes, or take it out"
+    return RecipeError("data", [Fault(f"data.domains.{name}.label", column, problem, cure)])
 
 
 class _Document(NamedTuple):
@@ -207,21 +234,24 @@ class _Document(NamedTuple):
 class _Writer:
     """The files of one split, written a stretch at a time."""
 
-    def __init__(self, folder: Path, split: Split, dtype: Any, classed: bool):
-        kinds = ("tokens", "starts", "hashes", *(("classes",) if classed else ()))
+    def __init__(self, folder: Path, split: Split, dtype: Any, classed: bool, labelled: bool):
+        kinds = ["tokens", "starts", "hashes"]
+        kinds += ["classes"] * classed + ["labels"] * labelled
         self._files: dict[str, BinaryIO] = {
             kind: (folder / f"{split}.{kind}").open("wb") for kind in kinds
         }
         self._dtype = dtype
         self._waiting: list[_Document] = []
         self._hashes: list[bytes] = []
+        self._labels: list[int] = []
         self._starts: list[int] = []
         self.documents = 0
         self.tokens = 0
 
-    def add(self, document: _Document, digest: bytes) -> None:
+    def add(self, document: _Document, digest: bytes, label: int) -> None:
         self._waiting.append(document)
         self._hashes.append(digest[:8])
+        self._labels.append(label)
         self._starts.append(self.tokens)
         self.documents += 1
         self.tokens += len(document.tokens)
@@ -233,7 +263,9 @@ class _Writer:
                 self._files["classes"].write(document.classes.data)
         self._files["starts"].write(np.array(self._starts, np.int64).data)
         self._files["hashes"].write(b"".join(self._hashes))
-        self._waiting, self._hashes, self._starts = [], [], []
+        if "labels" in self._files:
+            self._files["labels"].write(bytes(self._labels))
+        self._waiting, self._hashes, self._labels, self._starts = [], [], [], []
 
     def close(self) -> None:
         for file in self._files.values():

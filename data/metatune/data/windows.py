@@ -24,12 +24,15 @@ class Rows(NamedTuple):
         mask: 1 where a token is predicted from those before it and counts, else 0, float32
             [windows, length - 1]; None where all are.
         classes: the `TokenClass` of each token, uint8 [windows, length]; None where all are text.
+        labels: which label each token's document has, uint8 [windows, length]; None where they have
+            none.
     """
 
     tokens: np.ndarray
     documents: np.ndarray | None
     mask: np.ndarray | None
     classes: np.ndarray | None
+    labels: np.ndarray | None = None
 
     @property
     def said_classes(self) -> np.ndarray:
@@ -71,19 +74,23 @@ class Windows:
         classes = self.stream.classes
         if classes is not None:
             classes = self._gather(classes, numbers, 0)
-        if crossing and not padded and self.counted is None:
-            return Rows(tokens, None, None, classes)
         positions = numbers[:, None] * self.length + np.arange(self.length)
+        found = labels = None
+        if not crossing or self.stream.labels is not None:
+            found = np.searchsorted(self.stream.starts, positions, side="right")
+        if found is not None and self.stream.labels is not None:
+            labels = self.stream.labels[found - 1]
+        if crossing and not padded and self.counted is None:
+            return Rows(tokens, None, None, classes, labels)
         predicted = positions[:, 1:] < len(self.stream.tokens)
         documents = None
-        if not crossing:
-            found = np.searchsorted(self.stream.starts, positions, side="right")
+        if found is not None and not crossing:
             documents = (found - found[:, :1]).astype(np.int32)
             predicted &= documents[:, 1:] == documents[:, :-1]
         if self.counted is not None:
             said = Rows(tokens, None, None, classes).said_classes
             predicted &= np.isin(said[:, 1:], self.counted)
-        return Rows(tokens, documents, predicted.astype(np.float32), classes)
+        return Rows(tokens, documents, predicted.astype(np.float32), classes, labels)
 
     def tokens(self, places: np.ndarray) -> np.ndarray:
         """The tokens alone, in the type of the stream, [windows, length]."""
@@ -98,6 +105,19 @@ class Windows:
     def class_tokens(self) -> np.ndarray:
         """How many tokens of each `TokenClass` are predicted and count, int64 [classes]."""
         return self._class_tokens().sum(axis=0)
+
+    def label_tokens(self, count: int) -> np.ndarray:
+        """How many tokens of each of `count` labels are predicted and count, int64 [count]."""
+        counts = np.zeros(count, np.int64)
+        for places in self.stretches():
+            rows = self.take(places)
+            if rows.labels is not None:
+                its = rows.labels[:, 1:]
+                counts += np.bincount(
+                    its.ravel() if rows.mask is None else its[rows.mask > 0], minlength=count
+                )
+            release(self.stream.tokens)
+        return counts
 
     def position_tokens(self) -> np.ndarray:
         """How many tokens of each position are predicted and count, int64 [length - 1]."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import yaml
 
 from metatune.artefact.capabilities import Capabilities
-from metatune.artefact.format import README, Artefact, ClassWeights, Positions
+from metatune.artefact.format import README, Artefact, ClassWeights, Labels, Positions, Vocabulary
 from metatune.artefact.widths import fitted_lines
 from metatune.artefact.writing import portable_files
 
@@ -214,14 +214,14 @@ def _loss_weights(artefact: Artefact, readme: str) -> str:
         )
     places = ", ".join(f"{place} for {name}" for place, name in enumerate(schedule.classes))
     what, found = "which part of a document they are", ""
-    if schedule.of is not None:
-        by_position = isinstance(schedule.of, Positions)
-        what = (
-            "where in the sequence they stand"
-            if by_position
-            else "how frequent they are in the training data"
-        )
-        found = FOUND[readme].format("positions" if by_position else "vocabulary")
+    match schedule.of:
+        case Positions():
+            what, found = "where in the sequence they stand", FOUND[readme].format("positions")
+        case Vocabulary():
+            what = "how frequent they are in the training data"
+            found = FOUND[readme].format("vocabulary")
+        case Labels():
+            what = "which label their document has"
     text = Template(template(f"{readme}_classes.md")).substitute(places=places, what=what)
     return text.rstrip() + found
 

@@ -37,6 +37,8 @@ class Source:
         completion: column of the completions.
         messages: column of lists of {role, content}, rendered by the tokenizer's chat template;
             the assistant's turns are of class completion.
+        label: column of a label of the document, a class by which `tune.loss_weights` can weigh
+            tokens: text, numbers, or true and false, at most 16 different ones in all domains.
         max_tokens: reading stops at the document that reaches so many tokens; null for no limit.
     """
 
@@ -55,6 +57,7 @@ class Source:
     prompt: str | None = None
     completion: str | None = None
     messages: str | None = None
+    label: str | None = None
     max_tokens: int | None = ruled(None, AT_LEAST_ONE)
 
 

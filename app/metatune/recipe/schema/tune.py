@@ -101,7 +101,8 @@ class LossWeights:
             class of tokens, whose weights average one over the training tokens at the mixture that
             the recipe starts with. A sequence's loss is Σ w l / n over its n predicted tokens.
             Tokens are in a class by the part of a document that they are of (class: text, prompt,
-            completion, system, tool, those that occur in the training data), by where in the
+            completion, system, tool, those that occur in the training data), by the label of that
+            document (label, as `data.domains` say which column holds it), by where in the
             sequence they stand (position: position_1, position_2, ..., equal stretches), or by how
             frequent they are in the training data at that mixture (frequency: frequency_1 for the
             most frequent, each bucket with about as many training tokens).
@@ -111,7 +112,7 @@ class LossWeights:
         buckets: how many classes of positions or frequencies; null for 4 of them.
     """
 
-    per: Literal["domain", "class", "position", "frequency"] = "domain"
+    per: Literal["domain", "class", "label", "position", "frequency"] = "domain"
     windows: int = ruled(1, AT_LEAST_ONE)
     initial: Mapping[str, float] | None = None
     buckets: int | None = ruled(None, BUCKETS)

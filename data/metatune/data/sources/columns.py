@@ -13,11 +13,12 @@ from metatune.recipe import schema
 
 def wanted_columns(source: schema.Source) -> tuple[str, ...]:
     """The columns that a source's records are made of."""
+    label = () if source.label is None else (source.label,)
     if source.messages is not None:
-        return (source.messages,)
+        return (source.messages, *label)
     if source.prompt is not None and source.completion is not None:
-        return (source.prompt, source.completion)
-    return (source.column or "text",)
+        return (source.prompt, source.completion, *label)
+    return (source.column or "text", *label)
 
 
 def has_classes(source: schema.Source) -> bool:
@@ -37,16 +38,32 @@ def to_records(
         tokenizer: whose chat template renders messages.
 
     Raises:
-        RecipeError: a column holds something else than text or messages.
+        RecipeError: a column holds something else than text or messages, or no label.
     """
     for row in rows:
-        if source.messages is not None:
-            yield _chat(row, source.messages, policy, tokenizer)
-        elif source.prompt is not None and source.completion is not None:
-            yield _answer(row, source.prompt, source.completion, policy)
-        else:
-            text, replaced = _text(row, source.column or "text", policy)
-            yield Record(text, replaced=replaced)
+        record = _record(row, source, policy, tokenizer)
+        if source.label is not None and record.text:
+            record = record._replace(label=_label(row, source.label, policy))
+        yield record
+
+
+def _record(row: Row, source: schema.Source, policy: Policy, tokenizer: Tokenizer | None) -> Record:
+    if source.messages is not None:
+        return _chat(row, source.messages, policy, tokenizer)
+    if source.prompt is not None and source.completion is not None:
+        return _answer(row, source.prompt, source.completion, policy)
+    text, replaced = _text(row, source.column or "text", policy)
+    return Record(text, replaced=replaced)
+
+
+def _label(row: Row, column: str, policy: Policy) -> str:
+    value = row.values[column]
+    if isinstance(value, str | bytes) and value:
+        return sound(value, policy, row.place, f"column {column}")[0]
+    if isinstance(value, bool | int | float):
+        return str(value)
+    problem = f"column {column} holds {value!r}; must be a label: text, a number, true or false"
+    raise row.place.refuse(problem, "give each record one, or take label out")
 
 
 def _text(row: Row, column: str, policy: Policy) -> tuple[str, int]:

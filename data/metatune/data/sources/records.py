@@ -37,11 +37,13 @@ class Record(NamedTuple):
         text: the whole of it, valid Unicode; empty where a row holds none.
         spans: the stretches that make up the text, where there are prompts and answers; else none.
         replaced: invalid bytes that became U+FFFD.
+        label: what its source says of it; empty where the recipe names no such column.
     """
 
     text: str
     spans: tuple[Span, ...] = ()
     replaced: int = 0
+    label: str = ""
 
 
 class Place(NamedTuple):
