@@ -78,7 +78,7 @@ def letters(rows):
     labels = {ord(name[0]): name for labels in QUALITY.values() for name in labels}
     for row, tokens in zip(found, np.asarray(rows.tokens), strict=True):
         # A document begins behind the end-of-sequence token of the one before.
-        ends = np.flatnonzero(tokens == 258)
+        ends = np.flatnonzero(tokens == 257)
         for start, stop in zip([0, *(ends + 1)], [*(ends + 1), len(tokens)], strict=True):
             if start < stop and tokens[start] in labels and (start > 0):
                 row[start:stop] = labels[tokens[start]]
