@@ -71,7 +71,7 @@ def test_they_are_shown(tuned):
     ("keys", "value", "message"),
     [
         (["values", "z_loss"], [-1.0, 0.1], "loss_terms.values.z_loss[0] = -1.0: must be a finite"),
-        (["values", "label_smoothing"], [0.1, 1.0], "label_smoothing = 1.0: must be below 1"),
+        (["values", "label_smoothing"], [0.1, 1.1], "label_smoothing = 1.1: must be 1 or below"),
         (["values", "z"], [0.1, 1.0], "loss_terms.values = 'z': must be one of z_loss, label_sm"),
         (["tuned"], ["other"], "loss_terms.tuned = 'other': must be a name of loss_terms.values"),
         (["unit"], "kg", "loss_terms.unit = 'kg': must be"),

@@ -112,15 +112,15 @@ def test_they_weigh_tokens_and_average_one(training):
     shares = np.full((STEPS, 2), 0.5)
     batch = sampled_batches(training.corpus, seed=(0,), batch_size=4, shares=shares)(0)
     params = training.initialise(jax.random.key(0)).params
+    loss = jax.jit(training.sampled.loss)
     single = [
-        training.sampled.loss(params, hyper._replace(class_weights=jnp.eye(3)[label]), batch)
-        for label in range(3)
+        loss(params, hyper._replace(class_weights=jnp.eye(3)[label]), batch) for label in range(3)
     ]
-    whole = training.sampled.loss(params, hyper._replace(class_weights=None), batch)
+    whole = loss(params, hyper._replace(class_weights=None), batch)
     assert min(map(float, single)) > 0
     assert float(sum(single)) == pytest.approx(float(whole), rel=1e-6)
     weighted = float(np.asarray(single) @ weights[0])
-    assert float(training.sampled.loss(params, hyper, batch)) == pytest.approx(weighted, rel=1e-5)
+    assert float(loss(params, hyper, batch)) == pytest.approx(weighted, rel=1e-5)
 
 
 def test_the_artefact_says_so_and_a_training_follows_it(recipe, training, tmp_path):
@@ -137,11 +137,11 @@ def test_the_artefact_says_so_and_a_training_follows_it(recipe, training, tmp_pa
     shares = np.full((STEPS, 2), 0.5)
     batch = sampled_batches(training.corpus, seed=(0,), batch_size=4, shares=shares)(0)
     params = training.initialise(jax.random.key(0)).params
-    want = training.sampled.loss(
+    want = jax.jit(training.sampled.loss)(
         params, training.sampled.hyper_at(training.initial_eta(), 0), batch
     )
     problem = scheduled(other, found)
-    got = problem.loss(params, problem.hyper_at(stretch, jnp.int32(0)), batch)
+    got = jax.jit(problem.loss)(params, problem.hyper_at(stretch, jnp.int32(0)), batch)
     assert float(got) == pytest.approx(float(want), rel=1e-6)
     bare = {
         name: dataclasses.replace(source, label=None)

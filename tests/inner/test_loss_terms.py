@@ -1,6 +1,7 @@
 """Terms of the training loss: against NumPy, central differences, and a training without them."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +17,11 @@ from metatune.recipe import schema
 
 TOKENS, VOCAB, FEATURES = (3, 5), 11, 4
 TERMS = {"z_loss": 0.3, "label_smoothing": 0.2}
+TUNE = {name: schema.TunedField(windows=2) for name in TERMS}
 STEPS = 4
 
 
-def recipe(loss, **tuned):
+def recipe(loss, dtype="float32", **tuned):
     tune = schema.LossTerms(**tuned) if tuned else None
     rates = None if tuned else schema.LearningRates(per="global")
     return schema.Recipe(
@@ -32,7 +34,7 @@ def recipe(loss, **tuned):
                 "num_attention_heads": 2,
                 "initializer_range": 0.3,
             },
-            dtype="float64",
+            dtype=dtype,
         ),
         data=schema.Data(
             domains={"code": schema.Source(shipped="code_stdlib")},
@@ -104,19 +106,19 @@ def test_derivatives_are_those_of_the_definition_chunked_or_not(given):
         float(jnp.vdot(a, b))
         for a, b in zip(*map(jax.tree.leaves, (found[4], direction)), strict=True)
     )
-    assert slope == pytest.approx((values[0] - values[1]) / (2 * size), rel=1e-8)
+    assert slope == pytest.approx((values[0] - values[1]) / (2 * size), rel=1e-6)
     # Forward over reverse, as the estimators differentiate it again.
     second = {chunk: jax.jvp(gradient(chunk), at, direction)[1] for chunk in (None, 4)}
     differences = jax.tree.map(
         lambda a, b: (a - b) / (2 * size), gradient(4)(*ahead(size)), gradient(4)(*ahead(-size))
     )
-    for pairs, tolerance in (
-        ((found[4], found[None]), 1e-12),
-        ((second[4], second[None]), 1e-12),
-        ((second[4], differences), 1e-8),
+    for pairs, rtol, atol in (
+        ((found[4], found[None]), 1e-10, 1e-13),
+        ((second[4], second[None]), 1e-10, 1e-13),
+        ((second[4], differences), 1e-6, 1e-8),
     ):
         for one, other in zip(*map(jax.tree.leaves, pairs), strict=True):
-            np.testing.assert_allclose(one, other, rtol=1e-9, atol=tolerance)
+            np.testing.assert_allclose(one, other, rtol=rtol, atol=atol)
 
 
 def test_logits_exist_a_chunk_at_a_time(largest_array):
@@ -138,8 +140,7 @@ def test_logits_exist_a_chunk_at_a_time(largest_array):
 
 @pytest.fixture(scope="module")
 def tuned():
-    tune = {name: schema.TunedField(windows=2) for name in TERMS}
-    return prepare(recipe(schema.Loss(**TERMS), **tune))
+    return prepare(recipe(schema.Loss(**TERMS), **TUNE))
 
 
 def batch_of(training):
@@ -152,14 +153,13 @@ def test_terms_of_zero_leave_the_program_as_it_was(tuned):
         training = prepare(recipe(loss))
         hyper = training.sampled.hyper_at(training.initial_eta(), 0)
         params = jax.eval_shape(training.initialise, jax.random.key(0)).params
-        programs.append(str(jax.make_jaxpr(training.model.hidden)(params, jnp.ones((1, 3), int))))
-        loss_of = jax.make_jaxpr(training.sampled.loss)(params, hyper, batch_of(training)(0))
-        programs[-1] += str(loss_of)
+        program = jax.make_jaxpr(training.sampled.loss)(params, hyper, batch_of(training)(0))
+        programs.append(re.sub("0x[0-9a-f]+", "", str(program)))
     assert programs[0] == programs[1] != programs[2]
 
 
-def test_the_hypergradient_equals_central_differences(tuned, float64):
-    training = tuned
+def test_the_hypergradient_equals_central_differences(float64):
+    training = prepare(recipe(schema.Loss(**TERMS), "float64", **TUNE))
     state = jax.tree.map(
         lambda leaf: leaf.astype(float) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf,
         training.initialise(jax.random.key(0)),
@@ -183,25 +183,26 @@ def test_the_hypergradient_equals_central_differences(tuned, float64):
     found = estimate(eta).gradient
     for key in TERMS:
         for window in range(2):
-            moved = jnp.zeros(2).at[window].set(1e-4)
+            moved = jnp.zeros(2).at[window].set(1e-5)
             values = [
                 float(estimate({**eta, key: eta[key] + sign * moved}).value) for sign in (1, -1)
             ]
-            slope = (values[0] - values[1]) / 2e-4
+            slope = (values[0] - values[1]) / 2e-5
             assert float(found[key][window]) == pytest.approx(slope, rel=1e-5)
 
 
 def test_what_is_held_out_is_measured_without_them(tuned):
     (batch,) = heldout_batches(tuned.corpus, "outer", seed=(1,), sequences=4, micro_batch=4)
     params = tuned.initialise(jax.random.key(0)).params
-    plain = held_out_loss(tuned.model)(params, batch)
-    assert float(tuned.sampled.objective(params, batch)) == float(plain)
+    plain = jax.jit(held_out_loss(tuned.model))(params, batch)
+    assert float(jax.jit(tuned.sampled.objective)(params, batch)) == float(plain)
     hyper = tuned.sampled.hyper_at(tuned.initial_eta(), 0)
     assert hyper.loss_terms is not None
     assert {key: float(value) for key, value in hyper.loss_terms.items()} == pytest.approx(TERMS)
-    without = tuned.sampled.loss(params, hyper._replace(loss_terms=None), batch)
+    loss = jax.jit(tuned.sampled.loss)
+    without = loss(params, hyper._replace(loss_terms=None), batch)
     assert float(without) == pytest.approx(float(plain))
-    assert float(tuned.sampled.loss(params, hyper, batch)) > 1.1 * float(without)
+    assert float(loss(params, hyper, batch)) > 1.1 * float(without)
 
 
 def test_they_start_where_the_recipe_says_and_stay_in_their_ranges(tuned):

@@ -101,7 +101,8 @@ def put(tree, path, value):
         ),
         (
             {"tune": {"loss_weights": {"per": "frequency", "buckets": 1}}},
-            "tune.loss_weights.buckets = 1: must be null, or a whole number from 2 to 256",
+            "tune.loss_weights.buckets = 1: must be null, or a whole number from 2 to 256; "
+            "leave it out for the default, null",
         ),
         (
             {"tune": {"loss_weights": {"per": "class", "initial": {"prompts": 0.1}}}},

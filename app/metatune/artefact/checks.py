@@ -346,8 +346,8 @@ class Checker:
             if name not in LOSS_TERMS:
                 self._fault(f"{path}.values", name, f"must be one of {', '.join(LOSS_TERMS)}")
             sound = self._curve(f"{path}.values.{name}", curve, count)
-            if sound and name == "label_smoothing" and max(curve) >= 1:
-                self._fault(f"{path}.values.{name}", max(curve), "must be below 1")
+            if sound and name == "label_smoothing" and max(curve) > 1:
+                self._fault(f"{path}.values.{name}", max(curve), "must be 1 or below")
         for name in self._names(f"{path}.tuned", value["tuned"]):
             if name not in values:
                 self._fault(f"{path}.tuned", name, "must be a name of loss_terms.values")

@@ -77,7 +77,9 @@ def token_classes(
     else:
         found = corpus.id_tokens()
         within = found / found.sum(axis=1, keepdims=True)
-        table = _by_frequency(np.asarray(mixture) @ within, len(names))
+        # No product of matrices, whose rounding would tell apart tokens that are alike.
+        shares = sum(share * row for share, row in zip(mixture, within, strict=True))
+        table = _by_frequency(np.asarray(shares), len(names))
     return TokenClasses(spec.per, names, table)
 
 
