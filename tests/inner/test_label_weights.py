@@ -110,7 +110,8 @@ def test_they_weigh_tokens_and_average_one(training):
     assert weights[0] @ shares == pytest.approx(1)
     hyper = training.sampled.hyper_at(training.initial_eta(), 0)
     shares = np.full((STEPS, 2), 0.5)
-    batch = sampled_batches(training.corpus, seed=(0,), batch_size=4, shares=shares)(0)
+    batch = sampled_batches(training.corpus, seed=(0,), batch_size=16, shares=shares)(0)
+    assert set(np.unique(batch.labels[:, 1:][batch.mask > 0])) == {0, 1, 2}
     params = training.initialise(jax.random.key(0)).params
     loss = jax.jit(training.sampled.loss)
     single = [

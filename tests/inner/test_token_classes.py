@@ -169,10 +169,10 @@ def test_the_artefact_says_what_the_classes_are_and_a_training_follows_it(
             matching.refuse_misfit(found, shorter, "mine")
 
 
-def test_the_hypergradient_equals_central_differences(training, float64):
-    recipe = training.recipe
+def test_the_hypergradient_equals_central_differences(recipe, float64):
     model = dataclasses.replace(recipe.model, dtype="float64")
-    training = prepare(dataclasses.replace(recipe, model=model))
+    wide = dataclasses.replace(recipe, model=model)
+    training = prepared(wide, per="frequency", windows=2, buckets=3)
     state = jax.tree.map(
         lambda leaf: leaf.astype(float) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf,
         training.initialise(jax.random.key(0)),
