@@ -23,6 +23,7 @@ from metatune.artefact.format import (
     OptimizerSchedules,
     Origin,
 )
+from metatune.artefact.learned_update import LearnedUpdate
 from metatune.artefact.reading import folder_of, load
 from metatune.artefact.writing import self_contained, write
 
@@ -37,6 +38,7 @@ __all__ = [
     "ArtefactError",
     "ClassWeights",
     "ElementFactors",
+    "LearnedUpdate",
     "LearningRates",
     "LossWeights",
     "Mixture",

@@ -34,7 +34,7 @@ COMPARED = ("recipe_sha256", "tokenizer_sha256", "data_sha256", "model_config", 
 """Of the provenance: what must be the same before anything is trained."""
 
 SCHEDULES = ("horizon", "learning_rates", "mixture", "loss_weights", "optimizer")
-"""Keys of tuned.json that follow from recipe and meta-parameters."""
+"""Keys of every tuned.json that follow from recipe and meta-parameters."""
 
 ROUNDING = 1e-5
 """Relative: what a few roundings of float32 in another order may change of a schedule."""
@@ -274,14 +274,18 @@ def _trained(
 
 
 def _schedules(tuned: Artefact) -> dict[str, Any]:
-    elements = tuned.learning_rates.elements
-    coarse = replace(tuned, learning_rates=replace(tuned.learning_rates, elements=None))
+    elements, learned = tuned.learning_rates.elements, tuned.learned_update
+    rates = replace(tuned.learning_rates, elements=None)
+    coarse = replace(tuned, learning_rates=rates, learned_update=None)
     document = json.loads(artefact.self_contained(coarse))
     schedules = {key: document[key] for key in SCHEDULES}
     if elements is not None:
         schedules["elements"] = {
             name: factors.tolist() for name, factors in elements.parameters.items()
         }
+    if learned is not None:
+        weights = {name: tensor.tolist() for name, tensor in learned.tensors.items()}
+        schedules["learned_update"] = json.loads(json.dumps(learned.document())) | weights
     return schedules
 
 

@@ -23,7 +23,14 @@ from metatune.inner.metrics import measure as measured
 from metatune.inner.seeds import Purpose
 from metatune.recipe import schema, writing
 from metatune.recipe.phases import resolved
-from metatune.tunables import ClassWeights, Elements, Groups, LearningRates, Tunable
+from metatune.tunables import (
+    ClassWeights,
+    Elements,
+    Groups,
+    LearnedUpdate,
+    LearningRates,
+    Tunable,
+)
 
 
 class Measured(NamedTuple):
@@ -162,6 +169,7 @@ def artefact_of(
         provenance=provenance(training),
         result=dict(result),
         origin=origin(training, eta, recorded),
+        learned_update=_learned_update(tuned.get("learned_update"), eta),
     )
 
 
@@ -258,6 +266,25 @@ def _optimizer_schedules(
         interpolation="constant",
         values={name: curve[kept] for name, curve in values.items()},
         weight_decay=decay and {name: curve[kept] for name, curve in decay.items()},
+    )
+
+
+def _learned_update(
+    tunable: Tunable | None, eta: Mapping[str, jax.Array]
+) -> artefact.LearnedUpdate | None:
+    if not isinstance(tunable, LearnedUpdate):
+        return None
+    form = tunable.form
+    networks = tunable.networks(eta[tunable.key])._asdict()
+    return artefact.LearnedUpdate(
+        groups=tunable.groups.members,
+        decays=form.decays,
+        second_moment_decay=form.second_moment_decay,
+        time_scales=form.time_scales,
+        max_multiplier=form.max_multiplier,
+        step_size="kept" if form.keeps_size else "learned",
+        # Without the last, that of parameters in no group.
+        **{name: np.asarray(rows, np.float32)[:-1] for name, rows in networks.items()},
     )
 
 

@@ -9,6 +9,11 @@ from dataclasses import asdict, fields
 from typing import Any, Final, get_args
 
 from metatune.recipe.faults import Fault, unknown
+from metatune.recipe.learned_update_checks import (
+    a_step_can_be_corrected,
+    an_external_trainer_steps_by_itself,
+    one_size_of_the_step,
+)
 from metatune.recipe.mixture_checks import (
     groups_part_the_domains,
     prior_is_a_mixture,
@@ -358,6 +363,9 @@ CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]
     (an_optimizer_has_what_is_tuned, ("tune", "inner")),
     (what_is_multiplied_is_not_zero, ("tune", "inner")),
     (gradients_show_in_the_update, ("tune", "inner", "outer")),
+    (one_size_of_the_step, ("tune",)),
+    (a_step_can_be_corrected, ("tune", "inner")),
+    (an_external_trainer_steps_by_itself, ("tune", "outer")),
     (one_weight_a_domain, ("tune",)),
     (windows_have_steps, ("tune", "inner")),
     (groups_are_expressions, ("tune",)),

@@ -94,6 +94,12 @@ def what_is_tuned(artefact: Artefact) -> list[str]:
         stretches = _counted(len(tuned.knots), "stretch", "stretches")
         kind = artefact.optimizer.settings["kind"]
         lines.append(f"optimizer, {kind}: {', '.join(tuned.names)}; {stretches} of training")
+    if (learned := artefact.learned_update) is not None:
+        networks = _counted(len(learned.groups), "network")
+        lines.append(
+            f"learned update: {networks} of {learned.size:,} weights for "
+            f"{', '.join(learned.groups)}, factors of each step below {learned.max_multiplier:g}"
+        )
     return lines
 
 

@@ -56,6 +56,7 @@ from metatune.recipe.schema.outer import (
     Unroll,
 )
 from metatune.recipe.schema.tune import (
+    LearnedUpdate,
     LearningRates,
     LossWeights,
     Mixture,
@@ -90,6 +91,7 @@ __all__ = [
     "Inner",
     "InnerOptimizer",
     "Judge",
+    "LearnedUpdate",
     "LearningRates",
     "Lion",
     "Lora",
