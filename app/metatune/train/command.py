@@ -9,7 +9,9 @@ import jax
 from rich.console import Console
 
 from metatune import artefact
+from metatune.artefact.format import TENSORS, TUNED
 from metatune.artefact.horizon import carried
+from metatune.artefact.writing import portable_files
 from metatune.fit import holdings
 from metatune.inner import InnerTraining, stretched
 from metatune.inner.seeds import Purpose, model_key
@@ -20,6 +22,7 @@ from metatune.train import result
 from metatune.train.checkpoints import Checkpoints, Position
 from metatune.train.folder import TrainingFolder, begin
 from metatune.train.interruption import Interruption
+from metatune.train.learned_update import corrected
 from metatune.train.loop import DEFAULT, SEGMENT, Intervals, Loop
 from metatune.train.matching import refuse_misfit, remarks
 from metatune.train.progress import Teller
@@ -106,14 +109,16 @@ def train(
     if tuned is not None:
         refuse_misfit(tuned.schedules, training, source)
         schedules = carried(tuned.schedules, recipe.inner.steps, warmup)
+    training = corrected(training, schedules and schedules.learned_update)
     settings = writing.flat(writing.to_tree(recipe)) | {
         "--with": tuned and tuned.sha256,
         "--warmup": warmup,
         "--report-seed": report_seed,
     }
-    files = {folder.recipe: writing.to_yaml(recipe)}
+    files: dict[Path, bytes | str] = {folder.recipe: writing.to_yaml(recipe)}
     if schedules is not None:
-        files[folder.tuned] = artefact.self_contained(schedules)
+        places = {TUNED: folder.tuned, TENSORS: folder.tensors}
+        files |= {places[name]: held for name, held in portable_files(schedules).items()}
     begin(folder, settings, files, resume=resume)
     if done := folder.finished():
         return Outcome(done, done["steps"])

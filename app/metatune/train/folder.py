@@ -39,6 +39,11 @@ class TrainingFolder:
         return self.path / "tuned.json"
 
     @property
+    def tensors(self) -> Path:
+        """What of these schedules isn't in `tuned`."""
+        return self.path / "tuned.safetensors"
+
+    @property
     def tensorboard(self) -> Path:
         """Event files."""
         return self.path / "tensorboard"
@@ -100,7 +105,7 @@ def usable(path: Path, *, resume: bool, overwrite: bool) -> TrainingFolder:
 def begin(
     folder: TrainingFolder,
     settings: Mapping[str, Any],
-    files: Mapping[Path, str],
+    files: Mapping[Path, bytes | str],
     *,
     resume: bool,
 ) -> None:
@@ -109,7 +114,7 @@ def begin(
     Args:
         folder: of `usable`.
         settings: all that the training follows from, by the name of the choice.
-        files: further texts to write.
+        files: further contents to write.
         resume: go on with the training that is in it; another one in it is deleted otherwise.
 
     Raises:
@@ -124,8 +129,8 @@ def begin(
         document = {"format": FORMAT, "version": VERSION, "settings": dict(settings)}
         replace(folder.settings, json.dumps(document, indent=1) + "\n")
     # Also of one that goes on: it may have been killed before they were written.
-    for path, text in files.items():
-        replace(path, text)
+    for path, content in files.items():
+        replace(path, content)
 
 
 def _refuse_other(folder: TrainingFolder, now: Mapping[str, Any]) -> None:
@@ -145,7 +150,8 @@ def _delete(folder: TrainingFolder) -> None:
     for path in (folder.tensorboard, folder.checkpoints, folder.model, partial(folder.model)):
         if path.exists():
             shutil.rmtree(path)
-    for path in (folder.result, folder.metrics.metrics, folder.recipe, folder.tuned):
+    tuned = (folder.tuned, folder.tensors)
+    for path in (folder.result, folder.metrics.metrics, folder.recipe, *tuned):
         path.unlink(missing_ok=True)
     folder.settings.unlink()
 
