@@ -10,7 +10,7 @@ squared gradients over their means say how large both are, and `tanh(progress / 
 All but the last are bounded by `a / sqrt(1 + a²)`.
 
 Source: Metz et al., Practical tradeoffs between memory, compute, and performance in learned
-optimizers, CoLLAs 2022, arXiv 2203.11860, section 4.
+optimizers, CoLLAs 2022, arXiv 2203.11860.
 """
 
 from typing import Any, Final, NamedTuple
