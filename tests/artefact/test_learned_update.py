@@ -56,7 +56,7 @@ def test_it_has_no_place_in_a_document_alone(make, learned):
 @pytest.mark.parametrize(
     ("key", "to", "said"),
     [
-        ("hidden_size", 4, "learned_update.hidden = 'float32 [2, 9, 8]': must be float32 [2, 9, 4]"),
+        ("hidden_size", 4, "hidden = 'float32 [2, 9, 8]': must be float32 [2, 9, 4]"),
         ("decays", [0.5], "learned_update.hidden = 'float32 [2, 9, 8]': must be float32 [2, 8, 8]"),
         ("decays", [1.5], "learned_update.decays[0] = 1.5: must be a number above 0, below 1"),
         ("second_moment_decay", 1, "learned_update.second_moment_decay = 1: must be between 0 and"),

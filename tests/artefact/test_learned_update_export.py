@@ -65,7 +65,8 @@ def trained(request):
     training = prepare(recipe)
     start = training.initial_eta()["learned_update"]
     random = np.random.default_rng(0)
-    eta = {"learned_update": start + jnp.asarray(0.5 * random.normal(size=start.shape), jnp.float32)}
+    noise = jnp.asarray(0.5 * random.normal(size=start.shape), start.dtype)
+    eta = {"learned_update": start + noise}
     state = training.initialise(jax.random.key(0))
 
     @jax.jit

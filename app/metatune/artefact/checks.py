@@ -106,7 +106,8 @@ class Checker:
 
     def _weights(self, path: str, weights: np.ndarray, expected: list[int]) -> None:
         if list(weights.shape) != expected or weights.dtype != np.float32:
-            self._fault(path, f"{weights.dtype} {list(weights.shape)}", f"must be float32 {expected}")
+            found = f"{weights.dtype} {list(weights.shape)}"
+            self._fault(path, found, f"must be float32 {expected}")
         elif not np.isfinite(weights).all():
             self._fault(path, float(weights[~np.isfinite(weights)][0]), "must be finite numbers")
 

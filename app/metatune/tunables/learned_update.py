@@ -1,4 +1,4 @@
-"""Learned updates: small networks, shared by groups of parameters, that correct the optimizer's step.
+"""Learned updates: small networks that correct the optimizer's step, one for each group.
 
 Source: Metz et al., Practical tradeoffs between memory, compute, and performance in learned
 optimizers, CoLLAs 2022, arXiv 2203.11860, whose small network and features these are, here with a

@@ -161,7 +161,7 @@ def _facts(production: Production) -> str:
         )
     if (learned := artefact.learned_update) is not None:
         lines.append(
-            f"- networks that correct each step: {len(learned.groups):,}, of {learned.size:,} weights"
+            f"- networks that correct each step: {len(learned.groups)}, of {learned.size:,} weights"
         )
     if production.warning:
         lines.insert(2, f"- **warning**: {production.warning}")

@@ -118,7 +118,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, tuple[np.ndarray, ...]]
     """What stands in tuned.json, and the network of each parameter by name."""
     form = json.loads(path.read_text(encoding="utf-8")).get("learned_update")
     if form is None:
-        raise ValueError(f"{path}: holds no learned update; tune it (`tune: {{learned_update: ...}}`)")
+        raise ValueError(f"{path}: holds no learned update; tune it (`tune: learned_update`)")
     held = load_file(path.with_name("tuned.safetensors"))
     weights = [held[f"learned_update.{name}"] for name in ("hidden", "bias", "output")]
     networks = {
