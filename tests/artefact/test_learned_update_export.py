@@ -38,7 +38,7 @@ RECIPE = schema.Recipe(
         batch_size=2,
     ),
     inner=schema.Inner(ADAMW, steps=STEPS),
-    tune=schema.Tune(learned_update=schema.LearnedUpdate(hidden_size=4)),
+    tune=schema.Tune(),
     outer=schema.Outer(steps=1),
 )
 
@@ -56,7 +56,7 @@ def by_name(names, tree):
 def trained(request):
     """The artefact of some networks, and parameters and gradients of a training at these."""
     kind, size = request.param.split()
-    learned = dataclasses.replace(RECIPE.tune.learned_update, step_size=size)
+    learned = schema.LearnedUpdate(hidden_size=4, step_size=size)
     recipe = dataclasses.replace(
         RECIPE,
         inner=schema.Inner({"adamw": ADAMW, "sgd": SGD}[kind], steps=STEPS),

@@ -13,6 +13,7 @@ Source: Metz et al., Practical tradeoffs between memory, compute, and performanc
 optimizers, CoLLAs 2022, arXiv 2203.11860.
 """
 
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import jax
@@ -73,7 +74,7 @@ def corrected(
             lambda v, g: decay * v + (1 - decay) * g**2, state.second_moment, grads
         )
         found = jax.tree.map(
-            lambda leaf, index, *arrays: _of_leaf(form, correction, leaf, index, *arrays),
+            partial(_of_leaf, form, correction),
             names,
             form.index,
             directions,

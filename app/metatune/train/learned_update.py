@@ -62,9 +62,7 @@ def _form(learned: artefact.LearnedUpdate, names: Any) -> Form:
     )
 
 
-def corrections(
-    learned: artefact.LearnedUpdate, steps: Sequence[int], total: int
-) -> Correction:
+def corrections(learned: artefact.LearnedUpdate, steps: Sequence[int], total: int) -> Correction:
     """What corrects each of some steps of a training of `total`, stacked on axis 0."""
 
     def stacked(weights: np.ndarray) -> jax.Array:

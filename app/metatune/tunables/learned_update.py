@@ -86,8 +86,9 @@ class LearnedUpdate:
     def initial(self) -> jax.Array:
         """Random hidden layers and zeros, [groups, weights] float32."""
         shape = (self.groups.size, *self.start.hidden.shape)
-        hidden = jax.random.normal(jax.random.key(self.seed), shape) / np.sqrt(shape[1])
-        rows = [ravel_pytree(self.start._replace(hidden=own))[0] for own in hidden]
+        hidden = jax.random.normal(jax.random.key(self.seed), shape, np.float32)
+        scaled = hidden / np.float32(np.sqrt(shape[1]))
+        rows = [ravel_pytree(self.start._replace(hidden=own))[0] for own in scaled]
         return jnp.stack(rows)
 
     def apply(self, eta: jax.Array, step: jax.Array, hyper: Hyper) -> Hyper:

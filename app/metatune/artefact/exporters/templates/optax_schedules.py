@@ -103,7 +103,8 @@ def _correction(path: Path) -> Correction | None:
     """Of a direction, from how far training is, by a learned update; None where none was tuned."""
     if "learned_update" not in _read(path):
         return None
-    from metatune_learned_update import corrected  # in an export of one alone
+    # In an export of one alone.
+    from metatune_learned_update import corrected  # pyright: ignore[reportMissingImports]
 
     return functools.partial(corrected, path=path)
 

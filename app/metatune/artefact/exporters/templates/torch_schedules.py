@@ -134,7 +134,8 @@ class Schedule(LRScheduler):
             optimizer.register_step_pre_hook(scaling.before)
             optimizer.register_step_post_hook(scaling.after)
         if "learned_update" in tuned:
-            from metatune_learned_update import LearnedUpdate  # in an export of one alone
+            # In an export of one alone.
+            from metatune_learned_update import LearnedUpdate  # pyright: ignore[reportMissingImports]
 
             LearnedUpdate(optimizer, lambda: self.last_epoch / total_steps, path=path)
 
