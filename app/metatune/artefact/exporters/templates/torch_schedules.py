@@ -134,10 +134,7 @@ class Schedule(LRScheduler):
             optimizer.register_step_pre_hook(scaling.before)
             optimizer.register_step_post_hook(scaling.after)
         if "learned_update" in tuned:
-            # In an export of one alone.
-            from metatune_learned_update import LearnedUpdate  # pyright: ignore[reportMissingImports]
-
-            LearnedUpdate(optimizer, lambda: self.last_epoch / total_steps, path=path)
+            _correct(optimizer, lambda: self.last_epoch / total_steps, path)
 
     def get_lr(self) -> list[Any]:
         """The rate of each group at update `last_epoch`."""
@@ -165,6 +162,16 @@ class Schedule(LRScheduler):
         numbers = self._numbers(self.last_epoch)
         for group, own in zip(self.optimizer.param_groups, numbers, strict=True):
             group.update(own)
+
+
+def _correct(
+    optimizer: torch.optim.Optimizer, progress: Callable[[], float], path: Path
+) -> None:
+    """Corrects every step by the learned update."""
+    # In an export of one alone.
+    from metatune_learned_update import LearnedUpdate  # pyright: ignore[reportMissingImports]
+
+    LearnedUpdate(optimizer, progress, path=path)
 
 
 class _ElementScaling:
