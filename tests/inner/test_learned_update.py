@@ -99,3 +99,18 @@ def test_the_training_begins_as_it_is_bit_for_bit(optimizer, step_size):
         for each, begin in ((problem, state), (plain, without))
     ]
     jax.tree.map(np.testing.assert_array_equal, ends[0].params, ends[1].params)
+
+
+def test_second_derivatives_are_finite_where_tensors_are_zero():
+    problem, tunable, state = training()
+    params = {**state.params, "up": jnp.zeros_like(state.params["up"])}
+    grads = {**jax.tree.map(jnp.ones_like, params), "embed": jnp.zeros(SHAPES["embed"])}
+    hyper = problem.hyper_at(some_eta(tunable).astype(jnp.float32), jnp.int32(0))
+
+    def moved(grads, params):
+        after, _ = problem.update(grads, state.opt_state, params, hyper)
+        return sum(jnp.sum(leaf) for leaf in jax.tree.leaves(after))
+
+    ones = jax.tree.map(jnp.ones_like, (grads, params))
+    found = jax.jvp(jax.grad(moved, argnums=(0, 1)), (grads, params), ones)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
