@@ -20,6 +20,7 @@ from metatune.recipe import schema
 STEPS = 10
 ADAMW = schema.AdamW(learning_rate=1e-2, clip_norm=1.0, eps=1e-4)  # PyTorch's has no eps_root
 SGD = schema.SGD(learning_rate=1e-1, weight_decay=0.1)
+TRAIN = ("down_proj", "layernorm")
 RECIPE = schema.Recipe(
     model=schema.Model(
         config={
@@ -37,7 +38,7 @@ RECIPE = schema.Recipe(
         sequence_length=16,
         batch_size=2,
     ),
-    inner=schema.Inner(ADAMW, steps=STEPS),
+    inner=schema.Inner(ADAMW, steps=STEPS, train=TRAIN),
     tune=schema.Tune(),
     outer=schema.Outer(steps=1),
 )
@@ -59,7 +60,7 @@ def trained(request):
     learned = schema.LearnedUpdate(hidden_size=4, step_size=size)
     recipe = dataclasses.replace(
         RECIPE,
-        inner=schema.Inner({"adamw": ADAMW, "sgd": SGD}[kind], steps=STEPS),
+        inner=schema.Inner({"adamw": ADAMW, "sgd": SGD}[kind], steps=STEPS, train=TRAIN),
         tune=schema.Tune(learned_update=learned),
     )
     training = prepare(recipe)
@@ -102,11 +103,11 @@ def exported(trained, tmp_path, load_module, monkeypatch):
 
 
 def same(found, expected, start):
-    """Whether parameters moved alike, to a part in a thousand of what they moved."""
+    """Whether parameters moved alike, to rounding: to a part in ten thousand of what they moved."""
     for name, want in expected.items():
         moved = np.abs(want - start[name]).max()
         assert moved > 1e-4
-        np.testing.assert_allclose(found[name], want, rtol=1e-5, atol=2e-5 * moved)
+        np.testing.assert_allclose(found[name], want, rtol=1e-5, atol=5e-5 * moved)
 
 
 def test_optax_takes_the_same_steps(trained, exported):
@@ -165,7 +166,7 @@ def test_who_cant_take_it_says_so_and_leaves_it_out(trained, tmp_path):
     made = trained[0]
     able = {name for name, each in EXPORTERS.items() if each.capabilities.learned_update == "exact"}
     assert able == {"optax", "torch"}
-    with pytest.raises(ArtefactError, match="json can't express it: a learned update: 5 networks"):
+    with pytest.raises(ArtefactError, match="json can't express it: a learned update: 2 networks"):
         export(made, "json", tmp_path / "out")
     done = export(made, "json", tmp_path / "out", lossy=True)
     assert any("a learned update" in line for line in done.dropped)

@@ -22,6 +22,7 @@ from metatune.train import command
 from metatune.train.folder import TrainingFolder
 from metatune.train.matching import refuse_misfit
 
+INNER = schema.Inner(schema.AdamW(learning_rate=1e-2), steps=6, train=("down_proj", "embed"))
 RECIPE = schema.Recipe(
     model=schema.Model(
         config={
@@ -40,7 +41,7 @@ RECIPE = schema.Recipe(
         sequence_length=16,
         batch_size=2,
     ),
-    inner=schema.Inner(schema.AdamW(learning_rate=1e-2), steps=6),
+    inner=INNER,
     # Not of every parameter, and networks that differ from layer to layer.
     tune=schema.Tune(learned_update=schema.LearnedUpdate(per=(r"s\.0\..*proj", "proj|embed"))),
     outer=schema.Outer(
@@ -100,7 +101,7 @@ def test_it_is_replayed_bit_for_bit(run, console):
 
 
 def test_an_average_takes_no_corrected_steps(training, run):
-    chosen = schema.ScheduleFreeAdamW(learning_rate=1e-2)
-    recipe = dataclasses.replace(training.recipe, inner=schema.Inner(chosen, steps=6))
+    other = dataclasses.replace(INNER, optimizer=schema.ScheduleFreeAdamW(learning_rate=1e-2))
+    recipe = dataclasses.replace(training.recipe, inner=other)
     with pytest.raises(ArtefactError, match="learned update corrects a step, which this optimizer"):
         refuse_misfit(artefact.load(run), dataclasses.replace(training, recipe=recipe), "mine")

@@ -59,7 +59,7 @@ class LearnedUpdate:
     """A network for each group: its weights, in a row, are the meta-parameters.
 
     The hidden layer begins at random, the output layer at zero, so that the optimizer's step is
-    what it was.
+    multiplied by one.
 
     Attributes:
         groups: parameters that share a network.

@@ -164,9 +164,7 @@ class Schedule(LRScheduler):
             group.update(own)
 
 
-def _correct(
-    optimizer: torch.optim.Optimizer, progress: Callable[[], float], path: Path
-) -> None:
+def _correct(optimizer: torch.optim.Optimizer, progress: Callable[[], float], path: Path) -> None:
     """Corrects every step by the learned update."""
     # In an export of one alone.
     from metatune_learned_update import LearnedUpdate  # pyright: ignore[reportMissingImports]
