@@ -93,16 +93,37 @@ def test_a_step_begins_as_it_is_bit_for_bit(step_size):
 
 
 @pytest.mark.parametrize(
-    "optimizer", [ADAMW, schema.SGD(0.05), schema.Lion(0.05), schema.Muon(0.05), schema.Adafactor(0.05)]
+    "optimizer",
+    [ADAMW, schema.SGD(0.05), schema.Lion(0.05), schema.Muon(0.05), schema.Adafactor(0.05)],
 )
 def test_every_step_along_a_direction_can_be_corrected(optimizer):
     problem, tunable, state = training(optimizer)
     hyper = problem.hyper_at(tunable.initial(), jnp.int32(0))
     after = jax.eval_shape(problem.update, state.params, state.opt_state, state.params, hyper)
     assert jax.tree.structure(after) == jax.tree.structure(tuple(state))
-    jax.tree.map(lambda new, old: np.testing.assert_equal(new.shape, old.shape), after, tuple(state))
+    jax.tree.map(
+        lambda new, old: np.testing.assert_equal(new.shape, old.shape), after, tuple(state)
+    )
 
 
 def test_an_average_takes_none():
     with pytest.raises(ValueError, match="schedule_free_adamw takes no learned update"):
         training(schema.ScheduleFreeAdamW(0.05))
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-9], ids=["zeros", "tiny"])
+def test_second_derivatives_are_finite_where_gradients_vanish(scale):
+    _, tunable, state = training(step_size="kept")
+    eta = some_eta(tunable).astype(jnp.float32)
+    hyper = tunable.apply(eta, jnp.int32(1), Hyper(None, jnp.ones(1), jnp.ones(1)))
+    tree = {"embed": scale * state.params["embed"], "up": state.params["up"]}
+    moving = corrected(optax.identity(), NAMES, tunable.form, hyper.learned_update)
+
+    def moved(grads, params):
+        found, _ = moving.update(grads, moving.init(params), params)
+        return sum(jnp.sum(leaf) for leaf in jax.tree.leaves(found))
+
+    ones = jax.tree.map(jnp.ones_like, (tree, tree))
+    derivatives = jax.grad(moved, argnums=(0, 1))
+    found = jax.jit(lambda *at: jax.jvp(derivatives, at, ones))(tree, tree)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))

@@ -24,9 +24,9 @@ import optax
 from metatune.models import ParameterNames
 from metatune.tunables import Correction, Form, Networks
 
-TINY: Final = 1e-14
-"""Added to mean squares: tensors of a root-mean-square far below 1e-7 count as zero. Of less,
-second derivatives at zero overflow float32."""
+TINY: Final = 1e-12
+"""Added to means about one, so that tensors of zeros have derivatives. Of less, second derivatives
+there overflow float32."""
 
 
 class CorrectedState(NamedTuple):
@@ -125,7 +125,8 @@ def _rows(
     own = _normalised(direction)
     seen = [_normalised(signed) * own for signed in (gradient, *momenta, parameter)]
     seen.append(own * own)
-    seen.append(second_moment / (jnp.mean(second_moment, axis=1, keepdims=True) + TINY))
+    second = _over(jnp.mean(jax.lax.stop_gradient(second_moment), 1, keepdims=True), second_moment)
+    seen.append(second / (jnp.mean(second, axis=1, keepdims=True) + TINY))
     features = jnp.stack([a * jax.lax.rsqrt(1 + a * a) for a in seen], axis=1)
     of_elements, of_times = jnp.split(networks.hidden, [len(seen)], axis=1)
     times = jnp.tanh(progress / np.asarray(form.time_scales, progress.dtype) - 1)
@@ -133,15 +134,27 @@ def _rows(
     hidden = jnp.tanh(jnp.einsum("tfn,tfh->thn", features, of_elements) + bias[:, :, None])
     output = jnp.einsum("thn,th->tn", hidden, networks.output)
     most = np.log(form.max_multiplier).astype(output.dtype)
-    moved = direction * jnp.exp(most * jnp.tanh(output / most))
-    if not form.keeps_size:
-        return moved
-    return moved * jnp.sqrt(_mean_square(direction) / _mean_square(moved))
+    factors = jnp.exp(most * jnp.tanh(output / most))
+    if form.keeps_size:
+        scaled = _near_one(direction)
+        factors = factors * jnp.sqrt(_mean_square(scaled) / _mean_square(factors * scaled))
+    return direction * factors
 
 
 def _normalised(x: jax.Array) -> jax.Array:
     """A tensor over its root-mean-square."""
-    return x * jax.lax.rsqrt(_mean_square(x))
+    scaled = _near_one(x)
+    return scaled * jax.lax.rsqrt(_mean_square(scaled))
+
+
+def _near_one(x: jax.Array) -> jax.Array:
+    """A tensor in a scale where nothing underflows, over a constant for its root-mean-square."""
+    return _over(jnp.sqrt(jnp.mean(jax.lax.stop_gradient(x) ** 2, axis=1, keepdims=True)), x)
+
+
+def _over(scale: jax.Array, x: jax.Array) -> jax.Array:
+    """Tensors over their scales; those of zeros as they are."""
+    return x / jnp.where(scale > 0, scale, 1)
 
 
 def _mean_square(x: jax.Array) -> jax.Array:

@@ -26,7 +26,7 @@ from safetensors.numpy import load_file
 
 TUNED = Path(__file__).with_name("tuned.json")
 
-TINY = 1e-14  # added to mean squares
+TINY = 1e-30  # added to mean squares, for tensors of zeros
 
 
 class CorrectedState(NamedTuple):

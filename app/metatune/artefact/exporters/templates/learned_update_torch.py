@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 
 TUNED = Path(__file__).with_name("tuned.json")
 
-TINY = 1e-14  # added to mean squares
+TINY = 1e-30  # added to mean squares, for tensors of zeros
 
 MOMENTA, SECOND_MOMENT = "learned_update_momenta", "learned_update_second_moment"
 """In the optimizer's state of a parameter, so that a checkpoint of it resumes exactly."""
