@@ -4,6 +4,7 @@ import dataclasses
 import os
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from metatune.inner import prepare
 from metatune.recipe import schema
 from metatune.train import command
 from metatune.train.folder import TrainingFolder
+from metatune.train.learned_update import corrected
 from metatune.train.matching import refuse_misfit
 
 INNER = schema.Inner(schema.AdamW(learning_rate=1e-2), steps=6, train=("down_proj", "embed"))
@@ -77,23 +79,31 @@ def run(training, tmp_path_factory):
     return out
 
 
-def test_it_is_the_training_that_the_verdict_measured(training, run, tmp_path, console):
-    tuned = command.load(run)
-    recorded = tuned.schedules.result
-    assert abs(recorded["after"][0] - recorded["before"][0]) > 1e-3
+def plain():
+    """A training whose recipe tunes something else."""
     rates = schema.Tune(learning_rates=schema.LearningRates(per="global"))
-    plain = prepare(dataclasses.replace(RECIPE, tune=rates))
-    for name, each, given, key in (
-        ("tuned", plain, tuned, "after"),
-        ("default", training, None, "before"),
-    ):
-        done = command.train(each, TrainingFolder(tmp_path / name), given, console=console)
-        assert done.result is not None
-        # Not to the bit: the programs aren't the same.
-        assert done.result["held_out"] == pytest.approx(recorded[key][0], rel=2e-6)
-    kept, given = artefact.load(tmp_path / "tuned"), tuned.schedules
-    assert kept.learned_update is not None and given.learned_update is not None
-    np.testing.assert_array_equal(kept.learned_update.hidden, given.learned_update.hidden)
+    return prepare(dataclasses.replace(RECIPE, tune=rates))
+
+
+def test_it_is_the_training_that_the_verdict_measured(run, tmp_path, console):
+    given = command.load(run)
+    recorded = given.schedules.result
+    assert abs(recorded["after"][0] - recorded["before"][0]) > 1e-3
+    done = command.train(plain(), TrainingFolder(tmp_path), given, console=console)
+    assert done.result is not None
+    # Not to the bit: the programs aren't the same.
+    assert done.result["held_out"] == pytest.approx(recorded["after"][0], rel=2e-6)
+    kept, tuned = artefact.load(tmp_path).learned_update, given.schedules.learned_update
+    assert kept is not None and tuned is not None
+    np.testing.assert_array_equal(kept.hidden, tuned.hidden)
+
+
+def test_without_an_artefact_nothing_is_corrected(training):
+    state, own = (
+        jax.eval_shape(each.initialise, jax.random.key(0))
+        for each in (corrected(training, None), plain())
+    )
+    assert jax.tree.structure(state) == jax.tree.structure(own)
 
 
 def test_it_is_replayed_bit_for_bit(run, console):
