@@ -20,7 +20,7 @@ from metatune.recipe import schema
 STEPS = 10
 ADAMW = schema.AdamW(learning_rate=1e-2, clip_norm=1.0, eps=1e-4)  # PyTorch's has no eps_root
 SGD = schema.SGD(learning_rate=1e-1, weight_decay=0.1)
-TRAIN = ("down_proj", "layernorm")
+TRAIN = ("down_proj", "model.norm")  # matrices of two layers, and a vector
 RECIPE = schema.Recipe(
     model=schema.Model(
         config={
