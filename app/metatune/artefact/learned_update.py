@@ -32,7 +32,7 @@ class LearnedUpdate:
         decays: of the means of the gradient.
         second_moment_decay: of the mean of squared gradients.
         time_scales: in fractions of training.
-        max_multiplier: that no factor reaches, nor one over it.
+        max_multiplier: that no factor reaches, nor one over it, before the size is kept.
         step_size: `learned`, or `kept` where a corrected step has the root-mean-square of the
             optimizer's own over each tensor.
         hidden: weights of the hidden layer, float32 [groups, features, hidden].

@@ -97,8 +97,8 @@ def what_is_tuned(artefact: Artefact) -> list[str]:
     if (learned := artefact.learned_update) is not None:
         networks = _counted(len(learned.groups), "network")
         lines.append(
-            f"learned update: {networks} of {learned.size:,} weights, which multiply the elements "
-            f"of each step by 1/{learned.max_multiplier:g} to {learned.max_multiplier:g}"
+            f"learned update: {networks} of {learned.size:,} weights, which correct each step "
+            "element by element"
         )
     return lines
 

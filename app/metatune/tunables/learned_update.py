@@ -37,7 +37,7 @@ class Form(NamedTuple):
         decays: of the moments of the gradient.
         second_moment_decay: of the mean of squared gradients.
         time_scales: in fractions of training.
-        max_multiplier: that no correction reaches, nor one over it.
+        max_multiplier: that no factor reaches, nor one over it, before the size is kept.
         keeps_size: whether a corrected step has the root-mean-square of the optimizer's own.
     """
 

@@ -177,7 +177,8 @@ class LearnedUpdate:
         max_multiplier: M, that no number reaches, nor one over it: the network's output o becomes
             `exp(log M tanh(o / log M))`.
         step_size: learned, or kept: then a corrected step has the root-mean-square of the
-            optimizer's own over each tensor, so that learning rates alone say how large it is.
+            optimizer's own over each tensor, so that learning rates alone say how large it is;
+            what brings it there may move a number beyond M.
     """
 
     per: (
