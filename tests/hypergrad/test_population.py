@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ from metatune.hypergrad import (
     hypergradient,
     hypergradients,
 )
-from metatune.hypergrad.population import mesh_of, signal
+from metatune.hypergrad.population import member, mesh_of, signal
 
 STARTS = (4, 0, 6, 2)
 STEPS, WINDOWS = 5, 4
@@ -160,12 +161,10 @@ def test_other_ages_compile_nothing_anew(float64):
     found = together(problem=problem, estimator=MixFlow(2))
     before = len(traces)
     assert before > 0
-    older = [member._replace(start=start) for member, start in zip(MEMBERS, (5, 1, 7, 3))]
-    state = found.state
-    for number, member in enumerate(older):
-        older[number] = member._replace(
-            begin=lambda number=number: jax.tree.map(lambda leaf: leaf[number], state)
-        )
+    older = [
+        each._replace(begin=partial(member, found.state, number), start=(each.start + 5) % 8)
+        for number, each in enumerate(MEMBERS)
+    ]
     together(older, problem, estimator=MixFlow(2))
     assert len(traces) == before
 
