@@ -100,7 +100,7 @@ def hypergradients(
     return found if states else found._replace(state=NONE)
 
 
-def stacked(problem: Problem, shifts: jax.Array) -> Problem:
+def stacked(problem: Problem, starts: jax.Array) -> Problem:
     """M trainings side by side as a problem.
 
     η, parameters and optimizer states are stacked on axis 0, batches on axis 1 (axis 0 is that of
@@ -108,14 +108,14 @@ def stacked(problem: Problem, shifts: jax.Array) -> Problem:
 
     Args:
         problem: of each.
-        shifts: what the inner step of each is ahead of that of the whole, int32 [M].
+        starts: the inner step that step 0 of the whole is for each, int32 [M].
     """
     problem = as_argument(problem)
     return Problem(
         Partial(_loss, problem.loss),
         Partial(_update, problem.update),
         Partial(_objective, problem.objective),
-        Partial(_hyper_at, problem.hyper_at, shifts),
+        Partial(_hyper_at, problem.hyper_at, starts),
         None if problem.evaluated is None else Partial(_evaluated, problem.evaluated),
         problem.micro_batches,
     )
@@ -179,25 +179,23 @@ def _at_once(
     options: dict[str, Any],
 ) -> Hypergradient:
     count, mesh = len(members), mesh_of(len(members))
-    start = members[0].start
-    shifts = jnp.asarray([each.start - start for each in members], jnp.int32)
+    starts = jnp.asarray([each.start for each in members], jnp.int32)
 
     def batches(step: int) -> PyTree:
-        drawn = [each.batches(step - start + each.start) for each in members]
+        drawn = [each.batches(each.start + step) for each in members]
         return _spread(stack(drawn, batches=True), mesh, batches=True)
 
     def mean(heard: Progress) -> None:
         if listener is not None:
-            listener(heard._replace(loss=heard.loss / count))
+            listener(heard._replace(loss=heard.loss / count))  # of the sum
 
     found = hypergradient(
-        _everywhere(stacked(problem, shifts), mesh),
+        _everywhere(stacked(problem, starts), mesh),
         _spread(stack([eta] * count), mesh),
         _spread(stack([each.begin() for each in members]), mesh),
         batches,
         outer_batches,
-        start=start,
-        listener=mean,
+        listener=listener and mean,
         **options,
     )
     gradients = jax.tree.map(lambda leaf: _home(leaf, mesh), found.gradient)
@@ -239,7 +237,7 @@ def _one_by_one(
             outer_batches,
             start=each.start,
             key=each.key,
-            listener=over_all,
+            listener=listener and over_all,
             **options,
         )
         jax.block_until_ready(result)  # else the next begins in the memory of this one
@@ -305,8 +303,8 @@ def _objective(objective: Partial, params: PyTree, batch: PyTree) -> jax.Array:
     return jnp.sum(jax.vmap(objective, in_axes=(0, None))(params, batch))
 
 
-def _hyper_at(hyper_at: Partial, shifts: jax.Array, eta: PyTree, step: jax.Array) -> PyTree:
-    return jax.vmap(lambda eta, shift: hyper_at(eta, step + shift))(eta, shifts)
+def _hyper_at(hyper_at: Partial, starts: jax.Array, eta: PyTree, step: jax.Array) -> PyTree:
+    return jax.vmap(lambda eta, start: hyper_at(eta, start + step))(eta, starts)
 
 
 def _evaluated(evaluated: Partial, params: PyTree, opt_state: PyTree) -> PyTree:
