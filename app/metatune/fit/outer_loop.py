@@ -119,7 +119,8 @@ def fit(
             try:
                 search = loop.run(search)
                 found = measure(training, search, display, loop.score)
-                found.result.update(population.summary(recipe.outer, folder.read_metrics()))
+                told = population.summary(recipe.outer, folder.read_metrics())
+                found = found._replace(result=found.result | told)
             except (KeyboardInterrupt, NotFinite, CommandFailed) as stop:
                 tuned = loop.write_best(loop.search)
                 if isinstance(stop, KeyboardInterrupt):
