@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 
 import jax
@@ -25,7 +25,7 @@ from metatune.hypergrad import (
     hypergradient,
     hypergradients,
 )
-from metatune.hypergrad.population import member, mesh_of, signal
+from metatune.hypergrad.population import member, mesh_of, signal, stacked
 
 STARTS = (4, 0, 6)
 STEPS, WINDOWS = 5, 4
@@ -166,6 +166,14 @@ def test_other_ages_compile_nothing_anew(float64):
     ]
     together(older, problem, estimator=MixFlow(2))
     assert len(traces) == before
+
+
+def test_no_part_of_a_problem_is_left_out():
+    """A new one has to be stacked too, or members would train without it."""
+    whole = stacked(PROBLEM, jnp.zeros(2, jnp.int32))
+    for part in fields(Problem):
+        assert (getattr(whole, part.name) is None) == (getattr(PROBLEM, part.name) is None)
+    assert all(getattr(PROBLEM, part.name) is not None for part in fields(Problem))
 
 
 def test_what_makes_no_population_is_refused():
