@@ -118,7 +118,7 @@ def main() -> None:
     for count, vmap in ((1, False), (given.members, False), (given.members, True)):
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
             seconds, needed = process.submit(cost, given.steps, count, vmap).result()
-        way = "one program" if vmap else "one by one"
+        way = "no population" if count == 1 else "one program" if vmap else "one by one"
         each = seconds / count
         print(f"| {count} | {way} | {seconds:.2f} | {each:.2f} | {size(needed)} |", flush=True)
     print(
