@@ -49,7 +49,7 @@ RECIPE = schema.Recipe(
     ),
     outer=schema.Outer(
         steps=4,
-        estimator=schema.MixFlow(segment=4),
+        estimator=schema.MixFlow(segment=2),
         unroll=schema.Online(window=2),
         population=schema.Population(members=3),
         objective=schema.Objective(sequences=8, micro_batch=8),
@@ -118,7 +118,7 @@ def test_members_are_of_other_ages_and_begin_anew_one_by_one(finished, training)
     third = seen[0][0][2]
     key = model_key(RECIPE.seed, Purpose.HYPERGRADIENT, 0, 2)
     grown, _ = train(
-        training.reweighted, seen[0][2], training.initialise(key), third.batches, steps=4, segment=4
+        training.reweighted, seen[0][2], training.initialise(key), third.batches, steps=4, segment=2
     )
     np.testing.assert_array_equal(first_leaf(seen[0][1][2]), first_leaf(grown))
 
@@ -212,7 +212,7 @@ def test_the_mean_over_members_errs_by_a_root_of_their_number_less(training):
         part = stretch(training.recipe, phase, at)
         members = population.members(training, phase, at, part, batches)
         found = hypergradients(
-            training.reweighted, eta, members, held_out, steps=6, estimator=MixFlow(4)
+            training.reweighted, eta, members, held_out, steps=6, estimator=MixFlow(2)
         ).diagnostics.members["learning_rates"]
         means.append(np.mean(found, axis=0))
         variances.append(np.var(found, axis=0, ddof=1))

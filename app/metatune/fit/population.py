@@ -76,17 +76,17 @@ def members(
     recipe, fresh = training.recipe, training.recipe.outer.fresh
     first = search.step == search.phase_start
 
-    def of(number: int, part: Stretch) -> Member:
+    def of(number: int, at: Stretch) -> Member:
         key = model_key(
             recipe.seed,
             Purpose.HYPERGRADIENT,
-            part.training if fresh.initialisation else 0,
+            at.training if fresh.initialisation else 0,
             number,
         )
-        drawn = batches(part.training, number)
+        drawn = batches(at.training, number)
 
         def begin() -> State:
-            if not part.start:
+            if not at.start:
                 return training.initialise(key)
             if not first:
                 return member(search.inner, number)
@@ -95,12 +95,13 @@ def members(
                 search.eta,
                 training.initialise(key),
                 drawn,
-                steps=part.start,
-                segment=estimators.build(phase.estimator).segment,
+                steps=at.start,
+                # Ages are whole windows: one program for all of them.
+                segment=min(estimators.build(phase.estimator).segment, at.steps),
                 donate=True,
             )[0]
 
-        return Member(begin, drawn, part.start, direction_key(recipe.seed, search.step, number))
+        return Member(begin, drawn, at.start, direction_key(recipe.seed, search.step, number))
 
     return [of(*each) for each in enumerate(stretches(recipe, phase, part))]
 
