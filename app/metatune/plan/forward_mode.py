@@ -139,7 +139,10 @@ def _job(work: Work) -> Job:
     return Job(
         problem=as_argument(work.training.reweighted),
         eta=work.training.initial_eta(),
-        state=work.state(),
+        # Only where a start is tuned its derivatives are looked at.
+        state=work.training.initialise(jax.random.key(0))
+        if work.training.reweighted.start
+        else work.state(),
         batches=lambda step: None,
         outer_batches=(),
         start=0,
