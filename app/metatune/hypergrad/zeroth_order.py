@@ -68,9 +68,8 @@ class ZerothOrder:
         trainings = _Trainings(job, self.segment, chunks=-(-self.directions // self.chunk))
         along, each = programs.advance, job.value
         start, first, stop = job.start, job.first, job.stop
-        base, before, early = trainings.run(
-            along, each, job.eta, _copied(job.begun()), start, first
-        )
+        begun = _copied(job.begun())
+        base, before, early = trainings.run(along, each, job.eta, begun, start, first)
         state, after, late = trainings.run(along, each, job.eta, _copied(base), first, stop)
         derivatives = [
             trainings.differences(base, directions[at : at + self.chunk], self.step)

@@ -35,9 +35,8 @@ def checkpoints_are_of_the_trained_model(tune: Tune, model: Model, inner: Inner)
         return
     if model.config is not None:
         problem = "interpolates from model.pretrained, but the model starts from fresh parameters"
-        yield Fault(
-            f"{PATH}.kind", "interpolation", problem, "write model.pretrained, or kind: point"
-        )
+        cure = "write model.pretrained, or kind: point"
+        yield Fault(f"{PATH}.kind", "interpolation", problem, cure)
     if inner.lora is not None:
         problem = "moves what is trained, adapters here, which checkpoints don't hold"
         yield Fault(f"{PATH}.kind", "interpolation", problem, "take out inner.lora, or kind: point")

@@ -163,8 +163,8 @@ def _facts(production: Production) -> str:
             lines.append(f"- {what} of {names} at {len(schedule.knots):,} knots")
     if (start := artefact.initialisation) is not None:
         lines.append(
-            f"- **training starts from tuned weights**, of {len(start.parameters):,} parameters, in "
-            f"{INITIALISATION}: load them before the first update, e.g. `model.load_state_dict("
+            f"- **training starts from tuned weights**, of {len(start.parameters):,} parameters, "
+            f"in {INITIALISATION}: load them before the first update, e.g. `model.load_state_dict("
             f"safetensors.torch.load_file('{INITIALISATION}'), strict=False)`; names are those of "
             "Hugging Face checkpoints"
         )
