@@ -22,7 +22,7 @@ def put(tree, path, value):
         (
             {"tune": {}},
             "tune = {}: nothing is tuned; write one of learning_rates, mixture, loss_weights, "
-            "optimizer, e.g. `learning_rates: {}` for its defaults",
+            "optimizer, initialisation, e.g. `learning_rates: {}` for its defaults",
         ),
         (
             {"inner.micro_batch": 5},
