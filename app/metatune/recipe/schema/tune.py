@@ -161,7 +161,8 @@ class Point:
     """The point that every training starts from, tuned weight by weight (MAML, Finn et al., 2017).
 
     What is tuned is an offset, zero at first, on what the recipe starts from: the pretrained
-    weights, or one draw from the recipe's seed, then the same for every training.
+    weights, or one draw from the recipe's seed, then the same for every training. Of online
+    windows those that begin a training move it, the others leave it.
 
     Attributes:
         parameters: regular expressions, searched for in checkpoint names: what of the trained
