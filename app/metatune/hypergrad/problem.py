@@ -37,11 +37,11 @@ class Problem:
         hyper_at: `(eta, step) -> hyper`, the map η ↦ λ_t; `step` is a traced int32.
         evaluated: `(params, opt_state) -> params`, what of a state the objective is taken of, such
             as an average that the optimizer keeps; None for the parameters that are trained.
+        micro_batches: parts that a batch is split into along axis 0 of its leaves, for the memory
+            of one part; the loss of a batch must be the mean of the losses of its equal parts.
         start: `(eta, state) -> state`, the state before inner step 0, of the one that a training is
             given: where η moves the parameters that it starts from. The optimizer state has to be
             that of the moved parameters. None for a start that is the given state.
-        micro_batches: parts that a batch is split into along axis 0 of its leaves, for the memory
-            of one part; the loss of a batch must be the mean of the losses of its equal parts.
     """
 
     loss: Callable[[PyTree, PyTree, PyTree], jax.Array]
@@ -49,8 +49,8 @@ class Problem:
     objective: Callable[[PyTree, PyTree], jax.Array]
     hyper_at: Callable[[PyTree, jax.Array], PyTree]
     evaluated: Callable[[PyTree, PyTree], PyTree] | None = None
-    start: "Callable[[PyTree, State], State] | None" = None
     micro_batches: int = 1
+    start: "Callable[[PyTree, State], State] | None" = None
 
 
 def as_argument(problem: Problem) -> Problem:
