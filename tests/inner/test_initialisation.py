@@ -69,6 +69,7 @@ def test_every_training_starts_from_the_point_with_its_optimizer(folder):
     # Of schedule-free training the state holds a copy of the parameters.
     jax.tree.map(np.testing.assert_array_equal, begun.opt_state, jax.jit(init)(begun.params))
     tuned = training.start(eta)
+    assert tuned is not None
     assert tuned.keys() == {name for leaf in jax.tree.leaves(training.names) for name in leaf.names}
     embedding = np.asarray(begun.params["embed_tokens"]["embedding"])
     np.testing.assert_array_equal(tuned["model.embed_tokens.weight"], embedding)

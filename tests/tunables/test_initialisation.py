@@ -1,5 +1,7 @@
 """Starts that are tuned: what η does to the parameters that a training begins with."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +22,7 @@ PARAMS = {
 }
 
 
-def tunable(spec):
+def tunable(spec) -> Any:
     setting = Setting(NAMES, ("code",), 10, PARAMS)
     (found,) = build(schema.Tune(initialisation=spec), setting)
     return found

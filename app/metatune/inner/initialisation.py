@@ -42,7 +42,8 @@ def ingredients(spec: schema.Initialisation | None, begin: Start) -> Ingredients
     """
     faults: list[Fault] = []
     params, hashes = [], {}
-    for index, source in enumerate(spec.checkpoints if _interpolates(spec) else ()):
+    sources = spec.checkpoints if isinstance(spec, schema.Interpolation) else ()
+    for index, source in enumerate(sources):
         path = f"{CHECKPOINTS}[{index}]"
         try:
             folder = locate(source)
@@ -114,10 +115,6 @@ def by_name(names: Any, params: Any) -> dict[str, np.ndarray]:
         parts = whole if leaf.stacked else whole[None]
         found |= dict(zip(leaf.names, parts, strict=True))
     return found
-
-
-def _interpolates(spec: schema.Initialisation | None) -> Any:
-    return isinstance(spec, schema.Interpolation)
 
 
 def _misfits(path: str, source: str, model: LanguageModel, base: LanguageModel) -> list[Fault]:
