@@ -83,9 +83,9 @@ def test_an_export_carries_the_start_and_names_it(make, tmp_path):
 
 def test_a_start_is_not_carried_to_other_widths(make):
     whole = make(initialisation=STARTS["point"])
-    models = (Widths(f"{n} wide", "llama", {}, n, False, 4) for n in (8, 16))
+    tuned, wide = (Widths(f"{n} wide", "llama", {}, n, False, 4) for n in (8, 16))
     with pytest.raises(ArtefactError, match="initialisation: the weights of a tuned start have"):
-        widened(whole, *models, "mup")
+        widened(whole, tuned, wide, "mup")
 
 
 def test_a_target_that_takes_no_start_refuses_or_drops_it(make, tmp_path):

@@ -3,6 +3,8 @@
 import dataclasses
 import os
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
@@ -11,25 +13,25 @@ from metatune import artefact
 from metatune.artefact import ArtefactError
 from metatune.fit.outer_loop import fit
 from metatune.fit.replay import replay
+from metatune.fit.result import artefact_of
 from metatune.inner import prepare
+from metatune.models import build, save_pretrained
 from metatune.recipe import schema
 from metatune.report.artefact_readme import what_is_tuned
 from metatune.report.terminal import summary
 from metatune.train import command
 from metatune.train.folder import usable
 
+CONFIG = {
+    "model_type": "llama",
+    "hidden_size": 8,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "initializer_range": 0.2,
+}
 RECIPE = schema.Recipe(
-    model=schema.Model(
-        config={
-            "model_type": "llama",
-            "hidden_size": 8,
-            "intermediate_size": 16,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "initializer_range": 0.2,
-        },
-        remat=False,
-    ),
+    model=schema.Model(config=CONFIG, remat=False),
     data=schema.Data(
         domains={"code": schema.Source(shipped="code_stdlib")},
         target={"code": 1.0},
@@ -80,18 +82,30 @@ def test_the_result_comes_again_from_the_artefact(run, console):
 
 
 def test_a_training_with_the_artefact_starts_there(run, tmp_path, console):
+    folder = usable(tmp_path / "out", resume=False, overwrite=False)
     tuned = command.load(run.folder.path)
-    training = prepare(RECIPE)
-    for number, expected in enumerate(run.artefact.result["after"]):
-        folder = usable(tmp_path / str(number), resume=False, overwrite=False)
-        done = command.train(training, folder, tuned, report_seed=number, console=console)
-        assert done.result is not None and done.result["held_out"] == expected
-        assert folder.start.is_file()
-    folder = usable(tmp_path / "plain", resume=False, overwrite=False)
-    plain = command.train(training, folder, console=console)
-    assert plain.result is not None
-    assert plain.result["held_out"] == run.artefact.result["before"][0]
-    assert not folder.start.exists()
+    done = command.train(prepare(RECIPE), folder, tuned, report_seed=1, console=console)
+    assert done.result is not None
+    assert done.result["held_out"] == run.artefact.result["after"][1]
+    assert folder.start.is_file()
+
+
+def test_the_artefact_says_how_far_it_is_to_each_checkpoint(tmp_path):
+    model = build(CONFIG | {"vocab_size": 260})
+    for seed, name in enumerate("ab"):
+        save_pretrained(tmp_path / name, model, jax.jit(model.init)(jax.random.key(seed)))
+    spec = schema.Interpolation(checkpoints=(str(tmp_path / "b"),), per=("layers", "embed"))
+    pretrained = schema.Model(pretrained=str(tmp_path / "a"), remat=False)
+    recipe = dataclasses.replace(RECIPE, model=pretrained, tune=schema.Tune(initialisation=spec))
+    training = prepare(recipe)
+    found = artefact_of(training, {"initialisation": jnp.array([0.5, -0.25])}, {})
+    start = found.initialisation
+    assert start is not None and start.interpolated is not None
+    coefficients = {str(tmp_path / "b"): {"layers": 0.5, "embed": -0.25}}
+    assert start.interpolated.coefficients == coefficients
+    assert start.interpolated.members["embed"] == ("model.embed_tokens.weight",)
+    assert found.provenance["checkpoints_sha256"].keys() == coefficients.keys()
+    assert "1 checkpoint" in what_is_tuned(found)[-1]
 
 
 def test_weights_of_another_model_are_refused(run, tmp_path, console):

@@ -30,8 +30,10 @@ ETA = {"offset": np.array([0.2, 0.1, -0.4]), "log_rates": np.log([RATE, RATE])}
 # With the number of meta-parameters, 5, of which those of the first window and the start act at 0.
 ESTIMATORS = {
     "mixflow": (MixFlow(segment=4), {}),
-    "mixflow, recomputed": (MixFlow(4, save_gradients=False), {"checkpoints": Checkpoints(2)}),
-    "mixflow, few states": (MixFlow(2), {"checkpoints": Checkpoints("recursive", slots=2)}),
+    "mixflow, recomputed": (
+        MixFlow(4, save_gradients=False),
+        {"checkpoints": Checkpoints("recursive", slots=1)},
+    ),
     "reverse": (Reverse(segment=4), {}),
     "forward": (Forward(segment=4), {}),
     "forward, in chunks": (Forward(segment=4, chunk=2), {}),

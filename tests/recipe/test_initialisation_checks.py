@@ -8,6 +8,11 @@ POINT = {"tune": {"initialisation": {"kind": "point"}}}
 SOUP = {"tune": {"initialisation": {"kind": "interpolation", "checkpoints": ["other"]}}}
 PRETRAINED = {"model": {"pretrained": "model"}}
 ONE_DRAW = {"fresh": {"initialisation": False}}
+LORA = {
+    "optimizer": {"kind": "adamw", "learning_rate": 0.003},
+    "steps": 20,
+    "lora": {"targets": ["q_proj"], "rank": 2, "alpha": 4},
+}
 TRUNCATED = {"kind": "truncated", "window": 5}
 
 
@@ -21,9 +26,7 @@ TRUNCATED = {"kind": "truncated", "window": 5}
             "starts from the draw of the recipe's seed",
         ),
         (
-            POINT
-            | PRETRAINED
-            | {"inner": {"steps": 20, "lora": {"targets": ["q_proj"], "rank": 2, "alpha": 4}}},
+            POINT | PRETRAINED | {"inner": LORA},
             "outer.fresh.initialisation = True: tune.initialisation tunes one point, but with "
             "inner.lora each training would draw its own; write false: every training then "
             "starts from the draw of the recipe's seed",
@@ -34,9 +37,7 @@ TRUNCATED = {"kind": "truncated", "window": 5}
             "the model starts from fresh parameters; write model.pretrained, or kind: point",
         ),
         (
-            SOUP
-            | PRETRAINED
-            | {"inner": {"steps": 20, "lora": {"targets": ["q_proj"], "rank": 2, "alpha": 4}}},
+            SOUP | PRETRAINED | {"inner": LORA},
             "tune.initialisation.kind = 'interpolation': moves what is trained, adapters here, "
             "which checkpoints don't hold; take out inner.lora, or kind: point",
         ),
@@ -66,7 +67,8 @@ TRUNCATED = {"kind": "truncated", "window": 5}
         ),
         (
             PRETRAINED | {"tune": {"initialisation": {"kind": "interpolation", "checkpoints": []}}},
-            "tune.initialisation.checkpoints = (): must be null, or a list of at least one",
+            "tune.initialisation.checkpoints = (): must be null, or a list of at least one; "
+            "there is no default: choose one",
         ),
     ],
 )

@@ -17,8 +17,8 @@ NAMES = {
     "layers": ParameterNames(tuple(f"model.layers.{i}.mlp.up_proj.weight" for i in range(3)), True),
 }
 PARAMS = {
-    "embedding": np.arange(6.0, dtype=np.float32).reshape(3, 2),
-    "layers": np.arange(12.0, dtype=np.float32).reshape(3, 2, 2),
+    "embedding": jnp.arange(6.0).reshape(3, 2),
+    "layers": jnp.arange(12.0).reshape(3, 2, 2),
 }
 
 
@@ -38,7 +38,7 @@ def test_a_point_moves_what_it_names(parameters, size):
     still = point.begin(point.initial(), PARAMS)
     jax.tree.map(np.testing.assert_array_equal, still, PARAMS)
     moved = point.begin(jnp.arange(1.0, size + 1, dtype=np.float32), PARAMS)
-    offsets = jax.tree.map(lambda a, b: np.asarray(a) - b, moved, PARAMS)
+    offsets = jax.tree.map(lambda a, b: np.asarray(a - b), moved, PARAMS)
     named = {name: offsets["layers"][i] for i, name in enumerate(NAMES["layers"].names)}
     named["model.embed_tokens.weight"] = offsets["embedding"]
     touched = {name for name, offset in named.items() if offset.any()}
