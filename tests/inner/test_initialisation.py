@@ -1,7 +1,6 @@
 """Tuned starts of a language model: the very training of the recipe at first, then their own."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
