@@ -56,6 +56,12 @@ def hyper_at(eta, step):
     return {"rate": jnp.exp(eta["rates"][step // 3]), "weight": eta["weight"]}
 
 
+def start(eta, state):
+    """Moves one parameter; the average begins with it."""
+    params = {**state.params, "b": state.params["b"] + eta["weight"][:1]}
+    return State(params, (ADAM.init(params), params))
+
+
 PROBLEM = Problem(
     loss,
     update,
@@ -63,6 +69,7 @@ PROBLEM = Problem(
     hyper_at,
     evaluated=lambda params, opt_state: opt_state[1],
     micro_batches=2,
+    start=start,
 )
 
 
