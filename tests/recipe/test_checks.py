@@ -4,10 +4,12 @@ import pytest
 
 from metatune.recipe import (
     checks,
+    initialisation_checks,
     learned_update_checks,
     mixture_checks,
     optimizer_checks,
     outer_checks,
+    population_checks,
     reading,
     schema,
 )
@@ -30,7 +32,7 @@ def put(tree, path, value):
         (
             {"tune": {}},
             "tune = {}: nothing is tuned; write one of learning_rates, mixture, loss_weights, "
-            "optimizer, learned_update, e.g. `learning_rates: {}` for its defaults",
+            "optimizer, initialisation, learned_update, e.g. `learning_rates: {}` for its defaults",
         ),
         (
             {"inner.micro_batch": 5},
@@ -295,10 +297,12 @@ def test_every_rule_is_in_the_table():
         function
         for module in (
             checks,
+            initialisation_checks,
             learned_update_checks,
             mixture_checks,
             optimizer_checks,
             outer_checks,
+            population_checks,
         )
         for name, function in vars(module).items()
         if callable(function)

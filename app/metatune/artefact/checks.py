@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from metatune.artefact import learned_update
+from metatune.artefact import initialisation, learned_update
 from metatune.artefact.format import (
     CLASS_WEIGHT_UNIT,
     ELEMENT_UNIT,
@@ -54,7 +54,8 @@ class Checker:
 
     def document(self, document: Mapping[str, Any]) -> None:
         """Checks everything but the format, the version, and what stands in other files."""
-        if not self._keys(ROOT, document, KEYS, optional=("tensors", "learned_update")):
+        optional = ("tensors", "initialisation", "learned_update")
+        if not self._keys(ROOT, document, KEYS, optional):
             return
         if self._keys("horizon", document["horizon"], ("steps", "tokens")):
             for key, value in document["horizon"].items():
@@ -67,6 +68,8 @@ class Checker:
         self._mixture(document["mixture"])
         self._loss_weights(document["loss_weights"])
         self._optimizer(document["optimizer"], names)
+        if "initialisation" in document:
+            self.faults += initialisation.faults(document["initialisation"], names, self.cure)
         for key in ("provenance", "result"):
             if self._is(key, document[key], Mapping, "an object"):
                 self._plain(key, document[key])

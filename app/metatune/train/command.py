@@ -9,9 +9,7 @@ import jax
 from rich.console import Console
 
 from metatune import artefact
-from metatune.artefact.format import TENSORS, TUNED
 from metatune.artefact.horizon import carried
-from metatune.artefact.writing import portable_files
 from metatune.fit import holdings
 from metatune.inner import InnerTraining, stretched
 from metatune.inner.seeds import Purpose, model_key
@@ -27,6 +25,7 @@ from metatune.train.loop import DEFAULT, SEGMENT, Intervals, Loop
 from metatune.train.matching import refuse_misfit, remarks
 from metatune.train.progress import Teller
 from metatune.train.schedules import Schedules
+from metatune.train.start import started
 
 
 class Tuned(NamedTuple):
@@ -109,16 +108,17 @@ def train(
     if tuned is not None:
         refuse_misfit(tuned.schedules, training, source)
         schedules = carried(tuned.schedules, recipe.inner.steps, warmup)
+        training = started(training, schedules)
     training = corrected(training, schedules and schedules.learned_update)
     settings = writing.flat(writing.to_tree(recipe)) | {
         "--with": tuned and tuned.sha256,
         "--warmup": warmup,
         "--report-seed": report_seed,
     }
-    files: dict[Path, bytes | str] = {folder.recipe: writing.to_yaml(recipe)}
+    files: dict[Path, str | bytes] = {folder.recipe: writing.to_yaml(recipe)}
     if schedules is not None:
-        places = {TUNED: folder.tuned, TENSORS: folder.tensors}
-        files |= {places[name]: held for name, held in portable_files(schedules).items()}
+        held = artefact.portable_files(schedules)
+        files |= {folder.path / name: text for name, text in held.items()}
     begin(folder, settings, files, resume=resume)
     if done := folder.finished():
         return Outcome(done, done["steps"])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from metatune.artefact import INITIALISATION
 from metatune.fit.run_folder import RunFolder, RunFolderError, replace
 
 FORMAT: Final = "metatune-training"
@@ -37,6 +38,11 @@ class TrainingFolder:
     def tuned(self) -> Path:
         """The schedules that it was trained at, where they were an artefact's."""
         return self.path / "tuned.json"
+
+    @property
+    def start(self) -> Path:
+        """The weights that it started from, where they were tuned."""
+        return self.path / INITIALISATION
 
     @property
     def tensors(self) -> Path:
@@ -105,7 +111,7 @@ def usable(path: Path, *, resume: bool, overwrite: bool) -> TrainingFolder:
 def begin(
     folder: TrainingFolder,
     settings: Mapping[str, Any],
-    files: Mapping[Path, bytes | str],
+    files: Mapping[Path, str | bytes],
     *,
     resume: bool,
 ) -> None:
@@ -150,7 +156,7 @@ def _delete(folder: TrainingFolder) -> None:
     for path in (folder.tensorboard, folder.checkpoints, folder.model, partial(folder.model)):
         if path.exists():
             shutil.rmtree(path)
-    tuned = (folder.tuned, folder.tensors)
+    tuned = (folder.tuned, folder.tensors, folder.start)
     for path in (folder.result, folder.metrics.metrics, folder.recipe, *tuned):
         path.unlink(missing_ok=True)
     folder.settings.unlink()

@@ -11,7 +11,14 @@ import jax.numpy as jnp
 
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.schema import Tune
-from metatune.tunables import learned_update, learning_rates, loss_weights, mixture, optimizer
+from metatune.tunables import (
+    initialisation,
+    learned_update,
+    learning_rates,
+    loss_weights,
+    mixture,
+    optimizer,
+)
 from metatune.tunables.class_weights import ClassWeights
 from metatune.tunables.elements import Elements
 from metatune.tunables.groups import Groups
@@ -24,6 +31,7 @@ from metatune.tunables.hyper import (
     TrainingTokens,
     Tunable,
 )
+from metatune.tunables.initialisation import Begins, Interpolation, StartingPoint
 from metatune.tunables.learned_update import Form, LearnedUpdate
 from metatune.tunables.learning_rates import LearningRates
 from metatune.tunables.loss_weights import LossWeights
@@ -31,12 +39,14 @@ from metatune.tunables.mixture import Mixture
 from metatune.tunables.optimizer import OptimizerField
 
 __all__ = [
+    "Begins",
     "ClassWeights",
     "Correction",
     "Elements",
     "Form",
     "Groups",
     "Hyper",
+    "Interpolation",
     "LearnedUpdate",
     "LearningRates",
     "LossWeights",
@@ -44,6 +54,7 @@ __all__ = [
     "Networks",
     "OptimizerField",
     "Setting",
+    "StartingPoint",
     "Supply",
     "TrainingTokens",
     "Tunable",
@@ -60,6 +71,7 @@ BUILDERS: Mapping[str, Callable[[Any, Setting], Tunable | tuple[Tunable, ...] | 
     "mixture": mixture.build,
     "loss_weights": loss_weights.build,
     "optimizer": optimizer.build,
+    "initialisation": initialisation.build,
     "learned_update": learned_update.build,
 }
 """By entry of `tune`: one tunable, several, or none yet."""
