@@ -8,6 +8,7 @@ from metatune.artefact.format import (
     CERTIFICATE,
     CERTIFICATE_FORMAT,
     CERTIFICATE_VERSION,
+    INITIALISATION,
     RECIPE,
     REPLAY,
     SETTINGS,
@@ -15,6 +16,8 @@ from metatune.artefact.format import (
     ArtefactError,
     ClassWeights,
     ElementFactors,
+    Initialisation,
+    Interpolated,
     Labels,
     LearningRates,
     LossTerms,
@@ -27,13 +30,15 @@ from metatune.artefact.format import (
     Positions,
     Vocabulary,
 )
+from metatune.artefact.learned_update import LearnedUpdate
 from metatune.artefact.reading import folder_of, load
-from metatune.artefact.writing import self_contained, write
+from metatune.artefact.writing import portable_files, self_contained, write
 
 __all__ = [
     "CERTIFICATE",
     "CERTIFICATE_FORMAT",
     "CERTIFICATE_VERSION",
+    "INITIALISATION",
     "RECIPE",
     "REPLAY",
     "SETTINGS",
@@ -42,6 +47,9 @@ __all__ = [
     "ClassWeights",
     "ElementFactors",
     "Labels",
+    "Initialisation",
+    "Interpolated",
+    "LearnedUpdate",
     "LearningRates",
     "LossTerms",
     "LossWeights",
@@ -54,6 +62,7 @@ __all__ = [
     "Vocabulary",
     "folder_of",
     "load",
+    "portable_files",
     "read_certificate",
     "refuse_artefact_folder",
     "rendered_certificate",

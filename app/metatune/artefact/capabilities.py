@@ -27,6 +27,8 @@ class Capabilities(NamedTuple):
         clip_norm: the largest norm of the gradient, over training too.
         elements: a learning rate of its own for each element of a parameter, over training too;
             where they can't be expressed, each parameter gets their mean.
+        initialisation: weights that training starts from, in a file beside the schedules.
+        learned_update: networks that correct the optimizer's step, element by element.
         loss_terms: coefficients of terms of the loss, such as label smoothing, over training too.
     """
 
@@ -40,14 +42,14 @@ class Capabilities(NamedTuple):
     optimizer: Support = "no"
     clip_norm: Support = "no"
     elements: Support = "no"
-    loss_terms: Support = "no"
 
 
 DOMAINS = Capabilities("exact", "exact", "exact", "exact", "exact", "exact")
 WHOLE_PARAMETERS = DOMAINS._replace(
     class_weights="exact", optimizer="exact", clip_norm="exact", loss_terms="exact"
 )
-EVERYTHING = WHOLE_PARAMETERS._replace(elements="exact")
+SCHEDULES = WHOLE_PARAMETERS._replace(elements="exact", initialisation="exact")
+EVERYTHING = SCHEDULES._replace(learned_update="exact")
 
 
 def asked(artefact: Artefact) -> dict[str, str]:
@@ -77,6 +79,9 @@ def asked(artefact: Artefact) -> dict[str, str]:
             needs[name] = f"{words} of {len(schedule.domains)} domains"
             if np.any(schedule.weights != schedule.weights[0]):
                 needs[f"moving_{name}"] = f"{words} that change at {len(schedule.knots)} knots"
+    if (learned := artefact.learned_update) is not None:
+        count = len(learned.groups)
+        needs["learned_update"] = f"a learned update: {count} networks of {learned.size:,} weights"
     schedules = artefact.optimizer.schedules
     for name in schedules.names if schedules else ():
         field = "clip_norm" if name == "clip_norm" else "optimizer"
@@ -84,6 +89,9 @@ def asked(artefact: Artefact) -> dict[str, str]:
         needs[field] = before + name
     if artefact.loss_terms is not None and artefact.loss_terms.tuned:
         needs["loss_terms"] = f"tuned terms of the loss: {', '.join(artefact.loss_terms.tuned)}"
+    if (start := artefact.initialisation) is not None:
+        count = sum(weights.size for weights in start.parameters.values())
+        needs["initialisation"] = f"a start of {count:,} weights"
     return needs
 
 

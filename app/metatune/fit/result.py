@@ -27,6 +27,8 @@ from metatune.tunables import (
     ClassWeights,
     Elements,
     Groups,
+    Interpolation,
+    LearnedUpdate,
     LearningRates,
     LossTerm,
     TokenClasses,
@@ -171,6 +173,8 @@ def artefact_of(
         result=dict(result),
         origin=origin(training, eta, recorded),
         loss_terms=_loss_terms(training, trajectory),
+        initialisation=_initialisation(training, tuned.get("initialisation"), eta),
+        learned_update=_learned_update(tuned.get("learned_update"), eta),
     )
 
 
@@ -192,6 +196,11 @@ def provenance(training: InnerTraining) -> dict[str, Any]:
         "target": {name: float(w) for name, w in zip(corpus.names, corpus.target, strict=True)},
         "model_config": training.model.config_json(),
         **({"weights_sha256": training.weights_sha256} if training.weights_sha256 else {}),
+        **(
+            {"checkpoints_sha256": dict(training.checkpoints_sha256)}
+            if training.checkpoints_sha256
+            else {}
+        ),
         **({"lora": asdict(recipe.inner.lora)} if recipe.inner.lora else {}),
         "packages": packages(),
     }
@@ -293,6 +302,43 @@ def _loss_terms(training: InnerTraining, trajectory: Trajectory) -> artefact.Los
         interpolation="constant",
         values={name: curve[kept] for name, curve in values.items()},
         tuned=tuple(tunable.key for tunable in training.tunables if isinstance(tunable, LossTerm)),
+    )
+
+
+def _initialisation(
+    training: InnerTraining, tunable: Tunable | None, eta: Mapping[str, jax.Array]
+) -> artefact.Initialisation | None:
+    """What the tuned trainings start from, if that was tuned."""
+    weights = training.start(eta)
+    if weights is None or tunable is None:
+        return None
+    if not isinstance(tunable, Interpolation):
+        return artefact.Initialisation("point", weights)
+    rows = np.asarray(tunable.coefficients(eta[tunable.key]), np.float64).tolist()
+    coefficients = {
+        source: dict(zip(tunable.groups.labels, row, strict=True))
+        for source, row in zip(tunable.checkpoints, rows, strict=True)
+    }
+    between = artefact.Interpolated(coefficients, tunable.groups.members)
+    return artefact.Initialisation("interpolation", weights, between)
+
+
+def _learned_update(
+    tunable: Tunable | None, eta: Mapping[str, jax.Array]
+) -> artefact.LearnedUpdate | None:
+    if not isinstance(tunable, LearnedUpdate):
+        return None
+    form = tunable.form
+    networks = tunable.networks(eta[tunable.key])._asdict()
+    return artefact.LearnedUpdate(
+        groups=tunable.groups.members,
+        decays=form.decays,
+        second_moment_decay=form.second_moment_decay,
+        time_scales=form.time_scales,
+        max_multiplier=form.max_multiplier,
+        step_size="kept" if form.keeps_size else "learned",
+        # Without the last, that of parameters in no group.
+        **{name: np.asarray(rows, np.float32)[:-1] for name, rows in networks.items()},
     )
 
 

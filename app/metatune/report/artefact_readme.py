@@ -11,7 +11,7 @@ from metatune.artefact.capabilities import dropped
 from metatune.artefact.comparison import config_sha256
 from metatune.artefact.elements import summarised
 from metatune.artefact.exporters import EXPORTERS
-from metatune.artefact.format import value_at
+from metatune.artefact.format import INITIALISATION, value_at
 from metatune.report.certificate import summaries
 
 SIGNIFICANT = 2.0
@@ -97,6 +97,19 @@ def what_is_tuned(artefact: Artefact) -> list[str]:
     if (terms := artefact.loss_terms) is not None and terms.tuned:
         stretches = _counted(len(terms.knots), "stretch", "stretches")
         lines.append(f"terms of the loss: {', '.join(terms.tuned)}; {stretches} of training")
+    if (start := artefact.initialisation) is not None:
+        count = _counted(len(start.parameters), "parameter")
+        between = start.interpolated
+        how = "moved weight by weight"
+        if between is not None:
+            how = f"interpolated towards {_counted(len(between.coefficients), 'checkpoint')}"
+        lines.append(f"start: the weights of {count}, {how}, in {INITIALISATION}")
+    if (learned := artefact.learned_update) is not None:
+        networks = _counted(len(learned.groups), "network")
+        lines.append(
+            f"learned update: {networks} of {learned.size:,} weights, which correct each step "
+            "element by element"
+        )
     return lines
 
 
@@ -251,7 +264,18 @@ def _measurement(result: Mapping[str, Any]) -> list[str]:
         "defaults and with the tuned schedules, on the same seeds, which the tuning never saw, and "
         f"on text that it never saw. {best}\n",
         _table(("seed", "default", "tuned", "difference"), rows),
+        *_population(result.get("population")),
     ]
+
+
+def _population(found: Mapping[str, Any] | None) -> list[str]:
+    """How many trainings each hypergradient was the mean of, and how clear it was."""
+    if found is None:
+        return []
+    medians = {key: strength["median"] for key, strength in found["signal"].items()}
+    clear = ", ".join(f"{key} {m:.2g}" for key, m in medians.items() if m is not None)
+    told = f" Median signal to noise, in the mean over outer steps: {clear}." if clear else ""
+    return [f"Each hypergradient was the mean over {found['members']} trainings.{told}\n"]
 
 
 def _certificate(certificate: Mapping[str, Any] | None) -> list[str]:

@@ -25,6 +25,7 @@ from metatune.artefact.format import value_at
 from metatune.hypergrad import Problem
 from metatune.inner import InnerTraining
 from metatune.models import ParameterNames
+from metatune.train.learned_update import corrections
 from metatune.tunables import Hyper, TokenClasses
 from metatune.tunables.token_classes import PARTS
 
@@ -57,7 +58,8 @@ def scheduled(training: InnerTraining, tuned: Artefact | None = None) -> Problem
     problem = training.sampled
     if tuned is not None and isinstance(tuned.loss_weights, ClassWeights):
         problem = training.weighing(_classes(tuned.loss_weights, training))
-    return replace(problem, hyper_at=_hyper_at)
+    # A tuned start isn't of η here: `start.py` puts the weights in place.
+    return replace(problem, hyper_at=_hyper_at, start=None)
 
 
 def _classes(weights: ClassWeights, training: InnerTraining) -> TokenClasses:
@@ -120,6 +122,8 @@ class Schedules:
             if tuned.loss_terms is not None and tuned.loss_terms.tuned:
                 terms = {**(hyper.loss_terms or {}), **self._of_loss(tuned, steps)}
                 hyper = hyper._replace(loss_terms=terms)
+            if (learned := tuned.learned_update) is not None:
+                hyper = hyper._replace(learned_update=corrections(learned, steps, self._total))
         return Stretch(np.int32(first), hyper)
 
     def shares(self) -> np.ndarray:

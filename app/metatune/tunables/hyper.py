@@ -10,6 +10,32 @@ from metatune.recipe import schema
 from metatune.tunables.token_classes import TokenClasses
 
 
+class Networks(NamedTuple):
+    """Weights of the networks of a learned update, of every group.
+
+    Attributes:
+        hidden: [groups, features, hidden].
+        bias: [groups, hidden].
+        output: [groups, hidden].
+    """
+
+    hidden: Any
+    bias: Any
+    output: Any
+
+
+class Correction(NamedTuple):
+    """How a learned update corrects the step.
+
+    Attributes:
+        networks: of each group of parameters; the last is zero, of those in no group.
+        progress: fraction of the training that is done, [].
+    """
+
+    networks: Networks
+    progress: Any
+
+
 class Hyper(NamedTuple):
     """What inner step t uses.
 
@@ -23,6 +49,7 @@ class Hyper(NamedTuple):
             a tree like `learning_rate`, None at what doesn't decay. None where none is tuned.
         loss_terms: coefficients of the terms of the loss beside the next token's, scalars by name,
             of those that there are. None for none.
+        learned_update: what corrects the optimizer's step; None where nothing does.
     """
 
     learning_rate: Any
@@ -31,6 +58,7 @@ class Hyper(NamedTuple):
     class_weights: jax.Array | None = None
     optimizer: Mapping[str, Any] | None = None
     loss_terms: Mapping[str, jax.Array] | None = None
+    learned_update: Correction | None = None
 
 
 class TrainingTokens(NamedTuple):
@@ -75,6 +103,7 @@ class Setting(NamedTuple):
         optimizer: what trains; None before that is known.
         decaying: as `names`, None at the leaves that don't decay; None for none, or not yet known.
         loss: terms of the training loss; None for none, or not yet known.
+        seed: the recipe's.
     """
 
     names: Any
@@ -86,6 +115,7 @@ class Setting(NamedTuple):
     optimizer: schema.InnerOptimizer | None = None
     decaying: Any = None
     loss: schema.Loss | None = None
+    seed: int = 0
 
 
 class Tunable(Protocol):
