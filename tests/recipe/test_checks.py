@@ -2,7 +2,15 @@ import dataclasses
 
 import pytest
 
-from metatune.recipe import checks, mixture_checks, optimizer_checks, outer_checks, reading, schema
+from metatune.recipe import (
+    checks,
+    mixture_checks,
+    optimizer_checks,
+    outer_checks,
+    reading,
+    schema,
+    sharing_checks,
+)
 from metatune.recipe.checks import KINDS, OPTIONS
 
 MIXED = {"mixture": {}}
@@ -285,7 +293,7 @@ def test_rules_are_left_out_where_a_section_is_broken(tree):
 def test_every_rule_is_in_the_table():
     written = {
         function
-        for module in (checks, mixture_checks, optimizer_checks, outer_checks)
+        for module in (checks, mixture_checks, optimizer_checks, outer_checks, sharing_checks)
         for name, function in vars(module).items()
         if callable(function)
         and getattr(function, "__module__", "") == module.__name__

@@ -99,6 +99,8 @@ def build(
     optimizer: schema.Optimizer,
     clip_norm: float | None,
     clip: float | Mapping[str, float] | None = None,
+    *,
+    counted: bool = False,
 ) -> optax.GradientTransformation:
     """The outer optimizer of a recipe.
 
@@ -110,10 +112,27 @@ def build(
         optimizer: the recipe's choice.
         clip_norm: largest global norm; None for no clipping.
         clip: largest norm of each tunable, one for all or by key; None for no clipping.
+        counted: whether updates take `counts`, which multiply what has been clipped (`times`).
     """
     each = optax.identity() if clip is None else clip_each(clip)
     together = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
-    return optax.chain(each, together, BUILDERS[type(optimizer)](optimizer))
+    scaled = (times(),) if counted else ()
+    return optax.chain(each, together, *scaled, BUILDERS[type(optimizer)](optimizer))
+
+
+def times() -> optax.GradientTransformationExtraArgs:
+    """Multiplies hypergradients by `counts`, an argument of the update.
+
+    That is factors by the key of a tunable; others stay as they are.
+    """
+
+    def update(
+        grads: Any, state: Any, params: Any = None, *, counts: Mapping[str, Any], **_: Any
+    ) -> tuple[Any, Any]:
+        del params
+        return {**grads, **{key: grads[key] * count for key, count in counts.items()}}, state
+
+    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
 
 
 def clip_each(largest: float | Mapping[str, float]) -> optax.GradientTransformation:

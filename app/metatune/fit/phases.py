@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from metatune.fit import outer_optimizers
 from metatune.fit.checkpoints import Search
+from metatune.fit.sharing import sharing
 from metatune.inner import InnerTraining
 from metatune.recipe.phases import Phase
 from metatune.recipe.schema import ForwardGradient, Online
@@ -43,7 +44,10 @@ def ended(phase: Phase, patience: int | None, search: Search) -> End | None:
 def begun(training: InnerTraining, phase: Phase, eta: Mapping[str, Any]) -> Search:
     """A search that begins with a phase, at meta-parameters `eta`."""
     outer = training.recipe.outer
-    optimizer = outer_optimizers.build(phase.optimizer, outer.clip_norm, outer.clip)
+    shares = sharing(training)
+    optimizer = outer_optimizers.build(
+        phase.optimizer, outer.clip_norm, outer.clip, counted=shares is not None
+    )
     # A state of the shape that is carried on; the first one comes from the outer step.
     online = isinstance(phase.unroll, Online)
     controlled = isinstance(phase.estimator, ForwardGradient) and phase.estimator.control_variate
@@ -56,6 +60,7 @@ def begun(training: InnerTraining, phase: Phase, eta: Mapping[str, Any]) -> Sear
         inner=training.initialise(jax.random.key(0)) if online else (),
         control=jax.tree.map(jnp.zeros_like, dict(eta)) if controlled else (),
         average=() if outer.ema is None else eta,
+        shared=() if shares is None else shares.begun(),
     )
 
 

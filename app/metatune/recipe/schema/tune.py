@@ -4,13 +4,46 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from metatune.recipe.rules import ABOVE_ONE, AT_LEAST_ONE, FRACTION, NOT_NEGATIVE, POSITIVE, ruled
+from metatune.recipe.rules import (
+    ABOVE_ONE,
+    AT_LEAST_ONE,
+    AT_LEAST_THREE,
+    FRACTION,
+    NOT_NEGATIVE,
+    POSITIVE,
+    ruled,
+)
 
 Per = Literal["global", "layer", "tensor", "kind", "layer_kind", "row", "column", "element"]
 PerElement = Literal["row", "column", "element"]
 
 Shares = Mapping[str, float]
 """By domain; normalised to sum to one."""
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Adaptive sharing: one rate for all groups and windows at first, split where they pull apart.
+
+    What shares a rate gets the sum of its hypergradients, penalties included, before clipping.
+    After every period it is split in two, where the hypergradients of both sides are of opposite
+    signs beyond their noise over the period's outer steps: between windows; between kinds of
+    parameters, then between layers of a kind, then one by one. A split is taken back where values
+    differ by no more than they waver and hypergradients pull them together; then both sides get the
+    mean of their values and of the outer optimizer's state.
+
+    It saves noise, not work: hypergradients are always of all groups and windows. That costs
+    nothing in reverse mode; forward mode, and random directions, pay for the finest resolution.
+
+    Attributes:
+        every: outer steps of a period, whose hypergradients give a mean and its standard error.
+        threshold: how rare a pull must be for a split, in standard deviations of a normal
+            distribution, one-sided: 2 is a probability of 2.3 % of a wrong split, for each shared
+            rate and period. Student's distribution and the number of ways to split are allowed for.
+    """
+
+    every: int = ruled(5, AT_LEAST_THREE)
+    threshold: float = ruled(2.0, POSITIVE)
 
 
 @dataclass(frozen=True)
@@ -35,6 +68,8 @@ class LearningRates:
             neighbouring windows of the squared difference of log multipliers.
         prior: weight of a penalty on the outer objective, the mean over cells and windows of the
             squared log multiplier: it draws multipliers towards one.
+        sharing: start with one multiplier for all, and split where it pays; null for one for each
+            group and window from the start.
     """
 
     per: Per | tuple[str, ...] | Mapping[str, str] = "tensor"
@@ -43,6 +78,7 @@ class LearningRates:
     max_multiplier: float | None = ruled(None, ABOVE_ONE)
     smoothness: float = ruled(0.0, NOT_NEGATIVE)
     prior: float = ruled(0.0, NOT_NEGATIVE)
+    sharing: Sharing | None = None
 
 
 @dataclass(frozen=True)
