@@ -243,7 +243,7 @@ def test_an_objective_along_the_training_is_differenced_where_it_is_taken(window
     random = random_directions(8, 3, seed=1)
     for direction in random:
         by = 1e-3 * direction
-        # Its rates act in the second window alone, where the first is before what is differentiated.
+        # Rates of the first window act before what is differentiated, where there is one.
         moved = by.reshape(WINDOWS, 4) * np.array([[window is None], [True]])
         exact = sum(weight * loss(moved, steps) for steps, weight in ALONG.items())
         assert held.measured(by, "") == pytest.approx(exact, rel=1e-12)

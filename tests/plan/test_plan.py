@@ -186,7 +186,9 @@ def test_what_schedule_free_training_averages_is_counted(tmp_path):
     assert Work(prepare(RECIPE), work.estimator).averaged_bytes() == 0
 
 
-@pytest.mark.parametrize(("spec", "count"), [(RECIPE.outer.estimator, 1), (FEW[1][0], 1), (FEW[2][0], 2)])
+@pytest.mark.parametrize(
+    ("spec", "count"), [(RECIPE.outer.estimator, 1), (FEW[1][0], 1), (FEW[2][0], 2)]
+)
 def test_an_average_is_foretold_by_every_estimator(spec, count, monkeypatch, tmp_path):
     """One so large that the moment of its making is the peak."""
     monkeypatch.setattr(Work, "averaged_bytes", lambda work: 10**12)

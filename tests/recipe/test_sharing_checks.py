@@ -5,7 +5,7 @@ import pytest
 from metatune.recipe import reading, schema
 from metatune.recipe.sharing_checks import a_search_can_split, there_is_something_to_share
 
-SHOWN = "{'every': 5, 'threshold': 2.0}"
+SHOWN = "{'every': 5, 'threshold': 1.5}"
 PATH = "tune.learning_rates.sharing"
 
 
@@ -23,9 +23,9 @@ PATH = "tune.learning_rates.sharing"
             [f"{PATH} = {SHOWN}: has no effect on a single group and window; leave it out, or"],
         ),
         (
-            {"sharing": {"every": 2}},
+            {"sharing": {"every": 3, "threshold": 1}},
             {"steps": 20},
-            [f"{PATH}.every = 2: must be a whole number of 3 or above; leave it out for the"],
+            [f"{PATH}.every = 3: must be a whole number from 4 to 16; leave it out for the", f"{PATH}.threshold = 1.0: is a probability of 0.16, but 3 outer steps tell none below 0.25: n"],
         ),
         (
             {"sharing": {"threshold": 0}},
@@ -57,6 +57,7 @@ PATH = "tune.learning_rates.sharing"
             ],
         ),
         ({}, {"steps": 6, "fresh": {"initialisation": False}}, []),
+        ({"sharing": {"every": 7, "threshold": 2}}, {"steps": 8}, []),
         ({"sharing": None, "per": "row"}, {"steps": 1, "optimizer": {"kind": "sign"}}, []),
     ],
 )

@@ -58,7 +58,5 @@ def test_in_words():
     assert described(TENSORS, range(9)) == "all parameters"
     assert described(TENSORS, (3,)) == "model.layers.0.self_attn.q_proj.weight"
     assert described(TENSORS, (0, 3)) == "attention, embedding"
-    expected = (
-        "2 of mlp (model.layers.0.mlp.up_proj.weight to model.layers.0.mlp.down_proj.weight)"
-    )
+    expected = "2 of mlp (model.layers.0.mlp.up_proj.weight to model.layers.0.mlp.down_proj.weight)"
     assert described(TENSORS, (1, 2)) == expected

@@ -5,15 +5,18 @@ programs and checkpoints; cells of one block move together, because each gets th
 hypergradients, which is the hypergradient of the value that they share.
 
 After a period of outer steps every block is tested for each way to divide it in two, between
-windows or by `tunables.divisions`. Two sides pull apart if the mean hypergradients of both differ
-from zero, in opposite directions, beyond their standard errors: the weaker of the two is the
-statistic (an intersection-union test; Berger, Technometrics 1982), Student's t, with as many
-candidates as were looked at (Bonferroni). Sides that pull in one direction stay together, however
-much more one of them pulls: a common value can still follow both. A split is taken back where, over
-a period, the two values differ by no more than they waver and are pulled together on balance.
+windows or by `tunables.divisions`. Two sides pull apart as much as the weaker of their mean
+hypergradients, over its standard error, if the two are of opposite signs. The block is split at the
+largest pull where that is too large for noise: were all its cells at an optimum that they share,
+hypergradients would be noise about zero, and as likely with the opposite sign, whole outer steps at
+a time; so all choices of signs tell how often noise pulls as far (a randomisation test; Fisher, The
+Design of Experiments, 1935, section 21), however cells go together and whatever has been tried.
+Sides that pull in one direction stay together, however much more one of them pulls: a common value
+can follow both. A split is taken back where, over a period, the two values differ by no more than
+they waver and are pulled together on balance.
 """
 
-import math
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -22,7 +25,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import betainc
 
 from metatune.fit.checkpoints import Search
 from metatune.inner import InnerTraining
@@ -30,8 +32,6 @@ from metatune.tunables import Groups, LearningRates
 from metatune.tunables.divisions import described, divisions
 
 KEY = LearningRates.key
-LEAST_P = 1e-30
-"""What a probability is taken for at least: float32 knows no much smaller ones."""
 
 
 class Shared(NamedTuple):
@@ -56,7 +56,8 @@ class Sharing:
         groups: the groups of parameters.
         windows: of the training.
         every: outer steps of a period.
-        threshold: standard deviations of a normal distribution that a pull must be as rare as.
+        threshold: standard deviations of a normal distribution that pulls apart must be as rare as,
+            and that the difference of two values that are merged may be of its own.
     """
 
     groups: Groups
@@ -137,11 +138,9 @@ class Sharing:
         sides = list(self._sides(inside))
         if not sides:
             return None
-        pulls = [(_pull(shared, side), _pull(shared, inside & ~side)) for side in sides]
-        strengths = [min(abs(a), abs(b)) if a * b < 0 else 0.0 for a, b in pulls]
-        best = int(np.argmax(strengths))
-        z = deviations(strengths[best], self.every - 1, len(sides))
-        if z < self.threshold:
+        rests = [inside & ~side for side in sides]
+        best, p = apart(_summed(shared, sides), _summed(shared, rests))
+        if p > NormalDist().cdf(-self.threshold):
             return None
         other = sides[best]
         if other.ravel()[block]:  # the first cell, which a block is named by
@@ -151,18 +150,18 @@ class Sharing:
             "change": "split",
             "blocks": [block, int(np.flatnonzero(other)[0])],
             "into": [self._words(staying), self._words(other)],
-            "z": z,
+            "p": p,
         }
 
     def _merge(self, shared: Shared, block: int, other: int) -> dict[str, Any] | None:
         """How a split that is taken back is recorded; None if it isn't."""
         sides = [shared.partition == each for each in (block, other)]
         values = shared.values.reshape(self.every, -1).astype(np.float64)
-        apart = values[:, block] - values[:, other]
-        difference, spread = float(apart.mean()), float(apart.std(ddof=1))
+        gap = values[:, block] - values[:, other]
+        difference, spread = float(gap.mean()), float(gap.std(ddof=1))
         # A descent follows -g: the difference shrinks where the higher side has the larger g.
-        pulls = [_pull(shared, side) for side in sides]
-        together = (pulls[0] - pulls[1]) * np.sign(difference) >= 0
+        one, two = (_pulls(np.ones((1, self.every)), _summed(shared, [side])) for side in sides)
+        together = float((one - two)[0, 0]) * np.sign(difference) >= 0
         if not together or abs(difference) > self.threshold * spread:
             return None
         return {
@@ -217,30 +216,40 @@ def record(search: Search) -> dict[str, Any]:
     }
 
 
-def deviations(t: float, freedom: int, candidates: int) -> float:
-    """Standard deviations that a normal variable exceeds as rarely as the largest of several t.
-
-    `Φ(-z) = m P(T > t)` with Student's T, for m candidates; 0 where that is a half or more.
+def apart(one: np.ndarray, other: np.ndarray) -> tuple[int, float]:
+    """Which of several pairs of sides pull apart most, and how often noise alone pulls as far.
 
     Args:
-        t: the largest, 0 or above.
-        freedom: degrees of freedom.
-        candidates: how many there were, m.
+        one: hypergradients of one side of each pair, [outer steps, pairs].
+        other: those of the other sides, likewise.
 
-    Source: Abramowitz & Stegun, Handbook of Mathematical Functions, 1964, 26.7.1.
+    Returns:
+        The pair, and the share of all choices of signs for the outer steps by which some pair is
+        pulled apart as far: 1 where none pulls apart, and the least is `2^(1 - outer steps)`.
     """
-    beyond = freedom / (freedom + t * t) if math.isfinite(t) else 0.0
-    p = float(betainc(freedom / 2, 0.5, beyond)) / 2
-    return -NormalDist().inv_cdf(min(max(candidates * p, LEAST_P), 0.5))
+    # The opposite of all signs pulls as far: the first stays.
+    rest = itertools.product((1.0, -1.0), repeat=len(one) - 1)
+    signs = np.array([(1.0, *others) for others in rest])
+    pulls = [_pulls(signs, side) for side in (one, other)]
+    opposite = np.sign(pulls[0]) * np.sign(pulls[1]) < 0
+    strengths = np.where(opposite, np.minimum(*map(np.abs, pulls)), 0.0)
+    most = strengths.max(axis=1)
+    return int(strengths[0].argmax()), float(np.mean(most >= most[0]))
 
 
-def _pull(shared: Shared, cells: np.ndarray) -> float:
-    """Mean over standard error of the sum of some cells' hypergradients, over the period."""
-    sums = shared.gradients[:, cells].astype(np.float64).sum(axis=1)
-    mean, error = float(sums.mean()), float(sums.std(ddof=1)) / math.sqrt(len(sums))
-    if not error:
-        return math.copysign(math.inf, mean) if mean else 0.0
-    return mean / error
+def _pulls(signs: np.ndarray, side: np.ndarray) -> np.ndarray:
+    """Mean over standard error for each choice of signs, [choices, pairs]; 0 of nothing at all."""
+    count = len(side)
+    means = signs @ side / count
+    variances = np.maximum(np.sum(side**2, axis=0) - count * means**2, 0.0) / (count - 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.nan_to_num(means / np.sqrt(variances / count), posinf=np.inf, neginf=-np.inf)
+
+
+def _summed(shared: Shared, sides: Sequence[np.ndarray]) -> np.ndarray:
+    """The period's hypergradients of some sides, sums over their cells, [every, sides]."""
+    masks = np.stack([side.ravel() for side in sides]).astype(np.float64)
+    return shared.gradients.reshape(len(shared.gradients), -1).astype(np.float64) @ masks.T
 
 
 def _siblings(changes: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:

@@ -28,7 +28,7 @@ EACH_POSITIVE = Rule(
 NOT_NEGATIVE = Rule(lambda value: value >= 0, "0 or above")
 ABOVE_ONE = Rule(lambda value: value > 1, "null, or a number above 1")
 AT_LEAST_ONE = Rule(lambda value: value >= 1, "a whole number of 1 or above")
-AT_LEAST_THREE = Rule(lambda value: value >= 3, "a whole number of 3 or above")
+FOUR_TO_SIXTEEN = Rule(lambda value: 4 <= value <= 16, "a whole number from 4 to 16")
 AT_LEAST_TWO = Rule(lambda value: value >= 2, "a whole number of 2 or above")
 INNER_FRACTION = Rule(lambda value: 0 < value < 1, "a fraction between 0 and 1, both excluded")
 FRACTION = Rule(lambda value: 0 <= value < 1, "a fraction from 0 up to, not including, 1")

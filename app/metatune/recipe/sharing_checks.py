@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict
+from statistics import NormalDist
 from typing import get_args
 
 from metatune.recipe.faults import Fault
@@ -33,6 +34,13 @@ def a_search_can_split(tune: Tune, outer: Outer) -> Iterable[Fault]:
     if spec.every >= steps > 0:
         problem = f"must be less than the outer steps, {steps}: nothing would be split before them"
         yield Fault(f"{PATH}.every", spec.every, problem, "lower it")
+    rarest, allowed = 2.0 ** (1 - spec.every), NormalDist().cdf(-spec.threshold)
+    if rarest > allowed:
+        problem = (
+            f"is a probability of {allowed:.2g}, but {spec.every} outer steps tell none below "
+            f"{rarest:.2g}: nothing would be split"
+        )
+        yield Fault(f"{PATH}.threshold", spec.threshold, problem, f"lower it, or raise {PATH}.every")
     if not (outer.fresh.initialisation or outer.fresh.data):
         problem = "must draw initialisation or data anew, so that sharing can tell noise"
         cure = f"make one true, or take {PATH} out"

@@ -26,6 +26,6 @@ def _sentence(change: Mapping[str, Any]) -> str:
     after = f"after outer step {change['step'] + 1}"
     if change["change"] == "split":
         one, other = change["into"]
-        return f"{after}: split {one} | {other} ({change['z']:.1f} standard deviations)"
+        return f"{after}: split {one} | {other} (p = {change['p']:.2g})"
     apart = f"{abs(change['difference']):.3f} ± {change['spread']:.3f}"
     return f"{after}: merged {change['into'][0]} (log rates apart by {apart})"

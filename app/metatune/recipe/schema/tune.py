@@ -7,7 +7,7 @@ from typing import Any, Literal
 from metatune.recipe.rules import (
     ABOVE_ONE,
     AT_LEAST_ONE,
-    AT_LEAST_THREE,
+    FOUR_TO_SIXTEEN,
     FRACTION,
     NOT_NEGATIVE,
     POSITIVE,
@@ -26,24 +26,25 @@ class Sharing:
     """Adaptive sharing: one rate for all groups and windows at first, split where they pull apart.
 
     What shares a rate gets the sum of its hypergradients, penalties included, before clipping.
-    After every period it is split in two, where the hypergradients of both sides are of opposite
-    signs beyond their noise over the period's outer steps: between windows; between kinds of
-    parameters, then between layers of a kind, then one by one. A split is taken back where values
-    differ by no more than they waver and hypergradients pull them together; then both sides get the
-    mean of their values and of the outer optimizer's state.
+    After every period it is split in two where both sides' hypergradients, in the mean over the
+    period's outer steps, are of opposite signs and both large beside their standard errors: between
+    windows; between kinds of parameters, then between layers of a kind, then one by one. A split is
+    taken back where values differ by no more than they waver and hypergradients pull them together;
+    then both sides get the mean of their values and of the outer optimizer's state.
 
     It saves noise, not work: hypergradients are always of all groups and windows. That costs
     nothing in reverse mode; forward mode, and random directions, pay for the finest resolution.
 
     Attributes:
-        every: outer steps of a period, whose hypergradients give a mean and its standard error.
-        threshold: how rare a pull must be for a split, in standard deviations of a normal
-            distribution, one-sided: 2 is a probability of 2.3 % of a wrong split, for each shared
-            rate and period. Student's distribution and the number of ways to split are allowed for.
+        every: outer steps of a period. N steps can tell probabilities down to `2^(1 - N)`.
+        threshold: how rarely noise alone may pull apart as far, of a rate that is right for all
+            that share it, in standard deviations of a normal distribution, one-sided: 1.5 is 6.7 %
+            of periods, for each shared rate. A split is only taken back where the mean difference
+            of the values over a period is within so many of its own standard deviations there.
     """
 
-    every: int = ruled(5, AT_LEAST_THREE)
-    threshold: float = ruled(2.0, POSITIVE)
+    every: int = ruled(5, FOUR_TO_SIXTEEN)
+    threshold: float = ruled(1.5, POSITIVE)
 
 
 @dataclass(frozen=True)
