@@ -86,7 +86,9 @@ def test_the_objective_is_taken_where_the_search_takes_it(training, tmp_path):
     recipe = dataclasses.replace(RECIPE, outer=outer)
     along = subject_of(dataclasses.replace(training, recipe=recipe), tmp_path)
     assert along.points(20) == {10: 0.5, 20: 0.5}
-    assert along.shorter(6).points(6) == {3: 0.5, 6: 0.5}
+    short = along.shorter(6)
+    assert short is not None
+    assert short.points(6) == {3: 0.5, 6: 0.5}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from unittest.mock import Mock
 
 import jax
 import pytest
@@ -96,7 +97,7 @@ def test_a_plan_has_a_row_for_each_way_and_the_recipe_s_own_first(made):
 
 @pytest.mark.parametrize(
     ("store", "along"),
-    [("device", None), ("host", None), ("disk", None), ("host", schema.Trajectory(points=3))],
+    [("device", None), ("host", schema.Trajectory(points=3)), ("disk", None)],
 )
 def test_what_is_kept_is_foretold_exactly(store, along, tmp_path):
     recipe = along_the_training(with_checkpoints(keep="sqrt", store=store), along)
@@ -159,15 +160,25 @@ def test_a_meta_parameter_costs_nothing_before_its_window(monkeypatch, tmp_path)
     assert cost.seconds() == pytest.approx(3 * (20 + 2 * 20))
 
 
-@pytest.mark.parametrize(
-    ("spec", "module", "passes"),
-    [(RECIPE.outer.estimator, reverse_mode, 2), (FEW[2][0], zeroth_order, 3)],
-    ids=["mixflow", "zeroth_order"],
-)
-def test_points_of_a_trajectory_cut_segments(monkeypatch, tmp_path, spec, module, passes):
-    """Of 20 steps in fours, 5 segments; cut after 7 and 14 as well, 6: each takes a second."""
-    monkeypatch.setattr(module, "line", lambda run, work: Line(1.0, 0.0))
-    monkeypatch.setattr(module, "seconds", lambda run: 0.0)
+@pytest.fixture
+def uncompiled(monkeypatch):
+    """Programs that need no memory, and no time but a second for each segment."""
+    nothing = Mock()
+    monkeypatch.setattr(
+        reverse_mode, "_compiled", lambda *_: reverse_mode.Compiled(nothing, nothing, nothing, 0)
+    )
+    for module in (reverse_mode, forward_mode, zeroth_order):
+        monkeypatch.setattr(module, "temporary", lambda program: 0)
+        monkeypatch.setattr(module, "seconds", lambda run: 0.0)
+        if module is not reverse_mode:
+            monkeypatch.setattr(module, "programs", nothing)
+        if module is not forward_mode:
+            monkeypatch.setattr(module, "line", lambda run, work: Line(1.0, 0.0))
+
+
+@pytest.mark.parametrize(("spec", "passes"), [(RECIPE.outer.estimator, 2), (FEW[2][0], 3)])
+def test_points_of_a_trajectory_cut_segments(spec, passes, uncompiled, tmp_path):
+    """Of 20 steps in fours, 5 segments; cut after 7 and 14 as well, 6."""
     for along, segments in ((None, 5), (schema.Trajectory(points=3), 6)):
         training = prepare(along_the_training(with_outer(estimator=spec), along))
         cost = foretold.cost(training, spec, tmp_path)
@@ -189,7 +200,7 @@ def test_what_schedule_free_training_averages_is_counted(tmp_path):
 @pytest.mark.parametrize(
     ("spec", "count"), [(RECIPE.outer.estimator, 1), (FEW[1][0], 1), (FEW[2][0], 2)]
 )
-def test_an_average_is_foretold_by_every_estimator(spec, count, monkeypatch, tmp_path):
+def test_an_average_is_foretold_by_every_estimator(spec, count, uncompiled, monkeypatch, tmp_path):
     """One so large that the moment of its making is the peak."""
     monkeypatch.setattr(Work, "averaged_bytes", lambda work: 10**12)
     cost = foretold.cost(prepare(with_outer(estimator=spec)), spec, tmp_path)

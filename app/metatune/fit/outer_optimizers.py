@@ -132,7 +132,10 @@ def times() -> optax.GradientTransformationExtraArgs:
         del params
         return {**grads, **{key: grads[key] * count for key, count in counts.items()}}, state
 
-    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+    return optax.GradientTransformationExtraArgs(
+        optax.init_empty_state,
+        update,  # pyright: ignore[reportArgumentType]
+    )
 
 
 def clip_each(largest: float | Mapping[str, float]) -> optax.GradientTransformation:

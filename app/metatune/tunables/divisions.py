@@ -1,7 +1,7 @@
 """Natural divisions of groups of parameters: by what they are for, by layer, then one by one."""
 
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 from metatune.tunables.groups import Groups
 from metatune.tunables.kinds import kind_of
@@ -47,7 +47,7 @@ def described(groups: Groups, chosen: Sequence[int]) -> str:
     return f"{len(chosen)} of {kinds} ({' to '.join(ends)})"
 
 
-def _one_and_the_others(values: dict[int, Hashable]) -> list[tuple[int, ...]]:
+def _one_and_the_others(values: Mapping[int, Hashable]) -> list[tuple[int, ...]]:
     """For each value those that have it; of two values for one, since the other is the rest."""
     distinct = list(dict.fromkeys(values.values()))
     if len(distinct) < 3:
