@@ -17,7 +17,7 @@ from metatune.fit import outer_loop, outer_optimizers
 from metatune.fit.checkpoints import Search
 from metatune.fit.outer_loop import fit
 from metatune.fit.sharing import KEY, Shared, Sharing, apart
-from metatune.hypergrad import Diagnostics, Hypergradient
+from metatune.hypergrad import Diagnostics, Hypergradient, as_argument
 from metatune.inner import prepare
 from metatune.recipe import schema
 from metatune.report import terminal
@@ -230,25 +230,38 @@ def run(training, out, **options):
 
 
 def test_what_is_shared_by_all_is_tuned_as_one_rate_is(tmp_path, monkeypatch):
-    """Real hypergradients, clipped by their norm; no split before the end."""
+    """Runs of the same objective, of every rate at every step; clipped, and no split in time."""
     monkeypatch.setattr(outer_loop, "held_out_loss", lambda *_, **__: 1.0)
     seen = []
 
-    def kept(*args, **options):
-        seen.append(np.asarray(args[1][KEY]))
-        return hypergradient(*args, **options)
+    @jax.jit
+    def sloped(problem, eta):
+        def objective(eta):
+            rates = [jax.tree.leaves(problem.hyper_at(eta, step).learning_rate) for step in range(4)]
+            return sum(
+                jnp.sum(jnp.sin(300.0 * (1 + number) * rate))
+                for own in rates
+                for number, rate in enumerate(own)
+            )
 
-    hypergradient = outer_loop.hypergradient
-    monkeypatch.setattr(outer_loop, "hypergradient", kept)
+        return jax.value_and_grad(objective)(eta)
+
+    def estimate(problem, eta, state, batches, outer_batches, **_):
+        seen.append(np.asarray(eta[KEY]))
+        value, slopes = sloped(as_argument(problem), eta)
+        assert np.unique(slopes[KEY]).size == slopes[KEY].size
+        return Hypergradient(value, slopes, state, Diagnostics(jnp.ones(1)))
+
+    monkeypatch.setattr(outer_loop, "hypergradient", estimate)
     for name, recipe in (
         ("shared", changed(sharing=schema.Sharing(every=9))),
         ("one", changed(per="global", windows=1, sharing=None)),
     ):
-        outer = dataclasses.replace(RECIPE.outer, steps=3, clip_norm=1e-3)
+        outer = dataclasses.replace(RECIPE.outer, clip_norm=0.5)
         run(prepare(dataclasses.replace(recipe, outer=outer)), tmp_path / name)
-    shared, one = seen[:3], seen[3:]
-    assert shared[2].shape == (2, 5) and one[2].shape == (1, 1)
-    assert abs(float(one[2][0, 0])) > 0.1
+    shared, one = seen[:7], seen[7:]
+    assert shared[6].shape == (2, 5) and one[6].shape == (1, 1)
+    assert abs(float(one[6][0, 0])) > 0.1
     for of_all, alone in zip(shared, one, strict=True):
         np.testing.assert_allclose(of_all, np.broadcast_to(alone, of_all.shape), rtol=2e-5)
 

@@ -25,7 +25,10 @@ PATH = "tune.learning_rates.sharing"
         (
             {"sharing": {"every": 3, "threshold": 1}},
             {"steps": 20},
-            [f"{PATH}.every = 3: must be a whole number from 4 to 16; leave it out for the", f"{PATH}.threshold = 1.0: is a probability of 0.16, but 3 outer steps tell none below 0.25: n"],
+            [
+                f"{PATH}.every = 3: must be a whole number from 4 to 16; leave it out for the",
+                f"{PATH}.threshold = 1.0: is a probability of 0.16, but 3 outer steps ",
+            ],
         ),
         (
             {"sharing": {"threshold": 0}},

@@ -40,7 +40,9 @@ def a_search_can_split(tune: Tune, outer: Outer) -> Iterable[Fault]:
             f"is a probability of {allowed:.2g}, but {spec.every} outer steps tell none below "
             f"{rarest:.2g}: nothing would be split"
         )
-        yield Fault(f"{PATH}.threshold", spec.threshold, problem, f"lower it, or raise {PATH}.every")
+        yield Fault(
+            f"{PATH}.threshold", spec.threshold, problem, f"lower it, or raise {PATH}.every"
+        )
     if not (outer.fresh.initialisation or outer.fresh.data):
         problem = "must draw initialisation or data anew, so that sharing can tell noise"
         cure = f"make one true, or take {PATH} out"
