@@ -4,6 +4,7 @@ import pytest
 
 from metatune.recipe import (
     checks,
+    initialisation_checks,
     mixture_checks,
     optimizer_checks,
     outer_checks,
@@ -30,7 +31,7 @@ def put(tree, path, value):
         (
             {"tune": {}},
             "tune = {}: nothing is tuned; write one of learning_rates, mixture, loss_weights, "
-            "optimizer, e.g. `learning_rates: {}` for its defaults",
+            "optimizer, initialisation, e.g. `learning_rates: {}` for its defaults",
         ),
         (
             {"inner.micro_batch": 5},
@@ -293,7 +294,14 @@ def test_rules_are_left_out_where_a_section_is_broken(tree):
 def test_every_rule_is_in_the_table():
     written = {
         function
-        for module in (checks, mixture_checks, optimizer_checks, outer_checks, sharing_checks)
+        for module in (
+            checks,
+            initialisation_checks,
+            mixture_checks,
+            optimizer_checks,
+            outer_checks,
+            sharing_checks,
+        )
         for name, function in vars(module).items()
         if callable(function)
         and getattr(function, "__module__", "") == module.__name__

@@ -59,6 +59,11 @@ PATH = "tune.learning_rates.sharing"
                 "outer.phases[1].unroll.kind = 'online': differentiates other inner steps each",
             ],
         ),
+        (
+            {},
+            {"steps": 6, "population": {"members": 2, "adam": "own"}},
+            ["outer.population.adam = 'own': has an optimizer for each member, but sharing splits"],
+        ),
         ({}, {"steps": 6, "fresh": {"initialisation": False}}, []),
         ({"sharing": {"every": 7, "threshold": 2}}, {"steps": 8}, []),
         ({"sharing": None, "per": "row"}, {"steps": 1, "optimizer": {"kind": "sign"}}, []),

@@ -8,6 +8,7 @@ from metatune.artefact.format import (
     CERTIFICATE,
     CERTIFICATE_FORMAT,
     CERTIFICATE_VERSION,
+    INITIALISATION,
     RECIPE,
     REPLAY,
     SETTINGS,
@@ -15,6 +16,8 @@ from metatune.artefact.format import (
     ArtefactError,
     ClassWeights,
     ElementFactors,
+    Initialisation,
+    Interpolated,
     LearningRates,
     LossWeights,
     Mixture,
@@ -24,12 +27,13 @@ from metatune.artefact.format import (
     Origin,
 )
 from metatune.artefact.reading import folder_of, load
-from metatune.artefact.writing import self_contained, write
+from metatune.artefact.writing import portable_files, self_contained, write
 
 __all__ = [
     "CERTIFICATE",
     "CERTIFICATE_FORMAT",
     "CERTIFICATE_VERSION",
+    "INITIALISATION",
     "RECIPE",
     "REPLAY",
     "SETTINGS",
@@ -37,6 +41,8 @@ __all__ = [
     "ArtefactError",
     "ClassWeights",
     "ElementFactors",
+    "Initialisation",
+    "Interpolated",
     "LearningRates",
     "LossWeights",
     "Mixture",
@@ -46,6 +52,7 @@ __all__ = [
     "Origin",
     "folder_of",
     "load",
+    "portable_files",
     "read_certificate",
     "refuse_artefact_folder",
     "rendered_certificate",

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from metatune.fit import outer_optimizers
+from metatune.fit import outer_optimizers, population
 from metatune.fit.checkpoints import Search
 from metatune.fit.sharing import sharing
 from metatune.inner import InnerTraining
@@ -46,10 +46,14 @@ def begun(training: InnerTraining, phase: Phase, eta: Mapping[str, Any]) -> Sear
     outer = training.recipe.outer
     shares = sharing(training)
     optimizer = outer_optimizers.build(
-        phase.optimizer, outer.clip_norm, outer.clip, counted=shares is not None
+        phase.optimizer,
+        outer.clip_norm,
+        outer.clip,
+        population.optimizers(outer),
+        counted=shares is not None,
     )
     # A state of the shape that is carried on; the first one comes from the outer step.
-    online = isinstance(phase.unroll, Online)
+    inner = training.initialise(jax.random.key(0)) if isinstance(phase.unroll, Online) else ()
     controlled = isinstance(phase.estimator, ForwardGradient) and phase.estimator.control_variate
     return Search(
         step=0,
@@ -57,7 +61,7 @@ def begun(training: InnerTraining, phase: Phase, eta: Mapping[str, Any]) -> Sear
         opt_state=optimizer.init(dict(eta)),
         best_eta=eta,
         phase=phase.number,
-        inner=training.initialise(jax.random.key(0)) if online else (),
+        inner=population.like(inner, outer),
         control=jax.tree.map(jnp.zeros_like, dict(eta)) if controlled else (),
         average=() if outer.ema is None else eta,
         shared=() if shares is None else shares.begun(),

@@ -19,7 +19,8 @@ SCALAR = (bool, int, float, str)
 LAYOUT = {
     "search": {
         "loss": ["objective", "held_out", "best_held_out"],
-        "hypergradient": ["hypergradient_norm/.*"],
+        "hypergradient": ["hypergradient_norm/.*", "standard_error/.*"],
+        "signal to noise": ["signal/.*/median"],
     },
     "schedules": {
         "learning rates": ["schedule/learning_rate/.*"],
@@ -77,6 +78,11 @@ class Tracker:
             scalars["shared_rates"] = float(shared["blocks"])
             if lines := sentences(shared["changes"]):
                 self._writer.text("sharing", "\n".join(f"- {each}" for each in lines), line["step"])
+        errors = line.get("standard_error", {})
+        scalars |= {f"standard_error/{key}": error for key, error in errors.items()}
+        for key, found in line.get("signal", {}).items():
+            known = {name: value for name, value in found.items() if value is not None}
+            scalars |= {f"signal/{key}/{name}": value for name, value in known.items()}
         tensorboard.write_outer_step(
             self._writer,
             step=line["step"],

@@ -78,7 +78,7 @@ def cost(training: InnerTraining, spec: schema.Forward | schema.ForwardGradient,
     logits = min(logits_bytes(work, 1 + most), temporaries)
     memory = Memory(
         # The first state is the caller's; another is the training's.
-        2 * state + tree_bytes(training.frozen),
+        2 * state + work.beside_bytes(),
         tangents + directions,
         temporaries - logits,
         logits,

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from metatune.data import Batch, heldout_batches, sampled_batches, stratified_batches
 from metatune.hypergrad import Checkpoints, as_argument, programs
 from metatune.hypergrad.estimator import Estimator, Job
-from metatune.hypergrad.problem import State
+from metatune.hypergrad.population import stack, stacked
+from metatune.hypergrad.problem import Problem, State
 from metatune.hypergrad.segments import Segment, gather
 from metatune.hypergrad.stores import tree_bytes
 from metatune.inner import InnerTraining
@@ -45,6 +47,12 @@ def horizon(recipe: Recipe) -> Horizon:
             return Horizon(window, window)
 
 
+def together(recipe: Recipe) -> int | None:
+    """Members of a population that are differentiated in one program; None for one at a time."""
+    population = recipe.outer.population
+    return population.members if population and population.vmap else None
+
+
 class Judging(NamedTuple):
     """The programs of a judge.
 
@@ -66,23 +74,49 @@ class Work:
     Attributes:
         training: the training.
         estimator: how it is differentiated.
+        members: of a population that is differentiated in one program, stacked; None for one
+            training at a time.
     """
 
     training: InnerTraining
     estimator: Estimator
+    members: int | None = None
 
     @property
     def recipe(self) -> Recipe:
         """The recipe."""
         return self.training.recipe
 
+    @property
+    def problem(self) -> Problem:
+        """What is differentiated, as an argument of compiled programs."""
+        problem = self.training.reweighted
+        if self.members is not None:
+            problem = stacked(problem, jnp.zeros(self.members, jnp.int32))
+        return as_argument(problem)
+
+    def begun(self) -> tuple[dict[str, Any], State]:
+        """Meta-parameters and state that a hypergradient begins with."""
+        eta, state = self.training.initial_eta(), self.training.initialise(jax.random.key(0))
+        return (eta, state) if self.members is None else stack([(eta, state)] * self.members)
+
     def state(self) -> State:
         """A state, as shapes."""
-        return jax.eval_shape(self.training.initialise, jax.random.key(0))
+        return jax.eval_shape(self.begun)[1]
+
+    def beside_bytes(self) -> int:
+        """Of what lies beside the states of a training: what is frozen, and what a start is of.
+
+        Where a start is tuned these are the state that it is given, and further checkpoints; not
+        counted are the outer optimizer's copies of η.
+        """
+        start = self.training.reweighted.start
+        given = 0 if start is None else tree_bytes((self.state(), start))
+        return tree_bytes(self.training.frozen) + given
 
     def eta(self) -> dict[str, Any]:
         """Meta-parameters, as shapes."""
-        return jax.eval_shape(self.training.initial_eta)
+        return jax.eval_shape(self.begun)[0]
 
     def job(self) -> Job:
         """The hypergradient, on shapes: nothing is run."""
@@ -90,7 +124,10 @@ class Work:
         return Job(
             problem=as_argument(self.training.reweighted),
             eta=self.training.initial_eta(),
-            state=self.state(),
+            # Only where a start is tuned its derivatives are looked at.
+            state=self.training.initialise(jax.random.key(0))
+            if self.training.reweighted.start
+            else self.state(),
             batches=lambda step: None,
             outer_batches=(),
             start=0,
@@ -117,7 +154,12 @@ class Work:
             batch_size=self.recipe.data.batch_size,
             shares=self._shares(),
         )
-        return gather(batches, 0, self._at_most(steps), self.estimator.segment)
+
+        def drawn(step: int) -> Batch:
+            count = self.members
+            return batches(step) if count is None else stack([batches(step)] * count, batches=True)
+
+        return gather(drawn, 0, self._at_most(steps), self.estimator.segment)
 
     def sampled(self, steps: int) -> Segment:
         """The first `steps` inner steps of a judge's training, as a segment."""

@@ -9,6 +9,12 @@ from dataclasses import asdict, fields
 from typing import Any, Final, get_args
 
 from metatune.recipe.faults import Fault, unknown
+from metatune.recipe.initialisation_checks import (
+    a_point_is_the_same_for_all,
+    an_external_trainer_starts_by_itself,
+    checkpoints_are_of_the_trained_model,
+    some_step_sees_the_start,
+)
 from metatune.recipe.mixture_checks import (
     groups_part_the_domains,
     prior_is_a_mixture,
@@ -35,12 +41,18 @@ from metatune.recipe.outer_checks import (
     unroll_fits_the_training,
     worst_case_has_cases,
 )
+from metatune.recipe.population_checks import (
+    a_population_is_differentiated_here,
+    members_at_once_are_taken_backward,
+    members_of_other_ages_end_together,
+)
 from metatune.recipe.schema import (
     Class,
     Data,
     Inner,
     LossWeights,
     Model,
+    Point,
     Tune,
     WarmupStableDecay,
 )
@@ -276,6 +288,9 @@ def groups_are_expressions(tune: Tune) -> Iterable[Fault]:
         else:
             expressions = {f"{path}[{index}]": expression for index, expression in enumerate(per)}
         yield from _no_expressions(expressions)
+    if isinstance(tune.initialisation, Point):
+        path, moved = "tune.initialisation.parameters", tune.initialisation.parameters or ()
+        yield from _no_expressions({f"{path}[{i}]": e for i, e in enumerate(moved)})
 
 
 def windows_to_go_between(tune: Tune) -> Iterable[Fault]:
@@ -350,6 +365,9 @@ CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]
     (one_way_to_measure, ("outer",)),
     (worst_case_has_cases, ("outer", "data")),
     (points_are_steps, ("outer", "inner")),
+    (a_population_is_differentiated_here, ("outer",)),
+    (members_at_once_are_taken_backward, ("outer",)),
+    (members_of_other_ages_end_together, ("outer", "inner")),
     (horizons_reach_every_window, ("outer", "inner", "tune")),
     (rates_are_of_what_is_tuned, ("outer", "tune")),
     (clips_are_of_what_is_tuned, ("outer", "tune")),
@@ -373,4 +391,8 @@ CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]
     (prior_is_a_mixture, ("tune", "data")),
     (smoothness_has_neighbours, ("tune",)),
     (initial_loss_weights_are_positive, ("tune", "data")),
+    (a_point_is_the_same_for_all, ("tune", "model", "inner", "outer")),
+    (checkpoints_are_of_the_trained_model, ("tune", "model", "inner")),
+    (some_step_sees_the_start, ("tune", "outer", "inner")),
+    (an_external_trainer_starts_by_itself, ("tune", "outer")),
 )

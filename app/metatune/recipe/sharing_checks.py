@@ -47,6 +47,10 @@ def a_search_can_split(tune: Tune, outer: Outer) -> Iterable[Fault]:
         problem = "must draw initialisation or data anew, so that sharing can tell noise"
         cure = f"make one true, or take {PATH} out"
         yield Fault("outer.fresh", asdict(outer.fresh), problem, cure)
+    if outer.population is not None and outer.population.adam == "own":
+        problem = "has an optimizer for each member, but sharing splits and merges one for all"
+        cure = f"take shared, or {PATH} out"
+        yield Fault("outer.population.adam", outer.population.adam, problem, cure)
     for path, optimizer in said(outer, "optimizer"):
         if isinstance(optimizer, Sign):
             problem = "halves its steps for good: what is split later would hardly move"

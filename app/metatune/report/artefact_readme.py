@@ -11,7 +11,7 @@ from metatune.artefact.capabilities import dropped
 from metatune.artefact.comparison import config_sha256
 from metatune.artefact.elements import summarised
 from metatune.artefact.exporters import EXPORTERS
-from metatune.artefact.format import value_at
+from metatune.artefact.format import INITIALISATION, value_at
 from metatune.report import sharing
 from metatune.report.certificate import summaries
 
@@ -97,6 +97,13 @@ def what_is_tuned(artefact: Artefact) -> list[str]:
         stretches = _counted(len(tuned.knots), "stretch", "stretches")
         kind = artefact.optimizer.settings["kind"]
         lines.append(f"optimizer, {kind}: {', '.join(tuned.names)}; {stretches} of training")
+    if (start := artefact.initialisation) is not None:
+        count = _counted(len(start.parameters), "parameter")
+        between = start.interpolated
+        how = "moved weight by weight"
+        if between is not None:
+            how = f"interpolated towards {_counted(len(between.coefficients), 'checkpoint')}"
+        lines.append(f"start: the weights of {count}, {how}, in {INITIALISATION}")
     return lines
 
 
@@ -244,6 +251,7 @@ def _measurement(result: Mapping[str, Any]) -> list[str]:
         "defaults and with the tuned schedules, on the same seeds, which the tuning never saw, and "
         f"on text that it never saw. {best}\n",
         _table(("seed", "default", "tuned", "difference"), rows),
+        *_population(result.get("population")),
     ]
 
 
@@ -251,6 +259,16 @@ def _sharing(result: Mapping[str, Any]) -> list[str]:
     """How learning rates came to be shared, if they are."""
     changes = result.get("sharing", {}).get("changes", ())
     return ["## Shared learning rates\n", _bullets(sharing.sentences(changes))] if changes else []
+
+
+def _population(found: Mapping[str, Any] | None) -> list[str]:
+    """How many trainings each hypergradient was the mean of, and how clear it was."""
+    if found is None:
+        return []
+    medians = {key: strength["median"] for key, strength in found["signal"].items()}
+    clear = ", ".join(f"{key} {m:.2g}" for key, m in medians.items() if m is not None)
+    told = f" Median signal to noise, in the mean over outer steps: {clear}." if clear else ""
+    return [f"Each hypergradient was the mean over {found['members']} trainings.{told}\n"]
 
 
 def _certificate(certificate: Mapping[str, Any] | None) -> list[str]:

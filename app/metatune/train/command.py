@@ -24,6 +24,7 @@ from metatune.train.loop import DEFAULT, SEGMENT, Intervals, Loop
 from metatune.train.matching import refuse_misfit, remarks
 from metatune.train.progress import Teller
 from metatune.train.schedules import Schedules
+from metatune.train.start import started
 
 
 class Tuned(NamedTuple):
@@ -106,14 +107,16 @@ def train(
     if tuned is not None:
         refuse_misfit(tuned.schedules, training, source)
         schedules = carried(tuned.schedules, recipe.inner.steps, warmup)
+        training = started(training, schedules)
     settings = writing.flat(writing.to_tree(recipe)) | {
         "--with": tuned and tuned.sha256,
         "--warmup": warmup,
         "--report-seed": report_seed,
     }
-    files = {folder.recipe: writing.to_yaml(recipe)}
+    files: dict[Path, str | bytes] = {folder.recipe: writing.to_yaml(recipe)}
     if schedules is not None:
-        files[folder.tuned] = artefact.self_contained(schedules)
+        held = artefact.portable_files(schedules)
+        files |= {folder.path / name: text for name, text in held.items()}
     begin(folder, settings, files, resume=resume)
     if done := folder.finished():
         return Outcome(done, done["steps"])

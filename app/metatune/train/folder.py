@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from metatune.artefact import INITIALISATION
 from metatune.fit.run_folder import RunFolder, RunFolderError, replace
 
 FORMAT: Final = "metatune-training"
@@ -37,6 +38,11 @@ class TrainingFolder:
     def tuned(self) -> Path:
         """The schedules that it was trained at, where they were an artefact's."""
         return self.path / "tuned.json"
+
+    @property
+    def start(self) -> Path:
+        """The weights that it started from, where they were tuned."""
+        return self.path / INITIALISATION
 
     @property
     def tensorboard(self) -> Path:
@@ -100,7 +106,7 @@ def usable(path: Path, *, resume: bool, overwrite: bool) -> TrainingFolder:
 def begin(
     folder: TrainingFolder,
     settings: Mapping[str, Any],
-    files: Mapping[Path, str],
+    files: Mapping[Path, str | bytes],
     *,
     resume: bool,
 ) -> None:
@@ -109,7 +115,7 @@ def begin(
     Args:
         folder: of `usable`.
         settings: all that the training follows from, by the name of the choice.
-        files: further texts to write.
+        files: further contents to write.
         resume: go on with the training that is in it; another one in it is deleted otherwise.
 
     Raises:
@@ -145,7 +151,7 @@ def _delete(folder: TrainingFolder) -> None:
     for path in (folder.tensorboard, folder.checkpoints, folder.model, partial(folder.model)):
         if path.exists():
             shutil.rmtree(path)
-    for path in (folder.result, folder.metrics.metrics, folder.recipe, folder.tuned):
+    for path in (folder.result, folder.metrics.metrics, folder.recipe, folder.tuned, folder.start):
         path.unlink(missing_ok=True)
     folder.settings.unlink()
 
