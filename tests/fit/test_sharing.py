@@ -237,7 +237,9 @@ def test_what_is_shared_by_all_is_tuned_as_one_rate_is(tmp_path, monkeypatch):
     @jax.jit
     def sloped(problem, eta):
         def objective(eta):
-            rates = [jax.tree.leaves(problem.hyper_at(eta, step).learning_rate) for step in range(4)]
+            rates = [
+                jax.tree.leaves(problem.hyper_at(eta, step).learning_rate) for step in range(4)
+            ]
             return sum(
                 jnp.sum(jnp.sin(300.0 * (1 + number) * rate))
                 for own in rates

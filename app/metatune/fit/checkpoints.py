@@ -91,6 +91,7 @@ class Checkpoints:
             key: float.fromhex(value) if isinstance(value, str) else value
             for key, value in self._restored(step, numbers=ocp.args.JsonRestore()).items()
         }
+        numbers["changes"] = tuple(numbers["changes"])  # JSON knows lists alone
         arrays = _parted(like(numbers["phase"]))[0]
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, arrays)
         restored = self._restored(step, arrays=ocp.args.StandardRestore(abstract))
