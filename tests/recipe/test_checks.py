@@ -5,9 +5,11 @@ import pytest
 from metatune.recipe import (
     checks,
     initialisation_checks,
+    learned_update_checks,
     mixture_checks,
     optimizer_checks,
     outer_checks,
+    population_checks,
     reading,
     schema,
     sharing_checks,
@@ -31,7 +33,7 @@ def put(tree, path, value):
         (
             {"tune": {}},
             "tune = {}: nothing is tuned; write one of learning_rates, mixture, loss_weights, "
-            "optimizer, initialisation, e.g. `learning_rates: {}` for its defaults",
+            "optimizer, initialisation, learned_update, e.g. `learning_rates: {}` for its defaults",
         ),
         (
             {"inner.micro_batch": 5},
@@ -297,9 +299,11 @@ def test_every_rule_is_in_the_table():
         for module in (
             checks,
             initialisation_checks,
+            learned_update_checks,
             mixture_checks,
             optimizer_checks,
             outer_checks,
+            population_checks,
             sharing_checks,
         )
         for name, function in vars(module).items()

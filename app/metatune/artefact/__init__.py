@@ -26,6 +26,7 @@ from metatune.artefact.format import (
     OptimizerSchedules,
     Origin,
 )
+from metatune.artefact.learned_update import LearnedUpdate
 from metatune.artefact.reading import folder_of, load
 from metatune.artefact.writing import portable_files, self_contained, write
 
@@ -43,6 +44,7 @@ __all__ = [
     "ElementFactors",
     "Initialisation",
     "Interpolated",
+    "LearnedUpdate",
     "LearningRates",
     "LossWeights",
     "Mixture",

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from metatune.artefact.learned_update import LearnedUpdate
 from metatune.recipe.faults import ABSENT, Fault
 
 FORMAT = "metatune-artefact"
@@ -339,6 +340,7 @@ class Artefact:
             None where it wasn't asked.
         origin: what it can be trained again from; None where that wasn't kept.
         initialisation: what the training starts from, if that was tuned.
+        learned_update: networks that correct the optimizer's step, if they were tuned.
     """
 
     horizon_steps: int
@@ -352,6 +354,7 @@ class Artefact:
     certificate: Mapping[str, Any] | None = None
     origin: Origin | None = None
     initialisation: Initialisation | None = None
+    learned_update: LearnedUpdate | None = None
 
     def learning_rate(self, name: str, step: int, total: int) -> float | np.ndarray:
         """The rate of parameter `name` at update `step` (from 0) of a training of `total` updates.

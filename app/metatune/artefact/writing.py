@@ -87,11 +87,15 @@ def self_contained(artefact: Artefact) -> str:
     """The text of a tuned.json that holds every number itself, however many.
 
     Raises:
-        ArtefactError: a value that the format doesn't allow, rates within parameters, or a start.
+        ArtefactError: a value that the format doesn't allow, or what stands outside: rates within
+            parameters, a start, or networks.
     """
     if artefact.initialisation is not None:
         problem = "the weights of a start don't stand in a tuned.json"
         raise ArtefactError("artefact", [Fault("initialisation", ABSENT, problem)])
+    if artefact.learned_update is not None:
+        problem = "networks don't stand in a tuned.json"
+        raise ArtefactError("artefact", [Fault("learned_update", ABSENT, problem)])
     if artefact.learning_rates.elements is not None:
         problem = "rates within parameters don't stand in a tuned.json"
         raise ArtefactError("artefact", [Fault("learning_rates.elements", ABSENT, problem)])
@@ -101,7 +105,7 @@ def self_contained(artefact: Artefact) -> str:
 def portable_files(artefact: Artefact) -> dict[str, bytes | str]:
     """A tuned.json that holds every curve itself, however long, by its file name.
 
-    Beside it a tuned.safetensors where rates were tuned within parameters, and an
+    Beside it a tuned.safetensors where rates were tuned within parameters, or networks, and an
     initialisation.safetensors where the start was tuned.
 
     Raises:
@@ -128,6 +132,8 @@ def _files(
     rates = artefact.learning_rates
     parameters: Mapping[str, Any] = _lists(rates.parameters)
     tensors = {} if rates.elements is None else dict(rates.elements.parameters)
+    if artefact.learned_update is not None:
+        tensors |= artefact.learned_update.tensors
     if table is not None:
         tensors[TABLE] = table
         parameters = {"names": list(rates.parameters), "tensor": TABLE}
@@ -216,6 +222,8 @@ def _document(artefact: Artefact, parameters: Mapping[str, Any]) -> dict[str, An
         "provenance": artefact.provenance,
         "result": artefact.result,
     }
+    if artefact.learned_update is not None:
+        document["learned_update"] = artefact.learned_update.document()
     return _with_lists(document)
 
 

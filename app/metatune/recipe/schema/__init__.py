@@ -59,6 +59,7 @@ from metatune.recipe.schema.outer import (
 from metatune.recipe.schema.tune import (
     Initialisation,
     Interpolation,
+    LearnedUpdate,
     LearningRates,
     LossWeights,
     Mixture,
@@ -97,6 +98,7 @@ __all__ = [
     "InnerOptimizer",
     "Interpolation",
     "Judge",
+    "LearnedUpdate",
     "LearningRates",
     "Lion",
     "Lora",
