@@ -22,6 +22,16 @@ def test_all_are_found():
     assert len(shipped.names()) == len(list((PROJECT / "recipes").glob("*.yaml"))) >= 8
 
 
+def test_a_file_goes_before_a_shipped_recipe_and_a_folder_of_its_name_does_not(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("quickstart").mkdir()
+    assert shipped.find("quickstart") == shipped.folder() / "quickstart.yaml"
+    Path("everything").write_text("")
+    assert shipped.find("everything") == Path("everything")
+
+
 @pytest.mark.parametrize("name", shipped.names())
 def test_a_header_s_commands_are_sound(name):
     commands = [shlex.split(each) for each in re.findall(r"metatune fit .*", header(name))]
