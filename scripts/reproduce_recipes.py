@@ -83,10 +83,11 @@ def row(name: str, found: dict[str, Any]) -> str:
     result, minutes = found["result"], found["processor_seconds"] / 60
     # A single pair has no standard error.
     error = result["standard_error"]
+    difference = f"{result['difference']:+.3f}" + ("" if error is None else f" ± {error:.3f}")
     return (
         f"| `{name}` | {found['tuned']} | {result['objective_before']:.3f} | "
-        f"{result['objective_after']:.3f} | {result['difference']:+.3f}"
-        f"{'' if error is None else f' ± {error:.3f}'} | {len(result['before'])} | {minutes:.1f} |"
+        f"{result['objective_after']:.3f} | {difference.replace('-', '−')} | "
+        f"{len(result['before'])} | {minutes:.1f} |"
     )
 
 

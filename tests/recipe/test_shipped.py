@@ -33,6 +33,11 @@ def test_a_file_goes_before_a_shipped_recipe_and_a_folder_of_its_name_does_not(
 
 
 @pytest.mark.parametrize("name", shipped.names())
+def test_a_headline_is_a_sentence(name):
+    assert shipped.headline(name).endswith(".")
+
+
+@pytest.mark.parametrize("name", shipped.names())
 def test_a_header_s_commands_are_sound(name):
     commands = [shlex.split(each) for each in re.findall(r"metatune fit .*", header(name))]
     assert len(commands) == 2  # to launch, and to override
