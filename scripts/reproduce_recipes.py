@@ -74,7 +74,8 @@ def tuned(recipe: Recipe) -> str:
     for key, _, settings in recipe.tune.entries():
         per = getattr(settings, "per", None)
         part = f"{key} per {per}" if isinstance(per, str) and per != "global" else key
-        parts.append(f"{part} x {settings.windows}" if settings.windows > 1 else part)
+        windows = getattr(settings, "windows", 1)
+        parts.append(f"{part} x {windows}" if windows > 1 else part)
     return ", ".join(parts)
 
 
