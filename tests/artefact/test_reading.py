@@ -236,7 +236,7 @@ def test_a_missing_tensor_file_is_named_without_a_list_of_files(in_tensor, edit)
     beside.unlink()
     assert fault_of(in_tensor) == (
         f"{in_tensor}: tensors.file = 'tuned.safetensors': not found at {beside}, where the "
-        "learning rates must be; copy it together with tuned.json"
+        "numbers must be that tuned.json doesn't hold; copy it together with tuned.json"
     )
 
 

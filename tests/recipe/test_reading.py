@@ -165,7 +165,8 @@ def test_whole_numbers_are_ints_however_they_are_spelled(tree, received):
         (
             "tune.zzz",
             {},
-            "tune.zzz = {}: unknown key; allowed: learning_rates, mixture, loss_weights, optimizer",
+            "tune.zzz = {}: unknown key; allowed: learning_rates, mixture, loss_weights, "
+            "optimizer, initialisation, learned_update",
         ),
         (
             "inner.optimizer.learning_rate",
@@ -336,7 +337,7 @@ def test_missing_keys_say_what_to_write(tree):
         "completion, messages, max_tokens)",
         "inner.steps: missing; write a whole number of 1 or above",
         "outer: missing; write a section with steps, phases, estimator, unroll, optimizer, "
-        "clip_norm, clip, ema, patience, objective, fresh, judge, report",
+        "clip_norm, clip, ema, patience, objective, fresh, population, judge, report",
     ]
 
 

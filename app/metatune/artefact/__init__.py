@@ -8,6 +8,7 @@ from metatune.artefact.format import (
     CERTIFICATE,
     CERTIFICATE_FORMAT,
     CERTIFICATE_VERSION,
+    INITIALISATION,
     RECIPE,
     REPLAY,
     SETTINGS,
@@ -15,6 +16,8 @@ from metatune.artefact.format import (
     ArtefactError,
     ClassWeights,
     ElementFactors,
+    Initialisation,
+    Interpolated,
     LearningRates,
     LossWeights,
     Mixture,
@@ -23,13 +26,15 @@ from metatune.artefact.format import (
     OptimizerSchedules,
     Origin,
 )
+from metatune.artefact.learned_update import LearnedUpdate
 from metatune.artefact.reading import folder_of, load
-from metatune.artefact.writing import self_contained, write
+from metatune.artefact.writing import portable_files, self_contained, write
 
 __all__ = [
     "CERTIFICATE",
     "CERTIFICATE_FORMAT",
     "CERTIFICATE_VERSION",
+    "INITIALISATION",
     "RECIPE",
     "REPLAY",
     "SETTINGS",
@@ -37,6 +42,9 @@ __all__ = [
     "ArtefactError",
     "ClassWeights",
     "ElementFactors",
+    "Initialisation",
+    "Interpolated",
+    "LearnedUpdate",
     "LearningRates",
     "LossWeights",
     "Mixture",
@@ -46,6 +54,7 @@ __all__ = [
     "Origin",
     "folder_of",
     "load",
+    "portable_files",
     "read_certificate",
     "refuse_artefact_folder",
     "rendered_certificate",

@@ -27,6 +27,8 @@ class Capabilities(NamedTuple):
         clip_norm: the largest norm of the gradient, over training too.
         elements: a learning rate of its own for each element of a parameter, over training too;
             where they can't be expressed, each parameter gets their mean.
+        initialisation: weights that training starts from, in a file beside the schedules.
+        learned_update: networks that correct the optimizer's step, element by element.
     """
 
     rates: Support = "no"
@@ -39,11 +41,14 @@ class Capabilities(NamedTuple):
     optimizer: Support = "no"
     clip_norm: Support = "no"
     elements: Support = "no"
+    initialisation: Support = "no"
+    learned_update: Support = "no"
 
 
 DOMAINS = Capabilities("exact", "exact", "exact", "exact", "exact", "exact")
 WHOLE_PARAMETERS = DOMAINS._replace(class_weights="exact", optimizer="exact", clip_norm="exact")
-EVERYTHING = WHOLE_PARAMETERS._replace(elements="exact")
+SCHEDULES = WHOLE_PARAMETERS._replace(elements="exact", initialisation="exact")
+EVERYTHING = SCHEDULES._replace(learned_update="exact")
 
 
 def asked(artefact: Artefact) -> dict[str, str]:
@@ -73,11 +78,17 @@ def asked(artefact: Artefact) -> dict[str, str]:
             needs[name] = f"{words} of {len(schedule.domains)} domains"
             if np.any(schedule.weights != schedule.weights[0]):
                 needs[f"moving_{name}"] = f"{words} that change at {len(schedule.knots)} knots"
+    if (learned := artefact.learned_update) is not None:
+        count = len(learned.groups)
+        needs["learned_update"] = f"a learned update: {count} networks of {learned.size:,} weights"
     schedules = artefact.optimizer.schedules
     for name in schedules.names if schedules else ():
         field = "clip_norm" if name == "clip_norm" else "optimizer"
         before = f"{needs[field]}, " if field in needs else "tuned of the optimizer: "
         needs[field] = before + name
+    if (start := artefact.initialisation) is not None:
+        count = sum(weights.size for weights in start.parameters.values())
+        needs["initialisation"] = f"a start of {count:,} weights"
     return needs
 
 

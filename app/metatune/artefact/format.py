@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from metatune.artefact.learned_update import LearnedUpdate
 from metatune.recipe.faults import ABSENT, Fault
 
 FORMAT = "metatune-artefact"
@@ -18,6 +19,7 @@ VERSION = 1
 
 TUNED = "tuned.json"
 TENSORS = "tuned.safetensors"
+INITIALISATION = "initialisation.safetensors"
 README = "README.md"
 CERTIFICATE = "certificate.json"
 RECIPE = "recipe.yaml"
@@ -277,6 +279,34 @@ class Optimizer:
 
 
 @dataclass(frozen=True, eq=False)
+class Interpolated:
+    """Where a start lies between checkpoints: `θ_0 = θ + Σ_i α_i (θ_i - θ)`.
+
+    Attributes:
+        coefficients: α_i of each group of parameters, by checkpoint.
+        members: checkpoint names of the parameters of each group; the others stay as they were.
+    """
+
+    coefficients: Mapping[str, Mapping[str, float]]
+    members: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, eq=False)
+class Initialisation:
+    """What the tuned training starts from.
+
+    Attributes:
+        kind: what was tuned of it.
+        parameters: float32 weights by checkpoint name, of all that is trained.
+        interpolated: where between checkpoints it lies; None of a point.
+    """
+
+    kind: Literal["point", "interpolation"]
+    parameters: Mapping[str, np.ndarray]
+    interpolated: Interpolated | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Origin:
     """What the tuned training can be done again from.
 
@@ -309,6 +339,8 @@ class Artefact:
         certificate: what `metatune check` found of the recipe's hypergradients; plain JSON values;
             None where it wasn't asked.
         origin: what it can be trained again from; None where that wasn't kept.
+        initialisation: what the training starts from, if that was tuned.
+        learned_update: networks that correct the optimizer's step, if they were tuned.
     """
 
     horizon_steps: int
@@ -321,6 +353,8 @@ class Artefact:
     result: Mapping[str, Any]
     certificate: Mapping[str, Any] | None = None
     origin: Origin | None = None
+    initialisation: Initialisation | None = None
+    learned_update: LearnedUpdate | None = None
 
     def learning_rate(self, name: str, step: int, total: int) -> float | np.ndarray:
         """The rate of parameter `name` at update `step` (from 0) of a training of `total` updates.

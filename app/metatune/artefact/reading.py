@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load as load_tensors
 
-from metatune.artefact import certificate, manifest, origin
+from metatune.artefact import certificate, initialisation, learned_update, manifest, origin
 from metatune.artefact.checks import Checker
 from metatune.artefact.format import (
     FORMAT,
@@ -61,7 +61,11 @@ def load(path: str | Path) -> Artefact:
     _check_integrity(file, document)
     tensors = _tensors(file, document)
     found = certificate.read(file.parent)
-    tuned = replace(_artefact(document, tensors), origin=origin.read(file.parent))
+    tuned = replace(
+        _artefact(document, tensors),
+        origin=origin.read(file.parent),
+        initialisation=initialisation.read(file.parent, document.get("initialisation")),
+    )
     return certificate.with_certificate(tuned, found)
 
 
@@ -121,7 +125,7 @@ def _tensors(file: Path, document: Mapping[str, Any]) -> Mapping[str, np.ndarray
         return {}
     beside = file.parent / TENSORS
     if not beside.is_file():
-        problem = f"not found at {beside}, where the learning rates must be"
+        problem = f"not found at {beside}, where the numbers must be that {TUNED} doesn't hold"
         cure = f"copy it together with {TUNED}"
         raise ArtefactError(str(file), [Fault("tensors.file", TENSORS, problem, cure)])
     content = beside.read_bytes()
@@ -149,6 +153,7 @@ def _curves(
 def _artefact(document: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Artefact:
     rates, optimizer = document["learning_rates"], document["optimizer"]
     multipliers, elements = rates["multipliers"], rates.get("elements")
+    learned = document.get("learned_update")
     return Artefact(
         horizon_steps=document["horizon"]["steps"],
         horizon_tokens=document["horizon"]["tokens"],
@@ -179,6 +184,7 @@ def _artefact(document: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) ->
         ),
         provenance=document["provenance"],
         result=document["result"],
+        learned_update=learned and learned_update.read(learned, tensors),
     )
 
 

@@ -30,11 +30,18 @@ from metatune.inner import InnerTraining, prepare_file
 from metatune.inner.seeds import Purpose
 from metatune.recipe.faults import ABSENT, Fault
 
-COMPARED = ("recipe_sha256", "tokenizer_sha256", "data_sha256", "model_config", "weights_sha256")
+COMPARED = (
+    "recipe_sha256",
+    "tokenizer_sha256",
+    "data_sha256",
+    "model_config",
+    "weights_sha256",
+    "checkpoints_sha256",
+)
 """Of the provenance: what must be the same before anything is trained."""
 
 SCHEDULES = ("horizon", "learning_rates", "mixture", "loss_weights", "optimizer")
-"""Keys of tuned.json that follow from recipe and meta-parameters."""
+"""Keys of every tuned.json that follow from recipe and meta-parameters."""
 
 ROUNDING = 1e-5
 """Relative: what a few roundings of float32 in another order may change of a schedule."""
@@ -274,14 +281,26 @@ def _trained(
 
 
 def _schedules(tuned: Artefact) -> dict[str, Any]:
-    elements = tuned.learning_rates.elements
-    coarse = replace(tuned, learning_rates=replace(tuned.learning_rates, elements=None))
+    elements, learned = tuned.learning_rates.elements, tuned.learned_update
+    coarse = replace(
+        tuned,
+        learning_rates=replace(tuned.learning_rates, elements=None),
+        initialisation=None,
+        learned_update=None,
+    )
     document = json.loads(artefact.self_contained(coarse))
     schedules = {key: document[key] for key in SCHEDULES}
     if elements is not None:
         schedules["elements"] = {
             name: factors.tolist() for name, factors in elements.parameters.items()
         }
+    if (start := tuned.initialisation) is not None:
+        schedules["initialisation"] = {
+            name: weights.tolist() for name, weights in start.parameters.items()
+        }
+    if learned is not None:
+        weights = {name: tensor.tolist() for name, tensor in learned.tensors.items()}
+        schedules["learned_update"] = json.loads(json.dumps(learned.document())) | weights
     return schedules
 
 

@@ -23,7 +23,15 @@ from metatune.inner.metrics import measure as measured
 from metatune.inner.seeds import Purpose
 from metatune.recipe import schema, writing
 from metatune.recipe.phases import resolved
-from metatune.tunables import ClassWeights, Elements, Groups, LearningRates, Tunable
+from metatune.tunables import (
+    ClassWeights,
+    Elements,
+    Groups,
+    Interpolation,
+    LearnedUpdate,
+    LearningRates,
+    Tunable,
+)
 
 
 class Measured(NamedTuple):
@@ -162,6 +170,8 @@ def artefact_of(
         provenance=provenance(training),
         result=dict(result),
         origin=origin(training, eta, recorded),
+        initialisation=_initialisation(training, tuned.get("initialisation"), eta),
+        learned_update=_learned_update(tuned.get("learned_update"), eta),
     )
 
 
@@ -183,6 +193,11 @@ def provenance(training: InnerTraining) -> dict[str, Any]:
         "target": {name: float(w) for name, w in zip(corpus.names, corpus.target, strict=True)},
         "model_config": training.model.config_json(),
         **({"weights_sha256": training.weights_sha256} if training.weights_sha256 else {}),
+        **(
+            {"checkpoints_sha256": dict(training.checkpoints_sha256)}
+            if training.checkpoints_sha256
+            else {}
+        ),
         **({"lora": asdict(recipe.inner.lora)} if recipe.inner.lora else {}),
         "packages": packages(),
     }
@@ -258,6 +273,43 @@ def _optimizer_schedules(
         interpolation="constant",
         values={name: curve[kept] for name, curve in values.items()},
         weight_decay=decay and {name: curve[kept] for name, curve in decay.items()},
+    )
+
+
+def _initialisation(
+    training: InnerTraining, tunable: Tunable | None, eta: Mapping[str, jax.Array]
+) -> artefact.Initialisation | None:
+    """What the tuned trainings start from, if that was tuned."""
+    weights = training.start(eta)
+    if weights is None or tunable is None:
+        return None
+    if not isinstance(tunable, Interpolation):
+        return artefact.Initialisation("point", weights)
+    rows = np.asarray(tunable.coefficients(eta[tunable.key]), np.float64).tolist()
+    coefficients = {
+        source: dict(zip(tunable.groups.labels, row, strict=True))
+        for source, row in zip(tunable.checkpoints, rows, strict=True)
+    }
+    between = artefact.Interpolated(coefficients, tunable.groups.members)
+    return artefact.Initialisation("interpolation", weights, between)
+
+
+def _learned_update(
+    tunable: Tunable | None, eta: Mapping[str, jax.Array]
+) -> artefact.LearnedUpdate | None:
+    if not isinstance(tunable, LearnedUpdate):
+        return None
+    form = tunable.form
+    networks = tunable.networks(eta[tunable.key])._asdict()
+    return artefact.LearnedUpdate(
+        groups=tunable.groups.members,
+        decays=form.decays,
+        second_moment_decay=form.second_moment_decay,
+        time_scales=form.time_scales,
+        max_multiplier=form.max_multiplier,
+        step_size="kept" if form.keeps_size else "learned",
+        # Without the last, that of parameters in no group.
+        **{name: np.asarray(rows, np.float32)[:-1] for name, rows in networks.items()},
     )
 
 

@@ -17,6 +17,8 @@ HEADS = {
     "optimizer": "optimizer",
     "clip_norm": "clip norm",
     "elements": "in tensors",
+    "initialisation": "start",
+    "learned_update": "learned update",
 }
 STYLES = {"exact": "green", "quantised": "cyan", "fitted": "yellow", "no": "dim"}
 

@@ -20,10 +20,12 @@ from metatune.train import result
 from metatune.train.checkpoints import Checkpoints, Position
 from metatune.train.folder import TrainingFolder, begin
 from metatune.train.interruption import Interruption
+from metatune.train.learned_update import corrected
 from metatune.train.loop import DEFAULT, SEGMENT, Intervals, Loop
 from metatune.train.matching import refuse_misfit, remarks
 from metatune.train.progress import Teller
 from metatune.train.schedules import Schedules
+from metatune.train.start import started
 
 
 class Tuned(NamedTuple):
@@ -106,14 +108,17 @@ def train(
     if tuned is not None:
         refuse_misfit(tuned.schedules, training, source)
         schedules = carried(tuned.schedules, recipe.inner.steps, warmup)
+        training = started(training, schedules)
+    training = corrected(training, schedules and schedules.learned_update)
     settings = writing.flat(writing.to_tree(recipe)) | {
         "--with": tuned and tuned.sha256,
         "--warmup": warmup,
         "--report-seed": report_seed,
     }
-    files = {folder.recipe: writing.to_yaml(recipe)}
+    files: dict[Path, str | bytes] = {folder.recipe: writing.to_yaml(recipe)}
     if schedules is not None:
-        files[folder.tuned] = artefact.self_contained(schedules)
+        held = artefact.portable_files(schedules)
+        files |= {folder.path / name: text for name, text in held.items()}
     begin(folder, settings, files, resume=resume)
     if done := folder.finished():
         return Outcome(done, done["steps"])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from metatune.artefact import INITIALISATION
 from metatune.fit.run_folder import RunFolder, RunFolderError, replace
 
 FORMAT: Final = "metatune-training"
@@ -37,6 +38,16 @@ class TrainingFolder:
     def tuned(self) -> Path:
         """The schedules that it was trained at, where they were an artefact's."""
         return self.path / "tuned.json"
+
+    @property
+    def start(self) -> Path:
+        """The weights that it started from, where they were tuned."""
+        return self.path / INITIALISATION
+
+    @property
+    def tensors(self) -> Path:
+        """What of these schedules isn't in `tuned`."""
+        return self.path / "tuned.safetensors"
 
     @property
     def tensorboard(self) -> Path:
@@ -100,7 +111,7 @@ def usable(path: Path, *, resume: bool, overwrite: bool) -> TrainingFolder:
 def begin(
     folder: TrainingFolder,
     settings: Mapping[str, Any],
-    files: Mapping[Path, str],
+    files: Mapping[Path, str | bytes],
     *,
     resume: bool,
 ) -> None:
@@ -109,7 +120,7 @@ def begin(
     Args:
         folder: of `usable`.
         settings: all that the training follows from, by the name of the choice.
-        files: further texts to write.
+        files: further contents to write.
         resume: go on with the training that is in it; another one in it is deleted otherwise.
 
     Raises:
@@ -124,8 +135,8 @@ def begin(
         document = {"format": FORMAT, "version": VERSION, "settings": dict(settings)}
         replace(folder.settings, json.dumps(document, indent=1) + "\n")
     # Also of one that goes on: it may have been killed before they were written.
-    for path, text in files.items():
-        replace(path, text)
+    for path, content in files.items():
+        replace(path, content)
 
 
 def _refuse_other(folder: TrainingFolder, now: Mapping[str, Any]) -> None:
@@ -145,7 +156,8 @@ def _delete(folder: TrainingFolder) -> None:
     for path in (folder.tensorboard, folder.checkpoints, folder.model, partial(folder.model)):
         if path.exists():
             shutil.rmtree(path)
-    for path in (folder.result, folder.metrics.metrics, folder.recipe, folder.tuned):
+    tuned = (folder.tuned, folder.tensors, folder.start)
+    for path in (folder.result, folder.metrics.metrics, folder.recipe, *tuned):
         path.unlink(missing_ok=True)
     folder.settings.unlink()
 

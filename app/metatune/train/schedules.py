@@ -18,6 +18,7 @@ from metatune.data import TokenClass
 from metatune.hypergrad import Problem
 from metatune.inner import InnerTraining
 from metatune.models import ParameterNames
+from metatune.train.learned_update import corrections
 from metatune.tunables import Hyper
 
 
@@ -43,7 +44,8 @@ def _hyper_at(stretch: Stretch, step: jax.Array) -> Hyper:
 
 def scheduled(training: InnerTraining) -> Problem:
     """The training by true sampling, with a `Stretch` in the place of the meta-parameters."""
-    return replace(training.sampled, hyper_at=_hyper_at)
+    # A tuned start isn't of η here: `start.py` puts the weights in place.
+    return replace(training.sampled, hyper_at=_hyper_at, start=None)
 
 
 class Schedules:
@@ -85,6 +87,8 @@ class Schedules:
             if tuned.optimizer.schedules is not None:
                 own = hyper.optimizer or {}
                 hyper = hyper._replace(optimizer={**own, **self._of_optimizer(tuned, steps)})
+            if (learned := tuned.learned_update) is not None:
+                hyper = hyper._replace(learned_update=corrections(learned, steps, self._total))
         return Stretch(np.int32(first), hyper)
 
     def shares(self) -> np.ndarray:

@@ -11,26 +11,50 @@ import jax.numpy as jnp
 
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.schema import Tune
-from metatune.tunables import learning_rates, loss_weights, mixture, optimizer
+from metatune.tunables import (
+    initialisation,
+    learned_update,
+    learning_rates,
+    loss_weights,
+    mixture,
+    optimizer,
+)
 from metatune.tunables.class_weights import ClassWeights
 from metatune.tunables.elements import Elements
 from metatune.tunables.groups import Groups
-from metatune.tunables.hyper import Hyper, Setting, Supply, TrainingTokens, Tunable
+from metatune.tunables.hyper import (
+    Correction,
+    Hyper,
+    Networks,
+    Setting,
+    Supply,
+    TrainingTokens,
+    Tunable,
+)
+from metatune.tunables.initialisation import Begins, Interpolation, StartingPoint
+from metatune.tunables.learned_update import Form, LearnedUpdate
 from metatune.tunables.learning_rates import LearningRates
 from metatune.tunables.loss_weights import LossWeights
 from metatune.tunables.mixture import Mixture
 from metatune.tunables.optimizer import OptimizerField
 
 __all__ = [
+    "Begins",
     "ClassWeights",
+    "Correction",
     "Elements",
+    "Form",
     "Groups",
     "Hyper",
+    "Interpolation",
+    "LearnedUpdate",
     "LearningRates",
     "LossWeights",
     "Mixture",
+    "Networks",
     "OptimizerField",
     "Setting",
+    "StartingPoint",
     "Supply",
     "TrainingTokens",
     "Tunable",
@@ -38,6 +62,7 @@ __all__ = [
     "needs_data",
     "needs_tokens",
     "penalty",
+    "scheduled",
     "within_parameters",
 ]
 
@@ -46,6 +71,8 @@ BUILDERS: Mapping[str, Callable[[Any, Setting], Tunable | tuple[Tunable, ...] | 
     "mixture": mixture.build,
     "loss_weights": loss_weights.build,
     "optimizer": optimizer.build,
+    "initialisation": initialisation.build,
+    "learned_update": learned_update.build,
 }
 """By entry of `tune`: one tunable, several, or none yet."""
 
@@ -63,6 +90,11 @@ def needs_tokens(tune: Tune) -> bool:
 def within_parameters(tunable: Tunable) -> bool:
     """Whether what is tuned is as large as the parameters: a rate for each row, say."""
     return isinstance(tunable, LearningRates) and isinstance(tunable.cells, Elements)
+
+
+def scheduled(tunable: Tunable) -> bool:
+    """Whether what is tuned is a few numbers for each inner step."""
+    return not within_parameters(tunable) and not isinstance(tunable, LearnedUpdate)
 
 
 def build(tune: Tune, setting: Setting, known: Sequence[Fault] = ()) -> tuple[Tunable, ...]:

@@ -9,6 +9,32 @@ import numpy as np
 from metatune.recipe import schema
 
 
+class Networks(NamedTuple):
+    """Weights of the networks of a learned update, of every group.
+
+    Attributes:
+        hidden: [groups, features, hidden].
+        bias: [groups, hidden].
+        output: [groups, hidden].
+    """
+
+    hidden: Any
+    bias: Any
+    output: Any
+
+
+class Correction(NamedTuple):
+    """How a learned update corrects the step.
+
+    Attributes:
+        networks: of each group of parameters; the last is zero, of those in no group.
+        progress: fraction of the training that is done, [].
+    """
+
+    networks: Networks
+    progress: Any
+
+
 class Hyper(NamedTuple):
     """What inner step t uses.
 
@@ -20,6 +46,7 @@ class Hyper(NamedTuple):
             over the training tokens; None where none is tuned.
         optimizer: numbers of the inner optimizer that are tuned, by name: scalars, of weight decay
             a tree like `learning_rate`, None at what doesn't decay. None where none is tuned.
+        learned_update: what corrects the optimizer's step; None where nothing does.
     """
 
     learning_rate: Any
@@ -27,6 +54,7 @@ class Hyper(NamedTuple):
     loss_weights: jax.Array
     class_weights: jax.Array | None = None
     optimizer: Mapping[str, Any] | None = None
+    learned_update: Correction | None = None
 
 
 class TrainingTokens(NamedTuple):
@@ -68,6 +96,7 @@ class Setting(NamedTuple):
         supply: how much of it there is; None likewise.
         optimizer: what trains; None before that is known.
         decaying: as `names`, None at the leaves that don't decay; None for none, or not yet known.
+        seed: the recipe's.
     """
 
     names: Any
@@ -78,6 +107,7 @@ class Setting(NamedTuple):
     supply: Supply | None = None
     optimizer: schema.InnerOptimizer | None = None
     decaying: Any = None
+    seed: int = 0
 
 
 class Tunable(Protocol):

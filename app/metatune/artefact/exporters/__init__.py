@@ -1,6 +1,7 @@
 """Exporters: folders that carry tuned schedules into a trainer, without metatune."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,8 +61,8 @@ EXPORTERS = {
 """A new target is one file, and one name here."""
 
 WRITTEN = re.compile(
-    r"README\.md|__pycache__|tuned\.(json|yaml|safetensors)"
-    r"|metatune_(schedules|trainer|rates|mixture)\.py"
+    r"README\.md|__pycache__|tuned\.(json|yaml|safetensors)|initialisation\.safetensors"
+    r"|metatune_(schedules|trainer|rates|mixture|learned_update)\.py"
     r"|(learning_rates|mixture|loss_weights|optimizer|weight_decay)\.csv|(mixture|streams)\.yaml|launch\.sh"
     r"|phase_\d+\.(txt|json)|(sources|weights|static_rates|shared_schedule)\.json"
 )
@@ -150,6 +151,10 @@ def export(
         raise ArtefactError("export", faults)
     if "elements" in without:
         artefact = averaged(artefact)
+    if "initialisation" in without:
+        artefact = replace(artefact, initialisation=None)
+    if "learned_update" in without:
+        artefact = replace(artefact, learned_update=None)
     steps = steps or artefact.horizon_steps
     tokens = tokens_per_step or max(1, round(artefact.horizon_tokens / artefact.horizon_steps))
     production = Production(

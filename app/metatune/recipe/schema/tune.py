@@ -2,9 +2,20 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from metatune.recipe.rules import ABOVE_ONE, AT_LEAST_ONE, FRACTION, NOT_NEGATIVE, POSITIVE, ruled
+from metatune.recipe.rules import (
+    ABOVE_ONE,
+    AT_LEAST_ONE,
+    DECAYS,
+    FRACTION,
+    HIDDEN,
+    MORE_THAN_ONE,
+    NOT_EMPTY,
+    NOT_NEGATIVE,
+    POSITIVE,
+    ruled,
+)
 
 Per = Literal["global", "layer", "tensor", "kind", "layer_kind", "row", "column", "element"]
 PerElement = Literal["row", "column", "element"]
@@ -149,6 +160,89 @@ class OptimizerFields:
 
 
 @dataclass(frozen=True)
+class LearnedUpdate:
+    """Small networks that correct the optimizer's step, element by element.
+
+    Each element of a step is multiplied by a number between `1 / max_multiplier` and
+    `max_multiplier`, which a network with one hidden layer makes of what it sees of that element:
+    its gradient, moments of it, its value, the optimizer's own direction, and how far the training
+    is. At the start all these numbers are one.
+
+    Attributes:
+        per: parameters that share a network: all one (global), by what they are for (kind), by
+            layer, by kind in each layer (layer_kind), each tensor its own, or groups by regular
+            expression as of learning rates; parameters of no group keep the optimizer's step.
+        hidden_size: of the networks.
+        decays: of the moments of the gradient that the networks see. Each is as large as the
+            parameters, and so is a second moment.
+        max_multiplier: M, that no number reaches, nor one over it: the network's output o becomes
+            `exp(log M tanh(o / log M))`.
+        step_size: learned, or kept: then a corrected step has the root-mean-square of the
+            optimizer's own over each tensor, so that learning rates alone say how large it is;
+            what brings it there may move a number beyond M.
+    """
+
+    per: (
+        Literal["global", "kind", "layer", "layer_kind", "tensor"]
+        | tuple[str, ...]
+        | Mapping[str, str]
+    ) = "kind"
+    hidden_size: int = ruled(8, HIDDEN)
+    decays: tuple[float, ...] = ruled((0.1, 0.5, 0.9, 0.99, 0.999), DECAYS)
+    max_multiplier: float = ruled(4.0, MORE_THAN_ONE)
+    step_size: Literal["learned", "kept"] = "learned"
+
+    @property
+    def windows(self) -> int:
+        """One: that the training moves on is among what the networks see."""
+        return 1
+
+
+@dataclass(frozen=True)
+class Point:
+    """The point that every training starts from, tuned weight by weight (MAML, Finn et al., 2017).
+
+    What is tuned is an offset, zero at first, on what the recipe starts from: the pretrained
+    weights, or one draw from the recipe's seed, then the same for every training. Of online
+    windows those that begin a training move it, the others leave it.
+
+    Attributes:
+        parameters: regular expressions, searched for in checkpoint names: what of the trained
+            parameters is moved; null for all.
+    """
+
+    kind: Literal["point"] = "point"
+    parameters: tuple[str, ...] | None = ruled(None, NOT_EMPTY)
+    windows: ClassVar[int] = 1
+
+
+@dataclass(frozen=True)
+class Interpolation:
+    """A start between checkpoints, `θ_0 = θ + Σ_i α_i (θ_i - θ)` of trained parameters.
+
+    θ are the weights of `model.pretrained`, θ_i those of the further checkpoints; each α_i is zero
+    at first, and may leave [0, 1]: a tuned model soup (Wortsman et al., 2022).
+
+    Attributes:
+        checkpoints: folders or hub ids of models with the same parameters, one or more.
+        per: how parameters share the α_i: as of learning rates, all one by default; parameters of
+            no group stay those of `model.pretrained`.
+    """
+
+    checkpoints: tuple[str, ...] = ruled(NOT_EMPTY)
+    kind: Literal["interpolation"] = "interpolation"
+    per: (
+        Literal["global", "layer", "tensor", "kind", "layer_kind"]
+        | tuple[str, ...]
+        | Mapping[str, str]
+    ) = "global"
+    windows: ClassVar[int] = 1
+
+
+Initialisation = Point | Interpolation
+
+
+@dataclass(frozen=True)
 class Tune:
     """What is tuned: at least one."""
 
@@ -156,6 +250,8 @@ class Tune:
     mixture: Mixture | None = None
     loss_weights: LossWeights | None = None
     optimizer: OptimizerFields | None = None
+    initialisation: Initialisation | None = None
+    learned_update: LearnedUpdate | None = None
 
     def entries(self) -> Iterator[tuple[str, str, Any]]:
         """Key, dotted path and settings of everything that is tuned by a slice of η of its own."""
