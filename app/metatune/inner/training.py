@@ -16,6 +16,7 @@ from metatune.hypergrad import Problem, State
 from metatune.inner import losses, optimizers, schedules
 from metatune.inner.estimators import program_is_there, too_many_directions
 from metatune.inner.metrics import objective
+from metatune.inner.seeds import tunable_key
 from metatune.inner.start import Start, context_faults, frozen, initialiser, start
 from metatune.inner.trainable import Trainable, trainable
 from metatune.models import LanguageModel
@@ -28,7 +29,7 @@ from metatune.tunables import (
     Supply,
     TrainingTokens,
     Tunable,
-    within_parameters,
+    too_large_for_every_step,
 )
 from metatune.tunables.mixture import starting_shares
 
@@ -73,7 +74,7 @@ class InnerTraining:
         initialise: a key to the state that a training starts from, freshly initialised or
             pretrained; compiled.
         hyper_over: η, and the inner steps in question (all by default), to the hyperparameters of
-            each, stacked on axis 0, but for what is tuned within parameters; compiled.
+            each, stacked on axis 0, but for what is too large for every step; compiled.
     """
 
     recipe: Recipe
@@ -208,6 +209,8 @@ def stretched(training: InnerTraining, steps: int) -> InnerTraining:
         params,
         optimizer=recipe.inner.optimizer,
         decaying=optimizers.decaying(recipe.inner.optimizer, training.names, params),
+        vocab_size=training.corpus.tokenizer.vocab_size,
+        key=tunable_key(recipe.seed),
     )
     # Caps stay those of the whole training, of which this one is an image.
     setting = _with_data(setting, training.corpus, training.recipe)
@@ -271,6 +274,8 @@ def _parts(
         if part:
             shapes = jax.eval_shape(part.trained, shapes, jax.random.key(0))
         setting = Setting(names, tuple(text.domains), steps, shapes)
+        key = tunable_key(sections.get("seed", 0))
+        setting = setting._replace(vocab_size=vocab_size, key=key)
         if tune.optimizer and inner and part:
             decaying = optimizers.decaying(inner.optimizer, names, shapes)
             setting = setting._replace(optimizer=inner.optimizer, decaying=decaying)
@@ -385,8 +390,7 @@ def _attempt(faults: list[Fault], make: Callable[[], Built]) -> Built | None:
 
 def _over_steps(recipe: Recipe, params: Any, tuning: tuple[Tunable, ...]) -> Callable[..., Hyper]:
     """See `InnerTraining.hyper_over`."""
-    # Rates within parameters would be as large as the parameters, for every step.
-    small = tuple(tunable for tunable in tuning if not within_parameters(tunable))
+    small = tuple(tunable for tunable in tuning if not too_large_for_every_step(tunable))
     hyper_at = _hyper_at(recipe, params, small)
 
     @jax.jit

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.schema import Tune
-from metatune.tunables import learning_rates, loss_weights, mixture, optimizer
+from metatune.tunables import learning_rates, loss_weights, mixture, optimizer, rater
 from metatune.tunables.class_weights import ClassWeights
 from metatune.tunables.elements import Elements
 from metatune.tunables.groups import Groups
@@ -20,6 +20,8 @@ from metatune.tunables.learning_rates import LearningRates
 from metatune.tunables.loss_weights import LossWeights
 from metatune.tunables.mixture import Mixture
 from metatune.tunables.optimizer import OptimizerField
+from metatune.tunables.rater import Rater
+from metatune.tunables.rating import Rating
 
 __all__ = [
     "ClassWeights",
@@ -30,6 +32,8 @@ __all__ = [
     "LossWeights",
     "Mixture",
     "OptimizerField",
+    "Rater",
+    "Rating",
     "Setting",
     "Supply",
     "TrainingTokens",
@@ -38,7 +42,7 @@ __all__ = [
     "needs_data",
     "needs_tokens",
     "penalty",
-    "within_parameters",
+    "too_large_for_every_step",
 ]
 
 BUILDERS: Mapping[str, Callable[[Any, Setting], Tunable | tuple[Tunable, ...] | None]] = {
@@ -46,6 +50,7 @@ BUILDERS: Mapping[str, Callable[[Any, Setting], Tunable | tuple[Tunable, ...] | 
     "mixture": mixture.build,
     "loss_weights": loss_weights.build,
     "optimizer": optimizer.build,
+    "rater": rater.build,
 }
 """By entry of `tune`: one tunable, several, or none yet."""
 
@@ -60,9 +65,11 @@ def needs_tokens(tune: Tune) -> bool:
     return tune.loss_weights is not None and tune.loss_weights.per == "class"
 
 
-def within_parameters(tunable: Tunable) -> bool:
-    """Whether what is tuned is as large as the parameters: a rate for each row, say."""
-    return isinstance(tunable, LearningRates) and isinstance(tunable.cells, Elements)
+def too_large_for_every_step(tunable: Tunable) -> bool:
+    """Whether what is tuned is as large as parameters: a rate for each row, or a network."""
+    return isinstance(tunable, Rater) or (
+        isinstance(tunable, LearningRates) and isinstance(tunable.cells, Elements)
+    )
 
 
 def build(tune: Tune, setting: Setting, known: Sequence[Fault] = ()) -> tuple[Tunable, ...]:

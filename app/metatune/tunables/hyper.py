@@ -20,6 +20,8 @@ class Hyper(NamedTuple):
             over the training tokens; None where none is tuned.
         optimizer: numbers of the inner optimizer that are tuned, by name: scalars, of weight decay
             a tree like `learning_rate`, None at what doesn't decay. None where none is tuned.
+        rater: a function of a batch to the weights of its sequences, as `Rating.weights`; the
+            leaves of this `Partial` are the network's parameters. None where none is tuned.
     """
 
     learning_rate: Any
@@ -27,6 +29,7 @@ class Hyper(NamedTuple):
     loss_weights: jax.Array
     class_weights: jax.Array | None = None
     optimizer: Mapping[str, Any] | None = None
+    rater: jax.tree_util.Partial | None = None
 
 
 class TrainingTokens(NamedTuple):
@@ -68,6 +71,8 @@ class Setting(NamedTuple):
         supply: how much of it there is; None likewise.
         optimizer: what trains; None before that is known.
         decaying: as `names`, None at the leaves that don't decay; None for none, or not yet known.
+        vocab_size: number of tokens; None where no tunable reads them.
+        key: for what tunables draw; None where none does.
     """
 
     names: Any
@@ -78,6 +83,8 @@ class Setting(NamedTuple):
     supply: Supply | None = None
     optimizer: schema.InnerOptimizer | None = None
     decaying: Any = None
+    vocab_size: int | None = None
+    key: jax.Array | None = None
 
 
 class Tunable(Protocol):

@@ -8,7 +8,7 @@ it out again gives a valid recipe with every default spelled out.
 from dataclasses import dataclass
 
 from metatune.recipe.rules import NOT_NEGATIVE, ruled
-from metatune.recipe.schema.data import Data, Files, HeldOut, Packing, Source
+from metatune.recipe.schema.data import Corruption, Data, Files, HeldOut, Packing, Source
 from metatune.recipe.schema.estimators import (
     Auto,
     Checkpoints,
@@ -58,10 +58,13 @@ from metatune.recipe.schema.outer import (
 from metatune.recipe.schema.tune import (
     LearningRates,
     LossWeights,
+    MlpRater,
     Mixture,
     OptimizerFields,
     PerElement,
+    Rater,
     Shares,
+    TransformerRater,
     Tune,
     TunedField,
     WeightDecay,
@@ -76,6 +79,7 @@ __all__ = [
     "Chunk",
     "Class",
     "Constant",
+    "Corruption",
     "Cosine",
     "Data",
     "Descent",
@@ -97,6 +101,7 @@ __all__ = [
     "Measure",
     "MixFlow",
     "Mixture",
+    "MlpRater",
     "Model",
     "Muon",
     "Objective",
@@ -107,6 +112,7 @@ __all__ = [
     "Packing",
     "PerElement",
     "Phase",
+    "Rater",
     "Recipe",
     "Report",
     "Reverse",
@@ -117,6 +123,7 @@ __all__ = [
     "Sign",
     "Source",
     "Trajectory",
+    "TransformerRater",
     "Truncated",
     "Tune",
     "TunedField",
