@@ -22,6 +22,7 @@ from metatune.artefact.format import (
     Optimizer,
     OptimizerSchedules,
     Origin,
+    Rater,
 )
 from metatune.artefact.reading import folder_of, load
 from metatune.artefact.writing import self_contained, write
@@ -44,6 +45,7 @@ __all__ = [
     "Optimizer",
     "OptimizerSchedules",
     "Origin",
+    "Rater",
     "folder_of",
     "load",
     "read_certificate",

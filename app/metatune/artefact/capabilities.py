@@ -27,6 +27,7 @@ class Capabilities(NamedTuple):
         clip_norm: the largest norm of the gradient, over training too.
         elements: a learning rate of its own for each element of a parameter, over training too;
             where they can't be expressed, each parameter gets their mean.
+        rater: the network that weighs the sequences of a batch.
     """
 
     rates: Support = "no"
@@ -39,6 +40,7 @@ class Capabilities(NamedTuple):
     optimizer: Support = "no"
     clip_norm: Support = "no"
     elements: Support = "no"
+    rater: Support = "no"
 
 
 DOMAINS = Capabilities("exact", "exact", "exact", "exact", "exact", "exact")
@@ -73,6 +75,8 @@ def asked(artefact: Artefact) -> dict[str, str]:
             needs[name] = f"{words} of {len(schedule.domains)} domains"
             if np.any(schedule.weights != schedule.weights[0]):
                 needs[f"moving_{name}"] = f"{words} that change at {len(schedule.knots)} knots"
+    if artefact.rater is not None:
+        needs["rater"] = f"weights of sequences by a rater ({artefact.rater.settings['kind']})"
     schedules = artefact.optimizer.schedules
     for name in schedules.names if schedules else ():
         field = "clip_norm" if name == "clip_norm" else "optimizer"

@@ -13,6 +13,8 @@ from metatune.artefact import certificate, manifest, origin
 from metatune.artefact.checks import Checker
 from metatune.artefact.format import (
     FORMAT,
+    RATER_SETTINGS,
+    RATER_TENSORS,
     SETTINGS,
     TABLE,
     TENSORS,
@@ -28,6 +30,7 @@ from metatune.artefact.format import (
     Multipliers,
     Optimizer,
     OptimizerSchedules,
+    Rater,
 )
 from metatune.artefact.manifest import sha256
 from metatune.artefact.writing import integrity
@@ -121,7 +124,7 @@ def _tensors(file: Path, document: Mapping[str, Any]) -> Mapping[str, np.ndarray
         return {}
     beside = file.parent / TENSORS
     if not beside.is_file():
-        problem = f"not found at {beside}, where the learning rates must be"
+        problem = f"not found at {beside}, where numbers of it must be"
         cure = f"copy it together with {TUNED}"
         raise ArtefactError(str(file), [Fault("tensors.file", TENSORS, problem, cure)])
     content = beside.read_bytes()
@@ -179,6 +182,16 @@ def _artefact(document: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) ->
         ),
         provenance=document["provenance"],
         result=document["result"],
+        rater=_rater(document.get("rater"), tensors),
+    )
+
+
+def _rater(held: Mapping[str, Any] | None, tensors: Mapping[str, np.ndarray]) -> Rater | None:
+    if held is None:
+        return None
+    settings = {key: held[key] for key in RATER_SETTINGS[held["kind"]]}
+    return Rater(
+        settings, {name.removeprefix(RATER_TENSORS): tensors[name] for name in held["shapes"]}
     )
 
 

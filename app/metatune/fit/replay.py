@@ -275,12 +275,17 @@ def _trained(
 
 def _schedules(tuned: Artefact) -> dict[str, Any]:
     elements = tuned.learning_rates.elements
-    coarse = replace(tuned, learning_rates=replace(tuned.learning_rates, elements=None))
+    coarse = replace(tuned, learning_rates=replace(tuned.learning_rates, elements=None), rater=None)
     document = json.loads(artefact.self_contained(coarse))
     schedules = {key: document[key] for key in SCHEDULES}
     if elements is not None:
         schedules["elements"] = {
             name: factors.tolist() for name, factors in elements.parameters.items()
+        }
+    if tuned.rater is not None:
+        schedules["rater"] = {
+            **tuned.rater.settings,
+            **{name: held.tolist() for name, held in tuned.rater.parameters.items()},
         }
     return schedules
 

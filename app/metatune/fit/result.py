@@ -23,7 +23,7 @@ from metatune.inner.metrics import measure as measured
 from metatune.inner.seeds import Purpose
 from metatune.recipe import schema, writing
 from metatune.recipe.phases import resolved
-from metatune.tunables import ClassWeights, Elements, Groups, LearningRates, Tunable
+from metatune.tunables import ClassWeights, Elements, Groups, LearningRates, Rater, Tunable
 
 
 class Measured(NamedTuple):
@@ -162,6 +162,7 @@ def artefact_of(
         provenance=provenance(training),
         result=dict(result),
         origin=origin(training, eta, recorded),
+        rater=_rater(training, tuned.get("rater"), eta),
     )
 
 
@@ -272,6 +273,22 @@ def _multipliers(tunable: Any, eta: Mapping[str, jax.Array]) -> artefact.Multipl
         },
         members=tunable.cells.members,
         interpolation=tunable.interpolation,
+    )
+
+
+def _rater(
+    training: InnerTraining, tunable: Tunable | None, eta: Mapping[str, jax.Array]
+) -> artefact.Rater | None:
+    if not isinstance(tunable, Rater):
+        return None
+    rating = tunable.rating
+    return artefact.Rater(
+        {
+            **asdict(rating.spec),
+            "vocab_size": rating.vocab_size,
+            "sequence_length": training.corpus.sequence_length,
+        },
+        rating.by_name(rating.unravelled(eta[tunable.key])),
     )
 
 

@@ -135,10 +135,10 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines(keepends=True) if line[-1] == "\n"]
 
 
-def replace(path: Path, text: str) -> None:
-    """Writes a file beside its place, then renames it."""
+def replace(path: Path, content: str | bytes) -> None:
+    """Writes a file beside its place, then renames it; text in UTF-8."""
     beside = path.with_name(path.name + ".partial")
-    beside.write_text(text)
+    beside.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(beside, path)
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from metatune import artefact
 from metatune.artefact.horizon import carried
+from metatune.artefact.writing import portable_files
 from metatune.fit import holdings
 from metatune.inner import InnerTraining, stretched
 from metatune.inner.seeds import Purpose, model_key
@@ -111,9 +112,9 @@ def train(
         "--warmup": warmup,
         "--report-seed": report_seed,
     }
-    files = {folder.recipe: writing.to_yaml(recipe)}
+    files: dict[Path, str | bytes] = {folder.recipe: writing.to_yaml(recipe)}
     if schedules is not None:
-        files[folder.tuned] = artefact.self_contained(schedules)
+        files |= {folder.path / name: held for name, held in portable_files(schedules).items()}
     begin(folder, settings, files, resume=resume)
     if done := folder.finished():
         return Outcome(done, done["steps"])

@@ -39,6 +39,11 @@ class TrainingFolder:
         return self.path / "tuned.json"
 
     @property
+    def tensors(self) -> Path:
+        """What of these stands in tensors, beside it."""
+        return self.path / "tuned.safetensors"
+
+    @property
     def tensorboard(self) -> Path:
         """Event files."""
         return self.path / "tensorboard"
@@ -100,7 +105,7 @@ def usable(path: Path, *, resume: bool, overwrite: bool) -> TrainingFolder:
 def begin(
     folder: TrainingFolder,
     settings: Mapping[str, Any],
-    files: Mapping[Path, str],
+    files: Mapping[Path, str | bytes],
     *,
     resume: bool,
 ) -> None:
@@ -109,7 +114,7 @@ def begin(
     Args:
         folder: of `usable`.
         settings: all that the training follows from, by the name of the choice.
-        files: further texts to write.
+        files: further files to write, by their paths.
         resume: go on with the training that is in it; another one in it is deleted otherwise.
 
     Raises:
@@ -145,8 +150,15 @@ def _delete(folder: TrainingFolder) -> None:
     for path in (folder.tensorboard, folder.checkpoints, folder.model, partial(folder.model)):
         if path.exists():
             shutil.rmtree(path)
-    for path in (folder.result, folder.metrics.metrics, folder.recipe, folder.tuned):
+    for path in (
+        folder.result,
+        folder.metrics.metrics,
+        folder.recipe,
+        folder.tuned,
+        folder.tensors,
+    ):
         path.unlink(missing_ok=True)
+    folder.tensors.unlink(missing_ok=True)
     folder.settings.unlink()
 
 

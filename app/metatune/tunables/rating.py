@@ -1,16 +1,19 @@
 """The network that rates sequences, and the weights of a batch that follow from its scores."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.flatten_util import ravel_pytree
 
 from metatune.recipe import schema
+from metatune.recipe.faults import Fault, RecipeError
 
 EXPANSION = 2
 """Width of the hidden layer of a block, in widths of the network."""
@@ -106,6 +109,11 @@ class Rating:
         zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), self.shapes())
         return ravel_pytree(zeros)[1](flat)
 
+    def by_name(self, params: Any) -> dict[str, np.ndarray]:
+        """The parameters by dotted names, as artefacts hold them."""
+        flat = flatten_dict(params, sep=".")
+        return {name: np.asarray(value) for name, value in flat.items()}
+
     def scores(self, params: Any, tokens: jax.typing.ArrayLike, mask: Any = None) -> jax.Array:
         """The score of each sequence, [batch]: the higher, the more it is worth learning.
 
@@ -139,3 +147,36 @@ class Rating:
         raised = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores)))
         # Written so that equal scores give ones to the last bit.
         return raised * (jnp.mean(drawn) / jnp.mean(drawn * raised))
+
+
+class Rated(NamedTuple):
+    """A rater with its numbers.
+
+    Attributes:
+        rating: the network, and what its scores do.
+        params: its parameters.
+    """
+
+    rating: Rating
+    params: Any
+
+
+def held(settings: Mapping[str, Any], parameters: Mapping[str, np.ndarray]) -> Rated:
+    """A rater that was tuned, ready to score.
+
+    Args:
+        settings: the recipe's choice, and `vocab_size`; others aren't of interest.
+        parameters: by dotted name.
+
+    Raises:
+        RecipeError: the parameters aren't those of such a network.
+    """
+    kind = {each.kind: each for each in get_args(schema.Rater)}[settings["kind"]]
+    spec = kind(**{field.name: settings[field.name] for field in fields(kind)})
+    rating = Rating(spec, settings["vocab_size"])
+    expected = {name: leaf.shape for name, leaf in flatten_dict(rating.shapes(), sep=".").items()}
+    found = {name: value.shape for name, value in parameters.items()}
+    if found != expected:
+        raise RecipeError("rater", [Fault("rater.shapes", found, f"must be {expected}")])
+    params = unflatten_dict({k: jnp.asarray(v) for k, v in parameters.items()}, sep=".")
+    return Rated(rating, params)

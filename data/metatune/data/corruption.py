@@ -60,7 +60,7 @@ def _repetitive(window: np.ndarray, generator: np.random.Generator) -> np.ndarra
 
 
 WAYS: Final[Mapping[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]]] = {
-    "shuffle": _shuffled, 
+    "shuffle": _shuffled,
     "repeat": _repetitive,
 }
 

@@ -166,9 +166,7 @@ def load(data: Data, encoder: Tokenizer | None = None, listener: Listener | None
         short = list(_short_streams(name, splits, data, readers[name]))
         cut[name] = distinct(splits)
         # After the splits are told apart, by the text as it was.
-        cut[name]["train"] = replace(
-            cut[name]["train"], corruption=data.domains[name].corrupt
-        )
+        cut[name]["train"] = replace(cut[name]["train"], corruption=data.domains[name].corrupt)
         faults += short or _repeated_splits(name, cut[name], readers[name])
     if faults:
         raise RecipeError("data", faults)

@@ -1,6 +1,7 @@
 """Exporters: folders that carry tuned schedules into a trainer, without metatune."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -150,6 +151,8 @@ def export(
         raise ArtefactError("export", faults)
     if "elements" in without:
         artefact = averaged(artefact)
+    if "rater" in without:
+        artefact = replace(artefact, rater=None)
     steps = steps or artefact.horizon_steps
     tokens = tokens_per_step or max(1, round(artefact.horizon_tokens / artefact.horizon_steps))
     production = Production(

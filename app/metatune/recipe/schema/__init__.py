@@ -58,8 +58,8 @@ from metatune.recipe.schema.outer import (
 from metatune.recipe.schema.tune import (
     LearningRates,
     LossWeights,
-    MlpRater,
     Mixture,
+    MlpRater,
     OptimizerFields,
     PerElement,
     Rater,
