@@ -17,7 +17,7 @@ REPEATS: Final = 4
 """How often the beginning of a window stands in a repetitive one."""
 
 
-def ways(numbers: np.ndarray, spec: Corruption) -> np.ndarray:
+def drawn_ways(numbers: np.ndarray, spec: Corruption) -> np.ndarray:
     """What becomes of windows: one of the ways of `spec`, or `INTACT`.
 
     Args:
@@ -39,7 +39,7 @@ def spoilt(tokens: np.ndarray, numbers: np.ndarray, how: np.ndarray, seed: int) 
     Args:
         tokens: [windows, length].
         numbers: of the windows, int64 [windows].
-        how: as `ways` says, [windows].
+        how: as `drawn_ways` says, [windows].
         seed: of the orders.
     """
     changed = tokens.copy()

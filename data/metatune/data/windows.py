@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from metatune.data.corruption import INTACT, spoilt, ways
+from metatune.data.corruption import INTACT, drawn_ways, spoilt
 from metatune.data.documents import SPLITS, Split
 from metatune.data.sources import TokenClass
 from metatune.data.tokenized import Stream, release
@@ -93,19 +93,22 @@ class Windows:
         found = self._gather(self.stream.tokens, self.numbers[places], self.pad_id)
         if self.corruption is None:
             return found
-        return spoilt(found, self.numbers[places], self._ways(places), self.corruption.seed)
+        return spoilt(found, self.numbers[places], self.ways(places), self.corruption.seed)
 
     def corrupted(self, places: np.ndarray) -> np.ndarray:
         """Which windows are spoilt, by their place among `numbers`, booleans [windows]."""
-        return self._ways(places) != INTACT
+        return self.ways(places) != INTACT
 
-    def _ways(self, places: np.ndarray) -> np.ndarray:
-        """What becomes of windows; one that is filled up with padding stays as it is."""
+    def ways(self, places: np.ndarray) -> np.ndarray:
+        """What was done to windows, by their place, text [windows]; `INTACT` for nothing.
+
+        One that is filled up with padding stays as it is.
+        """
         numbers = self.numbers[places]
         if self.corruption is None:
             return np.full(len(numbers), INTACT)
         whole = numbers < len(self.stream.tokens) // self.length
-        return np.where(whole, ways(numbers, self.corruption), INTACT)
+        return np.where(whole, drawn_ways(numbers, self.corruption), INTACT)
 
     def stretches(self) -> Iterator[np.ndarray]:
         """The places of all windows, as many at a time as fit into little memory."""
