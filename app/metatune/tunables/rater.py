@@ -31,7 +31,7 @@ class Rater:
 
     def initial(self) -> jax.Array:
         """Random numbers but for the last layer, which is zero: every weight is one."""
-        return ravel_pytree(self.rating.init(self.random))[0]
+        return ravel_pytree(jax.jit(self.rating.init)(self.random))[0]
 
     def apply(self, eta: jax.Array, step: jax.Array, hyper: Hyper) -> Hyper:
         """Sets the weights of sequences."""
