@@ -30,12 +30,12 @@ class Scored(NamedTuple):
     """What was scored.
 
     Attributes:
-        count: documents and sequences.
+        texts: how many documents and sequences.
         written: how many of them were written.
         least: the lowest score that was written.
     """
 
-    count: int
+    texts: int
     written: int
     least: float
 
@@ -106,26 +106,34 @@ def score(judge: Scorer, inputs: Sequence[str], out: Path, keep: float | None = 
         problem = "must be a share above 0, 1 at most"
         raise ArtefactError("score", [Fault("--keep", keep, problem)])
     everything = out.with_name(out.name + ".partial")
+    try:
+        scores = _written(judge, inputs, everything)
+        if not scores:
+            problem = "hold nothing to score"
+            raise ArtefactError("score", [Fault("inputs", list(inputs), problem, "give others")])
+        best = np.argsort(-np.asarray(scores), kind="stable")
+        best = best[: len(scores) if keep is None else max(1, round(keep * len(scores)))]
+        if len(best) < len(scores):
+            _only(everything, set(best.tolist()))
+        everything.replace(out)
+    finally:
+        everything.unlink(missing_ok=True)
+    return Scored(len(scores), len(best), scores[best[-1]])
+
+
+def _written(judge: Scorer, inputs: Sequence[str], file: Path) -> list[float]:
+    """Writes a line for each text into a file; the scores."""
     scores: list[float] = []
-    with everything.open("w", encoding="utf-8") as file:
+    with file.open("w", encoding="utf-8") as lines:
         for said in inputs:
             try:
                 for line in _lines(judge, said):
                     scores.append(line["score"])
-                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                    lines.write(json.dumps(line, ensure_ascii=False) + "\n")
             except RecipeError as error:
                 faults = [replace(fault, path=f"input {said}") for fault in error.faults]
                 raise RecipeError("score", faults) from error
-    if not scores:
-        everything.unlink()
-        problem = "hold nothing to score"
-        raise ArtefactError("score", [Fault("inputs", list(inputs), problem, "give others")])
-    best = np.argsort(-np.asarray(scores), kind="stable")
-    best = best[: len(scores) if keep is None else max(1, round(keep * len(scores)))]
-    if len(best) < len(scores):
-        _only(everything, set(best.tolist()))
-    everything.replace(out)
-    return Scored(len(scores), len(best), scores[best[-1]])
+    return scores
 
 
 def sequence_scores(judge: Scorer, tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:

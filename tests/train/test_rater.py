@@ -121,8 +121,8 @@ def test_it_is_the_training_that_the_search_measures(training, eta, tuned, tmp_p
     measured, even = score(eta), score({**eta, "rater": training.initial_eta()["rater"]})
     folder = TrainingFolder(tmp_path)
     with open(os.devnull, "w") as nowhere:
-        options = {"console": Console(file=nowhere)}
-        done = command.train(training, folder, command.load(tuned), **options)
+        console = Console(file=nowhere)
+        done = command.train(training, folder, command.load(tuned), console=console)
     assert done.result is not None
     assert done.result["held_out"] == measured != even
     kept = artefact.load(folder.tuned).rater

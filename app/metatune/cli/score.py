@@ -36,6 +36,6 @@ def score(
     with plain_errors():
         done = scoring.score(scoring.scorer(run), inputs, out, keep)
         typer.echo(
-            f"scored {done.count:,}, wrote {done.written:,} of them with scores of "
+            f"scored {done.texts:,}, wrote {done.written:,} of them with scores of "
             f"{done.least:.3f} and above to {out}"
         )

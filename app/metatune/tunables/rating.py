@@ -98,7 +98,8 @@ class Rating:
 
     def init(self, key: jax.Array) -> dict[str, Any]:
         """Fresh parameters of the network."""
-        return self.network.init(key, jnp.zeros((1, 2), jnp.int32), jnp.ones((1, 1)))["params"]
+        drawn = self.network.init(key, jnp.zeros((1, 2), jnp.int32), jnp.ones((1, 1)))
+        return dict(drawn["params"])
 
     def shapes(self) -> dict[str, Any]:
         """The parameters' shapes."""
@@ -126,7 +127,8 @@ class Rating:
         tokens = jnp.asarray(tokens)
         dtype = jax.tree.leaves(params)[0].dtype
         counted = jnp.ones(tokens[:, 1:].shape) if mask is None else jnp.asarray(mask)
-        return self.network.apply({"params": params}, tokens, counted.astype(dtype))
+        scores = self.network.apply({"params": params}, tokens, counted.astype(dtype))
+        return jnp.asarray(scores)
 
     def weights(
         self, params: Any, tokens: jax.typing.ArrayLike, mask: Any, drawn: jax.Array
@@ -174,7 +176,8 @@ def held(settings: Mapping[str, Any], parameters: Mapping[str, np.ndarray]) -> R
     kind = {each.kind: each for each in get_args(schema.Rater)}[settings["kind"]]
     spec = kind(**{field.name: settings[field.name] for field in fields(kind)})
     rating = Rating(spec, settings["vocab_size"])
-    expected = {name: leaf.shape for name, leaf in flatten_dict(rating.shapes(), sep=".").items()}
+    shapes: dict[str, Any] = flatten_dict(rating.shapes(), sep=".")
+    expected = {name: leaf.shape for name, leaf in shapes.items()}
     found = {name: value.shape for name, value in parameters.items()}
     if found != expected:
         raise RecipeError("rater", [Fault("rater.shapes", found, f"must be {expected}")])

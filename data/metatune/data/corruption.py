@@ -13,7 +13,7 @@ from metatune.recipe.schema import Corruption
 INTACT: Final = ""
 """The way of a window that nothing happens to."""
 
-REPEATS: Final = 4
+REPEATS: Final = 16
 """How often the beginning of a window stands in a repetitive one."""
 
 

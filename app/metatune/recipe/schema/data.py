@@ -26,7 +26,7 @@ class Corruption:
     Attributes:
         share: of the domain's training sequences, by chance.
         ways: what may have happened to a sequence, each as likely: its tokens are in a random
-            order (shuffle), or its first quarter stands in it again and again (repeat).
+            order (shuffle), or its first sixteenth stands in it again and again (repeat).
         seed: of the choice and the orders.
     """
 
