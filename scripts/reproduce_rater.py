@@ -9,7 +9,7 @@ Then whole trainings of the recipe, without any weights, on unseen seeds: on all
 on those that score best, on as many by chance, and on those that are known to be as they were. All
 end on the same held-out text, which isn't spoilt.
 
-usage: reproduce_rater.py [RUN]    (runs/rater; tuned first if it isn't there)
+usage: reproduce_rater.py [RUN [KEY.PATH=VALUE]...]    (runs/rater; tuned first if it isn't there)
 """
 
 import sys
@@ -82,7 +82,7 @@ def losses_of(training: InnerTraining) -> list[float]:
 def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/rater")
     keep_compiled()
-    recipe = reading.read(shipped.find("rater"))
+    recipe = reading.read(shipped.find("rater"), sys.argv[2:])
     training = prepare(recipe)
     if not (folder / "artefact").exists():
         fit(training, folder, console=Console(stderr=True))
