@@ -10,7 +10,6 @@ usage: bench_plan.py [CASE ...] [--units bytes|seconds ...] [--json FILE]
 """
 
 import argparse
-import ctypes
 import gc
 import json
 import multiprocessing
@@ -25,7 +24,7 @@ import jax
 
 from metatune import plan
 from metatune.data import heldout_batches, stratified_batches
-from metatune.fit.allocation import keep_memory
+from metatune.fit.allocation import keep_memory, release_memory
 from metatune.fit.compilation import keep_compiled
 from metatune.hypergrad import hypergradient
 from metatune.inner import estimators, prepare
@@ -114,7 +113,7 @@ def measure(overrides: tuple[str, ...], unit: str) -> dict[str, Any]:
             measured = min(_seconds(run) for _ in range(3))
             return {"expected_seconds": pace.hypergradient, "measured_seconds": measured}
         gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)
+        release_memory()
         Path("/proc/self/clear_refs").write_text("5")
         before = _resident("VmRSS")
         run()

@@ -198,6 +198,22 @@ def test_no_policy_compiles_anything_new(float64, tmp_path):
     assert len(traces) == first
 
 
+@pytest.mark.parametrize("stretch", [{"steps": 4}, {"steps": 20, "window": 4}])
+def test_no_segment_is_longer_than_what_is_differentiated(float64, stretch):
+    problem, traces = network()[0], []
+
+    def loss(params, hyper, batch):
+        traces.append(1)
+        return problem.loss(params, hyper, batch)
+
+    counted = replace(problem, loss=loss)
+    exact = estimate(MixFlow(4), problem=counted, **stretch)
+    first = len(traces)
+    # The very programs of segments of four steps: nothing that is filled up, nothing compiled.
+    assert numbers(estimate(MixFlow(64), problem=counted, **stretch)) == numbers(exact)
+    assert len(traces) == first
+
+
 def states_on_device(checkpoints, steps):
     """The most arrays of the first layer's shape that are alive at a time."""
     seen = []

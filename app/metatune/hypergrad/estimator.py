@@ -1,9 +1,9 @@
 """What every estimator offers, and what it is given."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -151,6 +151,23 @@ class Estimator(Protocol):
             EstimatorError: this estimator is not for such a job; says which is.
         """
         ...
+
+
+Way = TypeVar("Way", bound=Estimator)
+
+
+def shortened(estimator: Way, steps: int) -> Way:
+    """An estimator whose segments are no longer than the steps that it differentiates.
+
+    A segment that is filled up takes the memory of the steps that it skips, too.
+
+    Args:
+        estimator: as it was asked for.
+        steps: through so many it differentiates.
+    """
+    if estimator.segment <= steps:
+        return estimator
+    return replace(estimator, segment=steps)  # pyright: ignore[reportArgumentType]
 
 
 def refuse_not_positive(**numbers: float | None) -> None:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metatune.hypergrad import Checkpoints, as_argument, programs
+from metatune.hypergrad import Checkpoints, as_argument, programs, shortened
 from metatune.hypergrad.estimator import Job
 from metatune.hypergrad.forward import first_steps
 from metatune.hypergrad.forward_mode import Tangents
@@ -39,18 +39,19 @@ def cost(training: InnerTraining, spec: schema.Forward | schema.ForwardGradient,
     Raises:
         EstimatorError: the tangents exceed their budget.
     """
-    work = Work(training, estimators.build(spec))
+    work = Work(training, shortened(estimators.build(spec), horizon(training.recipe).window))
     eta = training.initial_eta()
     size = sum(leaf.size for leaf in jax.tree.leaves(eta))
     count = size if isinstance(spec, schema.Forward) else spec.directions
     job, clip = _job(work), None if isinstance(spec, schema.ForwardGradient) else spec.clip_tangents
-    Push(spec.segment, spec.chunk, clip, spec.budget_bytes).refuse(job, count)
+    Push(work.estimator.segment, spec.chunk, clip, spec.budget_bytes).refuse(job, count)
     onsets = [job.first] * count
     if isinstance(spec, schema.Forward):
         onsets = sorted(first_steps(job).tolist())
     chunk = min(spec.chunk or count, count)
     chunks = [
-        list(cuts(job, onsets[at : at + chunk], spec.segment)) for at in range(0, count, chunk)
+        list(cuts(job, onsets[at : at + chunk], work.estimator.segment))
+        for at in range(0, count, chunk)
     ]
     # Directions of a chunk are spread over devices, as many as divide them.
     active = [sorted({cut.active for cut in chunk}) for chunk in chunks]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from metatune.hypergrad import Checkpoints, as_argument, budget, programs
+from metatune.hypergrad import Checkpoints, as_argument, budget, programs, shortened
 from metatune.hypergrad.reverse_mode import Adjoint, ReverseMode
 from metatune.hypergrad.segments import inexact
 from metatune.hypergrad.stores import Device, free_memory, tree_bytes
@@ -51,7 +51,7 @@ def cost(training: InnerTraining, spec: schema.MixFlow | schema.Reverse, folder:
         CheckpointError: nothing fits the budget of the checkpoints.
     """
     began = time.perf_counter()
-    estimator = estimators.build(spec)
+    estimator = shortened(estimators.build(spec), horizon(training.recipe).window)
     work = Work(training, estimator)
     compiled = _compiled(work, estimator)
     compilation = time.perf_counter() - began

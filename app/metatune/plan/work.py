@@ -100,7 +100,8 @@ class Work:
             batch_size=self.recipe.data.batch_size,
             shares=self._shares(),
         )
-        return gather(batches, 0, self._at_most(steps), self.estimator.segment)
+        length = min(self.estimator.segment, self.recipe.inner.steps)
+        return gather(batches, 0, min(steps, length), length)
 
     def held_out(self, sequences: int) -> list[Batch]:
         """Held-out batches with so many sequences in all."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from metatune.hypergrad import as_argument, programs
+from metatune.hypergrad import as_argument, programs, shortened
 from metatune.hypergrad.stores import tree_bytes
 from metatune.inner import InnerTraining, estimators
 from metatune.plan.cost import Cost
@@ -35,7 +35,7 @@ def cost(training: InnerTraining, spec: schema.ZerothOrder, _: Path) -> Cost:
         training: what is differentiated.
         spec: the estimator.
     """
-    work = Work(training, estimators.build(spec))
+    work = Work(training, shortened(estimators.build(spec), horizon(training.recipe).window))
     at_a_time = 2 * min(spec.chunk, spec.directions)
     began = time.perf_counter()
     problem, eta, state, segment = (

@@ -32,7 +32,7 @@ class MixFlow:
     """MixFlow-MG: exact, forward-over-reverse (Kemaev et al., 2025).
 
     Attributes:
-        segment: inner steps per compiled program, and between two kept states.
+        segment: inner steps per compiled program at most, and between two kept states.
         mixed_mode: take second derivatives by forward over reverse; false takes them by reverse
             over reverse, in more memory and time, for comparison.
         save_gradients: keep the inner gradients of the forward sweep for the backward sweep: about
@@ -56,7 +56,7 @@ class Reverse:
     """Reverse-over-reverse through the unrolled steps: the standard way, kept as the oracle.
 
     Attributes:
-        segment: inner steps per compiled program, and between two kept states.
+        segment: inner steps per compiled program at most, and between two kept states.
         remat: recompute each inner step in the backward sweep.
         checkpoints: what is kept between the sweeps, and where.
     """
@@ -75,7 +75,7 @@ class Forward:
     meta-parameter costs nothing before its window begins.
 
     Attributes:
-        segment: inner steps per compiled program.
+        segment: inner steps per compiled program at most.
         chunk: meta-parameters at a time, each chunk through a training of its own; null for all.
         clip_tangents: largest global norm of the tangent of an inner gradient, along each
             meta-parameter; null, for no clipping, is exact.
@@ -99,7 +99,7 @@ class ForwardGradient:
     Attributes:
         directions: random directions of each hypergradient; its relative error is about the root
             of meta-parameters / directions.
-        segment: inner steps per compiled program.
+        segment: inner steps per compiled program at most.
         distribution: of the directions; orthogonal has the least error, and takes at most as many
             as meta-parameters.
         control_variate: take what the outer steps before have estimated for a first guess, and the
@@ -134,7 +134,7 @@ class ZerothOrder:
         objective: what is minimised, and judged and reported too.
         directions: random directions of each hypergradient; two trainings each.
         step: how far to either side of the meta-parameters, in units of log rate and of logits.
-        segment: inner steps per compiled program.
+        segment: inner steps per compiled program at most.
         distribution: of the directions, as for `forward_gradient`.
         chunk: directions at a time; the memory is that of twice as many trainings.
     """
