@@ -199,3 +199,34 @@ def test_a_state_is_handed_on_where_the_next_phase_can_use_it():
     assert not handed_on(sign, schema.Sign(learning_rate=0.2, per_tunable={"rates": 0.1}), moved)
     assert not handed_on(sign, sign, small)  # it would end at once
     assert handed_on(sign, schema.Sign(learning_rate=0.2, tolerance=0.01), small)
+
+
+@pytest.mark.parametrize("spec", [schema.Adam(), schema.Descent(), schema.Sign()])
+def test_own_optimizers_of_members_average_what_each_does_alone(spec):
+    members = [
+        along([1.0, -2.0], [3.0, 1.0], [-1.0, 5.0]),
+        along([0.1, 4.0], [0.2, -1.0], [9.0, 0.5]),
+        along([-7.0, 0.0], [2.0, 2.0], [0.3, -3.0]),
+    ]
+    common = {"clip_norm": 2.0, "clip": {"rates": 3.0}}
+    alone = build(spec, **common)
+    eta = {"rates": jnp.zeros(2)}
+    each = [path(alone, alone.init(eta), gradients)[0] for gradients in members]
+    own = build(spec, **common, members=3)
+    stacked = [
+        {"rates": jnp.stack([g["rates"] for g in now])} for now in zip(*members, strict=True)
+    ]
+    steps, _ = path(own, own.init(eta), stacked)
+    for number, step in enumerate(steps):
+        mean = np.mean([steps[number]["rates"] for steps in each], axis=0)
+        np.testing.assert_allclose(step["rates"], mean, rtol=1e-6)
+
+
+def test_own_sign_steps_have_converged_when_those_of_all_members_have():
+    spec = schema.Sign(learning_rate=0.08, tolerance=0.05)
+    own = build(spec, None, members=2)
+    state = own.init({"rates": jnp.zeros(1)})
+    _, state = path(own, state, along([[1.0], [1.0]], [[1.0], [-1.0]]))
+    assert not converged(spec, state)  # the first member's sign hasn't flipped
+    _, state = path(own, state, along([[-1.0], [-1.0]]))
+    assert converged(spec, state)

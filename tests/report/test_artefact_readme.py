@@ -221,3 +221,14 @@ def test_weights_of_classes_are_told_of():
         "prompt": [0.5, 0.5],
         "completion": [2.5, 2.5],
     }
+
+
+def test_a_population_is_told_of_with_how_clear_its_hypergradients_were():
+    signal = {"mixture": {"median": 1.234, "above_2": 0.2}, "loss_weights": {"median": None}}
+    found = {"population": {"members": 4, "signal": signal}}
+    page = readme(tuned(measured(-0.3, 0.01) | found))
+    assert (
+        "Each hypergradient was the mean over 4 trainings. Median signal to noise, in the mean "
+        "over outer steps: mixture 1.2.\n"
+    ) in page
+    assert "Each hypergradient" not in readme(tuned(measured(-0.3, 0.01)))

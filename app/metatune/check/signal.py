@@ -17,6 +17,7 @@ import numpy as np
 
 from metatune.check.levels import NOISE, Finding, graded
 from metatune.check.subject import Sample, Subject, by_tunable
+from metatune.hypergrad.population import signal
 
 AMBER_SIGNAL, RED_SIGNAL = 3.0, 1.5
 """Least norm-based ratio of a tunable."""
@@ -84,5 +85,5 @@ def strength(gradients: np.ndarray) -> Strength:
         return Strength(np.nan, np.nan)
     with np.errstate(divide="ignore"):
         norm = np.linalg.norm(mean) / np.linalg.norm(error)
-        coordinate = np.median(np.abs(mean[moving]) / error[moving])
+    coordinate = np.median(signal(gradients))
     return Strength(float(norm), float(coordinate))

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from metatune import artefact, tunables
 from metatune.data import heldout_batches, stratified_batches
-from metatune.fit import holdings, outer_optimizers, rounding, run_folder
+from metatune.fit import holdings, outer_optimizers, population, rounding, run_folder
 from metatune.fit.allocation import release_memory
 from metatune.fit.checkpoints import Checkpoints, Search
 from metatune.fit.evaluation import Score, held_out_loss
@@ -29,7 +29,8 @@ from metatune.fit.result import artefact_of, measure, unfinished
 from metatune.fit.run_folder import RunFolder, open_run
 from metatune.fit.tracking import Tracker
 from metatune.fit.unrolls import Stretch, aged, stretch
-from metatune.hypergrad import Hypergradient, hypergradient
+from metatune.hypergrad import Hypergradient, hypergradient, hypergradients
+from metatune.hypergrad.problem import Batches
 from metatune.inner import InnerTraining, estimators
 from metatune.inner.horizons import Stretched
 from metatune.inner.seeds import Purpose, Stream, data_seed, direction_key, model_key
@@ -119,6 +120,8 @@ def fit(
             try:
                 search = loop.run(search)
                 found = measure(training, search, display, loop.score)
+                told = population.summary(recipe.outer, folder.read_metrics())
+                found = found._replace(result=found.result | told)
             except (KeyboardInterrupt, NotFinite, CommandFailed) as stop:
                 tuned = loop.write_best(loop.search)
                 if isinstance(stop, KeyboardInterrupt):
@@ -218,7 +221,11 @@ class _Loop:
         if search.control:
             search = search._replace(control=estimate.diagnostics.control)
         penalty, of_penalty = self.penalty(search.eta)
-        gradient = jax.tree.map(jnp.add, estimate.gradient, of_penalty)
+        gradient = estimate.gradient
+        if population.optimizers(self.outer):
+            gradient = estimate.diagnostics.members
+            of_penalty = jax.tree.map(lambda leaf: leaf[None], of_penalty)
+        gradient = jax.tree.map(jnp.add, gradient, of_penalty)
         updates, opt_state = self.updates[phase.number](gradient, search.opt_state)
         eta: Any = optax.apply_updates(search.eta, updates)
         search = search._replace(step=search.step + 1, eta=eta, opt_state=opt_state)
@@ -236,6 +243,7 @@ class _Loop:
             "held_out": held_out if math.isfinite(held_out) else None,
             "best_held_out": search.best_held_out,
             "hypergradient_norm": norms,
+            **population.spread(estimate.diagnostics),
             "inner_loss": float(losses[-1]) if len(losses) else None,
             "seconds": time.monotonic() - began,
         }
@@ -254,6 +262,7 @@ class _Loop:
             held_out=held_out,
             best=search.best_held_out,
             norms=norms,
+            signals={key: of["median"] for key, of in line.get("signal", {}).items()},
             rates=self._rates(at),
             seconds=line["seconds"],
         )
@@ -267,41 +276,54 @@ class _Loop:
             return self.external.estimate(search, spec)
         recipe, fresh, objective = self.training.recipe, self.outer.fresh, self.outer.objective
         seed = partial(data_seed, recipe.seed, Purpose.HYPERGRADIENT)
-        key = model_key(
-            recipe.seed, Purpose.HYPERGRADIENT, part.training if fresh.initialisation else 0
-        )
         if part.stretched:
             shorter = Stretched(self.training, part.steps)
             problem, shares = shorter.problem, shorter.shares(search.eta)
         else:
             problem = self.training.reweighted
             shares = self.training.trajectory(search.eta).mixture
+
+        def batches(number: int, member: int | None = None) -> Batches:
+            return stratified_batches(
+                self.training.corpus,
+                seed=seed(number if fresh.data else 0, Stream.TRAINING, member),
+                batch_size=recipe.data.batch_size,
+                shares=shares,
+            )
+
+        held_out = heldout_batches(
+            self.training.corpus,
+            "outer",
+            seed=seed(search.step if fresh.data else 0, Stream.HELD_OUT),
+            sequences=objective.sequences,
+            micro_batch=min(objective.micro_batch, objective.sequences),
+        )
+        options: dict[str, Any] = {
+            "steps": part.steps,
+            "window": part.window,
+            "points": points(objective.trajectory, part.steps),
+            "estimator": estimators.build(spec),
+            "checkpoints": estimators.checkpoints(spec, self.folder.scratch),
+            "control": search.control or None,
+            "listener": self.display.listener("hypergradient"),
+        }
+        phase, together = self.phases[search.phase], self.outer.population
+        if together:
+            members = population.members(self.training, phase, search, part, batches)
+            online = isinstance(phase.unroll, schema.Online)
+            options |= {"vmap": together.vmap, "states": online}
+            return hypergradients(problem, search.eta, members, held_out, **options)
+        first = part.training if fresh.initialisation else 0
+        key = model_key(recipe.seed, Purpose.HYPERGRADIENT, first)
         return hypergradient(
             problem,
             search.eta,
             search.inner if part.start else self.training.initialise(key),
-            stratified_batches(
-                self.training.corpus,
-                seed=seed(part.training if fresh.data else 0, Stream.TRAINING),
-                batch_size=recipe.data.batch_size,
-                shares=shares,
-            ),
-            heldout_batches(
-                self.training.corpus,
-                "outer",
-                seed=seed(search.step if fresh.data else 0, Stream.HELD_OUT),
-                sequences=objective.sequences,
-                micro_batch=min(objective.micro_batch, objective.sequences),
-            ),
-            steps=part.steps,
+            batches(part.training),
+            held_out,
             start=part.start,
-            window=part.window,
-            points=points(objective.trajectory, part.steps),
-            estimator=estimators.build(spec),
-            checkpoints=estimators.checkpoints(spec, self.folder.scratch),
             key=direction_key(recipe.seed, search.step),
-            control=search.control or None,
-            listener=self.display.listener("hypergradient"),
+            **options,
         )
 
     def judgement(self, search: Search) -> tuple[Search, float, float | None]:
@@ -364,6 +386,11 @@ def announcement(training: InnerTraining, phases: Sequence[Phase], search: Searc
     phase = phases[search.phase]
     part = stretch(training.recipe, phase, search)
     steps = f"{part.steps} inner steps{' at first' if part.stretched else ''}"
+    if training.recipe.outer.population:
+        ages = population.ages(training.recipe, phase)
+        steps += f" of {len(ages)} trainings"
+        if any(ages) and search.step == search.phase_start:
+            steps += f", trained to the ages of {', '.join(map(str, ages))} inner steps first"
     begin = f"from outer step {search.step + 1}, " if search.step else ""
     which = f"phase {phase.number + 1} of {len(phases)}, {_ways(phase)}; "
     return (
@@ -382,7 +409,9 @@ def _ways(phase: Phase) -> str:
 
 def _update(phase: Phase, outer: schema.Outer) -> Callable[[Any, Any], tuple[Any, Any]]:
     """A hypergradient and a state to the updates of η and the next state; compiled."""
-    optimizer = outer_optimizers.build(phase.optimizer, outer.clip_norm, outer.clip)
+    optimizer = outer_optimizers.build(
+        phase.optimizer, outer.clip_norm, outer.clip, population.optimizers(outer)
+    )
     return jax.jit(optimizer.update)
 
 

@@ -99,6 +99,7 @@ def build(
     optimizer: schema.Optimizer,
     clip_norm: float | None,
     clip: float | Mapping[str, float] | None = None,
+    members: int | None = None,
 ) -> optax.GradientTransformation:
     """The outer optimizer of a recipe.
 
@@ -110,10 +111,32 @@ def build(
         optimizer: the recipe's choice.
         clip_norm: largest global norm; None for no clipping.
         clip: largest norm of each tunable, one for all or by key; None for no clipping.
+        members: of a population whose members each have an optimizer of their own, how many: then
+            hypergradients are stacked, [M, ...]. None for a single one.
     """
     each = optax.identity() if clip is None else clip_each(clip)
     together = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
-    return optax.chain(each, together, BUILDERS[type(optimizer)](optimizer))
+    chain = optax.chain(each, together, BUILDERS[type(optimizer)](optimizer))
+    return chain if members is None else own(chain, members)
+
+
+def own(optimizer: optax.GradientTransformation, members: int) -> optax.GradientTransformation:
+    """An optimizer for each member of a population, whose updates are averaged.
+
+    Takes gradients stacked over the members, [M, ...], and has states stacked in the same way.
+
+    Source: Calian et al., DataRater: Meta-Learned Dataset Curation, 2025.
+    """
+
+    def init(params: Any) -> Any:
+        return jax.vmap(lambda _: optimizer.init(params))(jnp.arange(members))
+
+    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        del params
+        updates, state = jax.vmap(lambda g, s: optimizer.update(g, s))(grads, state)
+        return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), updates), state
+
+    return optax.GradientTransformation(init, update)
 
 
 def clip_each(largest: float | Mapping[str, float]) -> optax.GradientTransformation:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from metatune.fit import outer_optimizers
+from metatune.fit import outer_optimizers, population
 from metatune.fit.checkpoints import Search
 from metatune.inner import InnerTraining
 from metatune.recipe.phases import Phase
@@ -43,9 +43,11 @@ def ended(phase: Phase, patience: int | None, search: Search) -> End | None:
 def begun(training: InnerTraining, phase: Phase, eta: Mapping[str, Any]) -> Search:
     """A search that begins with a phase, at meta-parameters `eta`."""
     outer = training.recipe.outer
-    optimizer = outer_optimizers.build(phase.optimizer, outer.clip_norm, outer.clip)
+    optimizer = outer_optimizers.build(
+        phase.optimizer, outer.clip_norm, outer.clip, population.optimizers(outer)
+    )
     # A state of the shape that is carried on; the first one comes from the outer step.
-    online = isinstance(phase.unroll, Online)
+    inner = training.initialise(jax.random.key(0)) if isinstance(phase.unroll, Online) else ()
     controlled = isinstance(phase.estimator, ForwardGradient) and phase.estimator.control_variate
     return Search(
         step=0,
@@ -53,7 +55,7 @@ def begun(training: InnerTraining, phase: Phase, eta: Mapping[str, Any]) -> Sear
         opt_state=optimizer.init(dict(eta)),
         best_eta=eta,
         phase=phase.number,
-        inner=training.initialise(jax.random.key(0)) if online else (),
+        inner=population.like(inner, outer),
         control=jax.tree.map(jnp.zeros_like, dict(eta)) if controlled else (),
         average=() if outer.ema is None else eta,
     )

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -131,6 +131,7 @@ class Display:
         norms: Mapping[str, float],
         rates: str,
         seconds: float,
+        signals: Mapping[str, float | None] = MappingProxyType({}),
     ) -> None:
         """Tells of a finished outer step.
 
@@ -143,10 +144,14 @@ class Display:
             norms: norm of the hypergradient by tunable.
             rates: the tuned rates in a few words.
             seconds: what the step took.
+            signals: median signal to noise of the hypergradient by tunable, where it is known.
         """
         self._done, self._latest_seconds = step + 1, seconds
         judged = f"held-out {held_out:.4f} (best {best:.4f})  " if held_out == held_out else ""
-        gradient = "  ".join(f"|d {key}| {norm:.3g}" for key, norm in norms.items())
+        clear = {key: f" (signal {m:.2g})" for key, m in signals.items() if m is not None}
+        gradient = "  ".join(
+            f"|d {key}| {norm:.3g}{clear.get(key, '')}" for key, norm in norms.items()
+        )
         self.say(
             f"outer step {step + 1}/{self._outer_steps}  objective {objective:.4f}  "
             f"{judged}{gradient}  {rates}  "

@@ -18,7 +18,8 @@ SCALAR = (bool, int, float, str)
 LAYOUT = {
     "search": {
         "loss": ["objective", "held_out", "best_held_out"],
-        "hypergradient": ["hypergradient_norm/.*"],
+        "hypergradient": ["hypergradient_norm/.*", "standard_error/.*"],
+        "signal to noise": ["signal/.*/median"],
     },
     "schedules": {
         "learning rates": ["schedule/learning_rate/.*"],
@@ -72,6 +73,11 @@ class Tracker:
         scalars |= {key: float(line[key]) for key in ("phase", "inner_steps")}
         norms = line["hypergradient_norm"]
         scalars |= {f"hypergradient_norm/{key}": norm for key, norm in norms.items()}
+        errors = line.get("standard_error", {})
+        scalars |= {f"standard_error/{key}": error for key, error in errors.items()}
+        for key, found in line.get("signal", {}).items():
+            known = {name: value for name, value in found.items() if value is not None}
+            scalars |= {f"signal/{key}/{name}": value for name, value in known.items()}
         tensorboard.write_outer_step(
             self._writer,
             step=line["step"],

@@ -10,6 +10,7 @@ from metatune.hypergrad.estimator import EstimatorError, evaluated, shortened
 from metatune.hypergrad.forward import Forward
 from metatune.hypergrad.forward_gradient import ForwardGradient
 from metatune.hypergrad.mixflow import MixFlow
+from metatune.hypergrad.population import Member, hypergradients
 from metatune.hypergrad.problem import (
     Diagnostics,
     Hypergradient,
@@ -32,6 +33,7 @@ __all__ = [
     "Forward",
     "ForwardGradient",
     "Hypergradient",
+    "Member",
     "MixFlow",
     "Problem",
     "Progress",
@@ -42,6 +44,7 @@ __all__ = [
     "as_argument",
     "evaluated",
     "hypergradient",
+    "hypergradients",
     "shortened",
     "train",
 ]

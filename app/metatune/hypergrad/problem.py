@@ -83,9 +83,10 @@ class Diagnostics(NamedTuple):
         peak_bytes: the most bytes in their store at a time, saved gradients included.
         recomputed_segments: segments run again for want of a kept state.
         standard_errors: of the gradient, a pytree like η, where it is a mean over two or more
-            random directions.
+            random directions, or trainings.
         control: the control variate for the next estimate, where this one had one.
         lost_directions: random directions that are left out for want of a loss on either side.
+        members: hypergradients of the trainings of a population, stacked; None for one training.
     """
 
     losses: jax.Array
@@ -95,6 +96,7 @@ class Diagnostics(NamedTuple):
     standard_errors: PyTree = None
     control: PyTree = None
     lost_directions: int = 0
+    members: PyTree = None
 
 
 class Hypergradient(NamedTuple):

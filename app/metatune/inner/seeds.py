@@ -28,20 +28,24 @@ class Stream(IntEnum):
     HELD_OUT = 1
 
 
-def model_key(seed: int, purpose: Purpose, index: int) -> jax.Array:
+def model_key(seed: int, purpose: Purpose, index: int, member: int | None = None) -> jax.Array:
     """The key of an initialisation.
 
     Args:
         seed: the recipe's.
         purpose: what the training is for.
         index: which of the trainings for that purpose.
+        member: which of a population; None for a training by itself.
     """
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), purpose), index)
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), purpose), index)
+    return _of_member(key, member)
 
 
-def data_seed(seed: int, purpose: Purpose, index: int, stream: Stream) -> tuple[int, ...]:
+def data_seed(
+    seed: int, purpose: Purpose, index: int, stream: Stream, member: int | None = None
+) -> tuple[int, ...]:
     """The seed of a data order; arguments as for `model_key`, and what is drawn."""
-    return (seed, int(purpose), index, int(stream))
+    return (seed, int(purpose), index, int(stream), *(() if member is None else (member,)))
 
 
 def training_seed(seed: int, purpose: Purpose, index: int) -> int:
@@ -54,11 +58,17 @@ def tunable_key(seed: int) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed), len(Purpose) + 1)
 
 
-def direction_key(seed: int, step: int) -> jax.Array:
+def direction_key(seed: int, step: int, member: int | None = None) -> jax.Array:
     """The key of the random directions of a hypergradient.
 
     Args:
         seed: the recipe's.
         step: the outer step.
+        member: which of a population; None for a training by itself.
     """
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), len(Purpose)), step)
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), len(Purpose)), step)
+    return _of_member(key, member)
+
+
+def _of_member(key: jax.Array, member: int | None) -> jax.Array:
+    return key if member is None else jax.random.fold_in(key, member)

@@ -18,7 +18,7 @@ from metatune.hypergrad.budget import amount
 from metatune.inner import InnerTraining
 from metatune.plan.foretold import cost
 from metatune.plan.memory import limit_bytes
-from metatune.plan.work import horizon
+from metatune.plan.work import horizon, together
 from metatune.recipe import schema
 
 DIRECTIONS: Final = 8
@@ -76,12 +76,15 @@ def candidates(
     count = meta_parameters(training)
     exact = f"it is exact, and the fastest that fits for N = {count} meta-parameters"
     reverse = {"segment": auto.segment, "checkpoints": auto.checkpoints}
-    if count == 1:
+    forward = together(training.recipe) is None  # members in one program are for reverse mode
+    if count == 1 and forward:
         yield schema.Forward(segment=auto.segment), exact
     yield schema.MixFlow(**reverse), exact
     yield schema.MixFlow(**reverse, save_gradients=False), exact
     if count > 1 and forward_may_fit(training):
         yield schema.Forward(segment=auto.segment), exact
+    if not forward:
+        return
     directions = min(DIRECTIONS, count)
     noisy = schema.ForwardGradient(
         directions=directions, segment=auto.segment, distribution="orthogonal", chunk=1
@@ -90,8 +93,9 @@ def candidates(
 
 
 def forward_may_fit(training: InnerTraining) -> bool:
-    """Whether forward mode may take less memory than reverse mode: N < 2√T."""
-    return meta_parameters(training) < 2 * sqrt(horizon(training.recipe).window)
+    """Whether forward mode may take less memory than reverse mode: N < 2√T, one by one."""
+    few = meta_parameters(training) < 2 * sqrt(horizon(training.recipe).window)
+    return few and together(training.recipe) is None
 
 
 def meta_parameters(training: InnerTraining) -> int:

@@ -4,6 +4,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+
+from metatune.hypergrad.stores import tree_bytes
 from metatune.inner import InnerTraining
 from metatune.plan import forward_mode, reverse_mode, zeroth_order
 from metatune.plan.cost import Cost
@@ -40,4 +43,21 @@ def cost(training: InnerTraining, spec: schema.Estimator, folder: Path) -> Cost:
             f"memory and time of an external trainer can't be foretold: a hypergradient takes "
             f"{2 * spec.directions} of its trainings, {spec.parallel} at a time"
         )
-    return COSTS[type(spec)](training, spec, folder)
+    return _of_all(training, COSTS[type(spec)](training, spec, folder))
+
+
+def _of_all(training: InnerTraining, found: Cost) -> Cost:
+    """What a population costs: where its members are taken one by one, as often; and their states.
+
+    As if there were one device, and without the steps to the ages that they begin with.
+    """
+    population, unroll = training.recipe.outer.population, training.recipe.outer.unroll
+    if population is None:
+        return found
+    copies = 0
+    if isinstance(unroll, schema.Online):  # those that go on, and, one by one, those trained anew
+        copies = population.members * (1 if population.vmap else 2)
+    state = tree_bytes(jax.eval_shape(training.initialise, jax.random.key(0)))
+    memory = found.memory._replace(state=found.memory.state + copies * state)
+    times = 1 if population.vmap else population.members
+    return found._replace(memory=memory, seconds=lambda: times * found.seconds())

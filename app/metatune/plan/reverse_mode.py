@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from metatune.hypergrad import Checkpoints, as_argument, budget, programs, shortened
+from metatune.hypergrad import Checkpoints, budget, programs, shortened
 from metatune.hypergrad.reverse_mode import Adjoint, ReverseMode
 from metatune.hypergrad.segments import inexact
 from metatune.hypergrad.stores import Device, free_memory, tree_bytes
@@ -19,7 +19,7 @@ from metatune.inner import InnerTraining, estimators
 from metatune.plan.cost import Cost
 from metatune.plan.memory import Memory, logits_bytes, temporary
 from metatune.plan.pace import MORE, line, seconds
-from metatune.plan.work import Work, horizon
+from metatune.plan.work import Work, horizon, together
 from metatune.recipe import schema
 
 
@@ -52,7 +52,7 @@ def cost(training: InnerTraining, spec: schema.MixFlow | schema.Reverse, folder:
     """
     began = time.perf_counter()
     estimator = shortened(estimators.build(spec), horizon(training.recipe).window)
-    work = Work(training, estimator)
+    work = Work(training, estimator, together(training.recipe))
     compiled = _compiled(work, estimator)
     compilation = time.perf_counter() - began
     needed = _memory(work, compiled, estimators.checkpoints(spec, folder))
@@ -66,7 +66,7 @@ def _adjoint(work: Work) -> Adjoint:
 
 
 def _compiled(work: Work, estimator: ReverseMode) -> Compiled:
-    problem = as_argument(work.training.reweighted)
+    problem = work.problem
     eta, state, segment = work.eta(), work.state(), work.segment(1)
     run = partial(programs.forward, problem, estimator)
     saved = jax.eval_shape(run, eta, state, segment).saved
@@ -103,7 +103,7 @@ def _memory(work: Work, compiled: Compiled, checkpoints: Checkpoints) -> Memory:
     if kept_cost.recomputed_segments:
         phases.append((first + 3 * state + adjoint, saved + forward))
     states, temporaries = max(phases, key=sum)
-    logits = min(logits_bytes(work), temporaries)
+    logits = min(logits_bytes(work, work.members or 1), temporaries)
     return Memory(
         states + tree_bytes(work.training.frozen),
         carry,
@@ -118,9 +118,8 @@ def _memory(work: Work, compiled: Compiled, checkpoints: Checkpoints) -> Memory:
 def _seconds(work: Work, compiled: Compiled, memory: Memory) -> float:
     """Of a hypergradient, from a few steps."""
     length, (steps, window) = work.estimator.segment, horizon(work.recipe)
-    training, batches = work.training, work.held_out(work.recipe.outer.objective.sequences)
-    eta, state = training.initial_eta(), training.initialise(jax.random.key(0))
-    problem = as_argument(training.reweighted)
+    batches = work.held_out(work.recipe.outer.objective.sequences)
+    (eta, state), problem = work.begun(), work.problem
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), _adjoint(work))
 
     def run_forward(steps: int) -> Any:

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from metatune.data import Batch, heldout_batches, sampled_batches, stratified_batches
 from metatune.hypergrad import as_argument, programs
 from metatune.hypergrad.estimator import Estimator
-from metatune.hypergrad.problem import State
+from metatune.hypergrad.population import stack, stacked
+from metatune.hypergrad.problem import Problem, State
 from metatune.hypergrad.segments import Segment, gather
 from metatune.inner import InnerTraining
 from metatune.recipe.schema import Full, Online, Recipe, Truncated
@@ -43,6 +45,12 @@ def horizon(recipe: Recipe) -> Horizon:
             return Horizon(window, window)
 
 
+def together(recipe: Recipe) -> int | None:
+    """Members of a population that are differentiated in one program; None for one at a time."""
+    population = recipe.outer.population
+    return population.members if population and population.vmap else None
+
+
 class Judging(NamedTuple):
     """The programs of a judge.
 
@@ -64,23 +72,39 @@ class Work:
     Attributes:
         training: the training.
         estimator: how it is differentiated.
+        members: of a population that is differentiated in one program, stacked; None for one
+            training at a time.
     """
 
     training: InnerTraining
     estimator: Estimator
+    members: int | None = None
 
     @property
     def recipe(self) -> Recipe:
         """The recipe."""
         return self.training.recipe
 
+    @property
+    def problem(self) -> Problem:
+        """What is differentiated, as an argument of compiled programs."""
+        problem = self.training.reweighted
+        if self.members is not None:
+            problem = stacked(problem, jnp.zeros(self.members, jnp.int32))
+        return as_argument(problem)
+
+    def begun(self) -> tuple[dict[str, Any], State]:
+        """Meta-parameters and state that a hypergradient begins with."""
+        eta, state = self.training.initial_eta(), self.training.initialise(jax.random.key(0))
+        return (eta, state) if self.members is None else stack([(eta, state)] * self.members)
+
     def state(self) -> State:
         """A state, as shapes."""
-        return jax.eval_shape(self.training.initialise, jax.random.key(0))
+        return jax.eval_shape(self.begun)[1]
 
     def eta(self) -> dict[str, Any]:
         """Meta-parameters, as shapes."""
-        return jax.eval_shape(self.training.initial_eta)
+        return jax.eval_shape(self.begun)[0]
 
     def segment(self, steps: int) -> Segment:
         """The first `steps` inner steps of a hypergradient, as a segment."""
@@ -90,7 +114,12 @@ class Work:
             batch_size=self.recipe.data.batch_size,
             shares=self._shares(),
         )
-        return gather(batches, 0, self._at_most(steps), self.estimator.segment)
+
+        def drawn(step: int) -> Batch:
+            count = self.members
+            return batches(step) if count is None else stack([batches(step)] * count, batches=True)
+
+        return gather(drawn, 0, self._at_most(steps), self.estimator.segment)
 
     def sampled(self, steps: int) -> Segment:
         """The first `steps` inner steps of a judge's training, as a segment."""

@@ -35,6 +35,11 @@ from metatune.recipe.outer_checks import (
     unroll_fits_the_training,
     worst_case_has_cases,
 )
+from metatune.recipe.population_checks import (
+    a_population_is_differentiated_here,
+    members_at_once_are_taken_backward,
+    members_of_other_ages_end_together,
+)
 from metatune.recipe.schema import (
     Class,
     Data,
@@ -375,6 +380,9 @@ CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]
     (one_way_to_measure, ("outer",)),
     (worst_case_has_cases, ("outer", "data")),
     (points_are_steps, ("outer", "inner")),
+    (a_population_is_differentiated_here, ("outer",)),
+    (members_at_once_are_taken_backward, ("outer",)),
+    (members_of_other_ages_end_together, ("outer", "inner")),
     (horizons_reach_every_window, ("outer", "inner", "tune")),
     (rates_are_of_what_is_tuned, ("outer", "tune")),
     (clips_are_of_what_is_tuned, ("outer", "tune")),

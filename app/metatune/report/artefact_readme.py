@@ -247,7 +247,18 @@ def _measurement(result: Mapping[str, Any]) -> list[str]:
         "defaults and with the tuned schedules, on the same seeds, which the tuning never saw, and "
         f"on text that it never saw. {best}\n",
         _table(("seed", "default", "tuned", "difference"), rows),
+        *_population(result.get("population")),
     ]
+
+
+def _population(found: Mapping[str, Any] | None) -> list[str]:
+    """How many trainings each hypergradient was the mean of, and how clear it was."""
+    if found is None:
+        return []
+    medians = {key: strength["median"] for key, strength in found["signal"].items()}
+    clear = ", ".join(f"{key} {m:.2g}" for key, m in medians.items() if m is not None)
+    told = f" Median signal to noise, in the mean over outer steps: {clear}." if clear else ""
+    return [f"Each hypergradient was the mean over {found['members']} trainings.{told}\n"]
 
 
 def _certificate(certificate: Mapping[str, Any] | None) -> list[str]:

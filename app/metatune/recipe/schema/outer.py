@@ -115,6 +115,31 @@ class Online:
     lifetime: int | None = ruled(None, AT_LEAST_ONE)
 
 
+@dataclass(frozen=True)
+class Population:
+    """Several inner trainings for each hypergradient, each with a seed of its own.
+
+    All take the same held-out text. Judging and reporting are as without (Calian et al., DataRater,
+    2025).
+
+    Attributes:
+        members: how many trainings, M.
+        stagger: of `unroll: online`, begin at other ages, member m at m/M of a lifetime, rounded
+            down to windows, and begin anew one by one; false for all at a time. Members are
+            trained to their ages first, at the meta-parameters of then.
+        adam: own, each member's hypergradient has an outer optimizer's state of its own (moments,
+            or step sizes, of whichever kind it is) and is clipped by itself, and what the
+            optimizers make of them is averaged; shared, the hypergradients are averaged first.
+        vmap: all members in one program, of M times the memory, spread over as many of the
+            machine's devices as divide them; false for one after the other.
+    """
+
+    members: int = ruled(AT_LEAST_TWO)
+    stagger: bool = True
+    adam: Literal["own", "shared"] = "own"
+    vmap: bool = True
+
+
 Optimizer = Adam | Descent | Sign
 Unroll = Full | Truncated | Online
 
@@ -246,6 +271,7 @@ class Outer:
         patience: a phase ends after so many of its outer steps without a new best; null for never.
         objective: what is differentiated.
         fresh: what is drawn anew at every outer step.
+        population: several trainings for each hypergradient; null for one.
         judge: how the best outer step is chosen, over all phases.
         report: how the result is measured.
     """
@@ -261,5 +287,6 @@ class Outer:
     patience: int | None = ruled(None, AT_LEAST_ONE)
     objective: Objective = field(default_factory=Objective)
     fresh: Fresh = field(default_factory=Fresh)
+    population: Population | None = None
     judge: Judge = field(default_factory=Judge)
     report: Report = field(default_factory=Report)

@@ -1,0 +1,311 @@
+"""A population: several inner trainings, of other seeds and ages, with one η.
+
+M trainings side by side are a `Problem` themselves. States and M copies of η are stacked on a first
+axis; loss and objective are the sums of theirs, so that each training has its own gradient, and the
+derivative of the sum in the copies of η is the M hypergradients. Nothing else is asked of an
+estimator, nor of a policy for checkpoints.
+
+Source: Calian et al., DataRater: Meta-Learned Dataset Curation, 2025 (there eight trainings).
+"""
+
+from collections.abc import Callable, Sequence
+from math import gcd
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.tree_util import Partial
+
+from metatune.hypergrad.driver import hypergradient
+from metatune.hypergrad.estimator import EstimatorError, Listener
+from metatune.hypergrad.forward_gradient import ForwardGradient
+from metatune.hypergrad.problem import (
+    Batches,
+    Hypergradient,
+    Problem,
+    Progress,
+    PyTree,
+    State,
+    as_argument,
+)
+from metatune.hypergrad.zeroth_order import ZerothOrder
+
+AXIS = "members"
+NONE = State((), ())
+
+
+class Member(NamedTuple):
+    """A training of a population.
+
+    Attributes:
+        begin: makes the state before inner step `start`.
+        batches: the batch of an inner step of its own.
+        start: its first inner step.
+        key: where an estimator that draws directions takes its randomness from.
+    """
+
+    begin: Callable[[], State]
+    batches: Batches
+    start: int = 0
+    key: jax.Array | None = None
+
+
+def hypergradients(
+    problem: Problem,
+    eta: PyTree,
+    members: Sequence[Member],
+    outer_batches: Sequence[PyTree],
+    *,
+    vmap: bool = True,
+    states: bool = True,
+    control: PyTree = None,
+    listener: Listener | None = None,
+    **options: Any,
+) -> Hypergradient:
+    """The hypergradients of a population, each of a training of its own.
+
+    Args:
+        problem: of each training.
+        eta: meta-parameters η, those of all.
+        members: the trainings, two or more.
+        outer_batches: held-out batches, those of all.
+        vmap: all in one program, in the memory of all, spread over as many local devices as divide
+            them; otherwise one after the other, in the memory of one beside what is returned.
+        states: return the trained states, stacked, [M, ...]; otherwise none.
+        control: as for `hypergradient`; one after the other only.
+        listener: as for `hypergradient`.
+        options: further arguments of `hypergradient`, those of all.
+
+    Returns:
+        The means of value, gradient, losses and control; in the diagnostics the `members`'
+        gradients, [M, ...], and the standard errors of their mean.
+
+    Raises:
+        ValueError: fewer than two members.
+        EstimatorError: random directions through all members at once; and as `hypergradient`.
+    """
+    if len(members) < 2:
+        raise ValueError(f"a population of {len(members)}: must have two members or more")
+    if not vmap:
+        options |= {"control": control}
+        return _one_by_one(problem, eta, members, outer_batches, states, listener, options)
+    if isinstance(options["estimator"], ForwardGradient | ZerothOrder):
+        raise EstimatorError(
+            "random directions in the meta-parameters of all members at once would add the noise "
+            "of each to all others: take them one after the other, vmap=False"
+        )
+    found = _at_once(problem, eta, members, outer_batches, listener, options)
+    return found if states else found._replace(state=NONE)
+
+
+def stacked(problem: Problem, starts: jax.Array) -> Problem:
+    """M trainings side by side as a problem.
+
+    η, parameters and optimizer states are stacked on axis 0, batches on axis 1 (axis 0 is that of
+    the examples, which micro-batches split), those of the objective are shared.
+
+    Args:
+        problem: of each.
+        starts: the inner step that step 0 of the whole is for each, int32 [M].
+    """
+    problem = as_argument(problem)
+    return Problem(
+        Partial(_loss, problem.loss),
+        Partial(_update, problem.update),
+        Partial(_objective, problem.objective),
+        Partial(_hyper_at, problem.hyper_at, starts),
+        None if problem.evaluated is None else Partial(_evaluated, problem.evaluated),
+        problem.micro_batches,
+    )
+
+
+def stack(trees: Sequence[PyTree], batches: bool = False) -> PyTree:
+    """Pytrees of the members as one, on axis 0; those of `batches` on axis 1."""
+
+    def join(*leaves: Any) -> Any:
+        module = np if isinstance(leaves[0], np.ndarray) else jnp
+        return module.stack(leaves, axis=min(1, np.ndim(leaves[0])) if batches else 0)
+
+    return jax.tree.map(join, *trees)
+
+
+def member(tree: PyTree, number: int) -> PyTree:
+    """One member's part of a stacked pytree."""
+    return jax.tree.map(lambda leaf: leaf[number], tree)
+
+
+def standard_errors(gradients: PyTree) -> PyTree:
+    """Of the mean over the members of a stacked pytree, `s / √M`."""
+
+    def error(leaf: jax.Array) -> jax.Array:
+        return jnp.std(leaf, axis=0, ddof=1) / jnp.sqrt(len(leaf)).astype(leaf.dtype)
+
+    return jax.tree.map(error, gradients)
+
+
+def signal(gradients: np.ndarray) -> np.ndarray:
+    """Signal to noise of each coordinate, `|mean| / standard error`.
+
+    Args:
+        gradients: of M trainings, [M, n].
+
+    Returns:
+        Of the coordinates that aren't zero throughout, at most n; infinite without any noise.
+    """
+    mean = gradients.mean(0)
+    error = gradients.std(0, ddof=1) / np.sqrt(len(gradients))
+    moving = (mean != 0) | (error != 0)
+    with np.errstate(divide="ignore"):
+        return np.abs(mean[moving]) / error[moving]
+
+
+def mesh_of(members: int) -> Mesh | None:
+    """As many of this process's devices as divide the members; None for one, or of several."""
+    devices = jax.local_devices()
+    count = gcd(members, len(devices))
+    if count == 1 or jax.process_count() > 1:
+        return None
+    return Mesh(np.array(devices[:count]), (AXIS,))
+
+
+def _at_once(
+    problem: Problem,
+    eta: PyTree,
+    members: Sequence[Member],
+    outer_batches: Sequence[PyTree],
+    listener: Listener | None,
+    options: dict[str, Any],
+) -> Hypergradient:
+    count, mesh = len(members), mesh_of(len(members))
+    starts = jnp.asarray([each.start for each in members], jnp.int32)
+
+    def batches(step: int) -> PyTree:
+        drawn = [each.batches(each.start + step) for each in members]
+        return _spread(stack(drawn, batches=True), mesh, batches=True)
+
+    def mean(heard: Progress) -> None:
+        if listener is not None:
+            listener(heard._replace(loss=heard.loss / count))  # of the sum
+
+    found = hypergradient(
+        _everywhere(stacked(problem, starts), mesh),
+        _spread(stack([eta] * count), mesh),
+        _spread(stack([each.begin() for each in members]), mesh),
+        batches,
+        outer_batches,
+        listener=listener and mean,
+        **options,
+    )
+    gradients = jax.tree.map(lambda leaf: _home(leaf, mesh), found.gradient)
+    return Hypergradient(
+        _home(found.value, mesh) / count,
+        _mean(gradients),
+        found.state,
+        found.diagnostics._replace(
+            losses=_home(found.diagnostics.losses, mesh) / count,
+            standard_errors=standard_errors(gradients),
+            members=gradients,
+        ),
+    )
+
+
+def _one_by_one(
+    problem: Problem,
+    eta: PyTree,
+    members: Sequence[Member],
+    outer_batches: Sequence[PyTree],
+    states: bool,
+    listener: Listener | None,
+    options: dict[str, Any],
+) -> Hypergradient:
+    found: list[Hypergradient] = []
+
+    def over_all(heard: Progress) -> None:
+        if listener is not None:
+            before = len(found) * heard.steps
+            total = len(members) * heard.steps
+            listener(heard._replace(step=before + heard.step, steps=total))
+
+    for each in members:
+        result = hypergradient(
+            problem,
+            eta,
+            each.begin(),
+            each.batches,
+            outer_batches,
+            start=each.start,
+            key=each.key,
+            listener=listener and over_all,
+            **options,
+        )
+        jax.block_until_ready(result)  # else the next begins in the memory of this one
+        found.append(result if states else result._replace(state=NONE))
+    gradients = stack([result.gradient for result in found])
+    seen = [result.diagnostics for result in found]
+    return Hypergradient(
+        jnp.mean(jnp.stack([result.value for result in found])),
+        _mean(gradients),
+        stack([result.state for result in found]),
+        seen[0]._replace(
+            losses=jnp.mean(jnp.stack([each.losses for each in seen]), axis=0),
+            peak_states=max(each.peak_states for each in seen),
+            peak_bytes=max(each.peak_bytes for each in seen),
+            recomputed_segments=sum(each.recomputed_segments for each in seen),
+            standard_errors=standard_errors(gradients),
+            control=_mean(stack([each.control for each in seen])),
+            members=gradients,
+        ),
+    )
+
+
+def _mean(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), tree)
+
+
+def _spread(tree: PyTree, mesh: Mesh | None, batches: bool = False) -> PyTree:
+    """Puts each member's part on its device."""
+    if mesh is None:
+        return tree
+
+    def place(leaf: Any) -> jax.Array:
+        axes = (None, AXIS) if batches and np.ndim(leaf) > 1 else (AXIS,)
+        return jax.device_put(leaf, NamedSharding(mesh, PartitionSpec(*axes)))
+
+    return jax.tree.map(place, tree)
+
+
+def _everywhere(problem: Problem, mesh: Mesh | None) -> Problem:
+    """Puts what belongs to all members, such as frozen parameters, on all devices."""
+    if mesh is None:
+        return problem
+    return jax.device_put(problem, NamedSharding(mesh, PartitionSpec()))
+
+
+def _home(leaf: jax.Array, mesh: Mesh | None) -> jax.Array:
+    """An array from all devices as one that isn't bound to any."""
+    return leaf if mesh is None else jnp.asarray(np.asarray(leaf))
+
+
+def _loss(loss: Partial, params: PyTree, hyper: PyTree, batch: PyTree) -> jax.Array:
+    axes = jax.tree.map(lambda leaf: min(1, leaf.ndim - 1), batch)
+    return jnp.sum(jax.vmap(loss, in_axes=(0, 0, axes))(params, hyper, batch))
+
+
+def _update(
+    update: Partial, grads: PyTree, opt_state: PyTree, params: PyTree, hyper: PyTree
+) -> tuple[PyTree, PyTree]:
+    return jax.vmap(update)(grads, opt_state, params, hyper)
+
+
+def _objective(objective: Partial, params: PyTree, batch: PyTree) -> jax.Array:
+    return jnp.sum(jax.vmap(objective, in_axes=(0, None))(params, batch))
+
+
+def _hyper_at(hyper_at: Partial, starts: jax.Array, eta: PyTree, step: jax.Array) -> PyTree:
+    return jax.vmap(lambda eta, start: hyper_at(eta, start + step))(eta, starts)
+
+
+def _evaluated(evaluated: Partial, params: PyTree, opt_state: PyTree) -> PyTree:
+    return jax.vmap(evaluated)(params, opt_state)

@@ -1,0 +1,61 @@
+"""Rules on a population of inner trainings; the table of all rules is in `checks.py`."""
+
+from collections.abc import Iterable
+from dataclasses import asdict
+
+from metatune.recipe.faults import Fault
+from metatune.recipe.phases import resolved
+from metatune.recipe.schema import Auto, External, Inner, MixFlow, Online, Outer, Reverse
+
+
+def a_population_is_differentiated_here(outer: Outer) -> Iterable[Fault]:
+    """What a command trains has no states that could be kept side by side."""
+    if outer.population is None or not _has_steps(outer):
+        return
+    if any(isinstance(phase.estimator, External) for phase in resolved(outer)):
+        problem = "an external trainer does one training at a time, of the seed that it is told"
+        cure = "leave it out, and take more directions instead, or another kind of estimator"
+        yield Fault("outer.population", asdict(outer.population), problem, cure)
+
+
+def members_at_once_are_taken_backward(outer: Outer) -> Iterable[Fault]:
+    """In one program the meta-parameters of all members are M times as many directions."""
+    if outer.population is None or not outer.population.vmap or not _has_steps(outer):
+        return
+    for phase in resolved(outer):
+        spec = phase.estimator
+        backward = isinstance(spec, MixFlow | Reverse)
+        if isinstance(spec, Auto):
+            backward = spec.objective == "loss"
+        if not backward and not isinstance(spec, External):
+            problem = (
+                f"{spec.kind} goes along directions, each of which would pass through all members"
+            )
+            cure = "write false: members are then taken one after the other"
+            yield Fault("outer.population.vmap", True, problem, cure)
+            return
+
+
+def members_of_other_ages_end_together(outer: Outer, inner: Inner) -> Iterable[Fault]:
+    """An outer step has as many inner steps for each member, whatever its age."""
+    if outer.population is None or not outer.population.stagger or not _has_steps(outer):
+        return
+    for phase in resolved(outer):
+        unroll = phase.unroll
+        if not isinstance(unroll, Online):
+            continue
+        lifetime = unroll.lifetime or inner.steps
+        # A window that is none, or is longer than its lifetime, is a known fault.
+        if 1 <= unroll.window <= lifetime and lifetime % unroll.window:
+            problem = (
+                f"members of other ages need lifetimes of whole windows, but the window, "
+                f"{unroll.window}, doesn't divide the lifetime, {lifetime}"
+            )
+            cure = "change one of them, or write false: all members are then of one age"
+            yield Fault("outer.population.stagger", True, problem, cure)
+            return
+
+
+def _has_steps(outer: Outer) -> bool:
+    """Whether there are phases to look at; if not, that is a fault of its own."""
+    return outer.steps is not None or bool(outer.phases)

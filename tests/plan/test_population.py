@@ -1,0 +1,106 @@
+"""What a population is said to cost."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from metatune.hypergrad import Member, hypergradients
+from metatune.hypergrad.stores import tree_bytes
+from metatune.inner import estimators, prepare
+from metatune.plan import Memory, choice, foretold
+from metatune.plan.cost import Cost
+from metatune.plan.work import Work
+from metatune.recipe import schema
+
+RECIPE = schema.Recipe(
+    model=schema.Model(
+        config={
+            "model_type": "llama",
+            "hidden_size": 8,
+            "intermediate_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+        }
+    ),
+    data=schema.Data(
+        domains={"code": schema.Source(shipped="code_stdlib")},
+        target={"code": 1.0},
+        sequence_length=16,
+        batch_size=4,
+    ),
+    inner=schema.Inner(optimizer=schema.AdamW(learning_rate=1e-2), steps=8),
+    tune=schema.Tune(learning_rates=schema.LearningRates(per="global", windows=2)),
+    outer=schema.Outer(
+        steps=1,
+        estimator=schema.MixFlow(segment=4, checkpoints=schema.Checkpoints(keep="all")),
+        objective=schema.Objective(sequences=8, micro_batch=8),
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def prepared():
+    return prepare(RECIPE)
+
+
+def changed(training, **changes):
+    outer = dataclasses.replace(RECIPE.outer, **changes)
+    return dataclasses.replace(training, recipe=dataclasses.replace(RECIPE, outer=outer))
+
+
+def test_members_in_one_program_are_planned_as_that_program(prepared, tmp_path):
+    training = changed(prepared, population=schema.Population(members=3))
+    spec = RECIPE.outer.estimator
+    cost = foretold.cost(training, spec, tmp_path)
+    work = Work(prepared, estimators.build(spec))
+    state = prepared.initialise(jax.random.key(0))
+
+    def batches(step):
+        return jax.tree.map(lambda leaf: leaf[0], work.segment(1).batches)
+
+    seen = hypergradients(
+        prepared.reweighted,
+        prepared.initial_eta(),
+        [Member(lambda: state, batches)] * 3,
+        work.held_out(8),
+        steps=8,
+        estimator=estimators.build(spec),
+        checkpoints=estimators.checkpoints(spec, tmp_path),
+    ).diagnostics
+    assert cost.memory.carry == seen.peak_bytes
+    assert cost.seconds() > 0
+
+
+@pytest.mark.parametrize(
+    ("population", "unroll", "states", "times"),
+    [
+        (None, schema.Full(), 0, 1),
+        (schema.Population(members=3), schema.Full(), 0, 1),
+        (schema.Population(members=3), schema.Online(window=4), 3, 1),
+        (schema.Population(members=3, vmap=False), schema.Full(), 0, 3),
+        (schema.Population(members=3, vmap=False), schema.Online(window=4), 6, 3),
+    ],
+)
+def test_what_goes_on_and_what_is_done_in_turn_is_counted(
+    prepared, tmp_path, monkeypatch, population, unroll, states, times
+):
+    one = Memory(100, 10, 5, 1, host=0, disk=0, recomputed_segments=0)
+    costs = {schema.MixFlow: lambda *_: Cost(one, 2.0, lambda: 7.0)}
+    monkeypatch.setattr(foretold, "COSTS", costs)
+    training = changed(prepared, population=population, unroll=unroll)
+    found = foretold.cost(training, RECIPE.outer.estimator, tmp_path)
+    state = tree_bytes(jax.eval_shape(prepared.initialise, jax.random.key(0)))
+    assert found.memory == one._replace(state=100 + states * state)
+    assert (found.seconds(), found.compilation) == (times * 7.0, 2.0)
+
+
+def test_where_members_are_in_one_program_reverse_mode_is_chosen_from(prepared):
+    kinds = {}
+    for vmap in (True, False):
+        training = changed(prepared, population=schema.Population(members=2, vmap=vmap))
+        kinds[vmap] = {spec.kind for spec, _ in choice.candidates(training, schema.Auto())}
+        assert choice.forward_may_fit(training) == (not vmap)
+    assert kinds == {True: {"mixflow"}, False: {"mixflow", "forward", "forward_gradient"}}
+    assert np.sqrt(8) * 2 > choice.meta_parameters(prepared)  # so that forward mode might fit
