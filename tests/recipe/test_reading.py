@@ -165,8 +165,8 @@ def test_whole_numbers_are_ints_however_they_are_spelled(tree, received):
         (
             "tune.zzz",
             {},
-            "tune.zzz = {}: unknown key; allowed: learning_rates, mixture, loss_weights, optimizer, "
-            "rater",
+            "tune.zzz = {}: unknown key; allowed: learning_rates, mixture, loss_weights, "
+            "optimizer, rater",
         ),
         (
             "inner.optimizer.learning_rate",
