@@ -56,6 +56,12 @@ def hyper_at(eta, step):
     return {"rate": jnp.exp(eta["rates"][step // 3]), "weight": eta["weight"]}
 
 
+def start(eta, state):
+    """Moves one parameter; the average begins with it."""
+    params = {**state.params, "b": state.params["b"] + eta["weight"][:1]}
+    return State(params, (ADAM.init(params), params))
+
+
 PROBLEM = Problem(
     loss,
     update,
@@ -63,6 +69,7 @@ PROBLEM = Problem(
     hyper_at,
     evaluated=lambda params, opt_state: opt_state[1],
     micro_batches=2,
+    start=start,
 )
 
 
@@ -115,12 +122,14 @@ def of_all(tree) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "estimator", [MixFlow(2), Reverse(2), Forward(4)], ids=lambda it: type(it).__name__
+    "estimator", [MixFlow(2), Reverse(2), Forward(3)], ids=lambda it: type(it).__name__
 )
 def test_at_once_they_are_what_each_is_alone(float64, estimator):
     """Of other ages, in micro-batches, with a window, several points, and what is evaluated."""
-    each = [alone(member, estimator) for member in MEMBERS]
-    found = together(estimator=estimator)
+    # In the last two steps all coordinates of forward mode act from the first one, or never.
+    few = {"window": 2, "points": {5: 1.0}} if isinstance(estimator, Forward) else {}
+    each = [alone(member, estimator, **few) for member in MEMBERS]
+    found = together(estimator=estimator, **few)
     gradients = rows(single.gradient for single in each)
     np.testing.assert_allclose(of_all(found.diagnostics.members), gradients, rtol=1e-10)
     np.testing.assert_allclose(rows([found.gradient])[0], gradients.mean(0), rtol=1e-10)
@@ -196,7 +205,7 @@ def test_members_are_spread_over_devices():
         env={
             **os.environ,
             "PYTHONPATH": os.pathsep.join(sys.path),
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+            "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2",
         },
         capture_output=True,
         text=True,

@@ -247,3 +247,12 @@ def test_the_table_and_the_json_hold_all_numbers(made):
 )
 def test_durations(seconds, words):
     assert table.duration(seconds) == words
+
+
+def test_a_tuned_start_lies_beside_the_state_that_it_is_made_of():
+    plain = Work(prepare(RECIPE), estimators.build(schema.MixFlow(segment=4)))
+    assert plain.beside_bytes() == 0
+    outer = dataclasses.replace(RECIPE.outer, fresh=schema.Fresh(initialisation=False))
+    tune = schema.Tune(initialisation=schema.Point())
+    begun = Work(prepare(dataclasses.replace(RECIPE, tune=tune, outer=outer)), plain.estimator)
+    assert begun.beside_bytes() == tree_bytes(begun.state())

@@ -1,17 +1,18 @@
 """What a population is said to cost."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import numpy as np
 import pytest
 
-from metatune.hypergrad import Member, hypergradients
+from metatune.hypergrad import programs
 from metatune.hypergrad.stores import tree_bytes
 from metatune.inner import estimators, prepare
 from metatune.plan import Memory, choice, foretold
 from metatune.plan.cost import Cost
-from metatune.plan.work import Work
+from metatune.plan.work import Work, together
 from metatune.recipe import schema
 
 RECIPE = schema.Recipe(
@@ -50,27 +51,33 @@ def changed(training, **changes):
     return dataclasses.replace(training, recipe=dataclasses.replace(RECIPE, outer=outer))
 
 
-def test_members_in_one_program_are_planned_as_that_program(prepared, tmp_path):
-    training = changed(prepared, population=schema.Population(members=3))
-    spec = RECIPE.outer.estimator
-    cost = foretold.cost(training, spec, tmp_path)
-    work = Work(prepared, estimators.build(spec))
-    state = prepared.initialise(jax.random.key(0))
+def test_members_in_one_program_are_planned_as_that_program(prepared):
+    """Of shapes alone: it is traced, and carries as many states, gradients and losses."""
+    estimator = estimators.build(RECIPE.outer.estimator)
+    one, work = Work(prepared, estimator), Work(prepared, estimator, members=3)
+    runs = [
+        jax.eval_shape(
+            partial(programs.forward, each.problem, estimator),
+            each.eta(),
+            each.state(),
+            each.segment(1),
+        )
+        for each in (one, work)
+    ]
+    for part in ("state", "saved"):
+        sizes = [tree_bytes(getattr(run, part)) for run in runs]
+        assert sizes[1] == 3 * sizes[0]
+    assert runs[0].losses == runs[1].losses  # those of all in a sum
+    assert work.segment(1).batches.tokens.shape == (4, 4, 3, 16)
 
-    def batches(step):
-        return jax.tree.map(lambda leaf: leaf[0], work.segment(1).batches)
 
-    seen = hypergradients(
-        prepared.reweighted,
-        prepared.initial_eta(),
-        [Member(lambda: state, batches)] * 3,
-        work.held_out(8),
-        steps=8,
-        estimator=estimators.build(spec),
-        checkpoints=estimators.checkpoints(spec, tmp_path),
-    ).diagnostics
-    assert cost.memory.carry == seen.peak_bytes
-    assert cost.seconds() > 0
+def test_the_recipe_says_whether_they_are(prepared):
+    for population, members in (
+        (None, None),
+        (schema.Population(members=3), 3),
+        (schema.Population(members=3, vmap=False), None),
+    ):
+        assert together(changed(prepared, population=population).recipe) == members
 
 
 @pytest.mark.parametrize(

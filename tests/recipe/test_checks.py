@@ -2,7 +2,15 @@ import dataclasses
 
 import pytest
 
-from metatune.recipe import checks, mixture_checks, optimizer_checks, outer_checks, reading, schema
+from metatune.recipe import (
+    checks,
+    initialisation_checks,
+    mixture_checks,
+    optimizer_checks,
+    outer_checks,
+    reading,
+    schema,
+)
 from metatune.recipe.checks import KINDS, OPTIONS
 
 MIXED = {"mixture": {}}
@@ -22,7 +30,7 @@ def put(tree, path, value):
         (
             {"tune": {}},
             "tune = {}: nothing is tuned; write one of learning_rates, mixture, loss_weights, "
-            "optimizer, rater, e.g. `learning_rates: {}` for its defaults",
+            "optimizer, initialisation, rater, e.g. `learning_rates: {}` for its defaults",
         ),
         (
             {"inner.micro_batch": 5},
@@ -285,7 +293,13 @@ def test_rules_are_left_out_where_a_section_is_broken(tree):
 def test_every_rule_is_in_the_table():
     written = {
         function
-        for module in (checks, mixture_checks, optimizer_checks, outer_checks)
+        for module in (
+            checks,
+            initialisation_checks,
+            mixture_checks,
+            optimizer_checks,
+            outer_checks,
+        )
         for name, function in vars(module).items()
         if callable(function)
         and getattr(function, "__module__", "") == module.__name__

@@ -8,6 +8,7 @@ from metatune.artefact.format import (
     CERTIFICATE,
     CERTIFICATE_FORMAT,
     CERTIFICATE_VERSION,
+    INITIALISATION,
     RECIPE,
     REPLAY,
     SETTINGS,
@@ -15,6 +16,8 @@ from metatune.artefact.format import (
     ArtefactError,
     ClassWeights,
     ElementFactors,
+    Initialisation,
+    Interpolated,
     LearningRates,
     LossWeights,
     Mixture,
@@ -25,12 +28,13 @@ from metatune.artefact.format import (
     Rater,
 )
 from metatune.artefact.reading import folder_of, load
-from metatune.artefact.writing import self_contained, write
+from metatune.artefact.writing import portable_files, self_contained, write
 
 __all__ = [
     "CERTIFICATE",
     "CERTIFICATE_FORMAT",
     "CERTIFICATE_VERSION",
+    "INITIALISATION",
     "RECIPE",
     "REPLAY",
     "SETTINGS",
@@ -38,6 +42,8 @@ __all__ = [
     "ArtefactError",
     "ClassWeights",
     "ElementFactors",
+    "Initialisation",
+    "Interpolated",
     "LearningRates",
     "LossWeights",
     "Mixture",
@@ -48,6 +54,7 @@ __all__ = [
     "Rater",
     "folder_of",
     "load",
+    "portable_files",
     "read_certificate",
     "refuse_artefact_folder",
     "rendered_certificate",

@@ -27,6 +27,7 @@ class Capabilities(NamedTuple):
         clip_norm: the largest norm of the gradient, over training too.
         elements: a learning rate of its own for each element of a parameter, over training too;
             where they can't be expressed, each parameter gets their mean.
+        initialisation: weights that training starts from, in a file beside the schedules.
         rater: the network that weighs the sequences of a batch.
     """
 
@@ -40,12 +41,13 @@ class Capabilities(NamedTuple):
     optimizer: Support = "no"
     clip_norm: Support = "no"
     elements: Support = "no"
+    initialisation: Support = "no"
     rater: Support = "no"
 
 
 DOMAINS = Capabilities("exact", "exact", "exact", "exact", "exact", "exact")
 WHOLE_PARAMETERS = DOMAINS._replace(class_weights="exact", optimizer="exact", clip_norm="exact")
-EVERYTHING = WHOLE_PARAMETERS._replace(elements="exact")
+EVERYTHING = WHOLE_PARAMETERS._replace(elements="exact", initialisation="exact")
 
 
 def asked(artefact: Artefact) -> dict[str, str]:
@@ -82,6 +84,9 @@ def asked(artefact: Artefact) -> dict[str, str]:
         field = "clip_norm" if name == "clip_norm" else "optimizer"
         before = f"{needs[field]}, " if field in needs else "tuned of the optimizer: "
         needs[field] = before + name
+    if (start := artefact.initialisation) is not None:
+        count = sum(weights.size for weights in start.parameters.values())
+        needs["initialisation"] = f"a start of {count:,} weights"
     return needs
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from metatune.artefact import initialisation
 from metatune.artefact.format import (
     CLASS_WEIGHT_UNIT,
     ELEMENT_UNIT,
@@ -56,7 +57,7 @@ class Checker:
 
     def document(self, document: Mapping[str, Any]) -> None:
         """Checks everything but the format, the version, and what stands in other files."""
-        if not self._keys(ROOT, document, KEYS, optional=("tensors", "rater")):
+        if not self._keys(ROOT, document, KEYS, optional=("tensors", "initialisation", "rater")):
             return
         if self._keys("horizon", document["horizon"], ("steps", "tokens")):
             for key, value in document["horizon"].items():
@@ -68,6 +69,8 @@ class Checker:
         self._mixture(document["mixture"])
         self._loss_weights(document["loss_weights"])
         self._optimizer(document["optimizer"], names)
+        if "initialisation" in document:
+            self.faults += initialisation.faults(document["initialisation"], names, self.cure)
         for key in ("provenance", "result"):
             if self._is(key, document[key], Mapping, "an object"):
                 self._plain(key, document[key])

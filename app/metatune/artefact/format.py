@@ -18,6 +18,7 @@ VERSION = 1
 
 TUNED = "tuned.json"
 TENSORS = "tuned.safetensors"
+INITIALISATION = "initialisation.safetensors"
 README = "README.md"
 CERTIFICATE = "certificate.json"
 RECIPE = "recipe.yaml"
@@ -317,6 +318,34 @@ class Optimizer:
 
 
 @dataclass(frozen=True, eq=False)
+class Interpolated:
+    """Where a start lies between checkpoints: `θ_0 = θ + Σ_i α_i (θ_i - θ)`.
+
+    Attributes:
+        coefficients: α_i of each group of parameters, by checkpoint.
+        members: checkpoint names of the parameters of each group; the others stay as they were.
+    """
+
+    coefficients: Mapping[str, Mapping[str, float]]
+    members: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, eq=False)
+class Initialisation:
+    """What the tuned training starts from.
+
+    Attributes:
+        kind: what was tuned of it.
+        parameters: float32 weights by checkpoint name, of all that is trained.
+        interpolated: where between checkpoints it lies; None of a point.
+    """
+
+    kind: Literal["point", "interpolation"]
+    parameters: Mapping[str, np.ndarray]
+    interpolated: Interpolated | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Origin:
     """What the tuned training can be done again from.
 
@@ -349,6 +378,7 @@ class Artefact:
         certificate: what `metatune check` found of the recipe's hypergradients; plain JSON values;
             None where it wasn't asked.
         origin: what it can be trained again from; None where that wasn't kept.
+        initialisation: what the training starts from, if that was tuned.
         rater: weighs the sequences of each batch, if one was tuned.
     """
 
@@ -362,6 +392,7 @@ class Artefact:
     result: Mapping[str, Any]
     certificate: Mapping[str, Any] | None = None
     origin: Origin | None = None
+    initialisation: Initialisation | None = None
     rater: Rater | None = None
 
     def learning_rate(self, name: str, step: int, total: int) -> float | np.ndarray:

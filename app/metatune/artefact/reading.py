@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load as load_tensors
 
-from metatune.artefact import certificate, manifest, origin
+from metatune.artefact import certificate, initialisation, manifest, origin
 from metatune.artefact.checks import Checker
 from metatune.artefact.format import (
     FORMAT,
@@ -64,7 +64,11 @@ def load(path: str | Path) -> Artefact:
     _check_integrity(file, document)
     tensors = _tensors(file, document)
     found = certificate.read(file.parent)
-    tuned = replace(_artefact(document, tensors), origin=origin.read(file.parent))
+    tuned = replace(
+        _artefact(document, tensors),
+        origin=origin.read(file.parent),
+        initialisation=initialisation.read(file.parent, document.get("initialisation")),
+    )
     return certificate.with_certificate(tuned, found)
 
 

@@ -141,6 +141,9 @@ def _faults(artefact: Artefact, tuned: Widths, target: Widths, rule: str) -> lis
         problem = "rates within parameters have the shapes of the tuned model"
         cure = "tune rates of whole tensors, or of groups of them"
         faults.append(Fault("learning_rates.elements", ABSENT, problem, cure))
+    if artefact.initialisation is not None:
+        problem = "the weights of a tuned start have the shapes of the tuned model"
+        faults.append(Fault("initialisation", ABSENT, problem, "tune the start on the model"))
     if FITTED in artefact.provenance:
         problem = "the rates were carried to another width before"
         cure = "export from the run instead of from an export"

@@ -1,7 +1,8 @@
 """Writes an artefact: tuned.json, its README.md, and what else it has.
 
-That is tuned.safetensors if the curves are many, certificate.json if it was checked, and what it
-can be trained again from. tuned.json has the hashes of all of them.
+That is tuned.safetensors if the curves are many, initialisation.safetensors if the start was tuned,
+certificate.json if it was checked, and what it can be trained again from. tuned.json has the hashes
+of all of them.
 """
 
 import json
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save as save_tensors
 
-from metatune.artefact import certificate, origin
+from metatune.artefact import certificate, initialisation, origin
 from metatune.artefact.checks import Checker
 from metatune.artefact.folders import replace_folder
 from metatune.artefact.format import (
@@ -20,6 +21,7 @@ from metatune.artefact.format import (
     CLASS_WEIGHT_UNIT,
     ELEMENT_UNIT,
     FORMAT,
+    INITIALISATION,
     LOSS_WEIGHT_UNIT,
     MIXTURE_UNIT,
     MULTIPLIER_UNIT,
@@ -48,7 +50,7 @@ READABLE_NUMBERS = 200_000
 
 LINE_LENGTH = 100
 
-OWN = {TUNED, TENSORS, README, CERTIFICATE, *origin.FILES}
+OWN = {TUNED, TENSORS, INITIALISATION, README, CERTIFICATE, *origin.FILES}
 """Names of the files of an artefact."""
 
 CURE = "an artefact can't be written with it"
@@ -87,8 +89,12 @@ def self_contained(artefact: Artefact) -> str:
     """The text of a tuned.json that holds every number itself, however many.
 
     Raises:
-        ArtefactError: a value that the format doesn't allow, rates within parameters, or a rater.
+        ArtefactError: a value that the format doesn't allow, rates within parameters, a start, or a
+            rater.
     """
+    if artefact.initialisation is not None:
+        problem = "the weights of a start don't stand in a tuned.json"
+        raise ArtefactError("artefact", [Fault("initialisation", ABSENT, problem)])
     if artefact.learning_rates.elements is not None:
         problem = "rates within parameters don't stand in a tuned.json"
         raise ArtefactError("artefact", [Fault("learning_rates.elements", ABSENT, problem)])
@@ -101,7 +107,8 @@ def self_contained(artefact: Artefact) -> str:
 def portable_files(artefact: Artefact) -> dict[str, bytes | str]:
     """A tuned.json that holds every curve itself, however long, by its file name.
 
-    Beside it a tuned.safetensors where rates were tuned within parameters, or a rater.
+    Beside it a tuned.safetensors where rates were tuned within parameters, or a rater, and an
+    initialisation.safetensors where the start was tuned.
 
     Raises:
         ArtefactError: a value that the format doesn't allow.
@@ -134,6 +141,11 @@ def _files(
         parameters = {"names": list(rates.parameters), "tensor": TABLE}
     document = _document(artefact, parameters)
     files: dict[str, bytes | str] = {}
+    if (start := artefact.initialisation) is not None:
+        files[INITIALISATION] = written = initialisation.content(start)
+        document["initialisation"] = initialisation.document(start, written)
+        if bad := list(initialisation.of_weights(start, document["initialisation"]["shapes"])):
+            raise ArtefactError(source, bad)
     if tensors:
         content = save_tensors({name: np.ascontiguousarray(held) for name, held in tensors.items()})
         document["tensors"] = {"file": TENSORS, "sha256": sha256(content)}

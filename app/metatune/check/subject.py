@@ -104,7 +104,10 @@ class Subject:
         rows = jnp.asarray(directions, dtype)
         along = jax.tree_util.Partial(_hyper_along, problem.hyper_at, self.eta, rows)
         zeros = jnp.zeros(len(directions), dtype)
-        restricted = replace(problem, hyper_at=along)
+        start = problem.start
+        if start is not None:
+            start = jax.tree_util.Partial(_start_along, start, self.eta, rows)
+        restricted = replace(problem, hyper_at=along, start=start)
         found = self._estimate(draw, what, restricted, zeros, estimator, Checkpoints())
         return np.asarray(found.gradient, np.float64)
 
@@ -237,5 +240,15 @@ def coordinate_names(subject: Subject) -> list[str]:
 def _hyper_along(
     hyper_at: Callable[..., Any], eta: Any, directions: jax.Array, coefficients: Any, step: Any
 ) -> Any:
+    return hyper_at(_moved(eta, directions, coefficients), step)
+
+
+def _start_along(
+    start: Callable[..., Any], eta: Any, directions: jax.Array, coefficients: Any, state: State
+) -> State:
+    return start(_moved(eta, directions, coefficients), state)
+
+
+def _moved(eta: Any, directions: jax.Array, coefficients: Any) -> Any:
     flat, unflatten = ravel_pytree(eta)
-    return hyper_at(unflatten(flat + coefficients @ directions), step)
+    return unflatten(flat + coefficients @ directions)

@@ -131,10 +131,10 @@ def own(optimizer: optax.GradientTransformation, members: int) -> optax.Gradient
     def init(params: Any) -> Any:
         return jax.vmap(lambda _: optimizer.init(params))(jnp.arange(members))
 
-    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         del params
-        updates, state = jax.vmap(lambda g, s: optimizer.update(g, s))(grads, state)
-        return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), updates), state
+        each, state = jax.vmap(lambda g, s: optimizer.update(g, s))(updates, state)
+        return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), each), state
 
     return optax.GradientTransformation(init, update)
 

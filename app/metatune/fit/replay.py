@@ -30,7 +30,14 @@ from metatune.inner import InnerTraining, prepare_file
 from metatune.inner.seeds import Purpose
 from metatune.recipe.faults import ABSENT, Fault
 
-COMPARED = ("recipe_sha256", "tokenizer_sha256", "data_sha256", "model_config", "weights_sha256")
+COMPARED = (
+    "recipe_sha256",
+    "tokenizer_sha256",
+    "data_sha256",
+    "model_config",
+    "weights_sha256",
+    "checkpoints_sha256",
+)
 """Of the provenance: what must be the same before anything is trained."""
 
 SCHEDULES = ("horizon", "learning_rates", "mixture", "loss_weights", "optimizer")
@@ -275,12 +282,21 @@ def _trained(
 
 def _schedules(tuned: Artefact) -> dict[str, Any]:
     elements = tuned.learning_rates.elements
-    coarse = replace(tuned, learning_rates=replace(tuned.learning_rates, elements=None), rater=None)
+    coarse = replace(
+        tuned,
+        learning_rates=replace(tuned.learning_rates, elements=None),
+        initialisation=None,
+        rater=None,
+    )
     document = json.loads(artefact.self_contained(coarse))
     schedules = {key: document[key] for key in SCHEDULES}
     if elements is not None:
         schedules["elements"] = {
             name: factors.tolist() for name, factors in elements.parameters.items()
+        }
+    if (start := tuned.initialisation) is not None:
+        schedules["initialisation"] = {
+            name: weights.tolist() for name, weights in start.parameters.items()
         }
     if tuned.rater is not None:
         schedules["rater"] = {

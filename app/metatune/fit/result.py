@@ -23,7 +23,15 @@ from metatune.inner.metrics import measure as measured
 from metatune.inner.seeds import Purpose
 from metatune.recipe import schema, writing
 from metatune.recipe.phases import resolved
-from metatune.tunables import ClassWeights, Elements, Groups, LearningRates, Rater, Tunable
+from metatune.tunables import (
+    ClassWeights,
+    Elements,
+    Groups,
+    Interpolation,
+    LearningRates,
+    Rater,
+    Tunable,
+)
 
 
 class Measured(NamedTuple):
@@ -162,6 +170,7 @@ def artefact_of(
         provenance=provenance(training),
         result=dict(result),
         origin=origin(training, eta, recorded),
+        initialisation=_initialisation(training, tuned.get("initialisation"), eta),
         rater=_rater(training, tuned.get("rater"), eta),
     )
 
@@ -184,6 +193,11 @@ def provenance(training: InnerTraining) -> dict[str, Any]:
         "target": {name: float(w) for name, w in zip(corpus.names, corpus.target, strict=True)},
         "model_config": training.model.config_json(),
         **({"weights_sha256": training.weights_sha256} if training.weights_sha256 else {}),
+        **(
+            {"checkpoints_sha256": dict(training.checkpoints_sha256)}
+            if training.checkpoints_sha256
+            else {}
+        ),
         **({"lora": asdict(recipe.inner.lora)} if recipe.inner.lora else {}),
         "packages": packages(),
     }
@@ -260,6 +274,24 @@ def _optimizer_schedules(
         values={name: curve[kept] for name, curve in values.items()},
         weight_decay=decay and {name: curve[kept] for name, curve in decay.items()},
     )
+
+
+def _initialisation(
+    training: InnerTraining, tunable: Tunable | None, eta: Mapping[str, jax.Array]
+) -> artefact.Initialisation | None:
+    """What the tuned trainings start from, if that was tuned."""
+    weights = training.start(eta)
+    if weights is None or tunable is None:
+        return None
+    if not isinstance(tunable, Interpolation):
+        return artefact.Initialisation("point", weights)
+    rows = np.asarray(tunable.coefficients(eta[tunable.key]), np.float64).tolist()
+    coefficients = {
+        source: dict(zip(tunable.groups.labels, row, strict=True))
+        for source, row in zip(tunable.checkpoints, rows, strict=True)
+    }
+    between = artefact.Interpolated(coefficients, tunable.groups.members)
+    return artefact.Initialisation("interpolation", weights, between)
 
 
 def _multipliers(tunable: Any, eta: Mapping[str, jax.Array]) -> artefact.Multipliers | None:

@@ -49,7 +49,8 @@ def hypergradient(
     Args:
         problem: the training and its objective.
         eta: meta-parameters η, any pytree of floating-point arrays.
-        state: the state before inner step `start`; left untouched.
+        state: the state before inner step `start`; left untouched. What `problem.start` is given,
+            where there is one and the training begins at step 0.
         batches: the batch of an inner step; asked more than once for the same step, and must give
             the same each time.
         outer_batches: held-out batches of one shape.
@@ -143,7 +144,8 @@ def train(
     Args:
         problem: the training.
         eta: meta-parameters η.
-        state: the state before inner step `start`; left untouched unless donated.
+        state: the state before inner step `start`, as of `hypergradient`; left untouched unless
+            donated.
         batches: the batch of an inner step.
         steps: the number of inner steps.
         start: the first of them.
@@ -158,6 +160,8 @@ def train(
     _refuse_uneven(problem, batches(start))
     if not donate:
         state = jax.tree.map(jnp.copy, state)
+    if problem.start is not None and start == 0:
+        state = programs.begun(problem, eta, state)
     for first, stop in bounds(start, start + steps, segment):
         stretch = gather(batches, first, stop, segment)
         state, segment_losses = programs.advance(problem, eta, state, stretch)

@@ -35,7 +35,8 @@ class Job:
     Attributes:
         problem: the training and its objective, as an argument of compiled programs.
         eta: meta-parameters η.
-        state: the state before inner step `start`, to be left untouched.
+        state: the state before inner step `start`, to be left untouched; where a training begins
+            with `problem.start`, what that is given.
         batches: the batch of an inner step.
         outer_batches: held-out batches, one or more.
         start: the first inner step.
@@ -68,6 +69,17 @@ class Job:
     def steps(self) -> int:
         """Inner steps."""
         return self.stop - self.start
+
+    @property
+    def start_counts(self) -> bool:
+        """Whether η moves the state that the differentiated steps begin with."""
+        return self.problem.start is not None and self.first == 0
+
+    def begun(self) -> State:
+        """The state that the first inner step takes; its memory may be that of `state`."""
+        if self.problem.start is None or self.start > 0:
+            return self.state
+        return programs.begun(self.problem, self.eta, self.state)
 
     def objective(
         self, state: State, step: int

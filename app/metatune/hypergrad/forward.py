@@ -29,10 +29,11 @@ MOST_ONSETS: Final = 16
 class Forward:
     """Forward-mode differentiation along every coordinate of η.
 
-    When a coordinate first acts is found out before the training, from the derivative of λ_t with
-    respect to η in each step; under `jax.jit`, where values aren't known, all act from the start. A
-    program is compiled for each number of coordinates that act, at most 16 numbers: of more onsets,
-    neighbours begin together, with the first of them.
+    When a coordinate first acts is found out before the training, from the derivatives with respect
+    to η of λ_t in each step, and of the state that the steps begin with; under `jax.jit`, where
+    values aren't known, all act from the start. A program is compiled for each number of
+    coordinates that act, at most 16 numbers: of more onsets, neighbours begin together, with the
+    first of them.
 
     Attributes:
         segment: inner steps per compiled program.
@@ -80,6 +81,9 @@ def first_steps(job: Job) -> np.ndarray:
     if isinstance(found, Tracer):
         return np.full(found.shape, job.first)
     found = np.asarray(found)
+    if job.start_counts:
+        moved = programs.start_moves(job.problem, job.eta, job.state)
+        found = np.where(np.asarray(moved), job.first, found)
     distinct = sorted({int(at) for at in found if at < job.stop})
     every = -(-len(distinct) // MOST_ONSETS)
     edges = [*distinct[::every], job.stop] if distinct else [job.stop]

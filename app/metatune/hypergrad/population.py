@@ -118,6 +118,7 @@ def stacked(problem: Problem, starts: jax.Array) -> Problem:
         Partial(_hyper_at, problem.hyper_at, starts),
         None if problem.evaluated is None else Partial(_evaluated, problem.evaluated),
         problem.micro_batches,
+        None if problem.start is None else Partial(_start, problem.start, starts),
     )
 
 
@@ -309,3 +310,13 @@ def _hyper_at(hyper_at: Partial, starts: jax.Array, eta: PyTree, step: jax.Array
 
 def _evaluated(evaluated: Partial, params: PyTree, opt_state: PyTree) -> PyTree:
     return jax.vmap(evaluated)(params, opt_state)
+
+
+def _start(start: Partial, starts: jax.Array, eta: PyTree, state: State) -> State:
+    """Members that begin a training are moved, those that are under way are not."""
+
+    def chosen(begun: jax.Array, given: jax.Array) -> jax.Array:
+        begins = (starts == 0).reshape(-1, *(1,) * (given.ndim - 1))
+        return jnp.where(begins, begun, given)
+
+    return jax.tree.map(chosen, State(*jax.vmap(start)(eta, state)), state)

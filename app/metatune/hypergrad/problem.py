@@ -15,7 +15,7 @@ Batches = Callable[[int], PyTree]
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=("loss", "update", "objective", "hyper_at", "evaluated"),
+    data_fields=("loss", "update", "objective", "hyper_at", "evaluated", "start"),
     meta_fields=("micro_batches",),
 )
 @dataclass(frozen=True)
@@ -39,6 +39,9 @@ class Problem:
             as an average that the optimizer keeps; None for the parameters that are trained.
         micro_batches: parts that a batch is split into along axis 0 of its leaves, for the memory
             of one part; the loss of a batch must be the mean of the losses of its equal parts.
+        start: `(eta, state) -> state`, the state before inner step 0, of the one that a training is
+            given: where η moves the parameters that it starts from. The optimizer state has to be
+            that of the moved parameters. None for a start that is the given state.
     """
 
     loss: Callable[[PyTree, PyTree, PyTree], jax.Array]
@@ -47,13 +50,14 @@ class Problem:
     hyper_at: Callable[[PyTree, jax.Array], PyTree]
     evaluated: Callable[[PyTree, PyTree], PyTree] | None = None
     micro_batches: int = 1
+    start: "Callable[[PyTree, State], State] | None" = None
 
 
 def as_argument(problem: Problem) -> Problem:
     """A problem as an argument of compiled programs: its functions static, their arrays not."""
     functions = {
         name: function
-        for name in ("loss", "update", "objective", "hyper_at", "evaluated")
+        for name in ("loss", "update", "objective", "hyper_at", "evaluated", "start")
         if (function := getattr(problem, name)) is not None
     }
     return replace(

@@ -9,7 +9,7 @@ import jax
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh
 
-from metatune.hypergrad import forward_mode, segments
+from metatune.hypergrad import forward_mode, segments, start
 from metatune.hypergrad.forward_mode import Tangents
 from metatune.hypergrad.problem import Problem, PyTree, State
 from metatune.hypergrad.reverse_mode import Adjoint, ReverseMode, SegmentRun
@@ -128,6 +128,17 @@ def contract(
 
 
 onsets = jax.jit(forward_mode.onsets)
+
+begun = jax.jit(start.begun)
+start_pulled = jax.jit(start.pulled)
+start_pushed = jax.jit(start.pushed)
+start_moves = jax.jit(start.moves)
+
+
+@jax.jit
+def begun_each(problem: Problem, etas: PyTree, state: State) -> State:
+    """Where several trainings begin from one state, each with meta-parameters of its own."""
+    return jax.vmap(start.begun, in_axes=(None, 0, None))(problem, etas, state)
 
 
 @partial(jax.jit, donate_argnums=2)

@@ -194,6 +194,8 @@ class _Chunk:
         segment = self.place(gather(self.job.batches, cut.first, cut.stop, self.how.segment))
         state, tangents = carry.state, carry.tangents
         if cut.active:
+            if cut.first == 0 and self.job.start_counts:
+                tangents = self._at_the_start(cut.active)
             tangents = place(_widened(tangents, cut.active, state), self.mesh, EACH)
             state, tangents, losses = programs.push(
                 self.problem,
@@ -214,6 +216,11 @@ class _Chunk:
             step=cut.stop, state=state, tangents=tangents, losses=(*carry.losses, losses)
         )
 
+    def _at_the_start(self, active: int) -> Tangents:
+        """The tangents of the first directions where η moves the state that steps begin with."""
+        given = self.place(self.job.state)
+        return programs.start_pushed(self.problem, self.eta, self.directions[:active], given)
+
 
 def refuse_checkpoints(job: Job) -> None:
     """Refuses a choice that would have no effect.
@@ -231,7 +238,7 @@ def refuse_checkpoints(job: Job) -> None:
 def _of_chunk(job: Job, derivatives: jax.Array, count: int) -> Carry:
     """Where a chunk of so many directions begins."""
     along = jnp.zeros(count, derivatives.dtype)
-    return Carry(derivatives, job.start, _copied(job.state), None, (), jnp.zeros(()), along)
+    return Carry(derivatives, job.start, _copied(job.begun()), None, (), jnp.zeros(()), along)
 
 
 def _begun(job: Job, directions: jax.Array, size: int) -> Carry:

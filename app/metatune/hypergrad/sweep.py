@@ -34,7 +34,7 @@ def sweep(estimator: ReverseMode, job: Job) -> Hypergradient:
         losses.append(segment_losses[: bounds[1] - bounds[0]])
         job.tell("forward", bounds[1] - job.start, losses[-1])
 
-    state = job.state
+    state = job.begun()
     value = jnp.zeros(())
     for cut in job.bounds(job.start, job.first, estimator.segment):
         state, segment_losses, _ = forward(cut, state)
@@ -71,10 +71,14 @@ def sweep(estimator: ReverseMode, job: Job) -> Hypergradient:
             adjoint = programs.pullback(job.problem, estimator, job.eta, segment, before, adjoint)
             value, adjoint = _with_objective(job, cuts[index][0], before[0], value, adjoint)
             job.tell("backward", job.stop - cuts[index][0], losses[-1], wait=adjoint.params)
+        gradient = adjoint.eta
+        if job.start_counts:
+            begin = programs.start_pulled(job.problem, job.eta, job.state, adjoint)
+            gradient = jax.tree.map(jnp.add, gradient, begin)
         diagnostics = Diagnostics(
             jnp.concatenate(losses), boundaries.peak, store.peak_bytes, boundaries.recomputed
         )
-    return Hypergradient(value, adjoint.eta, state, diagnostics)
+    return Hypergradient(value, gradient, state, diagnostics)
 
 
 def _with_objective(

@@ -68,7 +68,8 @@ class ZerothOrder:
         trainings = _Trainings(job, self.segment, chunks=-(-self.directions // self.chunk))
         along, each = programs.advance, job.value
         start, first, stop = job.start, job.first, job.stop
-        base, before, early = trainings.run(along, each, job.eta, _copied(job.state), start, first)
+        begun = _copied(job.begun())
+        base, before, early = trainings.run(along, each, job.eta, begun, start, first)
         state, after, late = trainings.run(along, each, job.eta, _copied(base), first, stop)
         derivatives = [
             trainings.differences(base, directions[at : at + self.chunk], self.step)
@@ -93,7 +94,10 @@ class _Trainings:
         flat, unflatten = ravel_pytree(job.eta)
         offsets = step * jnp.concatenate([directions, -directions])
         etas = jax.vmap(unflatten)(flat[None, :] + offsets)
-        states = jax.tree.map(lambda leaf: jnp.stack([leaf] * (2 * count)), base)
+        if job.start_counts:
+            states = programs.begun_each(job.problem, etas, job.state)
+        else:
+            states = jax.tree.map(lambda leaf: jnp.stack([leaf] * (2 * count)), base)
         along, each = programs.advance_each, job.value_each
         _, _, values = self.run(along, each, etas, states, job.first, job.stop)
         return (values[:count] - values[count:]) / (2 * step)

@@ -12,8 +12,8 @@ import numpy as np
 
 from metatune import tunables
 from metatune.data import Corpus, Progress, TokenClass, load, look, tokenizer
-from metatune.hypergrad import Problem, State
-from metatune.inner import losses, optimizers, schedules
+from metatune.hypergrad import Problem, State, as_argument, programs
+from metatune.inner import initialisation, losses, optimizers, schedules
 from metatune.inner.estimators import program_is_there, too_many_directions
 from metatune.inner.metrics import objective
 from metatune.inner.seeds import tunable_key
@@ -71,8 +71,10 @@ class InnerTraining:
         reweighted: the training on stratified batches, differentiable by the mixture.
         sampled: the same training on batches drawn at the mixture's shares.
         weights_sha256: of the pretrained weights that it starts from; None for none.
+        checkpoints_sha256: of the further checkpoints that a start is interpolated towards, by
+            the recipe's name for them; empty of none.
         initialise: a key to the state that a training starts from, freshly initialised or
-            pretrained; compiled.
+            pretrained; compiled. A tuned start is made of it by the problem.
         hyper_over: η, and the inner steps in question (all by default), to the hyperparameters of
             each, stacked on axis 0, but for what is too large for every step; compiled.
     """
@@ -86,6 +88,7 @@ class InnerTraining:
     reweighted: Problem
     sampled: Problem
     weights_sha256: str | None
+    checkpoints_sha256: Mapping[str, str]
     initialise: Callable[[jax.Array], State]
     hyper_over: Callable[..., Hyper]
 
@@ -105,6 +108,16 @@ class InnerTraining:
     def initial_eta(self) -> dict[str, jax.Array]:
         """The meta-parameters that leave the recipe as it is."""
         return {tunable.key: tunable.initial() for tunable in self.tunables}
+
+    def start(self, eta: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
+        """What a training starts from by checkpoint name, float32; None if that isn't tuned."""
+        problem = as_argument(self.reweighted)
+        if problem.start is None:
+            return None
+        given = self.initialise(jax.random.key(self.recipe.seed))
+        # The very program of the trainings, so that the weights are theirs to the bit.
+        begun = programs.begun(problem, dict(eta), given)
+        return initialisation.by_name(self.names, begun.params)
 
     def trajectory(self, eta: Mapping[str, Any]) -> Trajectory:
         """What every inner step uses at these meta-parameters: the very numbers of the training."""
@@ -233,6 +246,7 @@ class _Parts(NamedTuple):
     start: Start | None
     part: Trainable | None
     tunables: tuple[Tunable, ...] | None
+    others: initialisation.Ingredients | None
     faults: list[Fault]
 
 
@@ -280,6 +294,9 @@ def _parts(
             decaying = optimizers.decaying(inner.optimizer, names, shapes)
             setting = setting._replace(optimizer=inner.optimizer, decaying=decaying)
         tuning = _attempt(faults, partial(tunables.build, tune, setting, known))
+    others = initialisation.Ingredients()
+    if tune and begin and begin.params is not None:
+        others = _attempt(faults, partial(initialisation.ingredients, tune.initialisation, begin))
     outer: schema.Outer | None = sections.get("outer")
     if (
         tuning
@@ -309,7 +326,7 @@ def _parts(
             corpus = _attempt(faults, partial(corpus.measured_on, classes, where))
     # The data's own rules are looked at twice: by who reads the text and by who loads the data.
     once = {(fault.path, fault.problem): fault for fault in reversed(faults)}
-    return _Parts(corpus, begin, part, tuning, list(reversed(once.values())))
+    return _Parts(corpus, begin, part, tuning, others, list(reversed(once.values())))
 
 
 def _with_data(setting: Setting, corpus: Corpus, recipe: Recipe) -> Setting:
@@ -331,12 +348,14 @@ def _training_tokens(corpus: Corpus, tune: schema.Tune) -> TrainingTokens | None
 
 
 def _assemble(recipe: Recipe, parts: _Parts) -> InnerTraining:
-    corpus, begin, part, tuning, _ = parts
-    if corpus is None or begin is None or part is None or tuning is None:
+    corpus, begin, part, tuning, others, _ = parts
+    if corpus is None or begin is None or part is None or tuning is None or others is None:
         raise ValueError("a recipe without faults has all its parts")
     model = begin.model
     optimizer = optimizers.build(recipe.inner.optimizer, part.names, model.config.transposed)
-    initialise = initialiser(begin, optimizer.init, part)
+    initialise = initialisation.of_one_draw(
+        recipe.tune.initialisation, initialiser(begin, optimizer.init, part), recipe.seed
+    )
     params = jax.eval_shape(initialise, jax.random.key(0)).params
     hyper_at = _hyper_at(recipe, params, tuning)
     rest = frozen(begin, part, recipe.seed)
@@ -347,6 +366,7 @@ def _assemble(recipe: Recipe, parts: _Parts) -> InnerTraining:
         of_all(objective(model, recipe)),
         hyper_at,
         evaluated=optimizer.evaluated,
+        start=initialisation.hook(tuning, optimizer.init, part, others),
         micro_batches=recipe.data.batch_size
         // (recipe.inner.micro_batch or recipe.data.batch_size),
     )
@@ -360,6 +380,7 @@ def _assemble(recipe: Recipe, parts: _Parts) -> InnerTraining:
         reweighted,
         replace(reweighted, loss=of_all(losses.sampled_loss(model))),
         begin.weights_sha256,
+        others.sha256,
         initialise,
         _over_steps(recipe, params, tuning),
     )

@@ -80,7 +80,7 @@ def cost(training: InnerTraining, spec: schema.Forward | schema.ForwardGradient,
     logits = min(logits_bytes(work, 1 + most), temporaries)
     memory = Memory(
         # The first state is the caller's; another is the training's.
-        2 * state + tree_bytes(training.frozen),
+        2 * state + work.beside_bytes(),
         tangents + directions,
         temporaries - logits,
         logits,
@@ -140,7 +140,10 @@ def _job(work: Work) -> Job:
     return Job(
         problem=as_argument(work.training.reweighted),
         eta=work.training.initial_eta(),
-        state=work.state(),
+        # Only where a start is tuned its derivatives are looked at.
+        state=work.training.initialise(jax.random.key(0))
+        if work.training.reweighted.start
+        else work.state(),
         batches=lambda step: None,
         outer_batches=(),
         start=0,

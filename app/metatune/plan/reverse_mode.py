@@ -105,7 +105,7 @@ def _memory(work: Work, compiled: Compiled, checkpoints: Checkpoints) -> Memory:
     states, temporaries = max(phases, key=sum)
     logits = min(logits_bytes(work, work.members or 1), temporaries)
     return Memory(
-        states + tree_bytes(work.training.frozen),
+        states + work.beside_bytes(),
         carry,
         temporaries - logits,
         logits,

@@ -14,6 +14,7 @@ from metatune.hypergrad.estimator import Estimator
 from metatune.hypergrad.population import stack, stacked
 from metatune.hypergrad.problem import Problem, State
 from metatune.hypergrad.segments import Segment, gather
+from metatune.hypergrad.stores import tree_bytes
 from metatune.inner import InnerTraining
 from metatune.recipe.schema import Full, Online, Recipe, Truncated
 
@@ -101,6 +102,16 @@ class Work:
     def state(self) -> State:
         """A state, as shapes."""
         return jax.eval_shape(self.begun)[1]
+
+    def beside_bytes(self) -> int:
+        """Of what lies beside the states of a training: what is frozen, and what a start is of.
+
+        Where a start is tuned these are the state that it is given, and further checkpoints; not
+        counted are the outer optimizer's copies of η.
+        """
+        start = self.training.reweighted.start
+        given = 0 if start is None else tree_bytes((self.state(), start))
+        return tree_bytes(self.training.frozen) + given
 
     def eta(self) -> dict[str, Any]:
         """Meta-parameters, as shapes."""

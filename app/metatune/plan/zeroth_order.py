@@ -63,7 +63,7 @@ def cost(training: InnerTraining, spec: schema.ZerothOrder, _: Path) -> Cost:
     states_bytes, temporaries = max(phases, key=sum)
     logits = min(logits_bytes(work, at_a_time), temporaries)
     memory = Memory(
-        states_bytes + tree_bytes(training.frozen),
+        states_bytes + work.beside_bytes(),
         0,
         temporaries - logits,
         logits,

@@ -9,6 +9,12 @@ from dataclasses import asdict, fields
 from typing import Any, Final, get_args
 
 from metatune.recipe.faults import Fault, unknown
+from metatune.recipe.initialisation_checks import (
+    a_point_is_the_same_for_all,
+    an_external_trainer_starts_by_itself,
+    checkpoints_are_of_the_trained_model,
+    some_step_sees_the_start,
+)
 from metatune.recipe.mixture_checks import (
     groups_part_the_domains,
     prior_is_a_mixture,
@@ -46,6 +52,7 @@ from metatune.recipe.schema import (
     Inner,
     LossWeights,
     Model,
+    Point,
     TransformerRater,
     Tune,
     WarmupStableDecay,
@@ -305,6 +312,9 @@ def groups_are_expressions(tune: Tune) -> Iterable[Fault]:
         else:
             expressions = {f"{path}[{index}]": expression for index, expression in enumerate(per)}
         yield from _no_expressions(expressions)
+    if isinstance(tune.initialisation, Point):
+        path, moved = "tune.initialisation.parameters", tune.initialisation.parameters or ()
+        yield from _no_expressions({f"{path}[{i}]": e for i, e in enumerate(moved)})
 
 
 def windows_to_go_between(tune: Tune) -> Iterable[Fault]:
@@ -406,4 +416,8 @@ CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]
     (prior_is_a_mixture, ("tune", "data")),
     (smoothness_has_neighbours, ("tune",)),
     (initial_loss_weights_are_positive, ("tune", "data")),
+    (a_point_is_the_same_for_all, ("tune", "model", "inner", "outer")),
+    (checkpoints_are_of_the_trained_model, ("tune", "model", "inner")),
+    (some_step_sees_the_start, ("tune", "outer", "inner")),
+    (an_external_trainer_starts_by_itself, ("tune", "outer")),
 )

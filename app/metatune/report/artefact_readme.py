@@ -11,7 +11,7 @@ from metatune.artefact.capabilities import dropped
 from metatune.artefact.comparison import config_sha256
 from metatune.artefact.elements import summarised
 from metatune.artefact.exporters import EXPORTERS
-from metatune.artefact.format import value_at
+from metatune.artefact.format import INITIALISATION, value_at
 from metatune.report.certificate import summaries
 
 SIGNIFICANT = 2.0
@@ -101,6 +101,13 @@ def what_is_tuned(artefact: Artefact) -> list[str]:
         stretches = _counted(len(tuned.knots), "stretch", "stretches")
         kind = artefact.optimizer.settings["kind"]
         lines.append(f"optimizer, {kind}: {', '.join(tuned.names)}; {stretches} of training")
+    if (start := artefact.initialisation) is not None:
+        count = _counted(len(start.parameters), "parameter")
+        between = start.interpolated
+        how = "moved weight by weight"
+        if between is not None:
+            how = f"interpolated towards {_counted(len(between.coefficients), 'checkpoint')}"
+        lines.append(f"start: the weights of {count}, {how}, in {INITIALISATION}")
     return lines
 
 

@@ -17,6 +17,7 @@ HEADS = {
     "optimizer": "optimizer",
     "clip_norm": "clip norm",
     "elements": "in tensors",
+    "initialisation": "start",
     "rater": "rater",
 }
 STYLES = {"exact": "green", "quantised": "cyan", "fitted": "yellow", "no": "dim"}

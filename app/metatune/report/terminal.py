@@ -9,7 +9,14 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from metatune.artefact import Artefact, ClassWeights, LossWeights, Mixture, OptimizerSchedules
+from metatune.artefact import (
+    Artefact,
+    ClassWeights,
+    Interpolated,
+    LossWeights,
+    Mixture,
+    OptimizerSchedules,
+)
 from metatune.artefact.elements import summarised
 from metatune.report import certificate
 from metatune.report.artefact_readme import (
@@ -54,6 +61,8 @@ def summary(artefact: Artefact, metrics: Sequence[Mapping[str, Any]]) -> Rendera
         parts.append(_columns("loss weights", artefact.loss_weights, _factor))
     if artefact.optimizer.schedules is not None:
         parts.append(_optimizer(artefact.optimizer.schedules))
+    if artefact.initialisation and artefact.initialisation.interpolated:
+        parts.append(_interpolated(artefact.initialisation.interpolated))
     parts.append(_provenance(artefact))
     return Group(*parts)
 
@@ -157,6 +166,18 @@ def _optimizer(schedules: OptimizerSchedules) -> Table:
     for name, curve in schedules.curves.items():
         plot = sparkline(curve, curve.min(), curve.max())
         table.add_row(Text(name), Text(plot, "cyan"), *(f"{curve[i]:.4g}" for i in knots))
+    return table
+
+
+def _interpolated(between: Interpolated) -> Table:
+    """A row for each group of parameters, a column for each checkpoint: how far towards it."""
+    title = "start: how far each group is moved towards a checkpoint"
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for head in ("", *between.coefficients):
+        table.add_column(head, justify="right" if head else "left", overflow="fold")
+    for group in between.members:
+        cells = (f"{row[group]:+.3f}" for row in between.coefficients.values())
+        table.add_row(Text(group), *cells)
     return table
 
 

@@ -10,7 +10,6 @@ from rich.console import Console
 
 from metatune import artefact
 from metatune.artefact.horizon import carried
-from metatune.artefact.writing import portable_files
 from metatune.fit import holdings
 from metatune.inner import InnerTraining, stretched
 from metatune.inner.seeds import Purpose, model_key
@@ -25,6 +24,7 @@ from metatune.train.loop import DEFAULT, SEGMENT, Intervals, Loop
 from metatune.train.matching import refuse_misfit, remarks
 from metatune.train.progress import Teller
 from metatune.train.schedules import Schedules
+from metatune.train.start import started
 
 
 class Tuned(NamedTuple):
@@ -107,6 +107,7 @@ def train(
     if tuned is not None:
         refuse_misfit(tuned.schedules, training, source)
         schedules = carried(tuned.schedules, recipe.inner.steps, warmup)
+        training = started(training, schedules)
     settings = writing.flat(writing.to_tree(recipe)) | {
         "--with": tuned and tuned.sha256,
         "--warmup": warmup,
@@ -114,7 +115,8 @@ def train(
     }
     files: dict[Path, str | bytes] = {folder.recipe: writing.to_yaml(recipe)}
     if schedules is not None:
-        files |= {folder.path / name: held for name, held in portable_files(schedules).items()}
+        held = artefact.portable_files(schedules)
+        files |= {folder.path / name: text for name, text in held.items()}
     begin(folder, settings, files, resume=resume)
     if done := folder.finished():
         return Outcome(done, done["steps"])

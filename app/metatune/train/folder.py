@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from metatune.artefact import INITIALISATION
 from metatune.fit.run_folder import RunFolder, RunFolderError, replace
 
 FORMAT: Final = "metatune-training"
@@ -37,6 +38,11 @@ class TrainingFolder:
     def tuned(self) -> Path:
         """The schedules that it was trained at, where they were an artefact's."""
         return self.path / "tuned.json"
+
+    @property
+    def start(self) -> Path:
+        """The weights that it started from, where they were tuned."""
+        return self.path / INITIALISATION
 
     @property
     def tensors(self) -> Path:
@@ -114,7 +120,7 @@ def begin(
     Args:
         folder: of `usable`.
         settings: all that the training follows from, by the name of the choice.
-        files: further files to write, by their paths.
+        files: further contents to write.
         resume: go on with the training that is in it; another one in it is deleted otherwise.
 
     Raises:
@@ -156,6 +162,7 @@ def _delete(folder: TrainingFolder) -> None:
         folder.recipe,
         folder.tuned,
         folder.tensors,
+        folder.start,
     ):
         path.unlink(missing_ok=True)
     folder.tensors.unlink(missing_ok=True)

@@ -47,7 +47,8 @@ def _hyper_at(stretch: Stretch, step: jax.Array) -> Hyper:
 
 def scheduled(training: InnerTraining) -> Problem:
     """The training by true sampling, with a `Stretch` in the place of the meta-parameters."""
-    return replace(training.sampled, hyper_at=_hyper_at)
+    # A tuned start isn't of η here: `start.py` puts the weights in place.
+    return replace(training.sampled, hyper_at=_hyper_at, start=None)
 
 
 def _weights(tuned: Artefact) -> jax.tree_util.Partial | None:

@@ -11,11 +11,19 @@ import jax.numpy as jnp
 
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.schema import Tune
-from metatune.tunables import learning_rates, loss_weights, mixture, optimizer, rater
+from metatune.tunables import (
+    initialisation,
+    learning_rates,
+    loss_weights,
+    mixture,
+    optimizer,
+    rater,
+)
 from metatune.tunables.class_weights import ClassWeights
 from metatune.tunables.elements import Elements
 from metatune.tunables.groups import Groups
 from metatune.tunables.hyper import Hyper, Setting, Supply, TrainingTokens, Tunable
+from metatune.tunables.initialisation import Begins, Interpolation, StartingPoint
 from metatune.tunables.learning_rates import LearningRates
 from metatune.tunables.loss_weights import LossWeights
 from metatune.tunables.mixture import Mixture
@@ -24,10 +32,12 @@ from metatune.tunables.rater import Rater
 from metatune.tunables.rating import Rating
 
 __all__ = [
+    "Begins",
     "ClassWeights",
     "Elements",
     "Groups",
     "Hyper",
+    "Interpolation",
     "LearningRates",
     "LossWeights",
     "Mixture",
@@ -35,6 +45,7 @@ __all__ = [
     "Rater",
     "Rating",
     "Setting",
+    "StartingPoint",
     "Supply",
     "TrainingTokens",
     "Tunable",
@@ -50,6 +61,7 @@ BUILDERS: Mapping[str, Callable[[Any, Setting], Tunable | tuple[Tunable, ...] | 
     "mixture": mixture.build,
     "loss_weights": loss_weights.build,
     "optimizer": optimizer.build,
+    "initialisation": initialisation.build,
     "rater": rater.build,
 }
 """By entry of `tune`: one tunable, several, or none yet."""

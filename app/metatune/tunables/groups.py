@@ -35,17 +35,18 @@ class Groups(NamedTuple):
         """How many groups there are."""
         return len(self.labels)
 
-    def spread(self, values: jax.Array) -> Any:
-        """The value of each parameter's group, one for a parameter of none.
+    def spread(self, values: jax.Array, outside: float = 1.0) -> Any:
+        """The value of each parameter's group.
 
         Args:
             values: [groups].
+            outside: of a parameter of no group.
 
         Returns:
             A tree like the parameters, [layers] where they are stacked, [] otherwise.
         """
         # Parameters of no group have index -1: the last entry.
-        values = jnp.append(values, 1.0)
+        values = jnp.append(values, outside)
         return jax.tree.map(lambda index: values[index], self.index)
 
 

@@ -61,7 +61,7 @@ EXPORTERS = {
 """A new target is one file, and one name here."""
 
 WRITTEN = re.compile(
-    r"README\.md|__pycache__|tuned\.(json|yaml|safetensors)"
+    r"README\.md|__pycache__|tuned\.(json|yaml|safetensors)|initialisation\.safetensors"
     r"|metatune_(schedules|trainer|rates|mixture)\.py"
     r"|(learning_rates|mixture|loss_weights|optimizer|weight_decay)\.csv|(mixture|streams)\.yaml|launch\.sh"
     r"|phase_\d+\.(txt|json)|(sources|weights|static_rates|shared_schedule)\.json"
@@ -151,6 +151,8 @@ def export(
         raise ArtefactError("export", faults)
     if "elements" in without:
         artefact = averaged(artefact)
+    if "initialisation" in without:
+        artefact = replace(artefact, initialisation=None)
     if "rater" in without:
         artefact = replace(artefact, rater=None)
     steps = steps or artefact.horizon_steps

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import yaml
 
 from metatune.artefact.capabilities import Capabilities
-from metatune.artefact.format import README, Artefact, ClassWeights
+from metatune.artefact.format import INITIALISATION, README, Artefact, ClassWeights
 from metatune.artefact.widths import fitted_lines
 from metatune.artefact.writing import portable_files
 
@@ -161,6 +161,13 @@ def _facts(production: Production) -> str:
         if schedule is not None:
             names = ", ".join(schedule.columns)
             lines.append(f"- {what} of {names} at {len(schedule.knots):,} knots")
+    if (start := artefact.initialisation) is not None:
+        lines.append(
+            f"- **training starts from tuned weights**, of {len(start.parameters):,} parameters, "
+            f"in {INITIALISATION}: load them before the first update, e.g. `model.load_state_dict("
+            f"safetensors.torch.load_file('{INITIALISATION}'), strict=False)`; names are those of "
+            "Hugging Face checkpoints"
+        )
     if artefact.rater is not None:
         kind = artefact.rater.settings["kind"]
         lines.append(

@@ -2,9 +2,17 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from metatune.recipe.rules import ABOVE_ONE, AT_LEAST_ONE, FRACTION, NOT_NEGATIVE, POSITIVE, ruled
+from metatune.recipe.rules import (
+    ABOVE_ONE,
+    AT_LEAST_ONE,
+    FRACTION,
+    NOT_EMPTY,
+    NOT_NEGATIVE,
+    POSITIVE,
+    ruled,
+)
 
 Per = Literal["global", "layer", "tensor", "kind", "layer_kind", "row", "column", "element"]
 PerElement = Literal["row", "column", "element"]
@@ -149,6 +157,50 @@ class OptimizerFields:
 
 
 @dataclass(frozen=True)
+class Point:
+    """The point that every training starts from, tuned weight by weight (MAML, Finn et al., 2017).
+
+    What is tuned is an offset, zero at first, on what the recipe starts from: the pretrained
+    weights, or one draw from the recipe's seed, then the same for every training. Of online
+    windows those that begin a training move it, the others leave it.
+
+    Attributes:
+        parameters: regular expressions, searched for in checkpoint names: what of the trained
+            parameters is moved; null for all.
+    """
+
+    kind: Literal["point"] = "point"
+    parameters: tuple[str, ...] | None = ruled(None, NOT_EMPTY)
+    windows: ClassVar[int] = 1
+
+
+@dataclass(frozen=True)
+class Interpolation:
+    """A start between checkpoints, `θ_0 = θ + Σ_i α_i (θ_i - θ)` of trained parameters.
+
+    θ are the weights of `model.pretrained`, θ_i those of the further checkpoints; each α_i is zero
+    at first, and may leave [0, 1]: a tuned model soup (Wortsman et al., 2022).
+
+    Attributes:
+        checkpoints: folders or hub ids of models with the same parameters, one or more.
+        per: how parameters share the α_i: as of learning rates, all one by default; parameters of
+            no group stay those of `model.pretrained`.
+    """
+
+    checkpoints: tuple[str, ...] = ruled(NOT_EMPTY)
+    kind: Literal["interpolation"] = "interpolation"
+    per: (
+        Literal["global", "layer", "tensor", "kind", "layer_kind"]
+        | tuple[str, ...]
+        | Mapping[str, str]
+    ) = "global"
+    windows: ClassVar[int] = 1
+
+
+Initialisation = Point | Interpolation
+
+
+@dataclass(frozen=True)
 class MlpRater:
     """A rater that sees each token with the one before it, and takes the mean over the sequence.
 
@@ -203,6 +255,7 @@ class Tune:
     mixture: Mixture | None = None
     loss_weights: LossWeights | None = None
     optimizer: OptimizerFields | None = None
+    initialisation: Initialisation | None = None
     rater: Rater | None = None
 
     def entries(self) -> Iterator[tuple[str, str, Any]]:
