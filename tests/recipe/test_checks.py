@@ -8,6 +8,7 @@ from metatune.recipe import (
     mixture_checks,
     optimizer_checks,
     outer_checks,
+    population_checks,
     reading,
     schema,
 )
@@ -299,6 +300,7 @@ def test_every_rule_is_in_the_table():
             mixture_checks,
             optimizer_checks,
             outer_checks,
+            population_checks,
         )
         for name, function in vars(module).items()
         if callable(function)
