@@ -337,7 +337,7 @@ def test_missing_keys_say_what_to_write(tree):
         "completion, messages, max_tokens, corrupt)",
         "inner.steps: missing; write a whole number of 1 or above",
         "outer: missing; write a section with steps, phases, estimator, unroll, optimizer, "
-        "clip_norm, clip, ema, patience, objective, fresh, judge, report",
+        "clip_norm, clip, ema, patience, objective, fresh, population, judge, report",
     ]
 
 
