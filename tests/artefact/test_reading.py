@@ -235,8 +235,8 @@ def test_a_missing_tensor_file_is_named_without_a_list_of_files(in_tensor, edit)
     beside = in_tensor.with_name("tuned.safetensors")
     beside.unlink()
     assert fault_of(in_tensor) == (
-        f"{in_tensor}: tensors.file = 'tuned.safetensors': not found at {beside}, where "
-        "numbers of it must be; copy it together with tuned.json"
+        f"{in_tensor}: tensors.file = 'tuned.safetensors': not found at {beside}, where the "
+        "numbers must be that tuned.json doesn't hold; copy it together with tuned.json"
     )
 
 

@@ -5,6 +5,7 @@ import pytest
 from metatune.recipe import (
     checks,
     initialisation_checks,
+    learned_update_checks,
     mixture_checks,
     optimizer_checks,
     outer_checks,
@@ -31,7 +32,8 @@ def put(tree, path, value):
         (
             {"tune": {}},
             "tune = {}: nothing is tuned; write one of learning_rates, mixture, loss_weights, "
-            "optimizer, initialisation, rater, e.g. `learning_rates: {}` for its defaults",
+            "optimizer, initialisation, learned_update, rater, e.g. `learning_rates: {}` for its "
+            "defaults",
         ),
         (
             {"inner.micro_batch": 5},
@@ -297,6 +299,7 @@ def test_every_rule_is_in_the_table():
         for module in (
             checks,
             initialisation_checks,
+            learned_update_checks,
             mixture_checks,
             optimizer_checks,
             outer_checks,

@@ -27,6 +27,7 @@ from metatune.artefact.format import (
     Origin,
     Rater,
 )
+from metatune.artefact.learned_update import LearnedUpdate
 from metatune.artefact.reading import folder_of, load
 from metatune.artefact.writing import portable_files, self_contained, write
 
@@ -44,6 +45,7 @@ __all__ = [
     "ElementFactors",
     "Initialisation",
     "Interpolated",
+    "LearnedUpdate",
     "LearningRates",
     "LossWeights",
     "Mixture",

@@ -28,6 +28,7 @@ class Capabilities(NamedTuple):
         elements: a learning rate of its own for each element of a parameter, over training too;
             where they can't be expressed, each parameter gets their mean.
         initialisation: weights that training starts from, in a file beside the schedules.
+        learned_update: networks that correct the optimizer's step, element by element.
         rater: the network that weighs the sequences of a batch.
     """
 
@@ -42,12 +43,14 @@ class Capabilities(NamedTuple):
     clip_norm: Support = "no"
     elements: Support = "no"
     initialisation: Support = "no"
+    learned_update: Support = "no"
     rater: Support = "no"
 
 
 DOMAINS = Capabilities("exact", "exact", "exact", "exact", "exact", "exact")
 WHOLE_PARAMETERS = DOMAINS._replace(class_weights="exact", optimizer="exact", clip_norm="exact")
-EVERYTHING = WHOLE_PARAMETERS._replace(elements="exact", initialisation="exact")
+SCHEDULES = WHOLE_PARAMETERS._replace(elements="exact", initialisation="exact")
+EVERYTHING = SCHEDULES._replace(learned_update="exact")
 
 
 def asked(artefact: Artefact) -> dict[str, str]:
@@ -77,6 +80,9 @@ def asked(artefact: Artefact) -> dict[str, str]:
             needs[name] = f"{words} of {len(schedule.domains)} domains"
             if np.any(schedule.weights != schedule.weights[0]):
                 needs[f"moving_{name}"] = f"{words} that change at {len(schedule.knots)} knots"
+    if (learned := artefact.learned_update) is not None:
+        count = len(learned.groups)
+        needs["learned_update"] = f"a learned update: {count} networks of {learned.size:,} weights"
     if artefact.rater is not None:
         needs["rater"] = f"weights of sequences by a rater ({artefact.rater.settings['kind']})"
     schedules = artefact.optimizer.schedules

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from metatune.artefact import initialisation
+from metatune.artefact import initialisation, learned_update
 from metatune.artefact.format import (
     CLASS_WEIGHT_UNIT,
     ELEMENT_UNIT,
@@ -57,12 +57,15 @@ class Checker:
 
     def document(self, document: Mapping[str, Any]) -> None:
         """Checks everything but the format, the version, and what stands in other files."""
-        if not self._keys(ROOT, document, KEYS, optional=("tensors", "initialisation", "rater")):
+        optional = ("tensors", "initialisation", "learned_update", "rater")
+        if not self._keys(ROOT, document, KEYS, optional):
             return
         if self._keys("horizon", document["horizon"], ("steps", "tokens")):
             for key, value in document["horizon"].items():
                 self._count(f"horizon.{key}", value)
         names = self._learning_rates(document["learning_rates"])
+        if "learned_update" in document:
+            self._learned_update(document["learned_update"], names)
         if "rater" in document:
             self._rater(document["rater"])
         self._numbers_outside(document)
@@ -94,6 +97,9 @@ class Checker:
         parameters, elements = rates["parameters"], rates.get("elements")
         wanted = [TABLE] if _elsewhere(parameters) else []
         wanted += elements["shapes"] if elements else []
+        learned = document.get("learned_update")
+        shapes = learned_update.shapes(learned) if learned else {}
+        wanted += shapes
         of_rater = document["rater"]["shapes"] if "rater" in document else {}
         wanted += of_rater
         missing = [repr(name) for name in wanted if name not in tensors]
@@ -104,13 +110,17 @@ class Checker:
             self._rates(parameters["names"], tensors[TABLE], len(rates["knots"]))
         for name, shape in elements["shapes"].items() if elements else ():
             self._factors(name, tensors[name], [len(elements["knots"]), *shape])
+        for name, shape in shapes.items():
+            self._weights(name, tensors[name], shape)
         for name, shape in of_rater.items():
-            held = tensors[name]
-            if list(held.shape) != shape or held.dtype != np.float32:
-                said = f"{held.dtype} {list(held.shape)}"
-                self._fault(f"rater.shapes.{name}", said, f"must be float32 {shape}")
-            elif not np.isfinite(held).all():
-                self._fault(f"rater.shapes.{name}", "not finite", "must be finite numbers")
+            self._weights(f"rater.shapes.{name}", tensors[name], shape)
+
+    def _weights(self, path: str, weights: np.ndarray, expected: list[int]) -> None:
+        if list(weights.shape) != expected or weights.dtype != np.float32:
+            found = f"{weights.dtype} {list(weights.shape)}"
+            self._fault(path, found, f"must be float32 {expected}")
+        elif not np.isfinite(weights).all():
+            self._fault(path, float(weights[~np.isfinite(weights)][0]), "must be finite numbers")
 
     def _factors(self, name: str, factors: np.ndarray, expected: list[int]) -> None:
         path = f"learning_rates.elements.{name}"
@@ -203,9 +213,10 @@ class Checker:
         rates = document["learning_rates"]
         if not isinstance(rates, Mapping) or "parameters" not in rates:
             return  # a fault of its own
-        outside = _elsewhere(rates["parameters"]) or "elements" in rates or "rater" in document
+        networks = "rater" in document or "learned_update" in document
+        outside = _elsewhere(rates["parameters"]) or "elements" in rates or networks
         if outside != ("tensors" in document):
-            problem = "must be there if, and only if, there are numbers outside"
+            problem = "must be there if, and only if, something has numbers outside"
             self._fault("tensors", "tensors" in document or ABSENT, problem)
 
     def _rater(self, value: Any) -> None:
@@ -231,6 +242,28 @@ class Checker:
                 if self._is(path, shape, list, "a list of sizes"):
                     for axis, size in enumerate(shape):
                         self._count(f"{path}[{axis}]", size)
+
+    def _learned_update(self, value: Any, names: Iterable[str] | None) -> None:
+        path = "learned_update"
+        if not self._keys(path, value, learned_update.KEYS):
+            return
+        self._equal(f"{path}.unit", value["unit"], learned_update.UNIT)
+        self._count(f"{path}.hidden_size", value["hidden_size"])
+        for key, allowed in (("decays", "below 1"), ("time_scales", "of any size")):
+            if self._is(f"{path}.{key}", value[key], list, "a list of numbers"):
+                for index, number in enumerate(value[key]):
+                    if not (_real(number) and 0 < number and (key != "decays" or number < 1)):
+                        problem = f"must be a number above 0, {allowed}"
+                        self._fault(f"{path}.{key}[{index}]", number, problem)
+        if not (_real(decay := value["second_moment_decay"]) and 0 < decay < 1):
+            self._fault(f"{path}.second_moment_decay", decay, "must be between 0 and 1")
+        if not (_real(most := value["max_multiplier"]) and most > 1):
+            self._fault(f"{path}.max_multiplier", most, "must be a number above 1")
+        if value["step_size"] not in ("learned", "kept"):
+            self._fault(f"{path}.step_size", value["step_size"], "must be learned or kept")
+        if self._is(f"{path}.groups", value["groups"], Mapping, "an object"):
+            for group, found in value["groups"].items():
+                self._known(f"{path}.groups.{group}", found, names)
 
     def _mixture(self, value: Any) -> None:
         for path, row in self._rows("mixture", value, MIXTURE_UNIT, "domains"):

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from metatune.artefact.learned_update import LearnedUpdate
 from metatune.recipe.faults import ABSENT, Fault
 
 FORMAT = "metatune-artefact"
@@ -379,6 +380,7 @@ class Artefact:
             None where it wasn't asked.
         origin: what it can be trained again from; None where that wasn't kept.
         initialisation: what the training starts from, if that was tuned.
+        learned_update: networks that correct the optimizer's step, if they were tuned.
         rater: weighs the sequences of each batch, if one was tuned.
     """
 
@@ -393,6 +395,7 @@ class Artefact:
     certificate: Mapping[str, Any] | None = None
     origin: Origin | None = None
     initialisation: Initialisation | None = None
+    learned_update: LearnedUpdate | None = None
     rater: Rater | None = None
 
     def learning_rate(self, name: str, step: int, total: int) -> float | np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load as load_tensors
 
-from metatune.artefact import certificate, initialisation, manifest, origin
+from metatune.artefact import certificate, initialisation, learned_update, manifest, origin
 from metatune.artefact.checks import Checker
 from metatune.artefact.format import (
     FORMAT,
@@ -128,7 +128,7 @@ def _tensors(file: Path, document: Mapping[str, Any]) -> Mapping[str, np.ndarray
         return {}
     beside = file.parent / TENSORS
     if not beside.is_file():
-        problem = f"not found at {beside}, where numbers of it must be"
+        problem = f"not found at {beside}, where the numbers must be that {TUNED} doesn't hold"
         cure = f"copy it together with {TUNED}"
         raise ArtefactError(str(file), [Fault("tensors.file", TENSORS, problem, cure)])
     content = beside.read_bytes()
@@ -156,6 +156,7 @@ def _curves(
 def _artefact(document: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Artefact:
     rates, optimizer = document["learning_rates"], document["optimizer"]
     multipliers, elements = rates["multipliers"], rates.get("elements")
+    learned = document.get("learned_update")
     return Artefact(
         horizon_steps=document["horizon"]["steps"],
         horizon_tokens=document["horizon"]["tokens"],
@@ -186,6 +187,7 @@ def _artefact(document: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) ->
         ),
         provenance=document["provenance"],
         result=document["result"],
+        learned_update=learned and learned_update.read(learned, tensors),
         rater=_rater(document.get("rater"), tensors),
     )
 

@@ -89,12 +89,15 @@ def self_contained(artefact: Artefact) -> str:
     """The text of a tuned.json that holds every number itself, however many.
 
     Raises:
-        ArtefactError: a value that the format doesn't allow, rates within parameters, a start, or a
-            rater.
+        ArtefactError: a value that the format doesn't allow, or what stands outside: rates within
+            parameters, a start, or networks.
     """
     if artefact.initialisation is not None:
         problem = "the weights of a start don't stand in a tuned.json"
         raise ArtefactError("artefact", [Fault("initialisation", ABSENT, problem)])
+    if artefact.learned_update is not None:
+        problem = "networks don't stand in a tuned.json"
+        raise ArtefactError("artefact", [Fault("learned_update", ABSENT, problem)])
     if artefact.learning_rates.elements is not None:
         problem = "rates within parameters don't stand in a tuned.json"
         raise ArtefactError("artefact", [Fault("learning_rates.elements", ABSENT, problem)])
@@ -107,7 +110,7 @@ def self_contained(artefact: Artefact) -> str:
 def portable_files(artefact: Artefact) -> dict[str, bytes | str]:
     """A tuned.json that holds every curve itself, however long, by its file name.
 
-    Beside it a tuned.safetensors where rates were tuned within parameters, or a rater, and an
+    Beside it a tuned.safetensors where rates were tuned within parameters, or networks, and an
     initialisation.safetensors where the start was tuned.
 
     Raises:
@@ -134,6 +137,8 @@ def _files(
     rates = artefact.learning_rates
     parameters: Mapping[str, Any] = _lists(rates.parameters)
     tensors = {} if rates.elements is None else dict(rates.elements.parameters)
+    if artefact.learned_update is not None:
+        tensors |= artefact.learned_update.tensors
     if artefact.rater is not None:
         tensors |= artefact.rater.tensors
     if table is not None:
@@ -225,6 +230,8 @@ def _document(artefact: Artefact, parameters: Mapping[str, Any]) -> dict[str, An
         "provenance": artefact.provenance,
         "result": artefact.result,
     }
+    if artefact.learned_update is not None:
+        document["learned_update"] = artefact.learned_update.document()
     return _with_lists(document)
 
 

@@ -41,7 +41,7 @@ COMPARED = (
 """Of the provenance: what must be the same before anything is trained."""
 
 SCHEDULES = ("horizon", "learning_rates", "mixture", "loss_weights", "optimizer")
-"""Keys of tuned.json that follow from recipe and meta-parameters."""
+"""Keys of every tuned.json that follow from recipe and meta-parameters."""
 
 ROUNDING = 1e-5
 """Relative: what a few roundings of float32 in another order may change of a schedule."""
@@ -281,11 +281,12 @@ def _trained(
 
 
 def _schedules(tuned: Artefact) -> dict[str, Any]:
-    elements = tuned.learning_rates.elements
+    elements, learned = tuned.learning_rates.elements, tuned.learned_update
     coarse = replace(
         tuned,
         learning_rates=replace(tuned.learning_rates, elements=None),
         initialisation=None,
+        learned_update=None,
         rater=None,
     )
     document = json.loads(artefact.self_contained(coarse))
@@ -298,6 +299,9 @@ def _schedules(tuned: Artefact) -> dict[str, Any]:
         schedules["initialisation"] = {
             name: weights.tolist() for name, weights in start.parameters.items()
         }
+    if learned is not None:
+        weights = {name: tensor.tolist() for name, tensor in learned.tensors.items()}
+        schedules["learned_update"] = json.loads(json.dumps(learned.document())) | weights
     if tuned.rater is not None:
         schedules["rater"] = {
             **tuned.rater.settings,

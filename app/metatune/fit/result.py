@@ -28,6 +28,7 @@ from metatune.tunables import (
     Elements,
     Groups,
     Interpolation,
+    LearnedUpdate,
     LearningRates,
     Rater,
     Tunable,
@@ -171,6 +172,7 @@ def artefact_of(
         result=dict(result),
         origin=origin(training, eta, recorded),
         initialisation=_initialisation(training, tuned.get("initialisation"), eta),
+        learned_update=_learned_update(tuned.get("learned_update"), eta),
         rater=_rater(training, tuned.get("rater"), eta),
     )
 
@@ -292,6 +294,25 @@ def _initialisation(
     }
     between = artefact.Interpolated(coefficients, tunable.groups.members)
     return artefact.Initialisation("interpolation", weights, between)
+
+
+def _learned_update(
+    tunable: Tunable | None, eta: Mapping[str, jax.Array]
+) -> artefact.LearnedUpdate | None:
+    if not isinstance(tunable, LearnedUpdate):
+        return None
+    form = tunable.form
+    networks = tunable.networks(eta[tunable.key])._asdict()
+    return artefact.LearnedUpdate(
+        groups=tunable.groups.members,
+        decays=form.decays,
+        second_moment_decay=form.second_moment_decay,
+        time_scales=form.time_scales,
+        max_multiplier=form.max_multiplier,
+        step_size="kept" if form.keeps_size else "learned",
+        # Without the last, that of parameters in no group.
+        **{name: np.asarray(rows, np.float32)[:-1] for name, rows in networks.items()},
+    )
 
 
 def _multipliers(tunable: Any, eta: Mapping[str, jax.Array]) -> artefact.Multipliers | None:

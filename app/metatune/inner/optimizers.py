@@ -13,11 +13,12 @@ import jax
 import optax
 
 from metatune.inner import schedule_free
+from metatune.inner.learned_update import corrected
 from metatune.inner.orthogonal import orthogonal
 from metatune.inner.per_matrix import layers_apart, unless_zero
 from metatune.models import ParameterNames
 from metatune.recipe import schema
-from metatune.tunables import Hyper
+from metatune.tunables import Correction, Form, Hyper
 
 
 class InnerOptimizer(NamedTuple):
@@ -35,20 +36,37 @@ class InnerOptimizer(NamedTuple):
     evaluated: Callable[[Any, Any], Any] | None = None
 
 
-def build(optimizer: schema.InnerOptimizer, names: Any, transposed: bool = False) -> InnerOptimizer:
+def build(
+    optimizer: schema.InnerOptimizer,
+    names: Any,
+    transposed: bool = False,
+    learned: Form | None = None,
+) -> InnerOptimizer:
     """The inner optimizer of a recipe.
 
     Args:
         optimizer: the recipe's choice.
         names: `ParameterNames` at the leaves of a tree like the parameters.
         transposed: whether the matrices of blocks are [in, out], not [out, in].
+        learned: the form of a learned update of its direction; None for none.
+
+    Raises:
+        ValueError: a learned update of an optimizer that isn't `θ' = θ - rate * direction`.
     """
-    builder = BUILDERS.get(type(optimizer), _along_a_direction)
+    builder = BUILDERS.get(type(optimizer))
+    if builder is None:
+        return _along_a_direction(optimizer, names, transposed, learned)
+    if learned is not None:
+        raise ValueError(f"{optimizer.kind} takes no learned update: it steps along no direction")
     return builder(optimizer, names, transposed)
 
 
 def direction(
-    optimizer: schema.InnerOptimizer, names: Any, transposed: bool = False
+    optimizer: schema.InnerOptimizer,
+    names: Any,
+    transposed: bool = False,
+    learned: Form | None = None,
+    correction: Correction | None = None,
 ) -> optax.GradientTransformation:
     """The update before its learning rate: `θ' = θ - rate * direction`.
 
@@ -59,11 +77,15 @@ def direction(
             be a tree like the parameters, as of `Hyper.optimizer`.
         names: `ParameterNames` at the leaves of a tree like the parameters.
         transposed: whether the matrices of blocks are [in, out], not [out, in].
+        learned: the form of a learned update; None for none.
+        correction: its networks at this inner step; None to initialise alone.
     """
     norm = optimizer.clip_norm
+    parts = DIRECTIONS[type(optimizer)](optimizer, names, transposed)
+    if learned is not None:
+        parts = (corrected(optax.chain(*parts), names, learned, correction),)
     return optax.chain(
-        optax.identity() if norm is None else optax.clip_by_global_norm(norm),
-        *DIRECTIONS[type(optimizer)](optimizer, names, transposed),
+        optax.identity() if norm is None else optax.clip_by_global_norm(norm), *parts
     )
 
 
@@ -89,19 +111,21 @@ def tuned(optimizer: schema.InnerOptimizer, hyper: Hyper) -> schema.InnerOptimiz
 
 
 def _along_a_direction(
-    optimizer: schema.InnerOptimizer, names: Any, transposed: bool
+    optimizer: schema.InnerOptimizer, names: Any, transposed: bool, learned: Form | None
 ) -> InnerOptimizer:
     """`θ' = θ - rate * direction`, with a rate for each parameter."""
 
     def update(grads: Any, opt_state: Any, params: Any, hyper: Hyper) -> tuple[Any, Any]:
-        transformation = direction(tuned(optimizer, hyper), names, transposed)
+        transformation = direction(
+            tuned(optimizer, hyper), names, transposed, learned, hyper.learned_update
+        )
         directions, opt_state = transformation.update(grads, opt_state, params)
         params = jax.tree.map(
             lambda p, d, rate: p - rate * d, params, directions, hyper.learning_rate
         )
         return params, opt_state
 
-    return InnerOptimizer(direction(optimizer, names, transposed).init, update)
+    return InnerOptimizer(direction(optimizer, names, transposed, learned).init, update)
 
 
 def _schedule_free(spec: schema.ScheduleFreeAdamW, names: Any, transposed: bool) -> InnerOptimizer:

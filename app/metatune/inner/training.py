@@ -24,12 +24,14 @@ from metatune.recipe import reading, schema
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.schema import Recipe
 from metatune.tunables import (
+    Form,
     Hyper,
+    LearnedUpdate,
     Setting,
     Supply,
     TrainingTokens,
     Tunable,
-    too_large_for_every_step,
+    scheduled,
 )
 from metatune.tunables.mixture import starting_shares
 
@@ -76,7 +78,7 @@ class InnerTraining:
         initialise: a key to the state that a training starts from, freshly initialised or
             pretrained; compiled. A tuned start is made of it by the problem.
         hyper_over: η, and the inner steps in question (all by default), to the hyperparameters of
-            each, stacked on axis 0, but for what is too large for every step; compiled.
+            each, stacked on axis 0, but for what isn't scheduled; compiled.
     """
 
     recipe: Recipe
@@ -224,6 +226,7 @@ def stretched(training: InnerTraining, steps: int) -> InnerTraining:
         decaying=optimizers.decaying(recipe.inner.optimizer, training.names, params),
         vocab_size=training.corpus.tokenizer.vocab_size,
         key=tunable_key(recipe.seed),
+        seed=recipe.seed,
     )
     # Caps stay those of the whole training, of which this one is an image.
     setting = _with_data(setting, training.corpus, training.recipe)
@@ -287,9 +290,9 @@ def _parts(
         shapes = jax.eval_shape(begin.model.init, jax.random.key(0))
         if part:
             shapes = jax.eval_shape(part.trained, shapes, jax.random.key(0))
-        setting = Setting(names, tuple(text.domains), steps, shapes)
-        key = tunable_key(sections.get("seed", 0))
-        setting = setting._replace(vocab_size=vocab_size, key=key)
+        seed = sections.get("seed", 0)
+        setting = Setting(names, tuple(text.domains), steps, shapes, seed=seed)
+        setting = setting._replace(vocab_size=vocab_size, key=tunable_key(seed))
         if tune.optimizer and inner and part:
             decaying = optimizers.decaying(inner.optimizer, names, shapes)
             setting = setting._replace(optimizer=inner.optimizer, decaying=decaying)
@@ -352,7 +355,9 @@ def _assemble(recipe: Recipe, parts: _Parts) -> InnerTraining:
     if corpus is None or begin is None or part is None or tuning is None or others is None:
         raise ValueError("a recipe without faults has all its parts")
     model = begin.model
-    optimizer = optimizers.build(recipe.inner.optimizer, part.names, model.config.transposed)
+    optimizer = optimizers.build(
+        recipe.inner.optimizer, part.names, model.config.transposed, _learned_form(tuning)
+    )
     initialise = initialisation.of_one_draw(
         recipe.tune.initialisation, initialiser(begin, optimizer.init, part), recipe.seed
     )
@@ -409,10 +414,15 @@ def _attempt(faults: list[Fault], make: Callable[[], Built]) -> Built | None:
         return None
 
 
+def _learned_form(tuning: tuple[Tunable, ...]) -> Form | None:
+    """That of the learned update, if one is tuned."""
+    return next((tunable.form for tunable in tuning if isinstance(tunable, LearnedUpdate)), None)
+
+
 def _over_steps(recipe: Recipe, params: Any, tuning: tuple[Tunable, ...]) -> Callable[..., Hyper]:
     """See `InnerTraining.hyper_over`."""
-    small = tuple(tunable for tunable in tuning if not too_large_for_every_step(tunable))
-    hyper_at = _hyper_at(recipe, params, small)
+    # Rates within parameters would be as large as the parameters, for every step.
+    hyper_at = _hyper_at(recipe, params, tuple(filter(scheduled, tuning)))
 
     @jax.jit
     def over_steps(eta: Mapping[str, jax.Array], steps: Any = None) -> Hyper:

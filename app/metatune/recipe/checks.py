@@ -15,6 +15,11 @@ from metatune.recipe.initialisation_checks import (
     checkpoints_are_of_the_trained_model,
     some_step_sees_the_start,
 )
+from metatune.recipe.learned_update_checks import (
+    a_step_can_be_corrected,
+    an_external_trainer_steps_by_itself,
+    one_size_of_the_step,
+)
 from metatune.recipe.mixture_checks import (
     groups_part_the_domains,
     prior_is_a_mixture,
@@ -402,6 +407,9 @@ CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]
     (an_optimizer_has_what_is_tuned, ("tune", "inner")),
     (what_is_multiplied_is_not_zero, ("tune", "inner")),
     (gradients_show_in_the_update, ("tune", "inner", "outer")),
+    (one_size_of_the_step, ("tune",)),
+    (a_step_can_be_corrected, ("tune", "inner")),
+    (an_external_trainer_steps_by_itself, ("tune", "outer")),
     (one_weight_a_domain, ("tune",)),
     (windows_have_steps, ("tune", "inner")),
     (a_rater_sees_whole_batches, ("tune", "inner")),

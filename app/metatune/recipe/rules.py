@@ -28,10 +28,16 @@ EACH_POSITIVE = Rule(
 )
 NOT_NEGATIVE = Rule(lambda value: value >= 0, "0 or above")
 ABOVE_ONE = Rule(lambda value: value > 1, "null, or a number above 1")
+MORE_THAN_ONE = Rule(lambda value: value > 1, "a number above 1")
 AT_LEAST_ONE = Rule(lambda value: value >= 1, "a whole number of 1 or above")
 AT_LEAST_TWO = Rule(lambda value: value >= 2, "a whole number of 2 or above")
 INNER_FRACTION = Rule(lambda value: 0 < value < 1, "a fraction between 0 and 1, both excluded")
 FRACTION = Rule(lambda value: 0 <= value < 1, "a fraction from 0 up to, not including, 1")
+DECAYS = Rule(
+    lambda values: len(set(values)) == len(values) > 0 and all(0 < value < 1 for value in values),
+    "a list of different fractions between 0 and 1, both excluded",
+)
+HIDDEN = Rule(lambda value: 4 <= value <= 32, "a whole number from 4 to 32")
 
 CHUNK = Rule(
     lambda value: value == "auto" or (isinstance(value, int) and value >= 1),

@@ -108,6 +108,12 @@ def what_is_tuned(artefact: Artefact) -> list[str]:
         if between is not None:
             how = f"interpolated towards {_counted(len(between.coefficients), 'checkpoint')}"
         lines.append(f"start: the weights of {count}, {how}, in {INITIALISATION}")
+    if (learned := artefact.learned_update) is not None:
+        networks = _counted(len(learned.groups), "network")
+        lines.append(
+            f"learned update: {networks} of {learned.size:,} weights, which correct each step "
+            "element by element"
+        )
     return lines
 
 

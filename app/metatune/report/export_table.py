@@ -18,6 +18,7 @@ HEADS = {
     "clip_norm": "clip norm",
     "elements": "in tensors",
     "initialisation": "start",
+    "learned_update": "learned update",
     "rater": "rater",
 }
 STYLES = {"exact": "green", "quantised": "cyan", "fitted": "yellow", "no": "dim"}

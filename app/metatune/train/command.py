@@ -20,6 +20,7 @@ from metatune.train import result
 from metatune.train.checkpoints import Checkpoints, Position
 from metatune.train.folder import TrainingFolder, begin
 from metatune.train.interruption import Interruption
+from metatune.train.learned_update import corrected
 from metatune.train.loop import DEFAULT, SEGMENT, Intervals, Loop
 from metatune.train.matching import refuse_misfit, remarks
 from metatune.train.progress import Teller
@@ -108,6 +109,7 @@ def train(
         refuse_misfit(tuned.schedules, training, source)
         schedules = carried(tuned.schedules, recipe.inner.steps, warmup)
         training = started(training, schedules)
+    training = corrected(training, schedules and schedules.learned_update)
     settings = writing.flat(writing.to_tree(recipe)) | {
         "--with": tuned and tuned.sha256,
         "--warmup": warmup,

@@ -46,7 +46,7 @@ class TrainingFolder:
 
     @property
     def tensors(self) -> Path:
-        """What of these stands in tensors, beside it."""
+        """What of these schedules isn't in `tuned`."""
         return self.path / "tuned.safetensors"
 
     @property
@@ -135,8 +135,8 @@ def begin(
         document = {"format": FORMAT, "version": VERSION, "settings": dict(settings)}
         replace(folder.settings, json.dumps(document, indent=1) + "\n")
     # Also of one that goes on: it may have been killed before they were written.
-    for path, text in files.items():
-        replace(path, text)
+    for path, content in files.items():
+        replace(path, content)
 
 
 def _refuse_other(folder: TrainingFolder, now: Mapping[str, Any]) -> None:
@@ -156,14 +156,8 @@ def _delete(folder: TrainingFolder) -> None:
     for path in (folder.tensorboard, folder.checkpoints, folder.model, partial(folder.model)):
         if path.exists():
             shutil.rmtree(path)
-    for path in (
-        folder.result,
-        folder.metrics.metrics,
-        folder.recipe,
-        folder.tuned,
-        folder.tensors,
-        folder.start,
-    ):
+    tuned = (folder.tuned, folder.tensors, folder.start)
+    for path in (folder.result, folder.metrics.metrics, folder.recipe, *tuned):
         path.unlink(missing_ok=True)
     folder.tensors.unlink(missing_ok=True)
     folder.settings.unlink()

@@ -20,6 +20,7 @@ from metatune.artefact.horizon import distance
 from metatune.data import TokenClass
 from metatune.inner import InnerTraining
 from metatune.recipe.faults import Fault
+from metatune.recipe.schema import ScheduleFreeAdamW
 
 FOLLOWED: Final = (LearningRates, Multipliers, Mixture, LossWeights, ClassWeights)
 """Schedules that a training follows (multipliers are in the rates); others are refused."""
@@ -40,6 +41,11 @@ def refuse_misfit(tuned: Artefact, training: InnerTraining, source: str) -> None
         Fault(path, "tuned", "metatune train can't follow it", "export it, or tune without it")
         for path in _not_followed(tuned, "")
     ]
+    optimizer = training.recipe.inner.optimizer
+    if tuned.learned_update is not None and isinstance(optimizer, ScheduleFreeAdamW):
+        problem = "the artefact's learned update corrects a step, which this optimizer averages"
+        cure = f"take {tuned.optimizer.settings['kind']}, which it was tuned for"
+        faults.append(Fault("inner.optimizer.kind", optimizer.kind, problem, cure))
     faults += _rater_faults(tuned, training)
     names = tuple(name for leaf in jax.tree.leaves(training.names) for name in leaf.names)
     other = Counterpart(source, names, None, tuple(training.corpus.names))

@@ -18,6 +18,7 @@ from metatune.data import TokenClass
 from metatune.hypergrad import Problem
 from metatune.inner import InnerTraining
 from metatune.models import ParameterNames
+from metatune.train.learned_update import corrections
 from metatune.tunables import Hyper
 from metatune.tunables.rating import held
 
@@ -100,6 +101,8 @@ class Schedules:
             if tuned.optimizer.schedules is not None:
                 own = hyper.optimizer or {}
                 hyper = hyper._replace(optimizer={**own, **self._of_optimizer(tuned, steps)})
+            if (learned := tuned.learned_update) is not None:
+                hyper = hyper._replace(learned_update=corrections(learned, steps, self._total))
         return Stretch(np.int32(first), hyper, self._rater)
 
     def shares(self) -> np.ndarray:

@@ -13,6 +13,7 @@ from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.schema import Tune
 from metatune.tunables import (
     initialisation,
+    learned_update,
     learning_rates,
     loss_weights,
     mixture,
@@ -22,8 +23,17 @@ from metatune.tunables import (
 from metatune.tunables.class_weights import ClassWeights
 from metatune.tunables.elements import Elements
 from metatune.tunables.groups import Groups
-from metatune.tunables.hyper import Hyper, Setting, Supply, TrainingTokens, Tunable
+from metatune.tunables.hyper import (
+    Correction,
+    Hyper,
+    Networks,
+    Setting,
+    Supply,
+    TrainingTokens,
+    Tunable,
+)
 from metatune.tunables.initialisation import Begins, Interpolation, StartingPoint
+from metatune.tunables.learned_update import Form, LearnedUpdate
 from metatune.tunables.learning_rates import LearningRates
 from metatune.tunables.loss_weights import LossWeights
 from metatune.tunables.mixture import Mixture
@@ -34,13 +44,17 @@ from metatune.tunables.rating import Rating
 __all__ = [
     "Begins",
     "ClassWeights",
+    "Correction",
     "Elements",
+    "Form",
     "Groups",
     "Hyper",
     "Interpolation",
+    "LearnedUpdate",
     "LearningRates",
     "LossWeights",
     "Mixture",
+    "Networks",
     "OptimizerField",
     "Rater",
     "Rating",
@@ -53,7 +67,8 @@ __all__ = [
     "needs_data",
     "needs_tokens",
     "penalty",
-    "too_large_for_every_step",
+    "scheduled",
+    "within_parameters",
 ]
 
 BUILDERS: Mapping[str, Callable[[Any, Setting], Tunable | tuple[Tunable, ...] | None]] = {
@@ -62,6 +77,7 @@ BUILDERS: Mapping[str, Callable[[Any, Setting], Tunable | tuple[Tunable, ...] | 
     "loss_weights": loss_weights.build,
     "optimizer": optimizer.build,
     "initialisation": initialisation.build,
+    "learned_update": learned_update.build,
     "rater": rater.build,
 }
 """By entry of `tune`: one tunable, several, or none yet."""
@@ -77,11 +93,14 @@ def needs_tokens(tune: Tune) -> bool:
     return tune.loss_weights is not None and tune.loss_weights.per == "class"
 
 
-def too_large_for_every_step(tunable: Tunable) -> bool:
-    """Whether what is tuned is as large as parameters: a rate for each row, or a network."""
-    return isinstance(tunable, Rater) or (
-        isinstance(tunable, LearningRates) and isinstance(tunable.cells, Elements)
-    )
+def within_parameters(tunable: Tunable) -> bool:
+    """Whether what is tuned is as large as the parameters: a rate for each row, say."""
+    return isinstance(tunable, LearningRates) and isinstance(tunable.cells, Elements)
+
+
+def scheduled(tunable: Tunable) -> bool:
+    """Whether what is tuned is a few numbers for each inner step."""
+    return not within_parameters(tunable) and not isinstance(tunable, LearnedUpdate | Rater)
 
 
 def build(tune: Tune, setting: Setting, known: Sequence[Fault] = ()) -> tuple[Tunable, ...]:

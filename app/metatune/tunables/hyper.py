@@ -9,6 +9,32 @@ import numpy as np
 from metatune.recipe import schema
 
 
+class Networks(NamedTuple):
+    """Weights of the networks of a learned update, of every group.
+
+    Attributes:
+        hidden: [groups, features, hidden].
+        bias: [groups, hidden].
+        output: [groups, hidden].
+    """
+
+    hidden: Any
+    bias: Any
+    output: Any
+
+
+class Correction(NamedTuple):
+    """How a learned update corrects the step.
+
+    Attributes:
+        networks: of each group of parameters; the last is zero, of those in no group.
+        progress: fraction of the training that is done, [].
+    """
+
+    networks: Networks
+    progress: Any
+
+
 class Hyper(NamedTuple):
     """What inner step t uses.
 
@@ -20,6 +46,7 @@ class Hyper(NamedTuple):
             over the training tokens; None where none is tuned.
         optimizer: numbers of the inner optimizer that are tuned, by name: scalars, of weight decay
             a tree like `learning_rate`, None at what doesn't decay. None where none is tuned.
+        learned_update: what corrects the optimizer's step; None where nothing does.
         rater: a function of a batch to the weights of its sequences, as `Rating.weights`; the
             leaves of this `Partial` are the network's parameters. None where none is tuned.
     """
@@ -29,6 +56,7 @@ class Hyper(NamedTuple):
     loss_weights: jax.Array
     class_weights: jax.Array | None = None
     optimizer: Mapping[str, Any] | None = None
+    learned_update: Correction | None = None
     rater: jax.tree_util.Partial | None = None
 
 
@@ -71,6 +99,7 @@ class Setting(NamedTuple):
         supply: how much of it there is; None likewise.
         optimizer: what trains; None before that is known.
         decaying: as `names`, None at the leaves that don't decay; None for none, or not yet known.
+        seed: the recipe's.
         vocab_size: number of tokens; None where no tunable reads them.
         key: for what tunables draw; None where none does.
     """
@@ -83,6 +112,7 @@ class Setting(NamedTuple):
     supply: Supply | None = None
     optimizer: schema.InnerOptimizer | None = None
     decaying: Any = None
+    seed: int = 0
     vocab_size: int | None = None
     key: jax.Array | None = None
 

@@ -62,7 +62,7 @@ EXPORTERS = {
 
 WRITTEN = re.compile(
     r"README\.md|__pycache__|tuned\.(json|yaml|safetensors)|initialisation\.safetensors"
-    r"|metatune_(schedules|trainer|rates|mixture)\.py"
+    r"|metatune_(schedules|trainer|rates|mixture|learned_update)\.py"
     r"|(learning_rates|mixture|loss_weights|optimizer|weight_decay)\.csv|(mixture|streams)\.yaml|launch\.sh"
     r"|phase_\d+\.(txt|json)|(sources|weights|static_rates|shared_schedule)\.json"
 )
@@ -153,6 +153,8 @@ def export(
         artefact = averaged(artefact)
     if "initialisation" in without:
         artefact = replace(artefact, initialisation=None)
+    if "learned_update" in without:
+        artefact = replace(artefact, learned_update=None)
     if "rater" in without:
         artefact = replace(artefact, rater=None)
     steps = steps or artefact.horizon_steps

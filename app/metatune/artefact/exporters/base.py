@@ -13,6 +13,7 @@ from metatune.artefact.widths import fitted_lines
 from metatune.artefact.writing import portable_files
 
 MODULE = "metatune_schedules.py"
+LEARNED_UPDATE = "metatune_learned_update.py"
 
 
 class Production(NamedTuple):
@@ -74,12 +75,15 @@ def export_files(
         clip=_clip(artefact),
         clip_import=", clip_norm" if _clips_over_time(artefact) else "",
         elements=_elements(artefact, readme),
+        learned_update=_learned_update(artefact, readme),
         max_grad_norm=artefact.optimizer.settings["clip_norm"] or 0.0,
         mixture=_mixture(artefact),
         loss_weights=_loss_weights(artefact, readme),
         dropped=_bullets(_lost(production)),
     )
     files = {name: template(source) for name, source in modules.items()}
+    if artefact.learned_update is not None:
+        files[LEARNED_UPDATE] = template(f"learned_update_{readme}.py")
     return {README: text, **files, **portable_files(artefact)}
 
 
@@ -155,6 +159,10 @@ def _facts(production: Production) -> str:
             "- their factors within each parameter are in tuned.safetensors, which stays beside "
             "tuned.json",
         )
+    if (learned := artefact.learned_update) is not None:
+        lines.append(
+            f"- networks that correct each step: {len(learned.groups)}, of {learned.size:,} weights"
+        )
     if production.warning:
         lines.insert(2, f"- **warning**: {production.warning}")
     for what, schedule in (("shares", artefact.mixture), ("loss weights", artefact.loss_weights)):
@@ -207,6 +215,15 @@ def _elements(artefact: Artefact, readme: str) -> str:
     if artefact.learning_rates.elements is None:
         return ""
     return template(f"{readme}_elements.md").rstrip() + "\n\n"
+
+
+def _learned_update(artefact: Artefact, readme: str) -> str:
+    """What to know of a learned update; empty where none was tuned."""
+    if artefact.learned_update is None:
+        return ""
+    moments = len(artefact.learned_update.decays) + 1
+    text = Template(template(f"{readme}_learned_update.md")).substitute(moments=moments)
+    return text.rstrip() + "\n\n"
 
 
 def _loss_weights(artefact: Artefact, readme: str) -> str:

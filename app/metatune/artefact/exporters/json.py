@@ -1,13 +1,13 @@
 """Exports the numbers alone, for a trainer that reads JSON by itself."""
 
-from metatune.artefact.capabilities import EVERYTHING
+from metatune.artefact.capabilities import SCHEDULES
 from metatune.artefact.exporters.base import Exporter, export_files
 from metatune.artefact.format import SETTINGS
 
 JSON = Exporter(
     "json",
     "tuned.json alone, every number in it",
-    EVERYTHING._replace(rater="exact"),
+    SCHEDULES._replace(rater="exact"),
     lambda production: export_files(production, "json", {}),
     optimizers=tuple(SETTINGS),
 )

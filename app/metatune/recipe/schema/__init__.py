@@ -59,6 +59,7 @@ from metatune.recipe.schema.outer import (
 from metatune.recipe.schema.tune import (
     Initialisation,
     Interpolation,
+    LearnedUpdate,
     LearningRates,
     LossWeights,
     Mixture,
@@ -100,6 +101,7 @@ __all__ = [
     "InnerOptimizer",
     "Interpolation",
     "Judge",
+    "LearnedUpdate",
     "LearningRates",
     "Lion",
     "Lora",

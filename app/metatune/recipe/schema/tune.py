@@ -7,7 +7,10 @@ from typing import Any, ClassVar, Literal
 from metatune.recipe.rules import (
     ABOVE_ONE,
     AT_LEAST_ONE,
+    DECAYS,
     FRACTION,
+    HIDDEN,
+    MORE_THAN_ONE,
     NOT_EMPTY,
     NOT_NEGATIVE,
     POSITIVE,
@@ -157,6 +160,45 @@ class OptimizerFields:
 
 
 @dataclass(frozen=True)
+class LearnedUpdate:
+    """Small networks that correct the optimizer's step, element by element.
+
+    Each element of a step is multiplied by a number between `1 / max_multiplier` and
+    `max_multiplier`, which a network with one hidden layer makes of what it sees of that element:
+    its gradient, moments of it, its value, the optimizer's own direction, and how far the training
+    is. At the start all these numbers are one.
+
+    Attributes:
+        per: parameters that share a network: all one (global), by what they are for (kind), by
+            layer, by kind in each layer (layer_kind), each tensor its own, or groups by regular
+            expression as of learning rates; parameters of no group keep the optimizer's step.
+        hidden_size: of the networks.
+        decays: of the moments of the gradient that the networks see. Each is as large as the
+            parameters, and so is a second moment.
+        max_multiplier: M, that no number reaches, nor one over it: the network's output o becomes
+            `exp(log M tanh(o / log M))`.
+        step_size: learned, or kept: then a corrected step has the root-mean-square of the
+            optimizer's own over each tensor, so that learning rates alone say how large it is;
+            what brings it there may move a number beyond M.
+    """
+
+    per: (
+        Literal["global", "kind", "layer", "layer_kind", "tensor"]
+        | tuple[str, ...]
+        | Mapping[str, str]
+    ) = "kind"
+    hidden_size: int = ruled(8, HIDDEN)
+    decays: tuple[float, ...] = ruled((0.1, 0.5, 0.9, 0.99, 0.999), DECAYS)
+    max_multiplier: float = ruled(4.0, MORE_THAN_ONE)
+    step_size: Literal["learned", "kept"] = "learned"
+
+    @property
+    def windows(self) -> int:
+        """One: that the training moves on is among what the networks see."""
+        return 1
+
+
+@dataclass(frozen=True)
 class Point:
     """The point that every training starts from, tuned weight by weight (MAML, Finn et al., 2017).
 
@@ -256,6 +298,7 @@ class Tune:
     loss_weights: LossWeights | None = None
     optimizer: OptimizerFields | None = None
     initialisation: Initialisation | None = None
+    learned_update: LearnedUpdate | None = None
     rater: Rater | None = None
 
     def entries(self) -> Iterator[tuple[str, str, Any]]:

@@ -15,7 +15,7 @@ updates of your training, however long.
 import difflib
 import functools
 import json
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,7 +75,7 @@ def optimizer(total_steps: int, *, path: Path = TUNED) -> optax.GradientTransfor
         label: optax.scale_by_learning_rate(schedule)
         for label, schedule in schedules(total_steps, path=path).items()
     }
-    inner = [_at_each_update(settings, total_steps)]
+    inner = [_at_each_update(settings, total_steps, _correction(path))]
     if "elements" in _read(path)["learning_rates"]:
         inner.append(scale_elements(total_steps, path=path))
     return optax.chain(*inner, optax.partition(rates, lambda params: labels(params, path=path)))
@@ -94,10 +94,24 @@ def _lion(settings: Mapping[str, Any], decay: optax.GradientTransformation) -> A
     return optax.scale_by_lion(settings["b1"], settings["b2"]), decay
 
 
+Correction = Callable[..., optax.GradientTransformation]
+
 BUILDERS = {"adamw": _adamw, "sgd": _sgd, "lion": _lion}
 
 
-def _direction(settings: Mapping[str, Any]) -> optax.GradientTransformation:
+def _correction(path: Path) -> Correction | None:
+    """Of a direction, from how far training is, by a learned update; None where none was tuned."""
+    if "learned_update" not in _read(path):
+        return None
+    # In an export of one alone.
+    from metatune_learned_update import corrected  # pyright: ignore[reportMissingImports]
+
+    return functools.partial(corrected, path=path)
+
+
+def _direction(
+    settings: Mapping[str, Any], correct: Callable[[Any], Any] | None = None
+) -> optax.GradientTransformation:
     """An update before its learning rate; settings may be traced, weight decay goes by name."""
 
     def add(updates: Any, params: Any) -> Any:
@@ -105,12 +119,16 @@ def _direction(settings: Mapping[str, Any]) -> optax.GradientTransformation:
         return jax.tree.map(lambda u, p, weight: u + weight * p, updates, params, weights)
 
     inner = BUILDERS[settings["kind"]](settings, optax.stateless(add))
+    if correct is not None:
+        inner = (correct(optax.chain(*inner)),)
     if settings["clip_norm"] is not None:
         inner = (optax.clip_by_global_norm(settings["clip_norm"]), *inner)
     return optax.chain(*inner)
 
 
-def _at_each_update(settings: Mapping[str, Any], total_steps: int) -> optax.GradientTransformation:
+def _at_each_update(
+    settings: Mapping[str, Any], total_steps: int, correct: Correction | None
+) -> optax.GradientTransformation:
     """`_direction` with the numbers of each update."""
     tuned = settings.get("schedules") or {"values": {}, "weight_decay": None}
     values = {name: _schedule(tuned, curve, total_steps) for name, curve in tuned["values"].items()}
@@ -125,12 +143,16 @@ def _at_each_update(settings: Mapping[str, Any], total_steps: int) -> optax.Grad
         now = {name: schedule(step) for name, schedule in values.items()}
         return {**settings, "weight_decay": decay, **now}
 
+    def direction(step: Any) -> optax.GradientTransformation:
+        own = correct and functools.partial(correct, progress=step / total_steps)
+        return _direction(at(step), own)
+
     def init(params: Any) -> Any:
-        return jnp.zeros([], jnp.int32), _direction(at(0)).init(params)
+        return jnp.zeros([], jnp.int32), direction(0).init(params)
 
     def update(updates: Any, state: Any, params: Any = None) -> Any:
         step, inner = state
-        updates, inner = _direction(at(step)).update(updates, inner, params)
+        updates, inner = direction(step).update(updates, inner, params)
         return updates, (optax.safe_increment(step), inner)
 
     return optax.GradientTransformation(init, update)

@@ -44,8 +44,8 @@ def param_groups(
 
     Parameters with the same curve and the same weight decay share a group. `curve` in a group is
     the name of its first parameter: by it `Schedule` finds the curve, and what else was tuned.
-    Where rates were tuned within parameters, each has a group of its own, and `Schedule` scales
-    what the optimizer does to it.
+    Where rates were tuned within parameters, or a learned update was, each has a group of its own,
+    and `Schedule` scales what the optimizer does to it.
 
     Args:
         model: names of `named_parameters()` are those of its Hugging Face checkpoint.
@@ -66,7 +66,8 @@ def param_groups(
     for name, parameter in named:
         decay = settings["weight_decay"] if name in decayed else 0.0
         new = {"params": [], "weight_decay": decay, "curve": name}
-        own = name if "elements" in tuned["learning_rates"] else None
+        apart = "elements" in tuned["learning_rates"] or "learned_update" in tuned
+        own = name if apart else None
         alike = (tuple(curves[name]), decay, tuple(tuned_decay.get(name, ())), own)
         group = groups.setdefault(alike, new)
         group["params"].append(parameter)
@@ -107,7 +108,8 @@ class Schedule(LRScheduler):
     """Sets the rate of every group of `param_groups` to its curve at each update.
 
     Where rates were tuned within parameters, it also scales each update, element by element, by
-    the factors in the tuned.safetensors beside `path`. The optimizer is AdamW or SGD then.
+    the factors in the tuned.safetensors beside `path`. The optimizer is AdamW or SGD then. So it
+    is where a learned update was tuned, which corrects each update.
 
     The curves are not part of the state: a checkpoint resumes with the tuned.json that is there,
     not with the one of then. Load the optimizer's state first, then this one's.
@@ -131,6 +133,8 @@ class Schedule(LRScheduler):
             scaling = _ElementScaling(self, rates["elements"], total_steps, path)
             optimizer.register_step_pre_hook(scaling.before)
             optimizer.register_step_post_hook(scaling.after)
+        if "learned_update" in tuned:
+            _correct(optimizer, lambda: self.last_epoch / total_steps, path)
 
     def get_lr(self) -> list[Any]:
         """The rate of each group at update `last_epoch`."""
@@ -158,6 +162,14 @@ class Schedule(LRScheduler):
         numbers = self._numbers(self.last_epoch)
         for group, own in zip(self.optimizer.param_groups, numbers, strict=True):
             group.update(own)
+
+
+def _correct(optimizer: torch.optim.Optimizer, progress: Callable[[], float], path: Path) -> None:
+    """Corrects every step by the learned update."""
+    # In an export of one alone.
+    from metatune_learned_update import LearnedUpdate  # pyright: ignore[reportMissingImports]
+
+    LearnedUpdate(optimizer, progress, path=path)
 
 
 class _ElementScaling:
