@@ -33,7 +33,8 @@ def put(tree, path, value):
         (
             {"tune": {}},
             "tune = {}: nothing is tuned; write one of learning_rates, mixture, loss_weights, "
-            "optimizer, initialisation, learned_update, e.g. `learning_rates: {}` for its defaults",
+            "optimizer, initialisation, learned_update, rater, e.g. `learning_rates: {}` for its "
+            "defaults",
         ),
         (
             {"inner.micro_batch": 5},
@@ -316,4 +317,4 @@ def test_every_rule_is_in_the_table():
 
 def test_every_field_of_a_source_is_a_kind_or_an_option():
     names = {field.name for field in dataclasses.fields(schema.Source)}
-    assert names == {*KINDS, *OPTIONS, "max_tokens"}
+    assert names == {*KINDS, *OPTIONS, "max_tokens", "corrupt"}

@@ -25,6 +25,7 @@ from metatune.artefact.format import (
     Optimizer,
     OptimizerSchedules,
     Origin,
+    Rater,
 )
 from metatune.artefact.learned_update import LearnedUpdate
 from metatune.artefact.reading import folder_of, load
@@ -52,6 +53,7 @@ __all__ = [
     "Optimizer",
     "OptimizerSchedules",
     "Origin",
+    "Rater",
     "folder_of",
     "load",
     "portable_files",

@@ -29,6 +29,7 @@ class Capabilities(NamedTuple):
             where they can't be expressed, each parameter gets their mean.
         initialisation: weights that training starts from, in a file beside the schedules.
         learned_update: networks that correct the optimizer's step, element by element.
+        rater: the network that weighs the sequences of a batch.
     """
 
     rates: Support = "no"
@@ -43,6 +44,7 @@ class Capabilities(NamedTuple):
     elements: Support = "no"
     initialisation: Support = "no"
     learned_update: Support = "no"
+    rater: Support = "no"
 
 
 DOMAINS = Capabilities("exact", "exact", "exact", "exact", "exact", "exact")
@@ -81,6 +83,8 @@ def asked(artefact: Artefact) -> dict[str, str]:
     if (learned := artefact.learned_update) is not None:
         count = len(learned.groups)
         needs["learned_update"] = f"a learned update: {count} networks of {learned.size:,} weights"
+    if artefact.rater is not None:
+        needs["rater"] = f"weights of sequences by a rater ({artefact.rater.settings['kind']})"
     schedules = artefact.optimizer.schedules
     for name in schedules.names if schedules else ():
         field = "clip_norm" if name == "clip_norm" else "optimizer"

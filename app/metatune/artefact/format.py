@@ -40,6 +40,7 @@ MULTIPLIER_UNIT = "factor of the base schedule"
 ELEMENT_UNIT = "factor of the parameter's learning rate"
 MIXTURE_UNIT = "share of sequences"
 LOSS_WEIGHT_UNIT = "weight of a sequence's loss, averages one over domains"
+RATER_UNIT = "weight of a sequence's loss: exp(score / temperature) over its mean in the batch"
 CLASS_WEIGHT_UNIT = "weight of a token's loss, averages one over training tokens"
 
 SETTINGS = {
@@ -225,6 +226,45 @@ class ClassWeights:
         return self.classes
 
 
+RATER_TENSORS = "rater."
+"""What the names of the tensors of a rater begin with."""
+
+RATER_SETTINGS = {
+    "mlp": ("kind", "hidden_size", "layers", "temperature", "vocab_size", "sequence_length"),
+    "transformer": (
+        "kind",
+        "hidden_size",
+        "layers",
+        "heads",
+        "temperature",
+        "vocab_size",
+        "sequence_length",
+    ),
+}
+"""The settings of a rater that an artefact holds, by its kind."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rater:
+    """A network that scores sequences, one for the whole training.
+
+    The loss of a sequence weighs `exp(score / temperature)`, over its mean in the batch.
+
+    Attributes:
+        settings: exactly the `RATER_SETTINGS` of its kind; `sequence_length` is of the tokens of
+            the sequences that it was tuned on.
+        parameters: float32, by dotted name.
+    """
+
+    settings: Mapping[str, Any]
+    parameters: Mapping[str, np.ndarray]
+
+    @property
+    def tensors(self) -> dict[str, np.ndarray]:
+        """The parameters by the names of their tensors in an artefact."""
+        return {f"{RATER_TENSORS}{name}": held for name, held in self.parameters.items()}
+
+
 @dataclass(frozen=True, eq=False)
 class OptimizerSchedules:
     """What was tuned of the numbers of the optimizer; it moves over training.
@@ -341,6 +381,7 @@ class Artefact:
         origin: what it can be trained again from; None where that wasn't kept.
         initialisation: what the training starts from, if that was tuned.
         learned_update: networks that correct the optimizer's step, if they were tuned.
+        rater: weighs the sequences of each batch, if one was tuned.
     """
 
     horizon_steps: int
@@ -355,6 +396,7 @@ class Artefact:
     origin: Origin | None = None
     initialisation: Initialisation | None = None
     learned_update: LearnedUpdate | None = None
+    rater: Rater | None = None
 
     def learning_rate(self, name: str, step: int, total: int) -> float | np.ndarray:
         """The rate of parameter `name` at update `step` (from 0) of a training of `total` updates.

@@ -13,6 +13,8 @@ from metatune.artefact import certificate, initialisation, learned_update, manif
 from metatune.artefact.checks import Checker
 from metatune.artefact.format import (
     FORMAT,
+    RATER_SETTINGS,
+    RATER_TENSORS,
     SETTINGS,
     TABLE,
     TENSORS,
@@ -28,6 +30,7 @@ from metatune.artefact.format import (
     Multipliers,
     Optimizer,
     OptimizerSchedules,
+    Rater,
 )
 from metatune.artefact.manifest import sha256
 from metatune.artefact.writing import integrity
@@ -185,6 +188,16 @@ def _artefact(document: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) ->
         provenance=document["provenance"],
         result=document["result"],
         learned_update=learned and learned_update.read(learned, tensors),
+        rater=_rater(document.get("rater"), tensors),
+    )
+
+
+def _rater(held: Mapping[str, Any] | None, tensors: Mapping[str, np.ndarray]) -> Rater | None:
+    if held is None:
+        return None
+    settings = {key: held[key] for key in RATER_SETTINGS[held["kind"]]}
+    return Rater(
+        settings, {name.removeprefix(RATER_TENSORS): tensors[name] for name in held["shapes"]}
     )
 
 

@@ -31,6 +31,7 @@ from metatune.tunables import (
     Interpolation,
     LearnedUpdate,
     LearningRates,
+    Rater,
     Tunable,
 )
 
@@ -173,6 +174,7 @@ def artefact_of(
         origin=origin(training, eta, recorded),
         initialisation=_initialisation(training, tuned.get("initialisation"), eta),
         learned_update=_learned_update(tuned.get("learned_update"), eta),
+        rater=_rater(training, tuned.get("rater"), eta),
     )
 
 
@@ -326,6 +328,22 @@ def _multipliers(tunable: Any, eta: Mapping[str, jax.Array]) -> artefact.Multipl
         },
         members=tunable.cells.members,
         interpolation=tunable.interpolation,
+    )
+
+
+def _rater(
+    training: InnerTraining, tunable: Tunable | None, eta: Mapping[str, jax.Array]
+) -> artefact.Rater | None:
+    if not isinstance(tunable, Rater):
+        return None
+    rating = tunable.rating
+    return artefact.Rater(
+        {
+            **asdict(rating.spec),
+            "vocab_size": rating.vocab_size,
+            "sequence_length": training.corpus.sequence_length,
+        },
+        rating.by_name(rating.unravelled(eta[tunable.key])),
     )
 
 

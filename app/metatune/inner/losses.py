@@ -70,16 +70,24 @@ def batch_losses(
     )
 
 
+def _rated(hyper: Hyper, batch: Batch, drawn: jax.Array) -> jax.typing.ArrayLike:
+    """Weights of the sequences by the rater, [batch]; one without."""
+    if hyper.rater is None:
+        return 1.0
+    return hyper.rater(batch.tokens, batch.mask, drawn)
+
+
 def reweighted_loss(model: LanguageModel) -> Callable[[Any, Hyper, Batch], jax.Array]:
     """The training loss at a mixture that the batch was not drawn at, differentiable by it.
 
     A stratified batch holds sequences of every domain. With shares p, weights w of the losses and
     `weight` = batch size / sequences of the domain, the mean of `w[domain] p[domain] weight loss`
-    is exactly `Σ_d w_d p_d (mean loss of domain d)`.
+    is exactly `Σ_d w_d p_d (mean loss of domain d)`. The weights of a rater come on top.
     """
 
     def loss(params: Any, hyper: Hyper, batch: Batch) -> jax.Array:
         weights = (hyper.mixture * hyper.loss_weights)[batch.domain] * batch.weight
+        weights *= _rated(hyper, batch, hyper.mixture[batch.domain] * batch.weight)
         return jnp.mean(weights * batch_losses(model, params, batch, hyper.class_weights))
 
     return loss
@@ -90,6 +98,7 @@ def sampled_loss(model: LanguageModel) -> Callable[[Any, Hyper, Batch], jax.Arra
 
     def loss(params: Any, hyper: Hyper, batch: Batch) -> jax.Array:
         weights = hyper.loss_weights[batch.domain] * batch.weight
+        weights *= _rated(hyper, batch, jnp.asarray(batch.weight))
         return jnp.mean(weights * batch_losses(model, params, batch, hyper.class_weights))
 
     return loss

@@ -19,6 +19,7 @@ class Rule:
 AT_LEAST_ONE_OR_NAMED = Rule(
     lambda value: isinstance(value, str) or value >= 1, "one of the names, or 1 or above"
 )
+SOME = Rule(lambda value: len(value) > 0, "a list of at least one")
 NOT_EMPTY = Rule(lambda value: len(value) > 0, "null, or a list of at least one")
 POSITIVE = Rule(lambda value: value > 0, "a number above 0")
 EACH_POSITIVE = Rule(

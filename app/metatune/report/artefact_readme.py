@@ -93,6 +93,13 @@ def what_is_tuned(artefact: Artefact) -> list[str]:
         if schedule is not None:
             stretches = _counted(len(schedule.knots), "stretch", "stretches")
             lines.append(f"{name}: {', '.join(schedule.columns)}; {stretches} of training")
+    if artefact.rater is not None:
+        held = artefact.rater
+        count = sum(values.size for values in held.parameters.values())
+        lines.append(
+            f"rater of sequences: {held.settings['kind']}, {count:,} parameters, for all of the "
+            "training; `metatune score` rates texts with it"
+        )
     if (tuned := artefact.optimizer.schedules) is not None:
         stretches = _counted(len(tuned.knots), "stretch", "stretches")
         kind = artefact.optimizer.settings["kind"]

@@ -19,6 +19,7 @@ HEADS = {
     "elements": "in tensors",
     "initialisation": "start",
     "learned_update": "learned update",
+    "rater": "rater",
 }
 STYLES = {"exact": "green", "quantised": "cyan", "fitted": "yellow", "no": "dim"}
 

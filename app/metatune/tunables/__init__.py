@@ -18,6 +18,7 @@ from metatune.tunables import (
     loss_weights,
     mixture,
     optimizer,
+    rater,
 )
 from metatune.tunables.class_weights import ClassWeights
 from metatune.tunables.elements import Elements
@@ -37,6 +38,8 @@ from metatune.tunables.learning_rates import LearningRates
 from metatune.tunables.loss_weights import LossWeights
 from metatune.tunables.mixture import Mixture
 from metatune.tunables.optimizer import OptimizerField
+from metatune.tunables.rater import Rater
+from metatune.tunables.rating import Rating
 
 __all__ = [
     "Begins",
@@ -53,6 +56,8 @@ __all__ = [
     "Mixture",
     "Networks",
     "OptimizerField",
+    "Rater",
+    "Rating",
     "Setting",
     "StartingPoint",
     "Supply",
@@ -73,6 +78,7 @@ BUILDERS: Mapping[str, Callable[[Any, Setting], Tunable | tuple[Tunable, ...] | 
     "optimizer": optimizer.build,
     "initialisation": initialisation.build,
     "learned_update": learned_update.build,
+    "rater": rater.build,
 }
 """By entry of `tune`: one tunable, several, or none yet."""
 
@@ -94,7 +100,7 @@ def within_parameters(tunable: Tunable) -> bool:
 
 def scheduled(tunable: Tunable) -> bool:
     """Whether what is tuned is a few numbers for each inner step."""
-    return not within_parameters(tunable) and not isinstance(tunable, LearnedUpdate)
+    return not within_parameters(tunable) and not isinstance(tunable, LearnedUpdate | Rater)
 
 
 def build(tune: Tune, setting: Setting, known: Sequence[Fault] = ()) -> tuple[Tunable, ...]:

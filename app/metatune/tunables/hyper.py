@@ -47,6 +47,8 @@ class Hyper(NamedTuple):
         optimizer: numbers of the inner optimizer that are tuned, by name: scalars, of weight decay
             a tree like `learning_rate`, None at what doesn't decay. None where none is tuned.
         learned_update: what corrects the optimizer's step; None where nothing does.
+        rater: a function of a batch to the weights of its sequences, as `Rating.weights`; the
+            leaves of this `Partial` are the network's parameters. None where none is tuned.
     """
 
     learning_rate: Any
@@ -55,6 +57,7 @@ class Hyper(NamedTuple):
     class_weights: jax.Array | None = None
     optimizer: Mapping[str, Any] | None = None
     learned_update: Correction | None = None
+    rater: jax.tree_util.Partial | None = None
 
 
 class TrainingTokens(NamedTuple):
@@ -97,6 +100,8 @@ class Setting(NamedTuple):
         optimizer: what trains; None before that is known.
         decaying: as `names`, None at the leaves that don't decay; None for none, or not yet known.
         seed: the recipe's.
+        vocab_size: number of tokens; None where no tunable reads them.
+        key: for what tunables draw; None where none does.
     """
 
     names: Any
@@ -108,6 +113,8 @@ class Setting(NamedTuple):
     optimizer: schema.InnerOptimizer | None = None
     decaying: Any = None
     seed: int = 0
+    vocab_size: int | None = None
+    key: jax.Array | None = None
 
 
 class Tunable(Protocol):

@@ -8,7 +8,7 @@ it out again gives a valid recipe with every default spelled out.
 from dataclasses import dataclass
 
 from metatune.recipe.rules import NOT_NEGATIVE, ruled
-from metatune.recipe.schema.data import Data, Files, HeldOut, Packing, Source
+from metatune.recipe.schema.data import Corruption, Data, Files, HeldOut, Packing, Source
 from metatune.recipe.schema.estimators import (
     Auto,
     Checkpoints,
@@ -63,11 +63,14 @@ from metatune.recipe.schema.tune import (
     LearningRates,
     LossWeights,
     Mixture,
+    MlpRater,
     OptimizerFields,
     PerElement,
     Point,
+    Rater,
     Shares,
     Sharing,
+    TransformerRater,
     Tune,
     TunedField,
     WeightDecay,
@@ -82,6 +85,7 @@ __all__ = [
     "Chunk",
     "Class",
     "Constant",
+    "Corruption",
     "Cosine",
     "Data",
     "Descent",
@@ -106,6 +110,7 @@ __all__ = [
     "Measure",
     "MixFlow",
     "Mixture",
+    "MlpRater",
     "Model",
     "Muon",
     "Objective",
@@ -118,6 +123,7 @@ __all__ = [
     "Phase",
     "Point",
     "Population",
+    "Rater",
     "Recipe",
     "Report",
     "Reverse",
@@ -129,6 +135,7 @@ __all__ = [
     "Sign",
     "Source",
     "Trajectory",
+    "TransformerRater",
     "Truncated",
     "Tune",
     "TunedField",

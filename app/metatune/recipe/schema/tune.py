@@ -274,6 +274,53 @@ Initialisation = Point | Interpolation
 
 
 @dataclass(frozen=True)
+class MlpRater:
+    """A rater that sees each token with the one before it, and takes the mean over the sequence.
+
+    Attributes:
+        hidden_size: width of the network.
+        layers: how many blocks it has.
+        temperature: of the softmax: the larger, the more even the weights.
+    """
+
+    kind: Literal["mlp"] = "mlp"
+    hidden_size: int = ruled(32, AT_LEAST_ONE)
+    layers: int = ruled(1, AT_LEAST_ONE)
+    temperature: float = ruled(1.0, POSITIVE)
+
+
+@dataclass(frozen=True)
+class TransformerRater:
+    """A rater that also compares the places of a sequence with each other, by attention.
+
+    Attributes:
+        hidden_size: width of the network, a multiple of `heads`.
+        layers: how many blocks it has.
+        heads: of the attention.
+        temperature: of the softmax: the larger, the more even the weights.
+    """
+
+    kind: Literal["transformer"] = "transformer"
+    hidden_size: int = ruled(32, AT_LEAST_ONE)
+    layers: int = ruled(1, AT_LEAST_ONE)
+    heads: int = ruled(2, AT_LEAST_ONE)
+    temperature: float = ruled(1.0, POSITIVE)
+
+
+Rater = TransformerRater | MlpRater
+"""A small network that scores the sequences of a batch: those worth learning weigh more.
+
+The weights of a batch of B sequences are `B softmax(scores / temperature)`. They average one, so
+that they can't stand in for a learning rate: a sequence weighs more at the expense of the others of
+its batch. All begin at one. A rater stays the same for the whole training.
+
+A rater that tells the domains apart can do what a single window of loss weights of domains does:
+tune those beside it where they are to move over training. A mixture decides what is drawn, the
+rater how much of what was drawn is learned: the weights average one over what the mixture draws.
+"""
+
+
+@dataclass(frozen=True)
 class Tune:
     """What is tuned: at least one."""
 
@@ -283,6 +330,7 @@ class Tune:
     optimizer: OptimizerFields | None = None
     initialisation: Initialisation | None = None
     learned_update: LearnedUpdate | None = None
+    rater: Rater | None = None
 
     def entries(self) -> Iterator[tuple[str, str, Any]]:
         """Key, dotted path and settings of everything that is tuned by a slice of η of its own."""
