@@ -25,9 +25,10 @@ ALLOWED = {
     "check": BUILT_ON,
     "fit": BUILT_ON,
     "plan": BUILT_ON,
+    "score": BUILT_ON,
     "train": BUILT_ON | {"fit"},
     "verdict": BUILT_ON,
-    "cli": BUILT_ON | {"bench", "check", "fit", "plan", "train", "verdict"},
+    "cli": BUILT_ON | {"bench", "check", "fit", "plan", "score", "train", "verdict"},
 }
 
 

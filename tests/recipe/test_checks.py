@@ -13,6 +13,7 @@ from metatune.recipe import (
     population_checks,
     reading,
     schema,
+    sharing_checks,
 )
 from metatune.recipe.checks import KINDS, OPTIONS
 
@@ -33,8 +34,8 @@ def put(tree, path, value):
         (
             {"tune": {}},
             "tune = {}: nothing is tuned; write one of learning_rates, mixture, loss_weights, "
-            "optimizer, loss_terms, initialisation, learned_update, e.g. `learning_rates: {}` for "
-            "its defaults",
+            "optimizer, loss_terms, initialisation, learned_update, rater, e.g. `learning_rates: "
+            "{}` for its defaults",
         ),
         (
             {"inner.micro_batch": 5},
@@ -322,6 +323,7 @@ def test_every_rule_is_in_the_table():
             optimizer_checks,
             outer_checks,
             population_checks,
+            sharing_checks,
         )
         for name, function in vars(module).items()
         if callable(function)
@@ -333,4 +335,4 @@ def test_every_rule_is_in_the_table():
 
 def test_every_field_of_a_source_is_a_kind_or_an_option():
     names = {field.name for field in dataclasses.fields(schema.Source)}
-    assert names == {*KINDS, *OPTIONS, "max_tokens"}
+    assert names == {*KINDS, *OPTIONS, "max_tokens", "corrupt"}

@@ -28,6 +28,7 @@ from metatune.artefact.format import (
     OptimizerSchedules,
     Origin,
     Positions,
+    Rater,
     Vocabulary,
 )
 from metatune.artefact.learned_update import LearnedUpdate
@@ -60,6 +61,7 @@ __all__ = [
     "Origin",
     "Positions",
     "Vocabulary",
+    "Rater",
     "folder_of",
     "load",
     "portable_files",

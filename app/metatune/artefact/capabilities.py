@@ -30,6 +30,7 @@ class Capabilities(NamedTuple):
         initialisation: weights that training starts from, in a file beside the schedules.
         learned_update: networks that correct the optimizer's step, element by element.
         loss_terms: coefficients of terms of the loss, such as label smoothing, over training too.
+        rater: the network that weighs the sequences of a batch.
     """
 
     rates: Support = "no"
@@ -42,6 +43,10 @@ class Capabilities(NamedTuple):
     optimizer: Support = "no"
     clip_norm: Support = "no"
     elements: Support = "no"
+    initialisation: Support = "no"
+    learned_update: Support = "no"
+    loss_terms: Support = "no"
+    rater: Support = "no"
 
 
 DOMAINS = Capabilities("exact", "exact", "exact", "exact", "exact", "exact")
@@ -82,6 +87,8 @@ def asked(artefact: Artefact) -> dict[str, str]:
     if (learned := artefact.learned_update) is not None:
         count = len(learned.groups)
         needs["learned_update"] = f"a learned update: {count} networks of {learned.size:,} weights"
+    if artefact.rater is not None:
+        needs["rater"] = f"weights of sequences by a rater ({artefact.rater.settings['kind']})"
     schedules = artefact.optimizer.schedules
     for name in schedules.names if schedules else ():
         field = "clip_norm" if name == "clip_norm" else "optimizer"

@@ -20,6 +20,9 @@ from metatune.artefact.format import (
     MIXTURE_UNIT,
     MULTIPLIER_UNIT,
     RATE_UNIT,
+    RATER_SETTINGS,
+    RATER_TENSORS,
+    RATER_UNIT,
     SETTINGS,
     TABLE,
     TENSORS,
@@ -56,17 +59,18 @@ class Checker:
 
     def document(self, document: Mapping[str, Any]) -> None:
         """Checks everything but the format, the version, and what stands in other files."""
-        optional = ("tensors", "initialisation", "learned_update", "loss_terms")
+        optional = ("tensors", "initialisation", "learned_update", "loss_terms", "rater")
         if not self._keys(ROOT, document, KEYS, optional):
             return
         if self._keys("horizon", document["horizon"], ("steps", "tokens")):
             for key, value in document["horizon"].items():
                 self._count(f"horizon.{key}", value)
-        names = self._learning_rates(
-            document["learning_rates"], "tensors" in document, "learned_update" in document
-        )
+        names = self._learning_rates(document["learning_rates"])
         if "learned_update" in document:
             self._learned_update(document["learned_update"], names)
+        if "rater" in document:
+            self._rater(document["rater"])
+        self._numbers_outside(document)
         self._mixture(document["mixture"])
         self._loss_weights(document["loss_weights"])
         self._optimizer(document["optimizer"], names)
@@ -100,6 +104,8 @@ class Checker:
         learned = document.get("learned_update")
         shapes = learned_update.shapes(learned) if learned else {}
         wanted += shapes
+        of_rater = document["rater"]["shapes"] if "rater" in document else {}
+        wanted += of_rater
         missing = [repr(name) for name in wanted if name not in tensors]
         if missing:
             self._fault("tensors", sorted(tensors), f"must hold {', '.join(missing)}")
@@ -110,6 +116,8 @@ class Checker:
             self._factors(name, tensors[name], [len(elements["knots"]), *shape])
         for name, shape in shapes.items():
             self._weights(name, tensors[name], shape)
+        for name, shape in of_rater.items():
+            self._weights(f"rater.shapes.{name}", tensors[name], shape)
 
     def _weights(self, path: str, weights: np.ndarray, expected: list[int]) -> None:
         if list(weights.shape) != expected or weights.dtype != np.float32:
@@ -140,19 +148,13 @@ class Checker:
             knot = int(bad[row].argmax())
             self._fault(f"{path}.{names[row]}[{knot}]", float(rates[row, knot]), NOT_NEGATIVE)
 
-    def _learning_rates(
-        self, value: Any, has_tensors: bool, has_networks: bool
-    ) -> Sequence[str] | None:
+    def _learning_rates(self, value: Any) -> Sequence[str] | None:
         """Returns the names of the parameters; None where they can't be known."""
         path = "learning_rates"
         keys = ("unit", "interpolation", "knots", "parameters", "multipliers")
         if not self._keys(path, value, keys, optional=("elements",)):
             return None
         in_tensor = _elsewhere(value["parameters"])
-        if has_tensors != (in_tensor or "elements" in value or has_networks):
-            problem = "must be there if, and only if, something has numbers outside"
-            self._fault("tensors", has_tensors or ABSENT, problem)
-            return None
         self._equal(f"{path}.unit", value["unit"], RATE_UNIT)
         self._interpolation(f"{path}.interpolation", value["interpolation"])
         count = self._knots(f"{path}.knots", value["knots"])
@@ -209,6 +211,41 @@ class Checker:
             if self._is(f"{path}.shapes.{name}", shape, list, "a list of sizes"):
                 for axis, size in enumerate(shape):
                     self._count(f"{path}.shapes.{name}[{axis}]", size)
+
+    def _numbers_outside(self, document: Mapping[str, Any]) -> None:
+        """There is a file of tensors if it is needed."""
+        rates = document["learning_rates"]
+        if not isinstance(rates, Mapping) or "parameters" not in rates:
+            return  # a fault of its own
+        networks = "rater" in document or "learned_update" in document
+        outside = _elsewhere(rates["parameters"]) or "elements" in rates or networks
+        if outside != ("tensors" in document):
+            problem = "must be there if, and only if, something has numbers outside"
+            self._fault("tensors", "tensors" in document or ABSENT, problem)
+
+    def _rater(self, value: Any) -> None:
+        kind = value.get("kind") if isinstance(value, Mapping) else None
+        if kind not in RATER_SETTINGS:
+            self._fault("rater.kind", kind, f"must be one of {', '.join(RATER_SETTINGS)}")
+            return
+        settings = RATER_SETTINGS[kind]
+        if not self._keys("rater", value, ("unit", *settings, "shapes")):
+            return
+        self._equal("rater.unit", value["unit"], RATER_UNIT)
+        for key in settings:
+            if key == "temperature":
+                if not (_real(value[key]) and value[key] > 0):
+                    self._fault(f"rater.{key}", value[key], "must be a number above 0")
+            elif key != "kind":
+                self._count(f"rater.{key}", value[key])
+        if self._is("rater.shapes", value["shapes"], Mapping, "an object"):
+            for name, shape in value["shapes"].items():
+                path = f"rater.shapes.{name}"
+                if not name.startswith(RATER_TENSORS):
+                    self._fault(path, name, f"must begin with {RATER_TENSORS!r}")
+                if self._is(path, shape, list, "a list of sizes"):
+                    for axis, size in enumerate(shape):
+                        self._count(f"{path}[{axis}]", size)
 
     def _learned_update(self, value: Any, names: Iterable[str] | None) -> None:
         path = "learned_update"

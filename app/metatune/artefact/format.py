@@ -40,6 +40,7 @@ MULTIPLIER_UNIT = "factor of the base schedule"
 ELEMENT_UNIT = "factor of the parameter's learning rate"
 MIXTURE_UNIT = "share of sequences"
 LOSS_WEIGHT_UNIT = "weight of a sequence's loss, averages one over domains"
+RATER_UNIT = "weight of a sequence's loss: exp(score / temperature) over its mean in the batch"
 CLASS_WEIGHT_UNIT = "weight of a token's loss, averages one over training tokens"
 LOSS_TERM_UNIT = "coefficient in a token's loss, the next token's term as the unit"
 
@@ -262,6 +263,45 @@ class ClassWeights:
         return self.classes
 
 
+RATER_TENSORS = "rater."
+"""What the names of the tensors of a rater begin with."""
+
+RATER_SETTINGS = {
+    "mlp": ("kind", "hidden_size", "layers", "temperature", "vocab_size", "sequence_length"),
+    "transformer": (
+        "kind",
+        "hidden_size",
+        "layers",
+        "heads",
+        "temperature",
+        "vocab_size",
+        "sequence_length",
+    ),
+}
+"""The settings of a rater that an artefact holds, by its kind."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rater:
+    """A network that scores sequences, one for the whole training.
+
+    The loss of a sequence weighs `exp(score / temperature)`, over its mean in the batch.
+
+    Attributes:
+        settings: exactly the `RATER_SETTINGS` of its kind; `sequence_length` is of the tokens of
+            the sequences that it was tuned on.
+        parameters: float32, by dotted name.
+    """
+
+    settings: Mapping[str, Any]
+    parameters: Mapping[str, np.ndarray]
+
+    @property
+    def tensors(self) -> dict[str, np.ndarray]:
+        """The parameters by the names of their tensors in an artefact."""
+        return {f"{RATER_TENSORS}{name}": held for name, held in self.parameters.items()}
+
+
 @dataclass(frozen=True, eq=False)
 class OptimizerSchedules:
     """What was tuned of the numbers of the optimizer; it moves over training.
@@ -399,6 +439,7 @@ class Artefact:
         loss_terms: what the loss has beside the next token's term; None for nothing.
         initialisation: what the training starts from, if that was tuned.
         learned_update: networks that correct the optimizer's step, if they were tuned.
+        rater: weighs the sequences of each batch, if one was tuned.
     """
 
     horizon_steps: int
@@ -414,6 +455,7 @@ class Artefact:
     loss_terms: LossTerms | None = None
     initialisation: Initialisation | None = None
     learned_update: LearnedUpdate | None = None
+    rater: Rater | None = None
 
     def learning_rate(self, name: str, step: int, total: int) -> float | np.ndarray:
         """The rate of parameter `name` at update `step` (from 0) of a training of `total` updates.

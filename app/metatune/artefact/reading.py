@@ -13,6 +13,8 @@ from metatune.artefact import certificate, initialisation, learned_update, manif
 from metatune.artefact.checks import Checker
 from metatune.artefact.format import (
     FORMAT,
+    RATER_SETTINGS,
+    RATER_TENSORS,
     SETTINGS,
     TABLE,
     TENSORS,
@@ -31,6 +33,7 @@ from metatune.artefact.format import (
     Optimizer,
     OptimizerSchedules,
     Positions,
+    Rater,
     Vocabulary,
 )
 from metatune.artefact.manifest import sha256
@@ -190,6 +193,16 @@ def _artefact(document: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) ->
         result=document["result"],
         loss_terms=_loss_terms(document.get("loss_terms")),
         learned_update=learned and learned_update.read(learned, tensors),
+        rater=_rater(document.get("rater"), tensors),
+    )
+
+
+def _rater(held: Mapping[str, Any] | None, tensors: Mapping[str, np.ndarray]) -> Rater | None:
+    if held is None:
+        return None
+    settings = {key: held[key] for key in RATER_SETTINGS[held["kind"]]}
+    return Rater(
+        settings, {name.removeprefix(RATER_TENSORS): tensors[name] for name in held["shapes"]}
     )
 
 

@@ -27,6 +27,7 @@ from metatune.artefact.format import (
     MIXTURE_UNIT,
     MULTIPLIER_UNIT,
     RATE_UNIT,
+    RATER_UNIT,
     README,
     TABLE,
     TENSORS,
@@ -42,6 +43,7 @@ from metatune.artefact.format import (
     Mixture,
     Optimizer,
     Positions,
+    Rater,
 )
 from metatune.artefact.manifest import hashes, sha256
 from metatune.recipe.faults import ABSENT, Fault
@@ -102,6 +104,9 @@ def self_contained(artefact: Artefact) -> str:
     if artefact.learning_rates.elements is not None:
         problem = "rates within parameters don't stand in a tuned.json"
         raise ArtefactError("artefact", [Fault("learning_rates.elements", ABSENT, problem)])
+    if artefact.rater is not None:
+        problem = "the parameters of a rater don't stand in a tuned.json"
+        raise ArtefactError("artefact", [Fault("rater", ABSENT, problem)])
     return str(portable_files(artefact)[TUNED])
 
 
@@ -137,6 +142,8 @@ def _files(
     tensors = {} if rates.elements is None else dict(rates.elements.parameters)
     if artefact.learned_update is not None:
         tensors |= artefact.learned_update.tensors
+    if artefact.rater is not None:
+        tensors |= artefact.rater.tensors
     if table is not None:
         tensors[TABLE] = table
         parameters = {"names": list(rates.parameters), "tensor": TABLE}
@@ -222,6 +229,7 @@ def _document(artefact: Artefact, parameters: Mapping[str, Any]) -> dict[str, An
         "mixture": _domain_document(artefact.mixture, MIXTURE_UNIT),
         "loss_weights": _loss_weight_document(artefact.loss_weights),
         "optimizer": _optimizer_document(artefact.optimizer),
+        **({"rater": _rater_document(artefact.rater)} if artefact.rater else {}),
         "provenance": artefact.provenance,
         "result": artefact.result,
     }
@@ -250,6 +258,11 @@ def _optimizer_document(optimizer: Optimizer) -> dict[str, Any]:
         "weight_decay": None if decay is None else _lists(decay),
     }
     return {**document, "schedules": tuned}
+
+
+def _rater_document(rater: Rater) -> dict[str, Any]:
+    shapes = {name: held.shape for name, held in rater.tensors.items()}
+    return {"unit": RATER_UNIT, **rater.settings, "shapes": shapes}
 
 
 def _element_document(elements: ElementFactors) -> dict[str, Any]:

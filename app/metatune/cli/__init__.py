@@ -12,6 +12,7 @@ from metatune.cli.plan import plan
 from metatune.cli.recipes import copy_recipe, list_recipes, validate
 from metatune.cli.replay import replay
 from metatune.cli.root import root
+from metatune.cli.score import score
 from metatune.cli.show import show
 from metatune.cli.train import train
 
@@ -31,6 +32,7 @@ COMMANDS = {
     "export": export,
     "train": train,
     "replay": replay,
+    "score": score,
     "ls": list_recipes,
     "cp": copy_recipe,
     "validate": validate,

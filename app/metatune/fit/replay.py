@@ -287,6 +287,7 @@ def _schedules(tuned: Artefact) -> dict[str, Any]:
         learning_rates=replace(tuned.learning_rates, elements=None),
         initialisation=None,
         learned_update=None,
+        rater=None,
     )
     document = json.loads(artefact.self_contained(coarse))
     schedules = {key: document.get(key) for key in SCHEDULES}
@@ -301,6 +302,11 @@ def _schedules(tuned: Artefact) -> dict[str, Any]:
     if learned is not None:
         weights = {name: tensor.tolist() for name, tensor in learned.tensors.items()}
         schedules["learned_update"] = json.loads(json.dumps(learned.document())) | weights
+    if tuned.rater is not None:
+        schedules["rater"] = {
+            **tuned.rater.settings,
+            **{name: held.tolist() for name, held in tuned.rater.parameters.items()},
+        }
     return schedules
 
 

@@ -17,6 +17,7 @@ from metatune.fit.evaluation import Score
 from metatune.fit.machine import packages
 from metatune.fit.progress import Display
 from metatune.fit.record import origin, record
+from metatune.fit.sharing import record as shared
 from metatune.inner import InnerTraining, Trajectory
 from metatune.inner.metrics import UNITS
 from metatune.inner.metrics import measure as measured
@@ -31,6 +32,7 @@ from metatune.tunables import (
     LearnedUpdate,
     LearningRates,
     LossTerm,
+    Rater,
     TokenClasses,
     Tunable,
 )
@@ -175,6 +177,7 @@ def artefact_of(
         loss_terms=_loss_terms(training, trajectory),
         initialisation=_initialisation(training, tuned.get("initialisation"), eta),
         learned_update=_learned_update(tuned.get("learned_update"), eta),
+        rater=_rater(training, tuned.get("rater"), eta),
     )
 
 
@@ -220,6 +223,7 @@ def _search_result(training: InnerTraining, search: Search, status: str) -> dict
         "best_outer_step": search.best_step,
         "outer_steps": search.step,
         **({} if outer.ema is None else {"best_is_average": search.best_averaged}),
+        **({"sharing": shared(search)} if search.shared else {}),
     }
 
 
@@ -353,6 +357,22 @@ def _multipliers(tunable: Any, eta: Mapping[str, jax.Array]) -> artefact.Multipl
         },
         members=tunable.cells.members,
         interpolation=tunable.interpolation,
+    )
+
+
+def _rater(
+    training: InnerTraining, tunable: Tunable | None, eta: Mapping[str, jax.Array]
+) -> artefact.Rater | None:
+    if not isinstance(tunable, Rater):
+        return None
+    rating = tunable.rating
+    return artefact.Rater(
+        {
+            **asdict(rating.spec),
+            "vocab_size": rating.vocab_size,
+            "sequence_length": training.corpus.sequence_length,
+        },
+        rating.by_name(rating.unravelled(eta[tunable.key])),
     )
 
 

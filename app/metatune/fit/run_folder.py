@@ -136,7 +136,7 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def replace(path: Path, content: str | bytes) -> None:
-    """Writes a file beside its place, then renames it."""
+    """Writes a file beside its place, then renames it; text in UTF-8."""
     beside = path.with_name(path.name + ".partial")
     beside.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(beside, path)

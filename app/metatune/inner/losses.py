@@ -91,6 +91,13 @@ def _training_losses(
     return batch_losses(model, params, batch, weights, hyper.loss_terms)
 
 
+def _rated(hyper: Hyper, batch: Batch, drawn: jax.Array) -> jax.typing.ArrayLike:
+    """Weights of the sequences by the rater, [batch]; one without."""
+    if hyper.rater is None:
+        return 1.0
+    return hyper.rater(batch.tokens, batch.mask, drawn)
+
+
 def reweighted_loss(
     model: LanguageModel, classes: TokenClasses = PARTS
 ) -> Callable[[Any, Hyper, Batch], jax.Array]:
@@ -98,7 +105,7 @@ def reweighted_loss(
 
     A stratified batch holds sequences of every domain. With shares p, weights w of the losses and
     `weight` = batch size / sequences of the domain, the mean of `w[domain] p[domain] weight loss`
-    is exactly `Σ_d w_d p_d (mean loss of domain d)`.
+    is exactly `Σ_d w_d p_d (mean loss of domain d)`. The weights of a rater come on top.
 
     Args:
         model: the language model.
@@ -107,6 +114,7 @@ def reweighted_loss(
 
     def loss(params: Any, hyper: Hyper, batch: Batch) -> jax.Array:
         weights = (hyper.mixture * hyper.loss_weights)[batch.domain] * batch.weight
+        weights *= _rated(hyper, batch, hyper.mixture[batch.domain] * batch.weight)
         return jnp.mean(weights * _training_losses(model, classes, params, hyper, batch))
 
     return loss
@@ -124,6 +132,7 @@ def sampled_loss(
 
     def loss(params: Any, hyper: Hyper, batch: Batch) -> jax.Array:
         weights = hyper.loss_weights[batch.domain] * batch.weight
+        weights *= _rated(hyper, batch, jnp.asarray(batch.weight))
         return jnp.mean(weights * _training_losses(model, classes, params, hyper, batch))
 
     return loss

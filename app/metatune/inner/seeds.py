@@ -53,6 +53,11 @@ def training_seed(seed: int, purpose: Purpose, index: int) -> int:
     return int(np.random.SeedSequence((seed, purpose, index)).generate_state(1)[0])
 
 
+def tunable_key(seed: int) -> jax.Array:
+    """The key of what tunables draw to start from."""
+    return jax.random.fold_in(jax.random.key(seed), len(Purpose) + 1)
+
+
 def direction_key(seed: int, step: int, member: int | None = None) -> jax.Array:
     """The key of the random directions of a hypergradient.
 

@@ -16,6 +16,7 @@ from metatune.hypergrad import Problem, State, as_argument, programs
 from metatune.inner import initialisation, losses, optimizers, schedules
 from metatune.inner.estimators import program_is_there, too_many_directions
 from metatune.inner.metrics import objective
+from metatune.inner.seeds import tunable_key
 from metatune.inner.start import Start, context_faults, frozen, initialiser, start
 from metatune.inner.trainable import Trainable, trainable
 from metatune.models import LanguageModel
@@ -235,6 +236,8 @@ def stretched(training: InnerTraining, steps: int) -> InnerTraining:
         optimizer=recipe.inner.optimizer,
         decaying=optimizers.decaying(recipe.inner.optimizer, training.names, params),
         loss=recipe.inner.loss,
+        vocab_size=training.corpus.tokenizer.vocab_size,
+        key=tunable_key(recipe.seed),
         seed=recipe.seed,
     )
     # Caps stay those of the whole training, of which this one is an image.
@@ -303,6 +306,8 @@ def _parts(
         setting = Setting(
             names, tuple(text.domains), steps, shapes, loss=inner and inner.loss, seed=seed
         )
+        setting = Setting(names, tuple(text.domains), steps, shapes, seed=seed)
+        setting = setting._replace(vocab_size=vocab_size, key=tunable_key(seed))
         if tune.optimizer and inner and part:
             decaying = optimizers.decaying(inner.optimizer, names, shapes)
             setting = setting._replace(optimizer=inner.optimizer, decaying=decaying)

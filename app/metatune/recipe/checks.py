@@ -59,9 +59,11 @@ from metatune.recipe.schema import (
     LossWeights,
     Model,
     Point,
+    TransformerRater,
     Tune,
     WarmupStableDecay,
 )
+from metatune.recipe.sharing_checks import a_search_can_split, there_is_something_to_share
 
 # Fields of a source that say where its documents are, those that say what a record's columns are,
 # and which kinds of source an option goes with.
@@ -99,10 +101,25 @@ def something_is_tuned(tune: Tune) -> Iterable[Fault]:
 def windows_have_steps(tune: Tune, inner: Inner) -> Iterable[Fault]:
     """A window is one inner step or more."""
     for _, path, settings in tune.entries():
-        if settings.windows > inner.steps:
+        if getattr(settings, "windows", 1) > inner.steps:
             problem = f"must be at most inner.steps, {inner.steps}"
             cure = "lower it, or raise inner.steps"
             yield Fault(f"{path}.windows", settings.windows, problem, cure)
+
+
+def a_rater_sees_whole_batches(tune: Tune, inner: Inner) -> Iterable[Fault]:
+    """The weights of a batch depend on all of its scores."""
+    if tune.rater is not None and inner.micro_batch is not None:
+        problem = "tune.rater is tuned: the weights of a batch depend on all of its sequences"
+        yield Fault("inner.micro_batch", inner.micro_batch, problem, "take one of the two out")
+
+
+def heads_divide_the_rater(tune: Tune) -> Iterable[Fault]:
+    """Each head of a rater has as much of its width."""
+    rater = tune.rater
+    if isinstance(rater, TransformerRater) and rater.hidden_size % rater.heads:
+        problem = f"must be a multiple of tune.rater.heads, {rater.heads}"
+        yield Fault("tune.rater.hidden_size", rater.hidden_size, problem, "change one of the two")
 
 
 def domains_to_choose_between(tune: Tune, data: Data) -> Iterable[Fault]:
@@ -293,6 +310,15 @@ def weights_of_labels_have_labels(tune: Tune, data: Data) -> Iterable[Fault]:
         yield Fault("tune.loss_weights.per", "label", "no domain has a label", cure)
 
 
+def plain_text_is_corrupted(data: Data) -> Iterable[Fault]:
+    """Where tokens change places, their classes would be wrong."""
+    for name, source in data.domains.items():
+        if source.corrupt is not None and (source.prompt or source.messages):
+            problem = "goes with plain text only, which has no classes of tokens"
+            path = f"data.domains.{name}.corrupt"
+            yield Fault(path, asdict(source.corrupt), problem, "take it out")
+
+
 def streams_have_a_budget(data: Data) -> Iterable[Fault]:
     """What is read from the network as it comes needs an end."""
     for name, source in data.domains.items():
@@ -392,6 +418,7 @@ CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]
     (one_source_a_domain, ("data",)),
     (options_fit_the_source, ("data",)),
     (one_way_to_read_a_record, ("data",)),
+    (plain_text_is_corrupted, ("data",)),
     (streams_have_a_budget, ("data",)),
     (all_domains_have_labels_or_none, ("data",)),
     (target_is_a_weighting, ("data",)),
@@ -427,8 +454,12 @@ CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]
     (an_external_trainer_steps_by_itself, ("tune", "outer")),
     (one_weight_a_domain, ("tune",)),
     (windows_have_steps, ("tune", "inner")),
+    (a_rater_sees_whole_batches, ("tune", "inner")),
+    (heads_divide_the_rater, ("tune",)),
     (groups_are_expressions, ("tune",)),
     (windows_to_go_between, ("tune",)),
+    (there_is_something_to_share, ("tune",)),
+    (a_search_can_split, ("tune", "outer")),
     (domains_to_choose_between, ("tune", "data")),
     (floor_leaves_room, ("tune", "data")),
     (initial_is_a_mixture, ("tune", "data")),

@@ -79,7 +79,7 @@ def horizons_reach_every_window(outer: Outer, inner: Inner, tune: Tune) -> Itera
             continue
         for number, steps in enumerate(unroll.horizons or ()):
             for _, entry, settings in tune.entries():
-                windows = settings.windows
+                windows = getattr(settings, "windows", 1)
                 # More windows than steps, and more steps than the training has, are known faults.
                 if not windows <= inner.steps or not 1 <= steps <= inner.steps:
                     continue
@@ -140,6 +140,10 @@ def an_external_trainer_takes_rates_of_whole_parameters(
         problem = "an external trainer is told one rate for each parameter"
         cure = "take tensor, or another kind of estimator"
         yield Fault("tune.learning_rates.per", tune.learning_rates.per, problem, cure)
+    if external and tune.rater:
+        problem = "an external trainer is told schedules, no network"
+        cure = "take it out, or another kind of estimator"
+        yield Fault("tune.rater", asdict(tune.rater), problem, cure)
 
 
 def an_external_trainer_measures_by_itself(outer: Outer) -> Iterable[Fault]:

@@ -19,6 +19,7 @@ class Rule:
 AT_LEAST_ONE_OR_NAMED = Rule(
     lambda value: isinstance(value, str) or value >= 1, "one of the names, or 1 or above"
 )
+SOME = Rule(lambda value: len(value) > 0, "a list of at least one")
 NOT_EMPTY = Rule(lambda value: len(value) > 0, "null, or a list of at least one")
 POSITIVE = Rule(lambda value: value > 0, "a number above 0")
 EACH_POSITIVE = Rule(
@@ -29,6 +30,7 @@ NOT_NEGATIVE = Rule(lambda value: value >= 0, "0 or above")
 ABOVE_ONE = Rule(lambda value: value > 1, "null, or a number above 1")
 MORE_THAN_ONE = Rule(lambda value: value > 1, "a number above 1")
 AT_LEAST_ONE = Rule(lambda value: value >= 1, "a whole number of 1 or above")
+FOUR_TO_SIXTEEN = Rule(lambda value: 4 <= value <= 16, "a whole number from 4 to 16")
 AT_LEAST_TWO = Rule(lambda value: value >= 2, "a whole number of 2 or above")
 BUCKETS = Rule(lambda value: 2 <= value <= 256, "null, or a whole number from 2 to 256")
 INNER_FRACTION = Rule(lambda value: 0 < value < 1, "a fraction between 0 and 1, both excluded")

@@ -20,6 +20,7 @@ HEADS = {
     "initialisation": "start",
     "learned_update": "learned update",
     "loss_terms": "loss terms",
+    "rater": "rater",
 }
 STYLES = {"exact": "green", "quantised": "cyan", "fitted": "yellow", "no": "dim"}
 

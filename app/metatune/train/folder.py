@@ -159,6 +159,7 @@ def _delete(folder: TrainingFolder) -> None:
     tuned = (folder.tuned, folder.tensors, folder.start)
     for path in (folder.result, folder.metrics.metrics, folder.recipe, *tuned):
         path.unlink(missing_ok=True)
+    folder.tensors.unlink(missing_ok=True)
     folder.settings.unlink()
 
 

@@ -60,6 +60,7 @@ def refuse_misfit(tuned: Artefact, training: InnerTraining, source: str) -> None
         problem = "the artefact's learned update corrects a step, which this optimizer averages"
         cure = f"take {tuned.optimizer.settings['kind']}, which it was tuned for"
         faults.append(Fault("inner.optimizer.kind", optimizer.kind, problem, cure))
+    faults += _rater_faults(tuned, training)
     names = tuple(name for leaf in jax.tree.leaves(training.names) for name in leaf.names)
     other = Counterpart(source, names, None, tuple(training.corpus.names))
     lines = differences(tuned, other)
@@ -92,6 +93,21 @@ def _classes(weights: ClassWeights, training: InnerTraining, source: str) -> lis
     if tuned == here:
         return []
     return [f"loss weights are of {what.format(tuned)}, {source} has {what.format(here)}"]
+
+
+def _rater_faults(tuned: Artefact, training: InnerTraining) -> Iterator[Fault]:
+    """A rater scores the tokens that it was tuned on, and whole batches."""
+    if tuned.rater is None:
+        return
+    ours, micro_batch = training.corpus.tokenizer, training.recipe.inner.micro_batch
+    theirs = tuned.provenance.get("tokenizer_sha256")
+    if tuned.rater.settings["vocab_size"] != ours.vocab_size or theirs not in (None, ours.sha256):
+        problem = "the rater was tuned on the tokens of another tokenizer"
+        cure = "take that one, or export the artefact without the rater (--lossy)"
+        yield Fault("data.tokenizer", training.recipe.data.tokenizer, problem, cure)
+    if micro_batch is not None:
+        problem = "the artefact has a rater, whose weights depend on all sequences of a batch"
+        yield Fault("inner.micro_batch", micro_batch, problem, "take it out")
 
 
 def remarks(tuned: Artefact, training: InnerTraining) -> Iterator[str]:
@@ -127,6 +143,13 @@ def remarks(tuned: Artefact, training: InnerTraining) -> Iterator[str]:
     for what, (key, ours) in wanted.items():
         if key in tuned.provenance and tuned.provenance[key] != ours:
             yield f"warning: the artefact was tuned with another {what} than the recipe's"
+    if tuned.rater is not None:
+        length = tuned.rater.settings["sequence_length"]
+        if length != recipe.data.sequence_length:
+            yield (
+                f"warning: the rater was tuned on sequences of {length} tokens, not of "
+                f"{recipe.data.sequence_length}"
+            )
     tokens = recipe.data.batch_size * recipe.data.sequence_length
     if far := distance(tuned, recipe.inner.steps, tokens):
         yield f"warning: {far}"

@@ -27,6 +27,7 @@ from metatune.inner import InnerTraining
 from metatune.models import ParameterNames
 from metatune.train.learned_update import corrections
 from metatune.tunables import Hyper, TokenClasses
+from metatune.tunables.rating import held
 from metatune.tunables.token_classes import PARTS
 
 
@@ -35,19 +36,22 @@ class Stretch(NamedTuple):
 
     Attributes:
         first: the first step, an int32 scalar.
-        hyper: λ of each, stacked, [length, ...].
+        hyper: λ of each, stacked, [length, ...]; without the rater.
+        rater: the rater of all steps; None for none.
     """
 
     first: np.int32
     hyper: Hyper
+    rater: jax.tree_util.Partial | None = None
 
 
 def _hyper_at(stretch: Stretch, step: jax.Array) -> Hyper:
     """The map from a stretch to λ_t, in the place of that from η."""
     at = step - stretch.first
-    return jax.tree.map(
+    hyper = jax.tree.map(
         lambda leaf: jax.lax.dynamic_index_in_dim(leaf, at, keepdims=False), stretch.hyper
     )
+    return hyper._replace(rater=stretch.rater)
 
 
 def scheduled(training: InnerTraining, tuned: Artefact | None = None) -> Problem:
@@ -75,6 +79,14 @@ def _classes(weights: ClassWeights, training: InnerTraining) -> TokenClasses:
     return PARTS
 
 
+def _weights(tuned: Artefact) -> jax.tree_util.Partial | None:
+    """What an artefact's rater makes of a batch; None where it has none."""
+    if tuned.rater is None:
+        return None
+    rating, params = held(tuned.rater.settings, tuned.rater.parameters)
+    return jax.tree_util.Partial(rating.weights, params)
+
+
 class Schedules:
     """The hyperparameters of a training, stretch by stretch."""
 
@@ -92,6 +104,8 @@ class Schedules:
         self._length = length
         self._total = training.recipe.inner.steps
         self._eta = training.initial_eta()
+        # The rater that a recipe's search starts from weighs nothing: it is left out.
+        self._rater = tuned and _weights(tuned)
         self._shapes = jax.eval_shape(training.initialise, jax.random.key(0)).params
 
     @property
@@ -124,7 +138,7 @@ class Schedules:
                 hyper = hyper._replace(loss_terms=terms)
             if (learned := tuned.learned_update) is not None:
                 hyper = hyper._replace(learned_update=corrections(learned, steps, self._total))
-        return Stretch(np.int32(first), hyper)
+        return Stretch(np.int32(first), hyper, self._rater)
 
     def shares(self) -> np.ndarray:
         """The shares of the domains at every step, float64 [steps, domains]; rows sum to one."""

@@ -19,6 +19,7 @@ from metatune.tunables import (
     loss_weights,
     mixture,
     optimizer,
+    rater,
 )
 from metatune.tunables.class_weights import ClassWeights
 from metatune.tunables.elements import Elements
@@ -39,6 +40,8 @@ from metatune.tunables.loss_terms import LossTerm
 from metatune.tunables.loss_weights import LossWeights
 from metatune.tunables.mixture import Mixture
 from metatune.tunables.optimizer import OptimizerField
+from metatune.tunables.rater import Rater
+from metatune.tunables.rating import Rating
 from metatune.tunables.token_classes import TokenClasses, token_classes
 
 __all__ = [
@@ -57,6 +60,8 @@ __all__ = [
     "Mixture",
     "Networks",
     "OptimizerField",
+    "Rater",
+    "Rating",
     "Setting",
     "StartingPoint",
     "Supply",
@@ -80,6 +85,7 @@ BUILDERS: Mapping[str, Callable[[Any, Setting], Tunable | tuple[Tunable, ...] | 
     "loss_terms": loss_terms.build,
     "initialisation": initialisation.build,
     "learned_update": learned_update.build,
+    "rater": rater.build,
 }
 """By entry of `tune`: one tunable, several, or none yet."""
 
@@ -101,7 +107,7 @@ def within_parameters(tunable: Tunable) -> bool:
 
 def scheduled(tunable: Tunable) -> bool:
     """Whether what is tuned is a few numbers for each inner step."""
-    return not within_parameters(tunable) and not isinstance(tunable, LearnedUpdate)
+    return not within_parameters(tunable) and not isinstance(tunable, LearnedUpdate | Rater)
 
 
 def build(tune: Tune, setting: Setting, known: Sequence[Fault] = ()) -> tuple[Tunable, ...]:

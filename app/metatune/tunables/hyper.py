@@ -50,6 +50,8 @@ class Hyper(NamedTuple):
         loss_terms: coefficients of the terms of the loss beside the next token's, scalars by name,
             of those that there are. None for none.
         learned_update: what corrects the optimizer's step; None where nothing does.
+        rater: a function of a batch to the weights of its sequences, as `Rating.weights`; the
+            leaves of this `Partial` are the network's parameters. None where none is tuned.
     """
 
     learning_rate: Any
@@ -59,6 +61,7 @@ class Hyper(NamedTuple):
     optimizer: Mapping[str, Any] | None = None
     loss_terms: Mapping[str, jax.Array] | None = None
     learned_update: Correction | None = None
+    rater: jax.tree_util.Partial | None = None
 
 
 class TrainingTokens(NamedTuple):
@@ -104,6 +107,8 @@ class Setting(NamedTuple):
         decaying: as `names`, None at the leaves that don't decay; None for none, or not yet known.
         loss: terms of the training loss; None for none, or not yet known.
         seed: the recipe's.
+        vocab_size: number of tokens; None where no tunable reads them.
+        key: for what tunables draw; None where none does.
     """
 
     names: Any
@@ -116,6 +121,8 @@ class Setting(NamedTuple):
     decaying: Any = None
     loss: schema.Loss | None = None
     seed: int = 0
+    vocab_size: int | None = None
+    key: jax.Array | None = None
 
 
 class Tunable(Protocol):

@@ -200,6 +200,8 @@ def load(data: Data, encoder: Tokenizer | None = None, listener: Listener | None
         }
         short = list(_short_streams(name, splits, data, readers[name]))
         cut[name] = distinct(splits)
+        # After the splits are told apart, by the text as it was.
+        cut[name]["train"] = replace(cut[name]["train"], corruption=data.domains[name].corrupt)
         faults += short or _repeated_splits(name, cut[name], readers[name])
     if faults:
         raise RecipeError("data", faults)
@@ -240,6 +242,11 @@ def _opened(data: Data, encoder: Tokenizer | None) -> _Opened:
         ("data", data),
         ("data.held_out", data.held_out),
         *((f"data.domains.{name}", source) for name, source in data.domains.items()),
+        *(
+            (f"data.domains.{name}.corrupt", source.corrupt)
+            for name, source in data.domains.items()
+            if source.corrupt is not None
+        ),
     ):
         faults += broken_rules(section, path)
     try:

@@ -6,10 +6,11 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from metatune.data.corruption import INTACT, drawn_ways, spoilt
 from metatune.data.documents import SPLITS, Split
 from metatune.data.sources import TokenClass
 from metatune.data.tokenized import Stream, release
-from metatune.recipe.schema import Packing
+from metatune.recipe.schema import Corruption, Packing
 
 TOKENS_AT_A_TIME: Final = 2**20  # where all windows are looked at
 
@@ -53,6 +54,7 @@ class Windows:
         packing: whether documents may be crossed, and what becomes of the last window.
         pad_id: fills up the last window.
         counted: classes of the tokens that count; None for all.
+        corruption: what is spoilt of them on purpose; None for nothing.
     """
 
     stream: Stream
@@ -61,6 +63,7 @@ class Windows:
     packing: Packing
     pad_id: int
     counted: tuple[TokenClass, ...] | None = None
+    corruption: Corruption | None = None
 
     def __len__(self) -> int:
         """How many there are."""
@@ -94,7 +97,25 @@ class Windows:
 
     def tokens(self, places: np.ndarray) -> np.ndarray:
         """The tokens alone, in the type of the stream, [windows, length]."""
-        return self._gather(self.stream.tokens, self.numbers[places], self.pad_id)
+        found = self._gather(self.stream.tokens, self.numbers[places], self.pad_id)
+        if self.corruption is None:
+            return found
+        return spoilt(found, self.numbers[places], self.ways(places), self.corruption.seed)
+
+    def corrupted(self, places: np.ndarray) -> np.ndarray:
+        """Which windows are spoilt, by their place among `numbers`, booleans [windows]."""
+        return self.ways(places) != INTACT
+
+    def ways(self, places: np.ndarray) -> np.ndarray:
+        """What was done to windows, by their place, text [windows]; `INTACT` for nothing.
+
+        One that is filled up with padding stays as it is.
+        """
+        numbers = self.numbers[places]
+        if self.corruption is None:
+            return np.full(len(numbers), INTACT)
+        whole = numbers < len(self.stream.tokens) // self.length
+        return np.where(whole, drawn_ways(numbers, self.corruption), INTACT)
 
     def stretches(self) -> Iterator[np.ndarray]:
         """The places of all windows, as many at a time as fit into little memory."""

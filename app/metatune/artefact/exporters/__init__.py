@@ -156,6 +156,8 @@ def export(
         artefact = replace(artefact, initialisation=None)
     if "learned_update" in without:
         artefact = replace(artefact, learned_update=None)
+    if "rater" in without:
+        artefact = replace(artefact, rater=None)
     steps = steps or artefact.horizon_steps
     tokens = tokens_per_step or max(1, round(artefact.horizon_tokens / artefact.horizon_steps))
     production = Production(

@@ -184,6 +184,12 @@ def _facts(production: Production) -> str:
             f"safetensors.torch.load_file('{INITIALISATION}'), strict=False)`; names are those of "
             "Hugging Face checkpoints"
         )
+    if artefact.rater is not None:
+        kind = artefact.rater.settings["kind"]
+        lines.append(
+            f"- a rater ({kind}) of sequences: its settings are in tuned.json, its parameters in "
+            "tuned.safetensors, which stays beside it"
+        )
     if (tuned := artefact.optimizer.schedules) is not None:
         lines.append(
             f"- tuned of the optimizer, instead of the numbers above: {', '.join(tuned.names)}"

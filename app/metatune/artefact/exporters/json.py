@@ -7,7 +7,7 @@ from metatune.artefact.format import SETTINGS
 JSON = Exporter(
     "json",
     "tuned.json alone, every number in it",
-    SCHEDULES,
+    SCHEDULES._replace(rater="exact"),
     lambda production: export_files(production, "json", {}),
     optimizers=tuple(SETTINGS),
 )

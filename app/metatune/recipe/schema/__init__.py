@@ -8,7 +8,7 @@ it out again gives a valid recipe with every default spelled out.
 from dataclasses import dataclass
 
 from metatune.recipe.rules import NOT_NEGATIVE, ruled
-from metatune.recipe.schema.data import Data, Files, HeldOut, Packing, Source
+from metatune.recipe.schema.data import Corruption, Data, Files, HeldOut, Packing, Source
 from metatune.recipe.schema.estimators import (
     Auto,
     Checkpoints,
@@ -65,10 +65,14 @@ from metatune.recipe.schema.tune import (
     LossTerms,
     LossWeights,
     Mixture,
+    MlpRater,
     OptimizerFields,
     PerElement,
     Point,
+    Rater,
     Shares,
+    Sharing,
+    TransformerRater,
     Tune,
     TunedField,
     WeightDecay,
@@ -83,6 +87,7 @@ __all__ = [
     "Chunk",
     "Class",
     "Constant",
+    "Corruption",
     "Cosine",
     "Data",
     "Descent",
@@ -109,6 +114,7 @@ __all__ = [
     "Measure",
     "MixFlow",
     "Mixture",
+    "MlpRater",
     "Model",
     "Muon",
     "Objective",
@@ -121,6 +127,7 @@ __all__ = [
     "Phase",
     "Point",
     "Population",
+    "Rater",
     "Recipe",
     "Report",
     "Reverse",
@@ -128,9 +135,11 @@ __all__ = [
     "Schedule",
     "ScheduleFreeAdamW",
     "Shares",
+    "Sharing",
     "Sign",
     "Source",
     "Trajectory",
+    "TransformerRater",
     "Truncated",
     "Tune",
     "TunedField",

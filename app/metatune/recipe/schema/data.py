@@ -4,10 +4,35 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from metatune.recipe.rules import AT_LEAST_ONE, AT_LEAST_TWO, INNER_FRACTION, ruled
+from metatune.recipe.rules import (
+    AT_LEAST_ONE,
+    AT_LEAST_TWO,
+    INNER_FRACTION,
+    NOT_NEGATIVE,
+    SOME,
+    ruled,
+)
 
 Files = str | tuple[str, ...]
 """A path or a glob (`**` for folders too), or several; relative to the working directory."""
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """Training sequences that are spoilt on purpose, so that it is known which are.
+
+    A search that is worth anything finds them. Held-out text stays as it is.
+
+    Attributes:
+        share: of the domain's training sequences, by chance.
+        ways: what may have happened to a sequence, each as likely: its tokens are in a random
+            order (shuffle), or its first sixteenth stands in it again and again (repeat).
+        seed: of the choice and the orders.
+    """
+
+    share: float = ruled(INNER_FRACTION)
+    ways: tuple[Literal["shuffle", "repeat"], ...] = ruled(("shuffle", "repeat"), SOME)
+    seed: int = ruled(0, NOT_NEGATIVE)
 
 
 @dataclass(frozen=True)
@@ -40,6 +65,7 @@ class Source:
         label: column of a label of the document, a class by which `tune.loss_weights` can weigh
             tokens: text, numbers, or true and false, at most 16 different ones in all domains.
         max_tokens: reading stops at the document that reaches so many tokens; null for no limit.
+        corrupt: spoil some of the training sequences, of plain text; null for none.
     """
 
     shipped: str | None = None
@@ -59,6 +85,7 @@ class Source:
     messages: str | None = None
     label: str | None = None
     max_tokens: int | None = ruled(None, AT_LEAST_ONE)
+    corrupt: Corruption | None = None
 
 
 @dataclass(frozen=True)

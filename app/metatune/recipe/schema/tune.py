@@ -9,6 +9,7 @@ from metatune.recipe.rules import (
     AT_LEAST_ONE,
     BUCKETS,
     DECAYS,
+    FOUR_TO_SIXTEEN,
     FRACTION,
     HIDDEN,
     MORE_THAN_ONE,
@@ -23,6 +24,33 @@ PerElement = Literal["row", "column", "element"]
 
 Shares = Mapping[str, float]
 """By domain; normalised to sum to one."""
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Adaptive sharing: one rate for all groups and windows at first, split where they pull apart.
+
+    What shares a rate gets the sum of its hypergradients, penalties included, before clipping.
+    After every period it is split in two where both sides' hypergradients, in the mean over the
+    period's outer steps, are of opposite signs and both large beside their standard errors: between
+    windows; between kinds of parameters, then between layers of a kind, then one by one. A split is
+    taken back where values differ by no more than they waver and hypergradients pull them together;
+    then both sides get the mean of their values and of the outer optimizer's state.
+
+    It saves noise, not work: hypergradients are always of all groups and windows. That costs
+    nothing in reverse mode; forward mode, and random directions, pay for the finest resolution.
+    Of a population all members need one outer optimizer (`adam: shared`).
+
+    Attributes:
+        every: outer steps of a period. N steps can tell probabilities down to `2^(1 - N)`.
+        threshold: how rarely noise alone may pull apart as far, of a rate that is right for all
+            that share it, in standard deviations of a normal distribution, one-sided: 1.5 is 6.7 %
+            of periods, for each shared rate. A split is only taken back where the mean difference
+            of the values over a period is within so many of its own standard deviations there.
+    """
+
+    every: int = ruled(5, FOUR_TO_SIXTEEN)
+    threshold: float = ruled(1.5, POSITIVE)
 
 
 @dataclass(frozen=True)
@@ -47,6 +75,8 @@ class LearningRates:
             neighbouring windows of the squared difference of log multipliers.
         prior: weight of a penalty on the outer objective, the mean over cells and windows of the
             squared log multiplier: it draws multipliers towards one.
+        sharing: start with one multiplier for all, and split where it pays; null for one for each
+            group and window from the start.
     """
 
     per: Per | tuple[str, ...] | Mapping[str, str] = "tensor"
@@ -55,6 +85,7 @@ class LearningRates:
     max_multiplier: float | None = ruled(None, ABOVE_ONE)
     smoothness: float = ruled(0.0, NOT_NEGATIVE)
     prior: float = ruled(0.0, NOT_NEGATIVE)
+    sharing: Sharing | None = None
 
 
 @dataclass(frozen=True)
@@ -276,6 +307,53 @@ Initialisation = Point | Interpolation
 
 
 @dataclass(frozen=True)
+class MlpRater:
+    """A rater that sees each token with the one before it, and takes the mean over the sequence.
+
+    Attributes:
+        hidden_size: width of the network.
+        layers: how many blocks it has.
+        temperature: of the softmax: the larger, the more even the weights.
+    """
+
+    kind: Literal["mlp"] = "mlp"
+    hidden_size: int = ruled(32, AT_LEAST_ONE)
+    layers: int = ruled(1, AT_LEAST_ONE)
+    temperature: float = ruled(1.0, POSITIVE)
+
+
+@dataclass(frozen=True)
+class TransformerRater:
+    """A rater that also compares the places of a sequence with each other, by attention.
+
+    Attributes:
+        hidden_size: width of the network, a multiple of `heads`.
+        layers: how many blocks it has.
+        heads: of the attention.
+        temperature: of the softmax: the larger, the more even the weights.
+    """
+
+    kind: Literal["transformer"] = "transformer"
+    hidden_size: int = ruled(32, AT_LEAST_ONE)
+    layers: int = ruled(1, AT_LEAST_ONE)
+    heads: int = ruled(2, AT_LEAST_ONE)
+    temperature: float = ruled(1.0, POSITIVE)
+
+
+Rater = TransformerRater | MlpRater
+"""A small network that scores the sequences of a batch: those worth learning weigh more.
+
+The weights of a batch of B sequences are `B softmax(scores / temperature)`. They average one, so
+that they can't stand in for a learning rate: a sequence weighs more at the expense of the others of
+its batch. All begin at one. A rater stays the same for the whole training.
+
+A rater that tells the domains apart can do what a single window of loss weights of domains does:
+tune those beside it where they are to move over training. A mixture decides what is drawn, the
+rater how much of what was drawn is learned: the weights average one over what the mixture draws.
+"""
+
+
+@dataclass(frozen=True)
 class Tune:
     """What is tuned: at least one."""
 
@@ -286,6 +364,7 @@ class Tune:
     loss_terms: LossTerms | None = None
     initialisation: Initialisation | None = None
     learned_update: LearnedUpdate | None = None
+    rater: Rater | None = None
 
     def entries(self) -> Iterator[tuple[str, str, Any]]:
         """Key, dotted path and settings of everything that is tuned by a slice of η of its own."""
