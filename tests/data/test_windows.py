@@ -27,7 +27,7 @@ def test_windows_are_consecutive_and_whole():
     taken = rows(all_windows(stream(11), 4, Packing(), PAD))
     assert taken.tokens.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
     assert taken.tokens.dtype == np.int32
-    assert taken[1:] == (None, None, None)
+    assert taken[1:] == (None, None, None, None)
     assert len(all_windows(stream(3), 4, Packing(), PAD)) == 0
 
 
