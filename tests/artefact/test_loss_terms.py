@@ -64,7 +64,7 @@ def test_they_are_shown(tuned):
     np.testing.assert_allclose(curves["z_loss"], [0.1, 0.2])
     console = Console(width=120, file=io.StringIO(), record=True)
     console.print(terminal.summary(tuned, []))
-    assert "terms of the loss from each fraction of training" in console.export_text()
+    assert re.search(r"label_smoothing +\S+ +0\.05 +0\.2\n", console.export_text())
 
 
 @pytest.mark.parametrize(
@@ -127,13 +127,18 @@ def test_the_modules_give_the_losses_of_tokens(make, tuned, tmp_path, load_modul
     np.testing.assert_allclose(got, none, rtol=1e-5)
 
 
-@pytest.mark.skipif(find_spec("accelerate") is None, reason="the Trainer needs accelerate")
-def test_the_trainer_adds_them_in_training_alone(tuned, tmp_path, monkeypatch):
+@pytest.fixture
+def trainer_module(tuned, tmp_path, monkeypatch):
+    """The module of the export that holds the Trainer."""
     export(tuned, "hf-trainer", tmp_path / "out")
     monkeypatch.syspath_prepend(tmp_path / "out")
+    yield importlib.import_module("metatune_trainer")
     for name in ("metatune_schedules", "metatune_trainer"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    module = importlib.import_module("metatune_trainer")
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.skipif(find_spec("accelerate") is None, reason="the Trainer needs accelerate")
+def test_the_trainer_adds_them_in_training_alone(tuned, trainer_module, tmp_path):
     config = transformers.LlamaConfig(
         vocab_size=16,
         hidden_size=8,
@@ -146,7 +151,7 @@ def test_the_trainer_adds_them_in_training_alone(tuned, tmp_path, monkeypatch):
     arguments = transformers.TrainingArguments(
         output_dir=str(tmp_path / "trainer"), report_to=[], use_cpu=True
     )
-    trainer = module.TunedTrainer(model=model, args=arguments)
+    trainer = trainer_module.TunedTrainer(model=model, args=arguments)
     trainer.state.global_step, trainer.state.max_steps = 5, 20
     tokens = torch.tensor(TARGETS)
     labels = torch.where(torch.arange(7) < 5, tokens, -100)
@@ -156,9 +161,7 @@ def test_the_trainer_adds_them_in_training_alone(tuned, tmp_path, monkeypatch):
         terms = tuned.loss_terms_at(5, 20) if training else {"z_loss": 0.0, "label_smoothing": 0.0}
         by_token = expected(logits, TARGETS[:, 1:], terms)[:, :4]
         got = trainer.compute_loss(model, {"input_ids": tokens, "labels": labels})
-        assert float(got) == pytest.approx(by_token.mean(), rel=1e-5)
+        assert got.item() == pytest.approx(by_token.mean(), rel=1e-5)
         given = {"input_ids": tokens, "labels": labels, "loss_weight": torch.tensor([0.5, 1.5])}
         weighted = (np.array([[0.5], [1.5]]) * by_token).mean()
-        assert float(trainer.compute_loss(model, given)) == pytest.approx(weighted, rel=1e-5)
-    monkeypatch.delitem(sys.modules, "metatune_schedules")
-    monkeypatch.delitem(sys.modules, "metatune_trainer")
+        assert trainer.compute_loss(model, given).item() == pytest.approx(weighted, rel=1e-5)

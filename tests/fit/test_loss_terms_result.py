@@ -1,6 +1,7 @@
 """What is tuned of the loss, from a recipe to its artefact and to who follows it."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from metatune.artefact import load, write
@@ -42,7 +43,7 @@ RECIPE = schema.Recipe(
 
 def test_the_artefact_holds_what_every_step_used_and_a_training_follows_it(tmp_path):
     training = prepare(RECIPE)
-    eta = {"b2": np.float32([[0.3]]), "label_smoothing": np.float32([0.7, -0.4])}
+    eta = {"b2": jnp.array([[0.3]]), "label_smoothing": jnp.array([0.7, -0.4])}
     nothing = {"status": "complete", "outer_steps": 0, "best_outer_step": 0}
     found = load(write(tmp_path / "artefact", artefact_of(training, eta, nothing), "readme"))
     assert found.loss_terms is not None

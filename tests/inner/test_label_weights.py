@@ -89,6 +89,7 @@ def test_each_token_has_the_label_of_its_document(training):
     corpus = training.corpus
     assert corpus.labels == ("high", "low", "medium")
     batch = sampled_batches(corpus, seed=(0,), batch_size=16, shares=np.full((STEPS, 2), 0.5))(0)
+    assert batch.mask is not None and batch.labels is not None
     by_text = letters(batch)
     known = (by_text != "") & (batch.mask > 0)
     assert known.mean() > 0.3
@@ -96,6 +97,7 @@ def test_each_token_has_the_label_of_its_document(training):
     np.testing.assert_array_equal(got[known], by_text[known])
     for domain, counts in zip(corpus.domains, corpus.label_tokens(), strict=True):
         rows = domain.train.take(np.arange(len(domain.train)))
+        assert rows.mask is not None and rows.labels is not None
         its = rows.labels[:, 1:][rows.mask > 0]
         np.testing.assert_array_equal(counts, np.bincount(its, minlength=3))
         assert (counts > 0).sum() == 2
@@ -111,6 +113,7 @@ def test_they_weigh_tokens_and_average_one(training):
     hyper = training.sampled.hyper_at(training.initial_eta(), 0)
     shares = np.full((STEPS, 2), 0.5)
     batch = sampled_batches(training.corpus, seed=(0,), batch_size=16, shares=shares)(0)
+    assert batch.mask is not None and batch.labels is not None
     assert set(np.unique(batch.labels[:, 1:][batch.mask > 0])) == {0, 1, 2}
     params = training.initialise(jax.random.key(0)).params
     loss = jax.jit(training.sampled.loss)

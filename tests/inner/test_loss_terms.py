@@ -21,8 +21,8 @@ TUNE = {name: schema.TunedField(windows=2) for name in TERMS}
 STEPS = 4
 
 
-def recipe(loss, dtype="float32", **tuned):
-    tune = schema.LossTerms(**tuned) if tuned else None
+def recipe(loss, tuned=None):
+    tune = None if tuned is None else schema.LossTerms(**tuned)
     rates = None if tuned else schema.LearningRates(per="global")
     return schema.Recipe(
         model=schema.Model(
@@ -34,7 +34,6 @@ def recipe(loss, dtype="float32", **tuned):
                 "num_attention_heads": 2,
                 "initializer_range": 0.3,
             },
-            dtype=dtype,
         ),
         data=schema.Data(
             domains={"code": schema.Source(shipped="code_stdlib")},
@@ -57,8 +56,9 @@ def given(float64):
     return hidden, unembedding, jnp.asarray(rng.integers(0, VOCAB, TOKENS))
 
 
-def reference(hidden, unembedding, targets, terms, softcap):
+def reference(given, terms, softcap):
     """By the definition: a smoothed target distribution, and the normaliser squared."""
+    hidden, unembedding, targets = given
     logits = np.asarray(hidden) @ np.asarray(unembedding).T
     if softcap:
         logits = softcap * np.tanh(logits / softcap)
@@ -73,9 +73,9 @@ def reference(hidden, unembedding, targets, terms, softcap):
 @pytest.mark.parametrize("chunk", [None, 4])
 @pytest.mark.parametrize("names", [("z_loss",), ("label_smoothing",), tuple(TERMS)])
 def test_losses_are_those_of_the_definition(given, names, chunk):
-    terms = {name: TERMS[name] for name in names}
+    terms = {name: jnp.asarray(TERMS[name]) for name in names}
     for softcap in (None, 1.5):
-        want = reference(*given, terms, softcap)
+        want = reference(given, terms, softcap)
         got = token_losses(*given, softcap=softcap, chunk=chunk, terms=terms)
         np.testing.assert_allclose(got, want, rtol=1e-13)
 
@@ -100,7 +100,7 @@ def test_derivatives_are_those_of_the_definition_chunked_or_not(given):
     found = {chunk: gradient(chunk)(*at) for chunk in (None, 4)}
     size = 1e-5
     values = [
-        np.mean(np.sin(reference(*p[:2], targets, p[2], 1.5))) for p in map(ahead, (size, -size))
+        np.mean(np.sin(reference((*p[:2], targets), p[2], 1.5))) for p in map(ahead, (size, -size))
     ]
     slope = sum(
         float(jnp.vdot(a, b))
@@ -140,7 +140,7 @@ def test_logits_exist_a_chunk_at_a_time(largest_array):
 
 @pytest.fixture(scope="module")
 def tuned():
-    return prepare(recipe(schema.Loss(**TERMS), **TUNE))
+    return prepare(recipe(schema.Loss(**TERMS), TUNE))
 
 
 def batch_of(training):
@@ -151,7 +151,7 @@ def test_terms_of_zero_leave_the_program_as_it_was(tuned):
     programs = []
     for loss in (None, schema.Loss(), schema.Loss(z_loss=1e-4)):
         training = prepare(recipe(loss))
-        hyper = training.sampled.hyper_at(training.initial_eta(), 0)
+        hyper = training.sampled.hyper_at(training.initial_eta(), jnp.int32(0))
         params = jax.eval_shape(training.initialise, jax.random.key(0)).params
         program = jax.make_jaxpr(training.sampled.loss)(params, hyper, batch_of(training)(0))
         programs.append(re.sub("0x[0-9a-f]+", "", str(program)))
@@ -159,7 +159,9 @@ def test_terms_of_zero_leave_the_program_as_it_was(tuned):
 
 
 def test_the_hypergradient_equals_central_differences(float64):
-    training = prepare(recipe(schema.Loss(**TERMS), "float64", **TUNE))
+    wanted = recipe(schema.Loss(**TERMS), TUNE)
+    model = dataclasses.replace(wanted.model, dtype="float64")
+    training = prepare(dataclasses.replace(wanted, model=model))
     state = jax.tree.map(
         lambda leaf: leaf.astype(float) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf,
         training.initialise(jax.random.key(0)),
@@ -196,7 +198,7 @@ def test_what_is_held_out_is_measured_without_them(tuned):
     params = tuned.initialise(jax.random.key(0)).params
     plain = jax.jit(held_out_loss(tuned.model))(params, batch)
     assert float(jax.jit(tuned.sampled.objective)(params, batch)) == float(plain)
-    hyper = tuned.sampled.hyper_at(tuned.initial_eta(), 0)
+    hyper = tuned.sampled.hyper_at(tuned.initial_eta(), jnp.int32(0))
     assert hyper.loss_terms is not None
     assert {key: float(value) for key, value in hyper.loss_terms.items()} == pytest.approx(TERMS)
     loss = jax.jit(tuned.sampled.loss)
@@ -219,7 +221,7 @@ def test_they_start_where_the_recipe_says_and_stay_in_their_ranges(tuned):
 
 def test_what_is_not_tuned_stays_as_the_recipe_has_it():
     loss = schema.Loss(**TERMS)
-    training = prepare(recipe(loss, z_loss=schema.TunedField()))
+    training = prepare(recipe(loss, {"z_loss": schema.TunedField()}))
     assert [tunable.key for tunable in training.tunables] == ["z_loss"]
     terms = training.trajectory({"z_loss": jnp.ones(1)}).loss_terms
     assert terms["label_smoothing"] == pytest.approx(np.full(STEPS, 0.2))

@@ -206,8 +206,9 @@ def test_the_hypergradient_equals_central_differences(recipe, float64):
 
 def test_they_start_where_the_recipe_says(recipe):
     training = prepared(recipe, per="position", buckets=2, initial={"position_2": 3.0})
-    weights = training.trajectory(training.initial_eta()).class_weights[0]
-    np.testing.assert_allclose(weights, [0.5, 1.5], rtol=1e-6)
+    weights = training.trajectory(training.initial_eta()).class_weights
+    assert weights is not None
+    np.testing.assert_allclose(weights[0], [0.5, 1.5], rtol=1e-6)
 
 
 def faults_of(recipe, **weights):

@@ -166,7 +166,7 @@ def test_whole_numbers_are_ints_however_they_are_spelled(tree, received):
             "tune.zzz",
             {},
             "tune.zzz = {}: unknown key; allowed: learning_rates, mixture, loss_weights, "
-            "optimizer, initialisation, learned_update, rater",
+            "optimizer, loss_terms, initialisation, learned_update, rater",
         ),
         (
             "inner.optimizer.learning_rate",
@@ -271,7 +271,7 @@ def test_whole_numbers_are_ints_however_they_are_spelled(tree, received):
             "code_stdlib",
             "data.domains.code = 'code_stdlib': must be a section with shipped, path, jsonl, "
             "parquet, csv, dataset, saved, config, split, revision, streaming, column, prompt, "
-            "completion, messages, max_tokens, corrupt; there is no default: choose one",
+            "completion, messages, label, max_tokens, corrupt; there is no default: choose one",
         ),
         (
             "inner.optimizer",
@@ -334,7 +334,7 @@ def test_missing_keys_say_what_to_write(tree):
     assert said(tree) == [
         "data.domains: missing; write a mapping (name: a section with shipped, path, jsonl, "
         "parquet, csv, dataset, saved, config, split, revision, streaming, column, prompt, "
-        "completion, messages, max_tokens, corrupt)",
+        "completion, messages, label, max_tokens, corrupt)",
         "inner.steps: missing; write a whole number of 1 or above",
         "outer: missing; write a section with steps, phases, estimator, unroll, optimizer, "
         "clip_norm, clip, ema, patience, objective, fresh, population, judge, report",

@@ -219,7 +219,9 @@ def _optimizer_schedules(schedules: Mapping[str, Any] | None) -> OptimizerSchedu
 
 
 def _loss_terms(terms: Mapping[str, Any] | None) -> LossTerms | None:
-    return terms and LossTerms(
+    if terms is None:
+        return None
+    return LossTerms(
         _floats(terms["knots"]),
         terms["interpolation"],
         _arrays(terms["values"]),

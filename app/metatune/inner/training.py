@@ -306,7 +306,6 @@ def _parts(
         setting = Setting(
             names, tuple(text.domains), steps, shapes, loss=inner and inner.loss, seed=seed
         )
-        setting = Setting(names, tuple(text.domains), steps, shapes, seed=seed)
         setting = setting._replace(vocab_size=vocab_size, key=tunable_key(seed))
         if tune.optimizer and inner and part:
             decaying = optimizers.decaying(inner.optimizer, names, shapes)

@@ -11,6 +11,7 @@ from metatune.recipe.schema import (
     External,
     Full,
     Inner,
+    LossTerms,
     Online,
     OptimizerFields,
     Outer,
@@ -108,12 +109,14 @@ def clips_are_of_what_is_tuned(outer: Outer, tune: Tune) -> Iterable[Fault]:
 
 
 def _not_tuned(path: str, value: float, name: str, tune: Tune) -> Iterable[Fault]:
-    names = [field.name for field in fields(tune) if field.name != "optimizer"]
-    names += [field.name for field in fields(OptimizerFields)]
+    sections = {"optimizer": OptimizerFields, "loss_terms": LossTerms}
+    names = [field.name for field in fields(tune) if field.name not in sections]
+    within = {field.name: key for key, kind in sections.items() for field in fields(kind)}
+    names += within
     if name not in names:
         yield unknown(path, value, "tunable", name, names)
     elif name not in {key for key, _, _ in tune.entries()}:
-        entry = f"tune.{name}" if name in vars(tune) else f"tune.optimizer.{name}"
+        entry = f"tune.{name}" if name in vars(tune) else f"tune.{within[name]}.{name}"
         yield Fault(path, value, f"{entry} isn't there", f"take it out, or tune {name}")
 
 

@@ -10,7 +10,10 @@ TunedTrainer(..., train_dataset=mixed, **trainer_arguments(model, total_steps)).
 from typing import Any
 
 import torch
-from metatune_schedules import loss_terms, token_losses
+from metatune_schedules import (  # pyright: ignore[reportMissingImports]
+    loss_terms,
+    token_losses,
+)
 from transformers import Trainer
 
 IGNORED = -100  # of a label: the token isn't predicted
