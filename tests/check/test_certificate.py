@@ -13,7 +13,13 @@ from jax.flatten_util import ravel_pytree
 
 from metatune.check import Draw, Settings, Subject, as_json, certify
 from metatune.check.certificate import computations, explained, plain
-from metatune.check.differences import EPSILONS, Row, compared, random_directions
+from metatune.check.differences import (
+    EPSILONS,
+    Row,
+    check_differences,
+    compared,
+    random_directions,
+)
 from metatune.check.horizons import judged
 from metatune.check.levels import (
     EPS_ROOT,
@@ -28,6 +34,7 @@ from metatune.check.levels import (
     worst,
 )
 from metatune.check.metasmoothness import metasmoothness
+from metatune.check.subject import Held, sample
 from metatune.hypergrad import (
     Forward,
     ForwardGradient,
@@ -214,6 +221,41 @@ def test_a_stretch_is_compared_with_the_whole():
     (row,) = check.horizons.rows
     assert (row.steps, check.horizons.steps) == (4, STEPS)
     assert row.tunables["rates"].share == 0.5
+
+
+ALONG = {4: 0.5, 12: 0.25, STEPS: 0.25}
+
+
+@pytest.mark.parametrize("window", [None, 8])
+def test_an_objective_along_the_training_is_differenced_where_it_is_taken(window):
+    """Points before the window count in the value alone."""
+    along = replace(alone(MixFlow(segment=8)), points=lambda steps: ALONG, window=window)
+    draw, losses = along.draw(0), []
+    found = along.hypergradient(draw, "")
+    held = Held(along, draw)
+
+    def loss(eta, steps):
+        rates = RATES[:, None] * np.exp(eta)
+        first = min(steps, STEPS // 2)
+        decays = (1 - rates * CURVATURES) ** np.array([[first], [steps - first]])
+        return 1 + 0.5 * np.sum((np.prod(decays, axis=0) * start(0)) ** 2)
+
+    random = random_directions(8, 3, seed=1)
+    for direction in random:
+        by = 1e-3 * direction
+        # Rates of the first window act before what is differentiated, where there is one.
+        moved = by.reshape(WINDOWS, 4) * np.array([[window is None], [True]])
+        exact = sum(weight * loss(moved, steps) for steps, weight in ALONG.items())
+        assert held.measured(by, "") == pytest.approx(exact, rel=1e-12)
+        losses.append(exact)
+    assert len(set(losses)) == 3
+    at_once = sum(weight * loss(np.zeros((2, 4)), steps) for steps, weight in ALONG.items())
+    assert float(found.value) == pytest.approx(at_once, rel=1e-12)
+    check = check_differences(along, held, sample(along, draw, ""), random)
+    assert check.relative_error < 1e-5
+    only_end = replace(along, points=lambda steps: {steps: 1.0})
+    wrong = check_differences(only_end, Held(only_end, draw), sample(along, draw, ""), random)
+    assert wrong.relative_error > 0.1
 
 
 @dataclass(frozen=True)

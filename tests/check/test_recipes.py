@@ -79,6 +79,18 @@ def test_a_whole_training_can_be_shorter_down_to_a_step_a_window(training, tmp_p
     assert subject.shorter(3) is None
 
 
+def test_the_objective_is_taken_where_the_search_takes_it(training, tmp_path):
+    assert subject_of(training, tmp_path).points(20) == {20: 1.0}
+    objective = dataclasses.replace(RECIPE.outer.objective, trajectory=schema.Trajectory(points=2))
+    outer = dataclasses.replace(RECIPE.outer, objective=objective)
+    recipe = dataclasses.replace(RECIPE, outer=outer)
+    along = subject_of(dataclasses.replace(training, recipe=recipe), tmp_path)
+    assert along.points(20) == {10: 0.5, 20: 0.5}
+    short = along.shorter(6)
+    assert short is not None
+    assert short.points(6) == {3: 0.5, 6: 0.5}
+
+
 @pytest.mark.parametrize(
     ("unroll", "steps", "window", "whole"),
     [

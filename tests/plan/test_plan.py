@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from unittest.mock import Mock
 
 import jax
 import pytest
@@ -12,10 +13,21 @@ from metatune.hypergrad import CheckpointError, EstimatorError, hypergradient
 from metatune.hypergrad.segments import inexact
 from metatune.hypergrad.stores import tree_bytes
 from metatune.inner import estimators, prepare
-from metatune.plan import Alternative, Memory, Pace, Plan, foretold, forward_mode, table
+from metatune.plan import (
+    Alternative,
+    Memory,
+    Pace,
+    Plan,
+    foretold,
+    forward_mode,
+    reverse_mode,
+    table,
+    zeroth_order,
+)
 from metatune.plan.pace import Line
 from metatune.plan.work import Work, horizon
 from metatune.recipe import schema
+from metatune.recipe.trajectory import points
 
 RECIPE = schema.Recipe(
     model=schema.Model(
@@ -57,6 +69,11 @@ def with_checkpoints(**choices):
     return with_outer(estimator=estimator)
 
 
+def along_the_training(recipe, along):
+    objective = dataclasses.replace(recipe.outer.objective, trajectory=along)
+    return dataclasses.replace(recipe, outer=dataclasses.replace(recipe.outer, objective=objective))
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     return plans.plan(prepare(RECIPE), folder=tmp_path_factory.mktemp("scratch"))
@@ -78,9 +95,12 @@ def test_a_plan_has_a_row_for_each_way_and_the_recipe_s_own_first(made):
         assert 0 < way.pace.hypergradient < way.pace.outer_step < way.pace.run
 
 
-@pytest.mark.parametrize("store", ["device", "host", "disk"])
-def test_what_is_kept_is_foretold_exactly(store, tmp_path):
-    recipe = with_checkpoints(keep="sqrt", store=store)
+@pytest.mark.parametrize(
+    ("store", "along"),
+    [("device", None), ("host", schema.Trajectory(points=3)), ("disk", None)],
+)
+def test_what_is_kept_is_foretold_exactly(store, along, tmp_path):
+    recipe = along_the_training(with_checkpoints(keep="sqrt", store=store), along)
     training = prepare(recipe)
     memory, _ = plans.expected(training, folder=tmp_path)
     spec = recipe.outer.estimator
@@ -95,6 +115,7 @@ def test_what_is_kept_is_foretold_exactly(store, tmp_path):
         work.held_out(16),
         steps=20,
         estimator=estimator,
+        points=points(along, 20),
         checkpoints=estimators.checkpoints(spec, tmp_path),
     ).diagnostics
     kept = {"device": memory.carry, "host": memory.host, "disk": memory.disk}
@@ -137,6 +158,53 @@ def test_a_meta_parameter_costs_nothing_before_its_window(monkeypatch, tmp_path)
     chunked = schema.ForwardGradient(directions=6, segment=4, chunk=2)
     cost = foretold.cost(prepare(with_outer(estimator=chunked)), chunked, tmp_path)
     assert cost.seconds() == pytest.approx(3 * (20 + 2 * 20))
+
+
+@pytest.fixture
+def uncompiled(monkeypatch):
+    """Programs that need no memory, and no time but a second for each segment."""
+    nothing = Mock()
+    monkeypatch.setattr(
+        reverse_mode, "_compiled", lambda *_: reverse_mode.Compiled(nothing, nothing, nothing, 0)
+    )
+    for module in (reverse_mode, forward_mode, zeroth_order):
+        monkeypatch.setattr(module, "temporary", lambda program: 0)
+        monkeypatch.setattr(module, "seconds", lambda run: 0.0)
+        if module is not reverse_mode:
+            monkeypatch.setattr(module, "programs", nothing)
+        if module is not forward_mode:
+            monkeypatch.setattr(module, "line", lambda run, work: Line(1.0, 0.0))
+
+
+@pytest.mark.parametrize(("spec", "passes"), [(RECIPE.outer.estimator, 2), (FEW[2][0], 3)])
+def test_points_of_a_trajectory_cut_segments(spec, passes, uncompiled, tmp_path):
+    """Of 20 steps in fours, 5 segments; cut after 7 and 14 as well, 6."""
+    for along, segments in ((None, 5), (schema.Trajectory(points=3), 6)):
+        training = prepare(along_the_training(with_outer(estimator=spec), along))
+        cost = foretold.cost(training, spec, tmp_path)
+        expected = passes * segments + cost.memory.recomputed_segments
+        assert cost.seconds() == pytest.approx(expected)
+
+
+def test_what_schedule_free_training_averages_is_counted(tmp_path):
+    """Beside the states; of plain training nothing is."""
+    optimizer = schema.ScheduleFreeAdamW(learning_rate=1e-2)
+    inner = dataclasses.replace(RECIPE.inner, optimizer=optimizer)
+    averaging = prepare(dataclasses.replace(RECIPE, inner=inner))
+    work = Work(averaging, estimators.build(RECIPE.outer.estimator))
+    params = tree_bytes(work.state().params)
+    assert work.averaged_bytes() == params
+    assert Work(prepare(RECIPE), work.estimator).averaged_bytes() == 0
+
+
+@pytest.mark.parametrize(
+    ("spec", "count"), [(RECIPE.outer.estimator, 1), (FEW[1][0], 1), (FEW[2][0], 2)]
+)
+def test_an_average_is_foretold_by_every_estimator(spec, count, uncompiled, monkeypatch, tmp_path):
+    """One so large that the moment of its making is the peak."""
+    monkeypatch.setattr(Work, "averaged_bytes", lambda work: 10**12)
+    cost = foretold.cost(prepare(with_outer(estimator=spec)), spec, tmp_path)
+    assert 0 < cost.memory.device - count * 10**12 < 10**9
 
 
 def test_tangents_beyond_their_budget_are_an_alternative_that_can_t_be_run(tmp_path):

@@ -12,6 +12,7 @@ from metatune.recipe import (
     population_checks,
     reading,
     schema,
+    sharing_checks,
 )
 from metatune.recipe.checks import KINDS, OPTIONS
 
@@ -304,6 +305,7 @@ def test_every_rule_is_in_the_table():
             optimizer_checks,
             outer_checks,
             population_checks,
+            sharing_checks,
         )
         for name, function in vars(module).items()
         if callable(function)

@@ -205,8 +205,7 @@ def _measured(
         def difference(epsilon: float) -> float:
             what = f"central difference, {labels[index]}, ε = {epsilon:.2g}"
             above, below = (
-                held.objective(held.trained(sign * epsilon * directions[index], what))
-                for sign in (1, -1)
+                held.measured(sign * epsilon * directions[index], what) for sign in (1, -1)
             )
             return (above - below) / (2 * epsilon)
 

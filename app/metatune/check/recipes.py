@@ -11,6 +11,7 @@ from metatune.inner.seeds import Purpose, Stream, data_seed, direction_key, mode
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.phases import alone, resolved
 from metatune.recipe.schema import External, Full, Online, Recipe, Truncated
+from metatune.recipe.trajectory import points
 
 
 def begun(recipe: Recipe) -> Recipe:
@@ -86,6 +87,7 @@ def _whole(training: InnerTraining, folder: Path, watch: Watch) -> Subject:
         partial(draw, training),
         training.recipe.inner.steps,
         estimators.build(spec),
+        partial(points, training.recipe.outer.objective.trajectory),
         checkpoints=estimators.checkpoints(spec, folder),
         watch=watch,
     )

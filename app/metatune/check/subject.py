@@ -59,6 +59,7 @@ class Subject:
         draw: what a seed, 0 and above, determines.
         steps: the horizon.
         estimator: how it is differentiated.
+        points: of a number of steps, those after which the objective is taken, and its weights.
         window: differentiate through so many steps at the end; None for all.
         shorter: to a number of steps the same training over these, its schedules stretched with
             it; None where there is none.
@@ -72,6 +73,7 @@ class Subject:
     draw: Callable[[int], Draw]
     steps: int
     estimator: Estimator
+    points: Callable[[int], Mapping[int, float]] = lambda steps: {steps: 1.0}
     window: int | None = None
     shorter: "Callable[[int], Subject | None]" = lambda steps: None
     whole: "Subject | None" = None
@@ -128,6 +130,7 @@ class Subject:
             draw.outer_batches,
             steps=self.steps,
             window=self.window,
+            points=self.points(self.steps),
             estimator=estimator,
             checkpoints=checkpoints,
             key=draw.key,
@@ -142,17 +145,23 @@ class Held:
         """Runs the steps before the window once, since no η that is asked about acts in them."""
         self.subject, self.draw = subject, draw
         window = min(subject.window or subject.steps, subject.steps)
-        self._first, self._state = subject.steps - window, draw.state
+        self._first, self._state, self._value = subject.steps - window, draw.state, 0.0
+        self._points = subject.points(subject.steps)
         if self._first:
-            self._state = self._trained(
+            self._state, self._value = self._measured(
                 subject.eta, draw.state, 0, self._first, "before the window"
             )
 
     def trained(self, by: np.ndarray, what: str) -> Any:
         """The trained parameters, as they are evaluated, at η moved by a vector, [N]."""
         eta = self.subject.shifted(by)
-        count = self.subject.steps - self._first
-        return self.evaluated(self._trained(eta, self._state, self._first, count, what))
+        count, listener = self.subject.steps - self._first, self.subject.watch(what)
+        return self.evaluated(self._trained(eta, self._state, self._first, count, listener))
+
+    def measured(self, by: np.ndarray, what: str) -> float:
+        """The objective, wherever the subject takes it, at η moved by a vector, [N]."""
+        eta, steps = self.subject.shifted(by), self.subject.steps
+        return self._value + self._measured(eta, self._state, self._first, steps, what)[1]
 
     def evaluated(self, state: State) -> Any:
         """The parameters of a state that the objective is taken of."""
@@ -164,7 +173,21 @@ class Held:
         values = [programs.value(problem, params, batch) for batch in self.draw.outer_batches]
         return float(np.mean([np.asarray(value, np.float64) for value in values]))
 
-    def _trained(self, eta: Any, state: State, start: int, steps: int, what: str) -> State:
+    def _measured(
+        self, eta: Any, state: State, start: int, stop: int, what: str
+    ) -> tuple[State, float]:
+        """The state at `stop`, and the objective at the points on the way there, weighted."""
+        listener, value = self.subject.watch(what), 0.0
+        for point in sorted({stop, *(at for at in self._points if start < at < stop)}):
+            state = self._trained(eta, state, start, point - start, listener)
+            if weight := self._points.get(point):
+                value += weight * self.objective(self.evaluated(state))
+            start = point
+        return state, value
+
+    def _trained(
+        self, eta: Any, state: State, start: int, steps: int, listener: Listener | None
+    ) -> State:
         return train(
             self.subject.problem,
             eta,
@@ -173,7 +196,7 @@ class Held:
             steps=steps,
             start=start,
             segment=self.subject.estimator.segment,
-            listener=self.subject.watch(what),
+            listener=listener,
         )[0]
 
 
@@ -181,7 +204,7 @@ class Sample(NamedTuple):
     """The hypergradient of one draw.
 
     Attributes:
-        value: the objective F(θ_T).
+        value: the objective F(θ_T), or its mean along the training.
         gradient: [N], float64.
         errors: standard errors of the gradient, [N]; zero of an exact estimator, infinite where an
             estimate along one random direction doesn't tell.

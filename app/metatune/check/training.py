@@ -19,7 +19,7 @@ class Training:
 
     Attributes:
         objective_before: F(θ_0) of the first seed.
-        objectives: F(θ_T), by seed.
+        objectives: F(θ_T), or its mean along the training, by seed.
         finite_losses: whether all inner losses and objectives are finite.
         finite_gradients: whether all hypergradients are.
         finding: what it comes to.

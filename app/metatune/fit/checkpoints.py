@@ -1,6 +1,6 @@
 """Checkpoints of the outer loop, with Orbax: all that is needed to go on bit for bit."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +28,8 @@ class Search(NamedTuple):
         best_averaged: whether the best is such an average.
         phase: number of the phase.
         phase_start: outer steps done before it began.
+        shared: which cells share a learning rate, and what was seen of them; () where none do.
+        changes: of what is shared, from the first on, as plain JSON values.
     """
 
     step: int
@@ -44,6 +46,8 @@ class Search(NamedTuple):
     best_averaged: bool = False
     phase: int = 0
     phase_start: int = 0
+    shared: Any = ()
+    changes: Sequence[Mapping[str, Any]] = ()
 
 
 class Checkpoints:
@@ -87,6 +91,7 @@ class Checkpoints:
             key: float.fromhex(value) if isinstance(value, str) else value
             for key, value in self._restored(step, numbers=ocp.args.JsonRestore()).items()
         }
+        numbers["changes"] = tuple(numbers["changes"])  # JSON knows lists alone
         arrays = _parted(like(numbers["phase"]))[0]
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, arrays)
         restored = self._restored(step, arrays=ocp.args.StandardRestore(abstract))
@@ -103,6 +108,6 @@ class Checkpoints:
 def _parted(search: Search) -> tuple[dict[str, Any], dict[str, Any]]:
     """Arrays, and plain numbers; floats in hexadecimal, which is exact and knows infinity."""
     fields = search._asdict()
-    kept = ("eta", "opt_state", "best_eta", "inner", "control", "average")
+    kept = ("eta", "opt_state", "best_eta", "inner", "control", "average", "shared")
     arrays = {key: fields.pop(key) for key in kept}
     return arrays, {key: v.hex() if isinstance(v, float) else v for key, v in fields.items()}

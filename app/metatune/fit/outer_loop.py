@@ -27,6 +27,7 @@ from metatune.fit.phases import End, begun, ended, entered, steps_at_most
 from metatune.fit.progress import Display
 from metatune.fit.result import artefact_of, measure, unfinished
 from metatune.fit.run_folder import RunFolder, open_run
+from metatune.fit.sharing import record, sharing
 from metatune.fit.tracking import Tracker
 from metatune.fit.unrolls import Stretch, aged, stretch
 from metatune.hypergrad import Hypergradient, hypergradient, hypergradients
@@ -38,6 +39,7 @@ from metatune.recipe import schema
 from metatune.recipe.phases import Phase, resolved
 from metatune.recipe.trajectory import points
 from metatune.report.artefact_readme import readme
+from metatune.report.sharing import sentences
 from metatune.tunables import LearningRates
 
 
@@ -174,7 +176,10 @@ class _Loop:
         deviation = self.outer.objective.deviation
         priced = partial(tunables.penalty, training.tunables, deviation=deviation)
         self.penalty = jax.jit(jax.value_and_grad(priced))
-        self.updates = [_update(phase, self.outer) for phase in self.phases]
+        self.sharing = sharing(training)
+        self.updates = [
+            _update(phase, self.outer, counted=self.sharing is not None) for phase in self.phases
+        ]
         self.external = external_trainer(training, folder, display.say)
         self.score: Score = (
             self.external.score if self.external else partial(held_out_loss, training)
@@ -221,12 +226,16 @@ class _Loop:
         if search.control:
             search = search._replace(control=estimate.diagnostics.control)
         penalty, of_penalty = self.penalty(search.eta)
-        gradient = estimate.gradient
+        gradient, counts = estimate.gradient, {}
         if population.optimizers(self.outer):
             gradient = estimate.diagnostics.members
             of_penalty = jax.tree.map(lambda leaf: leaf[None], of_penalty)
         gradient = jax.tree.map(jnp.add, gradient, of_penalty)
-        updates, opt_state = self.updates[phase.number](gradient, search.opt_state)
+        if self.sharing:
+            search = self.sharing.observed(search, gradient)
+            gradient = self.sharing.summed(search, gradient)
+            counts = {"counts": self.sharing.counts(search)}
+        updates, opt_state = self.updates[phase.number](gradient, search.opt_state, **counts)
         eta: Any = optax.apply_updates(search.eta, updates)
         search = search._replace(step=search.step + 1, eta=eta, opt_state=opt_state)
         if self.outer.ema is not None:
@@ -251,6 +260,11 @@ class _Loop:
             line["held_out_average"] = of_average if math.isfinite(of_average) else None
         if self.external:
             line["lost_directions"] = estimate.diagnostics.lost_directions
+        if self.sharing:
+            search, changes = self.sharing.revised(search)
+            line["sharing"] = record(search) | {"changes": changes}
+            for sentence in sentences(changes):
+                self.display.say(sentence)
         self.folder.append_metrics(line)
         self.tracker.outer_step(line, at)
         if search.best_step == search.step - 1:
@@ -263,7 +277,7 @@ class _Loop:
             best=search.best_held_out,
             norms=norms,
             signals={key: of["median"] for key, of in line.get("signal", {}).items()},
-            rates=self._rates(at),
+            rates=self._rates(at) + (f" in {line['sharing']['blocks']}" if self.sharing else ""),
             seconds=line["seconds"],
         )
         return search
@@ -407,10 +421,14 @@ def _ways(phase: Phase) -> str:
     )
 
 
-def _update(phase: Phase, outer: schema.Outer) -> Callable[[Any, Any], tuple[Any, Any]]:
+def _update(phase: Phase, outer: schema.Outer, *, counted: bool) -> Callable[..., tuple[Any, Any]]:
     """A hypergradient and a state to the updates of η and the next state; compiled."""
     optimizer = outer_optimizers.build(
-        phase.optimizer, outer.clip_norm, outer.clip, population.optimizers(outer)
+        phase.optimizer,
+        outer.clip_norm,
+        outer.clip,
+        population.optimizers(outer),
+        counted=counted,
     )
     return jax.jit(optimizer.update)
 

@@ -100,6 +100,8 @@ def build(
     clip_norm: float | None,
     clip: float | Mapping[str, float] | None = None,
     members: int | None = None,
+    *,
+    counted: bool = False,
 ) -> optax.GradientTransformation:
     """The outer optimizer of a recipe.
 
@@ -113,10 +115,12 @@ def build(
         clip: largest norm of each tunable, one for all or by key; None for no clipping.
         members: of a population whose members each have an optimizer of their own, how many: then
             hypergradients are stacked, [M, ...]. None for a single one.
+        counted: whether updates take `counts`, which multiply what has been clipped (`times`).
     """
     each = optax.identity() if clip is None else clip_each(clip)
     together = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
-    chain = optax.chain(each, together, BUILDERS[type(optimizer)](optimizer))
+    scaled = (times(),) if counted else ()
+    chain = optax.chain(each, together, *scaled, BUILDERS[type(optimizer)](optimizer))
     return chain if members is None else own(chain, members)
 
 
@@ -137,6 +141,24 @@ def own(optimizer: optax.GradientTransformation, members: int) -> optax.Gradient
         return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), each), state
 
     return optax.GradientTransformation(init, update)
+
+
+def times() -> optax.GradientTransformationExtraArgs:
+    """Multiplies hypergradients by `counts`, an argument of the update.
+
+    That is factors by the key of a tunable; others stay as they are.
+    """
+
+    def update(
+        grads: Any, state: Any, params: Any = None, *, counts: Mapping[str, Any], **_: Any
+    ) -> tuple[Any, Any]:
+        del params
+        return {**grads, **{key: grads[key] * count for key, count in counts.items()}}, state
+
+    return optax.GradientTransformationExtraArgs(
+        optax.init_empty_state,
+        update,  # pyright: ignore[reportArgumentType]
+    )
 
 
 def clip_each(largest: float | Mapping[str, float]) -> optax.GradientTransformation:

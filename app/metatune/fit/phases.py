@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from metatune.fit import outer_optimizers, population
 from metatune.fit.checkpoints import Search
+from metatune.fit.sharing import sharing
 from metatune.inner import InnerTraining
 from metatune.recipe.phases import Phase
 from metatune.recipe.schema import ForwardGradient, Online
@@ -43,8 +44,13 @@ def ended(phase: Phase, patience: int | None, search: Search) -> End | None:
 def begun(training: InnerTraining, phase: Phase, eta: Mapping[str, Any]) -> Search:
     """A search that begins with a phase, at meta-parameters `eta`."""
     outer = training.recipe.outer
+    shares = sharing(training)
     optimizer = outer_optimizers.build(
-        phase.optimizer, outer.clip_norm, outer.clip, population.optimizers(outer)
+        phase.optimizer,
+        outer.clip_norm,
+        outer.clip,
+        population.optimizers(outer),
+        counted=shares is not None,
     )
     # A state of the shape that is carried on; the first one comes from the outer step.
     inner = training.initialise(jax.random.key(0)) if isinstance(phase.unroll, Online) else ()
@@ -58,6 +64,7 @@ def begun(training: InnerTraining, phase: Phase, eta: Mapping[str, Any]) -> Sear
         inner=population.like(inner, outer),
         control=jax.tree.map(jnp.zeros_like, dict(eta)) if controlled else (),
         average=() if outer.ema is None else eta,
+        shared=() if shares is None else shares.begun(),
     )
 
 

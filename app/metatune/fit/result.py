@@ -17,6 +17,7 @@ from metatune.fit.evaluation import Score
 from metatune.fit.machine import packages
 from metatune.fit.progress import Display
 from metatune.fit.record import origin, record
+from metatune.fit.sharing import record as shared
 from metatune.inner import InnerTraining, Trajectory
 from metatune.inner.metrics import UNITS
 from metatune.inner.metrics import measure as measured
@@ -219,6 +220,7 @@ def _search_result(training: InnerTraining, search: Search, status: str) -> dict
         "best_outer_step": search.best_step,
         "outer_steps": search.step,
         **({} if outer.ema is None else {"best_is_average": search.best_averaged}),
+        **({"sharing": shared(search)} if search.shared else {}),
     }
 
 

@@ -12,6 +12,7 @@ from metatune.fit.run_folder import RunFolder
 from metatune.inner import InnerTraining
 from metatune.recipe import writing
 from metatune.report import tensorboard
+from metatune.report.sharing import sentences
 from metatune.tunables import Groups, LearningRates
 
 SCALAR = (bool, int, float, str)
@@ -73,6 +74,10 @@ class Tracker:
         scalars |= {key: float(line[key]) for key in ("phase", "inner_steps")}
         norms = line["hypergradient_norm"]
         scalars |= {f"hypergradient_norm/{key}": norm for key, norm in norms.items()}
+        if shared := line.get("sharing"):
+            scalars["shared_rates"] = float(shared["blocks"])
+            if lines := sentences(shared["changes"]):
+                self._writer.text("sharing", "\n".join(f"- {each}" for each in lines), line["step"])
         errors = line.get("standard_error", {})
         scalars |= {f"standard_error/{key}": error for key, error in errors.items()}
         for key, found in line.get("signal", {}).items():

@@ -10,8 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metatune.hypergrad import Checkpoints, as_argument, programs, shortened
-from metatune.hypergrad.estimator import Job
+from metatune.hypergrad import as_argument, programs, shortened
 from metatune.hypergrad.forward import first_steps
 from metatune.hypergrad.forward_mode import Tangents
 from metatune.hypergrad.push import Cut, Push, cuts
@@ -23,7 +22,6 @@ from metatune.plan.memory import Memory, logits_bytes, temporary
 from metatune.plan.pace import Line, line, seconds
 from metatune.plan.work import Work, horizon
 from metatune.recipe import schema
-from metatune.recipe.trajectory import points
 
 MEASURED: Final = 8
 """Directions that are measured at most: what one more of them costs is the same from there on."""
@@ -43,7 +41,7 @@ def cost(training: InnerTraining, spec: schema.Forward | schema.ForwardGradient,
     eta = training.initial_eta()
     size = sum(leaf.size for leaf in jax.tree.leaves(eta))
     count = size if isinstance(spec, schema.Forward) else spec.directions
-    job, clip = _job(work), None if isinstance(spec, schema.ForwardGradient) else spec.clip_tangents
+    job, clip = work.job(), None if isinstance(spec, schema.ForwardGradient) else spec.clip_tangents
     Push(work.estimator.segment, spec.chunk, clip, spec.budget_bytes).refuse(job, count)
     onsets = [job.first] * count
     if isinstance(spec, schema.Forward):
@@ -72,7 +70,7 @@ def cost(training: InnerTraining, spec: schema.Forward | schema.ForwardGradient,
     before = max((each[-2] for each in active if len(each) > 1), default=0) // devices
     phases = [
         (most * one, temporary(largest)),
-        (most * one, temporary(objective)),
+        (most * one, temporary(objective) + work.averaged_bytes()),
         ((most + before) * one, 0),  # when the last directions begin, a copy of those before
     ]
     tangents, temporaries = max(phases, key=sum)
@@ -132,30 +130,6 @@ def _line(work: Work, program: Any, directions: int, size: int) -> Line:
         return program(problem, eta, along, copy, zeros, segment)
 
     return line(run, work)
-
-
-def _job(work: Work) -> Job:
-    """The hypergradient, on shapes: nothing is run."""
-    steps, window = horizon(work.recipe)
-    return Job(
-        problem=as_argument(work.training.reweighted),
-        eta=work.training.initial_eta(),
-        # Only where a start is tuned its derivatives are looked at.
-        state=work.training.initialise(jax.random.key(0))
-        if work.training.reweighted.start
-        else work.state(),
-        batches=lambda step: None,
-        outer_batches=(),
-        start=0,
-        first=steps - window,
-        stop=steps,
-        points=points(work.recipe.outer.objective.trajectory, steps),
-        checkpoints=Checkpoints(),
-        key=None,
-        control=None,
-        carry=None,
-        listener=None,
-    )
 
 
 def _tangent_bytes(work: Work) -> int:

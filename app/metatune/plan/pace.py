@@ -1,7 +1,7 @@
 """Seconds of an outer step and of a run: a few steps measured, the rest by counting."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import ceil
 from typing import Any, Final, NamedTuple
 
@@ -31,6 +31,10 @@ class Line(NamedTuple):
     def of(self, steps: int, length: int) -> float:
         """Of `steps` inner steps in segments of `length`."""
         return ceil(steps / length) * self.segment + steps * self.step
+
+    def over(self, cuts: Sequence[tuple[int, int]]) -> float:
+        """Of segments, each from an inner step up to another."""
+        return sum(self.segment + (stop - start) * self.step for start, stop in cuts)
 
 
 class Pace(NamedTuple):

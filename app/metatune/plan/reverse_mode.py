@@ -4,7 +4,6 @@ import shutil
 import time
 from collections.abc import Callable
 from functools import partial
-from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,7 +83,8 @@ def _compiled(work: Work, estimator: ReverseMode) -> Compiled:
 def _memory(work: Work, compiled: Compiled, checkpoints: Checkpoints) -> Memory:
     state, adjoint = tree_bytes(work.state()), tree_bytes(_adjoint(work))
     saved = compiled.saved_bytes
-    segments = ceil(horizon(work.recipe).window / work.estimator.segment)
+    job = work.job()
+    segments = len(job.bounds(job.first, job.stop, work.estimator.segment))
     kept = checkpoints.plan(segments, lambda: (state, saved), _free(checkpoints))
     kept_cost = budget.cost(kept, segments, state, saved)
     on_device = checkpoints.store == "device"
@@ -97,7 +97,8 @@ def _memory(work: Work, compiled: Compiled, checkpoints: Checkpoints) -> Memory:
     # What is alive beside kept states and temporary arrays, and what the program needs.
     phases = [
         (first + 2 * state, saved + forward),  # the last segment: a state in, a state out
-        (first + 2 * state + adjoint, saved + objective),  # the last state, that in hand
+        # The last state, that in hand, and what is averaged of it.
+        (first + 2 * state + adjoint + work.averaged_bytes(), saved + objective),
         (first + 2 * state + adjoint, saved + pullback),
     ]
     if kept_cost.recomputed_segments:
@@ -117,7 +118,8 @@ def _memory(work: Work, compiled: Compiled, checkpoints: Checkpoints) -> Memory:
 
 def _seconds(work: Work, compiled: Compiled, memory: Memory) -> float:
     """Of a hypergradient, from a few steps."""
-    length, (steps, window) = work.estimator.segment, horizon(work.recipe)
+    job, length = work.job(), work.estimator.segment
+    before, cuts = job.bounds(0, job.first, length), job.bounds(job.first, job.stop, length)
     batches = work.held_out(work.recipe.outer.objective.sequences)
     (eta, state), problem = work.begun(), work.problem
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), _adjoint(work))
@@ -134,9 +136,10 @@ def _seconds(work: Work, compiled: Compiled, memory: Memory) -> float:
     forward, backward = line(run_forward, work), line(run_backward, work)
     objective = seconds(lambda: compiled.objective(problem, state.params, batches[0]))
     return (
-        forward.of(steps, length)
-        + backward.of(window, length)
-        + memory.recomputed_segments * forward.of(min(length, window), length)
+        forward.over(before)
+        + forward.over(cuts)
+        + backward.over(cuts)
+        + memory.recomputed_segments * forward.over(cuts) / len(cuts)
         + work.measurements() * objective
     )
 

@@ -9,14 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from metatune.data import Batch, heldout_batches, sampled_batches, stratified_batches
-from metatune.hypergrad import as_argument, programs
-from metatune.hypergrad.estimator import Estimator
+from metatune.hypergrad import Checkpoints, as_argument, programs
+from metatune.hypergrad.estimator import Estimator, Job
 from metatune.hypergrad.population import stack, stacked
 from metatune.hypergrad.problem import Problem, State
 from metatune.hypergrad.segments import Segment, gather
 from metatune.hypergrad.stores import tree_bytes
 from metatune.inner import InnerTraining
 from metatune.recipe.schema import Full, Online, Recipe, Truncated
+from metatune.recipe.trajectory import points
 
 SEED = (0,)  # the shapes of batches don't depend on it, nor what they cost
 
@@ -116,6 +117,34 @@ class Work:
     def eta(self) -> dict[str, Any]:
         """Meta-parameters, as shapes."""
         return jax.eval_shape(self.begun)[0]
+
+    def job(self) -> Job:
+        """The hypergradient, on shapes: nothing is run."""
+        steps, window = horizon(self.recipe)
+        return Job(
+            problem=as_argument(self.training.reweighted),
+            eta=self.training.initial_eta(),
+            # Only where a start is tuned its derivatives are looked at.
+            state=self.training.initialise(jax.random.key(0))
+            if self.training.reweighted.start
+            else self.state(),
+            batches=lambda step: None,
+            outer_batches=(),
+            start=0,
+            first=steps - window,
+            stop=steps,
+            points=points(self.recipe.outer.objective.trajectory, steps),
+            checkpoints=Checkpoints(),
+            key=None,
+            control=None,
+            carry=None,
+            listener=None,
+        )
+
+    def averaged_bytes(self) -> int:
+        """Of the parameters that the objective is taken of, where they aren't those trained."""
+        averages = self.training.reweighted.evaluated is not None
+        return tree_bytes(self.state().params) if averages else 0
 
     def segment(self, steps: int) -> Segment:
         """The first `steps` inner steps of a hypergradient, as a segment."""

@@ -58,7 +58,10 @@ def cost(training: InnerTraining, spec: schema.ZerothOrder, _: Path) -> Cost:
     phases = [
         (3 * one, temporary(compiled.advance)),
         ((3 + at_a_time) * one, temporary(compiled.advance_each)),
-        ((3 + at_a_time) * one, temporary(compiled.value_each)),
+        (
+            (3 + at_a_time) * one,
+            temporary(compiled.value_each) + at_a_time * work.averaged_bytes(),
+        ),
     ]
     states_bytes, temporaries = max(phases, key=sum)
     logits = min(logits_bytes(work, at_a_time), temporaries)
@@ -77,7 +80,8 @@ def cost(training: InnerTraining, spec: schema.ZerothOrder, _: Path) -> Cost:
 
 def _seconds(work: Work, compiled: Compiled, at_a_time: int, chunks: int) -> float:
     """Of a hypergradient, from a few steps."""
-    length, (steps, window) = work.estimator.segment, horizon(work.recipe)
+    job, length = work.job(), work.estimator.segment
+    before, cuts = job.bounds(0, job.first, length), job.bounds(job.first, job.stop, length)
     training, batches = work.training, work.held_out(work.recipe.outer.objective.sequences)
     problem, eta = as_argument(training.reweighted), training.initial_eta()
     state = training.initialise(jax.random.key(0))
@@ -97,8 +101,9 @@ def _seconds(work: Work, compiled: Compiled, at_a_time: int, chunks: int) -> flo
     value = seconds(lambda: compiled.value(problem, state.params, batches[0]))
     value_each = seconds(lambda: compiled.value_each(problem, all_params, batches[0]))
     return (
-        alone.of(steps, length)
-        + chunks * each.of(window, length)
+        alone.over(before)
+        + alone.over(cuts)
+        + chunks * each.over(cuts)
         + work.measurements() * (value + chunks * value_each)
     )
 

@@ -62,6 +62,7 @@ from metatune.recipe.schema import (
     Tune,
     WarmupStableDecay,
 )
+from metatune.recipe.sharing_checks import a_search_can_split, there_is_something_to_share
 
 # Fields of a source that say where its documents are, those that say what a record's columns are,
 # and which kinds of source an option goes with.
@@ -416,6 +417,8 @@ CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]
     (heads_divide_the_rater, ("tune",)),
     (groups_are_expressions, ("tune",)),
     (windows_to_go_between, ("tune",)),
+    (there_is_something_to_share, ("tune",)),
+    (a_search_can_split, ("tune", "outer")),
     (domains_to_choose_between, ("tune", "data")),
     (floor_leaves_room, ("tune", "data")),
     (initial_is_a_mixture, ("tune", "data")),

@@ -35,10 +35,11 @@ def find(recipe: str) -> Path:
     Raises:
         RecipeError: neither exists.
     """
-    if Path(recipe).exists():
-        return Path(recipe)
-    if recipe in names():
+    path = Path(recipe)
+    if recipe in names() and not path.is_file():  # a run's folder may have the recipe's name
         return folder() / f"{recipe}.yaml"
+    if path.exists():
+        return path
     raise RecipeError(recipe, [_unknown(recipe)])
 
 

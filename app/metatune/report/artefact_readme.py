@@ -12,6 +12,7 @@ from metatune.artefact.comparison import config_sha256
 from metatune.artefact.elements import summarised
 from metatune.artefact.exporters import EXPORTERS
 from metatune.artefact.format import INITIALISATION, value_at
+from metatune.report import sharing
 from metatune.report.certificate import summaries
 
 SIGNIFICANT = 2.0
@@ -86,6 +87,8 @@ def what_is_tuned(artefact: Artefact) -> list[str]:
             f"learning rates: {_counted(len(groups), 'group')} of parameters, "
             f"a multiplier of the base schedule {_stretches(rates.multipliers)}"
         )
+    if (shared := artefact.result.get("sharing")) is not None:
+        lines.append(sharing.headline(shared))
     for name, schedule in (("mixture", artefact.mixture), ("loss weights", artefact.loss_weights)):
         if schedule is not None:
             stretches = _counted(len(schedule.knots), "stretch", "stretches")
@@ -221,6 +224,7 @@ def readme(artefact: Artefact) -> str:
         "## What was tuned\n",
         _bullets([*what_is_tuned(artefact), f"horizon: {horizon(artefact)}"]),
         *_measurement(artefact.result),
+        *_sharing(artefact.result),
         *_certificate(artefact.certificate),
         "## How to use it\n",
         *_usage(artefact),
@@ -262,6 +266,12 @@ def _measurement(result: Mapping[str, Any]) -> list[str]:
         _table(("seed", "default", "tuned", "difference"), rows),
         *_population(result.get("population")),
     ]
+
+
+def _sharing(result: Mapping[str, Any]) -> list[str]:
+    """How learning rates came to be shared, if they are."""
+    changes = result.get("sharing", {}).get("changes", ())
+    return ["## Shared learning rates\n", _bullets(sharing.sentences(changes))] if changes else []
 
 
 def _population(found: Mapping[str, Any] | None) -> list[str]:

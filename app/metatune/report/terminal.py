@@ -18,7 +18,7 @@ from metatune.artefact import (
     OptimizerSchedules,
 )
 from metatune.artefact.elements import summarised
-from metatune.report import certificate
+from metatune.report import certificate, sharing
 from metatune.report.artefact_readme import (
     horizon,
     provenance_lines,
@@ -54,6 +54,8 @@ def summary(artefact: Artefact, metrics: Sequence[Mapping[str, Any]]) -> Rendera
     parts: list[RenderableType] = [_header(artefact)]
     if metrics:
         parts.append(_search(metrics))
+    if changes := artefact.result.get("sharing", {}).get("changes"):
+        parts.append(Group(*(Text(line) for line in sharing.sentences(changes))))
     parts.append(_rates(artefact))
     if artefact.mixture is not None:
         parts.append(_columns("mixture", artefact.mixture, _percent))

@@ -8,6 +8,7 @@ from metatune.recipe.rules import (
     ABOVE_ONE,
     AT_LEAST_ONE,
     DECAYS,
+    FOUR_TO_SIXTEEN,
     FRACTION,
     HIDDEN,
     MORE_THAN_ONE,
@@ -22,6 +23,33 @@ PerElement = Literal["row", "column", "element"]
 
 Shares = Mapping[str, float]
 """By domain; normalised to sum to one."""
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Adaptive sharing: one rate for all groups and windows at first, split where they pull apart.
+
+    What shares a rate gets the sum of its hypergradients, penalties included, before clipping.
+    After every period it is split in two where both sides' hypergradients, in the mean over the
+    period's outer steps, are of opposite signs and both large beside their standard errors: between
+    windows; between kinds of parameters, then between layers of a kind, then one by one. A split is
+    taken back where values differ by no more than they waver and hypergradients pull them together;
+    then both sides get the mean of their values and of the outer optimizer's state.
+
+    It saves noise, not work: hypergradients are always of all groups and windows. That costs
+    nothing in reverse mode; forward mode, and random directions, pay for the finest resolution.
+    Of a population all members need one outer optimizer (`adam: shared`).
+
+    Attributes:
+        every: outer steps of a period. N steps can tell probabilities down to `2^(1 - N)`.
+        threshold: how rarely noise alone may pull apart as far, of a rate that is right for all
+            that share it, in standard deviations of a normal distribution, one-sided: 1.5 is 6.7 %
+            of periods, for each shared rate. A split is only taken back where the mean difference
+            of the values over a period is within so many of its own standard deviations there.
+    """
+
+    every: int = ruled(5, FOUR_TO_SIXTEEN)
+    threshold: float = ruled(1.5, POSITIVE)
 
 
 @dataclass(frozen=True)
@@ -46,6 +74,8 @@ class LearningRates:
             neighbouring windows of the squared difference of log multipliers.
         prior: weight of a penalty on the outer objective, the mean over cells and windows of the
             squared log multiplier: it draws multipliers towards one.
+        sharing: start with one multiplier for all, and split where it pays; null for one for each
+            group and window from the start.
     """
 
     per: Per | tuple[str, ...] | Mapping[str, str] = "tensor"
@@ -54,6 +84,7 @@ class LearningRates:
     max_multiplier: float | None = ruled(None, ABOVE_ONE)
     smoothness: float = ruled(0.0, NOT_NEGATIVE)
     prior: float = ruled(0.0, NOT_NEGATIVE)
+    sharing: Sharing | None = None
 
 
 @dataclass(frozen=True)
