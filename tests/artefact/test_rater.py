@@ -66,7 +66,7 @@ def test_it_comes_back_to_the_last_bit(make, rater, tmp_path):
         (("rater", "shapes", "rater.own"), [4, 259], r"must be float32 \[4, 259\]"),
         (("rater", "shapes", "own"), [4], "must begin with 'rater.'"),
         (("rater", "shapes", "rater.up"), [4], "must hold 'rater.up'"),
-        (("tensors",), KeyError, "must be there if, and only if, there are numbers outside"),
+        (("tensors",), KeyError, "must be there if, and only if, something has numbers outside"),
     ],
 )
 def test_what_is_wrong_with_it_is_named(make, rater, tmp_path, edit, keys, to, problem):
@@ -78,7 +78,7 @@ def test_what_is_wrong_with_it_is_named(make, rater, tmp_path, edit, keys, to, p
 
 def test_numbers_that_are_not_finite_are_not_written(make, rater, tmp_path):
     rater.parameters["own"][3, 2] = np.nan
-    with pytest.raises(ArtefactError, match="rater.shapes.rater.own = 'not finite'"):
+    with pytest.raises(ArtefactError, match="rater.shapes.rater.own = nan: must be finite"):
         write(tmp_path / "a", make(rater=rater), "")
 
 
