@@ -39,12 +39,12 @@ def fit_once(recipe: str, overrides: list[str], out: str) -> None:
     """Fits in this process and prints what compiling took, as JSON."""
     from metatune.cli import app
 
-    spent: Counter[str] = Counter()
+    spent = dict.fromkeys(STAGES.values(), 0.0)
     counts: Counter[str] = Counter()
 
-    def on_duration(event: str, seconds: float, **_: object) -> None:
+    def on_duration(event: str, duration_secs: float, **_: object) -> None:
         if event in STAGES:
-            spent[STAGES[event]] += seconds  # type: ignore[assignment]
+            spent[STAGES[event]] += duration_secs
 
     def on_event(event: str, **_: object) -> None:
         counts[event] += 1

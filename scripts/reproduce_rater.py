@@ -12,7 +12,7 @@ end on the same held-out text, which isn't spoilt.
 usage: reproduce_rater.py [RUN [KEY.PATH=VALUE]...]    (runs/rater; tuned first if it isn't there)
 """
 
-import sys
+import argparse
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,9 +80,13 @@ def losses_of(training: InnerTraining) -> list[float]:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/rater")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("run", nargs="?", type=Path, default=Path("runs/rater"))
+    parser.add_argument("overrides", nargs="*", metavar="KEY.PATH=VALUE")
+    given = parser.parse_args()
+    folder = given.run
     keep_compiled()
-    recipe = reading.read(shipped.find("rater"), sys.argv[2:])
+    recipe = reading.read(shipped.find("rater"), given.overrides)
     training = prepare(recipe)
     if not (folder / "artefact").exists():
         fit(training, folder, console=Console(stderr=True))
