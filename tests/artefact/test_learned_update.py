@@ -10,6 +10,7 @@ import pytest
 from metatune import artefact
 from metatune.artefact import ArtefactError, LearnedUpdate
 from metatune.artefact.checks import Checker
+from metatune.artefact.exporters import suited
 from metatune.report.artefact_readme import what_is_tuned
 
 
@@ -84,3 +85,8 @@ def test_weights_are_numbers_and_stand_beside(written, learned):
     checker = Checker("mend it")
     checker.document(document)
     assert "something has numbers outside" in str(checker.faults[0])
+
+
+def test_a_target_that_takes_it_is_suggested(make, learned):
+    assert suited(make()) == "hf-trainer"
+    assert suited(make(learned_update=learned)) == "torch"

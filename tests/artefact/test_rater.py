@@ -9,7 +9,7 @@ import pytest
 
 from metatune.artefact import ArtefactError, Rater, load, self_contained, write
 from metatune.artefact.capabilities import asked
-from metatune.artefact.exporters import EXPORTERS, export
+from metatune.artefact.exporters import EXPORTERS, export, suited
 from metatune.report.artefact_readme import what_is_tuned
 
 SETTINGS = {
@@ -108,3 +108,7 @@ def test_it_is_told_of(make, rater):
     kind = rater.settings["kind"]
     line = f"rater of sequences: {kind}, 1,040 parameters, for all of the training; "
     assert f"{line}`metatune score` rates texts with it" in what_is_tuned(make(rater=rater))
+
+
+def test_a_target_that_takes_it_is_suggested(make, rater):
+    assert suited(make(rater=rater)) == "json"

@@ -24,6 +24,7 @@ def fit(
     from rich.console import Console
 
     from metatune import plan as plans
+    from metatune.artefact.exporters import suited
     from metatune.fit import outer_loop
     from metatune.fit.allocation import keep_memory
     from metatune.fit.compilation import keep_compiled
@@ -74,7 +75,7 @@ def fit(
             )
             raise typer.Exit(INTERRUPTED)
         console.print(terminal.summary(outcome.artefact, outcome.folder.read_metrics()))
-        typer.echo(
-            f"run: {out}\n  metatune show {out}\n  tensorboard --logdir {out}\n"
-            f"  metatune export {out} --to hf-trainer --out tuned/"
-        )
+        lines = [f"run: {out}", f"metatune show {out}", f"tensorboard --logdir {out}"]
+        if target := suited(outcome.artefact):
+            lines.append(f"metatune export {out} --to {target} --out tuned/")
+        typer.echo("\n  ".join(lines))

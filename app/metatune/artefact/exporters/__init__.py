@@ -32,7 +32,7 @@ from metatune.artefact.format import Artefact, ArtefactError
 from metatune.artefact.horizon import carried, distance
 from metatune.recipe.faults import Fault, unknown
 
-__all__ = ["EXPORTERS", "Exported", "Exporter", "export", "replaceable"]
+__all__ = ["EXPORTERS", "Exported", "Exporter", "export", "replaceable", "suited"]
 
 EXPORTERS = {
     exporter.name: exporter
@@ -59,6 +59,8 @@ EXPORTERS = {
     )
 }
 """A new target is one file, and one name here."""
+
+SUGGESTED = ("hf-trainer", "torch", "optax", "json")
 
 WRITTEN = re.compile(
     r"README\.md|__pycache__|tuned\.(json|yaml|safetensors)|initialisation\.safetensors"
@@ -171,6 +173,12 @@ def export(
     )
     paths = replace_folder(folder, exporter.files(production), replaceable)
     return Exported(paths, production.dropped, production.warning)
+
+
+def suited(artefact: Artefact) -> str | None:
+    """A target that takes all of `artefact`, the most widely used first; None if there is none."""
+    whole = (name for name in SUGGESTED if not dropped(artefact, EXPORTERS[name].capabilities))
+    return next(whole, None)
 
 
 def replaceable(name: str) -> bool:
