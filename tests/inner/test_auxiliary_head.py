@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from metatune.artefact import ArtefactError
 from metatune.data import Batch, heldout_batches, stratified_batches
 from metatune.fit.result import artefact_of
 from metatune.hypergrad import Forward, hypergradient
@@ -18,6 +19,7 @@ from metatune.inner import prepare
 from metatune.inner.losses import batch_losses, held_out_loss
 from metatune.models import save_pretrained
 from metatune.recipe import schema
+from metatune.train import matching
 
 WIDTH, STEPS, NAME = 8, 2, "auxiliary_head.weight"
 HEAD = schema.Loss(auxiliary=schema.SecondNextToken(weight=0.3))
@@ -218,6 +220,15 @@ def test_the_artefact_has_its_rate_and_its_weight(training):
     assert multipliers is not None and NAME in multipliers.members["head"]
     assert found.loss_terms is not None and found.loss_terms.tuned == ()
     assert found.loss_terms.values["auxiliary"] == pytest.approx([0.3])
+    # Who follows it must have the head, and may have another weight.
+    heavier = schema.Loss(auxiliary=schema.SecondNextToken(weight=0.5))
+    other = replace(training, recipe=recipe(heavier))
+    matching.refuse_misfit(found, other, "mine")
+    assert [line for line in matching.remarks(found, other) if "in the loss" in line] == [
+        "warning: the artefact was tuned with auxiliary 0.3 in the loss; the recipe's 0.5 is used"
+    ]
+    with pytest.raises(ArtefactError, match=f"that mine doesn't have:\n +{NAME}"):
+        matching.refuse_misfit(found, prepare(recipe(None)), "mine")
 
 
 def test_other_precision_leaves_the_parameters_float32():
