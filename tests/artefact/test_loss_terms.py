@@ -165,3 +165,20 @@ def test_the_trainer_adds_them_in_training_alone(tuned, trainer_module, tmp_path
         given = {"input_ids": tokens, "labels": labels, "loss_weight": torch.tensor([0.5, 1.5])}
         weighted = (np.array([[0.5], [1.5]]) * by_token).mean()
         assert trainer.compute_loss(model, given).item() == pytest.approx(weighted, rel=1e-5)
+
+
+def test_an_auxiliary_head_is_in_the_numbers_and_no_trainer_has_it(make, tmp_path):
+    values = {"auxiliary": np.array([0.3, 0.1])}
+    headed = make(loss_terms=LossTerms((0.0, 0.5), "constant", values, ()))
+    file = write(tmp_path / "a", headed, "")
+    schema = (resources.files("metatune.artefact") / "schema.json").read_text()
+    jsonschema.Draft202012Validator(json.loads(schema)).validate(json.loads(file.read_text()))
+    assert load(tmp_path / "a").loss_terms_at(15, 20) == {"auxiliary": 0.1}
+    able = [name for name in EXPORTERS if EXPORTERS[name].capabilities.auxiliary_head != "no"]
+    assert sorted(able) == ["csv", "json"]
+    export(headed, "json", tmp_path / "json")
+    assert "h + W h" in (tmp_path / "json" / "README.md").read_text()
+    # Though its weight wasn't tuned: the head is a parameter that was trained.
+    refusal = "torch can't express it: an auxiliary head, of the token two ahead"
+    with pytest.raises(ArtefactError, match=re.escape(refusal)):
+        export(headed, "torch", tmp_path / "torch")

@@ -31,6 +31,7 @@ class Capabilities(NamedTuple):
         learned_update: networks that correct the optimizer's step, element by element.
         loss_terms: coefficients of terms of the loss, such as label smoothing, over training too.
         rater: the network that weighs the sequences of a batch.
+        auxiliary_head: a head that predicts the token two ahead, trained beside the model.
     """
 
     rates: Support = "no"
@@ -47,6 +48,7 @@ class Capabilities(NamedTuple):
     learned_update: Support = "no"
     loss_terms: Support = "no"
     rater: Support = "no"
+    auxiliary_head: Support = "no"
 
 
 DOMAINS = Capabilities("exact", "exact", "exact", "exact", "exact", "exact")
@@ -96,6 +98,9 @@ def asked(artefact: Artefact) -> dict[str, str]:
         needs[field] = before + name
     if artefact.loss_terms is not None and artefact.loss_terms.tuned:
         needs["loss_terms"] = f"tuned terms of the loss: {', '.join(artefact.loss_terms.tuned)}"
+    # A parameter that was trained, and has a rate, whether or not its weight was tuned.
+    if artefact.loss_terms is not None and "auxiliary" in artefact.loss_terms.values:
+        needs["auxiliary_head"] = "an auxiliary head, of the token two ahead"
     if (start := artefact.initialisation) is not None:
         count = sum(weights.size for weights in start.parameters.values())
         needs["initialisation"] = f"a start of {count:,} weights"

@@ -44,7 +44,7 @@ RATER_UNIT = "weight of a sequence's loss: exp(score / temperature) over its mea
 CLASS_WEIGHT_UNIT = "weight of a token's loss, averages one over training tokens"
 LOSS_TERM_UNIT = "coefficient in a token's loss, the next token's term as the unit"
 
-LOSS_TERMS = ("z_loss", "label_smoothing")
+LOSS_TERMS = ("z_loss", "label_smoothing", "auxiliary")
 """The terms that a loss may have, beside that of the next token."""
 
 SETTINGS = {
@@ -344,7 +344,10 @@ class LossTerms:
     """Terms of the training loss beside that of the next token, tuned or as the recipe has them.
 
     The loss of a token with logits z is `(1 - ε) (-log p_target) + ε mean_v (-log p_v) + c (log
-    Σ_v exp z_v)²`, with `label_smoothing` ε and `z_loss` c.
+    Σ_v exp z_v)²`, with `label_smoothing` ε and `z_loss` c. With `auxiliary` there is a head beside
+    the model: that many times the cross entropy of the same token is added, of the logits that the
+    model's own unembedding makes of `h + W h`, h the final features two tokens before it, in the
+    same document. W is the parameter `auxiliary_head.weight`, trained from zero.
 
     Attributes:
         knots: fractions of training; the first is 0, they increase, all are below 1.

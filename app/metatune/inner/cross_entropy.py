@@ -35,7 +35,8 @@ def token_losses(
         targets: integers, [batch, seq].
         softcap: c of the logits' `c tanh(z / c)`; None for none.
         chunk: tokens at a time, those of all sequences in one row; None for all of them.
-        terms: coefficients, scalars, of those terms that there are; None for none.
+        terms: coefficients, scalars, of those terms that there are; None for none. What isn't of
+            these logits is left to others.
 
     Returns:
         [batch, seq] in at least float32.

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from metatune.inner import auxiliary_head
 from metatune.inner.lora import PREFIX, Adapter, rank_fault
 from metatune.models import LORA_A, LORA_B, LanguageModel, ParameterNames
 from metatune.recipe import schema
@@ -34,11 +35,13 @@ class Trainable:
         chosen: which layers of each leaf of the model are trained, [layers] booleans; [1] for a
             leaf that isn't stacked.
         adapters: by the path of the leaf that they are beside.
+        auxiliary: width of the auxiliary head, that is trained whatever else is; None for none.
         names: `ParameterNames` at the leaves of a tree like the trained parameters.
     """
 
     chosen: Mapping[Path, np.ndarray]
     adapters: Mapping[Path, Adapter]
+    auxiliary: int | None
     names: Any
 
     @property
@@ -58,6 +61,8 @@ class Trainable:
         for number, (path, adapter) in enumerate(self.adapters.items()):
             for name, leaf in adapter.init(jax.random.fold_in(key, number)).items():
                 taken[*path[:-1], name] = leaf
+        if self.auxiliary is not None:
+            taken[auxiliary_head.PATH] = auxiliary_head.initial(self.auxiliary)
         return _nested(taken)
 
     def frozen(self, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,7 +71,7 @@ class Trainable:
         return _nested({path: _taken(flat[path], ~layers) for path, layers in self.chosen.items()})
 
     def joined(self, trained: Mapping[str, Any], frozen: Mapping[str, Any]) -> dict[str, Any]:
-        """All parameters as the model computes with them: adapters beside what they adapt."""
+        """All parameters as the loss computes with them: adapters beside what they adapt."""
         ours, rest = _flat(trained), _flat(frozen)
         whole = {
             path: _put_together(ours.get(path), rest.get(path), layers)
@@ -78,10 +83,12 @@ class Trainable:
                 zeros = jnp.zeros((len(adapter.layers), *leaf.shape[1:]), leaf.dtype)
                 none = _taken(zeros, ~adapter.layers)
                 whole[*path[:-1], name] = _put_together(leaf, none, adapter.layers)
+        if self.auxiliary is not None:
+            whole[auxiliary_head.PATH] = ours[auxiliary_head.PATH]
         return _nested(whole)
 
     def merged(self, trained: Mapping[str, Any], frozen: Mapping[str, Any]) -> dict[str, Any]:
-        """All parameters as checkpoints have them: adapters added to what they adapt."""
+        """All parameters as checkpoints have them: adapters added, without the auxiliary head."""
         ours, whole = _flat(trained), _flat(self.joined(trained, frozen))
         for path, adapter in self.adapters.items():
             a, b = (ours[*path[:-1], name] for name in (LORA_A, LORA_B))
@@ -89,11 +96,12 @@ class Trainable:
             whole[path] = whole[path].at[layers].add(adapter.product(a, b))
             for name in (LORA_A, LORA_B):
                 del whole[*path[:-1], name]
+        whole.pop(auxiliary_head.PATH, None)
         return _nested(whole)
 
 
 def trainable(
-    model: LanguageModel, train: Sequence[str] | None, lora: schema.Lora | None
+    model: LanguageModel, train: Sequence[str] | None, lora: schema.Lora | None, auxiliary: bool
 ) -> Trainable:
     """The part of a model that a recipe trains.
 
@@ -102,6 +110,7 @@ def trainable(
         train: regular expressions, searched for in checkpoint names: what has one is trained. None
             for all, or with `lora` for the adapters alone.
         lora: adapters; None for none.
+        auxiliary: whether there is an auxiliary head.
 
     Raises:
         RecipeError: an expression matches nothing; a rank beyond that of a matrix; a matrix that is
@@ -142,7 +151,10 @@ def trainable(
     for path, adapter in adapters.items():
         for name, leaf in adapter.parameter_names().items():
             named[*path[:-1], name] = leaf
-    return Trainable(chosen, adapters, _nested(named))
+    if auxiliary:
+        named[auxiliary_head.PATH] = auxiliary_head.NAMES
+    width = model.config.hidden_size if auxiliary else None
+    return Trainable(chosen, adapters, width, _nested(named))
 
 
 def _found(expressions: Sequence[str], leaf: ParameterNames) -> np.ndarray:

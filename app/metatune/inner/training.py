@@ -1,7 +1,7 @@
 """The inner training of a recipe, ready to run and to be differentiated."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -293,7 +293,8 @@ def _parts(
     inner: schema.Inner | None = sections.get("inner")
     part = None
     if begin and inner and not any(f.path.startswith(("inner.train", "inner.lora")) for f in known):
-        part = _attempt(faults, lambda: trainable(begin.model, inner.train, inner.lora))
+        auxiliary = inner.loss is not None and inner.loss.auxiliary is not None
+        part = _attempt(faults, lambda: trainable(begin.model, inner.train, inner.lora, auxiliary))
     setting = tuning = None
     # Where a fault keeps us from knowing what is trained, expressions can't be judged.
     if text and begin and tune and (part or not inner):
@@ -460,7 +461,9 @@ def _hyper_at(recipe: Recipe, params: Any, tuning: tuple[Tunable, ...]) -> Any:
     )
     shares = np.asarray(starting_shares(recipe.tune.mixture, tuple(recipe.data.domains)))
     # A term of zero isn't computed.
-    terms = {key: value for key, value in asdict(inner.loss or schema.Loss()).items() if value}
+    terms = {
+        key: value for key, value in (inner.loss or schema.Loss()).coefficients().items() if value
+    }
     # A rate has its parameter's rank, so that nothing is broadcast by accident.
     ranks = jax.tree.map(lambda leaf: (1,) * leaf.ndim, params)
 

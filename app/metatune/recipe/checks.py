@@ -20,7 +20,11 @@ from metatune.recipe.learned_update_checks import (
     an_external_trainer_steps_by_itself,
     one_size_of_the_step,
 )
-from metatune.recipe.loss_checks import a_tuned_term_is_there, some_term_is_tuned
+from metatune.recipe.loss_checks import (
+    a_tuned_term_is_there,
+    some_term_is_tuned,
+    some_token_is_two_ahead,
+)
 from metatune.recipe.mixture_checks import (
     groups_part_the_domains,
     prior_is_a_mixture,
@@ -449,6 +453,7 @@ CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]
     (gradients_show_in_the_update, ("tune", "inner", "outer")),
     (some_term_is_tuned, ("tune",)),
     (a_tuned_term_is_there, ("tune", "inner")),
+    (some_token_is_two_ahead, ("data", "inner")),
     (one_size_of_the_step, ("tune",)),
     (a_step_can_be_corrected, ("tune", "inner")),
     (an_external_trainer_steps_by_itself, ("tune", "outer")),

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 
 from metatune.recipe.faults import Fault
-from metatune.recipe.schema import Inner, Loss, Tune
+from metatune.recipe.schema import Data, Inner, Loss, Tune
 
 PATH = "tune.loss_terms"
 
@@ -21,7 +21,18 @@ def a_tuned_term_is_there(tune: Tune, inner: Inner) -> Iterable[Fault]:
     """Neither a factor nor odds change anything of zero."""
     loss = inner.loss or Loss()
     for key, path, settings in Tune(loss_terms=tune.loss_terms).entries():
-        if not getattr(loss, key):
+        if not loss.coefficients()[key]:
             problem = f"inner.loss.{key} is 0, which no factor changes"
             cure = f"give inner.loss.{key} a value above 0 to start from, or take this out"
+            if key == "auxiliary":
+                problem = "inner.loss.auxiliary is null: there is no head whose weight to tune"
+                cure = "write inner.loss.auxiliary: {weight: 0.3}, or take this out"
             yield Fault(path, asdict(settings), problem, cure)
+
+
+def some_token_is_two_ahead(data: Data, inner: Inner) -> Iterable[Fault]:
+    """Of two tokens none is the second next of another."""
+    if inner.loss is not None and inner.loss.auxiliary is not None and data.sequence_length < 3:
+        problem = "no token is two after another, as inner.loss.auxiliary predicts them"
+        cure = "make sequences of 3 tokens or more, or take inner.loss.auxiliary out"
+        yield Fault("data.sequence_length", data.sequence_length, problem, cure)

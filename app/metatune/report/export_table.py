@@ -21,6 +21,7 @@ HEADS = {
     "learned_update": "learned update",
     "loss_terms": "loss terms",
     "rater": "rater",
+    "auxiliary_head": "auxiliary head",
 }
 STYLES = {"exact": "green", "quantised": "cyan", "fitted": "yellow", "no": "dim"}
 

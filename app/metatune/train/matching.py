@@ -123,7 +123,7 @@ def remarks(tuned: Artefact, training: InnerTraining) -> Iterator[str]:
                 f"{chosen.get(key, 'optimizer has none')} is used"
             )
     terms = tuned.loss_terms
-    for name, ours in asdict(recipe.inner.loss or Loss()).items():
+    for name, ours in (recipe.inner.loss or Loss()).coefficients().items():
         theirs = float(terms.values[name][0]) if terms and name in terms.values else 0.0
         if not (terms and name in terms.tuned) and np.float32(ours) != np.float32(theirs):
             yield (

@@ -8,7 +8,7 @@ KINDS: Final[Mapping[str, str]] = {
     "norm": r"(^|\.)(\w*norm\w*|ln_\w+)\.",
     "attention": r"\.(self_attn|attn|attention)\.",
     "mlp": r"\.mlp\.",
-    "head": r"(^|\.)(lm_head|embed_out)\.",
+    "head": r"(^|\.)(lm_head|embed_out|auxiliary_head)\.",
     "embedding": r"(^|\.)(embed_tokens|embed_in|wte|wpe)\.",
 }
 """Expressions that are searched for in names, the first first: `post_attention_layernorm` and

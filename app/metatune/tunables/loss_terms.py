@@ -19,6 +19,7 @@ from metatune.tunables.windows import window_of
 
 FORMS: Final[Mapping[str, Callable[[float, jax.Array], jax.Array]]] = {
     "z_loss": multiplied,
+    "auxiliary": multiplied,
     "label_smoothing": remembered,  # a share between 0 and 1, as a decay is, by its odds
 }
 
@@ -59,6 +60,6 @@ def build(spec: schema.LossTerms, setting: Setting) -> tuple[LossTerm, ...]:
     if loss is None:
         return ()
     return tuple(
-        LossTerm(key, getattr(loss, key), settings.windows, setting.steps)
+        LossTerm(key, loss.coefficients()[key], settings.windows, setting.steps)
         for key, _, settings in schema.Tune(loss_terms=spec).entries()
     )

@@ -276,13 +276,21 @@ def _loss_terms(artefact: Artefact, readme: str) -> list[str]:
     """How to compute a loss with further terms; nothing where it has none."""
     if artefact.loss_terms is None:
         return []
-    return [TERMS + HOW[readme]]
+    head = AUXILIARY if "auxiliary" in artefact.loss_terms.values else ""
+    return [TERMS + HOW[readme] + head]
 
 
 TERMS = """The tuned training had more in its loss than the next token. With logits z, the loss of a
 token is (1 - `label_smoothing`) (-log p_target) + `label_smoothing` mean_v (-log p_v) + `z_loss`
 (log Σ_v exp z_v)²; what isn't named in `loss_terms` of `tuned.json` is zero there. Evaluate
 without."""
+
+AUXILIARY = """
+
+`auxiliary` is the weight of what a head adds to the loss of a token, which nothing here computes:
+its cross entropy of the logits that the model's own unembedding makes of h + W h. h are the final
+features two tokens before it, in the same document; W is `auxiliary_head.weight`, [width, width],
+trained with the model from zero."""
 
 HOW = {
     "json": "",

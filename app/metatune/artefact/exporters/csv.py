@@ -62,7 +62,7 @@ def _table(names: Sequence[str], rows: Iterable[Iterable[float]]) -> str:
 CSV = Exporter(
     "csv",
     "tables of every value at every update",
-    WHOLE_PARAMETERS,
+    WHOLE_PARAMETERS._replace(auxiliary_head="exact"),
     _files,
     optimizers=tuple(SETTINGS),
 )

@@ -7,7 +7,7 @@ from metatune.artefact.format import SETTINGS
 JSON = Exporter(
     "json",
     "tuned.json alone, every number in it",
-    SCHEDULES._replace(rater="exact"),
+    SCHEDULES._replace(rater="exact", auxiliary_head="exact"),
     lambda production: export_files(production, "json", {}),
     optimizers=tuple(SETTINGS),
 )

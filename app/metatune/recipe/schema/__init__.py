@@ -35,6 +35,7 @@ from metatune.recipe.schema.inner import (
     Muon,
     Schedule,
     ScheduleFreeAdamW,
+    SecondNextToken,
     WarmupStableDecay,
 )
 from metatune.recipe.schema.model import Chunk, Model
@@ -134,6 +135,7 @@ __all__ = [
     "SGD",
     "Schedule",
     "ScheduleFreeAdamW",
+    "SecondNextToken",
     "Shares",
     "Sharing",
     "Sign",

@@ -266,6 +266,22 @@ class Lora:
 
 
 @dataclass(frozen=True)
+class SecondNextToken:
+    """A head that predicts the token two ahead (Gloeckle et al., Multi-token Prediction, 2024).
+
+    Of features h it makes `h + W h`, whose W starts at zero, and the model's own unembedding the
+    logits. W, `auxiliary_head.weight`, is trained with the model at a learning rate like any other
+    parameter's, whatever `train` and `lora` leave frozen, and isn't in checkpoints of the model.
+
+    Attributes:
+        weight: of its cross entropy; only tokens count that are two after one of their document.
+    """
+
+    kind: Literal["second_next_token"] = "second_next_token"
+    weight: float = ruled(0.3, POSITIVE)
+
+
+@dataclass(frozen=True)
 class Loss:
     """Terms of the training loss beside that of the next token, whose own weight is the unit.
 
@@ -278,10 +294,20 @@ class Loss:
             PaLM, 2022, section 5); 0 for none.
         label_smoothing: ε, the share of the target's probability that is spread evenly over the
             model's vocabulary (Szegedy et al., 2016, section 7); 0 for none.
+        auxiliary: a head whose loss is added, times its weight; null for none.
     """
 
     z_loss: float = ruled(0.0, NOT_NEGATIVE)
     label_smoothing: float = ruled(0.0, FRACTION)
+    auxiliary: SecondNextToken | None = None
+
+    def coefficients(self) -> dict[str, float]:
+        """The coefficient of each term by its name; 0 where there is none."""
+        return {
+            "z_loss": self.z_loss,
+            "label_smoothing": self.label_smoothing,
+            "auxiliary": self.auxiliary.weight if self.auxiliary else 0.0,
+        }
 
 
 @dataclass(frozen=True)

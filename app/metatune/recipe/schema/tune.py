@@ -216,11 +216,13 @@ class LossTerms:
 
     Attributes:
         z_loss: is multiplied.
+        auxiliary: its weight, is multiplied.
         label_smoothing: ε, whose odds ε / (1 - ε) are multiplied, so that it stays between 0 and 1.
     """
 
     z_loss: TunedField | None = None
     label_smoothing: TunedField | None = None
+    auxiliary: TunedField | None = None
 
 
 @dataclass(frozen=True)
