@@ -10,7 +10,6 @@ os.environ.setdefault(
 )
 os.environ.setdefault("METATUNE_CACHE", str(pathlib.Path(__file__).parents[1] / ".venv" / "cache"))
 # Tests compile thousands of small programs, in half the time without much of what makes them fast.
-# Level 0 would be faster still, but rounds equal sums in two programs differently.
 os.environ.setdefault(
     "XLA_FLAGS", "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false"
 )
@@ -28,6 +27,18 @@ def strict_ranks():
     """A shape that is broadcast by accident is an error."""
     with jax.numpy_rank_promotion("raise"):
         yield
+
+
+@pytest.fixture(autouse=True)
+def compiled_in_haste(request):
+    """Programs are hardly optimized, but for modules that compare two of them bit for bit.
+
+    Without optimization equal sums in two programs are rounded differently.
+    """
+    exact = request.node.get_closest_marker("optimized")
+    jax.config.update("jax_disable_most_optimizations", exact is None)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 TESTS = itertools.count(1)

@@ -24,6 +24,8 @@ from metatune.hypergrad import CheckpointError, EstimatorError, hypergradient
 from metatune.inner import prepare
 from metatune.recipe import schema, writing
 
+pytestmark = pytest.mark.optimized  # two programs, bit for bit
+
 RECIPE = schema.Recipe(
     model=schema.Model(
         config={

@@ -23,6 +23,8 @@ from metatune.inner import prepare
 from metatune.recipe import schema
 from metatune.report.replay import lines
 
+pytestmark = pytest.mark.optimized  # two programs, bit for bit
+
 STEPS = 6
 
 

@@ -18,6 +18,8 @@ from metatune.recipe.rules import broken_rules
 from metatune.train.matching import refuse_misfit
 from metatune.train.schedules import Schedules
 
+pytestmark = pytest.mark.optimized  # two programs, bit for bit
+
 STEPS = 4
 RECIPE = schema.Recipe(
     model=schema.Model(

@@ -15,6 +15,8 @@ from metatune.inner.losses import sequence_losses
 from metatune.recipe import schema
 from metatune.recipe.faults import RecipeError
 
+pytestmark = pytest.mark.optimized  # two programs, bit for bit
+
 RECIPE = schema.Recipe(
     model=schema.Model(
         config={

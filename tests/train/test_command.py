@@ -34,6 +34,8 @@ from metatune.train.folder import TrainingFolder, usable
 from metatune.train.loop import Intervals
 from metatune.train.schedules import Schedules
 
+pytestmark = pytest.mark.optimized  # two programs, bit for bit
+
 RECIPE = schema.Recipe(
     model=schema.Model(
         config={

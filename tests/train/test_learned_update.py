@@ -24,6 +24,8 @@ from metatune.train.folder import TrainingFolder
 from metatune.train.learned_update import corrected
 from metatune.train.matching import refuse_misfit
 
+pytestmark = pytest.mark.optimized  # two programs, bit for bit
+
 INNER = schema.Inner(schema.AdamW(learning_rate=1e-2), steps=6, train=("down_proj", "embed"))
 RECIPE = schema.Recipe(
     model=schema.Model(
