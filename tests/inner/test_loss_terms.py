@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from metatune.inner.losses import held_out_loss
 from metatune.recipe import schema
 
 TOKENS, VOCAB, FEATURES = (3, 5), 11, 4
-TERMS = {"z_loss": 0.3, "label_smoothing": 0.2}
+TERMS: dict[str, Any] = {"z_loss": 0.3, "label_smoothing": 0.2}
 TUNE = {name: schema.TunedField(windows=2) for name in TERMS}
 STEPS = 4
 
