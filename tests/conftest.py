@@ -29,7 +29,7 @@ def strict_ranks():
         yield
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def compiled_in_haste(request):
     """Programs are hardly optimized, but for modules that compare two of them bit for bit.
 

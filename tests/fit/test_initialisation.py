@@ -22,6 +22,8 @@ from metatune.report.terminal import summary
 from metatune.train import command
 from metatune.train.folder import usable
 
+pytestmark = pytest.mark.optimized  # two programs, bit for bit
+
 CONFIG = {
     "model_type": "llama",
     "hidden_size": 8,

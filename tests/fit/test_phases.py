@@ -17,6 +17,8 @@ from metatune.hypergrad import Diagnostics, Hypergradient, hypergradient
 from metatune.inner import prepare
 from metatune.recipe import phases, schema
 
+pytestmark = pytest.mark.optimized  # two programs, bit for bit
+
 RECIPE = schema.Recipe(
     model=schema.Model(
         config={

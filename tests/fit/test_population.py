@@ -22,6 +22,8 @@ from metatune.inner.seeds import Purpose, model_key
 from metatune.recipe import schema
 from metatune.recipe.phases import resolved
 
+pytestmark = pytest.mark.optimized  # two programs, bit for bit
+
 RECIPE = schema.Recipe(
     model=schema.Model(
         config={
