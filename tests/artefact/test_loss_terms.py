@@ -132,8 +132,11 @@ def trainer_module(tuned, tmp_path, monkeypatch):
     """The module of the export that holds the Trainer."""
     export(tuned, "hf-trainer", tmp_path / "out")
     monkeypatch.syspath_prepend(tmp_path / "out")
+    names = ("metatune_schedules", "metatune_trainer")
+    for name in names:  # those of another export
+        sys.modules.pop(name, None)
     yield importlib.import_module("metatune_trainer")
-    for name in ("metatune_schedules", "metatune_trainer"):
+    for name in names:
         sys.modules.pop(name, None)
 
 
