@@ -27,7 +27,8 @@ from metatune.artefact.format import (
     TABLE,
     TENSORS,
 )
-from metatune.recipe.faults import ABSENT, Fault
+from metatune.artefact.value_checks import NOT_NEGATIVE, ValueChecker, real
+from metatune.recipe.faults import ABSENT
 
 SUM_TOLERANCE = 1e-9
 """How far a sum of float64 shares may be from one."""
@@ -46,16 +47,10 @@ KEYS = (
 )
 
 ROOT = "artefact"
-NOT_NEGATIVE = "must be a finite number of 0 or above"
 
 
-class Checker:
+class Checker(ValueChecker):
     """Walks through a document and collects its faults."""
-
-    def __init__(self, cure: str):
-        """`cure` is what to do about any of the faults."""
-        self.cure = cure
-        self.faults: list[Fault] = []
 
     def document(self, document: Mapping[str, Any]) -> None:
         """Checks everything but the format, the version, and what stands in other files."""
@@ -234,7 +229,7 @@ class Checker:
         self._equal("rater.unit", value["unit"], RATER_UNIT)
         for key in settings:
             if key == "temperature":
-                if not (_real(value[key]) and value[key] > 0):
+                if not (real(value[key]) and value[key] > 0):
                     self._fault(f"rater.{key}", value[key], "must be a number above 0")
             elif key != "kind":
                 self._count(f"rater.{key}", value[key])
@@ -256,12 +251,12 @@ class Checker:
         for key, allowed in (("decays", "below 1"), ("time_scales", "of any size")):
             if self._is(f"{path}.{key}", value[key], list, "a list of numbers"):
                 for index, number in enumerate(value[key]):
-                    if not (_real(number) and 0 < number and (key != "decays" or number < 1)):
+                    if not (real(number) and 0 < number and (key != "decays" or number < 1)):
                         problem = f"must be a number above 0, {allowed}"
                         self._fault(f"{path}.{key}[{index}]", number, problem)
-        if not (_real(decay := value["second_moment_decay"]) and 0 < decay < 1):
+        if not (real(decay := value["second_moment_decay"]) and 0 < decay < 1):
             self._fault(f"{path}.second_moment_decay", decay, "must be between 0 and 1")
-        if not (_real(most := value["max_multiplier"]) and most > 1):
+        if not (real(most := value["max_multiplier"]) and most > 1):
             self._fault(f"{path}.max_multiplier", most, "must be a number above 1")
         if value["step_size"] not in ("learned", "kept"):
             self._fault(f"{path}.step_size", value["step_size"], "must be learned or kept")
@@ -379,9 +374,9 @@ class Checker:
                 if key in ("nesterov", "scale_by_parameter"):
                     self._is(path, value[key], bool, "true or false")
                 elif key in ("clip_norm", "clipping_threshold"):
-                    if value[key] is not None and not (_real(value[key]) and value[key] > 0):
+                    if value[key] is not None and not (real(value[key]) and value[key] > 0):
                         self._fault(path, value[key], "must be a number above 0, or null")
-                elif key != "kind" and not (_real(value[key]) and value[key] >= 0):
+                elif key != "kind" and not (real(value[key]) and value[key] >= 0):
                     self._fault(path, value[key], NOT_NEGATIVE)
             self._known("optimizer.decayed", value["decayed"], names)
             if "schedules" in value:
@@ -433,109 +428,7 @@ class Checker:
             if name not in values:
                 self._fault(f"{path}.tuned", name, "must be a name of loss_terms.values")
 
-    def _known(self, path: str, found: Any, names: Iterable[str] | None) -> None:
-        known = None if names is None else set(names)
-        for name in self._names(path, found):
-            if known is not None and name not in known:
-                self._fault(path, name, "must be a name of learning_rates.parameters")
-
-    def _names(self, path: str, value: Any) -> list[str]:
-        if not self._is(path, value, list, "a list of names"):
-            return []
-        for index, name in enumerate(value):
-            if not isinstance(name, str):
-                self._fault(f"{path}[{index}]", name, "must be a string")
-                return []
-        seen: set[str] = set()
-        for name in value:
-            if name in seen:
-                self._fault(path, name, "stands there twice; each name may once")
-            seen.add(name)
-        return value
-
-    def _curve(self, path: str, value: Any, count: int, of: str = "knots") -> bool:
-        """Whether `value` is a list of `count` numbers of 0 or above."""
-        if not self._is(path, value, list, "a list of numbers"):
-            return False
-        if len(value) != count:
-            self._fault(f"{path}, length", len(value), f"must have one for each of {count} {of}")
-            return False
-        for index, number in enumerate(value):
-            if not (_real(number) and number >= 0):
-                self._fault(f"{path}[{index}]", number, NOT_NEGATIVE)
-                return False
-        return True
-
-    def _knots(self, path: str, value: Any) -> int:
-        """Returns how many knots there are."""
-        if not self._is(path, value, list, "a list of fractions of training"):
-            return 0
-        if not value or value[0] != 0:
-            self._fault(f"{path}[0]", value[0] if value else None, "must be 0, the first update")
-        for index, number in enumerate(value):
-            if not (_real(number) and number < 1):
-                self._fault(f"{path}[{index}]", number, "must be a fraction below 1")
-                return len(value)
-            if index and number <= value[index - 1]:
-                problem = f"must be above the knot before it, {value[index - 1]!r}"
-                self._fault(f"{path}[{index}]", number, problem)
-        return len(value)
-
-    def _interpolation(self, path: str, value: Any) -> None:
-        if value not in ("constant", "linear"):
-            self._fault(path, value, "must be constant or linear")
-
-    def _count(self, path: str, value: Any) -> None:
-        if not (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
-            self._fault(path, value, "must be a whole number of 1 or above")
-
-    def _equal(self, path: str, value: Any, expected: str) -> None:
-        if value != expected:
-            self._fault(path, value, f"must be {expected!r}")
-
-    def _plain(self, path: str, value: Any) -> None:
-        """Checks that `value` comes back from JSON as it is."""
-        if isinstance(value, Mapping):
-            for key, entry in value.items():
-                if self._is(f"{path}, key", key, str, "a string"):
-                    self._plain(f"{path}.{key}", entry)
-        elif isinstance(value, list):
-            for index, entry in enumerate(value):
-                self._plain(f"{path}[{index}]", entry)
-        elif not (value is None or isinstance(value, str | bool) or _real(value)):
-            problem = "must be a string, a finite number, true, false, null, a list or an object"
-            self._fault(path, value, problem)
-
-    def _keys(
-        self, path: str, value: Any, keys: tuple[str, ...], optional: tuple[str, ...] = ()
-    ) -> bool:
-        """Whether `value` is an object with exactly these keys; says what is missing or unknown."""
-        if not self._is(path, value, Mapping, "an object"):
-            return False
-        missing = [key for key in keys if key not in value]
-        surplus = [key for key in value if key not in (*keys, *optional)]
-        for key in missing:
-            self._fault(f"{path}.{key}", ABSENT, "this key must be there")
-        for key in surplus:
-            problem = f"an unknown key; allowed are {', '.join((*keys, *optional))}"
-            self._fault(f"{path}.{key}", value[key], problem)
-        return not missing and not surplus
-
-    def _is(self, path: str, value: Any, kind: type, allowed: str) -> bool:
-        if isinstance(value, kind):
-            return True
-        self._fault(path, value, f"must be {allowed}")
-        return False
-
-    def _fault(self, path: str, value: Any, problem: str) -> None:
-        self.faults.append(Fault(path, value, problem, self.cure))
-
 
 def _elsewhere(parameters: Any) -> bool:
     """Whether the curves of all parameters stand in a tensor outside the document."""
     return isinstance(parameters, Mapping) and isinstance(parameters.get("tensor"), str)
-
-
-def _real(value: Any) -> bool:
-    """Whether `value` is a finite number of Python's own (a bool is none)."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
