@@ -12,7 +12,7 @@ import numpy as np
 
 from metatune import artefact
 from metatune.artefact import ArtefactError
-from metatune.data import Tokenizer, load, tokenizer
+from metatune.data import Tokenizer, load, tokenizer_of
 from metatune.data.sources import Record, open_source
 from metatune.recipe import reading
 from metatune.recipe.faults import ABSENT, Fault, RecipeError
@@ -74,7 +74,7 @@ def scorer(run: Path) -> Scorer:
         problem = "isn't in the artefact, which is an export's: the tokenizer isn't known"
         raise ArtefactError(str(folder), [Fault(artefact.RECIPE, ABSENT, problem, "give the run")])
     data = reading.read(folder / artefact.RECIPE).data
-    encoder = tokenizer(data.tokenizer)
+    encoder = tokenizer_of(data)
     if encoder.sha256 != (then := tuned.provenance["tokenizer_sha256"]):
         problem = f"{data.tokenizer} has another hash here, {encoder.sha256}"
         cure = "score with the tokenizer that the rater was tuned with"

@@ -23,7 +23,7 @@ def test_tokens_are_those_of_transformers(bpe, bpe_folder):
     theirs = AutoTokenizer.from_pretrained(bpe_folder)
     expected = [theirs(text, add_special_tokens=False)["input_ids"] for text in TEXTS]
     assert [ids.tolist() for ids in bpe.encode_batch(TEXTS)] == expected
-    assert [ids.tolist() for ids, _ in bpe.place_batch(TEXTS)] == expected
+    assert [placed.ids.tolist() for placed in bpe.place_batch(TEXTS)] == expected
     assert (bpe.vocab_size, bpe.eos_id, bpe.pad_id) == (len(theirs), 2, 2)
 
 
@@ -34,8 +34,10 @@ def test_text_comes_back_without_special_tokens(bpe):
 
 def test_tokens_know_their_last_character(bpe):
     text = "a naïve word\n\n"
-    ((ids, last),) = bpe.place_batch([text])
-    assert len(ids) == len(last)
+    ((ids, begins, ends),) = bpe.place_batch([text])
+    assert len(ids) == len(begins) == len(ends)
+    assert (begins < ends).all()
+    last = ends - 1
     assert last[-1] == len(text) - 1
     assert (last[1:] >= last[:-1]).all()
     # What the tokens up to one decode to ends with its last character.

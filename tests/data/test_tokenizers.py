@@ -45,9 +45,10 @@ def test_bytes_are_a_name():
 
 
 def test_bytes_know_their_characters():
-    ((ids, last),) = ByteTokenizer().place_batch(["aé漢b"])
+    ((ids, begins, ends),) = ByteTokenizer().place_batch(["aé漢b"])
     assert len(ids) == 7
-    assert last.tolist() == [0, 1, 1, 2, 2, 2, 3]
+    assert begins.tolist() == [0, 1, 1, 2, 2, 2, 3]
+    assert ends.tolist() == [1, 2, 2, 3, 3, 3, 4]
 
 
 def test_the_examples_are_right():

@@ -45,7 +45,8 @@ def fit(
         keep_memory()
         folder = usable(out, resume=resume, overwrite=overwrite)
         with tokenizing(console) as listener:
-            training = prepare_file(shipped.find(recipe), overrides or (), listener)
+            day = folder.day() if resume else None
+            training = prepare_file(shipped.find(recipe), overrides or (), listener, day)
         before = folder.outer() if resume else None
         training, reasons = plans.decided(training, folder=folder.scratch, before=before)
         for why in reasons:

@@ -33,6 +33,7 @@ def validate(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     """Check a recipe, its data and its model, without computing anything."""
     from rich.console import Console
 
+    from metatune.fit.holdings import rendered
     from metatune.fit.progress import tokenizing
     from metatune.inner import prepare_file
     from metatune.recipe import shipped
@@ -41,6 +42,8 @@ def validate(recipe: RecipeArgument, overrides: Overrides = None) -> None:
         path = shipped.find(recipe)
         with tokenizing(Console()) as listener:
             training = prepare_file(path, overrides or (), listener)
+        for line in rendered(training):
+            typer.echo(line)
         held = training.corpus.statistics
         sizes = ", ".join(f"{name} {its.tokens:,}" for name, its in held.items())
         typer.echo(f"{path}: valid; tokens: {sizes}")

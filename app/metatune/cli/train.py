@@ -64,7 +64,8 @@ def train(
         tuned = None if with_ is None else command.load(with_)
         changes = [*(overrides or ()), *([] if seed is None else [f"seed={seed}"])]
         with tokenizing(console) as listener:
-            training = prepare_file(shipped.find(recipe), changes, listener)
+            day = place.metrics.day() if resume else None
+            training = prepare_file(shipped.find(recipe), changes, listener, day)
         outcome = command.train(
             training,
             place,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from metatune.data import FEW_REPEATS
+from metatune.data import FEW_REPEATS, remarks
 from metatune.inner import InnerTraining
 
 COLUMNS = ("documents", "tokens", "bytes per token", "duplicates", "in other domains", "epochs")
@@ -23,6 +23,11 @@ def repeated(training: InnerTraining) -> Iterator[str]:
                 f"warning: domain {name} is read {times:.1f} times; repeated more than "
                 f"{FEW_REPEATS} times, text is worth less than fresh text"
             )
+
+
+def rendered(training: InnerTraining) -> Iterator[str]:
+    """A line for each thing that a user should know of how the text became tokens."""
+    yield from remarks(training.recipe.data, training.corpus.tokenizer)
 
 
 def copied(training: InnerTraining) -> Iterator[str]:

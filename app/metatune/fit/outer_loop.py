@@ -110,6 +110,7 @@ def fit(
         ):
             loop = _Loop(training, folder, checkpoints, tracker, display, search)
             for line in (
+                *holdings.rendered(training),
                 *holdings.copied(training),
                 *holdings.repeated(training),
                 *rounding.outweighed(training),

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,17 @@ class RunFolder:
             RecipeError: its recipe can't be read.
         """
         return reading.read(self.recipe).outer
+
+    def day(self) -> date | None:
+        """The day that the chat template of the run that was begun here is told; None for none.
+
+        Raises:
+            RecipeError: its recipe can't be read.
+        """
+        if not self.recipe.exists():
+            return None
+        kept = reading.read(self.recipe).data.date
+        return None if kept is None else date.fromisoformat(kept)
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Adds a line to the metrics."""

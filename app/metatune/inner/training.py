@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metatune import tunables
-from metatune.data import Corpus, Progress, TokenClass, load, look, tokenizer
+from metatune.data import Corpus, Progress, TokenClass, dated, load, look, tokenizer_of
 from metatune.hypergrad import Problem, State, as_argument, programs
 from metatune.inner import initialisation, losses, optimizers, schedules
 from metatune.inner.estimators import program_is_there, too_many_directions
@@ -178,6 +179,7 @@ def prepare_file(
     path: Path,
     overrides: Sequence[str] = (),
     listener: Callable[[Progress], None] | None = None,
+    today: date | None = None,
 ) -> InnerTraining:
     """Reads a recipe and prepares its training.
 
@@ -185,15 +187,17 @@ def prepare_file(
         path: the recipe's file.
         overrides: `KEY.PATH=VALUE` each.
         listener: is told how far the tokenizing of the data is.
+        today: the day that a chat template is told which asks for one, unless the recipe names
+            it; by default the one that it is. The recipe of the training has it then.
 
     Raises:
         RecipeError: with all faults together, those of the text and those of what it names.
     """
     sections, faults = reading.draft(path, overrides)
-    parts = _parts(sections, faults, listener)
+    parts = _parts(sections, faults, listener, today)
     if parts.faults:
         raise RecipeError(str(path), parts.faults)
-    return _assemble(Recipe(**sections), parts)
+    return _assemble(Recipe(**{**sections, "data": parts.data}), parts)
 
 
 def prepare(
@@ -216,7 +220,7 @@ def prepare(
     )
     if parts.faults:
         raise RecipeError(source, parts.faults)
-    return _assemble(recipe, parts)
+    return _assemble(recipe if parts.data is None else replace(recipe, data=parts.data), parts)
 
 
 def stretched(training: InnerTraining, steps: int) -> InnerTraining:
@@ -255,8 +259,12 @@ def stretched(training: InnerTraining, steps: int) -> InnerTraining:
 
 
 class _Parts(NamedTuple):
-    """What the sections of a recipe name, as far as it is sound, and all faults."""
+    """What the sections of a recipe name, as far as it is sound, and all faults.
 
+    The section `data` among them says the day that its chat template was told.
+    """
+
+    data: schema.Data | None
     corpus: Corpus | None
     start: Start | None
     part: Trainable | None
@@ -269,6 +277,7 @@ def _parts(
     sections: Mapping[str, Any],
     known: Sequence[Fault],
     listener: Callable[[Progress], None] | None = None,
+    today: date | None = None,
 ) -> _Parts:
     """Looks at everything that sections name, though some may be missing.
 
@@ -276,12 +285,16 @@ def _parts(
         sections: of a recipe, by name.
         known: the faults that were found in them.
         listener: is told how far the tokenizing of the data is.
+        today: as of `prepare_file`.
     """
     faults = list(known)
     text: schema.Data | None = sections.get("data")
     wanted: schema.Model | None = sections.get("model")
     tune: schema.Tune | None = sections.get("tune")
-    encoder = text and _attempt(faults, lambda: tokenizer(text.tokenizer))
+    seed = sections.get("seed", 0)
+    encoder = text and _attempt(faults, lambda: tokenizer_of(text, seed, today))
+    if text and encoder:
+        text = dated(text, encoder)
     # Without a tokenizer there is a fault already, and nothing to compare with.
     vocab_size = encoder.vocab_size if encoder else 1
     begin = None
@@ -303,7 +316,6 @@ def _parts(
         shapes = jax.eval_shape(begin.model.init, jax.random.key(0))
         if part:
             shapes = jax.eval_shape(part.trained, shapes, jax.random.key(0))
-        seed = sections.get("seed", 0)
         setting = Setting(
             names, tuple(text.domains), steps, shapes, loss=inner and inner.loss, seed=seed
         )
@@ -335,7 +347,7 @@ def _parts(
         corpus = _attempt(faults, lambda: load(text, encoder, listener))
     if corpus and setting and tune and outer:
         if tunables.needs_data(tune):
-            setting = _with_data(setting, corpus, Recipe(**sections))
+            setting = _with_data(setting, corpus, Recipe(**{**sections, "data": text}))
             tuning = _attempt(faults, partial(tunables.build, tune, setting))
             faults += too_many_directions(outer, tuning) if tuning else ()
         if outer.objective.classes:
@@ -344,7 +356,7 @@ def _parts(
             corpus = _attempt(faults, partial(corpus.measured_on, classes, where))
     # The data's own rules are looked at twice: by who reads the text and by who loads the data.
     once = {(fault.path, fault.problem): fault for fault in reversed(faults)}
-    return _Parts(corpus, begin, part, tuning, others, list(reversed(once.values())))
+    return _Parts(text, corpus, begin, part, tuning, others, list(reversed(once.values())))
 
 
 def _with_data(setting: Setting, corpus: Corpus, recipe: Recipe) -> Setting:
@@ -368,7 +380,7 @@ def _training_tokens(corpus: Corpus, tune: schema.Tune) -> TrainingTokens | None
 
 
 def _assemble(recipe: Recipe, parts: _Parts) -> InnerTraining:
-    corpus, begin, part, tuning, others, _ = parts
+    _, corpus, begin, part, tuning, others, _ = parts
     if corpus is None or begin is None or part is None or tuning is None or others is None:
         raise ValueError("a recipe without faults has all its parts")
     model = begin.model

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
+from datetime import date
 from typing import Any
 
 from metatune.recipe.faults import Fault
@@ -45,6 +46,16 @@ CHUNK = Rule(
     lambda value: value == "auto" or (isinstance(value, int) and value >= 1),
     "auto, null or a whole number of 1 or above",
 )
+
+
+def _is_date(value: str) -> bool:
+    try:
+        return date.fromisoformat(value).isoformat() == value
+    except ValueError:
+        return False
+
+
+ISO_DATE = Rule(_is_date, "null, or a day as YYYY-MM-DD")
 
 
 def arguments(command: str | Sequence[str]) -> tuple[str, ...]:

@@ -157,6 +157,8 @@ def _announce(say: Callable[[str], None], loop: Loop, tuned: Tuned | None, done:
     training = loop.training
     for line in remarks(tuned.schedules, training) if tuned else ():
         say(line)
+    for line in holdings.rendered(training):
+        say(line)
     if not tuned:
         for line in holdings.repeated(training):
             say(line)

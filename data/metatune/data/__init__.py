@@ -16,7 +16,14 @@ from metatune.data.shipped import SHIPPED, DamagedCorpus, ShippedCorpus, shipped
 from metatune.data.sources import TokenClass
 from metatune.data.statistics import FEW_REPEATS, Statistics
 from metatune.data.tokenized import Progress
-from metatune.data.tokenizers import ByteTokenizer, Tokenizer, tokenizer
+from metatune.data.tokenizers import (
+    ByteTokenizer,
+    Tokenizer,
+    dated,
+    remarks,
+    tokenizer,
+    tokenizer_of,
+)
 
 __all__ = [
     "FEW_REPEATS",
@@ -33,11 +40,14 @@ __all__ = [
     "Statistics",
     "TokenClass",
     "Tokenizer",
+    "dated",
     "heldout_batches",
     "load",
     "look",
+    "remarks",
     "sampled_batches",
     "shipped_text",
     "stratified_batches",
     "tokenizer",
+    "tokenizer_of",
 ]

@@ -10,7 +10,7 @@ from metatune.data.documents import Split
 from metatune.data.sources import Reader, TokenClass, open_source
 from metatune.data.statistics import Statistics, copies, repeats
 from metatune.data.tokenized import MOST_LABELS, Listener, Stream, Tokenized, tokenized
-from metatune.data.tokenizers import Tokenizer, tokenizer
+from metatune.data.tokenizers import Tokenizer, tokenizer_of
 from metatune.data.windows import Windows, all_windows, distinct
 from metatune.recipe.checks import check
 from metatune.recipe.faults import Fault, RecipeError
@@ -250,7 +250,7 @@ def _opened(data: Data, encoder: Tokenizer | None) -> _Opened:
     ):
         faults += broken_rules(section, path)
     try:
-        encoder = encoder or tokenizer(data.tokenizer)
+        encoder = encoder or tokenizer_of(data)
     except RecipeError as error:
         faults += error.faults
     readers = {}

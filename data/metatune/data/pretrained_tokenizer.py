@@ -1,18 +1,31 @@
 """Fast tokenizers of Hugging Face, from a folder or the hub; none of their code is executed."""
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from datetime import date, datetime, time
+from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
+from metatune.data.bpe_dropout import BpeDropout, bpe_dropout
+from metatune.data.placed import Placed
 from metatune.data.words import Words, words_of
 from metatune.recipe.faults import Fault, RecipeError
 
 FIELD: Final = "data.tokenizer"
+
+GENERATION: Final = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
+"""Opens what a chat template marks as written by the model."""
+
+CLOCK: Final = "strftime_now"
+"""The function by which a chat template asks for the date."""
+
+DIRECTIVES: Final = (*(f"-{d}" for d in "dmHIMSj"), *"aAbBcdGHIjmMpSuUVwWxXyY")
+"""Of `strftime`, those that hold for a day."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +40,9 @@ class PretrainedTokenizer:
         pad_id: fills up a sequence; the end of a document's where there is none.
         sha256: the hash of its `tokenizer.json`, as the library writes it, in hexadecimal.
         words: tokenizes most texts faster; None where it can't.
+        today: the day that a chat template is told which asks for it; None refuses.
+        dropout_rate: of merges, that the tokenizer's own file asks for; it is left out.
+        dropout: splits training text with it all the same; None for none.
     """
 
     name: str
@@ -36,11 +52,24 @@ class PretrainedTokenizer:
     pad_id: int
     sha256: str
     words: Words | None
+    today: date | None = None
+    dropout_rate: float | None = None
+    dropout: BpeDropout | None = None
 
-    @property
+    @cached_property
     def chat_template(self) -> str | None:
         """The Jinja text that renders messages, if there is one."""
         return self.fast.get_chat_template() if self.fast.chat_template else None
+
+    @cached_property
+    def marks_answers(self) -> bool:
+        """Whether the chat template marks what the model writes."""
+        return GENERATION.search(self.chat_template or "") is not None
+
+    @property
+    def reads_clock(self) -> bool:
+        """Whether the chat template asks for the date."""
+        return CLOCK in (self.chat_template or "")
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The tokens of each text, uint32 [tokens] each."""
@@ -51,16 +80,51 @@ class PretrainedTokenizer:
         others = iter(_encode(self.fast.backend_tokenizer, slow))
         return [next(found) if its else np.array(next(others), np.uint32) for its in by_words]
 
-    def place_batch(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The tokens of each text, and the last character of each token."""
+    def place_batch(self, texts: Sequence[str]) -> list[Placed]:
+        """The tokens of each text, and where they stand in it."""
         encodings = self.fast.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
-        return [
-            (
-                np.array(encoding.ids, np.uint32),
-                np.array(encoding.offsets, np.int64).reshape(-1, 2)[:, 1] - 1,
-            )
-            for encoding in encodings
-        ]
+        placed = []
+        for encoding in encodings:
+            offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2)
+            placed.append(Placed(np.array(encoding.ids, np.uint32), offsets[:, 0], offsets[:, 1]))
+        return placed
+
+    def resplit_batch(self, texts: Sequence[str], digests: Sequence[bytes]) -> list[Placed]:
+        """As `place_batch`, with dropout.
+
+        Args:
+            texts: the documents.
+            digests: of each, from which its draws follow.
+        """
+        if self.dropout is None:
+            return self.place_batch(texts)
+        encodings = self.fast.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
+        found = []
+        for encoding, digest in zip(encodings, digests, strict=True):
+            offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2)
+            ids, first, last = self.dropout.split(encoding, digest)
+            found.append(Placed(ids, offsets[first, 0], offsets[last, 1]))
+        return found
+
+    def with_dropout(self, seed: int) -> "PretrainedTokenizer":
+        """The same, that splits training text with the dropout that its own file asks for.
+
+        Raises:
+            RecipeError: it asks for none, or can't be split so.
+        """
+        field = "data.bpe_dropout"
+        if not self.dropout_rate:
+            problem = f"the tokenizer {self.name} has no dropout"
+            cure = "leave it out, or set model.dropout in its tokenizer.json"
+            raise RecipeError(field, [Fault(field, True, problem, cure)])
+        backend = self.fast.backend_tokenizer
+        try:
+            added = list(self.fast.get_added_vocab())
+            dropout = bpe_dropout(backend, added, self.dropout_rate, seed)
+        except ValueError as error:
+            problem = f"the tokenizer {self.name} can't be split with dropout: {error}"
+            raise RecipeError(field, [Fault(field, True, problem, "leave it out")]) from error
+        return replace(self, dropout=dropout)
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text of `ids`, [tokens], without the special ones."""
@@ -74,14 +138,80 @@ class PretrainedTokenizer:
         Args:
             messages: mappings with `role` and `content`.
             generation_prompt: also what the template writes before an answer.
+
+        Raises:
+            ValueError: the template asks for the date, and there is none.
         """
         return self.fast.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=generation_prompt
+            list(messages),
+            chat_template=self._template,
+            tokenize=False,
+            add_generation_prompt=generation_prompt,
         )
+
+    def answers(self, messages: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
+        """What the template marks as written by the model, of the text that `render` gives.
+
+        Args:
+            messages: mappings with `role` and `content`.
+
+        Returns:
+            For each mark, in order, its first character and one past its last.
+        """
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        _, (marks,) = render_jinja_template(
+            # As `apply_chat_template` has them.
+            [[{key: v for key, v in m.items() if v is not None} for m in messages]],
+            chat_template=self._template,
+            return_assistant_tokens_mask=True,
+            **self.fast.special_tokens_map,
+        )
+        return sorted(marks)
+
+    def added_token_at(self, text: str, position: int) -> int | None:
+        """Where an added token begins that stands at a position of a text, or around it."""
+        for found in self._added.finditer(text):
+            if found.start() <= position < found.end():
+                return found.start()
+        return None
+
+    @cached_property
+    def _added(self) -> re.Pattern[str]:
+        added = sorted(self.fast.get_added_vocab(), key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, added)) or r"(?!)")
+
+    @cached_property
+    def _template(self) -> str | None:
+        """The chat template, with a calendar in place of the clock if it reads that."""
+        if not self.reads_clock or self.chat_template is None:
+            return self.chat_template
+        if self.today is None:
+            raise ValueError("the chat template asks for the date; set data.date")
+        return calendar(self.today) + self.chat_template
+
+
+def calendar(day: date) -> str:
+    """A macro of Jinja that says of one day what `strftime_now` says of the clock.
+
+    `transformers` turns functions that are given to a template into text; and its own reads the
+    clock. What the macro stands in front of is rendered as without it: the end of its line is
+    swallowed with it.
+
+    Args:
+        day: at whose midnight the clock stands.
+    """
+    moment = datetime.combine(day, time())
+    said = "".join(f" | replace('%{d}', {moment.strftime(f'%{d}')!r})" for d in DIRECTIVES)
+    macro = f"{{{{ form | replace('%%', '\\0'){said} | replace('\\0', '%') }}}}"
+    return f"{{% macro {CLOCK}(form) %}}{macro}{{% endmacro %}}\n"
 
 
 def load_pretrained(name: str) -> PretrainedTokenizer:
     """The tokenizer in a folder, or of an id on the hub. A folder needs no network.
+
+    It says the same of the same text always: if it would drop merges at random (BPE dropout,
+    Provilkov et al., 2020), it doesn't.
 
     Raises:
         RecipeError: there is none, it isn't a fast one, it needs code of its own, or it has no
@@ -115,6 +245,9 @@ def load_pretrained(name: str) -> PretrainedTokenizer:
     backend = fast.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
+    rate = getattr(backend.model, "dropout", None)
+    if rate:
+        backend.model.dropout = None
     return PretrainedTokenizer(
         name,
         fast,
@@ -123,6 +256,7 @@ def load_pretrained(name: str) -> PretrainedTokenizer:
         pad_id=fast.eos_token_id if fast.pad_token_id is None else fast.pad_token_id,
         sha256=sha256(backend.to_str().encode("utf-8")).hexdigest(),
         words=words_of(backend, partial(_encode, backend)),
+        dropout_rate=rate or None,
     )
 
 

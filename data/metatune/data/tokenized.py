@@ -12,7 +12,9 @@ import numpy as np
 
 from metatune.data.cache import cached
 from metatune.data.documents import LONGEST, SHORTEST, SPLITS, Split, side
-from metatune.data.sources import Reader, Record, has_classes
+from metatune.data.placed import Placed
+from metatune.data.pretrained_tokenizer import PretrainedTokenizer
+from metatune.data.sources import Reader, Record, TokenClass, has_classes
 from metatune.data.tokenizers import Tokenizer, token_dtype
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.schema import Data, Source
@@ -121,6 +123,7 @@ def tokenized(
         "invalid_utf8": data.invalid_utf8,
         "tokenizer": [tokenizer.sha256, tokenizer.eos_id],
         "chat_template": getattr(tokenizer, "chat_template", None) if source.messages else None,
+        **_moods(source, tokenizer),
         **({} if source.label is None else {"label": source.label}),
     }
 
@@ -143,6 +146,20 @@ def tokenized(
     counts = {count: known[count] for count in ("bytes", "replaced", "empty")}
     labels = tuple(known.get("labels", ()))
     return Tokenized(streams, known["sha256"], hashes, **counts, labels=labels)
+
+
+def _moods(source: Source, tokenizer: Tokenizer) -> dict[str, Any]:
+    """What else the tokens depend on: the day that a template is told, and draws of dropout."""
+    if not isinstance(tokenizer, PretrainedTokenizer):
+        return {}
+    told = source.messages is not None and tokenizer.reads_clock
+    dropout = tokenizer.dropout
+    return {
+        # Of chats, which didn't say it before.
+        **({"split_by": "origin"} if source.messages is not None else {}),
+        **({"today": str(tokenizer.today)} if told else {}),
+        **({} if dropout is None else {"dropout": [dropout.rate, dropout.seed]}),
+    }
 
 
 def release(mapped: np.ndarray) -> None:
@@ -184,9 +201,13 @@ def _write(
     def total() -> int:
         return sum(writer.tokens for writer in writers.values())
 
+    def put(record: Record) -> _Put:
+        digest = sha256((record.origin or record.text).encode("utf-8")).digest()
+        return _Put(record, digest, side(digest, data.held_out.outer, data.held_out.report))
+
     try:
-        for batch, documents in _encoded_batches(reader.records(), tokenizer, classed):
-            for record, document in zip(batch, documents, strict=True):
+        for batch, documents in _encoded_batches(map(put, reader.records()), tokenizer, classed):
+            for (record, digest, split), document in zip(batch, documents, strict=True):
                 if not record.text:
                     empty += 1
                     continue
@@ -197,8 +218,6 @@ def _write(
                     labels.setdefault(record.label, len(labels))
                     if len(labels) > MOST_LABELS:
                         raise _too_many(name, source.label, list(labels))
-                digest = sha256(text).digest()
-                split = side(digest, data.held_out.outer, data.held_out.report)
                 writers[split].add(document, digest, labels.get(record.label, 0))
                 size, replaced = size + len(text), replaced + record.replaced
                 if source.max_tokens is not None and total() >= source.max_tokens:
@@ -272,12 +291,20 @@ class _Writer:
             file.close()
 
 
-def _batches(records: Iterator[Record]) -> Iterator[list[Record]]:
+class _Put(NamedTuple):
+    """A record, the hash of what it was rendered from, and the split that this puts it into."""
+
+    record: Record
+    digest: bytes
+    split: Split
+
+
+def _batches(records: Iterator[_Put]) -> Iterator[list[_Put]]:
     """Records, about `BATCH_CHARACTERS` of them at a time."""
     batch, size = [], 0
-    for record in records:
-        batch.append(record)
-        size += len(record.text) + 1
+    for put in records:
+        batch.append(put)
+        size += len(put.record.text) + 1
         if size >= BATCH_CHARACTERS:
             yield batch
             batch, size = [], 0
@@ -286,18 +313,34 @@ def _batches(records: Iterator[Record]) -> Iterator[list[Record]]:
 
 
 def _encoded_batches(
-    records: Iterator[Record], tokenizer: Tokenizer, classed: bool
-) -> Iterator[tuple[list[Record], list[_Document]]]:
+    records: Iterator[_Put], tokenizer: Tokenizer, classed: bool
+) -> Iterator[tuple[list[_Put], list[_Document]]]:
     """Records with their tokens; while a batch of them is in use, the next is tokenized."""
     with ThreadPoolExecutor(1) as worker:
-        waiting: list[tuple[list[Record], Future[list[_Document]]]] = []
+        waiting: list[tuple[list[_Put], Future[list[_Document]]]] = []
         for batch in _batches(records):
-            waiting.append((batch, worker.submit(_encoded, batch, tokenizer, classed)))
+            waiting.append((batch, worker.submit(_encoded_puts, batch, tokenizer, classed)))
             if len(waiting) > 1:
                 ready, future = waiting.pop(0)
                 yield ready, future.result()
         for ready, future in waiting:
             yield ready, future.result()
+
+
+def _encoded_puts(puts: list[_Put], tokenizer: Tokenizer, classed: bool) -> list[_Document]:
+    """The tokens of each record; those of training text with dropout, if the tokenizer has one."""
+    records = [put.record for put in puts]
+    if not isinstance(tokenizer, PretrainedTokenizer) or tokenizer.dropout is None:
+        return _encoded(records, tokenizer, classed)
+    dropped = [put for put in puts if put.split == "train"]
+    texts = [put.record.text for put in dropped]
+    placed = tokenizer.resplit_batch(texts, [put.digest for put in dropped])
+    ours = iter(
+        _finished(put.record, its, tokenizer, classed)
+        for put, its in zip(dropped, placed, strict=True)
+    )
+    others = iter(_encoded([p.record for p in puts if p.split != "train"], tokenizer, classed))
+    return [next(ours if put.split == "train" else others) for put in puts]
 
 
 def _encoded(records: list[Record], tokenizer: Tokenizer, classed: bool) -> list[_Document]:
@@ -308,17 +351,43 @@ def _encoded(records: list[Record], tokenizer: Tokenizer, classed: bool) -> list
         return [
             _Document(np.concatenate([ids, end]), None) for ids in tokenizer.encode_batch(texts)
         ]
-    documents = []
-    for record, (ids, last) in zip(records, tokenizer.place_batch(texts), strict=True):
-        if not record.text:  # it will be left out
-            documents.append(_Document(ids, None))
-            continue
-        roles = np.array([span.role for span in record.spans], np.uint8)
-        ends = np.array([span.end for span in record.spans])
-        span = np.searchsorted(ends, last, side="right").clip(max=len(ends) - 1)
-        # Chat templates often end an answer with this token themselves.
-        closed = tokenizer.eos_id in ids[span == len(ends) - 1]
-        tail = end[:0] if closed else end
-        classes = np.concatenate([roles[span], np.repeat(roles[-1], len(tail))])
-        documents.append(_Document(np.concatenate([ids, tail]), classes))
-    return documents
+    placed = zip(records, tokenizer.place_batch(texts), strict=True)
+    return [_finished(record, its, tokenizer, classed) for record, its in placed]
+
+
+def _finished(record: Record, placed: Placed, tokenizer: Tokenizer, classed: bool) -> _Document:
+    """The tokens of a record with their classes and its end."""
+    end = np.array([tokenizer.eos_id])
+    if not classed or not record.text:  # what is empty will be left out
+        return _Document(np.concatenate([placed.ids, end]), None)
+    # Chat templates often end an answer with this token themselves.
+    closed = tokenizer.eos_id in placed.ids[placed.ends > _last(record)]
+    tail = end[:0] if closed else end
+    classes = _classes(record, placed)
+    classes = np.concatenate([classes, np.repeat(classes[-1:], len(tail))])
+    return _Document(np.concatenate([placed.ids, tail]), classes)
+
+
+def _classes(record: Record, placed: Placed) -> np.ndarray:
+    """The class of each token: of an answer where any of it is, else that of its last character.
+
+    Returns:
+        uint8 [tokens].
+    """
+    roles = np.array([span.role for span in record.spans], np.uint8)
+    ends = np.array([span.end for span in record.spans])
+    last = np.searchsorted(ends, placed.ends - 1, side="right").clip(max=len(ends) - 1)
+    classes, begin = roles[last], 0
+    for role, end in record.spans:
+        if role is TokenClass.COMPLETION:
+            classes[(placed.ends > begin) & (placed.begins < end)] = role
+        begin = end
+    return classes
+
+
+def _last(record: Record) -> int:
+    """Where the last answer begins; without one the last stretch."""
+    begins = [0, *(span.end for span in record.spans)]
+    pairs = zip(record.spans, begins, strict=False)
+    answers = [begin for span, begin in pairs if span.role is TokenClass.COMPLETION]
+    return answers[-1] if answers else begins[-2]

@@ -1,13 +1,17 @@
 """Text to tokens and back: bytes, or a tokenizer of Hugging Face."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import date
 from hashlib import sha256
 from typing import Protocol
 
 import numpy as np
 
-from metatune.data.pretrained_tokenizer import load_pretrained
+from metatune.data.placed import Placed
+from metatune.data.pretrained_tokenizer import PretrainedTokenizer, load_pretrained
+from metatune.recipe.faults import Fault, RecipeError
+from metatune.recipe.schema import Data
 
 
 class Tokenizer(Protocol):
@@ -37,13 +41,8 @@ class Tokenizer(Protocol):
         """The tokens of each text without those that a tokenizer adds around it, [tokens] each."""
         ...
 
-    def place_batch(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """As `encode_batch`, with where the tokens stand in the text.
-
-        Returns:
-            For each text its tokens, and the index of the last character that each token is made
-            of, int64 [tokens].
-        """
+    def place_batch(self, texts: Sequence[str]) -> list[Placed]:
+        """As `encode_batch`, with where the tokens stand in the text."""
         ...
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
@@ -86,11 +85,14 @@ class ByteTokenizer:
         """The tokens of each text, uint16 [bytes of text] each."""
         return [self.encode(text) for text in texts]
 
-    def place_batch(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+    def place_batch(self, texts: Sequence[str]) -> list[Placed]:
         """The tokens of each text, and the character that each is a byte of."""
-        ids = self.encode_batch(texts)
-        begins = [(its & 0b1100_0000) != 0b1000_0000 for its in ids]  # of a character
-        return [(its, np.cumsum(first) - 1) for its, first in zip(ids, begins, strict=True)]
+        found = []
+        for its in self.encode_batch(texts):
+            begins = (its & 0b1100_0000) != 0b1000_0000  # a character
+            character = np.cumsum(begins) - 1
+            found.append(Placed(its, character, character + 1))
+        return found
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text of `ids`, [tokens], without the special ones.
@@ -122,3 +124,49 @@ def tokenizer(name: str) -> Tokenizer:
         RecipeError: there is none of that name, or it can't be used.
     """
     return ByteTokenizer() if name == "bytes" else load_pretrained(name)
+
+
+def tokenizer_of(data: Data, seed: int = 0, today: date | None = None) -> Tokenizer:
+    """The tokenizer of a recipe's section, as the section wants it.
+
+    Args:
+        data: the section.
+        seed: the recipe's, of dropout.
+        today: the day that chat templates are told where the section names none; by default the
+            one that it is.
+
+    Raises:
+        RecipeError: there is none of that name, or it can't be used so.
+    """
+    found = tokenizer(data.tokenizer)
+    if isinstance(found, PretrainedTokenizer):
+        today = today or date.today()
+        found = replace(found, today=date.fromisoformat(data.date) if data.date else today)
+        return found.with_dropout(seed) if data.bpe_dropout else found
+    if data.bpe_dropout:
+        problem, cure = "bytes are no merges that could be left out", "leave it out"
+        raise RecipeError("data", [Fault("data.bpe_dropout", True, problem, cure)])
+    return found
+
+
+def dated(data: Data, found: Tokenizer) -> Data:
+    """The section with the day that its chat template was told, where it asks for one."""
+    chats = any(source.messages is not None for source in data.domains.values())
+    if not (chats and isinstance(found, PretrainedTokenizer) and found.reads_clock and found.today):
+        return data
+    return replace(data, date=found.today.isoformat())
+
+
+def remarks(data: Data, found: Tokenizer) -> list[str]:
+    """What a user should know of how the text became tokens, a sentence each."""
+    if not isinstance(found, PretrainedTokenizer):
+        return []
+    said = []
+    if dated(data, found).date is not None and found.reads_clock:
+        said.append(f"the chat template is told that it is {found.today} (data.date)")
+    if found.dropout_rate and found.dropout is None:
+        said.append(
+            f"the tokenizer's dropout of {found.dropout_rate:g} is left out; "
+            "data.bpe_dropout=true splits training text with it"
+        )
+    return said

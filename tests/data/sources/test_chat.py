@@ -1,15 +1,19 @@
 """Conversations: the text of the template, and who said what."""
 
+import datetime
 import json
+import random
+import re
 
 import pytest
 
-from metatune.data import TokenClass, tokenizer
+from metatune.data import TokenClass, load, tokenizer, tokenizer_of
 from metatune.data.sources import open_source
 from metatune.data.sources.chat import conversation
-from metatune.data.sources.records import Place
+from metatune.data.sources.records import Place, Record
+from metatune.data.tokenized import _encoded
 from metatune.recipe.faults import RecipeError
-from metatune.recipe.schema import Source
+from metatune.recipe.schema import Data, Source
 
 PLACE = Place("data.domains.mine.jsonl", "a.jsonl", "line", 3)
 ASK = {"role": "user", "content": "Two times two?"}
@@ -137,3 +141,157 @@ def test_text_in_messages_is_made_sound(bpe, tmp_path):
     (record,) = reader.records()
     assert "half \ufffd" in record.text
     assert record.replaced == 1
+
+
+# Four ways to mark what the model writes: all of them drop or trim something.
+MARKED = {
+    "newline_outside": (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+        "{% if m['role'] == 'assistant' %}{% generation %}{{ m['content'] }}<|im_end|>"
+        "{% endgeneration %}{{ '\n' }}{% else %}{{ m['content'] }}<|im_end|>{{ '\n' }}{% endif %}"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    ),
+    "newline_inside": (
+        "{%- for m in messages %}{{- '<|im_start|>' + m['role'] + '\n' }}"
+        "{%- if m['role'] == 'assistant' %}{%- generation %}{{- m['content'] + '<|im_end|>\n' }}"
+        "{%- endgeneration %}{%- else %}{{- m['content'] + '<|im_end|>\n' }}{%- endif %}"
+        "{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"
+    ),
+    "drops_reasoning": (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+        "{% if m['role'] == 'assistant' %}{% generation %}"
+        "{{ m['content'] if loop.last else m['content'].split('</think>')[-1].lstrip() }}"
+        "<|im_end|>{% endgeneration %}{% else %}{{ m['content'] }}<|im_end|>{% endif %}"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    ),
+    "trims": (
+        "{% for m in messages %}{{ '[' + m['role'] + ']' }}{% if m['role'] == 'assistant' %}"
+        "{% generation %}{{ m['content'] | trim }}<|end|>{% endgeneration %}"
+        "{% else %}{{ m['content'] | trim }}{% endif %}{% endfor %}"
+        "{{ '[assistant]' if add_generation_prompt }}"
+    ),
+}
+TEXTS = ["Yes.", "<think>\nhm\n</think>\n\nYes.", "no \n", " 漢🙂é", "user", "[assistant]x"]
+
+
+def chats():
+    """Conversations with the same answers again and again."""
+    draw = random.Random(5)
+    for _ in range(60):
+        turns = [BRIEF] if draw.random() < 0.5 else []
+        for _ in range(draw.randint(1, 3)):
+            turns.append({"role": "user", "content": draw.choice(TEXTS)})
+            turns.append({"role": "assistant", "content": draw.choice(TEXTS)})
+        yield turns
+
+
+def completion(encoder, messages):
+    """Whether each token counts as completion."""
+    text, spans = conversation(encoder, messages, PLACE)
+    (document,) = _encoded([Record(text, spans)], encoder, True)
+    (placed,) = encoder.place_batch([text])
+    return (document.classes[: len(placed.ids)] == TokenClass.COMPLETION).astype(int).tolist()
+
+
+@pytest.mark.parametrize("template", MARKED)
+def test_what_a_template_marks_is_what_transformers_masks(tokenizer_folder, template):
+    encoder = tokenizer(str(tokenizer_folder(chat_template=MARKED[template])))
+    for messages in chats():
+        theirs = encoder.fast.apply_chat_template(
+            messages, return_dict=True, return_assistant_tokens_mask=True
+        )
+        assert completion(encoder, messages) == theirs["assistant_masks"]
+
+
+@pytest.mark.parametrize("template", ["newline_inside", "drops_reasoning", "trims"])
+def test_without_marks_the_same_answers_are_found_turn_by_turn(tokenizer_folder, template):
+    marked = MARKED[template]
+    bare = re.sub(r"\{%(-?) (end)?generation %\}", "", marked)
+    one, other = (tokenizer(str(tokenizer_folder(chat_template=text))) for text in (marked, bare))
+    assert one.marks_answers and not other.marks_answers
+    for messages in chats():
+        assert completion(other, messages) == completion(one, messages)
+
+
+def test_an_answer_that_is_given_twice_is_not_found_where_it_stands_first(tokenizer_folder):
+    bare = re.sub(r"\{% (end)?generation %\}", "", MARKED["drops_reasoning"])
+    encoder = tokenizer(str(tokenizer_folder(chat_template=bare)))
+    yes = {"role": "assistant", "content": "<think>\n\n</think>\n\nYes."}
+    asked = {"role": "user", "content": "Yes."}
+    assert said(encoder, [asked, yes, asked, yes]) == [
+        ("PROMPT", "<|im_start|>user\nYes.<|im_end|>"),
+        ("PROMPT", "<|im_start|>assistant\n"),
+        ("COMPLETION", "Yes.<|im_end|>"),
+        ("PROMPT", "<|im_start|>user\nYes.<|im_end|>"),
+        ("PROMPT", "<|im_start|>assistant\n"),
+        ("COMPLETION", "<think>\n\n</think>\n\nYes.<|im_end|>"),
+    ]
+
+
+def test_a_template_that_draws_at_random_is_refused(tokenizer_folder):
+    drawn = tokenizer(str(tokenizer_folder(chat_template="{{ ['a', 'b'] | random }}")))
+    with pytest.raises(RecipeError, match="the chat template draws at random"):
+        conversation(drawn, [ASK], PLACE)
+
+
+# As Llama 3's, SmolLM3's and gpt-oss's do; with a line break that a prefix must not swallow.
+DATED = "\n  {% if true %}{{ '100%% ' + strftime_now('%A, %-d %B %Y, %%d') }}|{% endif %}\n"
+
+
+class Friday(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return cls(2026, 3, 6)
+
+
+def test_the_date_is_that_of_the_recipe(tokenizer_folder, monkeypatch):
+    folder = str(tokenizer_folder(chat_template=DATED + MARKED["newline_inside"]))
+    data = Data({"d": Source(path="-")}, {"d": 1.0}, 8, 1, tokenizer=folder, date="2026-03-06")
+    encoder = tokenizer_of(data, today=datetime.date(2020, 1, 1))
+    monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Friday)
+    theirs = encoder.fast.apply_chat_template([ASK, ANSWER], tokenize=False)
+    assert theirs.startswith("\n100%% Friday, 6 March 2026, %d|")
+    ours, _ = conversation(encoder, [ASK, ANSWER], PLACE)
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("directive", [*"aAbBcdGHIjmMpSuUVwWxXyY", "-d", "-m", "-H"])
+def test_a_day_is_said_as_the_clock_says_it(tokenizer_folder, directive):
+    day = datetime.date(2026, 3, 6)
+    template = f"{{{{ strftime_now('<%{directive}>') }}}}"
+    data = Data(
+        {"d": Source(path="-")},
+        {"d": 1.0},
+        8,
+        1,
+        tokenizer=str(tokenizer_folder(chat_template=template)),
+    )
+    text, _ = conversation(tokenizer_of(data, today=day), [ASK], PLACE)
+    assert text == datetime.datetime(2026, 3, 6).strftime(f"<%{directive}>")
+
+
+def splits(data, encoder):
+    """The documents of each split, without their dates."""
+    (domain,) = load(data, encoder).domains
+    found = {}
+    for split in ("train", "outer", "report"):
+        stream = getattr(domain, split).stream
+        ends = [*stream.starts[1:], len(stream.tokens)]
+        texts = [
+            encoder.decode(stream.tokens[a:b]) for a, b in zip(stream.starts, ends, strict=True)
+        ]
+        found[split] = {text.partition("|")[2] for text in texts}
+    return found, domain.sha256
+
+
+def test_a_conversation_stays_in_its_split_on_another_day(cache, tokenizer_folder, jsonl):
+    folder = str(tokenizer_folder(chat_template=DATED + MARKED["newline_inside"]))
+    domains = {"d": Source(jsonl=str(jsonl), messages="chat")}
+    found = []
+    for day in ("2026-03-01", "2026-03-02"):
+        data = Data(domains, {"d": 1.0}, 16, 2, tokenizer=folder, date=day)
+        found.append(splits(data, tokenizer_of(data)))
+    (first, one), (second, other) = found
+    assert first == second
+    assert all(first.values())
+    assert one != other  # the text is another: so is its hash

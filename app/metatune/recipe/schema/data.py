@@ -8,6 +8,7 @@ from metatune.recipe.rules import (
     AT_LEAST_ONE,
     AT_LEAST_TWO,
     INNER_FRACTION,
+    ISO_DATE,
     NOT_NEGATIVE,
     SOME,
     ruled,
@@ -129,6 +130,11 @@ class Data:
             folder, or an id on the hub.
         held_out: shares of the documents kept from the inner training.
         packing: how documents fill the sequences.
+        date: the day, YYYY-MM-DD, that chat templates are told which ask for one; where they do
+            and it is null, the day on which the recipe is first used, which is then kept.
+        bpe_dropout: split the words of training text with the dropout that the tokenizer's file
+            asks for, drawn from the seed, once for all epochs. Without it, and in held-out text
+            always, it is left out.
         invalid_utf8: what happens to text that isn't UTF-8: it is refused, or its invalid bytes
             are replaced by U+FFFD and counted.
     """
@@ -140,4 +146,6 @@ class Data:
     tokenizer: str = "bytes"
     held_out: HeldOut = field(default_factory=HeldOut)
     packing: Packing = field(default_factory=Packing)
+    date: str | None = ruled(None, ISO_DATE)
+    bpe_dropout: bool = False
     invalid_utf8: Literal["refuse", "replace"] = "refuse"

@@ -1,5 +1,6 @@
 """Rows to records: which columns hold what."""
 
+import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -100,7 +101,9 @@ def _chat(row: Row, column: str, policy: Policy, tokenizer: Tokenizer | None) ->
     counts: list[int] = []
     sounded = _sounded(messages, policy, row.place, column, counts)
     text, spans = conversation(tokenizer, sounded, row.place)
-    return Record(text, spans, sum(counts))
+    # A template may write the same messages otherwise: of another day, or of another tokenizer.
+    origin = json.dumps(sounded, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return Record(text, spans, sum(counts), origin=origin)
 
 
 def _sounded(value: Any, policy: Policy, place: Place, column: str, counts: list[int]) -> Any:

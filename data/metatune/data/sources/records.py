@@ -38,12 +38,15 @@ class Record(NamedTuple):
         spans: the stretches that make up the text, where there are prompts and answers; else none.
         replaced: invalid bytes that became U+FFFD.
         label: what its source says of it; empty where the recipe names no such column.
+        origin: what it was rendered from, by which it falls into a split; empty where that is the
+            text itself.
     """
 
     text: str
     spans: tuple[Span, ...] = ()
     replaced: int = 0
     label: str = ""
+    origin: str = ""
 
 
 class Place(NamedTuple):
