@@ -6,6 +6,7 @@ a word. The `tokenizers` library draws from a generator that can't be seeded; he
 Source: Provilkov, Emelianenko & Voita, 2020, BPE-Dropout, algorithm 1.
 """
 
+import heapq
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -75,18 +76,45 @@ class BpeDropout:
         return Split(np.array(ids, np.uint32), np.array(first, np.int64), np.array(last, np.int64))
 
     def _pieces(self, word: str, draw: np.random.Generator) -> list[str]:
-        """Merges of a word's characters, until none is left or all that are were left out."""
-        pieces = list(word)
-        while True:
-            pairs = zip(pieces, pieces[1:], strict=False)
-            merges = sorted(
-                (self.ranks[pair], at) for at, pair in enumerate(pairs) if pair in self.ranks
-            )
-            kept = np.flatnonzero(draw.random(len(merges)) >= self.rate)
-            if not len(kept):
-                return pieces
-            at = merges[kept[0]][1]
-            pieces[at : at + 2] = [pieces[at] + pieces[at + 1]]
+        """Merges of a word's characters, until none is left or all that are were left out.
+
+        As `tokenizers` does it, and not quite as the paper: a merge that was left out may be done
+        after all once another is drawn, and there that may be one whose characters have been merged
+        otherwise by then. So fewer merges are left out than the rate says.
+        """
+        pieces: list[str] = list(word)
+        following = [*range(1, len(word)), -1]
+        before = [*range(-1, len(word) - 1)]
+        queue: list[tuple[int, int, str]] = []
+
+        def offer(at: int) -> None:
+            pair = (pieces[at], pieces[following[at]])
+            if pair in self.ranks:
+                heapq.heappush(queue, (self.ranks[pair], at, "".join(pair)))
+
+        for at in range(len(word) - 1):
+            offer(at)
+        skipped: list[tuple[int, int, str]] = []
+        while queue:
+            top = heapq.heappop(queue)
+            if draw.random() < self.rate:
+                skipped.append(top)
+                continue
+            for again in skipped:
+                heapq.heappush(queue, again)
+            skipped.clear()
+            _, at, merged = top
+            right = following[at]
+            if not pieces[at] or right < 0 or pieces[at] + pieces[right] != merged:
+                continue  # one of the two is another by now
+            pieces[at], pieces[right] = merged, ""
+            following[at] = following[right]
+            if following[at] >= 0:
+                before[following[at]] = at
+                offer(at)
+            if before[at] >= 0:
+                offer(before[at])
+        return [piece for piece in pieces if piece]
 
 
 def bpe_dropout(backend: Any, added: Sequence[str], rate: float, seed: int) -> BpeDropout:

@@ -7,7 +7,8 @@ import re
 
 import pytest
 
-from metatune.data import TokenClass, load, tokenizer, tokenizer_of
+from metatune.data import TokenClass, load, tokenizer_of
+from metatune.data.pretrained_tokenizer import PretrainedTokenizer, load_pretrained
 from metatune.data.sources import open_source
 from metatune.data.sources.chat import conversation
 from metatune.data.sources.records import Place, Record
@@ -52,7 +53,7 @@ def test_other_roles_have_their_classes(bpe):
 
 @pytest.fixture(scope="module")
 def encoder(request, tokenizer_folder):
-    return tokenizer(str(tokenizer_folder(chat_template=request.param)))
+    return load_pretrained(str(tokenizer_folder(chat_template=request.param)))
 
 
 # As Qwen 3: an answer is written with its reasoning unless others follow.
@@ -124,7 +125,7 @@ def test_messages_are_read_from_records(bpe, jsonl, records):
 
 
 def test_messages_need_a_template(tokenizer_folder, jsonl):
-    bare = tokenizer(str(tokenizer_folder(chat_template=None)))
+    bare = load_pretrained(str(tokenizer_folder(chat_template=None)))
     with pytest.raises(RecipeError, match="line 1: needs a tokenizer with a chat template"):
         open_source("mine", Source(jsonl=str(jsonl), messages="chat"), "refuse", bare)
 
@@ -174,6 +175,14 @@ MARKED = {
 TEXTS = ["Yes.", "<think>\nhm\n</think>\n\nYes.", "no \n", " 漢🙂é", "user", "[assistant]x"]
 
 
+def on(day, folder):
+    """The tokenizer of a folder, whose template is told a day."""
+    data = Data({"d": Source(path="-")}, {"d": 1.0}, 8, 1, tokenizer=str(folder), date=day)
+    encoder = tokenizer_of(data, today=datetime.date(2020, 1, 1))
+    assert isinstance(encoder, PretrainedTokenizer)
+    return encoder
+
+
 def chats():
     """Conversations with the same answers again and again."""
     draw = random.Random(5)
@@ -195,7 +204,7 @@ def completion(encoder, messages):
 
 @pytest.mark.parametrize("template", MARKED)
 def test_what_a_template_marks_is_what_transformers_masks(tokenizer_folder, template):
-    encoder = tokenizer(str(tokenizer_folder(chat_template=MARKED[template])))
+    encoder = load_pretrained(str(tokenizer_folder(chat_template=MARKED[template])))
     for messages in chats():
         theirs = encoder.fast.apply_chat_template(
             messages, return_dict=True, return_assistant_tokens_mask=True
@@ -207,7 +216,9 @@ def test_what_a_template_marks_is_what_transformers_masks(tokenizer_folder, temp
 def test_without_marks_the_same_answers_are_found_turn_by_turn(tokenizer_folder, template):
     marked = MARKED[template]
     bare = re.sub(r"\{%(-?) (end)?generation %\}", "", marked)
-    one, other = (tokenizer(str(tokenizer_folder(chat_template=text))) for text in (marked, bare))
+    one, other = (
+        load_pretrained(str(tokenizer_folder(chat_template=text))) for text in (marked, bare)
+    )
     assert one.marks_answers and not other.marks_answers
     for messages in chats():
         assert completion(other, messages) == completion(one, messages)
@@ -215,7 +226,7 @@ def test_without_marks_the_same_answers_are_found_turn_by_turn(tokenizer_folder,
 
 def test_an_answer_that_is_given_twice_is_not_found_where_it_stands_first(tokenizer_folder):
     bare = re.sub(r"\{% (end)?generation %\}", "", MARKED["drops_reasoning"])
-    encoder = tokenizer(str(tokenizer_folder(chat_template=bare)))
+    encoder = load_pretrained(str(tokenizer_folder(chat_template=bare)))
     yes = {"role": "assistant", "content": "<think>\n\n</think>\n\nYes."}
     asked = {"role": "user", "content": "Yes."}
     assert said(encoder, [asked, yes, asked, yes]) == [
@@ -229,7 +240,7 @@ def test_an_answer_that_is_given_twice_is_not_found_where_it_stands_first(tokeni
 
 
 def test_a_template_that_draws_at_random_is_refused(tokenizer_folder):
-    drawn = tokenizer(str(tokenizer_folder(chat_template="{{ ['a', 'b'] | random }}")))
+    drawn = load_pretrained(str(tokenizer_folder(chat_template="{{ ['a', 'b'] | random }}")))
     with pytest.raises(RecipeError, match="the chat template draws at random"):
         conversation(drawn, [ASK], PLACE)
 
@@ -245,9 +256,7 @@ class Friday(datetime.datetime):
 
 
 def test_the_date_is_that_of_the_recipe(tokenizer_folder, monkeypatch):
-    folder = str(tokenizer_folder(chat_template=DATED + MARKED["newline_inside"]))
-    data = Data({"d": Source(path="-")}, {"d": 1.0}, 8, 1, tokenizer=folder, date="2026-03-06")
-    encoder = tokenizer_of(data, today=datetime.date(2020, 1, 1))
+    encoder = on("2026-03-06", tokenizer_folder(chat_template=DATED + MARKED["newline_inside"]))
     monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Friday)
     theirs = encoder.fast.apply_chat_template([ASK, ANSWER], tokenize=False)
     assert theirs.startswith("\n100%% Friday, 6 March 2026, %d|")
@@ -257,16 +266,8 @@ def test_the_date_is_that_of_the_recipe(tokenizer_folder, monkeypatch):
 
 @pytest.mark.parametrize("directive", [*"aAbBcdGHIjmMpSuUVwWxXyY", "-d", "-m", "-H"])
 def test_a_day_is_said_as_the_clock_says_it(tokenizer_folder, directive):
-    day = datetime.date(2026, 3, 6)
     template = f"{{{{ strftime_now('<%{directive}>') }}}}"
-    data = Data(
-        {"d": Source(path="-")},
-        {"d": 1.0},
-        8,
-        1,
-        tokenizer=str(tokenizer_folder(chat_template=template)),
-    )
-    text, _ = conversation(tokenizer_of(data, today=day), [ASK], PLACE)
+    text, _ = conversation(on("2026-03-06", tokenizer_folder(chat_template=template)), [ASK], PLACE)
     assert text == datetime.datetime(2026, 3, 6).strftime(f"<%{directive}>")
 
 
