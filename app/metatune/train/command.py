@@ -60,7 +60,7 @@ def load(path: Path) -> Tuned:
     """
     schedules = artefact.load(path)
     file = path if path.is_file() else artefact.folder_of(path) / "tuned.json"
-    return Tuned(schedules, json.loads(file.read_text())["integrity"]["sha256"])
+    return Tuned(schedules, json.loads(file.read_bytes())["integrity"]["sha256"])
 
 
 def train(
