@@ -30,12 +30,15 @@ class OutOfBounds(ValueError):
     """A document beyond the bounds; says which."""
 
 
-def parsed_json(content: str | bytes, most_bytes: int = MOST_BYTES) -> Any:
+def parsed_json(
+    content: str | bytes, most_bytes: int = MOST_BYTES, most_values: int | None = None
+) -> Any:
     """The value that a text in JSON says.
 
     Args:
         content: the text, or its bytes in UTF-8.
         most_bytes: how long it may be.
+        most_values: how many values it may have; `MOST_VALUES` by default.
 
     Raises:
         OutOfBounds: it is longer, deeper, or has more values or a larger number than a document
@@ -57,11 +60,11 @@ def parsed_json(content: str | bytes, most_bytes: int = MOST_BYTES) -> Any:
         if deepest > DEEPEST:
             raise too_deep()
         stack += [(each, depth + 1) for each in inner if isinstance(each, dict | list)]
-    refuse_more(values)
+    refuse_more(values, most_values)
     return value
 
 
-def read_json(path: Path, most_bytes: int = MOST_BYTES) -> Any:
+def read_json(path: Path, most_bytes: int = MOST_BYTES, most_values: int | None = None) -> Any:
     """As `parsed_json`, of a file; one that is too long isn't read.
 
     Raises:
@@ -69,7 +72,7 @@ def read_json(path: Path, most_bytes: int = MOST_BYTES) -> Any:
         ValueError: as of `parsed_json`.
     """
     refuse_longer(path.stat().st_size, most_bytes)
-    return parsed_json(path.read_bytes(), most_bytes)
+    return parsed_json(path.read_bytes(), most_bytes, most_values)
 
 
 def whole(text: str) -> int:
@@ -104,12 +107,11 @@ def refuse_longer(size: int, most: int) -> None:
         raise OutOfBounds(f"{size:,} bytes long; must be {most:,} at most")
 
 
-def refuse_more(values: int) -> None:
+def refuse_more(values: int, most: int | None = None) -> None:
     """Refuses a document of too many values."""
-    if values > MOST_VALUES:
-        raise OutOfBounds(
-            f"{values:,} values, aliases written out; must be {MOST_VALUES:,} at most"
-        )
+    most = MOST_VALUES if most is None else most
+    if values > most:
+        raise OutOfBounds(f"{values:,} values, aliases written out; must be {most:,} at most")
 
 
 def too_deep() -> OutOfBounds:

@@ -13,6 +13,7 @@ from metatune.artefact.horizon import carried
 from metatune.fit import holdings
 from metatune.inner import InnerTraining, stretched
 from metatune.inner.seeds import Purpose, model_key
+from metatune.inner.size import refuse_larger_than_memory
 from metatune.recipe import writing
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.phases import resolved
@@ -104,6 +105,7 @@ def train(
     _refuse_not_positive(source, steps=steps, keep=keep, **intervals._asdict())
     if steps is not None:
         training = stretched(training, steps)
+    refuse_larger_than_memory(training.initialise, training.model.family)
     recipe, schedules = training.recipe, None
     if tuned is not None:
         refuse_misfit(tuned.schedules, training, source)
