@@ -4,7 +4,7 @@ Each mutant of a small recipe goes through `metatune validate`, each of an artef
 `metatune show`, in this process: both must end with exit code 0 or 2, without a traceback, within a
 second of what an unspoilt one takes.
 
-    python scripts/stress_inputs.py --recipes 500 --artefacts 200 --artefact runs/quickstart/artefact
+    python scripts/stress_inputs.py --artefact runs/quickstart/artefact
 
 Exits with 1 if any doesn't.
 """

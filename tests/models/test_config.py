@@ -306,7 +306,8 @@ def test_a_model_without_a_tokenizer_must_say_its_vocabulary():
     with pytest.raises(RecipeError) as refused:
         build(CONFIG)
     assert str(refused.value) == (
-        "model: 1 fault\n  model.config.vocab_size: missing; write a whole number from 1 to 67,108,864"
+        "model: 1 fault\n  model.config.vocab_size: missing; "
+        "write a whole number from 1 to 67,108,864"
     )
 
 
