@@ -29,5 +29,5 @@ for case in "6.0.3:T 900 steps 900 " "6.0.4:T 100 steps 900 "; do
   python3 -m pip install -q --disable-pip-version-check --target "$place/$version" "pyyaml==$version"
   seen=$(PYTHONPATH="$place/$version" python3 "$place/ask.py")
   echo "PyYAML $version: in production $seen"
-  [[ "$seen " == "${case#*:}" ]] || { echo "this has changed: it was ${case#*:}" >&2; exit 1; }
+  [[ "$seen" == "${case#*:}" ]] || { echo "this has changed: it was ${case#*:}" >&2; exit 1; }
 done

@@ -147,7 +147,7 @@ def main_() -> int:
         found = []
         for number in range(chosen.recipes):
             mutant = (
-                yaml.safe_dump(mutated(tree, draw), allow_unicode=True)
+                json.dumps(mutated(tree, draw), ensure_ascii=False)  # is YAML, too
                 if draw.random() < 0.7
                 else spoilt(text, draw)
             )
