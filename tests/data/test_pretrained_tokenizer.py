@@ -78,7 +78,30 @@ def test_what_is_no_tokenizer_is_refused(tmp_path, bpe_folder, tokenizer_folder)
     endless = tokenizer_folder(pad_token="<|end|>")
     assert fault(endless) == "has no end-of-sequence token"
     (tmp_path / "tokenizer.json").write_text("{")
-    assert fault(tmp_path).startswith("can't be loaded: ")
+    assert fault(tmp_path).startswith("tokenizer.json can't be read: ")
+
+
+MALFORMED = [
+    ({"model": None}, "tokenizer.json has no model"),
+    ({"model": {"type": "x"}}, "model.type is 'x'; must be one of BPE, Unigram, "),
+    ({"model": {"type": "BPE", "vocab": []}}, "model.vocab doesn't give each token a whole"),
+    ({"model": {"type": "WordLevel", "vocab": {"a": -1}}}, "model.vocab doesn't give each"),
+    ({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a"]}}, "which is no pair"),
+    ({"model": {"type": "Unigram", "vocab": [["a"]]}}, "no list of tokens with their scores"),
+    ({"model": {"type": "Unigram", "vocab": [["a", 0.5]], "unk_id": 4}}, "model.unk_id is 4"),
+    ({"added_tokens": [{"id": "0", "content": "a"}]}, "which is no {id, content}"),
+    ({"added_tokens": {"a": 0}}, "added_tokens is no list"),
+    ({"decoder": []}, "decoder is no object"),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), MALFORMED)
+def test_a_malformed_file_is_refused_before_it_is_loaded(tmp_path, bpe_folder, change, said):
+    for file in bpe_folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    document = json.loads((tmp_path / "tokenizer.json").read_text())
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document | change))
+    assert said in fault(tmp_path)
 
 
 def test_an_id_that_is_not_cached_is_refused_offline(monkeypatch):

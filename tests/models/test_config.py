@@ -193,7 +193,8 @@ def test_llama3_reaches_from_the_longest_sequence_where_it_does_not_say():
 
 
 KINDS = ", ".join(FAMILIES)
-SIZE = "must be a whole number of 1 or above"
+SIZE = "must be a whole number from 1 to 67,108,864"
+LAYERS = "must be a whole number from 1 to 10,000"
 DEFAULT = "correct it, or leave it out for the default"
 ROPE = "model.config.rope_parameters"
 
@@ -285,7 +286,7 @@ def test_a_fault_says_what_is_wrong_and_what_to_do(changes, expected):
          "'longrope': unknown rotary embedding; allowed: default, linear, llama3"),
         ("gpt2", {"n_embd": 100}, "n_embd = 100: must be a multiple of n_head, 32; change one of "
          "the two"),
-        ("gpt2", {"n_layer": None}, "n_layer: missing; write a whole number of 1 or above"),
+        ("gpt2", {"n_layer": None}, "n_layer: missing; write a whole number from 1 to 10,000"),
         ("gpt2", {"reorder_and_upcast_attn": True}, "reorder_and_upcast_attn = True: must be "
          f"False, the only one that is supported; {DEFAULT}"),
         ("gpt_neox", {"rotary_pct": 0.4}, "head_dim = 8: 0.4 of it must be even, because rotary "
@@ -305,7 +306,8 @@ def test_a_model_without_a_tokenizer_must_say_its_vocabulary():
     with pytest.raises(RecipeError) as refused:
         build(CONFIG)
     assert str(refused.value) == (
-        "model: 1 fault\n  model.config.vocab_size: missing; write a whole number of 1 or above"
+        "model: 1 fault\n  model.config.vocab_size: missing; "
+        "write a whole number from 1 to 67,108,864"
     )
 
 

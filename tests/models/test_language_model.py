@@ -145,8 +145,8 @@ def test_an_unknown_dtype_is_refused_beside_the_faults_of_the_config():
         build({**CONFIG, "hidden_size": 0}, vocab_size=259, dtype="float16")
     assert str(refused.value) == (
         "model: 2 faults\n"
-        "  model.config.hidden_size = 0: must be a whole number of 1 or above; "
-        "write a whole number of 1 or above\n"
+        "  model.config.hidden_size = 0: must be a whole number from 1 to 67,108,864; "
+        "write a whole number from 1 to 67,108,864\n"
         "  model.dtype = 'float16': unknown choice; did you mean bfloat16? "
         "(allowed: float32, bfloat16, float64)"
     )

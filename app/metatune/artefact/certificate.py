@@ -14,6 +14,7 @@ from metatune.artefact.format import (
     Artefact,
     ArtefactError,
 )
+from metatune.recipe.bounds import read_json
 from metatune.recipe.faults import ABSENT, Fault
 
 CURE = "delete it, and write it anew with `metatune check --run`"
@@ -34,8 +35,8 @@ def read(folder: Path) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     try:
-        document = json.loads(file.read_bytes())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        document = read_json(file)
+    except ValueError as error:
         raise ArtefactError(str(file), [f"not JSON ({error}); {CURE}"]) from error
     stated = document if isinstance(document, dict) else {}
     for key, known in (("format", CERTIFICATE_FORMAT), ("version", CERTIFICATE_VERSION)):

@@ -24,6 +24,7 @@ from metatune.artefact.format import (
     ArtefactError,
     Origin,
 )
+from metatune.recipe.bounds import read_json
 from metatune.recipe.faults import ABSENT, Fault
 
 CURE = "take the artefact anew from the run that wrote it"
@@ -56,7 +57,7 @@ def read(folder: Path) -> Origin | None:
         )
     except UnicodeDecodeError as error:
         raise ArtefactError(str(recipe), [f"not UTF-8 text ({error.reason}); {CURE}"]) from error
-    except SafetensorError as error:
+    except (SafetensorError, KeyError) as error:  # of dtypes that NumPy hasn't
         raise ArtefactError(str(held), [f"not safetensors ({error}); {CURE}"]) from error
 
 
@@ -64,8 +65,8 @@ def _record(file: Path) -> Mapping[str, Any] | None:
     if not file.is_file():
         return None
     try:
-        document = json.loads(file.read_bytes())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        document = read_json(file)
+    except ValueError as error:
         raise ArtefactError(str(file), [f"not JSON ({error}); {CURE}"]) from error
     stated = document if isinstance(document, dict) else {}
     for key, known in (("format", REPLAY_FORMAT), ("version", REPLAY_VERSION)):

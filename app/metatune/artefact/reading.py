@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 
 from metatune.artefact import certificate, initialisation, learned_update, manifest, origin
@@ -38,6 +39,7 @@ from metatune.artefact.format import (
 )
 from metatune.artefact.manifest import sha256
 from metatune.artefact.writing import integrity
+from metatune.recipe.bounds import OutOfBounds, read_json
 from metatune.recipe.faults import Fault
 
 CURE = "take the artefact anew from the run that wrote it"
@@ -97,12 +99,14 @@ def _find(path: Path) -> Path:
 
 def _parse(file: Path) -> dict[str, Any]:
     try:
-        document = json.loads(file.read_bytes())
+        document = read_json(file)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}: {error.msg}"
         raise ArtefactError(str(file), [f"not JSON ({place}); {CURE}"]) from error
     except UnicodeDecodeError as error:
         raise ArtefactError(str(file), [f"not UTF-8 text ({error.reason}); {CURE}"]) from error
+    except OutOfBounds as error:
+        raise ArtefactError(str(file), [f"holds {error}; {CURE}"]) from error
     found = document.get("format") if isinstance(document, dict) else None
     if not isinstance(document, dict) or found != FORMAT:
         cure = f"give the {TUNED} of a run of `metatune fit`"
@@ -140,7 +144,10 @@ def _tensors(file: Path, document: Mapping[str, Any]) -> Mapping[str, np.ndarray
         problem = f"the hash of {beside} is {sha256(content)}: it isn't the one that was written"
         fault = Fault("tensors.sha256", tensors["sha256"], problem, CURE)
         raise ArtefactError(str(file), [fault])
-    held = load_tensors(content)
+    try:
+        held = load_tensors(content)
+    except (SafetensorError, KeyError, ValueError) as error:  # of dtypes that NumPy hasn't
+        raise ArtefactError(str(beside), [f"not safetensors ({error!r}); {CURE}"]) from error
     checker = Checker(CURE)
     checker.tensors(document, held)
     if checker.faults:

@@ -105,8 +105,10 @@ class ValueChecker:
             self._fault(f"{path}.{key}", value[key], problem)
         return not missing and not surplus
 
-    def _is(self, path: str, value: Any, kind: type, allowed: str) -> bool:
-        if isinstance(value, kind):
+    def _is(self, path: str, value: Any, kind: Any, allowed: str) -> bool:
+        """`kind` is a type or several; true and false are no numbers."""
+        numbers = kind is int or (isinstance(kind, tuple) and int in kind)
+        if isinstance(value, kind) and not (numbers and isinstance(value, bool)):
             return True
         self._fault(path, value, f"must be {allowed}")
         return False

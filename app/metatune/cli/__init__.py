@@ -1,5 +1,7 @@
 """The command line, a file a command. Thin: what takes long to import is imported inside them."""
 
+import io
+import sys
 from collections.abc import Sequence
 
 import typer
@@ -46,4 +48,8 @@ for name, command in COMMANDS.items():
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line on `arguments`, those of the process by default."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A console that isn't UTF-8 can't show every name; that ends no command.
+            stream.reconfigure(errors="replace")
     app(arguments)

@@ -97,9 +97,9 @@ def run_all(
 
 def _started(arguments: Sequence[str], given: Given, folder: Path, index: int) -> _Running:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "stdin").write_text(given.document)
+    (folder / "stdin").write_text(given.document, encoding="utf-8")
     tuned = folder / "tuned.json"
-    tuned.write_text(given.tuned)
+    tuned.write_text(given.tuned, encoding="utf-8")
     with (
         (folder / "stdin").open("rb") as stdin,
         (folder / "stdout").open("wb") as stdout,

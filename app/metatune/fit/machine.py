@@ -77,6 +77,6 @@ def _cpu() -> dict[str, str]:
     """What Linux says of the first processor; empty elsewhere."""
     if not CPU_INFORMATION.is_file():
         return {}
-    first = CPU_INFORMATION.read_text().split("\n\n")[0]
+    first = CPU_INFORMATION.read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
     pairs = (line.partition(":") for line in first.splitlines())
     return {key.strip(): value.strip() for key, _, value in pairs}

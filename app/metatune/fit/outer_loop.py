@@ -35,6 +35,7 @@ from metatune.hypergrad.problem import Batches
 from metatune.inner import InnerTraining, estimators
 from metatune.inner.horizons import Stretched
 from metatune.inner.seeds import Purpose, Stream, data_seed, direction_key, model_key
+from metatune.inner.size import refuse_larger_than_memory
 from metatune.recipe import schema
 from metatune.recipe.phases import Phase, resolved
 from metatune.recipe.trajectory import points
@@ -89,6 +90,7 @@ def fit(
         ReplayError: the inner training did not repeat itself exactly.
     """
     recipe = training.recipe
+    refuse_larger_than_memory(training.initialise, training.model.family)
     folder = open_run(out, recipe, resume=resume, overwrite=overwrite)
     phases, eta = resolved(recipe.outer), training.initial_eta()
 

@@ -136,14 +136,14 @@ class RunFolder:
 
 
 def _append(path: Path, line: Mapping[str, Any]) -> None:
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines(keepends=True) if line[-1] == "\n"]
 
 
@@ -213,7 +213,7 @@ def open_run(path: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> Ru
 
 
 def _refuse_other_recipe(folder: RunFolder, recipe: Recipe) -> None:
-    then = writing.flat(yaml.safe_load(folder.recipe.read_text()))
+    then = writing.flat(yaml.safe_load(folder.recipe.read_text(encoding="utf-8")))
     now = writing.flat(yaml.safe_load(writing.to_yaml(recipe)))
     changed = [
         key

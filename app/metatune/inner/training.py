@@ -14,7 +14,7 @@ import numpy as np
 from metatune import tunables
 from metatune.data import Corpus, Progress, TokenClass, dated, load, look, tokenizer_of
 from metatune.hypergrad import Problem, State, as_argument, programs
-from metatune.inner import initialisation, losses, optimizers, schedules
+from metatune.inner import initialisation, losses, optimizers, schedules, size
 from metatune.inner.estimators import program_is_there, too_many_directions
 from metatune.inner.metrics import objective
 from metatune.inner.seeds import tunable_key
@@ -304,6 +304,10 @@ def _parts(
     if begin and text:
         faults += context_faults(begin.model, text)
     inner: schema.Inner | None = sections.get("inner")
+    outer: schema.Outer | None = sections.get("outer")
+    if begin and text and (beyond := list(size.faults(begin.model, text, inner, outer))):
+        # Whatever else is looked at would be as large.
+        return _Parts(text, None, begin, None, None, None, [*faults, *beyond])
     part = None
     if begin and inner and not any(f.path.startswith(("inner.train", "inner.lora")) for f in known):
         auxiliary = inner.loss is not None and inner.loss.auxiliary is not None
@@ -327,7 +331,6 @@ def _parts(
     others = initialisation.Ingredients()
     if tune and begin and begin.params is not None:
         others = _attempt(faults, partial(initialisation.ingredients, tune.initialisation, begin))
-    outer: schema.Outer | None = sections.get("outer")
     if (
         tuning
         and tune

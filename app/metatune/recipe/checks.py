@@ -51,6 +51,7 @@ from metatune.recipe.outer_checks import (
     unroll_fits_the_training,
     worst_case_has_cases,
 )
+from metatune.recipe.paths import joined
 from metatune.recipe.population_checks import (
     a_population_is_differentiated_here,
     members_at_once_are_taken_backward,
@@ -262,7 +263,7 @@ def one_source_a_domain(data: Data) -> Iterable[Fault]:
         if len(said) != 1:
             problem = f"must have exactly one of {', '.join(KINDS)}"
             cure = "keep one of them" if said else "write one of them"
-            yield Fault(f"data.domains.{name}", said, problem, cure)
+            yield Fault(joined("data.domains", name), said, problem, cure)
 
 
 def options_fit_the_source(data: Data) -> Iterable[Fault]:
@@ -273,13 +274,15 @@ def options_fit_the_source(data: Data) -> Iterable[Fault]:
             value = getattr(source, option)
             if value is not None and kinds and not kinds & takes:
                 problem = f"goes with {', '.join(kind for kind in KINDS if kind in takes)} only"
-                yield Fault(f"data.domains.{name}.{option}", value, problem, "take it out")
+                yield Fault(
+                    f"{joined('data.domains', name)}.{option}", value, problem, "take it out"
+                )
 
 
 def one_way_to_read_a_record(data: Data) -> Iterable[Fault]:
     """Records hold text, or a prompt with its completion, or messages."""
     for name, source in data.domains.items():
-        path = f"data.domains.{name}"
+        path = joined("data.domains", name)
         said = {option: value for option in COLUMNS if (value := getattr(source, option))}
         if ("prompt" in said) != ("completion" in said):
             missing = "completion" if "prompt" in said else "prompt"
@@ -301,7 +304,7 @@ def all_domains_have_labels_or_none(data: Data) -> Iterable[Fault]:
             if source.label is None:
                 problem = "lacks label, which other domains have"
                 cure = "write label: NAME OF ITS COLUMN, or take it out everywhere"
-                yield Fault(f"data.domains.{name}", ABSENT, problem, cure)
+                yield Fault(joined("data.domains", name), ABSENT, problem, cure)
 
 
 def weights_of_labels_have_labels(tune: Tune, data: Data) -> Iterable[Fault]:
@@ -319,7 +322,7 @@ def plain_text_is_corrupted(data: Data) -> Iterable[Fault]:
     for name, source in data.domains.items():
         if source.corrupt is not None and (source.prompt or source.messages):
             problem = "goes with plain text only, which has no classes of tokens"
-            path = f"data.domains.{name}.corrupt"
+            path = f"{joined('data.domains', name)}.corrupt"
             yield Fault(path, asdict(source.corrupt), problem, "take it out")
 
 
@@ -328,7 +331,9 @@ def streams_have_a_budget(data: Data) -> Iterable[Fault]:
     for name, source in data.domains.items():
         if source.streaming and source.max_tokens is None:
             cure = "write max_tokens, e.g. max_tokens: 5e7"
-            yield Fault(f"data.domains.{name}.streaming", True, "needs a budget of tokens", cure)
+            yield Fault(
+                f"{joined('data.domains', name)}.streaming", True, "needs a budget of tokens", cure
+            )
 
 
 def batch_holds_every_domain(data: Data) -> Iterable[Fault]:

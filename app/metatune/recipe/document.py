@@ -11,19 +11,22 @@ from typing import Any, Final
 
 import yaml
 
+from metatune.recipe import bounds
 from metatune.recipe.faults import ABSENT, Fault
+from metatune.recipe.paths import joined
 
 TAG: Final = "tag:yaml.org,2002:"
+MERGE: Final = f"{TAG}merge"
 
 # What an unquoted word is: tag, how it is spelled, how it is read.
 SCALARS: Final[tuple[tuple[str, re.Pattern[str], Callable[[str], Any]], ...]] = (
     (f"{TAG}null", re.compile(r"(?:~|null|Null|NULL|)\Z"), lambda text: None),
     (f"{TAG}bool", re.compile(r"(?:[Tt]rue|TRUE|[Ff]alse|FALSE)\Z"), lambda text: text[0] in "tT"),
-    (f"{TAG}int", re.compile(r"[-+]?[0-9]+\Z"), int),
+    (f"{TAG}int", re.compile(r"[-+]?[0-9]+\Z"), bounds.whole),
     (
         f"{TAG}float",
         re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z"),
-        float,
+        bounds.real,
     ),
 )
 
@@ -39,6 +42,32 @@ class _Loader(yaml.SafeLoader):
         None: yaml.SafeLoader.construct_undefined,
     }
 
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Puts what merge keys name into their mapping: own keys win, then what is named first.
+
+        PyYAML 6.0.4 lets a mapping's merged keys win over its own where it is merged again.
+        """
+        own, merged = [], dict[Any, tuple[yaml.Node, yaml.Node]]()
+        for key, value in node.value:
+            if key.tag != MERGE:
+                own.append((key, value))
+                continue
+            for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                if not isinstance(source, yaml.MappingNode):
+                    problem = f"expected a mapping to merge, or a list of them, not {source.id}"
+                    raise yaml.constructor.ConstructorError(None, None, problem, source.start_mark)
+                self.flatten_mapping(source)
+                for pair in source.value:
+                    merged.setdefault(_name(pair[0]), pair)
+        for key, _ in own:
+            merged.pop(_name(key), None)
+        node.value = [*merged.values(), *own]
+
+
+def _name(key: yaml.Node) -> Any:
+    """What two keys that are the same have in common."""
+    return (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
+
 
 def _constructor(pattern: re.Pattern[str], convert: Callable[[str], Any]) -> Callable[..., Any]:
     """How a scalar is read; a tag written out (`!!int x`) may contradict the spelling."""
@@ -48,12 +77,16 @@ def _constructor(pattern: re.Pattern[str], convert: Callable[[str], Any]) -> Cal
         if not pattern.match(text):
             problem = f"{text!r} cannot be read as {node.tag.removeprefix(TAG)}"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
-        return convert(text)
+        try:
+            return convert(text)
+        except bounds.OutOfBounds as error:
+            mark = node.start_mark
+            raise yaml.constructor.ConstructorError(None, None, str(error), mark) from error
 
     return construct
 
 
-_Loader.add_implicit_resolver(f"{TAG}merge", re.compile(r"<<\Z"), ["<"])
+_Loader.add_implicit_resolver(MERGE, re.compile(r"<<\Z"), ["<"])
 for _tag, _pattern, _convert in SCALARS:
     _Loader.add_implicit_resolver(_tag, _pattern, None)
     _Loader.add_constructor(_tag, _constructor(_pattern, _convert))
@@ -64,13 +97,15 @@ def load(text: str) -> tuple[Any, tuple[Fault, ...]]:
 
     Returns:
         the value and no faults, or None and the faults: a syntax error (line and column counted
-        from 1), or every key that appears twice. An empty text says None.
+        from 1), every key that appears twice, or what is out of bounds. An empty text says None.
     """
     try:
+        bounds.refuse_longer(len(text.encode("utf-8", "surrogatepass")), bounds.MOST_BYTES_YAML)
         loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
             return None, ()
+        refuse_unbounded(node)
         faults = tuple(_structural_faults(node, "", ()))
         return (None, faults) if faults else (loader.construct_document(node), ())
     except yaml.MarkedYAMLError as error:
@@ -80,8 +115,46 @@ def load(text: str) -> tuple[Any, tuple[Fault, ...]]:
     except yaml.reader.ReaderError as error:
         place = f"line {text.count(chr(10), 0, error.position) + 1}"
         said = f"the character {error.character!r} is not allowed"
+    except (bounds.OutOfBounds, RecursionError) as error:
+        unbounded = error if isinstance(error, bounds.OutOfBounds) else bounds.too_deep()
+        return None, (Fault("", ABSENT, f"holds {unbounded}", "write less"),)
     fault = Fault("", ABSENT, f"not valid YAML at {place}: {said}", "correct the text there")
     return None, (fault,)
+
+
+def refuse_unbounded(root: yaml.Node) -> None:
+    """Refuses a document that is too deep, or has too many values once aliases are written out.
+
+    A node is counted once, however often it stands there: what it holds, times how often.
+
+    Raises:
+        OutOfBounds: it is.
+    """
+    sizes: dict[int, tuple[int, int]] = {}  # values and levels of a node
+    stack: list[tuple[yaml.Node, bool]] = [(root, False)]
+    while stack:
+        node, seen = stack.pop()
+        if id(node) in sizes and not seen:
+            continue
+        inner = _inner(node)
+        if not seen:
+            sizes[id(node)] = (1, 1)  # of one that stands in itself, which is refused by name
+            stack.append((node, True))
+            stack += [(each, False) for each in inner]
+            continue
+        held = [sizes[id(each)] for each in inner]
+        values = 1 + sum(count for count, _ in held)
+        levels = 1 + max((level for _, level in held), default=0)
+        bounds.refuse_more(values)
+        if levels > bounds.DEEPEST:
+            raise bounds.too_deep()
+        sizes[id(node)] = (values, levels)
+
+
+def _inner(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [each for pair in node.value for each in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
 
 def _structural_faults(node: yaml.Node, path: str, above: tuple[yaml.Node, ...]) -> Iterator[Fault]:
@@ -94,7 +167,7 @@ def _structural_faults(node: yaml.Node, path: str, above: tuple[yaml.Node, ...])
     elif isinstance(node, yaml.MappingNode):
         lines: dict[tuple[str, str], int] = {}
         for key, value in node.value:
-            where = f"{path}.{key.value}" if path else str(key.value)
+            where = joined(path, key.value)
             name, line = (key.tag, str(key.value)), key.start_mark.line + 1
             if name in lines:
                 problem = f"appears twice, on lines {lines[name]} and {line}"

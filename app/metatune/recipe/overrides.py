@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from metatune.recipe.document import load
 from metatune.recipe.faults import Fault
+from metatune.recipe.paths import joined, parted
 
 EXAMPLE: Final = "write KEY.PATH=VALUE, e.g. inner.optimizer.learning_rate=3e-4"
 
@@ -19,7 +20,8 @@ def apply(
 
     Args:
         tree: a recipe as read from YAML; left as it is.
-        overrides: `KEY.PATH=VALUE` each; VALUE is YAML. The last of the same path wins.
+        overrides: `KEY.PATH=VALUE` each, paths as of `metatune.recipe.paths`; VALUE is YAML. The
+            last of the same path wins.
     """
     changed = deepcopy(dict(tree))
     faults: list[Fault] = []
@@ -30,11 +32,11 @@ def apply(
 
 def _put(tree: dict[str, Any], override: str) -> tuple[Fault, ...]:
     """Puts one override into `tree`, or says why it can't be."""
-    path, equals, text = override.partition("=")
-    path = path.strip()
-    keys = path.split(".")
-    if not equals or not all(keys):
+    found = parted(override)
+    if found is None or not found[1]:
         return (Fault("override", override, "not of the form KEY.PATH=VALUE", EXAMPLE),)
+    keys, text = found[0], found[1].removeprefix("=")
+    path = override[: len(override) - len(found[1])].strip()
     value, faults = load(text)
     if faults:
         return tuple(
@@ -43,15 +45,40 @@ def _put(tree: dict[str, Any], override: str) -> tuple[Fault, ...]:
             else Fault(path, text, f"the override's value is {fault.problem}", fault.cure)
             for fault in faults
         )
-    section = tree
-    for depth, key in enumerate(keys[:-1], start=1):
-        # `mixture:` with nothing after it reads as None: an empty section.
-        inner = section[key] if section.get(key) is not None else {}
-        if not isinstance(inner, dict):
-            here = ".".join(keys[:depth])
-            problem = f"the override goes through {here}, which is no section but {inner!r}"
-            return (Fault(path, value, problem, f"override the whole of it: {here}=VALUE"),)
-        section[key] = inner
-        section = inner
-    section[keys[-1]] = value
+    section: Any = tree
+    here = ""
+    while keys:
+        key, keys = _next(section, keys)
+        if isinstance(key, int):
+            if not isinstance(section, list):
+                return (_wrong(path, value, here, section, "list"),)
+            if key >= len(section):
+                problem = f"the override names entry {key} of {here}, which has {len(section)}"
+                return (Fault(path, value, problem, "entries are counted from 0"),)
+            here += f"[{key}]"
+        elif not isinstance(section, dict):
+            return (_wrong(path, value, here, section, "section"),)
+        else:
+            here = joined(here, key)
+        if not keys:
+            section[key] = value
+        elif isinstance(key, str) and section.get(key) is None:
+            # `mixture:` with nothing after it reads as None: an empty section.
+            section[key] = {}
+        section = section[key]
     return ()
+
+
+def _next(section: Any, keys: list[str | int]) -> tuple[str | int, list[str | int]]:
+    """The first of the keys and the rest; a key with dots that is there needs no quotes."""
+    if isinstance(section, dict) and keys[0] not in section:
+        names = [key for key in keys if isinstance(key, str)]
+        for count in range(len(keys), 1, -1):
+            if names[:count] == keys[:count] and (name := ".".join(names[:count])) in section:
+                return name, keys[count:]
+    return keys[0], keys[1:]
+
+
+def _wrong(path: str, value: Any, here: str, found: Any, wanted: str) -> Fault:
+    problem = f"the override goes through {here}, which is no {wanted} but {found!r}"
+    return Fault(path, value, problem, f"override the whole of it: {here}=VALUE")

@@ -17,6 +17,7 @@ from metatune.recipe.checks import check
 from metatune.recipe.document import load_file
 from metatune.recipe.faults import ABSENT, Fault, RecipeError, nearest, unknown
 from metatune.recipe.overrides import apply
+from metatune.recipe.paths import joined
 from metatune.recipe.schema import Recipe
 
 BROKEN: Final = object()  # what a reader returns after it has reported a fault
@@ -99,11 +100,11 @@ def _fields(cls: type, tree: Mapping[str, Any], path: str, faults: list[Fault]) 
     meant = set()
     for key in tree:
         if key not in known:
-            faults.append(unknown(_joined(path, key), tree[key], "key", key, list(known)))
+            faults.append(unknown(joined(path, key), tree[key], "key", key, list(known)))
             meant.add(nearest(key, known))
     values = {}
     for name, field in known.items():
-        here, expected, rule = _joined(path, name), hints[name], field.metadata.get("rule")
+        here, expected, rule = joined(path, name), hints[name], field.metadata.get("rule")
         default = field.default if field.default_factory is MISSING else field.default_factory()
         if name in tree:
             value = _value(expected, tree[name], here, faults, default)
@@ -142,7 +143,7 @@ def _value(
     tagged = _tagged(expected)
     if len(tagged) > 1 and isinstance(value, Mapping):
         kind = value.get("kind", getattr(default, "kind", ABSENT))
-        where = _joined(path, "kind")
+        where = joined(path, "kind")
         if kind is ABSENT:
             faults.append(Fault(where, ABSENT, "missing", f"write one of {', '.join(tagged)}"))
             return BROKEN
@@ -165,10 +166,6 @@ def _members(expected: Any) -> tuple[Any, ...]:
 def _shape(expected: Any) -> Any:
     """The key of `expected` in `SHAPES`."""
     return is_dataclass if is_dataclass(expected) else get_origin(expected) or expected
-
-
-def _joined(path: str, key: object) -> str:
-    return f"{path}.{key}" if path else str(key)
 
 
 def _tagged(expected: Any) -> dict[str, Any]:
@@ -234,9 +231,9 @@ def _read_mapping(expected: Any, value: Mapping[Any, Any], path: str, faults: li
     for key, item in value.items():
         if not isinstance(key, str):
             problem = f"the name {key!r} must be text"
-            faults.append(Fault(_joined(path, key), item, problem, f'write "{key}" in quotes'))
+            faults.append(Fault(joined(path, key), item, problem, f'write "{key}" in quotes'))
         else:
-            items[key] = _value(inner, item, _joined(path, key), faults)
+            items[key] = _value(inner, item, joined(path, key), faults)
     return BROKEN if BROKEN in items.values() else items
 
 

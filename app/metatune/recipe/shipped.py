@@ -23,7 +23,7 @@ def names() -> list[str]:
 
 def headline(name: str) -> str:
     """The first line of a shipped recipe's header."""
-    return (folder() / f"{name}.yaml").read_text().splitlines()[0].lstrip("# ")
+    return (folder() / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
 
 
 def find(recipe: str) -> Path:

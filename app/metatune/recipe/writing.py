@@ -7,6 +7,7 @@ from typing import Any, Final
 import yaml
 
 from metatune.recipe.document import SCALARS
+from metatune.recipe.paths import joined
 from metatune.recipe.schema import Recipe
 
 WIDTH: Final = 100  # characters
@@ -68,7 +69,7 @@ def _plain(value: Any) -> Any:
 def flat(tree: Any, path: str = "") -> dict[str, Any]:
     """The values of a tree of mappings, and of lists of them, by dotted path."""
     if isinstance(tree, Mapping):
-        branches = {f"{path}.{key}" if path else str(key): tree[key] for key in tree}
+        branches = {joined(path, key): tree[key] for key in tree}
     elif isinstance(tree, list) and tree and all(isinstance(item, Mapping) for item in tree):
         branches = {f"{path}[{index}]": item for index, item in enumerate(tree)}
     else:

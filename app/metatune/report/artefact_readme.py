@@ -37,6 +37,8 @@ def verdict(result: Mapping[str, Any]) -> str:
     Returns:
         The sentence, without a full stop.
     """
+    if "status" not in result:
+        return "nothing was measured: keep your defaults until it is"
     if result["status"] != "complete":
         return (
             f"unfinished after {result['outer_steps']} outer steps: nothing is measured yet, "
@@ -64,7 +66,7 @@ def verdict(result: Mapping[str, Any]) -> str:
 
 def worth_using(result: Mapping[str, Any]) -> bool:
     """Whether the tuned schedules were measured to be better than the defaults, beyond noise."""
-    error = result["standard_error"]
+    error = result.get("standard_error")
     return error is not None and result["difference"] < -SIGNIFICANT * error
 
 

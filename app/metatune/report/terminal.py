@@ -87,7 +87,7 @@ def _header(artefact: Artefact) -> Panel:
     result = artefact.result
     style = "bold green" if worth_using(result) else "bold yellow"
     lines = [Text(verdict(result), style=style)]
-    if result["status"] == "complete":
+    if result.get("status") == "complete":
         lines.append(
             Text(
                 f"default {result['objective_before']:.4f} → tuned {result['objective_after']:.4f} "
@@ -95,12 +95,9 @@ def _header(artefact: Artefact) -> Panel:
             )
         )
     average = ", the moving average there" if result.get("best_is_average") else ""
-    lines.append(
-        Text(
-            f"best outer step {result['best_outer_step']} of {result['outer_steps']}{average}",
-            "dim",
-        )
-    )
+    if "status" in result:
+        step = f"best outer step {result['best_outer_step']} of {result['outer_steps']}{average}"
+        lines.append(Text(step, "dim"))
     lines += [Text(line) for line in what_is_tuned(artefact)]
     lines.append(Text(f"horizon: {horizon(artefact)}"))
     if artefact.certificate is not None:

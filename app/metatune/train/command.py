@@ -13,6 +13,7 @@ from metatune.artefact.horizon import carried
 from metatune.fit import holdings
 from metatune.inner import InnerTraining, stretched
 from metatune.inner.seeds import Purpose, model_key
+from metatune.inner.size import refuse_larger_than_memory
 from metatune.recipe import writing
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.phases import resolved
@@ -60,7 +61,7 @@ def load(path: Path) -> Tuned:
     """
     schedules = artefact.load(path)
     file = path if path.is_file() else artefact.folder_of(path) / "tuned.json"
-    return Tuned(schedules, json.loads(file.read_text())["integrity"]["sha256"])
+    return Tuned(schedules, json.loads(file.read_bytes())["integrity"]["sha256"])
 
 
 def train(
@@ -104,6 +105,7 @@ def train(
     _refuse_not_positive(source, steps=steps, keep=keep, **intervals._asdict())
     if steps is not None:
         training = stretched(training, steps)
+    refuse_larger_than_memory(training.initialise, training.model.family)
     recipe, schedules = training.recipe, None
     if tuned is not None:
         refuse_misfit(tuned.schedules, training, source)

@@ -76,7 +76,7 @@ class TrainingFolder:
 
     def finished(self) -> dict[str, Any] | None:
         """The result, if there is one."""
-        return json.loads(self.result.read_text()) if self.result.exists() else None
+        return json.loads(self.result.read_bytes()) if self.result.exists() else None
 
 
 def usable(path: Path, *, resume: bool, overwrite: bool) -> TrainingFolder:
@@ -140,7 +140,7 @@ def begin(
 
 
 def _refuse_other(folder: TrainingFolder, now: Mapping[str, Any]) -> None:
-    then = json.loads(folder.settings.read_text())["settings"]
+    then = json.loads(folder.settings.read_bytes())["settings"]
     now = json.loads(json.dumps(now))
     changed = [key for key in sorted({*then, *now}) if then.get(key) != now.get(key)]
     if changed:

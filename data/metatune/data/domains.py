@@ -14,6 +14,7 @@ from metatune.data.tokenizers import Tokenizer, tokenizer_of
 from metatune.data.windows import Windows, all_windows, distinct
 from metatune.recipe.checks import check
 from metatune.recipe.faults import Fault, RecipeError
+from metatune.recipe.paths import joined
 from metatune.recipe.rules import broken_rules
 from metatune.recipe.schema import Data
 
@@ -241,9 +242,9 @@ def _opened(data: Data, encoder: Tokenizer | None) -> _Opened:
     for path, section in (
         ("data", data),
         ("data.held_out", data.held_out),
-        *((f"data.domains.{name}", source) for name, source in data.domains.items()),
+        *((joined("data.domains", name), source) for name, source in data.domains.items()),
         *(
-            (f"data.domains.{name}.corrupt", source.corrupt)
+            (f"{joined('data.domains', name)}.corrupt", source.corrupt)
             for name, source in data.domains.items()
             if source.corrupt is not None
         ),
@@ -289,7 +290,7 @@ def _short_streams(
         more = f"give the domain more text, or data.held_out {share}"
         if not tokens:
             problem = f"no document falls into its {split} split"
-            yield Fault(f"data.domains.{name}", reader.place.source, problem, more)
+            yield Fault(joined("data.domains", name), reader.place.source, problem, more)
         elif not len(windows) and tokens < data.sequence_length:
             problem = (
                 f"longer than the data: the {split} split of domain {name} has {tokens} tokens"
@@ -298,7 +299,7 @@ def _short_streams(
             yield Fault("data.sequence_length", data.sequence_length, problem, cure)
         elif not len(windows):
             problem = f"its {split} split has no document of two tokens or more"
-            yield Fault(f"data.domains.{name}", reader.place.source, problem, more)
+            yield Fault(joined("data.domains", name), reader.place.source, problem, more)
 
 
 def _repeated_splits(name: str, splits: Mapping[Split, Windows], reader: Reader) -> Iterator[Fault]:
@@ -307,4 +308,4 @@ def _repeated_splits(name: str, splits: Mapping[Split, Windows], reader: Reader)
         if not len(its):
             problem = f"every window of its {split} split stands in an earlier split too"
             cure = "give it text that repeats itself less"
-            yield Fault(f"data.domains.{name}", reader.place.source, problem, cure)
+            yield Fault(joined("data.domains", name), reader.place.source, problem, cure)

@@ -13,6 +13,7 @@ import numpy as np
 
 from metatune.data.bpe_dropout import BpeDropout, bpe_dropout
 from metatune.data.placed import Placed
+from metatune.data.tokenizer_file import problem_of
 from metatune.data.words import Words, words_of
 from metatune.recipe.faults import Fault, RecipeError
 
@@ -225,6 +226,8 @@ def load_pretrained(name: str) -> PretrainedTokenizer:
     if not folder.is_dir() and (name.startswith(("/", ".", "~")) or name.count("/") > 1):
         cure = f"relative paths start at the working directory, {Path.cwd()}"
         raise _refused(name, "no such folder", cure)
+    if folder.is_dir() and (problem := problem_of(folder)):
+        raise _refused(name, problem, "take the file anew from where it came")
     try:
         fast = AutoTokenizer.from_pretrained(
             str(folder) if folder.is_dir() else name,
@@ -232,8 +235,11 @@ def load_pretrained(name: str) -> PretrainedTokenizer:
             trust_remote_code=False,
             local_files_only=folder.is_dir(),
         )
-    # Whatever a stranger's file makes the library raise, also the plain `Exception` of its Rust.
-    except Exception as error:
+    # Whatever a stranger's file makes the library raise, also the plain `Exception` of its Rust,
+    # and the panics of that, which are no `Exception`.
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
+            raise
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         cure = "write bytes, a folder with tokenizer.json, or the id of a model on the hub"
         raise _refused(name, f"can't be loaded: {said}", cure) from error

@@ -17,6 +17,7 @@ from metatune.data.pretrained_tokenizer import PretrainedTokenizer
 from metatune.data.sources import Reader, Record, TokenClass, has_classes
 from metatune.data.tokenizers import Tokenizer, token_dtype
 from metatune.recipe.faults import Fault, RecipeError
+from metatune.recipe.paths import joined
 from metatune.recipe.schema import Data, Source
 
 FORMAT: Final = 1
@@ -240,7 +241,9 @@ def _too_many(name: str, column: str | None, labels: Sequence[str]) -> RecipeErr
     """The error of labels that are no classes."""
     problem = f"has more than {MOST_LABELS} different labels: {', '.join(labels[:4])}, ..."
     cure = "name a column of a few classes, or take it out"
-    return RecipeError("data", [Fault(f"data.domains.{name}.label", column, problem, cure)])
+    return RecipeError(
+        "data", [Fault(f"{joined('data.domains', name)}.label", column, problem, cure)]
+    )
 
 
 class _Document(NamedTuple):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from metatune.models.architecture import ACTIVATIONS, Architecture, Layer
-from metatune.models.fields import FLAG, FULL, POSITIVE, SIZE, SLIDING, Field, only
+from metatune.models.fields import FLAG, FULL, LAYERS, POSITIVE, SIZE, SLIDING, Field, only
 from metatune.models.rope import Rope
 from metatune.models.rope_config import SECTIONS, THETA, read_rope
 from metatune.recipe.faults import Fault
@@ -103,7 +103,7 @@ ACTIVATION = Rule(lambda value: value in list(ACTIVATIONS), " or ".join(ACTIVATI
 ALL: Mapping[str, Field] = {
     "hidden_size": Field(SIZE),
     "intermediate_size": Field(SIZE),
-    "num_hidden_layers": Field(SIZE),
+    "num_hidden_layers": Field(LAYERS),
     "num_attention_heads": Field(SIZE),
     "vocab_size": Field(SIZE),
     "max_position_embeddings": Field(SIZE, 2048),

@@ -12,9 +12,17 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+LARGEST_SIZE = 2**26
 SIZE = Rule(
-    lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 1,
-    "a whole number of 1 or above",
+    lambda value: (
+        isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST_SIZE
+    ),
+    f"a whole number from 1 to {LARGEST_SIZE:,}",
+)
+MOST_LAYERS = 10_000
+LAYERS = Rule(
+    lambda value: SIZE.holds(value) and value <= MOST_LAYERS,
+    f"a whole number from 1 to {MOST_LAYERS:,}",
 )
 POSITIVE = Rule(lambda value: _is_number(value) and value > 0, "a number above 0")
 STRETCH = Rule(lambda value: _is_number(value) and value >= 1, "a number of 1 or above")

@@ -19,6 +19,7 @@ from metatune.models.hub import locate
 from metatune.models.language_model import LanguageModel, build
 from metatune.models.names import ParameterNames
 from metatune.models.safetensors_files import FLOATS, PATH, SINGLE, Tensors, open_folder
+from metatune.recipe.bounds import read_json
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.schema import Chunk
 
@@ -108,7 +109,7 @@ def read_config(folder: Path) -> Mapping[str, Any]:
     """The fields of a folder's `config.json`."""
     file = folder / CONFIG
     try:
-        config = json.loads(file.read_bytes())
+        config = read_json(file)
         if not isinstance(config, Mapping):
             raise ValueError("not a mapping")
     except (OSError, ValueError) as error:

@@ -1,7 +1,6 @@
 """The safetensors files of a folder as one set of named tensors, read one at a time."""
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from metatune.recipe.bounds import read_json
 from metatune.recipe.faults import Fault, RecipeError
 
 PATH = "model.pretrained"
@@ -89,7 +89,7 @@ def weight_files(folder: Path) -> list[Path]:
     if not index.exists():
         raise RecipeError(str(folder), [_without_weights(folder)])
     try:
-        named = set(json.loads(index.read_bytes())["weight_map"].values())
+        named = set(read_json(index)["weight_map"].values())
         if not all(isinstance(name, str) and Path(name).name == name for name in named):
             raise ValueError("weight_map must name files beside it")
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:

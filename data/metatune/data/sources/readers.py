@@ -17,6 +17,7 @@ from metatune.data.sources.unicode import Policy
 from metatune.data.tokenizers import Tokenizer
 from metatune.recipe.checks import KINDS
 from metatune.recipe.faults import RecipeError, unknown
+from metatune.recipe.paths import joined
 from metatune.recipe.schema import Source
 
 
@@ -56,7 +57,7 @@ def open_source(
     if len(kinds) != 1:
         return None
     (kind,) = kinds
-    place = Place(f"data.domains.{name}.{kind}", _words(getattr(source, kind)))
+    place = Place(f"{joined('data.domains', name)}.{kind}", _words(getattr(source, kind)))
     reader = OPENERS[kind](place, source, policy, tokenizer)
     records = reader.records()
     if not any(record.text.strip() for record in records):
