@@ -15,7 +15,7 @@ from metatune.recipe import (
     schema,
     sharing_checks,
 )
-from metatune.recipe.checks import KINDS, OPTIONS
+from metatune.recipe.data_checks import KINDS, OPTIONS
 
 MIXED = {"mixture": {}}
 

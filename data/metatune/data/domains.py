@@ -251,12 +251,16 @@ def _opened(data: Data, encoder: Tokenizer | None) -> _Opened:
         faults += broken_rules(section, path)
     try:
         encoder = encoder or tokenizer(data.tokenizer)
+        if data.bos == "always" and encoder.bos_id is None:
+            problem = f"data.tokenizer, {data.tokenizer}, has no such token"
+            cure = "name it as bos_token in its tokenizer_config.json, or write auto or never"
+            faults.append(Fault("data.bos", data.bos, problem, cure))
     except RecipeError as error:
         faults += error.faults
     readers = {}
     for name, source in data.domains.items():
         # Without a tokenizer, messages can't be looked at.
-        if encoder is not None or source.messages is None:
+        if encoder is not None or (source.messages is None and source.prompt is None):
             try:
                 if reader := open_source(name, source, data.invalid_utf8, encoder):
                     readers[name] = reader

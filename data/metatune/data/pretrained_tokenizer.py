@@ -23,6 +23,8 @@ class PretrainedTokenizer:
         name: the folder or hub id.
         fast: the `PreTrainedTokenizerFast`.
         vocab_size: one above the largest token, added ones included.
+        bos_id: begins a text; None where there is no such token.
+        adds_bos: whether the tokenizer by itself puts it before a text.
         eos_id: ends a document.
         pad_id: fills up a sequence; the end of a document's where there is none.
         sha256: the hash of its `tokenizer.json`, as the library writes it, in hexadecimal.
@@ -32,6 +34,8 @@ class PretrainedTokenizer:
     name: str
     fast: Any
     vocab_size: int
+    bos_id: int | None
+    adds_bos: bool
     eos_id: int
     pad_id: int
     sha256: str
@@ -119,11 +123,19 @@ def load_pretrained(name: str) -> PretrainedTokenizer:
         name,
         fast,
         vocab_size=max(fast.get_vocab().values()) + 1,
+        bos_id=fast.bos_token_id,
+        adds_bos=_adds(fast, fast.bos_token_id),
         eos_id=fast.eos_token_id,
         pad_id=fast.eos_token_id if fast.pad_token_id is None else fast.pad_token_id,
         sha256=sha256(backend.to_str().encode("utf-8")).hexdigest(),
         words=words_of(backend, partial(_encode, backend)),
     )
+
+
+def _adds(fast: Any, bos_id: int | None) -> bool:
+    """Whether a text begins with that token only because the tokenizer put it there."""
+    begins = [fast("a", add_special_tokens=added)["input_ids"][:1] for added in (True, False)]
+    return bos_id is not None and begins[0] == [bos_id] != begins[1]
 
 
 def _encode(backend: Any, texts: Sequence[str]) -> list[Sequence[int]]:

@@ -1,8 +1,7 @@
 """Documents to tokens, once: split, tokenized, and kept in files that are mapped into memory."""
 
 import mmap
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -12,19 +11,17 @@ import numpy as np
 
 from metatune.data.cache import cached
 from metatune.data.documents import LONGEST, SHORTEST, SPLITS, Split, side
-from metatune.data.sources import Reader, Record, has_classes
+from metatune.data.encoded import Document, begin, encoded_batches
+from metatune.data.sources import Reader, Record, has_classes, wanted_columns
 from metatune.data.tokenizers import Tokenizer, token_dtype
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.schema import Data, Source
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Of the files; raised with every change of what they hold."""
 
 MOST_LABELS: Final = 16
 """Of documents, in all domains together."""
-
-BATCH_CHARACTERS: Final = 2**20
-"""Text that is tokenized at a time."""
 
 
 class Progress(NamedTuple):
@@ -49,7 +46,7 @@ Listener = Callable[[Progress], None]
 
 
 class Stream(NamedTuple):
-    """All tokens of a split, document after document, an end-of-sequence token after each.
+    """All tokens of a split, document after document, an end-of-sequence token after each text.
 
     Attributes:
         tokens: uint16 or uint32 [tokens].
@@ -70,8 +67,9 @@ class Tokenized:
 
     Attributes:
         streams: by split.
-        sha256: of the text of all documents, one after another, in UTF-8, and of the label of each
-            behind it where they have any; in hexadecimal.
+        sha256: of the text of all documents, one after another, in UTF-8 (of ready tokens, of their
+            ids, four bytes each), and of the label of each behind it where they have any; in
+            hexadecimal.
         hashes: 64 bits of the SHA-256 of each document, uint64 [documents], train, outer, report.
         bytes: of text in UTF-8.
         replaced: bytes that weren't UTF-8 and became U+FFFD.
@@ -110,17 +108,20 @@ def tokenized(
         RecipeError: the source turns out to be damaged.
         CacheError: no room for the tokens.
     """
+    conversing = source.messages is not None or source.prompt is not None
     what = {
         "format": FORMAT,
         "content": reader.identity(),
         "kind": reader.place.field.rpartition(".")[2],
-        "columns": [source.column, source.prompt, source.completion, source.messages],
+        "columns": list(wanted_columns(source)),
+        "masked": source.labels is not None,
         "max_tokens": source.max_tokens,
         "documents": [SHORTEST, LONGEST],
         "held_out": [data.held_out.outer, data.held_out.report],
         "invalid_utf8": data.invalid_utf8,
         "tokenizer": [tokenizer.sha256, tokenizer.eos_id],
-        "chat_template": getattr(tokenizer, "chat_template", None) if source.messages else None,
+        "begin": [begin(data.bos, tokenizer, rendered=rendered) for rendered in (False, True)],
+        "chat_template": getattr(tokenizer, "chat_template", None) if conversing else None,
         **({} if source.label is None else {"label": source.label}),
     }
 
@@ -185,12 +186,14 @@ def _write(
         return sum(writer.tokens for writer in writers.values())
 
     try:
-        for batch, documents in _encoded_batches(reader.records(), tokenizer, classed):
+        for batch, documents in encoded_batches(
+            reader.records(), tokenizer, data.bos, classed=classed
+        ):
             for record, document in zip(batch, documents, strict=True):
-                if not record.text:
+                if record.empty:
                     empty += 1
                     continue
-                text = record.text.encode("utf-8")
+                text = _content(record)
                 content.update(text)
                 if labelled:
                     content.update(record.label.encode("utf-8"))
@@ -200,6 +203,8 @@ def _write(
                 digest = sha256(text).digest()
                 split = side(digest, data.held_out.outer, data.held_out.report)
                 writers[split].add(document, digest, labels.get(record.label, 0))
+                if record.ready is not None:
+                    text = tokenizer.decode(record.ready.ids).encode("utf-8")
                 size, replaced = size + len(text), replaced + record.replaced
                 if source.max_tokens is not None and total() >= source.max_tokens:
                     break
@@ -217,18 +222,18 @@ def _write(
     return {"sha256": content.hexdigest(), **counts, **found}
 
 
+def _content(record: Record) -> bytes:
+    """What a document is told by: its text, or its ready tokens, four bytes each."""
+    if record.ready is None:
+        return record.text.encode("utf-8")
+    return record.ready.ids.astype("<u4").tobytes()
+
+
 def _too_many(name: str, column: str | None, labels: Sequence[str]) -> RecipeError:
     """The error of labels that are no classes."""
     problem = f"has more than {MOST_LABELS} different labels: {', '.join(labels[:4])}, ..."
     cure = "name a column of a few classes, or take it out"
     return RecipeError("data", [Fault(f"data.domains.{name}.label", column, problem, cure)])
-
-
-class _Document(NamedTuple):
-    """The tokens of a document with its end, and their classes."""
-
-    tokens: np.ndarray
-    classes: np.ndarray | None
 
 
 class _Writer:
@@ -241,14 +246,14 @@ class _Writer:
             kind: (folder / f"{split}.{kind}").open("wb") for kind in kinds
         }
         self._dtype = dtype
-        self._waiting: list[_Document] = []
+        self._waiting: list[Document] = []
         self._hashes: list[bytes] = []
         self._labels: list[int] = []
         self._starts: list[int] = []
         self.documents = 0
         self.tokens = 0
 
-    def add(self, document: _Document, digest: bytes, label: int) -> None:
+    def add(self, document: Document, digest: bytes, label: int) -> None:
         self._waiting.append(document)
         self._hashes.append(digest[:8])
         self._labels.append(label)
@@ -270,55 +275,3 @@ class _Writer:
     def close(self) -> None:
         for file in self._files.values():
             file.close()
-
-
-def _batches(records: Iterator[Record]) -> Iterator[list[Record]]:
-    """Records, about `BATCH_CHARACTERS` of them at a time."""
-    batch, size = [], 0
-    for record in records:
-        batch.append(record)
-        size += len(record.text) + 1
-        if size >= BATCH_CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def _encoded_batches(
-    records: Iterator[Record], tokenizer: Tokenizer, classed: bool
-) -> Iterator[tuple[list[Record], list[_Document]]]:
-    """Records with their tokens; while a batch of them is in use, the next is tokenized."""
-    with ThreadPoolExecutor(1) as worker:
-        waiting: list[tuple[list[Record], Future[list[_Document]]]] = []
-        for batch in _batches(records):
-            waiting.append((batch, worker.submit(_encoded, batch, tokenizer, classed)))
-            if len(waiting) > 1:
-                ready, future = waiting.pop(0)
-                yield ready, future.result()
-        for ready, future in waiting:
-            yield ready, future.result()
-
-
-def _encoded(records: list[Record], tokenizer: Tokenizer, classed: bool) -> list[_Document]:
-    """The tokens of each record, and an end-of-sequence token unless an answer ends with one."""
-    texts = [record.text for record in records]
-    end = np.array([tokenizer.eos_id])
-    if not classed:
-        return [
-            _Document(np.concatenate([ids, end]), None) for ids in tokenizer.encode_batch(texts)
-        ]
-    documents = []
-    for record, (ids, last) in zip(records, tokenizer.place_batch(texts), strict=True):
-        if not record.text:  # it will be left out
-            documents.append(_Document(ids, None))
-            continue
-        roles = np.array([span.role for span in record.spans], np.uint8)
-        ends = np.array([span.end for span in record.spans])
-        span = np.searchsorted(ends, last, side="right").clip(max=len(ends) - 1)
-        # Chat templates often end an answer with this token themselves.
-        closed = tokenizer.eos_id in ids[span == len(ends) - 1]
-        tail = end[:0] if closed else end
-        classes = np.concatenate([roles[span], np.repeat(roles[-1], len(tail))])
-        documents.append(_Document(np.concatenate([ids, tail]), classes))
-    return documents

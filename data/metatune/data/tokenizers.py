@@ -19,6 +19,16 @@ class Tokenizer(Protocol):
         ...
 
     @property
+    def bos_id(self) -> int | None:
+        """Begins a text, where there is such a token."""
+        ...
+
+    @property
+    def adds_bos(self) -> bool:
+        """Whether the tokenizer by itself puts that token before a text."""
+        ...
+
+    @property
     def eos_id(self) -> int:
         """Ends a document."""
         ...
@@ -63,12 +73,14 @@ class ByteTokenizer:
     Attributes:
         vocab_size: number of tokens.
         bos_id: begins a text.
+        adds_bos: whether it does so unless told otherwise.
         eos_id: ends a document.
         pad_id: fills up a sequence.
     """
 
     vocab_size: int = field(default=259, init=False)
     bos_id: int = field(default=256, init=False)
+    adds_bos: bool = field(default=False, init=False)
     eos_id: int = field(default=257, init=False)
     pad_id: int = field(default=258, init=False)
 
