@@ -4,6 +4,7 @@ import pytest
 
 from metatune.recipe import (
     checks,
+    data_checks,
     initialisation_checks,
     learned_update_checks,
     loss_checks,
@@ -182,17 +183,17 @@ def put(tree, path, value):
         (
             {"data.domains": {"code": {}, "prose": {"path": "x"}}},
             "data.domains.code = {}: must have exactly one of shipped, path, jsonl, parquet, csv, "
-            "dataset, saved; write one of them",
+            "arrow, dataset, saved; write one of them",
         ),
         (
             {"data.domains.code.path": "x"},
             "data.domains.code = {'shipped': 'code_stdlib', 'path': 'x'}: must have exactly one "
-            "of shipped, path, jsonl, parquet, csv, dataset, saved; keep one of them",
+            "of shipped, path, jsonl, parquet, csv, arrow, dataset, saved; keep one of them",
         ),
         (
             {"data.domains.code.column": "text"},
-            "data.domains.code.column = 'text': goes with jsonl, parquet, csv, dataset, saved "
-            "only; take it out",
+            "data.domains.code.column = 'text': goes with jsonl, parquet, csv, arrow, dataset, "
+            "saved only; take it out",
         ),
         (
             {"data.domains.prose": {"jsonl": "x", "revision": "main"}},
@@ -206,7 +207,24 @@ def put(tree, path, value):
         (
             {"data.domains.prose": {"jsonl": "x", "prompt": "a", "completion": "b", "column": "c"}},
             "data.domains.prose = {'column': 'c', 'prompt': 'a', 'completion': 'b'}: must have one "
-            "of column, prompt with completion, or messages; keep one of them",
+            "of column, prompt with completion, messages, or input_ids; keep one of them",
+        ),
+        (
+            {"data.domains.prose": {"jsonl": "x", "labels": "quality"}},
+            "data.domains.prose.labels = 'quality': says which of input_ids count, which the "
+            "domain lacks; write input_ids: NAME OF ITS COLUMN, or label for a class of documents",
+        ),
+        (
+            {
+                "data.domains.prose": {
+                    "jsonl": "x",
+                    "input_ids": "ids",
+                    "labels": "a",
+                    "loss_mask": "b",
+                }
+            },
+            "data.domains.prose = {'labels': 'a', 'loss_mask': 'b'}: must have one of labels and "
+            "loss_mask; keep one of them",
         ),
         (
             {"data.domains.prose": {"jsonl": "x", "messages": "chat"}},
@@ -316,6 +334,7 @@ def test_every_rule_is_in_the_table():
         function
         for module in (
             checks,
+            data_checks,
             initialisation_checks,
             learned_update_checks,
             loss_checks,

@@ -18,7 +18,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
-from math import isnan
+from math import isinf, isnan
 from typing import Any, Final
 
 from metatune.data.sources.records import Place
@@ -124,4 +124,6 @@ def spelled(value: Any) -> str | None:
         return value.lower()
     if not (written := NUMBER.fullmatch(value)):
         return value
-    return repr(_number(float(value))) if any(written.groups()) else repr(int(value))
+    if not any(written.groups()):
+        return repr(int(value))
+    return value if isinf(float(value)) else repr(_number(float(value)))
