@@ -7,7 +7,7 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 
 from metatune.data.sources import Record
-from metatune.data.tokenizers import Tokenizer
+from metatune.data.tokenizers import Tokenizer, token_dtype
 
 Bos = Literal["auto", "always", "never"]
 
@@ -58,14 +58,18 @@ def encoded(
         classed: whether tokens have classes.
     """
     first = {rendered: begin(bos, tokenizer, rendered=rendered) for rendered in (False, True)}
-    end = tokenizer.eos_id
+    end, tail = tokenizer.eos_id, np.array([tokenizer.eos_id], token_dtype(tokenizer))
     texts = [record.text for record in records]
     documents = []
     if not classed:
         for record, ids in zip(records, tokenizer.encode_batch(texts), strict=True):
-            closed = len(ids) > 0 and ids[-1] == end
-            framed = _framed(ids, first[record.rendered], None if closed else end)
-            documents.append(Document(framed if record.ready is None else record.ready.ids, None))
+            if record.ready is not None:
+                ids = record.ready.ids
+            else:
+                ids = _begun(ids, first[record.rendered])
+                if not len(ids) or ids.item(-1) != end:
+                    ids = np.concatenate((ids, tail))
+            documents.append(Document(ids, None))
         return documents
     for record, (ids, last) in zip(records, tokenizer.place_batch(texts), strict=True):
         if record.ready is not None:
@@ -86,18 +90,18 @@ def _with_classes(
     span = np.searchsorted(ends, last, side="right").clip(max=len(ends) - 1)
     # Chat templates often end an answer with this token themselves.
     closed = end in ids[span == len(ends) - 1]
-    tokens = _framed(ids, first, None if closed else end)
-    behind = 0 if closed else 1
-    before = np.repeat(roles[:1], len(tokens) - len(ids) - behind)
-    return Document(tokens, np.concatenate([before, roles[span], np.repeat(roles[-1], behind)]))
+    whole = _begun(ids, first)
+    before = np.repeat(roles[:1], len(whole) - len(ids))
+    tail = np.array([] if closed else [end], whole.dtype)
+    classes = np.concatenate([before, roles[span], np.repeat(roles[-1], len(tail))])
+    return Document(np.concatenate([whole, tail]), classes)
 
 
-def _framed(ids: np.ndarray, first: int | None, last: int | None) -> np.ndarray:
-    """Tokens with one before them, unless they begin with it, and one behind, where these are."""
-    before = first is not None and not (len(ids) and ids[0] == first)
-    parts = [np.array([first])] if before else []
-    parts += [ids] if last is None else [ids, np.array([last])]
-    return np.concatenate(parts)
+def _begun(ids: np.ndarray, first: int | None) -> np.ndarray:
+    """Tokens with one before them, unless they begin with it."""
+    if first is None or (len(ids) and ids.item(0) == first):
+        return ids
+    return np.concatenate((np.array([first], ids.dtype), ids))
 
 
 def encoded_batches(

@@ -263,7 +263,7 @@ class _Writer:
 
     def flush(self) -> None:
         for document in self._waiting:
-            self._files["tokens"].write(document.tokens.astype(self._dtype).data)
+            self._files["tokens"].write(document.tokens.astype(self._dtype, copy=False).data)
             if document.classes is not None:
                 self._files["classes"].write(document.classes.data)
         self._files["starts"].write(np.array(self._starts, np.int64).data)

@@ -124,13 +124,25 @@ def _conversational_answer(
         problem = f"column {completion} begins with role {answered[0]['role']!r}"
         raise row.place.refuse(problem, "must begin with an answer, role assistant")
     record = _chat(row, asked + answered, first + second, tokenizer)
-    before = sum(message["role"] == "assistant" for message in asked)
-    answers = [n for n, span in enumerate(record.spans) if span.role is TokenClass.COMPLETION]
+    begin = _begin(row, asked, record.text, tokenizer)
     spans = [
-        span._replace(role=TokenClass.PROMPT) if n in answers[:before] else span
-        for n, span in enumerate(record.spans)
+        span._replace(role=TokenClass.PROMPT)
+        if span.role is TokenClass.COMPLETION and span.end <= begin
+        else span
+        for span in record.spans
     ]
     return record._replace(spans=tuple(spans))
+
+
+def _begin(row: Row, asked: list[dict[str, Any]], whole: str, tokenizer: Tokenizer | None) -> int:
+    """Where the answers to learn begin in a conversation: behind the rendered prompt."""
+    if not asked or not isinstance(tokenizer, PretrainedTokenizer):
+        return 0
+    rendered = tokenizer.render(asked, generation_prompt=True)
+    if not whole.startswith(rendered):
+        problem = "the chat template leaves open where the completion begins"
+        raise row.place.refuse(problem, "give the whole conversation as messages")
+    return len(rendered)
 
 
 def _messages(row: Row, column: str, policy: Policy) -> tuple[list[dict[str, Any]], int]:

@@ -113,11 +113,11 @@ def blocks(path: Path, field: str, size: int = 2**20) -> Iterator[bytes]:
 
 def lines(path: Path, field: str) -> Iterator[tuple[Place, str]]:
     """The lines of a file with their ends, what isn't UTF-8 as surrogates; a mark is left out."""
-    place = Place(field, str(path), "line")
-    with reading(place), open_file(path) as file:
+    source = str(path)
+    with reading(Place(field, source, "line")), open_file(path) as file:
         for number, line in enumerate(file, 1):
             line = line.removeprefix(MARK) if number == 1 else line
-            yield place._replace(number=number), line.decode("utf-8", "surrogateescape")
+            yield Place(field, source, "line", number), line.decode("utf-8", "surrogateescape")
 
 
 def content_hash(paths: Sequence[Path], field: str) -> str:

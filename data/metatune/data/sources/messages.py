@@ -63,12 +63,9 @@ def _message(message: Any, what: str, place: Place) -> dict[str, Any]:
     elif content is not None and not isinstance(content, str):
         problem = f"{what} has a content that is {type(content).__name__}"
         raise place.refuse(problem, "must be text, or a list of parts {type: text, text: ...}")
-    if content is not None:
-        return {**message, "content": content}
-    # Where a message calls tools, its content is null, as interfaces of models have it; templates
-    # ask for that. Otherwise there is none.
+    # One that is null isn't there, as `transformers` has it for templates.
     others = {key: its for key, its in message.items() if key != "content"}
-    return {**others, "content": None} if message.get("tool_calls") else others
+    return others if content is None else {**message, "content": content}
 
 
 def _text(part: Any, what: str, place: Place) -> str:
