@@ -83,14 +83,14 @@ def put(tree, path, value):
         (
             {"data.domains": {"code": {"path": "x"}}, "tune": MIXED},
             "tune.mixture = {'windows': 1, 'floor': 0.0, 'initial'...r': None, 'kl': 0.0, "
-            "'smoothness': 0.0}: needs two domains or more in data.domains; add a domain, or take "
-            "tune.mixture out",
+            "'smoothness': 0.0}: needs two domains or more to train on in data.domains; add a "
+            "domain, or take tune.mixture out",
         ),
         (
             {"data.domains": {"code": {"path": "x"}}, "tune": {"loss_weights": {}}},
             "tune.loss_weights = {'per': 'domain', 'windows': 1, 'initial': None, 'buckets': None}"
-            ": needs two domains or more in data.domains; add a domain, or take tune.loss_weights "
-            "out",
+            ": needs two domains or more to train on in data.domains; add a domain, or take "
+            "tune.loss_weights out",
         ),
         (
             {"tune": {"mixture": {}, "loss_weights": {}}},
@@ -208,6 +208,35 @@ def put(tree, path, value):
             {"data.domains.prose": {"jsonl": "x", "prompt": "a", "completion": "b", "column": "c"}},
             "data.domains.prose = {'column': 'c', 'prompt': 'a', 'completion': 'b'}: must have one "
             "of column, prompt with completion, messages, or input_ids; keep one of them",
+        ),
+        (
+            {"data.domains.code.use": "train"},
+            "data.target.code = 1.0: domain code has use: train: none of its documents is held "
+            "out; give it no weight, or use: all",
+        ),
+        (
+            {"data.domains.code.use": "test", "data.domains.prose.use": "validation"},
+            "data.domains = {'code': 'test', 'prose': 'validation'}: names no domain to train on; "
+            "give one use: all or use: train, or take use out",
+        ),
+        (
+            {"data.domains.prose.use": "validation", "data.target": {"prose": 1}},
+            "data.target = {'prose': 1.0}: weighs no domain with documents in the report split; "
+            "weigh one of use: test, or of use: all",
+        ),
+        (
+            {
+                "data.domains.prose.use": "validation",
+                "data.domains.prose.corrupt": {"share": 0.1},
+            },
+            "data.domains.prose.corrupt = {'share': 0.1, 'ways': ('shuffle', 'repeat'), 'seed': "
+            "0}: has no effect on a domain of use validation, which is not trained on; take it out",
+        ),
+        (
+            {"data.domains.prose.use": "test", "tune.loss_weights": {}},
+            "tune.loss_weights = {'per': 'domain', 'windows': 1, 'initial': None, 'buckets': None}"
+            ": needs two domains or more to train on in data.domains; add a domain, or take "
+            "tune.loss_weights out",
         ),
         (
             {"data.domains.prose": {"jsonl": "x", "labels": "quality"}},
@@ -354,4 +383,4 @@ def test_every_rule_is_in_the_table():
 
 def test_every_field_of_a_source_is_a_kind_or_an_option():
     names = {field.name for field in dataclasses.fields(schema.Source)}
-    assert names == {*KINDS, *OPTIONS, "max_tokens", "corrupt"}
+    assert names == {*KINDS, *OPTIONS, "max_tokens", "corrupt", "use"}

@@ -272,7 +272,7 @@ def test_whole_numbers_are_ints_however_they_are_spelled(tree, received):
             "data.domains.code = 'code_stdlib': must be a section with shipped, path, jsonl, "
             "parquet, csv, arrow, dataset, saved, config, split, revision, streaming, column, "
             "prompt, completion, messages, input_ids, labels, loss_mask, label, max_tokens, "
-            "corrupt; there is no default: choose one",
+            "corrupt, use; there is no default: choose one",
         ),
         (
             "inner.optimizer",
@@ -335,7 +335,7 @@ def test_missing_keys_say_what_to_write(tree):
     assert said(tree) == [
         "data.domains: missing; write a mapping (name: a section with shipped, path, jsonl, "
         "parquet, csv, arrow, dataset, saved, config, split, revision, streaming, column, prompt, "
-        "completion, messages, input_ids, labels, loss_mask, label, max_tokens, corrupt)",
+        "completion, messages, input_ids, labels, loss_mask, label, max_tokens, corrupt, use)",
         "inner.steps: missing; write a whole number of 1 or above",
         "outer: missing; write a section with steps, phases, estimator, unroll, optimizer, "
         "clip_norm, clip, ema, patience, objective, fresh, population, judge, report",

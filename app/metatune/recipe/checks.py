@@ -11,6 +11,7 @@ from typing import Any, Final, get_args
 from metatune.recipe.data_checks import (
     all_domains_have_labels_or_none,
     batch_holds_every_domain,
+    both_splits_are_measured,
     one_source_a_domain,
     one_way_to_read_a_record,
     options_fit_the_source,
@@ -128,8 +129,8 @@ def heads_divide_the_rater(tune: Tune) -> Iterable[Fault]:
 def domains_to_choose_between(tune: Tune, data: Data) -> Iterable[Fault]:
     """The share and the weight of a single domain are always one."""
     for name, settings in (("mixture", tune.mixture), ("loss_weights", _of_domains(tune))):
-        if settings is not None and len(data.domains) == 1:
-            problem = "needs two domains or more in data.domains"
+        if settings is not None and len(data.trained) == 1:
+            problem = "needs two domains or more to train on in data.domains"
             cure = f"add a domain, or take tune.{name} out"
             yield Fault(f"tune.{name}", asdict(settings), problem, cure)
 
@@ -150,7 +151,7 @@ def one_weight_a_domain(tune: Tune) -> Iterable[Fault]:
 
 def floor_leaves_room(tune: Tune, data: Data) -> Iterable[Fault]:
     """The floors of all domains together stay below one."""
-    count = len(data.domains)
+    count = len(data.trained)
     if tune.mixture is not None and tune.mixture.floor * count >= 1:
         problem = f"must be below {1 / count:.4g}, one over the number of domains, {count}"
         yield Fault("tune.mixture.floor", tune.mixture.floor, problem, "lower it")
@@ -165,15 +166,15 @@ def initial_is_a_mixture(tune: Tune, data: Data) -> Iterable[Fault]:
         return
     path, initial = "tune.mixture.initial", tune.mixture.initial
     for name in initial:
-        if name not in data.domains:
-            yield unknown(f"{path}.{name}", initial[name], "domain", name, list(data.domains))
-    missing = [name for name in data.domains if name not in initial]
+        if name not in data.trained:
+            yield unknown(f"{path}.{name}", initial[name], "domain", name, list(data.trained))
+    missing = [name for name in data.trained if name not in initial]
     if missing:
         cure = "write a share for each domain, or leave initial out for a uniform mixture"
         yield Fault(path, initial, f"lacks the domains: {', '.join(missing)}", cure)
     yield from _weights(path, initial)
     total = sum(initial.values())
-    if missing or len(initial) > len(data.domains) or total <= 0 or min(initial.values()) < 0:
+    if missing or len(initial) > len(data.trained) or total <= 0 or min(initial.values()) < 0:
         return  # then these numbers are no shares yet
     for name, weight in initial.items():
         if weight / total <= tune.mixture.floor:
@@ -200,7 +201,7 @@ def initial_loss_weights_are_positive(tune: Tune, data: Data) -> Iterable[Fault]
     if weights is None or weights.initial is None:
         return
     if weights.per == "domain":
-        names = list(data.domains)
+        names = list(data.trained)
     elif weights.per == "class":
         names = list(get_args(Class))
     elif weights.per == "label":  # which the data says
@@ -336,6 +337,7 @@ CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]
     (streams_have_a_budget, ("data",)),
     (all_domains_have_labels_or_none, ("data",)),
     (target_is_a_weighting, ("data",)),
+    (both_splits_are_measured, ("data",)),
     (batch_holds_every_domain, ("data",)),
     (something_is_trained_on, ("data",)),
     (schedule_fits, ("inner",)),

@@ -29,6 +29,10 @@ def there_are_domains(data: Data) -> Iterable[Fault]:
     if not data.domains:
         cure = "write one, e.g. `prose: {shipped: NAME}` or `mine: {path: FILE}`"
         yield Fault("data.domains", data.domains, "names no domain", cure)
+    elif not data.trained:
+        uses = {name: source.use for name, source in data.domains.items()}
+        cure = "give one use: all or use: train, or take use out"
+        yield Fault("data.domains", uses, "names no domain to train on", cure)
 
 
 def one_source_a_domain(data: Data) -> Iterable[Fault]:
@@ -95,6 +99,10 @@ def plain_text_is_corrupted(data: Data) -> Iterable[Fault]:
             problem = "goes with plain text only, which has no classes of tokens"
             path = f"data.domains.{name}.corrupt"
             yield Fault(path, asdict(source.corrupt), problem, "take it out")
+        elif source.corrupt is not None and name not in data.trained:
+            problem = f"has no effect on a domain of use {source.use}, which is not trained on"
+            path = f"data.domains.{name}.corrupt"
+            yield Fault(path, asdict(source.corrupt), problem, "take it out")
 
 
 def streams_have_a_budget(data: Data) -> Iterable[Fault]:
@@ -106,9 +114,9 @@ def streams_have_a_budget(data: Data) -> Iterable[Fault]:
 
 
 def batch_holds_every_domain(data: Data) -> Iterable[Fault]:
-    """The batches of the hypergradient hold sequences of every domain."""
-    if data.batch_size < len(data.domains):
-        problem = f"must be at least the number of domains, {len(data.domains)}"
+    """The batches of the hypergradient hold sequences of every domain that is trained on."""
+    if data.batch_size < len(data.trained):
+        problem = f"must be at least the number of domains, {len(data.trained)}"
         cure = "raise it: the hypergradient needs every domain in each batch"
         yield Fault("data.batch_size", data.batch_size, problem, cure)
 
@@ -119,3 +127,20 @@ def something_is_trained_on(data: Data) -> Iterable[Fault]:
     if outer + report >= 1:
         problem = f"with report = {report} leaves nothing to train on; must sum to less than 1"
         yield Fault("data.held_out.outer", outer, problem, "lower one of them")
+
+
+def both_splits_are_measured(data: Data) -> Iterable[Fault]:
+    """Both held-out splits have documents of a domain in the target."""
+    weighed = {name for name, weight in data.target.items() if weight > 0}
+    lost = [name for name in weighed & set(data.domains) if data.domains[name].use == "train"]
+    for name in sorted(lost):
+        problem = f"domain {name} has use: train: none of its documents is held out"
+        cure = "give it no weight, or use: all"
+        yield Fault(f"data.target.{name}", data.target[name], problem, cure)
+    if lost or not weighed or not weighed <= set(data.domains) or not data.trained:
+        return  # then it is said before what is wrong
+    for split, use in (("outer", "validation"), ("report", "test")):
+        if not data.measured(split):
+            problem = f"weighs no domain with documents in the {split} split"
+            cure = f"weigh one of use: {use}, or of use: all"
+            yield Fault("data.target", data.target, problem, cure)

@@ -24,6 +24,14 @@ MOST_LABELS: Final = 16
 """Of documents, in all domains together."""
 
 
+USES: Final[Mapping[str, Split]] = {
+    "train": "train",
+    "validation": "outer",
+    "test": "report",
+}
+"""The split of all documents of a domain, by its `use`; otherwise their hashes say."""
+
+
 class Progress(NamedTuple):
     """How far the tokenizing of a domain is.
 
@@ -123,6 +131,7 @@ def tokenized(
         "begin": [begin(data.bos, tokenizer, rendered=rendered) for rendered in (False, True)],
         "chat_template": getattr(tokenizer, "chat_template", None) if conversing else None,
         **({} if source.label is None else {"label": source.label}),
+        **({} if source.use == "all" else {"use": source.use}),
     }
 
     def write(folder: Path) -> dict[str, Any]:
@@ -175,6 +184,7 @@ def _write(
     content, size, replaced, empty = sha256(), 0, 0, 0
     classed, dtype = has_classes(source), token_dtype(tokenizer)
     labelled, labels = source.label is not None, dict[str, int]()
+    whole = USES.get(source.use)
     writers = {split: _Writer(folder, split, dtype, classed, labelled) for split in SPLITS}
 
     def told(done: bool) -> None:
@@ -201,7 +211,7 @@ def _write(
                     if len(labels) > MOST_LABELS:
                         raise _too_many(name, source.label, list(labels))
                 digest = sha256(text).digest()
-                split = side(digest, data.held_out.outer, data.held_out.report)
+                split = whole or side(digest, data.held_out.outer, data.held_out.report)
                 writers[split].add(document, digest, labels.get(record.label, 0))
                 if record.ready is not None:
                     text = tokenizer.decode(record.ready.ids).encode("utf-8")

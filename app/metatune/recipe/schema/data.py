@@ -81,6 +81,10 @@ class Source:
             has nothing else: 1, 1.0 and "1" are the label 1, True and "true" the label true.
         max_tokens: reading stops at the document that reaches so many tokens; null for no limit.
         corrupt: spoil some of the training sequences, of plain text; null for none.
+        use: what all documents are for. `all`: each falls into a split by its hash. `train`: to
+            train on, none is held out. `validation` or `test`: a held-out set of its own, for the
+            objective and the choice of the best, or for the result; it is not trained on, has no
+            share in the mixture, and counts as far as `data.target` weighs it.
     """
 
     shipped: str | None = None
@@ -105,6 +109,7 @@ class Source:
     label: str | None = None
     max_tokens: int | None = ruled(None, AT_LEAST_ONE)
     corrupt: Corruption | None = None
+    use: Literal["all", "train", "validation", "test"] = "all"
 
 
 @dataclass(frozen=True)
@@ -141,7 +146,8 @@ class Data:
 
     Attributes:
         domains: sources by name; the order is the order of the mixture's shares.
-        target: weights over domains of the held-out loss; normalised to sum to one.
+        target: weights over domains of the held-out loss; normalised to sum to one, over the
+            domains that have documents in the split in question.
         sequence_length: tokens per sequence; two at least: one to read and one to predict.
         batch_size: sequences per inner step.
         tokenizer: `bytes` (vocabulary 256 and three specials), or a fast Hugging Face tokenizer: a
@@ -165,3 +171,13 @@ class Data:
     held_out: HeldOut = field(default_factory=HeldOut)
     packing: Packing = field(default_factory=Packing)
     invalid_utf8: Literal["refuse", "replace"] = "refuse"
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The domains that are trained on, in the order of the mixture's shares."""
+        return tuple(n for n, its in self.domains.items() if its.use in ("all", "train"))
+
+    def measured(self, split: Literal["outer", "report"]) -> tuple[str, ...]:
+        """The domains that the target weighs and that have documents in a held-out split."""
+        uses = ("all", "validation" if split == "outer" else "test")
+        return tuple(n for n, its in self.domains.items() if its.use in uses and self.target.get(n))
