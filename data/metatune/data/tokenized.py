@@ -12,8 +12,9 @@ import numpy as np
 from metatune.data.cache import cached
 from metatune.data.documents import LONGEST, SHORTEST, SPLITS, Split, side
 from metatune.data.encoded import Document, begin, encoded_batches
-from metatune.data.sources import Reader, Record, has_classes, wanted_columns
+from metatune.data.sources import Reader, Record, has_classes
 from metatune.data.tokenizers import Tokenizer, token_dtype
+from metatune.recipe.data_checks import COLUMNS, MASKS
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.schema import Data, Source
 
@@ -121,8 +122,7 @@ def tokenized(
         "format": FORMAT,
         "content": reader.identity(),
         "kind": reader.place.field.rpartition(".")[2],
-        "columns": list(wanted_columns(source)),
-        "masked": source.labels is not None,
+        "columns": [getattr(source, option) for option in (*COLUMNS, *MASKS)],
         "max_tokens": source.max_tokens,
         "documents": [SHORTEST, LONGEST],
         "held_out": [data.held_out.outer, data.held_out.report],

@@ -9,6 +9,8 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta
+from decimal import Decimal
 from hashlib import sha256
 from typing import Any
 
@@ -21,7 +23,8 @@ import pytest
 from metatune.data import TokenClass, tokenizer
 from metatune.data.sources import open_source
 from metatune.data.sources.files import zstd
-from metatune.data.sources.normal import spelled
+from metatune.data.sources.normal import normal, spelled
+from metatune.data.sources.records import Place
 from metatune.data.tokenized import tokenized
 from metatune.recipe.faults import RecipeError
 from metatune.recipe.schema import Data, HeldOut, Source
@@ -571,3 +574,61 @@ def test_what_are_no_ready_tokens_is_said(tmp_path, encoder, record, problem):
         source = Source(jsonl=str(file), input_ids="ids", **masks)
         open_source("mine", source, "refuse", encoder)
     assert f"line 1: {problem}" in str(refused.value)
+
+
+def test_what_a_table_holds_that_is_no_json_or_no_map_is_said(tmp_path):
+    broken = pa.array(["[1"], pa.string()).cast(pa.json_())
+    twice = pa.array([[("a", "b"), ("a", "c")]], pa.map_(pa.string(), pa.string()))
+    for column, problem in (
+        (broken, "Expecting ',' delimiter"),
+        (twice, "a map holds a key twice"),
+    ):
+        pq.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
+        with pytest.raises(RecipeError, match=f"can't be read: {problem}"):
+            open_source("mine", Source(parquet=str(tmp_path / "a.parquet")), "refuse", None)
+
+
+def test_dates_and_other_numbers_have_a_normal_form():
+    place = Place("field", "source")
+    value = {
+        "day": date(2026, 1, 2),
+        "moment": datetime(2026, 1, 2, 3),
+        "price": Decimal("1.50"),
+        "count": Decimal("2"),
+        "gap": float("nan"),
+        "list": [None, 2.0, b"a"],
+        "large": 1e300,
+        "nothing": None,
+    }
+    assert normal(value, "refuse", place, "column k") == (
+        {
+            "day": "2026-01-02",
+            "moment": "2026-01-02T03:00:00",
+            "price": 1.5,
+            "count": 2,
+            "list": [None, 2, "a"],
+            "large": 1e300,
+        },
+        0,
+    )
+    assert normal([b"\xff", {"\ud83c": "\xe9"}], "replace", place, "column k") == (
+        ["\ufffd", {"\ufffd": "\xe9"}],
+        2,
+    )
+    with pytest.raises(RecipeError, match="column k holds timedelta; must be text, numbers"):
+        normal(timedelta(1), "refuse", place, "column k")
+
+
+def test_columns_of_one_name_are_kept_apart(cache, tmp_path, encoder):
+    """What is read of a column is part of what is kept, not its name alone."""
+    file = tmp_path / "a.jsonl"
+    file.write_text("".join(json.dumps({"a": f"text {n}"}) + "\n" for n in range(9)))
+    for source, classed in (
+        (Source(jsonl=str(file), column="a"), False),
+        (Source(jsonl=str(file), prompt="a", completion="a"), True),
+    ):
+        reader = open_source("mine", source, "refuse", encoder)
+        assert reader is not None
+        data = Data({"mine": source}, {"mine": 1.0}, 16, 4)
+        stream = tokenized("mine", source, reader, data, encoder).streams["train"]
+        assert (stream.classes is not None) == classed

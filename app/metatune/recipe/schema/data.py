@@ -84,7 +84,8 @@ class Source:
         use: what all documents are for. `all`: each falls into a split by its hash. `train`: to
             train on, none is held out. `validation` or `test`: a held-out set of its own, for the
             objective and the choice of the best, or for the result; it is not trained on, has no
-            share in the mixture, and counts as far as `data.target` weighs it.
+            share in the mixture, and counts as far as `data.target` weighs it. Copies of its
+            documents in other domains stay there; they are counted.
     """
 
     shipped: str | None = None

@@ -57,9 +57,11 @@ def _plain(column: pa.Array | pa.ChunkedArray) -> list[Any]:
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     raw, read = _raw(column.type), _reader(column.type)
-    values = (column if raw == column.type else column.cast(raw)).to_pylist(
-        maps_as_pydicts="strict"
-    )
+    column = column if raw == column.type else column.cast(raw)
+    try:
+        values = column.to_pylist(maps_as_pydicts="strict")
+    except KeyError as error:
+        raise pa.ArrowInvalid(f"a map holds a key twice: {error}") from error
     return values if read is None else list(map(read, values))
 
 

@@ -5,6 +5,7 @@ import codecs
 import glob
 import gzip
 import io
+import json
 import lzma
 import sys
 import zlib
@@ -47,6 +48,8 @@ DAMAGED: Final = (
     EOFError,
     UnicodeError,
     zlib.error,
+    json.JSONDecodeError,
+    RecursionError,
     lzma.LZMAError,
     zstd.ZstdError,
     pa.ArrowException,
