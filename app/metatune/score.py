@@ -13,6 +13,7 @@ import numpy as np
 from metatune import artefact
 from metatune.artefact import ArtefactError
 from metatune.data import Tokenizer, load, tokenizer_of
+from metatune.data.encoded import encoded
 from metatune.data.sources import Record, open_source
 from metatune.recipe import reading
 from metatune.recipe.faults import ABSENT, Fault, RecipeError
@@ -158,7 +159,7 @@ def _lines(judge: Scorer, said: str) -> Iterator[dict[str, Any]]:
     if said in judge.data.domains:
         yield from _of_domain(judge, said)
         return
-    name = said
+    name = said.lower()
     for ending in COMPRESSIONS:
         name = name.removesuffix(ending)
     source = Source(jsonl=said) if name.endswith(JSON_LINES) else Source(path=said)
@@ -175,10 +176,8 @@ def _lines(judge: Scorer, said: str) -> Iterator[dict[str, Any]]:
 def _of_documents(judge: Scorer, records: list[Record]) -> Iterator[tuple[float, int]]:
     """The score of each document, and how many tokens it has."""
     length, encoder = judge.data.sequence_length, judge.tokenizer
-    documents = [
-        np.append(ids, encoder.eos_id)
-        for ids in encoder.encode_batch([record.text for record in records])
-    ]
+    made = encoded(records, encoder, False, judge.data.bos)
+    documents = [document.tokens for document in made]
     rows, masks = [], []
     for ids in documents:
         count = -(-len(ids) // length)

@@ -12,7 +12,7 @@ from metatune.recipe.faults import RecipeError
 from metatune.recipe.schema import Data, HeldOut, Source
 
 CODE = Source(shipped="code_stdlib")
-KINDS = "shipped, path, jsonl, parquet, csv, dataset, saved"
+KINDS = "shipped, path, jsonl, parquet, csv, arrow, dataset, saved"
 SHIPPED_NAMES = ", ".join(SHIPPED)
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from metatune.recipe import (
     checks,
+    data_checks,
     initialisation_checks,
     learned_update_checks,
     loss_checks,
@@ -15,7 +16,7 @@ from metatune.recipe import (
     schema,
     sharing_checks,
 )
-from metatune.recipe.checks import KINDS, OPTIONS
+from metatune.recipe.data_checks import KINDS, OPTIONS
 
 MIXED = {"mixture": {}}
 
@@ -82,14 +83,14 @@ def put(tree, path, value):
         (
             {"data.domains": {"code": {"path": "x"}}, "tune": MIXED},
             "tune.mixture = {'windows': 1, 'floor': 0.0, 'initial'...r': None, 'kl': 0.0, "
-            "'smoothness': 0.0}: needs two domains or more in data.domains; add a domain, or take "
-            "tune.mixture out",
+            "'smoothness': 0.0}: needs two domains or more to train on in data.domains; add a "
+            "domain, or take tune.mixture out",
         ),
         (
             {"data.domains": {"code": {"path": "x"}}, "tune": {"loss_weights": {}}},
             "tune.loss_weights = {'per': 'domain', 'windows': 1, 'initial': None, 'buckets': None}"
-            ": needs two domains or more in data.domains; add a domain, or take tune.loss_weights "
-            "out",
+            ": needs two domains or more to train on in data.domains; add a domain, or take "
+            "tune.loss_weights out",
         ),
         (
             {"tune": {"mixture": {}, "loss_weights": {}}},
@@ -182,17 +183,17 @@ def put(tree, path, value):
         (
             {"data.domains": {"code": {}, "prose": {"path": "x"}}},
             "data.domains.code = {}: must have exactly one of shipped, path, jsonl, parquet, csv, "
-            "dataset, saved; write one of them",
+            "arrow, dataset, saved; write one of them",
         ),
         (
             {"data.domains.code.path": "x"},
             "data.domains.code = {'shipped': 'code_stdlib', 'path': 'x'}: must have exactly one "
-            "of shipped, path, jsonl, parquet, csv, dataset, saved; keep one of them",
+            "of shipped, path, jsonl, parquet, csv, arrow, dataset, saved; keep one of them",
         ),
         (
             {"data.domains.code.column": "text"},
-            "data.domains.code.column = 'text': goes with jsonl, parquet, csv, dataset, saved "
-            "only; take it out",
+            "data.domains.code.column = 'text': goes with jsonl, parquet, csv, arrow, dataset, "
+            "saved only; take it out",
         ),
         (
             {"data.domains.prose": {"jsonl": "x", "revision": "main"}},
@@ -206,7 +207,53 @@ def put(tree, path, value):
         (
             {"data.domains.prose": {"jsonl": "x", "prompt": "a", "completion": "b", "column": "c"}},
             "data.domains.prose = {'column': 'c', 'prompt': 'a', 'completion': 'b'}: must have one "
-            "of column, prompt with completion, or messages; keep one of them",
+            "of column, prompt with completion, messages, or input_ids; keep one of them",
+        ),
+        (
+            {"data.domains.code.use": "train"},
+            "data.target.code = 1.0: domain code has use: train: none of its documents is held "
+            "out; give it no weight, or use: all",
+        ),
+        (
+            {"data.domains.code.use": "test", "data.domains.prose.use": "validation"},
+            "data.domains = {'code': 'test', 'prose': 'validation'}: names no domain to train on; "
+            "give one use: all or use: train, or take use out",
+        ),
+        (
+            {"data.domains.prose.use": "validation", "data.target": {"prose": 1}},
+            "data.target = {'prose': 1.0}: weighs no domain with documents in the report split; "
+            "weigh one of use: test, or of use: all",
+        ),
+        (
+            {
+                "data.domains.prose.use": "validation",
+                "data.domains.prose.corrupt": {"share": 0.1},
+            },
+            "data.domains.prose.corrupt = {'share': 0.1, 'ways': ('shuffle', 'repeat'), 'seed': "
+            "0}: has no effect on a domain of use validation, which is not trained on; take it out",
+        ),
+        (
+            {"data.domains.prose.use": "test", "tune.loss_weights": {}},
+            "tune.loss_weights = {'per': 'domain', 'windows': 1, 'initial': None, 'buckets': None}"
+            ": needs two domains or more to train on in data.domains; add a domain, or take "
+            "tune.loss_weights out",
+        ),
+        (
+            {"data.domains.prose": {"jsonl": "x", "labels": "quality"}},
+            "data.domains.prose.labels = 'quality': says which of input_ids count, which the "
+            "domain lacks; write input_ids: NAME OF ITS COLUMN, or label for a class of documents",
+        ),
+        (
+            {
+                "data.domains.prose": {
+                    "jsonl": "x",
+                    "input_ids": "ids",
+                    "labels": "a",
+                    "loss_mask": "b",
+                }
+            },
+            "data.domains.prose = {'labels': 'a', 'loss_mask': 'b'}: must have one of labels and "
+            "loss_mask; keep one of them",
         ),
         (
             {"data.domains.prose": {"jsonl": "x", "messages": "chat"}},
@@ -316,6 +363,7 @@ def test_every_rule_is_in_the_table():
         function
         for module in (
             checks,
+            data_checks,
             initialisation_checks,
             learned_update_checks,
             loss_checks,
@@ -335,4 +383,4 @@ def test_every_rule_is_in_the_table():
 
 def test_every_field_of_a_source_is_a_kind_or_an_option():
     names = {field.name for field in dataclasses.fields(schema.Source)}
-    assert names == {*KINDS, *OPTIONS, "max_tokens", "corrupt"}
+    assert names == {*KINDS, *OPTIONS, "max_tokens", "corrupt", "use"}

@@ -159,7 +159,7 @@ def test_whole_numbers_are_ints_however_they_are_spelled(tree, received):
             "data.sequence_lenght",
             128,
             "data.sequence_lenght = 128: unknown key; did you mean sequence_length? (allowed: "
-            "domains, target, sequence_length, batch_size, tokenizer, held_out, packing, "
+            "domains, target, sequence_length, batch_size, tokenizer, bos, held_out, packing, "
             "invalid_utf8)",
         ),
         (
@@ -270,8 +270,9 @@ def test_whole_numbers_are_ints_however_they_are_spelled(tree, received):
             "data.domains.code",
             "code_stdlib",
             "data.domains.code = 'code_stdlib': must be a section with shipped, path, jsonl, "
-            "parquet, csv, dataset, saved, config, split, revision, streaming, column, prompt, "
-            "completion, messages, label, max_tokens, corrupt; there is no default: choose one",
+            "parquet, csv, arrow, dataset, saved, config, split, revision, streaming, column, "
+            "prompt, completion, messages, input_ids, labels, loss_mask, label, max_tokens, "
+            "corrupt, use; there is no default: choose one",
         ),
         (
             "inner.optimizer",
@@ -333,8 +334,8 @@ def test_missing_keys_say_what_to_write(tree):
     del tree["inner"]["steps"], tree["data"]["domains"], tree["outer"]
     assert said(tree) == [
         "data.domains: missing; write a mapping (name: a section with shipped, path, jsonl, "
-        "parquet, csv, dataset, saved, config, split, revision, streaming, column, prompt, "
-        "completion, messages, label, max_tokens, corrupt)",
+        "parquet, csv, arrow, dataset, saved, config, split, revision, streaming, column, prompt, "
+        "completion, messages, input_ids, labels, loss_mask, label, max_tokens, corrupt, use)",
         "inner.steps: missing; write a whole number of 1 or above",
         "outer: missing; write a section with steps, phases, estimator, unroll, optimizer, "
         "clip_norm, clip, ema, patience, objective, fresh, population, judge, report",

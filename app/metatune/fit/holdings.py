@@ -51,7 +51,7 @@ def table(training: InnerTraining) -> str:
             f"{its.bytes_per_token:.2f}",
             f"{its.duplicates:,}",
             f"{its.shared:,}",
-            f"{times[name]:.2f}",
+            f"{times.get(name, 0.0):.2f}",
         )
         for name, its in training.corpus.statistics.items()
     ]
@@ -67,7 +67,7 @@ def provenance(training: InnerTraining) -> dict[str, dict[str, Any]]:
             "documents": its.documents,
             "tokens": its.tokens,
             "bytes_per_token": round(its.bytes_per_token, 3),
-            "epochs": round(times[name], 3),
+            "epochs": round(times.get(name, 0.0), 3),
         }
         for name, its in training.corpus.statistics.items()
     }

@@ -195,8 +195,11 @@ def provenance(training: InnerTraining) -> dict[str, Any]:
         "recipe_sha256": hashlib.sha256(writing.to_yaml(recipe).encode()).hexdigest(),
         "tokenizer_sha256": corpus.tokenizer.sha256,
         "domains": holdings.provenance(training),
-        "data_sha256": {domain.name: domain.sha256 for domain in corpus.domains},
-        "target": {name: float(w) for name, w in zip(corpus.names, corpus.target, strict=True)},
+        "data_sha256": {domain.name: domain.sha256 for domain in corpus.measured},
+        "target": {
+            domain.name: float(weight)
+            for domain, weight in zip(corpus.measured, corpus.target, strict=True)
+        },
         "model_config": training.model.config_json(),
         **({"weights_sha256": training.weights_sha256} if training.weights_sha256 else {}),
         **(

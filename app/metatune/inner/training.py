@@ -234,7 +234,7 @@ def stretched(training: InnerTraining, steps: int) -> InnerTraining:
     params = jax.eval_shape(training.initialise, jax.random.key(0)).params
     setting = Setting(
         training.names,
-        tuple(recipe.data.domains),
+        recipe.data.trained,
         steps,
         params,
         optimizer=recipe.inner.optimizer,
@@ -320,9 +320,7 @@ def _parts(
         shapes = jax.eval_shape(begin.model.init, jax.random.key(0))
         if part:
             shapes = jax.eval_shape(part.trained, shapes, jax.random.key(0))
-        setting = Setting(
-            names, tuple(text.domains), steps, shapes, loss=inner and inner.loss, seed=seed
-        )
+        setting = Setting(names, text.trained, steps, shapes, loss=inner and inner.loss, seed=seed)
         setting = setting._replace(vocab_size=vocab_size, key=tunable_key(seed))
         if tune.optimizer and inner and part:
             decaying = optimizers.decaying(inner.optimizer, names, shapes)
@@ -474,7 +472,7 @@ def _hyper_at(recipe: Recipe, params: Any, tuning: tuple[Tunable, ...]) -> Any:
     rates = schedules.base_rates(
         inner.optimizer.schedule, inner.optimizer.learning_rate, inner.steps
     )
-    shares = np.asarray(starting_shares(recipe.tune.mixture, tuple(recipe.data.domains)))
+    shares = np.asarray(starting_shares(recipe.tune.mixture, recipe.data.trained))
     # A term of zero isn't computed.
     terms = {
         key: value for key, value in (inner.loss or schema.Loss()).coefficients().items() if value

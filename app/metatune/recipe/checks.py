@@ -8,7 +8,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, fields
 from typing import Any, Final, get_args
 
-from metatune.recipe.faults import ABSENT, Fault, unknown
+from metatune.recipe.data_checks import (
+    all_domains_have_labels_or_none,
+    batch_holds_every_domain,
+    both_splits_are_measured,
+    one_source_a_domain,
+    one_way_to_read_a_record,
+    options_fit_the_source,
+    plain_text_is_corrupted,
+    something_is_trained_on,
+    streams_have_a_budget,
+    there_are_domains,
+)
+from metatune.recipe.faults import Fault, unknown
 from metatune.recipe.initialisation_checks import (
     a_point_is_the_same_for_all,
     an_external_trainer_starts_by_itself,
@@ -51,7 +63,6 @@ from metatune.recipe.outer_checks import (
     unroll_fits_the_training,
     worst_case_has_cases,
 )
-from metatune.recipe.paths import joined
 from metatune.recipe.population_checks import (
     a_population_is_differentiated_here,
     members_at_once_are_taken_backward,
@@ -69,18 +80,6 @@ from metatune.recipe.schema import (
     WarmupStableDecay,
 )
 from metatune.recipe.sharing_checks import a_search_can_split, there_is_something_to_share
-
-# Fields of a source that say where its documents are, those that say what a record's columns are,
-# and which kinds of source an option goes with.
-KINDS: Final = ("shipped", "path", "jsonl", "parquet", "csv", "dataset", "saved")
-COLUMNS: Final = ("column", "prompt", "completion", "messages")
-OPTIONS: Final[Mapping[str, frozenset[str]]] = {
-    "config": frozenset({"dataset"}),
-    "split": frozenset({"dataset", "saved"}),
-    "revision": frozenset({"dataset"}),
-    "streaming": frozenset({"dataset"}),
-    **dict.fromkeys((*COLUMNS, "label"), frozenset(KINDS[2:])),
-}
 
 
 def check(sections: Mapping[str, Any]) -> Iterator[Fault]:
@@ -130,8 +129,8 @@ def heads_divide_the_rater(tune: Tune) -> Iterable[Fault]:
 def domains_to_choose_between(tune: Tune, data: Data) -> Iterable[Fault]:
     """The share and the weight of a single domain are always one."""
     for name, settings in (("mixture", tune.mixture), ("loss_weights", _of_domains(tune))):
-        if settings is not None and len(data.domains) == 1:
-            problem = "needs two domains or more in data.domains"
+        if settings is not None and len(data.trained) == 1:
+            problem = "needs two domains or more to train on in data.domains"
             cure = f"add a domain, or take tune.{name} out"
             yield Fault(f"tune.{name}", asdict(settings), problem, cure)
 
@@ -152,7 +151,7 @@ def one_weight_a_domain(tune: Tune) -> Iterable[Fault]:
 
 def floor_leaves_room(tune: Tune, data: Data) -> Iterable[Fault]:
     """The floors of all domains together stay below one."""
-    count = len(data.domains)
+    count = len(data.trained)
     if tune.mixture is not None and tune.mixture.floor * count >= 1:
         problem = f"must be below {1 / count:.4g}, one over the number of domains, {count}"
         yield Fault("tune.mixture.floor", tune.mixture.floor, problem, "lower it")
@@ -167,15 +166,15 @@ def initial_is_a_mixture(tune: Tune, data: Data) -> Iterable[Fault]:
         return
     path, initial = "tune.mixture.initial", tune.mixture.initial
     for name in initial:
-        if name not in data.domains:
-            yield unknown(f"{path}.{name}", initial[name], "domain", name, list(data.domains))
-    missing = [name for name in data.domains if name not in initial]
+        if name not in data.trained:
+            yield unknown(f"{path}.{name}", initial[name], "domain", name, list(data.trained))
+    missing = [name for name in data.trained if name not in initial]
     if missing:
         cure = "write a share for each domain, or leave initial out for a uniform mixture"
         yield Fault(path, initial, f"lacks the domains: {', '.join(missing)}", cure)
     yield from _weights(path, initial)
     total = sum(initial.values())
-    if missing or len(initial) > len(data.domains) or total <= 0 or min(initial.values()) < 0:
+    if missing or len(initial) > len(data.trained) or total <= 0 or min(initial.values()) < 0:
         return  # then these numbers are no shares yet
     for name, weight in initial.items():
         if weight / total <= tune.mixture.floor:
@@ -202,7 +201,7 @@ def initial_loss_weights_are_positive(tune: Tune, data: Data) -> Iterable[Fault]
     if weights is None or weights.initial is None:
         return
     if weights.per == "domain":
-        names = list(data.domains)
+        names = list(data.trained)
     elif weights.per == "class":
         names = list(get_args(Class))
     elif weights.per == "label":  # which the data says
@@ -249,64 +248,6 @@ def one_origin_of_the_model(model: Model) -> Iterable[Fault]:
         yield Fault("model.revision", model.revision, problem, cure)
 
 
-def there_are_domains(data: Data) -> Iterable[Fault]:
-    """At least one."""
-    if not data.domains:
-        cure = "write one, e.g. `prose: {shipped: NAME}` or `mine: {path: FILE}`"
-        yield Fault("data.domains", data.domains, "names no domain", cure)
-
-
-def one_source_a_domain(data: Data) -> Iterable[Fault]:
-    """A domain's text comes from one place."""
-    for name, source in data.domains.items():
-        said = {kind: value for kind in KINDS if (value := getattr(source, kind)) is not None}
-        if len(said) != 1:
-            problem = f"must have exactly one of {', '.join(KINDS)}"
-            cure = "keep one of them" if said else "write one of them"
-            yield Fault(joined("data.domains", name), said, problem, cure)
-
-
-def options_fit_the_source(data: Data) -> Iterable[Fault]:
-    """What is said of a source applies to its kind."""
-    for name, source in data.domains.items():
-        kinds = {kind for kind in KINDS if getattr(source, kind) is not None}
-        for option, takes in OPTIONS.items():
-            value = getattr(source, option)
-            if value is not None and kinds and not kinds & takes:
-                problem = f"goes with {', '.join(kind for kind in KINDS if kind in takes)} only"
-                yield Fault(
-                    f"{joined('data.domains', name)}.{option}", value, problem, "take it out"
-                )
-
-
-def one_way_to_read_a_record(data: Data) -> Iterable[Fault]:
-    """Records hold text, or a prompt with its completion, or messages."""
-    for name, source in data.domains.items():
-        path = joined("data.domains", name)
-        said = {option: value for option in COLUMNS if (value := getattr(source, option))}
-        if ("prompt" in said) != ("completion" in said):
-            missing = "completion" if "prompt" in said else "prompt"
-            problem = f"lacks {missing}: prompt and completion go together"
-            yield Fault(path, said, problem, f"write {missing}: NAME OF ITS COLUMN")
-        if len({"sft" if option in ("prompt", "completion") else option for option in said}) > 1:
-            problem = "must have one of column, prompt with completion, or messages"
-            yield Fault(path, said, problem, "keep one of them")
-        if source.messages is not None and data.tokenizer == "bytes":
-            problem = "needs a tokenizer with a chat template"
-            cure = "name one as data.tokenizer, or give prompt and completion columns"
-            yield Fault(f"{path}.messages", source.messages, problem, cure)
-
-
-def all_domains_have_labels_or_none(data: Data) -> Iterable[Fault]:
-    """A batch holds sequences of every domain, whose tokens are all of a class or none is."""
-    if any(source.label for source in data.domains.values()):
-        for name, source in data.domains.items():
-            if source.label is None:
-                problem = "lacks label, which other domains have"
-                cure = "write label: NAME OF ITS COLUMN, or take it out everywhere"
-                yield Fault(joined("data.domains", name), ABSENT, problem, cure)
-
-
 def weights_of_labels_have_labels(tune: Tune, data: Data) -> Iterable[Fault]:
     """Labels are a column of the data."""
     weights = tune.loss_weights
@@ -315,41 +256,6 @@ def weights_of_labels_have_labels(tune: Tune, data: Data) -> Iterable[Fault]:
     if not any(source.label for source in data.domains.values()):
         cure = "write label: NAME OF ITS COLUMN in each of data.domains"
         yield Fault("tune.loss_weights.per", "label", "no domain has a label", cure)
-
-
-def plain_text_is_corrupted(data: Data) -> Iterable[Fault]:
-    """Where tokens change places, their classes would be wrong."""
-    for name, source in data.domains.items():
-        if source.corrupt is not None and (source.prompt or source.messages):
-            problem = "goes with plain text only, which has no classes of tokens"
-            path = f"{joined('data.domains', name)}.corrupt"
-            yield Fault(path, asdict(source.corrupt), problem, "take it out")
-
-
-def streams_have_a_budget(data: Data) -> Iterable[Fault]:
-    """What is read from the network as it comes needs an end."""
-    for name, source in data.domains.items():
-        if source.streaming and source.max_tokens is None:
-            cure = "write max_tokens, e.g. max_tokens: 5e7"
-            yield Fault(
-                f"{joined('data.domains', name)}.streaming", True, "needs a budget of tokens", cure
-            )
-
-
-def batch_holds_every_domain(data: Data) -> Iterable[Fault]:
-    """The batches of the hypergradient hold sequences of every domain."""
-    if data.batch_size < len(data.domains):
-        problem = f"must be at least the number of domains, {len(data.domains)}"
-        cure = "raise it: the hypergradient needs every domain in each batch"
-        yield Fault("data.batch_size", data.batch_size, problem, cure)
-
-
-def something_is_trained_on(data: Data) -> Iterable[Fault]:
-    """The two held-out shares leave documents to train on."""
-    outer, report = data.held_out.outer, data.held_out.report
-    if outer + report >= 1:
-        problem = f"with report = {report} leaves nothing to train on; must sum to less than 1"
-        yield Fault("data.held_out.outer", outer, problem, "lower one of them")
 
 
 def groups_are_expressions(tune: Tune) -> Iterable[Fault]:
@@ -431,6 +337,7 @@ CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]
     (streams_have_a_budget, ("data",)),
     (all_domains_have_labels_or_none, ("data",)),
     (target_is_a_weighting, ("data",)),
+    (both_splits_are_measured, ("data",)),
     (batch_holds_every_domain, ("data",)),
     (something_is_trained_on, ("data",)),
     (schedule_fits, ("inner",)),

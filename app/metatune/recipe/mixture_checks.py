@@ -24,8 +24,8 @@ def supply_is_capped(tune: Tune, data: Data) -> Iterable[Fault]:
                 yield Fault(f"{PATH}.{name}", value, problem, "write max_epochs, or take it out")
     for name, tokens in (spec.available_tokens or {}).items():
         path = f"{PATH}.available_tokens.{name}"
-        if name not in data.domains:
-            yield unknown(path, tokens, "domain", name, list(data.domains))
+        if name not in data.trained:
+            yield unknown(path, tokens, "domain", name, list(data.trained))
         if tokens < 1:
             problem = "must be a whole number of 1 or above"
             yield Fault(path, tokens, problem, "take a domain without text out of data.domains")
@@ -42,12 +42,12 @@ def groups_part_the_domains(tune: Tune, data: Data) -> Iterable[Fault]:
         if not members:
             yield Fault(path, [], "names no domain", "name one or more, or take it out")
         for name in dict.fromkeys(members):
-            if name not in data.domains:
-                yield unknown(path, list(members), "domain", name, list(data.domains))
+            if name not in data.trained:
+                yield unknown(path, list(members), "domain", name, list(data.trained))
             elif times[name] > 1:
                 problem = f"domain {name} is named {times[name]} times in the groups"
                 yield Fault(path, list(members), problem, "name it once")
-        if set(members) >= set(data.domains) and len(data.domains) > 1:
+        if set(members) >= set(data.trained) and len(data.trained) > 1:
             problem = "holds every domain: its share is always one"
             cure = "name two groups or more, or take groups out"
             yield Fault(path, list(members), problem, cure)
@@ -62,16 +62,16 @@ def prior_is_a_mixture(tune: Tune, data: Data) -> Iterable[Fault]:
         problem = "has no effect without tune.mixture.kl"
         yield Fault(path, prior, problem, "write kl, e.g. kl: 0.01, or take it out")
     for name, weight in prior.items():
-        if name not in data.domains:
-            yield unknown(f"{path}.{name}", weight, "domain", name, list(data.domains))
+        if name not in data.trained:
+            yield unknown(f"{path}.{name}", weight, "domain", name, list(data.trained))
         if weight <= 0:
             problem = "must be above 0: what the prior excludes is infinitely far from it"
             yield Fault(f"{path}.{name}", weight, problem, "take a small one, e.g. 0.001")
-    missing = [name for name in data.domains if name not in prior]
+    missing = [name for name in data.trained if name not in prior]
     if missing:
         cure = "write a share for each domain, or leave prior out for the initial mixture"
         yield Fault(path, prior, f"lacks the domains: {', '.join(missing)}", cure)
-    if missing or set(prior) - set(data.domains) or min(prior.values()) <= 0:
+    if missing or set(prior) - set(data.trained) or min(prior.values()) <= 0:
         return  # then these numbers are no shares yet
     total = sum(prior.values())
     for name, weight in prior.items():

@@ -175,10 +175,16 @@ class Loop:
                 sequences=training.recipe.outer.report.sequences,
             )
 
-        alone = np.eye(len(corpus.names))
-        domains = {name: loss(target) for name, target in zip(corpus.names, alone, strict=True)}
-        for name, target in zip(corpus.names, alone, strict=True):
-            if np.array_equal(corpus.target, target):
+        names = [domain.name for domain in corpus.measured]
+        alone = {
+            name: target
+            for name, target, domain in zip(names, np.eye(len(names)), corpus.measured, strict=True)
+            if len(domain.report)  # others have nothing to measure on
+        }
+        domains = {name: loss(target) for name, target in alone.items()}
+        whole = corpus.target_of("report")
+        for name, target in alone.items():
+            if np.array_equal(whole, target):
                 return Losses(domains[name], domains)
         return Losses(loss(corpus.target), domains)
 

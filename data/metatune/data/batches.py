@@ -25,7 +25,8 @@ class Batch(NamedTuple):
 
     Attributes:
         tokens: int32 [batch, sequence_length].
-        domain: index of each sequence's domain, int32 [batch]; ascending.
+        domain: index of each sequence's domain, among those that are trained on or, held out, that
+            are measured; int32 [batch]; ascending.
         weight: factor of each sequence's loss, float32 [batch].
         documents: which document of its sequence a token is of, int32 [batch, sequence_length];
             None where attention and loss may cross from one into the next.
@@ -195,14 +196,13 @@ def heldout_batches(
     Raises:
         ValueError: a batch can't be divided.
     """
-    members = np.flatnonzero(corpus.target)
+    domains, target = corpus.measured, corpus.target_of(split)
+    members = np.flatnonzero(target)
     size = max(min(micro_batch, sequences), len(members))
-    counts, weights = np.zeros(len(corpus.domains), np.int64), np.zeros(len(corpus.domains))
+    counts, weights = np.zeros(len(domains), np.int64), np.zeros(len(domains))
     counts[members] = _evenly(size, len(members))
-    weights[members] = corpus.target[members] * size / counts[members]
-    draw = _drawing(
-        [getattr(domain, split) for domain in corpus.domains], seed, Stream[split.upper()]
-    )
+    weights[members] = target[members] * size / counts[members]
+    draw = _drawing([getattr(domain, split) for domain in domains], seed, Stream[split.upper()])
     rows = part.rows(size)
     return [
         _batch(corpus, draw, index * counts, counts, weights, rows)

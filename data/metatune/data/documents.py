@@ -1,8 +1,9 @@
 """A text cut into documents, and documents into splits.
 
 A document falls on the side that its own content says, so that no document is both held out and
-trained on, in whatever domain or order it comes. A document that ends in a blank line was cut
-without a look at what follows: where such documents change places, they stay the same documents.
+trained on, in whatever domain or order it comes, unless a domain's `use` says otherwise. A document
+that ends in a blank line was cut without a look at what follows: where such documents change
+places, they stay the same documents.
 
 Short stretches that a text repeats, such as a licence, can still be on two sides.
 """

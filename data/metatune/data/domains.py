@@ -2,21 +2,21 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from metatune.data.documents import Split
+from metatune.data.documents import SPLITS, Split
 from metatune.data.sources import Reader, TokenClass, open_source
 from metatune.data.statistics import Statistics, copies, repeats
-from metatune.data.tokenized import MOST_LABELS, Listener, Stream, Tokenized, tokenized
+from metatune.data.tokenized import MOST_LABELS, USES, Listener, Stream, Tokenized, tokenized
 from metatune.data.tokenizers import Tokenizer, tokenizer_of
 from metatune.data.windows import Windows, all_windows, distinct
 from metatune.recipe.checks import check
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.paths import joined
 from metatune.recipe.rules import broken_rules
-from metatune.recipe.schema import Data
+from metatune.recipe.schema import Data, Source
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,11 +45,13 @@ class Corpus:
     """All domains of a recipe.
 
     Attributes:
-        domains: in the recipe's order, which is that of the mixture's shares.
-        target: weights of the held-out loss, float64 [domains]; they sum to one.
+        domains: those that are trained on, in the recipe's order, which is that of the mixture's
+            shares.
+        target: weights of the held-out loss, float64 [measured domains]; they sum to one.
         sequence_length: tokens per window.
         tokenizer: what made the tokens.
         labels: of documents, by their numbers; empty where they have none.
+        aside: those that are only measured on, held-out sets of their own.
     """
 
     domains: tuple[Domain, ...]
@@ -57,21 +59,35 @@ class Corpus:
     sequence_length: int
     tokenizer: Tokenizer
     labels: tuple[str, ...] = ()
+    aside: tuple[Domain, ...] = ()
+
+    @property
+    def measured(self) -> tuple[Domain, ...]:
+        """All domains, in the order of the target's weights."""
+        return (*self.domains, *self.aside)
+
+    def target_of(self, split: Literal["outer", "report"]) -> np.ndarray:
+        """Weights of the held-out loss on a split, float64 [measured domains]; they sum to one.
+
+        A domain without windows in it has none.
+        """
+        weights = np.where([len(getattr(its, split)) > 0 for its in self.measured], self.target, 0)
+        return weights if np.array_equal(weights, self.target) else weights / weights.sum()
 
     @property
     def classed(self) -> bool:
         """Whether any domain says the class of its tokens."""
-        return any(domain.train.stream.classes is not None for domain in self.domains)
+        return any(domain.train.stream.classes is not None for domain in self.measured)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the domains, in their order."""
+        """Names of the domains that are trained on, in their order."""
         return tuple(domain.name for domain in self.domains)
 
     @property
     def statistics(self) -> dict[str, Statistics]:
         """What each domain holds."""
-        return {domain.name: domain.statistics for domain in self.domains}
+        return {domain.name: domain.statistics for domain in self.measured}
 
     def class_tokens(self) -> np.ndarray:
         """Predicted tokens of each `TokenClass` in the windows to train on.
@@ -119,8 +135,9 @@ class Corpus:
                 in the target.
         """
         domains, faults = [], []
-        for domain, weight in zip(self.domains, self.target, strict=True):
+        for domain, weight in zip(self.measured, self.target, strict=True):
             splits: dict[Split, Windows] = {"outer": domain.outer, "report": domain.report}
+            splits = {split: its for split, its in splits.items() if len(its)}
             for split, windows in splits.items() if weight else ():
                 splits[split] = windows.measured_on(tuple(classes))
                 if not len(splits[split]):
@@ -134,7 +151,8 @@ class Corpus:
             domains.append(replace(domain, **splits))
         if faults:
             raise RecipeError("outer", faults)
-        return replace(self, domains=tuple(domains))
+        count = len(self.domains)
+        return replace(self, domains=tuple(domains[:count]), aside=tuple(domains[count:]))
 
     def repeats(self, shares: np.ndarray, batch_size: int) -> dict[str, float]:
         """How often a training reads each domain, in epochs; arguments as `statistics.repeats`."""
@@ -199,11 +217,14 @@ def load(data: Data, encoder: Tokenizer | None = None, listener: Listener | None
             )
             for split, stream in its.streams.items()
         }
-        short = list(_short_streams(name, splits, data, readers[name]))
+        used = {each: its for each, its in splits.items() if each in _splits(data.domains[name])}
+        short = list(_short_streams(name, used, data, readers[name]))
         cut[name] = distinct(splits)
         # After the splits are told apart, by the text as it was.
         cut[name]["train"] = replace(cut[name]["train"], corruption=data.domains[name].corrupt)
-        faults += short or _repeated_splits(name, cut[name], readers[name])
+        faults += short or _repeated_splits(
+            name, {each: cut[name][each] for each in used}, readers[name]
+        )
     if faults:
         raise RecipeError("data", faults)
     found = copies({name: its.hashes for name, its in held.items()})
@@ -211,8 +232,22 @@ def load(data: Data, encoder: Tokenizer | None = None, listener: Listener | None
         Domain(name, **cut[name], sha256=its.sha256, statistics=_statistics(its, *found[name]))
         for name, its in held.items()
     )
-    weights = np.array([data.target.get(name, 0.0) for name in data.domains], np.float64)
-    return Corpus(domains, weights / weights.sum(), data.sequence_length, encoder, labels)
+    order = sorted(domains, key=lambda domain: domain.name not in data.trained)  # stable
+    weights = np.array([data.target.get(domain.name, 0.0) for domain in order], np.float64)
+    count = len(data.trained)
+    return Corpus(
+        tuple(order[:count]),
+        weights / weights.sum(),
+        data.sequence_length,
+        encoder,
+        labels,
+        tuple(order[count:]),
+    )
+
+
+def _splits(source: Source) -> tuple[Split, ...]:
+    """Those that documents of a source fall into."""
+    return SPLITS if source.use == "all" else (USES[source.use],)
 
 
 def _numbered(stream: Stream, own: Sequence[str], labels: Sequence[str]) -> Stream:
@@ -252,12 +287,16 @@ def _opened(data: Data, encoder: Tokenizer | None) -> _Opened:
         faults += broken_rules(section, path)
     try:
         encoder = encoder or tokenizer_of(data)
+        if data.bos == "always" and encoder.bos_id is None:
+            problem = f"data.tokenizer, {data.tokenizer}, has no such token"
+            cure = "name it as bos_token in its tokenizer_config.json, or write auto or never"
+            faults.append(Fault("data.bos", data.bos, problem, cure))
     except RecipeError as error:
         faults += error.faults
     readers = {}
     for name, source in data.domains.items():
         # Without a tokenizer, messages can't be looked at.
-        if encoder is not None or source.messages is None:
+        if encoder is not None or (source.messages is None and source.prompt is None):
             try:
                 if reader := open_source(name, source, data.invalid_utf8, encoder):
                     readers[name] = reader

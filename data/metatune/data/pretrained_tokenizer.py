@@ -37,6 +37,8 @@ class PretrainedTokenizer:
         name: the folder or hub id.
         fast: the `PreTrainedTokenizerFast`.
         vocab_size: one above the largest token, added ones included.
+        bos_id: begins a text; None where there is no such token.
+        adds_bos: whether the tokenizer by itself puts it before a text.
         eos_id: ends a document.
         pad_id: fills up a sequence; the end of a document's where there is none.
         sha256: the hash of its `tokenizer.json`, as the library writes it, in hexadecimal.
@@ -49,6 +51,8 @@ class PretrainedTokenizer:
     name: str
     fast: Any
     vocab_size: int
+    bos_id: int | None
+    adds_bos: bool
     eos_id: int
     pad_id: int
     sha256: str
@@ -90,12 +94,12 @@ class PretrainedTokenizer:
             placed.append(Placed(np.array(encoding.ids, np.uint32), offsets[:, 0], offsets[:, 1]))
         return placed
 
-    def resplit_batch(self, texts: Sequence[str], digests: Sequence[bytes]) -> list[Placed]:
+    def resplit_batch(self, texts: Sequence[str], digests: Sequence[bytes | None]) -> list[Placed]:
         """As `place_batch`, with dropout.
 
         Args:
             texts: the documents.
-            digests: of each, from which its draws follow.
+            digests: of each, from which its draws follow; None for those without dropout.
         """
         if self.dropout is None:
             return self.place_batch(texts)
@@ -103,6 +107,10 @@ class PretrainedTokenizer:
         found = []
         for encoding, digest in zip(encodings, digests, strict=True):
             offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2)
+            if digest is None:
+                ids = np.array(encoding.ids, np.uint32)
+                found.append(Placed(ids, offsets[:, 0], offsets[:, 1]))
+                continue
             ids, first, last = self.dropout.split(encoding, digest)
             found.append(Placed(ids, offsets[first, 0], offsets[last, 1]))
         return found
@@ -258,12 +266,20 @@ def load_pretrained(name: str) -> PretrainedTokenizer:
         name,
         fast,
         vocab_size=max(fast.get_vocab().values()) + 1,
+        bos_id=fast.bos_token_id,
+        adds_bos=_adds(fast, fast.bos_token_id),
         eos_id=fast.eos_token_id,
         pad_id=fast.eos_token_id if fast.pad_token_id is None else fast.pad_token_id,
         sha256=sha256(backend.to_str().encode("utf-8")).hexdigest(),
         words=words_of(backend, partial(_encode, backend)),
         dropout_rate=rate or None,
     )
+
+
+def _adds(fast: Any, bos_id: int | None) -> bool:
+    """Whether a text begins with that token only because the tokenizer put it there."""
+    begins = [fast("a", add_special_tokens=added)["input_ids"][:1] for added in (True, False)]
+    return bos_id is not None and begins[0] == [bos_id] != begins[1]
 
 
 def _encode(backend: Any, texts: Sequence[str]) -> list[Sequence[int]]:

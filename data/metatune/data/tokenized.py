@@ -12,15 +12,17 @@ import numpy as np
 
 from metatune.data.cache import cached
 from metatune.data.documents import LONGEST, SHORTEST, SPLITS, Split, side
-from metatune.data.placed import Placed
+from metatune.data.encoded import Document, begin
+from metatune.data.encoded import encoded as _encoded
 from metatune.data.pretrained_tokenizer import PretrainedTokenizer
-from metatune.data.sources import Reader, Record, TokenClass, has_classes
+from metatune.data.sources import Reader, Record, has_classes
 from metatune.data.tokenizers import Tokenizer, token_dtype
+from metatune.recipe.data_checks import COLUMNS, MASKS
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.paths import joined
 from metatune.recipe.schema import Data, Source
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Of the files; raised with every change of what they hold."""
 
 MOST_LABELS: Final = 16
@@ -28,6 +30,14 @@ MOST_LABELS: Final = 16
 
 BATCH_CHARACTERS: Final = 2**20
 """Text that is tokenized at a time."""
+
+
+USES: Final[Mapping[str, Split]] = {
+    "train": "train",
+    "validation": "outer",
+    "test": "report",
+}
+"""The split of all documents of a domain, by its `use`; otherwise their hashes say."""
 
 
 class Progress(NamedTuple):
@@ -52,7 +62,7 @@ Listener = Callable[[Progress], None]
 
 
 class Stream(NamedTuple):
-    """All tokens of a split, document after document, an end-of-sequence token after each.
+    """All tokens of a split, document after document, an end-of-sequence token after each text.
 
     Attributes:
         tokens: uint16 or uint32 [tokens].
@@ -73,8 +83,9 @@ class Tokenized:
 
     Attributes:
         streams: by split.
-        sha256: of the text of all documents, one after another, in UTF-8, and of the label of each
-            behind it where they have any; in hexadecimal.
+        sha256: of the text of all documents, one after another, in UTF-8 (of ready tokens, of their
+            ids, four bytes each), and of the label of each behind it where they have any; in
+            hexadecimal.
         hashes: 64 bits of the SHA-256 of each document, uint64 [documents], train, outer, report.
         bytes: of text in UTF-8.
         replaced: bytes that weren't UTF-8 and became U+FFFD.
@@ -113,19 +124,22 @@ def tokenized(
         RecipeError: the source turns out to be damaged.
         CacheError: no room for the tokens.
     """
+    conversing = source.messages is not None or source.prompt is not None
     what = {
         "format": FORMAT,
         "content": reader.identity(),
         "kind": reader.place.field.rpartition(".")[2],
-        "columns": [source.column, source.prompt, source.completion, source.messages],
+        "columns": [getattr(source, option) for option in (*COLUMNS, *MASKS)],
         "max_tokens": source.max_tokens,
         "documents": [SHORTEST, LONGEST],
         "held_out": [data.held_out.outer, data.held_out.report],
         "invalid_utf8": data.invalid_utf8,
         "tokenizer": [tokenizer.sha256, tokenizer.eos_id],
-        "chat_template": getattr(tokenizer, "chat_template", None) if source.messages else None,
-        **_moods(source, tokenizer),
+        "begin": [begin(data.bos, tokenizer, rendered=rendered) for rendered in (False, True)],
+        "chat_template": getattr(tokenizer, "chat_template", None) if conversing else None,
+        **_moods(tokenizer, conversing),
         **({} if source.label is None else {"label": source.label}),
+        **({} if source.use == "all" else {"use": source.use}),
     }
 
     def write(folder: Path) -> dict[str, Any]:
@@ -149,15 +163,15 @@ def tokenized(
     return Tokenized(streams, known["sha256"], hashes, **counts, labels=labels)
 
 
-def _moods(source: Source, tokenizer: Tokenizer) -> dict[str, Any]:
+def _moods(tokenizer: Tokenizer, conversing: bool) -> dict[str, Any]:
     """What else the tokens depend on: the day that a template is told, and draws of dropout."""
     if not isinstance(tokenizer, PretrainedTokenizer):
         return {}
-    told = source.messages is not None and tokenizer.reads_clock
+    told = conversing and tokenizer.reads_clock
     dropout = tokenizer.dropout
     return {
         # Of chats, which didn't say it before.
-        **({"split_by": "origin"} if source.messages is not None else {}),
+        **({"split_by": "origin"} if conversing else {}),
         **({"today": str(tokenizer.today)} if told else {}),
         **({} if dropout is None else {"dropout": [dropout.rate, dropout.seed]}),
     }
@@ -192,6 +206,7 @@ def _write(
     content, size, replaced, empty = sha256(), 0, 0, 0
     classed, dtype = has_classes(source), token_dtype(tokenizer)
     labelled, labels = source.label is not None, dict[str, int]()
+    whole = USES.get(source.use)
     writers = {split: _Writer(folder, split, dtype, classed, labelled) for split in SPLITS}
 
     def told(done: bool) -> None:
@@ -203,16 +218,19 @@ def _write(
         return sum(writer.tokens for writer in writers.values())
 
     def put(record: Record) -> _Put:
-        digest = sha256((record.origin or record.text).encode("utf-8")).digest()
-        return _Put(record, digest, side(digest, data.held_out.outer, data.held_out.report))
+        origin = record.origin.encode("utf-8") or _content(record)
+        digest = sha256(origin).digest()
+        split = whole or side(digest, data.held_out.outer, data.held_out.report)
+        return _Put(record, digest, split)
 
     try:
-        for batch, documents in _encoded_batches(map(put, reader.records()), tokenizer, classed):
+        puts = map(put, reader.records())
+        for batch, documents in _encoded_batches(puts, tokenizer, data, classed):
             for (record, digest, split), document in zip(batch, documents, strict=True):
-                if not record.text:
+                if record.empty:
                     empty += 1
                     continue
-                text = record.text.encode("utf-8")
+                text = _content(record)
                 content.update(text)
                 if labelled:
                     content.update(record.label.encode("utf-8"))
@@ -220,6 +238,8 @@ def _write(
                     if len(labels) > MOST_LABELS:
                         raise _too_many(name, source.label, list(labels))
                 writers[split].add(document, digest, labels.get(record.label, 0))
+                if record.ready is not None:
+                    text = tokenizer.decode(record.ready.ids).encode("utf-8")
                 size, replaced = size + len(text), replaced + record.replaced
                 if source.max_tokens is not None and total() >= source.max_tokens:
                     break
@@ -237,6 +257,13 @@ def _write(
     return {"sha256": content.hexdigest(), **counts, **found}
 
 
+def _content(record: Record) -> bytes:
+    """What a document is told by: its text, or its ready tokens, four bytes each."""
+    if record.ready is None:
+        return record.text.encode("utf-8")
+    return record.ready.ids.astype("<u4").tobytes()
+
+
 def _too_many(name: str, column: str | None, labels: Sequence[str]) -> RecipeError:
     """The error of labels that are no classes."""
     problem = f"has more than {MOST_LABELS} different labels: {', '.join(labels[:4])}, ..."
@@ -244,13 +271,6 @@ def _too_many(name: str, column: str | None, labels: Sequence[str]) -> RecipeErr
     return RecipeError(
         "data", [Fault(f"{joined('data.domains', name)}.label", column, problem, cure)]
     )
-
-
-class _Document(NamedTuple):
-    """The tokens of a document with its end, and their classes."""
-
-    tokens: np.ndarray
-    classes: np.ndarray | None
 
 
 class _Writer:
@@ -263,14 +283,14 @@ class _Writer:
             kind: (folder / f"{split}.{kind}").open("wb") for kind in kinds
         }
         self._dtype = dtype
-        self._waiting: list[_Document] = []
+        self._waiting: list[Document] = []
         self._hashes: list[bytes] = []
         self._labels: list[int] = []
         self._starts: list[int] = []
         self.documents = 0
         self.tokens = 0
 
-    def add(self, document: _Document, digest: bytes, label: int) -> None:
+    def add(self, document: Document, digest: bytes, label: int) -> None:
         self._waiting.append(document)
         self._hashes.append(digest[:8])
         self._labels.append(label)
@@ -280,7 +300,7 @@ class _Writer:
 
     def flush(self) -> None:
         for document in self._waiting:
-            self._files["tokens"].write(document.tokens.astype(self._dtype).data)
+            self._files["tokens"].write(document.tokens.astype(self._dtype, copy=False).data)
             if document.classes is not None:
                 self._files["classes"].write(document.classes.data)
         self._files["starts"].write(np.array(self._starts, np.int64).data)
@@ -302,12 +322,13 @@ class _Put(NamedTuple):
     split: Split
 
 
-def _batches(records: Iterator[_Put]) -> Iterator[list[_Put]]:
-    """Records, about `BATCH_CHARACTERS` of them at a time."""
+def _batches(puts: Iterator[_Put]) -> Iterator[list[_Put]]:
+    """Records, about `BATCH_CHARACTERS` of them at a time; a ready token counts as one."""
     batch, size = [], 0
-    for put in records:
+    for put in puts:
         batch.append(put)
-        size += len(put.record.text) + 1
+        ready = put.record.ready
+        size += len(put.record.text) + 1 + (len(ready.ids) if ready else 0)
         if size >= BATCH_CHARACTERS:
             yield batch
             batch, size = [], 0
@@ -316,81 +337,20 @@ def _batches(records: Iterator[_Put]) -> Iterator[list[_Put]]:
 
 
 def _encoded_batches(
-    records: Iterator[_Put], tokenizer: Tokenizer, classed: bool
-) -> Iterator[tuple[list[_Put], list[_Document]]]:
+    puts: Iterator[_Put], tokenizer: Tokenizer, data: Data, classed: bool
+) -> Iterator[tuple[list[_Put], list[Document]]]:
     """Records with their tokens; while a batch of them is in use, the next is tokenized."""
+
+    def tokens(batch: list[_Put]) -> list[Document]:
+        digests = [put.digest if put.split == "train" else None for put in batch]
+        return _encoded([put.record for put in batch], tokenizer, classed, data.bos, digests)
+
     with ThreadPoolExecutor(1) as worker:
-        waiting: list[tuple[list[_Put], Future[list[_Document]]]] = []
-        for batch in _batches(records):
-            waiting.append((batch, worker.submit(_encoded_puts, batch, tokenizer, classed)))
+        waiting: list[tuple[list[_Put], Future[list[Document]]]] = []
+        for batch in _batches(puts):
+            waiting.append((batch, worker.submit(tokens, batch)))
             if len(waiting) > 1:
                 ready, future = waiting.pop(0)
                 yield ready, future.result()
         for ready, future in waiting:
             yield ready, future.result()
-
-
-def _encoded_puts(puts: list[_Put], tokenizer: Tokenizer, classed: bool) -> list[_Document]:
-    """The tokens of each record; those of training text with dropout, if the tokenizer has one."""
-    records = [put.record for put in puts]
-    if not isinstance(tokenizer, PretrainedTokenizer) or tokenizer.dropout is None:
-        return _encoded(records, tokenizer, classed)
-    dropped = [put for put in puts if put.split == "train"]
-    texts = [put.record.text for put in dropped]
-    placed = tokenizer.resplit_batch(texts, [put.digest for put in dropped])
-    ours = iter(
-        _finished(put.record, its, tokenizer, classed)
-        for put, its in zip(dropped, placed, strict=True)
-    )
-    others = iter(_encoded([p.record for p in puts if p.split != "train"], tokenizer, classed))
-    return [next(ours if put.split == "train" else others) for put in puts]
-
-
-def _encoded(records: list[Record], tokenizer: Tokenizer, classed: bool) -> list[_Document]:
-    """The tokens of each record, and an end-of-sequence token unless an answer ends with one."""
-    texts = [record.text for record in records]
-    end = np.array([tokenizer.eos_id])
-    if not classed:
-        return [
-            _Document(np.concatenate([ids, end]), None) for ids in tokenizer.encode_batch(texts)
-        ]
-    placed = zip(records, tokenizer.place_batch(texts), strict=True)
-    return [_finished(record, its, tokenizer, classed) for record, its in placed]
-
-
-def _finished(record: Record, placed: Placed, tokenizer: Tokenizer, classed: bool) -> _Document:
-    """The tokens of a record with their classes and its end."""
-    end = np.array([tokenizer.eos_id])
-    if not classed or not record.text:  # what is empty will be left out
-        return _Document(np.concatenate([placed.ids, end]), None)
-    # Chat templates often end an answer with this token themselves.
-    closed = tokenizer.eos_id in placed.ids[placed.ends > _last(record)]
-    tail = end[:0] if closed else end
-    classes = _classes(record, placed)
-    classes = np.concatenate([classes, np.repeat(classes[-1:], len(tail))])
-    return _Document(np.concatenate([placed.ids, tail]), classes)
-
-
-def _classes(record: Record, placed: Placed) -> np.ndarray:
-    """The class of each token: of an answer where any of it is, else that of its last character.
-
-    Returns:
-        uint8 [tokens].
-    """
-    roles = np.array([span.role for span in record.spans], np.uint8)
-    ends = np.array([span.end for span in record.spans])
-    last = np.searchsorted(ends, placed.ends - 1, side="right").clip(max=len(ends) - 1)
-    classes, begin = roles[last], 0
-    for role, end in record.spans:
-        if role is TokenClass.COMPLETION:
-            classes[(placed.ends > begin) & (placed.begins < end)] = role
-        begin = end
-    return classes
-
-
-def _last(record: Record) -> int:
-    """Where the last answer begins; without one the last stretch."""
-    begins = [0, *(span.end for span in record.spans)]
-    pairs = zip(record.spans, begins, strict=False)
-    answers = [begin for span, begin in pairs if span.role is TokenClass.COMPLETION]
-    return answers[-1] if answers else begins[-2]

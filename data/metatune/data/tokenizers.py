@@ -23,6 +23,16 @@ class Tokenizer(Protocol):
         ...
 
     @property
+    def bos_id(self) -> int | None:
+        """Begins a text, where there is such a token."""
+        ...
+
+    @property
+    def adds_bos(self) -> bool:
+        """Whether the tokenizer by itself puts that token before a text."""
+        ...
+
+    @property
     def eos_id(self) -> int:
         """Ends a document."""
         ...
@@ -62,12 +72,14 @@ class ByteTokenizer:
     Attributes:
         vocab_size: number of tokens.
         bos_id: begins a text.
+        adds_bos: whether it does so unless told otherwise.
         eos_id: ends a document.
         pad_id: fills up a sequence.
     """
 
     vocab_size: int = field(default=259, init=False)
     bos_id: int = field(default=256, init=False)
+    adds_bos: bool = field(default=False, init=False)
     eos_id: int = field(default=257, init=False)
     pad_id: int = field(default=258, init=False)
 
@@ -151,7 +163,7 @@ def tokenizer_of(data: Data, seed: int = 0, today: date | None = None) -> Tokeni
 
 def dated(data: Data, found: Tokenizer) -> Data:
     """The section with the day that its chat template was told, where it asks for one."""
-    chats = any(source.messages is not None for source in data.domains.values())
+    chats = any(source.messages or source.prompt for source in data.domains.values())
     if not (chats and isinstance(found, PretrainedTokenizer) and found.reads_clock and found.today):
         return data
     return replace(data, date=found.today.isoformat())

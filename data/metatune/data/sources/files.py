@@ -1,10 +1,13 @@
 """Files by path or glob, read through their compression, and their identity."""
 
 import bz2
+import codecs
 import glob
 import gzip
 import io
+import json
 import lzma
+import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,9 +20,15 @@ import pyarrow as pa
 from metatune.data.sources.records import Place
 from metatune.recipe.faults import Fault, RecipeError
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 
 def _open_zstandard(path: Path) -> io.BufferedIOBase:
-    return io.BufferedReader(pa.input_stream(str(path), compression="zstd"))
+    # Frames may look back this far (`zstd --ultra --long=31`); by default 2^27 bytes is all.
+    return zstd.open(path, options={zstd.DecompressionParameter.window_log_max: LONGEST_WINDOW})
 
 
 OPENERS: Final[Mapping[str, Callable[[Path], io.BufferedIOBase]]] = {
@@ -28,14 +37,21 @@ OPENERS: Final[Mapping[str, Callable[[Path], io.BufferedIOBase]]] = {
     ".xz": lambda path: lzma.open(path),
     ".zst": _open_zstandard,
 }
-"""How compressed files are opened, by the end of their name."""
+"""How compressed files are opened, by the end of their name, in small letters."""
+
+LONGEST_WINDOW: Final = 31  # a power of two, in bytes
+MARK: Final = codecs.BOM_UTF8
+"""Says at the beginning of a file that it is UTF-8, and is no part of the text."""
 
 DAMAGED: Final = (
     OSError,
     EOFError,
     UnicodeError,
     zlib.error,
+    json.JSONDecodeError,
+    RecursionError,
     lzma.LZMAError,
+    zstd.ZstdError,
     pa.ArrowException,
 )
 """What reading a damaged file may raise."""
@@ -88,7 +104,7 @@ def reading(place: Place) -> Iterator[None]:
 
 def open_file(path: Path) -> io.BufferedIOBase:
     """Opens a file for reading, through its compression."""
-    return OPENERS.get(path.suffix, lambda path: path.open("rb"))(path)
+    return OPENERS.get(path.suffix.lower(), lambda path: path.open("rb"))(path)
 
 
 def blocks(path: Path, field: str, size: int = 2**20) -> Iterator[bytes]:
@@ -99,11 +115,12 @@ def blocks(path: Path, field: str, size: int = 2**20) -> Iterator[bytes]:
 
 
 def lines(path: Path, field: str) -> Iterator[tuple[Place, str]]:
-    """The lines of a file with their ends, what isn't UTF-8 as surrogates."""
-    place = Place(field, str(path), "line")
-    with reading(place), open_file(path) as file:
+    """The lines of a file with their ends, what isn't UTF-8 as surrogates; a mark is left out."""
+    source = str(path)
+    with reading(Place(field, source, "line")), open_file(path) as file:
         for number, line in enumerate(file, 1):
-            yield place._replace(number=number), line.decode("utf-8", "surrogateescape")
+            line = line.removeprefix(MARK) if number == 1 else line
+            yield Place(field, source, "line", number), line.decode("utf-8", "surrogateescape")
 
 
 def content_hash(paths: Sequence[Path], field: str) -> str:
@@ -111,6 +128,7 @@ def content_hash(paths: Sequence[Path], field: str) -> str:
     whole = sha256()
     for path in paths:
         with reading(Place(field, str(path))), path.open("rb") as file:
-            whole.update(f"{path.suffix in OPENERS and path.suffix}\n".encode())
+            suffix = path.suffix.lower()
+            whole.update(f"{suffix in OPENERS and suffix}\n".encode())
             whole.update(file_digest(file, "sha256").digest())
     return whole.hexdigest()

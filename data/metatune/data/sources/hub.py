@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from metatune.data.sources import files
+from metatune.data.sources.arrow import ROWS, plain_rows
 from metatune.data.sources.records import Place, Row
-from metatune.data.sources.tables import refuse_missing
 from metatune.recipe.faults import RecipeError
 from metatune.recipe.schema import Source
 
-ROWS: Final = 256  # at a time
 TRAIN: Final = "train"
 
 
@@ -92,15 +91,16 @@ def dataset_rows(dataset: Any, place: Place, wanted: Sequence[str]) -> Iterator[
     """
     place = place._replace(unit="row")
     if dataset.column_names is not None:
-        refuse_missing(place, wanted, dataset.column_names)
+        place.require(wanted, dataset.column_names)
         dataset = dataset.select_columns(list(wanted))
     number = 0
     with files.reading(place):
-        for batch in dataset.iter(batch_size=ROWS):
-            refuse_missing(place, wanted, batch)
-            for values in zip(*(batch[column] for column in wanted), strict=True):
+        # Whatever format it was saved with: what its columns hold.
+        for table in dataset.with_format("arrow").iter(batch_size=ROWS):
+            place.require(wanted, table.column_names)
+            for values in plain_rows(table.select(list(wanted))):
                 number += 1
-                yield Row(place._replace(number=number), dict(zip(wanted, values, strict=True)))
+                yield Row(place._replace(number=number), values)
 
 
 def identity(source: Source, dataset: Any) -> str:

@@ -15,7 +15,7 @@ from metatune.data.sources.tables import TABLES
 from metatune.data.sources.text import text_records
 from metatune.data.sources.unicode import Policy
 from metatune.data.tokenizers import Tokenizer
-from metatune.recipe.checks import KINDS
+from metatune.recipe.data_checks import KINDS
 from metatune.recipe.faults import RecipeError, unknown
 from metatune.recipe.paths import joined
 from metatune.recipe.schema import Source
@@ -60,7 +60,7 @@ def open_source(
     place = Place(f"{joined('data.domains', name)}.{kind}", _words(getattr(source, kind)))
     reader = OPENERS[kind](place, source, policy, tokenizer)
     records = reader.records()
-    if not any(record.text.strip() for record in records):
+    if not any(record.ready or record.text.strip() for record in records):
         raise place.refuse("holds no text", "give a source with text in it")
     return reader
 
@@ -146,6 +146,7 @@ OPENERS: Final[Mapping[str, Callable[[Place, Source, Policy, Tokenizer | None], 
     "jsonl": _open_table,
     "parquet": _open_table,
     "csv": _open_table,
+    "arrow": _open_table,
     "dataset": _open_dataset,
     "saved": _open_saved,
 }

@@ -1,28 +1,31 @@
-"""Files of records, row by row: JSON lines, Parquet, CSV."""
+"""Files of records, row by row: JSON lines, CSV, Parquet."""
 
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
+from metatune.data.sources.arrow import ROWS, arrow_rows, plain_rows
 from metatune.data.sources.files import lines, reading
 from metatune.data.sources.records import Place, Row
 
-PARQUET_ROWS: Final = 256  # at a time
 PARQUET_BUFFER: Final = 2**20  # bytes of a column that are read at a time
 
 
 def jsonl_rows(path: Path, field: str, wanted: Sequence[str]) -> Iterator[Row]:
     """An object from each line that isn't blank.
 
+    A key that an object lacks is null there, as in a table; one that the first `ROWS` objects lack,
+    or all of a shorter file, is no column.
+
     Raises:
-        RecipeError: a line isn't a JSON object, or lacks a column that is wanted.
+        RecipeError: a line isn't a JSON object, or there is no such column as is wanted.
     """
+    there, number = dict[str, None](), 0
     for place, line in lines(path, field):
         if not line.strip():
             continue
@@ -34,8 +37,14 @@ def jsonl_rows(path: Path, field: str, wanted: Sequence[str]) -> Iterator[Row]:
         if not isinstance(values, Mapping):
             problem = f"is {type(values).__name__}, not an object"
             raise place.refuse(problem, "write one JSON object on each line")
-        refuse_missing(place, wanted, values)
+        number += 1
+        if number <= ROWS:
+            there |= dict.fromkeys(values)
+        if number == ROWS:
+            Place(field, str(path)).require(wanted, there)
         yield Row(place, values)
+    if 0 < number < ROWS:
+        Place(field, str(path)).require(wanted, there)
 
 
 def csv_rows(path: Path, field: str, wanted: Sequence[str]) -> Iterator[Row]:
@@ -50,8 +59,8 @@ def csv_rows(path: Path, field: str, wanted: Sequence[str]) -> Iterator[Row]:
     content = (line for place, line in lines(path, field))
     rows = csv.reader(content, strict=True)
     try:
-        names = [name.removeprefix("\ufeff") for name in next(rows, [])]
-        refuse_missing(place, wanted, names)
+        names = next(rows, [])
+        place.require(wanted, names)
         for values in rows:
             place = place._replace(number=rows.line_num)
             if len(values) not in (0, len(names)):
@@ -72,40 +81,17 @@ def parquet_rows(path: Path, field: str, wanted: Sequence[str]) -> Iterator[Row]
     """
     whole, number = Place(field, str(path)), 0
     with reading(whole), pq.ParquetFile(path, buffer_size=PARQUET_BUFFER, pre_buffer=False) as file:
-        refuse_missing(whole, wanted, file.schema_arrow.names)
-        for batch in file.iter_batches(PARQUET_ROWS, columns=list(wanted), use_threads=False):
-            for values in _plain(batch):
+        whole.require(wanted, file.schema_arrow.names)
+        for batch in file.iter_batches(ROWS, columns=list(wanted), use_threads=False):
+            for values in plain_rows(batch.select(list(wanted))):
                 number += 1
                 yield Row(Place(field, str(path), "row", number), values)
-
-
-def _plain(batch: Any) -> Iterator[dict[str, Any]]:
-    """Rows of a batch; text as bytes, because nothing says that it is UTF-8."""
-    columns = []
-    for column in batch.columns:
-        text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-        columns.append((column.cast(pa.large_binary()) if text else column).to_pylist())
-    for values in zip(*columns, strict=True):
-        yield dict(zip(batch.schema.names, values, strict=True))
-
-
-def refuse_missing(place: Place, wanted: Iterable[str], there: Iterable[str]) -> None:
-    """Refuses what lacks a column.
-
-    Raises:
-        RecipeError: a column that is wanted isn't there.
-    """
-    there = list(there)
-    for name in wanted:
-        if name not in there:
-            problem = f"has no column {name}; there are: {', '.join(there) or 'none'}"
-            cure = "name them by column, or prompt and completion, or messages"
-            raise place.refuse(problem, cure)
 
 
 TABLES: Final[Mapping[str, Callable[[Path, str, Sequence[str]], Iterator[Row]]]] = {
     "jsonl": jsonl_rows,
     "csv": csv_rows,
     "parquet": parquet_rows,
+    "arrow": arrow_rows,
 }
 """By the kind of source."""

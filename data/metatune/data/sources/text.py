@@ -1,10 +1,11 @@
 """Text files, cut into documents."""
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from metatune.data.documents import cut
-from metatune.data.sources.files import blocks
+from metatune.data.sources.files import MARK, blocks
 from metatune.data.sources.records import Place, Record
 from metatune.data.sources.unicode import CURE, Policy, sound
 
@@ -16,8 +17,10 @@ def text_records(paths: Iterable[Path], field: str, policy: Policy) -> Iterator[
         RecipeError: a file can't be read, or isn't UTF-8 and shall be refused.
     """
     for path in paths:
-        place, before = Place(field, str(path)), 0
-        for document in cut(blocks(path, field)):
+        place, content = Place(field, str(path)), blocks(path, field)
+        first = next(content, b"")
+        before = len(MARK) if first.startswith(MARK) else 0
+        for document in cut(chain([first[before:]], content)):
             try:
                 yield Record(document.decode("utf-8"))
             except UnicodeDecodeError as error:
