@@ -56,6 +56,7 @@ class Oddity:
         types: of columns in tables, where they aren't inferred.
         end: whether text ends with the end-of-sequence token itself.
         csv: a value as CSV has it, where that isn't what Python writes.
+        messages: of a conversation, by hand: by them it falls into a split, not by its text.
     """
 
     record: Callable[[int], dict[str, Any]]
@@ -65,6 +66,7 @@ class Oddity:
     kinds: tuple[str, ...] | None = None
     types: dict[str, pa.DataType] = field(default_factory=dict)
     csv: Callable[[Any], str] = str
+    messages: Callable[[int], list[dict[str, Any]]] | None = None
 
 
 def words(n):
@@ -85,6 +87,10 @@ def chat(n, answer):
     return [(PROMPT, begin), (COMPLETION, answer + "<|im_end|>\n")]
 
 
+def answered(n, **more):
+    return [*asked(n), {"role": "assistant", "content": f"It is {n}.", **more}]
+
+
 def with_tools(n):
     """Every other call has other arguments, which a table gives to all, null.
 
@@ -99,6 +105,12 @@ def with_tools(n):
 def called(n):
     even = f'sum {{"deep": {{"x": {n}}}, "of": [{n}, 2]}}'
     return chat(n, 'mean {"by": "year", "deep": {"z": 2}}' if n % 2 else even)
+
+
+def calling(n):
+    even = {"name": "sum", "arguments": {"deep": {"x": n}, "of": [n, 2]}}
+    odd = {"name": "mean", "arguments": {"by": "year", "deep": {"z": 2}}}
+    return [*asked(n), {"role": "assistant", "tool_calls": [odd if n % 2 else even]}]
 
 
 def parts(n):
@@ -195,7 +207,7 @@ ODDITIES = {
         columns=ANSWERS,
         csv=lambda value: "" if value is None else value,
     ),
-    "tools": Oddity(with_tools, called, columns=MESSAGES),
+    "tools": Oddity(with_tools, called, columns=MESSAGES, messages=calling),
     "some keys": Oddity(  # a name at every third message only, and no calls at all
         lambda n: {
             "m": [
@@ -205,13 +217,17 @@ ODDITIES = {
         },
         lambda n: chat(n, f"It is {n}." + ("" if n % 3 else " by A")),
         columns=MESSAGES,
+        messages=lambda n: answered(n, **({} if n % 3 else {"name": "A"})),
     ),
-    "parts": Oddity(parts, lambda n: chat(n, f"It is {n}."), columns=MESSAGES),
-    "sharegpt": Oddity(sharegpt, lambda n: chat(n, f"It is {n}."), columns=MESSAGES),
+    "parts": Oddity(parts, lambda n: chat(n, f"It is {n}."), columns=MESSAGES, messages=answered),
+    "sharegpt": Oddity(
+        sharegpt, lambda n: chat(n, f"It is {n}."), columns=MESSAGES, messages=answered
+    ),
     "large messages": Oddity(
         lambda n: {"m": [*asked(n), {"role": "assistant", "content": f"It is {n}."}]},
         lambda n: chat(n, f"It is {n}."),
         columns=MESSAGES,
+        messages=answered,
         types={
             "m": pa.large_list(pa.struct({"role": pa.large_string(), "content": pa.large_string()}))
         },
@@ -223,6 +239,7 @@ ODDITIES = {
         },
         lambda n: [(PROMPT, turn("assistant", "Ask.")), *chat(n, f"It is {n}.")],
         columns=ANSWERS,
+        messages=lambda n: [{"role": "assistant", "content": "Ask."}, *answered(n)],
         kinds=("jsonl", *TABLES),  # in CSV a prompt is text
     ),
 }
@@ -352,7 +369,11 @@ def test_a_record_is_the_same_however_it_is_stored(cache, tmp_path, encoder, nam
         if not text.rstrip("\n").endswith("<|im_end|>"):
             text += "<|im_end|>"
             by_class[pieces[-1][0]] += "<|im_end|>"
-        truth[split_of("".join(p for _, p in pieces).encode())].append((text, by_class, label))
+        origin = "".join(piece for _, piece in pieces)
+        if odd.messages is not None:
+            told = {"ensure_ascii": False, "sort_keys": True, "separators": (",", ":")}
+            origin = json.dumps(odd.messages(n), **told)
+        truth[split_of(origin.encode())].append((text, by_class, label))
     assert documents(replace(source, **odd.columns), encoder) == (truth, whole.hexdigest(), empty)
 
 
