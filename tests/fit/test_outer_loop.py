@@ -18,7 +18,8 @@ from metatune import artefact
 from metatune.fit import outer_loop
 from metatune.fit.checkpoints import Search
 from metatune.fit.failure import NotFinite
-from metatune.fit.outer_loop import fit, judged
+from metatune.fit.outer_loop import fit
+from metatune.fit.points import judged, taken
 from metatune.fit.run_folder import RunFolder, RunFolderError, open_run
 from metatune.hypergrad import CheckpointError, EstimatorError, hypergradient
 from metatune.inner import prepare
@@ -80,12 +81,18 @@ def contents(folder: RunFolder) -> list[bytes]:
     return [(folder.artefact / name).read_bytes() for name in ARTEFACT_FILES]
 
 
+def timeless(folder: RunFolder) -> list[dict]:
+    """The metrics, without what differs from run to run."""
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in folder.read_metrics()]
+
+
 def test_a_run_leaves_all_that_is_promised(finished):
     folder = finished.folder
     assert not finished.interrupted
     assert folder.recipe.read_text() == writing.to_yaml(RECIPE)
     lines = folder.read_metrics()
-    assert [line["step"] for line in lines] == [0, 1, 2, 3]
+    assert [line["step"] for line in lines] == [0, 1, 2, 3, 4]
+    assert set(lines.pop()) == {"step", "phase", "held_out", "best_held_out", "seconds"}
     for line in lines:
         assert line["seconds"] > 0
         assert set(line["hypergradient_norm"]) == {"learning_rates", "mixture"}
@@ -186,8 +193,8 @@ def test_states_on_disk_give_the_same_bits_and_leave_none(finished, tmp_path, mo
     (folder.scratch / "left.safetensors").write_text("by a killed run")
     outcome = fit(prepare(recipe), folder.path, resume=True, console=console)
     assert (
-        outcome.folder.read_metrics()[-1]["objective"]
-        == (finished.folder.read_metrics()[-1]["objective"])
+        taken(outcome.folder.read_metrics())[-1]["objective"]
+        == (taken(finished.folder.read_metrics())[-1]["objective"])
     )
     assert {used.store for used, _ in kept} == {"disk"}
     assert all(used.folder == folder.scratch and size > 0 for used, size in kept)
@@ -252,7 +259,7 @@ def test_online_the_inner_training_lives_on(tmp_path, monkeypatch, console):
 def test_truncated_only_the_last_windows_move(finished, tmp_path, console):
     outer = dataclasses.replace(RECIPE.outer, steps=1, unroll=schema.Truncated(window=2))
     outcome = fit(prepare(dataclasses.replace(RECIPE, outer=outer)), tmp_path, console=console)
-    (line,) = outcome.folder.read_metrics()
+    (line,) = taken(outcome.folder.read_metrics())
     assert line["objective"] == finished.folder.read_metrics()[0]["objective"]
     norms = line["hypergradient_norm"], finished.folder.read_metrics()[0]["hypergradient_norm"]
     assert 0 < norms[0]["learning_rates"] < norms[1]["learning_rates"]
@@ -265,7 +272,8 @@ def fitted(out, console, **changes):
 
 
 def test_forward_mode_goes_the_same_way(finished, tmp_path, console):
-    found = fitted(tmp_path, console, estimator=schema.Forward(segment=4)).folder.read_metrics()
+    outcome = fitted(tmp_path, console, estimator=schema.Forward(segment=4))
+    found = taken(outcome.folder.read_metrics())
     for line, exact in zip(found, finished.folder.read_metrics()[:2], strict=True):
         assert line["hypergradient_norm"] == pytest.approx(exact["hypergradient_norm"], rel=1e-3)
         assert line["objective"] == pytest.approx(exact["objective"], rel=1e-4)
@@ -296,7 +304,7 @@ def test_accuracy_is_followed_judged_and_reported(tmp_path, console):
     outcome = fitted(tmp_path, console, estimator=estimator)
     result = outcome.artefact.result
     assert result["unit"] == "of negative accuracy"
-    lines = outcome.folder.read_metrics()
+    lines = taken(outcome.folder.read_metrics())
     losses = [line[key] for line in lines for key in ("objective", "held_out")]
     assert all(-1 < loss <= 0 for loss in (*losses, *result["before"], *result["after"]))
     # Of 8 sequences with 15 tokens to predict each, weighted by the target.
@@ -315,7 +323,7 @@ def test_judged_now_and_then(tmp_path, console):
     outer = dataclasses.replace(RECIPE.outer, judge=judge)
     outcome = fit(prepare(dataclasses.replace(RECIPE, outer=outer)), tmp_path, console=console)
     lines = outcome.folder.read_metrics()
-    assert [line["held_out"] is not None for line in lines] == [True, False, False, True]
+    assert [line["held_out"] is not None for line in lines] == [True, False, False, True, True]
     assert outcome.artefact.result["best_outer_step"] in (0, 3, 4)
 
 
@@ -345,7 +353,7 @@ def test_ctrl_c_leaves_a_valid_run_that_goes_on_bit_for_bit(
     resumed = fit(prepare(RECIPE), tmp_path / "run", resume=True, console=console)
     assert not resumed.interrupted
     assert contents(resumed.folder) == contents(finished.folder)
-    assert [line["step"] for line in resumed.folder.read_metrics()] == [0, 1, 2, 3]
+    assert timeless(resumed.folder) == timeless(finished.folder)
 
 
 def test_a_killed_run_goes_on_bit_for_bit(finished, tmp_path, console):
@@ -363,7 +371,7 @@ def test_a_killed_run_goes_on_bit_for_bit(finished, tmp_path, console):
     process.wait()
     resumed = fit(prepare(RECIPE), out, resume=True, console=console)
     assert contents(resumed.folder) == contents(finished.folder)
-    assert [line["step"] for line in resumed.folder.read_metrics()] == [0, 1, 2, 3]
+    assert timeless(resumed.folder) == timeless(finished.folder)
 
 
 def test_a_hypergradient_that_is_none_keeps_the_last_good_artefact(tmp_path, monkeypatch, console):
@@ -378,7 +386,7 @@ def test_a_hypergradient_that_is_none_keeps_the_last_good_artefact(tmp_path, mon
 
     with monkeypatch.context() as patch:
         patch.setattr(outer_loop, "hypergradient", broken)
-        with pytest.raises(NotFinite, match="outer step 2: the hypergradient of mixture"):
+        with pytest.raises(NotFinite, match="point 2 of the search: the hypergradient of mixture"):
             fit(prepare(RECIPE), tmp_path, console=console)
     assert len(RunFolder(tmp_path).read_metrics()) == 2
     assert artefact.load(tmp_path).result["status"] == "unfinished"
@@ -389,7 +397,7 @@ def test_a_training_that_diverges_says_where(tmp_path, console):
     optimizer = schema.SGD(learning_rate=1e30, schedule=schema.Constant(), clip_norm=None)
     recipe = dataclasses.replace(RECIPE, inner=schema.Inner(optimizer, steps=6))
     with pytest.raises(
-        NotFinite, match=r"outer step 0, inner step \d: the inner loss is (nan|inf)"
+        NotFinite, match=r"point 0 of the search, inner step \d: the inner loss is (nan|inf)"
     ):
         fit(prepare(recipe), tmp_path, console=console)
     assert artefact.load(tmp_path).result["status"] == "unfinished"
@@ -411,7 +419,8 @@ def test_patience_stops_the_search(tmp_path, monkeypatch, console):
     monkeypatch.setattr(outer_loop, "held_out_loss", told)
     recipe = dataclasses.replace(RECIPE, outer=dataclasses.replace(RECIPE.outer, patience=2))
     outcome = fit(prepare(recipe), tmp_path, console=console)
-    assert [line["held_out"] for line in outcome.folder.read_metrics()] == [3.0, 2.0, 2.5, 2.4]
+    held_out = [line["held_out"] for line in outcome.folder.read_metrics()]
+    assert held_out == [3.0, 2.0, 2.5, 2.4, 2.3]
     assert outcome.artefact.result["best_outer_step"] == 1
 
 
@@ -457,6 +466,6 @@ def test_rates_that_diverge_under_the_judges_are_not_the_best(tmp_path, monkeypa
     monkeypatch.setattr(outer_loop, "held_out_loss", told)
     outcome = fit(prepare(RECIPE), tmp_path, console=console)
     held_out = [line["held_out"] for line in outcome.folder.read_metrics()]
-    assert held_out == [3.0, 2.5, None, 2.7]
+    assert held_out == [3.0, 2.5, None, 2.7, None]
     assert outcome.artefact.result["best_outer_step"] == 1
     assert outcome.artefact.result["difference"] == -0.5
