@@ -1,6 +1,7 @@
 """A whole run: what it leaves behind, and that it goes on as if nothing had happened."""
 
 import dataclasses
+import io
 import os
 import signal
 import subprocess
@@ -11,8 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.util import tensor_util
 
 from metatune import artefact
 from metatune.fit import outer_loop
@@ -24,6 +28,9 @@ from metatune.fit.run_folder import RunFolder, RunFolderError, open_run
 from metatune.hypergrad import CheckpointError, EstimatorError, hypergradient
 from metatune.inner import prepare
 from metatune.recipe import schema, writing
+from metatune.report import terminal
+from metatune.report.artefact_readme import rate_curves
+from metatune.report.heat_map import heat_map
 
 pytestmark = pytest.mark.optimized  # two programs, bit for bit
 
@@ -149,6 +156,75 @@ def test_tensorboard_gets_the_search_the_schedules_and_the_recipe(finished):
     }
     assert expected <= tags
     assert b"initializer_range: 0.2" in texts["recipe"][0]
+
+
+def test_every_point_is_told_once_everywhere(finished, tmp_path, monkeypatch):
+    """On the screen, in the metrics and in TensorBoard, of a run that was stopped near its end."""
+    screens = []
+
+    def run(**options):
+        screens.append(io.StringIO())
+        console = Console(file=screens[-1])
+        return fit(prepare(RECIPE), tmp_path, console=console, **options)
+
+    def points(screen):
+        return [line for line in screen.getvalue().splitlines() if line.startswith("point ")]
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(outer_loop, "measure", interrupted)
+        stopped = run()
+    assert timeless(stopped.folder) == timeless(finished.folder)
+    resumed = run(resume=True)
+    assert timeless(resumed.folder) == timeless(finished.folder)
+    assert contents(resumed.folder) == contents(finished.folder)
+    assert [[said.split("  ")[0] for said in points(screen)] for screen in screens] == [
+        [f"point {number}/4" for number in range(5)],
+        ["point 4/4"],
+    ]
+    lines = resumed.folder.read_metrics()
+    for line, said in zip(lines, points(screens[0]), strict=True):
+        assert f"  held-out {line['held_out']:.4f} (best {line['best_held_out']:.4f})  " in said
+
+    events = EventAccumulator(str(resumed.folder.tensorboard)).Reload()
+
+    def series(tag):
+        return [(event.step, event.value) for event in events.Scalars(tag)]
+
+    for key in ("held_out", "best_held_out", "objective", "seconds"):
+        known = [(line["step"], line[key]) for line in lines if key in line]
+        known = known[:-1] if key == "seconds" else known  # the last is of a judgement alone
+        assert [step for step, _ in series(key)] == [step for step, _ in known]
+        assert [value for _, value in series(key)] == pytest.approx([value for _, value in known])
+    assert [step for step, _ in series("learning_rate/lm_head/window_0")] == [0, 1, 2, 3, 4]
+    tuned = resumed.artefact
+    curves = rate_curves(tuned, range(6))
+    where = f"Learning rates, as tuned: point {tuned.result['best_outer_step']} of 4"
+    drawn = heat_map(np.log10(np.stack(list(curves.values()))), list(curves), where, "log10(rate)")
+    pictures = events.Tensors("learning_rates/heat_map")
+    assert [event.step for event in pictures] == [0, 1, 2, 3, 4, 4]
+    png = tensor_util.make_ndarray(pictures[-1].tensor_proto)[2]
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png)).convert("RGB")), drawn)
+
+
+def test_the_point_that_was_chosen_is_the_same_everywhere(finished):
+    lines, result = finished.folder.read_metrics(), finished.artefact.result
+    best = min(lines, key=lambda line: line["held_out"])
+    assert (result["best_outer_step"], result["outer_steps"]) == (best["step"], 4)
+    said = f"point {best['step']} of 4"
+    assert said in (finished.folder.artefact / "README.md").read_text()
+    screen = io.StringIO()
+    Console(file=screen, width=100).print(terminal.summary(finished.artefact, lines))
+    assert said in screen.getvalue() and "points 0 to 4" in screen.getvalue()
+    search = result["search"]
+    assert (search["ended"], search["more"]) == ("steps", "outer.steps=8")
+    assert search["held_out"]["points"] == [0, 4]
+    moved = [line["moved"]["learning_rates"] for line in lines[:-1]]
+    assert search["moved"]["learning_rates"] == np.median(moved)
+    # Adam's first step moves every log multiplier by its rate.
+    assert moved[0] == pytest.approx(0.1, rel=1e-3)
 
 
 def test_every_parameter_has_its_rate_at_every_step(finished):

@@ -235,8 +235,11 @@ class Display:
     def _speak_up(self) -> None:
         """Breaks silences while a program compiles, and while a segment takes long."""
         while not self._ended.wait(min(1.0, QUIET_SECONDS / 3)):
-            if self._quiet and (sentence := self._waits.sentence):
-                self.say(f"  {sentence}, {self._waits.seconds:.0f} s so far")
+            waits = self._waits
+            # Segments that follow each other are told of by who hears of them.
+            silent = waits.compiling is not None or waits.seconds > QUIET_SECONDS
+            if self._quiet and silent and waits.doing:
+                self.say(f"  {waits.sentence}, {waits.seconds:.0f} s so far")
 
 
 def _bar() -> Progress:

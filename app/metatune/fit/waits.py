@@ -17,6 +17,7 @@ import jax
 
 from metatune import hypergrad
 from metatune.data.cache import cache_folder, key_of
+from metatune.fit.compilation import COMPILER
 from metatune.fit.machine import packages
 from metatune.recipe import schema
 
@@ -149,7 +150,8 @@ class Waits:
             return self.doing
         last = self._durations.last(self.compiling)
         took = "" if last is None else f" (took {last:.0f} s last time)"
-        return f"compiling {self.compiling}{took}"
+        now = "" if COMPILER.now is None else f": {COMPILER.now}"
+        return f"compiling {self.compiling}{took}{now}"
 
     def _compiles(self, number: int) -> None:
         """A program is about to run: it is compiled if it is for the first time."""
