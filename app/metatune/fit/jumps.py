@@ -10,11 +10,10 @@ from metatune.fit.points import Line, taken
 from metatune.recipe import schema
 from metatune.recipe.phases import Phase
 
-JUMP: Final = 5.0
-"""Times the median of the norms before it, from which on a norm has jumped.
+JUMP: Final = 8.0
+"""Times the median of the norms before it, above which a norm has jumped.
 
-A norm that grows by half with each outer step stays below: by a factor of 3.4 from the middle of
-five to the next.
+A norm that doubles with each outer step doesn't: from the middle of five to the next it is this.
 """
 
 BEFORE: Final = 5
@@ -104,8 +103,8 @@ def _followed(optimizer: schema.Optimizer) -> str:
         case schema.Adam(b1=b1, b2=b2):
             most = max(1.0, (1 - b1) / math.sqrt(1 - b2))
             return (
-                f"Adam moves no meta-parameter by more than {most:.1f} times its rate, and by less "
-                "while it remembers such a norm"
+                f"Adam's steps stay within {most:.1f} times its rate whatever the norm, and are "
+                "smaller until it has forgotten this one"
             )
         case schema.Sign():
             return "the sign of a hypergradient knows no norm"

@@ -44,7 +44,7 @@ from metatune.recipe import schema
 from metatune.recipe.phases import Phase, resolved
 from metatune.recipe.trajectory import points
 from metatune.report.artefact_readme import readme
-from metatune.report.search import closing, jump
+from metatune.report.search import jump
 from metatune.report.sharing import sentences
 
 
@@ -130,8 +130,6 @@ def fit(
                     tuned = artefact_of(training, search.best_eta, *found)
                     tuned = write_artefact(folder, tuned)
                     tracker.finish(tuned, search.best_eta)
-                for sentence in closing(tuned.result):
-                    display.say(sentence)
                 if expected:
                     took = measured(taken(folder.read_metrics()[first:]))
                     display.say(comparison(expected, took))

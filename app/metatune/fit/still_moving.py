@@ -55,7 +55,8 @@ def course(outer: schema.Outer, lines: Sequence[Line], why: End) -> dict[str, An
         that makes the search longer, null where it has phases; and the `jumps` of hypergradients.
     """
     steps = taken(lines)
-    last = [line["moved"] for line in steps[-LAST:]]
+    # A run that an older version began may not say how far its first steps moved.
+    last = [line["moved"] for line in steps[-LAST:] if "moved" in line]
     jumps = [
         {"step": line["step"], "tunable": key, **found}
         for line in steps

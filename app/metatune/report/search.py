@@ -77,8 +77,8 @@ def jump(step: int, tunable: str, found: Mapping[str, Any]) -> str:
     return (
         f"point {step}: the hypergradient of {tunable} jumped to a norm of {found['norm']:.3g}, "
         f"{found['norm'] / found['before']:.0f} times the median of the points before it, "
-        f"{found['before']:.3g}: {cause}. {_capital(found['response'])}. (Said once for a tunable; "
-        "tune.learning_rates.max_multiplier bounds rates)"
+        f"{found['before']:.3g}: {cause}; {found['response']}. Said once for a tunable; "
+        "tune.learning_rates.max_multiplier bounds rates"
     )
 
 
@@ -119,7 +119,3 @@ def _further(search: Mapping[str, Any]) -> str:
     if search["more"] is None:
         return "More steps for the last of outer.phases, with --resume, let it go on"
     return f"To go on: {search['more']} with --resume"
-
-
-def _capital(sentence: str) -> str:
-    return sentence[:1].upper() + sentence[1:]
