@@ -58,8 +58,8 @@ def test_a_search_whose_last_point_is_the_best_was_improving():
     (told,) = closing(result([3.0, 2.9, 2.8, 2.7, 2.6, 2.5], MOVING))
     assert told.startswith("the search was still improving when it ended: held-out fell by 0.1 ±")
     assert told.endswith(
-        " per outer step from point 1 to 5; point 5, the last, is the best; rates moved by 7 % and "
-        "shares moved by 1.2 % per outer step. To go on: outer.steps=10 with --resume"
+        " per outer step from point 1 to 5; point 5, the last, is the best; rates moved by 7% and "
+        "shares moved by 1.2% per outer step. To go on: outer.steps=10 with --resume"
     )
 
 
@@ -81,8 +81,8 @@ def test_a_trend_beyond_noise_is_improvement_though_the_last_is_not_the_best():
 
 def test_rates_that_move_without_improvement_ask_for_smaller_steps():
     (told,) = closing(result([3.0, 2.5, 2.4, 2.45, 2.38, 2.44, 2.41], MOVING))
-    assert "had not come to rest when it ended: rates moved by 7 % (2 % would be rest)" in told
-    assert "shares moved by 1.2 % (1 % would be rest) per outer step, though held-out" in told
+    assert "had not come to rest when it ended: rates moved by 7% (2% would be rest)" in told
+    assert "shares moved by 1.2% (1% would be rest) per outer step, though held-out" in told
     assert "lower outer.optimizer.learning_rate" in told
     assert "--resume" not in told
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from metatune import artefact
-from metatune.fit.points import taken
 from metatune.fit.run_folder import RunFolder
 from metatune.report.search import best_point
 
@@ -61,7 +60,7 @@ class Whereabouts:
             return f"the run is complete all the same; see it with\n  {show}"
         best = f"the best so far, {best_point(result)}, in {folder.artefact}"
         lines = folder.read_metrics()
-        if lines and len(taken(lines)) < len(lines):
+        if lines and "objective" not in lines[-1]:
             return (
                 f"the search is over, its {steps} are kept, and {best}, but its result isn't "
                 f"measured; {go_on}"

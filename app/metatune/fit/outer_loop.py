@@ -119,6 +119,7 @@ def fit(
             Tracker(folder, training, resumed_at=search.step) as tracker,
         ):
             loop = _Loop(training, folder, checkpoints, tracker, display, search)
+            complete = None
             try:
                 expected = loop.announce(foretell)
                 search = loop.run(search)
@@ -128,8 +129,8 @@ def fit(
                 with display.waiting("writing the artefact"):
                     found = found._replace(result=found.result | told)
                     tuned = artefact_of(training, search.best_eta, *found)
-                    tuned = write_artefact(folder, tuned)
-                    tracker.finish(tuned, search.best_eta)
+                    complete = write_artefact(folder, tuned)
+                    tracker.finish(complete, search.best_eta)
                 if expected:
                     took = measured(taken(folder.read_metrics()[first:]))
                     display.say(comparison(expected, took))
@@ -137,11 +138,11 @@ def fit(
                     run_folder.replace(folder.expectation, json.dumps(both, indent=1) + "\n")
             except (KeyboardInterrupt, NotFinite, CommandFailed) as stop:
                 # A result that is written stays, whatever comes after it.
-                tuned = _finished(folder) or loop.write_best(loop.search)
+                tuned = complete or loop.write_best(loop.search)
                 if isinstance(stop, KeyboardInterrupt):
                     return Outcome(folder, tuned, interrupted=True, during=display.doing)
                 raise
-    return Outcome(folder, tuned, interrupted=False)
+    return Outcome(folder, complete, interrupted=False)
 
 
 def write_artefact(folder: RunFolder, tuned: artefact.Artefact) -> artefact.Artefact:

@@ -146,12 +146,13 @@ class Waits:
     @property
     def sentence(self) -> str:
         """What is waited for."""
-        if self.compiling is None:
+        program = self.compiling  # at once: who asks may be another thread
+        if program is None:
             return self.doing
-        last = self._durations.last(self.compiling)
+        last = self._durations.last(program)
         took = "" if last is None else f" (took {last:.0f} s last time)"
-        now = "" if COMPILER.now is None else f": {COMPILER.now}"
-        return f"compiling {self.compiling}{took}{now}"
+        now = f": {part}" if (part := COMPILER.now) else ""
+        return f"compiling {program}{took}{now}"
 
     def _compiles(self, number: int) -> None:
         """A program is about to run: it is compiled if it is for the first time."""

@@ -105,8 +105,8 @@ def _slope(trend: Mapping[str, Any] | None) -> str:
 def _moves(moved: Mapping[str, float], least: float) -> str:
     """The movements beyond `least` times what counts as rest."""
     said = [
-        f"{name} moved by {100 * moved[key]:.2g} %"
-        + (f" ({100 * rest:.0f} % would be rest)" if least else "")
+        f"{name} moved by {100 * moved[key]:.2g}%"
+        + (f" ({100 * rest:.0f}% would be rest)" if least else "")
         for key, (name, rest) in AT_REST.items()
         if moved.get(key, -1.0) > least * rest
     ]
