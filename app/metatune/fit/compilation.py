@@ -49,7 +49,7 @@ class Compiler:
         name = str(what.get("fun_name", "")).removeprefix("jit(").removesuffix(")")
         if event == TRACED and name in LARGE:
             self.now = LARGE[name]
-        elif event == COMPILED and LARGE.get(name) == self.now:
+        elif event == COMPILED and name in LARGE:
             self.now = None
 
 
