@@ -50,7 +50,7 @@ def run(tmp_path_factory):
 def test_fit_tells_how_it_went_and_what_to_do_next(run):
     out, output = run
     assert "estimator mixflow, because it is exact, and the fastest that fits" in output
-    assert "outer step 1/2" in output
+    assert "point 0/2" in output
     assert "report seed 2/2" in output
     assert f"metatune export {out}" in output
     assert (out / "artefact" / "tuned.json").exists()
@@ -346,7 +346,7 @@ def test_a_diverging_training_is_a_plain_error(tmp_path):
     diverging = "inner.optimizer={kind: sgd, learning_rate: 1e30, clip_norm: null}"
     failed = metatune("fit", "quickstart", *SMALL, diverging, "--out", tmp_path / "run")
     assert failed.exit_code == 2
-    assert "outer step 0, inner step" in failed.output
+    assert "point 0 of the search, inner step" in failed.output
     assert "lower inner.optimizer.learning_rate" in failed.output
     assert metatune("show", tmp_path / "run").exit_code == 0
 

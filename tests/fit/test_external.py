@@ -18,6 +18,7 @@ from metatune.fit.commands import Given, run_all
 from metatune.fit.external import CommandFailed
 from metatune.fit.failure import NotFinite
 from metatune.fit.outer_loop import fit
+from metatune.fit.points import taken
 from metatune.fit.run_folder import RunFolder
 from metatune.hypergrad.directions import draw
 from metatune.inner import prepare
@@ -103,7 +104,8 @@ def test_a_run_by_a_command_alone(recipe, tmp_path, nowhere, monkeypatch):
         monkeypatch.setattr(outer_loop, name, lambda *_, **__: pytest.fail("trained here"))
     wanted = recipe(outer={"optimizer": schema.Adam(learning_rate=0.1), "clip_norm": None})
     done = fit(prepare(wanted), tmp_path / "run", console=nowhere)
-    first, second = done.folder.read_metrics()
+    first, second, last = done.folder.read_metrics()
+    assert last["held_out"] < second["held_out"]
     assert first["hypergradient_norm"]["learning_rates"] == pytest.approx(
         2 * np.linalg.norm(TARGET), rel=1e-4
     )
@@ -123,7 +125,7 @@ def test_a_run_by_a_command_alone(recipe, tmp_path, nowhere, monkeypatch):
     assert result["difference"] == pytest.approx(distance, abs=1e-5)
     assert result["best_outer_step"] == 2
     assert commands(done.folder)[:5] == [
-        *(f"outer step 1, direction {at} {sign}" for at in (1, 2) for sign in "+-"),
+        *(f"point 0, direction {at} {sign}" for at in (1, 2) for sign in "+-"),
         "judge seed 1",
     ]
     assert not done.folder.scratch.exists()
@@ -172,14 +174,14 @@ def test_a_command_that_fails_is_run_once_more(recipe, tmp_path, nowhere):
     assert failed[0]["stderr"].endswith("and of warnings a few\nout of memory")
     again = [line for line in log if line["key"] == failed[0]["key"]]
     assert [line["attempt"] for line in again] == [1, 2]
-    assert [line["lost_directions"] for line in done.folder.read_metrics()] == [0, 0]
+    assert [line["lost_directions"] for line in taken(done.folder.read_metrics())] == [0, 0]
 
 
 def test_an_outer_step_goes_on_with_half_of_its_pairs(recipe, tmp_path, nowhere):
     """Of four runs the second fails, and again as the fifth."""
     wanted = recipe(fails_at(1, 4), outer={"steps": 1, "clip_norm": None})
     done = fit(prepare(wanted), tmp_path / "run", console=nowhere)
-    (line,) = done.folder.read_metrics()
+    (line,) = taken(done.folder.read_metrics())
     assert line["lost_directions"] == 1
     assert 0 < line["hypergradient_norm"]["learning_rates"] < np.inf
 
@@ -187,7 +189,7 @@ def test_an_outer_step_goes_on_with_half_of_its_pairs(recipe, tmp_path, nowhere)
 def test_with_less_than_half_it_stops_and_goes_on_where_it_was(recipe, tmp_path, nowhere):
     whole = fit(prepare(recipe()), tmp_path / "whole", console=nowhere)
     # The first outer step and its judgement take five runs, then both pairs fail twice.
-    with pytest.raises(CommandFailed, match="outer step 1: 2 of 2 pairs .*commands.jsonl") as stop:
+    with pytest.raises(CommandFailed, match="point 1: 2 of 2 pairs .*commands.jsonl") as stop:
         fit(prepare(recipe(fails_at(5, 7, 9, 10))), tmp_path / "run", console=nowhere)
     assert str(stop.value).endswith("out of memory")
     assert artefact.load(tmp_path / "run").result["status"] == "unfinished"
@@ -334,8 +336,8 @@ def test_phases_share_the_command(recipe, tmp_path, nowhere):
     phases = (schema.Phase(1), schema.Phase(1, dataclasses.replace(one, directions=1, step=0.2)))
     outer = dataclasses.replace(wanted.outer, phases=phases)
     done = fit(prepare(dataclasses.replace(wanted, outer=outer)), tmp_path / "run", console=nowhere)
-    of_second = [what for what in commands(done.folder) if "outer step 2" in what]
-    assert of_second == ["outer step 2, direction 1 +", "outer step 2, direction 1 -"]
+    of_second = [what for what in commands(done.folder) if "point 1" in what]
+    assert of_second == ["point 1, direction 1 +", "point 1, direction 1 -"]
     other = dataclasses.replace(outer, phases=(*phases, schema.Phase(1, schema.MixFlow())))
     tree = writing.to_tree(dataclasses.replace(wanted, outer=other))
     with pytest.raises(RecipeError, match=r"phases\[2\].estimator = 'loss': minimises 'loss', but"):

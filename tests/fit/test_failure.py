@@ -21,7 +21,7 @@ def test_finite_numbers_pass():
 def test_a_diverged_inner_training():
     with pytest.raises(
         NotFinite,
-        match=r"outer step 3, inner step 1: the inner loss is nan; "
+        match=r"point 3 of the search, inner step 1: the inner loss is nan; "
         r"lower inner\.optimizer\.learning_rate",
     ):
         refuse_not_finite(estimate([2.0, float("nan"), float("inf")]), 3)

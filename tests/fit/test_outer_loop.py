@@ -1,6 +1,7 @@
 """A whole run: what it leaves behind, and that it goes on as if nothing had happened."""
 
 import dataclasses
+import io
 import os
 import signal
 import subprocess
@@ -11,18 +12,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
+from tensorboard.backend.event_processing import plugin_event_accumulator
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.util import tensor_util
 
 from metatune import artefact
 from metatune.fit import outer_loop
 from metatune.fit.checkpoints import Search
 from metatune.fit.failure import NotFinite
-from metatune.fit.outer_loop import fit, judged
+from metatune.fit.outer_loop import fit
+from metatune.fit.points import judged, taken
 from metatune.fit.run_folder import RunFolder, RunFolderError, open_run
 from metatune.hypergrad import CheckpointError, EstimatorError, hypergradient
 from metatune.inner import prepare
 from metatune.recipe import schema, writing
+from metatune.report import terminal
+from metatune.report.artefact_readme import rate_curves
+from metatune.report.heat_map import heat_map
 
 pytestmark = pytest.mark.optimized  # two programs, bit for bit
 
@@ -80,12 +89,18 @@ def contents(folder: RunFolder) -> list[bytes]:
     return [(folder.artefact / name).read_bytes() for name in ARTEFACT_FILES]
 
 
+def timeless(folder: RunFolder) -> list[dict]:
+    """The metrics, without what differs from run to run."""
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in folder.read_metrics()]
+
+
 def test_a_run_leaves_all_that_is_promised(finished):
     folder = finished.folder
     assert not finished.interrupted
     assert folder.recipe.read_text() == writing.to_yaml(RECIPE)
     lines = folder.read_metrics()
-    assert [line["step"] for line in lines] == [0, 1, 2, 3]
+    assert [line["step"] for line in lines] == [0, 1, 2, 3, 4]
+    assert set(lines.pop()) == {"step", "phase", "held_out", "best_held_out", "seconds"}
     for line in lines:
         assert line["seconds"] > 0
         assert set(line["hypergradient_norm"]) == {"learning_rates", "mixture"}
@@ -144,6 +159,77 @@ def test_tensorboard_gets_the_search_the_schedules_and_the_recipe(finished):
     assert b"initializer_range: 0.2" in texts["recipe"][0]
 
 
+def test_every_point_is_told_once_everywhere(finished, tmp_path, monkeypatch):
+    """On the screen, in the metrics and in TensorBoard, of a run that was stopped near its end."""
+    screens = []
+
+    def run(**options):
+        screens.append(io.StringIO())
+        console = Console(file=screens[-1])
+        return fit(prepare(RECIPE), tmp_path, console=console, **options)
+
+    def points(screen):
+        return [line for line in screen.getvalue().splitlines() if line.startswith("point ")]
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(outer_loop, "measure", interrupted)
+        stopped = run()
+    assert timeless(stopped.folder) == timeless(finished.folder)
+    resumed = run(resume=True)
+    assert timeless(resumed.folder) == timeless(finished.folder)
+    assert contents(resumed.folder) == contents(finished.folder)
+    assert [[said.split("  ")[0] for said in points(screen)] for screen in screens] == [
+        [f"point {number}/4" for number in range(5)],
+        ["point 4/4"],
+    ]
+    lines = resumed.folder.read_metrics()
+    for line, said in zip(lines, points(screens[0]), strict=True):
+        assert f"  held-out {line['held_out']:.4f} (best {line['best_held_out']:.4f})  " in said
+
+    events = EventAccumulator(str(resumed.folder.tensorboard)).Reload()
+
+    def series(tag):
+        return [(event.step, event.value) for event in events.Scalars(tag)]
+
+    for key in ("held_out", "best_held_out", "objective", "seconds"):
+        known = [(line["step"], line[key]) for line in lines if key in line]
+        known = known[:-1] if key == "seconds" else known  # the last is of a judgement alone
+        assert [step for step, _ in series(key)] == [step for step, _ in known]
+        assert [value for _, value in series(key)] == pytest.approx([value for _, value in known])
+    assert [step for step, _ in series("learning_rate/lm_head/window_0")] == [0, 1, 2, 3, 4]
+    tuned = resumed.artefact
+    curves = rate_curves(tuned, range(6))
+    where = f"Learning rates, as tuned: point {tuned.result['best_outer_step']} of 4"
+    drawn = heat_map(np.log10(np.stack(list(curves.values()))), list(curves), where, "log10(rate)")
+    # The older accumulator, which the scalars are read by, drops no tensors at a restart.
+    read = plugin_event_accumulator.EventAccumulator(str(resumed.folder.tensorboard)).Reload()
+    pictures = read.Tensors("learning_rates/heat_map")
+    assert [event.step for event in pictures] == [0, 1, 2, 3, 4, 4]
+    png = tensor_util.make_ndarray(pictures[-1].tensor_proto)[2]
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png)).convert("RGB")), drawn)
+
+
+def test_the_point_that_was_chosen_is_the_same_everywhere(finished):
+    lines, result = finished.folder.read_metrics(), finished.artefact.result
+    best = min(lines, key=lambda line: line["held_out"])
+    assert (result["best_outer_step"], result["outer_steps"]) == (best["step"], 4)
+    said = f"point {best['step']} of 4"
+    assert said in (finished.folder.artefact / "README.md").read_text()
+    screen = io.StringIO()
+    Console(file=screen, width=100).print(terminal.summary(finished.artefact, lines))
+    assert said in screen.getvalue() and "points 0 to 4" in screen.getvalue()
+    search = result["search"]
+    assert (search["ended"], search["more"]) == ("steps", "outer.steps=8")
+    assert search["held_out"]["points"] == [0, 4]
+    moved = [line["moved"]["learning_rates"] for line in lines[:-1]]
+    assert search["moved"]["learning_rates"] == np.median(moved)
+    # Adam's first step moves every log multiplier by its rate.
+    assert moved[0] == pytest.approx(0.1, rel=1e-3)
+
+
 def test_every_parameter_has_its_rate_at_every_step(finished):
     rates = finished.artefact.learning_rates
     assert "model.layers.0.mlp.down_proj.weight" in rates.parameters
@@ -186,8 +272,8 @@ def test_states_on_disk_give_the_same_bits_and_leave_none(finished, tmp_path, mo
     (folder.scratch / "left.safetensors").write_text("by a killed run")
     outcome = fit(prepare(recipe), folder.path, resume=True, console=console)
     assert (
-        outcome.folder.read_metrics()[-1]["objective"]
-        == (finished.folder.read_metrics()[-1]["objective"])
+        taken(outcome.folder.read_metrics())[-1]["objective"]
+        == (taken(finished.folder.read_metrics())[-1]["objective"])
     )
     assert {used.store for used, _ in kept} == {"disk"}
     assert all(used.folder == folder.scratch and size > 0 for used, size in kept)
@@ -252,7 +338,7 @@ def test_online_the_inner_training_lives_on(tmp_path, monkeypatch, console):
 def test_truncated_only_the_last_windows_move(finished, tmp_path, console):
     outer = dataclasses.replace(RECIPE.outer, steps=1, unroll=schema.Truncated(window=2))
     outcome = fit(prepare(dataclasses.replace(RECIPE, outer=outer)), tmp_path, console=console)
-    (line,) = outcome.folder.read_metrics()
+    (line,) = taken(outcome.folder.read_metrics())
     assert line["objective"] == finished.folder.read_metrics()[0]["objective"]
     norms = line["hypergradient_norm"], finished.folder.read_metrics()[0]["hypergradient_norm"]
     assert 0 < norms[0]["learning_rates"] < norms[1]["learning_rates"]
@@ -265,7 +351,8 @@ def fitted(out, console, **changes):
 
 
 def test_forward_mode_goes_the_same_way(finished, tmp_path, console):
-    found = fitted(tmp_path, console, estimator=schema.Forward(segment=4)).folder.read_metrics()
+    outcome = fitted(tmp_path, console, estimator=schema.Forward(segment=4))
+    found = taken(outcome.folder.read_metrics())
     for line, exact in zip(found, finished.folder.read_metrics()[:2], strict=True):
         assert line["hypergradient_norm"] == pytest.approx(exact["hypergradient_norm"], rel=1e-3)
         assert line["objective"] == pytest.approx(exact["objective"], rel=1e-4)
@@ -296,7 +383,7 @@ def test_accuracy_is_followed_judged_and_reported(tmp_path, console):
     outcome = fitted(tmp_path, console, estimator=estimator)
     result = outcome.artefact.result
     assert result["unit"] == "of negative accuracy"
-    lines = outcome.folder.read_metrics()
+    lines = taken(outcome.folder.read_metrics())
     losses = [line[key] for line in lines for key in ("objective", "held_out")]
     assert all(-1 < loss <= 0 for loss in (*losses, *result["before"], *result["after"]))
     # Of 8 sequences with 15 tokens to predict each, weighted by the target.
@@ -315,7 +402,7 @@ def test_judged_now_and_then(tmp_path, console):
     outer = dataclasses.replace(RECIPE.outer, judge=judge)
     outcome = fit(prepare(dataclasses.replace(RECIPE, outer=outer)), tmp_path, console=console)
     lines = outcome.folder.read_metrics()
-    assert [line["held_out"] is not None for line in lines] == [True, False, False, True]
+    assert [line["held_out"] is not None for line in lines] == [True, False, False, True, True]
     assert outcome.artefact.result["best_outer_step"] in (0, 3, 4)
 
 
@@ -345,7 +432,7 @@ def test_ctrl_c_leaves_a_valid_run_that_goes_on_bit_for_bit(
     resumed = fit(prepare(RECIPE), tmp_path / "run", resume=True, console=console)
     assert not resumed.interrupted
     assert contents(resumed.folder) == contents(finished.folder)
-    assert [line["step"] for line in resumed.folder.read_metrics()] == [0, 1, 2, 3]
+    assert timeless(resumed.folder) == timeless(finished.folder)
 
 
 def test_a_killed_run_goes_on_bit_for_bit(finished, tmp_path, console):
@@ -363,7 +450,7 @@ def test_a_killed_run_goes_on_bit_for_bit(finished, tmp_path, console):
     process.wait()
     resumed = fit(prepare(RECIPE), out, resume=True, console=console)
     assert contents(resumed.folder) == contents(finished.folder)
-    assert [line["step"] for line in resumed.folder.read_metrics()] == [0, 1, 2, 3]
+    assert timeless(resumed.folder) == timeless(finished.folder)
 
 
 def test_a_hypergradient_that_is_none_keeps_the_last_good_artefact(tmp_path, monkeypatch, console):
@@ -378,7 +465,7 @@ def test_a_hypergradient_that_is_none_keeps_the_last_good_artefact(tmp_path, mon
 
     with monkeypatch.context() as patch:
         patch.setattr(outer_loop, "hypergradient", broken)
-        with pytest.raises(NotFinite, match="outer step 2: the hypergradient of mixture"):
+        with pytest.raises(NotFinite, match="point 2 of the search: the hypergradient of mixture"):
             fit(prepare(RECIPE), tmp_path, console=console)
     assert len(RunFolder(tmp_path).read_metrics()) == 2
     assert artefact.load(tmp_path).result["status"] == "unfinished"
@@ -389,7 +476,7 @@ def test_a_training_that_diverges_says_where(tmp_path, console):
     optimizer = schema.SGD(learning_rate=1e30, schedule=schema.Constant(), clip_norm=None)
     recipe = dataclasses.replace(RECIPE, inner=schema.Inner(optimizer, steps=6))
     with pytest.raises(
-        NotFinite, match=r"outer step 0, inner step \d: the inner loss is (nan|inf)"
+        NotFinite, match=r"point 0 of the search, inner step \d: the inner loss is (nan|inf)"
     ):
         fit(prepare(recipe), tmp_path, console=console)
     assert artefact.load(tmp_path).result["status"] == "unfinished"
@@ -411,7 +498,8 @@ def test_patience_stops_the_search(tmp_path, monkeypatch, console):
     monkeypatch.setattr(outer_loop, "held_out_loss", told)
     recipe = dataclasses.replace(RECIPE, outer=dataclasses.replace(RECIPE.outer, patience=2))
     outcome = fit(prepare(recipe), tmp_path, console=console)
-    assert [line["held_out"] for line in outcome.folder.read_metrics()] == [3.0, 2.0, 2.5, 2.4]
+    held_out = [line["held_out"] for line in outcome.folder.read_metrics()]
+    assert held_out == [3.0, 2.0, 2.5, 2.4, 2.3]
     assert outcome.artefact.result["best_outer_step"] == 1
 
 
@@ -457,6 +545,6 @@ def test_rates_that_diverge_under_the_judges_are_not_the_best(tmp_path, monkeypa
     monkeypatch.setattr(outer_loop, "held_out_loss", told)
     outcome = fit(prepare(RECIPE), tmp_path, console=console)
     held_out = [line["held_out"] for line in outcome.folder.read_metrics()]
-    assert held_out == [3.0, 2.5, None, 2.7]
+    assert held_out == [3.0, 2.5, None, 2.7, None]
     assert outcome.artefact.result["best_outer_step"] == 1
     assert outcome.artefact.result["difference"] == -0.5

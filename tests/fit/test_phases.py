@@ -13,6 +13,7 @@ from metatune.fit import outer_loop
 from metatune.fit.checkpoints import Search
 from metatune.fit.outer_loop import fit
 from metatune.fit.phases import End, begun, ended, entered
+from metatune.fit.points import taken
 from metatune.hypergrad import Diagnostics, Hypergradient, hypergradient
 from metatune.inner import prepare
 from metatune.recipe import phases, schema
@@ -143,10 +144,10 @@ def test_a_run_of_two_phases_goes_on_within_the_second_bit_for_bit(training, tmp
     assert controls[:2] == [None, None] and not any(map(jnp.any, jax.tree.leaves(controls[2])))
     assert all(jnp.all(leaf != 0) for leaf in jax.tree.leaves(controls[3]["mixture"]))
     lines = whole.folder.read_metrics()
-    assert [line["step"] for line in lines] == [0, 1, 2, 3, 4]
-    assert [line["phase"] for line in lines] == [0, 0, 1, 1, 1]
-    assert [line["inner_steps"] for line in lines] == [6, 6, 3, 6, 6]
-    assert [line["held_out"] for line in lines] == [part[3] for part in asked]
+    assert [line["step"] for line in lines] == [0, 1, 2, 3, 4, 5]
+    assert [line["phase"] for line in lines] == [0, 0, 1, 1, 1, 1]
+    assert [line["inner_steps"] for line in taken(lines)] == [6, 6, 3, 6, 6]
+    assert [line["held_out"] for line in taken(lines)] == [part[3] for part in asked]
     result = whole.artefact.result
     assert (result["status"], result["outer_steps"]) == ("complete", 5)
 
@@ -170,7 +171,7 @@ def test_the_best_is_that_of_all_phases(training, tmp_path, imagined):
     told = [3.0, 1.5, 2.5, 2.4, 2.3, 2.2]
     imagined(losses=lambda number: told[number])
     outcome = run(training, tmp_path)
-    assert [line["held_out"] for line in outcome.folder.read_metrics()] == told[:-1]
+    assert [line["held_out"] for line in outcome.folder.read_metrics()] == told
     assert outcome.artefact.result["best_outer_step"] == 1
 
 
@@ -181,8 +182,9 @@ def test_patience_ends_a_phase_and_counts_anew_in_the_next(training, tmp_path, i
     outcome = run(changed(training, phases=both, patience=1), tmp_path)
     lines = outcome.folder.read_metrics()
     # Best at 1; 2 and 3 are two steps without: over. From 4 on, without a new best: 4 and 5.
-    assert [line["phase"] for line in lines] == [0, 0, 0, 1, 1]
-    assert [line["held_out"] for line in lines] == told[:5]
+    # The point that the search ends at isn't judged any more.
+    assert [line["phase"] for line in lines] == [0, 0, 0, 1, 1, 1]
+    assert [line["held_out"] for line in lines] == [*told[:5], None]
     assert outcome.artefact.result["best_outer_step"] == 1
 
 
@@ -192,7 +194,7 @@ def test_a_phase_that_has_converged_ends_and_the_last_is_judged(training, tmp_pa
     sign = schema.Sign(learning_rate=0.1, per_tunable={"mixture": 0.06})
     both = (schema.Phase(9, optimizer=sign), schema.Phase(9, optimizer=sign))
     outcome = run(changed(training, phases=both), tmp_path)
-    assert [line["phase"] for line in outcome.folder.read_metrics()] == [0, 0, 0, 1, 1, 1]
+    assert [line["phase"] for line in outcome.folder.read_metrics()] == [0, 0, 0, 1, 1, 1, 1]
     moves = [
         float(np.ravel(after["eta"]["learning_rates"] - before["eta"]["learning_rates"])[0])
         for before, after in zip(seen[:-1], seen[1:], strict=True)
@@ -208,7 +210,7 @@ def test_the_first_of_a_phase_is_judged(training, tmp_path, imagined):
     judge = dataclasses.replace(RECIPE.outer.judge, every=10)
     outcome = run(changed(training, judge=judge), tmp_path)
     judged = [line["held_out"] is not None for line in outcome.folder.read_metrics()]
-    assert judged == [True, False, True, False, False]
+    assert judged == [True, False, True, False, False, True]
 
 
 def test_an_online_training_begins_anew_in_its_phase(training, tmp_path, imagined):

@@ -15,6 +15,7 @@ from metatune.data import heldout_batches, stratified_batches
 from metatune.fit import outer_loop, population
 from metatune.fit.outer_loop import fit
 from metatune.fit.phases import begun
+from metatune.fit.points import taken
 from metatune.fit.unrolls import stretch
 from metatune.hypergrad import MixFlow, hypergradients, train
 from metatune.inner import prepare
@@ -151,7 +152,7 @@ def test_a_run_stopped_among_lives_goes_on_bit_for_bit(finished, training, tmp_p
 
 def test_what_the_spread_tells_is_written_down(finished):
     outcome, seen = finished
-    lines = outcome.folder.read_metrics()
+    lines = taken(outcome.folder.read_metrics())
     for line, (*_, found) in zip(lines, seen, strict=True):
         assert set(line["signal"]) == set(line["standard_error"]) == {"learning_rates", "mixture"}
         errors = np.ravel(found.diagnostics.standard_errors["mixture"])

@@ -8,6 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from metatune import artefact
 from metatune.fit.outer_loop import fit
+from metatune.fit.points import taken
 from metatune.inner import prepare
 from metatune.recipe import schema
 
@@ -64,7 +65,7 @@ def test_the_artefact_holds_a_factor_for_each_element(finished):
 
 
 def test_the_penalty_is_zero_at_the_start_and_then_paid(finished):
-    first, second = finished.folder.read_metrics()
+    first, second = taken(finished.folder.read_metrics())
     assert first["penalty"] == 0
     # Adam's first step moves every log multiplier by its rate, 0.1 by default, or nowhere.
     assert 0 < second["penalty"] <= 0.3 * 0.1**2 + 0.1 * 0.2**2

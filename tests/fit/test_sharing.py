@@ -16,6 +16,7 @@ from metatune import artefact
 from metatune.fit import outer_loop, outer_optimizers
 from metatune.fit.checkpoints import Search
 from metatune.fit.outer_loop import fit
+from metatune.fit.points import taken
 from metatune.fit.sharing import KEY, Shared, Sharing, apart
 from metatune.hypergrad import Diagnostics, Hypergradient, as_argument
 from metatune.inner import prepare
@@ -284,7 +285,7 @@ def test_the_history_is_told_and_a_stopped_run_goes_on_bit_for_bit(tmp_path, mon
     asked = []
     training = prepare(RECIPE)
     whole = run(training, tmp_path / "whole")
-    lines = [line["sharing"] for line in whole.folder.read_metrics()]
+    lines = [line["sharing"] for line in taken(whole.folder.read_metrics())]
     assert [line["blocks"] for line in lines[:5]] == [1, 1, 1, 2, 2]
     (split,) = lines[3]["changes"]
     assert split["into"] == ["all parameters, window 1", "all parameters, window 2"]
@@ -295,7 +296,7 @@ def test_the_history_is_told_and_a_stopped_run_goes_on_bit_for_bit(tmp_path, mon
     assert told["changes"][0] == split and told == lines[-1] | {"changes": told["changes"]}
     text = io.StringIO()
     Console(file=text, width=120).print(terminal.summary(whole.artefact, []))
-    sentence = "after outer step 4: split all parameters, window 1 | all parameters, window 2"
+    sentence = "from point 4 on: split all parameters, window 1 | all parameters, window 2"
     assert sentence in text.getvalue()
     assert sentence in (whole.folder.artefact / "README.md").read_text()
     events = [

@@ -160,7 +160,7 @@ def test_whole_numbers_are_ints_however_they_are_spelled(tree, received):
             128,
             "data.sequence_lenght = 128: unknown key; did you mean sequence_length? (allowed: "
             "domains, target, sequence_length, batch_size, tokenizer, bos, held_out, packing, "
-            "invalid_utf8)",
+            "date, bpe_dropout, invalid_utf8)",
         ),
         (
             "tune.zzz",

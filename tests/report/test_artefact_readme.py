@@ -192,7 +192,8 @@ def test_readme_says_when_not_to_use_it(result):
 
 def test_readme_of_an_unfinished_run():
     text = readme(tuned(UNFINISHED))
-    assert "The best of 9 outer steps was step 4. The run isn't complete, go on with" in text
+    assert "what is tuned here, is point 4 of 9: the meta-parameters after so many updates" in text
+    assert "The run isn't complete, go on with" in text
     assert "| seed |" not in text
 
 

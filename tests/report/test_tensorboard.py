@@ -14,7 +14,7 @@ from tensorboard.plugins.hparams import metadata as hparams_metadata
 from tensorboard.util import tensor_util
 
 from metatune.artefact import Artefact, LearningRates, Mixture, Multipliers, Optimizer
-from metatune.report.tensorboard import EventWriter, write_outer_step, write_schedules
+from metatune.report.tensorboard import EventWriter, write_point, write_schedules
 
 
 def values(folder) -> dict[str, dict[int, np.ndarray]]:
@@ -115,12 +115,12 @@ def test_flushed_events_can_be_read_while_the_run_goes_on(tmp_path):
         assert list(values(tmp_path)["loss"]) == [0]
 
 
-def test_an_outer_step(tmp_path):
+def test_a_point(tmp_path):
     rates = {"a": np.array([1.0, 2.0, 3.0, 4.0, 5.0]) * 1e-3, "b": np.full(5, 1e-4)}
     shares = {"code": np.array([0.2, 0.2, 0.4, 0.4, 0.9])}
     shares["prose"] = 1 - shares["code"]
     with EventWriter(tmp_path) as writer:
-        write_outer_step(
+        write_point(
             writer,
             step=7,
             scalars={"objective": 2.5, "hypergradient_norm/mixture": 0.5},
@@ -154,7 +154,7 @@ def test_an_outer_step(tmp_path):
 def test_without_windows_the_whole_training_is_one(tmp_path):
     with EventWriter(tmp_path) as writer:
         rates = {"a": np.array([1.0, 2.0])}
-        write_outer_step(writer, step=0, scalars={}, rates=rates, shares=None, windows={})
+        write_point(writer, step=0, scalars={}, rates=rates, shares=None, windows={})
     read = values(tmp_path)
     scalars = {tag: float(at[0]) for tag, at in read.items() if at[0].ndim == 0}
     assert scalars == {"learning_rate/a/window_0": 1.5}
@@ -210,13 +210,13 @@ def test_neither_tensorflow_nor_torch_nor_jax_is_needed(tmp_path):
         import numpy as np
         from pathlib import Path
         from metatune.report import artefact_readme, svg, terminal
-        from metatune.report.tensorboard import EventWriter, write_outer_step
+        from metatune.report.tensorboard import EventWriter, write_point
         with EventWriter(Path({str(tmp_path)!r})) as writer:
             writer.text("note", "hello")
             writer.hparams({{"rate": 0.1}}, ["objective"])
             rates, shares = {{"a": np.ones(3)}}, {{"code": np.ones(3)}}
             given = {{"scalars": {{"objective": 1.5}}, "rates": rates, "shares": shares}}
-            write_outer_step(writer, step=0, windows={{}}, **given)
+            write_point(writer, step=0, windows={{}}, **given)
     """
     command = [
         sys.executable,

@@ -73,7 +73,7 @@ def test_the_summary_holds_the_result_and_the_schedules():
     text = printed(tuned(RESULT))
     assert "better than the default by 0.085 ± 0.004 nats/token (21 standard errors)" in text
     assert "default 2.4133 → tuned 2.3286 nats per token, held out, 3 paired trainings" in text
-    assert "best outer step 27 of 30" in text
+    assert "tuned: point 27 of 30, the best" in text
     assert "horizon: 4 steps, 2,048 tokens" in text
     assert row(text, "layers[0]") == ["▁▁██", "5.0e-04", "1.0e-03", "0.50", "▁█", "2.00"]
     assert row(text, "head") == ["████", "1.0e-03", "1.0e-03", "1.00", "▅▅", "1.00"]
@@ -82,16 +82,17 @@ def test_the_summary_holds_the_result_and_the_schedules():
     assert row(text, "recipe") == ["ffffffffffff"]
 
 
-def test_the_search_over_outer_steps():
+def test_the_search_over_its_points():
     metrics = [
         {"step": 0, "objective": 3.0, "held_out": None},
         {"step": 1, "objective": 1.0, "held_out": 2.5},
         {"step": 2, "objective": 2.0, "held_out": 2.5},
+        {"step": 3, "held_out": 2.0},
     ]
     text = printed(tuned(RESULT), metrics)
-    assert "search, 3 outer steps" in text
+    assert "search, points 0 to 3" in text
     assert row(text, "objective") == ["█▁▅", "3.0000", "2.0000", "1.0000"]
-    assert row(text, "held_out") == ["▅▅", "2.5000", "2.5000", "2.5000"]
+    assert row(text, "held_out") == ["██▁", "2.5000", "2.0000", "2.0000"]
     assert "search" not in printed(tuned(RESULT), [])
 
 

@@ -1,12 +1,11 @@
 """`metatune fit`: a search."""
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from metatune.cli.root import INTERRUPTED, Overrides, RecipeArgument, plain_errors
+from metatune.cli.root import Overrides, RecipeArgument, interruptible, plain_errors
 
 
 def fit(
@@ -31,6 +30,7 @@ def fit(
     from metatune.fit.expectation import Expectation
     from metatune.fit.external import CommandFailed
     from metatune.fit.failure import NotFinite
+    from metatune.fit.interruption import Whereabouts
     from metatune.fit.progress import tokenizing
     from metatune.fit.run_folder import RunFolderError, usable
     from metatune.hypergrad import CheckpointError, EstimatorError, ReplayError
@@ -40,13 +40,15 @@ def fit(
 
     console = Console()
     stops = (NotFinite, RunFolderError, CheckpointError, EstimatorError, ReplayError, CommandFailed)
-    with plain_errors(*stops):
+    run = Whereabouts(recipe, overrides or (), out, resume, overwrite)
+    with plain_errors(*stops), interruptible(run.told):
         keep_compiled()
         keep_memory()
         folder = usable(out, resume=resume, overwrite=overwrite)
         with tokenizing(console) as listener:
             day = folder.day() if resume else None
             training = prepare_file(shipped.find(recipe), overrides or (), listener, day)
+        run.doing = "choosing the estimator"
         before = folder.outer() if resume else None
         training, reasons = plans.decided(training, folder=folder.scratch, before=before)
         for why in reasons:
@@ -60,6 +62,7 @@ def fit(
                 return None
             return Expectation(memory.device, pace.outer_step, pace.run)
 
+        run.doing = "opening the run"
         outcome = outer_loop.fit(
             training,
             out,
@@ -68,13 +71,10 @@ def fit(
             foretell=foretell,
             console=console,
         )
+        run.doing = outcome.during
         if outcome.interrupted:
-            changes = "".join(f" {shlex.quote(change)}" for change in overrides or ())
-            typer.echo(
-                f"interrupted; the best so far is in {outcome.folder.artefact}; go on with\n"
-                f"  metatune fit {recipe}{changes} --out {out} --resume"
-            )
-            raise typer.Exit(INTERRUPTED)
+            raise KeyboardInterrupt
+        run.doing = "showing the result"
         console.print(terminal.summary(outcome.artefact, outcome.folder.read_metrics()))
         lines = [f"run: {out}", f"metatune show {out}", f"tensorboard --logdir {out}"]
         if target := suited(outcome.artefact):

@@ -1,7 +1,7 @@
 """What all commands share: arguments, and errors without tracebacks."""
 
 import importlib.metadata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -38,6 +38,16 @@ def plain_errors(*further: type[Exception]) -> Iterator[None]:
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@contextmanager
+def interruptible(told: Callable[[], str]) -> Iterator[None]:
+    """Prints what `told` says of an interruption and exits with 130, after Ctrl-C within."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(told(), err=True)
         raise typer.Exit(INTERRUPTED) from None
 
 

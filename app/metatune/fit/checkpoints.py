@@ -18,7 +18,7 @@ class Search(NamedTuple):
         eta: meta-parameters for the next outer step.
         opt_state: state of the outer optimizer.
         best_eta: the best so far.
-        best_step: the outer step it was judged at; -1 before the first.
+        best_step: outer steps that had led to it; -1 before the first judgement.
         best_held_out: its held-out loss, nats per token.
         inner: state of the inner training that goes on from outer step to outer step; () of none.
         control: control variate of the next hypergradient; () of none.

@@ -5,14 +5,14 @@ the shares. What chooses the best and what reports the result is the latter.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import jax
 import numpy as np
 
-from metatune.data import Batch, heldout_batches, sampled_batches
+from metatune.data import heldout_batches, sampled_batches
 from metatune.fit.failure import refuse_diverged
-from metatune.hypergrad import Problem, State, as_argument, evaluated, train
+from metatune.hypergrad import State, as_argument, evaluated, programs, train
 from metatune.hypergrad.estimator import Listener
 from metatune.inner import InnerTraining, estimators
 from metatune.inner.seeds import Purpose, Stream, data_seed, model_key
@@ -36,11 +36,6 @@ class Score(Protocol):
     ) -> float:
         """The loss; arguments as of `held_out_loss`. What trains elsewhere keeps no losses."""
         ...
-
-
-@jax.jit
-def _objective(problem: Problem, params: Any, batch: Batch) -> jax.Array:
-    return problem.objective(params, batch)
 
 
 def held_out_loss(
@@ -113,4 +108,5 @@ def measured(
     )
     problem = as_argument(training.sampled)
     params = evaluated(problem, state)
-    return float(np.mean([_objective(problem, params, batch) for batch in held_out]))
+    # The program that a plan measures, too: it is compiled once for both.
+    return float(np.mean([programs.value(problem, params, batch) for batch in held_out]))

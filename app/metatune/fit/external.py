@@ -99,7 +99,7 @@ class ExternalTrainer:
             self._asked(
                 unflatten(flat + sign * spec.step * direction),
                 training_seed(recipe.seed, Purpose.HYPERGRADIENT, number),
-                f"outer step {search.step + 1}, direction {at + 1} {'+' if sign > 0 else '-'}",
+                f"point {search.step}, direction {at + 1} {'+' if sign > 0 else '-'}",
             )
             for at, direction in enumerate(directions)
             for sign in (1, -1)
@@ -110,7 +110,7 @@ class ExternalTrainer:
         lost = spec.directions - len(sound)
         if 2 * lost > spec.directions:
             raise CommandFailed(
-                f"outer step {search.step}: {lost} of {spec.directions} pairs of trainings have no "
+                f"point {search.step}: {lost} of {spec.directions} pairs of trainings have no "
                 f"loss, half of them are needed; {self._story(results)}"
             )
         derivatives = (losses[sound, 0] - losses[sound, 1]) / (2 * spec.step)

@@ -23,25 +23,25 @@ CURES_HYPERGRADIENT = (
 )
 
 
-def refuse_not_finite(result: Hypergradient, outer_step: int) -> None:
+def refuse_not_finite(result: Hypergradient, point: int) -> None:
     """Checks an estimate before it is followed.
 
     Args:
         result: the estimate.
-        outer_step: which outer step it belongs to.
+        point: the point of the search that it was taken at.
 
     Raises:
-        NotFinite: naming outer step, inner step, tunable, and the likeliest cures.
+        NotFinite: naming the point of the search, inner step, tunable, and the likeliest cures.
     """
-    refuse_diverged(np.asarray(result.diagnostics.losses), f"outer step {outer_step}")
+    refuse_diverged(np.asarray(result.diagnostics.losses), f"point {point} of the search")
     if not np.isfinite(float(result.value)):
         raise NotFinite(
-            f"outer step {outer_step}: the held-out objective after the last inner step is "
+            f"point {point} of the search: the held-out objective after the last inner step is "
             f"{float(result.value)}; {CURES_LOSS}"
         )
     for key in not_finite_slices(result.gradient):
         raise NotFinite(
-            f"outer step {outer_step}: the hypergradient of {key} is not finite, though every "
+            f"point {point} of the search: the hypergradient of {key} is not finite, though every "
             f"inner loss is; {CURES_HYPERGRADIENT}"
         )
 

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,18 +18,23 @@ from metatune import artefact, tunables
 from metatune.data import heldout_batches, stratified_batches
 from metatune.fit import holdings, outer_optimizers, population, rounding, run_folder
 from metatune.fit.allocation import release_memory
+from metatune.fit.announcement import announcement, ways
 from metatune.fit.checkpoints import Checkpoints, Search
 from metatune.fit.evaluation import Score, held_out_loss
 from metatune.fit.expectation import Expectation, comparison, measured
 from metatune.fit.external import CommandFailed, external_trainer
 from metatune.fit.failure import NotFinite, refuse_not_finite
+from metatune.fit.jumps import jumps
 from metatune.fit.phases import End, begun, ended, entered, steps_at_most
+from metatune.fit.points import judged, line_of, rate_factors, taken
 from metatune.fit.progress import Display
 from metatune.fit.result import artefact_of, measure, unfinished
 from metatune.fit.run_folder import RunFolder, open_run
 from metatune.fit.sharing import record, sharing
+from metatune.fit.still_moving import course, moved
 from metatune.fit.tracking import Tracker
 from metatune.fit.unrolls import Stretch, aged, stretch
+from metatune.fit.waits import FORETELLING, HYPERGRADIENT, TRAINING, durations_of
 from metatune.hypergrad import Hypergradient, hypergradient, hypergradients
 from metatune.hypergrad.problem import Batches
 from metatune.inner import InnerTraining, estimators
@@ -40,8 +45,8 @@ from metatune.recipe import schema
 from metatune.recipe.phases import Phase, resolved
 from metatune.recipe.trajectory import points
 from metatune.report.artefact_readme import readme
+from metatune.report.search import jump
 from metatune.report.sharing import sentences
-from metatune.tunables import LearningRates
 
 
 class Outcome(NamedTuple):
@@ -51,11 +56,13 @@ class Outcome(NamedTuple):
         folder: the run folder.
         artefact: the tuned schedules; of an interrupted run the best so far.
         interrupted: whether Ctrl-C ended it.
+        during: what it was doing then.
     """
 
     folder: RunFolder
     artefact: artefact.Artefact
     interrupted: bool
+    during: str = ""
 
 
 def fit(
@@ -102,44 +109,42 @@ def fit(
         if finished := _finished(folder):
             return Outcome(folder, finished, interrupted=False)
         folder.forget_metrics_from(search.step)
-        first = search.step
+        first = len(folder.read_metrics())
         with (
             folder.cleared_scratch(),
             Display(
-                console or Console(), steps_at_most(phases, search), done=search.step
+                console or Console(),
+                steps_at_most(phases, search),
+                done=search.step,
+                durations=durations_of(recipe),
             ) as display,
             Tracker(folder, training, resumed_at=search.step) as tracker,
         ):
             loop = _Loop(training, folder, checkpoints, tracker, display, search)
-            for line in (
-                *holdings.rendered(training),
-                *holdings.copied(training),
-                *holdings.repeated(training),
-                *rounding.outweighed(training),
-            ):
-                display.say(line)
-            display.say(announcement(training, phases, search))
-            expected = foretell(folder.scratch) if foretell else None
-            if expected:
-                display.say(expected.sentence)
+            complete = None
             try:
+                expected = loop.announce(foretell)
                 search = loop.run(search)
-                found = measure(training, search, display, loop.score)
-                told = population.summary(recipe.outer, folder.read_metrics())
-                found = found._replace(result=found.result | told)
+                found = measure(training, search, display, loop.score, loop.programs)
+                told = population.summary(recipe.outer, taken(loop.lines))
+                told["search"] = course(recipe.outer, loop.lines, loop.why)
+                with display.waiting("writing the artefact"):
+                    found = found._replace(result=found.result | told)
+                    tuned = artefact_of(training, search.best_eta, *found)
+                    complete = write_artefact(folder, tuned)
+                    tracker.finish(complete, search.best_eta)
+                if expected:
+                    took = measured(taken(folder.read_metrics()[first:]))
+                    display.say(comparison(expected, took))
+                    both = {"expected": expected._asdict(), "measured": took}
+                    run_folder.replace(folder.expectation, json.dumps(both, indent=1) + "\n")
             except (KeyboardInterrupt, NotFinite, CommandFailed) as stop:
-                tuned = loop.write_best(loop.search)
+                # A result that is written stays, whatever comes after it.
+                tuned = complete or loop.write_best(loop.search)
                 if isinstance(stop, KeyboardInterrupt):
-                    return Outcome(folder, tuned, interrupted=True)
+                    return Outcome(folder, tuned, interrupted=True, during=display.doing)
                 raise
-            tuned = write_artefact(folder, artefact_of(training, search.best_eta, *found))
-            tracker.finish(tuned)
-            if expected:
-                took = measured(folder.read_metrics()[first:])
-                display.say(comparison(expected, took))
-                both = {"expected": expected._asdict(), "measured": took}
-                run_folder.replace(folder.expectation, json.dumps(both, indent=1) + "\n")
-    return Outcome(folder, tuned, interrupted=False)
+    return Outcome(folder, complete, interrupted=False)
 
 
 def write_artefact(folder: RunFolder, tuned: artefact.Artefact) -> artefact.Artefact:
@@ -187,10 +192,31 @@ class _Loop:
         self.score: Score = (
             self.external.score if self.external else partial(held_out_loss, training)
         )
+        self.programs = () if self.external else TRAINING
         self.search = search
+        self.lines = folder.read_metrics()
+        self.why = End.STEPS
+
+    def announce(self, foretell: Callable[[Path], Expectation | None] | None) -> Expectation | None:
+        """Says what is about to be done, and what it is expected to take, which is returned."""
+        for line in (
+            *holdings.rendered(self.training),
+            *holdings.copied(self.training),
+            *holdings.repeated(self.training),
+            *rounding.outweighed(self.training),
+            announcement(self.training, self.phases, self.search),
+        ):
+            self.display.say(line)
+        if foretell is None:
+            return None
+        with self.display.waiting("foretelling time and memory", FORETELLING):
+            expected = foretell(self.folder.scratch)
+        if expected:
+            self.display.say(expected.sentence)
+        return expected
 
     def run(self, search: Search) -> Search:
-        """All outer steps that are left, then a last judgement."""
+        """All outer steps that are left, then the last point."""
         self.search = search
         while True:
             why = ended(self.phases[search.phase], self.outer.patience, search)
@@ -199,10 +225,29 @@ class _Loop:
             elif search.phase + 1 < len(self.phases):
                 search = self.search = self.enter(search, why)
             else:
-                break
-        if why is not End.PATIENCE:
-            search = self.search = self.judgement(search)[0]
+                self.why = why
+                return self.last(search)
+
+    def last(self, search: Search) -> Search:
+        """The point that no outer step is taken from: judged, unless patience has run out."""
+        began, held_out, of_average = time.monotonic(), math.nan, None
+        if self.why is not End.PATIENCE:
+            search, held_out, of_average = self.judgement(search)
+        self.search = search
+        seconds = time.monotonic() - began
+        line = line_of(search, held_out, of_average, seconds=seconds)
+        self.record(line, search.eta)
+        if search.best_step == search.step:
+            self.write_best(search)
+        note = _remark(held_out) or ("" if held_out == held_out else f"not judged: {self.why}")
+        self.display.point(line, rates=self._rates(search.eta), note=note)
         return search
+
+    def record(self, line: dict[str, Any], eta: Any) -> None:
+        """Keeps the line of a point."""
+        self.folder.append_metrics(line)
+        self.lines.append(line)
+        self.tracker.point(line, eta)
 
     def enter(self, search: Search, why: End) -> Search:
         """Goes on with the next phase."""
@@ -211,13 +256,13 @@ class _Loop:
         number = search.phase
         self.display.say(
             f"phase {number} of {len(self.phases)} is over: {why}; "
-            f"phase {number + 1}: {_ways(self.phases[number])}, compiling ..."
+            f"phase {number + 1}: {ways(self.phases[number])}, compiling ..."
         )
         return search
 
     def step(self, search: Search) -> Search:
         """One outer step: estimate, judge, move, write down."""
-        began, at = time.monotonic(), search.eta
+        began = time.monotonic()
         phase = self.phases[search.phase]
         part = stretch(self.training.recipe, phase, search)
         estimate = self.estimate(search, part)
@@ -225,6 +270,7 @@ class _Loop:
         held_out, of_average = math.nan, None
         if search.step == search.phase_start or search.step % self.outer.judge.every == 0:
             search, held_out, of_average = self.judgement(search)
+        point = search
         search = aged(self.training.recipe, phase, search, part.steps, estimate.state)
         if search.control:
             search = search._replace(control=estimate.diagnostics.control)
@@ -244,23 +290,23 @@ class _Loop:
         if self.outer.ema is not None:
             average = outer_optimizers.averaged(search.average, eta, self.outer.ema, search.step)
             search = search._replace(average=average)
-        norms = {key: float(optax.tree.norm(g)) for key, g in estimate.gradient.items()}
         losses = estimate.diagnostics.losses
-        line = {
-            "step": search.step - 1,
-            "phase": phase.number,
-            "inner_steps": part.steps,
-            "objective": float(estimate.value),
-            "penalty": float(penalty),
-            "held_out": held_out if math.isfinite(held_out) else None,
-            "best_held_out": search.best_held_out,
-            "hypergradient_norm": norms,
+        line = line_of(
+            point,
+            held_out,
+            of_average,
+            inner_steps=part.steps,
+            objective=float(estimate.value),
+            penalty=float(penalty),
+            hypergradient_norm={k: float(optax.tree.norm(g)) for k, g in estimate.gradient.items()},
             **population.spread(estimate.diagnostics),
-            "inner_loss": float(losses[-1]) if len(losses) else None,
-            "seconds": time.monotonic() - began,
-        }
-        if of_average is not None:
-            line["held_out_average"] = of_average if math.isfinite(of_average) else None
+            inner_loss=float(losses[-1]) if len(losses) else None,
+            moved=moved(self.training, point.eta, eta),
+            seconds=time.monotonic() - began,
+        )
+        factors = rate_factors(self.training, point.eta)
+        if found := jumps(self.lines, line, self.outer, phase, factors):
+            line["jumps"] = found
         if self.external:
             line["lost_directions"] = estimate.diagnostics.lost_directions
         if self.sharing:
@@ -268,21 +314,14 @@ class _Loop:
             line["sharing"] = record(search) | {"changes": changes}
             for sentence in sentences(changes):
                 self.display.say(sentence)
-        self.folder.append_metrics(line)
-        self.tracker.outer_step(line, at)
-        if search.best_step == search.step - 1:
+        self.record(line, point.eta)
+        if search.best_step == point.step:
             self.write_best(search)
         self.checkpoints.save(search)
-        self.display.outer_step(
-            search.step - 1,
-            objective=line["objective"],
-            held_out=held_out,
-            best=search.best_held_out,
-            norms=norms,
-            signals={key: of["median"] for key, of in line.get("signal", {}).items()},
-            rates=self._rates(at) + (f" in {line['sharing']['blocks']}" if self.sharing else ""),
-            seconds=line["seconds"],
-        )
+        blocks = f" in {line['sharing']['blocks']}" if self.sharing else ""
+        self.display.point(line, rates=self._rates(point.eta) + blocks, note=_remark(held_out))
+        for key, each in found.items():
+            self.display.say(jump(point.step, key, each))
         return search
 
     def estimate(self, search: Search, part: Stretch) -> Hypergradient:
@@ -322,7 +361,7 @@ class _Loop:
             "estimator": estimators.build(spec),
             "checkpoints": estimators.checkpoints(spec, self.folder.scratch),
             "control": search.control or None,
-            "listener": self.display.listener("hypergradient"),
+            "listener": self.display.listener("hypergradient", HYPERGRADIENT),
         }
         phase, together = self.phases[search.phase], self.outer.population
         if together:
@@ -380,7 +419,7 @@ class _Loop:
             index=index,
             split="outer",
             sequences=self.outer.judge.sequences,
-            listener=self.display.listener(f"judge {index + 1}"),
+            listener=self.display.listener(f"judge {index + 1}", self.programs),
         )
 
     def write_best(self, search: Search) -> artefact.Artefact:
@@ -388,40 +427,14 @@ class _Loop:
         result = unfinished(self.training, search)
         return write_artefact(self.folder, artefact_of(self.training, search.best_eta, result))
 
-    def _rates(self, eta: Mapping[str, Any]) -> str:
-        rates = {tunable.key: tunable for tunable in self.training.tunables}.get("learning_rates")
-        if not isinstance(rates, LearningRates):
-            return ""
-        multipliers = rates.multipliers(np.asarray(eta[rates.key]))
-        return f"rates x{multipliers.min():.2f} to x{multipliers.max():.2f}"
+    def _rates(self, eta: Any) -> str:
+        factors = rate_factors(self.training, eta)
+        return "" if factors is None else f"rates x{factors[0]:.2f} to x{factors[1]:.2f}"
 
 
-def announcement(training: InnerTraining, phases: Sequence[Phase], search: Search) -> str:
-    """What is about to be done, in a line."""
-    sizes = {key: "x".join(map(str, leaf.shape)) for key, leaf in search.eta.items()}
-    tuned = ", ".join(f"{key} ({size})" for key, size in sizes.items())
-    phase = phases[search.phase]
-    part = stretch(training.recipe, phase, search)
-    steps = f"{part.steps} inner steps{' at first' if part.stretched else ''}"
-    if training.recipe.outer.population:
-        ages = population.ages(training.recipe, phase)
-        steps += f" of {len(ages)} trainings"
-        if any(ages) and search.step == search.phase_start:
-            steps += f", trained to the ages of {', '.join(map(str, ages))} inner steps first"
-    begin = f"from outer step {search.step + 1}, " if search.step else ""
-    which = f"phase {phase.number + 1} of {len(phases)}, {_ways(phase)}; "
-    return (
-        f"tuning {tuned} over {steps_at_most(phases, search)} outer steps of {steps}; "
-        f"{which if len(phases) > 1 else ''}{begin}compiling ..."
-    )
-
-
-def _ways(phase: Phase) -> str:
-    """The choices of a phase in a few words."""
-    return (
-        f"{phase.estimator.kind}, {phase.unroll.kind}, {phase.optimizer.kind}, "
-        f"{phase.steps} outer steps at most"
-    )
+def _remark(held_out: float) -> str:
+    """What there is to say of a judgement that is no number to keep."""
+    return "held-out inf: a training diverged" if math.isinf(held_out) else ""
 
 
 def _update(phase: Phase, outer: schema.Outer, *, counted: bool) -> Callable[..., tuple[Any, Any]]:
@@ -434,15 +447,3 @@ def _update(phase: Phase, outer: schema.Outer, *, counted: bool) -> Callable[...
         counted=counted,
     )
     return jax.jit(optimizer.update)
-
-
-def judged(search: Search, held_out: float, averaged: bool = False) -> Search:
-    """Keeps the current meta-parameters, or their average, as the best if they are."""
-    if held_out < search.best_held_out:
-        return search._replace(
-            best_eta=search.average if averaged else search.eta,
-            best_step=search.step,
-            best_held_out=held_out,
-            best_averaged=averaged,
-        )
-    return search

@@ -26,6 +26,7 @@ from metatune.fit.machine import differences, machine, repeats_itself
 from metatune.fit.progress import Display, tokenizing
 from metatune.fit.record import meta_parameters
 from metatune.fit.result import artefact_of, provenance
+from metatune.fit.waits import TRAINING
 from metatune.inner import InnerTraining, prepare_file
 from metatune.inner.seeds import Purpose
 from metatune.recipe.faults import ABSENT, Fault
@@ -264,7 +265,7 @@ def _trained(
                 index=index,
                 split="report",
                 sequences=training.recipe.outer.report.sequences,
-                listener=display.listener(f"report seed {index + 1}"),
+                listener=display.listener(f"report seed {index + 1}", TRAINING),
                 keep=curves.append,
             )
         except NotFinite as error:

@@ -3,7 +3,7 @@
 import hashlib
 import importlib.metadata
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -51,7 +51,13 @@ class Measured(NamedTuple):
     record: dict[str, Any] | None
 
 
-def measure(training: InnerTraining, search: Search, display: Display, score: Score) -> Measured:
+def measure(
+    training: InnerTraining,
+    search: Search,
+    display: Display,
+    score: Score,
+    programs: Sequence[str] = (),
+) -> Measured:
     """Trains with the recipe's defaults and with the best found, on the same unseen seeds.
 
     Args:
@@ -59,6 +65,7 @@ def measure(training: InnerTraining, search: Search, display: Display, score: Sc
         search: the finished search.
         display: is told of every pair.
         score: how a training is done and measured.
+        programs: that it compiles, as `Display.listener` takes them.
 
     Returns:
         The result, and a record of the first tuned training.
@@ -78,7 +85,7 @@ def measure(training: InnerTraining, search: Search, display: Display, score: Sc
                     index=index,
                     split="report",
                     sequences=report.sequences,
-                    listener=display.listener(f"report seed {index + 1}, {what}"),
+                    listener=display.listener(f"report seed {index + 1}, {what}", programs),
                     keep=curves.append if losses is after and index == 0 else None,
                 )
             )

@@ -43,7 +43,7 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """A line of JSON per outer step."""
+        """A line of JSON for each point of the search; see `metatune.fit.points`."""
         return self.path / "metrics.jsonl"
 
     @property
@@ -130,7 +130,7 @@ class RunFolder:
         return _whole_lines(self.metrics)
 
     def forget_metrics_from(self, step: int) -> None:
-        """Drops the lines of outer steps from `step` on, which are about to be done again."""
+        """Drops the lines of points from `step` on, which are about to be reached again."""
         lines = [json.dumps(line) for line in self.read_metrics() if line["step"] < step]
         replace(self.metrics, "".join(line + "\n" for line in lines))
 

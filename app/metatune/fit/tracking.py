@@ -12,6 +12,7 @@ from metatune.fit.run_folder import RunFolder
 from metatune.inner import InnerTraining
 from metatune.recipe import writing
 from metatune.report import tensorboard
+from metatune.report.search import best_point, closing, jump
 from metatune.report.sharing import sentences
 from metatune.tunables import Groups, LearningRates
 
@@ -68,22 +69,32 @@ class Tracker:
         """Writes out what is pending."""
         self._writer.close()
 
-    def outer_step(self, line: Mapping[str, Any], eta: Mapping[str, Any]) -> None:
-        """Writes one outer step: its metrics, and the schedules that it was run with."""
+    def point(self, line: Mapping[str, Any], eta: Mapping[str, Any]) -> None:
+        """Writes a point of the search: its metrics, and the schedules there.
+
+        Args:
+            line: of the metrics; that of the last point, which no outer step is taken from, has no
+                objective, and its seconds are those of a judgement.
+            eta: the meta-parameters there.
+        """
         scalars = {key: v for key, v in line.items() if isinstance(v, float)}
-        scalars |= {key: float(line[key]) for key in ("phase", "inner_steps")}
-        norms = line["hypergradient_norm"]
-        scalars |= {f"hypergradient_norm/{key}": norm for key, norm in norms.items()}
+        if "objective" in line:
+            scalars["inner_steps"] = float(line["inner_steps"])
+        else:
+            del scalars["seconds"]
+        scalars["phase"] = float(line["phase"])
+        for name in ("hypergradient_norm", "standard_error", "moved"):
+            scalars |= {f"{name}/{key}": value for key, value in line.get(name, {}).items()}
         if shared := line.get("sharing"):
             scalars["shared_rates"] = float(shared["blocks"])
             if lines := sentences(shared["changes"]):
                 self._writer.text("sharing", "\n".join(f"- {each}" for each in lines), line["step"])
-        errors = line.get("standard_error", {})
-        scalars |= {f"standard_error/{key}": error for key, error in errors.items()}
+        for key, found in line.get("jumps", {}).items():
+            self._writer.text(f"jumps/{key}", jump(line["step"], key, found), line["step"])
         for key, found in line.get("signal", {}).items():
             known = {name: value for name, value in found.items() if value is not None}
             scalars |= {f"signal/{key}/{name}": value for name, value in known.items()}
-        tensorboard.write_outer_step(
+        tensorboard.write_point(
             self._writer,
             step=line["step"],
             scalars=scalars,
@@ -92,9 +103,16 @@ class Tracker:
         )
         self._writer.flush()
 
-    def finish(self, tuned: artefact.Artefact) -> None:
-        """Writes the tuned schedules and the result."""
+    def finish(self, tuned: artefact.Artefact, eta: Mapping[str, Any]) -> None:
+        """Writes the tuned schedules, of meta-parameters `eta`, and how the search ended."""
+        last = tuned.result["outer_steps"]
+        # TensorBoard keeps the later of two pictures of one step, or shows it after the other.
+        where = f"as tuned: {best_point(tuned.result)}"
+        tensorboard.write_pictures(self._writer, last, where, **self._schedules(eta))
         tensorboard.write_schedules(self._writer, tuned)
+        told = [f"tuned: {best_point(tuned.result)}", *closing(tuned.result)]
+        self._writer.text("result", "\n".join(f"- {each}" for each in told), last)
+        self._writer.flush()
 
     def _schedules(self, eta: Mapping[str, Any]) -> dict[str, Any]:
         trajectory = self._training.trajectory(eta)

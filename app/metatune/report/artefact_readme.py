@@ -12,7 +12,7 @@ from metatune.artefact.comparison import config_sha256
 from metatune.artefact.elements import summarised
 from metatune.artefact.exporters import EXPORTERS
 from metatune.artefact.format import INITIALISATION, value_at
-from metatune.report import sharing
+from metatune.report import search, sharing
 from metatune.report.certificate import summaries
 
 SIGNIFICANT = 2.0
@@ -237,6 +237,7 @@ def readme(artefact: Artefact) -> str:
         "## What was tuned\n",
         _bullets([*what_is_tuned(artefact), f"horizon: {horizon(artefact)}"]),
         *_measurement(artefact.result),
+        *_course(artefact.result),
         *_sharing(artefact.result),
         *_certificate(artefact.certificate),
         "## How to use it\n",
@@ -260,11 +261,9 @@ def readme(artefact: Artefact) -> str:
 def _measurement(result: Mapping[str, Any]) -> list[str]:
     """How the result was measured, with every pair of trainings."""
     best = (
-        f"The best of {_counted(result['outer_steps'], 'outer step')} was "
-        f"step {result['best_outer_step']}."
+        f"The best of the search, and what is tuned here, is {search.best_point(result)}: the "
+        "meta-parameters after so many updates, point 0 being the recipe's own."
     )
-    if result.get("best_is_average"):
-        best = f"{best[:-1]}, the moving average of the meta-parameters there."
     if result["status"] != "complete":
         return ["## Result\n", f"{best} The run isn't complete, go on with `--resume`.\n"]
     pairs = zip(result["held_out_seeds"], result["before"], result["after"], strict=True)
@@ -279,6 +278,12 @@ def _measurement(result: Mapping[str, Any]) -> list[str]:
         _table(("seed", "default", "tuned", "difference"), rows),
         *_population(result.get("population")),
     ]
+
+
+def _course(result: Mapping[str, Any]) -> list[str]:
+    """How the search ended, if there is anything to say of it."""
+    told = [*search.closing(result), *search.jumped(result)]
+    return ["## The search\n", _bullets(_sentence(line) for line in told)] if told else []
 
 
 def _sharing(result: Mapping[str, Any]) -> list[str]:
@@ -368,6 +373,10 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _bullets(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines) + "\n"
+
+
+def _sentence(line: str) -> str:
+    return f"{line[:1].upper()}{line[1:]}."
 
 
 def _counted(count: int, one: str, many: str = "") -> str:

@@ -23,7 +23,8 @@ def sentences(changes: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _sentence(change: Mapping[str, Any]) -> str:
-    after = f"after outer step {change['step'] + 1}"
+    # Of the outer step from a point; what it leads to is the next.
+    after = f"from point {change['step'] + 1} on"
     if change["change"] == "split":
         one, other = change["into"]
         return f"{after}: split {one} | {other} (p = {change['p']:.2g})"

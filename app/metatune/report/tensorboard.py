@@ -167,7 +167,7 @@ class EventWriter:
         self._writer.add_event(event_pb2.Event(step=step, wall_time=time.time(), **content))
 
 
-def write_outer_step(
+def write_point(
     writer: EventWriter,
     *,
     step: int,
@@ -176,11 +176,11 @@ def write_outer_step(
     shares: Mapping[str, np.ndarray] | None,
     windows: Mapping[str, int],
 ) -> None:
-    """Writes all that one outer step has to show.
+    """Writes all that a point of a search has to show.
 
     Args:
         writer: where to.
-        step: the outer step.
+        step: which point: how many outer steps have led to it.
         scalars: such as `objective`, `held_out`, `hypergradient_norm/learning_rates`.
         rates: learning rates per update [inner steps] by group; may be empty.
         shares: shares of the sequences [inner steps] by domain; None for no mixture.
@@ -191,16 +191,28 @@ def write_outer_step(
     for tag, value in scalars.items():
         writer.scalar(tag, value, step)
     _window_scalars(writer, "learning_rate", rates, windows.get("learning_rates", 1), step)
+    _window_scalars(writer, "mixture", shares or {}, windows.get("mixture", 1), step)
+    write_pictures(writer, step, f"point {step}", rates=rates, shares=shares)
+
+
+def write_pictures(
+    writer: EventWriter,
+    step: int,
+    where: str,
+    *,
+    rates: Mapping[str, np.ndarray],
+    shares: Mapping[str, np.ndarray] | None,
+) -> None:
+    """Draws schedules; arguments as of `write_point`, and `where` in the search, for the titles."""
     if rates:
+        title = f"Learning rates, {where}"
         logs = np.log10(log_floor(np.stack(list(rates.values()))))
-        picture = heat_map(logs, list(rates), f"Learning rates, outer step {step}", "log10(rate)")
+        picture = heat_map(logs, list(rates), title, "log10(rate)")
         writer.image("learning_rates/heat_map", picture, step)
-        title = f"Learning rates, outer step {step}"
         picture = line_plot(rates, title, "rate per update (log scale)", log=True)
         writer.image("learning_rates/curves", picture, step)
     if shares:
-        _window_scalars(writer, "mixture", shares, windows.get("mixture", 1), step)
-        picture = stacked_area(shares, f"Mixture, outer step {step}", "share of sequences")
+        picture = stacked_area(shares, f"Mixture, {where}", "share of sequences")
         writer.image("mixture/shares", picture, step)
 
 

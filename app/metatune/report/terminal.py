@@ -11,7 +11,7 @@ from rich.text import Text
 
 from metatune.artefact import Artefact, ClassWeights, Interpolated, LossWeights, Mixture
 from metatune.artefact.elements import summarised
-from metatune.report import certificate, sharing
+from metatune.report import certificate, search, sharing
 from metatune.report.artefact_readme import (
     horizon,
     provenance_lines,
@@ -31,7 +31,7 @@ KNOT_COLUMNS = 6
 """Of more knots, so many evenly spread ones are shown, with the first and the last."""
 
 SERIES = ("objective", "held_out")
-"""Series of the metrics that are shown over the outer steps."""
+"""Series of the metrics that are shown over the points of the search."""
 
 
 def summary(artefact: Artefact, metrics: Sequence[Mapping[str, Any]]) -> RenderableType:
@@ -39,7 +39,7 @@ def summary(artefact: Artefact, metrics: Sequence[Mapping[str, Any]]) -> Rendera
 
     Args:
         artefact: the tuned schedules.
-        metrics: the lines of metrics.jsonl, one for each outer step; may be empty.
+        metrics: the lines of metrics.jsonl, one for each point of the search; may be empty.
 
     Returns:
         For `rich.console.Console.print`.
@@ -47,6 +47,8 @@ def summary(artefact: Artefact, metrics: Sequence[Mapping[str, Any]]) -> Rendera
     parts: list[RenderableType] = [_header(artefact)]
     if metrics:
         parts.append(_search(metrics))
+    told = [*search.closing(artefact.result), *search.jumped(artefact.result)]
+    parts += [Text(line, "yellow") for line in told]
     if changes := artefact.result.get("sharing", {}).get("changes"):
         parts.append(Group(*(Text(line) for line in sharing.sentences(changes))))
     parts.append(_rates(artefact))
@@ -94,10 +96,8 @@ def _header(artefact: Artefact) -> Panel:
                 f"{result['unit']}, held out, {len(result['held_out_seeds'])} paired trainings"
             )
         )
-    average = ", the moving average there" if result.get("best_is_average") else ""
     if "status" in result:
-        step = f"best outer step {result['best_outer_step']} of {result['outer_steps']}{average}"
-        lines.append(Text(step, "dim"))
+        lines.append(Text(f"tuned: {search.best_point(result)}, the best", "dim"))
     lines += [Text(line) for line in what_is_tuned(artefact)]
     lines.append(Text(f"horizon: {horizon(artefact)}"))
     if artefact.certificate is not None:
@@ -106,7 +106,8 @@ def _header(artefact: Artefact) -> Panel:
 
 
 def _search(metrics: Sequence[Mapping[str, Any]]) -> Table:
-    table = _plot_table(f"search, {len(metrics)} outer steps", ("first", "last", "lowest"))
+    points = f"points {metrics[0]['step']} to {metrics[-1]['step']}"
+    table = _plot_table(f"search, {points}", ("first", "last", "lowest"))
     for name in SERIES:
         values = np.array([line[name] for line in metrics if line.get(name) is not None])
         if len(values):

@@ -1,0 +1,121 @@
+"""The course of a search in words: which point is the best, jumps, and whether it came to rest."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+RATE_REST: Final = 0.02
+"""Median change of a log rate per outer step, above which rates still move."""
+
+SHARE_REST: Final = 0.01
+"""Share of the sequences that changes its domain per outer step, above which a mixture moves."""
+
+NOISE: Final = 2.0
+"""Standard errors of a trend beyond which it is one."""
+
+GROWN: Final = 1.5
+"""A rate's multiplier from which on it has grown."""
+
+AT_REST: Final[Mapping[str, tuple[str, float]]] = {
+    "learning_rates": ("rates", RATE_REST),
+    "mixture": ("shares", SHARE_REST),
+}
+"""What is told of movements, by tunable: its name, and what counts as rest."""
+
+
+def best_point(result: Mapping[str, Any]) -> str:
+    """Which point of a search was taken."""
+    average = ", the moving average there" if result.get("best_is_average") else ""
+    return f"point {result['best_outer_step']} of {result['outer_steps']}{average}"
+
+
+def closing(result: Mapping[str, Any]) -> list[str]:
+    """What there is to say of how a search ended: nothing of one that came to rest.
+
+    Args:
+        result: of an artefact; older ones don't tell of their search.
+    """
+    search = result.get("search")
+    if search is None or not result["outer_steps"]:
+        return []
+    last, trend = result["outer_steps"], search["held_out"]
+    is_best = result["best_outer_step"] == last
+    if is_best or _falls(trend):
+        best = f"; point {last}, the last, is the best" if is_best else ""
+        told = [f"the search was still improving when it ended: {_slope(trend)}{best}"]
+        told += [f"{_moves(search['moved'], 0.0)} per outer step"] if search["moved"] else []
+        return [f"{'; '.join(told)}. {_further(search)}"]
+    if said := _moves(search["moved"], 1.0):
+        return [
+            f"the search had not come to rest when it ended: {said} per outer step, though "
+            f"{_slope(trend)}. A lower outer.optimizer.learning_rate, or more outer.judge.seeds, "
+            "will help more than further outer steps"
+        ]
+    return []
+
+
+def jumped(result: Mapping[str, Any]) -> list[str]:
+    """A sentence for each hypergradient that jumped."""
+    found = result.get("search", {}).get("jumps", ())
+    return [jump(each["step"], each["tunable"], each) for each in found]
+
+
+def jump(step: int, tunable: str, found: Mapping[str, Any]) -> str:
+    """What a jump of a hypergradient's norm is likely to come from, and what it led to."""
+    factor, steps = found["rate_factor"], found["inner_steps"]
+    if factor is None:
+        cause = f"likely the training of {steps} inner steps has become chaotic"
+    elif factor >= GROWN:
+        cause = (
+            f"likely because rates have grown, to x{factor:.2f} of the recipe's at most: through "
+            f"{steps} inner steps the adjoint grows with them, and becomes chaotic"
+        )
+    else:
+        cause = (
+            f"rates have hardly grown (x{factor:.2f} of the recipe's at most), so likely a seed "
+            f"whose training of {steps} inner steps is chaotic"
+        )
+    return (
+        f"point {step}: the hypergradient of {tunable} jumped to a norm of {found['norm']:.3g}, "
+        f"{found['norm'] / found['before']:.0f} times the median of the points before it, "
+        f"{found['before']:.3g}: {cause}; {found['response']}. Said once for a tunable; "
+        "tune.learning_rates.max_multiplier bounds rates"
+    )
+
+
+def _falls(trend: Mapping[str, Any] | None) -> bool:
+    """Whether the held-out loss went down beyond its noise."""
+    if trend is None or trend["standard_error"] is None:
+        return False
+    return trend["per_step"] < -NOISE * trend["standard_error"]
+
+
+def _slope(trend: Mapping[str, Any] | None) -> str:
+    if trend is None:
+        return "held-out was judged at one point alone"
+    slope, error = trend["per_step"], trend["standard_error"]
+    first, last = trend["points"]
+    noise = "" if error is None else f" ± {error:.2g}"
+    unknown = "" if error is not None else " (two points tell no noise)"
+    way = "changed" if error is not None and abs(slope) <= NOISE * error else ""
+    way = way or ("fell" if slope < 0 else "rose")
+    size = f"{slope:+.2g}" if way == "changed" else f"{abs(slope):.2g}"
+    return f"held-out {way} by {size}{noise} per outer step from point {first} to {last}{unknown}"
+
+
+def _moves(moved: Mapping[str, float], least: float) -> str:
+    """The movements beyond `least` times what counts as rest."""
+    said = [
+        f"{name} moved by {100 * moved[key]:.2g}%"
+        + (f" ({100 * rest:.0f}% would be rest)" if least else "")
+        for key, (name, rest) in AT_REST.items()
+        if moved.get(key, -1.0) > least * rest
+    ]
+    return " and ".join(said)
+
+
+def _further(search: Mapping[str, Any]) -> str:
+    if search["ended"] == "patience":
+        return "A larger outer.patience, with --resume, lets it go on"
+    if search["more"] is None:
+        return "More steps for the last of outer.phases, with --resume, let it go on"
+    return f"To go on: {search['more']} with --resume"
