@@ -7,7 +7,7 @@ it out again gives a valid recipe with every default spelled out.
 
 from dataclasses import dataclass
 
-from metatune.recipe.rules import NOT_NEGATIVE, ruled
+from metatune.recipe.rules import SEED, ruled
 from metatune.recipe.schema.data import Corruption, Data, Files, HeldOut, Packing, Source
 from metatune.recipe.schema.estimators import (
     Auto,
@@ -161,4 +161,4 @@ class Recipe:
     inner: Inner
     tune: Tune
     outer: Outer
-    seed: int = ruled(0, NOT_NEGATIVE)
+    seed: int = ruled(0, SEED)

@@ -8,7 +8,7 @@ from metatune.recipe.rules import (
     AT_LEAST_ONE,
     AT_LEAST_TWO,
     INNER_FRACTION,
-    NOT_NEGATIVE,
+    SEED,
     SOME,
     ruled,
 )
@@ -32,7 +32,7 @@ class Corruption:
 
     share: float = ruled(INNER_FRACTION)
     ways: tuple[Literal["shuffle", "repeat"], ...] = ruled(("shuffle", "repeat"), SOME)
-    seed: int = ruled(0, NOT_NEGATIVE)
+    seed: int = ruled(0, SEED)
 
 
 @dataclass(frozen=True)
