@@ -12,9 +12,10 @@ import pytest
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
-from metatune import check
+from metatune import artefact, check
 from metatune.artefact.exporters import EXPORTERS
 from metatune.cli import app
+from metatune.fit.shapes import shapes_of_artefact
 from metatune.recipe import shipped
 from metatune.report import export_table
 
@@ -281,10 +282,19 @@ def test_a_certificate_is_not_put_beside_an_artefact_without_its_hash(run):
 
 def test_show_against_a_model(run, tmp_path):
     out, _ = run
-    names = json.loads((out / "artefact" / "tuned.json").read_text())["learning_rates"]
-    tensors = {name: np.zeros(1, np.float32) for name in names["parameters"]}
+    shapes = shapes_of_artefact(artefact.load(out))
+    assert shapes["model.embed_tokens.weight"] == (259, 8)
+    tensors = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     save_file(tensors, tmp_path / "model.safetensors")
     assert metatune("show", out, "--against", tmp_path).exit_code == 0
+    tensors["lm_head.weight"] = np.zeros((300, 8), np.float32)
+    save_file(tensors, tmp_path / "model.safetensors")
+    wider = metatune("show", out, "--against", tmp_path)
+    assert wider.exit_code == 1
+    assert wider.output.splitlines() == [
+        "1 parameters of another shape:",
+        f"  lm_head.weight: [259, 8] of the artefact, [300, 8] of {tmp_path}",
+    ]
     tensors["model.final.weight"] = tensors.pop("model.norm.weight")
     save_file(tensors, tmp_path / "model.safetensors")
     differs = metatune("show", out, "--against", tmp_path)
@@ -378,6 +388,7 @@ def test_help_and_version_import_nothing_heavy():
         import sys
         from typer.testing import CliRunner
         from metatune.cli import app
+from metatune.fit.shapes import shapes_of_artefact
         for option in ("--help", "--version"):
             assert CliRunner().invoke(app, [option]).exit_code == 0
         heavy = {"jax", "numpy", "optax", "transformers", "datasets", "tensorboard", "torch"}

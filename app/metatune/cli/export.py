@@ -36,7 +36,10 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
     against: Annotated[
         Path | None,
-        typer.Option(metavar="MODEL_DIR", help="Refuse if this model has other parameters."),
+        typer.Option(
+            metavar="MODEL_DIR",
+            help="Refuse if this model has other parameters or shapes.",
+        ),
     ] = None,
     widths: Annotated[
         str | None,
@@ -59,8 +62,11 @@ def export(
     with plain_errors():
         tuned = artefact.load(run)
         if against is not None or widths is not None:
+            from metatune.fit.shapes import NO_SHAPES, shapes_of_artefact
             from metatune.fit.widths import fitted
 
+            if widths is None and not shapes_of_artefact(tuned):
+                typer.echo(NO_SHAPES, err=True)
             tuned = fitted(tuned, against, widths)
         done = exporters.export(
             tuned,

@@ -198,6 +198,7 @@ def provenance(training: InnerTraining) -> dict[str, Any]:
         "data_sha256": {domain.name: domain.sha256 for domain in corpus.domains},
         "target": {name: float(w) for name, w in zip(corpus.names, corpus.target, strict=True)},
         "model_config": training.model.config_json(),
+        "vocab_size": training.model.config.vocab_size,
         **({"weights_sha256": training.weights_sha256} if training.weights_sha256 else {}),
         **(
             {"checkpoints_sha256": dict(training.checkpoints_sha256)}
