@@ -216,7 +216,7 @@ def test_the_horizon_of_an_export(run, tmp_path):
     assert "exported for 1,000 updates" in (tmp_path / "tuned" / "README.md").read_text()
     wrong = metatune(*arguments, "--overwrite", "--warmup", "step", "--steps", 12)
     assert wrong.exit_code == 2
-    assert "warmup = 'step': unknown rule; did you mean steps?" in wrong.output
+    assert "--warmup = 'step': unknown rule; did you mean steps?" in wrong.output
 
 
 def test_targets_are_listed():
@@ -395,3 +395,24 @@ from metatune.fit.shapes import shapes_of_artefact
         assert not heavy & set(sys.modules), heavy & set(sys.modules)
     """)
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("fit", "quickstart", "--out", "file/run"),
+        ("train", "quickstart", "--out", "file/run"),
+        ("check", "quickstart", "--out", "file/run"),
+        ("cp", "quickstart", "file/recipe.yaml"),
+        ("score", "none", "text.txt", "--out", "file/scores"),
+        ("export", "none", "--to", "json", "--out", "file/out"),
+    ],
+)
+def test_a_file_where_a_folder_is_needed_is_told_in_words(tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("")
+    refused = metatune(*arguments)
+    assert refused.exit_code == 2
+    assert refused.stderr == (
+        f"error: {arguments[-1]}: file is a file, where a folder is needed; give another path\n"
+    )

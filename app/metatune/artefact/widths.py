@@ -152,7 +152,7 @@ def fitted_lines(artefact: Artefact) -> list[str]:
 def _faults(artefact: Artefact, tuned: Widths, target: Widths, rule: str) -> list[Fault]:
     faults, kind = [], artefact.optimizer.settings["kind"]
     if rule != MUP:
-        faults.append(unknown("widths", rule, "rule", rule, (MUP,)))
+        faults.append(unknown("--widths", rule, "rule", rule, (MUP,)))
     if tuned.family != target.family:
         problem = f"must be {tuned.family!r}, the family that was tuned"
         cure = "name a model of the same family, or tune on one"

@@ -50,6 +50,7 @@ def export(
     from metatune import artefact
     from metatune.artefact import exporters
     from metatune.artefact.widths import fitted_lines
+    from metatune.recipe.file_errors import refuse_unmakeable
 
     if listed:
         from metatune.report import export_table
@@ -60,6 +61,7 @@ def export(
         typer.echo("error: give RUN, --to and --out; targets: metatune export --list", err=True)
         raise typer.Exit(2)
     with plain_errors():
+        refuse_unmakeable(out)
         tuned = artefact.load(run)
         if against is not None or widths is not None:
             from metatune.fit.shapes import NO_SHAPES, shapes_of_artefact

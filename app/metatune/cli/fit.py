@@ -36,11 +36,13 @@ def fit(
     from metatune.hypergrad import CheckpointError, EstimatorError, ReplayError
     from metatune.inner import prepare_file
     from metatune.recipe import shipped
+    from metatune.recipe.file_errors import refuse_unmakeable
     from metatune.report import terminal
 
     console = Console()
     stops = (NotFinite, RunFolderError, CheckpointError, EstimatorError, ReplayError, CommandFailed)
     with plain_errors(*stops):
+        refuse_unmakeable(out)
         keep_compiled()
         keep_memory()
         folder = usable(out, resume=resume, overwrite=overwrite)

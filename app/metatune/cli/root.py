@@ -30,11 +30,17 @@ def plain_errors(*further: type[Exception]) -> Iterator[None]:
     """
     from metatune.artefact import ArtefactError
     from metatune.recipe.faults import RecipeError
+    from metatune.recipe.file_errors import sentence
 
     try:
         yield
-    except (ArtefactError, RecipeError, OSError, *further) as error:
+    except (ArtefactError, RecipeError, *further) as error:
         typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+    except BrokenPipeError:  # the reader of the output has gone, as `head` goes: no fault of ours
+        raise
+    except OSError as error:
+        typer.echo(f"error: {sentence(error)}", err=True)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from metatune.recipe.faults import Fault, RecipeError
+from metatune.recipe.file_errors import refuse_unmakeable
 
 HERE = Path(__file__).resolve()
 FOLDERS = (HERE.parents[1] / "recipes", HERE.parents[3] / "recipes")
@@ -55,6 +56,7 @@ def copy(name: str, to: Path) -> Path:
     """
     if name not in names():
         raise RecipeError(name, [_unknown(name)])
+    refuse_unmakeable(to)
     if to.is_dir():
         to = to / f"{name}.yaml"
     text = (folder() / f"{name}.yaml").read_bytes()

@@ -56,7 +56,7 @@ def _aligned(
     if sequences is None:
         problem = "Levanter changes shares at whole blocks of sequences: their number must be known"
         cure = "give the sequences of an update (--sequences-per-step)"
-        raise ArtefactError("export", [Fault("sequences_per_step", None, problem, cure)])
+        raise ArtefactError("export", [Fault("--sequences-per-step", None, problem, cure)])
     for block in BLOCKS:
         unit = block // math.gcd(block, sequences)
         starts = [unit * round(stage.start / unit) for stage in stages]
@@ -71,7 +71,7 @@ def _aligned(
         "at which Levanter changes shares"
     )
     cure = "make the training longer (--steps), or the updates larger"
-    raise ArtefactError("export", [Fault("sequences_per_step", sequences, problem, cure)])
+    raise ArtefactError("export", [Fault("--sequences-per-step", sequences, problem, cure)])
 
 
 LEVANTER = Exporter(
