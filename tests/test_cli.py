@@ -416,3 +416,25 @@ def test_a_file_where_a_folder_is_needed_is_told_in_words(tmp_path, monkeypatch,
     assert refused.stderr == (
         f"error: {arguments[-1]}: file is a file, where a folder is needed; give another path\n"
     )
+
+
+def test_explain_needs_neither_jax_nor_numpy():
+    program = (
+        "import sys; from metatune.cli import main\n"
+        "try:\n    main(['explain', 'inner.optimizer.adamw'])\n"
+        "except SystemExit as ended:\n    assert not ended.code\n"
+        "print(sorted({'jax', 'numpy', 'transformers', 'rich.console'} & set(sys.modules)))"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ran.stderr == "" and ran.stdout.splitlines()[-1] == "[]"
+    assert ran.stdout.startswith("inner.optimizer.adamw\n  AdamW (Loshchilov & Hutter, 2019)")
+
+
+def test_explain_lists_sections_and_refuses_what_there_is_not():
+    listed = metatune("explain")
+    assert listed.exit_code == 0
+    sections = [line for line in listed.output.splitlines() if line and line[0].islower()]
+    assert sections == ["model", "data", "inner", "tune", "outer", "seed"]
+    refused = metatune("explain", "tune.mixtur")
+    assert refused.exit_code == 2
+    assert "tune.mixtur: unknown field; did you mean mixture?" in refused.stderr

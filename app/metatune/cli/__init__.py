@@ -6,6 +6,7 @@ import typer
 
 from metatune.cli.bench import benchmark
 from metatune.cli.check import check
+from metatune.cli.explain import explain
 from metatune.cli.export import export
 from metatune.cli.fit import fit
 from metatune.cli.plan import plan
@@ -36,6 +37,7 @@ COMMANDS = {
     "ls": list_recipes,
     "cp": copy_recipe,
     "validate": validate,
+    "explain": explain,
     "bench": benchmark,
 }
 """In the order of `metatune --help`."""

@@ -28,23 +28,31 @@ def plain_errors(*further: type[Exception]) -> Iterator[None]:
     Args:
         further: kinds of errors to expect besides those of recipes, artefacts and files.
     """
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    except Exception as error:
+        said = _said(error, further)
+        if said is None:
+            raise
+        typer.echo(f"error: {said}", err=True)
+        raise typer.Exit(2) from None
+
+
+def _said(error: Exception, further: tuple[type[Exception], ...]) -> str | None:
+    """A user's error in words; None for what is no user's."""
+    # Here, because they take long to import, and commands that only read have no use for them.
     from metatune.artefact import ArtefactError
     from metatune.recipe.faults import RecipeError
     from metatune.recipe.file_errors import sentence
 
-    try:
-        yield
-    except (ArtefactError, RecipeError, *further) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
-    except BrokenPipeError:  # the reader of the output has gone, as `head` goes: no fault of ours
-        raise
-    except OSError as error:
-        typer.echo(f"error: {sentence(error)}", err=True)
-        raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+    if isinstance(error, (ArtefactError, RecipeError, *further)):
+        return str(error)
+    if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+        return sentence(error)
+    return None
 
 
 def _version(wanted: bool) -> None:

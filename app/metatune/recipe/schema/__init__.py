@@ -154,7 +154,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that `metatune fit` needs."""
+    """All that `metatune fit` needs.
+
+    Attributes:
+        seed: of all that is drawn: parameters, batches, directions. The same recipe with the same
+            seed gives the same run; no two seeds share what they draw.
+    """
 
     model: Model
     data: Data
