@@ -1,10 +1,13 @@
 """What all commands share: arguments, and errors without tracebacks."""
 
 import importlib.metadata
+import shutil
+import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -37,8 +40,33 @@ def plain_errors(*further: type[Exception]) -> Iterator[None]:
         said = _said(error, further)
         if said is None:
             raise
-        typer.echo(f"error: {said}", err=True)
+        typer.echo(wrapped(f"error: {said}", stream=sys.stderr), err=True)
         raise typer.Exit(2) from None
+
+
+def wrapped(text: str, indent: int = 2, stream: TextIO | None = None) -> str:
+    """Text whose lines end between words where a terminal shows it; elsewhere as it is.
+
+    Args:
+        text: one or more lines.
+        indent: columns before what doesn't fit on a line, besides the line's own.
+        stream: where it is shown; standard output by default.
+    """
+    if not (stream or sys.stdout).isatty():
+        return text
+    columns = shutil.get_terminal_size().columns
+    lines = []
+    for line in text.splitlines():
+        own = len(line) - len(line.lstrip())
+        lines += textwrap.wrap(
+            line,
+            columns,
+            subsequent_indent=" " * (own + indent),
+            drop_whitespace=True,
+            break_long_words=False,
+            break_on_hyphens=False,
+        ) or [""]
+    return "\n".join(lines)
 
 
 def _said(error: Exception, further: tuple[type[Exception], ...]) -> str | None:
