@@ -44,7 +44,7 @@ def test_the_first_way_that_fits_is_taken():
     slack = slack_of(NAMES)
     assert [len(printed(Fitting(ways, slack), width)[0].split()) for width in (80, 50)] == [3, 1]
     assert printed(Fitting(ways, slack), 30) == ["none fits"]
-    whole = len(printed(ways[0], 200)[0])
+    whole = Console(width=200).measure(ways[0]).maximum
     assert printed(Fitting(ways), whole)[0].split() == ["first", "last", "lowest"]
     assert printed(Fitting(ways), whole - 1)[0].split() == ["first"]
 

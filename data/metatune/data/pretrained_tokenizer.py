@@ -1,5 +1,6 @@
 """Fast tokenizers of Hugging Face, from a folder or the hub; none of their code is executed."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -78,6 +79,17 @@ class PretrainedTokenizer:
         return self.fast.apply_chat_template(
             list(messages), tokenize=False, add_generation_prompt=generation_prompt
         )
+
+
+def _is_wanted(record: logging.LogRecord) -> bool:
+    """Whether a message of transformers is for our users: that torch is missing is not.
+
+    It is said on import, of models, where nothing but tokenizers is taken from there.
+    """
+    return not record.getMessage().startswith("PyTorch was not found")
+
+
+logging.getLogger("transformers").addFilter(_is_wanted)
 
 
 def load_pretrained(name: str) -> PretrainedTokenizer:
