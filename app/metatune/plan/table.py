@@ -3,13 +3,12 @@
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from metatune.plan.alternatives import Plan
 from metatune.plan.memory import Memory
-from metatune.report.fitting import Fitting
+from metatune.report.fitting import Fitting, Pieces
 
 MIB, GIB = 2**20, 2**30
 COLUMNS = (
@@ -39,8 +38,7 @@ def table(plan: Plan) -> RenderableType:
         rows.add_row(way.name, *cells, *times, fits)
         numbers = zip(COLUMNS[1:], (*cells, *times, fits), strict=True)
         blocks.append(Text(way.name, "bold"))
-        said = ", ".join(f"{name}\N{NO-BREAK SPACE}{_whole(cell)}" for name, cell in numbers)
-        blocks.append(Padding(Text(said), (0, 0, 0, 2)))
+        blocks.append(Pieces([f"{name} {cell}" for name, cell in numbers if cell != "-"]))
     problems = [f"{way.name}: {way.problem}" for way in plan.alternatives if way.problem]
     lines = [
         f"device: {plan.device}, {size(plan.limit_bytes)} to use",
@@ -84,11 +82,6 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1e3:.0f} ms"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def _whole(cell: str) -> str:
-    """A number that stays on one line with its unit."""
-    return cell.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _parts(memory: Memory) -> tuple[int, ...]:

@@ -39,6 +39,30 @@ class Name:
 
 
 @dataclass(frozen=True)
+class Pieces:
+    """Short pieces of text, as many on a line as fit, none of them broken.
+
+    Attributes:
+        pieces: each a name with its number, say.
+        indent: columns before each line.
+    """
+
+    pieces: Sequence[str]
+    indent: int = 2
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        """Line by line."""
+        line = ""
+        for number, piece in enumerate(self.pieces):
+            said = f"{piece}," if number + 1 < len(self.pieces) else piece
+            if line and self.indent + len(line) + 1 + len(said) > options.max_width:
+                yield Text(" " * self.indent + line)
+                line = ""
+            line = f"{line} {said}" if line else said
+        yield Text(" " * self.indent + line)
+
+
+@dataclass(frozen=True)
 class Fitting:
     """One of several ways to say the same: the first that fits.
 
