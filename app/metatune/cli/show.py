@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from metatune.cli.root import Run, plain_errors
+from metatune.cli.root import Run, plain_errors, wrapped
 
 
 def show(
@@ -36,6 +36,6 @@ def show(
             if not shapes:
                 typer.echo(NO_SHAPES, err=True)
             found = differences(tuned, shapes, counterpart(against))
-            typer.echo("\n".join(found) or f"{against}: matches the artefact")
+            typer.echo(wrapped("\n".join(found) or f"{against}: matches the artefact"))
             raise typer.Exit(1 if found else 0)
         Console().print(terminal.summary(tuned, RunFolder(run).read_metrics()))
