@@ -1,16 +1,41 @@
 """The doctests of the Python interface, on a small artefact."""
 
+import copy
 import doctest
+import json
+import subprocess
+import sys
+from xml.etree import ElementTree
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from metatune import api
 from metatune.artefact import Artefact, LearningRates, LossWeights, Mixture, Optimizer, write
+from metatune.fit import outer_loop
+from metatune.fit.run_folder import RunFolderError
+from metatune.recipe import reading, shipped, writing
+from metatune.recipe.faults import RecipeError
 
 NAMES = ("model.embed_tokens.weight", "model.norm.weight")
+
+
+SMALL = {
+    "model.config.hidden_size": 8,
+    "model.config.intermediate_size": 16,
+    "model.config.num_hidden_layers": 1,
+    "model.config.num_attention_heads": 2,
+    "data.batch_size": 4,
+    "data.sequence_length": 16,
+    "inner.steps": 6,
+    "outer.steps": 2,
+    "outer.objective.sequences": 8,
+    "outer.judge": {"seeds": 1, "sequences": 8},
+    "outer.report": {"seeds": 2, "sequences": 8},
+}
 
 
 @pytest.fixture
@@ -38,7 +63,19 @@ def run(tmp_path):
             (),
         ),
         provenance={},
-        result={},
+        result={
+            "status": "complete",
+            "unit": "nats per token",
+            "best_outer_step": 1,
+            "outer_steps": 2,
+            "objective_before": 3.375,
+            "objective_after": 3.1875,
+            "difference": -0.1875,
+            "standard_error": 0.0625,
+            "held_out_seeds": [0, 1],
+            "before": [3.5, 3.25],
+            "after": [3.25, 3.125],
+        },
     )
     write(tmp_path / "run" / "artefact", held, "")
     return tmp_path / "run"
@@ -52,10 +89,11 @@ def model():
     return torch.nn.ModuleDict({"model": inner})
 
 
-def test_the_doctests_hold(run, model):
+def test_the_doctests_hold(run, model, tmp_path):
     names = {"run": run, "tuned": api.load(run), "model": model, "torch": torch, "jnp": jnp}
+    names |= {"api": api, "folder": tmp_path, "changes": SMALL}
     result = doctest.testmod(api, extraglobs=names)
-    assert (result.attempted >= 14, result.failed) == (True, 0)
+    assert (result.attempted >= 20, result.failed) == (True, 0)
 
 
 def test_optax_moves_each_parameter_by_its_rate(run):
@@ -70,3 +108,69 @@ def test_another_model_is_refused_with_both_sides(run, model):
     model["model"]["final"] = model["model"].pop("norm")
     with pytest.raises(ValueError, match=r"final\.weight[\s\S]*1 curves have no.*\n  model\.norm"):
         api.load(run).torch_param_groups(model)
+
+
+def test_a_recipe_is_a_name_a_file_sections_or_a_recipe(tmp_path):
+    file = shipped.copy("quickstart", tmp_path / "mine.yaml")
+    texts = [f"{path}={json.dumps(value)}" for path, value in SMALL.items()]
+    recipe = reading.read(file, texts)
+    sections = writing.to_tree(recipe)
+    before = copy.deepcopy(sections)
+    given = [("quickstart", SMALL), (file, texts), (str(file), SMALL), (sections, ()), (recipe, ())]
+    console = Console(quiet=True)
+    for each, changes in given:
+        assert api._prepared(each, changes, console).recipe == recipe
+    assert api._prepared(recipe, {"seed": 2**64 - 1}, console).recipe.seed == 2**64 - 1
+    assert sections == before
+    with pytest.raises(RecipeError, match="recipe: 1 fault\n  inner.stepz = 3: unknown key"):
+        api._prepared(sections, {"inner.stepz": 3}, console)
+    with pytest.raises(RecipeError, match="override = 'seed': not of the form"):
+        api._prepared(recipe, ["seed"], console)
+
+
+def test_a_search_that_is_stopped_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
+    whole = api.fit("quickstart", tmp_path / "whole", overrides=SMALL)
+    step = outer_loop._Loop.step
+
+    def stopped(loop, search):
+        if search.step == 1:
+            raise KeyboardInterrupt
+        return step(loop, search)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="resume=True"):
+        patch.setattr(outer_loop._Loop, "step", stopped)
+        api.fit("quickstart", tmp_path / "run", overrides=SMALL)
+    assert api.load(tmp_path / "run").pairs == ()
+    with pytest.raises(RunFolderError, match="holds a run already"):
+        api.fit("quickstart", tmp_path / "run", overrides=SMALL)
+    again = api.fit("quickstart", tmp_path / "run", overrides=SMALL, resume=True)
+    assert again.pairs == whole.pairs and len(again.pairs) == 2
+    for name in whole.parameters:
+        assert again.learning_rate(name, 3) == whole.learning_rate(name, 3)
+
+
+def test_a_result_is_shown_as_text_and_in_a_notebook(run, tmp_path):
+    tuned = api.load(run)
+    assert repr(tuned).startswith("Tuned schedules:\n  ")
+    assert "default 3.3750, tuned 3.1875 nats per token, held out, 2 paired" in repr(tuned)
+    page = tuned._repr_html_()
+    assert "<td>3.5000</td><td>3.2500</td><td>-0.2500</td>" in page
+    picture = tuned.plot()
+    assert picture._repr_svg_().startswith("<svg") and picture.svg in page
+    ElementTree.fromstring(picture.svg)
+    assert picture.save(tmp_path / "a.svg").read_text(encoding="utf-8") == picture.svg
+    with pytest.raises(RecipeError, match="a.png': must end in .svg"):
+        picture.save(tmp_path / "a.png")
+
+
+def test_a_plan_is_shown_as_the_command_line_does():
+    planned = api.plan("quickstart", overrides=SMALL)
+    assert planned.pick == planned.as_json()[0]["pick"] is not None
+    assert "pick: " in repr(planned) and "outer step" in repr(planned)
+    assert planned._repr_html_().startswith("<pre>")
+
+
+def test_importing_it_loads_no_jax():
+    program = "import sys; from metatune import api; print('jax' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ran.stdout, ran.stderr) == ("False\n", "")

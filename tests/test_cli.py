@@ -12,9 +12,10 @@ import pytest
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
-from metatune import check
+from metatune import artefact, check
 from metatune.artefact.exporters import EXPORTERS
 from metatune.cli import app
+from metatune.fit.shapes import shapes_of_artefact
 from metatune.recipe import shipped
 from metatune.report import export_table
 
@@ -215,7 +216,7 @@ def test_the_horizon_of_an_export(run, tmp_path):
     assert "exported for 1,000 updates" in (tmp_path / "tuned" / "README.md").read_text()
     wrong = metatune(*arguments, "--overwrite", "--warmup", "step", "--steps", 12)
     assert wrong.exit_code == 2
-    assert "warmup = 'step': unknown rule; did you mean steps?" in wrong.output
+    assert "--warmup = 'step': unknown rule; did you mean steps?" in wrong.output
 
 
 def test_targets_are_listed():
@@ -281,10 +282,19 @@ def test_a_certificate_is_not_put_beside_an_artefact_without_its_hash(run):
 
 def test_show_against_a_model(run, tmp_path):
     out, _ = run
-    names = json.loads((out / "artefact" / "tuned.json").read_text())["learning_rates"]
-    tensors = {name: np.zeros(1, np.float32) for name in names["parameters"]}
+    shapes = shapes_of_artefact(artefact.load(out))
+    assert shapes["model.embed_tokens.weight"] == (259, 8)
+    tensors = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     save_file(tensors, tmp_path / "model.safetensors")
     assert metatune("show", out, "--against", tmp_path).exit_code == 0
+    tensors["lm_head.weight"] = np.zeros((300, 8), np.float32)
+    save_file(tensors, tmp_path / "model.safetensors")
+    wider = metatune("show", out, "--against", tmp_path)
+    assert wider.exit_code == 1
+    assert wider.output.splitlines() == [
+        "1 parameters of another shape:",
+        f"  lm_head.weight: [259, 8] of the artefact, [300, 8] of {tmp_path}",
+    ]
     tensors["model.final.weight"] = tensors.pop("model.norm.weight")
     save_file(tensors, tmp_path / "model.safetensors")
     differs = metatune("show", out, "--against", tmp_path)
@@ -378,9 +388,53 @@ def test_help_and_version_import_nothing_heavy():
         import sys
         from typer.testing import CliRunner
         from metatune.cli import app
+from metatune.fit.shapes import shapes_of_artefact
         for option in ("--help", "--version"):
             assert CliRunner().invoke(app, [option]).exit_code == 0
         heavy = {"jax", "numpy", "optax", "transformers", "datasets", "tensorboard", "torch"}
         assert not heavy & set(sys.modules), heavy & set(sys.modules)
     """)
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("fit", "quickstart", "--out", "file/run"),
+        ("train", "quickstart", "--out", "file/run"),
+        ("check", "quickstart", "--out", "file/run"),
+        ("cp", "quickstart", "file/recipe.yaml"),
+        ("score", "none", "text.txt", "--out", "file/scores"),
+        ("export", "none", "--to", "json", "--out", "file/out"),
+    ],
+)
+def test_a_file_where_a_folder_is_needed_is_told_in_words(tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("")
+    refused = metatune(*arguments)
+    assert refused.exit_code == 2
+    assert refused.stderr == (
+        f"error: {arguments[-1]}: file is a file, where a folder is needed; give another path\n"
+    )
+
+
+def test_explain_needs_neither_jax_nor_numpy():
+    program = (
+        "import sys; from metatune.cli import main\n"
+        "try:\n    main(['explain', 'inner.optimizer.adamw'])\n"
+        "except SystemExit as ended:\n    assert not ended.code\n"
+        "print(sorted({'jax', 'numpy', 'transformers', 'rich.console'} & set(sys.modules)))"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ran.stderr == "" and ran.stdout.splitlines()[-1] == "[]"
+    assert ran.stdout.startswith("inner.optimizer.adamw\n  AdamW (Loshchilov & Hutter, 2019)")
+
+
+def test_explain_lists_sections_and_refuses_what_there_is_not():
+    listed = metatune("explain")
+    assert listed.exit_code == 0
+    sections = [line for line in listed.output.splitlines() if line and line[0].islower()]
+    assert sections == ["model", "data", "inner", "tune", "outer", "seed"]
+    refused = metatune("explain", "tune.mixtur")
+    assert refused.exit_code == 2
+    assert "tune.mixtur: unknown field; did you mean mixture?" in refused.stderr

@@ -19,7 +19,7 @@ ALLOWED = {
     "tunables": {"recipe", "data", "models", "hypergrad"},
     "inner": {"recipe", "data", "models", "hypergrad", "tunables"},
     "artefact": {"recipe"},
-    "api": {"artefact"},
+    "api": {"recipe", "artefact", "report", "inner", "fit", "plan"},
     "report": {"recipe", "artefact"},
     "bench": BUILT_ON,
     "check": BUILT_ON,

@@ -1,4 +1,6 @@
-"""Tuned schedules in Python: what they say of a parameter and a step, and optimizers made of them.
+"""Searches and tuned schedules in Python: for notebooks, and for trainers of one's own.
+
+`fit` tunes a recipe, `plan` tells before what that takes, `load` reads what was tuned:
 
 >>> from metatune import api
 >>> tuned = api.load(run)  # a run folder, an artefact folder or a tuned.json
@@ -9,21 +11,141 @@
 """
 
 import functools
+import html
 import importlib
+import io
+import json
 import shutil
 import tempfile
 import weakref
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from metatune import artefact
 from metatune.artefact.format import TUNED, Artefact
 from metatune.artefact.writing import portable_files
+from metatune.recipe import overrides as changing
+from metatune.recipe import reading, schema, shipped, writing
+from metatune.recipe.faults import RecipeError
+from metatune.report import notebook
+from metatune.report.notebook import Picture
 
-__all__ = ["Tuned", "load"]
+if TYPE_CHECKING:
+    from metatune.inner import InnerTraining
+    from metatune.plan import Plan
+
+__all__ = ["Picture", "Planned", "Tuned", "fit", "load", "plan"]
+
+RecipeLike = str | Path | Mapping[str, Any] | schema.Recipe
+"""A file, the name of a shipped recipe, sections as plain values, or a recipe that was read."""
+
+Changes = Sequence[str] | Mapping[str, Any]
+"""`KEY.PATH=VALUE` each, as on the command line, or values by dotted path."""
+
+COLUMNS = 100
+"""Of tables that are printed."""
+
+
+def fit(
+    recipe: RecipeLike,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    overrides: Changes = (),
+) -> "Tuned":
+    """Tunes a recipe, as `metatune fit` does.
+
+    An interrupted search (Ctrl-C, or a notebook's stop button) leaves the best so far in `out`,
+    where `load` finds it, and goes on bit for bit with `resume=True`.
+
+    As in `tuned = api.fit("quickstart", "runs/mine", overrides={"outer.steps": 10})`; how far it is
+    is printed.
+
+    Args:
+        recipe: what to tune.
+        out: the run folder to write.
+        resume: go on with the run in `out`.
+        overwrite: delete the run in `out` first.
+        overrides: changes to the recipe.
+
+    Raises:
+        RecipeError: with all faults of the recipe.
+        RunFolderError: `out` can't be used as asked.
+        KeyboardInterrupt: it was interrupted, and can be resumed.
+        NotFinite, EstimatorError, CheckpointError, ReplayError, CommandFailed: as of
+            `metatune.fit.outer_loop.fit`.
+    """
+    from rich.console import Console
+
+    from metatune import plan as plans
+    from metatune.fit import outer_loop
+    from metatune.fit.compilation import keep_compiled
+    from metatune.fit.run_folder import usable
+
+    folder = usable(Path(out), resume=resume, overwrite=overwrite)
+    keep_compiled()
+    console = Console(force_jupyter=False)  # what it shows there otherwise needs ipywidgets
+    training = _prepared(recipe, overrides, console)
+    before = folder.outer() if resume else None
+    training, reasons = plans.decided(training, folder=folder.scratch, before=before)
+    for why in reasons:
+        console.print(f"estimator {why}", highlight=False, soft_wrap=True)
+    outcome = outer_loop.fit(
+        training, Path(out), resume=resume, overwrite=overwrite, console=console
+    )
+    if outcome.interrupted:
+        raise KeyboardInterrupt(
+            f"interrupted; the best so far is api.load({str(out)!r}); go on with resume=True"
+        )
+    return Tuned(outcome.artefact)
+
+
+def plan(recipe: RecipeLike, *, overrides: Changes = (), out: str | Path = ".") -> "Planned":
+    """Tells what a recipe will take, and which estimator to choose, as `metatune plan` does.
+
+    >>> planned = api.plan("quickstart", overrides=changes)
+    >>> planned.phases[0].pick.memory.device > 0
+    True
+
+    Args:
+        recipe: what is to be tuned.
+        overrides: changes to the recipe.
+        out: the run folder to be, for what is kept on disk.
+
+    Raises:
+        RecipeError: with all faults of the recipe.
+        EstimatorError: an estimator can't be used for this training.
+        NotForetold: what an external trainer takes can't be known.
+    """
+    from rich.console import Console
+
+    from metatune import plan as plans
+    from metatune.fit.compilation import keep_compiled
+
+    keep_compiled()
+    training = _prepared(recipe, overrides, Console(force_jupyter=False))
+    return Planned(plans.by_phase(training, folder=Path(out)))
+
+
+def _prepared(recipe: RecipeLike, changes: Changes, console: Any) -> "InnerTraining":
+    from metatune.fit.progress import tokenizing
+    from metatune.inner import prepare, prepare_file
+
+    if isinstance(changes, Mapping):
+        changes = [f"{path}={json.dumps(value)}" for path, value in changes.items()]
+    with tokenizing(console) as listener:
+        if isinstance(recipe, str | Path):
+            return prepare_file(shipped.find(str(recipe)), changes, listener)
+        tree = writing.to_tree(recipe) if isinstance(recipe, schema.Recipe) else recipe
+        tree, faults = changing.apply(tree, changes)
+        if faults:
+            raise RecipeError("recipe", faults)
+        return prepare(reading.parse(tree, "recipe"), listener=listener)
 
 
 def load(path: str | Path) -> "Tuned":
@@ -37,6 +159,43 @@ def load(path: str | Path) -> "Tuned":
             written.
     """
     return Tuned(artefact.load(path))
+
+
+class Planned:
+    """What a recipe will take, by phase of its search."""
+
+    def __init__(self, phases: "Sequence[Plan]"):
+        """Holds a plan for each phase."""
+        self.phases = tuple(phases)
+
+    @property
+    def pick(self) -> str | None:
+        """The way that the first phase is best run, by its name; None where nothing fits."""
+        chosen = self.phases[0].pick
+        return chosen.name if chosen else None
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """Bytes and seconds as numbers, for each phase."""
+        from metatune.plan import table
+
+        return [table.as_json(phase) for phase in self.phases]
+
+    def __repr__(self) -> str:
+        """The tables of `metatune plan`."""
+        from rich.console import Console
+
+        from metatune.plan import table
+
+        said = io.StringIO()
+        console = Console(file=said, width=COLUMNS, force_jupyter=False)
+        for number, phase in enumerate(self.phases, start=1):
+            if len(self.phases) > 1:
+                console.print(f"phase {number} of {len(self.phases)}")
+            console.print(table.table(phase))
+        return said.getvalue().rstrip()
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(repr(self))}</pre>"
 
 
 class Tuned:
@@ -57,6 +216,57 @@ class Tuned:
         ('model.embed_tokens.weight', 'model.norm.weight')
         """
         return tuple(self.artefact.learning_rates.parameters)
+
+    @property
+    def result(self) -> Mapping[str, Any]:
+        """What was measured, as in tuned.json.
+
+        >>> tuned.result["unit"]
+        'nats per token'
+        """
+        return self.artefact.result
+
+    @property
+    def before(self) -> tuple[float, ...]:
+        """Held-out losses at the recipe's own schedules, by seed; none before they are measured.
+
+        >>> tuned.before
+        (3.5, 3.25)
+        """
+        return tuple(self.result.get("before", ()))
+
+    @property
+    def after(self) -> tuple[float, ...]:
+        """The same of the tuned schedules.
+
+        >>> tuned.after
+        (3.25, 3.125)
+        """
+        return tuple(self.result.get("after", ()))
+
+    @property
+    def pairs(self) -> tuple[tuple[float, float], ...]:
+        """Before and after of each seed: two trainings of one initialisation and data order.
+
+        >>> tuned.pairs
+        ((3.5, 3.25), (3.25, 3.125))
+        """
+        return tuple(zip(self.before, self.after, strict=True))
+
+    def plot(self) -> Picture:
+        """The schedules as a picture, which a notebook shows by itself.
+
+        >>> tuned.plot().save(folder / "schedules.svg").name
+        'schedules.svg'
+        """
+        return notebook.picture(self.artefact)
+
+    def __repr__(self) -> str:
+        """What was tuned and what it gained."""
+        return "\n  ".join(["Tuned schedules:", *notebook.lines(self.artefact)])
+
+    def _repr_html_(self) -> str:
+        return notebook.html(self.artefact, self.pairs)
 
     def learning_rate(self, name: str, step: int, total: int | None = None) -> float | np.ndarray:
         """The rate of parameter `name` at update `step`, from 0.

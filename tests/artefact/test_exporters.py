@@ -82,7 +82,7 @@ def test_an_unknown_target(make, tmp_path):
     with pytest.raises(ArtefactError) as caught:
         export(make(), "hf-trainr", tmp_path / "out")
     assert str(caught.value) == (
-        "export: target = 'hf-trainr': unknown target; did you mean hf-trainer? "
+        "export: --to = 'hf-trainr': unknown target; did you mean hf-trainer? "
         f"(allowed: {', '.join(EXPORTERS)})"
     )
 
@@ -95,8 +95,7 @@ def test_overwriting_is_asked_for(make, tmp_path):
     with pytest.raises(ArtefactError) as caught:
         export(make(), "json", folder)
     assert str(caught.value) == (
-        f"export: folder = {str(folder)!r}: is not empty; "
-        "name another, or overwrite it (overwrite=True)"
+        f"export: --out = {str(folder)!r}: is not empty; name another, or replace it (--overwrite)"
     )
     export(make(), "json", folder, overwrite=True)
     assert {path.name for path in folder.iterdir()} == {"tuned.json", "README.md"}

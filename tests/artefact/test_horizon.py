@@ -87,7 +87,7 @@ def test_a_warmup_that_does_not_fit(artefact):
     with pytest.raises(ArtefactError) as caught:
         carried(artefact, 4, "steps")
     assert str(caught.value) == (
-        "export: steps = 4: the warmup of 4 updates, kept in steps, doesn't fit; "
+        "export: --steps = 4: the warmup of 4 updates, kept in steps, doesn't fit; "
         "give more, or --warmup fraction"
     )
     with pytest.raises(ArtefactError, match=r"warmup = 'step': unknown rule; did you mean steps"):
@@ -132,9 +132,9 @@ def test_numbers_are_checked_together(artefact, tmp_path):
     with pytest.raises(ArtefactError) as caught:
         export(artefact, "torch", tmp_path / "a", steps=0, tokens_per_step=-1, sequences_per_step=0)
     assert [str(fault).split(" = ")[0] for fault in caught.value.faults] == [
-        "steps",
-        "tokens_per_step",
-        "sequences_per_step",
+        "--steps",
+        "--tokens-per-step",
+        "--sequences-per-step",
     ]
     assert not (tmp_path / "a").exists()
 

@@ -28,7 +28,11 @@ def test_found_by_file_by_folder_and_by_run(make, tmp_path):
 def test_nothing_there(tmp_path):
     looked = ", ".join(str(tmp_path / place) for place in ("", "tuned.json", "artefact/tuned.json"))
     assert fault_of(tmp_path) == (
-        f"load: path = {str(tmp_path)!r}: holds no artefact; looked for {looked}; "
+        f"{tmp_path}: holds no artefact; looked for {looked}; "
+        "give a run folder of `metatune fit`, an artefact folder, or a tuned.json"
+    )
+    assert fault_of(tmp_path / "none") == (
+        f"{tmp_path / 'none'}: isn't there; "
         "give a run folder of `metatune fit`, an artefact folder, or a tuned.json"
     )
 

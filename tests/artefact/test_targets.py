@@ -295,7 +295,7 @@ def test_levanter_aligns_stages_to_blocks(written, static):
     assert before == dict(zip(DOMAINS, SHARES[0], strict=True))
     assert after == dict(zip(DOMAINS, SHARES[1], strict=True))
     assert f"up to {abs(second - 500)} updates away" in (folder / "README.md").read_text()
-    with pytest.raises(ArtefactError, match="sequences_per_step = None: Levanter changes"):
+    with pytest.raises(ArtefactError, match="--sequences-per-step: Levanter changes"):
         export(static, "levanter", folder / "more", lossy=True)
     with pytest.raises(ArtefactError, match="2 stages are shorter than a block of 256"):
         export(static, "levanter", folder / "more", lossy=True, steps=8, sequences_per_step=1)

@@ -94,7 +94,7 @@ def test_what_the_rule_can_not_do_is_refused_together(make, sgd):
     said = refused(artefact, model(16, "other", family="gpt2"), "mupp")
     for part in (
         "export: 5 faults",
-        "widths = 'mupp': unknown rule; did you mean mup?",
+        "--widths = 'mupp': unknown rule; did you mean mup?",
         "other, model_type = 'gpt2': must be 'llama', the family that was tuned",
         "optimizer.clip_norm = 1.0: clipping makes the steps of SGD depend",
         "provenance.lora = {'rank': 4}: muP is about trainings from fresh parameters",

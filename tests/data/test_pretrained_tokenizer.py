@@ -1,6 +1,8 @@
 """Tokenizers of Hugging Face: as their own library has them, without a network."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from transformers import AutoTokenizer
@@ -107,3 +109,27 @@ def test_a_malformed_file_is_refused_before_it_is_loaded(tmp_path, bpe_folder, c
 def test_an_id_that_is_not_cached_is_refused_offline(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert fault("nobody/nothing").startswith("can't be loaded: ")
+
+
+WITHOUT_TORCH = """
+import importlib.util, logging, sys
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *more: None if name == "torch" else find(name, *more)
+{before}
+import transformers
+logging.getLogger("transformers").warning("another warning")
+print(transformers.utils.is_torch_available())
+"""
+
+
+def test_that_torch_is_missing_is_not_said():
+    def said(before):
+        program = WITHOUT_TORCH.format(before=before)
+        ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        assert ran.stdout == "False\n", ran.stderr
+        return ran.stderr
+
+    # As transformers has it, so that the filter isn't tested on nothing.
+    assert "PyTorch was not found" in said("")
+    quiet = said("import metatune.data")
+    assert "PyTorch" not in quiet and "another warning" in quiet

@@ -79,6 +79,32 @@ def test_a_model_with_other_parameters_is_refused(tuned, tmp_path):
     assert fitted(tuned, write(tmp_path), None) is tuned
 
 
+def test_other_shapes_are_refused_without_a_rule(tuned, tmp_path):
+    grouped = write(tmp_path, num_key_value_heads=1)
+    with pytest.raises(ArtefactError) as error:
+        fitted(tuned, grouped, None)
+    assert str(error.value).splitlines() == [
+        f"{tmp_path}: its parameters have other shapes than those that were tuned",
+        "  2 parameters of another shape:",
+        f"    {BLOCK}self_attn.k_proj.weight: [8, 8] of the artefact, [4, 8] of {tmp_path}",
+        f"    {BLOCK}self_attn.v_proj.weight: [8, 8] of the artefact, [4, 8] of {tmp_path}",
+        "  tune on that model, carry the rates to its widths (--widths mup), or export without "
+        "--against to take the rates as they are",
+    ]
+    assert fitted(tuned, grouped, "mup") is not tuned
+
+
+def test_another_vocabulary_is_another_shape_where_the_artefact_says_its_own(tuned, tmp_path):
+    target = write(tmp_path)
+    tuned.provenance["vocab_size"] = 1000
+    assert fitted(tuned, target, None) is tuned
+    tuned.provenance["vocab_size"] = 999
+    with pytest.raises(ArtefactError) as error:
+        fitted(tuned, target, None)
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        assert f"{name}: [999, 8] of the artefact, [1000, 8] of {tmp_path}" in str(error.value)
+
+
 def test_bad_input_names_the_cure(tuned, tmp_path):
     with pytest.raises(ArtefactError, match="--widths = 'mup': needs the model .* --against MODEL"):
         fitted(tuned, None, "mup")

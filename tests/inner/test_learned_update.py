@@ -41,7 +41,7 @@ def training(optimizer: schema.InnerOptimizer = ADAMW, **options):
     dtype = jnp.zeros(()).dtype
     params = {key: jnp.asarray(random.normal(size=size), dtype) for key, size in SHAPES.items()}
     spec = schema.LearnedUpdate(**SMALL | options)
-    tunable = build(spec, Setting(NAMES, (), STEPS, params, seed=3))
+    tunable = build(spec, Setting(NAMES, (), STEPS, params, seed_key=jax.random.key(3)))
 
     def hyper_at(eta, step):
         base = jax.tree.map(lambda p: jnp.full((1,) * p.ndim, 0.05, dtype), params)

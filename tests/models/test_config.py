@@ -261,7 +261,7 @@ def test_a_fault_says_what_is_wrong_and_what_to_do(changes, expected):
         ("qwen3", {"layer_types": ["full_attention"]}, "layer_types = ['full_attention']: has 1 "
          "entries; must have one for each of 7 layers; correct it, or leave it out"),
         ("qwen3", {"layer_types": ["linear_attention"] * 7}, "layer_types = ['linear_attention', "
-         "'linear_attention...'linear_attention', 'linear_attention']: must be a list of "
+         "'linear_attention'… 'linear_attention', 'linear_attention']: must be a list of "
          f"full_attention and sliding_attention; {DEFAULT}"),
         ("qwen2", {"layer_types": ["sliding_attention"] * 7}, "sliding_window = None: is not in "
          "use, but layer_types has sliding_attention; write a number (with use_sliding_window "

@@ -209,7 +209,7 @@ def test_an_average_is_foretold_by_every_estimator(spec, count, uncompiled, monk
 
 def test_tangents_beyond_their_budget_are_an_alternative_that_can_t_be_run(tmp_path):
     spec = schema.Forward(segment=4, budget_bytes=1000)
-    with pytest.raises(EstimatorError, match="4 tangents at a time .* ForwardGradient with few"):
+    with pytest.raises(EstimatorError, match="4 tangents at a time .* forward_gradient with few"):
         plans.expected(prepare(with_outer(estimator=spec)), folder=tmp_path)
 
 

@@ -82,7 +82,7 @@ def put(tree, path, value):
         ),
         (
             {"data.domains": {"code": {"path": "x"}}, "tune": MIXED},
-            "tune.mixture = {'windows': 1, 'floor': 0.0, 'initial'...r': None, 'kl': 0.0, "
+            "tune.mixture = {'windows': 1, 'floor': 0.0, 'initial':…or': None, 'kl': 0.0, "
             "'smoothness': 0.0}: needs two domains or more to train on in data.domains; add a "
             "domain, or take tune.mixture out",
         ),
@@ -282,8 +282,8 @@ def put(tree, path, value):
         ),
         (
             {"model.pretrained": "some/model"},
-            "model = {'config': {'model_type': 'llama', 'ma"
-            "...ings': 64}, 'pretrained': 'some/model'}: must have exactly one of config and "
+            "model = {'config': {'model_type': 'llama', 'max"
+            "…dings': 64}, 'pretrained': 'some/model'}: must have exactly one of config and "
             "pretrained; keep one of them",
         ),
         (

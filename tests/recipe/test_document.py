@@ -91,4 +91,5 @@ def test_files_that_cannot_be_read(tmp_path):
 def test_a_file_as_a_folder_on_the_way(tmp_path):
     (tmp_path / "file").write_text("a")
     _, (fault,) = load_file(tmp_path / "file" / "below")
-    assert str(fault).startswith("recipe: cannot be read: Not a directory; ")
+    said = f"{tmp_path / 'file'} is a file, where a folder is needed"
+    assert str(fault).startswith(f"recipe: cannot be read: {said}; ")

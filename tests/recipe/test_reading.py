@@ -364,7 +364,7 @@ def test_a_long_value_is_shortened(tree):
     tree["seeds"] = list(range(1000))
     (line,) = said(tree)
     assert line.startswith("seeds = [0, 1, 2,")
-    assert "..." in line and " 998, 999]: unknown key; did you mean seed?" in line
+    assert "…" in line and " 998, 999]: unknown key; did you mean seed?" in line
     assert len(line.partition(": unknown")[0]) == len("seeds = ") + 80
     assert len(line) < 200
 

@@ -11,6 +11,8 @@ from metatune.artefact.format import Artefact, LossWeights, Mixture
 from metatune.recipe.faults import nearest
 from metatune.recipe.writing import flat
 
+Shape = tuple[int, ...]
+
 
 class Counterpart(NamedTuple):
     """What an artefact is compared with.
@@ -18,6 +20,7 @@ class Counterpart(NamedTuple):
     Attributes:
         source: the path that it was read from.
         parameters: checkpoint names.
+        shapes: of parameters, by checkpoint name; those of `parameters` and perhaps of others.
         tokenizer_sha256: None where it has no tokenizer.
         domains: names; None where it has no data.
         recipe: the text of its recipe.yaml; None where it isn't a recipe.
@@ -30,6 +33,7 @@ class Counterpart(NamedTuple):
 
     source: str
     parameters: tuple[str, ...]
+    shapes: Mapping[str, Shape]
     tokenizer_sha256: str | None
     domains: tuple[str, ...] | None
     recipe: str | None = None
@@ -40,9 +44,16 @@ class Counterpart(NamedTuple):
     horizon: tuple[int, int] | None = None
 
 
-def differences(artefact: Artefact, other: Counterpart) -> list[str]:
-    """What doesn't match, a line each with nearest names; empty if everything does."""
+def differences(artefact: Artefact, shapes: Mapping[str, Shape], other: Counterpart) -> list[str]:
+    """What doesn't match, a line each with nearest names; empty if everything does.
+
+    Args:
+        artefact: the tuned one.
+        shapes: of the parameters of its model, as far as it says what that was.
+        other: what it is to be used for.
+    """
     lines = unmatched_parameters(artefact, other.parameters, other.source)
+    lines += other_shapes(shapes, other.shapes, other.source)
     lines += _hashes(artefact, "tokenizer", other.tokenizer_sha256, other.source)
     if other.domains is not None:
         for schedule in (artefact.mixture, artefact.loss_weights):
@@ -60,6 +71,16 @@ def differences(artefact: Artefact, other: Counterpart) -> list[str]:
 def unmatched_parameters(artefact: Artefact, others: Collection[str], source: str) -> list[str]:
     """The parameters that only the artefact or only `source` has, with nearest names."""
     return one_sided("parameters", tuple(artefact.learning_rates.parameters), others, source)
+
+
+def other_shapes(ours: Mapping[str, Shape], theirs: Mapping[str, Shape], source: str) -> list[str]:
+    """The parameters of the artefact's model that have another shape in `source`."""
+    lines = [
+        f"  {name}: {list(shape)} of the artefact, {list(theirs[name])} of {source}"
+        for name, shape in ours.items()
+        if name in theirs and theirs[name] != shape
+    ]
+    return [f"{len(lines)} parameters of another shape:", *lines] if lines else []
 
 
 def config_sha256(config: Mapping[str, Any]) -> str:

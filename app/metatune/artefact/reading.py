@@ -93,8 +93,10 @@ def _find(path: Path) -> Path:
         if candidate.is_file():
             return candidate
     problem = f"holds no artefact; looked for {', '.join(str(place) for place in candidates)}"
+    if not path.exists():
+        problem = "isn't there"
     cure = "give a run folder of `metatune fit`, an artefact folder, or a tuned.json"
-    raise ArtefactError("load", [Fault("path", str(path), problem, cure)])
+    raise ArtefactError(str(path), [f"{problem}; {cure}"])
 
 
 def _parse(file: Path) -> dict[str, Any]:

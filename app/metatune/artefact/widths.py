@@ -15,7 +15,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
-from metatune.artefact.comparison import unmatched_parameters
+from metatune.artefact.comparison import Shape, other_shapes, unmatched_parameters
 from metatune.artefact.format import Artefact, ArtefactError, LearningRates, Multipliers
 from metatune.recipe.faults import ABSENT, Fault, unknown
 
@@ -79,6 +79,42 @@ def refuse_unmatched(artefact: Artefact, names: Mapping[str, object], source: st
         raise ArtefactError(source, [f"its parameters aren't those of the artefact\n{said}"])
 
 
+def refuse_other_shapes(
+    artefact: Artefact, ours: Mapping[str, Shape], theirs: Mapping[str, Shape], source: str
+) -> None:
+    """An export for a model holds rates that were tuned at its shapes.
+
+    Args:
+        artefact: of the tuned model.
+        ours: shapes of the parameters of the tuned model.
+        theirs: those of the model to come.
+        source: what to call that.
+
+    Raises:
+        ArtefactError: naming the parameters, both shapes, and what to do.
+    """
+    if lines := other_shapes(ours, theirs, source):
+        said = "\n".join(f"  {line}" for line in lines)
+        carried = _carried(artefact)
+        raise ArtefactError(
+            source,
+            [
+                f"its parameters have other shapes than those that were tuned\n{said}\n"
+                f"  tune on that model{carried}, or export without --against to take the rates "
+                "as they are"
+            ],
+        )
+
+
+def _carried(artefact: Artefact) -> str:
+    """How rates can follow the widths, where a rule is there for them."""
+    return (
+        ", carry the rates to its widths (--widths mup)"
+        if artefact.optimizer.settings["kind"] in RULES
+        else ""
+    )
+
+
 def widened(artefact: Artefact, tuned: Widths, target: Widths, rule: str) -> Artefact:
     """The artefact for a model of other widths; its rates are fitted then, no longer tuned.
 
@@ -116,7 +152,7 @@ def fitted_lines(artefact: Artefact) -> list[str]:
 def _faults(artefact: Artefact, tuned: Widths, target: Widths, rule: str) -> list[Fault]:
     faults, kind = [], artefact.optimizer.settings["kind"]
     if rule != MUP:
-        faults.append(unknown("widths", rule, "rule", rule, (MUP,)))
+        faults.append(unknown("--widths", rule, "rule", rule, (MUP,)))
     if tuned.family != target.family:
         problem = f"must be {tuned.family!r}, the family that was tuned"
         cure = "name a model of the same family, or tune on one"

@@ -78,12 +78,12 @@ def cases(sizes: Sequence[str], vary: Sequence[str] = ()) -> list[Case]:
     Raises:
         RecipeError: with all faults of both.
     """
-    faults = [unknown("size", s, "size", s, list(SIZES)) for s in sizes if s not in SIZES]
+    faults = [unknown("--size", s, "size", s, list(SIZES)) for s in sizes if s not in SIZES]
     axes: dict[str, list[int]] = {}
     for text in vary:
         axis, values, wrong = _read_axis(text)
         if axis in axes:
-            wrong.append(Fault("vary", text, f"{axis} is varied twice", "give all values in one"))
+            wrong.append(Fault("--vary", text, f"{axis} is varied twice", "give all values in one"))
         axes[axis] = values
         faults += wrong
     if faults:
@@ -103,7 +103,8 @@ def variants(names: Sequence[str]) -> list[Variant]:
         RecipeError: with a fault for each that is unknown.
     """
     allowed = list(VARIANTS)
-    if faults := [unknown("variant", n, "variant", n, allowed) for n in names if n not in allowed]:
+    unheard = [name for name in names if name not in allowed]
+    if faults := [unknown("--variant", name, "variant", name, allowed) for name in unheard]:
         raise RecipeError(SOURCE, faults)
     return [VARIANTS[name] for name in dict.fromkeys(names)]
 
@@ -166,12 +167,12 @@ def _read_axis(text: str) -> tuple[str, list[int], list[Fault]]:
     """An axis, its values, and what is wrong with them."""
     axis, equals, listed = text.partition("=")
     if not equals:
-        return axis, [], [Fault("vary", text, "not of the form AXIS=VALUE,VALUE", EXAMPLE)]
-    faults = [] if axis in AXES else [unknown("vary", text, "axis", axis, AXES)]
+        return axis, [], [Fault("--vary", text, "not of the form AXIS=VALUE,VALUE", EXAMPLE)]
+    faults = [] if axis in AXES else [unknown("--vary", text, "axis", axis, AXES)]
     values = [value.strip() for value in listed.split(",")]
     wrong = [value for value in values if not value.isdecimal() or int(value) < 1]
     faults += [
-        Fault("vary", text, f"{value!r} is not a whole number of 1 or above", EXAMPLE)
+        Fault("--vary", text, f"{value!r} is not a whole number of 1 or above", EXAMPLE)
         for value in wrong
     ]
     return axis, [] if wrong else [int(value) for value in values], faults

@@ -68,14 +68,14 @@ def writable(numbers: Path | None, picture: Path | None) -> None:
         RecipeError: with a fault for each that can't be.
     """
     faults = []
-    for option, path in (("json", numbers), ("picture", picture)):
+    for option, path in (("--json", numbers), ("--picture", picture)):
         if path is None:
             continue
         folder = path.parent
         if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
             problem = "no file can be written there"
             faults.append(Fault(option, str(path), problem, "name a file in a folder that exists"))
-        if option == "picture" and path.suffix != ".svg":
+        if option == "--picture" and path.suffix != ".svg":
             faults.append(Fault(option, str(path), "must end in .svg", "it is drawn as SVG"))
     if faults:
         raise RecipeError(SOURCE, faults)

@@ -3,11 +3,14 @@
 import io
 import sys
 from collections.abc import Sequence
+from typing import Any, Final
 
 import typer
+from typer.core import TyperGroup
 
 from metatune.cli.bench import benchmark
 from metatune.cli.check import check
+from metatune.cli.explain import explain
 from metatune.cli.export import export
 from metatune.cli.fit import fit
 from metatune.cli.plan import plan
@@ -18,7 +21,26 @@ from metatune.cli.score import score
 from metatune.cli.show import show
 from metatune.cli.train import train
 
+LONGEST_SENTENCE: Final = 1000
+"""Characters: more than any has."""
+
+
+class WholeSentences(TyperGroup):
+    """Commands in full in `--help`, on as many lines as it takes."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Lists each command with the first sentence of its help."""
+        rows = [(name, self._first_sentence(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def _first_sentence(self, ctx: Any, name: str) -> str:
+        command = self.get_command(ctx, name)
+        return command.get_short_help_str(LONGEST_SENTENCE) if command else ""
+
+
 app = typer.Typer(
+    cls=WholeSentences,
     help="Tune learning rates and data mixtures by differentiating through the training.",
     no_args_is_help=True,
     add_completion=False,
@@ -38,6 +60,7 @@ COMMANDS = {
     "ls": list_recipes,
     "cp": copy_recipe,
     "validate": validate,
+    "explain": explain,
     "bench": benchmark,
 }
 """In the order of `metatune --help`."""

@@ -50,11 +50,13 @@ def check(
     from metatune.hypergrad import CheckpointError, EstimatorError, ReplayError
     from metatune.inner import prepare_file
     from metatune.recipe import shipped
+    from metatune.recipe.file_errors import refuse_unmakeable
     from metatune.report import certificate as tables
 
     progress = Console(stderr=as_json)
     with plain_errors(CheckpointError, EstimatorError, ReplayError):
         if out is not None:
+            refuse_unmakeable(out)
             artefact.refuse_artefact_folder(out)
         keep_compiled()
         keep_memory()

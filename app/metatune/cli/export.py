@@ -36,7 +36,10 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
     against: Annotated[
         Path | None,
-        typer.Option(metavar="MODEL_DIR", help="Refuse if this model has other parameters."),
+        typer.Option(
+            metavar="MODEL_DIR",
+            help="Refuse if this model has other parameters or shapes.",
+        ),
     ] = None,
     widths: Annotated[
         str | None,
@@ -47,6 +50,7 @@ def export(
     from metatune import artefact
     from metatune.artefact import exporters
     from metatune.artefact.widths import fitted_lines
+    from metatune.recipe.file_errors import refuse_unmakeable
 
     if listed:
         from metatune.report import export_table
@@ -57,10 +61,14 @@ def export(
         typer.echo("error: give RUN, --to and --out; targets: metatune export --list", err=True)
         raise typer.Exit(2)
     with plain_errors():
+        refuse_unmakeable(out)
         tuned = artefact.load(run)
         if against is not None or widths is not None:
+            from metatune.fit.shapes import NO_SHAPES, shapes_of_artefact
             from metatune.fit.widths import fitted
 
+            if widths is None and not shapes_of_artefact(tuned):
+                typer.echo(NO_SHAPES, err=True)
             tuned = fitted(tuned, against, widths)
         done = exporters.export(
             tuned,

@@ -36,12 +36,14 @@ def fit(
     from metatune.hypergrad import CheckpointError, EstimatorError, ReplayError
     from metatune.inner import prepare_file
     from metatune.recipe import shipped
+    from metatune.recipe.file_errors import refuse_unmakeable
     from metatune.report import terminal
 
     console = Console()
     stops = (NotFinite, RunFolderError, CheckpointError, EstimatorError, ReplayError, CommandFailed)
     run = Whereabouts(recipe, overrides or (), out, resume, overwrite)
     with plain_errors(*stops), interruptible(run.told):
+        refuse_unmakeable(out)
         keep_compiled()
         keep_memory()
         folder = usable(out, resume=resume, overwrite=overwrite)

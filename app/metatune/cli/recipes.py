@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from metatune.cli.root import Overrides, RecipeArgument, plain_errors
+from metatune.cli.root import Overrides, RecipeArgument, plain_errors, wrapped
 
 
 def list_recipes() -> None:
@@ -15,7 +15,7 @@ def list_recipes() -> None:
     names = shipped.names()
     width = max(map(len, names))
     for name in names:
-        typer.echo(f"{name:<{width}}  {shipped.headline(name)}")
+        typer.echo(wrapped(f"{name:<{width}}  {shipped.headline(name)}", width + 2))
 
 
 def copy_recipe(
@@ -46,4 +46,4 @@ def validate(recipe: RecipeArgument, overrides: Overrides = None) -> None:
             typer.echo(line)
         held = training.corpus.statistics
         sizes = ", ".join(f"{name} {its.tokens:,}" for name, its in held.items())
-        typer.echo(f"{path}: valid; tokens: {sizes}")
+        typer.echo(wrapped(f"{path}: valid; tokens: {sizes}"))

@@ -1,10 +1,13 @@
 """What all commands share: arguments, and errors without tracebacks."""
 
 import importlib.metadata
+import shutil
+import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -28,17 +31,56 @@ def plain_errors(*further: type[Exception]) -> Iterator[None]:
     Args:
         further: kinds of errors to expect besides those of recipes, artefacts and files.
     """
-    from metatune.artefact import ArtefactError
-    from metatune.recipe.faults import RecipeError
-
     try:
         yield
-    except (ArtefactError, RecipeError, OSError, *further) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         raise typer.Exit(INTERRUPTED) from None
+    except Exception as error:
+        said = _said(error, further)
+        if said is None:
+            raise
+        typer.echo(wrapped(f"error: {said}", stream=sys.stderr), err=True)
+        raise typer.Exit(2) from None
+
+
+def wrapped(text: str, indent: int = 2, stream: TextIO | None = None) -> str:
+    """Text whose lines end between words where a terminal shows it; elsewhere as it is.
+
+    Args:
+        text: one or more lines.
+        indent: columns before what doesn't fit on a line, besides the line's own.
+        stream: where it is shown; standard output by default.
+    """
+    if not (stream or sys.stdout).isatty():
+        return text
+    columns = shutil.get_terminal_size().columns
+    lines = []
+    for line in text.splitlines():
+        own = len(line) - len(line.lstrip())
+        lines += textwrap.wrap(
+            line,
+            columns,
+            subsequent_indent=" " * (own + indent),
+            drop_whitespace=True,
+            break_long_words=False,
+            break_on_hyphens=False,
+        ) or [""]
+    return "\n".join(lines)
+
+
+def _said(error: Exception, further: tuple[type[Exception], ...]) -> str | None:
+    """A user's error in words; None for what is no user's."""
+    # Here, because they take long to import, and commands that only read have no use for them.
+    from metatune.artefact import ArtefactError
+    from metatune.recipe.faults import RecipeError
+    from metatune.recipe.file_errors import sentence
+
+    if isinstance(error, (ArtefactError, RecipeError, *further)):
+        return str(error)
+    if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+        return sentence(error)
+    return None
 
 
 @contextmanager

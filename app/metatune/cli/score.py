@@ -29,11 +29,13 @@ def score(
     The best of them (--keep) can be trained on: a recipe reads --out as `jsonl`.
     """
     from metatune import score as scoring
+    from metatune.recipe.file_errors import refuse_unmakeable
 
     if out.exists() and not overwrite:
         typer.echo(f"error: --out {out}: is there; --overwrite to replace it", err=True)
         raise typer.Exit(2)
     with plain_errors():
+        refuse_unmakeable(out)
         done = scoring.score(scoring.scorer(run), inputs, out, keep)
         typer.echo(
             f"scored {done.texts:,}, wrote {done.written:,} of them with scores of "

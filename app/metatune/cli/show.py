@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from metatune.cli.root import Run, plain_errors
+from metatune.cli.root import Run, plain_errors, wrapped
 
 
 def show(
@@ -30,8 +30,12 @@ def show(
         if against is not None:
             from metatune.artefact.comparison import differences
             from metatune.fit.counterpart import counterpart
+            from metatune.fit.shapes import NO_SHAPES, shapes_of_artefact
 
-            found = differences(tuned, counterpart(against))
-            typer.echo("\n".join(found) or f"{against}: matches the artefact")
+            shapes = shapes_of_artefact(tuned)
+            if not shapes:
+                typer.echo(NO_SHAPES, err=True)
+            found = differences(tuned, shapes, counterpart(against))
+            typer.echo(wrapped("\n".join(found) or f"{against}: matches the artefact"))
             raise typer.Exit(1 if found else 0)
         Console().print(terminal.summary(tuned, RunFolder(run).read_metrics()))

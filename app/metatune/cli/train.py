@@ -54,10 +54,12 @@ def train(
     from metatune.fit.run_folder import RunFolderError
     from metatune.inner import prepare_file
     from metatune.recipe import shipped
+    from metatune.recipe.file_errors import refuse_unmakeable
     from metatune.train import command, folder, loop
 
     console = Console()
     with plain_errors(NotFinite, RunFolderError):
+        refuse_unmakeable(out)
         keep_compiled()
         keep_memory()
         place = folder.usable(out, resume=resume, overwrite=overwrite)

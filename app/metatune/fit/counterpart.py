@@ -9,7 +9,7 @@ from metatune.artefact.comparison import Counterpart
 from metatune.data.tokenizers import tokenizer
 from metatune.fit.result import horizon, provenance
 from metatune.inner import prepare_file
-from metatune.models import CONFIG, read_config
+from metatune.models import CONFIG, read_config, shapes_by_name
 from metatune.models.safetensors_files import open_folder
 from metatune.recipe import shipped, writing
 
@@ -27,11 +27,14 @@ def counterpart(source: str) -> Counterpart:
     if Path(source).is_dir():
         return _of_folder(Path(source))
     training = prepare_file(shipped.find(source), ())
-    named = jax.tree.leaves(training.names, is_leaf=lambda leaf: hasattr(leaf, "stacked"))
+    trained = shapes_by_name(
+        training.names, jax.eval_shape(training.initialise, jax.random.key(0)).params
+    )
     made_of, recipe = provenance(training), training.recipe
     return Counterpart(
         source,
-        tuple(name for leaf in named for name in leaf.names),
+        tuple(trained),
+        training.model.shapes() | trained,
         made_of["tokenizer_sha256"],
         tuple(training.corpus.names),
         recipe=writing.to_yaml(recipe),
@@ -45,8 +48,9 @@ def counterpart(source: str) -> Counterpart:
 
 def _of_folder(folder: Path) -> Counterpart:
     with ExitStack() as opened:
-        names = tuple(open_folder(folder, opened).files)
+        tensors = open_folder(folder, opened)
+        shapes = {name: tensors.shape(name) for name in tensors.files}
     has_tokenizer = (folder / "tokenizer.json").is_file()
     sha256 = tokenizer(str(folder)).sha256 if has_tokenizer else None
     config = read_config(folder) if (folder / CONFIG).is_file() else None
-    return Counterpart(str(folder), names, sha256, None, model_config=config)
+    return Counterpart(str(folder), tuple(shapes), shapes, sha256, None, model_config=config)

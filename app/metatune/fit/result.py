@@ -208,6 +208,7 @@ def provenance(training: InnerTraining) -> dict[str, Any]:
             for domain, weight in zip(corpus.measured, corpus.target, strict=True)
         },
         "model_config": training.model.config_json(),
+        "vocab_size": training.model.config.vocab_size,
         **({"weights_sha256": training.weights_sha256} if training.weights_sha256 else {}),
         **(
             {"checkpoints_sha256": dict(training.checkpoints_sha256)}

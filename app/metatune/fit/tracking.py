@@ -16,7 +16,9 @@ from metatune.report.search import best_point, closing, jump
 from metatune.report.sharing import sentences
 from metatune.tunables import Groups, LearningRates
 
-SCALAR = (bool, int, float, str)
+EXACT = 2**53
+"""Above, TensorBoard's numbers, which are float64, skip whole ones: they are shown as text."""
+
 LAYOUT = {
     "search": {
         "loss": ["objective", "held_out", "best_held_out"],
@@ -51,7 +53,7 @@ class Tracker:
             self._writer.text("data", holdings.table(training))
             choices = writing.flat(writing.to_tree(training.recipe))
             self._writer.hparams(
-                {key: v if isinstance(v, SCALAR) else str(v) for key, v in choices.items()},
+                {key: v if _is_scalar(v) else str(v) for key, v in choices.items()},
                 metrics=("objective", "held_out", "best_held_out"),
             )
             self._writer.custom_scalars(LAYOUT)
@@ -126,3 +128,8 @@ class Tracker:
             curves = dict(trajectory.learning_rates)
         shares = dict(zip(self._training.corpus.names, trajectory.mixture.T, strict=True))
         return {"rates": curves, "shares": shares}
+
+
+def _is_scalar(value: Any) -> bool:
+    """Whether TensorBoard can show a setting as it is."""
+    return isinstance(value, bool | float | str) or (isinstance(value, int) and abs(value) <= EXACT)

@@ -7,7 +7,8 @@ from typing import Any
 import jax
 
 from metatune.artefact import Artefact, ArtefactError
-from metatune.artefact.widths import Fans, Widths, refuse_unmatched, widened
+from metatune.artefact.widths import Fans, Widths, refuse_other_shapes, refuse_unmatched, widened
+from metatune.fit.shapes import shapes, shapes_of_artefact
 from metatune.models import LanguageModel, build, read_config
 from metatune.recipe.faults import ABSENT, Fault
 
@@ -72,7 +73,7 @@ def fans(model: LanguageModel) -> dict[str, Fans]:
 
 
 def fitted(artefact: Artefact, against: Path | None, rule: str | None) -> Artefact:
-    """An artefact for a model: as it is, if that has the same parameters, or fitted to its widths.
+    """An artefact for a model: as it is, if that has the same shapes, or fitted to its widths.
 
     Args:
         artefact: as it was tuned.
@@ -80,8 +81,8 @@ def fitted(artefact: Artefact, against: Path | None, rule: str | None) -> Artefa
         rule: how rates follow the widths; None to leave them.
 
     Raises:
-        ArtefactError: a rule without a model; parameters that only one side has; what the rule
-            can't do.
+        ArtefactError: a rule without a model; parameters that only one side has; without a rule,
+            shapes that differ; what the rule can't do.
         RecipeError: the folder has no config.json that can be read.
     """
     if against is None:
@@ -94,4 +95,6 @@ def fitted(artefact: Artefact, against: Path | None, rule: str | None) -> Artefa
     if rule is not None:
         return widened(artefact, of_artefact(artefact), target, rule)
     refuse_unmatched(artefact, target.parameters, target.source)
+    theirs = shapes(read_config(against), None, target.source)
+    refuse_other_shapes(artefact, shapes_of_artefact(artefact), theirs, target.source)
     return artefact

@@ -124,7 +124,7 @@ class Push:
                 f"{size} tangents at a time (of {directions} directions) of {amount(one)} each "
                 f"take {amount(size * one)}, but the budget is {amount(budget)}: set chunk to "
                 f"{max(1, budget // one)} or fewer, which takes a training for each chunk, use "
-                "ForwardGradient with few directions, or MixFlow, whose memory doesn't grow with "
+                "forward_gradient with few directions, or mixflow, whose memory doesn't grow with "
                 "the number of meta-parameters"
             )
 
@@ -231,7 +231,7 @@ def refuse_checkpoints(job: Job) -> None:
     if job.checkpoints != Checkpoints():
         raise EstimatorError(
             "only reverse mode keeps states for a backward sweep: leave checkpoints out, or use "
-            "MixFlow"
+            "mixflow"
         )
 
 

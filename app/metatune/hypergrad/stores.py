@@ -168,8 +168,9 @@ class Disk:
             beside.rename(path)
         except (OSError, SafetensorError) as error:
             beside.unlink(missing_ok=True)
+            why = error.strerror if isinstance(error, OSError) else error
             raise CheckpointError(
-                f"{path}: needs {needed} bytes and could not be written ({error}); "
+                f"{path}: needs {needed} bytes and could not be written ({why}); "
                 f"{self.free_bytes()} bytes are free; make room, give another folder or keep "
                 "fewer states"
             ) from error

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from metatune.hypergrad import State
+from metatune.inner import seeds
 from metatune.inner.start import Start
 from metatune.inner.trainable import Trainable
 from metatune.models import LanguageModel, load_pretrained, locate, weights_sha256
@@ -99,7 +100,7 @@ def of_one_draw(
     """
     if not isinstance(spec, schema.Point):
         return initialise
-    return lambda key: initialise(jax.random.key(seed))
+    return lambda key: initialise(seeds.key(seed))
 
 
 def by_name(names: Any, params: Any) -> dict[str, np.ndarray]:

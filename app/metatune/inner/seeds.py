@@ -12,6 +12,8 @@ from enum import IntEnum
 import jax
 import numpy as np
 
+from metatune.data.randomness import WORD, seed_sequence
+
 
 class Purpose(IntEnum):
     """What a training is run for."""
@@ -28,6 +30,17 @@ class Stream(IntEnum):
     HELD_OUT = 1
 
 
+def key(seed: int) -> jax.Array:
+    """The key of a seed, 0 to 2**64 - 1, no two of which share one.
+
+    JAX drops the upper half of a seed where its numbers have 32 bits, as they do by default.
+    """
+    if seed < WORD:
+        return jax.random.key(seed)
+    with jax.enable_x64(True):
+        return jax.random.key(np.uint64(seed))
+
+
 def model_key(seed: int, purpose: Purpose, index: int, member: int | None = None) -> jax.Array:
     """The key of an initialisation.
 
@@ -37,8 +50,8 @@ def model_key(seed: int, purpose: Purpose, index: int, member: int | None = None
         index: which of the trainings for that purpose.
         member: which of a population; None for a training by itself.
     """
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), purpose), index)
-    return _of_member(key, member)
+    own = jax.random.fold_in(jax.random.fold_in(key(seed), purpose), index)
+    return _of_member(own, member)
 
 
 def data_seed(
@@ -50,12 +63,12 @@ def data_seed(
 
 def training_seed(seed: int, purpose: Purpose, index: int) -> int:
     """The seed of a training elsewhere, below 2**32; arguments as for `model_key`."""
-    return int(np.random.SeedSequence((seed, purpose, index)).generate_state(1)[0])
+    return int(seed_sequence((seed, purpose, index)).generate_state(1)[0])
 
 
 def tunable_key(seed: int) -> jax.Array:
     """The key of what tunables draw to start from."""
-    return jax.random.fold_in(jax.random.key(seed), len(Purpose) + 1)
+    return jax.random.fold_in(key(seed), len(Purpose) + 1)
 
 
 def direction_key(seed: int, step: int, member: int | None = None) -> jax.Array:
@@ -66,9 +79,9 @@ def direction_key(seed: int, step: int, member: int | None = None) -> jax.Array:
         step: the outer step.
         member: which of a population; None for a training by itself.
     """
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), len(Purpose)), step)
-    return _of_member(key, member)
+    own = jax.random.fold_in(jax.random.fold_in(key(seed), len(Purpose)), step)
+    return _of_member(own, member)
 
 
-def _of_member(key: jax.Array, member: int | None) -> jax.Array:
-    return key if member is None else jax.random.fold_in(key, member)
+def _of_member(own: jax.Array, member: int | None) -> jax.Array:
+    return own if member is None else jax.random.fold_in(own, member)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from metatune.hypergrad import State
+from metatune.inner.seeds import key
 from metatune.inner.trainable import Trainable
 from metatune.models import LanguageModel, build, load_pretrained, locate, weights_sha256
 from metatune.recipe import schema
@@ -96,4 +97,4 @@ def frozen(begin: Start, part: Trainable, seed: int) -> Any:
         return {}
     if begin.params is not None:
         return part.frozen(begin.params)
-    return jax.jit(lambda key: part.frozen(begin.model.init(key)))(jax.random.key(seed))
+    return jax.jit(lambda drawn: part.frozen(begin.model.init(drawn)))(key(seed))

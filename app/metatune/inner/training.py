@@ -14,10 +14,9 @@ import numpy as np
 from metatune import tunables
 from metatune.data import Corpus, Progress, TokenClass, dated, load, look, tokenizer_of
 from metatune.hypergrad import Problem, State, as_argument, programs
-from metatune.inner import initialisation, losses, optimizers, schedules, size
+from metatune.inner import initialisation, losses, optimizers, schedules, seeds, size
 from metatune.inner.estimators import program_is_there, too_many_directions
 from metatune.inner.metrics import objective
-from metatune.inner.seeds import tunable_key
 from metatune.inner.start import Start, context_faults, frozen, initialiser, start
 from metatune.inner.trainable import Trainable, trainable
 from metatune.models import LanguageModel
@@ -122,7 +121,7 @@ class InnerTraining:
         problem = as_argument(self.reweighted)
         if problem.start is None:
             return None
-        given = self.initialise(jax.random.key(self.recipe.seed))
+        given = self.initialise(seeds.key(self.recipe.seed))
         # The very program of the trainings, so that the weights are theirs to the bit.
         begun = programs.begun(problem, dict(eta), given)
         return initialisation.by_name(self.names, begun.params)
@@ -241,8 +240,8 @@ def stretched(training: InnerTraining, steps: int) -> InnerTraining:
         decaying=optimizers.decaying(recipe.inner.optimizer, training.names, params),
         loss=recipe.inner.loss,
         vocab_size=training.corpus.tokenizer.vocab_size,
-        key=tunable_key(recipe.seed),
-        seed=recipe.seed,
+        key=seeds.tunable_key(recipe.seed),
+        seed_key=seeds.key(recipe.seed),
     )
     # Caps stay those of the whole training, of which this one is an image.
     setting = _with_data(setting, training.corpus, training.recipe)
@@ -291,7 +290,8 @@ def _parts(
     text: schema.Data | None = sections.get("data")
     wanted: schema.Model | None = sections.get("model")
     tune: schema.Tune | None = sections.get("tune")
-    seed = sections.get("seed", 0)
+    # Of a number that is no seed nothing can be drawn; what is looked at doesn't depend on it.
+    seed = 0 if any(fault.path == "seed" for fault in known) else sections.get("seed", 0)
     encoder = text and _attempt(faults, lambda: tokenizer_of(text, seed, today))
     if text and encoder:
         text = dated(text, encoder)
@@ -320,8 +320,10 @@ def _parts(
         shapes = jax.eval_shape(begin.model.init, jax.random.key(0))
         if part:
             shapes = jax.eval_shape(part.trained, shapes, jax.random.key(0))
-        setting = Setting(names, text.trained, steps, shapes, loss=inner and inner.loss, seed=seed)
-        setting = setting._replace(vocab_size=vocab_size, key=tunable_key(seed))
+        setting = Setting(names, text.trained, steps, shapes, loss=inner and inner.loss)
+        setting = setting._replace(
+            vocab_size=vocab_size, key=seeds.tunable_key(seed), seed_key=seeds.key(seed)
+        )
         if tune.optimizer and inner and part:
             decaying = optimizers.decaying(inner.optimizer, names, shapes)
             setting = setting._replace(optimizer=inner.optimizer, decaying=decaying)

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from metatune.plan.alternatives import Plan
 from metatune.plan.memory import Memory
+from metatune.report.fitting import Fitting, Pieces
 
 MIB, GIB = 2**20, 2**30
 COLUMNS = (
@@ -26,12 +27,18 @@ COLUMNS = (
 
 
 def table(plan: Plan) -> RenderableType:
-    """A row for each way, then the pick and why."""
-    rows = Table(*COLUMNS, box=None, pad_edge=False)
+    """A row for each way, or a few lines where rows don't fit, then the pick and why."""
+    rows, blocks = Table(*COLUMNS, box=None, pad_edge=False), []
+    for column in rows.columns:
+        column.no_wrap = True
     for way in plan.alternatives:
         cells = [size(part) for part in _parts(way.memory)] if way.memory else ["-"] * 7
         times = [duration(way.pace.outer_step), duration(way.pace.run)] if way.pace else ["-"] * 2
-        rows.add_row(way.name, *cells, *times, "yes" if plan.fits(way) else "no")
+        fits = "yes" if plan.fits(way) else "no"
+        rows.add_row(way.name, *cells, *times, fits)
+        numbers = zip(COLUMNS[1:], (*cells, *times, fits), strict=True)
+        blocks.append(Text(way.name, "bold"))
+        blocks.append(Pieces([f"{name} {cell}" for name, cell in numbers if cell != "-"]))
     problems = [f"{way.name}: {way.problem}" for way in plan.alternatives if way.problem]
     lines = [
         f"device: {plan.device}, {size(plan.limit_bytes)} to use",
@@ -40,7 +47,7 @@ def table(plan: Plan) -> RenderableType:
         "state: parameters, optimizer state, adjoint; carry: what waits for the backward sweep; "
         "activations: other temporary arrays",
     ]
-    return Group(rows, *(Text(line) for line in lines))
+    return Group(Fitting((rows, Group(*blocks))), *(Text(line) for line in lines))
 
 
 def as_json(plan: Plan) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import yaml
 
-from metatune.recipe import bounds
+from metatune.recipe import bounds, file_errors
 from metatune.recipe.faults import ABSENT, Fault
 from metatune.recipe.paths import joined
 
@@ -185,8 +185,8 @@ def load_file(path: Path) -> tuple[Any, tuple[Fault, ...]]:
     except IsADirectoryError:
         return None, (Fault("", ABSENT, "is a folder", "name a YAML file, e.g. one in it"),)
     except OSError as error:
-        problem = f"cannot be read: {error.strerror}"
-        return None, (Fault("", ABSENT, problem, "check the file and its permissions"),)
+        said = f"cannot be read: {file_errors.problem(error)}"
+        return None, (Fault("", ABSENT, said, "check the file and its permissions"),)
     except UnicodeDecodeError as error:
         problem = f"not UTF-8 text (byte {error.start + 1} is 0x{error.object[error.start]:02x})"
         return None, (Fault("", ABSENT, problem, "save the file as UTF-8"),)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Final
 
+from metatune.recipe.shortening import shortened
+
 LONGEST_VALUE: Final = 80  # characters; a whole section would hide what is wrong with it
 
 
@@ -38,16 +40,8 @@ class Fault:
         """One line: path = value: problem; cure."""
         where = self.path or "recipe"
         if self.path and self.value is not ABSENT:
-            where += f" = {_shortened(repr(self.value))}"
+            where += f" = {shortened(repr(self.value), LONGEST_VALUE)}"
         return f"{where}: {self.problem}" + (f"; {self.cure}" if self.cure else "")
-
-
-def _shortened(text: str) -> str:
-    """`text` of at most `LONGEST_VALUE` characters: its ends, since a path's is its file."""
-    if len(text) <= LONGEST_VALUE:
-        return text
-    head, tail = (LONGEST_VALUE - 3) // 2, (LONGEST_VALUE - 2) // 2
-    return f"{text[:head]}...{text[-tail:]}"
 
 
 class RecipeError(ValueError):

@@ -117,7 +117,7 @@ def _fields(cls: type, tree: Mapping[str, Any], path: str, faults: list[Fault]) 
             value = default
         else:
             if name not in meant:  # else the misspelt key says it already
-                allowed = rule.allowed if rule else _words(expected)
+                allowed = rule.allowed if rule else words_of(expected)
                 faults.append(Fault(here, ABSENT, "missing", f"write {allowed}"))
             continue
         if value is not BROKEN:
@@ -137,10 +137,10 @@ def _value(
         faults: appended to.
         default: the field's, whose class stands in for a missing `kind`.
     """
-    members = _members(expected)
+    members = members_of(expected)
     if value is None and NoneType in members:
         return None
-    tagged = _tagged(expected)
+    tagged = kinds_of(expected)
     if len(tagged) > 1 and isinstance(value, Mapping):
         kind = value.get("kind", getattr(default, "kind", ABSENT))
         where = joined(path, "kind")
@@ -154,11 +154,11 @@ def _value(
     for member in members:
         if member is not NoneType and SHAPES[_shape(member)].fits(value):
             return SHAPES[_shape(member)].read(member, value, path, faults)
-    faults.append(Fault(path, value, f"must be {_words(expected)}", _cure(default)))
+    faults.append(Fault(path, value, f"must be {words_of(expected)}", _cure(default)))
     return BROKEN
 
 
-def _members(expected: Any) -> tuple[Any, ...]:
+def members_of(expected: Any) -> tuple[Any, ...]:
     """The alternatives of a union; a type that is none stands alone."""
     return get_args(expected) if get_origin(expected) in (Union, UnionType) else (expected,)
 
@@ -168,15 +168,15 @@ def _shape(expected: Any) -> Any:
     return is_dataclass if is_dataclass(expected) else get_origin(expected) or expected
 
 
-def _tagged(expected: Any) -> dict[str, Any]:
+def kinds_of(expected: Any) -> dict[str, Any]:
     """The members of a union that have a `kind`, by it."""
-    return {member.kind: member for member in _members(expected) if hasattr(member, "kind")}
+    return {member.kind: member for member in members_of(expected) if hasattr(member, "kind")}
 
 
-def _words(expected: Any) -> str:
+def words_of(expected: Any) -> str:
     """What a value of type `expected` may be, in words."""
-    members = _members(expected)
-    tagged = _tagged(expected)
+    members = members_of(expected)
+    tagged = kinds_of(expected)
     if len(tagged) > 1:
         return f"a section whose kind is {' or '.join(tagged)}"
     return " or ".join("null" if m is NoneType else SHAPES[_shape(m)].words(m) for m in members)
@@ -323,12 +323,12 @@ SHAPES: Final[Mapping[Any, Shape]] = {
     tuple: Shape(
         _is_list,
         _read_tuple,
-        lambda expected: f"a list (each item {_words(get_args(expected)[0])})",
+        lambda expected: f"a list (each item {words_of(get_args(expected)[0])})",
     ),
     get_origin(Mapping[str, Any]): Shape(
         _is_mapping,
         _read_mapping,
-        lambda expected: f"a mapping (name: {_words(get_args(expected)[1])})",
+        lambda expected: f"a mapping (name: {words_of(get_args(expected)[1])})",
     ),
     is_dataclass: Shape(
         _is_mapping,

@@ -4,7 +4,8 @@ import difflib
 import os
 from pathlib import Path
 
-from metatune.recipe.faults import Fault, RecipeError
+from metatune.recipe.faults import ABSENT, Fault, RecipeError
+from metatune.recipe.file_errors import refuse_unmakeable
 
 HERE = Path(__file__).resolve()
 FOLDERS = (HERE.parents[1] / "recipes", HERE.parents[3] / "recipes")
@@ -55,6 +56,7 @@ def copy(name: str, to: Path) -> Path:
     """
     if name not in names():
         raise RecipeError(name, [_unknown(name)])
+    refuse_unmakeable(to)
     if to.is_dir():
         to = to / f"{name}.yaml"
     text = (folder() / f"{name}.yaml").read_bytes()
@@ -63,7 +65,7 @@ def copy(name: str, to: Path) -> Path:
         # Exclusive creation: never over a file that is there.
         descriptor = os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     except FileExistsError:
-        fault = Fault("", None, f"{to} exists already", "give another file, or remove it")
+        fault = Fault("", ABSENT, f"{to} exists already", "give another file, or remove it")
         raise RecipeError(str(to), [fault]) from None
     with os.fdopen(descriptor, "wb") as file:
         file.write(text)

@@ -46,23 +46,24 @@ def to_tree(recipe: Recipe) -> dict[str, Any]:
 
     What is null by default and null in `recipe` is left out.
     """
-    return _plain(recipe)
+    return plain(recipe)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value of a recipe as dicts, lists and plain values."""
     if is_dataclass(value):
         # `sorted` is stable: `kind` moves to the front, the others keep their order.
         ordered = sorted(fields(value), key=lambda field: field.name != "kind")
         said = {field.name: (field, getattr(value, field.name)) for field in ordered}
         return {
-            name: _plain(item)
+            name: plain(item)
             for name, (field, item) in said.items()
             if not (item is None and field.default is None)
         }
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value
 
 

@@ -1,10 +1,12 @@
 """What `metatune export --list` prints: each target and what it can express."""
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from metatune.artefact.exporters import EXPORTERS
+from metatune.report.fitting import UNBOUNDED, Fitting
 
 HEADS = {
     "rates": "rates",
@@ -23,16 +25,24 @@ HEADS = {
     "rater": "rater",
     "auxiliary_head": "auxiliary head",
 }
+NAMES = {
+    "moving_mixture": "mixture over time",
+    "moving_loss_weights": "loss weights over time",
+    "elements": "rates in tensors",
+}
+"""Where a head says less without its neighbours."""
+
+CAPTION = (
+    "rates: one for each parameter; curves: each moving over training by itself. What is 'no' "
+    "and was tuned is refused, or dropped with --lossy."
+)
 STYLES = {"exact": "green", "quantised": "cyan", "fitted": "yellow", "no": "dim"}
 
 
 def table() -> Table:
     """A row for each target: `exact`, `quantised`, `fitted` or `no` for each capability."""
     rows = Table(title="targets of metatune export", title_justify="left", box=None, pad_edge=False)
-    rows.caption = (
-        "rates: one for each parameter; curves: each moving over training by itself. What is 'no' "
-        "and was tuned is refused, or dropped with --lossy."
-    )
+    rows.caption = CAPTION
     rows.caption_justify = "left"
     rows.add_column("target", no_wrap=True)
     for head in HEADS.values():
@@ -43,12 +53,34 @@ def table() -> Table:
     return rows
 
 
+def lists() -> Group:
+    """The same for narrow terminals: under each target what it can express, and how well."""
+    parts: list[RenderableType] = [Text("targets of metatune export")]
+    for name, exporter in EXPORTERS.items():
+        parts.append(Text(name, "bold"))
+        for level, style in STYLES.items():
+            names = [
+                NAMES.get(capability, head)
+                for (capability, head), said in zip(
+                    HEADS.items(), exporter.capabilities, strict=True
+                )
+                if said == level
+            ]
+            if names:
+                line = Text.assemble((f"{level}: ", style), ", ".join(names))
+                parts.append(Padding(line, (0, 0, 0, 2)))
+    return Group(*parts, Text(CAPTION))
+
+
 def show() -> None:
-    """Prints the table, beyond the width of a narrow terminal rather than cut off."""
+    """Prints the table, or in a terminal that is too narrow for it the lists.
+
+    What isn't a terminal gets the table, a line for each target.
+    """
     console, rows = Console(), table()
-    wide = console.options.update(max_width=1000)
-    console.width = max(console.width, console.measure(rows, options=wide).maximum)
-    console.print(rows)
+    if not console.is_terminal:
+        console.width = UNBOUNDED
+    console.print(Fitting((rows, lists())))
 
 
 def markdown() -> str:

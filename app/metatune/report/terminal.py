@@ -1,6 +1,6 @@
 """What `metatune show` prints: the result in words, and the schedules as small plots."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from metatune.report.artefact_readme import (
     what_is_tuned,
     worth_using,
 )
+from metatune.report.fitting import Fitting, Name, slack_of
 from metatune.report.scales import evenly, log_floor
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -27,8 +28,8 @@ PLOT_COLUMNS = 16
 MULTIPLIER_COLUMNS = 8
 """Characters of a small plot at most."""
 
-KNOT_COLUMNS = 6
-"""Of more knots, so many evenly spread ones are shown, with the first and the last."""
+KNOT_COLUMNS = (6, 4, 2)
+"""Of more knots, so many evenly spread ones are shown, with the first and last: as many as fit."""
 
 SERIES = ("objective", "held_out")
 """Series of the metrics that are shown over the points of the search."""
@@ -117,8 +118,11 @@ def _search(metrics: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _rates(artefact: Artefact) -> Table:
-    """Rates and multipliers by group; all plots of a column share one logarithmic scale."""
+def _rates(artefact: Artefact) -> Fitting:
+    """Rates and multipliers by group; all plots of a column share one logarithmic scale.
+
+    Where they don't fit there are no plots.
+    """
     steps = evenly(artefact.horizon_steps, PLOT_COLUMNS)
     curves = rate_curves(artefact, steps)
     logs = np.log(log_floor(np.stack(list(curves.values()))))
@@ -126,43 +130,54 @@ def _rates(artefact: Artefact) -> Table:
     factors = {group: (1.0,) for group in curves} if multipliers is None else multipliers.groups
     reach = float(np.abs(np.log(np.stack(list(factors.values())))).max())
     title = "learning rates per update and multipliers, log scale"
-    table = _plot_table(title, ("first", "last", "first ×", "", "last ×"))
+    wide = _plot_table(title, ("first", "last", "first ×", "", "last ×"))
+    narrow = _table_of_names(title, ("first", "last", "×first", "×last"))
     for (group, curve), log in zip(curves.items(), logs, strict=True):
         values = np.asarray(factors[group])
-        table.add_row(
-            Text(group),
+        rates = f"{curve[0]:.1e}", f"{curve[-1]:.1e}"
+        first, last = _factor(values[0]), _factor(values[-1])
+        narrow.add_row(Name(group), *rates, first, last)
+        wide.add_row(
+            Name(group),
             Text(sparkline(log, logs.min(), logs.max()), "cyan"),
-            f"{curve[0]:.1e}",
-            f"{curve[-1]:.1e}",
-            _factor(values[0]),
+            *rates,
+            first,
             Text(sparkline(np.log(values), -reach, reach, MULTIPLIER_COLUMNS), "magenta"),
-            _factor(values[-1]),
+            last,
         )
-    return table
+    return Fitting((wide, narrow), slack_of(tuple(curves)))
 
 
-def _columns(title: str, schedule: Mixture | LossWeights | ClassWeights, shown: Any) -> Table:
+def _columns(title: str, schedule: Mixture | LossWeights | ClassWeights, shown: Any) -> Fitting:
     """A row for each domain or class, a column for each of the knots; plots start at 0."""
-    knots = evenly(len(schedule.knots), KNOT_COLUMNS)
-    table = _plot_table(
-        f"{title} from each fraction of training", [f"{schedule.knots[i]:.2f}" for i in knots]
-    )
     top = float(schedule.weights.max())
-    for name, weights in zip(schedule.columns, schedule.weights.T, strict=True):
-        cells = (shown(weights[i]) for i in knots)
-        table.add_row(Text(name), Text(sparkline(weights, 0.0, top), "cyan"), *cells)
-    return table
+    curves = dict(zip(schedule.columns, schedule.weights.T, strict=True))
+    return _by_knot(title, schedule.knots, curves, shown, lambda curve: (0.0, top))
 
 
-def _numbers(title: str, knots: Sequence[float], curves: Mapping[str, np.ndarray]) -> Table:
+def _numbers(title: str, knots: Sequence[float], curves: Mapping[str, np.ndarray]) -> Fitting:
     """A row for each curve, a column for each of the knots; plots from its least to its most."""
-    shown = evenly(len(knots), KNOT_COLUMNS)
-    heads = [f"{knots[i]:.2f}" for i in shown]
-    table = _plot_table(f"{title} from each fraction of training", heads)
-    for name, curve in curves.items():
-        plot = sparkline(curve, curve.min(), curve.max())
-        table.add_row(Text(name), Text(plot, "cyan"), *(f"{curve[i]:.4g}" for i in shown))
-    return table
+    return _by_knot(title, knots, curves, "{:.4g}".format, lambda curve: (curve.min(), curve.max()))
+
+
+def _by_knot(
+    title: str,
+    knots: Sequence[float],
+    curves: Mapping[str, np.ndarray],
+    shown: Callable[[float], str],
+    reach: Callable[[np.ndarray], tuple[float, float]],
+) -> Fitting:
+    """A row for each curve, a column for each of the knots, of as many as fit."""
+    tables = []
+    for count in KNOT_COLUMNS:
+        chosen = evenly(len(knots), count)
+        heads = [f"{knots[i]:.2f}" for i in chosen]
+        table = _plot_table(f"{title} from each fraction of training", heads)
+        for name, curve in curves.items():
+            plot = Text(sparkline(curve, *reach(curve)), "cyan")
+            table.add_row(Name(name), plot, *(shown(curve[i]) for i in chosen))
+        tables.append(table)
+    return Fitting(tables, slack_of(tuple(curves)))
 
 
 def _interpolated(between: Interpolated) -> Table:
@@ -170,10 +185,10 @@ def _interpolated(between: Interpolated) -> Table:
     title = "start: how far each group is moved towards a checkpoint"
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for head in ("", *between.coefficients):
-        table.add_column(head, justify="right" if head else "left", overflow="fold")
+        table.add_column(Name(head), justify="right" if head else "left")
     for group in between.members:
         cells = (f"{row[group]:+.3f}" for row in between.coefficients.values())
-        table.add_row(Text(group), *cells)
+        table.add_row(Name(group), *cells)
     return table
 
 
@@ -185,9 +200,12 @@ def _provenance(artefact: Artefact) -> Table:
 
 
 def _plot_table(title: str, heads: Sequence[str]) -> Table:
+    return _table_of_names(title, ("", *heads))
+
+
+def _table_of_names(title: str, heads: Sequence[str]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    table.add_column("", overflow="fold")
-    table.add_column("", no_wrap=True)
+    table.add_column("")
     for head in heads:
         table.add_column(head, justify="right", no_wrap=True)
     return table

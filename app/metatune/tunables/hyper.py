@@ -106,9 +106,9 @@ class Setting(NamedTuple):
         optimizer: what trains; None before that is known.
         decaying: as `names`, None at the leaves that don't decay; None for none, or not yet known.
         loss: terms of the training loss; None for none, or not yet known.
-        seed: the recipe's.
         vocab_size: number of tokens; None where no tunable reads them.
         key: for what tunables draw; None where none does.
+        seed_key: that of the recipe's seed itself; None likewise.
     """
 
     names: Any
@@ -120,9 +120,9 @@ class Setting(NamedTuple):
     optimizer: schema.InnerOptimizer | None = None
     decaying: Any = None
     loss: schema.Loss | None = None
-    seed: int = 0
     vocab_size: int | None = None
     key: jax.Array | None = None
+    seed_key: jax.Array | None = None
 
 
 class Tunable(Protocol):

@@ -65,7 +65,7 @@ class LearnedUpdate:
         groups: parameters that share a network.
         form: the rest of it.
         steps: horizon of the inner training.
-        seed: of the hidden layers.
+        random: the key of the hidden layers.
         unravel: from the weights of a group in a row, [weights], to its network.
         start: the network that each group starts from, but for its hidden layer.
     """
@@ -73,7 +73,7 @@ class LearnedUpdate:
     groups: Groups
     form: Form
     steps: int
-    seed: int
+    random: jax.Array
     unravel: Callable[[jax.Array], Networks]
     start: Networks
     key: str = "learned_update"
@@ -86,7 +86,7 @@ class LearnedUpdate:
     def initial(self) -> jax.Array:
         """Random hidden layers and zeros, [groups, weights] float32."""
         shape = (self.groups.size, *self.start.hidden.shape)
-        hidden = jax.random.normal(jax.random.key(self.seed), shape, np.float32)
+        hidden = jax.random.normal(self.random, shape, np.float32)
         scaled = hidden / np.float32(np.sqrt(shape[1]))
         rows = [ravel_pytree(self.start._replace(hidden=own))[0] for own in scaled]
         return jnp.stack(rows)
@@ -112,6 +112,8 @@ def build(spec: schema.LearnedUpdate, setting: Setting) -> LearnedUpdate:
     Raises:
         RecipeError: a regular expression matches no parameter, or a parameter is of no known kind.
     """
+    if setting.seed_key is None:
+        raise ValueError("a learned update needs a key for its hidden layers")
     groups = group(setting.names, spec.per, "tune.learned_update.per")
     form = Form(
         groups.index,
@@ -127,4 +129,4 @@ def build(spec: schema.LearnedUpdate, setting: Setting) -> LearnedUpdate:
         output=np.zeros(spec.hidden_size, np.float32),
     )
     _, unravel = ravel_pytree(start)
-    return LearnedUpdate(groups, form, setting.steps, setting.seed, unravel, start)
+    return LearnedUpdate(groups, form, setting.steps, setting.seed_key, unravel, start)

@@ -13,6 +13,7 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 
 from metatune.data.domains import Corpus
+from metatune.data.randomness import generator
 from metatune.data.windows import Rows, Windows
 
 # Offsets are multiples of 2^-32, so that batch size minus offset is exact in float64.
@@ -218,8 +219,7 @@ def _evenly(total: int, parts: int) -> np.ndarray:
 def _generator(seed: tuple[int, ...], *key: int) -> np.random.Generator:
     """Random numbers of their own for every seed and key."""
     # SeedSequence fills a short seed up with zeros: without its length, (1,) would be (1, 0).
-    sequence = np.random.SeedSequence((len(seed), *seed), spawn_key=key)
-    return np.random.Generator(np.random.Philox(sequence))
+    return generator((len(seed), *seed), key)
 
 
 def _distributions(shares: np.ndarray, domains: int) -> np.ndarray:

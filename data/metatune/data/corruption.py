@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from metatune.data.randomness import generator
 from metatune.recipe.schema import Corruption
 
 INTACT: Final = ""
@@ -27,7 +28,7 @@ def drawn_ways(numbers: np.ndarray, spec: Corruption) -> np.ndarray:
     Returns:
         Text, [windows].
     """
-    drawn = np.array([_generator(spec.seed, number).random(2) for number in numbers])
+    drawn = np.array([generator((spec.seed, int(number))).random(2) for number in numbers])
     drawn = drawn.reshape(len(numbers), 2)
     which = (drawn[:, 1] * len(spec.ways)).astype(int)
     return np.where(drawn[:, 0] < spec.share, np.asarray(spec.ways)[which], INTACT)
@@ -44,18 +45,18 @@ def spoilt(tokens: np.ndarray, numbers: np.ndarray, how: np.ndarray, seed: int) 
     """
     changed = tokens.copy()
     for place in np.flatnonzero(how != INTACT):
-        generator = _generator(seed, numbers[place])
-        generator.random(2)  # which have chosen the way
-        changed[place] = WAYS[str(how[place])](tokens[place], generator)
+        random = generator((seed, int(numbers[place])))
+        random.random(2)  # which have chosen the way
+        changed[place] = WAYS[str(how[place])](tokens[place], random)
     return changed
 
 
-def _shuffled(window: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    return generator.permutation(window)
+def _shuffled(window: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    return random.permutation(window)
 
 
-def _repetitive(window: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    del generator
+def _repetitive(window: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    del random
     return np.resize(window[: -(-len(window) // REPEATS)], len(window))
 
 
@@ -63,7 +64,3 @@ WAYS: Final[Mapping[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]
     "shuffle": _shuffled,
     "repeat": _repetitive,
 }
-
-
-def _generator(seed: int, number: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, int(number)))))

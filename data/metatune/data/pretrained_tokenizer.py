@@ -1,5 +1,6 @@
 """Fast tokenizers of Hugging Face, from a folder or the hub; none of their code is executed."""
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -214,6 +215,17 @@ def calendar(day: date) -> str:
     said = "".join(f" | replace('%{d}', {moment.strftime(f'%{d}')!r})" for d in DIRECTIVES)
     macro = f"{{{{ form | replace('%%', '\\0'){said} | replace('\\0', '%') }}}}"
     return f"{{% macro {CLOCK}(form) %}}{macro}{{% endmacro %}}\n"
+
+
+def _is_wanted(record: logging.LogRecord) -> bool:
+    """Whether a message of transformers is for our users: that torch is missing is not.
+
+    It is said on import, of models, where nothing but tokenizers is taken from there.
+    """
+    return not record.getMessage().startswith("PyTorch was not found")
+
+
+logging.getLogger("transformers").addFilter(_is_wanted)
 
 
 def load_pretrained(name: str) -> PretrainedTokenizer:

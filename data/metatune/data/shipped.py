@@ -7,6 +7,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
+from metatune.recipe import file_errors
+
 CORPORA: Final = Path(__file__).parent / "corpora"
 
 
@@ -87,7 +89,8 @@ def shipped_text(name: str) -> str:
     try:
         text = lzma.decompress(file.read_bytes())
     except (OSError, lzma.LZMAError) as error:
-        raise DamagedCorpus(_damage(file, f"can't be read: {error}")) from error
+        why = file_errors.problem(error) if isinstance(error, OSError) else error
+        raise DamagedCorpus(_damage(file, f"can't be read: {why}")) from error
     found, expected = sha256(text).hexdigest(), SHIPPED[name].sha256
     if found != expected:
         raise DamagedCorpus(_damage(file, f"holds a text of sha256 {found}, not {expected}"))

@@ -4,7 +4,7 @@ from metatune.models.chunking import map_rows, rows_at_a_time
 from metatune.models.hub import locate
 from metatune.models.language_model import LanguageModel, build, config_faults, unembed
 from metatune.models.modules import LORA_A, LORA_B
-from metatune.models.names import ParameterNames
+from metatune.models.names import ParameterNames, Shape, shapes_by_name
 from metatune.models.pretrained import CONFIG, load_pretrained, read_config, save_pretrained
 from metatune.models.safetensors_files import weights_sha256
 
@@ -14,6 +14,7 @@ __all__ = [
     "LORA_B",
     "LanguageModel",
     "ParameterNames",
+    "Shape",
     "build",
     "config_faults",
     "load_pretrained",
@@ -22,6 +23,7 @@ __all__ = [
     "read_config",
     "rows_at_a_time",
     "save_pretrained",
+    "shapes_by_name",
     "unembed",
     "weights_sha256",
 ]

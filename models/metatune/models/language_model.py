@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from metatune.models.architecture import Architecture
 from metatune.models.config import PATH, read
 from metatune.models.families import FAMILIES
-from metatune.models.names import parameter_names
+from metatune.models.names import Shape, parameter_names, shapes_by_name
 from metatune.models.transformer import Transformer
 from metatune.recipe.faults import Fault, RecipeError, unknown
 from metatune.recipe.rules import CHUNK
@@ -101,6 +101,10 @@ class LanguageModel:
         shapes = jax.eval_shape(self.init, jax.random.key(0))
         naming = FAMILIES[self.family].checkpoint_name
         return parameter_names(shapes, naming, self.config.transposed)
+
+    def shapes(self) -> dict[str, Shape]:
+        """The shape of each parameter by its checkpoint name."""
+        return shapes_by_name(self.names(), jax.eval_shape(self.init, jax.random.key(0)))
 
     def config_json(self) -> dict[str, Any]:
         """The fields of the `config.json` that the model was read from."""

@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 
+Shape = tuple[int, ...]
+
 LAYERS = "layers"
 """The key below which parameters are stacked, layer by layer, on axis 0."""
 
@@ -55,3 +57,17 @@ def parameter_names(
         )
 
     return jax.tree_util.tree_map_with_path(name, dict(params))
+
+
+def shapes_by_name(names: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Shape]:
+    """The shape of each parameter in a checkpoint.
+
+    Args:
+        names: `ParameterNames` at the leaves.
+        params: parameters or their shapes, a tree like `names`.
+    """
+    leaves = jax.tree.leaves(names, is_leaf=lambda leaf: isinstance(leaf, ParameterNames))
+    found = {}
+    for named, leaf in zip(leaves, jax.tree.leaves(params), strict=True):
+        found |= dict.fromkeys(named.names, tuple(leaf.shape[1 if named.stacked else 0 :]))
+    return found

@@ -19,6 +19,7 @@ from metatune.models.hub import locate
 from metatune.models.language_model import LanguageModel, build
 from metatune.models.names import ParameterNames
 from metatune.models.safetensors_files import FLOATS, PATH, SINGLE, Tensors, open_folder
+from metatune.recipe import file_errors
 from metatune.recipe.bounds import read_json
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.schema import Chunk
@@ -113,7 +114,8 @@ def read_config(folder: Path) -> Mapping[str, Any]:
         if not isinstance(config, Mapping):
             raise ValueError("not a mapping")
     except (OSError, ValueError) as error:
-        problem = f"{CONFIG} can't be read as a model's config: {error}"
+        why = file_errors.problem(error) if isinstance(error, OSError) else error
+        problem = f"{CONFIG} can't be read as a model's config: {why}"
         cure = "write a folder, or an id, of a model in Hugging Face's format"
         raise RecipeError(str(folder), [Fault(PATH, str(folder), problem, cure)]) from error
     return config

@@ -1,7 +1,7 @@
 """The safetensors files of a folder as one set of named tensors, read one at a time."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from metatune.recipe import file_errors
 from metatune.recipe.bounds import read_json
 from metatune.recipe.faults import Fault, RecipeError
 
@@ -63,7 +64,7 @@ def open_folder(folder: Path, opened: ExitStack) -> Tensors:
         try:
             tensors = opened.enter_context(safe_open(file, framework="numpy", backend="pread"))
         except (SafetensorError, OSError) as error:
-            problem = f"{file.name} is truncated, damaged or missing: {error}"
+            problem = f"{file.name} is truncated, damaged or missing: {_why(error, str)}"
             faults.append(Fault(PATH, str(folder), problem, "fetch it again"))
             continue
         for name in tensors.keys():
@@ -93,7 +94,7 @@ def weight_files(folder: Path) -> list[Path]:
         if not all(isinstance(name, str) and Path(name).name == name for name in named):
             raise ValueError("weight_map must name files beside it")
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        problem = f"{INDEX} is no index of safetensors files: {error!r}"
+        problem = f"{INDEX} is no index of safetensors files: {_why(error, repr)}"
         raise RecipeError(
             str(folder), [Fault(PATH, str(folder), problem, "fetch it again")]
         ) from error
@@ -114,6 +115,10 @@ def weights_sha256(folder: Path) -> str:
         for block in _blocks(file):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _why(error: Exception, words: Callable[[Exception], str]) -> str:
+    return file_errors.problem(error) if isinstance(error, OSError) else words(error)
 
 
 def _blocks(file: Path, size: int = 2**22) -> Iterator[bytes]:

@@ -116,23 +116,26 @@ def export(
             something tuned that the target can't express, a number that isn't above 0.
     """
     if target not in EXPORTERS:
-        raise ArtefactError(
-            "export", [unknown("target", target, "target", target, list(EXPORTERS))]
-        )
+        raise ArtefactError("export", [unknown("--to", target, "target", target, list(EXPORTERS))])
     exporter, folder = EXPORTERS[target], Path(folder)
     numbers = {
-        "steps": steps,
-        "tokens_per_step": tokens_per_step,
-        "sequences_per_step": sequences_per_step,
+        "--steps": steps,
+        "--tokens-per-step": tokens_per_step,
+        "--sequences-per-step": sequences_per_step,
     }
     faults = [
-        Fault(name, number, "must be a whole number of 1 or above", "give another")
+        Fault(
+            name,
+            number,
+            "must be a whole number of 1 or above",
+            "give another",
+        )
         for name, number in numbers.items()
         if number is not None and number < 1
     ]
     if not overwrite and folder.is_dir() and any(folder.iterdir()):
-        cure = "name another, or overwrite it (overwrite=True)"
-        faults.append(Fault("folder", str(folder), "is not empty", cure))
+        cure = "name another, or replace it (--overwrite)"
+        faults.append(Fault("--out", str(folder), "is not empty", cure))
     kind = artefact.optimizer.settings["kind"]
     if exporter.capabilities.rates != "no" and kind not in exporter.optimizers:
         problem = f"{target} takes the rates of {', '.join(exporter.optimizers)} alone"

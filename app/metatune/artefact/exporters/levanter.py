@@ -7,7 +7,7 @@ from metatune.artefact.exporters.base import Exporter, Production, as_yaml, conf
 from metatune.artefact.exporters.one_rate import one_rate
 from metatune.artefact.exporters.stages import Stage, staged
 from metatune.artefact.format import ArtefactError
-from metatune.recipe.faults import Fault
+from metatune.recipe.faults import ABSENT, Fault
 
 BLOCKS = (2048, 1024, 512, 256)
 """Sequences; the first that keeps the stages apart is taken. 2048 is Levanter's own choice."""
@@ -56,7 +56,7 @@ def _aligned(
     if sequences is None:
         problem = "Levanter changes shares at whole blocks of sequences: their number must be known"
         cure = "give the sequences of an update (--sequences-per-step)"
-        raise ArtefactError("export", [Fault("sequences_per_step", None, problem, cure)])
+        raise ArtefactError("export", [Fault("--sequences-per-step", ABSENT, problem, cure)])
     for block in BLOCKS:
         unit = block // math.gcd(block, sequences)
         starts = [unit * round(stage.start / unit) for stage in stages]
@@ -71,7 +71,7 @@ def _aligned(
         "at which Levanter changes shares"
     )
     cure = "make the training longer (--steps), or the updates larger"
-    raise ArtefactError("export", [Fault("sequences_per_step", sequences, problem, cure)])
+    raise ArtefactError("export", [Fault("--sequences-per-step", sequences, problem, cure)])
 
 
 LEVANTER = Exporter(

@@ -7,7 +7,7 @@ it out again gives a valid recipe with every default spelled out.
 
 from dataclasses import dataclass
 
-from metatune.recipe.rules import NOT_NEGATIVE, ruled
+from metatune.recipe.rules import SEED, ruled
 from metatune.recipe.schema.data import Corruption, Data, Files, HeldOut, Packing, Source
 from metatune.recipe.schema.estimators import (
     Auto,
@@ -154,11 +154,16 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that `metatune fit` needs."""
+    """All that `metatune fit` needs.
+
+    Attributes:
+        seed: of all that is drawn: parameters, batches, directions. The same recipe with the same
+            seed gives the same run; no two seeds share what they draw.
+    """
 
     model: Model
     data: Data
     inner: Inner
     tune: Tune
     outer: Outer
-    seed: int = ruled(0, NOT_NEGATIVE)
+    seed: int = ruled(0, SEED)

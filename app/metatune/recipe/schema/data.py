@@ -9,7 +9,7 @@ from metatune.recipe.rules import (
     AT_LEAST_TWO,
     INNER_FRACTION,
     ISO_DATE,
-    NOT_NEGATIVE,
+    SEED,
     SOME,
     ruled,
 )
@@ -33,7 +33,7 @@ class Corruption:
 
     share: float = ruled(INNER_FRACTION)
     ways: tuple[Literal["shuffle", "repeat"], ...] = ruled(("shuffle", "repeat"), SOME)
-    seed: int = ruled(0, NOT_NEGATIVE)
+    seed: int = ruled(0, SEED)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,11 @@ from metatune.recipe.rules import (
 
 @dataclass(frozen=True)
 class Constant:
-    """A base rate that stays, after a linear warmup over `warmup` (fraction of inner steps)."""
+    """A base rate that stays, after a linear warmup.
+
+    Attributes:
+        warmup: how long the rate rises from zero, a fraction of inner steps.
+    """
 
     kind: Literal["constant"] = "constant"
     warmup: float = ruled(0.0, FRACTION)
@@ -24,7 +28,12 @@ class Constant:
 
 @dataclass(frozen=True)
 class Cosine:
-    """A linear warmup, then half a cosine down to `final` (fraction of the peak rate)."""
+    """A linear warmup, then half a cosine down.
+
+    Attributes:
+        warmup: how long the rate rises from zero, a fraction of inner steps.
+        final: where the cosine ends, a fraction of the peak rate.
+    """
 
     kind: Literal["cosine"] = "cosine"
     warmup: float = ruled(0.05, FRACTION)
@@ -33,7 +42,13 @@ class Cosine:
 
 @dataclass(frozen=True)
 class WarmupStableDecay:
-    """Warmup, plateau, then a linear decay over the last `decay` (fraction of inner steps)."""
+    """Warmup, plateau, then a linear decay.
+
+    Attributes:
+        warmup: how long the rate rises from zero, a fraction of inner steps.
+        decay: how long it falls at the end, a fraction of inner steps.
+        final: where it ends, a fraction of the peak rate.
+    """
 
     kind: Literal["wsd"] = "wsd"
     warmup: float = ruled(0.05, FRACTION)

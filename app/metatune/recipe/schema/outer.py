@@ -91,6 +91,9 @@ class Truncated:
     """Differentiates through the last `window` inner steps; those before are run, no more.
 
     What a hyperparameter did earlier is left out: schedules of earlier windows stay as they are.
+
+    Attributes:
+        window: inner steps that are differentiated, the last of the training.
     """
 
     window: int = ruled(AT_LEAST_ONE)
@@ -194,7 +197,12 @@ class Objective:
 
 @dataclass(frozen=True)
 class Fresh:
-    """What is drawn anew at every outer step; what isn't, stays that of the first."""
+    """What is drawn anew at every outer step; what isn't, stays that of the first.
+
+    Attributes:
+        initialisation: the parameters that trainings start from.
+        data: the batches, and the held-out text of the objective.
+    """
 
     initialisation: bool = True
     data: bool = True
