@@ -35,6 +35,7 @@ def fit(
     from metatune.fit.run_folder import RunFolderError, usable
     from metatune.hypergrad import CheckpointError, EstimatorError, ReplayError
     from metatune.inner import prepare_file
+    from metatune.plan.progress import spoken
     from metatune.recipe import shipped
     from metatune.report import terminal
 
@@ -47,13 +48,16 @@ def fit(
         with tokenizing(console) as listener:
             training = prepare_file(shipped.find(recipe), overrides or (), listener)
         before = folder.outer() if resume else None
-        training, reasons = plans.decided(training, folder=folder.scratch, before=before)
+        told = spoken(lambda text: console.print(text, highlight=False, soft_wrap=True))
+        training, reasons = plans.decided(
+            training, folder=folder.scratch, before=before, listener=told
+        )
         for why in reasons:
             typer.echo(f"estimator {why}")
 
         def foretell(scratch: Path) -> Expectation | None:
             try:
-                memory, pace = plans.expected(training, folder=scratch)
+                memory, pace = plans.expected(training, folder=scratch, listener=told)
             except plans.NotForetold as error:
                 console.print(str(error))
                 return None

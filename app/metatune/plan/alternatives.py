@@ -13,7 +13,7 @@ from metatune.hypergrad import CheckpointError, EstimatorError
 from metatune.inner import InnerTraining, estimators
 from metatune.inner.metrics import measure
 from metatune.plan.choice import choose, forward_may_fit
-from metatune.plan.counting import counted
+from metatune.plan.counting import counted, in_all
 from metatune.plan.measuring import measured
 from metatune.plan.memory import Memory, limit_bytes
 from metatune.plan.pace import Pace
@@ -35,7 +35,9 @@ class Alternative(NamedTuple):
         memory: what it needs, or None where no checkpoints fit the budget.
         pace: how long it takes, or None where it isn't known.
         problem: why it can't be run; empty if it can.
-        counted: whether it was neither compiled nor timed, but counted from a way that was.
+        gradients: of an inner step that a hypergradient takes, where they can be counted: which of
+            two such ways is the faster one is known without a timing.
+        counted: whether it was not timed, but counted from a way that was.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Alternative(NamedTuple):
     memory: Memory | None
     pace: Pace | None
     problem: str = ""
+    gradients: float | None = None
     counted: bool = False
 
 
@@ -73,10 +76,8 @@ class Plan:
         memory; of those, the first.
         """
         fitting = [way for way in self.alternatives if self.fits(way) and way.pace]
-        fastest = min(fitting, key=_least, default=None)
-        if fastest is None:
-            return None
-        return min((way for way in fitting if not slower(way, fastest)), key=_bytes)
+        fast = [way for way in fitting if not any(slower(way, other) for other in fitting)]
+        return min(fast, key=_bytes, default=None)
 
     @property
     def why(self) -> str:
@@ -117,7 +118,8 @@ def alternatives(
     """
     spec = training.recipe.outer.estimator
     yield "as in the recipe", (), spec
-    if measure(training.recipe.outer) != "loss":  # which no other estimator can follow
+    # Where the loss isn't what is measured, no other estimator can follow.
+    if isinstance(spec, schema.External) or measure(training.recipe.outer) != "loss":
         return
     kept = spec.checkpoints if isinstance(spec, ReverseMode) else schema.Checkpoints()
     segment = estimators.build(spec).segment
@@ -139,9 +141,11 @@ def alternatives(
 def slower(way: Alternative, than: Alternative) -> bool:
     """Whether a way is slower than another, beyond what rounds of the timings differ by.
 
-    Three quarters of the rounds have to say so, and by more than `TIE`. Ways that are counted from
-    each other differ by as many gradients in each round, however noisy: their order is certain.
+    Where the gradients of both are counted, that one takes more of them, whatever noise says; else
+    three quarters of the rounds have to say so. In any case by more than `TIE`.
     """
+    if way.gradients is not None and than.gradients is not None:
+        return way.gradients > (1 + TIE) * than.gradients
     ours, theirs = _rounds(way), _rounds(than)
     if len(ours) != len(theirs):  # not measured together
         return min(ours) > (1 + TIE) * np.quantile(theirs, 0.75)
@@ -170,10 +174,13 @@ def plan(training: InnerTraining, *, folder: Path, listener: Listener = silent) 
         try:
             if base is None:
                 base = measured(_with(training, spec), folder, tell)
-                ways.append(Alternative(name, changes, base.memory, base.pace()))
+                count = in_all(base.training, spec, base.memory)
+                own = Alternative(name, changes, base.memory, base.pace(), gradients=count)
+                ways.append(own)
             else:
-                found = counted(_with(training, spec), base, folder, tell)
-                ways.append(Alternative(name, changes, *found, counted=True))
+                memory, seconds, count = counted(_with(training, spec), base, folder, tell)
+                way = Alternative(name, changes, memory, seconds, gradients=count, counted=True)
+                ways.append(way)
         except (CheckpointError, EstimatorError) as error:
             ways.append(Alternative(name, changes, None, None, str(error)))
     return Plan(tuple(ways), limit_bytes(), jax.devices()[0].device_kind)
@@ -211,11 +218,6 @@ def decided(
         return training, ""
     spec, why = choose(training, auto, folder=folder, listener=listener)
     return _with(training, spec), why
-
-
-def _least(way: Alternative) -> float:
-    """Seconds of a hypergradient of a way that has them."""
-    return way.pace.hypergradient if way.pace else math.inf
 
 
 def _rounds(way: Alternative) -> tuple[float, ...]:

@@ -6,8 +6,9 @@ that recomputes its steps does so twice. So it is a matter of counting which of 
 and no noise of a timing can turn it round.
 """
 
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple, overload
 
 from metatune.inner import InnerTraining, estimators
 from metatune.plan import foretold, forward_mode, reverse_mode
@@ -17,6 +18,7 @@ from metatune.plan.memory import Memory
 from metatune.plan.pace import Pace, pace
 from metatune.plan.progress import Tell
 from metatune.plan.reverse_mode import Spec
+from metatune.plan.timing import Line
 from metatune.plan.work import Work, horizon
 from metatune.recipe import schema
 
@@ -31,9 +33,21 @@ def gradients(spec: Spec) -> float:
     return MIXFLOW + 1 + spec.remat
 
 
-def counted(
-    training: InnerTraining, base: Measured, folder: Path, tell: Tell
-) -> tuple[Memory, Pace]:
+class Counted(NamedTuple):
+    """What a way needs, from another that was measured.
+
+    Attributes:
+        memory: bytes.
+        pace: seconds.
+        gradients: of an inner step that a hypergradient takes, where they can be compared.
+    """
+
+    memory: Memory
+    pace: Pace
+    gradients: float | None
+
+
+def counted(training: InnerTraining, base: Measured, folder: Path, tell: Tell) -> Counted:
     """What a training with its estimator needs, from a way that was measured.
 
     Args:
@@ -46,36 +60,55 @@ def counted(
         CheckpointError: nothing fits the budget of the checkpoints.
         EstimatorError: the tangents exceed their budget.
     """
-    spec = training.recipe.outer.estimator
+    spec, count = training.recipe.outer.estimator, None
     if isinstance(spec, schema.Forward):
         found = foretold.cost(training, spec, folder, tell)
         memory = found.memory
+        if isinstance(base.spec, Spec):  # else the base is one of forward mode, as it was timed
+            count = found.seconds({forward_mode.PLAIN: Line(0.0, 1.0)}).hypergradient
 
         def seconds(of: Seconds) -> float:
             return found.seconds({forward_mode.PLAIN: of.training}).hypergradient
 
     elif isinstance(spec, Spec):
         memory = _memory(training, spec, base, folder, tell)
-        count, own = _gradients(training, spec, memory), None
-        if isinstance(base.spec, Spec):
-            own = _gradients(training, base.spec, base.memory)
-
-        def seconds(of: Seconds) -> float:
-            if own is None:
-                return count * of.training.step
-            # What was measured of the other holds, but for the gradients that they differ by.
-            return max(of.hypergradient + (count - own) * of.training.step, of.hypergradient / 2)
+        count, own = in_all(training, spec, memory), in_all(training, base.spec, base.memory)
+        seconds = partial(_seconds, count, own)
 
     else:
         raise TypeError(f"{spec.kind} isn't counted from another way")
     rounds = tuple(seconds(each) for each in base.rounds)
     best = base.best._replace(hypergradient=seconds(base.best))
     work = Work(training, estimators.build(spec))
-    return memory, pace(work, best, rounds, base.cost.compilation)
+    return Counted(memory, pace(work, best, rounds, base.cost.compilation), count)
 
 
-def _gradients(training: InnerTraining, spec: Spec, memory: Memory) -> float:
-    """Gradients of an inner step that a hypergradient takes in all."""
+def _seconds(count: float, own: float | None, of: Seconds) -> float:
+    """Of a hypergradient, from another whose gradients are `own`; None where they don't compare."""
+    if own is None:
+        return count * of.training.step
+    # What was measured of the other holds, but for the gradients that they differ by.
+    return max(of.hypergradient + (count - own) * of.training.step, of.hypergradient / 2)
+
+
+@overload
+def in_all(training: InnerTraining, spec: Spec, memory: Memory) -> float: ...
+
+
+@overload
+def in_all(training: InnerTraining, spec: schema.Estimator, memory: Memory) -> float | None: ...
+
+
+def in_all(training: InnerTraining, spec: schema.Estimator, memory: Memory) -> float | None:
+    """Gradients of an inner step that a hypergradient by reverse mode takes; None of others.
+
+    Args:
+        training: what is differentiated.
+        spec: the estimator.
+        memory: what it needs: segments that are run again for want of a kept state count, too.
+    """
+    if not isinstance(spec, Spec):
+        return None
     work = reverse_mode.work_of(training, spec)
     steps, window = horizon(training.recipe)
     count = steps - window + window * gradients(spec) + work.objective_gradients()

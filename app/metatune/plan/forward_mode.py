@@ -1,7 +1,6 @@
 """What a hypergradient by forward mode costs: tangents, and a program for each number of them."""
 
 from collections.abc import Callable
-from functools import partial
 from math import gcd
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +12,7 @@ import numpy as np
 from metatune.hypergrad import as_argument, programs, shortened
 from metatune.hypergrad.forward import first_steps
 from metatune.hypergrad.forward_mode import Tangents
-from metatune.hypergrad.push import Cut, Push, cuts
+from metatune.hypergrad.push import Push, cuts
 from metatune.hypergrad.segments import inexact
 from metatune.hypergrad.stores import tree_bytes
 from metatune.inner import InnerTraining, estimators
@@ -112,26 +111,25 @@ def cost(
             pushed = analysed({PUSH: lambda: _pushing(work, clip, few, size)}, tell)[PUSH]
         return plain, Probe(pushed, work.most, _run(work, few, size))
 
-    return Cost(memory, compilation, probes, partial(_seconds, work, few, chunks, devices))
+    objective = len(chunks) * work.objective_gradients()
+
+    def seconds(lines: Lines) -> Seconds:
+        plain = lines[PLAIN]
+        pushed = lines.get(PUSH, counted(plain, few))
+        total = objective * plain.step
+        for cut in (cut for chunk in chunks for cut in chunk):
+            share = cut.active / devices / max(1, few)
+            steps = plain.step + share * max(0.0, pushed.step - plain.step)
+            segment = pushed.segment if cut.active else plain.segment
+            total += segment + (cut.stop - cut.first) * steps
+        return Seconds(total, plain)
+
+    return Cost(memory, compilation, probes, seconds)
 
 
 def counted(plain: Line, directions: int) -> Line:
     """A training with so many directions, from the training alone."""
     return Line(plain.segment, plain.step * (1 + DIRECTION * directions))
-
-
-def _seconds(work: Work, few: int, chunks: list[list[Cut]], devices: int, lines: Lines) -> Seconds:
-    """Of a hypergradient, from the training alone and with `few` directions, or with any."""
-    plain = lines[PLAIN]
-    pushed = lines.get(PUSH, counted(plain, few))
-    total = 0.0
-    for cut in (cut for chunk in chunks for cut in chunk):
-        share = cut.active / devices / max(1, few)
-        steps = plain.step + share * max(0.0, pushed.step - plain.step)
-        segment = pushed.segment if cut.active else plain.segment
-        total += segment + (cut.stop - cut.first) * steps
-    total += len(chunks) * work.objective_gradients() * plain.step
-    return Seconds(total, plain)
 
 
 def _run(work: Work, directions: int, size: int) -> Callable[[Any, int], Any]:

@@ -60,8 +60,22 @@ def cost(training: InnerTraining, spec: Spec, folder: Path, tell: Tell) -> Cost:
     compiled = _compiled(work, tell)
     needed = memory(work, _sizes(work, compiled), estimators.checkpoints(spec, folder))
     compilation = sum(program.compilation for program in compiled.values())
-    probes = partial(_probes, work, compiled)
-    return Cost(needed, compilation, probes, partial(_seconds, work, needed))
+    job, length = work.job(), work.estimator.segment
+    before, cuts = job.bounds(0, job.first, length), job.bounds(job.first, job.stop, length)
+    objective, members = work.objective_gradients(), work.members or 1
+
+    def seconds(lines: Lines) -> Seconds:
+        forward, backward = lines["forward"], lines["pullback"]
+        total = (
+            forward.over(before)
+            + forward.over(cuts)
+            + backward.over(cuts)
+            + needed.recomputed_segments * forward.over(cuts) / len(cuts)
+            + objective * forward.step
+        )
+        return Seconds(total, Line(forward.segment / members, forward.step / members))
+
+    return Cost(needed, compilation, partial(_probes, work, compiled), seconds)
 
 
 def work_of(training: InnerTraining, spec: Spec) -> Work:
@@ -176,22 +190,6 @@ def _probes(work: Work, compiled: dict[str, Program]) -> tuple[Probe, ...]:
         Probe(compiled["forward"], work.most, forward),
         Probe(compiled["pullback"], work.most, pullback),
     )
-
-
-def _seconds(work: Work, needed: Memory, lines: Lines) -> Seconds:
-    """Of a hypergradient."""
-    forward, backward = lines["forward"], lines["pullback"]
-    job, length = work.job(), work.estimator.segment
-    before, cuts = job.bounds(0, job.first, length), job.bounds(job.first, job.stop, length)
-    total = (
-        forward.over(before)
-        + forward.over(cuts)
-        + backward.over(cuts)
-        + needed.recomputed_segments * forward.over(cuts) / len(cuts)
-        + work.objective_gradients() * forward.step
-    )
-    members = work.members or 1
-    return Seconds(total, Line(forward.segment / members, forward.step / members))
 
 
 def _free(checkpoints: Checkpoints) -> Callable[[], int]:

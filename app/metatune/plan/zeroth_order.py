@@ -73,7 +73,16 @@ def cost(training: InnerTraining, spec: schema.ZerothOrder, _: Path, tell: Tell)
     )
     chunks = ceil(spec.directions / spec.chunk)
     probes = partial(_probes, work, compiled, at_a_time)
-    return Cost(memory, compilation, probes, partial(_seconds, work, at_a_time, chunks))
+    job, length = work.job(), work.estimator.segment
+    before, cuts = job.bounds(0, job.first, length), job.bounds(job.first, job.stop, length)
+    values = OF_GRADIENT * work.objective_gradients()
+
+    def seconds(lines: Lines) -> Seconds:
+        alone, each = lines[ONE], lines[EACH]
+        trainings = alone.over(before) + alone.over(cuts) + chunks * each.over(cuts)
+        return Seconds(trainings + values * (alone.step + chunks * each.step), alone)
+
+    return Cost(memory, compilation, probes, seconds)
 
 
 def _probes(work: Work, compiled: dict[str, Program], at_a_time: int) -> tuple[Probe, ...]:
@@ -91,15 +100,6 @@ def _probes(work: Work, compiled: dict[str, Program], at_a_time: int) -> tuple[P
         return program(problem, repeated(eta), repeated(state), work.segment(steps))
 
     return Probe(compiled[ONE], work.most, run), Probe(compiled[EACH], work.most, run_each)
-
-
-def _seconds(work: Work, at_a_time: int, chunks: int, lines: Lines) -> Seconds:
-    """Of a hypergradient."""
-    job, length = work.job(), work.estimator.segment
-    before, cuts = job.bounds(0, job.first, length), job.bounds(job.first, job.stop, length)
-    alone, each = lines[ONE], lines[EACH]
-    values = work.objective_gradients() * OF_GRADIENT * (alone.step + chunks * each.step)
-    return Seconds(alone.over(before) + alone.over(cuts) + chunks * each.over(cuts) + values, alone)
 
 
 def _stacked(tree: Any, count: int) -> Any:
