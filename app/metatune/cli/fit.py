@@ -26,9 +26,9 @@ def fit(
     from metatune import plan as plans
     from metatune.artefact.exporters import suited
     from metatune.fit import outer_loop
-    from metatune.fit.allocation import keep_memory
+    from metatune.fit.allocation import keep_memory, release_memory
     from metatune.fit.compilation import keep_compiled
-    from metatune.fit.expectation import Expectation
+    from metatune.fit.expectation import Expectation, held_bytes
     from metatune.fit.external import CommandFailed
     from metatune.fit.failure import NotFinite
     from metatune.fit.progress import tokenizing
@@ -61,7 +61,8 @@ def fit(
             except plans.NotForetold as error:
                 console.print(str(error))
                 return None
-            return Expectation(memory.device, pace.outer_step, pace.run)
+            release_memory()
+            return Expectation(memory.device, pace.outer_step, pace.run, held_bytes())
 
         outcome = outer_loop.fit(
             training,
