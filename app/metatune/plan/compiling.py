@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, Final, NamedTuple
 
@@ -68,6 +68,11 @@ def analysed(lower: Mapping[str, Callable[[], Any]], tell: Tell) -> dict[str, Pr
             cache.write(made.key, _entry(made))
             found[of.name] = made
     return {name: found[name] for name in lower}
+
+
+def compilation_seconds(programs: Collection[Program]) -> float:
+    """Seconds that compiling programs takes: each of those side by side waits for the others."""
+    return sum(each.compilation for each in programs) / min(cache.cores(), len(programs))
 
 
 def executables(programs: Iterable[Program], tell: Tell) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from metatune.hypergrad.push import Push, cuts
 from metatune.hypergrad.segments import inexact
 from metatune.hypergrad.stores import tree_bytes
 from metatune.inner import InnerTraining, estimators
-from metatune.plan.compiling import analysed
+from metatune.plan.compiling import analysed, compilation_seconds
 from metatune.plan.cost import Cost, Seconds
 from metatune.plan.memory import Memory, logits_bytes
 from metatune.plan.progress import Tell
@@ -78,7 +78,7 @@ def cost(
     compiled = analysed(programs_of, tell)
     largest = compiled.get(PUSH, compiled[PLAIN])
     # A program for each number of directions that act, each as long to compile as the largest.
-    compilation = sum(program.compilation for program in compiled.values())
+    compilation = compilation_seconds(compiled.values())
     compilation *= len({n for each in active for n in each})
 
     one, state = _tangent_bytes(work), tree_bytes(work.state())

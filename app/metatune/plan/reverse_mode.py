@@ -15,7 +15,7 @@ from metatune.hypergrad.reverse_mode import Adjoint
 from metatune.hypergrad.segments import inexact
 from metatune.hypergrad.stores import Device, free_memory, tree_bytes
 from metatune.inner import InnerTraining, estimators
-from metatune.plan.compiling import Program, analysed
+from metatune.plan.compiling import Program, analysed, compilation_seconds
 from metatune.plan.cost import Cost, Seconds
 from metatune.plan.memory import Memory, logits_bytes
 from metatune.plan.progress import Tell
@@ -59,7 +59,7 @@ def cost(training: InnerTraining, spec: Spec, folder: Path, tell: Tell) -> Cost:
     work = work_of(training, spec)
     compiled = _compiled(work, tell)
     needed = memory(work, _sizes(work, compiled), estimators.checkpoints(spec, folder))
-    compilation = sum(program.compilation for program in compiled.values())
+    compilation = compilation_seconds(compiled.values())
     job, length = work.job(), work.estimator.segment
     before, cuts = job.bounds(0, job.first, length), job.bounds(job.first, job.stop, length)
     objective, members = work.objective_gradients(), work.members or 1

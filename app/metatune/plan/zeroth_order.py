@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from metatune.hypergrad import as_argument, programs, shortened
 from metatune.hypergrad.stores import tree_bytes
 from metatune.inner import InnerTraining, estimators
-from metatune.plan.compiling import Program, analysed
+from metatune.plan.compiling import Program, analysed, compilation_seconds
 from metatune.plan.cost import OF_GRADIENT, Cost, Seconds
 from metatune.plan.memory import Memory, logits_bytes
 from metatune.plan.progress import Tell
@@ -49,7 +49,7 @@ def cost(training: InnerTraining, spec: schema.ZerothOrder, _: Path, tell: Tell)
         },
         tell,
     )
-    compilation = sum(program.compilation for program in compiled.values())
+    compilation = compilation_seconds(compiled.values())
     one = tree_bytes(state)
     # The caller's state, the one that all trainings share, the trained one, and those in pairs.
     phases = [
