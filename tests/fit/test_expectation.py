@@ -28,7 +28,10 @@ def test_what_the_process_holds_already_is_part_of_what_is_expected():
     said = "expected: 3 MiB of arrays on the device, beside 4 MiB of the process, 2.0 s per outer"
     assert expected.sentence.startswith(said)
     told = comparison(expected, {"process_bytes": 8 * MIB})
-    assert "peaked at 8 MiB, freed memory that is kept included (expected 7 MiB, 3 of them arrays)" in told
+    assert (
+        "peaked at 8 MiB, freed memory that is kept included (expected 7 MiB, 3 of them arrays)"
+        in told
+    )
     assert "beside" not in Expectation(3 * MIB, 2.0, 30.0).sentence
 
 
