@@ -4,15 +4,22 @@
 Each case runs in two processes, once to compile. One then gives back all that is free, and runs
 again for the peak of its resident memory above the rest. The other keeps what was freed, as
 `metatune fit` does, for its time; its peak is up to a third higher, as kept blocks have holes.
-Needs Linux.
+`--plan N` runs `metatune plan` N times instead, each as a process of its own with an empty cache
+(`--kept`: with that of the run before), and tells its seconds on the wall and of the processor, and
+its pick; `--busy` keeps another process at work beside it. Needs Linux.
 
 usage: bench_plan.py [CASE ...] [--units bytes|seconds ...] [--json FILE]
+       bench_plan.py [CASE ...] --plan N [--busy] [--kept]
 """
 
 import argparse
 import gc
 import json
 import multiprocessing
+import os
+import resource
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -42,6 +49,16 @@ MIDDLE = (
     "outer.estimator.segment=2",
     "outer.objective={sequences: 8, micro_batch: 4}",
 )
+TEN = (
+    "model.config={model_type: llama, hidden_size: 256, intermediate_size: 768, "
+    "num_hidden_layers: 10, num_attention_heads: 8}",
+    "data.domains={code: {shipped: code_stdlib}, drama: {shipped: drama_shakespeare}}",
+    "data.sequence_length=128",
+    "data.batch_size=4",
+    "inner.steps=200",
+    "inner.optimizer={kind: adamw, learning_rate: 1e-3, schedule: {kind: cosine, warmup: 0.1}}",
+    "tune={learning_rates: {per: kind, windows: 4}, mixture: {windows: 4, floor: 0.01}}",
+)
 GLOBAL = "tune={learning_rates: {per: global, windows: 5}}"
 CASES = {
     "quickstart, 48 steps": SMALL,
@@ -66,6 +83,8 @@ CASES = {
     "5M, micro-batches": (*MIDDLE, "inner.micro_batch=1"),
     "5M, reverse": (*MIDDLE, "outer.estimator={kind: reverse, segment: 2}"),
 }
+LONG = {"quickstart": (), "10M": TEN}
+"""Cases that are only run where they are named: a hypergradient of 10M takes eight minutes."""
 
 
 def measure(overrides: tuple[str, ...], unit: str) -> dict[str, Any]:
@@ -134,12 +153,55 @@ def _resident(field: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
+def planned(overrides: tuple[str, ...], cache: Path) -> dict[str, Any]:
+    """A run of `metatune plan` as a process: what it took, and its pick."""
+    where = {"METATUNE_CACHE": cache / "metatune", "JAX_COMPILATION_CACHE_DIR": cache / "jax"}
+    environment = {**os.environ, **{name: str(path) for name, path in where.items()}}
+    command = Path(sys.executable).with_name("metatune")
+    program = (command, "plan", "quickstart", *overrides, "--json")
+    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(program, env=environment, stdout=subprocess.PIPE, check=True)
+    wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    own = json.loads(done.stdout)["alternatives"][0]["seconds"]
+    return {
+        "wall": wall,
+        "processor": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+        "share": wall / own["outer_step"],
+        "pick": json.loads(done.stdout)["pick"],
+    }
+
+
+def steady(name: str, count: int, *, busy: bool, kept: bool) -> None:
+    """Prints what runs of `metatune plan` took, and their picks."""
+    other = subprocess.Popen((sys.executable, "-c", "while True: pass")) if busy else None
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            for number in range(count):
+                found = planned((CASES | LONG)[name], Path(folder) / ("" if kept else str(number)))
+                print(
+                    f"{name}, {number + 1} of {count}: {found['wall']:.1f} s on the wall, "
+                    f"{found['processor']:.1f} s of the processor, {found['share']:.0%} of an "
+                    f"outer step; {found['pick']}",
+                    flush=True,
+                )
+    finally:
+        if other:
+            other.kill()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("cases", nargs="*", default=list(CASES))
     parser.add_argument("--units", nargs="+", choices=WORDS, default=list(WORDS))
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--plan", type=int, metavar="N")
+    parser.add_argument("--busy", action="store_true")
+    parser.add_argument("--kept", action="store_true")
     given = parser.parse_args()
+    if given.plan:
+        for name in given.cases:
+            steady(name, given.plan, busy=given.busy, kept=given.kept)
+        return
     rows = {}
     print("| |" + " expected | measured | |" * len(given.units))
     print("|---|" + "---|---|---|" * len(given.units))
@@ -148,7 +210,7 @@ def main() -> None:
         cells = [name]
         for unit in given.units:
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-                row |= process.submit(measure, CASES[name], unit).result()
+                row |= process.submit(measure, (CASES | LONG)[name], unit).result()
             expected, measured = row[f"expected_{unit}"], row[f"measured_{unit}"]
             words = WORDS[unit]
             cells += [words(expected), words(measured), f"{expected / measured - 1:+.0%}"]

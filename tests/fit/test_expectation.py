@@ -2,7 +2,7 @@
 
 import pytest
 
-from metatune.fit.expectation import measured
+from metatune.fit.expectation import MIB, Expectation, comparison, held_bytes, measured
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,19 @@ def test_outer_steps_that_compile_are_left_out_if_there_are_others(lines, expect
 
 def test_nothing_is_measured_without_an_outer_step():
     assert "outer_step_seconds" not in measured([])
+
+
+def test_what_the_process_holds_already_is_part_of_what_is_expected():
+    expected = Expectation(3 * MIB, 2.0, 30.0, held_bytes=4 * MIB)
+    said = "expected: 3 MiB of arrays on the device, beside 4 MiB of the process, 2.0 s per outer"
+    assert expected.sentence.startswith(said)
+    told = comparison(expected, {"process_bytes": 8 * MIB})
+    assert (
+        "peaked at 8 MiB, freed memory that is kept included (expected 7 MiB, 3 of them arrays)"
+        in told
+    )
+    assert "beside" not in Expectation(3 * MIB, 2.0, 30.0).sentence
+
+
+def test_the_process_holds_more_than_its_libraries():
+    assert 50 * MIB < held_bytes() < 2**40

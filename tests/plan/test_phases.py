@@ -54,14 +54,14 @@ def asked(monkeypatch):
         seen.append((outer.steps, outer.estimator.kind, outer.unroll.horizons))
         return outer
 
-    def expected_alone(training, *, folder):
+    def expected_alone(training, *, folder, listener):
         outer = hear(training)
         seconds = 10 if outer.unroll.horizons is None else outer.unroll.horizons[0]
         run = COMPILATION + outer.steps * (seconds + JUDGING) + JUDGING + REPORT
         pace = Pace(seconds, JUDGING, seconds + JUDGING, run, COMPILATION)
         return Memory(seconds, 0, 0, 0, 0, 0, 0), pace
 
-    def plan(training, *, folder):
+    def plan(training, *, folder, listener):
         hear(training)
         changes = ("outer.estimator.kind=mixflow", "outer.estimator.save_gradients=false")
         return Plan((Alternative("mixflow", changes, None, None),), 1, "cpu")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from unittest.mock import Mock
 
 import jax
 import pytest
@@ -24,7 +23,8 @@ from metatune.plan import (
     table,
     zeroth_order,
 )
-from metatune.plan.pace import Line
+from metatune.plan.compiling import Program
+from metatune.plan.timing import Line
 from metatune.plan.work import Work, horizon
 from metatune.recipe import schema
 from metatune.recipe.trajectory import points
@@ -88,8 +88,7 @@ def test_a_plan_has_a_row_for_each_way_and_the_recipe_s_own_first(made):
     ]
     assert all(made.fits(way) for way in made.alternatives)
     assert made.pick is not None
-    fastest = min(way.pace.run for way in made.alternatives)
-    assert made.pick.pace.run == fastest
+    assert [way.counted for way in made.alternatives] == [False, True, True, True]
     for way in made.alternatives:
         assert all(part >= 0 for part in way.memory)
         assert 0 < way.pace.hypergradient < way.pace.outer_step < way.pace.run
@@ -147,43 +146,46 @@ def test_without_a_backward_sweep_tangents_are_carried(spec, tangents, tmp_path)
     assert 0 < pace.hypergradient < pace.outer_step < pace.run
 
 
-def test_a_meta_parameter_costs_nothing_before_its_window(monkeypatch, tmp_path):
-    """Of 20 steps, each one second and one more a direction: two directions from 0, two from 10."""
-    monkeypatch.setattr(
-        forward_mode, "_line", lambda work, program, count, size: Line(0.0, 1.0 + count)
-    )
-    monkeypatch.setattr(forward_mode, "seconds", lambda run: 0.0)
-    cost = foretold.cost(prepare(with_outer(estimator=FEW[0][0])), FEW[0][0], tmp_path)
-    assert cost.seconds() == pytest.approx(20 + 2 * 20 + 2 * 10)
+def test_a_meta_parameter_costs_nothing_before_its_window(tmp_path):
+    """Of 20 steps, each one second and one more a direction: two directions from 0, two from 10.
+
+    An objective on 16 sequences takes four gradients on 4.
+    """
+    training = prepare(with_outer(estimator=FEW[0][0]))
+    cost = foretold.cost(training, FEW[0][0], tmp_path)
+    lines = {forward_mode.PLAIN: Line(0.0, 1.0), forward_mode.PUSH: Line(0.0, 5.0)}
+    assert cost.seconds(lines).hypergradient == pytest.approx(20 + 2 * 20 + 2 * 10 + 4)
+    assert cost.seconds(lines).training == Line(0.0, 1.0)
+    counted = cost.seconds({forward_mode.PLAIN: Line(0.0, 1.0)}).hypergradient
+    assert counted == pytest.approx(20 + 2.26 * (2 * 20 + 2 * 10) + 4)
     chunked = schema.ForwardGradient(directions=6, segment=4, chunk=2)
-    cost = foretold.cost(prepare(with_outer(estimator=chunked)), chunked, tmp_path)
-    assert cost.seconds() == pytest.approx(3 * (20 + 2 * 20))
+    cost = foretold.cost(training, chunked, tmp_path)
+    lines = {forward_mode.PLAIN: Line(0.0, 1.0), forward_mode.PUSH: Line(0.0, 3.0)}
+    assert cost.seconds(lines).hypergradient == pytest.approx(3 * (20 + 2 * 20 + 4))
 
 
 @pytest.fixture
 def uncompiled(monkeypatch):
-    """Programs that need no memory, and no time but a second for each segment."""
-    nothing = Mock()
-    monkeypatch.setattr(
-        reverse_mode, "_compiled", lambda *_: reverse_mode.Compiled(nothing, nothing, nothing, 0)
-    )
+    """Programs that need no memory."""
+
+    def analysed(lower, tell):
+        return {name: Program(name, name, None, 0, 0.0) for name in lower}
+
     for module in (reverse_mode, forward_mode, zeroth_order):
-        monkeypatch.setattr(module, "temporary", lambda program: 0)
-        monkeypatch.setattr(module, "seconds", lambda run: 0.0)
-        if module is not reverse_mode:
-            monkeypatch.setattr(module, "programs", nothing)
-        if module is not forward_mode:
-            monkeypatch.setattr(module, "line", lambda run, work: Line(1.0, 0.0))
+        monkeypatch.setattr(module, "analysed", analysed)
+
+
+SEGMENTS = dict.fromkeys(("forward", "pullback", "training", "trainings at a time"), Line(1, 0))
 
 
 @pytest.mark.parametrize(("spec", "passes"), [(RECIPE.outer.estimator, 2), (FEW[2][0], 3)])
 def test_points_of_a_trajectory_cut_segments(spec, passes, uncompiled, tmp_path):
-    """Of 20 steps in fours, 5 segments; cut after 7 and 14 as well, 6."""
+    """Of 20 steps in fours, 5 segments, of a second each; cut after 7 and 14 as well, 6."""
     for along, segments in ((None, 5), (schema.Trajectory(points=3), 6)):
         training = prepare(along_the_training(with_outer(estimator=spec), along))
         cost = foretold.cost(training, spec, tmp_path)
         expected = passes * segments + cost.memory.recomputed_segments
-        assert cost.seconds() == pytest.approx(expected)
+        assert cost.seconds(SEGMENTS).hypergradient == pytest.approx(expected)
 
 
 def test_what_schedule_free_training_averages_is_counted(tmp_path):

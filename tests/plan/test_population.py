@@ -11,7 +11,8 @@ from metatune.hypergrad import programs
 from metatune.hypergrad.stores import tree_bytes
 from metatune.inner import estimators, prepare
 from metatune.plan import Memory, choice, foretold
-from metatune.plan.cost import Cost
+from metatune.plan.cost import Cost, Seconds
+from metatune.plan.timing import Line
 from metatune.plan.work import Work, together
 from metatune.recipe import schema
 
@@ -94,13 +95,15 @@ def test_what_goes_on_and_what_is_done_in_turn_is_counted(
     prepared, tmp_path, monkeypatch, population, unroll, states, times
 ):
     one = Memory(100, 10, 5, 1, host=0, disk=0, recomputed_segments=0)
-    costs = {schema.MixFlow: lambda *_: Cost(one, 2.0, lambda: 7.0)}
+    seconds = Seconds(7.0, Line(1.0, 2.0))
+    costs = {schema.MixFlow: lambda *_: Cost(one, 2.0, tuple, lambda lines: seconds)}
     monkeypatch.setattr(foretold, "COSTS", costs)
     training = changed(prepared, population=population, unroll=unroll)
     found = foretold.cost(training, RECIPE.outer.estimator, tmp_path)
     state = tree_bytes(jax.eval_shape(prepared.initialise, jax.random.key(0)))
     assert found.memory == one._replace(state=100 + states * state)
-    assert (found.seconds(), found.compilation) == (times * 7.0, 2.0)
+    assert found.seconds({}) == Seconds(times * 7.0, seconds.training)
+    assert found.compilation == 2.0
 
 
 def test_where_members_are_in_one_program_reverse_mode_is_chosen_from(prepared):

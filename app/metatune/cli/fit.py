@@ -25,9 +25,9 @@ def fit(
     from metatune import plan as plans
     from metatune.artefact.exporters import suited
     from metatune.fit import outer_loop
-    from metatune.fit.allocation import keep_memory
+    from metatune.fit.allocation import keep_memory, release_memory
     from metatune.fit.compilation import keep_compiled
-    from metatune.fit.expectation import Expectation
+    from metatune.fit.expectation import Expectation, held_bytes
     from metatune.fit.external import CommandFailed
     from metatune.fit.failure import NotFinite
     from metatune.fit.interruption import Whereabouts
@@ -35,6 +35,7 @@ def fit(
     from metatune.fit.run_folder import RunFolderError, usable
     from metatune.hypergrad import CheckpointError, EstimatorError, ReplayError
     from metatune.inner import prepare_file
+    from metatune.plan.progress import spoken
     from metatune.recipe import shipped
     from metatune.recipe.file_errors import refuse_unmakeable
     from metatune.report import terminal
@@ -52,17 +53,21 @@ def fit(
             training = prepare_file(shipped.find(recipe), overrides or (), listener, day)
         run.doing = "choosing the estimator"
         before = folder.outer() if resume else None
-        training, reasons = plans.decided(training, folder=folder.scratch, before=before)
+        told = spoken(lambda text: console.print(text, highlight=False, soft_wrap=True))
+        training, reasons = plans.decided(
+            training, folder=folder.scratch, before=before, listener=told
+        )
         for why in reasons:
             typer.echo(f"estimator {why}")
 
         def foretell(scratch: Path) -> Expectation | None:
             try:
-                memory, pace = plans.expected(training, folder=scratch)
+                memory, pace = plans.expected(training, folder=scratch, listener=told)
             except plans.NotForetold as error:
                 console.print(str(error))
                 return None
-            return Expectation(memory.device, pace.outer_step, pace.run)
+            release_memory()
+            return Expectation(memory.device, pace.outer_step, pace.run, held_bytes())
 
         run.doing = "opening the run"
         outcome = outer_loop.fit(

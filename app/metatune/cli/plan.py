@@ -28,14 +28,15 @@ def plan(
     from metatune.hypergrad import EstimatorError
     from metatune.inner import prepare_file
     from metatune.plan import table
+    from metatune.plan.progress import shown
     from metatune.recipe import shipped
 
     with plain_errors(EstimatorError, plans.NotForetold):
         keep_compiled()
         keep_memory()
-        if not as_json:
-            typer.echo("compiling each estimator, and measuring a few steps ...")
-        made = plans.by_phase(prepare_file(shipped.find(recipe), overrides or ()), folder=out)
+        training = prepare_file(shipped.find(recipe), overrides or ())
+        with shown(Console(stderr=True)) as listener:
+            made = plans.by_phase(training, folder=out, listener=listener)
         if as_json:
             each = [table.as_json(phase) for phase in made]
             typer.echo(json.dumps(each[0] if len(each) == 1 else {"phases": each}, indent=1))

@@ -1,21 +1,27 @@
 """The ways to run a recipe, what each costs, and which one to take."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import jax
+import numpy as np
 
 from metatune.hypergrad import CheckpointError, EstimatorError
 from metatune.inner import InnerTraining, estimators
 from metatune.inner.metrics import measure
 from metatune.plan.choice import choose, forward_may_fit
-from metatune.plan.foretold import cost
+from metatune.plan.counting import counted, in_all
+from metatune.plan.measuring import measured
 from metatune.plan.memory import Memory, limit_bytes
-from metatune.plan.pace import Pace, pace
-from metatune.plan.work import Work
+from metatune.plan.pace import Pace
+from metatune.plan.progress import Listener, silent, told
 from metatune.recipe import schema
+
+TIE: Final = 0.05
+"""Differences of fewer seconds, relative, are none: predictions are no better than that."""
 
 ReverseMode = schema.MixFlow | schema.Reverse
 
@@ -29,6 +35,9 @@ class Alternative(NamedTuple):
         memory: what it needs, or None where no checkpoints fit the budget.
         pace: how long it takes, or None where it isn't known.
         problem: why it can't be run; empty if it can.
+        gradients: of an inner step that a hypergradient takes, where they can be counted: which of
+            two such ways is the faster one is known without a timing.
+        counted: whether it was not timed, but counted from a way that was.
     """
 
     name: str
@@ -36,6 +45,8 @@ class Alternative(NamedTuple):
     memory: Memory | None
     pace: Pace | None
     problem: str = ""
+    gradients: float | None = None
+    counted: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,9 +70,14 @@ class Plan:
 
     @property
     def pick(self) -> Alternative | None:
-        """The fastest that fits; None if none does."""
+        """The fastest that fits; None if none does.
+
+        Of those that are as fast within the spread of the timings, the one that takes the least
+        memory; of those, the first.
+        """
         fitting = [way for way in self.alternatives if self.fits(way) and way.pace]
-        return min(fitting, key=lambda way: way.pace.run if way.pace else 0.0, default=None)
+        fast = [way for way in fitting if not any(slower(way, other) for other in fitting)]
+        return min(fast, key=_bytes, default=None)
 
     @property
     def why(self) -> str:
@@ -84,8 +100,12 @@ class Plan:
             return "the recipe's own way is the fastest that fits"
         if own.memory is None:
             reason = own.problem
+        elif not self.fits(own):
+            reason = "the recipe's own way doesn't fit"
+        elif slower(own, pick):
+            reason = "it is faster"
         else:
-            reason = "it is faster" if self.fits(own) else "the recipe's own way doesn't fit"
+            reason = "it is as fast within the spread of the timings, and takes less memory"
         return f"{pick.name}, because {reason}: set {' '.join(pick.changes)}"
 
 
@@ -98,7 +118,8 @@ def alternatives(
     """
     spec = training.recipe.outer.estimator
     yield "as in the recipe", (), spec
-    if measure(training.recipe.outer) != "loss":  # which no other estimator can follow
+    # Where the loss isn't what is measured, no other estimator can follow.
+    if isinstance(spec, schema.External) or measure(training.recipe.outer) != "loss":
         return
     kept = spec.checkpoints if isinstance(spec, ReverseMode) else schema.Checkpoints()
     segment = estimators.build(spec).segment
@@ -117,27 +138,57 @@ def alternatives(
         yield "forward", (section,), schema.Forward(segment=segment)
 
 
-def plan(training: InnerTraining, *, folder: Path) -> Plan:
+def slower(way: Alternative, than: Alternative) -> bool:
+    """Whether a way is slower than another, beyond what rounds of the timings differ by.
+
+    Where the gradients of both are counted, that one takes more of them, whatever noise says; else
+    three quarters of the rounds have to say so. In any case by more than `TIE`.
+    """
+    if way.gradients is not None and than.gradients is not None:
+        return way.gradients > (1 + TIE) * than.gradients
+    ours, theirs = _rounds(way), _rounds(than)
+    if len(ours) != len(theirs):  # not measured together
+        return min(ours) > (1 + TIE) * np.quantile(theirs, 0.75)
+    return bool(np.quantile(np.subtract(ours, theirs) / theirs, 0.25) > TIE)
+
+
+def plan(training: InnerTraining, *, folder: Path, listener: Listener = silent) -> Plan:
     """Predicts what a recipe costs, its own way and others.
+
+    Only the recipe's own way is timed; what others take is counted from it. Programs of MixFlow are
+    compiled for their bytes where they aren't the recipe's own, and of forward mode.
 
     Args:
         training: the recipe's.
         folder: where the run would keep checkpoints on disk.
+        listener: is told how far the prediction is.
 
     Raises:
         NotForetold: what the recipe's estimator costs can't be predicted.
     """
-    ways = []
-    for name, changes, spec in alternatives(decided(training, folder=folder)[0]):
+    training = decided(training, folder=folder, listener=listener)[0]
+    ways, base = list[Alternative](), None
+    named = list(alternatives(training))
+    for number, (name, changes, spec) in enumerate(named, start=1):
+        tell = told(listener, name, number, len(named))
         try:
-            found = expected(_with(training, spec), folder=folder)
-            ways.append(Alternative(name, changes, *found))
+            if base is None:
+                base = measured(_with(training, spec), folder, tell)
+                count = in_all(base.training, spec, base.memory)
+                own = Alternative(name, changes, base.memory, base.pace(), gradients=count)
+                ways.append(own)
+            else:
+                memory, seconds, count = counted(_with(training, spec), base, folder, tell)
+                way = Alternative(name, changes, memory, seconds, gradients=count, counted=True)
+                ways.append(way)
         except (CheckpointError, EstimatorError) as error:
             ways.append(Alternative(name, changes, None, None, str(error)))
     return Plan(tuple(ways), limit_bytes(), jax.devices()[0].device_kind)
 
 
-def expected(training: InnerTraining, *, folder: Path) -> tuple[Memory, Pace]:
+def expected(
+    training: InnerTraining, *, folder: Path, listener: Listener = silent
+) -> tuple[Memory, Pace]:
     """What a recipe's own way needs; arguments as for `plan`.
 
     Raises:
@@ -145,18 +196,19 @@ def expected(training: InnerTraining, *, folder: Path) -> tuple[Memory, Pace]:
         EstimatorError: the tangents exceed their budget.
         NotForetold: what the estimator costs can't be predicted.
     """
-    spec = training.recipe.outer.estimator
-    found = cost(training, spec, folder)
-    work = Work(training, estimators.build(spec))
-    return found.memory, pace(work, found.seconds(), work.judging(), found.compilation)
+    found = measured(training, folder, told(listener, "the recipe's own way"))
+    return found.memory, found.pace()
 
 
-def decided(training: InnerTraining, *, folder: Path) -> tuple[InnerTraining, str]:
+def decided(
+    training: InnerTraining, *, folder: Path, listener: Listener = silent
+) -> tuple[InnerTraining, str]:
     """The training with an estimator, where the recipe leaves the choice open, and why this one.
 
     Args:
         training: the recipe's.
         folder: where the run would keep checkpoints on disk.
+        listener: is told how far the prediction is.
 
     Raises:
         EstimatorError: none fits.
@@ -164,8 +216,18 @@ def decided(training: InnerTraining, *, folder: Path) -> tuple[InnerTraining, st
     auto = training.recipe.outer.estimator
     if not isinstance(auto, schema.Auto):
         return training, ""
-    spec, why = choose(training, auto, folder=folder)
+    spec, why = choose(training, auto, folder=folder, listener=listener)
     return _with(training, spec), why
+
+
+def _rounds(way: Alternative) -> tuple[float, ...]:
+    """Seconds of a hypergradient by round of a way that has them."""
+    return way.pace.rounds or (way.pace.hypergradient,) if way.pace else (math.inf,)
+
+
+def _bytes(way: Alternative) -> int:
+    """Bytes of a way that has them, on the device and in the memory of the host."""
+    return way.memory.device + way.memory.host if way.memory else 0
 
 
 def _with(training: InnerTraining, spec: schema.Estimator) -> InnerTraining:

@@ -18,6 +18,7 @@ from metatune.hypergrad.budget import amount
 from metatune.inner import InnerTraining
 from metatune.plan.foretold import cost
 from metatune.plan.memory import limit_bytes
+from metatune.plan.progress import Listener, silent, told
 from metatune.plan.work import horizon, together
 from metatune.recipe import schema
 
@@ -36,13 +37,16 @@ class Choice(NamedTuple):
     why: str
 
 
-def choose(training: InnerTraining, auto: schema.Auto, *, folder: Path) -> Choice:
+def choose(
+    training: InnerTraining, auto: schema.Auto, *, folder: Path, listener: Listener = silent
+) -> Choice:
     """The first of the candidates, in the order of their time, that fits the device.
 
     Args:
         training: what is to be differentiated.
         auto: what the recipe says.
         folder: where checkpoints would lie on disk.
+        listener: is told how far it is.
 
     Raises:
         EstimatorError: none fits.
@@ -50,7 +54,7 @@ def choose(training: InnerTraining, auto: schema.Auto, *, folder: Path) -> Choic
     limit, refused = limit_bytes(), []
     for spec, reason in candidates(training, auto):
         try:
-            memory = cost(training, spec, folder).memory
+            memory = cost(training, spec, folder, told(listener, f"room for {spec.kind}")).memory
         except (CheckpointError, EstimatorError) as error:
             refused.append(f"{spec.kind}: {error}")
             continue

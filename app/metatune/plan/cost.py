@@ -1,9 +1,25 @@
-"""What a hypergradient costs, as its estimator's own file foretells it."""
+"""What a hypergradient costs, as its estimator's own file predicts it."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from metatune.plan.memory import Memory
+from metatune.plan.timing import Line, Lines, Probe
+
+OF_GRADIENT: Final = 1 / 3
+"""Of the seconds of a value and its gradient, those of the value alone."""
+
+
+class Seconds(NamedTuple):
+    """What is predicted from timings.
+
+    Attributes:
+        hypergradient: seconds of one.
+        training: of one training alone, without derivatives by η.
+    """
+
+    hypergradient: float
+    training: Line
 
 
 class Cost(NamedTuple):
@@ -12,9 +28,11 @@ class Cost(NamedTuple):
     Attributes:
         memory: bytes at its peak.
         compilation: seconds that compiling its programs took, for all of them.
-        seconds: measures a few steps, and tells what it takes.
+        probes: the programs that are to be timed.
+        seconds: what it takes, given their lines.
     """
 
     memory: Memory
     compilation: float
-    seconds: Callable[[], float]
+    probes: Callable[[], tuple[Probe, ...]]
+    seconds: Callable[[Lines], Seconds]

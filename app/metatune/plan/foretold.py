@@ -9,10 +9,13 @@ import jax
 from metatune.hypergrad.stores import tree_bytes
 from metatune.inner import InnerTraining
 from metatune.plan import forward_mode, reverse_mode, zeroth_order
-from metatune.plan.cost import Cost
+from metatune.plan.cost import Cost, Seconds
+from metatune.plan.memory import Memory
+from metatune.plan.progress import Tell
+from metatune.plan.timing import Lines
 from metatune.recipe import schema
 
-COSTS: Mapping[type, Callable[[InnerTraining, Any, Path], Cost]] = {
+COSTS: Mapping[type, Callable[[InnerTraining, Any, Path, Tell], Cost]] = {
     schema.MixFlow: reverse_mode.cost,
     schema.Reverse: reverse_mode.cost,
     schema.Forward: forward_mode.cost,
@@ -25,13 +28,16 @@ class NotForetold(ValueError):
     """What an estimator costs can't be predicted."""
 
 
-def cost(training: InnerTraining, spec: schema.Estimator, folder: Path) -> Cost:
+def cost(
+    training: InnerTraining, spec: schema.Estimator, folder: Path, tell: Tell = lambda *_: None
+) -> Cost:
     """What a hypergradient costs.
 
     Args:
         training: what is differentiated.
         spec: the estimator.
         folder: where checkpoints would lie on disk.
+        tell: is told how far the prediction is.
 
     Raises:
         CheckpointError: nothing fits the budget of the checkpoints.
@@ -43,21 +49,33 @@ def cost(training: InnerTraining, spec: schema.Estimator, folder: Path) -> Cost:
             f"memory and time of an external trainer can't be foretold: a hypergradient takes "
             f"{2 * spec.directions} of its trainings, {spec.parallel} at a time"
         )
-    return _of_all(training, COSTS[type(spec)](training, spec, folder))
+    return _of_all(training, COSTS[type(spec)](training, spec, folder, tell))
 
 
-def _of_all(training: InnerTraining, found: Cost) -> Cost:
-    """What a population costs: where its members are taken one by one, as often; and their states.
+def of_all(training: InnerTraining, memory: Memory) -> Memory:
+    """What a population needs: the states of its members, too.
 
     As if there were one device, and without the steps to the ages that they begin with.
     """
     population, unroll = training.recipe.outer.population, training.recipe.outer.unroll
     if population is None:
-        return found
+        return memory
     copies = 0
     if isinstance(unroll, schema.Online):  # those that go on, and, one by one, those trained anew
         copies = population.members * (1 if population.vmap else 2)
     state = tree_bytes(jax.eval_shape(training.initialise, jax.random.key(0)))
-    memory = found.memory._replace(state=found.memory.state + copies * state)
-    times = 1 if population.vmap else population.members
-    return found._replace(memory=memory, seconds=lambda: times * found.seconds())
+    return memory._replace(state=memory.state + copies * state)
+
+
+def times(training: InnerTraining) -> int:
+    """How often a hypergradient is taken for an outer step: of members one by one, as many."""
+    population = training.recipe.outer.population
+    return 1 if population is None or population.vmap else population.members
+
+
+def _of_all(training: InnerTraining, found: Cost) -> Cost:
+    def seconds(lines: Lines) -> Seconds:
+        one = found.seconds(lines)
+        return one._replace(hypergradient=times(training) * one.hypergradient)
+
+    return found._replace(memory=of_all(training, found.memory), seconds=seconds)

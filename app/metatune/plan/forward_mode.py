@@ -1,7 +1,6 @@
 """What a hypergradient by forward mode costs: tangents, and a program for each number of them."""
 
-import time
-from functools import partial
+from collections.abc import Callable
 from math import gcd
 from pathlib import Path
 from typing import Any, Final
@@ -13,26 +12,38 @@ import numpy as np
 from metatune.hypergrad import as_argument, programs, shortened
 from metatune.hypergrad.forward import first_steps
 from metatune.hypergrad.forward_mode import Tangents
-from metatune.hypergrad.push import Cut, Push, cuts
+from metatune.hypergrad.push import Push, cuts
 from metatune.hypergrad.segments import inexact
 from metatune.hypergrad.stores import tree_bytes
 from metatune.inner import InnerTraining, estimators
-from metatune.plan.cost import Cost
-from metatune.plan.memory import Memory, logits_bytes, temporary
-from metatune.plan.pace import Line, line, seconds
+from metatune.plan.compiling import analysed, compilation_seconds
+from metatune.plan.cost import Cost, Seconds
+from metatune.plan.memory import Memory, logits_bytes
+from metatune.plan.progress import Tell
+from metatune.plan.timing import Line, Lines, Probe
 from metatune.plan.work import Work, horizon
 from metatune.recipe import schema
 
 MEASURED: Final = 8
 """Directions that are measured at most: what one more of them costs is the same from there on."""
+DIRECTION: Final = 2.26
+"""Inner steps that a direction takes for each inner step (BENCHMARKS.md, forward mode)."""
+PLAIN, PUSH = "training", "tangents"
+"""The programs: of the training alone, and with directions."""
 
 
-def cost(training: InnerTraining, spec: schema.Forward | schema.ForwardGradient, _: Path) -> Cost:
+def cost(
+    training: InnerTraining,
+    spec: schema.Forward | schema.ForwardGradient,
+    _: Path,
+    tell: Tell,
+) -> Cost:
     """Of a hypergradient.
 
     Args:
         training: what is differentiated.
         spec: the estimator.
+        tell: is told how far the prediction is.
 
     Raises:
         EstimatorError: the tangents exceed their budget.
@@ -55,22 +66,26 @@ def cost(training: InnerTraining, spec: schema.Forward | schema.ForwardGradient,
     active = [sorted({cut.active for cut in chunk}) for chunk in chunks]
     devices = gcd(*(n for each in active for n in each), len(jax.devices()))
     most = max(each[-1] for each in active) // devices
-    began = time.perf_counter()
-    plain = programs.advance.lower(*_given(work, 0, size)).compile()
-    largest = _pushing(work, clip, most, size) if most else plain
-    objective = programs.objective.lower(
-        as_argument(training.reweighted), work.state().params, _held_out(work)[0]
-    ).compile()
-    # A program for each number of directions that act, each as long to compile as the largest.
-    compilation = (time.perf_counter() - began) * len({n for each in active for n in each})
     few = min(most, MEASURED)
-    measured = _pushing(work, clip, few, size) if 0 < few < most else largest
+    problem, held_out = as_argument(training.reweighted), _held_out(work)[0]
+    programs_of = {
+        PUSH: lambda: _pushing(work, clip, most, size),
+        PLAIN: lambda: programs.advance.lower(*_given(work, 0, size)),
+        "objective": lambda: programs.objective.lower(problem, work.state().params, held_out),
+    }
+    if not most:  # none begins before the end
+        del programs_of[PUSH]
+    compiled = analysed(programs_of, tell)
+    largest = compiled.get(PUSH, compiled[PLAIN])
+    # A program for each number of directions that act, each as long to compile as the largest.
+    compilation = compilation_seconds(compiled.values())
+    compilation *= len({n for each in active for n in each})
 
     one, state = _tangent_bytes(work), tree_bytes(work.state())
     before = max((each[-2] for each in active if len(each) > 1), default=0) // devices
     phases = [
-        (most * one, temporary(largest)),
-        (most * one, temporary(objective) + work.averaged_bytes()),
+        (most * one, largest.temporary),
+        (most * one, compiled["objective"].temporary + work.averaged_bytes()),
         ((most + before) * one, 0),  # when the last directions begin, a copy of those before
     ]
     tangents, temporaries = max(phases, key=sum)
@@ -86,42 +101,44 @@ def cost(training: InnerTraining, spec: schema.Forward | schema.ForwardGradient,
         disk=0,
         recomputed_segments=0,
     )
-    given = partial(_seconds, work, (plain, measured, objective), few, size, chunks, devices)
-    return Cost(memory, compilation, given)
+
+    def probes() -> tuple[Probe, ...]:
+        plain = Probe(compiled[PLAIN], work.most, _run(work, 0, size))
+        if not most:
+            return (plain,)
+        pushed = largest
+        if few < most:
+            pushed = analysed({PUSH: lambda: _pushing(work, clip, few, size)}, tell)[PUSH]
+        return plain, Probe(pushed, work.most, _run(work, few, size))
+
+    objective = len(chunks) * work.objective_gradients()
+
+    def seconds(lines: Lines) -> Seconds:
+        plain = lines[PLAIN]
+        pushed = lines.get(PUSH, counted(plain, few))
+        total = objective * plain.step
+        for cut in (cut for chunk in chunks for cut in chunk):
+            share = cut.active / devices / max(1, few)
+            steps = plain.step + share * max(0.0, pushed.step - plain.step)
+            segment = pushed.segment if cut.active else plain.segment
+            total += segment + (cut.stop - cut.first) * steps
+        return Seconds(total, plain)
+
+    return Cost(memory, compilation, probes, seconds)
 
 
-def _seconds(
-    work: Work,
-    compiled: tuple[Any, Any, Any],
-    few: int,
-    size: int,
-    chunks: list[list[Cut]],
-    devices: int,
-) -> float:
-    """Of a hypergradient, from a few steps of the training, and of it with `few` directions."""
-    advance, push, objective = compiled
-    plain = _line(work, advance, 0, size)
-    pushed = _line(work, push, few, size) if few else plain
-    total = 0.0
-    for cut in (cut for chunk in chunks for cut in chunk):
-        share = cut.active / devices / few if few else 0.0
-        steps = plain.step + share * max(0.0, pushed.step - plain.step)
-        segment = pushed.segment if cut.active else plain.segment
-        total += segment + (cut.stop - cut.first) * steps
-    batches = _held_out(work)
-    problem = as_argument(work.training.reweighted)
-    params = work.training.initialise(jax.random.key(0)).params
-    measured = seconds(lambda: objective(problem, params, batches[0]))
-    return total + len(chunks) * work.measurements() * measured
+def counted(plain: Line, directions: int) -> Line:
+    """A training with so many directions, from the training alone."""
+    return Line(plain.segment, plain.step * (1 + DIRECTION * directions))
 
 
-def _line(work: Work, program: Any, directions: int, size: int) -> Line:
-    """Measures a program, of so many directions."""
+def _run(work: Work, directions: int, size: int) -> Callable[[Any, int], Any]:
+    """Runs a program of so many directions."""
     shapes = _given(work, directions, size)
     problem, eta = as_argument(work.training.reweighted), work.training.initial_eta()
     state = work.training.initialise(jax.random.key(0))
 
-    def run(steps: int) -> Any:
+    def run(program: Any, steps: int) -> Any:
         segment, copy = work.segment(steps), jax.tree.map(jnp.copy, state)
         if not directions:
             return program(problem, eta, copy, segment)
@@ -129,7 +146,7 @@ def _line(work: Work, program: Any, directions: int, size: int) -> Line:
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes[4])
         return program(problem, eta, along, copy, zeros, segment)
 
-    return line(run, work)
+    return run
 
 
 def _tangent_bytes(work: Work) -> int:
@@ -157,6 +174,6 @@ def _given(work: Work, directions: int, size: int) -> tuple[Any, ...]:
 
 
 def _pushing(work: Work, clip: float | None, directions: int, size: int) -> Any:
-    """The program of a segment with so many directions."""
+    """The program of a segment with so many directions, lowered."""
     problem, *given = _given(work, directions, size)
-    return programs.push.lower(problem, clip, None, *given).compile()
+    return programs.push.lower(problem, clip, None, *given)

@@ -1,6 +1,6 @@
 """Bytes at the peak of a hypergradient."""
 
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import jax
 
@@ -44,11 +44,6 @@ def limit_bytes() -> int:
     """Bytes that the device may use; the free memory of the machine where that is the device."""
     stats = jax.local_devices()[0].memory_stats()
     return stats["bytes_limit"] if stats and "bytes_limit" in stats else free_memory()
-
-
-def temporary(program: Any) -> int:
-    """Bytes of the temporary arrays of a compiled program."""
-    return program.memory_analysis().temp_size_in_bytes
 
 
 def logits_bytes(work: Work, times: int = 1) -> int:

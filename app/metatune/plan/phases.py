@@ -11,6 +11,7 @@ from metatune.plan.alternatives import decided as decided_alone
 from metatune.plan.alternatives import expected as expected_alone
 from metatune.plan.memory import Memory
 from metatune.plan.pace import Pace
+from metatune.plan.progress import Listener, silent
 from metatune.recipe import phases
 from metatune.recipe.phases import Phase
 from metatune.recipe.schema import Auto, Estimator, Full, MixFlow, Outer
@@ -19,12 +20,15 @@ PATH = "outer.estimator"
 """Where a recipe without phases has its estimator."""
 
 
-def by_phase(training: InnerTraining, *, folder: Path) -> tuple[Plan, ...]:
+def by_phase(
+    training: InnerTraining, *, folder: Path, listener: Listener = silent
+) -> tuple[Plan, ...]:
     """Predicts what each phase of a recipe costs, its own way and others.
 
     Args:
         training: the recipe's.
         folder: where the run would keep checkpoints on disk.
+        listener: is told how far the prediction is.
 
     Returns:
         A plan for each phase as if it were the whole search, judging and report included; where
@@ -32,14 +36,16 @@ def by_phase(training: InnerTraining, *, folder: Path) -> tuple[Plan, ...]:
     """
     made = []
     for phase in phases.resolved(training.recipe.outer):
-        found = plan(_alone(training, _longest(phase)), folder=folder)
+        found = plan(_alone(training, _longest(phase)), folder=folder, listener=listener)
         if training.recipe.outer.phases is not None:
             found = _at(found, f"outer.phases[{phase.number}].estimator")
         made.append(found)
     return tuple(made)
 
 
-def expected(training: InnerTraining, *, folder: Path) -> tuple[Memory, Pace]:
+def expected(
+    training: InnerTraining, *, folder: Path, listener: Listener = silent
+) -> tuple[Memory, Pace]:
     """What a recipe's own way needs; arguments as for `by_phase`.
 
     Returns:
@@ -53,13 +59,19 @@ def expected(training: InnerTraining, *, folder: Path) -> tuple[Memory, Pace]:
     parts = [
         part for phase in phases.resolved(training.recipe.outer) for part in _of_one_horizon(phase)
     ]
-    found = [expected_alone(_alone(training, part), folder=folder) for part in parts]
+    found = [
+        expected_alone(_alone(training, part), folder=folder, listener=listener) for part in parts
+    ]
     needed = max((memory for memory, _ in found), key=lambda memory: memory.device)
     return needed, in_all([pace for _, pace in found], [part.steps for part in parts])
 
 
 def decided(
-    training: InnerTraining, *, folder: Path, before: Outer | None = None
+    training: InnerTraining,
+    *,
+    folder: Path,
+    before: Outer | None = None,
+    listener: Listener = silent,
 ) -> tuple[InnerTraining, list[str]]:
     """The training with an estimator for each phase that leaves the choice open.
 
@@ -67,6 +79,7 @@ def decided(
         training: the recipe's.
         folder: where the run would keep checkpoints on disk.
         before: the search of the run that goes on: what was chosen then stays.
+        listener: is told how far it is.
 
     Returns:
         The training, and why for each choice.
@@ -84,7 +97,8 @@ def decided(
             spec = then[phase.number].estimator
             why = f"{spec.kind}, as when the run began"
         else:
-            found, why = decided_alone(_alone(training, _longest(phase)), folder=folder)
+            alone = _alone(training, _longest(phase))
+            found, why = decided_alone(alone, folder=folder, listener=listener)
             spec = found.recipe.outer.estimator
         chosen[phase.number] = spec
         reasons.append(f"of phase {phase.number + 1}: {why}" if outer.phases else why)

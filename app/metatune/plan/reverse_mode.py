@@ -1,8 +1,8 @@
 """What a hypergradient by reverse mode costs: its programs, and what is kept between sweeps."""
 
 import shutil
-import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,80 +10,99 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from metatune.hypergrad import Checkpoints, budget, programs, shortened
-from metatune.hypergrad.reverse_mode import Adjoint, ReverseMode
+from metatune.hypergrad import Checkpoints, MixFlow, budget, programs, shortened
+from metatune.hypergrad.reverse_mode import Adjoint
 from metatune.hypergrad.segments import inexact
 from metatune.hypergrad.stores import Device, free_memory, tree_bytes
 from metatune.inner import InnerTraining, estimators
-from metatune.plan.cost import Cost
-from metatune.plan.memory import Memory, logits_bytes, temporary
-from metatune.plan.pace import MORE, line, seconds
+from metatune.plan.compiling import Program, analysed, compilation_seconds
+from metatune.plan.cost import Cost, Seconds
+from metatune.plan.memory import Memory, logits_bytes
+from metatune.plan.progress import Tell
+from metatune.plan.timing import Line, Lines, Probe
 from metatune.plan.work import Work, horizon, together
 from metatune.recipe import schema
 
+Spec = schema.MixFlow | schema.Reverse
 
-class Compiled(NamedTuple):
-    """The programs of a hypergradient.
+
+class Sizes(NamedTuple):
+    """Bytes that the programs of a hypergradient need.
 
     Attributes:
-        forward: a segment forward.
-        pullback: a segment backward.
-        objective: the objective on a held-out batch, and its gradient.
-        saved_bytes: of what a segment saves for its pullback.
+        forward: temporary, of a segment forward.
+        pullback: temporary, of a segment backward.
+        objective: temporary, of the objective on a held-out batch, and its gradient.
+        saved: of what a segment saves for its pullback.
+        gradients: of the inner gradients of a segment.
     """
 
-    forward: Any
-    pullback: Any
-    objective: Any
-    saved_bytes: int
+    forward: int
+    pullback: int
+    objective: int
+    saved: int
+    gradients: int
 
 
-def cost(training: InnerTraining, spec: schema.MixFlow | schema.Reverse, folder: Path) -> Cost:
+def cost(training: InnerTraining, spec: Spec, folder: Path, tell: Tell) -> Cost:
     """Of a hypergradient.
 
     Args:
         training: what is differentiated.
         spec: the estimator.
         folder: where checkpoints would lie on disk.
+        tell: is told how far the prediction is.
 
     Raises:
         CheckpointError: nothing fits the budget of the checkpoints.
     """
-    began = time.perf_counter()
+    work = work_of(training, spec)
+    compiled = _compiled(work, tell)
+    needed = memory(work, _sizes(work, compiled), estimators.checkpoints(spec, folder))
+    compilation = compilation_seconds(compiled.values())
+    job, length = work.job(), work.estimator.segment
+    before, cuts = job.bounds(0, job.first, length), job.bounds(job.first, job.stop, length)
+    objective, members = work.objective_gradients(), work.members or 1
+
+    def seconds(lines: Lines) -> Seconds:
+        forward, backward = lines["forward"], lines["pullback"]
+        total = (
+            forward.over(before)
+            + forward.over(cuts)
+            + backward.over(cuts)
+            + needed.recomputed_segments * forward.over(cuts) / len(cuts)
+            + objective * forward.step
+        )
+        return Seconds(total, Line(forward.segment / members, forward.step / members))
+
+    return Cost(needed, compilation, partial(_probes, work, compiled), seconds)
+
+
+def work_of(training: InnerTraining, spec: Spec) -> Work:
+    """The training with an estimator of reverse mode."""
     estimator = shortened(estimators.build(spec), horizon(training.recipe).window)
-    work = Work(training, estimator, together(training.recipe))
-    compiled = _compiled(work, estimator)
-    compilation = time.perf_counter() - began
-    needed = _memory(work, compiled, estimators.checkpoints(spec, folder))
-    return Cost(needed, compilation, partial(_seconds, work, compiled, needed))
+    return Work(training, estimator, together(training.recipe))
 
 
-def _adjoint(work: Work) -> Adjoint:
-    """As shapes."""
-    state = work.state()
-    return Adjoint(state.params, inexact(state.opt_state)[0], work.eta())
+def sizes(training: InnerTraining, spec: Spec, tell: Tell) -> Sizes:
+    """Bytes of the programs of an estimator; arguments as of `cost`."""
+    work = work_of(training, spec)
+    return _sizes(work, _compiled(work, tell))
 
 
-def _compiled(work: Work, estimator: ReverseMode) -> Compiled:
-    problem = work.problem
-    eta, state, segment = work.eta(), work.state(), work.segment(1)
-    run = partial(programs.forward, problem, estimator)
-    saved = jax.eval_shape(run, eta, state, segment).saved
-    held_out = work.held_out(work.recipe.outer.objective.sequences)[0]
-    return Compiled(
-        programs.forward.lower(problem, estimator, eta, state, segment).compile(),
-        programs.pullback.lower(
-            problem, estimator, eta, segment, (state, saved), _adjoint(work)
-        ).compile(),
-        programs.objective.lower(problem, state.params, held_out).compile(),
-        tree_bytes(saved),
-    )
+def memory(work: Work, needs: Sizes, checkpoints: Checkpoints) -> Memory:
+    """Bytes at the peak of a hypergradient.
 
+    Args:
+        work: the training and its estimator.
+        needs: bytes of its programs.
+        checkpoints: what is kept between the sweeps.
 
-def _memory(work: Work, compiled: Compiled, checkpoints: Checkpoints) -> Memory:
+    Raises:
+        CheckpointError: nothing fits the budget of the checkpoints.
+    """
     state, adjoint = tree_bytes(work.state()), tree_bytes(_adjoint(work))
-    saved = compiled.saved_bytes
-    job = work.job()
+    job, saved = work.job(), needs.saved
     segments = len(job.bounds(job.first, job.stop, work.estimator.segment))
     kept = checkpoints.plan(segments, lambda: (state, saved), _free(checkpoints))
     kept_cost = budget.cost(kept, segments, state, saved)
@@ -91,18 +110,15 @@ def _memory(work: Work, compiled: Compiled, checkpoints: Checkpoints) -> Memory:
     # The first state is the caller's; where it is kept on the device, it is the same array.
     carry = kept_cost.peak_bytes if on_device else 0
     first = 0 if on_device and segments > 1 else state
-    forward, pullback, objective = (
-        temporary(program) for program in (compiled.forward, compiled.pullback, compiled.objective)
-    )
     # What is alive beside kept states and temporary arrays, and what the program needs.
     phases = [
-        (first + 2 * state, saved + forward),  # the last segment: a state in, a state out
+        (first + 2 * state, saved + needs.forward),  # the last segment: a state in, a state out
         # The last state, that in hand, and what is averaged of it.
-        (first + 2 * state + adjoint + work.averaged_bytes(), saved + objective),
-        (first + 2 * state + adjoint, saved + pullback),
+        (first + 2 * state + adjoint + work.averaged_bytes(), saved + needs.objective),
+        (first + 2 * state + adjoint, saved + needs.pullback),
     ]
     if kept_cost.recomputed_segments:
-        phases.append((first + 3 * state + adjoint, saved + forward))
+        phases.append((first + 3 * state + adjoint, saved + needs.forward))
     states, temporaries = max(phases, key=sum)
     logits = min(logits_bytes(work, work.members or 1), temporaries)
     return Memory(
@@ -116,31 +132,63 @@ def _memory(work: Work, compiled: Compiled, checkpoints: Checkpoints) -> Memory:
     )
 
 
-def _seconds(work: Work, compiled: Compiled, memory: Memory) -> float:
-    """Of a hypergradient, from a few steps."""
-    job, length = work.job(), work.estimator.segment
-    before, cuts = job.bounds(0, job.first, length), job.bounds(job.first, job.stop, length)
-    batches = work.held_out(work.recipe.outer.objective.sequences)
+def _adjoint(work: Work) -> Adjoint:
+    """As shapes."""
+    state = work.state()
+    return Adjoint(state.params, inexact(state.opt_state)[0], work.eta())
+
+
+def _saved(work: Work, estimator: Any) -> Any:
+    """What a segment saves for its pullback, as shapes."""
+    run = partial(programs.forward, work.problem, estimator)
+    return jax.eval_shape(run, work.eta(), work.state(), work.segment(1)).saved
+
+
+def _compiled(work: Work, tell: Tell) -> dict[str, Program]:
+    problem, estimator = work.problem, work.estimator
+    eta, state, segment = work.eta(), work.state(), work.segment(1)
+    taken = (state, _saved(work, estimator))
+    adjoint, held_out = _adjoint(work), work.held_out(work.recipe.outer.objective.sequences)[0]
+    return analysed(
+        {
+            "pullback": lambda: programs.pullback.lower(
+                problem, estimator, eta, segment, taken, adjoint
+            ),
+            "forward": lambda: programs.forward.lower(problem, estimator, eta, state, segment),
+            "objective": lambda: programs.objective.lower(problem, state.params, held_out),
+        },
+        tell,
+    )
+
+
+def _sizes(work: Work, compiled: dict[str, Program]) -> Sizes:
+    estimator = work.estimator
+    saving = estimator if isinstance(estimator, MixFlow) else MixFlow(estimator.segment)
+    return Sizes(
+        **{name: program.temporary for name, program in compiled.items()},
+        saved=tree_bytes(_saved(work, estimator)),
+        gradients=tree_bytes(_saved(work, replace(saving, save_gradients=True))),
+    )
+
+
+def _probes(work: Work, compiled: dict[str, Program]) -> tuple[Probe, ...]:
     (eta, state), problem = work.begun(), work.problem
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), _adjoint(work))
+    # Gradients of zero take as long as others, and needn't be computed first.
+    saved = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), _saved(work, work.estimator)
+    )
 
-    def run_forward(steps: int) -> Any:
-        return compiled.forward(problem, eta, state, work.segment(steps))
+    def forward(program: Any, steps: int) -> Any:
+        return program(problem, eta, state, work.segment(steps))
 
-    saved = run_forward(MORE).saved
-
-    def run_backward(steps: int) -> Any:
+    def pullback(program: Any, steps: int) -> Any:
         adjoint = jax.tree.map(jnp.copy, zeros)
-        return compiled.pullback(problem, eta, work.segment(steps), (state, saved), adjoint)
+        return program(problem, eta, work.segment(steps), (state, saved), adjoint)
 
-    forward, backward = line(run_forward, work), line(run_backward, work)
-    objective = seconds(lambda: compiled.objective(problem, state.params, batches[0]))
     return (
-        forward.over(before)
-        + forward.over(cuts)
-        + backward.over(cuts)
-        + memory.recomputed_segments * forward.over(cuts) / len(cuts)
-        + work.measurements() * objective
+        Probe(compiled["forward"], work.most, forward),
+        Probe(compiled["pullback"], work.most, pullback),
     )
 
 

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from metatune.plan.alternatives import Plan
 from metatune.plan.memory import Memory
+from metatune.plan.pace import Pace
 from metatune.report.fitting import Fitting, Pieces
 
 MIB, GIB = 2**20, 2**30
@@ -24,6 +25,7 @@ COLUMNS = (
     "run",
     "fits",
 )
+QUARTILES = ("least", "lower", "median", "upper")
 
 
 def table(plan: Plan) -> RenderableType:
@@ -33,7 +35,10 @@ def table(plan: Plan) -> RenderableType:
         column.no_wrap = True
     for way in plan.alternatives:
         cells = [size(part) for part in _parts(way.memory)] if way.memory else ["-"] * 7
-        times = [duration(way.pace.outer_step), duration(way.pace.run)] if way.pace else ["-"] * 2
+        about = "~" if way.counted else ""
+        times = ["-"] * 2
+        if way.pace:
+            times = [about + duration(way.pace.outer_step), about + duration(way.pace.run)]
         fits = "yes" if plan.fits(way) else "no"
         rows.add_row(way.name, *cells, *times, fits)
         numbers = zip(COLUMNS[1:], (*cells, *times, fits), strict=True)
@@ -47,6 +52,10 @@ def table(plan: Plan) -> RenderableType:
         "state: parameters, optimizer state, adjoint; carry: what waits for the backward sweep; "
         "activations: other temporary arrays",
     ]
+    if any(way.counted for way in plan.alternatives):
+        lines.append(
+            "~: counted from the way that was timed; reverse takes more bytes than are counted"
+        )
     return Group(Fitting((rows, Group(*blocks))), *(Text(line) for line in lines))
 
 
@@ -63,12 +72,18 @@ def as_json(plan: Plan) -> dict[str, Any]:
                 "changes": list(way.changes),
                 "fits": plan.fits(way),
                 "problem": way.problem or None,
+                "counted": way.counted,
                 "bytes": way.memory and {**way.memory._asdict(), "device": way.memory.device},
-                "seconds": way.pace and way.pace._asdict(),
+                "seconds": way.pace and _seconds(way.pace),
             }
             for way in plan.alternatives
         ],
     }
+
+
+def _seconds(pace: Pace) -> dict[str, Any]:
+    quartiles = dict(zip(QUARTILES, pace.quartiles, strict=True))
+    return {**pace._asdict(), "hypergradient_quartiles": quartiles}
 
 
 def size(count: int) -> str:

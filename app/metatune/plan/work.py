@@ -1,6 +1,5 @@
 """What an outer step of a recipe works on, whatever estimates its hypergradient."""
 
-import time
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -8,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metatune.data import Batch, heldout_batches, sampled_batches, stratified_batches
-from metatune.hypergrad import Checkpoints, as_argument, programs
+from metatune.data import Batch, heldout_batches, stratified_batches
+from metatune.hypergrad import Checkpoints, as_argument
 from metatune.hypergrad.estimator import Estimator, Job
 from metatune.hypergrad.population import stack, stacked
 from metatune.hypergrad.problem import Problem, State
@@ -51,20 +50,6 @@ def together(recipe: Recipe) -> int | None:
     """Members of a population that are differentiated in one program; None for one at a time."""
     population = recipe.outer.population
     return population.members if population and population.vmap else None
-
-
-class Judging(NamedTuple):
-    """The programs of a judge.
-
-    Attributes:
-        train: a segment of its trainings.
-        evaluate: a held-out batch.
-        compilation: seconds that compiling them took.
-    """
-
-    train: Any
-    evaluate: Any
-    compilation: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,8 +131,13 @@ class Work:
         averages = self.training.reweighted.evaluated is not None
         return tree_bytes(self.state().params) if averages else 0
 
+    @property
+    def most(self) -> int:
+        """Inner steps that a segment can have."""
+        return min(self.recipe.inner.steps, self.estimator.segment)
+
     def segment(self, steps: int) -> Segment:
-        """The first `steps` inner steps of a hypergradient, as a segment."""
+        """The first `steps` inner steps of a hypergradient, as a segment; 0 for one of none."""
         batches = stratified_batches(
             self.training.corpus,
             seed=SEED,
@@ -159,18 +149,8 @@ class Work:
             count = self.members
             return batches(step) if count is None else stack([batches(step)] * count, batches=True)
 
-        return gather(drawn, 0, self._at_most(steps), self.estimator.segment)
-
-    def sampled(self, steps: int) -> Segment:
-        """The first `steps` inner steps of a judge's training, as a segment."""
-        batches = sampled_batches(
-            self.training.corpus,
-            seed=SEED,
-            batch_size=self.recipe.data.batch_size,
-            shares=self._shares(),
-        )
-        length = min(self.estimator.segment, self.recipe.inner.steps)
-        return gather(batches, 0, min(steps, length), length)
+        found = gather(drawn, 0, max(1, min(steps, self.most)), self.estimator.segment)
+        return found if steps else found._replace(stop=found.start)
 
     def held_out(self, sequences: int) -> list[Batch]:
         """Held-out batches with so many sequences in all."""
@@ -183,24 +163,15 @@ class Work:
             micro_batch=micro_batch,
         )
 
-    def measurements(self) -> int:
-        """How many held-out batches a hypergradient takes, at each point of its trajectory."""
+    def gradients(self, sequences: int) -> float:
+        """Gradients of an inner step that a value and its gradient on so many sequences take."""
+        return sequences / self.recipe.data.batch_size
+
+    def objective_gradients(self) -> float:
+        """Gradients of an inner step that the objective and its gradient take."""
         objective = self.recipe.outer.objective
         points = objective.trajectory.points if objective.trajectory else 1
-        return points * len(self.held_out(objective.sequences))
-
-    def judging(self) -> Judging:
-        """What a judge runs."""
-        began = time.perf_counter()
-        sampled, state = as_argument(self.training.sampled), self.state()
-        judged = self.held_out(self.recipe.outer.judge.sequences)[0]
-        train = programs.advance.lower(sampled, self.eta(), state, self.sampled(1))
-        evaluate = programs.value.lower(sampled, state.params, judged)
-        return Judging(train.compile(), evaluate.compile(), time.perf_counter() - began)
-
-    def _at_most(self, steps: int) -> int:
-        """So many inner steps, or as many as there are in a segment."""
-        return min(steps, self.recipe.inner.steps, self.estimator.segment)
+        return points * self.gradients(objective.sequences)
 
     def _shares(self) -> np.ndarray:
         return self.training.trajectory(self.training.initial_eta()).mixture
