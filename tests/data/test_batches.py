@@ -79,7 +79,7 @@ def test_a_batch_says_what_it_holds(draw):
     batch = draw()(3)
     assert [array.dtype for array in batch[:3]] == [np.int32, np.int32, np.float32]
     assert [array.shape for array in batch[:3]] == [(8, LENGTH), (8,), (8,)]
-    assert batch[3:] == (None, None, None, None)  # what no loss needs is not there
+    assert batch[3:] == (None,) * 5  # what no loss needs is not there
     assert np.array_equal(batch.tokens[:, 0], batch.domain)
     assert np.all(batch.tokens[:, 1] == SPLITS.index("train"))
 

@@ -10,11 +10,12 @@ from typing import Any, Literal, Protocol
 import jax
 import numpy as np
 
-from metatune.data import Batch, heldout_batches, sampled_batches
+from metatune.data import Batch, sampled_batches
 from metatune.fit.failure import refuse_diverged
 from metatune.hypergrad import Problem, State, as_argument, evaluated, train
 from metatune.hypergrad.estimator import Listener
 from metatune.inner import InnerTraining, estimators
+from metatune.inner.metrics import held_out_batches
 from metatune.inner.seeds import Purpose, Stream, data_seed, model_key
 from metatune.recipe import phases
 
@@ -67,7 +68,7 @@ def held_out_loss(
         keep: is given the training losses, [steps].
 
     Returns:
-        The target-weighted loss in nats per token.
+        What the recipe measures, weighted by the target, in `recipe.measures.unit`.
 
     Raises:
         NotFinite: the training diverged.
@@ -102,14 +103,11 @@ def measured(
     split: Literal["outer", "report"],
     sequences: int,
 ) -> float:
-    """The target-weighted loss of a trained state; arguments as of `held_out_loss`."""
+    """The same of a trained state; arguments as of `held_out_loss`."""
     recipe = training.recipe
-    held_out = heldout_batches(
-        training.corpus,
-        split,
-        seed=data_seed(recipe.seed, purpose, 0, Stream.HELD_OUT),
-        sequences=sequences,
-        micro_batch=min(recipe.outer.objective.micro_batch, sequences),
+    seed = data_seed(recipe.seed, purpose, 0, Stream.HELD_OUT)
+    held_out = held_out_batches(
+        recipe.outer, training.corpus, split, seed=seed, sequences=sequences
     )
     problem = as_argument(training.sampled)
     params = evaluated(problem, state)

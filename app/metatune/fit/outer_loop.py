@@ -15,7 +15,7 @@ import optax
 from rich.console import Console
 
 from metatune import artefact, tunables
-from metatune.data import heldout_batches, stratified_batches
+from metatune.data import stratified_batches
 from metatune.fit import holdings, outer_optimizers, population, rounding, run_folder
 from metatune.fit.allocation import release_memory
 from metatune.fit.checkpoints import Checkpoints, Search
@@ -34,6 +34,7 @@ from metatune.hypergrad import Hypergradient, hypergradient, hypergradients
 from metatune.hypergrad.problem import Batches
 from metatune.inner import InnerTraining, estimators
 from metatune.inner.horizons import Stretched
+from metatune.inner.metrics import held_out_batches
 from metatune.inner.seeds import Purpose, Stream, data_seed, direction_key, model_key
 from metatune.recipe import schema
 from metatune.recipe.phases import Phase, resolved
@@ -305,12 +306,12 @@ class _Loop:
                 shares=shares,
             )
 
-        held_out = heldout_batches(
+        held_out = held_out_batches(
+            self.outer,
             self.training.corpus,
             "outer",
             seed=seed(search.step if fresh.data else 0, Stream.HELD_OUT),
             sequences=objective.sequences,
-            micro_batch=min(objective.micro_batch, objective.sequences),
         )
         options: dict[str, Any] = {
             "steps": part.steps,

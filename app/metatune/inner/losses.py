@@ -91,17 +91,30 @@ def batch_losses(
 def _training_losses(
     model: LanguageModel, classes: TokenClasses, params: Any, hyper: Hyper, batch: Batch
 ) -> jax.Array:
-    """Those of a batch as λ_t has them, but for the weights of sequences, [batch]."""
+    """Those of a batch as λ_t has them, but for the weights of sequences, [batch].
+
+    Weights of tokens, as those of sequences, are in the numerator alone: a mean is over the tokens
+    that count, whatever they weigh.
+    """
     weights = None
     if hyper.class_weights is not None and (of_token := classes.of(batch)) is not None:
         weights = hyper.class_weights[of_token]
     return batch_losses(model, params, batch, weights, hyper.loss_terms)
 
 
-def _rated(hyper: Hyper, batch: Batch, drawn: jax.Array) -> jax.typing.ArrayLike:
-    """Weights of the sequences by the rater, [batch]; one without."""
+def _rated(hyper: Hyper, batch: Batch, weights: jax.Array) -> jax.typing.ArrayLike:
+    """Weights of the sequences by the rater, [batch]; one without.
+
+    They average one over the sequences that the mixture draws, however many tokens of each count.
+
+    Args:
+        hyper: λ_t.
+        batch: the batch.
+        weights: of the sequences' mean losses, by their draws alone, [batch].
+    """
     if hyper.rater is None:
         return 1.0
+    drawn = weights if batch.mask is None else weights / jnp.sum(batch.mask, axis=-1)
     return hyper.rater(batch.tokens, batch.mask, drawn)
 
 
@@ -110,9 +123,11 @@ def reweighted_loss(
 ) -> Callable[[Any, Hyper, Batch], jax.Array]:
     """The training loss at a mixture that the batch was not drawn at, differentiable by it.
 
-    A stratified batch holds sequences of every domain. With shares p, weights w of the losses and
-    `weight` = batch size / sequences of the domain, the mean of `w[domain] p[domain] weight loss`
-    is exactly `Σ_d w_d p_d (mean loss of domain d)`. The weights of a rater come on top.
+    A stratified batch holds sequences of every domain. With shares p and weights w of the losses
+    the loss is `Σ_d w_d p_d S_d / Σ_d p_d N_d`: S_d is the sum of the losses of domain d's tokens,
+    N_d the number of those that count, each over the number of its sequences in the whole batch.
+    That is what sampling at p comes to, and where all tokens count `Σ_d w_d p_d (mean loss of
+    domain d)`. The weights of a rater come on top.
 
     Args:
         model: the language model.
@@ -121,6 +136,8 @@ def reweighted_loss(
 
     def loss(params: Any, hyper: Hyper, batch: Batch) -> jax.Array:
         weights = (hyper.mixture * hyper.loss_weights)[batch.domain] * batch.weight
+        if batch.lengths is not None:
+            weights /= jnp.sum(hyper.mixture[None, :] * batch.lengths, axis=-1)
         weights *= _rated(hyper, batch, hyper.mixture[batch.domain] * batch.weight)
         return jnp.mean(weights * _training_losses(model, classes, params, hyper, batch))
 
@@ -131,6 +148,9 @@ def sampled_loss(
     model: LanguageModel, classes: TokenClasses = PARTS
 ) -> Callable[[Any, Hyper, Batch], jax.Array]:
     """The training loss on a batch that was drawn at the mixture's own shares.
+
+    The sum of its tokens' weighted losses over the number of those that count: what the Trainer of
+    transformers minimises, over all micro-batches of an update together.
 
     Args:
         model: the language model.

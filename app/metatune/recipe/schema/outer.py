@@ -147,6 +147,10 @@ Class = Literal["text", "prompt", "completion", "system", "tool"]
 """What part of a document a token is of; all tokens of a plain text are text."""
 
 
+Average = Literal["tokens", "sequences"]
+"""What the mean of a domain's held-out loss is over."""
+
+
 @dataclass(frozen=True)
 class Trajectory:
     """An objective at several points of a training, for models that have to be good early.
@@ -174,6 +178,9 @@ class Objective:
             and report splits are measured.
         classes: classes of the tokens that count, there too; sequences without any are left out.
             Null for all.
+        average: what a domain's loss, or accuracy, is the mean over: all of its tokens that count,
+            in all of its sequences together, as of other evaluations; or its sequences, of the mean
+            of each, so that a token of a short answer weighs more. Exact match is of sequences.
         deviation: penalty for leaving the recipe's defaults, in nats of loss for a mean over each
             tunable's meta-parameters of `(η - η₀)²` of one, in units of log rate and of logits.
             What is judged and reported is without it.
@@ -187,6 +194,7 @@ class Objective:
     sequences: int = ruled(128, AT_LEAST_ONE)
     micro_batch: int = ruled(128, AT_LEAST_ONE)
     classes: tuple[Class, ...] | None = ruled(None, NOT_EMPTY)
+    average: Average = "tokens"
     deviation: float = ruled(0.0, NOT_NEGATIVE)
     worst_case: float | None = ruled(None, POSITIVE)
     trajectory: Trajectory | None = None
