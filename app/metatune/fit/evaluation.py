@@ -5,14 +5,15 @@ the shares. What chooses the best and what reports the result is the latter.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import jax
 import numpy as np
 
-from metatune.data import Batch, sampled_batches
+from metatune.data import sampled_batches
 from metatune.fit.failure import refuse_diverged
-from metatune.hypergrad import Problem, State, as_argument, evaluated, train
+from metatune.hypergrad import State, evaluated, train
+from metatune.hypergrad import measured as objective_of
 from metatune.hypergrad.estimator import Listener
 from metatune.inner import InnerTraining, estimators
 from metatune.inner.metrics import held_out_batches
@@ -37,11 +38,6 @@ class Score(Protocol):
     ) -> float:
         """The loss; arguments as of `held_out_loss`. What trains elsewhere keeps no losses."""
         ...
-
-
-@jax.jit
-def _objective(problem: Problem, params: Any, batch: Batch) -> jax.Array:
-    return problem.objective(params, batch)
 
 
 def held_out_loss(
@@ -109,6 +105,4 @@ def measured(
     held_out = held_out_batches(
         recipe.outer, training.corpus, split, seed=seed, sequences=sequences
     )
-    problem = as_argument(training.sampled)
-    params = evaluated(problem, state)
-    return float(np.mean([_objective(problem, params, batch) for batch in held_out]))
+    return objective_of(training.sampled, evaluated(training.sampled, state), held_out)

@@ -37,6 +37,7 @@ from metatune.inner.horizons import Stretched
 from metatune.inner.metrics import held_out_batches
 from metatune.inner.seeds import Purpose, Stream, data_seed, direction_key, model_key
 from metatune.recipe import schema
+from metatune.recipe.measures import sentence
 from metatune.recipe.phases import Phase, resolved
 from metatune.recipe.trajectory import points
 from metatune.report.artefact_readme import readme
@@ -117,6 +118,7 @@ def fit(
             ):
                 display.say(line)
             display.say(announcement(training, phases, search))
+            display.say(sentence(recipe.outer, recipe.data))
             expected = foretell(folder.scratch) if foretell else None
             if expected:
                 display.say(expected.sentence)

@@ -137,8 +137,8 @@ class Display:
 
         Args:
             step: which.
-            objective: the loss that was differentiated, nats per token.
-            held_out: the judges' loss at the same meta-parameters, nats per token; not a number
+            objective: what was differentiated, in `recipe.measures.unit`.
+            held_out: what the judges measured at the same meta-parameters, likewise; not a number
                 if they weren't asked.
             best: the smallest of these so far.
             norms: norm of the hypergradient by tunable.

@@ -1,7 +1,7 @@
 """Losses of a language model on a batch."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ def sequence_losses(
     weights: jax.Array | None = None,
     terms: Mapping[str, jax.Array] | None = None,
 ) -> jax.Array:
-    """Mean next-token loss of each sequence over the tokens that count, in nats per token.
+    """Mean next-token loss of each sequence over the tokens that count, in nats.
 
     Args:
         model: the language model.
@@ -174,26 +174,45 @@ def held_out_loss(model: LanguageModel) -> Callable[[Any, Batch], jax.Array]:
     return objective
 
 
-def worst_case_loss(
-    model: LanguageModel, domains: int, temperature: float
-) -> Callable[[Any, Batch], jax.Array]:
-    """A smooth maximum over the target's domains: `T log Σ_d target_d exp(l_d / T)`.
+class DomainLosses(NamedTuple):
+    """What a batch adds to the losses of the domains; those are of the means over all batches.
+
+    Attributes:
+        weighted: target times loss, [domains].
+        target: [domains].
+    """
+
+    weighted: jax.Array
+    target: jax.Array
+
+
+def domain_losses(model: LanguageModel, domains: int) -> Callable[[Any, Batch], DomainLosses]:
+    """The target-weighted losses of each domain by itself on a held-out batch.
 
     Args:
         model: the language model.
         domains: how many there are.
-        temperature: T, in nats.
     """
 
-    def objective(params: Any, batch: Batch) -> jax.Array:
+    def objective(params: Any, batch: Batch) -> DomainLosses:
         def of_domains(each: jax.Array) -> jax.Array:
             return jax.ops.segment_sum(each, jnp.asarray(batch.domain), domains) / len(each)
 
         weights = jnp.asarray(batch.weight)
         # The weights of a domain's sequences, over the number of all, sum to its target.
         target = of_domains(weights)
-        weighted = of_domains(weights * batch_losses(model, params, batch))
-        losses = jnp.where(target > 0, weighted / jnp.where(target > 0, target, 1), 0)
-        return temperature * jax.nn.logsumexp(losses / temperature, b=target)
+        return DomainLosses(of_domains(weights * batch_losses(model, params, batch)), target)
 
     return objective
+
+
+def worst_case(found: DomainLosses, temperature: float) -> jax.Array:
+    """A smooth maximum over the target's domains: `T log Σ_d target_d exp(l_d / T)`.
+
+    Args:
+        found: the mean over all held-out batches.
+        temperature: T, in nats.
+    """
+    weighted, target = found
+    losses = jnp.where(target > 0, weighted / jnp.where(target > 0, target, 1), 0)
+    return temperature * jax.nn.logsumexp(losses / temperature, b=target)

@@ -4,19 +4,20 @@ All are minimised: what is better when it is larger comes with a minus.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final, Literal
 
 import jax
 import jax.numpy as jnp
 
 from metatune.data import Batch, Corpus, TokenClass, heldout_batches
-from metatune.inner.losses import held_out_loss, worst_case_loss
+from metatune.inner.losses import domain_losses, held_out_loss, worst_case
 from metatune.models import LanguageModel, map_rows, rows_at_a_time, unembed
 from metatune.recipe import schema
 from metatune.recipe.measures import average, measure
 
-Objective = Callable[[Any, Batch], jax.Array]
-"""`(params, batch) -> scalar`, the outer objective F."""
+Objective = Callable[[Any, Batch], Any]
+"""`(params, batch) -> scalar`, the outer objective F, or what it is made of."""
 
 
 def hits(model: LanguageModel, params: Any, batch: Batch) -> jax.Array:
@@ -115,8 +116,13 @@ def held_out_batches(
 
 
 def objective(model: LanguageModel, recipe: schema.Recipe) -> Objective:
-    """The outer objective of a recipe."""
-    temperature = recipe.outer.objective.worst_case
-    if temperature is not None:
-        return worst_case_loss(model, len(recipe.data.domains), temperature)
+    """The outer objective of a recipe on a batch; where there is a `whole`, what it is made of."""
+    if recipe.outer.objective.worst_case is not None:
+        return domain_losses(model, len(recipe.data.domains))
     return MEASURES[measure(recipe.outer)](model)
+
+
+def whole(outer: schema.Outer) -> Callable[[Any], jax.Array] | None:
+    """The outer objective of the mean over all held-out batches; None where it is that mean."""
+    temperature = outer.objective.worst_case
+    return None if temperature is None else partial(worst_case, temperature=temperature)

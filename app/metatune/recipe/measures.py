@@ -66,3 +66,24 @@ def training_unit(data: Data) -> str:
         data: the recipe's section.
     """
     return f"nats per {token(data)}"
+
+
+def sentence(outer: Outer, data: Data) -> str:
+    """What the losses are that a user is about to see, each with what it is the mean over.
+
+    Args:
+        outer: of a sound recipe.
+        data: of the same.
+    """
+    said = f"held-out numbers are {unit(outer, data)}"
+    if isinstance(resolved(outer)[0].estimator, External):
+        return said
+    over = {
+        "tokens": "the mean over the tokens that count, by domain",
+        "sequences": "the mean over sequences, by domain",
+    }
+    return (
+        f"{said}, {over[average(outer)]}, weighted by data.target; the inner loss is "
+        f"{training_unit(data)}, the mean over a batch's tokens, with the weights and terms that "
+        "the training has"
+    )

@@ -39,11 +39,12 @@ DEFAULT = Intervals()
 
 
 class Losses(NamedTuple):
-    """What is measured on the report split.
+    """What is measured on the report split, in `recipe.measures.unit`.
 
     Attributes:
-        held_out: the target-weighted loss, on the sequences that a verdict is measured on.
-        domains: the loss of each domain alone, each on as many sequences.
+        held_out: weighted by the target, on the sequences that a verdict is measured on.
+        domains: the loss of each domain alone, each on as many sequences; of those alone that have
+            tokens of the classes that are measured.
     """
 
     held_out: float
@@ -175,9 +176,14 @@ class Loop:
                 sequences=training.recipe.outer.report.sequences,
             )
 
-        alone = np.eye(len(corpus.names))
-        domains = {name: loss(target) for name, target in zip(corpus.names, alone, strict=True)}
-        for name, target in zip(corpus.names, alone, strict=True):
+        of_target = corpus.domains[int(np.flatnonzero(corpus.target)[0])].report
+        alone = {
+            domain.name: target
+            for domain, target in zip(corpus.domains, np.eye(len(corpus.names)), strict=True)
+            if domain.report.counted == of_target.counted
+        }
+        domains = {name: loss(target) for name, target in alone.items()}
+        for name, target in alone.items():
             if np.array_equal(corpus.target, target):
                 return Losses(domains[name], domains)
         return Losses(loss(corpus.target), domains)

@@ -186,8 +186,8 @@ class Objective:
             What is judged and reported is without it.
         worst_case: temperature T, in nats, of a smooth maximum over the target's domains, in place
             of the mean of their losses: `T log Σ_d target_d exp(l_d / T)`, from the mean at a large
-            T to the largest loss at a small one. It is taken in each micro-batch of held-out
-            sequences, and is what is judged and reported too. Null for the mean.
+            T to the largest loss at a small one. It is that of all held-out sequences together, and
+            is what is judged and reported too. Null for the mean.
         trajectory: average the objective along the training; null for its end alone.
     """
 
