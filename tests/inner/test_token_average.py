@@ -1,7 +1,9 @@
 """Losses are means over tokens, as those of transformers' Trainer on the same sequences."""
 
 import dataclasses
+import importlib
 import json
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,9 @@ import pytest
 import torch
 import transformers
 
+from metatune.artefact.exporters import export
 from metatune.data import TokenClass, heldout_batches, sampled_batches, stratified_batches
+from metatune.fit.result import artefact_of
 from metatune.hypergrad import MixFlow, hypergradient, measured
 from metatune.hypergrad.problem import loss_and_gradient
 from metatune.inner import prepare
@@ -21,6 +25,8 @@ from metatune.recipe import schema
 
 SHARES = np.array([[0.7, 0.3]])
 LENGTH, BATCH = 24, 8
+EMBEDDING = "model.embed_tokens.weight"
+RESULT = {"status": "unfinished", "best_outer_step": 0, "outer_steps": 0}
 
 
 @pytest.fixture(scope="module")
@@ -251,8 +257,10 @@ def test_a_reweighted_loss_is_over_the_tokens_that_the_shares_draw(training, sta
 
 @pytest.mark.parametrize("micro_batches", [1, 2])
 def test_the_derivative_by_the_mixture_is_that_of_differences(recipe, micro_batches, float64):
-    precise = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, dtype="float64"))
-    training = prepare(precise)
+    # Adam divides by gradients that may be next to nothing: no function for differences.
+    descent = schema.Inner(schema.SGD(learning_rate=0.1), steps=2)
+    model = dataclasses.replace(recipe.model, dtype="float64")
+    training = prepare(dataclasses.replace(recipe, model=model, inner=descent))
 
     def double(leaf):
         return leaf.astype(float) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
@@ -306,17 +314,13 @@ def test_a_held_out_loss_is_the_trainer_s(training, state, tmp_path):
     assert means.mean() != pytest.approx(theirs, rel=1e-3)
 
 
-def test_an_update_is_the_trainer_s_with_accumulated_gradients(training, state, tmp_path):
-    batch = sampled_batches(training.corpus, seed=(4,), batch_size=BATCH, shares=SHARES)(0)
-    batch = batch._replace(documents=None)
-    problem = dataclasses.replace(training.sampled, micro_batches=2)
-    hyper = problem.hyper_at(training.initial_eta(), jnp.int32(0))
-    ours, (gradient,) = loss_and_gradient(problem, state.params, hyper, batch, wrt=(0,))
+def accumulated(kind, training, state, folder, rows):
+    """The loss of an update of a Trainer in two parts, and what it takes from the embedding."""
     model = reference(training, state)
-    trainer = transformers.Trainer(
+    trainer = kind(
         model=model,
         args=arguments(
-            tmp_path,
+            folder,
             max_steps=1,
             per_device_train_batch_size=BATCH // 2,
             gradient_accumulation_steps=2,
@@ -326,17 +330,66 @@ def test_an_update_is_the_trainer_s_with_accumulated_gradients(training, state, 
             max_grad_norm=0.0,
             logging_steps=1,
             save_strategy="no",
+            remove_unused_columns=False,
         ),
-        train_dataset=labelled(training, batch),  # pyright: ignore[reportArgumentType]
+        train_dataset=rows,
     )
-    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    before = model.get_parameter(EMBEDDING).detach().clone()
     trainer.train()
-    assert float(ours) == pytest.approx(trainer.state.log_history[0]["loss"], rel=1e-4)
-    name = "model.embed_tokens.weight"
-    moved = (before[name] - model.get_parameter(name).detach()).numpy()
-    leaf = gradient["embed"] if "embed" in gradient else jax.tree.leaves(gradient)[0]
-    assert np.asarray(leaf).shape == moved.shape
-    np.testing.assert_allclose(leaf, moved, rtol=1e-3, atol=1e-6)
+    moved = before - model.get_parameter(EMBEDDING).detach()
+    return trainer.state.log_history[0]["loss"], moved.numpy()
+
+
+def ours(training, state, batch):
+    problem = dataclasses.replace(training.sampled, micro_batches=2)
+    hyper = problem.hyper_at(training.initial_eta(), jnp.int32(0))
+    loss, (gradient,) = loss_and_gradient(problem, state.params, hyper, batch, wrt=(0,))
+    (embedding,) = [
+        leaf
+        for leaf, names in zip(
+            jax.tree.leaves(gradient), jax.tree.leaves(training.names), strict=True
+        )
+        if names.names == (EMBEDDING,)
+    ]
+    return float(loss), np.asarray(embedding)
+
+
+def test_an_update_is_the_trainer_s_with_accumulated_gradients(training, state, tmp_path):
+    batch = sampled_batches(training.corpus, seed=(4,), batch_size=BATCH, shares=SHARES)(0)
+    batch = batch._replace(documents=None)
+    rows = labelled(training, batch)
+    theirs = accumulated(transformers.Trainer, training, state, tmp_path, rows)
+    found = ours(training, state, batch)
+    assert found[0] == pytest.approx(theirs[0], rel=1e-4)  # which it rounds
+    np.testing.assert_allclose(found[1], theirs[1], rtol=1e-3, atol=1e-6)
+
+
+def test_an_update_is_the_exported_trainer_s_with_tuned_weights(
+    recipe, state, tmp_path, monkeypatch
+):
+    weights = schema.LossWeights(initial={"short": 0.5, "long": 1.5})
+    tune = schema.Tune(mixture=None, loss_weights=weights)
+    training = prepare(dataclasses.replace(recipe, tune=tune))
+    tuned = artefact_of(training, training.initial_eta(), RESULT)
+    export(tuned, "hf-trainer", tmp_path / "tuned")
+    monkeypatch.syspath_prepend(tmp_path / "tuned")
+    modules = ("metatune_trainer", "metatune_schedules")
+    for name in modules:
+        sys.modules.pop(name, None)
+    kind = importlib.import_module("metatune_trainer").TunedTrainer
+    batch = sampled_batches(training.corpus, seed=(4,), batch_size=BATCH, shares=SHARES)(0)
+    batch = batch._replace(documents=None)
+    its = np.array([0.5, 1.5])[batch.domain]
+    rows = [
+        {**row, "loss_weight": torch.tensor(weight)}
+        for row, weight in zip(labelled(training, batch), its, strict=True)
+    ]
+    theirs = accumulated(kind, training, state, tmp_path / "out", rows)
+    for name in modules:
+        sys.modules.pop(name, None)
+    found = ours(training, state, batch)
+    assert found[0] == pytest.approx(theirs[0], rel=1e-4)
+    np.testing.assert_allclose(found[1], theirs[1], rtol=1e-3, atol=1e-6)
 
 
 def test_sequences_that_are_equally_long_weigh_as_ever(training):
