@@ -41,7 +41,10 @@ def pullback(
 
 @jax.jit
 def objective(problem: Problem, params: PyTree, batch: PyTree) -> tuple[jax.Array, PyTree]:
-    """The objective on a batch that is all of them, and its gradient in the parameters."""
+    """The objective on a batch, and its gradient in the parameters.
+
+    With a `whole`, that of a batch that is all of them.
+    """
 
     def of_all(params: PyTree) -> jax.Array:
         found = problem.objective(params, batch)
