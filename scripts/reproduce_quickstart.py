@@ -82,7 +82,7 @@ def main() -> None:
         fit(prepare(recipe), folder, console=Console(stderr=True))
     result = artefact.load(folder).result
     tuned, default = list(result["after"]), list(result["before"])
-    print("| training | held-out nats per token | tuned minus this (in errors) |")
+    print(f"| training | held-out {result['unit']} | tuned minus this (in errors) |")
     print("|---|---|---|")
     print(row("tuned", tuned, tuned))
     print(row("the recipe's default", default, tuned))

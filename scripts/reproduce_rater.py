@@ -29,6 +29,7 @@ from metatune.fit.result import paired
 from metatune.inner import InnerTraining, prepare
 from metatune.inner.seeds import Purpose
 from metatune.recipe import reading, shipped
+from metatune.recipe.measures import unit
 from metatune.score import Scorer, scorer, sequence_scores
 
 UNSEEN = range(100, 105)
@@ -112,7 +113,7 @@ def main() -> None:
     )
     by_chance = np.random.default_rng(0).permutation(best)
     everything = losses_of(training)
-    print("| trained on | held-out nats per token | minus all sequences |")
+    print(f"| trained on | held-out {unit(recipe.outer, recipe.data)} | minus all sequences |")
     print("|---|---|---|")
     print(f"| all sequences | {np.mean(everything):.4f} | |")
     for name, kept in (

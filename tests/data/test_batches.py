@@ -79,7 +79,7 @@ def test_a_batch_says_what_it_holds(draw):
     batch = draw()(3)
     assert [array.dtype for array in batch[:3]] == [np.int32, np.int32, np.float32]
     assert [array.shape for array in batch[:3]] == [(8, LENGTH), (8,), (8,)]
-    assert batch[3:] == (None, None, None, None)  # what no loss needs is not there
+    assert batch[3:] == (None,) * 5  # what no loss needs is not there
     assert np.array_equal(batch.tokens[:, 0], batch.domain)
     assert np.all(batch.tokens[:, 1] == SPLITS.index("train"))
 
@@ -308,3 +308,92 @@ def test_held_out_batches_have_one_size(sequences, micro_batch, shape):
         corpus(), "outer", seed=(0,), sequences=sequences, micro_batch=micro_batch
     )
     assert [len(batch.tokens) for batch in batches] == shape
+
+
+def uneven():
+    """Domains whose windows hold beginnings of documents, which aren't predicted."""
+    random = np.random.default_rng(8)
+    domains = []
+    for number, size in enumerate((40, 70)):
+        splits = {}
+        for split in SPLITS:
+            starts = np.unique(np.append(0, random.integers(0, 6 * size, size)))
+            tokens = random.integers(0, 250, 6 * size).astype(np.uint16)
+            stream = Stream(tokens, starts, None)
+            splits[split] = all_windows(stream, 6, Packing(cross_documents=False), 258)
+        held = Statistics(documents=0, tokens=0, bytes=0)
+        domains.append(Domain(f"domain{number}", **splits, sha256="", statistics=held))
+    return Corpus(tuple(domains), np.array([0.25, 0.75]), 6, ByteTokenizer())
+
+
+SOME = np.tile([0.3, 0.7], (5, 1))
+
+
+def test_sampled_weights_make_the_mean_one_over_the_tokens_that_count():
+    for step in range(5):
+        batch = sampled_batches(uneven(), seed=(0,), batch_size=8, shares=SOME)(step)
+        assert batch.mask is not None and batch.lengths is None
+        counted = batch.mask.sum(1)
+        assert np.ptp(counted) > 0
+        losses = np.random.default_rng(step).normal(size=batch.mask.shape)
+        by_sequence = (losses * batch.mask).sum(1) / counted
+        expected = (losses * batch.mask).sum() / counted.sum()
+        assert np.mean(batch.weight * by_sequence) == pytest.approx(expected, rel=1e-6)
+
+
+def test_stratified_batches_know_how_long_the_sequences_of_each_domain_are():
+    batch = stratified_batches(uneven(), seed=(0,), batch_size=8, shares=SOME)(2)
+    assert batch.mask is not None and batch.lengths is not None
+    counted = batch.mask.sum(1)
+    means = [counted[batch.domain == d].mean() for d in range(2)]
+    np.testing.assert_allclose(batch.lengths, np.tile(means, (8, 1)), rtol=1e-7)
+    counts = np.bincount(batch.domain)
+    np.testing.assert_allclose(batch.weight, counted * 8 / counts[batch.domain], rtol=1e-7)
+
+
+@pytest.mark.parametrize("micro_batch", [4, 9])
+def test_held_out_weights_make_the_mean_one_over_the_tokens_of_all_batches(micro_batch):
+    held = uneven()
+    drawn = {"seed": (5,), "sequences": 36, "micro_batch": micro_batch}
+    batches = heldout_batches(held, "outer", **drawn)
+    losses = [
+        np.random.default_rng(i).normal(size=b.tokens[:, 1:].shape) for i, b in enumerate(batches)
+    ]
+    total, count, found = np.zeros(2), np.zeros(2), []
+    for batch, each in zip(batches, losses, strict=True):
+        assert batch.mask is not None
+        np.add.at(total, batch.domain, (each * batch.mask).sum(1))
+        np.add.at(count, batch.domain, batch.mask.sum(1))
+        found.append(np.mean(batch.weight * (each * batch.mask).sum(1) / batch.mask.sum(1)))
+    assert np.mean(found) == pytest.approx(held.target @ (total / count), rel=1e-6)
+
+
+@pytest.mark.parametrize("draw", [stratified_batches, sampled_batches])
+@pytest.mark.parametrize("count", [2, 4])
+def test_parts_weigh_by_the_tokens_of_the_whole(draw, count):
+    def batch(**part):
+        return draw(uneven(), seed=(7,), batch_size=8, shares=SOME, **part)(3)
+
+    parts = [batch(part=Part(index, count)) for index in range(count)]
+    for whole, *pieces in zip(batch(), *parts, strict=True):
+        if whole is not None:
+            np.testing.assert_array_equal(whole, np.concatenate(pieces))
+
+
+def test_parts_of_held_out_batches_weigh_by_the_tokens_of_the_whole():
+    def batches(**part):
+        return heldout_batches(uneven(), "report", seed=(5,), sequences=12, micro_batch=4, **part)
+
+    parts = [batches(part=Part(index, 2)) for index in range(2)]
+    for whole, *pieces in zip(batches(), *parts, strict=True):
+        np.testing.assert_array_equal(whole.weight, np.concatenate([p.weight for p in pieces]))
+
+
+def test_counting_tokens_says_what_the_masks_do():
+    for domain in uneven().domains:
+        places = np.arange(len(domain.train))[::-3]
+        mask = domain.train.take(places).mask
+        assert mask is not None
+        np.testing.assert_array_equal(domain.train.counted_tokens(places), mask.sum(1))
+        everything = domain.train.take(np.arange(len(domain.train))).mask
+        assert domain.train.mean_tokens() == pytest.approx(everything.sum(1).mean(), rel=1e-12)

@@ -382,7 +382,7 @@ def test_accuracy_is_followed_judged_and_reported(tmp_path, console):
     estimator = schema.ZerothOrder(directions=1, objective="accuracy")
     outcome = fitted(tmp_path, console, estimator=estimator)
     result = outcome.artefact.result
-    assert result["unit"] == "of negative accuracy"
+    assert result["unit"] == "of negative accuracy over bytes"
     lines = taken(outcome.folder.read_metrics())
     losses = [line[key] for line in lines for key in ("objective", "held_out")]
     assert all(-1 < loss <= 0 for loss in (*losses, *result["before"], *result["after"]))

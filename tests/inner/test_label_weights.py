@@ -108,7 +108,9 @@ def test_they_weigh_tokens_and_average_one(training):
     assert weights is not None
     np.testing.assert_allclose(weights[0] / weights[0, 0], [1, 0.5, 1], rtol=1e-6)
     counts = training.corpus.label_tokens()
-    shares = (counts / counts.sum(axis=1, keepdims=True)).mean(axis=0)
+    # Of the tokens that count, where as many sequences of both domains are drawn.
+    drawn = counts / [[len(domain.train)] for domain in training.corpus.domains]
+    shares = drawn.sum(axis=0) / drawn.sum()
     assert weights[0] @ shares == pytest.approx(1)
     hyper = training.sampled.hyper_at(training.initial_eta(), 0)
     shares = np.full((STEPS, 2), 0.5)

@@ -7,7 +7,13 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from metatune.data import Batch
-from metatune.inner.losses import batch_losses, held_out_loss, sequence_losses, worst_case_loss
+from metatune.inner.losses import (
+    batch_losses,
+    domain_losses,
+    held_out_loss,
+    sequence_losses,
+    worst_case,
+)
 from metatune.models import build
 
 LLAMA = {
@@ -123,11 +129,13 @@ def test_the_worst_case_is_between_the_mean_and_the_largest_loss(model, float64)
     for temperature in (0.1, 1.0):
         exponentials = np.exp(of_domains / temperature)
         expected = temperature * np.log([0.25, 0.75] @ exponentials)
-        found = worst_case_loss(model, 3, temperature)(params, batch)
+        found = worst_case(domain_losses(model, 3)(params, batch), temperature)
         assert float(found) == pytest.approx(expected, rel=1e-6)  # weights are float32
     mean = held_out_loss(model)(params, batch)
-    assert float(worst_case_loss(model, 3, 1e4)(params, batch)) == pytest.approx(float(mean), 1e-4)
-    largest = worst_case_loss(model, 3, 1e-4)(params, batch)
+    assert float(worst_case(domain_losses(model, 3)(params, batch), 1e4)) == pytest.approx(
+        float(mean), 1e-4
+    )
+    largest = worst_case(domain_losses(model, 3)(params, batch), 1e-4)
     assert float(largest) == pytest.approx(of_domains.max(), abs=1e-3)
 
 
@@ -137,7 +145,7 @@ def test_the_gradient_of_the_worst_case_is_that_of_its_differences(model, float6
     batch = Batch(TOKENS, np.array([0, 1, 1], np.int32), weight)
 
     def loss(flat):
-        return worst_case_loss(model, 3, 0.2)(unravel(flat), batch)
+        return worst_case(domain_losses(model, 3)(unravel(flat), batch), 0.2)
 
     direction = np.random.default_rng(2).normal(size=flat.shape)
     difference = (loss(flat + 1e-6 * direction) - loss(flat - 1e-6 * direction)) / 2e-6

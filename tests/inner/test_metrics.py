@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from metatune.data import Batch, TokenClass
-from metatune.inner.metrics import MEASURES, UNITS, hits, measure
+from metatune.inner.metrics import MEASURES, hits
 from metatune.models import build
-from metatune.recipe import schema
 
 CONFIG = {
     "model_type": "llama",
@@ -90,12 +89,3 @@ def test_nothing_of_it_has_a_gradient(model, params, batch, name):
     """Which is why only values are asked for."""
     gradient = jax.grad(MEASURES[name](model))(params, batch)
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(gradient))
-
-
-def test_a_measure_is_the_estimator_s_objective():
-    assert (
-        measure(schema.Outer(steps=1, estimator=schema.ZerothOrder(objective="accuracy")))
-        == "accuracy"
-    )
-    assert measure(schema.Outer(steps=1)) == "loss"
-    assert set(MEASURES) == set(UNITS)

@@ -150,6 +150,7 @@ def test_a_training_leaves_what_is_promised(training, run, finished):
     measured = [line for line in lines if "held_out" in line]
     assert [line["step"] for line in measured] == [6, 10]
     assert measured[-1]["held_out"] == result["held_out"]
+    assert result["unit"] == "nats per byte"
     assert len(lines[0]["learning_rate"]) == 21
     assert sorted(path.name for path in finished.checkpoints.iterdir()) == ["10", "8"]
 

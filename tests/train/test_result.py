@@ -57,6 +57,7 @@ def test_adapters_are_merged_and_the_tokenizer_is_beside_the_model(tmp_path):
     assert folder.finished() == written
     assert written["tokens"] == 2 * 2 * 8
     assert (written["held_out"], written["domains"]) == (3.0, {"code": 3.0})
+    assert written["unit"] == "nats per token"
     assert {path.name for path in folder.model.iterdir()} >= {
         "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
     }  # fmt: skip

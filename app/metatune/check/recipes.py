@@ -5,8 +5,9 @@ from functools import partial
 from pathlib import Path
 
 from metatune.check.subject import Draw, Subject, Watch
-from metatune.data import heldout_batches, stratified_batches
+from metatune.data import stratified_batches
 from metatune.inner import InnerTraining, estimators, stretched
+from metatune.inner.metrics import held_out_batches
 from metatune.inner.seeds import Purpose, Stream, data_seed, direction_key, model_key
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.phases import alone, resolved
@@ -103,7 +104,6 @@ def _shorter(training: InnerTraining, folder: Path, watch: Watch, steps: int) ->
 def draw(training: InnerTraining, index: int) -> Draw:
     """What outer step `index` of a search draws where everything is drawn anew."""
     recipe = training.recipe
-    objective = recipe.outer.objective
     seed = partial(data_seed, recipe.seed, Purpose.HYPERGRADIENT, index)
     return Draw(
         training.initialise(model_key(recipe.seed, Purpose.HYPERGRADIENT, index)),
@@ -113,12 +113,12 @@ def draw(training: InnerTraining, index: int) -> Draw:
             batch_size=recipe.data.batch_size,
             shares=training.trajectory(training.initial_eta()).mixture,
         ),
-        heldout_batches(
+        held_out_batches(
+            recipe.outer,
             training.corpus,
             "outer",
             seed=seed(Stream.HELD_OUT),
-            sequences=objective.sequences,
-            micro_batch=min(objective.micro_batch, objective.sequences),
+            sequences=recipe.outer.objective.sequences,
         ),
         direction_key(recipe.seed, index),
     )

@@ -15,6 +15,7 @@ from metatune.check.recipes import begun, shortened, subject_of
 from metatune.inner import InnerTraining
 from metatune.recipe import writing
 from metatune.recipe.faults import Fault, RecipeError
+from metatune.recipe.measures import unit
 from metatune.recipe.schema import Recipe
 from metatune.report.artefact_readme import readme
 
@@ -54,6 +55,7 @@ def check(
         subject = subject_of(checked, scratch, display.watch)
         display.total = computations(subject, settings)
         display.say(f"{display.total} trainings and hypergradients; compiling ...")
+        display.say(f"objectives are {unit(first.outer, recipe.data)}")
         found = certify(subject, settings)
     about = {
         "metatune": importlib.metadata.version("metatune"),

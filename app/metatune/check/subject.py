@@ -22,7 +22,7 @@ from metatune.hypergrad import (
     as_argument,
     evaluated,
     hypergradient,
-    programs,
+    measured,
     train,
 )
 from metatune.hypergrad.estimator import Estimator, Listener
@@ -169,9 +169,7 @@ class Held:
 
     def objective(self, params: Any) -> float:
         """The objective F."""
-        problem = as_argument(self.subject.problem)
-        values = [programs.value(problem, params, batch) for batch in self.draw.outer_batches]
-        return float(np.mean([np.asarray(value, np.float64) for value in values]))
+        return measured(self.subject.problem, params, self.draw.outer_batches, np.float64)
 
     def _measured(
         self, eta: Any, state: State, start: int, stop: int, what: str

@@ -19,7 +19,7 @@ class Search(NamedTuple):
         opt_state: state of the outer optimizer.
         best_eta: the best so far.
         best_step: outer steps that had led to it; -1 before the first judgement.
-        best_held_out: its held-out loss, nats per token.
+        best_held_out: what the judges measured there, in `recipe.measures.unit`.
         inner: state of the inner training that goes on from outer step to outer step; () of none.
         control: control variate of the next hypergradient; () of none.
         age: inner steps that it is old.

@@ -10,11 +10,13 @@ from typing import Literal, Protocol
 import jax
 import numpy as np
 
-from metatune.data import heldout_batches, sampled_batches
+from metatune.data import sampled_batches
 from metatune.fit.failure import refuse_diverged
-from metatune.hypergrad import State, as_argument, evaluated, programs, train
+from metatune.hypergrad import State, evaluated, train
+from metatune.hypergrad import measured as objective_of
 from metatune.hypergrad.estimator import Listener
 from metatune.inner import InnerTraining, estimators
+from metatune.inner.metrics import held_out_batches
 from metatune.inner.seeds import Purpose, Stream, data_seed, model_key
 from metatune.recipe import phases
 
@@ -62,7 +64,7 @@ def held_out_loss(
         keep: is given the training losses, [steps].
 
     Returns:
-        The target-weighted loss in nats per token.
+        What the recipe measures, weighted by the target, in `recipe.measures.unit`.
 
     Raises:
         NotFinite: the training diverged.
@@ -97,16 +99,10 @@ def measured(
     split: Literal["outer", "report"],
     sequences: int,
 ) -> float:
-    """The target-weighted loss of a trained state; arguments as of `held_out_loss`."""
+    """The same of a trained state; arguments as of `held_out_loss`."""
     recipe = training.recipe
-    held_out = heldout_batches(
-        training.corpus,
-        split,
-        seed=data_seed(recipe.seed, purpose, 0, Stream.HELD_OUT),
-        sequences=sequences,
-        micro_batch=min(recipe.outer.objective.micro_batch, sequences),
+    seed = data_seed(recipe.seed, purpose, 0, Stream.HELD_OUT)
+    held_out = held_out_batches(
+        recipe.outer, training.corpus, split, seed=seed, sequences=sequences
     )
-    problem = as_argument(training.sampled)
-    params = evaluated(problem, state)
-    # The program that a plan measures, too: it is compiled once for both.
-    return float(np.mean([programs.value(problem, params, batch) for batch in held_out]))
+    return objective_of(training.sampled, evaluated(training.sampled, state), held_out)

@@ -15,7 +15,7 @@ import optax
 from rich.console import Console
 
 from metatune import artefact, tunables
-from metatune.data import heldout_batches, stratified_batches
+from metatune.data import stratified_batches
 from metatune.fit import holdings, outer_optimizers, population, rounding, run_folder
 from metatune.fit.allocation import release_memory
 from metatune.fit.announcement import announcement, ways
@@ -39,9 +39,11 @@ from metatune.hypergrad import Hypergradient, hypergradient, hypergradients
 from metatune.hypergrad.problem import Batches
 from metatune.inner import InnerTraining, estimators
 from metatune.inner.horizons import Stretched
+from metatune.inner.metrics import held_out_batches
 from metatune.inner.seeds import Purpose, Stream, data_seed, direction_key, model_key
 from metatune.inner.size import refuse_larger_than_memory
 from metatune.recipe import schema
+from metatune.recipe.measures import sentence
 from metatune.recipe.phases import Phase, resolved
 from metatune.recipe.trajectory import points
 from metatune.report.artefact_readme import readme
@@ -205,6 +207,7 @@ class _Loop:
             *holdings.repeated(self.training),
             *rounding.outweighed(self.training),
             announcement(self.training, self.phases, self.search),
+            sentence(self.training.recipe.outer, self.training.recipe.data),
         ):
             self.display.say(line)
         if foretell is None:
@@ -347,12 +350,12 @@ class _Loop:
                 shares=shares,
             )
 
-        held_out = heldout_batches(
+        held_out = held_out_batches(
+            self.outer,
             self.training.corpus,
             "outer",
             seed=seed(search.step if fresh.data else 0, Stream.HELD_OUT),
             sequences=objective.sequences,
-            micro_batch=min(objective.micro_batch, objective.sequences),
         )
         options: dict[str, Any] = {
             "steps": part.steps,

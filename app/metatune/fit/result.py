@@ -19,11 +19,9 @@ from metatune.fit.progress import Display
 from metatune.fit.record import origin, record
 from metatune.fit.sharing import record as shared
 from metatune.inner import InnerTraining, Trajectory
-from metatune.inner.metrics import UNITS
-from metatune.inner.metrics import measure as measured
 from metatune.inner.seeds import Purpose
 from metatune.recipe import schema, writing
-from metatune.recipe.phases import resolved
+from metatune.recipe.measures import unit
 from metatune.tunables import (
     ClassWeights,
     Elements,
@@ -222,15 +220,9 @@ def provenance(training: InnerTraining) -> dict[str, Any]:
 
 def _search_result(training: InnerTraining, search: Search, status: str) -> dict[str, Any]:
     outer = training.recipe.outer
-    external = isinstance(resolved(outer)[0].estimator, schema.External)
-    unit = UNITS[measured(outer)]
-    if classes := outer.objective.classes:
-        unit = unit.replace("token", f"{' or '.join(classes)} token")
-    if outer.objective.worst_case is not None:
-        unit = f"{unit}, smooth worst case of the target's domains"
     return {
         "status": status,
-        "unit": "of the command's loss" if external else unit,
+        "unit": unit(outer, training.recipe.data),
         "best_outer_step": search.best_step,
         "outer_steps": search.step,
         **({} if outer.ema is None else {"best_is_average": search.best_averaged}),

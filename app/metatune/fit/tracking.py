@@ -11,6 +11,7 @@ from metatune.fit.result import element_factors
 from metatune.fit.run_folder import RunFolder
 from metatune.inner import InnerTraining
 from metatune.recipe import writing
+from metatune.recipe.measures import sentence
 from metatune.report import tensorboard
 from metatune.report.search import best_point, closing, jump
 from metatune.report.sharing import sentences
@@ -51,6 +52,7 @@ class Tracker:
         if not resumed_at:
             self._writer.text("recipe", f"```yaml\n{writing.to_yaml(training.recipe)}\n```")
             self._writer.text("data", holdings.table(training))
+            self._writer.text("units", sentence(training.recipe.outer, training.recipe.data))
             choices = writing.flat(writing.to_tree(training.recipe))
             self._writer.hparams(
                 {key: v if _is_scalar(v) else str(v) for key, v in choices.items()},

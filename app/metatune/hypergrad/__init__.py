@@ -6,7 +6,7 @@ Knows nothing of language models; works on any pytrees.
 from metatune.hypergrad.boundaries import ReplayError
 from metatune.hypergrad.checkpoints import Checkpoints
 from metatune.hypergrad.driver import hypergradient, train
-from metatune.hypergrad.estimator import EstimatorError, evaluated, shortened
+from metatune.hypergrad.estimator import EstimatorError, evaluated, measured, shortened
 from metatune.hypergrad.forward import Forward
 from metatune.hypergrad.forward_gradient import ForwardGradient
 from metatune.hypergrad.mixflow import MixFlow
@@ -45,6 +45,7 @@ __all__ = [
     "evaluated",
     "hypergradient",
     "hypergradients",
+    "measured",
     "shortened",
     "train",
 ]

@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any, Protocol, TypeVar
 
 import jax
+import numpy as np
 
 from metatune.hypergrad import programs
 from metatune.hypergrad.checkpoints import Checkpoints
@@ -90,7 +91,16 @@ class Job:
             the optimizer state; None if that is zero.
         """
         params = evaluated(self.problem, state)
-        value, bar = self._mean(step, lambda batch: programs.objective(self.problem, params, batch))
+        weight = self.points[step]
+        if self.problem.whole is None or len(self.outer_batches) == 1:
+            found = self._mean(lambda batch: programs.objective(self.problem, params, batch))
+            value, bar = _times(weight, found)
+        else:
+            mean = self._mean(lambda batch: programs.value(self.problem, params, batch))
+            value, of_mean = _times(weight, programs.whole(self.problem, mean))
+            bar = self._mean(
+                lambda batch: programs.objective_along(self.problem, params, batch, of_mean)
+            )
         if self.problem.evaluated is None:
             return value, bar, None
         return value, *programs.evaluated_bar(self.problem, state, bar)
@@ -98,14 +108,20 @@ class Job:
     def value(self, state: State, step: int) -> jax.Array:
         """What the objective F at a point adds, which need not be differentiable."""
         params = evaluated(self.problem, state)
-        return self._mean(step, lambda batch: programs.value(self.problem, params, batch))
+        value = self._mean(lambda batch: programs.value(self.problem, params, batch))
+        if self.problem.whole is not None:
+            value = programs.whole(self.problem, value)[0]
+        return _times(self.points[step], value)
 
     def value_each(self, states: State, step: int) -> jax.Array:
         """What the objective F of several trainings adds at a point, [n]."""
         params = states.params
         if self.problem.evaluated is not None:
             params = jax.vmap(programs.evaluated, in_axes=(None, 0))(self.problem, states)
-        return self._mean(step, lambda batch: programs.value_each(self.problem, params, batch))
+        values = self._mean(lambda batch: programs.value_each(self.problem, params, batch))
+        if self.problem.whole is not None:
+            values = programs.whole_each(self.problem, values)
+        return _times(self.points[step], values)
 
     def bounds(self, start: int, stop: int, length: int) -> list[tuple[int, int]]:
         """Cuts inner steps into segments of `length` at most, none with a point within."""
@@ -126,13 +142,36 @@ class Job:
         """Tells the listener that `step` inner steps are done, of `steps`, else of all of them."""
         tell(self.listener, phase, step, steps or self.steps, losses, wait, carry)
 
-    def _mean(self, step: int, measure: Callable[[PyTree], PyTree]) -> PyTree:
-        """The mean over the held-out batches, one by one, times the weight of a point."""
+    def _mean(self, measure: Callable[[PyTree], PyTree]) -> PyTree:
+        """The mean over the held-out batches, one by one."""
         total = measure(self.outer_batches[0])
         for batch in self.outer_batches[1:]:
             total = programs.added(total, measure(batch))
-        weight, count = self.points[step], len(self.outer_batches)
-        return jax.tree.map(lambda leaf: leaf / count * weight, total)
+        return jax.tree.map(lambda leaf: leaf / len(self.outer_batches), total)
+
+
+def _times(weight: float, tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf * weight, tree)
+
+
+def measured(
+    problem: Problem,
+    params: PyTree,
+    outer_batches: Sequence[PyTree],
+    dtype: type[np.floating] | None = None,
+) -> float:
+    """The objective F of parameters.
+
+    Args:
+        problem: the training and its objective.
+        params: what is evaluated of a state.
+        outer_batches: held-out batches of one shape.
+        dtype: that their mean is taken in; None for the objective's own.
+    """
+    problem = as_argument(problem)
+    values = [programs.value(problem, params, batch) for batch in outer_batches]
+    mean = jax.tree.map(lambda *leaves: np.mean(np.stack(leaves), axis=0, dtype=dtype), *values)
+    return float(mean if problem.whole is None else programs.whole(problem, mean)[0])
 
 
 def evaluated(problem: Problem, state: State) -> PyTree:

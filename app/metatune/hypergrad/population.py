@@ -114,11 +114,12 @@ def stacked(problem: Problem, starts: jax.Array) -> Problem:
     return Problem(
         Partial(_loss, problem.loss),
         Partial(_update, problem.update),
-        Partial(_objective, problem.objective),
+        Partial(_objective if problem.whole is None else _parts, problem.objective),
         Partial(_hyper_at, problem.hyper_at, starts),
         None if problem.evaluated is None else Partial(_evaluated, problem.evaluated),
         problem.micro_batches,
         None if problem.start is None else Partial(_start, problem.start, starts),
+        None if problem.whole is None else Partial(_whole, problem.whole),
     )
 
 
@@ -302,6 +303,14 @@ def _update(
 
 def _objective(objective: Partial, params: PyTree, batch: PyTree) -> jax.Array:
     return jnp.sum(jax.vmap(objective, in_axes=(0, None))(params, batch))
+
+
+def _parts(objective: Partial, params: PyTree, batch: PyTree) -> PyTree:
+    return jax.vmap(objective, in_axes=(0, None))(params, batch)
+
+
+def _whole(whole: Partial, means: PyTree) -> jax.Array:
+    return jnp.sum(jax.vmap(whole)(means))
 
 
 def _hyper_at(hyper_at: Partial, starts: jax.Array, eta: PyTree, step: jax.Array) -> PyTree:

@@ -15,7 +15,7 @@ Batches = Callable[[int], PyTree]
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=("loss", "update", "objective", "hyper_at", "evaluated", "start"),
+    data_fields=("loss", "update", "objective", "hyper_at", "evaluated", "start", "whole"),
     meta_fields=("micro_batches",),
 )
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class Problem:
     Attributes:
         loss: `(params, hyper, batch) -> scalar`, the inner loss L.
         update: `(grads, opt_state, params, hyper) -> (params, opt_state)`, the optimizer Υ.
-        objective: `(params, batch) -> scalar`, the outer objective F.
+        objective: `(params, batch) -> scalar`, whose mean over the outer batches is the outer
+            objective F; with `whole`, a pytree of which F is made.
         hyper_at: `(eta, step) -> hyper`, the map η ↦ λ_t; `step` is a traced int32.
         evaluated: `(params, opt_state) -> params`, what of a state the objective is taken of, such
             as an average that the optimizer keeps; None for the parameters that are trained.
@@ -42,22 +43,25 @@ class Problem:
         start: `(eta, state) -> state`, the state before inner step 0, of the one that a training is
             given: where η moves the parameters that it starts from. The optimizer state has to be
             that of the moved parameters. None for a start that is the given state.
+        whole: `(mean) -> scalar`, F of the mean over the outer batches of what `objective` returns,
+            where it isn't linear in that; None for the mean itself.
     """
 
     loss: Callable[[PyTree, PyTree, PyTree], jax.Array]
     update: Callable[[PyTree, PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
-    objective: Callable[[PyTree, PyTree], jax.Array]
+    objective: Callable[[PyTree, PyTree], PyTree]
     hyper_at: Callable[[PyTree, jax.Array], PyTree]
     evaluated: Callable[[PyTree, PyTree], PyTree] | None = None
     micro_batches: int = 1
     start: "Callable[[PyTree, State], State] | None" = None
+    whole: Callable[[PyTree], jax.Array] | None = None
 
 
 def as_argument(problem: Problem) -> Problem:
     """A problem as an argument of compiled programs: its functions static, their arrays not."""
     functions = {
         name: function
-        for name in ("loss", "update", "objective", "hyper_at", "evaluated", "start")
+        for name in ("loss", "update", "objective", "hyper_at", "evaluated", "start", "whole")
         if (function := getattr(problem, name)) is not None
     }
     return replace(

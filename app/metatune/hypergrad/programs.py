@@ -42,14 +42,36 @@ def pullback(
 
 @jax.jit
 def objective(problem: Problem, params: PyTree, batch: PyTree) -> tuple[jax.Array, PyTree]:
-    """The objective on a batch, and its gradient in the parameters."""
-    return jax.value_and_grad(problem.objective)(params, batch)
+    """The objective on a batch, and its gradient in the parameters.
+
+    With a `whole`, that of a batch that is all of them.
+    """
+
+    def of_all(params: PyTree) -> jax.Array:
+        found = problem.objective(params, batch)
+        return found if problem.whole is None else problem.whole(found)
+
+    return jax.value_and_grad(of_all)(params)
 
 
 @jax.jit
-def value(problem: Problem, params: PyTree, batch: PyTree) -> jax.Array:
-    """The objective on a batch."""
+def objective_along(problem: Problem, params: PyTree, batch: PyTree, bar: PyTree) -> PyTree:
+    """What a batch adds to the gradient in the parameters; `bar` is that in its `value`."""
+    return jax.vjp(lambda params: problem.objective(params, batch), params)[1](bar)[0]
+
+
+@jax.jit
+def value(problem: Problem, params: PyTree, batch: PyTree) -> PyTree:
+    """The objective on a batch, or what it is made of."""
     return problem.objective(params, batch)
+
+
+@jax.jit
+def whole(problem: Problem, mean: PyTree) -> tuple[jax.Array, PyTree]:
+    """The objective of the mean over the batches of `value`, and its gradient in that."""
+    if problem.whole is None:
+        raise ValueError("the mean is the objective")
+    return jax.value_and_grad(problem.whole)(mean)
 
 
 @jax.jit
@@ -164,6 +186,12 @@ def advance_each(
 
 
 @jax.jit
-def value_each(problem: Problem, params: PyTree, batch: PyTree) -> jax.Array:
-    """The objective of several trainings on a batch, [n]."""
+def value_each(problem: Problem, params: PyTree, batch: PyTree) -> PyTree:
+    """As `value`, of several trainings, [n, ...]."""
     return jax.vmap(problem.objective, in_axes=(0, None))(params, batch)
+
+
+@jax.jit
+def whole_each(problem: Problem, mean: PyTree) -> jax.Array:
+    """As the value of `whole`, of several trainings, [n]."""
+    return jax.vmap(lambda mean: whole(problem, mean)[0])(mean)

@@ -1,7 +1,7 @@
 """Losses of a language model on a batch."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ def sequence_losses(
     weights: jax.Array | None = None,
     terms: Mapping[str, jax.Array] | None = None,
 ) -> jax.Array:
-    """Mean next-token loss of each sequence over the tokens that count, in nats per token.
+    """Mean next-token loss of each sequence over the tokens that count, in nats.
 
     Args:
         model: the language model.
@@ -91,17 +91,30 @@ def batch_losses(
 def _training_losses(
     model: LanguageModel, classes: TokenClasses, params: Any, hyper: Hyper, batch: Batch
 ) -> jax.Array:
-    """Those of a batch as λ_t has them, but for the weights of sequences, [batch]."""
+    """Those of a batch as λ_t has them, but for the weights of sequences, [batch].
+
+    Weights of tokens, as those of sequences, are in the numerator alone: a mean is over the tokens
+    that count, whatever they weigh.
+    """
     weights = None
     if hyper.class_weights is not None and (of_token := classes.of(batch)) is not None:
         weights = hyper.class_weights[of_token]
     return batch_losses(model, params, batch, weights, hyper.loss_terms)
 
 
-def _rated(hyper: Hyper, batch: Batch, drawn: jax.Array) -> jax.typing.ArrayLike:
-    """Weights of the sequences by the rater, [batch]; one without."""
+def _rated(hyper: Hyper, batch: Batch, weights: jax.Array) -> jax.typing.ArrayLike:
+    """Weights of the sequences by the rater, [batch]; one without.
+
+    They average one over the sequences that the mixture draws, however many tokens of each count.
+
+    Args:
+        hyper: λ_t.
+        batch: the batch.
+        weights: of the sequences' mean losses, by their draws alone, [batch].
+    """
     if hyper.rater is None:
         return 1.0
+    drawn = weights if batch.mask is None else weights / jnp.sum(batch.mask, axis=-1)
     return hyper.rater(batch.tokens, batch.mask, drawn)
 
 
@@ -110,9 +123,11 @@ def reweighted_loss(
 ) -> Callable[[Any, Hyper, Batch], jax.Array]:
     """The training loss at a mixture that the batch was not drawn at, differentiable by it.
 
-    A stratified batch holds sequences of every domain. With shares p, weights w of the losses and
-    `weight` = batch size / sequences of the domain, the mean of `w[domain] p[domain] weight loss`
-    is exactly `Σ_d w_d p_d (mean loss of domain d)`. The weights of a rater come on top.
+    A stratified batch holds sequences of every domain. With shares p and weights w of the losses
+    the loss is `Σ_d w_d p_d S_d / Σ_d p_d N_d`: S_d is the sum of the losses of domain d's tokens,
+    N_d the number of those that count, each over the number of its sequences in the whole batch.
+    That is what sampling at p comes to, and where all tokens count `Σ_d w_d p_d (mean loss of
+    domain d)`. The weights of a rater come on top.
 
     Args:
         model: the language model.
@@ -121,6 +136,8 @@ def reweighted_loss(
 
     def loss(params: Any, hyper: Hyper, batch: Batch) -> jax.Array:
         weights = (hyper.mixture * hyper.loss_weights)[batch.domain] * batch.weight
+        if batch.lengths is not None:
+            weights /= jnp.sum(hyper.mixture[None, :] * batch.lengths, axis=-1)
         weights *= _rated(hyper, batch, hyper.mixture[batch.domain] * batch.weight)
         return jnp.mean(weights * _training_losses(model, classes, params, hyper, batch))
 
@@ -131,6 +148,9 @@ def sampled_loss(
     model: LanguageModel, classes: TokenClasses = PARTS
 ) -> Callable[[Any, Hyper, Batch], jax.Array]:
     """The training loss on a batch that was drawn at the mixture's own shares.
+
+    The sum of its tokens' weighted losses over the number of those that count: what the Trainer of
+    transformers minimises, over all micro-batches of an update together.
 
     Args:
         model: the language model.
@@ -154,26 +174,45 @@ def held_out_loss(model: LanguageModel) -> Callable[[Any, Batch], jax.Array]:
     return objective
 
 
-def worst_case_loss(
-    model: LanguageModel, domains: int, temperature: float
-) -> Callable[[Any, Batch], jax.Array]:
-    """A smooth maximum over the target's domains: `T log Σ_d target_d exp(l_d / T)`.
+class DomainLosses(NamedTuple):
+    """What a batch adds to the losses of the domains; those are of the means over all batches.
+
+    Attributes:
+        weighted: target times loss, [domains].
+        target: [domains].
+    """
+
+    weighted: jax.Array
+    target: jax.Array
+
+
+def domain_losses(model: LanguageModel, domains: int) -> Callable[[Any, Batch], DomainLosses]:
+    """The target-weighted losses of each domain by itself on a held-out batch.
 
     Args:
         model: the language model.
         domains: how many there are.
-        temperature: T, in nats.
     """
 
-    def objective(params: Any, batch: Batch) -> jax.Array:
+    def objective(params: Any, batch: Batch) -> DomainLosses:
         def of_domains(each: jax.Array) -> jax.Array:
             return jax.ops.segment_sum(each, jnp.asarray(batch.domain), domains) / len(each)
 
         weights = jnp.asarray(batch.weight)
         # The weights of a domain's sequences, over the number of all, sum to its target.
         target = of_domains(weights)
-        weighted = of_domains(weights * batch_losses(model, params, batch))
-        losses = jnp.where(target > 0, weighted / jnp.where(target > 0, target, 1), 0)
-        return temperature * jax.nn.logsumexp(losses / temperature, b=target)
+        return DomainLosses(of_domains(weights * batch_losses(model, params, batch)), target)
 
     return objective
+
+
+def worst_case(found: DomainLosses, temperature: float) -> jax.Array:
+    """A smooth maximum over the target's domains: `T log Σ_d target_d exp(l_d / T)`.
+
+    Args:
+        found: the mean over all held-out batches.
+        temperature: T, in nats.
+    """
+    weighted, target = found
+    losses = jnp.where(target > 0, weighted / jnp.where(target > 0, target, 1), 0)
+    return temperature * jax.nn.logsumexp(losses / temperature, b=target)

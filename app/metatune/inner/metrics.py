@@ -4,24 +4,20 @@ All are minimised: what is better when it is larger comes with a minus.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, Literal
 
 import jax
 import jax.numpy as jnp
 
-from metatune.data import Batch, TokenClass
-from metatune.inner.losses import held_out_loss, worst_case_loss
+from metatune.data import Batch, Corpus, TokenClass, heldout_batches
+from metatune.inner.losses import domain_losses, held_out_loss, worst_case
 from metatune.models import LanguageModel, map_rows, rows_at_a_time, unembed
 from metatune.recipe import schema
-from metatune.recipe.phases import resolved
+from metatune.recipe.measures import average, measure
 
-Objective = Callable[[Any, Batch], jax.Array]
-"""`(params, batch) -> scalar`, the outer objective F."""
-
-
-def measure(outer: schema.Outer) -> schema.Measure:
-    """What the objective of a search is, of all its phases."""
-    return getattr(resolved(outer)[0].estimator, "objective", "loss")
+Objective = Callable[[Any, Batch], Any]
+"""`(params, batch) -> scalar`, the outer objective F, or what it is made of."""
 
 
 def hits(model: LanguageModel, params: Any, batch: Batch) -> jax.Array:
@@ -49,7 +45,7 @@ def hits(model: LanguageModel, params: Any, batch: Batch) -> jax.Array:
 
 
 def negative_accuracy(model: LanguageModel) -> Objective:
-    """Minus the share of each sequence's tokens that are predicted, weighted by the target."""
+    """Minus the share of tokens that are predicted, by the weights of a held-out batch."""
 
     def objective(params: Any, batch: Batch) -> jax.Array:
         right, counts = hits(model, params, batch), counted(batch)
@@ -62,7 +58,8 @@ def negative_accuracy(model: LanguageModel) -> Objective:
 def negative_exact_match(model: LanguageModel) -> Objective:
     """Minus the share of sequences all of whose tokens are predicted, weighted by the target.
 
-    Of a sequence with completions, those are what has to be right.
+    The weights of the batch are those of an average over sequences. Of a sequence with
+    completions, those are what has to be right.
     """
 
     def objective(params: Any, batch: Batch) -> jax.Array:
@@ -90,16 +87,42 @@ MEASURES: Final[Mapping[schema.Measure, Callable[[LanguageModel], Objective]]] =
 }
 
 
+def held_out_batches(
+    outer: schema.Outer,
+    corpus: Corpus,
+    split: Literal["outer", "report"],
+    *,
+    seed: tuple[int, ...],
+    sequences: int,
+) -> list[Batch]:
+    """The held-out batches of a measurement, weighted so that objectives average as is asked for.
+
+    Args:
+        outer: the recipe's section.
+        corpus: the domains, with the target.
+        split: which of their held-out windows.
+        seed: of the draws.
+        sequences: how many in all.
+    """
+    micro_batch = min(outer.objective.micro_batch, sequences)
+    return heldout_batches(
+        corpus,
+        split,
+        seed=seed,
+        sequences=sequences,
+        micro_batch=micro_batch,
+        average=average(outer),
+    )
+
+
 def objective(model: LanguageModel, recipe: schema.Recipe) -> Objective:
-    """The outer objective of a recipe."""
-    temperature = recipe.outer.objective.worst_case
-    if temperature is not None:
-        return worst_case_loss(model, len(recipe.data.domains), temperature)
+    """The outer objective of a recipe on a batch; where there is a `whole`, what it is made of."""
+    if recipe.outer.objective.worst_case is not None:
+        return domain_losses(model, len(recipe.data.domains))
     return MEASURES[measure(recipe.outer)](model)
 
 
-UNITS: Final[Mapping[schema.Measure, str]] = {
-    "loss": "nats per token",
-    "accuracy": "of negative accuracy",
-    "exact_match": "of negative exact match",
-}
+def whole(outer: schema.Outer) -> Callable[[Any], jax.Array] | None:
+    """The outer objective of the mean over all held-out batches; None where it is that mean."""
+    temperature = outer.objective.worst_case
+    return None if temperature is None else partial(worst_case, temperature=temperature)

@@ -16,7 +16,7 @@ from metatune.data import Corpus, Progress, TokenClass, dated, load, look, token
 from metatune.hypergrad import Problem, State, as_argument, programs
 from metatune.inner import initialisation, losses, optimizers, schedules, seeds, size
 from metatune.inner.estimators import program_is_there, too_many_directions
-from metatune.inner.metrics import objective
+from metatune.inner.metrics import objective, whole
 from metatune.inner.start import Start, context_faults, frozen, initialiser, start
 from metatune.inner.trainable import Trainable, trainable
 from metatune.models import LanguageModel
@@ -376,7 +376,8 @@ def _training_tokens(corpus: Corpus, tune: schema.Tune) -> TrainingTokens | None
     """What the tunables must know of the training data; None where it is nothing."""
     if not tunables.needs_tokens(tune):
         return None
-    mixture = starting_shares(tune.mixture, corpus.names)
+    # A batch's loss is a mean over its tokens, and so is that of the weights.
+    mixture = corpus.token_shares(starting_shares(tune.mixture, corpus.names))
     classes = tunables.token_classes(tune.loss_weights, corpus, mixture)
     of_class = classes.tokens(corpus)
     return TrainingTokens(classes, of_class, mixture, tune.mixture is not None)
@@ -407,6 +408,7 @@ def _assemble(recipe: Recipe, parts: _Parts) -> InnerTraining:
         start=initialisation.hook(tuning, optimizer.init, part, others),
         micro_batches=recipe.data.batch_size
         // (recipe.inner.micro_batch or recipe.data.batch_size),
+        whole=whole(recipe.outer),
     )
     return InnerTraining(
         recipe,

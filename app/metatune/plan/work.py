@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metatune.data import Batch, heldout_batches, stratified_batches
+from metatune.data import Batch, stratified_batches
 from metatune.hypergrad import Checkpoints, as_argument
 from metatune.hypergrad.estimator import Estimator, Job
 from metatune.hypergrad.population import stack, stacked
@@ -15,6 +15,7 @@ from metatune.hypergrad.problem import Problem, State
 from metatune.hypergrad.segments import Segment, gather
 from metatune.hypergrad.stores import tree_bytes
 from metatune.inner import InnerTraining
+from metatune.inner.metrics import held_out_batches
 from metatune.recipe.schema import Full, Online, Recipe, Truncated
 from metatune.recipe.trajectory import points
 
@@ -154,14 +155,8 @@ class Work:
 
     def held_out(self, sequences: int) -> list[Batch]:
         """Held-out batches with so many sequences in all."""
-        micro_batch = min(self.recipe.outer.objective.micro_batch, sequences)
-        return heldout_batches(
-            self.training.corpus,
-            "outer",
-            seed=SEED,
-            sequences=sequences,
-            micro_batch=micro_batch,
-        )
+        corpus, outer = self.training.corpus, self.recipe.outer
+        return held_out_batches(outer, corpus, "outer", seed=SEED, sequences=sequences)
 
     def gradients(self, sequences: int) -> float:
         """Gradients of an inner step that a value and its gradient on so many sequences take."""

@@ -164,6 +164,7 @@ def an_external_trainer_measures_by_itself(outer: Outer) -> Iterable[Fault]:
     for section, option in (
         ("objective", "sequences"),
         ("objective", "micro_batch"),
+        ("objective", "average"),
         ("objective", "worst_case"),
         ("objective", "trajectory"),
         ("judge", "sequences"),

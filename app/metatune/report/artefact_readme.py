@@ -272,9 +272,9 @@ def _measurement(result: Mapping[str, Any]) -> list[str]:
     rows.append(("**mean**", f"{means[0]:.4f}", f"{means[1]:.4f}", f"{means[2]:+.4f}"))
     return [
         "## Result\n",
-        f"Held-out loss in {result['unit']}, lower is better: whole trainings with the recipe's "
-        "defaults and with the tuned schedules, on the same seeds, which the tuning never saw, and "
-        f"on text that it never saw. {best}\n",
+        f"Held out, in {result['unit'].removeprefix('of ')}, lower is better: whole trainings with "
+        "the recipe's defaults and with the tuned schedules, on the same seeds, which the tuning "
+        f"never saw, and on text that it never saw. {best}\n",
         _table(("seed", "default", "tuned", "difference"), rows),
         *_population(result.get("population")),
     ]

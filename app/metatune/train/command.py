@@ -16,6 +16,7 @@ from metatune.inner.seeds import Purpose, model_key
 from metatune.inner.size import refuse_larger_than_memory
 from metatune.recipe import writing
 from metatune.recipe.faults import Fault, RecipeError
+from metatune.recipe.measures import sentence
 from metatune.recipe.phases import resolved
 from metatune.train import result
 from metatune.train.checkpoints import Checkpoints, Position
@@ -136,9 +137,13 @@ def train(
     with Checkpoints(folder.checkpoints, keep) as checkpoints:
         like = jax.eval_shape(training.initialise, key)
         position = checkpoints.latest(like) or Position(0, training.initialise(key))
-        teller = Teller(folder, console or Console(), steps=loop.steps, done=position.step)
+        units = sentence(recipe.outer, recipe.data)
+        teller = Teller(
+            folder, console or Console(), units=units, steps=loop.steps, done=position.step
+        )
         with teller, Interruption(teller.say) as interruption:
             _announce(teller.say, loop, tuned, position.step)
+            teller.say(units)
             position, losses = loop.run(position, checkpoints, teller, interruption)
             if position.step < loop.steps:
                 return Outcome(None, position.step)

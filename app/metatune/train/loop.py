@@ -39,11 +39,12 @@ DEFAULT = Intervals()
 
 
 class Losses(NamedTuple):
-    """What is measured on the report split.
+    """What is measured on the report split, in `recipe.measures.unit`.
 
     Attributes:
-        held_out: the target-weighted loss, on the sequences that a verdict is measured on.
-        domains: the loss of each domain alone, each on as many sequences.
+        held_out: weighted by the target, on the sequences that a verdict is measured on.
+        domains: the loss of each domain alone, each on as many sequences; of those alone that have
+            tokens of the classes that are measured.
     """
 
     held_out: float
@@ -175,14 +176,15 @@ class Loop:
                 sequences=training.recipe.outer.report.sequences,
             )
 
-        names = [domain.name for domain in corpus.measured]
+        whole = corpus.target_of("report")
+        of_target = corpus.measured[int(np.flatnonzero(whole)[0])].report
         alone = {
-            name: target
-            for name, target, domain in zip(names, np.eye(len(names)), corpus.measured, strict=True)
-            if len(domain.report)  # others have nothing to measure on
+            domain.name: target
+            for domain, target in zip(corpus.measured, np.eye(len(whole)), strict=True)
+            # Others have nothing to measure on, or count other tokens.
+            if len(domain.report) and domain.report.counted == of_target.counted
         }
         domains = {name: loss(target) for name, target in alone.items()}
-        whole = corpus.target_of("report")
         for name, target in alone.items():
             if np.array_equal(whole, target):
                 return Losses(domains[name], domains)

@@ -16,12 +16,15 @@ from metatune.train.folder import TrainingFolder
 class Teller:
     """A bar on a terminal, lines of metrics, and TensorBoard's events."""
 
-    def __init__(self, folder: TrainingFolder, console: Console, *, steps: int, done: int):
+    def __init__(
+        self, folder: TrainingFolder, console: Console, *, units: str, steps: int, done: int
+    ):
         """Opens the files, and drops what an earlier process wrote of steps to be done again.
 
         Args:
             folder: of the training.
             console: where to print.
+            units: what its losses are, in a sentence.
             steps: of the training.
             done: of these, before this process began.
         """
@@ -30,6 +33,8 @@ class Teller:
         self._metrics = folder.metrics
         self._metrics.forget_metrics_from(done + 1)
         self._events = EventWriter(folder.tensorboard, purge_step=done + 1 if done else None)
+        if not done:
+            self._events.text("units", units)
         self._compiled: tuple[int, float] | None = None
         self._spoke = 0.0
         self._progress = Progress(

@@ -11,9 +11,9 @@ from metatune.fit.machine import packages
 from metatune.fit.run_folder import replace
 from metatune.hypergrad import evaluated
 from metatune.inner import InnerTraining
-from metatune.inner.metrics import UNITS, measure
 from metatune.models import save_pretrained, weights_sha256
 from metatune.recipe import writing
+from metatune.recipe.measures import unit
 from metatune.train.checkpoints import Position
 from metatune.train.folder import FORMAT, VERSION, TrainingFolder, partial
 from metatune.train.loop import Losses
@@ -57,7 +57,7 @@ def write(
         "steps": position.step,
         "tokens": position.step * recipe.data.batch_size * recipe.data.sequence_length,
         "seconds": round(position.seconds, 3),
-        "unit": UNITS[measure(recipe.outer)],
+        "unit": unit(recipe.outer, recipe.data),
         "held_out": losses.held_out,
         "domains": dict(losses.domains),
         "seed": recipe.seed,

@@ -70,7 +70,7 @@ class TrainingTokens(NamedTuple):
     Attributes:
         classes: that tokens are put into.
         of_class: predicted tokens of each domain and class, int64 [domains, classes].
-        mixture: the recipe's own shares of the domains.
+        mixture: the domains' shares of the tokens, at the recipe's own shares of sequences.
         mixture_is_tuned: whether these are tuned too.
     """
 

@@ -65,7 +65,7 @@ def token_classes(
     Args:
         spec: what is tuned.
         corpus: the domains.
-        mixture: the recipe's own shares of them, by which frequencies are counted.
+        mixture: their shares of the tokens, by which frequencies are counted.
     """
     if spec is not None and spec.per == "label":
         return TokenClasses("label", corpus.labels)

@@ -1,51 +1,24 @@
 """Batches as a pure function of (seed, step), so that a training can be entered anywhere.
 
-Within a domain, windows are drawn without replacement, epoch by epoch: draw n of a domain with N
-windows is place n mod N of a permutation that belongs to the seed, the domain and the epoch n // N.
+A loss is a mean over tokens, of whole batches, however they are split, and of all held-out batches
+together: the sum of the losses of the tokens that count over their number. A sequence's loss is the
+mean over its own, so that its weight carries how many these are: of sequences as long as each
+other, the weights are those of sequences to the bit.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
-from functools import lru_cache
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 import numpy as np
 
 from metatune.data.domains import Corpus
-from metatune.data.randomness import generator
-from metatune.data.windows import Rows, Windows
+from metatune.data.draws import Batch, Draws, Stream, generator
+from metatune.recipe.schema import Average
 
 # Offsets are multiples of 2^-32, so that batch size minus offset is exact in float64.
 OFFSETS: Final = 2**32
 SHARES_TOLERANCE: Final = 1e-6  # of their sum, for shares that were float32 once
-
-
-class Batch(NamedTuple):
-    """Sequences with what the loss needs to know of them; what isn't needed is None.
-
-    Attributes:
-        tokens: int32 [batch, sequence_length].
-        domain: index of each sequence's domain, among those that are trained on or, held out, that
-            are measured; int32 [batch]; ascending.
-        weight: factor of each sequence's loss, float32 [batch].
-        documents: which document of its sequence a token is of, int32 [batch, sequence_length];
-            None where attention and loss may cross from one into the next.
-        mask: 1 where a token is predicted from those before it and counts, else 0; at least one
-            of each sequence does; float32 [batch, sequence_length - 1]. None where all do.
-        classes: the `TokenClass` of each token, uint8 [batch, sequence_length]; None where all
-            are text.
-        labels: which of the corpus' labels each token's document has, uint8 [batch,
-            sequence_length]; None where documents have none.
-    """
-
-    tokens: np.ndarray
-    domain: np.ndarray
-    weight: np.ndarray
-    documents: np.ndarray | None = None
-    mask: np.ndarray | None = None
-    classes: np.ndarray | None = None
-    labels: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -80,15 +53,6 @@ class Part:
 WHOLE: Final = Part()
 
 
-class Stream(IntEnum):
-    """What randomness is for; different purposes never share random numbers."""
-
-    TRAIN = 0
-    OUTER = 1
-    REPORT = 2
-    OFFSET = 3
-
-
 def stratified_batches(
     corpus: Corpus,
     *,
@@ -103,6 +67,11 @@ def stratified_batches(
     `share[domain] * weight * loss` is exactly Σ_d share_d · (mean loss of domain d), whatever the
     counts. These follow the given shares as closely as one sequence of every domain allows, so
     that the mean is as noisy as that of a sampled batch.
+
+    Where some tokens don't count, `weight` = n batch_size / c_d for a sequence of n that do: the
+    mean over a batch of `share[domain] * weight * loss / (share · lengths)` is Σ_d share_d S_d /
+    Σ_d share_d N_d, with S_d the sum of the losses of d's tokens, N_d their number, each by
+    sequence: what the loss of a token comes to where sequences are drawn at these shares.
 
     Args:
         corpus: the domains.
@@ -129,7 +98,7 @@ def stratified_batches(
     # No share wants more than its one sequence only if there are no more.
     wanted = np.where(wanted.sum(axis=1, keepdims=True) > 0, wanted, 1.0)
     counts = 1 + _systematic(wanted / wanted.sum(axis=1, keepdims=True), seed, beyond_one)
-    return _training_batches(corpus, seed, counts, batch_size / counts, part)
+    return _training_batches(corpus, seed, counts, part, stratified=True)
 
 
 def sampled_batches(
@@ -145,7 +114,8 @@ def sampled_batches(
     Systematic sampling: with one offset u, uniform on [0, 1), for each step, sequence i is of the
     domain in whose stretch of the cumulative shares (u + i) / batch_size lies. The number of
     sequences of a domain is batch_size · share in the mean, and never one or more away from it.
-    All weights are one.
+    All weights are one; where some tokens don't count, n batch_size / Σ n for a sequence of n that
+    do, so that the mean over a batch of `weight * loss` is that over its tokens.
 
     Args:
         corpus: the domains.
@@ -163,7 +133,7 @@ def sampled_batches(
     """
     shares = _distributions(shares, len(corpus.domains))
     counts = _systematic(shares, seed, batch_size)
-    return _training_batches(corpus, seed, counts, np.ones(counts.shape), part)
+    return _training_batches(corpus, seed, counts, part, stratified=False)
 
 
 def heldout_batches(
@@ -173,14 +143,20 @@ def heldout_batches(
     seed: tuple[int, ...],
     sequences: int,
     micro_batch: int,
+    average: Average = "tokens",
     part: Part = WHOLE,
 ) -> list[Batch]:
     """Held-out batches whose weights carry the target.
 
     Every batch has the same number c_d of sequences of each domain of positive target, as equal
-    as they can be. With `weight` = target_d · size / c_d, the mean over a batch of `weight * loss`
-    is exactly Σ_d target_d · (mean loss of domain d). Windows are drawn without replacement over
-    all batches; a split with fewer windows than are drawn begins again in another order.
+    as they can be. Windows are drawn without replacement over all batches; a split with fewer
+    windows than are drawn begins again in another order.
+
+    The mean over all batches of the means of `weight * loss` is exactly Σ_d target_d · (mean loss
+    of domain d). Over its sequences, in each batch, that is so with `weight` = target_d · size /
+    c_d; over its tokens, in all batches together, with n / (mean n of domain d) times as much for a
+    sequence of n tokens that count. Where these differ, n is over how often the window is drawn:
+    no token counts twice.
 
     Args:
         corpus: the domains.
@@ -189,6 +165,7 @@ def heldout_batches(
         sequences: held-out sequences in all, rounded up to whole batches.
         micro_batch: sequences per batch: at most `sequences`, and at least one of each domain of
             positive target, is what a batch has.
+        average: what a domain's loss is the mean over.
         part: the rows to read of each.
 
     Returns:
@@ -203,23 +180,43 @@ def heldout_batches(
     counts, weights = np.zeros(len(domains), np.int64), np.zeros(len(domains))
     counts[members] = _evenly(size, len(members))
     weights[members] = target[members] * size / counts[members]
-    draw = _drawing([getattr(domain, split) for domain in domains], seed, Stream[split.upper()])
+    draws = Draws(
+        corpus, [getattr(domain, split) for domain in domains], seed, Stream[split.upper()]
+    )
+    domain = np.repeat(np.arange(len(counts)), counts)
+    firsts = [index * counts for index in range(-(-sequences // size))]
+    factors = np.ones((len(firsts), size))
+    if average == "tokens" and draws.uneven:
+        factors = _by_tokens(draws, firsts, counts).reshape(factors.shape)
     rows = part.rows(size)
     return [
-        _batch(corpus, draw, index * counts, counts, weights, rows)
-        for index in range(-(-sequences // size))
+        draws.batch(draws.windows(first, counts), weights[domain] * factor, rows)
+        for first, factor in zip(firsts, factors, strict=True)
     ]
+
+
+def _by_tokens(draws: Draws, firsts: list[np.ndarray], counts: np.ndarray) -> np.ndarray:
+    """What a mean over tokens takes beside the weights of one over sequences, [all sequences].
+
+    Args:
+        draws: of the windows.
+        firsts: of each batch, the number of the first draw of each domain.
+        counts: draws of each domain in a batch.
+    """
+    drawn = [draws.windows(first, counts) for first in firsts]
+    windows = np.concatenate(drawn)
+    domain = windows[:, 0]
+    lengths = np.concatenate([draws.lengths(each) for each in drawn]).astype(np.float64)
+    if np.array_equal(lengths, _means(lengths, domain, len(counts))[domain]):
+        return np.ones(len(lengths))
+    _, which, times = np.unique(windows, axis=0, return_inverse=True, return_counts=True)
+    lengths *= times.max() / times[which.ravel()]
+    return lengths / _means(lengths, domain, len(counts))[domain]
 
 
 def _evenly(total: int, parts: int) -> np.ndarray:
     """Whole numbers that sum to `total`, the larger ones first, int64 [parts]."""
     return total // parts + (np.arange(parts) < total % parts)
-
-
-def _generator(seed: tuple[int, ...], *key: int) -> np.random.Generator:
-    """Random numbers of their own for every seed and key."""
-    # SeedSequence fills a short seed up with zeros: without its length, (1,) would be (1, 0).
-    return generator((len(seed), *seed), key)
 
 
 def _distributions(shares: np.ndarray, domains: int) -> np.ndarray:
@@ -239,7 +236,7 @@ def _distributions(shares: np.ndarray, domains: int) -> np.ndarray:
 
 def _systematic(shares: np.ndarray, seed: tuple[int, ...], total: int) -> np.ndarray:
     """Counts of each domain in `total` systematic draws at each step, [steps, domains]."""
-    offsets = _generator(seed, Stream.OFFSET).integers(OFFSETS, size=len(shares)) / OFFSETS
+    offsets = generator(seed, Stream.OFFSET).integers(OFFSETS, size=len(shares)) / OFFSETS
     # Dividing by the last sum: the last edge, and that of domains of share zero before it, is
     # then exactly one.
     edges = np.cumsum(shares, axis=1)
@@ -249,70 +246,35 @@ def _systematic(shares: np.ndarray, seed: tuple[int, ...], total: int) -> np.nda
 
 
 def _training_batches(
-    corpus: Corpus, seed: tuple[int, ...], counts: np.ndarray, weights: np.ndarray, part: Part
-) -> Callable[[int], Batch]:
-    """Batches with these counts and weights of the domains at each step, [steps, domains]."""
-    firsts = np.cumsum(counts, axis=0) - counts
-    draw = _drawing([domain.train for domain in corpus.domains], seed, Stream.TRAIN)
-    rows = part.rows(int(counts[0].sum()) if len(counts) else 0)
-    return lambda step: _batch(corpus, draw, firsts[step], counts[step], weights[step], rows)
-
-
-def _drawing(
-    windows: list[Windows], seed: tuple[int, ...], stream: Stream
-) -> Callable[[int, int, int], Rows]:
-    """Draws without replacement, epoch by epoch.
-
-    Args:
-        windows: of each domain.
-        seed: of the permutations.
-        stream: what is drawn.
-
-    Returns:
-        `(domain, first, count)` to draws number `first` up to `first + count` of a domain.
-    """
-
-    @lru_cache(maxsize=2 * len(windows))  # a batch rarely touches more than two epochs of each
-    def order(domain: int, epoch: int) -> np.ndarray:
-        return _generator(seed, stream, domain, epoch).permutation(len(windows[domain]))
-
-    def draw(domain: int, first: int, count: int) -> Rows:
-        total, last = len(windows[domain]), first + count
-        places = [
-            order(domain, epoch)[max(first - epoch * total, 0) : last - epoch * total]
-            for epoch in range(first // total, -(-last // total))
-        ]
-        return windows[domain].take(np.concatenate(places))
-
-    return draw
-
-
-def _batch(
     corpus: Corpus,
-    draw: Callable[[int, int, int], Rows],
-    firsts: np.ndarray,
+    seed: tuple[int, ...],
     counts: np.ndarray,
-    weights: np.ndarray,
-    rows: tuple[int, int],
-) -> Batch:
-    """Some rows of the batch of `counts[d]` draws from number `firsts[d]` on, of `weights[d]`."""
-    ends = np.cumsum(counts)
-    begins = np.clip(ends - counts, *rows)  # of each domain's rows, among those that are wanted
-    sizes = np.clip(ends, *rows) - begins
-    firsts = firsts + begins - (ends - counts)
-    drawn = [draw(int(d), int(firsts[d]), int(sizes[d])) for d in np.flatnonzero(sizes)]
-    return Batch(
-        tokens=np.concatenate([each.tokens for each in drawn]),
-        domain=np.repeat(np.arange(len(counts), dtype=np.int32), sizes),
-        weight=np.repeat(weights, sizes).astype(np.float32),
-        documents=_joined([each.documents for each in drawn]),
-        mask=_joined([each.mask for each in drawn]),
-        classes=_joined([each.said_classes for each in drawn]) if corpus.classed else None,
-        labels=_joined([each.labels for each in drawn]),
-    )
+    part: Part,
+    *,
+    stratified: bool,
+) -> Callable[[int], Batch]:
+    """Batches with these counts of the domains at each step, [steps, domains]."""
+    firsts = np.cumsum(counts, axis=0) - counts
+    draws = Draws(corpus, [domain.train for domain in corpus.domains], seed, Stream.TRAIN)
+    rows = part.rows(int(counts[0].sum()) if len(counts) else 0)
+
+    def batch(step: int) -> Batch:
+        windows = draws.windows(firsts[step], counts[step])
+        domain = windows[:, 0]
+        weight = (len(domain) / counts[step])[domain] if stratified else np.ones(len(domain))
+        if not draws.uneven:
+            return draws.batch(windows, weight, rows)
+        lengths = draws.lengths(windows)
+        if not stratified:
+            return draws.batch(windows, weight * lengths / lengths.mean(), rows)
+        drawn = draws.batch(windows, weight * lengths, rows)
+        means = _means(lengths, domain, counts.shape[1]).astype(np.float32)
+        return drawn._replace(lengths=np.tile(means, (len(drawn.tokens), 1)))
+
+    return batch
 
 
-def _joined(arrays: list[np.ndarray | None]) -> np.ndarray | None:
-    """Arrays one after another; None where there are none, which is then so for all domains."""
-    there = [array for array in arrays if array is not None]
-    return np.concatenate(there) if there else None
+def _means(values: np.ndarray, domain: np.ndarray, domains: int) -> np.ndarray:
+    """The mean of the values of each domain, float64 [domains]; 0 of one without any."""
+    counts = np.bincount(domain, minlength=domains)
+    return np.bincount(domain, weights=values, minlength=domains) / np.maximum(counts, 1)

@@ -126,6 +126,9 @@ class Corpus:
     def measured_on(self, classes: Sequence[TokenClass], path: str) -> "Corpus":
         """The same with held-out windows in which only tokens of `classes` count.
 
+        Windows of a domain without a weight in the target, and without such tokens, stay as they
+        are.
+
         Args:
             classes: at least one.
             path: of the recipe's field that says so.
@@ -138,9 +141,13 @@ class Corpus:
         for domain, weight in zip(self.measured, self.target, strict=True):
             splits: dict[Split, Windows] = {"outer": domain.outer, "report": domain.report}
             splits = {split: its for split, its in splits.items() if len(its)}
+            counted = {split: its.measured_on(tuple(classes)) for split, its in splits.items()}
+            if weight or all(map(len, counted.values())):
+                domains.append(replace(domain, **counted))
+            else:
+                domains.append(domain)
             for split, windows in splits.items() if weight else ():
-                splits[split] = windows.measured_on(tuple(classes))
-                if not len(splits[split]):
+                if not len(counted[split]):
                     names = [each.name.lower() for each in classes]
                     problem = (
                         f"the {split} split of domain {domain.name} has no such tokens; it has "
@@ -148,11 +155,22 @@ class Corpus:
                     )
                     cure = "name other classes, or give the domain no weight in data.target"
                     faults.append(Fault(path, names, problem, cure))
-            domains.append(replace(domain, **splits))
         if faults:
             raise RecipeError("outer", faults)
         count = len(self.domains)
         return replace(self, domains=tuple(domains[:count]), aside=tuple(domains[count:]))
+
+    def token_shares(self, shares: Sequence[float]) -> tuple[float, ...]:
+        """The domains' shares of the predicted tokens of training batches.
+
+        Args:
+            shares: of their sequences.
+        """
+        lengths = np.array([domain.train.mean_tokens() for domain in self.domains])
+        if np.ptp(lengths) == 0:
+            return tuple(shares)
+        drawn = np.asarray(shares) * lengths
+        return tuple((drawn / drawn.sum()).tolist())
 
     def repeats(self, shares: np.ndarray, batch_size: int) -> dict[str, float]:
         """How often a training reads each domain, in epochs; arguments as `statistics.repeats`."""

@@ -73,27 +73,64 @@ class Windows:
         """Windows by their place among `numbers`, int64 [windows]."""
         numbers = self.numbers[places]
         tokens = self.tokens(places).astype(np.int32)
-        padded, crossing = self.packing.last_window == "pad", self.packing.cross_documents
         classes = self.stream.classes
         if classes is not None:
             classes = self._gather(classes, numbers, 0)
-        positions = numbers[:, None] * self.length + np.arange(self.length)
-        found = labels = None
-        if not crossing or self.stream.labels is not None:
-            found = np.searchsorted(self.stream.starts, positions, side="right")
+        found = labels = documents = None
+        if not self.packing.cross_documents or self.stream.labels is not None:
+            found = self._found(numbers)
         if found is not None and self.stream.labels is not None:
             labels = self.stream.labels[found - 1]
-        if crossing and not padded and self.counted is None:
-            return Rows(tokens, None, None, classes, labels)
-        predicted = positions[:, 1:] < len(self.stream.tokens)
-        documents = None
-        if found is not None and not crossing:
+        if found is not None and not self.packing.cross_documents:
             documents = (found - found[:, :1]).astype(np.int32)
-            predicted &= documents[:, 1:] == documents[:, :-1]
+        mask = None if self.all_count else self._counts(numbers, found, classes)
+        return Rows(tokens, documents, mask, classes, labels)
+
+    @property
+    def all_count(self) -> bool:
+        """Whether every token but the first of a window is predicted and counts."""
+        padded, crossing = self.packing.last_window == "pad", self.packing.cross_documents
+        return crossing and not padded and self.counted is None
+
+    def counted_tokens(self, places: np.ndarray) -> np.ndarray:
+        """How many tokens of windows are predicted and count, int64 [windows]; reads no tokens."""
+        if self.all_count:
+            return np.full(len(places), self.length - 1)
+        numbers, classes = self.numbers[places], self.stream.classes
+        found = None if self.packing.cross_documents else self._found(numbers)
+        if self.counted is not None and classes is not None:
+            classes = self._gather(classes, numbers, 0)
+        return self._counts(numbers, found, classes).sum(axis=1, dtype=np.int64)
+
+    def mean_tokens(self) -> float:
+        """How many tokens of a window are predicted and count, on average."""
+        if self.all_count:
+            return self.length - 1.0
+        counts = []
+        for places in self.stretches():
+            counts.append(self.counted_tokens(places))
+            release(self.stream.tokens)
+        return float(np.concatenate(counts).mean())
+
+    def _found(self, numbers: np.ndarray) -> np.ndarray:
+        """The number of the document of each token, from 1, int64 [windows, length]."""
+        return np.searchsorted(self.stream.starts, self._positions(numbers), side="right")
+
+    def _positions(self, numbers: np.ndarray) -> np.ndarray:
+        """Those of the tokens in the stream, int64 [windows, length]."""
+        return numbers[:, None] * self.length + np.arange(self.length)
+
+    def _counts(
+        self, numbers: np.ndarray, found: np.ndarray | None, classes: np.ndarray | None
+    ) -> np.ndarray:
+        """1 for the tokens that are predicted and count, else 0, float32 [windows, length - 1]."""
+        predicted = self._positions(numbers)[:, 1:] < len(self.stream.tokens)
+        if found is not None and not self.packing.cross_documents:
+            predicted &= found[:, 1:] == found[:, :-1]
         if self.counted is not None:
-            said = Rows(tokens, None, None, classes).said_classes
-            predicted &= np.isin(said[:, 1:], self.counted)
-        return Rows(tokens, documents, predicted.astype(np.float32), classes, labels)
+            said = TokenClass.TEXT if classes is None else classes[:, 1:]
+            predicted &= np.isin(said, self.counted)
+        return predicted.astype(np.float32)
 
     def tokens(self, places: np.ndarray) -> np.ndarray:
         """The tokens alone, in the type of the stream, [windows, length]."""

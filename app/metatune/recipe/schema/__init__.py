@@ -41,6 +41,7 @@ from metatune.recipe.schema.inner import (
 from metatune.recipe.schema.model import Chunk, Model
 from metatune.recipe.schema.outer import (
     Adam,
+    Average,
     Class,
     Descent,
     Fresh,
@@ -84,6 +85,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Auto",
+    "Average",
     "Checkpoints",
     "Chunk",
     "Class",

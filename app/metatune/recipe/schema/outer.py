@@ -150,6 +150,10 @@ Class = Literal["text", "prompt", "completion", "system", "tool"]
 """What part of a document a token is of; all tokens of a plain text are text."""
 
 
+Average = Literal["tokens", "sequences"]
+"""What the mean of a domain's held-out loss is over."""
+
+
 @dataclass(frozen=True)
 class Trajectory:
     """An objective at several points of a training, for models that have to be good early.
@@ -177,19 +181,23 @@ class Objective:
             and report splits are measured.
         classes: classes of the tokens that count, there too; sequences without any are left out.
             Null for all.
+        average: what a domain's loss, or accuracy, is the mean over: all of its tokens that count,
+            in all of its sequences together, as of other evaluations; or its sequences, of the mean
+            of each, so that a token of a short answer weighs more. Exact match is of sequences.
         deviation: penalty for leaving the recipe's defaults, in nats of loss for a mean over each
             tunable's meta-parameters of `(η - η₀)²` of one, in units of log rate and of logits.
             What is judged and reported is without it.
         worst_case: temperature T, in nats, of a smooth maximum over the target's domains, in place
             of the mean of their losses: `T log Σ_d target_d exp(l_d / T)`, from the mean at a large
-            T to the largest loss at a small one. It is taken in each micro-batch of held-out
-            sequences, and is what is judged and reported too. Null for the mean.
+            T to the largest loss at a small one. It is that of all held-out sequences together, and
+            is what is judged and reported too. Null for the mean.
         trajectory: average the objective along the training; null for its end alone.
     """
 
     sequences: int = ruled(128, AT_LEAST_ONE)
     micro_batch: int = ruled(128, AT_LEAST_ONE)
     classes: tuple[Class, ...] | None = ruled(None, NOT_EMPTY)
+    average: Average = "tokens"
     deviation: float = ruled(0.0, NOT_NEGATIVE)
     worst_case: float | None = ruled(None, POSITIVE)
     trajectory: Trajectory | None = None

@@ -355,11 +355,13 @@ def weighted_loss(
     step: int,
     total_steps: int,
     *,
+    tokens: torch.Tensor | float | None = None,
     path: Path = TUNED,
 ) -> torch.Tensor:
     """The loss at update `step`, its tokens weighted by their classes, with its `loss_terms`.
 
-    The mean over the sequences of `Σ w l / n` over the n tokens of each that are predicted.
+    `Σ w l / n` over the n tokens of the batch that are predicted. The gradients of an update that
+    takes several batches add up to that of all of them where each is given all their tokens.
 
     Args:
         logits: [batch, sequence, vocabulary]; token t is predicted from the logits before it.
@@ -367,6 +369,7 @@ def weighted_loss(
         classes: place of each token's class in `loss_weights(...)`, integers [batch, sequence].
         step: 0 is the first update.
         total_steps: updates of the training.
+        tokens: n, where the update has more than these; None for theirs.
         path: the tuned.json.
 
     Raises:
@@ -383,7 +386,8 @@ def weighted_loss(
         raise ValueError(f"class {found}: must be 0 to {len(by_class) - 1}, places in {path}")
     weights = torch.tensor(by_class, device=logits.device)[places.where(predicted, 0)]
     losses = token_losses(logits[:, :-1], targets, step, total_steps, path=path)
-    return ((weights * losses * predicted).sum(1) / predicted.sum(1).clamp(min=1)).mean()
+    count = predicted.sum().clamp(min=1) if tokens is None else tokens
+    return (weights * losses * predicted).sum() / count
 
 
 class Mixed(IterableDataset):
