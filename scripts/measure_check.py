@@ -124,7 +124,7 @@ def table(record: dict[Cell, dict[str, Any]]) -> Table:
     for cell, line in record.items():
         certificate = checks.judge(checks.from_record(line["numbers"]))
         levels = {
-            name: "-" if its is None else its.finding.level if its.finding.resolved else "(amber)"
+            name: "-" if its is None else "(amber)" if its.finding.hidden else its.finding.level
             for name, its in certificate.checks.items()
         }
         steps = f"{certificate.steps}" + ("" if cell.steps else " (all)")

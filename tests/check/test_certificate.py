@@ -439,5 +439,5 @@ def test_levels():
 def test_numbers_that_are_none_become_null():
     assert plain({"a": (1.0, float("inf")), "b": Finding("red", ("c",))}) == {
         "a": [1.0, None],
-        "b": {"level": "red", "causes": ["c"], "resolved": True},
+        "b": {"level": "red", "causes": ["c"], "hidden": False},
     }

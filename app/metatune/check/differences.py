@@ -80,7 +80,7 @@ class Differences:
         rows: the directions.
         sign_agreement: share of equal signs, of the directions whose difference stands out of its
             noise; None if none does.
-        resolved_signs: how many do.
+        resolved: how many do.
         spearman: rank correlation of derivatives and differences; None of fewer than 3.
         relative_error: |derivatives - differences| / |differences|.
         excess: what is beyond noise and standard errors, over |differences| or |noise|.
@@ -91,7 +91,7 @@ class Differences:
 
     rows: tuple[Row, ...]
     sign_agreement: float | None
-    resolved_signs: int
+    resolved: int
     spearman: float | None
     relative_error: float
     excess: float
@@ -140,7 +140,7 @@ def compared(rows: Sequence[Row], rounding: float) -> Differences:
     clear = np.abs(difference) > allowed
     signs = np.sign(derivative)[clear] == np.sign(difference)[clear]
     agreement = float(signs.mean()) if len(signs) else None
-    if not np.isfinite(relative_noise):
+    if not np.isfinite([*difference, *noise]).all():
         finding = Finding("red", (LEARNING_RATE,))
     else:
         finding = graded(excess, AMBER_ERROR, RED_ERROR, ESTIMATOR)

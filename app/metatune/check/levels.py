@@ -66,12 +66,12 @@ class Finding(NamedTuple):
     Attributes:
         level: green, amber or red.
         causes: the likely ones, of an amber or red level.
-        resolved: whether noise left something to judge.
+        hidden: whether noise left nothing to judge.
     """
 
     level: Level
     causes: tuple[str, ...] = ()
-    resolved: bool = True
+    hidden: bool = False
 
 
 GREEN: Final = Finding("green")
@@ -79,7 +79,7 @@ GREEN: Final = Finding("green")
 
 def unresolved(*causes: str) -> Finding:
     """What noise hides: amber."""
-    return Finding("amber", causes, resolved=False)
+    return Finding("amber", causes, hidden=True)
 
 
 def worst(findings: Iterable[Finding]) -> Finding:

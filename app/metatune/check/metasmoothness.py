@@ -47,7 +47,9 @@ class Metasmoothness:
 def judge_metasmoothness(numbers: Numbers, moved: Moved) -> Metasmoothness:
     """What the movement of the trained parameters comes to."""
     value = moved.smoothness
-    foreseen = max(1 - (1 - value) / numbers.fraction, 0.0) if value > 0 else value
+    foreseen = value
+    if numbers.fraction < 1 and value > 0:
+        foreseen = max(1 - (1 - value) / numbers.fraction, 0.0)
     finding = graded(-value, -AMBER_SMOOTHNESS, -RED_SMOOTHNESS, LEARNING_RATE)
     if np.isfinite(value) and moved.resolved < RESOLVED:
         finding = unresolved(ROUNDING)

@@ -15,10 +15,10 @@ expects what the whole would need, at the fastest growth:
 
     √(1 + (threshold² - 1) f)
 
-At a quarter of the steps that is 1.7 for green, too near to the 1 of noise alone to tell the two
-apart by a few seeds: no shortened check is red, nor is one of two seeds, which know their own noise
-to 70 %. By three and more a signal of one coordinate that is just green falls below the red
-threshold one time in ten or less (noncentral t), one of many coordinates less often.
+At a quarter of the steps that is 1.7 for green, too near to the 1 of noise alone for a few seeds to
+tell the two apart: no shortened check is red. Nor is one of two seeds, whose mean has half the
+signal of four's, that thresholds are set for. With more a signal of one coordinate that is just
+green falls below the red threshold one time in nine (noncentral t), of many coordinates less often.
 """
 
 from dataclasses import dataclass

@@ -43,7 +43,7 @@ def headline(document: Mapping[str, Any]) -> list[Text]:
 
 def level(check: Mapping[str, Any]) -> str:
     """Green, amber or red; or that noise left nothing to judge."""
-    return check["level"] if check.get("resolved", True) else "not resolved"
+    return "not resolved" if check.get("hidden") else check["level"]
 
 
 def number(value: float | None) -> str:
@@ -92,7 +92,7 @@ def _differences(check: Mapping[str, Any]) -> str:
     agreement = check["sign_agreement"]
     signs = "no sign is clear" if agreement is None else f"{100 * agreement:.0f}% of signs agree"
     return (
-        f"{signs} ({check['resolved_signs']} of {len(check['rows'])} clear), "
+        f"{signs} ({check['resolved']} of {len(check['rows'])} clear), "
         f"Spearman {number(check['spearman'])}, "
         f"relative error {number(check['relative_error'])}, "
         f"noise of the differences {number(check['relative_noise'])}"

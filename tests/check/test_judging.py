@@ -1,0 +1,356 @@
+"""Verdicts from numbers alone: written by hand, and recorded of the quickstart."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from metatune.check import Settings, as_record, from_record, judge
+from metatune.check.agreement import judge_agreement
+from metatune.check.certificate import explained
+from metatune.check.differences import Row, compared
+from metatune.check.horizons import Flipped, judged
+from metatune.check.horizons import Row as Shorter
+from metatune.check.levels import (
+    EPS_ROOT,
+    ESTIMATOR,
+    GREEN,
+    HORIZON,
+    LEARNING_RATE,
+    LONGER,
+    NOISE,
+    ROUGH,
+    ROUNDING,
+    SAMPLING,
+    SHORTENED,
+    UNSETTLED,
+    Finding,
+    unresolved,
+)
+from metatune.check.limits import limits
+from metatune.check.metasmoothness import judge_metasmoothness
+from metatune.check.numbers import Compared, Horizon, Moved, Numbers, Sample, Slope, Stretch
+from metatune.check.signal import judge_signal, least
+from metatune.check.slopes import EPSILONS, difference, wanted
+
+RECORDS = Path(__file__).parent / "records"
+EPS = float(np.finfo(np.float32).eps)
+OWN, QUARTER = Horizon(100, 100, 100), Horizon(25, 25, 25)
+
+
+def sampled(gradient, value=3.0):
+    return Sample(value, np.array(gradient, float), np.zeros(len(gradient)), True)
+
+
+def smooth(derivative, value=3.0):
+    """The objective `value + derivative x + x³` on either side."""
+    return {
+        e: (value + derivative * e + e**3, value - derivative * e - e**3) for e in EPSILONS[2:4]
+    }
+
+
+def numbers(horizon=OWN, seeds=4, scale=0.1, spread=0.01, **changes):
+    """A sound training of two coordinates, one window."""
+    rng = np.random.default_rng(0)
+    samples = tuple(sampled([scale, -scale] + spread * rng.normal(size=2)) for _ in range(seeds))
+    gradient = samples[0].gradient
+    own = Numbers(
+        horizon=horizon,
+        own=OWN,
+        estimator="MixFlow",
+        eps=EPS,
+        shapes={"mixture": (1, 2)},
+        settings=Settings(seeds, 1, 0.2),
+        before=5.0,
+        samples=samples,
+        slopes=tuple(
+            Slope(f"mixture[0,{i}]", "coordinate", d, 0.0, smooth(d))
+            for i, d in enumerate(gradient)
+        ),
+        compared=Compared("Forward", gradient, gradient, np.zeros(2), ""),
+        moved=Moved(0.95, 1.0),
+        stretches=(Stretch("1/2 of the steps", horizon.steps // 2, samples),),
+        whole=None,
+    )
+    return replace(own, **changes)
+
+
+def levels(certificate):
+    return {name: its.finding for name, its in certificate.checks.items() if its is not None}
+
+
+def recorded(name):
+    return from_record(json.loads((RECORDS / f"{name}.json").read_text()))
+
+
+def test_a_sound_training_is_green_at_any_horizon():
+    for horizon in (OWN, QUARTER):
+        certificate = judge(numbers(horizon))
+        assert set(levels(certificate).values()) == {GREEN}
+        assert certificate.causes == ()
+
+
+def test_a_record_is_judged_as_the_numbers_are():
+    own = numbers(QUARTER)
+    again = from_record(json.loads(json.dumps(as_record(own, digits=17))))
+    assert as_record(again, digits=17) == as_record(own, digits=17)
+    assert judge(again) == judge(own)
+    stretch = replace(own, whole=own.stretches[0], moved=None, compared=None, slopes=())
+    again = from_record(json.loads(json.dumps(as_record(stretch))))
+    assert again.moved is again.compared is None
+    assert again.whole is not None
+    assert again.whole.steps == 12
+
+
+def test_what_is_not_finite_comes_back():
+    broken = numbers(samples=(sampled([np.nan, np.inf], np.inf)._replace(finite_losses=False),))
+    again = from_record(json.loads(json.dumps(as_record(broken))))
+    np.testing.assert_array_equal(again.samples[0].gradient, [np.nan, np.inf])
+    assert again.rounding == 0
+    assert judge(replace(broken, moved=None, compared=None)).causes == (LEARNING_RATE,)
+
+
+# The training.
+
+
+@pytest.mark.parametrize(
+    ("rise", "level"), [(-0.1, "green"), (EPS, "green"), (0.01, "amber"), (0.2, "red")]
+)
+def test_a_rise_within_rounding_is_none(rise, level):
+    assert judge(numbers(before=3.0 / (1 + rise))).training.finding.level == level
+
+
+# The differences.
+
+
+def along(derivatives, differences, noise, error=0.0, epsilon=0.01):
+    both = zip(derivatives, differences, strict=True)
+    return [
+        Row(str(i), one, other, noise, error, epsilon, "random")
+        for i, (one, other) in enumerate(both)
+    ]
+
+
+def test_differences_are_judged_beyond_their_noise():
+    def found(derivatives, noise, error=0.0, rounding=0.0):
+        return compared(along(derivatives, (1.0, -2.0, 3.0), noise, error), rounding).finding
+
+    assert found((1.02, -2.0, 3.0), 0.0) == GREEN
+    assert found((1.3, -2.0, 3.0), 0.0) == Finding("amber", (ESTIMATOR,))
+    assert found((1.3, -2.0, 3.0), 0.2) == GREEN
+    assert found((1.3, -2.0, 3.0), 0.0, error=0.1) == GREEN
+    assert found((2.0, -2.0, 3.0), 0.0) == Finding("red", (ESTIMATOR,))
+    assert found((-0.1, -2.0, 3.0), 0.0) == Finding("red", (ESTIMATOR,))
+    assert found((1.0, -2.0, 3.0), np.inf) == Finding("red", (LEARNING_RATE,))
+
+
+def test_what_lies_within_a_large_noise_is_not_resolved_and_what_is_beyond_is_red():
+    def found(derivative, rounding=0.0, error=0.0):
+        return compared(along((derivative, -2.0, 3.0), (1.0, -2.0, 3.0), 2.0, error), rounding)
+
+    assert found(1.0).finding == unresolved(UNSETTLED)
+    assert found(4.5).finding == unresolved(UNSETTLED)
+    assert found(1.0, rounding=0.002).finding == unresolved(ROUNDING)
+    assert found(1.0, error=1.0).finding == unresolved(SAMPLING)
+    assert found(50.0).finding == Finding("red", (ESTIMATOR,))
+    assert found(1e27).ratio > 1e26
+
+
+@pytest.mark.parametrize("derivative", [0.0, 1e-9, -3e-7])
+def test_slopes_of_zero_on_both_sides_are_hidden_by_rounding(derivative):
+    found = compared(along([derivative] * 2, [0.0, 0.0], noise=3 * EPS / 0.3, epsilon=0.3), 3 * EPS)
+    assert found.finding == unresolved(ROUNDING)
+    assert found.excess == 0
+    wrong = compared(along([0.5] * 2, [0.0, 0.0], noise=3 * EPS / 0.3, epsilon=0.3), 3 * EPS)
+    assert wrong.finding == Finding("red", (ESTIMATOR,))
+
+
+@pytest.mark.parametrize(
+    ("values", "next_one"),
+    [
+        ({}, 0),  # the smallest whose rounding is below a hundredth of the slope
+        ({0: 1.0, 1: 1.01}, None),  # settled
+        ({0: 1.0, 1: 0.5}, 1),  # nothing smaller is left
+        ({1: 1.0, 2: 0.5}, 0),  # smaller ones first
+        ({0: 0.7, 1: 1.0, 2: 0.5}, None),  # a valley at the smallest
+        ({0: 0.1, 1: 1.0, 2: 0.5}, 2),  # smaller ones are worse: larger ones
+        ({1: 1.0, 2: 0.5, 3: 0.4}, 3),  # better at the larger end: on
+    ],
+)
+def test_differences_are_looked_for_downhill(values, next_one):
+    pairs = {EPSILONS[k]: (d * EPSILONS[k], -d * EPSILONS[k]) for k, d in values.items()}
+    assert wanted(pairs, 1e-9, 1.0) == next_one
+
+
+def test_the_first_step_is_a_hundred_times_above_rounding():
+    assert wanted({}, 1e-9, 1.0) == 0
+    assert wanted({}, 1e-4, 1.0) == 2
+    assert wanted({}, 0.0, 0.0) == 0
+    assert wanted({}, 1e-7, 0.0) == len(EPSILONS) - 2
+
+
+def test_the_noise_of_a_difference_is_what_a_larger_step_changes_and_rounding():
+    pairs = {e: (3.0 + d * e, 3.0 - d * e) for e, d in zip(EPSILONS, (1.0, 0.8), strict=False)}
+    epsilon, value, noise = difference(pairs, rounding=1e-5)
+    assert (epsilon, value) == (EPSILONS[0], pytest.approx(1.0))
+    assert noise == pytest.approx(0.2 + 1e-5 / 1e-3)
+    diverged = {EPSILONS[0]: (np.inf, 3.0), EPSILONS[1]: (np.inf, np.inf)}
+    assert difference(diverged, rounding=1e-5).noise == np.inf
+
+
+def test_exact_zeros_agree():
+    found = compared(along([0.0, 0.0], [0.0, 0.0], noise=0.0), 0.0)
+    assert (found.excess, found.relative_error, found.ratio) == (0.0, 0.0, 0.0)
+    assert found.finding == unresolved(ROUNDING)
+
+
+def test_only_all_checks_together_tell_a_rough_training_from_a_wrong_derivative():
+    sound = judge(numbers())
+    off = replace(sound.differences, finding=Finding("red", (ESTIMATOR,)), ratio=50.0, excess=50.0)
+    rough = replace(sound.metasmoothness, finding=Finding("red", (LEARNING_RATE,)))
+    wrong = replace(sound.agreement, finding=Finding("red", (ESTIMATOR,)))
+
+    def told(differences, agreement, metasmoothness):
+        one, other = explained(differences, agreement, metasmoothness)
+        return one.finding, other.finding
+
+    assert told(off, sound.agreement, sound.metasmoothness)[0] == Finding("red", (EPS_ROOT,))
+    assert told(off, sound.agreement, rough)[0] == Finding("red", (LEARNING_RATE,))
+    less = replace(off, excess=0.9, ratio=1.4)
+    assert told(less, sound.agreement, sound.metasmoothness)[0] == Finding("amber", (ROUGH,))
+    # Rounding that chaos blows up sets exact estimators apart.
+    chaotic = Finding("red", (LEARNING_RATE,))
+    assert told(off, wrong, rough) == (chaotic, chaotic)
+    assert told(off, wrong, sound.metasmoothness) == (off.finding, wrong.finding)
+    assert told(replace(off, ratio=1.5), wrong, rough) == (off.finding, wrong.finding)
+
+
+# The other estimator.
+
+
+def agreement(derivatives, exact, errors=(0.0, 0.0), **changes):
+    vectors = (np.array(values, float) for values in (derivatives, exact, errors))
+    return judge_agreement(numbers(**changes), Compared("Forward", *vectors, ""))
+
+
+def test_estimators_are_compared_beyond_rounding():
+    assert agreement([1, 1], [1, 1.0001]).finding == GREEN
+    assert agreement([1, 1], [1, 1.05]).finding == Finding("amber", (ESTIMATOR,))
+    assert agreement([1, 1], [1, 1.5]).finding == Finding("red", (ESTIMATOR,))
+    tiny = 2 * EPS
+    assert agreement([tiny, 0], [0, tiny]).finding == unresolved(ROUNDING)
+    assert agreement([0, 0], [0, 0]).finding == unresolved(ROUNDING)
+    assert agreement([0, 0], [0, 0]).relative_error is None
+    assert agreement([1e-3, 0], [0, 0]).finding == Finding("red", (ESTIMATOR,))
+    assert agreement([1, 1], [1, 1.5], [1, 1]).finding == unresolved(SAMPLING)
+
+
+# Metasmoothness.
+
+
+@pytest.mark.parametrize(
+    ("value", "horizon", "finding"),
+    [
+        (0.65, OWN, GREEN),
+        (0.59, OWN, Finding("amber", (LEARNING_RATE,))),
+        (0.29, OWN, Finding("red", (LEARNING_RATE,))),
+        (0.91, QUARTER, GREEN),
+        (0.89, QUARTER, unresolved(LONGER)),
+        (0.59, QUARTER, Finding("amber", (LEARNING_RATE,))),
+        (0.29, QUARTER, Finding("red", (LEARNING_RATE,))),
+        (float("nan"), QUARTER, Finding("red", (LEARNING_RATE,))),
+    ],
+)
+def test_roughness_is_foreseen_to_grow_with_the_steps(value, horizon, finding):
+    found = judge_metasmoothness(numbers(horizon), Moved(value, 1.0))
+    assert found.finding == finding
+    if horizon == OWN:
+        assert found.foreseen == value or np.isnan(value)
+    elif value > 0.8:
+        assert found.foreseen == pytest.approx(1 - 4 * (1 - value))
+
+
+def test_parameters_that_move_by_rounding_alone_tell_nothing():
+    assert judge_metasmoothness(numbers(), Moved(-1.0, 0.0)).finding == unresolved(ROUNDING)
+
+
+# Signal.
+
+
+def test_thresholds_of_the_signal_fall_with_the_horizon():
+    assert least(3.0, 1.0) == 3.0
+    assert least(3.0, 0.25) == pytest.approx(3**0.5)
+    assert least(1.5, 0.25) == pytest.approx((1 + 1.25 / 4) ** 0.5)
+
+
+@pytest.mark.parametrize(
+    ("norm", "seeds", "horizon", "finding"),
+    [
+        (3.1, 4, OWN, GREEN),
+        (2.0, 4, OWN, Finding("amber", (NOISE,))),
+        (1.2, 4, OWN, Finding("red", (NOISE,))),
+        (1.2, 2, OWN, unresolved(NOISE)),
+        (2.0, 4, QUARTER, GREEN),
+        (1.5, 4, QUARTER, Finding("amber", (NOISE,))),
+        (0.9, 4, QUARTER, unresolved(NOISE)),
+    ],
+)
+def test_signal_is_judged_by_seeds_and_horizon(norm, seeds, horizon, finding):
+    spread = np.array([1.0, -1.0] * (seeds // 2))
+    mean = norm * spread.std(ddof=1) / seeds**0.5
+    samples = tuple(sampled([mean + one, mean + one]) for one in spread)
+    signal = judge_signal(numbers(horizon, samples=samples))
+    assert signal.tunables["mixture"].whole.norm == pytest.approx(norm)
+    assert signal.finding == finding
+
+
+def test_a_hypergradient_of_rounding_has_no_signal_to_judge():
+    for scale in (0.0, EPS):
+        own = numbers(samples=(sampled([scale, 0.0]), sampled([-scale, scale])))
+        assert judge_signal(own).finding == unresolved(ROUNDING)
+
+
+# Horizons.
+
+
+def flipped(share, clear):
+    return [Shorter("1/2", 12, {"mixture": Flipped(0.5, clear, share if clear else None)})]
+
+
+def test_signs_are_judged_by_those_that_are_clear():
+    assert judged([]) == GREEN
+    assert judged(flipped(0.5, 0)) == unresolved(NOISE)
+    assert judged(flipped(0.05, 40)) == GREEN
+    assert judged(flipped(0.2, 40)) == Finding("amber", (HORIZON,))
+    assert judged(flipped(0.5, 40)) == Finding("red", (HORIZON,))
+    # One of three is no share to condemn by.
+    assert judged(flipped(1 / 3, 3)) == Finding("amber", (HORIZON,))
+    assert judged(flipped(0.5, 40), shortened=True) == unresolved(SHORTENED)
+    assert judged(flipped(0.05, 40), shortened=True) == GREEN
+
+
+@pytest.mark.parametrize(("seeds", "clear"), [(2, 0), (4, 2)])
+def test_two_seeds_are_certain_of_no_sign_that_four_are_of(seeds, clear):
+    # The mean is eight standard errors: beyond 3.18 of four seeds, below 12.7 of two.
+    spread = np.array([1.0, -1.0] * (seeds // 2))
+    mean = 8 * spread.std(ddof=1) / seeds**0.5
+    samples = tuple(sampled([mean + one, -mean + one]) for one in spread)
+    own = numbers(samples=samples, stretches=(Stretch("1/2", 50, samples),))
+    row = judge(own).horizons.rows[0]
+    assert row.tunables["mixture"].clear == clear
+
+
+# What a shortened check can't say.
+
+
+def test_limits_are_told_of_a_shortened_check_alone():
+    assert limits(OWN, OWN) == judge(numbers()).limits == ()
+    told = limits(QUARTER, OWN)
+    assert judge(numbers(QUARTER)).limits == told
+    assert told[0].startswith("25 of 100 inner steps")
+    assert any("metasmoothness" in line for line in told)
+    # Of a stretch the whole is what is shortened.
+    assert limits(Horizon(4, 4, 25), Horizon(4, 4, 100)) == told
+    assert numbers(Horizon(4, 4, 25), own=Horizon(4, 4, 100)).fraction == 1
