@@ -10,7 +10,7 @@ import pytest
 from metatune.check import Settings, as_record, from_record, judge
 from metatune.check.agreement import judge_agreement
 from metatune.check.certificate import explained
-from metatune.check.differences import Row, compared
+from metatune.check.differences import Row, compared, rows
 from metatune.check.horizons import Flipped, judged
 from metatune.check.horizons import Row as Shorter
 from metatune.check.levels import (
@@ -198,6 +198,64 @@ def test_the_noise_of_a_difference_is_what_a_larger_step_changes_and_rounding():
     assert noise == pytest.approx(0.2 + 1e-5 / 1e-3)
     diverged = {EPSILONS[0]: (np.inf, 3.0), EPSILONS[1]: (np.inf, np.inf)}
     assert difference(diverged, rounding=1e-5).noise == np.inf
+
+
+FINE = (
+    3.042,
+    {  # objective, and slopes at the six ε, of the quickstart over 25 steps
+        "learning_rates[1,0]": (
+            -0.0334,
+            (-0.03326, -0.03320, -0.03319, -0.03317, -0.03308, -0.03216),
+        ),
+        # Nearly the signs of gradients at first, Adam's updates have another slope from 0.003 on.
+        "mixture[0,2]": (0.0302, (0.02718, 0.02188, 0.00683, 0.00453, 0.00787, 0.00882)),
+        "mixture[0,0]": (-0.0238, (-0.02372, -0.01830, -0.02279, -0.02036, -0.02235, -0.01740)),
+    },
+)
+CHAOTIC = (
+    3.265,
+    {  # at a learning rate of 0.3, over 40 steps
+        "mixture[0,2]": (1e12, (5.53381, 0.19077, 0.05077, 0.16390, 0.05111, 0.04142)),
+        "learning_rates[1,0]": (1e12, (-0.10109, -0.08111, -0.03939, -0.01418, -0.01, -0.01)),
+    },
+)
+
+
+def looked_at(measured):
+    """The differences of slopes at all ε, of those that the search for ε asks for."""
+    value, slopes = measured
+    rounding, found = EPS * value, []
+    scale = float(np.sqrt(np.mean([derivative**2 for derivative, _ in slopes.values()])))
+    for name, (derivative, differences) in slopes.items():
+        values = {}
+        while (at := wanted(values, rounding, scale)) is not None:
+            for k in (at, at + 1):
+                by = EPSILONS[k] * differences[k]
+                values[EPSILONS[k]] = (value + by, value - by)
+        found.append(Slope(name, "coordinate", derivative, 0.0, values))
+    return found, rounding
+
+
+def test_the_slope_of_the_finest_step_is_the_one_that_is_compared():
+    slopes, rounding = looked_at(FINE)
+    found = compared(rows(slopes, rounding), rounding)
+    assert found.finding == GREEN
+    assert found.sign_agreement == 1
+    fine = next(row for row in found.rows if row.name == "mixture[0,2]")
+    assert (fine.epsilon, fine.difference) == (EPSILONS[0], pytest.approx(0.02718))
+    assert fine.noise == pytest.approx(0.0053 + rounding / EPSILONS[0])
+    wrong = [slope._replace(derivative=1.5 * slope.derivative) for slope in slopes]
+    found = compared(rows(wrong, rounding), rounding)
+    assert found.finding == Finding("red", (ESTIMATOR,))
+
+
+def test_slopes_of_a_chaotic_training_are_red():
+    slopes, rounding = looked_at(CHAOTIC)
+    found = compared(rows(slopes, rounding), rounding)
+    assert found.finding == Finding("red", (ESTIMATOR,))
+    rough = judge_metasmoothness(numbers(QUARTER), Moved(0.2, 1.0))
+    differences, _ = explained(found, judge(numbers()).agreement, rough)
+    assert differences.finding == Finding("red", (LEARNING_RATE,))
 
 
 def test_exact_zeros_agree():

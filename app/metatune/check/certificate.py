@@ -41,7 +41,6 @@ class Certificate:
 
     Attributes:
         steps: the horizon.
-        recipe_steps: that of the recipe.
         window: that is differentiated; None for all.
         estimator: its name.
         meta_parameters: how many, N.
@@ -56,7 +55,6 @@ class Certificate:
     """
 
     steps: int
-    recipe_steps: int
     window: int | None
     estimator: str
     meta_parameters: int
@@ -127,7 +125,6 @@ def judge(numbers: Numbers) -> Certificate:
     steps, differentiated, _ = numbers.horizon
     return Certificate(
         steps,
-        numbers.own.life,
         differentiated if differentiated < steps else None,
         numbers.estimator,
         sum(math.prod(shape) for shape in numbers.shapes.values()),
@@ -154,7 +151,7 @@ def explained(
     smooth = metasmoothness is not None and metasmoothness.finding.level == "green"
     exploded = differences.ratio > EXPLODED
     off = ESTIMATOR in differences.finding.causes
-    if off and agreement.finding is GREEN:
+    if off and agreement.finding == GREEN:
         finding = Finding("amber", (ROUGH,))
         if differences.excess > MISLEADING:
             finding = Finding("red", (EPS_ROOT if smooth and exploded else LEARNING_RATE,))
@@ -171,7 +168,6 @@ def explained(
 
 ABOUT: Final = (
     "steps",
-    "recipe_steps",
     "window",
     "estimator",
     "meta_parameters",

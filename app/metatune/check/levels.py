@@ -25,9 +25,9 @@ ESTIMATOR: Final = (
     "outer.estimator.kind=reverse"
 )
 ROUGH: Final = (
-    "the training is rough: the derivative is right where it stands, but slopes of whole trainings "
-    "change over less than a search's step. Lengthen the warmup of inner.optimizer, lower its "
-    "learning_rate, or take smaller steps, outer.optimizer.learning_rate"
+    "the training is rough: slopes of whole trainings are others than the derivative that two "
+    "exact estimators agree about, so that they change over less than rounding lets be seen. "
+    "Lengthen the warmup of inner.optimizer.schedule, or lower inner.optimizer.learning_rate"
 )
 UNSETTLED: Final = (
     "not resolved: central differences don't settle at any step that float32 can tell from its "
