@@ -7,6 +7,9 @@ the whole. Each is a mean over the same seeds, and a sign counts where it is cer
 the mean is beyond the 97.5 % point of Student's t with K - 1 degrees of freedom, 12.7 standard
 errors of two seeds, 3.2 of four.
 
+Signs of less than half of the coordinates are a sample of them. Where none of fewer than eleven
+differs the share of all may still be red: 0.75¹¹ is the first below 0.05. That is not resolved.
+
 A shortened check compares a half of its own few steps with all of them. A coordinate changes its
 sign once, when the horizon passes the time over which what it acts on decays: that it does so below
 the recipe's horizon doesn't say that it does beyond. So signs that keep are good news at any
@@ -41,6 +44,10 @@ AMBER_FLIPPED, RED_FLIPPED = 0.1, 0.25
 """Most coordinates with another sign, of those that stand out of the noise at both horizons."""
 
 
+FEWEST_CLEAR: Final = 11
+"""Coordinates that stand out of the noise, to speak for more than as many others."""
+
+
 class Flipped(NamedTuple):
     """Signs of one tunable.
 
@@ -48,11 +55,13 @@ class Flipped(NamedTuple):
         share: of the coordinates with another sign.
         clear: how many stand out of the noise over seeds at both horizons.
         clear_share: of these with another sign; None of none.
+        size: coordinates, clear or not.
     """
 
     share: float
     clear: int
     clear_share: float | None
+    size: int
 
 
 class Row(NamedTuple):
@@ -97,11 +106,12 @@ def judged(rows: Sequence[Row], *, shortened: bool = False) -> Finding:
     """What the longest of the shorter horizons comes to, by the clear coordinates alone."""
     if not rows:
         return GREEN
-    known = [its for its in rows[-1].tunables.values() if its.clear_share is not None]
-    if not known:
-        return unresolved(NOISE)
-    finding = worst(_graded(its) for its in known)
-    return unresolved(SHORTENED) if shortened and finding.level != "green" else finding
+    tunables = rows[-1].tunables.values()
+    finding = worst(_graded(its) for its in tunables if its.clear)
+    if finding.level != "green":
+        return unresolved(SHORTENED) if shortened else finding
+    clear, size = (sum(getattr(its, name) for its in tunables) for name in ("clear", "size"))
+    return unresolved(NOISE) if clear < min(FEWEST_CLEAR, size / 2) else finding
 
 
 def _graded(its: Flipped) -> Finding:
@@ -120,7 +130,7 @@ def _row(numbers: Numbers, stretch: Stretch, reference: Sequence[Sample]) -> Row
     for key, signs in differ.items():
         count = int(clear[key].sum())
         share = float(signs[clear[key]].mean()) if count else None
-        flipped[key] = Flipped(float(signs.mean()), count, share)
+        flipped[key] = Flipped(float(signs.mean()), count, share, signs.size)
     return Row(stretch.name, stretch.steps, flipped)
 
 
