@@ -25,6 +25,7 @@ from metatune.check.levels import (
     ROUNDING,
     SAMPLING,
     SHORTENED,
+    UNSETTLED,
     Finding,
     unresolved,
 )
@@ -299,3 +300,40 @@ def test_a_chaotic_quickstart_is_red_and_says_why():
     assert certificate.differences.ratio > 1e26
     assert certificate.training.finding == GREEN
     assert certificate.signal.finding == unresolved(NOISE)
+
+
+def test_a_quickstart_of_a_quarter_of_its_steps_is_green():
+    certificate = judge(recorded("quickstart_25"))
+    assert certificate.verdict == "green"
+    assert certificate.causes == ()
+    assert certificate.differences.sign_agreement == 1
+    assert certificate.agreement.relative_error < 1e-6
+    assert certificate.metasmoothness.value == pytest.approx(0.916, abs=1e-3)
+    assert certificate.metasmoothness.foreseen == pytest.approx(0.665, abs=2e-3)
+
+
+def test_a_quickstart_whose_slopes_do_not_settle_is_not_red():
+    """Its slopes along `mixture[0,2]` differ by twice their size at coarse steps."""
+    own = recorded("quickstart_25")
+    coarse = tuple(
+        slope._replace(values={e: slope.values[e] for e in EPSILONS[1:3]})
+        for slope in own.slopes
+        if slope.name == "mixture[0,2]"
+    )
+    certificate = judge(replace(own, slopes=coarse))
+    assert certificate.differences.relative_noise > 0.5
+    assert certificate.differences.finding == unresolved(UNSETTLED)
+    assert certificate.verdict == "amber"
+
+
+@pytest.mark.parametrize("factor", [-1.0, 1.5])
+def test_a_wrong_hypergradient_of_the_quickstart_is_red(factor):
+    own = recorded("quickstart_25")
+    slopes = tuple(slope._replace(derivative=factor * slope.derivative) for slope in own.slopes)
+    compared = own.compared
+    assert compared is not None
+    wrong = compared._replace(derivatives=factor * compared.derivatives)
+    certificate = judge(replace(own, slopes=slopes, compared=wrong))
+    assert certificate.verdict == "red"
+    assert certificate.causes == (ESTIMATOR,)
+    assert certificate.differences.finding == certificate.agreement.finding

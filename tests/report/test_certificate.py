@@ -81,7 +81,7 @@ def test_a_certificate_is_shown_with_its_verdict_causes_and_numbers():
         "no room",
         "signal to noise of 4 seeds' mean: mixture 0.9",
         "0.97 at a step of 0.1",
-        "1/2 of the steps: 0% of clear signs differ",
+        "1/2 of the steps: 0% of 3 clear signs differ",
         "random 1",
         "0.9 0.9",
     ):

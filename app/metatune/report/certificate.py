@@ -123,11 +123,12 @@ def _of_horizons(check: Mapping[str, Any]) -> str:
     if not check["rows"]:
         return "no shorter horizon: its windows would have no step"
     last = check["rows"][-1]
-    shares = (its["clear_share"] for its in last["tunables"].values())
-    known = [share for share in shares if share is not None]
+    tunables = last["tunables"].values()
+    known = [(its["clear_share"], its["clear"]) for its in tunables if its["clear"]]
     if not known:
         return f"{last['name']}: no sign stands out of the noise"
-    return f"{last['name']}: {100 * max(known):.0f}% of clear signs differ"
+    share, clear = max(known)
+    return f"{last['name']}: {100 * share:.0f}% of {clear} clear signs differ"
 
 
 SUMMARIES: Final = {
