@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from metatune.check.numbers import Horizon
 from metatune.check.recipes import begun, draw, shortened, subject_of
 from metatune.check.runs import sha256
 from metatune.inner import prepare, stretched
@@ -104,6 +105,7 @@ def test_a_stretch_has_its_whole(training, tmp_path, unroll, steps, window, whol
     assert (subject.steps, subject.window) == (steps, window)
     assert subject.whole is not None
     assert (subject.whole.steps, subject.whole.window) == (whole, None)
+    assert subject.horizon == Horizon(steps, min(window or steps, steps), whole)
 
 
 def test_of_phases_the_first_is_checked():

@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from metatune.report.certificate import headline, number, summaries, table
+from metatune.report.certificate import headline, level, number, summaries, table
 
 STRENGTH = {"norm": 0.9, "coordinate": 0.7}
 DOCUMENT = {
@@ -81,11 +81,24 @@ def test_a_certificate_is_shown_with_its_verdict_causes_and_numbers():
         "no room",
         "signal to noise of 4 seeds' mean: mixture 0.9",
         "0.97 at a step of 0.1",
-        "1/2 of the steps: 0% of clear signs differ",
+        "1/2 of the steps: 0% of 3 clear signs differ",
         "random 1",
         "0.9 0.9",
     ):
         assert said in text
+
+
+def test_what_noise_hides_and_a_shortened_check_cannot_say_is_told():
+    hidden = {"level": "amber", "hidden": True, "value": 0.7, "step": 0.1, "foreseen": 0.2}
+    checks = DOCUMENT["checks"] | {"metasmoothness": hidden}
+    text = shown(table(DOCUMENT | {"checks": checks, "limits": ["25 of 100 inner steps"]}))
+    assert "  25 of 100 inner steps\n" in text
+    assert "not resolved" in text
+    assert "0.7 at a step of 0.1; 0.2 foreseen at the recipe's own horizon" in text
+    assert level(hidden) == "not resolved"
+    # A certificate of before has none of it.
+    assert level({"level": "green"}) == "green"
+    assert "not resolved" not in shown(table(DOCUMENT))
 
 
 def test_checks_that_were_not_made_are_said_to_be_so():

@@ -1,7 +1,10 @@
 """The estimator against another, exact one along the same directions.
 
-Reverse-mode estimators against forward mode, dF·v pushed through the training; all others against
-MixFlow. Both are exact for the training as it is computed, so that only rounding lies between.
+Reverse-mode estimators are compared with forward mode, dF·v pushed through the training; all others
+with MixFlow. Both are exact for the training as it is computed, so that only rounding lies between:
+each derivative is a sum of terms of the objective's own size, rounded by eps |F| at the least, and
+what is smaller than a few times that is not told from zero. A number of steps doesn't come into it:
+derivatives grow with the steps as their sum does.
 """
 
 from dataclasses import dataclass
@@ -9,19 +12,17 @@ from typing import Final
 
 import numpy as np
 
-from metatune.check.levels import ESTIMATOR, SAMPLING, Finding, graded
-from metatune.check.subject import Draw, Sample, Subject
-from metatune.hypergrad import EstimatorError, Forward, MixFlow, Reverse
-from metatune.hypergrad.estimator import Estimator
-
-CHUNK: Final = 2
-"""Directions that forward mode pushes at a time, for the memory of as many states."""
+from metatune.check.levels import ESTIMATOR, ROUNDING, SAMPLING, Finding, graded, unresolved
+from metatune.check.numbers import Compared, Numbers
 
 ERRORS: Final = 3.0
 """Standard errors that a random estimate is allowed to be off."""
 
+ROUNDINGS: Final = 10.0
+"""Times the rounding of the objective that derivatives must be above, to be compared."""
+
 AMBER_ERROR, RED_ERROR = 0.01, 0.1
-"""Relative error beyond standard errors."""
+"""Relative error beyond rounding and standard errors."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,9 @@ class Agreement:
 
     Attributes:
         other: what it is compared with.
-        relative_error: |difference| / |derivatives of the other|; None if it wasn't compared.
-        excess: the same of what is beyond standard errors.
+        relative_error: |difference| / |derivatives of the other|; None if it wasn't compared, or
+            these are zero.
+        excess: the same of what is beyond rounding and standard errors.
         problem: why it wasn't compared; empty if it was.
         finding: what it comes to.
     """
@@ -43,35 +45,27 @@ class Agreement:
     finding: Finding
 
 
-def check_agreement(
-    subject: Subject, draw: Draw, sample: Sample, directions: np.ndarray
-) -> Agreement:
-    """Compares.
-
-    Args:
-        subject: what is checked.
-        draw: of the sample.
-        sample: the hypergradient.
-        directions: [D, N].
-    """
-    other = another(subject.estimator)
-    name = type(other).__name__
-    try:
-        exact = subject.along(draw, f"derivatives by {name}", directions, other)
-    except EstimatorError as error:
-        return Agreement(name, None, None, str(error), Finding("amber", (str(error),)))
-    off = np.abs(directions @ sample.gradient - exact)
-    errors = np.sqrt(directions**2 @ sample.errors**2)
-    scale = np.linalg.norm(exact) or np.finfo(float).tiny
-    excess = float(np.linalg.norm(np.maximum(off - ERRORS * errors, 0.0)) / scale)
+def judge_agreement(numbers: Numbers, compared: Compared) -> Agreement:
+    """Compares."""
+    other, derivatives, exact, errors, problem = compared
+    if problem:
+        return Agreement(other, None, None, problem, unresolved(problem))
+    off = np.abs(derivatives - exact)
+    scale = float(
+        max(np.linalg.norm(exact), np.linalg.norm(numbers.rounding * np.ones(len(exact))))
+    )
+    allowed = ERRORS * errors + numbers.rounding
+    error = float(np.linalg.norm(off) / np.linalg.norm(exact)) if exact.any() else None
+    if scale == 0:
+        # Neither has a derivative, or only the first has one.
+        excess = float("inf") if off.any() else 0.0
+    else:
+        excess = float(np.linalg.norm(np.maximum(off - allowed, 0.0)) / scale)
     finding = graded(excess, AMBER_ERROR, RED_ERROR, ESTIMATOR)
-    if finding.level == "green" and ERRORS * np.linalg.norm(errors) > scale:
-        finding = Finding("amber", (SAMPLING,))
-    return Agreement(name, float(np.linalg.norm(off) / scale), excess, "", finding)
-
-
-def another(estimator: Estimator) -> Estimator:
-    """An exact estimator that works in another way."""
-    if isinstance(estimator, MixFlow | Reverse):
-        return Forward(estimator.segment, chunk=CHUNK)
-    return MixFlow(estimator.segment)
+    if finding.level == "green":
+        largest = np.linalg.norm([derivatives, exact])
+        if ERRORS * np.linalg.norm(errors) > scale:
+            finding = unresolved(SAMPLING)
+        elif largest <= ROUNDINGS * numbers.rounding:
+            finding = unresolved(ROUNDING)
+    return Agreement(other, error, excess, "", finding)

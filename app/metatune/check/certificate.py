@@ -3,53 +3,36 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from metatune.artefact import CERTIFICATE_FORMAT, CERTIFICATE_VERSION
-from metatune.check.agreement import Agreement, check_agreement
-from metatune.check.differences import (
-    EPSILONS,
-    Differences,
-    check_differences,
-    random_directions,
-)
-from metatune.check.horizons import FRACTIONS, Horizons, check_horizons
+from metatune.check.agreement import Agreement, judge_agreement
+from metatune.check.differences import Differences, judge_differences
+from metatune.check.horizons import Horizons, judge_horizons
 from metatune.check.levels import (
     EPS_ROOT,
     ESTIMATOR,
     GREEN,
     LEARNING_RATE,
     NOISE,
+    ROUGH,
     Finding,
     Level,
     worst,
 )
-from metatune.check.metasmoothness import Metasmoothness, check_metasmoothness
-from metatune.check.signal import Signal, check_signal
-from metatune.check.subject import Held, Subject, samples
-from metatune.check.training import Training, check_training
+from metatune.check.limits import limits
+from metatune.check.measuring import measure
+from metatune.check.metasmoothness import Metasmoothness, judge_metasmoothness
+from metatune.check.numbers import DEFAULT, Numbers, Settings
+from metatune.check.signal import Signal, judge_signal
+from metatune.check.subject import Subject
+from metatune.check.training import Training, judge_training
 
 EXPLODED: Final = 3.0
 """Times the central differences beyond which derivatives have blown up."""
 
-
-class Settings(NamedTuple):
-    """How much is looked at.
-
-    Attributes:
-        seeds: hypergradients, of fresh starts and data; 2 or more.
-        directions: random ones, and as many coordinates.
-        step: of the metasmoothness, in units of log rate and of logits.
-        seed: of the random directions.
-    """
-
-    seeds: int = 4
-    directions: int = 4
-    step: float = 0.1
-    seed: int = 0
-
-
-DEFAULT: Final = Settings()
+MISLEADING: Final = 1.0
+"""Relative error beyond noise at which a derivative tells less of trainings than 0 would."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +45,7 @@ class Certificate:
         estimator: its name.
         meta_parameters: how many, N.
         settings: how much was looked at.
+        limits: what a shortened check can't say.
         training: finite numbers, and an objective that falls.
         differences: against central differences.
         agreement: against another estimator.
@@ -75,6 +59,7 @@ class Certificate:
     estimator: str
     meta_parameters: int
     settings: Settings
+    limits: tuple[str, ...]
     training: Training
     differences: Differences | None
     agreement: Agreement | None
@@ -122,28 +107,29 @@ def certify(subject: Subject, settings: Settings = DEFAULT) -> Certificate:
         subject: what to check.
         settings: how much to look at.
     """
-    found = samples(subject, settings.seeds, "hypergradient")
-    draw = subject.draw(0)
-    held = Held(subject, draw)
-    training = check_training(held.objective(held.evaluated(draw.state)), found)
-    size = len(subject.flat)
-    random = random_directions(size, settings.directions, settings.seed)
+    return judge(measure(subject, settings))
+
+
+def judge(numbers: Numbers) -> Certificate:
+    """The certificate that follows from what was measured."""
+    training = judge_training(numbers)
     differences = agreement = signal = metasmoothness = horizons = None
-    if training.finite_losses:
-        signs = random[0] * math.sqrt(size)
-        metasmoothness = check_metasmoothness(held, signs, settings.step)
-    if training.finite_losses and training.finite_gradients:
-        differences = check_differences(subject, held, found[0], random)
-        agreement = check_agreement(subject, draw, found[0], random)
+    if numbers.moved is not None:
+        metasmoothness = judge_metasmoothness(numbers, numbers.moved)
+    if numbers.compared is not None:
+        differences = judge_differences(numbers)
+        agreement = judge_agreement(numbers, numbers.compared)
         differences, agreement = explained(differences, agreement, metasmoothness)
-        signal = check_signal(subject, found)
-        horizons = check_horizons(subject, found)
+        signal = judge_signal(numbers)
+        horizons = judge_horizons(numbers)
+    steps, differentiated, _ = numbers.horizon
     return Certificate(
-        subject.steps,
-        subject.window,
-        type(subject.estimator).__name__,
-        size,
-        settings,
+        steps,
+        differentiated if differentiated < steps else None,
+        numbers.estimator,
+        sum(math.prod(shape) for shape in numbers.shapes.values()),
+        numbers.settings,
+        limits(numbers.horizon, numbers.own),
         training,
         differences,
         agreement,
@@ -156,33 +142,38 @@ def certify(subject: Subject, settings: Settings = DEFAULT) -> Certificate:
 def explained(
     differences: Differences, agreement: Agreement, metasmoothness: Metasmoothness | None
 ) -> tuple[Differences, Agreement]:
-    """The same with the causes that only all of them together tell.
+    """The same with what only all of them together tell.
 
     Two exact estimators that agree are right: what the differences don't follow then is the
-    training. Where that is chaotic rounding is blown up too, and sets estimators apart.
+    training. That is red where derivatives tell less of it than 0 would, and amber up to there.
+    Where a training is chaotic rounding is blown up too, and sets estimators apart.
     """
-    if differences.finding.causes == (ESTIMATOR,) and agreement.finding is GREEN:
-        smooth = metasmoothness is not None and metasmoothness.finding is GREEN
-        cause = EPS_ROOT if smooth and differences.ratio > EXPLODED else LEARNING_RATE
-        finding = Finding(differences.finding.level, (cause,))
+    smooth = metasmoothness is not None and metasmoothness.finding.level == "green"
+    exploded = differences.ratio > EXPLODED
+    off = ESTIMATOR in differences.finding.causes
+    if off and agreement.finding == GREEN:
+        finding = Finding("amber", (ROUGH,))
+        if differences.excess > MISLEADING:
+            finding = Finding("red", (EPS_ROOT if smooth and exploded else LEARNING_RATE,))
         return replace(differences, finding=finding), agreement
-    if differences.finding.causes == (LEARNING_RATE,) and ESTIMATOR in agreement.finding.causes:
-        finding = Finding(agreement.finding.level, (LEARNING_RATE,))
-        return differences, replace(agreement, finding=finding)
+    chaotic = differences.finding.causes == (LEARNING_RATE,) or (off and exploded and not smooth)
+    if chaotic and ESTIMATOR in agreement.finding.causes:
+        causes = (LEARNING_RATE,)
+        return (
+            replace(differences, finding=differences.finding._replace(causes=causes)),
+            replace(agreement, finding=agreement.finding._replace(causes=causes)),
+        )
     return differences, agreement
 
 
-def computations(subject: Subject, settings: Settings) -> int:
-    """Trainings and hypergradients that `certify` takes of a subject whose numbers are finite."""
-    coordinates = min(settings.directions, len(subject.flat))
-    swept = 2 * 2 * len(EPSILONS)
-    others = 2 * 2 * (settings.directions - 1 + coordinates - 1)
-    shorter = [subject.steps // fraction for fraction in FRACTIONS]
-    horizons = 1 if subject.whole else sum(bool(n and subject.shorter(n)) for n in shorter)
-    before = bool(subject.window and subject.window < subject.steps)
-    forward = 1
-    smoothness = 3
-    return settings.seeds * (1 + horizons) + before + swept + others + forward + smoothness
+ABOUT: Final = (
+    "steps",
+    "window",
+    "estimator",
+    "meta_parameters",
+    "settings",
+    "limits",
+)
 
 
 def as_json(certificate: Certificate, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,10 +183,7 @@ def as_json(certificate: Certificate, about: Mapping[str, Any]) -> dict[str, Any
         certificate: what the checks came to.
         about: what else to say of what was checked.
     """
-    rest = {
-        name: plain(getattr(certificate, name))
-        for name in ("steps", "window", "estimator", "meta_parameters", "settings")
-    }
+    rest = {name: plain(getattr(certificate, name)) for name in ABOUT}
     return {
         "format": CERTIFICATE_FORMAT,
         "version": CERTIFICATE_VERSION,

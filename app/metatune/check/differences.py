@@ -1,13 +1,17 @@
 """The hypergradient against central differences of whole trainings.
 
 `(F(η + εv) - F(η - εv)) / 2ε` with data, start and held-out batches held fixed, along random unit
-directions and along the coordinates of the largest derivatives. Too large an ε sees the curvature,
-too small a one the rounding, and where trainings are chaotic there is no good one: ε is swept for
-the first direction of each kind, and that pair of neighbours is taken whose differences agree best.
-How far the two are apart along a direction is its noise.
+directions and along the coordinates of the largest derivatives. How ε is chosen, and what the noise
+of a difference is, stands in `slopes`. Nothing is judged within it: a derivative is off by what is
+beyond, relative to the slopes or to their noise, whichever is more. Where noise is most of the
+slopes and derivatives lie within, there is nothing to judge by, and the check is not resolved.
+
+No threshold depends on the steps. Derivatives grow with them as slopes do; what noise rounding
+leaves is that of the objective, not of its derivative, so that over fewer steps it is more of a
+slope: it is measured along, and judged beyond.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -18,14 +22,14 @@ from metatune.check.levels import (
     LEARNING_RATE,
     ROUNDING,
     SAMPLING,
+    UNSETTLED,
     Finding,
     graded,
+    unresolved,
     worst,
 )
-from metatune.check.subject import Held, Sample, Subject, coordinate_names
-
-EPSILONS: Final = tuple(float(10 ** (k / 2)) for k in range(-6, 0))
-"""Steps of η, units of log rate and of logits along a direction of length one."""
+from metatune.check.numbers import Kind, Numbers, Slope
+from metatune.check.slopes import difference
 
 NOISES: Final = 2.0
 """Times its noise that a difference is allowed to be off, and must be above to have a sign."""
@@ -53,8 +57,10 @@ class Row(NamedTuple):
         name: its coordinate, or `random 1`.
         derivative: v·g, of the estimator.
         difference: the central difference.
-        noise: how far the differences of two neighbouring ε are apart.
+        noise: its uncertainty.
         error: standard error of v·g, zero of an exact estimator.
+        epsilon: ε of the difference.
+        kind: of direction.
     """
 
     name: str
@@ -62,6 +68,8 @@ class Row(NamedTuple):
     difference: float
     noise: float
     error: float
+    epsilon: float
+    kind: Kind
 
 
 @dataclass(frozen=True)
@@ -70,20 +78,18 @@ class Differences:
 
     Attributes:
         rows: the directions.
-        epsilons: ε that was chosen, by kind of direction.
         sign_agreement: share of equal signs, of the directions whose difference stands out of its
             noise; None if none does.
         resolved: how many do.
         spearman: rank correlation of derivatives and differences; None of fewer than 3.
         relative_error: |derivatives - differences| / |differences|.
-        excess: the same of what is beyond noise and standard errors.
+        excess: what is beyond noise and standard errors, over |differences| or |noise|.
         relative_noise: |noise| / |differences|.
-        ratio: |derivatives| / |differences|.
+        ratio: |derivatives| / |differences|, or |noise|.
         finding: what it comes to.
     """
 
     rows: tuple[Row, ...]
-    epsilons: dict[str, float]
     sign_agreement: float | None
     resolved: int
     spearman: float | None
@@ -94,93 +100,66 @@ class Differences:
     finding: Finding
 
 
-def random_directions(size: int, count: int, seed: int) -> np.ndarray:
-    """Random unit directions, [count, size], with entries of one magnitude."""
-    signs = np.random.default_rng(seed).choice([-1.0, 1.0], (count, size))
-    return signs / np.sqrt(size)
+def judge_differences(numbers: Numbers) -> Differences:
+    """Compares."""
+    return compared(rows(numbers.slopes, numbers.rounding), numbers.rounding)
 
 
-def largest_coordinates(gradient: np.ndarray, count: int) -> np.ndarray:
-    """Unit directions along the coordinates of the largest derivatives, [count, N]."""
-    order = np.argsort(-np.abs(gradient), kind="stable")[:count]
-    return np.eye(len(gradient))[order]
-
-
-def check_differences(
-    subject: Subject, held: Held, sample: Sample, random: np.ndarray
-) -> Differences:
-    """Compares.
+def rows(slopes: Sequence[Slope], rounding: float) -> list[Row]:
+    """The directions, each with the difference that its slope is best known by.
 
     Args:
-        subject: what is checked.
-        held: its trainings at the draw of the sample.
-        sample: the hypergradient.
-        random: directions, [D, N]; as many coordinates are looked at.
+        slopes: what was measured.
+        rounding: of the objective, eps |F|.
     """
-    coordinates = largest_coordinates(sample.gradient, len(random))
-    names = coordinate_names(subject)
-    kinds = {
-        "random": (random, [f"random {i + 1}" for i in range(len(random))]),
-        "coordinate": (coordinates, [names[int(row.argmax())] for row in coordinates]),
-    }
-    rows, epsilons, smallest = [], {}, []
-    for kind, (directions, labels) in kinds.items():
-        found, pair = _measured(held, directions, labels)
-        epsilons[kind] = pair[0]
-        smallest += [pair[0]] * len(directions)
-        for direction, label, (difference, noise) in zip(directions, labels, found, strict=True):
-            # Standard errors of coordinates, as if they were independent.
-            along = direction != 0
-            error = float(np.linalg.norm(direction[along] * sample.errors[along]))
-            derivative = float(direction @ sample.gradient)
-            rows.append(Row(label, derivative, difference, noise, error))
-    dtype = np.finfo(subject.flat.dtype)
-    rounding = float(dtype.eps) * abs(sample.value) / np.array(smallest)
-    return compared(rows, epsilons, rounding)
+    found = []
+    for slope in slopes:
+        epsilon, value, noise = difference(slope.values, rounding)
+        its = (slope.derivative, value, noise, slope.error, epsilon)
+        found.append(Row(slope.name, *its, slope.kind))
+    return found
 
 
-def compared(rows: Sequence[Row], epsilons: dict[str, float], rounding: np.ndarray) -> Differences:
+def compared(rows: Sequence[Row], rounding: float) -> Differences:
     """What the rows come to.
 
     Args:
         rows: the directions.
-        epsilons: that were chosen.
-        rounding: of each difference, by the rounding of the objective alone.
+        rounding: of the objective.
     """
-    derivative, difference, noise, error = (
+    derivative, difference, noise, error, epsilon = (
         np.array([getattr(row, name) for row in rows])
-        for name in ("derivative", "difference", "noise", "error")
+        for name in ("derivative", "difference", "noise", "error", "epsilon")
     )
-    scale = np.linalg.norm(difference) or np.finfo(float).tiny
+    slopes, noises = (float(np.linalg.norm(values)) for values in (difference, noise))
+    relative_noise = _over(noises, slopes)
     off = np.abs(derivative - difference)
     allowed = NOISES * noise + ERRORS * error
-    excess = float(np.linalg.norm(np.maximum(off - allowed, 0.0)) / scale)
+    with np.errstate(invalid="ignore"):  # infinite noise, where trainings diverge
+        excess = _over(float(np.linalg.norm(np.maximum(off - allowed, 0.0))), max(slopes, noises))
     clear = np.abs(difference) > allowed
     signs = np.sign(derivative)[clear] == np.sign(difference)[clear]
     agreement = float(signs.mean()) if len(signs) else None
-    relative_noise = float(np.linalg.norm(noise) / scale)
-    if not np.isfinite(relative_noise):
+    if not np.isfinite([*difference, *noise]).all():
         finding = Finding("red", (LEARNING_RATE,))
-    elif relative_noise > CONVERGED:
-        rounded = np.linalg.norm(noise) <= ROUNDINGS * np.linalg.norm(rounding)
-        finding = Finding("amber", (ROUNDING,)) if rounded else Finding("red", (LEARNING_RATE,))
     else:
         finding = graded(excess, AMBER_ERROR, RED_ERROR, ESTIMATOR)
-        if agreement is None:
-            finding = Finding("amber", (SAMPLING if error.any() else ROUNDING,))
-        else:
+        if agreement is not None:
             by_sign = graded(-agreement, -AMBER_SIGNS, -RED_SIGNS, ESTIMATOR)
             finding = worst((finding, by_sign))
+        if finding.level == "green" and (agreement is None or relative_noise > CONVERGED):
+            rounded = noises <= ROUNDINGS * np.linalg.norm(rounding / epsilon)
+            hidden = ROUNDING if rounded else UNSETTLED
+            finding = unresolved(SAMPLING if error.any() and agreement is None else hidden)
     return Differences(
         tuple(rows),
-        epsilons,
         agreement,
         int(clear.sum()),
         spearman(derivative, difference),
-        float(np.linalg.norm(off) / scale),
+        _over(float(np.linalg.norm(off)), slopes),
         excess,
         relative_noise,
-        float(np.linalg.norm(derivative) / scale),
+        _over(float(np.linalg.norm(derivative)), max(slopes, noises)),
         finding,
     )
 
@@ -196,28 +175,8 @@ def spearman(a: np.ndarray, b: np.ndarray) -> float | None:
     return float(np.asarray(np.corrcoef(ranks))[0, 1])
 
 
-def _measured(
-    held: Held, directions: np.ndarray, labels: Sequence[str]
-) -> tuple[list[tuple[float, float]], tuple[float, float]]:
-    """Difference and noise of each direction, and the pair of ε that they were measured at."""
-
-    def at(index: int) -> Callable[[float], float]:
-        def difference(epsilon: float) -> float:
-            what = f"central difference, {labels[index]}, ε = {epsilon:.2g}"
-            above, below = (
-                held.measured(sign * epsilon * directions[index], what) for sign in (1, -1)
-            )
-            return (above - below) / (2 * epsilon)
-
-        return difference
-
-    swept = np.array([at(0)(epsilon) for epsilon in EPSILONS])
-    with np.errstate(invalid="ignore"):  # infinite minus infinite, where trainings diverge
-        apart = np.abs(np.diff(swept))
-    best = int(np.argmin(np.where(np.isfinite(apart), apart, np.inf)))
-    pair = EPSILONS[best], EPSILONS[best + 1]
-    found = [(float(swept[best]), float(apart[best]))]
-    for index in range(1, len(directions)):
-        one, other = (at(index)(epsilon) for epsilon in pair)
-        found.append((one, abs(one - other)))
-    return found, pair
+def _over(part: float, whole: float) -> float:
+    """A share; of nothing, none or infinitely much."""
+    if whole == 0:
+        return 0.0 if part == 0 else float("inf")
+    return part / whole

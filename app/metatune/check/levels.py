@@ -1,4 +1,8 @@
-"""The verdict of a check, and the causes that a red one names."""
+"""The verdict of a check, and the causes that a red one names.
+
+What lies within its own noise makes no check red. Where noise hides what a check asks for, it is
+*not resolved*: amber, so that nothing is certified, and said to be so.
+"""
 
 from collections.abc import Iterable
 from typing import Final, Literal, NamedTuple
@@ -19,6 +23,23 @@ ESTIMATOR: Final = (
     "the estimator's result is not the derivative of this training: take out what approximates "
     "(outer.estimator.gradient_dtype, clip_tangents, a large step), or compare with "
     "outer.estimator.kind=reverse"
+)
+ROUGH: Final = (
+    "the training is rough: slopes of whole trainings are others than the derivative that two "
+    "exact estimators agree about, so that they change over less than rounding lets be seen. "
+    "Lengthen the warmup of inner.optimizer.schedule, or lower inner.optimizer.learning_rate"
+)
+UNSETTLED: Final = (
+    "not resolved: central differences don't settle at any step that float32 can tell from its "
+    "rounding, so that they don't tell a right derivative from a wrong one"
+)
+LONGER: Final = (
+    "not resolved by a shortened check: roughness grows with the steps, and may be too much at the "
+    "recipe's own horizon; check without --steps"
+)
+SHORTENED: Final = (
+    "not resolved by a shortened check: signs of the hypergradient still change at so few steps; "
+    "check without --steps"
 )
 SAMPLING: Final = (
     "the estimator's own sampling error hides what is compared: raise outer.estimator.directions, "
@@ -45,13 +66,20 @@ class Finding(NamedTuple):
     Attributes:
         level: green, amber or red.
         causes: the likely ones, of an amber or red level.
+        hidden: whether noise left nothing to judge.
     """
 
     level: Level
     causes: tuple[str, ...] = ()
+    hidden: bool = False
 
 
 GREEN: Final = Finding("green")
+
+
+def unresolved(*causes: str) -> Finding:
+    """What noise hides: amber."""
+    return Finding("amber", causes, hidden=True)
 
 
 def worst(findings: Iterable[Finding]) -> Finding:

@@ -1,29 +1,30 @@
 """Metasmoothness: whether the trained parameters move steadily with the meta-parameters.
 
-From three trainings along a direction v, with A(η) = θ_T:
+Its value S is that of `smoothness`. What is missing from one grows with the horizon. To the first
+order in the rates, θ_T moves along v in proportion to the steps T, which turns no parameter back;
+it is turned by the second order, by how gradients answer to parameters that have moved already:
 
-    Δ(η) = (A(η + hv) - A(η)) / h
-    d    = |A(η + 2hv) - A(η)|
-    S    = sign(Δ(η))ᵀ diag(d / |d|₁) sign(Δ(η + hv)),  from -1 to 1
+    θ_T - θ_0 = -Σ_t r g_t,   dθ_T/dη = -Σ_t r (g_t + H dθ_t/dη)   ~   T + T² r H / 2 + ...
 
-the agreement of the parameters' directions before and after the step, each parameter counting for
-as much as it moves. A trained parameter that moves on is 1, one that turns back is -1; chaos is
-about 0. Here v has entries of ±1, and h is the step that a search takes.
-
-Source: Engstrom et al., Optimizing ML Training with Metagradient Descent, 2025, Definition 2,
-arXiv 2503.13751.
+so that curvature over slope, and with it the share of movement that turns back, 1 - S, is about
+proportional to T before it saturates, at 1 - S = 1 of chaos. A shortened check over a fraction f
+of the steps foresees 1 - (1 - S) / f for the recipe's own horizon. That is an extrapolation, so
+that it leaves a check unresolved, but red is only a training that is rough at the steps it took.
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
-from jax.flatten_util import ravel_pytree
 
-from metatune.check.levels import LEARNING_RATE, Finding, graded
-from metatune.check.subject import Held
+from metatune.check.levels import LEARNING_RATE, LONGER, ROUNDING, Finding, graded, unresolved
+from metatune.check.numbers import Moved, Numbers
 
 AMBER_SMOOTHNESS, RED_SMOOTHNESS = 0.6, 0.3
 """Least metasmoothness."""
+
+RESOLVED: Final = 0.5
+"""Least share of all movement that is of parameters that move by more than their rounding."""
 
 
 @dataclass(frozen=True)
@@ -33,42 +34,25 @@ class Metasmoothness:
     Attributes:
         value: S.
         step: h, for each coordinate of η.
+        foreseen: S over the steps of the recipe; the same of an unshortened check.
         finding: what it comes to.
     """
 
     value: float
     step: float
+    foreseen: float
     finding: Finding
 
 
-def check_metasmoothness(held: Held, signs: np.ndarray, step: float) -> Metasmoothness:
-    """Three trainings.
-
-    Args:
-        held: the trainings.
-        signs: v, [N].
-        step: h.
-    """
-    what = "metasmoothness, training {} of 3"
-    trained = [
-        np.asarray(ravel_pytree(held.trained(k * step * signs, what.format(k + 1)))[0], np.float64)
-        for k in range(3)
-    ]
-    value = metasmoothness(*trained)
+def judge_metasmoothness(numbers: Numbers, moved: Moved) -> Metasmoothness:
+    """What the movement of the trained parameters comes to."""
+    value = moved.smoothness
+    foreseen = value
+    if numbers.fraction < 1 and value > 0:
+        foreseen = max(1 - (1 - value) / numbers.fraction, 0.0)
     finding = graded(-value, -AMBER_SMOOTHNESS, -RED_SMOOTHNESS, LEARNING_RATE)
-    return Metasmoothness(value, step, finding)
-
-
-def metasmoothness(at: np.ndarray, beyond: np.ndarray, further: np.ndarray) -> float:
-    """S of the parameters at η, η + hv and η + 2hv: 1 where none moves, nan if one isn't finite.
-
-    >>> metasmoothness(np.zeros(2), np.array([1.0, 1.0]), np.array([3.0, 1.0]))
-    0.75
-    """
-    if not np.isfinite([at, beyond, further]).all():
-        return float("nan")
-    moved = np.abs(further - at)
-    agreement = np.sign(beyond - at) * np.sign(further - beyond)
-    if not moved.any():
-        return -1.0 if agreement.any() else 1.0
-    return float(agreement @ moved / moved.sum())
+    if np.isfinite(value) and moved.resolved < RESOLVED:
+        finding = unresolved(ROUNDING)
+    elif finding.level == "green" and foreseen < AMBER_SMOOTHNESS:
+        finding = unresolved(LONGER)
+    return Metasmoothness(value, numbers.settings.step, foreseen, finding)

@@ -56,7 +56,7 @@ def most_windows(training: InnerTraining) -> int:
     return max(tunable.windows for tunable in training.tunables)
 
 
-def subject_of(training: InnerTraining, folder: Path, watch: Watch = lambda what: None) -> Subject:
+def subject_of(training: InnerTraining, folder: Path, watch: Watch = lambda work: None) -> Subject:
     """What an outer step of a recipe differentiates, at its starting meta-parameters.
 
     Where horizons grow along the search, the whole is what is checked.

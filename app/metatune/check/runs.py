@@ -9,7 +9,10 @@ from typing import Any
 from rich.console import Console
 
 from metatune import artefact
-from metatune.check.certificate import Settings, as_json, certify, computations
+from metatune.check.certificate import as_json, judge
+from metatune.check.limits import limits
+from metatune.check.measuring import cost, measure
+from metatune.check.numbers import Numbers, Settings
 from metatune.check.progress import Display
 from metatune.check.recipes import begun, shortened, subject_of
 from metatune.inner import InnerTraining
@@ -45,25 +48,39 @@ def check(
         EstimatorError: the recipe's estimator can't be used for this training.
         CheckpointError: no room for the states of the training.
     """
+    numbers = measured(training, settings, steps=steps, scratch=scratch, console=console)
     recipe = training.recipe
-    first = begun(recipe)
-    settings = settings._replace(step=first.outer.optimizer.learning_rate)
-    checked = replace(training, recipe=first)
-    if steps is not None:
-        checked = shortened(checked, steps)
-    with Display(console) as display:
-        subject = subject_of(checked, scratch, display.watch)
-        display.total = computations(subject, settings)
-        display.say(f"{display.total} trainings and hypergradients; compiling ...")
-        display.say(f"objectives are {unit(first.outer, recipe.data)}")
-        found = certify(subject, settings)
     about = {
         "metatune": importlib.metadata.version("metatune"),
         "recipe_sha256": sha256(recipe),
         "recipe_steps": recipe.inner.steps,
-        "phases": len(recipe.outer.phases or (first,)),
+        "phases": len(recipe.outer.phases or (begun(recipe),)),
     }
-    return as_json(found, about)
+    return as_json(judge(numbers), about)
+
+
+def measured(
+    training: InnerTraining,
+    settings: Settings,
+    *,
+    steps: int | None,
+    scratch: Path,
+    console: Console,
+) -> Numbers:
+    """What `check` judges by; arguments and errors are the same."""
+    first = begun(training.recipe)
+    settings = settings._replace(step=first.outer.optimizer.learning_rate)
+    own = checked = replace(training, recipe=first)
+    if steps is not None:
+        checked = shortened(own, steps)
+    with Display(console) as display:
+        subject = subject_of(checked, scratch, display.watch)
+        subject = replace(subject, own=subject_of(own, scratch).horizon)
+        display.begin(cost(subject, settings))
+        display.say(f"objectives are {unit(first.outer, training.recipe.data)}")
+        for line in limits(subject.horizon, subject.own or subject.horizon):
+            display.say(line)
+        return measure(subject, settings)
 
 
 def sha256(recipe: Recipe) -> str:

@@ -5,13 +5,14 @@ Any problem of `metatune.hypergrad` will do; `metatune.check.recipes` makes one 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from metatune.check.numbers import Horizon, Sample
 from metatune.hypergrad import (
     Checkpoints,
     ForwardGradient,
@@ -28,7 +29,25 @@ from metatune.hypergrad import (
 from metatune.hypergrad.estimator import Estimator, Listener
 from metatune.hypergrad.problem import Batches
 
-Watch = Callable[[str], Listener | None]
+HYPERGRADIENT: Final = 4.0
+"""Trainings that a hypergradient takes as long as, about."""
+
+
+class Work(NamedTuple):
+    """What is computed next.
+
+    Attributes:
+        what: in words.
+        cost: in trainings of the whole horizon, about.
+        further: whether `measuring.cost` did not foresee it.
+    """
+
+    what: str
+    cost: float
+    further: bool = False
+
+
+Watch = Callable[[Work], Listener | None]
 """Is told what is computed next; returns a listener for it."""
 
 
@@ -66,6 +85,8 @@ class Subject:
         whole: the training of which this one is a stretch; None if it is whole.
         checkpoints: which states are kept between the sweeps.
         watch: is told what is computed.
+        own: how far the recipe goes; None where this goes as far.
+        pace: of a horizon that isn't the whole, its steps over those of the whole.
     """
 
     problem: Problem
@@ -78,7 +99,15 @@ class Subject:
     shorter: "Callable[[int], Subject | None]" = lambda steps: None
     whole: "Subject | None" = None
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
-    watch: Watch = lambda what: None
+    watch: Watch = lambda work: None
+    own: Horizon | None = None
+    pace: float = 1.0
+
+    @property
+    def horizon(self) -> Horizon:
+        """How far it goes."""
+        differentiated = min(self.window or self.steps, self.steps)
+        return Horizon(self.steps, differentiated, self.whole.steps if self.whole else self.steps)
 
     @property
     def flat(self) -> np.ndarray:
@@ -92,10 +121,11 @@ class Subject:
 
     def hypergradient(self, draw: Draw, what: str) -> Hypergradient:
         """The recipe's own estimate."""
-        return self._estimate(draw, what, self.problem, self.eta, self.estimator, self.checkpoints)
+        work = Work(what, HYPERGRADIENT * self.pace)
+        return self._estimate(draw, work, self.problem, self.eta, self.estimator, self.checkpoints)
 
     def along(
-        self, draw: Draw, what: str, directions: np.ndarray, estimator: Estimator
+        self, draw: Draw, work: Work, directions: np.ndarray, estimator: Estimator
     ) -> np.ndarray:
         """Derivatives of the objective along directions [n, N] by another estimator, [n].
 
@@ -110,13 +140,13 @@ class Subject:
         if start is not None:
             start = jax.tree_util.Partial(_start_along, start, self.eta, rows)
         restricted = replace(problem, hyper_at=along, start=start)
-        found = self._estimate(draw, what, restricted, zeros, estimator, Checkpoints())
+        found = self._estimate(draw, work, restricted, zeros, estimator, Checkpoints())
         return np.asarray(found.gradient, np.float64)
 
     def _estimate(
         self,
         draw: Draw,
-        what: str,
+        work: Work,
         problem: Problem,
         eta: Any,
         estimator: Estimator,
@@ -134,7 +164,7 @@ class Subject:
             estimator=estimator,
             checkpoints=checkpoints,
             key=draw.key,
-            listener=self.watch(what),
+            listener=self.watch(work),
         )
 
 
@@ -149,19 +179,20 @@ class Held:
         self._points = subject.points(subject.steps)
         if self._first:
             self._state, self._value = self._measured(
-                subject.eta, draw.state, 0, self._first, "before the window"
+                subject.eta, draw.state, 0, self._first, Work("before the window", 1.0)
             )
 
     def trained(self, by: np.ndarray, what: str) -> Any:
         """The trained parameters, as they are evaluated, at η moved by a vector, [N]."""
         eta = self.subject.shifted(by)
-        count, listener = self.subject.steps - self._first, self.subject.watch(what)
+        count, listener = self.subject.steps - self._first, self.subject.watch(Work(what, 1.0))
         return self.evaluated(self._trained(eta, self._state, self._first, count, listener))
 
-    def measured(self, by: np.ndarray, what: str) -> float:
+    def measured(self, by: np.ndarray, what: str, further: bool = False) -> float:
         """The objective, wherever the subject takes it, at η moved by a vector, [N]."""
         eta, steps = self.subject.shifted(by), self.subject.steps
-        return self._value + self._measured(eta, self._state, self._first, steps, what)[1]
+        work = Work(what, 1.0, further)
+        return self._value + self._measured(eta, self._state, self._first, steps, work)[1]
 
     def evaluated(self, state: State) -> Any:
         """The parameters of a state that the objective is taken of."""
@@ -172,10 +203,10 @@ class Held:
         return measured(self.subject.problem, params, self.draw.outer_batches, np.float64)
 
     def _measured(
-        self, eta: Any, state: State, start: int, stop: int, what: str
+        self, eta: Any, state: State, start: int, stop: int, work: Work
     ) -> tuple[State, float]:
         """The state at `stop`, and the objective at the points on the way there, weighted."""
-        listener, value = self.subject.watch(what), 0.0
+        listener, value = self.subject.watch(work), 0.0
         for point in sorted({stop, *(at for at in self._points if start < at < stop)}):
             state = self._trained(eta, state, start, point - start, listener)
             if weight := self._points.get(point):
@@ -198,23 +229,6 @@ class Held:
         )[0]
 
 
-class Sample(NamedTuple):
-    """The hypergradient of one draw.
-
-    Attributes:
-        value: the objective F(θ_T), or its mean along the training.
-        gradient: [N], float64.
-        errors: standard errors of the gradient, [N]; zero of an exact estimator, infinite where an
-            estimate along one random direction doesn't tell.
-        losses: inner losses, [steps].
-    """
-
-    value: float
-    gradient: np.ndarray
-    errors: np.ndarray
-    losses: np.ndarray
-
-
 def sample(subject: Subject, draw: Draw, what: str) -> Sample:
     """The hypergradient of a draw, as vectors."""
     found = subject.hypergradient(draw, what)
@@ -226,36 +240,16 @@ def sample(subject: Subject, draw: Draw, what: str) -> Sample:
         random = isinstance(subject.estimator, ForwardGradient | ZerothOrder) and len(gradient) > 1
         errors = np.full(len(gradient), np.inf if random else 0.0)
     losses = np.asarray(found.diagnostics.losses, np.float64)
-    return Sample(float(found.value), gradient, errors, losses)
+    finite = bool(np.isfinite([*losses, float(found.value)]).all())
+    return Sample(float(found.value), gradient, errors, finite)
 
 
-def samples(subject: Subject, seeds: int, what: str) -> list[Sample]:
+def samples(subject: Subject, seeds: int, what: str) -> tuple[Sample, ...]:
     """The hypergradients of the draws 0 to `seeds` - 1."""
-    return [
+    return tuple(
         sample(subject, subject.draw(seed), f"{what}, seed {seed + 1} of {seeds}")
         for seed in range(seeds)
-    ]
-
-
-def by_tunable(subject: Subject, vectors: np.ndarray) -> dict[str, np.ndarray]:
-    """Vectors [..., N] as arrays [..., windows, coordinates of a window], by tunable."""
-    found, at = {}, 0
-    # In the order of `ravel_pytree`, which sorts keys.
-    for key, leaf in sorted(subject.eta.items()):
-        windows = leaf.shape[0] if leaf.ndim > 1 else 1
-        own = vectors[..., at : at + leaf.size]
-        found[key] = own.reshape(*vectors.shape[:-1], windows, leaf.size // windows)
-        at += leaf.size
-    return found
-
-
-def coordinate_names(subject: Subject) -> list[str]:
-    """`mixture[2,0]` for each coordinate, [N]."""
-    return [
-        key + (f"[{','.join(map(str, index))}]" if index else "")
-        for key, leaf in sorted(subject.eta.items())
-        for index in np.ndindex(np.shape(leaf))
-    ]
+    )
 
 
 def _hyper_along(

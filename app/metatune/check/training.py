@@ -1,13 +1,12 @@
 """Whether the trainings work at all: finite numbers, and an objective that falls."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from metatune.check.levels import EPS_ROOT, GREEN, LEARNING_RATE, Finding
-from metatune.check.subject import Sample
+from metatune.check.numbers import Numbers
 
 BLOWN_UP: Final = 0.1
 """Relative rise of the objective over a training beyond which it has blown up."""
@@ -32,15 +31,15 @@ class Training:
     finding: Finding
 
 
-def check_training(before: float, found: Sequence[Sample]) -> Training:
+def judge_training(numbers: Numbers) -> Training:
     """Looks at the trainings that hypergradients were taken of.
 
-    Args:
-        before: the objective at the start of the first.
-        found: one for each seed.
+    A rise within the rounding of the objective is none. Held-out batches are the same before and
+    after, so that there is no other noise.
     """
+    before, found = numbers.before, numbers.samples
     objectives = tuple(sample.value for sample in found)
-    losses = all(np.isfinite([*sample.losses, sample.value]).all() for sample in found)
+    losses = all(sample.finite_losses for sample in found)
     gradients = all(np.isfinite(sample.gradient).all() for sample in found)
     risen = objectives[0] - before
     if not losses or not np.isfinite(before) or risen > BLOWN_UP * abs(before):
@@ -48,5 +47,5 @@ def check_training(before: float, found: Sequence[Sample]) -> Training:
     elif not gradients:
         finding = Finding("red", (EPS_ROOT,))
     else:
-        finding = Finding("amber", (LEARNING_RATE,)) if risen > 0 else GREEN
+        finding = Finding("amber", (LEARNING_RATE,)) if risen > numbers.rounding else GREEN
     return Training(before, objectives, losses, gradients, finding)

@@ -13,7 +13,7 @@ from metatune.artefact.elements import summarised
 from metatune.artefact.exporters import EXPORTERS
 from metatune.artefact.format import INITIALISATION, value_at
 from metatune.report import search, sharing
-from metatune.report.certificate import summaries
+from metatune.report.certificate import level, summaries
 
 SIGNIFICANT = 2.0
 """Standard errors beyond which a difference counts as one."""
@@ -307,9 +307,7 @@ def _certificate(certificate: Mapping[str, Any] | None) -> list[str]:
     if certificate is None:
         return []
     said = summaries(certificate["checks"])
-    rows = [
-        (name, certificate["checks"][name]["level"], sentence) for name, sentence in said.items()
-    ]
+    rows = [(name, level(certificate["checks"][name]), sentence) for name, sentence in said.items()]
     return [
         "## Gradient certificate\n",
         f"`certificate.json`: **{certificate['verdict']}**, of the recipe before it was tuned.\n",

@@ -20,6 +20,7 @@ def table(document: Mapping[str, Any]) -> RenderableType:
     parts: list[RenderableType] = [
         *headline(document),
         Text(_about(document), "dim"),
+        *(Text(f"  {limit}", "dim") for limit in document.get("limits", ())),
         _overview(checks),
     ]
     if checks["differences"]:
@@ -38,6 +39,11 @@ def headline(document: Mapping[str, Any]) -> list[Text]:
         Text.assemble("gradient certificate: ", (verdict, STYLES[verdict])),
         *(Text(f"  {cause}") for cause in document["causes"]),
     ]
+
+
+def level(check: Mapping[str, Any]) -> str:
+    """Green, amber or red; or that noise left nothing to judge."""
+    return "not resolved" if check.get("hidden") else check["level"]
 
 
 def number(value: float | None) -> str:
@@ -66,8 +72,8 @@ def _overview(checks: Mapping[str, Any]) -> Table:
     rows = _table("check", "", "")
     said = summaries(checks)
     for name, check in checks.items():
-        level = Text(check["level"], STYLES[check["level"]]) if check else Text("not made")
-        rows.add_row(name, level, said.get(name, "its numbers would not be finite"))
+        found = Text(level(check), STYLES[check["level"]]) if check else Text("not made")
+        rows.add_row(name, found, said.get(name, "its numbers would not be finite"))
     return rows
 
 
@@ -83,14 +89,13 @@ def _training(check: Mapping[str, Any]) -> str:
 
 
 def _differences(check: Mapping[str, Any]) -> str:
-    epsilons = ", ".join(f"{kind} ε {number(e)}" for kind, e in check["epsilons"].items())
     agreement = check["sign_agreement"]
     signs = "no sign is clear" if agreement is None else f"{100 * agreement:.0f}% of signs agree"
     return (
         f"{signs} ({check['resolved']} of {len(check['rows'])} clear), "
         f"Spearman {number(check['spearman'])}, "
         f"relative error {number(check['relative_error'])}, "
-        f"noise of the differences {number(check['relative_noise'])}; {epsilons}"
+        f"noise of the differences {number(check['relative_noise'])}"
     )
 
 
@@ -107,18 +112,23 @@ def _of_signal(check: Mapping[str, Any]) -> str:
 
 
 def _metasmoothness(check: Mapping[str, Any]) -> str:
-    return f"{number(check['value'])} at a step of {number(check['step'])}"
+    here = f"{number(check['value'])} at a step of {number(check['step'])}"
+    foreseen = check.get("foreseen", check["value"])
+    if foreseen == check["value"]:
+        return here
+    return f"{here}; {number(foreseen)} foreseen at the recipe's own horizon"
 
 
 def _of_horizons(check: Mapping[str, Any]) -> str:
     if not check["rows"]:
         return "no shorter horizon: its windows would have no step"
     last = check["rows"][-1]
-    shares = (its["clear_share"] for its in last["tunables"].values())
-    known = [share for share in shares if share is not None]
+    tunables = last["tunables"].values()
+    known = [(its["clear_share"], its["clear"]) for its in tunables if its["clear"]]
     if not known:
         return f"{last['name']}: no sign stands out of the noise"
-    return f"{last['name']}: {100 * max(known):.0f}% of clear signs differ"
+    share, clear = max(known)
+    return f"{last['name']}: {100 * share:.0f}% of {clear} clear signs differ"
 
 
 SUMMARIES: Final = {
@@ -132,9 +142,16 @@ SUMMARIES: Final = {
 
 
 def _directions(check: Mapping[str, Any]) -> Table:
-    rows = _table("along", "estimator", "difference", "± noise", "± its error")
+    columns = {
+        "estimator": "derivative",
+        "± its error": "error",
+        "difference": "difference",
+        "± noise": "noise",
+        "at ε": "epsilon",
+    }
+    rows = _table("along", *columns)
     for row in check["rows"]:
-        values = (row[name] for name in ("derivative", "difference", "noise", "error"))
+        values = (row.get(name) for name in columns.values())
         rows.add_row(row["name"], *map(number, values))
     return rows
 

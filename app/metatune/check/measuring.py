@@ -1,0 +1,164 @@
+"""Measuring: everything that a certificate is judged by, in trainings and hypergradients."""
+
+import math
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from metatune.check.numbers import (
+    DEFAULT,
+    Compared,
+    Moved,
+    Numbers,
+    Sample,
+    Settings,
+    Stretch,
+    coordinate_names,
+)
+from metatune.check.slopes import measured_slopes, random_directions
+from metatune.check.smoothness import moved
+from metatune.check.subject import (
+    HYPERGRADIENT,
+    Draw,
+    Held,
+    Subject,
+    Work,
+    samples,
+)
+from metatune.hypergrad import EstimatorError, Forward, MixFlow, Reverse
+from metatune.hypergrad.estimator import Estimator
+
+FRACTIONS: Final = (4, 2)
+"""Of the horizon, one over each, for the signs of shorter ones; the last is judged."""
+
+CHUNK: Final = 2
+"""Directions that forward mode pushes at a time, for the memory of as many states."""
+
+FORWARD: Final = 2.5
+"""Trainings that a direction of forward mode takes as long as, about."""
+
+
+def measure(subject: Subject, settings: Settings = DEFAULT) -> Numbers:
+    """Measures everything that there is sense in.
+
+    Args:
+        subject: what to check.
+        settings: how much to look at.
+    """
+    found = samples(subject, settings.seeds, "hypergradient")
+    draw = subject.draw(0)
+    held = Held(subject, draw)
+    size = len(subject.flat)
+    eps = float(np.finfo(subject.flat.dtype).eps)
+    shapes = {key: tuple(leaf.shape) for key, leaf in subject.eta.items()}
+    random = random_directions(size, settings.directions, settings.seed)
+    finite = all(sample.finite_losses for sample in found)
+    differentiable = finite and all(np.isfinite(sample.gradient).all() for sample in found)
+    steady, slopes, compared, stretches, whole = None, (), None, (), None
+    if finite:
+        steady = _moved(held, random[0] * math.sqrt(size), settings.step)
+    if differentiable:
+        rounding = eps * abs(found[0].value)
+        names = coordinate_names(shapes)
+        slopes = measured_slopes(held, found[0], random, names, rounding)
+        compared = _compared(subject, draw, found[0], random)
+        stretches, whole = _stretches(subject, found)
+    return Numbers(
+        horizon=subject.horizon,
+        own=subject.own or subject.horizon,
+        estimator=type(subject.estimator).__name__,
+        eps=eps,
+        shapes=shapes,
+        settings=settings,
+        before=held.objective(held.evaluated(draw.state)),
+        samples=found,
+        slopes=slopes,
+        compared=compared,
+        moved=steady,
+        stretches=stretches,
+        whole=whole,
+    )
+
+
+def cost(subject: Subject, settings: Settings) -> float:
+    """Of what `measure` takes of a subject whose numbers are finite, in trainings, at the least.
+
+    More where central differences don't settle at once.
+    """
+    coordinates = min(settings.directions, len(subject.flat))
+    before = bool(subject.window and subject.window < subject.steps)
+    differences = 2 * 2 * (settings.directions + coordinates)
+    whole = _whole(subject)
+    others = [whole] if whole else [_shorter(subject, fraction) for fraction in FRACTIONS]
+    hypergradients = 1 + sum(other.pace for other in others if other)
+    return (
+        settings.seeds * hypergradients * HYPERGRADIENT
+        + before
+        + differences
+        + _cost_along(another(subject.estimator), settings.directions)
+        + 3  # of the metasmoothness
+    )
+
+
+def another(estimator: Estimator) -> Estimator:
+    """An exact estimator that works in another way.
+
+    Reverse-mode estimators are compared with forward mode, all others with MixFlow: both are exact
+    for the training as it is computed, so that only rounding lies between.
+    """
+    if isinstance(estimator, MixFlow | Reverse):
+        return Forward(estimator.segment, chunk=CHUNK)
+    return MixFlow(estimator.segment)
+
+
+def _cost_along(other: Estimator, directions: int) -> float:
+    return FORWARD * directions if isinstance(other, Forward) else HYPERGRADIENT
+
+
+def _compared(subject: Subject, draw: Draw, sample: Sample, directions: np.ndarray) -> Compared:
+    other = another(subject.estimator)
+    name = type(other).__name__
+    derivatives = directions @ sample.gradient
+    errors = np.sqrt(directions**2 @ sample.errors**2)
+    work = Work(f"derivatives by {name}", _cost_along(other, len(directions)))
+    try:
+        exact = subject.along(draw, work, directions, other)
+    except EstimatorError as error:
+        return Compared(name, derivatives, np.array([]), errors, str(error))
+    return Compared(name, derivatives, exact, errors, "")
+
+
+def _moved(held: Held, signs: np.ndarray, step: float) -> Moved:
+    what = "metasmoothness, training {} of 3"
+    flat = [ravel_pytree(held.trained(k * step * signs, what.format(k + 1)))[0] for k in range(3)]
+    eps = float(np.finfo(flat[0].dtype).eps)
+    return moved(*(np.asarray(trained, np.float64) for trained in flat), eps=eps)
+
+
+def _stretches(
+    subject: Subject, found: tuple[Sample, ...]
+) -> tuple[tuple[Stretch, ...], Stretch | None]:
+    if whole := _whole(subject):
+        steps = subject.horizon.differentiated
+        reference = samples(whole, len(found), f"{whole.steps} steps")
+        own = Stretch(f"the last {steps} steps", steps, found)
+        return (own,), Stretch("the whole", whole.steps, reference)
+    stretches = []
+    for fraction in FRACTIONS:
+        if shorter := _shorter(subject, fraction):
+            short = samples(shorter, len(found), f"{shorter.steps} steps")
+            stretches.append(Stretch(f"1/{fraction} of the steps", shorter.steps, short))
+    return tuple(stretches), None
+
+
+def _shorter(subject: Subject, fraction: int) -> Subject | None:
+    steps = subject.steps // fraction
+    shorter = subject.shorter(steps) if steps else None
+    return shorter and replace(shorter, pace=steps / subject.steps)
+
+
+def _whole(subject: Subject) -> Subject | None:
+    whole = subject.whole
+    return whole and replace(whole, pace=whole.steps / subject.steps)
