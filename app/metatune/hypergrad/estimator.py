@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any, Protocol, TypeVar
 
 import jax
+import jax.numpy as jnp
 
 from metatune.hypergrad import programs
 from metatune.hypergrad.checkpoints import Checkpoints
@@ -130,7 +131,7 @@ class Job:
         """The mean over the held-out batches, one by one, times the weight of a point."""
         total = measure(self.outer_batches[0])
         for batch in self.outer_batches[1:]:
-            total = programs.added(total, measure(batch))
+            total = jax.tree.map(jnp.add, total, measure(batch))
         weight, count = self.points[step], len(self.outer_batches)
         return jax.tree.map(lambda leaf: leaf / count * weight, total)
 

@@ -6,8 +6,9 @@ from math import ceil
 from typing import Any, Final, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
-from metatune.hypergrad import as_argument, programs
+from metatune.hypergrad import as_argument
 from metatune.plan.work import Judging, Work
 from metatune.recipe import phases
 
@@ -68,7 +69,7 @@ def pace(work: Work, hypergradient: float, judging: Judging, compilation: float)
     sampled = as_argument(training.sampled)
 
     def train(steps: int) -> Any:
-        return judging.train(sampled, eta, programs.copied(state), work.sampled(steps))
+        return judging.train(sampled, eta, jax.tree.map(jnp.copy, state), work.sampled(steps))
 
     steps = line(train, work)
     judged = work.held_out(outer.judge.sequences)[0]
