@@ -159,7 +159,7 @@ def train(
     problem, losses, segment = as_argument(problem), [], min(segment, steps)
     _refuse_uneven(problem, batches(start))
     if not donate:
-        state = programs.copied(state)
+        state = jax.tree.map(jnp.copy, state)
     if problem.start is not None and start == 0:
         state = programs.begun(problem, eta, state)
     for first, stop in bounds(start, start + steps, segment):

@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any, Protocol, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from metatune.hypergrad import programs
@@ -146,7 +147,7 @@ class Job:
         """The mean over the held-out batches, one by one."""
         total = measure(self.outer_batches[0])
         for batch in self.outer_batches[1:]:
-            total = programs.added(total, measure(batch))
+            total = jax.tree.map(jnp.add, total, measure(batch))
         return jax.tree.map(lambda leaf: leaf / len(self.outer_batches), total)
 
 

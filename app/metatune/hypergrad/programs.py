@@ -6,7 +6,6 @@ Compiled once for a problem and the shapes of its arrays, whatever the number of
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh
 
@@ -148,18 +147,6 @@ def contract(
     if mesh is None:
         return found
     return jax.lax.with_sharding_constraint(found, jax.NamedSharding(mesh, ALL))
-
-
-@jax.jit
-def copied(tree: PyTree) -> PyTree:
-    """Arrays of their own, in one program instead of one for each shape."""
-    return jax.tree.map(jnp.copy, tree)
-
-
-@jax.jit
-def added(one: PyTree, other: PyTree) -> PyTree:
-    """The sum of two trees, in one program as well."""
-    return jax.tree.map(jnp.add, one, other)
 
 
 onsets = jax.jit(forward_mode.onsets)

@@ -88,7 +88,7 @@ def _with_objective(
     if step not in job.points:
         return value, adjoint
     added, params_bar, opt_bar = job.objective(state, step)
-    adjoint = adjoint._replace(params=programs.added(adjoint.params, params_bar))
+    adjoint = adjoint._replace(params=jax.tree.map(jnp.add, adjoint.params, params_bar))
     if opt_bar is not None:
-        adjoint = adjoint._replace(opt_state=programs.added(adjoint.opt_state, opt_bar))
+        adjoint = adjoint._replace(opt_state=jax.tree.map(jnp.add, adjoint.opt_state, opt_bar))
     return value + added, adjoint
