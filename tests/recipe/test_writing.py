@@ -83,8 +83,8 @@ def test_defaults_are_spelled_out_and_absent_choices_left_out(tree):
         }
     }
     assert written["data"]["domains"] == {
-        "code": {"shipped": "code_stdlib"},
-        "prose": {"path": "prose.txt"},
+        "code": {"shipped": "code_stdlib", "use": "all"},
+        "prose": {"path": "prose.txt", "use": "all"},
     }
     assert "patience" not in written["outer"]
 
