@@ -6,7 +6,7 @@ import pytest
 from tokenizers import processors
 
 from metatune.data import ByteTokenizer, TokenClass, look, tokenizer
-from metatune.data.encoded import encoded
+from metatune.data.encoded import Bos, encoded
 from metatune.data.sources import Record, Span, open_source
 from metatune.recipe.faults import RecipeError
 from metatune.recipe.schema import Data, Source
@@ -43,9 +43,10 @@ def make(tokenizer_folder):
     return make
 
 
-def tokens(encoder, record, bos="auto"):
+def tokens(encoder, record, bos: Bos = "auto"):
     (document,) = encoded([record], encoder, bool(record.spans), bos)
     if record.spans:
+        assert document.classes is not None
         assert len(document.classes) == len(document.tokens)
     return document.tokens.tolist()
 
@@ -91,6 +92,7 @@ def test_a_conversation_begins_as_its_template_has_it(make, tmp_path, adds, temp
 def test_a_prompt_begins_like_text_and_the_token_is_of_its_class(make, bos):
     encoder = make(True)
     (document,) = encoded([ANSWERED], encoder, True, bos)
+    assert document.classes is not None
     begins = [] if bos == "never" else [0]
     plain = [ids.tolist() for ids in encoder.encode_batch(["two ", "words"])]
     assert document.tokens.tolist()[: len(begins)] == begins

@@ -10,6 +10,7 @@ from typing import Final
 from metatune.recipe.faults import ABSENT, Fault
 from metatune.recipe.paths import joined
 from metatune.recipe.schema import Data
+from metatune.recipe.schema.data import HeldOutSplit
 
 # Fields of a source that say where its documents are, those that say what a record's columns are,
 # and which kinds of source an option goes with.
@@ -142,7 +143,8 @@ def both_splits_are_measured(data: Data) -> Iterable[Fault]:
         yield Fault(f"data.target.{name}", data.target[name], problem, cure)
     if lost or not weighed or not weighed <= set(data.domains) or not data.trained:
         return  # then it is said before what is wrong
-    for split, use in (("outer", "validation"), ("report", "test")):
+    uses: dict[HeldOutSplit, str] = {"outer": "validation", "report": "test"}
+    for split, use in uses.items():
         if not data.measured(split):
             problem = f"weighs no domain with documents in the {split} split"
             cure = f"weigh one of use: {use}, or of use: all"

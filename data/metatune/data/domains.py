@@ -235,7 +235,7 @@ def load(data: Data, encoder: Tokenizer | None = None, listener: Listener | None
             )
             for split, stream in its.streams.items()
         }
-        used = {each: its for each, its in splits.items() if each in _splits(data.domains[name])}
+        used: dict[Split, Windows] = {each: splits[each] for each in _splits(data.domains[name])}
         short = list(_short_streams(name, used, data, readers[name]))
         cut[name] = distinct(splits)
         # After the splits are told apart, by the text as it was.

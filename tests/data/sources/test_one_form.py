@@ -289,7 +289,7 @@ def table_of(records, types):
     return pa.table(columns)
 
 
-def stored(folder, kind, records, types=None, written=str):
+def stored(folder, kind, records, types=None, written: Callable[[Any], str] = str):
     """The records as a source of some kind."""
     if kind == "jsonl":
         (folder / "a.jsonl").write_text(jsonl_of(records), encoding="utf-8", newline="")
@@ -592,7 +592,7 @@ def test_what_are_no_ready_tokens_is_said(tmp_path, encoder, record, problem):
     file.write_text(json.dumps(record))
     masks = {"labels": "l" if "l" in record else None, "loss_mask": "m" if "m" in record else None}
     with pytest.raises(RecipeError) as refused:
-        source = Source(jsonl=str(file), input_ids="ids", **masks)
+        source = replace(Source(jsonl=str(file), input_ids="ids"), **masks)
         open_source("mine", source, "refuse", encoder)
     assert f"line 1: {problem}" in str(refused.value)
 

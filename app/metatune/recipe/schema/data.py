@@ -18,6 +18,9 @@ Files = str | tuple[str, ...]
 """A path or a glob (`**` for folders too), or several; relative to the working directory."""
 
 
+HeldOutSplit = Literal["outer", "report"]
+
+
 @dataclass(frozen=True)
 class Corruption:
     """Training sequences that are spoilt on purpose, so that it is known which are.
@@ -186,7 +189,7 @@ class Data:
         """The domains that are trained on, in the order of the mixture's shares."""
         return tuple(n for n, its in self.domains.items() if its.use in ("all", "train"))
 
-    def measured(self, split: Literal["outer", "report"]) -> tuple[str, ...]:
+    def measured(self, split: HeldOutSplit) -> tuple[str, ...]:
         """The domains that the target weighs and that have documents in a held-out split."""
         uses = ("all", "validation" if split == "outer" else "test")
         return tuple(n for n, its in self.domains.items() if its.use in uses and self.target.get(n))
