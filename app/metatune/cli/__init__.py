@@ -15,6 +15,10 @@ from metatune.cli.root import root
 from metatune.cli.score import score
 from metatune.cli.show import show
 from metatune.cli.train import train
+from metatune.runs import stops
+
+ABORTED = 1
+"""Typer's exit code after an interrupt that no command has caught."""
 
 app = typer.Typer(
     help="Tune learning rates and data mixtures by differentiating through the training.",
@@ -45,5 +49,16 @@ for name, command in COMMANDS.items():
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line on `arguments`, those of the process by default."""
-    app(arguments)
+    """Runs the command line on `arguments`, those of the process by default.
+
+    Raises:
+        SystemExit: always, with the exit code.
+    """
+    with stops.listening():
+        try:
+            app(arguments)
+        except SystemExit as end:
+            # Where the signal came while a command was still importing, Typer has caught it.
+            if stops.heard() and end.code == ABORTED:
+                raise SystemExit(stops.exit_code()) from None
+            raise

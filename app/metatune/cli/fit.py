@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from metatune.cli.root import INTERRUPTED, Overrides, RecipeArgument, plain_errors
+from metatune.cli.root import Overrides, RecipeArgument, plain_errors, typed
+from metatune.runs import stops
 
 
 def fit(
@@ -19,7 +20,10 @@ def fit(
         bool, typer.Option("--overwrite", help="Delete the run in --out first.")
     ] = False,
 ) -> None:
-    """Tune a recipe; leaves artefact, metrics, checkpoints and TensorBoard events in --out."""
+    """Tune a recipe; leaves artefact, metrics, checkpoints and TensorBoard events in --out.
+
+    Ctrl-C, SIGTERM and SIGHUP end it with all that --resume needs, a second one at once.
+    """
     typer.echo("loading JAX and the data ...")
     from rich.console import Console
 
@@ -39,8 +43,10 @@ def fit(
     from metatune.report import terminal
 
     console = Console()
-    stops = (NotFinite, RunFolderError, CheckpointError, EstimatorError, ReplayError, CommandFailed)
-    with plain_errors(*stops):
+    again = typed("fit", recipe, *(overrides or ()), "--out", out, "--resume")
+    stops.farewell(f"interrupted; what was reached is in {out}; go on with\n  {again}")
+    ends = (NotFinite, RunFolderError, CheckpointError, EstimatorError, ReplayError, CommandFailed)
+    with plain_errors(*ends):
         keep_compiled()
         keep_memory()
         folder = usable(out, resume=resume, overwrite=overwrite)
@@ -68,14 +74,14 @@ def fit(
             console=console,
         )
         if outcome.interrupted:
-            changes = "".join(f" {shlex.quote(change)}" for change in overrides or ())
             typer.echo(
                 f"interrupted; the best so far is in {outcome.folder.artefact}; go on with\n"
-                f"  metatune fit {recipe}{changes} --out {out} --resume"
+                f"  {again}"
             )
-            raise typer.Exit(INTERRUPTED)
+            raise typer.Exit(stops.exit_code())
         console.print(terminal.summary(outcome.artefact, outcome.folder.read_metrics()))
-        lines = [f"run: {out}", f"metatune show {out}", f"tensorboard --logdir {out}"]
+        watch = shlex.join(["tensorboard", "--logdir", str(out)])
+        lines = [f"run: {out}", typed("show", out), watch]
         if target := suited(outcome.artefact):
-            lines.append(f"metatune export {out} --to {target} --out tuned/")
+            lines.append(typed("export", out, "--to", target, "--out", "tuned/"))
         typer.echo("\n  ".join(lines))

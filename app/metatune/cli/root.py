@@ -1,6 +1,7 @@
 """What all commands share: arguments, and errors without tracebacks."""
 
 import importlib.metadata
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,8 +9,10 @@ from typing import Annotated
 
 import typer
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
+from metatune.runs import stops
+
+DISK_FULL = 1
+"""Exit code where there is no room: nothing is wrong with what was asked."""
 
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A recipe's file, or the name of a shipped one.")
@@ -23,22 +26,37 @@ Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or an ar
 
 @contextmanager
 def plain_errors(*further: type[Exception]) -> Iterator[None]:
-    """Prints a user's error without a traceback and exits with code 2; after Ctrl-C with 130.
+    """Prints a user's error without a traceback and exits with code 2.
+
+    After a signal with 128 and its number, as shells have it; with 1 where the disk is full.
 
     Args:
         further: kinds of errors to expect besides those of recipes, artefacts and files.
     """
     from metatune.artefact import ArtefactError
     from metatune.recipe.faults import RecipeError
+    from metatune.runs.space import DiskFull, is_full, shortage
 
     try:
         yield
+    except DiskFull as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(DISK_FULL) from None
     except (ArtefactError, RecipeError, OSError, *further) as error:
+        if is_full(error):
+            named = getattr(error, "filename", None)
+            typer.echo(f"error: {shortage(Path(named or '.'))}", err=True)
+            raise typer.Exit(DISK_FULL) from None
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(stops.exit_code()) from None
+
+
+def typed(*words: object) -> str:
+    """A command to type: what a shell takes for something else is quoted."""
+    return shlex.join(map(str, ("metatune", *words)))
 
 
 def _version(wanted: bool) -> None:

@@ -16,17 +16,19 @@ from rich.console import Console
 
 from metatune import artefact, tunables
 from metatune.data import heldout_batches, stratified_batches
-from metatune.fit import holdings, outer_optimizers, population, rounding, run_folder
+from metatune.fit import holdings, outer_optimizers, population, rounding
 from metatune.fit.allocation import release_memory
+from metatune.fit.artefact_folder import finished, write_artefact
 from metatune.fit.checkpoints import Checkpoints, Search
 from metatune.fit.evaluation import Score, held_out_loss
 from metatune.fit.expectation import Expectation, comparison, measured
 from metatune.fit.external import CommandFailed, external_trainer
 from metatune.fit.failure import NotFinite, refuse_not_finite
+from metatune.fit.inputs import inputs
 from metatune.fit.phases import End, begun, ended, entered, steps_at_most
 from metatune.fit.progress import Display
 from metatune.fit.result import artefact_of, measure, unfinished
-from metatune.fit.run_folder import RunFolder, open_run
+from metatune.fit.run_folder import RunFolder, open_run, usable
 from metatune.fit.sharing import record, sharing
 from metatune.fit.tracking import Tracker
 from metatune.fit.unrolls import Stretch, aged, stretch
@@ -38,8 +40,8 @@ from metatune.inner.seeds import Purpose, Stream, data_seed, direction_key, mode
 from metatune.recipe import schema
 from metatune.recipe.phases import Phase, resolved
 from metatune.recipe.trajectory import points
-from metatune.report.artefact_readme import readme
 from metatune.report.sharing import sentences
+from metatune.runs import files, stops
 from metatune.tunables import LearningRates
 
 
@@ -86,26 +88,35 @@ def fit(
         CheckpointError: no room for the states of the inner training.
         EstimatorError: the estimator can't be used for this training.
         CommandFailed: an external trainer did; as of `NotFinite`.
+        DiskFull: what was written before is whole, and can be gone on with.
         ReplayError: the inner training did not repeat itself exactly.
     """
-    recipe = training.recipe
-    folder = open_run(out, recipe, resume=resume, overwrite=overwrite)
+    recipe, folder = training.recipe, RunFolder(out)
     phases, eta = resolved(recipe.outer), training.initial_eta()
+    console, given = console or Console(), inputs(training)
+    options: dict[str, Any] = {
+        "resume": resume,
+        "overwrite": overwrite,
+        "say": partial(console.print, highlight=False, soft_wrap=True),
+    }
+    usable(out, **options)
+    if resume and (done := finished(folder, recipe, given)):
+        return Outcome(folder, done, interrupted=False)
 
     def like(number: int) -> Search:
         return begun(training, phases[number], eta)
 
-    with Checkpoints(folder.checkpoints) as checkpoints:
-        search = checkpoints.latest(like) or like(0)
-        if finished := _finished(folder):
-            return Outcome(folder, finished, interrupted=False)
+    with (
+        stops.listening(),
+        open_run(out, recipe, given, **options) as held,
+        Checkpoints(folder.checkpoints, held.checkpointed) as checkpoints,
+    ):
+        search = checkpoints.latest(like, options["say"]) or like(0)
         folder.forget_metrics_from(search.step)
         first = search.step
         with (
             folder.cleared_scratch(),
-            Display(
-                console or Console(), steps_at_most(phases, search), done=search.step
-            ) as display,
+            Display(console, steps_at_most(phases, search), done=search.step) as display,
             Tracker(folder, training, resumed_at=search.step) as tracker,
         ):
             loop = _Loop(training, folder, checkpoints, tracker, display, search)
@@ -135,23 +146,8 @@ def fit(
                 took = measured(folder.read_metrics()[first:])
                 display.say(comparison(expected, took))
                 both = {"expected": expected._asdict(), "measured": took}
-                run_folder.replace(folder.expectation, json.dumps(both, indent=1) + "\n")
+                files.replace(folder.expectation, json.dumps(both, indent=1) + "\n")
     return Outcome(folder, tuned, interrupted=False)
-
-
-def write_artefact(folder: RunFolder, tuned: artefact.Artefact) -> artefact.Artefact:
-    """Writes an artefact into a run folder; a certificate of the recipe that is there stays."""
-    tuned = artefact.with_certificate(tuned, artefact.read_certificate(folder.artefact))
-    artefact.write(folder.artefact, tuned, readme(tuned))
-    return tuned
-
-
-def _finished(folder: RunFolder) -> artefact.Artefact | None:
-    """The artefact of a run that is complete."""
-    if not (folder.artefact / "tuned.json").exists():
-        return None
-    found = artefact.load(folder.artefact)
-    return found if found.result["status"] == "complete" else None
 
 
 class _Loop:
@@ -265,11 +261,12 @@ class _Loop:
             line["sharing"] = record(search) | {"changes": changes}
             for sentence in sentences(changes):
                 self.display.say(sentence)
-        self.folder.append_metrics(line)
-        self.tracker.outer_step(line, at)
-        if search.best_step == search.step - 1:
-            self.write_best(search)
-        self.checkpoints.save(search)
+        with stops.held():
+            self.folder.append_metrics(line)
+            self.tracker.outer_step(line, at)
+            if search.best_step == search.step - 1:
+                self.write_best(search)
+            self.checkpoints.save(search)
         self.display.outer_step(
             search.step - 1,
             objective=line["objective"],

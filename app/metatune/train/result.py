@@ -6,16 +6,19 @@ import os
 import shutil
 from typing import Any
 
+import jax
+
 from metatune.data.pretrained_tokenizer import PretrainedTokenizer
 from metatune.fit.machine import packages
-from metatune.fit.run_folder import replace
 from metatune.hypergrad import evaluated
 from metatune.inner import InnerTraining
 from metatune.inner.metrics import UNITS, measure
 from metatune.models import save_pretrained, weights_sha256
 from metatune.recipe import writing
+from metatune.runs.files import partial, replace
+from metatune.runs.space import room_for
 from metatune.train.checkpoints import Position
-from metatune.train.folder import FORMAT, VERSION, TrainingFolder, partial
+from metatune.train.folder import FORMAT, VERSION, TrainingFolder
 from metatune.train.loop import Losses
 
 
@@ -45,10 +48,12 @@ def write(
     for path in (beside, folder.model):
         if path.exists():
             shutil.rmtree(path)
-    kept = evaluated(training.sampled, position.state)
-    save_pretrained(beside, training.model, training.merged(kept))
-    if isinstance(training.corpus.tokenizer, PretrainedTokenizer):
-        training.corpus.tokenizer.fast.save_pretrained(beside)
+    kept = training.merged(evaluated(training.sampled, position.state))
+    needed = sum(4 * leaf.size for leaf in jax.tree.leaves(kept))  # float32
+    with room_for(folder.model, needed):
+        save_pretrained(beside, training.model, kept)
+        if isinstance(training.corpus.tokenizer, PretrainedTokenizer):
+            training.corpus.tokenizer.fast.save_pretrained(beside)
     os.replace(beside, folder.model)
     recipe = training.recipe
     result = {
