@@ -23,6 +23,7 @@ from metatune.fit.run_folder import RunFolder, RunFolderError, open_run
 from metatune.hypergrad import CheckpointError, EstimatorError, hypergradient
 from metatune.inner import prepare
 from metatune.recipe import schema, writing
+from metatune.runs.inputs import INPUTS
 
 pytestmark = pytest.mark.optimized  # two programs, bit for bit
 
@@ -181,7 +182,10 @@ def test_states_on_disk_give_the_same_bits_and_leave_none(finished, tmp_path, mo
     estimator = dataclasses.replace(RECIPE.outer.estimator, checkpoints=checkpoints)
     outer = dataclasses.replace(RECIPE.outer, estimator=estimator)
     recipe = dataclasses.replace(RECIPE, outer=outer)
-    folder = open_run(tmp_path / "run", recipe, resume=False, overwrite=False)
+    folder = RunFolder(tmp_path / "run")
+    with open_run(folder.path, recipe, {}, resume=False, overwrite=False):
+        pass
+    (folder.path / INPUTS).unlink()
     folder.scratch.mkdir()
     (folder.scratch / "left.safetensors").write_text("by a killed run")
     outcome = fit(prepare(recipe), folder.path, resume=True, console=console)
