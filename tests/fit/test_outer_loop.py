@@ -329,6 +329,29 @@ def test_a_finished_run_is_not_measured_again(finished, monkeypatch, console):
     assert again.artefact.result == finished.artefact.result
 
 
+def test_a_finished_run_goes_on_to_more_steps_bit_for_bit(finished, tmp_path, console):
+    def of(**changes):
+        return dataclasses.replace(RECIPE, outer=dataclasses.replace(RECIPE.outer, **changes))
+
+    short = of(steps=2, report=schema.Report(seeds=1, sequences=8))
+    fit(prepare(short), tmp_path, console=console)
+    resumed = fit(prepare(RECIPE), tmp_path, resume=True, console=console)
+    assert contents(resumed.folder) == contents(finished.folder)
+    assert [line["step"] for line in resumed.folder.read_metrics()] == [0, 1, 2, 3]
+
+
+def test_data_that_were_changed_are_refused_before_anything_is_written(finished, console):
+    training, folder = prepare(RECIPE), finished.folder
+    code, drama = training.corpus.domains
+    corpus = dataclasses.replace(
+        training.corpus, domains=(dataclasses.replace(code, sha256="0" * 64), drama)
+    )
+    before = folder.recipe.read_text()
+    with pytest.raises(RunFolderError, match=f"data_sha256.code: '{code.sha256}' then, '0{{64}}'"):
+        fit(dataclasses.replace(training, corpus=corpus), folder.path, resume=True, console=console)
+    assert folder.recipe.read_text() == before
+
+
 @pytest.mark.parametrize("at", [0, 2])
 def test_ctrl_c_leaves_a_valid_run_that_goes_on_bit_for_bit(
     finished, tmp_path, monkeypatch, console, at
