@@ -51,7 +51,7 @@ class Outcome(NamedTuple):
     Attributes:
         folder: the run folder.
         artefact: the tuned schedules; of an interrupted run the best so far.
-        interrupted: whether Ctrl-C ended it.
+        interrupted: whether Ctrl-C, SIGTERM or SIGHUP ended it; whoever called it ends, too.
     """
 
     folder: RunFolder
