@@ -21,14 +21,15 @@ ALLOWED = {
     "artefact": {"recipe"},
     "api": {"recipe", "artefact", "report", "inner", "fit", "plan"},
     "report": {"recipe", "artefact"},
+    "runs": {"recipe", "artefact"},
     "bench": BUILT_ON,
     "check": BUILT_ON,
-    "fit": BUILT_ON,
+    "fit": BUILT_ON | {"runs"},
     "plan": BUILT_ON,
     "score": BUILT_ON,
-    "train": BUILT_ON | {"fit"},
+    "train": BUILT_ON | {"fit", "runs"},
     "verdict": BUILT_ON,
-    "cli": BUILT_ON | {"bench", "check", "fit", "plan", "score", "train", "verdict"},
+    "cli": BUILT_ON | {"bench", "check", "fit", "plan", "runs", "score", "train", "verdict"},
 }
 
 

@@ -32,6 +32,7 @@ from metatune.recipe import schema, writing
 from metatune.report import terminal
 from metatune.report.artefact_readme import rate_curves
 from metatune.report.heat_map import heat_map
+from metatune.runs.inputs import INPUTS
 
 pytestmark = pytest.mark.optimized  # two programs, bit for bit
 
@@ -267,7 +268,10 @@ def test_states_on_disk_give_the_same_bits_and_leave_none(finished, tmp_path, mo
     estimator = dataclasses.replace(RECIPE.outer.estimator, checkpoints=checkpoints)
     outer = dataclasses.replace(RECIPE.outer, estimator=estimator)
     recipe = dataclasses.replace(RECIPE, outer=outer)
-    folder = open_run(tmp_path / "run", recipe, resume=False, overwrite=False)
+    folder = RunFolder(tmp_path / "run")
+    with open_run(folder.path, recipe, {}, resume=False, overwrite=False):
+        pass
+    (folder.path / INPUTS).unlink()
     folder.scratch.mkdir()
     (folder.scratch / "left.safetensors").write_text("by a killed run")
     outcome = fit(prepare(recipe), folder.path, resume=True, console=console)
@@ -410,6 +414,29 @@ def test_a_finished_run_is_not_measured_again(finished, monkeypatch, console):
     monkeypatch.setattr(outer_loop, "measure", lambda *_: pytest.fail("measured twice"))
     again = fit(prepare(RECIPE), finished.folder.path, resume=True, console=console)
     assert again.artefact.result == finished.artefact.result
+
+
+def test_a_finished_run_goes_on_to_more_steps_bit_for_bit(finished, tmp_path, console):
+    def of(**changes):
+        return dataclasses.replace(RECIPE, outer=dataclasses.replace(RECIPE.outer, **changes))
+
+    short = of(steps=2, report=schema.Report(seeds=1, sequences=8))
+    fit(prepare(short), tmp_path, console=console)
+    resumed = fit(prepare(RECIPE), tmp_path, resume=True, console=console)
+    assert contents(resumed.folder) == contents(finished.folder)
+    assert [line["step"] for line in resumed.folder.read_metrics()] == [0, 1, 2, 3]
+
+
+def test_data_that_were_changed_are_refused_before_anything_is_written(finished, console):
+    training, folder = prepare(RECIPE), finished.folder
+    code, drama = training.corpus.domains
+    corpus = dataclasses.replace(
+        training.corpus, domains=(dataclasses.replace(code, sha256="0" * 64), drama)
+    )
+    before = folder.recipe.read_text()
+    with pytest.raises(RunFolderError, match=f"data_sha256.code: '{code.sha256}' then, '0{{64}}'"):
+        fit(dataclasses.replace(training, corpus=corpus), folder.path, resume=True, console=console)
+    assert folder.recipe.read_text() == before
 
 
 @pytest.mark.parametrize("at", [0, 2])

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from metatune.fit.run_folder import RunFolder, RunFolderError, open_run
-from metatune.recipe import schema
+from metatune.recipe import schema, writing
 
 RECIPE = schema.Recipe(
     model=schema.Model(config={"model_type": "llama"}),
@@ -19,57 +19,80 @@ RECIPE = schema.Recipe(
     tune=schema.Tune(learning_rates=schema.LearningRates(per="global")),
     outer=schema.Outer(steps=1),
 )
+OUTER = schema.Outer(steps=6, patience=2, report=schema.Report(seeds=2))
 FRESH = {"resume": False, "overwrite": False}
+RESUME = {"resume": True, "overwrite": False}
+
+
+def begin(path, recipe=RECIPE, options=FRESH):
+    with open_run(path, recipe, {}, **options):
+        return RunFolder(path)
+
+
+def grown(**changes):
+    return dataclasses.replace(RECIPE, outer=dataclasses.replace(OUTER, **changes))
 
 
 def test_a_new_folder_gets_the_recipe(tmp_path):
-    folder = open_run(tmp_path / "a" / "run", RECIPE, **FRESH)
+    folder = begin(tmp_path / "a" / "run")
     assert folder.holds_run()
     assert "shipped: code_stdlib" in folder.recipe.read_text()
 
 
-def test_a_run_is_neither_overwritten_nor_resumed_unasked(tmp_path):
-    open_run(tmp_path, RECIPE, **FRESH)
-    with pytest.raises(RunFolderError, match="holds a run already; --resume to go on.*--overwrite"):
-        open_run(tmp_path, RECIPE, **FRESH)
-    open_run(tmp_path, RECIPE, resume=True, overwrite=False)
-
-
-def test_overwriting_deletes_the_run_and_nothing_else(tmp_path):
-    folder = open_run(tmp_path, RECIPE, **FRESH)
-    folder.append_metrics({"step": 0})
-    folder.checkpoints.mkdir()
-    (tmp_path / "precious.txt").write_text("mine")
-    with pytest.raises(RunFolderError, match="is not empty and holds no run.*precious"):
-        open_run(tmp_path, RECIPE, resume=False, overwrite=True)
-    assert (tmp_path / "precious.txt").read_text() == "mine"
-    (tmp_path / "precious.txt").unlink()
-    fresh = open_run(tmp_path, RECIPE, **FRESH)
-    assert fresh.read_metrics() == []
-    assert not fresh.checkpoints.exists()
-
-
-def test_other_folders_and_files_are_refused(tmp_path):
-    (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(
-        RunFolderError, match=r"is not empty and holds no run \(it has thesis.tex\)"
-    ):
-        open_run(tmp_path, RECIPE, **FRESH)
-    with pytest.raises(RunFolderError, match="is a file; give a folder"):
-        open_run(tmp_path / "thesis.tex", RECIPE, **FRESH)
-    with pytest.raises(RunFolderError, match="exclude each other"):
-        open_run(tmp_path, RECIPE, resume=True, overwrite=True)
-
-
 def test_resuming_needs_a_run_of_the_same_recipe(tmp_path):
-    with pytest.raises(RunFolderError, match="holds no run to resume"):
-        open_run(tmp_path / "new", RECIPE, resume=True, overwrite=False)
-    open_run(tmp_path / "run", RECIPE, **FRESH)
-    other = dataclasses.replace(RECIPE, seed=1, outer=schema.Outer(steps=7))
-    with pytest.raises(RunFolderError, match="another recipe") as refused:
-        open_run(tmp_path / "run", other, resume=True, overwrite=False)
-    assert "outer.steps: 1 then, 7 now" in str(refused.value)
+    begin(tmp_path)
+    other = dataclasses.replace(RECIPE, seed=1, outer=schema.Outer(steps=7, clip_norm=7.0))
+    with pytest.raises(RunFolderError, match="another recipe.*outer.steps .* may grow") as refused:
+        begin(tmp_path, other, RESUME)
     assert "seed: 0 then, 1 now" in str(refused.value)
+    assert "outer.clip_norm: 1.0 then, 7.0 now" in str(refused.value)
+    assert "outer.steps" not in str(refused.value).split("\n", 1)[1]
+
+
+@pytest.mark.parametrize(
+    ("field", "more"),
+    [
+        ("outer.steps", {"steps": 9}),
+        ("outer.patience", {"patience": 5}),
+        ("outer.patience", {"patience": None}),
+        ("outer.report.seeds", {"report": schema.Report(seeds=4)}),
+    ],
+)
+def test_what_ends_a_run_may_grow_and_not_shrink(tmp_path, field, more):
+    folder, longer = begin(tmp_path, grown()), grown(**more)
+    begin(tmp_path, longer, RESUME)
+    assert folder.recipe.read_text() == writing.to_yaml(longer)
+    with pytest.raises(RunFolderError, match="another recipe") as refused:
+        begin(tmp_path, grown(), RESUME)
+    assert [line.split(":")[0].strip() for line in str(refused.value).splitlines()[1:]] == [field]
+
+
+def test_of_phases_the_last_may_grow(tmp_path):
+    def phases(*steps):
+        return grown(steps=None, phases=tuple(schema.Phase(count) for count in steps))
+
+    begin(tmp_path, phases(2, 2))
+    begin(tmp_path, phases(2, 3), RESUME)
+    with pytest.raises(RunFolderError, match=r"phases\[0\].steps: 2 then, 3 now"):
+        begin(tmp_path, phases(3, 3), RESUME)
+    with pytest.raises(RunFolderError, match=r"phases\[2\]"):
+        begin(tmp_path, phases(2, 3, 4), RESUME)
+
+
+def test_a_recipe_that_was_damaged_is_named(tmp_path):
+    folder = begin(tmp_path)
+    folder.recipe.write_text("model: {config: [")
+    with pytest.raises(RunFolderError, match="recipe.yaml: is damaged"):
+        begin(tmp_path, RECIPE, RESUME)
+
+
+def test_logs_are_mended(tmp_path):
+    folder = begin(tmp_path)
+    for log in (folder.metrics, folder.commands):
+        log.write_text('{"step": 0}\n{"step": 1, "lo')
+    begin(tmp_path, RECIPE, RESUME)
+    for log in (folder.metrics, folder.commands):
+        assert log.read_text() == '{"step": 0}\n'
 
 
 def test_metrics_survive_a_line_cut_off_by_a_kill(tmp_path):

@@ -189,6 +189,27 @@ def test_hub_files_of_gpt2_without_prefix_and_with_buffers_are_read(saved):
     assert "has a lm_head.weight that isn't its embedding, though tie_word_emb" in fault
 
 
+def test_a_tied_embedding_may_be_saved_under_the_head_s_name_alone(saved):
+    folder, _, params = saved(GPT2)
+
+    def change(tensors):
+        (name,) = (name for name in tensors if name.endswith("wte.weight"))
+        return {"lm_head.weight": tensors.pop(name), **tensors}
+
+    rewrite(folder, change)
+    assert_equal(load_pretrained(folder)[1], params)
+
+
+def test_special_tokens_are_those_of_the_config_else_the_given_ones(saved):
+    folder, model, params = saved()
+    save_pretrained(folder, model, params, {"eos_token_id": 7, "bos_token_id": None})
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["eos_token_id"], config["bos_token_id"]) == (7, None)
+    model = load_pretrained(folder)[0]
+    save_pretrained(folder, model, params, {"eos_token_id": 8})
+    assert json.loads((folder / "config.json").read_text())["eos_token_id"] == 7
+
+
 def test_a_pickle_is_refused_with_the_line_that_converts_it(saved):
     folder, _, _ = saved()
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")

@@ -283,12 +283,13 @@ def test_a_finished_training_is_not_done_again(training, run, finished, monkeypa
     assert again.result == finished.finished()
 
 
-def test_ctrl_c_at_the_command_line(training, run, tmp_path, monkeypatch):
-    recipe, out = tmp_path / "recipe.yaml", tmp_path / "out"
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_at_the_command_line(training, run, tmp_path, monkeypatch, number):
+    recipe, out = tmp_path / "recipe.yaml", tmp_path / "o u t"
     recipe.write_text(writing.to_yaml(RECIPE))
 
     def interrupted(*args, **options):
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
         return real(*args, **options)
 
     real = loop.train
@@ -297,8 +298,12 @@ def test_ctrl_c_at_the_command_line(training, run, tmp_path, monkeypatch):
     said = CliRunner().invoke(
         cli.app, ["train", str(recipe), "--out", str(out), "--with", str(run)]
     )
-    assert said.exit_code == 130
-    assert "interrupted after 4 steps; go on with the same command and --resume" in said.output
+    assert said.exit_code == 128 + number
+    again = f"metatune train {recipe} --out '{out}' --with {run} --resume"
+    assert said.output.endswith(
+        f"interrupted after 4 steps, which are kept; go on with\n  {again}\n"
+    )
+    assert TrainingFolder(out).checkpoints.joinpath("4").is_dir()
 
 
 def test_an_artefact_of_another_recipe_begins_nothing(training, run, tmp_path, console):

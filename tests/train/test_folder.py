@@ -1,44 +1,38 @@
-"""Folders that are refused, and what is deleted of one that isn't."""
+"""What of a training must stay the same, and what was written of it."""
 
 import pytest
 
 from metatune.fit.run_folder import RunFolderError
-from metatune.train.folder import TrainingFolder, begin, usable
+from metatune.train.folder import TrainingFolder, open_training
+
+FRESH = {"resume": False, "overwrite": False}
+RESUME = {"resume": True, "overwrite": False}
+SETTINGS = {"seed": 0, "betas": (0.9, 0.95)}
 
 
-def test_a_training_is_neither_overwritten_nor_taken_for_a_run(tmp_path):
-    folder = usable(tmp_path / "out", resume=False, overwrite=False)
-    begin(folder, {"seed": 0}, {folder.recipe: "seed: 0\n"}, resume=False)
-    with pytest.raises(RunFolderError, match="holds a training already; --resume to go on"):
-        usable(folder.path, resume=False, overwrite=False)
-    with pytest.raises(RunFolderError, match="exclude each other"):
-        usable(folder.path, resume=True, overwrite=True)
-    with pytest.raises(RunFolderError, match="holds no training to resume"):
-        usable(tmp_path / "new", resume=True, overwrite=False)
-    run = tmp_path / "run"
-    run.mkdir()
-    (run / "recipe.yaml").write_text("of a search")
-    with pytest.raises(RunFolderError, match=r"holds no training \(it has recipe.yaml\)"):
-        usable(run, resume=False, overwrite=True)
-    with pytest.raises(RunFolderError, match="is a file"):
-        usable(run / "recipe.yaml", resume=False, overwrite=False)
-
-
-def test_overwriting_deletes_what_a_training_wrote_and_nothing_else(tmp_path):
-    folder = TrainingFolder(tmp_path)
-    begin(folder, {"seed": 0}, {folder.recipe: "", folder.tuned: ""}, resume=False)
-    folder.model.mkdir()
-    folder.result.write_text("{}")
-    (tmp_path / "mine.txt").write_text("")
-    begin(folder, {"seed": 1}, {folder.recipe: "seed: 1\n"}, resume=False)
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"mine.txt", "recipe.yaml", "training.json"}
-    assert folder.recipe.read_text() == "seed: 1\n"
+def begin(path, settings, options=FRESH):
+    folder = TrainingFolder(path)
+    with open_training(folder, settings, {"recipe.yaml": "seed: 0\n"}, {}, **options):
+        return folder
 
 
 def test_another_training_is_not_resumed(tmp_path):
-    folder = TrainingFolder(tmp_path)
-    begin(folder, {"seed": 0, "betas": (0.9, 0.95)}, {}, resume=False)
-    begin(folder, {"seed": 0, "betas": (0.9, 0.95)}, {}, resume=True)
+    folder = begin(tmp_path, SETTINGS)
+    assert folder.recipe.read_text() == "seed: 0\n"
+    begin(tmp_path, SETTINGS, RESUME)
     with pytest.raises(RunFolderError, match=r"another training.*\n  seed: 0 then, 1 now$"):
-        begin(folder, {"seed": 1, "betas": (0.9, 0.95)}, {}, resume=True)
+        begin(tmp_path, {**SETTINGS, "seed": 1}, RESUME)
+
+
+def test_settings_that_were_cut_off_are_named(tmp_path):
+    folder = begin(tmp_path, SETTINGS)
+    folder.settings.write_text('{"format": "metatune-tr')
+    with pytest.raises(RunFolderError, match="training.json: is damaged .*begin anew"):
+        begin(tmp_path, SETTINGS, RESUME)
+
+
+def test_a_line_of_metrics_that_was_cut_off_is_mended(tmp_path):
+    folder = begin(tmp_path, SETTINGS)
+    folder.metrics.metrics.write_text('{"step": 1}\n{"step": 2, "lo')
+    begin(tmp_path, SETTINGS, RESUME)
+    assert folder.metrics.metrics.read_text() == '{"step": 1}\n'

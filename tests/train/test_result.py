@@ -1,5 +1,7 @@
 """What is written of a training with adapters and a tokenizer of its own."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,6 +63,10 @@ def test_adapters_are_merged_and_the_tokenizer_is_beside_the_model(tmp_path):
     assert {path.name for path in folder.model.iterdir()} >= {
         "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
     }  # fmt: skip
+    config = json.loads((folder.model / "config.json").read_text())
+    special = [config[f"{which}_token_id"] for which in ("bos", "eos", "pad")]
+    assert special == [None, 0, None]  # the tokenizer's, where gpt2's own would be 50256
+    assert not (folder.model / "generation_config.json").exists()
     assert not (folder.model / "left.txt").exists()
     assert not any("lora" in name for name in load_file(folder.model / "model.safetensors"))
     model, params = load_pretrained(folder.model)

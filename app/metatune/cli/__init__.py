@@ -20,6 +20,10 @@ from metatune.cli.root import root
 from metatune.cli.score import score
 from metatune.cli.show import show
 from metatune.cli.train import train
+from metatune.runs import stops
+
+ABORTED = 1
+"""Typer's exit code after an interrupt that no command has caught."""
 
 LONGEST_SENTENCE: Final = 1000
 """Characters: more than any has."""
@@ -70,9 +74,20 @@ for name, command in COMMANDS.items():
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line on `arguments`, those of the process by default."""
+    """Runs the command line on `arguments`, those of the process by default.
+
+    Raises:
+        SystemExit: always, with the exit code.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A console that isn't UTF-8 can't show every name; that ends no command.
             stream.reconfigure(errors="replace")
-    app(arguments)
+    with stops.listening():
+        try:
+            app(arguments)
+        except SystemExit as end:
+            # Where the signal came while a command was still importing, Typer has caught it.
+            if stops.heard() and end.code == ABORTED:
+                raise SystemExit(stops.exit_code()) from None
+            raise

@@ -1,11 +1,19 @@
 """`metatune fit`: a search."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from metatune.cli.root import Overrides, RecipeArgument, interruptible, plain_errors
+from metatune.cli.root import (
+    Overrides,
+    RecipeArgument,
+    interruptible,
+    plain_errors,
+    typed,
+)
+from metatune.runs import stops
 
 
 def fit(
@@ -18,7 +26,10 @@ def fit(
         bool, typer.Option("--overwrite", help="Delete the run in --out first.")
     ] = False,
 ) -> None:
-    """Tune a recipe; leaves artefact, metrics, checkpoints and TensorBoard events in --out."""
+    """Tune a recipe; leaves artefact, metrics, checkpoints and TensorBoard events in --out.
+
+    Ctrl-C, SIGTERM and SIGHUP end it with all that --resume needs, a second one at once.
+    """
     typer.echo("loading JAX and the data ...")
     from rich.console import Console
 
@@ -41,9 +52,11 @@ def fit(
     from metatune.report import terminal
 
     console = Console()
-    stops = (NotFinite, RunFolderError, CheckpointError, EstimatorError, ReplayError, CommandFailed)
+    ends = (NotFinite, RunFolderError, CheckpointError, EstimatorError, ReplayError, CommandFailed)
     run = Whereabouts(recipe, overrides or (), out, resume, overwrite)
-    with plain_errors(*stops), interruptible(run.told):
+    again = typed("fit", recipe, *(overrides or ()), "--out", out, "--resume")
+    stops.farewell(f"interrupted; what was reached is in {out}; go on with\n  {again}")
+    with plain_errors(*ends), interruptible(run.told):
         refuse_unmakeable(out)
         keep_compiled()
         keep_memory()
@@ -83,7 +96,8 @@ def fit(
             raise KeyboardInterrupt
         run.doing = "showing the result"
         console.print(terminal.summary(outcome.artefact, outcome.folder.read_metrics()))
-        lines = [f"run: {out}", f"metatune show {out}", f"tensorboard --logdir {out}"]
+        watch = shlex.join(["tensorboard", "--logdir", str(out)])
+        lines = [f"run: {out}", typed("show", out), watch]
         if target := suited(outcome.artefact):
-            lines.append(f"metatune export {out} --to {target} --out tuned/")
+            lines.append(typed("export", out, "--to", target, "--out", "tuned/"))
         typer.echo("\n  ".join(lines))

@@ -1,6 +1,7 @@
 """What all commands share: arguments, and errors without tracebacks."""
 
 import importlib.metadata
+import shlex
 import shutil
 import sys
 import textwrap
@@ -11,8 +12,10 @@ from typing import Annotated, TextIO
 
 import typer
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
+from metatune.runs import stops
+
+DISK_FULL = 1
+"""Exit code where there is no room: nothing is wrong with what was asked."""
 
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A recipe's file, or the name of a shipped one.")
@@ -26,17 +29,27 @@ Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or an ar
 
 @contextmanager
 def plain_errors(*further: type[Exception]) -> Iterator[None]:
-    """Prints a user's error without a traceback and exits with code 2; after Ctrl-C with 130.
+    """Prints a user's error without a traceback and exits with code 2.
+
+    After a signal with 128 and its number, as shells have it; with 1 where the disk is full.
 
     Args:
         further: kinds of errors to expect besides those of recipes, artefacts and files.
     """
+    from metatune.runs.space import DiskFull, is_full, shortage
+
     try:
         yield
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(stops.exit_code()) from None
+    except DiskFull as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(DISK_FULL) from None
     except Exception as error:
+        if isinstance(error, OSError) and is_full(error):
+            typer.echo(f"error: {shortage(Path(error.filename or '.'))}", err=True)
+            raise typer.Exit(DISK_FULL) from None
         said = _said(error, further)
         if said is None:
             raise
@@ -85,12 +98,17 @@ def _said(error: Exception, further: tuple[type[Exception], ...]) -> str | None:
 
 @contextmanager
 def interruptible(told: Callable[[], str]) -> Iterator[None]:
-    """Prints what `told` says of an interruption and exits with 130, after Ctrl-C within."""
+    """Prints what `told` says of an interruption after a signal within, and exits with its code."""
     try:
         yield
     except KeyboardInterrupt:
         typer.echo(told(), err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(stops.exit_code()) from None
+
+
+def typed(*words: object) -> str:
+    """A command to type: what a shell takes for something else is quoted."""
+    return shlex.join(map(str, ("metatune", *words)))
 
 
 def _version(wanted: bool) -> None:

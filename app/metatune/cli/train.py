@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from metatune.cli.root import INTERRUPTED, Overrides, RecipeArgument, plain_errors
+from metatune.cli.root import Overrides, RecipeArgument, plain_errors, typed
+from metatune.runs import stops
 
 
 def train(
@@ -42,7 +43,7 @@ def train(
 ) -> None:
     """Train a recipe's model, at tuned schedules or at its own; leaves a Hugging Face checkpoint.
 
-    Ctrl-C ends it with a checkpoint for --resume, a second Ctrl-C at once.
+    Ctrl-C, SIGTERM and SIGHUP end it with a checkpoint for --resume, a second one at once.
     """
     typer.echo("loading JAX and the data ...")
     from rich.console import Console
@@ -58,6 +59,20 @@ def train(
     from metatune.train import command, folder, loop
 
     console = Console()
+    given = {
+        "--out": (out, None),
+        "--with": (with_, None),
+        "--steps": (steps, None),
+        "--warmup": (warmup, "fraction"),
+        "--seed": (seed, None),
+        "--report-seed": (report_seed, 0),
+        "--checkpoint-every": (checkpoint_every, loop.DEFAULT.checkpoint_every),
+        "--evaluate-every": (evaluate_every, loop.DEFAULT.evaluate_every),
+        "--keep": (keep, 2),
+    }
+    said = [(name, value) for name, (value, usual) in given.items() if value != usual]
+    again = typed("train", recipe, *(overrides or ()), *sum(said, ()), "--resume")
+    stops.farewell(f"interrupted; what was reached is in {out}; go on with\n  {again}")
     with plain_errors(NotFinite, RunFolderError):
         refuse_unmakeable(out)
         keep_compiled()
@@ -79,13 +94,14 @@ def train(
             intervals=loop.Intervals(checkpoint_every, evaluate_every),
             keep=keep,
             resume=resume,
+            overwrite=overwrite,
             console=console,
         )
         if outcome.result is None:
             typer.echo(
-                f"interrupted after {outcome.steps} steps; go on with the same command and --resume"
+                f"interrupted after {outcome.steps} steps, which are kept; go on with\n  {again}"
             )
-            raise typer.Exit(INTERRUPTED)
+            raise typer.Exit(stops.exit_code())
         typer.echo(
             f"held-out {outcome.result['held_out']:.4f} {outcome.result['unit']} after "
             f"{outcome.steps} steps in {outcome.result['seconds']:.0f} s\n"

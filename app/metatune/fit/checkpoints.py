@@ -1,6 +1,7 @@
 """Checkpoints of the outer loop, with Orbax: all that is needed to go on bit for bit."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+
+from metatune.runs import checkpoints
 
 
 class Search(NamedTuple):
@@ -53,12 +56,10 @@ class Search(NamedTuple):
 class Checkpoints:
     """The checkpoints of one run; the newest two are kept."""
 
-    def __init__(self, folder: Path):
-        """Opens `folder`, and makes it if needed."""
-        options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
-        self._manager = ocp.CheckpointManager(
-            folder.absolute(), options=options, item_names=("arrays", "numbers")
-        )
+    def __init__(self, folder: Path, saved: Callable[[], object] = lambda: None):
+        """Opens `folder`, makes it if needed, and calls `saved` whenever there is a checkpoint."""
+        self._saved = saved
+        self._kept = checkpoints.Checkpoints(folder, ("arrays", "numbers"), keep=2)
 
     def __enter__(self) -> "Checkpoints":
         """Returns itself."""
@@ -66,43 +67,51 @@ class Checkpoints:
 
     def __exit__(self, *_: object) -> None:
         """Closes the folder."""
-        self._manager.close()
+        self._kept.close()
 
     def save(self, search: Search) -> None:
-        """Writes a checkpoint; all of it or nothing."""
-        arrays, numbers = _parted(search)
-        self._manager.save(
-            search.step,
-            args=ocp.args.Composite(
-                arrays=ocp.args.StandardSave(arrays), numbers=ocp.args.JsonSave(numbers)
-            ),
-        )
+        """Writes a checkpoint; all of it or nothing.
 
-    def latest(self, like: Callable[[int], Search]) -> Search | None:
-        """The newest checkpoint; `None` if there is none.
+        Raises:
+            DiskFull: there is no room.
+        """
+        arrays, numbers = _parted(search)
+        self._kept.save(
+            search.step,
+            arrays=ocp.args.StandardSave(arrays),
+            numbers=ocp.args.JsonSave(numbers),
+        )
+        self._saved()
+
+    def latest(
+        self, like: Callable[[int], Search], say: Callable[[str], None] = print
+    ) -> Search | None:
+        """The newest checkpoint that is whole; `None` if there is none at all.
 
         Args:
             like: the number of a phase to a search with arrays of the shapes that it has there.
+            say: is told of damaged ones.
+
+        Raises:
+            RunFolderError: all are damaged.
         """
-        step = self._manager.latest_step()
-        if step is None:
-            return None
+        found = self._kept.latest(partial(self._read, like), say)
+        if found is not None:
+            self._saved()
+        return found
+
+    def _read(self, like: Callable[[int], Search], step: int) -> Search:
         numbers: dict[str, Any] = {
             key: float.fromhex(value) if isinstance(value, str) else value
-            for key, value in self._restored(step, numbers=ocp.args.JsonRestore()).items()
+            for key, value in self._kept.restored(step, numbers=ocp.args.JsonRestore()).items()
         }
         numbers["changes"] = tuple(numbers["changes"])  # JSON knows lists alone
         arrays = _parted(like(numbers["phase"]))[0]
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, arrays)
-        restored = self._restored(step, arrays=ocp.args.StandardRestore(abstract))
+        restored = self._kept.restored(step, arrays=ocp.args.StandardRestore(abstract))
         # Orbax ties arrays to their device, and programs for such arrays are compiled anew.
         free = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), restored)
         return Search(**{**free, **numbers})
-
-    def _restored(self, step: int, **item: ocp.args.CheckpointArgs) -> Any:
-        """One item of a checkpoint."""
-        (name,) = item
-        return self._manager.restore(step, args=ocp.args.Composite(**item))[name]
 
 
 def _parted(search: Search) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -5,18 +5,16 @@ it; its output goes to files, so that none waits for a reader.
 """
 
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from math import inf
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from metatune.runs import children, stops
+
 POLL_SECONDS: Final = 0.02
-GRACE_SECONDS: Final = 5
-"""From the request to end to the end by force."""
 TAIL: Final = 2000
 """Bytes of an output that are read, from its end."""
 TUNED: Final = "METATUNE_TUNED"
@@ -84,15 +82,17 @@ def run_all(
     try:
         while waiting or running:
             while waiting and len(running) < parallel:
-                index, its = waiting.pop(0)
-                running.append(_started(arguments, its, folder / str(index), index))
+                with stops.held():
+                    index, its = waiting.pop(0)
+                    running.append(_started(arguments, its, folder / str(index), index))
             time.sleep(POLL_SECONDS)
             for one in list(running):
                 if result := _result(one, timeout_seconds or inf):
                     running.remove(one)
+                    children.forget(one.process)
                     finished(one.number, result)
     finally:
-        _end([one.process for one in running])
+        children.end([one.process for one in running])
 
 
 def _started(arguments: Sequence[str], given: Given, folder: Path, index: int) -> _Running:
@@ -105,13 +105,12 @@ def _started(arguments: Sequence[str], given: Given, folder: Path, index: int) -
         (folder / "stdout").open("wb") as stdout,
         (folder / "stderr").open("wb") as stderr,
     ):
-        process = subprocess.Popen(
+        process = children.start(
             arguments,
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
             env={**os.environ, TUNED: str(tuned.absolute())},
-            start_new_session=True,
         )
     return _Running(index, process, folder, time.monotonic())
 
@@ -122,7 +121,7 @@ def _result(one: _Running, timeout_seconds: float) -> Result | None:
     if status is None:
         if seconds < timeout_seconds:
             return None
-        _end([one.process])
+        children.end([one.process])
         problem = f"didn't end within {timeout_seconds:g} s"
     elif status:
         problem = f"ended with status {status}" if status > 0 else f"was ended by signal {-status}"
@@ -140,23 +139,3 @@ def _tail(path: Path) -> str:
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - TAIL))
         return file.read().decode(errors="replace").rstrip()
-
-
-def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Asks processes and those that they started to end, then forces them."""
-    for process in processes:
-        _signal(process, signal.SIGTERM)
-    deadline = time.monotonic() + GRACE_SECONDS
-    try:
-        with suppress(subprocess.TimeoutExpired):
-            for process in processes:
-                process.wait(max(0.0, deadline - time.monotonic()))
-    finally:  # also when there is no patience for that
-        for process in processes:
-            _signal(process, signal.SIGKILL)
-            process.wait()
-
-
-def _signal(process: subprocess.Popen[bytes], number: int) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, number)

@@ -16,20 +16,22 @@ from rich.console import Console
 
 from metatune import artefact, tunables
 from metatune.data import stratified_batches
-from metatune.fit import holdings, outer_optimizers, population, rounding, run_folder
+from metatune.fit import holdings, outer_optimizers, population, rounding
 from metatune.fit.allocation import release_memory
 from metatune.fit.announcement import announcement, ways
+from metatune.fit.artefact_folder import finished, write_artefact
 from metatune.fit.checkpoints import Checkpoints, Search
 from metatune.fit.evaluation import Score, held_out_loss
 from metatune.fit.expectation import Expectation, comparison, measured
 from metatune.fit.external import CommandFailed, external_trainer
 from metatune.fit.failure import NotFinite, refuse_not_finite
+from metatune.fit.inputs import inputs
 from metatune.fit.jumps import jumps
 from metatune.fit.phases import End, begun, ended, entered, steps_at_most
 from metatune.fit.points import judged, line_of, rate_factors, taken
 from metatune.fit.progress import Display
 from metatune.fit.result import artefact_of, measure, unfinished
-from metatune.fit.run_folder import RunFolder, open_run
+from metatune.fit.run_folder import RunFolder, open_run, usable
 from metatune.fit.sharing import record, sharing
 from metatune.fit.still_moving import course, moved
 from metatune.fit.tracking import Tracker
@@ -46,9 +48,9 @@ from metatune.recipe import schema
 from metatune.recipe.measures import sentence
 from metatune.recipe.phases import Phase, resolved
 from metatune.recipe.trajectory import points
-from metatune.report.artefact_readme import readme
 from metatune.report.search import jump
 from metatune.report.sharing import sentences
+from metatune.runs import files, stops
 
 
 class Outcome(NamedTuple):
@@ -57,7 +59,7 @@ class Outcome(NamedTuple):
     Attributes:
         folder: the run folder.
         artefact: the tuned schedules; of an interrupted run the best so far.
-        interrupted: whether Ctrl-C ended it.
+        interrupted: whether Ctrl-C, SIGTERM or SIGHUP ended it; whoever called it ends, too.
         during: what it was doing then.
     """
 
@@ -96,26 +98,37 @@ def fit(
         CheckpointError: no room for the states of the inner training.
         EstimatorError: the estimator can't be used for this training.
         CommandFailed: an external trainer did; as of `NotFinite`.
+        DiskFull: what was written before is whole, and can be gone on with.
         ReplayError: the inner training did not repeat itself exactly.
     """
-    recipe = training.recipe
+    recipe, folder = training.recipe, RunFolder(out)
     refuse_larger_than_memory(training.initialise, training.model.family)
-    folder = open_run(out, recipe, resume=resume, overwrite=overwrite)
     phases, eta = resolved(recipe.outer), training.initial_eta()
+    console, given = console or Console(), inputs(training)
+    options: dict[str, Any] = {
+        "resume": resume,
+        "overwrite": overwrite,
+        "say": partial(console.print, highlight=False, soft_wrap=True),
+    }
+    usable(out, **options)
+    if resume and (done := finished(folder, recipe, given)):
+        return Outcome(folder, done, interrupted=False)
 
     def like(number: int) -> Search:
         return begun(training, phases[number], eta)
 
-    with Checkpoints(folder.checkpoints) as checkpoints:
-        search = checkpoints.latest(like) or like(0)
-        if finished := _finished(folder):
-            return Outcome(folder, finished, interrupted=False)
+    with (
+        stops.listening(),
+        open_run(out, recipe, given, **options) as held,
+        Checkpoints(folder.checkpoints, held.checkpointed) as checkpoints,
+    ):
+        search = checkpoints.latest(like, options["say"]) or like(0)
         folder.forget_metrics_from(search.step)
         first = len(folder.read_metrics())
         with (
             folder.cleared_scratch(),
             Display(
-                console or Console(),
+                console,
                 steps_at_most(phases, search),
                 done=search.step,
                 durations=durations_of(recipe),
@@ -139,7 +152,7 @@ def fit(
                     took = measured(taken(folder.read_metrics()[first:]))
                     display.say(comparison(expected, took))
                     both = {"expected": expected._asdict(), "measured": took}
-                    run_folder.replace(folder.expectation, json.dumps(both, indent=1) + "\n")
+                    files.replace(folder.expectation, json.dumps(both, indent=1) + "\n")
             except (KeyboardInterrupt, NotFinite, CommandFailed) as stop:
                 # A result that is written stays, whatever comes after it.
                 tuned = complete or loop.write_best(loop.search)
@@ -147,21 +160,6 @@ def fit(
                     return Outcome(folder, tuned, interrupted=True, during=display.doing)
                 raise
     return Outcome(folder, complete, interrupted=False)
-
-
-def write_artefact(folder: RunFolder, tuned: artefact.Artefact) -> artefact.Artefact:
-    """Writes an artefact into a run folder; a certificate of the recipe that is there stays."""
-    tuned = artefact.with_certificate(tuned, artefact.read_certificate(folder.artefact))
-    artefact.write(folder.artefact, tuned, readme(tuned))
-    return tuned
-
-
-def _finished(folder: RunFolder) -> artefact.Artefact | None:
-    """The artefact of a run that is complete."""
-    if not (folder.artefact / "tuned.json").exists():
-        return None
-    found = artefact.load(folder.artefact)
-    return found if found.result["status"] == "complete" else None
 
 
 class _Loop:
@@ -317,10 +315,11 @@ class _Loop:
             line["sharing"] = record(search) | {"changes": changes}
             for sentence in sentences(changes):
                 self.display.say(sentence)
-        self.record(line, point.eta)
-        if search.best_step == point.step:
-            self.write_best(search)
-        self.checkpoints.save(search)
+        with stops.held():
+            self.record(line, point.eta)
+            if search.best_step == point.step:
+                self.write_best(search)
+            self.checkpoints.save(search)
         blocks = f" in {line['sharing']['blocks']}" if self.sharing else ""
         self.display.point(line, rates=self._rates(point.eta) + blocks, note=_remark(held_out))
         for key, each in found.items():

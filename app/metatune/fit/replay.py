@@ -22,6 +22,7 @@ from metatune import artefact
 from metatune.artefact import Artefact, ArtefactError, Origin
 from metatune.fit.evaluation import held_out_loss
 from metatune.fit.failure import NotFinite
+from metatune.fit.inputs import INPUTS
 from metatune.fit.machine import differences, machine, repeats_itself
 from metatune.fit.progress import Display, tokenizing
 from metatune.fit.record import meta_parameters
@@ -30,15 +31,9 @@ from metatune.fit.waits import TRAINING
 from metatune.inner import InnerTraining, prepare_file
 from metatune.inner.seeds import Purpose
 from metatune.recipe.faults import ABSENT, Fault
+from metatune.runs.inputs import flat
 
-COMPARED = (
-    "recipe_sha256",
-    "tokenizer_sha256",
-    "data_sha256",
-    "model_config",
-    "weights_sha256",
-    "checkpoints_sha256",
-)
+COMPARED = ("recipe_sha256", *INPUTS)
 """Of the provenance: what must be the same before anything is trained."""
 
 SCHEDULES = ("horizon", "learning_rates", "mixture", "loss_weights", "optimizer", "loss_terms")
@@ -180,7 +175,7 @@ def refuse_others(recorded: Mapping[str, Any], here: Mapping[str, Any], source: 
     Raises:
         ArtefactError: naming each hash that isn't the same.
     """
-    theirs, ours = (_flat({key: side.get(key) for key in COMPARED}) for side in (recorded, here))
+    theirs, ours = (flat({key: side.get(key) for key in COMPARED}) for side in (recorded, here))
     faults = [
         Fault(
             f"provenance.{key}",
@@ -321,14 +316,3 @@ def _compared(
         "replayed": [loss if math.isfinite(loss) else None for loss in replayed],
         "largest_difference": float(apart.max()) if np.isfinite(apart).all() else None,
     }
-
-
-def _flat(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by dotted path, a level deep; what is None is left out."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= {f"{key}.{name}": entry for name, entry in value.items()}
-        elif value is not None:
-            flat[key] = value
-    return flat

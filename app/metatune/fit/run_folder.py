@@ -2,12 +2,12 @@
 
 import contextlib
 import json
-import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,22 @@ import yaml
 
 from metatune.recipe import reading, writing
 from metatune.recipe.schema import Outer, Recipe
+from metatune.runs.faults import RunFolderError, differing, of_out, then_and_now
+from metatune.runs.files import append_line, mend, replace, whole_lines
+from metatune.runs.folder import Opened, opened, refuse_unusable
+from metatune.runs.kinds import RUN
+
+PATIENCE = "outer.patience"
+GROWING = ("outer.steps", PATIENCE, "outer.report.seeds")
+"""Fields that end a run and have no other effect, besides the steps of the last phase."""
+MAY_GROW = (
+    "outer.steps (of phases, those of the last), outer.patience and outer.report.seeds may grow"
+)
 
 WITHOUT_EFFECT = re.compile(
     r"outer\.(phases\[\d+\]\.)?estimator\.(checkpoints\.|parallel$|timeout_seconds$)"
 )
 """Keys that change neither trainings nor hypergradients: they may change before a run goes on."""
-
-
-class RunFolderError(ValueError):
-    """A folder that can't be used as asked."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,7 @@ class RunFolder:
 
     def holds_run(self) -> bool:
         """Whether a run was begun here."""
-        return self.recipe.exists()
+        return RUN.holds(self.path)
 
     def outer(self) -> Outer:
         """The search of the run that was begun here.
@@ -115,19 +122,19 @@ class RunFolder:
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Adds a line to the metrics."""
-        _append(self.metrics, line)
+        append_line(self.metrics, line)
 
     def append_command(self, line: Mapping[str, Any]) -> None:
         """Adds a line to the log of an external trainer."""
-        _append(self.commands, line)
+        append_line(self.commands, line)
 
     def read_commands(self) -> list[dict[str, Any]]:
         """The log of an external trainer so far, as `read_metrics`."""
-        return _whole_lines(self.commands)
+        return whole_lines(self.commands)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The metrics so far; a last line that was cut off is left out."""
-        return _whole_lines(self.metrics)
+        return whole_lines(self.metrics)
 
     def forget_metrics_from(self, step: int) -> None:
         """Drops the lines of points from `step` on, which are about to be reached again."""
@@ -135,104 +142,102 @@ class RunFolder:
         replace(self.metrics, "".join(line + "\n" for line in lines))
 
 
-def _append(path: Path, line: Mapping[str, Any]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+def usable(
+    path: Path, *, resume: bool, overwrite: bool, say: Callable[[str], None] = print
+) -> RunFolder:
+    """The folder of a run; arguments and what is refused as of `refuse_unusable`."""
+    refuse_unusable(path, RUN, resume=resume, overwrite=overwrite, say=say)
+    return RunFolder(path)
 
 
-def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line[-1] == "\n"]
-
-
-def replace(path: Path, content: str | bytes) -> None:
-    """Writes a file beside its place, then renames it; text in UTF-8."""
-    beside = path.with_name(path.name + ".partial")
-    beside.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(beside, path)
-
-
-def usable(path: Path, *, resume: bool, overwrite: bool) -> RunFolder:
-    """The folder of a run; nothing is written yet.
-
-    Args:
-        path: the folder.
-        resume: whether the run that is in it is to go on.
-        overwrite: whether the run that is in it is to be deleted.
-
-    Raises:
-        RunFolderError: it holds a run and neither was asked for, or none to resume.
-    """
-    folder = RunFolder(path)
-    if resume and overwrite:
-        raise RunFolderError("--resume and --overwrite exclude each other: give one of them")
-    if path.exists() and not path.is_dir():
-        raise RunFolderError(f"--out {path}: is a file; give a folder")
-    if resume and not folder.holds_run():
-        raise RunFolderError(
-            f"--out {path}: holds no run to resume; leave --resume out to begin one"
-        )
-    if folder.holds_run() and not (resume or overwrite):
-        raise RunFolderError(
-            f"--out {path}: holds a run already; --resume to go on with it, --overwrite to "
-            "delete it, or give another folder"
-        )
-    return folder
-
-
-def open_run(path: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> RunFolder:
-    """Makes a folder ready for a run.
+@contextlib.contextmanager
+def open_run(
+    path: Path,
+    recipe: Recipe,
+    given: Mapping[str, Any],
+    *,
+    resume: bool,
+    overwrite: bool,
+    say: Callable[[str], None] = print,
+) -> Iterator[Opened]:
+    """Holds a folder that is ready for a run.
 
     Args:
         path: the folder; made if missing.
         recipe: the resolved recipe, written into it.
+        given: hashes of what the run is made of.
         resume: go on with the run that is in it.
-        overwrite: delete the run that is in it.
+        overwrite: replace the run that is in it.
+        say: is told what a process that was killed has left.
 
     Raises:
-        RunFolderError: the folder holds a run and neither was asked for; or holds other things; or
-            there is nothing to resume, or a run of another recipe.
+        RunFolderError: the folder holds a run and neither was asked for; or holds other things, or
+            is in use; or there is nothing to resume, or a run of another recipe or other data.
     """
-    folder = usable(path, resume=resume, overwrite=overwrite)
-    if resume:
-        _refuse_other_recipe(folder, recipe)
-        replace(folder.recipe, writing.to_yaml(recipe))
-        return folder
-    if folder.holds_run():
-        _delete_run(folder)
-    if path.exists() and any(path.iterdir()):
-        found = ", ".join(sorted(entry.name for entry in path.iterdir())[:3])
+    folder = RunFolder(path)
+    files = {folder.recipe.name: writing.to_yaml(recipe)}
+    check = partial(refuse_other_recipe, folder, recipe)
+    options: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "say": say}
+    with opened(path, RUN, files, given, check=check, **options) as held:
+        for log in (folder.metrics, folder.commands):
+            mend(log)
+        yield held
+
+
+def refuse_other_recipe(folder: RunFolder, recipe: Recipe) -> None:
+    """Refuses a recipe that the run in a folder can't go on with.
+
+    Raises:
+        RunFolderError: a field has another value, and isn't one of those that may grow.
+    """
+    try:
+        then, now = _flat(yaml.safe_load(folder.recipe.read_bytes())), _flat(recipe)
+    except yaml.YAMLError as error:
         raise RunFolderError(
-            f"--out {path}: is not empty and holds no run (it has {found}); give a new folder"
-        )
-    path.mkdir(parents=True, exist_ok=True)
-    replace(folder.recipe, writing.to_yaml(recipe))
-    return folder
-
-
-def _refuse_other_recipe(folder: RunFolder, recipe: Recipe) -> None:
-    then = writing.flat(yaml.safe_load(folder.recipe.read_text(encoding="utf-8")))
-    now = writing.flat(yaml.safe_load(writing.to_yaml(recipe)))
+            f"{folder.recipe}: is damaged ({error}); put it back from a copy, or begin anew"
+        ) from None
     changed = [
         key
-        for key in sorted({*then, *now})
-        if then.get(key) != now.get(key) and not WITHOUT_EFFECT.match(key)
+        for key in differing(then, now)
+        if not (WITHOUT_EFFECT.match(key) or _grows(key, then, now, recipe))
     ]
     if changed:
-        lines = [f"  {key}: {then.get(key)!r} then, {now.get(key)!r} now" for key in changed]
-        raise RunFolderError(
-            f"--out {folder.path}: holds a run of another recipe, which can't be resumed with "
-            "this one; resume with its own recipe.yaml, or give another folder\n" + "\n".join(lines)
+        raise of_out(
+            folder.path,
+            "holds a run of another recipe, which can't be resumed with this one; resume with its "
+            f"own recipe.yaml, or give another folder; {MAY_GROW}\n"
+            + then_and_now(changed, then, now),
         )
 
 
-def _delete_run(folder: RunFolder) -> None:
-    """Deletes what a run writes, and nothing else; its recipe last, so that a kill is harmless."""
-    folder.clear_scratch()
-    for path in (folder.tensorboard, folder.checkpoints, folder.artefact):
-        shutil.rmtree(path, ignore_errors=False) if path.exists() else None
-    for path in (folder.metrics, folder.commands, folder.expectation):
-        path.unlink(missing_ok=True)
-    folder.recipe.unlink()
+def same_end(then: str, now: Recipe) -> bool:
+    """Whether nothing that may grow has grown from a recipe, as YAML, to another."""
+    before, after = _flat(yaml.safe_load(then)), _flat(now)
+    return all(WITHOUT_EFFECT.match(key) for key in differing(before, after))
+
+
+def _flat(recipe: Recipe | Mapping[str, Any]) -> dict[str, Any]:
+    """As YAML has it, by dotted path."""
+    tree = yaml.safe_load(writing.to_yaml(recipe)) if isinstance(recipe, Recipe) else recipe
+    return writing.flat(tree)
+
+
+def _grows(key: str, then: Mapping[str, Any], now: Mapping[str, Any], recipe: Recipe) -> bool:
+    """Whether a field may grow while a run goes on, and does."""
+    last = len(recipe.outer.phases or ()) - 1
+    if key not in (*GROWING, f"outer.phases[{last}].steps"):
+        return False
+    before, after = then.get(key), now.get(key)
+    if key == PATIENCE:  # none is for ever
+        return before is not None and (after is None or after > before)
+    return before is not None and after is not None and after > before
+
+
+__all__ = [
+    "RunFolder",
+    "RunFolderError",
+    "open_run",
+    "refuse_other_recipe",
+    "same_end",
+    "usable",
+]

@@ -1,7 +1,9 @@
 """Checkpoints of a training, with Orbax: all that is needed to go on bit for bit."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from metatune.hypergrad import State
+from metatune.runs import checkpoints
 
 
 class Position(NamedTuple):
@@ -28,12 +31,16 @@ class Position(NamedTuple):
 class Checkpoints:
     """The checkpoints of one training; the newest are kept."""
 
-    def __init__(self, folder: Path, keep: int):
-        """Opens `folder`, makes it if needed, and keeps so many in it."""
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
-        self._manager = ocp.CheckpointManager(
-            folder.absolute(), options=options, item_names=("state", "numbers")
-        )
+    def __init__(self, folder: Path, keep: int, saved: Callable[[], object] = lambda: None):
+        """Opens `folder`, makes it if needed, and keeps so many in it.
+
+        Args:
+            folder: theirs.
+            keep: how many stay.
+            saved: is called whenever there is a checkpoint.
+        """
+        self._saved = saved
+        self._kept = checkpoints.Checkpoints(folder, ("state", "numbers"), keep)
 
     def __enter__(self) -> "Checkpoints":
         """Returns itself."""
@@ -41,42 +48,45 @@ class Checkpoints:
 
     def __exit__(self, *_: object) -> None:
         """Closes the folder."""
-        self._manager.close()
+        self._kept.close()
 
     def save(self, position: Position) -> None:
-        """Writes a checkpoint, all of it or nothing; none where there is one of the same step."""
-        if self._manager.latest_step() == position.step:
-            return
-        self._manager.save(
-            position.step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(position.state._asdict()),
-                numbers=ocp.args.JsonSave({"seconds": position.seconds}),
-            ),
-        )
+        """Writes a checkpoint, all of it or nothing; none where there is one of the same step.
 
-    def latest(self, like: State) -> Position | None:
-        """The newest checkpoint; `None` if there is none.
+        Raises:
+            DiskFull: there is no room.
+        """
+        self._kept.save(
+            position.step,
+            state=ocp.args.StandardSave(position.state._asdict()),
+            numbers=ocp.args.JsonSave({"seconds": position.seconds}),
+        )
+        self._saved()
+
+    def latest(self, like: State, say: Callable[[str], None] = print) -> Position | None:
+        """The newest checkpoint that is whole; `None` if there is none at all.
 
         Args:
             like: shapes and types of a state.
+            say: is told of damaged ones.
+
+        Raises:
+            RunFolderError: all are damaged.
         """
-        step = self._manager.latest_step()
-        if step is None:
-            return None
-        numbers = self._restored(step, numbers=ocp.args.JsonRestore())
+        found = self._kept.latest(partial(self._read, like), say)
+        if found is not None:
+            self._saved()
+        return found
+
+    def _read(self, like: State, step: int) -> Position:
+        numbers = self._kept.restored(step, numbers=ocp.args.JsonRestore())
         here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         wanted = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
             like._asdict(),
         )
-        held = self._restored(step, state=ocp.args.StandardRestore(wanted))
+        held = self._kept.restored(step, state=ocp.args.StandardRestore(wanted))
         # Orbax ties arrays to their device, and programs for such arrays are compiled anew; a copy,
         # because the training takes the memory of its state.
         state = jax.tree.map(lambda leaf: jnp.array(np.asarray(leaf)), held)
         return Position(step, State(**state), numbers["seconds"])
-
-    def _restored(self, step: int, **item: ocp.args.CheckpointArgs) -> Any:
-        """One item of a checkpoint."""
-        (name,) = item
-        return self._manager.restore(step, args=ocp.args.Composite(**item))[name]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from rich.console import Console
 from metatune import artefact
 from metatune.artefact.horizon import carried
 from metatune.fit import holdings
+from metatune.fit.inputs import inputs
 from metatune.inner import InnerTraining, stretched
 from metatune.inner.seeds import Purpose, model_key
 from metatune.inner.size import refuse_larger_than_memory
@@ -18,10 +20,10 @@ from metatune.recipe import writing
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.measures import sentence
 from metatune.recipe.phases import resolved
+from metatune.runs import stops
 from metatune.train import result
 from metatune.train.checkpoints import Checkpoints, Position
-from metatune.train.folder import TrainingFolder, begin
-from metatune.train.interruption import Interruption
+from metatune.train.folder import TrainingFolder, finished, open_training, usable
 from metatune.train.learned_update import corrected
 from metatune.train.loop import DEFAULT, SEGMENT, Intervals, Loop
 from metatune.train.matching import refuse_misfit, remarks
@@ -77,6 +79,7 @@ def train(
     intervals: Intervals = DEFAULT,
     keep: int = 2,
     resume: bool = False,
+    overwrite: bool = False,
     console: Console | None = None,
 ) -> Outcome:
     """Trains, evaluates, and writes the model.
@@ -92,6 +95,7 @@ def train(
         intervals: what happens between steps.
         keep: checkpoints that stay.
         resume: go on with the training in `folder`.
+        overwrite: replace the training in `folder`.
         console: where progress is shown.
 
     Returns:
@@ -102,6 +106,7 @@ def train(
         RecipeError: a number isn't above 0.
         RunFolderError: the folder holds another training.
         NotFinite: the training diverged; its last checkpoint is from before.
+        DiskFull: what was written before is whole, and can be gone on with.
     """
     _refuse_not_positive(source, steps=steps, keep=keep, **intervals._asdict())
     if steps is not None:
@@ -118,12 +123,17 @@ def train(
         "--warmup": warmup,
         "--report-seed": report_seed,
     }
-    files: dict[Path, str | bytes] = {folder.recipe: writing.to_yaml(recipe)}
+    files: dict[str, str | bytes] = {folder.recipe.name: writing.to_yaml(recipe)}
     if schedules is not None:
-        held = artefact.portable_files(schedules)
-        files |= {folder.path / name: text for name, text in held.items()}
-    begin(folder, settings, files, resume=resume)
-    if done := folder.finished():
+        files |= artefact.portable_files(schedules)
+    console, given = console or Console(), inputs(training)
+    options: dict[str, Any] = {
+        "resume": resume,
+        "overwrite": overwrite,
+        "say": partial(console.print, highlight=False, soft_wrap=True),
+    }
+    usable(folder.path, **options)
+    if resume and (done := finished(folder, settings, given)):
         return Outcome(done, done["steps"])
     segment = getattr(resolved(recipe.outer)[0].estimator, "segment", SEGMENT)
     loop = Loop(
@@ -134,28 +144,30 @@ def train(
         intervals=intervals,
     )
     key = model_key(recipe.seed, Purpose.REPORT, report_seed)
-    with Checkpoints(folder.checkpoints, keep) as checkpoints:
+    with (
+        stops.listening(),
+        open_training(folder, settings, files, given, **options) as held,
+        Checkpoints(folder.checkpoints, keep, held.checkpointed) as checkpoints,
+    ):
         like = jax.eval_shape(training.initialise, key)
-        position = checkpoints.latest(like) or Position(0, training.initialise(key))
+        position = checkpoints.latest(like, options["say"])
+        position = position or Position(0, training.initialise(key))
         units = sentence(recipe.outer, recipe.data)
-        teller = Teller(
-            folder, console or Console(), units=units, steps=loop.steps, done=position.step
-        )
-        with teller, Interruption(teller.say) as interruption:
+        teller = Teller(folder, console, units=units, steps=loop.steps, done=position.step)
+        with teller, stops.held(teller.say, raises=False) as hold:
             _announce(teller.say, loop, tuned, position.step)
             teller.say(units)
-            position, losses = loop.run(position, checkpoints, teller, interruption)
-            if position.step < loop.steps:
+            position, losses = loop.run(position, checkpoints, teller, hold)
+            if losses is None or hold.asked:
                 return Outcome(None, position.step)
-            losses = losses or loop.evaluate(position)
-    written = result.write(
-        folder,
-        training,
-        position,
-        losses,
-        report_seed=report_seed,
-        artefact_sha256=tuned and tuned.sha256,
-    )
+        written = result.write(
+            folder,
+            training,
+            position,
+            losses,
+            report_seed=report_seed,
+            artefact_sha256=tuned and tuned.sha256,
+        )
     return Outcome(written, position.step)
 
 

@@ -1,14 +1,20 @@
 """The folder of a training: what lies where, and that nothing is lost or mixed up."""
 
+import contextlib
 import json
-import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from metatune.artefact import INITIALISATION
-from metatune.fit.run_folder import RunFolder, RunFolderError, replace
+from metatune.fit.run_folder import RunFolder
+from metatune.runs.faults import RunFolderError, differing, of_out, then_and_now
+from metatune.runs.files import mend
+from metatune.runs.folder import Opened, opened, refuse_unusable
+from metatune.runs.inputs import refuse_changed
+from metatune.runs.kinds import TRAINING
 
 FORMAT: Final = "metatune-training"
 VERSION: Final = 1
@@ -79,90 +85,78 @@ class TrainingFolder:
         return json.loads(self.result.read_bytes()) if self.result.exists() else None
 
 
-def usable(path: Path, *, resume: bool, overwrite: bool) -> TrainingFolder:
-    """The folder of a training; nothing is written yet.
-
-    Raises:
-        RunFolderError: it can't be used as asked.
-    """
-    folder = TrainingFolder(path)
-    if resume and overwrite:
-        raise RunFolderError("--resume and --overwrite exclude each other: give one of them")
-    if path.exists() and not path.is_dir():
-        raise RunFolderError(f"--out {path}: is a file; give a folder")
-    holds = folder.settings.exists()
-    if resume and not holds:
-        raise RunFolderError(
-            f"--out {path}: holds no training to resume; leave --resume out to begin one"
-        )
-    if holds and not (resume or overwrite):
-        raise RunFolderError(
-            f"--out {path}: holds a training already; --resume to go on with it, --overwrite to "
-            "delete it, or give another folder"
-        )
-    if not holds and path.exists() and any(path.iterdir()):
-        found = ", ".join(sorted(entry.name for entry in path.iterdir())[:3])
-        raise RunFolderError(
-            f"--out {path}: is not empty and holds no training (it has {found}); give a new folder"
-        )
-    return folder
+def usable(
+    path: Path, *, resume: bool, overwrite: bool, say: Callable[[str], None] = print
+) -> TrainingFolder:
+    """The folder of a training; arguments and what is refused as of `refuse_unusable`."""
+    refuse_unusable(path, TRAINING, resume=resume, overwrite=overwrite, say=say)
+    return TrainingFolder(path)
 
 
-def begin(
+@contextlib.contextmanager
+def open_training(
     folder: TrainingFolder,
     settings: Mapping[str, Any],
-    files: Mapping[Path, str | bytes],
+    files: Mapping[str, str | bytes],
+    given: Mapping[str, Any],
     *,
     resume: bool,
-) -> None:
-    """Makes a usable folder ready.
+    overwrite: bool,
+    say: Callable[[str], None] = print,
+) -> Iterator[Opened]:
+    """Holds a folder that is ready for a training.
 
     Args:
-        folder: of `usable`.
+        folder: made if missing.
         settings: all that the training follows from, by the name of the choice.
-        files: further contents to write.
-        resume: go on with the training that is in it; another one in it is deleted otherwise.
+        files: further contents to write, by name.
+        given: hashes of what the training is made of.
+        resume: go on with the training that is in it.
+        overwrite: replace the training that is in it.
+        say: is told what a process that was killed has left.
 
     Raises:
-        RunFolderError: the training that is in it is another one.
+        RunFolderError: it can't be used as asked, or the training that is in it is another one.
     """
-    if resume:
-        _refuse_other(folder, settings)
-    else:
-        if folder.settings.exists():
-            _delete(folder)
-        folder.path.mkdir(parents=True, exist_ok=True)
-        document = {"format": FORMAT, "version": VERSION, "settings": dict(settings)}
-        replace(folder.settings, json.dumps(document, indent=1) + "\n")
-    # Also of one that goes on: it may have been killed before they were written.
-    for path, content in files.items():
-        replace(path, content)
+    document = {"format": FORMAT, "version": VERSION, "settings": dict(settings)}
+    files = {**files, folder.settings.name: json.dumps(document, indent=1) + "\n"}
+    check = partial(refuse_other, folder, settings)
+    options: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "say": say}
+    with opened(folder.path, TRAINING, files, given, check=check, **options) as held:
+        mend(folder.metrics.metrics)
+        yield held
 
 
-def _refuse_other(folder: TrainingFolder, now: Mapping[str, Any]) -> None:
-    then = json.loads(folder.settings.read_bytes())["settings"]
-    now = json.loads(json.dumps(now))
-    changed = [key for key in sorted({*then, *now}) if then.get(key) != now.get(key)]
-    if changed:
-        lines = [f"  {key}: {then.get(key)!r} then, {now.get(key)!r} now" for key in changed]
+def finished(
+    folder: TrainingFolder, settings: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """The result of the training in a folder, if it is finished; nothing is written.
+
+    Arguments and what is refused as of `open_training`.
+    """
+    refuse_other(folder, settings)
+    refuse_changed(folder.path, given)
+    return folder.finished()
+
+
+def refuse_other(folder: TrainingFolder, now: Mapping[str, Any]) -> None:
+    """Refuses settings that the training in a folder can't go on with.
+
+    Raises:
+        RunFolderError: one has another value, or what was written can't be read.
+    """
+    try:
+        then = json.loads(folder.settings.read_bytes())["settings"]
+    except (ValueError, KeyError, TypeError) as error:
         raise RunFolderError(
-            f"--out {folder.path}: holds another training, which can't be resumed as this one; "
-            "give the same recipe and options, or another folder\n" + "\n".join(lines)
+            f"{folder.settings}: is damaged ({error}), so that it can't be told what is trained; "
+            "begin anew with --overwrite, or in another folder"
+        ) from None
+    now = json.loads(json.dumps(now))
+    if changed := differing(then, now):
+        raise of_out(
+            folder.path,
+            "holds another training, which can't be resumed as this one; give the same recipe and "
+            "options, or another folder (its schedules depend on its steps, so that these can't "
+            "grow)\n" + then_and_now(changed, then, now),
         )
-
-
-def _delete(folder: TrainingFolder) -> None:
-    """Deletes what a training writes, and nothing else; its settings last."""
-    for path in (folder.tensorboard, folder.checkpoints, folder.model, partial(folder.model)):
-        if path.exists():
-            shutil.rmtree(path)
-    tuned = (folder.tuned, folder.tensors, folder.start)
-    for path in (folder.result, folder.metrics.metrics, folder.recipe, *tuned):
-        path.unlink(missing_ok=True)
-    folder.tensors.unlink(missing_ok=True)
-    folder.settings.unlink()
-
-
-def partial(path: Path) -> Path:
-    """Where a folder is written before it is put in its place."""
-    return path.with_name(path.name + ".partial")

@@ -14,8 +14,8 @@ from metatune.fit.failure import NotFinite
 from metatune.hypergrad import train
 from metatune.inner import InnerTraining
 from metatune.inner.seeds import Purpose, Stream, data_seed
+from metatune.runs.stops import Hold
 from metatune.train.checkpoints import Checkpoints, Position
-from metatune.train.interruption import Interruption
 from metatune.train.progress import Teller
 from metatune.train.schedules import Schedules, Stretch, scheduled
 
@@ -110,7 +110,7 @@ class Loop:
         position: Position,
         checkpoints: Checkpoints,
         teller: Teller,
-        interruption: Interruption,
+        hold: Hold,
     ) -> tuple[Position, Losses | None]:
         """Trains on.
 
@@ -118,10 +118,11 @@ class Loop:
             position: where the training stands; its memory is taken.
             checkpoints: where it is kept.
             teller: is told of everything.
-            interruption: whether to stop.
+            hold: whether to stop.
 
         Returns:
-            Where it stands then, which has been kept, and the losses at the end; None before it.
+            Where it stands then, which has been kept, and the losses at the end; None before it,
+            and where there was no time for them.
 
         Raises:
             NotFinite: a loss is none; the newest checkpoint is from before.
@@ -129,6 +130,10 @@ class Loop:
         began, before = time.monotonic(), position.seconds
         pending: _Done | None = None
         told, losses = began, None
+        if self._measured_at(position.step):  # an earlier process may have had no time for it
+            known = teller.measured(position.step)
+            if position.step == self.steps or not known:
+                losses = self._evaluation(position, None if known else teller)
         for first, stop in stretches(position.step, self.steps, self._segment, *self._intervals):
             stretch = self._schedules.stretch(first)
             counts: dict[int, np.ndarray] = {}
@@ -147,21 +152,31 @@ class Loop:
             if pending:
                 told = self._tell(teller, pending, told)
             pending = _Done(first, stop, inner, stretch, np.sum(list(counts.values()), axis=0))
-            pause = interruption.asked
+            pause = hold.asked
             if not (pause or stop == self.steps or due(stop, *self._intervals)):
                 continue
             told, pending = self._tell(teller, pending, told), None
-            if stop == self.steps or due(stop, self._intervals.evaluate_every):
-                losses = self.evaluate(position)
-                line = {"step": stop, "held_out": losses.held_out, "domains": dict(losses.domains)}
-                teller.evaluation(line)
             position = position._replace(seconds=before + time.monotonic() - began)
             if pause or stop == self.steps or due(stop, self._intervals.checkpoint_every):
                 checkpoints.save(position)
-            told = time.monotonic()
             if pause:
                 break
+            if self._measured_at(stop):
+                losses = self._evaluation(position, teller)
+            told = time.monotonic()
+        position = position._replace(seconds=before + time.monotonic() - began)
         return position, losses if position.step == self.steps else None
+
+    def _measured_at(self, step: int) -> bool:
+        return step == self.steps or (step > 0 and due(step, self._intervals.evaluate_every))
+
+    def _evaluation(self, position: Position, teller: Teller | None) -> Losses:
+        losses = self.evaluate(position)
+        if teller:
+            domains = dict(losses.domains)
+            line = {"step": position.step, "held_out": losses.held_out, "domains": domains}
+            teller.evaluation(line)
+        return losses
 
     def evaluate(self, position: Position) -> Losses:
         """The held-out losses, on the same text as those of a verdict."""

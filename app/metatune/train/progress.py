@@ -80,6 +80,11 @@ class Teller:
             self._spoke = now
             self.say(f"step {step}/{self._steps}  loss {line['loss']:.4f}  {left}")
 
+    def measured(self, step: int) -> bool:
+        """Whether there is an evaluation of a step, by an earlier process."""
+        lines = self._metrics.read_metrics()
+        return any(line["step"] == step and "held_out" in line for line in lines)
+
     def evaluation(self, line: Mapping[str, Any]) -> None:
         """Tells of held-out losses."""
         self._write(line)

@@ -4,19 +4,25 @@ import hashlib
 import json
 import os
 import shutil
-from typing import Any
+from typing import Any, Final
+
+import jax
 
 from metatune.data.pretrained_tokenizer import PretrainedTokenizer
+from metatune.data.tokenizers import ByteTokenizer
 from metatune.fit.machine import packages
-from metatune.fit.run_folder import replace
 from metatune.hypergrad import evaluated
 from metatune.inner import InnerTraining
-from metatune.models import save_pretrained, weights_sha256
+from metatune.models import locate, save_pretrained, weights_sha256
 from metatune.recipe import writing
 from metatune.recipe.measures import unit
+from metatune.runs.files import partial, replace
+from metatune.runs.space import room_for
 from metatune.train.checkpoints import Position
-from metatune.train.folder import FORMAT, VERSION, TrainingFolder, partial
+from metatune.train.folder import FORMAT, VERSION, TrainingFolder
 from metatune.train.loop import Losses
+
+GENERATION: Final = "generation_config.json"
 
 
 def write(
@@ -45,10 +51,14 @@ def write(
     for path in (beside, folder.model):
         if path.exists():
             shutil.rmtree(path)
-    kept = evaluated(training.sampled, position.state)
-    save_pretrained(beside, training.model, training.merged(kept))
-    if isinstance(training.corpus.tokenizer, PretrainedTokenizer):
-        training.corpus.tokenizer.fast.save_pretrained(beside)
+    kept = training.merged(evaluated(training.sampled, position.state))
+    needed = sum(4 * leaf.size for leaf in jax.tree.leaves(kept))  # float32
+    with room_for(folder.model, needed):
+        save_pretrained(beside, training.model, kept, _special_tokens(training))
+        if isinstance(training.corpus.tokenizer, PretrainedTokenizer):
+            training.corpus.tokenizer.fast.save_pretrained(beside)
+        if generation := _generation_config(training):
+            (beside / GENERATION).write_bytes(generation)
     os.replace(beside, folder.model)
     recipe = training.recipe
     result = {
@@ -69,3 +79,27 @@ def write(
     }
     replace(folder.result, json.dumps(result, indent=1) + "\n")
     return result
+
+
+def _special_tokens(training: InnerTraining) -> dict[str, int | None]:
+    """What a config of a model from scratch says of its tokenizer, so that generation stops."""
+    if training.recipe.model.pretrained is not None:
+        return {}
+    tokenizer = training.corpus.tokenizer
+    if isinstance(tokenizer, PretrainedTokenizer):
+        fast = tokenizer.fast
+        ids = fast.bos_token_id, fast.eos_token_id, fast.pad_token_id
+    elif isinstance(tokenizer, ByteTokenizer):
+        ids = tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id
+    else:
+        ids = None, tokenizer.eos_id, None
+    return dict(zip(("bos_token_id", "eos_token_id", "pad_token_id"), ids, strict=True))
+
+
+def _generation_config(training: InnerTraining) -> bytes | None:
+    """How the pretrained model generates, its tokens that end a text with it, if it says so."""
+    wanted = training.recipe.model
+    if wanted.pretrained is None:
+        return None
+    file = locate(wanted.pretrained, wanted.revision) / GENERATION
+    return file.read_bytes() if file.is_file() else None

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -75,7 +76,10 @@ def load_pretrained(
 
 
 def save_pretrained(
-    path: str | os.PathLike[str], model: LanguageModel, params: Mapping[str, Any]
+    path: str | os.PathLike[str],
+    model: LanguageModel,
+    params: Mapping[str, Any],
+    special_tokens: Mapping[str, int | None] = MappingProxyType({}),
 ) -> None:
     """Writes what transformers' `AutoModelForCausalLM.from_pretrained` loads.
 
@@ -84,11 +88,13 @@ def save_pretrained(
             in it are replaced once the new ones are complete.
         model: the language model.
         params: its parameters.
+        special_tokens: of `config.json` where the model's config doesn't name them, such as
+            `eos_token_id`; without, transformers takes those of the family's first model.
     """
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
     config = {name: value for name, value in model.config_json().items() if name != "torch_dtype"}
-    config |= {
+    config = {**special_tokens, **config} | {
         "architectures": [FAMILIES[model.family].causal_class],
         "dtype": "float32",
         "vocab_size": model.config.vocab_size,
@@ -136,9 +142,14 @@ def _read_params(model: LanguageModel, folder: Path, tensors: Tensors) -> dict[s
         known = family.normalised(name)
         if known is not None and held.setdefault(known, name) != name:
             twice += [name]
-    head = (
-        held.pop(family.checkpoint_name(HEAD), None) if model.config.tie_word_embeddings else None
-    )
+    head = None
+    if model.config.tie_word_embeddings:
+        head = held.pop(family.checkpoint_name(HEAD), None)
+        if head is not None and family.checkpoint_name(EMBEDDING) not in held:
+            held[family.checkpoint_name(EMBEDDING)], head = (
+                head,
+                None,
+            )
     faults = [
         fault
         for what, found in {

@@ -1,0 +1,57 @@
+"""The artefact in a run's folder: written while the search is on, looked at when it goes on."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from metatune import artefact
+from metatune.fit.run_folder import RunFolder, refuse_other_recipe, same_end
+from metatune.recipe.schema import Recipe
+from metatune.report.artefact_readme import readme
+from metatune.runs import stops
+from metatune.runs.inputs import refuse_changed
+from metatune.runs.space import DiskFull, is_full, shortage
+
+
+def write_artefact(folder: RunFolder, tuned: artefact.Artefact) -> artefact.Artefact:
+    """Writes an artefact into a run folder; a certificate of the recipe that is there stays.
+
+    Raises:
+        DiskFull: there is no room.
+    """
+    tuned = artefact.with_certificate(tuned, artefact.read_certificate(folder.artefact))
+    try:
+        with stops.held():
+            artefact.write(folder.artefact, tuned, readme(tuned))
+    except OSError as error:
+        if not is_full(error):
+            raise
+        needed = sum(map(len, artefact.portable_files(tuned).values()))
+        raise DiskFull(shortage(folder.artefact, needed)) from error
+    return tuned
+
+
+def finished(
+    folder: RunFolder, recipe: Recipe, given: Mapping[str, Any]
+) -> artefact.Artefact | None:
+    """The artefact of the run in a folder, if it is complete; nothing is written.
+
+    Args:
+        folder: of a run.
+        recipe: what the run is to go on with.
+        given: hashes of what it is made of.
+
+    Returns:
+        The artefact; None where the run goes on, also because its recipe was to end later.
+
+    Raises:
+        RunFolderError: the run can't go on with these.
+    """
+    refuse_other_recipe(folder, recipe)
+    refuse_changed(folder.path, given)
+    if not (folder.artefact / "tuned.json").exists():
+        return None
+    found = artefact.load(folder.artefact)
+    if found.result["status"] != "complete":
+        return None
+    grown = found.origin is not None and not same_end(found.origin.recipe, recipe)
+    return None if grown else found
