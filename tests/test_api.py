@@ -5,7 +5,6 @@ import doctest
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 
 from metatune import api
 from metatune.artefact import Artefact, LearningRates, LossWeights, Mixture, Optimizer, write
@@ -46,6 +45,8 @@ def run(tmp_path):
 
 @pytest.fixture
 def model():
+    import torch
+
     inner = torch.nn.ModuleDict(
         {"embed_tokens": torch.nn.Embedding(4, 2), "norm": torch.nn.RMSNorm(2)}
     )
@@ -53,6 +54,8 @@ def model():
 
 
 def test_the_doctests_hold(run, model):
+    import torch
+
     names = {"run": run, "tuned": api.load(run), "model": model, "torch": torch, "jnp": jnp}
     result = doctest.testmod(api, extraglobs=names)
     assert (result.attempted >= 14, result.failed) == (True, 0)

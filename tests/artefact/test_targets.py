@@ -123,7 +123,8 @@ def test_trl(written):
 
 
 def test_trl_itself_mixes_by_the_fractions(written, tmp_path):
-    utils = pytest.importorskip("trl.scripts.utils")
+    from trl.scripts import utils
+
     config = load_yaml(written("trl"), "mixture.yaml")
     for entry in config["datasets"]:
         name = entry["path"].removeprefix("PATH/TO/")
@@ -390,7 +391,8 @@ def test_grain_reads_a_source_of_random_access(grain_mixed, static):
 
 
 def test_grain_itself_takes_the_source(grain_mixed):
-    grain = pytest.importorskip("grain")
+    import grain
+
     sources = {name: [{"i": i} for i in range(50)] for name in DOMAINS}
     mixed = grain_mixed(sources, total_steps=10, batch_size=4)
     dataset = grain.MapDataset.source(mixed)

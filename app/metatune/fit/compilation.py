@@ -1,7 +1,9 @@
 """Keeps compiled programs between processes, so that a second run starts at once."""
 
 import os
+import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -13,4 +15,18 @@ def keep_compiled() -> None:
     """
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(home / "metatune" / "compiled"))
+        set_option("jax_compilation_cache_dir", str(home / "metatune" / "compiled"))
+
+
+def set_option(name: str, value: Any) -> bool:
+    """Sets an option of JAX, and returns whether this JAX has it.
+
+    Options come and go between the releases that metatune works with; none that is set here changes
+    a result, so that one which is unknown is left out, with a line on stderr.
+    """
+    try:
+        jax.config.update(name, value)
+    except AttributeError:
+        print(f"left out: jax {jax.__version__} has no option {name}", file=sys.stderr)
+        return False
+    return True
