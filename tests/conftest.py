@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from importlib.metadata import version
 
 import jax_environment  # first: JAX reads it when it is imported
 
@@ -26,7 +27,7 @@ for option, value in {
 
 def pytest_report_header():
     """Which jaxlib runs the tests, and with which flags."""
-    said = f"jaxlib {jax.lib.__version__}, XLA_FLAGS: {os.environ['XLA_FLAGS']}"
+    said = f"jaxlib {version('jaxlib')}, XLA_FLAGS: {os.environ['XLA_FLAGS']}"
     if jax_environment.left_out:
         said += f" (left out, as it doesn't know: {' '.join(jax_environment.left_out)})"
     return said
