@@ -65,7 +65,8 @@ watch() {
       what+=" $(($(sed -n 's/^Installing collected packages: //p' "$log" | wc -w))) packages"
     else
       what="package $(grep -cE '^(Collecting|Processing) ' "$log" || true):"
-      what+=" $(sed -nE 's/^ *(Collecting|Downloading|Processing|Building) /\1 /p' "$log" | tail -n 1)"
+      what+=" $(sed -nE 's/^ *((Collect|Download|Process|Build|Gett|Install|Prepar)ing )/\1/p' "$log" |
+        tail -n 1)"
     fi
     what="  $((SECONDS - began)) s: $what"
     if [[ -t 1 ]]; then
@@ -91,7 +92,10 @@ pip_install() {
   kill "$watcher" 2>/dev/null || true
   wait "$watcher" 2>/dev/null || true
   [[ ! -t 1 ]] || printf '\r\033[K'
-  ((!failed)) || fail "pip ended with exit code $failed; what it did until then: $prefix/pip.log"
+  if ((failed)); then
+    tail -n 20 "$prefix/pip.log" >&2
+    fail "pip ended with exit code $failed; its last words are above, all others in $prefix/pip.log"
+  fi
 }
 
 # Prints the requirement for the torch that .venv has, or that pip finds for the CPU alone, if any.

@@ -58,6 +58,10 @@ def reason(packages: frozenset[str]) -> str:
     return WANT + " and ".join(sorted(packages))
 
 
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' if number != 1 else ''}"
+
+
 class Unimportable(pytest.File):
     """A module that cannot be imported here: its tests by name, a parametrised one once."""
 
@@ -109,7 +113,9 @@ def pytest_terminal_summary(terminalreporter):
             found[why.removeprefix("Skipped: ")].append(report.nodeid)
     for why, tests in sorted(found.items()):
         files = {test.split("::")[0] for test in tests}
-        terminalreporter.write_line(f"skipped {why}: {len(tests)} tests in {len(files)} files")
+        terminalreporter.write_line(
+            f"skipped {why}: {counted(len(tests), 'test')} in {counted(len(files), 'file')}"
+        )
     if found:
         terminalreporter.write_line(
             f"(in the extra {EXTRA}; a parametrised test of a file that imports one counts once)"
