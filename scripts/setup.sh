@@ -3,8 +3,11 @@
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# The one torch that the tests were written against.
+# The one torch that the tests were written against. Builds for the CPU alone are marked +cpu on
+# Linux, where the others bring gigabytes for GPUs; on macOS there are no others.
 TORCH=2.13.0
+[[ "$(uname -s)" == Darwin ]] || TORCH+=+cpu
+TORCH_INDEX=https://download.pytorch.org/whl/cpu
 
 fail() {
   echo "error: $1" >&2
@@ -42,12 +45,73 @@ make_venv() {
   "$python" -c 'import ensurepip, venv' 2>/dev/null ||
     fail "$python cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv"
   echo "Making .venv with $("$python" --version) ..."
+  rm -f .venv/metatune.installed # said of another Python, perhaps
   "$python" -m venv .venv
+}
+
+# installed SITE: how many packages the folder SITE has.
+installed() {
+  find "$1" -maxdepth 1 -name '*.dist-info' | wc -l
+}
+
+# watch LOG SITE: says each second on a terminal, in a line that is written over, and each ten seconds
+# elsewhere how far the pip is that writes LOG and installs into SITE. Ends with the script.
+watch() {
+  local log="$1" site="$2" began=$SECONDS next=10 before what
+  before=$(installed "$site")
+  while sleep 1 && kill -0 $$ 2>/dev/null; do
+    if grep -q '^Installing collected packages: ' "$log"; then
+      what="installing, $(($(installed "$site") - before)) of"
+      what+=" $(($(sed -n 's/^Installing collected packages: //p' "$log" | wc -w))) packages"
+    else
+      what="package $(grep -cE '^(Collecting|Processing) ' "$log" || true):"
+      what+=" $(sed -nE 's/^ *((Collect|Download|Process|Build|Gett|Install|Prepar)ing )/\1/p' "$log" |
+        tail -n 1)"
+    fi
+    what="  $((SECONDS - began)) s: $what"
+    if [[ -t 1 ]]; then
+      printf '\r\033[K%s\r' "${what:0:$(($(tput cols 2>/dev/null || echo 80) - 1))}"
+    elif ((SECONDS - began >= next)); then
+      echo "$what"
+      next=$((SECONDS - began + 10))
+    fi
+  done
+}
+
+# pip_install PYTHON ARGUMENTS...: installs, and says how far it is; pip's own words go to a file.
+pip_install() {
+  local python="$1" prefix site watcher failed=0
+  shift
+  prefix="$("$python" -c 'import sys; print(sys.prefix)')"
+  site="$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+  : >"$prefix/pip.log"
+  watch "$prefix/pip.log" "$site" &
+  watcher=$!
+  "$python" -m pip install --disable-pip-version-check --progress-bar off "$@" \
+    >>"$prefix/pip.log" || failed=$?
+  kill "$watcher" 2>/dev/null || true
+  wait "$watcher" 2>/dev/null || true
+  [[ ! -t 1 ]] || printf '\r\033[K'
+  if ((failed)); then
+    tail -n 20 "$prefix/pip.log" >&2
+    fail "pip ended with exit code $failed; its last words are above, all others in $prefix/pip.log"
+  fi
+}
+
+# Prints the requirement for the torch that .venv has, or that pip finds for the CPU alone, if any.
+find_torch() {
+  local version
+  if version="$(.venv/bin/python -c \
+    'from importlib.metadata import version; print(version("torch"))' 2>/dev/null)"; then
+    echo "torch==$version"
+  elif .venv/bin/python -m pip install -q --dry-run --no-deps "torch==$TORCH" >/dev/null 2>&1; then
+    echo "torch==$TORCH"
+  fi
 }
 
 # install [EXTRA]: installs metatune into .venv, unless pyproject.toml is the one installed last.
 install() {
-  local extra="${1:-}" stamp=.venv/metatune.installed hash said
+  local extra="${1:-}" stamp=.venv/metatune.installed hash said torch
   hash="$(.venv/bin/python -c \
     'import hashlib; print(hashlib.sha256(open("pyproject.toml", "rb").read()).hexdigest())')"
   said="$(cat "$stamp" 2>/dev/null || true)"
@@ -55,13 +119,18 @@ install() {
   if [[ "$said" == "$hash $extra" || (-z "$extra" && "$said" == "$hash "*) ]]; then
     return
   fi
-  if [[ "$extra" == test ]] && ! .venv/bin/python -c 'import torch' 2>/dev/null; then
-    # The tests need torch on the CPU only. Where pip's index offers builds for GPUs, configure it
-    # to take the smaller one: PIP_INDEX_URL, or PIP_EXTRA_INDEX_URL with PyTorch's CPU index.
-    echo "Installing torch $TORCH for the tests (some minutes) ..."
-    .venv/bin/python -m pip install -q --disable-pip-version-check "torch==$TORCH"
+  rm -f "$stamp" # what is cut off from here on is begun again
+  set -- -e ".${extra:+[$extra]}"
+  if [[ "$extra" == test ]]; then
+    torch="$(find_torch)"
+    if [[ -n "$torch" ]]; then
+      set -- -e ".[test,test-torch]" "$torch"
+    else
+      echo "pip finds no torch==$TORCH here, so the tests that need torch will be skipped. To add it:
+  .venv/bin/python -m pip install --extra-index-url $TORCH_INDEX 'torch==$TORCH' -e '.[test-torch]'"
+    fi
   fi
   echo "Installing metatune${extra:+ with the extra $extra} into .venv (one to five minutes) ..."
-  .venv/bin/python -m pip install -q --disable-pip-version-check -e ".${extra:+[$extra]}"
+  pip_install .venv/bin/python "$@"
   echo "$hash $extra" >"$stamp"
 }

@@ -2,24 +2,35 @@
 
 import itertools
 import os
-import pathlib
+from importlib.metadata import version
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault(
-    "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".venv" / "jax-cache")
-)
-os.environ.setdefault("METATUNE_CACHE", str(pathlib.Path(__file__).parents[1] / ".venv" / "cache"))
-# Tests compile thousands of small programs, in half the time without much of what makes them fast.
-os.environ.setdefault(
-    "XLA_FLAGS", "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false"
-)
-# Each of them in several runs: keep them all.
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+import jax_environment  # first: JAX reads it when it is imported
 
+# isort: split
 import jax
 import jax.extend
 import pytest
+
+from metatune.fit.compilation import set_option
+
+pytest_plugins = ["optional_packages"]
+
+# Programs are small, and each is compiled in several runs: keep them all.
+for option, value in {
+    "jax_persistent_cache_min_compile_time_secs": 0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}.items():
+    # In the environment, for the processes that tests start.
+    if option.upper() not in os.environ and set_option(option, value):
+        os.environ[option.upper()] = str(value)
+
+
+def pytest_report_header():
+    """Which jaxlib runs the tests, and with which flags."""
+    said = f"jaxlib {version('jaxlib')}, XLA_FLAGS: {os.environ['XLA_FLAGS']}"
+    if jax_environment.left_out:
+        said += f" (left out, as it doesn't know: {' '.join(jax_environment.left_out)})"
+    return said
 
 
 @pytest.fixture(autouse=True)
@@ -36,9 +47,10 @@ def compiled_in_haste(request):
     Without optimization equal sums in two programs are rounded differently.
     """
     exact = request.node.get_closest_marker("optimized")
-    jax.config.update("jax_disable_most_optimizations", exact is None)
+    known = set_option("jax_disable_most_optimizations", exact is None)
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    if known:
+        set_option("jax_disable_most_optimizations", False)
 
 
 TESTS = itertools.count(1)

@@ -10,7 +10,6 @@ from xml.etree import ElementTree
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from rich.console import Console
 
 from metatune import api
@@ -83,6 +82,8 @@ def run(tmp_path):
 
 @pytest.fixture
 def model():
+    import torch
+
     inner = torch.nn.ModuleDict(
         {"embed_tokens": torch.nn.Embedding(4, 2), "norm": torch.nn.RMSNorm(2)}
     )
@@ -90,6 +91,8 @@ def model():
 
 
 def test_the_doctests_hold(run, model, tmp_path):
+    import torch
+
     names = {"run": run, "tuned": api.load(run), "model": model, "torch": torch, "jnp": jnp}
     names |= {"api": api, "folder": tmp_path, "changes": SMALL}
     result = doctest.testmod(api, extraglobs=names)

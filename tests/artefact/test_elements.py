@@ -11,7 +11,6 @@ import jsonschema
 import numpy as np
 import optax
 import pytest
-import torch
 from safetensors.numpy import load_file, save_file
 
 from metatune import api
@@ -238,6 +237,8 @@ def start():
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("interpolation", ["constant", "linear"])
 def test_optax_and_pytorch_train_as_it_was_tuned(make, float64, kind, interpolation):
+    import torch
+
     artefact = with_elements(make, interpolation, kind)
     tuned, params = api.Tuned(artefact), start()
     gradients = gradients_of(params, STEPS)
@@ -281,6 +282,8 @@ class Named:
 
 
 def test_pytorch_says_what_it_can_not_scale(make):
+    import torch
+
     tuned = api.Tuned(with_elements(make))
     held = {name: torch.nn.Parameter(torch.tensor(value)) for name, value in start().items()}
     optimizer = torch.optim.AdamW(tuned.torch_param_groups(Named(held)))

@@ -57,7 +57,13 @@ def test_the_readme_says_what_is_there(make, settings, tmp_path, target, bare):
         assert f"max_grad_norm={settings['clip_norm'] or 0.0}," in text
 
 
-@pytest.mark.parametrize("target", MODULES)
+@pytest.mark.parametrize(
+    "target",
+    [
+        pytest.param(name, marks=[] if name == "optax" else pytest.mark.needs("torch"))
+        for name in MODULES
+    ],
+)
 def test_an_export_works_without_metatune(make, tmp_path, target):
     export(make(), target, tmp_path / "out")
     code = f"""

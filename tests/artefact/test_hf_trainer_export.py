@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 import sysconfig
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -120,7 +119,7 @@ NAMES = [
 ]
 
 
-@pytest.mark.skipif(find_spec("accelerate") is None, reason="the Trainer needs accelerate")
+@pytest.mark.needs("accelerate", "torch")
 def test_a_run_of_the_trainer_follows_every_schedule(make, tmp_path):
     shares = np.array([[0.2, 0.5, 0.3], [0.8, 0.0, 0.2]])
     weights = np.array([[0.5, 1.0, 1.5], [1.75, 0.25, 1.0]])

@@ -6,7 +6,6 @@ import json
 import re
 import sys
 from importlib import resources
-from importlib.util import find_spec
 
 import jax.numpy as jnp
 import jsonschema
@@ -140,7 +139,7 @@ def trainer_module(tuned, tmp_path, monkeypatch):
         sys.modules.pop(name, None)
 
 
-@pytest.mark.skipif(find_spec("accelerate") is None, reason="the Trainer needs accelerate")
+@pytest.mark.needs("accelerate")
 def test_the_trainer_adds_them_in_training_alone(tuned, trainer_module, tmp_path):
     config = transformers.LlamaConfig(
         vocab_size=16,

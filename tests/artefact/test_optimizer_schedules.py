@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import torch
 
 from metatune.artefact import (
     SETTINGS,
@@ -180,6 +179,8 @@ def test_optax_trains_as_the_tuned_training_did(tuned, tmp_path, load_module, se
 @pytest.mark.parametrize(("settings", "values"), SETTINGS_AND_VALUES[:2])
 def test_torch_trains_as_the_tuned_training_did(tuned, tmp_path, load_module, settings, values):
     """Bias correction takes the decays of the update at hand, in both."""
+    import torch
+
     artefact = tuned(settings, values)
     export(artefact, "torch", tmp_path / "out")
     module = load_module(tmp_path / "out")

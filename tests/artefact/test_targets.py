@@ -6,6 +6,7 @@ Fields were read in the versions that the exporters state.
 import ast
 import csv
 import dataclasses
+import importlib
 import importlib.util
 import json
 import re
@@ -122,8 +123,9 @@ def test_trl(written):
     assert config["streaming"] is False  # a fraction is for datasets with a length
 
 
+@pytest.mark.needs("trl")
 def test_trl_itself_mixes_by_the_fractions(written, tmp_path):
-    utils = pytest.importorskip("trl.scripts.utils")
+    utils = importlib.import_module("trl.scripts.utils")
     config = load_yaml(written("trl"), "mixture.yaml")
     for entry in config["datasets"]:
         name = entry["path"].removeprefix("PATH/TO/")
@@ -390,7 +392,8 @@ def test_grain_reads_a_source_of_random_access(grain_mixed, static):
 
 
 def test_grain_itself_takes_the_source(grain_mixed):
-    grain = pytest.importorskip("grain")
+    import grain
+
     sources = {name: [{"i": i} for i in range(50)] for name in DOMAINS}
     mixed = grain_mixed(sources, total_steps=10, batch_size=4)
     dataset = grain.MapDataset.source(mixed)

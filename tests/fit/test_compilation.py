@@ -1,41 +1,41 @@
-"""What JAX tells of the programs that it compiles."""
+"""Compiled programs that were cut off are compiled anew, and kept."""
 
-import jax
-import jax.numpy as jnp
+import os
+import subprocess
+import sys
 
-from metatune.fit.compilation import LARGE, Compiler
-from metatune.hypergrad import programs
-
-
-class Recorder(Compiler):
-    """Remembers each program that is compiled."""
-
-    def __init__(self):
-        self.seen = []
-        super().__init__()
-
-    def __setattr__(self, name, value):
-        super().__setattr__(name, value)
-        if name == "now":
-            self.seen.append(value)
+PROGRAM = """
+import jax, jax.numpy as jnp
+from metatune.fit.compilation import keep_compiled
+keep_compiled()
+print(jax.jit(lambda x: jnp.sin(x) @ x)(jnp.ones((3, 3)))[0, 0])
+"""
 
 
-def test_a_large_program_is_named_while_it_is_compiled():
-    recorder = Recorder()
+def test_an_entry_that_was_cut_off_is_replaced(tmp_path):
+    environment = {
+        **os.environ,
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        "JAX_PLATFORMS": "cpu",
+    }
 
-    def advance(x):
-        return jnp.sin(x) + 2.5
+    def run():
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", PROGRAM],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
-    def small(x):
-        return jnp.cos(x) + 2.5
-
-    jax.jit(small)(jnp.ones(3))
-    assert recorder.seen == [None]
-    jax.jit(advance)(jnp.ones(3))
-    assert recorder.seen == [None, "a training", None]
-    jax.jit(advance)  # compiles nothing
-    assert recorder.now is None
-
-
-def test_the_names_are_those_of_programs():
-    assert all(callable(getattr(programs, name)) for name in LARGE)
+    first = run()
+    sizes = {path: path.stat().st_size for path in tmp_path.glob("*-cache")}
+    assert sizes
+    for path in sizes:
+        path.write_bytes(path.read_bytes()[:-20])
+    assert run() == first
+    assert {path: path.stat().st_size for path in tmp_path.glob("*-cache")} == sizes

@@ -205,7 +205,7 @@ def test_members_are_spread_over_devices():
         env={
             **os.environ,
             "PYTHONPATH": os.pathsep.join(sys.path),
-            "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2",
+            "JAX_NUM_CPU_DEVICES": "2",
         },
         capture_output=True,
         text=True,

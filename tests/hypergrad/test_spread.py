@@ -108,7 +108,7 @@ def agree(lines, exact, count):
 
 
 def test_directions_are_spread_over_devices(exact):
-    run = process(XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    run = process(JAX_NUM_CPU_DEVICES="2")
     agree(output(run), exact, 2)
 
 

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from transformers import AutoModelForCausalLM
 
 from metatune.data import heldout_batches, stratified_batches
@@ -167,6 +166,8 @@ ADAPTED = {
 @pytest.mark.parametrize(("config", "lora"), ADAPTED.values(), ids=ADAPTED.keys())
 def test_an_adapted_model_computes_what_its_merged_weights_do(config, lora, tmp_path):
     """Against `W + (alpha / rank) B A`, written out by hand from PEFT's names, in torch."""
+    import torch
+
     training = prepare(recipe(config, lora=lora))
     start, end = trained(training)
     tokens = np.random.default_rng(0).integers(0, 256, (2, 15))

@@ -1,29 +1,15 @@
-"""Keeps compiled programs between processes, and tells which one is being compiled."""
+"""Keeps compiled programs between processes, so that a second run starts at once."""
 
 import os
+import sys
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 import jax
-
-LARGE: Final[Mapping[str, str]] = {
-    "forward": "the sweep forward",
-    "pullback": "the sweep back",
-    "push": "the sweep with tangents",
-    "objective": "the objective's gradient",
-    "advance": "a training",
-    "advance_each": "several trainings",
-    "value": "the held-out loss",
-    "value_each": "the held-out losses",
-}
-"""Of `metatune.hypergrad.programs`, those that take long to compile."""
-
-TRACED: Final = "/jax/core/compile/jaxpr_trace_duration"
-COMPILED: Final = "/jax/core/compile/backend_compile_duration"
 
 ENTRIES: Final = "*-cache"
 """JAX's name for a compiled program."""
@@ -39,7 +25,7 @@ def keep_compiled() -> None:
     """
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(home / "metatune" / "compiled"))
+        set_option("jax_compilation_cache_dir", str(home / "metatune" / "compiled"))
     folder = Path(str(jax.config.jax_compilation_cache_dir))  # pyright: ignore[reportAttributeAccessIssue]
     if folder.is_dir():
         drop_cut_off(folder)
@@ -65,7 +51,10 @@ def drop_cut_off(folder: Path) -> None:
 
 def _whole(held: bytes) -> bool:
     """Whether compressed bytes have their end."""
-    decompressor = _decompressor(held)
+    try:
+        decompressor = _decompressor(held)
+    except ImportError:  # of another environment, which has what wrote it
+        return True
     try:
         decompressor.decompress(held)
     except Exception:  # zlib's, or zstandard's, which may not be there to name
@@ -83,24 +72,15 @@ def _decompressor(held: bytes) -> Any:
     return made()
 
 
-class Compiler:
-    """Which large program XLA compiles now, as JAX tells of it to whoever listens.
+def set_option(name: str, value: Any) -> bool:
+    """Sets an option of JAX, and returns whether this JAX has it.
 
-    JAX tells when a program has been traced and when it is compiled, with its function's name; what
-    lies between is XLA's. There is one for a process, because nothing stops listening.
+    Options come and go between the releases that metatune works with; none that is set here changes
+    a result, so that one which is unknown is left out, with a line on stderr.
     """
-
-    def __init__(self) -> None:
-        """Listens from now on."""
-        self.now: str | None = None
-        jax.monitoring.register_event_duration_secs_listener(self._heard)
-
-    def _heard(self, event: str, seconds: float, **what: str | int) -> None:
-        name = str(what.get("fun_name", "")).removeprefix("jit(").removesuffix(")")
-        if event == TRACED and name in LARGE:
-            self.now = LARGE[name]
-        elif event == COMPILED and name in LARGE:
-            self.now = None
-
-
-COMPILER: Final = Compiler()
+    try:
+        jax.config.update(name, value)
+    except AttributeError:
+        print(f"left out: jax {jax.__version__} has no option {name}", file=sys.stderr)
+        return False
+    return True

@@ -17,7 +17,7 @@ import jax
 
 from metatune import hypergrad
 from metatune.data.cache import cache_folder, key_of
-from metatune.fit.compilation import COMPILER
+from metatune.fit.compiler import COMPILER
 from metatune.fit.machine import packages
 from metatune.recipe import schema
 
