@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 from metatune.inner import prepare
-from metatune.inner.training import stretched
+from metatune.inner.preparing import stretched
 from metatune.recipe import schema
 from metatune.recipe.faults import RecipeError
 

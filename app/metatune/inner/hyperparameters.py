@@ -1,0 +1,82 @@
+"""The hyperparameters of every inner step: the map from η to λ_t, and all λ_t by name."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metatune.inner import schedules
+from metatune.recipe import schema
+from metatune.recipe.schema import Recipe
+from metatune.tunables import Hyper, Tunable, scheduled
+from metatune.tunables.mixture import starting_shares
+
+
+class Trajectory(NamedTuple):
+    """The hyperparameters of every inner step, float32 numbers held as float64.
+
+    Attributes:
+        learning_rates: absolute rate of each update by checkpoint name, [steps] each; where rates
+            are tuned within parameters, those that their multipliers are of.
+        mixture: shares of the domains, [steps, domains]; rows sum to one in float64.
+        loss_weights: weights of the domains' losses, [steps, domains], rows average one.
+        class_weights: weights of the tokens' losses by their `TokenClasses`, [steps, classes];
+            None where none are tuned.
+        optimizer: numbers of the optimizer that are tuned, [steps] each, by name; of weight decay
+            a mapping by checkpoint name, of what decays.
+        loss_terms: coefficients of the terms of the loss, tuned or not, [steps] each, by name.
+    """
+
+    learning_rates: Mapping[str, np.ndarray]
+    mixture: np.ndarray
+    loss_weights: np.ndarray
+    class_weights: np.ndarray | None
+    optimizer: Mapping[str, Any]
+    loss_terms: Mapping[str, np.ndarray]
+
+
+def over_steps_of(recipe: Recipe, params: Any, tuning: tuple[Tunable, ...]) -> Callable[..., Hyper]:
+    """See `InnerTraining.hyper_over`."""
+    # Rates within parameters would be as large as the parameters, for every step.
+    hyper_at = hyper_at_of(recipe, params, tuple(filter(scheduled, tuning)))
+
+    @jax.jit
+    def over_steps(eta: Mapping[str, jax.Array], steps: Any = None) -> Hyper:
+        steps = jnp.arange(recipe.inner.steps) if steps is None else steps
+        return jax.vmap(hyper_at, in_axes=(None, 0))(eta, steps)
+
+    return over_steps
+
+
+def hyper_at_of(recipe: Recipe, params: Any, tuning: tuple[Tunable, ...]) -> Any:
+    """The map η ↦ λ_t: the recipe's own choices, then each tunable in turn.
+
+    `params` are the parameters, or their shapes.
+    """
+    inner = recipe.inner
+    rates = schedules.base_rates(
+        inner.optimizer.schedule, inner.optimizer.learning_rate, inner.steps
+    )
+    shares = np.asarray(starting_shares(recipe.tune.mixture, recipe.data.trained))
+    # A term of zero isn't computed.
+    terms = {
+        key: value for key, value in (inner.loss or schema.Loss()).coefficients().items() if value
+    }
+    # A rate has its parameter's rank, so that nothing is broadcast by accident.
+    ranks = jax.tree.map(lambda leaf: (1,) * leaf.ndim, params)
+
+    def hyper_at(eta: Mapping[str, jax.Array], step: jax.Array) -> Hyper:
+        base = jnp.asarray(rates)[step]
+        hyper = Hyper(
+            jax.tree.map(base.reshape, ranks, is_leaf=lambda leaf: isinstance(leaf, tuple)),
+            jnp.asarray(shares),
+            jnp.ones(len(shares)),
+            loss_terms={key: jnp.float32(value) for key, value in terms.items()} or None,
+        )
+        for tunable in tuning:
+            hyper = tunable.apply(eta[tunable.key], step, hyper)
+        return hyper
+
+    return hyper_at

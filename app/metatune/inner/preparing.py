@@ -1,0 +1,303 @@
+"""From a recipe to its inner training, or to all that is wrong with it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+
+from metatune import tunables
+from metatune.data import Corpus, Progress, TokenClass, dated, load, look, tokenizer_of
+from metatune.hypergrad import Problem
+from metatune.inner import initialisation, losses, optimizers, seeds, size
+from metatune.inner.estimators import program_is_there, too_many_directions
+from metatune.inner.hyperparameters import hyper_at_of, over_steps_of
+from metatune.inner.metrics import objective, whole
+from metatune.inner.start import Start, context_faults, frozen, initialiser, start
+from metatune.inner.trainable import Trainable, trainable
+from metatune.inner.training import InnerTraining, of_all_parameters
+from metatune.recipe import reading, schema
+from metatune.recipe.faults import Fault, RecipeError
+from metatune.recipe.schema import Recipe
+from metatune.tunables import (
+    ClassWeights,
+    Form,
+    LearnedUpdate,
+    Setting,
+    Supply,
+    TrainingTokens,
+    Tunable,
+)
+from metatune.tunables.mixture import starting_shares
+from metatune.tunables.token_classes import PARTS
+
+Built = TypeVar("Built")
+
+
+def prepare_file(
+    path: Path,
+    overrides: Sequence[str] = (),
+    listener: Callable[[Progress], None] | None = None,
+    today: date | None = None,
+) -> InnerTraining:
+    """Reads a recipe and prepares its training.
+
+    Args:
+        path: the recipe's file.
+        overrides: `KEY.PATH=VALUE` each.
+        listener: is told how far the tokenizing of the data is.
+        today: the day that a chat template is told which asks for one, unless the recipe names
+            it; by default the one that it is. The recipe of the training has it then.
+
+    Raises:
+        RecipeError: with all faults together, those of the text and those of what it names.
+    """
+    sections, faults = reading.draft(path, overrides)
+    parts = _parts(sections, faults, listener, today)
+    if parts.faults:
+        raise RecipeError(str(path), parts.faults)
+    return _assemble(Recipe(**{**sections, "data": parts.data}), parts)
+
+
+def prepare(
+    recipe: Recipe,
+    source: str = "recipe",
+    listener: Callable[[Progress], None] | None = None,
+) -> InnerTraining:
+    """Loads the data and builds the training of a recipe; computes nothing yet.
+
+    Args:
+        recipe: what to train and tune.
+        source: what to call the recipe in errors.
+        listener: is told how far the tokenizing of the data is.
+
+    Raises:
+        RecipeError: with all faults of data, model and tunables together.
+    """
+    parts = _parts(
+        {field.name: getattr(recipe, field.name) for field in fields(recipe)}, (), listener
+    )
+    if parts.faults:
+        raise RecipeError(source, parts.faults)
+    return _assemble(recipe if parts.data is None else replace(recipe, data=parts.data), parts)
+
+
+def stretched(training: InnerTraining, steps: int) -> InnerTraining:
+    """The same training over another horizon, its schedules and windows stretched with it.
+
+    Args:
+        training: the training.
+        steps: the horizon; at least as many as windows, or some window has no step.
+    """
+    recipe = replace(training.recipe, inner=replace(training.recipe.inner, steps=steps))
+    params = jax.eval_shape(training.initialise, jax.random.key(0)).params
+    setting = Setting(
+        training.names,
+        recipe.data.trained,
+        steps,
+        params,
+        optimizer=recipe.inner.optimizer,
+        decaying=optimizers.decaying(recipe.inner.optimizer, training.names, params),
+        loss=recipe.inner.loss,
+        vocab_size=training.corpus.tokenizer.vocab_size,
+        key=seeds.tunable_key(recipe.seed),
+        seed_key=seeds.key(recipe.seed),
+    )
+    # Caps stay those of the whole training, of which this one is an image.
+    setting = _with_data(setting, training.corpus, training.recipe)
+    tuning = tunables.build(recipe.tune, setting)
+    hyper_at = hyper_at_of(recipe, params, tuning)
+    return replace(
+        training,
+        recipe=recipe,
+        tunables=tuning,
+        reweighted=replace(training.reweighted, hyper_at=hyper_at),
+        sampled=replace(training.sampled, hyper_at=hyper_at),
+        hyper_over=over_steps_of(recipe, params, tuning),
+    )
+
+
+class _Parts(NamedTuple):
+    """What the sections of a recipe name, as far as it is sound, and all faults.
+
+    The section `data` among them says the day that its chat template was told.
+    """
+
+    data: schema.Data | None
+    corpus: Corpus | None
+    start: Start | None
+    part: Trainable | None
+    tunables: tuple[Tunable, ...] | None
+    others: initialisation.Ingredients | None
+    faults: list[Fault]
+
+
+def _parts(
+    sections: Mapping[str, Any],
+    known: Sequence[Fault],
+    listener: Callable[[Progress], None] | None = None,
+    today: date | None = None,
+) -> _Parts:
+    """Looks at everything that sections name, though some may be missing.
+
+    Args:
+        sections: of a recipe, by name.
+        known: the faults that were found in them.
+        listener: is told how far the tokenizing of the data is.
+        today: as of `prepare_file`.
+    """
+    faults = list(known)
+    text: schema.Data | None = sections.get("data")
+    wanted: schema.Model | None = sections.get("model")
+    tune: schema.Tune | None = sections.get("tune")
+    # Of a number that is no seed nothing can be drawn; what is looked at doesn't depend on it.
+    seed = 0 if any(fault.path == "seed" for fault in known) else sections.get("seed", 0)
+    encoder = text and _attempt(faults, lambda: tokenizer_of(text, seed, today))
+    if text and encoder:
+        text = dated(text, encoder)
+    # Without a tokenizer there is a fault already, and nothing to compare with.
+    vocab_size = encoder.vocab_size if encoder else 1
+    begin = None
+    # Where a recipe names no model, what is wrong with its names may be known already.
+    if wanted and not (known and wanted.config is None and wanted.pretrained is None):
+        begin = _attempt(faults, lambda: start(wanted, vocab_size))
+    if begin and text:
+        faults += context_faults(begin.model, text)
+    inner: schema.Inner | None = sections.get("inner")
+    outer: schema.Outer | None = sections.get("outer")
+    if begin and text and (beyond := list(size.faults(begin.model, text, inner, outer))):
+        # Whatever else is looked at would be as large.
+        return _Parts(text, None, begin, None, None, None, [*faults, *beyond])
+    part = None
+    if begin and inner and not any(f.path.startswith(("inner.train", "inner.lora")) for f in known):
+        auxiliary = inner.loss is not None and inner.loss.auxiliary is not None
+        part = _attempt(faults, lambda: trainable(begin.model, inner.train, inner.lora, auxiliary))
+    setting = tuning = None
+    # Where a fault keeps us from knowing what is trained, expressions can't be judged.
+    if text and begin and tune and (part or not inner):
+        steps = inner.steps if inner else 1
+        names = part.names if part else begin.model.names()
+        shapes = jax.eval_shape(begin.model.init, jax.random.key(0))
+        if part:
+            shapes = jax.eval_shape(part.trained, shapes, jax.random.key(0))
+        setting = Setting(names, text.trained, steps, shapes, loss=inner and inner.loss)
+        setting = setting._replace(
+            vocab_size=vocab_size, key=seeds.tunable_key(seed), seed_key=seeds.key(seed)
+        )
+        if tune.optimizer and inner and part:
+            decaying = optimizers.decaying(inner.optimizer, names, shapes)
+            setting = setting._replace(optimizer=inner.optimizer, decaying=decaying)
+        tuning = _attempt(faults, partial(tunables.build, tune, setting, known))
+    others = initialisation.Ingredients()
+    if tune and begin and begin.params is not None:
+        others = _attempt(faults, partial(initialisation.ingredients, tune.initialisation, begin))
+    if (
+        tuning
+        and tune
+        and part
+        and outer
+        and not tunables.needs_data(tune)
+        and not any(f.path.startswith("tune") for f in faults)
+    ):
+        faults += too_many_directions(outer, tuning)
+    # A command with a fault of its own can't be looked for.
+    if outer and not any(f.path.startswith("outer") for f in known):
+        faults += program_is_there(outer)
+    corpus = None
+    if text and faults:  # then all text isn't tokenized first: that may take minutes
+        _attempt(faults, lambda: look(text, encoder))
+    elif text:
+        corpus = _attempt(faults, lambda: load(text, encoder, listener))
+    if corpus and setting and tune and outer:
+        if tunables.needs_data(tune):
+            setting = _with_data(setting, corpus, Recipe(**{**sections, "data": text}))
+            tuning = _attempt(faults, partial(tunables.build, tune, setting))
+            faults += too_many_directions(outer, tuning) if tuning else ()
+        if outer.objective.classes:
+            classes = [TokenClass[name.upper()] for name in outer.objective.classes]
+            where = "outer.objective.classes"
+            corpus = _attempt(faults, partial(corpus.measured_on, classes, where))
+    # The data's own rules are looked at twice: by who reads the text and by who loads the data.
+    once = {(fault.path, fault.problem): fault for fault in reversed(faults)}
+    return _Parts(text, corpus, begin, part, tuning, others, list(reversed(once.values())))
+
+
+def _with_data(setting: Setting, corpus: Corpus, recipe: Recipe) -> Setting:
+    """What is tuned for, with what the tunables must know of the training data."""
+    length = corpus.sequence_length
+    supply = Supply(
+        tokens=tuple(len(domain.train) * length for domain in corpus.domains),
+        horizon=recipe.inner.steps * recipe.data.batch_size * length,
+    )
+    return setting._replace(tokens=_training_tokens(corpus, recipe.tune), supply=supply)
+
+
+def _training_tokens(corpus: Corpus, tune: schema.Tune) -> TrainingTokens | None:
+    """What the tunables must know of the training data; None where it is nothing."""
+    if not tunables.needs_tokens(tune):
+        return None
+    # A batch's loss is a mean over its tokens, and so is that of the weights.
+    mixture = corpus.token_shares(starting_shares(tune.mixture, corpus.names))
+    classes = tunables.token_classes(tune.loss_weights, corpus, mixture)
+    of_class = classes.tokens(corpus)
+    return TrainingTokens(classes, of_class, mixture, tune.mixture is not None)
+
+
+def _assemble(recipe: Recipe, parts: _Parts) -> InnerTraining:
+    _, corpus, begin, part, tuning, others, _ = parts
+    if corpus is None or begin is None or part is None or tuning is None or others is None:
+        raise ValueError("a recipe without faults has all its parts")
+    model = begin.model
+    optimizer = optimizers.build(
+        recipe.inner.optimizer, part.names, model.config.transposed, _learned_form(tuning)
+    )
+    initialise = initialisation.of_one_draw(
+        recipe.tune.initialisation, initialiser(begin, optimizer.init, part), recipe.seed
+    )
+    params = jax.eval_shape(initialise, jax.random.key(0)).params
+    hyper_at = hyper_at_of(recipe, params, tuning)
+    rest = frozen(begin, part, recipe.seed)
+    classes = next((each.classes for each in tuning if isinstance(each, ClassWeights)), PARTS)
+    of_all = partial(of_all_parameters, part, rest)
+    reweighted = Problem(
+        of_all(losses.reweighted_loss(model, classes)),
+        optimizer.update,
+        of_all(objective(model, recipe)),
+        hyper_at,
+        evaluated=optimizer.evaluated,
+        start=initialisation.hook(tuning, optimizer.init, part, others),
+        micro_batches=recipe.data.batch_size
+        // (recipe.inner.micro_batch or recipe.data.batch_size),
+        whole=whole(recipe.outer),
+    )
+    return InnerTraining(
+        recipe,
+        model,
+        corpus,
+        tuning,
+        part,
+        rest,
+        reweighted,
+        replace(reweighted, loss=of_all(losses.sampled_loss(model, classes))),
+        begin.weights_sha256,
+        others.sha256,
+        initialise,
+        over_steps_of(recipe, params, tuning),
+    )
+
+
+def _attempt(faults: list[Fault], make: Callable[[], Built]) -> Built | None:
+    """What `make` returns; if it finds faults, these are added to `faults`."""
+    try:
+        return make()
+    except RecipeError as error:
+        faults += error.faults
+        return None
+
+
+def _learned_form(tuning: tuple[Tunable, ...]) -> Form | None:
+    """That of the learned update, if one is tuned."""
+    return next((tunable.form for tunable in tuning if isinstance(tunable, LearnedUpdate)), None)
