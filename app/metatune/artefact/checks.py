@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from metatune.artefact import initialisation, learned_update
+from metatune.artefact import initialisation, learned_update, result_checks
 from metatune.artefact.format import (
     CLASS_WEIGHT_UNIT,
     ELEMENT_UNIT,
@@ -48,32 +48,6 @@ KEYS = (
 
 ROOT = "artefact"
 
-NUMBER = ((int, float), "a number")
-NUMBERS = (list, "a list of numbers")
-RESULT: Mapping[str, tuple[Any, str]] = {
-    "status": (str, "a string"),
-    "unit": (str, "a string"),
-    "best_outer_step": (int, "a whole number"),
-    "outer_steps": (int, "a whole number"),
-    "objective_before": NUMBER,
-    "objective_after": NUMBER,
-    "difference": NUMBER,
-    "standard_error": ((int, float, type(None)), "a number or null"),
-    "held_out_seeds": NUMBERS,
-    "before": NUMBERS,
-    "after": NUMBERS,
-    "sharing": (Mapping, "an object"),
-}
-"""What is read of a result, as far as it is there."""
-REACHED = ("best_outer_step", "outer_steps")
-"""What a result has that says how far the search came."""
-MEASURED = (
-    *REACHED,
-    *("unit", "objective_before", "objective_after", "difference", "standard_error"),
-    *("held_out_seeds", "before", "after"),
-)
-"""What the result of a search has that is complete."""
-
 
 class Checker(ValueChecker):
     """Walks through a document and collects its faults."""
@@ -102,35 +76,13 @@ class Checker(ValueChecker):
         for key in ("provenance", "result"):
             if self._is(key, document[key], Mapping, "an object"):
                 self._plain(key, document[key])
-        self._result(document["result"])
+        self.faults += result_checks.faults(document["result"], self.cure)
         if self._keys("integrity", document["integrity"], ("sha256",), optional=("files",)):
             self._is("integrity.sha256", document["integrity"]["sha256"], str, "a string")
             self._files("integrity.files", document["integrity"].get("files", {}))
         if "tensors" in document and self._keys("tensors", document["tensors"], ("file", "sha256")):
             self._equal("tensors.file", document["tensors"]["file"], TENSORS)
             self._is("tensors.sha256", document["tensors"]["sha256"], str, "a string")
-
-    def _result(self, result: Any) -> None:
-        """Checks what is read of a result; what else stands in it is the writer's."""
-        if not isinstance(result, Mapping):
-            return
-        for key, (kind, allowed) in RESULT.items():
-            if key in result:
-                self._is(f"result.{key}", result[key], kind, allowed)
-        if "status" not in result:
-            return
-        complete = result["status"] == "complete"
-        for key in MEASURED if complete else REACHED:
-            if key not in result:
-                self._fault(f"result.{key}", ABSENT, "this key must be there")
-        lists = {key: result.get(key) for key in ("held_out_seeds", "before", "after")}
-        for key in ("before", "after") if complete else ():
-            for index, number in enumerate(lists[key] if isinstance(lists[key], list) else ()):
-                if not real(number):
-                    self._fault(f"result.{key}[{index}]", number, "must be a finite number")
-        counts = {key: len(held) for key, held in lists.items() if isinstance(held, list)}
-        if complete and len(set(counts.values())) > 1:
-            self._fault("result", counts, "must have as many seeds as losses before and after")
 
     def _files(self, path: str, value: Any) -> None:
         if self._is(path, value, Mapping, "an object"):

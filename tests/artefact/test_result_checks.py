@@ -1,0 +1,51 @@
+"""What is read of a result is what it says it is, or named."""
+
+import pytest
+
+from metatune.artefact.result_checks import MEASURED, faults
+
+COMPLETE = {
+    "status": "complete",
+    "unit": "nats per byte",
+    "best_outer_step": 3,
+    "outer_steps": 4,
+    "objective_before": 2.0,
+    "objective_after": 1.5,
+    "difference": -0.5,
+    "standard_error": 0.1,
+    "held_out_seeds": [0, 1],
+    "before": [2.0, 2.0],
+    "after": [1.5, 1.5],
+}
+
+
+def test_sound_ones_have_no_faults():
+    assert faults(COMPLETE, "") == []
+    assert faults({**COMPLETE, "standard_error": None, "note": "whatever"}, "") == []
+    assert faults({"status": "unfinished", "best_outer_step": 0, "outer_steps": 0}, "") == []
+    assert faults({"objective_before": 1.0}, "") == []  # of an artefact that was made by hand
+    assert faults("no object", "") == []
+
+
+@pytest.mark.parametrize("key", MEASURED)
+def test_what_a_complete_one_lacks_is_named(key):
+    found = [
+        str(fault) for fault in faults({k: v for k, v in COMPLETE.items() if k != key}, "cure")
+    ]
+    assert f"result.{key}: this key must be there; cure" in found
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"unit": None}, "result.unit = None: must be a string"),
+        ({"difference": True}, "result.difference = True: must be a number"),
+        ({"outer_steps": "4"}, "result.outer_steps = '4': must be a whole number"),
+        ({"after": [1.5]}, "must have as many seeds as losses before and after"),
+        ({"before": [2.0, "x"]}, "result.before[1] = 'x': must be a finite number"),
+        ({"before": 2.0}, "result.before = 2.0: must be a list of numbers"),
+        ({"search": []}, "result.search = []: must be an object"),
+    ],
+)
+def test_values_of_other_types_are_named(change, said):
+    assert any(said in str(fault) for fault in faults(COMPLETE | change, ""))
