@@ -396,4 +396,5 @@ def test_counting_tokens_says_what_the_masks_do():
         assert mask is not None
         np.testing.assert_array_equal(domain.train.counted_tokens(places), mask.sum(1))
         everything = domain.train.take(np.arange(len(domain.train))).mask
+        assert everything is not None
         assert domain.train.mean_tokens() == pytest.approx(everything.sum(1).mean(), rel=1e-12)

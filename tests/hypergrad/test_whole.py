@@ -88,8 +88,8 @@ def test_batches_add_up_to_the_objective_of_all(float64, estimator, count):
     found = estimate(PROBLEM, estimator, batches)
     expected = estimate(OF_ONE, Reverse(segment=2), [HELD.reshape(-1, 3)])
     assert float(found.value) == pytest.approx(float(expected.value), rel=1e-12)
-    flat = (ravel_pytree(each.gradient)[0] for each in (found, expected))
-    np.testing.assert_allclose(*flat, atol=1e-8)
+    gradient, wanted = (ravel_pytree(each.gradient)[0] for each in (found, expected))
+    np.testing.assert_allclose(gradient, wanted, atol=1e-8)
     value = measured(PROBLEM, jnp.array([0.5, -1.0, 0.3]), batches)
     assert value == pytest.approx(
         measured(OF_ONE, jnp.array([0.5, -1.0, 0.3]), [HELD.reshape(-1, 3)]), rel=1e-12
@@ -104,5 +104,5 @@ def test_a_population_has_the_mean_of_its_members_objectives(float64, vmap):
     found = hypergradients(PROBLEM, eta, members, list(HELD), **options)
     expected = hypergradients(OF_ONE, eta, members, [HELD.reshape(-1, 3)], **options)
     assert float(found.value) == pytest.approx(float(expected.value), rel=1e-12)
-    flat = (ravel_pytree(each.gradient)[0] for each in (found, expected))
-    np.testing.assert_allclose(*flat, atol=1e-8)
+    gradient, wanted = (ravel_pytree(each.gradient)[0] for each in (found, expected))
+    np.testing.assert_allclose(gradient, wanted, atol=1e-8)

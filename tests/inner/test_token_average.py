@@ -84,10 +84,16 @@ def state(training):
     return training.initialise(jax.random.key(0))
 
 
+def counted(batch):
+    """The mask of a batch, which has one."""
+    assert batch.mask is not None
+    return batch.mask
+
+
 def token_losses(training, state, batch):
     """The loss of each token by transformers, documents kept apart, [batch, sequence - 1]."""
     model = reference(training, state)
-    found = np.zeros(batch.mask.shape)
+    found = np.zeros(counted(batch).shape)
     for row, (tokens, documents) in enumerate(zip(batch.tokens, batch.documents, strict=True)):
         for document in np.unique(documents):
             at = np.flatnonzero(documents == document)
@@ -122,9 +128,9 @@ def sums(training, state, batches):
     """Of each domain, the sum of the losses of its counted tokens, and their number."""
     total, count = np.zeros(2), np.zeros(2)
     for batch in batches:
-        losses = token_losses(training, state, batch) * batch.mask
+        losses = token_losses(training, state, batch) * counted(batch)
         np.add.at(total, batch.domain, losses.sum(1))
-        np.add.at(count, batch.domain, batch.mask.sum(1))
+        np.add.at(count, batch.domain, counted(batch).sum(1))
     return total, count
 
 
@@ -147,7 +153,9 @@ def test_a_loss_over_sequences_is_that_of_their_means(training, state):
     found = measured(training.sampled, state.params, batches)
     expected = []
     for batch in batches:
-        means = (token_losses(training, state, batch) * batch.mask).sum(1) / batch.mask.sum(1)
+        means = (token_losses(training, state, batch) * counted(batch)).sum(1) / counted(batch).sum(
+            1
+        )
         expected.append(
             0.25 * means[batch.domain == 0].mean() + 0.75 * means[batch.domain == 1].mean()
         )
@@ -160,9 +168,9 @@ def test_accuracy_is_over_tokens(training, state):
     batches = held_out(training)
     right, count = np.zeros(2), np.zeros(2)
     for batch in batches:
-        hit = np.asarray(hits(training.model, state.params, batch)) * batch.mask
+        hit = np.asarray(hits(training.model, state.params, batch)) * counted(batch)
         np.add.at(right, batch.domain, hit.sum(1))
-        np.add.at(count, batch.domain, batch.mask.sum(1))
+        np.add.at(count, batch.domain, counted(batch).sum(1))
     accuracy = negative_accuracy(training.model)
     found = np.mean([accuracy(state.params, batch) for batch in batches])
     assert -found == pytest.approx([0.25, 0.75] @ (right / count), rel=1e-6)
@@ -230,22 +238,22 @@ def test_the_worst_case_of_micro_batches_has_the_gradient_of_the_whole(recipe, s
 @pytest.mark.parametrize("micro_batches", [1, 4])
 def test_a_training_loss_is_over_the_tokens_of_the_batch(training, state, micro_batches):
     batch = sampled_batches(training.corpus, seed=(1,), batch_size=BATCH, shares=SHARES)(0)
-    losses = token_losses(training, state, batch) * batch.mask
+    losses = token_losses(training, state, batch) * counted(batch)
     problem = dataclasses.replace(training.sampled, micro_batches=micro_batches)
     hyper = problem.hyper_at(training.initial_eta(), jnp.int32(0))
     found, _ = loss_and_gradient(problem, state.params, hyper, batch, wrt=(0,))
-    assert float(found) == pytest.approx(losses.sum() / batch.mask.sum(), rel=1e-6)
+    assert float(found) == pytest.approx(losses.sum() / counted(batch).sum(), rel=1e-6)
 
 
 @pytest.mark.parametrize("micro_batches", [1, 4])
 def test_a_reweighted_loss_is_over_the_tokens_that_the_shares_draw(training, state, micro_batches):
     """Shares, and weights of losses, that the batch was not drawn at."""
     batch = stratified_batches(training.corpus, seed=(1,), batch_size=BATCH, shares=SHARES)(0)
-    losses = token_losses(training, state, batch) * batch.mask
+    losses = token_losses(training, state, batch) * counted(batch)
     shares, weights = np.array([0.2, 0.8]), np.array([0.5, 1.5])
     mean = [
         [x[batch.domain == d].sum() / (batch.domain == d).sum() for d in range(2)]
-        for x in (losses, batch.mask)
+        for x in (losses, counted(batch))
     ]
     problem = dataclasses.replace(training.reweighted, micro_batches=micro_batches)
     hyper = problem.hyper_at(training.initial_eta(), jnp.int32(0))
@@ -288,7 +296,7 @@ def labelled(training, batch):
     ids = torch.tensor(batch.tokens.astype(np.int64))
     labels = ids.clone()
     labels[:, 0] = -100
-    labels[:, 1:][torch.tensor(batch.mask) == 0] = -100
+    labels[:, 1:][torch.tensor(counted(batch)) == 0] = -100
     return [{"input_ids": i, "labels": each} for i, each in zip(ids, labels, strict=True)]
 
 
@@ -416,7 +424,7 @@ def test_sequences_that_are_equally_long_weigh_as_ever(training):
         heldout_batches(even, "report", **options, average="sequences"),
         strict=True,
     ):
-        assert tokens.mask is not None and np.all(tokens.mask == 1)
+        assert np.all(counted(tokens) == 1)
         np.testing.assert_array_equal(tokens.weight, sequences.weight)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ MATCH = {"estimator": schema.ZerothOrder(objective="exact_match")}
 ACCURACY = {"estimator": schema.ZerothOrder(objective="accuracy")}
 
 
-def outer(classes=None, average="tokens", worst_case=None, **more):
+def outer(classes: Any = None, average: Any = "tokens", worst_case: Any = None, **more: Any):
     objective = schema.Objective(classes=classes, average=average, worst_case=worst_case)
     return schema.Outer(steps=1, objective=objective, **more)
 
