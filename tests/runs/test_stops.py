@@ -1,0 +1,163 @@
+"""The first signal ends what can be gone on with, the second everything, whatever it does."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from metatune.runs import stops
+
+NUMBERS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+BEGIN = """
+import os, signal, sys, threading, time
+from metatune.runs import children, stops
+def send(number, seconds):
+    threading.Timer(seconds, os.kill, (os.getpid(), number)).start()
+def deaf(seconds):
+    "As a program that is compiled: the main thread runs none of Python's instructions."
+    import ctypes
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    ctypes.CDLL(None).poll(None, 0, int(seconds * 1000))  # other threads get the signals
+"""
+
+
+def ended(program, **options):
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", BEGIN + program],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        **options,
+    )
+    return done, time.monotonic() - began
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_outside_of_a_hold_the_main_thread_is_stopped(number):
+    before = signal.getsignal(number)
+    with pytest.raises(stops.Stopped), stops.listening():
+        os.kill(os.getpid(), number)
+        time.sleep(10)
+    assert stops.exit_code() == 128 + number
+    assert signal.getsignal(number) is before
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_hold_looks_and_ends_by_itself(number):
+    said, before = [], signal.getsignal(number)
+    with stops.held(said.append, raises=False) as hold:
+        assert not hold.asked
+        os.kill(os.getpid(), number)
+        deadline = time.monotonic() + 10
+        while not said and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert hold.asked
+    assert said == ["interrupted: these steps are finished and kept; a second one ends now"]
+    assert signal.getsignal(number) is before
+
+
+def test_a_hold_is_stopped_at_its_end_and_once():
+    done = []
+    with stops.listening():
+        with pytest.raises(stops.Stopped), stops.held():
+            with stops.held():
+                os.kill(os.getpid(), signal.SIGTERM)
+                done.append("inner")
+            done.append("outer")
+        with stops.held():
+            done.append("what is done because of it")
+    assert done == ["inner", "outer", "what is done because of it"]
+
+
+def test_the_second_ends_the_process():
+    done, seconds = ended(
+        "with stops.held(lambda text: print(text, flush=True)):\n"
+        "    send(signal.SIGTERM, 0.2)\n    send(signal.SIGINT, 0.6)\n    deaf(40)\n"
+    )
+    assert done.returncode == 143, done.stderr
+    assert done.stdout.startswith("interrupted: these steps")
+    assert done.stderr == "ended at once\n"
+    assert seconds < 30
+
+
+def test_a_main_thread_that_does_not_answer_is_not_waited_for():
+    done, seconds = ended(
+        "stops.PATIENCE_SECONDS = 2.0\n"
+        "stops.farewell('go on with this')\n"
+        "with stops.listening():\n    send(signal.SIGHUP, 0.2)\n    deaf(40)\n"
+    )
+    assert done.returncode == 129, done.stderr
+    assert done.stderr.splitlines()[0].startswith("interrupted: ends when what runs now allows it")
+    assert done.stderr.splitlines()[1] == "go on with this"
+    assert seconds < 30
+
+
+def test_what_is_held_is_waited_for():
+    done, _ = ended(
+        "stops.PATIENCE_SECONDS = 0.2\n"
+        "with stops.held():\n    send(signal.SIGTERM, 0.1)\n    deaf(2)\n    print('whole')\n"
+    )
+    assert done.stdout == "whole\n"
+    assert "Stopped" in done.stderr
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_what_the_parent_ignores_stays_ignored(number):
+    done, _ = ended(
+        f"with stops.listening():\n    os.kill(os.getpid(), {number})\n    time.sleep(0.3)\n"
+        "    print('still here')\n",
+        preexec_fn=lambda: signal.signal(number, signal.SIG_IGN),
+    )
+    assert (done.returncode, done.stdout) == (0, "still here\n")
+
+
+def test_copies_of_the_process_end_as_processes_do():
+    done, _ = ended(
+        "with stops.listening():\n"
+        "    if not (child := os.fork()):\n        time.sleep(60)\n"
+        "    time.sleep(0.2)\n    os.kill(child, signal.SIGTERM)\n"
+        "    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    assert (done.stdout, done.stderr) == ("-15\n", "")
+
+
+def test_programs_that_were_started_end_with_a_process_that_ends_at_once():
+    done, _ = ended(
+        "with stops.held():\n"
+        "    child = children.start([sys.executable, '-S', '-c', 'import signal, time\\n'\n"
+        "        'signal.signal(signal.SIGTERM, signal.SIG_IGN)\\ntime.sleep(60)'])\n"
+        "    print(child.pid, flush=True)\n"
+        "    send(signal.SIGTERM, 0.2)\n    send(signal.SIGTERM, 0.5)\n    time.sleep(40)\n"
+    )
+    assert done.returncode == 143
+    deadline = time.monotonic() + 5
+    while alive(int(done.stdout)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not alive(int(done.stdout))
+
+
+def alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_other_threads_listen_to_nothing():
+    found = []
+
+    def look():
+        with stops.listening(), stops.held() as hold:
+            found.append(hold.asked)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert found == [False]
