@@ -19,7 +19,7 @@ OTHER = {RUN: TRAINING, TRAINING: RUN}
 
 def begin(path, kind, text="first", given=GIVEN, options=FRESH, **more):
     files = {kind.sign: text, "recipe.yaml": text}
-    with opened(path, kind, files, given, **options, **more):
+    with opened(path, kind, files, given, **{**options, **more}):
         pass
 
 
@@ -87,7 +87,7 @@ def test_what_is_replaced_waits_for_a_checkpoint(tmp_path, kind):
     begin(path, kind, "second", options=OVERWRITE)
     begin(path, kind, "third", options=OVERWRITE)
     assert sorted((aside / kind.sign).read_text() for aside in asides(path)) == ["first", "second"]
-    with opened(path, kind, {kind.sign: "third"}, GIVEN, **RESUME) as held:
+    with opened(path, kind, {kind.sign: "third"}, GIVEN, resume=True, overwrite=False) as held:
         assert len(asides(path)) == 2
         held.checkpointed()
         assert asides(path) == []
@@ -128,7 +128,8 @@ def test_a_folder_in_use_is_refused_however_it_is_wanted(tmp_path):
     with locked(tmp_path / "out"):
         for options in (RESUME, OVERWRITE):
             with pytest.raises(RunFolderError, match="is in use by process"):
-                refuse_unusable(tmp_path / "out", RUN, **options)
+                resume, overwrite = options["resume"], options["overwrite"]
+                refuse_unusable(tmp_path / "out", RUN, resume=resume, overwrite=overwrite)
             with pytest.raises(RunFolderError, match="is in use by process"):
                 begin(tmp_path / "out", RUN, options=options)
 

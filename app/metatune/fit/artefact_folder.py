@@ -25,9 +25,15 @@ def write_artefact(folder: RunFolder, tuned: artefact.Artefact) -> artefact.Arte
     except OSError as error:
         if not is_full(error):
             raise
-        needed = sum(map(len, artefact.portable_files(tuned).values()))
-        raise DiskFull(shortage(folder.artefact, needed)) from error
+        raise DiskFull(shortage(folder.artefact, _needed(folder, tuned))) from error
     return tuned
+
+
+def _needed(folder: RunFolder, tuned: artefact.Artefact) -> int:
+    """Bytes that an artefact takes on the disk: of its numbers at least, else as much as now."""
+    numbers = sum(map(len, artefact.portable_files(tuned).values()))
+    there = folder.artefact.iterdir() if folder.artefact.is_dir() else ()
+    return max(numbers, sum(512 * file.stat().st_blocks for file in there))
 
 
 def finished(

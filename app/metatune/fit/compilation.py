@@ -66,7 +66,7 @@ def _decompressor(held: bytes) -> Any:
     made: Callable[[], Any] = zlib.decompressobj
     if held.startswith(ZSTD):
         # JAX takes it where it is installed, and only then there are such entries.
-        import zstandard
+        import zstandard  # pyright: ignore[reportMissingImports]
 
         made = zstandard.ZstdDecompressor().decompressobj
     return made()
