@@ -39,6 +39,32 @@ class _Loader(yaml.SafeLoader):
         None: yaml.SafeLoader.construct_undefined,
     }
 
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Puts what `<<` names in its place: own keys win, then the mapping that is named first.
+
+        PyYAML 6.0.4 tells keys apart by the identity of their text, which all keys of one same
+        character share: of `x` merged and overridden it hands on the wrong one.
+        """
+        pairs: dict[tuple[str, str], tuple[yaml.Node, yaml.Node]] = {}
+        own = []
+        for key, value in node.value:
+            if key.tag != f"{TAG}merge":
+                own.append((key, value))
+                continue
+            for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                if not isinstance(source, yaml.MappingNode):
+                    problem = f"expected a mapping to merge, but found a {source.id}"
+                    raise yaml.constructor.ConstructorError(None, None, problem, source.start_mark)
+                self.flatten_mapping(source)
+                for pair in source.value:
+                    pairs.setdefault(_name(pair[0]), pair)
+        pairs.update((_name(pair[0]), pair) for pair in own)
+        node.value = list(pairs.values())
+
+
+def _name(key: yaml.Node) -> tuple[str, str]:
+    return key.tag, str(key.value)
+
 
 def _constructor(pattern: re.Pattern[str], convert: Callable[[str], Any]) -> Callable[..., Any]:
     """How a scalar is read; a tag written out (`!!int x`) may contradict the spelling."""
@@ -95,7 +121,7 @@ def _structural_faults(node: yaml.Node, path: str, above: tuple[yaml.Node, ...])
         lines: dict[tuple[str, str], int] = {}
         for key, value in node.value:
             where = f"{path}.{key.value}" if path else str(key.value)
-            name, line = (key.tag, str(key.value)), key.start_mark.line + 1
+            name, line = _name(key), key.start_mark.line + 1
             if name in lines:
                 problem = f"appears twice, on lines {lines[name]} and {line}"
                 yield Fault(where, ABSENT, problem, "keep one of them")
