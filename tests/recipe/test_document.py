@@ -36,6 +36,17 @@ def test_merge_keys_and_aliases():
     value, faults = load(text)
     assert faults == ()
     assert value["b"]["deep"] == value["c"] == {"x": 3, "y": 2}
+    text = "a: &a {one: 1}\nb: &b {one: 2, two: 2}\nc: {three: 3, <<: [*b, *a], two: 4}\n"
+    value, faults = load(text)
+    assert faults == ()
+    assert list(value["c"].items()) == [("one", 2), ("two", 4), ("three", 3)]  # merged ones first
+
+
+@pytest.mark.parametrize("merged", ["1", "[1]", "[[a]]"])
+def test_only_mappings_are_merged(merged):
+    _, (fault,) = load(f"a: {{<<: {merged}}}\n")
+    assert "not valid YAML at line 1" in fault.problem
+    assert "expected a mapping to merge, but found a s" in fault.problem  # scalar, sequence
 
 
 def test_every_key_that_appears_twice_is_named_with_both_lines():
