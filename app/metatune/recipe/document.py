@@ -45,7 +45,8 @@ class _Loader(yaml.SafeLoader):
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """Puts what merge keys name into their mapping: own keys win, then what is named first.
 
-        PyYAML 6.0.4 lets a mapping's merged keys win over its own where it is merged again.
+        PyYAML 6.0.4 tells keys apart by the identity of their text, so that some merged ones win
+        over a mapping's own where it is merged again.
         """
         own, merged = [], dict[Any, tuple[yaml.Node, yaml.Node]]()
         for key, value in node.value:
@@ -54,14 +55,13 @@ class _Loader(yaml.SafeLoader):
                 continue
             for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
                 if not isinstance(source, yaml.MappingNode):
-                    problem = f"expected a mapping to merge, or a list of them, not {source.id}"
+                    problem = f"expected a mapping to merge, but found a {source.id}"
                     raise yaml.constructor.ConstructorError(None, None, problem, source.start_mark)
                 self.flatten_mapping(source)
                 for pair in source.value:
                     merged.setdefault(_name(pair[0]), pair)
-        for key, _ in own:
-            merged.pop(_name(key), None)
-        node.value = [*merged.values(), *own]
+        merged.update((_name(pair[0]), pair) for pair in own)
+        node.value = list(merged.values())
 
 
 def _name(key: yaml.Node) -> Any:
