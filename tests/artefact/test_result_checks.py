@@ -23,6 +23,9 @@ def test_sound_ones_have_no_faults():
     assert faults(COMPLETE, "") == []
     assert faults({**COMPLETE, "standard_error": None, "note": "whatever"}, "") == []
     assert faults({"status": "unfinished", "best_outer_step": 0, "outer_steps": 0}, "") == []
+    unmeasured = dict.fromkeys(("objective_before", "objective_after", "difference"))
+    lists = {"held_out_seeds": [], "before": [], "after": []}
+    assert faults({**COMPLETE, **unmeasured, **lists, "status": "interrupted"}, "") == []
     assert faults({"objective_before": 1.0}, "") == []  # of an artefact that was made by hand
     assert faults("no object", "") == []
 
@@ -38,6 +41,8 @@ def test_what_a_complete_one_lacks_is_named(key):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        ({"difference": None}, "result.difference = None: must be a finite number"),
+        ({"objective_after": "1"}, "result.objective_after = '1': must be a number, or null"),
         ({"unit": None}, "result.unit = None: must be a string"),
         ({"difference": True}, "result.difference = True: must be a number"),
         ({"outer_steps": "4"}, "result.outer_steps = '4': must be a whole number"),

@@ -6,7 +6,7 @@ from typing import Any
 from metatune.artefact.value_checks import ValueChecker, real
 from metatune.recipe.faults import ABSENT, Fault
 
-NUMBER = ((int, float), "a number")
+NUMBER = ((int, float, type(None)), "a number, or null of what isn't measured")
 NUMBERS = (list, "a list of numbers")
 RESULT: Mapping[str, tuple[Any, str]] = {
     "status": (str, "a string"),
@@ -16,7 +16,7 @@ RESULT: Mapping[str, tuple[Any, str]] = {
     "objective_before": NUMBER,
     "objective_after": NUMBER,
     "difference": NUMBER,
-    "standard_error": ((int, float, type(None)), "a number or null"),
+    "standard_error": NUMBER,
     "held_out_seeds": NUMBERS,
     "before": NUMBERS,
     "after": NUMBERS,
@@ -32,6 +32,7 @@ MEASURED = (
     *("held_out_seeds", "before", "after"),
 )
 """What the result of a search has that is complete."""
+MEANS = ("objective_before", "objective_after", "difference")
 
 
 def faults(result: Any, cure: str) -> list[Fault]:
@@ -61,6 +62,8 @@ class ResultChecker(ValueChecker):
         for key in MEASURED if complete else REACHED:
             if key not in result:
                 self._fault(f"result.{key}", ABSENT, "this key must be there")
+            elif complete and key in MEANS and not real(result[key]):
+                self._fault(f"result.{key}", result[key], "must be a finite number")
         lists = {key: result.get(key) for key in ("held_out_seeds", "before", "after")}
         for key in ("before", "after") if complete else ():
             for index, number in enumerate(lists[key] if isinstance(lists[key], list) else ()):
