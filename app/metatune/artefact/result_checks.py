@@ -24,11 +24,9 @@ RESULT: Mapping[str, tuple[Any, str]] = {
     "search": (Mapping, "an object"),
 }
 """What is read of a result, as far as it is there."""
-REACHED = ("best_outer_step", "outer_steps")
-"""What a result has that says how far the search came."""
 MEASURED = (
-    *REACHED,
-    *("unit", "objective_before", "objective_after", "difference", "standard_error"),
+    *("best_outer_step", "outer_steps", "unit"),
+    *("objective_before", "objective_after", "difference", "standard_error"),
     *("held_out_seeds", "before", "after"),
 )
 """What the result of a search has that is complete."""
@@ -56,19 +54,18 @@ class ResultChecker(ValueChecker):
         for key, (kind, allowed) in RESULT.items():
             if key in result:
                 self._is(f"result.{key}", result[key], kind, allowed)
-        if "status" not in result:
+        if result.get("status") != "complete":
             return
-        complete = result["status"] == "complete"
-        for key in MEASURED if complete else REACHED:
+        for key in MEASURED:
             if key not in result:
                 self._fault(f"result.{key}", ABSENT, "this key must be there")
-            elif complete and key in MEANS and not real(result[key]):
+            elif key in MEANS and not real(result[key]):
                 self._fault(f"result.{key}", result[key], "must be a finite number")
         lists = {key: result.get(key) for key in ("held_out_seeds", "before", "after")}
-        for key in ("before", "after") if complete else ():
+        for key in ("before", "after"):
             for index, number in enumerate(lists[key] if isinstance(lists[key], list) else ()):
                 if not real(number):
                     self._fault(f"result.{key}[{index}]", number, "must be a finite number")
         counts = {key: len(held) for key, held in lists.items() if isinstance(held, list)}
-        if complete and len(set(counts.values())) > 1:
+        if len(set(counts.values())) > 1:
             self._fault("result", counts, "must have as many seeds as losses before and after")

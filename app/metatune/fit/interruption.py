@@ -55,7 +55,7 @@ class Whereabouts:
         if not (folder.artefact / "tuned.json").exists():
             return f"{steps} kept in {self.out}; {go_on}"
         result = artefact.load(folder.artefact).result
-        if result["status"] == "complete":
+        if result.get("status") == "complete":
             show = shlex.join(["metatune", "show", str(self.out)])
             return f"the run is complete all the same; see it with\n  {show}"
         best = f"the best so far, {best_point(result)}, in {folder.artefact}"

@@ -40,9 +40,10 @@ def verdict(result: Mapping[str, Any]) -> str:
     if "status" not in result:
         return "nothing was measured: keep your defaults until it is"
     if result["status"] != "complete":
+        steps = result.get("outer_steps", 0)
         return (
-            f"unfinished after {result['outer_steps']} outer steps: nothing is measured yet, "
-            "keep your defaults until it is"
+            f"unfinished after {steps} outer steps: nothing is measured yet, keep your defaults "
+            "until it is"
         )
     difference, error = result["difference"], result["standard_error"]
     unit = result["unit"].replace(" per ", "/")

@@ -24,6 +24,8 @@ AT_REST: Final[Mapping[str, tuple[str, float]]] = {
 
 def best_point(result: Mapping[str, Any]) -> str:
     """Which point of a search was taken."""
+    if "best_outer_step" not in result:
+        return "a point that isn't told"
     average = ", the moving average there" if result.get("best_is_average") else ""
     return f"point {result['best_outer_step']} of {result['outer_steps']}{average}"
 
@@ -35,7 +37,7 @@ def closing(result: Mapping[str, Any]) -> list[str]:
         result: of an artefact; older ones don't tell of their search.
     """
     search = result.get("search")
-    if search is None or not result["outer_steps"]:
+    if search is None or not result.get("outer_steps"):
         return []
     last, trend = result["outer_steps"], search["held_out"]
     is_best = result["best_outer_step"] == last
