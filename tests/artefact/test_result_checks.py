@@ -17,6 +17,13 @@ COMPLETE = {
     "before": [2.0, 2.0],
     "after": [1.5, 1.5],
 }
+SEARCH = {
+    "ended": "steps",
+    "held_out": {"points": [2, 6], "per_step": -0.02, "standard_error": None},
+    "moved": {"learning_rates": 0.1},
+    "more": "outer.steps=12",
+    "jumps": [],
+}
 
 
 def test_sound_ones_have_no_faults():
@@ -28,6 +35,7 @@ def test_sound_ones_have_no_faults():
     assert faults({**COMPLETE, **unmeasured, **lists, "status": "interrupted"}, "") == []
     assert faults({"objective_before": 1.0}, "") == []  # of an artefact that was made by hand
     assert faults("no object", "") == []
+    assert faults({**COMPLETE, "search": SEARCH}, "") == []
 
 
 @pytest.mark.parametrize("key", MEASURED)
@@ -50,6 +58,11 @@ def test_what_a_complete_one_lacks_is_named(key):
         ({"before": [2.0, "x"]}, "result.before[1] = 'x': must be a finite number"),
         ({"before": 2.0}, "result.before = 2.0: must be a list of numbers"),
         ({"search": []}, "result.search = []: must be an object"),
+        ({"search": {}}, "result.search.jumps: this key must be there"),
+        ({"search": {**SEARCH, "held_out": 3}}, "result.search.held_out = 3: must be an object"),
+        ({"search": {**SEARCH, "moved": {"mixture": "x"}}}, "moved.mixture = 'x': must be a num"),
+        ({"search": {**SEARCH, "jumps": [3]}}, "result.search.jumps[0] = 3: must be an object"),
+        ({"search": {**SEARCH, "jumps": [{}]}}, "jumps[0].norm: this key must be there"),
     ],
 )
 def test_values_of_other_types_are_named(change, said):

@@ -30,6 +30,30 @@ MEASURED = (
     *("held_out_seeds", "before", "after"),
 )
 """What the result of a search has that is complete."""
+SOME = ((int, float), "a number")
+WORDS = (str, "a string")
+SEARCH: Mapping[str, tuple[Any, str]] = {
+    "ended": WORDS,
+    "held_out": ((Mapping, type(None)), "an object or null"),
+    "moved": (Mapping, "an object"),
+    "more": ((str, type(None)), "a string or null"),
+    "jumps": (list, "a list"),
+}
+"""What is read of how a search ended."""
+TREND: Mapping[str, tuple[Any, str]] = {
+    "points": NUMBERS,
+    "per_step": SOME,
+    "standard_error": NUMBER,
+}
+JUMP: Mapping[str, tuple[Any, str]] = {
+    "step": (int, "a whole number"),
+    "tunable": WORDS,
+    "norm": SOME,
+    "before": SOME,
+    "rate_factor": NUMBER,
+    "inner_steps": (int, "a whole number"),
+    "response": WORDS,
+}
 MEANS = ("objective_before", "objective_after", "difference")
 
 
@@ -54,6 +78,8 @@ class ResultChecker(ValueChecker):
         for key, (kind, allowed) in RESULT.items():
             if key in result:
                 self._is(f"result.{key}", result[key], kind, allowed)
+        if isinstance(result.get("search"), Mapping):
+            self._search("result.search", result["search"])
         if result.get("status") != "complete":
             return
         for key in MEASURED:
@@ -69,3 +95,33 @@ class ResultChecker(ValueChecker):
         counts = {key: len(held) for key, held in lists.items() if isinstance(held, list)}
         if len(set(counts.values())) > 1:
             self._fault("result", counts, "must have as many seeds as losses before and after")
+
+    def _search(self, path: str, search: Mapping[str, Any]) -> None:
+        """How the search ended."""
+        self._fields(path, search, SEARCH)
+        trend = search.get("held_out")
+        if isinstance(trend, Mapping):
+            self._fields(f"{path}.held_out", trend, TREND)
+            points = trend.get("points")
+            if isinstance(points, list) and not (len(points) == 2 and all(map(real, points))):
+                self._fault(f"{path}.held_out.points", points, "must be two numbers")
+        moved = search.get("moved")
+        for key, value in moved.items() if isinstance(moved, Mapping) else ():
+            self._is(f"{path}.moved.{key}", value, *SOME)
+        jumps = search.get("jumps")
+        for index, each in enumerate(jumps if isinstance(jumps, list) else ()):
+            here = f"{path}.jumps[{index}]"
+            if self._is(here, each, Mapping, "an object"):
+                self._fields(here, each, JUMP)
+                if real(each.get("before")) and each["before"] <= 0:
+                    self._fault(f"{here}.before", each["before"], "must be above 0")
+
+    def _fields(
+        self, path: str, value: Mapping[str, Any], fields: Mapping[str, tuple[Any, str]]
+    ) -> None:
+        """Checks that an object has some fields, of their kinds."""
+        for key, (kind, allowed) in fields.items():
+            if key not in value:
+                self._fault(f"{path}.{key}", ABSENT, "this key must be there")
+            else:
+                self._is(f"{path}.{key}", value[key], kind, allowed)
