@@ -69,7 +69,8 @@ def test_remat_changes_no_number(kind):
     def value_and_grad(model):
         return jit(jax.value_and_grad(functools.partial(next_token_loss, model)))
 
-    assert "remat" in str(jax.make_jaxpr(remat.logits)(params, tokens))
+    # `remat2`, or `RematTraced` where JAX_REMAT3=1.
+    assert "remat" in str(jax.make_jaxpr(remat.logits)(params, tokens)).lower()
     expected = value_and_grad(plain)(params, tokens)
     jax.tree.map(
         functools.partial(np.testing.assert_allclose, atol=1e-6, rtol=1e-5),
