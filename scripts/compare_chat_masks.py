@@ -25,9 +25,10 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from metatune.data import shipped_text, tokenizer_of
+from metatune.data.encoded import encoded
+from metatune.data.pretrained_tokenizer import PretrainedTokenizer
 from metatune.data.sources.chat import conversation
 from metatune.data.sources.records import Place, Record, TokenClass
-from metatune.data.tokenized import _classes  # what is compared, before anything is stored
 from metatune.recipe.faults import RecipeError
 from metatune.recipe.schema import Data, Source
 
@@ -67,11 +68,13 @@ def folder_of(place: Path, template: str) -> str:
     return str(folder)
 
 
-def encoder_of(place: Path, template: str):
+def encoder_of(place: Path, template: str) -> PretrainedTokenizer:
     """The tokenizer of a new folder, with a template."""
     folder = folder_of(place, template)
     data = Data({"d": Source(path="-")}, {"d": 1.0}, 8, 1, tokenizer=folder)
-    return tokenizer_of(data, today=date(2026, 3, 1))
+    found = tokenizer_of(data, today=date(2026, 3, 1))
+    assert isinstance(found, PretrainedTokenizer)
+    return found
 
 
 def unmarked(tag: re.Match) -> str:
@@ -103,16 +106,18 @@ def random_chat(draw: random.Random, system: bool) -> list[dict[str, str]]:
     return chat
 
 
-def found(encoder, chat) -> list[int]:
+def found(encoder: PretrainedTokenizer, chat: list[dict[str, str]]) -> list[int]:
     """Which tokens count as completion."""
     text, spans = conversation(encoder, chat, PLACE)
+    (document,) = encoded([Record(text, spans, rendered=True)], encoder, True)
     (placed,) = encoder.place_batch([text])
-    return (_classes(Record(text, spans), placed) == TokenClass.COMPLETION).astype(int).tolist()
+    classes = document.classes[: len(placed.ids)]  # without the end that it may be given
+    return (classes == TokenClass.COMPLETION).astype(int).tolist()
 
 
 def main() -> int:
     """Prints a line for each template; returns the exit code."""
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("--chats", type=int, default=10_000)
     options.add_argument("--seed", type=int, default=0)
     chosen = options.parse_args()

@@ -129,7 +129,7 @@ def judge(name: str, codes: list[tuple[Any, float, str]], usual: float) -> int:
 
 def main_() -> int:
     """Runs all; returns the exit code."""
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("--recipes", type=int, default=500)
     options.add_argument("--artefacts", type=int, default=200)
     options.add_argument("--artefact", type=Path, help="the folder of one")

@@ -28,9 +28,8 @@ def test_numbers_of_one_word_are_numpys_own_seed():
 
 def test_numbers_are_not_their_words():
     # As np.random.SeedSequence has it.
-    assert np.array_equal(
-        *(np.random.SeedSequence(s).generate_state(4) for s in [(2**32 + 5, 7), (5, 1, 7)])
-    )
+    one, other = (np.random.SeedSequence(s).generate_state(4) for s in [(2**32 + 5, 7), (5, 1, 7)])
+    assert np.array_equal(one, other)
     assert state(2**32 + 5, 7) != state(5, 1, 7)
     assert state(2**32 + 5, key=(3,)) != state(5, key=(1, 3))
 

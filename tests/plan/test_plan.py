@@ -24,7 +24,7 @@ from metatune.plan import (
     zeroth_order,
 )
 from metatune.plan.compiling import Program
-from metatune.plan.timing import Line
+from metatune.plan.timing import Line, Lines
 from metatune.plan.work import Work, horizon
 from metatune.recipe import schema
 from metatune.recipe.trajectory import points
@@ -175,7 +175,9 @@ def uncompiled(monkeypatch):
         monkeypatch.setattr(module, "analysed", analysed)
 
 
-SEGMENTS = dict.fromkeys(("forward", "pullback", "training", "trainings at a time"), Line(1, 0))
+SEGMENTS: Lines = dict.fromkeys(
+    ("forward", "pullback", "training", "trainings at a time"), Line(1, 0)
+)
 
 
 @pytest.mark.parametrize(("spec", "passes"), [(RECIPE.outer.estimator, 2), (FEW[2][0], 3)])

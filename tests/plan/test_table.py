@@ -25,9 +25,9 @@ MADE = Plan(
 
 
 def printed(width):
-    console = Console(file=io.StringIO(), width=width)
-    console.print(table(MADE))
-    return console.file.getvalue().splitlines()
+    written = io.StringIO()
+    Console(file=written, width=width).print(table(MADE))
+    return written.getvalue().splitlines()
 
 
 def test_a_wide_terminal_has_a_row_for_each_way():

@@ -33,7 +33,8 @@ def lowering(factor):
 def test_a_program_is_compiled_once_in_all_processes(folder, told, monkeypatch):
     first = analysed(lowering(2.0), told.tell)["product"]
     exact = jax.jit(lambda x: jnp.sin(x @ x) * 2.0).lower(jnp.ones((9, 9))).compile()
-    assert first.temporary == exact.memory_analysis().temp_size_in_bytes
+    analysis = exact.memory_analysis()
+    assert analysis is not None and first.temporary == analysis.temp_size_in_bytes
     assert [doing for doing, _ in told.heard] == ["tracing product", "compiling product"]
     monkeypatch.setattr(compiling, "_compile", lambda lowered: pytest.fail("compiled again"))
     again = analysed(lowering(2.0), told.tell)["product"]

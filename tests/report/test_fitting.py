@@ -19,9 +19,9 @@ NAMES = [
 
 
 def printed(what, width):
-    console = Console(file=io.StringIO(), width=width)
-    console.print(what)
-    return console.file.getvalue().rstrip("\n").split("\n")
+    written = io.StringIO()
+    Console(file=written, width=width).print(what)
+    return written.getvalue().rstrip("\n").split("\n")
 
 
 def of_names(*heads):

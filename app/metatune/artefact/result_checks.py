@@ -89,7 +89,8 @@ class ResultChecker(ValueChecker):
                 self._fault(f"result.{key}", result[key], "must be a finite number")
         lists = {key: result.get(key) for key in ("held_out_seeds", "before", "after")}
         for key in ("before", "after"):
-            for index, number in enumerate(lists[key] if isinstance(lists[key], list) else ()):
+            numbers = lists[key]
+            for index, number in enumerate(numbers if isinstance(numbers, list) else ()):
                 if not real(number):
                     self._fault(f"result.{key}[{index}]", number, "must be a finite number")
         counts = {key: len(held) for key, held in lists.items() if isinstance(held, list)}

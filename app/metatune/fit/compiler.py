@@ -33,7 +33,7 @@ class Compiler:
         self.now: str | None = None
         jax.monitoring.register_event_duration_secs_listener(self._heard)
 
-    def _heard(self, event: str, seconds: float, **what: str | int) -> None:
+    def _heard(self, event: str, duration_secs: float, **what: str | int) -> None:
         name = str(what.get("fun_name", "")).removeprefix("jit(").removesuffix(")")
         if event == TRACED and name in LARGE:
             self.now = LARGE[name]

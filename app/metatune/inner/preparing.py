@@ -155,7 +155,7 @@ def _parts(
     tune: schema.Tune | None = sections.get("tune")
     # Of a number that is no seed nothing can be drawn; what is looked at doesn't depend on it.
     seed = 0 if any(fault.path == "seed" for fault in known) else sections.get("seed", 0)
-    encoder = text and _attempt(faults, lambda: tokenizer_of(text, seed, today))
+    encoder = text and _attempt(faults, partial(tokenizer_of, text, seed, today))
     if text and encoder:
         text = dated(text, encoder)
     # Without a tokenizer there is a fault already, and nothing to compare with.

@@ -63,7 +63,7 @@ def _of_type(expected: Any, name: str) -> Iterator[Any]:
         origin = get_origin(each)
         if each is NoneType:
             continue
-        if is_dataclass(each):
+        if isinstance(each, type) and is_dataclass(each):
             yield _of_section(each)
         elif origin is Literal:
             yield from get_args(each)

@@ -53,7 +53,8 @@ class Entry:
         """The dataclass that it is, or may be; None where it is none, or has kinds."""
         if self.kinds:
             return None
-        return next((each for each in members_of(self.expected) if is_dataclass(each)), None)
+        members = members_of(self.expected)
+        return next((m for m in members if isinstance(m, type) and is_dataclass(m)), None)
 
     @property
     def type(self) -> str:
@@ -175,7 +176,8 @@ def _by_type(cls: type, field: Field[Any], expected: Any) -> str:
     """The meaning of a field that its section says no more of: that of its own section."""
     if field.name == "kind":
         return f"says which section this is: {summary(cls)}"
-    held = [summary(each) for each in members_of(expected) if is_dataclass(each)]
+    members = [each for each in members_of(expected) if isinstance(each, type)]
+    held = [summary(each) for each in members if is_dataclass(each)]
     return " Or: ".join(held)
 
 

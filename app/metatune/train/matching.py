@@ -62,8 +62,9 @@ def refuse_misfit(tuned: Artefact, training: InnerTraining, source: str) -> None
         faults.append(Fault("inner.optimizer.kind", optimizer.kind, problem, cure))
     faults += _rater_faults(tuned, training)
     names = tuple(name for leaf in jax.tree.leaves(training.names) for name in leaf.names)
-    other = Counterpart(source, names, None, tuple(training.corpus.names))
-    lines = differences(tuned, other)
+    # Rates by name serve other shapes, too.
+    other = Counterpart(source, names, {}, None, tuple(training.corpus.names))
+    lines = differences(tuned, {}, other)
     if isinstance(tuned.loss_weights, ClassWeights):
         lines += _classes(tuned.loss_weights, training, source)
     if lines:

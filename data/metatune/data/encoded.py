@@ -63,14 +63,14 @@ def encoded(
     """
     first = {rendered: begin(bos, tokenizer, rendered=rendered) for rendered in (False, True)}
     end, tail = tokenizer.eos_id, np.array([tokenizer.eos_id], token_dtype(tokenizer))
-    dropping = isinstance(tokenizer, PretrainedTokenizer) and tokenizer.dropout is not None
+    dropping = isinstance(tokenizer, PretrainedTokenizer) and tokenizer.dropout and any(digests)
     texts = [record.text for record in records]
     documents = []
-    if not classed and not (dropping and any(digests)):
+    if not classed and not dropping:
         for record, ids in zip(records, tokenizer.encode_batch(texts), strict=True):
             documents.append(_plain(record, ids, first[record.rendered], end, tail))
         return documents
-    if dropping and any(digests):
+    if isinstance(tokenizer, PretrainedTokenizer) and dropping:
         placed = tokenizer.resplit_batch(texts, digests)
     else:
         placed = tokenizer.place_batch(texts)

@@ -170,13 +170,14 @@ class PretrainedTokenizer:
         """
         from transformers.utils.chat_template_utils import render_jinja_template
 
-        _, (marks,) = render_jinja_template(
+        rendered: Any = render_jinja_template(
             # As `apply_chat_template` has them.
             [[{key: v for key, v in m.items() if v is not None} for m in messages]],
             chat_template=self._template,
             return_assistant_tokens_mask=True,
             **self.fast.special_tokens_map,
         )
+        _, (marks,) = rendered
         return sorted(marks)
 
     def added_token_at(self, text: str, position: int) -> int | None:

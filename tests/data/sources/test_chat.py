@@ -199,6 +199,7 @@ def completion(encoder, messages):
     text, spans = conversation(encoder, messages, PLACE)
     (document,) = _encoded([Record(text, spans)], encoder, True)
     (placed,) = encoder.place_batch([text])
+    assert document.classes is not None
     return (document.classes[: len(placed.ids)] == TokenClass.COMPLETION).astype(int).tolist()
 
 

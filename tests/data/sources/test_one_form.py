@@ -272,7 +272,7 @@ def jsonl_of(records):
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
-def csv_of(records, written=str, end="\r\n"):
+def csv_of(records, written: Callable[[Any], str] = str, end="\r\n"):
     rows = io.StringIO()
     writer = csv.writer(rows, lineterminator=end)
     writer.writerow(records[0])
