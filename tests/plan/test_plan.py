@@ -175,7 +175,8 @@ def uncompiled(monkeypatch):
         monkeypatch.setattr(module, "analysed", analysed)
 
 
-SEGMENTS: Lines = dict.fromkeys(
+PROGRAMS = ("forward", "pullback", "training", "trainings at a time")
+SEGMENTS: Lines = dict.fromkeys(PROGRAMS, Line(1, 0))
     ("forward", "pullback", "training", "trainings at a time"), Line(1, 0)
 )
 
