@@ -177,8 +177,6 @@ def uncompiled(monkeypatch):
 
 PROGRAMS = ("forward", "pullback", "training", "trainings at a time")
 SEGMENTS: Lines = dict.fromkeys(PROGRAMS, Line(1, 0))
-    ("forward", "pullback", "training", "trainings at a time"), Line(1, 0)
-)
 
 
 @pytest.mark.parametrize(("spec", "passes"), [(RECIPE.outer.estimator, 2), (FEW[2][0], 3)])
