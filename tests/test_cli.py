@@ -388,7 +388,6 @@ def test_help_and_version_import_nothing_heavy():
         import sys
         from typer.testing import CliRunner
         from metatune.cli import app
-from metatune.fit.shapes import shapes_of_artefact
         for option in ("--help", "--version"):
             assert CliRunner().invoke(app, [option]).exit_code == 0
         heavy = {"jax", "numpy", "optax", "transformers", "datasets", "tensorboard", "torch"}

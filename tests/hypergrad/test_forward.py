@@ -225,7 +225,7 @@ def test_tangents_beyond_the_budget_are_refused():
     # A state of three parameters and two moments of Adam each: 36 bytes of floats.
     with pytest.raises(EstimatorError, match=r"6 tangents at a time .* of 36 bytes each take 216 "):
         hypergradient(**arguments(estimator=Forward(budget_bytes=200)))
-    with pytest.raises(EstimatorError, match="chunk to 5 or fewer.* ForwardGradient .* MixFlow"):
+    with pytest.raises(EstimatorError, match="chunk to 5 or fewer.* forward_gradient .* mixflow"):
         hypergradient(**arguments(estimator=Forward(budget_bytes=200)))
     hypergradient(**arguments(estimator=Forward(budget_bytes=200, chunk=5)))
     with pytest.raises(EstimatorError, match="4 tangents at a time"):
