@@ -424,7 +424,7 @@ def test_a_finished_run_goes_on_to_more_steps_bit_for_bit(finished, tmp_path, co
     fit(prepare(short), tmp_path, console=console)
     resumed = fit(prepare(RECIPE), tmp_path, resume=True, console=console)
     assert contents(resumed.folder) == contents(finished.folder)
-    assert [line["step"] for line in resumed.folder.read_metrics()] == [0, 1, 2, 3]
+    assert [line["step"] for line in resumed.folder.read_metrics()] == [0, 1, 2, 3, 4]
 
 
 def test_data_that_were_changed_are_refused_before_anything_is_written(finished, console):
