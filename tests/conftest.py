@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import signal
 from importlib.metadata import version
 
 import jax_environment  # first: JAX reads it when it is imported
@@ -31,6 +32,13 @@ def pytest_report_header():
     if jax_environment.left_out:
         said += f" (left out, as it doesn't know: {' '.join(jax_environment.left_out)})"
     return said
+
+
+@pytest.fixture(autouse=True, scope="session")
+def ctrl_c_is_heard():
+    """In a shell's background Ctrl-C is ignored, also by what is started there."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

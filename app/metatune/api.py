@@ -221,8 +221,8 @@ class Tuned:
     def result(self) -> Mapping[str, Any]:
         """What was measured, as in tuned.json.
 
-        >>> tuned.result["unit"]
-        'nats per token'
+        >>> tuned.result["status"]
+        'complete'
         """
         return self.artefact.result
 
