@@ -130,7 +130,7 @@ def test_they_weigh_tokens_and_average_one(training):
 
 
 def test_the_artefact_says_so_and_a_training_follows_it(recipe, training, tmp_path):
-    done = {"status": "complete"}
+    done: dict = {}
     write(tmp_path / "artefact", artefact_of(training, training.initial_eta(), done), "")
     found = load(tmp_path / "artefact")
     assert isinstance(found.loss_weights, ClassWeights)

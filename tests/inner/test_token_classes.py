@@ -138,7 +138,7 @@ def test_the_artefact_says_what_the_classes_are_and_a_training_follows_it(
     recipe, training, tmp_path
 ):
     eta = some_eta(training)
-    done = {"status": "complete"}
+    done: dict = {}
     write(tmp_path / "artefact", artefact_of(training, eta, done), "")
     found = load(tmp_path / "artefact")
     weights, per = found.loss_weights, training.recipe.tune.loss_weights.per

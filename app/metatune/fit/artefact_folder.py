@@ -57,7 +57,7 @@ def finished(
     if not (folder.artefact / "tuned.json").exists():
         return None
     found = artefact.load(folder.artefact)
-    if found.result["status"] != "complete":
+    if found.result.get("status") != "complete":
         return None
     grown = found.origin is not None and not same_end(found.origin.recipe, recipe)
     return None if grown else found

@@ -224,7 +224,7 @@ def _recorded(tuned: Artefact, folder: Path) -> tuple[Origin, Mapping[str, Any]]
         problem = "isn't in the artefact, which is an export's, or which an older metatune wrote"
         cure = "give the run instead of its export, or run `metatune fit` with its recipe anew"
         raise ArtefactError(str(folder), [Fault(artefact.RECIPE, ABSENT, problem, cure)])
-    if tuned.result["status"] != "complete":
+    if tuned.result.get("status") != "complete":
         problem = "nothing is measured yet, so that there is nothing to compare with"
         cure = "finish it with `metatune fit --resume`"
         raise ArtefactError(str(folder), [Fault("result.status", "unfinished", problem, cure)])
