@@ -111,6 +111,7 @@ def found(encoder: PretrainedTokenizer, chat: list[dict[str, str]]) -> list[int]
     text, spans = conversation(encoder, chat, PLACE)
     (document,) = encoded([Record(text, spans, rendered=True)], encoder, True)
     (placed,) = encoder.place_batch([text])
+    assert document.classes is not None
     classes = document.classes[: len(placed.ids)]  # without the end that it may be given
     return (classes == TokenClass.COMPLETION).astype(int).tolist()
 

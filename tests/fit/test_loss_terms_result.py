@@ -44,7 +44,7 @@ RECIPE = schema.Recipe(
 def test_the_artefact_holds_what_every_step_used_and_a_training_follows_it(tmp_path):
     training = prepare(RECIPE)
     eta = {"b2": jnp.array([[0.3]]), "label_smoothing": jnp.array([0.7, -0.4])}
-    nothing = {"status": "complete", "outer_steps": 0, "best_outer_step": 0}
+    nothing = {"outer_steps": 0, "best_outer_step": 0}
     found = load(write(tmp_path / "artefact", artefact_of(training, eta, nothing), "readme"))
     assert found.loss_terms is not None
     assert (found.loss_terms.knots, found.loss_terms.tuned) == ((0.0, 0.5), ("label_smoothing",))

@@ -60,12 +60,13 @@ def _put(tree: dict[str, Any], override: str) -> tuple[Fault, ...]:
             return (_wrong(path, value, here, section, "section"),)
         else:
             here = joined(here, key)
+        held: Any = section
         if not keys:
-            section[key] = value
-        elif isinstance(key, str) and section.get(key) is None:
+            held[key] = value
+        elif isinstance(key, str) and held.get(key) is None:
             # `mixture:` with nothing after it reads as None: an empty section.
-            section[key] = {}
-        section = section[key]
+            held[key] = {}
+        section = held[key]
     return ()
 
 
