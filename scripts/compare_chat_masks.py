@@ -126,22 +126,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as place:
         for name in TEMPLATES:
             marked = (resources.files("trl") / f"chat_templates/{name}.jinja").read_text("utf-8")
-            plain = MARKS.sub(
-                lambda m: f"{{%{m[1]} {'endif' if m[2] else 'if true'} {m[3]}%}}", marked
-            )
-            with_marks, without = (
-                tokenizer_of(
-                    Data(
-                        {"d": Source(path="-")},
-                        {"d": 1.0},
-                        8,
-                        1,
-                        tokenizer=folder_of(Path(place), t),
-                    ),
-                    today=date(2026, 3, 1),
-                )
-                for t in (marked, plain)
-            )
+            with_marks = encoder_of(Path(place), marked)
+            without = encoder_of(Path(place), MARKS.sub(unmarked, marked))
             draw = random.Random(f"{chosen.seed}{name}")
             wrong = open_ = other = 0
             for _ in range(chosen.chats):
