@@ -67,6 +67,12 @@ def test_not_an_artefact(tmp_path, text):
         ),
         (["mixture"], KeyError, f"artefact.mixture: this key must be there{CURE}"),
         (
+            ["optimizer", "kind"],
+            {"a": 1},  # which no table could be asked for
+            "optimizer.kind = {'a': 1}: must be one of adamw, sgd, lion, muon, adafactor, "
+            f"schedule_free_adamw{CURE}",
+        ),
+        (
             ["learning_rates", "knots"],
             KeyError,
             f"learning_rates.knots: this key must be there{CURE}",

@@ -221,7 +221,7 @@ class Checker(ValueChecker):
 
     def _rater(self, value: Any) -> None:
         kind = value.get("kind") if isinstance(value, Mapping) else None
-        if kind not in RATER_SETTINGS:
+        if kind not in list(RATER_SETTINGS):
             self._fault("rater.kind", kind, f"must be one of {', '.join(RATER_SETTINGS)}")
             return
         settings = RATER_SETTINGS[kind]
@@ -367,7 +367,7 @@ class Checker(ValueChecker):
         if not self._is("optimizer", value, Mapping, "an object"):
             return
         kind = value.get("kind")
-        if kind not in SETTINGS:
+        if kind not in list(SETTINGS):  # a list: what was received may not be hashable
             self._fault("optimizer.kind", kind, f"must be one of {', '.join(SETTINGS)}")
         elif self._keys("optimizer", value, (*SETTINGS[kind], "decayed"), ("schedules",)):
             for key in SETTINGS[kind]:
