@@ -26,6 +26,8 @@ def best_point(result: Mapping[str, Any]) -> str:
     """Which point of a search was taken."""
     if "best_outer_step" not in result:
         return "a point that isn't told"
+    if result["best_outer_step"] < 0:
+        return "the recipe's own, nothing being judged yet"
     average = ", the moving average there" if result.get("best_is_average") else ""
     return f"point {result['best_outer_step']} of {result['outer_steps']}{average}"
 
