@@ -84,9 +84,9 @@ def fit(
         training: what to tune, as `metatune.inner` prepares it.
         out: the run folder.
         resume: go on with the run in `out`.
-        overwrite: delete the run in `out`.
+        overwrite: replace the run in `out`.
         foretell: given the folder for what is kept on disk, predicts what the run takes, None if
-            it can't; told, and compared at the end with what was measured.
+            it can't; told, and compared with what was measured.
         console: where progress is shown.
 
     Returns:
