@@ -33,9 +33,12 @@ def test_an_entry_that_was_cut_off_is_replaced(tmp_path):
         return done.stdout
 
     first = run()
-    sizes = {path: path.stat().st_size for path in tmp_path.glob("*-cache")}
-    assert sizes
-    for path in sizes:
-        path.write_bytes(path.read_bytes()[:-20])
+    cut = {path: path.read_bytes()[:-20] for path in tmp_path.glob("*-cache")}
+    assert cut
+    for path, content in cut.items():
+        path.write_bytes(content)
     assert run() == first
-    assert {path: path.stat().st_size for path in tmp_path.glob("*-cache")} == sizes
+    mended = {path: path.read_bytes() for path in cut}
+    assert all(mended[path] != content for path, content in cut.items())
+    assert run() == first
+    assert {path: path.read_bytes() for path in cut} == mended  # they could be read
