@@ -9,6 +9,8 @@ import pytest
 from metatune.artefact import LossWeights, Mixture
 from metatune.artefact.exporters import export
 
+pytestmark = pytest.mark.needs("torch")
+
 DOMAINS = ("code", "drama", "é")
 
 
