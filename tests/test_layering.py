@@ -16,7 +16,7 @@ ALLOWED = {
     "hypergrad": set(),
     "data": {"recipe"},
     "models": {"recipe"},
-    "tunables": {"recipe", "data", "models", "hypergrad"},
+    "tunables": {"recipe", "artefact", "data", "models", "hypergrad"},
     "inner": {"recipe", "data", "models", "hypergrad", "tunables"},
     "artefact": {"recipe"},
     "api": {"recipe", "artefact", "report", "inner", "fit", "plan"},

@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from metatune import artefact
-from metatune.artefact.format import TUNED, Artefact
+from metatune.artefact.files import TUNED
+from metatune.artefact.format import Artefact
 from metatune.artefact.writing import portable_files
 from metatune.recipe import overrides as changing
 from metatune.recipe import reading, schema, shipped, writing

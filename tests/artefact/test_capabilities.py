@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from metatune.artefact import ArtefactError, LearningRates, Mixture, Multipliers
-from metatune.artefact.capabilities import Capabilities, asked, dropped
+from metatune.artefact.capabilities import able, asked, dropped
 from metatune.artefact.exporters import EXPORTERS, export
 from metatune.artefact.exporters.stages import averaged, staged
 from metatune.artefact.exporters.static_rates import static_rates
@@ -45,8 +45,12 @@ def test_what_is_asked_for(make):
 
 
 def test_what_is_dropped(make):
-    able = Capabilities("exact", "fitted", "quantised")
-    assert list(dropped(make(), able)) == ["moving_mixture", "loss_weights", "moving_loss_weights"]
+    target = able(rates="exact", curves="fitted", mixture="quantised")
+    assert list(dropped(make(), target)) == [
+        "moving_mixture",
+        "loss_weights",
+        "moving_loss_weights",
+    ]
 
 
 @pytest.mark.parametrize("target", EXPORTERS)

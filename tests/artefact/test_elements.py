@@ -16,11 +16,11 @@ from safetensors.numpy import load_file, save_file
 from metatune import api
 from metatune.artefact import ArtefactError, ElementFactors, LearningRates, Optimizer, load, write
 from metatune.artefact.capabilities import asked
-from metatune.artefact.elements import averaged, summarised
+from metatune.artefact.document import curves as curves_of
 from metatune.artefact.exporters import EXPORTERS, export
 from metatune.artefact.horizon import base_rates, carried
 from metatune.artefact.writing import sha256
-from metatune.report.artefact_readme import rate_curves, what_is_tuned
+from metatune.report.artefact_readme import what_is_tuned
 from metatune.report.svg import schedule_svg
 from metatune.report.terminal import summary
 
@@ -143,7 +143,7 @@ def test_a_document_with_factors_names_every_parameter_and_the_file(make, tmp_pa
 def test_targets_without_them_refuse_or_take_the_means(make, tmp_path, target):
     artefact = with_elements(make, "linear")
     assert asked(artefact)["elements"] == "12 learning rates within parameters (else their means)"
-    if EXPORTERS[target].capabilities.elements == "exact":
+    if EXPORTERS[target].capabilities["elements"] == "exact":
         assert not export(artefact, target, tmp_path / "out", sequences_per_step=2048).dropped
         assert (tmp_path / "out" / "tuned.safetensors").is_file()
         same(load(tmp_path / "out").learning_rates.elements, artefact.learning_rates.elements)
@@ -163,11 +163,13 @@ def test_targets_without_them_refuse_or_take_the_means(make, tmp_path, target):
 
 
 def test_means_and_quantiles_have_the_recipe_s_base_schedule(artefact):
-    for whole in (averaged(artefact), summarised(artefact)):
+    rates = artefact.learning_rates
+    for collapsed in (rates.averaged(STEPS), rates.summarised(STEPS)):
+        whole = dataclasses.replace(artefact, learning_rates=collapsed)
         steps = np.round(np.array(whole.learning_rates.knots) * STEPS).astype(int)
         want = [artefact.learning_rates.parameters["up.bias"][min(t // 2, 2)] for t in steps]
         np.testing.assert_allclose(base_rates(whole), want, rtol=1e-12)
-    curves = rate_curves(artefact, range(STEPS))
+    curves = curves_of(artefact, range(STEPS))["learning_rates"]
     assert list(curves)[:3] == ["up.weight 10 %", "up.weight median", "up.weight 90 %"]
     medians = np.median(artefact.learning_rate("up.weight", 0, STEPS))
     assert curves["up.weight median"][0] == pytest.approx(medians, rel=1e-6)

@@ -8,8 +8,8 @@ import sysconfig
 import pytest
 
 from metatune.artefact import ArtefactError, load
-from metatune.artefact import writing as writing_module
 from metatune.artefact.exporters import EXPORTERS, export, replaceable
+from metatune.artefact.sections import learning_rates as rates_module
 
 ALL = {"lossy": True, "sequences_per_step": 2048}
 """What every target takes; a step of a block lets Levanter change shares at each."""
@@ -26,7 +26,7 @@ def test_an_export_holds_every_number(make, tmp_path, monkeypatch, target):
     back = load(tmp_path / "out")
     for name, curve in artefact.learning_rates.parameters.items():
         assert back.learning_rates.parameters[name].tolist() == curve.tolist()
-    monkeypatch.setattr(writing_module, "READABLE_NUMBERS", 0)
+    monkeypatch.setattr(rates_module, "READABLE_NUMBERS", 0)
     export(artefact, target, tmp_path / "large", **ALL)
     assert not (tmp_path / "large" / "tuned.safetensors").exists()
     assert (tmp_path / "large" / "tuned.json").read_text() == (

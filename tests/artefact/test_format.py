@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from metatune.artefact import ArtefactError
-from metatune.artefact.format import value_at
+from metatune.artefact.curves import value_at
 
 
 def test_each_step_of_the_horizon_takes_its_own_knot():

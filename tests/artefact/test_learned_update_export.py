@@ -13,7 +13,7 @@ import torch
 from metatune import artefact
 from metatune.artefact import ArtefactError
 from metatune.artefact.exporters import EXPORTERS, export
-from metatune.fit.result import artefact_of
+from metatune.fit.making import artefact_of
 from metatune.inner import prepare
 from metatune.recipe import schema
 
@@ -164,7 +164,9 @@ def test_torch_takes_the_same_steps_and_resumes(trained, exported):
 
 def test_who_cant_take_it_says_so_and_leaves_it_out(trained, tmp_path):
     made = trained[0]
-    able = {name for name, each in EXPORTERS.items() if each.capabilities.learned_update == "exact"}
+    able = {
+        name for name, each in EXPORTERS.items() if each.capabilities["learned_update"] == "exact"
+    }
     assert able == {"optax", "torch"}
     with pytest.raises(ArtefactError, match="json can't express it: a learned update: 2 networks"):
         export(made, "json", tmp_path / "out")

@@ -16,9 +16,10 @@ import transformers
 from rich.console import Console
 
 from metatune.artefact import ArtefactError, LossTerms, load, write
+from metatune.artefact.document import curves as curves_of
 from metatune.artefact.exporters import EXPORTERS, export
 from metatune.report import terminal
-from metatune.report.artefact_readme import loss_term_curves, readme
+from metatune.report.artefact_readme import readme
 
 VALUES = {"z_loss": np.array([0.1, 0.3]), "label_smoothing": np.array([0.05, 0.2])}
 TERMS = LossTerms((0.0, 0.5), "linear", VALUES, ("z_loss",))
@@ -59,7 +60,7 @@ def test_they_are_shown(tuned):
     text = readme(tuned)
     assert "terms of the loss: z_loss; 2 stretches of training" in text
     assert "| label_smoothing | 0.05 | 0.2 |" in text
-    curves = loss_term_curves(tuned, [0, 5])
+    curves = curves_of(tuned, [0, 5])["loss_terms"]
     np.testing.assert_allclose(curves["z_loss"], [0.1, 0.2])
     console = Console(width=120, file=io.StringIO(), record=True)
     console.print(terminal.summary(tuned, []))
@@ -84,7 +85,7 @@ def test_what_is_wrong_with_them_is_said(tuned, tmp_path, edit, keys, value, mes
 
 
 def test_a_target_that_cannot_have_what_was_tuned_refuses_it(make, tuned, tmp_path):
-    able = [name for name in EXPORTERS if EXPORTERS[name].capabilities.loss_terms != "no"]
+    able = [name for name in EXPORTERS if EXPORTERS[name].capabilities["loss_terms"] != "no"]
     assert sorted(able) == sorted(CARRIERS)
     refusal = "axolotl can't express it: tuned terms of the loss: z_loss; go on without it"
     with pytest.raises(ArtefactError, match=re.escape(refusal)):
@@ -176,7 +177,7 @@ def test_an_auxiliary_head_is_in_the_numbers_and_no_trainer_has_it(make, tmp_pat
     schema = (resources.files("metatune.artefact") / "schema.json").read_text()
     jsonschema.Draft202012Validator(json.loads(schema)).validate(json.loads(file.read_text()))
     assert load(tmp_path / "a").loss_terms_at(15, 20) == {"auxiliary": 0.1}
-    able = [name for name in EXPORTERS if EXPORTERS[name].capabilities.auxiliary_head != "no"]
+    able = [name for name in EXPORTERS if EXPORTERS[name].capabilities["auxiliary_head"] != "no"]
     assert sorted(able) == ["csv", "json"]
     export(headed, "json", tmp_path / "json")
     assert "h + W h" in (tmp_path / "json" / "README.md").read_text()

@@ -19,8 +19,9 @@ from metatune.artefact import (
     load,
     write,
 )
+from metatune.artefact.document import curves as curves_of
 from metatune.artefact.exporters import EXPORTERS, export
-from metatune.report.artefact_readme import optimizer_curves, readme, what_is_tuned
+from metatune.report.artefact_readme import readme, what_is_tuned
 
 NAMES = ("a.weight", "b.weight", "c.bias")
 STEPS = 8
@@ -100,7 +101,7 @@ def test_reports_show_each_curve_once(tuned):
     assert what_is_tuned(artefact)[-1] == (
         "optimizer, adamw: weight_decay, b1, eps, clip_norm; 2 stretches of training"
     )
-    curves = optimizer_curves(artefact, [0, 7])
+    curves = curves_of(artefact, [0, 7])["optimizer"]
     assert list(curves) == [
         "weight_decay a.weight",
         "weight_decay b.weight",

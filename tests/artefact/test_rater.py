@@ -85,7 +85,7 @@ def test_numbers_that_are_not_finite_are_not_written(make, rater, tmp_path):
 def test_targets_that_cannot_take_it_say_so_and_lose_it_when_told(make, rater, tmp_path):
     artefact = make(rater=rater)
     assert asked(artefact)["rater"] == f"weights of sequences by a rater ({rater.settings['kind']})"
-    assert [name for name, e in EXPORTERS.items() if e.capabilities.rater != "no"] == ["json"]
+    assert [name for name, e in EXPORTERS.items() if e.capabilities["rater"] != "no"] == ["json"]
     with pytest.raises(ArtefactError, match="torch can't express it: weights of sequences by a"):
         export(artefact, "torch", tmp_path / "torch")
     done = export(artefact, "torch", tmp_path / "torch", lossy=True)

@@ -6,7 +6,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from metatune.artefact import ArtefactError, load, write
-from metatune.artefact import writing as writing_module
+from metatune.artefact.sections import learning_rates as rates_module
 from metatune.artefact.writing import sha256
 
 CURE = "; take the artefact anew from the run that wrote it"
@@ -236,7 +236,7 @@ def test_white_space_is_no_change(make, tmp_path):
 
 @pytest.fixture
 def in_tensor(make, tmp_path, monkeypatch):
-    monkeypatch.setattr(writing_module, "READABLE_NUMBERS", 0)
+    monkeypatch.setattr(rates_module, "READABLE_NUMBERS", 0)
     return write(tmp_path / "a", make(), "")
 
 

@@ -100,7 +100,7 @@ CARRIERS = ["json", "csv", "optax", "torch", "hf-trainer"]
 
 
 def test_a_target_that_cannot_weigh_tokens_refuses_them(tuned, tmp_path):
-    able = [name for name in EXPORTERS if EXPORTERS[name].capabilities.class_weights != "no"]
+    able = [name for name in EXPORTERS if EXPORTERS[name].capabilities["class_weights"] != "no"]
     assert sorted(able) == sorted(CARRIERS)
     refusal = "can't express it: loss weights of 2 classes of tokens; go on without it (--lossy)"
     for target in EXPORTERS:

@@ -10,7 +10,7 @@ import pytest
 
 from metatune.artefact import ArtefactError, LearningRates, Optimizer, load, write
 from metatune.artefact import folders as folders_module
-from metatune.artefact import writing as writing_module
+from metatune.artefact.sections import learning_rates as rates_module
 
 
 def assert_same(one, other):
@@ -41,7 +41,7 @@ def schema():
 
 @pytest.mark.parametrize("readable", [10**6, 0], ids=["in JSON", "in a tensor"])
 def test_every_number_comes_back(make, settings, schema, tmp_path, monkeypatch, readable):
-    monkeypatch.setattr(writing_module, "READABLE_NUMBERS", readable)
+    monkeypatch.setattr(rates_module, "READABLE_NUMBERS", readable)
     artefact = make(settings=settings)
     file = write(tmp_path / "artefact", artefact, "# Read me\n")
     assert_same(artefact, load(file))
@@ -87,7 +87,7 @@ def test_the_schema_refuses_what_load_refuses(make, schema, tmp_path, edit):
 
 def test_a_second_artefact_replaces_the_first_whole(make, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(writing_module, "READABLE_NUMBERS", 0)
+        patch.setattr(rates_module, "READABLE_NUMBERS", 0)
         write(tmp_path / "a", make(), "old")
     write(tmp_path / "a", make(names=["other.weight"]), "new")
     assert {entry.name for entry in (tmp_path / "a").iterdir()} == {"tuned.json", "README.md"}
@@ -165,7 +165,7 @@ def test_what_could_not_be_read_back_is_not_written(make, tmp_path):
 
 @pytest.mark.parametrize("readable", [10**6, 0], ids=["in JSON", "in a tensor"])
 def test_rates_are_checked_wherever_they_go(make, tmp_path, monkeypatch, readable):
-    monkeypatch.setattr(writing_module, "READABLE_NUMBERS", readable)
+    monkeypatch.setattr(rates_module, "READABLE_NUMBERS", readable)
     rates = LearningRates((0.0, 0.5), "constant", {"a.weight": np.array([1.0, np.nan])})
     with pytest.raises(ArtefactError) as caught:
         write(tmp_path / "a", make(learning_rates=rates, loss_weights=None), "")

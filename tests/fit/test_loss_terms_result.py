@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metatune.artefact import load, write
-from metatune.fit.result import artefact_of
+from metatune.fit.making import artefact_of
 from metatune.inner import prepare
 from metatune.recipe import schema
 from metatune.train import matching

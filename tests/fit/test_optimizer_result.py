@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from metatune.artefact import load, write
-from metatune.fit.result import artefact_of
+from metatune.fit.making import artefact_of
 from metatune.inner import prepare
 from metatune.recipe import schema
 from metatune.train.schedules import Schedules

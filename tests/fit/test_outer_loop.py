@@ -20,6 +20,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from tensorboard.util import tensor_util
 
 from metatune import artefact
+from metatune.artefact.document import curves as curves_of
 from metatune.fit import outer_loop
 from metatune.fit.checkpoints import Search
 from metatune.fit.failure import NotFinite
@@ -30,7 +31,6 @@ from metatune.hypergrad import CheckpointError, EstimatorError, hypergradient
 from metatune.inner import prepare
 from metatune.recipe import schema, writing
 from metatune.report import terminal
-from metatune.report.artefact_readme import rate_curves
 from metatune.report.heat_map import heat_map
 from metatune.runs.inputs import INPUTS
 
@@ -202,8 +202,8 @@ def test_every_point_is_told_once_everywhere(finished, tmp_path, monkeypatch):
         assert [value for _, value in series(key)] == pytest.approx([value for _, value in known])
     assert [step for step, _ in series("learning_rate/lm_head/window_0")] == [0, 1, 2, 3, 4]
     tuned = resumed.artefact
-    curves = rate_curves(tuned, range(6))
-    where = f"Learning rates, as tuned: point {tuned.result['best_outer_step']} of 4"
+    curves = curves_of(tuned, range(6))["learning_rates"]
+    where = f"Learning rate per update, as tuned: point {tuned.result['best_outer_step']} of 4"
     drawn = heat_map(np.log10(np.stack(list(curves.values()))), list(curves), where, "log10(rate)")
     # The older accumulator, which the scalars are read by, drops no tensors at a restart.
     read = plugin_event_accumulator.EventAccumulator(str(resumed.folder.tensorboard)).Reload()

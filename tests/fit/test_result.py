@@ -4,7 +4,7 @@ import json
 
 import jax
 
-from metatune.fit.result import provenance
+from metatune.fit.making import provenance
 from metatune.inner import prepare
 from metatune.models import build, save_pretrained, weights_sha256
 from metatune.recipe import schema

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from metatune.artefact import ArtefactError
 from metatune.data import Batch, heldout_batches, stratified_batches
-from metatune.fit.result import artefact_of
+from metatune.fit.making import artefact_of
 from metatune.hypergrad import Forward, hypergradient
 from metatune.inner import prepare
 from metatune.inner.losses import batch_losses, held_out_loss

@@ -10,7 +10,7 @@ import pytest
 
 from metatune.artefact import ClassWeights, load, write
 from metatune.data import TokenClass, heldout_batches, sampled_batches, stratified_batches
-from metatune.fit.result import artefact_of
+from metatune.fit.making import artefact_of
 from metatune.hypergrad import MixFlow, hypergradient, train
 from metatune.inner import prepare, stretched
 from metatune.inner.cross_entropy import token_losses

@@ -10,7 +10,7 @@ import pytest
 
 from metatune.artefact import ClassWeights, Labels, load, write
 from metatune.data import sampled_batches
-from metatune.fit.result import artefact_of
+from metatune.fit.making import artefact_of
 from metatune.inner import prepare
 from metatune.recipe import schema
 from metatune.recipe.faults import RecipeError

@@ -9,7 +9,7 @@ import pytest
 
 from metatune import artefact
 from metatune.data import heldout_batches, sampled_batches, stratified_batches
-from metatune.fit.result import artefact_of
+from metatune.fit.making import artefact_of
 from metatune.hypergrad import MixFlow, hypergradient, train
 from metatune.inner import prepare, stretched
 from metatune.recipe import schema

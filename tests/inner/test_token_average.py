@@ -14,7 +14,7 @@ import transformers
 
 from metatune.artefact.exporters import export
 from metatune.data import TokenClass, heldout_batches, sampled_batches, stratified_batches
-from metatune.fit.result import artefact_of
+from metatune.fit.making import artefact_of
 from metatune.hypergrad import MixFlow, hypergradient, measured
 from metatune.hypergrad.problem import loss_and_gradient
 from metatune.inner import prepare

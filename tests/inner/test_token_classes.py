@@ -9,7 +9,7 @@ import pytest
 
 from metatune.artefact import ClassWeights, Positions, Vocabulary, load, write
 from metatune.data import heldout_batches, stratified_batches
-from metatune.fit.result import artefact_of
+from metatune.fit.making import artefact_of
 from metatune.hypergrad import MixFlow, hypergradient
 from metatune.inner import prepare
 from metatune.inner.cross_entropy import token_losses

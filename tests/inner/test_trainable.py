@@ -12,7 +12,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from metatune.data import heldout_batches, stratified_batches
-from metatune.fit.result import artefact_of
+from metatune.fit.making import artefact_of
 from metatune.hypergrad import MixFlow, Reverse, as_argument, hypergradient, programs, train
 from metatune.hypergrad.reverse_mode import Adjoint
 from metatune.hypergrad.segments import gather, inexact

@@ -13,12 +13,11 @@ from metatune.artefact import (
     Multipliers,
     Optimizer,
 )
+from metatune.artefact.document import curves as curves_of
+from metatune.artefact.sections.learning_rates import base_curve
 from metatune.report.artefact_readme import (
-    base_curve,
-    rate_curves,
     readme,
     verdict,
-    weight_curves,
     worth_using,
 )
 
@@ -146,19 +145,20 @@ def test_two_standard_errors_are_noise(difference, useful):
 
 def test_curves_of_the_groups_and_of_the_base():
     artefact = tuned(measured(-0.085, 0.004))
-    curves = rate_curves(artefact, range(STEPS))
+    curves = curves_of(artefact, range(STEPS))["learning_rates"]
     assert list(curves) == ["attention", "a|b"]
     np.testing.assert_array_equal(curves["attention"], [0.25, 0.5, 0.4, 1.2, 0.8, 1.2, 0.8])
-    np.testing.assert_array_equal(base_curve(artefact, range(STEPS)), BASE)
-    shares = weight_curves(artefact, "mixture", [0, 2, 3, 6])
+    base = base_curve(artefact.learning_rates, range(STEPS), STEPS)
+    np.testing.assert_array_equal(base, BASE)
+    shares = curves_of(artefact, [0, 2, 3, 6])["mixture"]
     np.testing.assert_allclose(shares["code"], [0.5, 0.5, 0.9, 0.9], rtol=1e-15)
-    assert weight_curves(artefact, "loss_weights", [0]) == {}
+    assert list(curves_of(artefact, [0])) == ["learning_rates", "mixture"]
 
 
 def test_curves_where_no_rates_were_tuned():
     artefact = tuned(measured(-0.085, 0.004))
     untuned = LearningRates(artefact.learning_rates.knots, "constant", {"q.weight": BASE})
-    curves = rate_curves(replace(artefact, learning_rates=untuned), range(STEPS))
+    curves = curves_of(replace(artefact, learning_rates=untuned), range(STEPS))["learning_rates"]
     assert list(curves) == ["base"]
     np.testing.assert_array_equal(curves["base"], BASE)
 
@@ -217,7 +217,7 @@ def test_weights_of_classes_are_told_of():
     text = readme(artefact)
     assert "- loss weights: prompt, completion; 1 stretch of training" in text
     assert "| completion | 2.500 |" in text
-    curves = weight_curves(artefact, "loss_weights", [0, 6])
+    curves = curves_of(artefact, [0, 6])["loss_weights"]
     assert {name: curve.tolist() for name, curve in curves.items()} == {
         "prompt": [0.5, 0.5],
         "completion": [2.5, 2.5],

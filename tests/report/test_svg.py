@@ -145,13 +145,13 @@ def test_panels_follow_what_there_is():
         coordinates(curves(beside)[0])[:, 0]
     )
     weighted = parsed(tuned({"a": (1.0, 2.0)}, mixture=False, weights=True))
-    assert "Weights of the loss, by domain" in texts(weighted)
+    assert "Weights of the loss" in texts(weighted)
     assert len(curves(weighted)) == 4
     of_classes = ClassWeights(
         (0.0,), "constant", ("prompt", "completion"), np.array([0.5, 0.5]), 2 * SHARES[:1]
     )
     classed = parsed(replace(tuned({"a": (1.0, 2.0)}, mixture=False), loss_weights=of_classes))
-    assert {"Weights of the loss, by class", "prompt", "completion"} <= set(texts(classed))
+    assert {"Weights of the loss", "prompt", "completion"} <= set(texts(classed))
 
 
 def test_names_are_escaped():

@@ -119,14 +119,18 @@ def test_a_point(tmp_path):
     rates = {"a": np.array([1.0, 2.0, 3.0, 4.0, 5.0]) * 1e-3, "b": np.full(5, 1e-4)}
     shares = {"code": np.array([0.2, 0.2, 0.4, 0.4, 0.9])}
     shares["prose"] = 1 - shares["code"]
+    optimizer = {"weight_decay a.weight": np.full(5, 0.1), "b1": np.array([0.9] * 3 + [0.8] * 2)}
     with EventWriter(tmp_path) as writer:
         write_point(
             writer,
             step=7,
             scalars={"objective": 2.5, "hypergradient_norm/mixture": 0.5},
-            rates=rates,
-            shares=shares,
-            windows={"learning_rates": 2, "mixture": 2},
+            curves={"learning_rates": rates, "mixture": shares, "optimizer": optimizer},
+            windows={
+                "learning_rates": {"learning_rates": 2},
+                "mixture": {"mixture": 2},
+                "optimizer": {"weight_decay": 1, "b1": 2},
+            },
         )
     read = values(tmp_path)
     numbers = {tag: float(at[7]) for tag, at in read.items() if at[7].ndim == 0}
@@ -143,18 +147,26 @@ def test_a_point(tmp_path):
             "mixture/code/window_1": 0.65,
             "mixture/prose/window_0": 2.2 / 3,
             "mixture/prose/window_1": 0.35,
+            "optimizer/weight_decay a.weight/window_0": 0.1,
+            "optimizer/b1/window_0": 0.9,
+            "optimizer/b1/window_1": 0.8,
         },
         rel=1e-6,
     )
     pictures = {tag: picture(at[7]) for tag, at in read.items() if at[7].ndim == 1}
-    assert set(pictures) == {"learning_rates/heat_map", "learning_rates/curves", "mixture/shares"}
+    assert set(pictures) == {
+        "learning_rates/heat_map",
+        "learning_rates/curves",
+        "mixture/shares",
+        "optimizer/curves",
+    }
     assert all(len(np.unique(p.reshape(-1, 3), axis=0)) > 4 for p in pictures.values())
 
 
 def test_without_windows_the_whole_training_is_one(tmp_path):
     with EventWriter(tmp_path) as writer:
-        rates = {"a": np.array([1.0, 2.0])}
-        write_point(writer, step=0, scalars={}, rates=rates, shares=None, windows={})
+        rates = {"learning_rates": {"a": np.array([1.0, 2.0])}}
+        write_point(writer, step=0, scalars={}, curves=rates, windows={})
     read = values(tmp_path)
     scalars = {tag: float(at[0]) for tag, at in read.items() if at[0].ndim == 0}
     assert scalars == {"learning_rate/a/window_0": 1.5}
@@ -214,9 +226,8 @@ def test_neither_tensorflow_nor_torch_nor_jax_is_needed(tmp_path):
         with EventWriter(Path({str(tmp_path)!r})) as writer:
             writer.text("note", "hello")
             writer.hparams({{"rate": 0.1}}, ["objective"])
-            rates, shares = {{"a": np.ones(3)}}, {{"code": np.ones(3)}}
-            given = {{"scalars": {{"objective": 1.5}}, "rates": rates, "shares": shares}}
-            write_point(writer, step=0, windows={{}}, **given)
+            curves = {{"learning_rates": {{"a": np.ones(3)}}, "mixture": {{"code": np.ones(3)}}}}
+            write_point(writer, step=0, scalars={{"objective": 1.5}}, curves=curves, windows={{}})
     """
     command = [
         sys.executable,

@@ -22,8 +22,9 @@ from metatune.data import heldout_batches
 from metatune.fit.checkpoints import Search
 from metatune.fit.evaluation import held_out_loss
 from metatune.fit.failure import NotFinite
+from metatune.fit.making import artefact_of
+from metatune.fit.measuring import measure
 from metatune.fit.progress import Display
-from metatune.fit.result import artefact_of, measure
 from metatune.fit.run_folder import RunFolderError
 from metatune.inner import prepare, stretched
 from metatune.recipe import schema, writing

@@ -16,7 +16,7 @@ from metatune.artefact import ArtefactError
 from metatune.data import stratified_batches
 from metatune.fit import replay
 from metatune.fit.evaluation import held_out_loss
-from metatune.fit.result import artefact_of
+from metatune.fit.making import artefact_of
 from metatune.inner import prepare
 from metatune.inner.losses import batch_losses
 from metatune.inner.seeds import Purpose

@@ -3,36 +3,33 @@
 from metatune.artefact.certificate import read as read_certificate
 from metatune.artefact.certificate import refuse_artefact_folder, with_certificate
 from metatune.artefact.certificate import rendered as rendered_certificate
-from metatune.artefact.folders import replace_file
-from metatune.artefact.format import (
+from metatune.artefact.errors import ArtefactError
+from metatune.artefact.files import (
     CERTIFICATE,
     CERTIFICATE_FORMAT,
     CERTIFICATE_VERSION,
     INITIALISATION,
     RECIPE,
     REPLAY,
-    SETTINGS,
-    Artefact,
-    ArtefactError,
+)
+from metatune.artefact.folders import replace_file
+from metatune.artefact.format import Artefact, Origin
+from metatune.artefact.reading import folder_of, load
+from metatune.artefact.sections.elements import ElementFactors
+from metatune.artefact.sections.initialisation import Initialisation, Interpolated
+from metatune.artefact.sections.learned_update import LearnedUpdate
+from metatune.artefact.sections.learning_rates import LearningRates, Multipliers
+from metatune.artefact.sections.loss_terms import LossTerms
+from metatune.artefact.sections.loss_weights import (
     ClassWeights,
-    ElementFactors,
-    Initialisation,
-    Interpolated,
     Labels,
-    LearningRates,
-    LossTerms,
     LossWeights,
-    Mixture,
-    Multipliers,
-    Optimizer,
-    OptimizerSchedules,
-    Origin,
     Positions,
-    Rater,
     Vocabulary,
 )
-from metatune.artefact.learned_update import LearnedUpdate
-from metatune.artefact.reading import folder_of, load
+from metatune.artefact.sections.mixture import Mixture
+from metatune.artefact.sections.optimizer import SETTINGS, Optimizer, OptimizerSchedules
+from metatune.artefact.sections.rater import Rater
 from metatune.artefact.writing import portable_files, self_contained, write
 
 __all__ = [

@@ -6,14 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from metatune.artefact.format import (
-    CERTIFICATE,
-    CERTIFICATE_FORMAT,
-    CERTIFICATE_VERSION,
-    TUNED,
-    Artefact,
-    ArtefactError,
-)
+from metatune.artefact.errors import ArtefactError
+from metatune.artefact.files import CERTIFICATE, CERTIFICATE_FORMAT, CERTIFICATE_VERSION, TUNED
+from metatune.artefact.format import Artefact
 from metatune.recipe.bounds import read_json
 from metatune.recipe.faults import ABSENT, Fault
 

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from metatune.artefact.format import Artefact, LossWeights, Mixture
+from metatune.artefact.format import Artefact
+from metatune.artefact.sections.loss_weights import LossWeights
+from metatune.artefact.sections.mixture import Mixture
 from metatune.recipe.faults import nearest
 from metatune.recipe.writing import flat
 

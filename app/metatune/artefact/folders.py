@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from metatune.artefact.format import ArtefactError
+from metatune.artefact.errors import ArtefactError
 from metatune.recipe.faults import Fault
 
 

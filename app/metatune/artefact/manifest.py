@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from metatune.artefact.format import CERTIFICATE, TUNED
+from metatune.artefact.files import CERTIFICATE, TUNED
 from metatune.recipe.faults import Fault
 
 WHERE = "integrity.files"

@@ -15,15 +15,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from metatune.artefact.format import (
-    META_PARAMETERS,
-    RECIPE,
-    REPLAY,
-    REPLAY_FORMAT,
-    REPLAY_VERSION,
-    ArtefactError,
-    Origin,
-)
+from metatune.artefact.errors import ArtefactError
+from metatune.artefact.files import META_PARAMETERS, RECIPE, REPLAY, REPLAY_FORMAT, REPLAY_VERSION
+from metatune.artefact.format import Origin
 from metatune.recipe.bounds import read_json
 from metatune.recipe.faults import ABSENT, Fault
 

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,34 +9,14 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 
-from metatune.artefact import certificate, initialisation, learned_update, manifest, origin
-from metatune.artefact.checks import Checker
-from metatune.artefact.format import (
-    FORMAT,
-    RATER_SETTINGS,
-    RATER_TENSORS,
-    SETTINGS,
-    TABLE,
-    TENSORS,
-    TUNED,
-    VERSION,
-    Artefact,
-    ArtefactError,
-    ClassWeights,
-    ElementFactors,
-    Labels,
-    LearningRates,
-    LossTerms,
-    LossWeights,
-    Mixture,
-    Multipliers,
-    Optimizer,
-    OptimizerSchedules,
-    Positions,
-    Rater,
-    Vocabulary,
-)
+from metatune.artefact import certificate, manifest, origin
+from metatune.artefact.document import faults, tensor_faults
+from metatune.artefact.errors import ArtefactError
+from metatune.artefact.files import FORMAT, TENSORS, TUNED, VERSION
+from metatune.artefact.format import Artefact
 from metatune.artefact.manifest import sha256
+from metatune.artefact.sections import SECTIONS
+from metatune.artefact.sections.section import Held
 from metatune.artefact.writing import integrity
 from metatune.recipe.bounds import OutOfBounds, read_json
 from metatune.recipe.faults import Fault
@@ -63,17 +42,22 @@ def load(path: str | Path) -> Artefact:
     """
     file = _find(Path(path))
     document = _parse(file)
-    checker = Checker(CURE)
-    checker.document(document)
-    if checker.faults:
-        raise ArtefactError(str(file), checker.faults)
+    if wrong := faults(document, CURE):
+        raise ArtefactError(str(file), wrong)
     _check_integrity(file, document)
-    tensors = _tensors(file, document)
+    held = Held(file.parent, _tensors(file, document))
     found = certificate.read(file.parent)
-    tuned = replace(
-        _artefact(document, tensors),
+    sections: dict[str, Any] = {
+        key: None if (stated := document.get(key)) is None else section.read(stated, held)
+        for key, section in SECTIONS.items()
+    }
+    tuned = Artefact(
+        horizon_steps=document["horizon"]["steps"],
+        horizon_tokens=document["horizon"]["tokens"],
+        provenance=document["provenance"],
+        result=document["result"],
         origin=origin.read(file.parent),
-        initialisation=initialisation.read(file.parent, document.get("initialisation")),
+        **sections,
     )
     return certificate.with_certificate(tuned, found)
 
@@ -126,9 +110,8 @@ def _check_integrity(file: Path, document: Mapping[str, Any]) -> None:
         problem = f"the hash of the content is {found}: the file was changed after it was written"
         raise ArtefactError(str(file), [Fault("integrity.sha256", stated, problem, CURE)])
     if "files" in document["integrity"]:
-        faults = manifest.faults(file.parent, document["integrity"]["files"])
-        if faults:
-            raise ArtefactError(str(file), faults)
+        if wrong := manifest.faults(file.parent, document["integrity"]["files"]):
+            raise ArtefactError(str(file), wrong)
 
 
 def _tensors(file: Path, document: Mapping[str, Any]) -> Mapping[str, np.ndarray]:
@@ -150,130 +133,6 @@ def _tensors(file: Path, document: Mapping[str, Any]) -> Mapping[str, np.ndarray
         held = load_tensors(content)
     except (SafetensorError, KeyError, ValueError) as error:  # of dtypes that NumPy hasn't
         raise ArtefactError(str(beside), [f"not safetensors ({error!r}); {CURE}"]) from error
-    checker = Checker(CURE)
-    checker.tensors(document, held)
-    if checker.faults:
-        raise ArtefactError(str(beside), checker.faults)
+    if wrong := tensor_faults(document, held, CURE):
+        raise ArtefactError(str(beside), wrong)
     return held
-
-
-def _curves(
-    parameters: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    """Rates [knots] by parameter, from the document or from the file beside it."""
-    if TABLE in tensors:
-        return dict(zip(parameters["names"], tensors[TABLE], strict=True))
-    return {name: np.asarray(curve, np.float64) for name, curve in parameters.items()}
-
-
-def _artefact(document: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Artefact:
-    rates, optimizer = document["learning_rates"], document["optimizer"]
-    multipliers, elements = rates["multipliers"], rates.get("elements")
-    learned = document.get("learned_update")
-    return Artefact(
-        horizon_steps=document["horizon"]["steps"],
-        horizon_tokens=document["horizon"]["tokens"],
-        learning_rates=LearningRates(
-            _floats(rates["knots"]),
-            rates["interpolation"],
-            _curves(rates["parameters"], tensors),
-            multipliers
-            and Multipliers(
-                _floats(multipliers["knots"]),
-                {group: _floats(curve) for group, curve in multipliers["groups"].items()},
-                {group: tuple(names) for group, names in multipliers["members"].items()},
-                multipliers.get("interpolation", "constant"),
-            ),
-            elements
-            and ElementFactors(
-                _floats(elements["knots"]),
-                elements["interpolation"],
-                {name: tensors[name] for name in elements["shapes"]},
-            ),
-        ),
-        mixture=document["mixture"] and Mixture(**_domain_fields(document["mixture"])),
-        loss_weights=_loss_weights(document["loss_weights"]),
-        optimizer=Optimizer(
-            {key: optimizer[key] for key in SETTINGS[optimizer["kind"]]},
-            tuple(optimizer["decayed"]),
-            _optimizer_schedules(optimizer.get("schedules")),
-        ),
-        provenance=document["provenance"],
-        result=document["result"],
-        loss_terms=_loss_terms(document.get("loss_terms")),
-        learned_update=learned and learned_update.read(learned, tensors),
-        rater=_rater(document.get("rater"), tensors),
-    )
-
-
-def _rater(held: Mapping[str, Any] | None, tensors: Mapping[str, np.ndarray]) -> Rater | None:
-    if held is None:
-        return None
-    settings = {key: held[key] for key in RATER_SETTINGS[held["kind"]]}
-    return Rater(
-        settings, {name.removeprefix(RATER_TENSORS): tensors[name] for name in held["shapes"]}
-    )
-
-
-def _optimizer_schedules(schedules: Mapping[str, Any] | None) -> OptimizerSchedules | None:
-    if schedules is None:
-        return None
-    decay = schedules["weight_decay"]
-    return OptimizerSchedules(
-        _floats(schedules["knots"]),
-        schedules["interpolation"],
-        _arrays(schedules["values"]),
-        None if decay is None else _arrays(decay),
-    )
-
-
-def _loss_terms(terms: Mapping[str, Any] | None) -> LossTerms | None:
-    if terms is None:
-        return None
-    return LossTerms(
-        _floats(terms["knots"]),
-        terms["interpolation"],
-        _arrays(terms["values"]),
-        tuple(terms["tuned"]),
-    )
-
-
-def _arrays(curves: Mapping[str, list[float]]) -> dict[str, np.ndarray]:
-    return {name: np.asarray(curve, np.float64) for name, curve in curves.items()}
-
-
-def _loss_weights(schedule: Mapping[str, Any] | None) -> LossWeights | ClassWeights | None:
-    if schedule is None:
-        return None
-    if "classes" not in schedule:
-        return LossWeights(**_domain_fields(schedule))
-    return ClassWeights(
-        _floats(schedule["knots"]),
-        schedule["interpolation"],
-        tuple(schedule["classes"]),
-        np.asarray(schedule["shares"], np.float64),
-        np.asarray(schedule["weights"], np.float64),
-        _classes_of(schedule),
-    )
-
-
-def _classes_of(schedule: Mapping[str, Any]) -> Positions | Vocabulary | Labels | None:
-    if "labels" in schedule:
-        return Labels()
-    if (found := schedule.get("positions")) is not None:
-        return Positions(found["sequence_length"], tuple(found["starts"]))
-    found = schedule.get("vocabulary")
-    return None if found is None else Vocabulary(np.asarray(found, np.uint8))
-
-
-def _domain_fields(schedule: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "knots": _floats(schedule["knots"]),
-        "interpolation": schedule["interpolation"],
-        "domains": tuple(schedule["domains"]),
-        "weights": np.asarray(schedule["weights"], np.float64),
-    }
-
-
-def _floats(numbers: list[float]) -> tuple[float, ...]:
-    return tuple(float(number) for number in numbers)

@@ -77,25 +77,25 @@ class ResultChecker(ValueChecker):
         """Checks all that is read of it."""
         for key, (kind, allowed) in RESULT.items():
             if key in result:
-                self._is(f"result.{key}", result[key], kind, allowed)
+                self.is_a(f"result.{key}", result[key], kind, allowed)
         if isinstance(result.get("search"), Mapping):
             self._search("result.search", result["search"])
         if result.get("status") != "complete":
             return
         for key in MEASURED:
             if key not in result:
-                self._fault(f"result.{key}", ABSENT, "this key must be there")
+                self.fault(f"result.{key}", ABSENT, "this key must be there")
             elif key in MEANS and not real(result[key]):
-                self._fault(f"result.{key}", result[key], "must be a finite number")
+                self.fault(f"result.{key}", result[key], "must be a finite number")
         lists = {key: result.get(key) for key in ("held_out_seeds", "before", "after")}
         for key in ("before", "after"):
             numbers = lists[key]
             for index, number in enumerate(numbers if isinstance(numbers, list) else ()):
                 if not real(number):
-                    self._fault(f"result.{key}[{index}]", number, "must be a finite number")
+                    self.fault(f"result.{key}[{index}]", number, "must be a finite number")
         counts = {key: len(held) for key, held in lists.items() if isinstance(held, list)}
         if len(set(counts.values())) > 1:
-            self._fault("result", counts, "must have as many seeds as losses before and after")
+            self.fault("result", counts, "must have as many seeds as losses before and after")
 
     def _search(self, path: str, search: Mapping[str, Any]) -> None:
         """How the search ended."""
@@ -105,17 +105,17 @@ class ResultChecker(ValueChecker):
             self._fields(f"{path}.held_out", trend, TREND)
             points = trend.get("points")
             if isinstance(points, list) and not (len(points) == 2 and all(map(real, points))):
-                self._fault(f"{path}.held_out.points", points, "must be two numbers")
+                self.fault(f"{path}.held_out.points", points, "must be two numbers")
         moved = search.get("moved")
         for key, value in moved.items() if isinstance(moved, Mapping) else ():
-            self._is(f"{path}.moved.{key}", value, *SOME)
+            self.is_a(f"{path}.moved.{key}", value, *SOME)
         jumps = search.get("jumps")
         for index, each in enumerate(jumps if isinstance(jumps, list) else ()):
             here = f"{path}.jumps[{index}]"
-            if self._is(here, each, Mapping, "an object"):
+            if self.is_a(here, each, Mapping, "an object"):
                 self._fields(here, each, JUMP)
                 if real(each.get("before")) and each["before"] <= 0:
-                    self._fault(f"{here}.before", each["before"], "must be above 0")
+                    self.fault(f"{here}.before", each["before"], "must be above 0")
 
     def _fields(
         self, path: str, value: Mapping[str, Any], fields: Mapping[str, tuple[Any, str]]
@@ -123,6 +123,6 @@ class ResultChecker(ValueChecker):
         """Checks that an object has some fields, of their kinds."""
         for key, (kind, allowed) in fields.items():
             if key not in value:
-                self._fault(f"{path}.{key}", ABSENT, "this key must be there")
+                self.fault(f"{path}.{key}", ABSENT, "this key must be there")
             else:
-                self._is(f"{path}.{key}", value[key], kind, allowed)
+                self.is_a(f"{path}.{key}", value[key], kind, allowed)

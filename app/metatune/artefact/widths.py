@@ -16,7 +16,9 @@ from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from metatune.artefact.comparison import Shape, other_shapes, unmatched_parameters
-from metatune.artefact.format import Artefact, ArtefactError, LearningRates, Multipliers
+from metatune.artefact.errors import ArtefactError
+from metatune.artefact.format import Artefact
+from metatune.artefact.sections.learning_rates import LearningRates, Multipliers
 from metatune.recipe.faults import ABSENT, Fault, unknown
 
 MUP: Final = "mup"

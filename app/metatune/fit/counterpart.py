@@ -7,7 +7,7 @@ import jax
 
 from metatune.artefact.comparison import Counterpart
 from metatune.data.tokenizers import tokenizer
-from metatune.fit.result import horizon, provenance
+from metatune.fit.making import horizon, provenance
 from metatune.inner import prepare_file
 from metatune.models import CONFIG, read_config, shapes_by_name
 from metatune.models.safetensors_files import open_folder

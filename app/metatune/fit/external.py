@@ -19,7 +19,7 @@ from metatune import artefact
 from metatune.fit.checkpoints import Search
 from metatune.fit.commands import Given, Result, run_all
 from metatune.fit.failure import NotFinite
-from metatune.fit.result import artefact_of
+from metatune.fit.making import artefact_of
 from metatune.fit.run_folder import RunFolder
 from metatune.hypergrad import Diagnostics, Hypergradient, State
 from metatune.hypergrad.directions import draw, mean

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from metatune.fit.result import provenance
+from metatune.fit.making import provenance
 from metatune.inner import InnerTraining
 
 INPUTS: Final = (

@@ -27,10 +27,11 @@ from metatune.fit.external import CommandFailed, external_trainer
 from metatune.fit.failure import NotFinite, refuse_not_finite
 from metatune.fit.inputs import inputs
 from metatune.fit.jumps import jumps
+from metatune.fit.making import artefact_of
+from metatune.fit.measuring import measure, unfinished
 from metatune.fit.phases import End, begun, ended, entered, steps_at_most
 from metatune.fit.points import judged, line_of, rate_factors, taken
 from metatune.fit.progress import Display
-from metatune.fit.result import artefact_of, measure, unfinished
 from metatune.fit.run_folder import RunFolder, open_run, usable
 from metatune.fit.sharing import record, sharing
 from metatune.fit.still_moving import course, moved

@@ -24,9 +24,9 @@ from metatune.fit.evaluation import held_out_loss
 from metatune.fit.failure import NotFinite
 from metatune.fit.inputs import INPUTS
 from metatune.fit.machine import differences, machine, repeats_itself
+from metatune.fit.making import artefact_of, provenance
 from metatune.fit.progress import Display, tokenizing
 from metatune.fit.record import meta_parameters
-from metatune.fit.result import artefact_of, provenance
 from metatune.fit.waits import TRAINING
 from metatune.inner import InnerTraining, prepare_file
 from metatune.inner.seeds import Purpose

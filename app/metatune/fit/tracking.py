@@ -5,9 +5,9 @@ from types import TracebackType
 from typing import Any
 
 from metatune import artefact
-from metatune.artefact.elements import quantile_curves
+from metatune.artefact.sections import SECTIONS
 from metatune.fit import holdings
-from metatune.fit.result import element_factors
+from metatune.fit.making import sections_of
 from metatune.fit.run_folder import RunFolder
 from metatune.inner import InnerTraining
 from metatune.recipe import writing
@@ -15,7 +15,6 @@ from metatune.recipe.measures import sentence
 from metatune.report import tensorboard
 from metatune.report.search import best_point, closing, jump
 from metatune.report.sharing import sentences
-from metatune.tunables import Groups, LearningRates
 
 EXACT = 2**53
 """Above, TensorBoard's numbers, which are float64, skip whole ones: they are shown as text."""
@@ -27,8 +26,9 @@ LAYOUT = {
         "signal to noise": ["signal/.*/median"],
     },
     "schedules": {
-        "learning rates": ["schedule/learning_rate/.*"],
-        "mixture": ["schedule/mixture/.*"],
+        section.plotted.title: [f"schedule/{section.plotted.tag}/.*"]
+        for section in SECTIONS.values()
+        if section.plotted
     },
 }
 """Charts of TensorBoard's custom-scalars page, with the tags that each shows."""
@@ -102,8 +102,8 @@ class Tracker:
             self._writer,
             step=line["step"],
             scalars=scalars,
-            windows={tunable.key: tunable.windows for tunable in self._training.tunables},
-            **self._schedules(eta),
+            curves=self._curves(eta),
+            windows=self._windows(),
         )
         self._writer.flush()
 
@@ -112,24 +112,30 @@ class Tracker:
         last = tuned.result["outer_steps"]
         # TensorBoard keeps the later of two pictures of one step, or shows it after the other.
         where = f"as tuned: {best_point(tuned.result)}"
-        tensorboard.write_pictures(self._writer, last, where, **self._schedules(eta))
+        tensorboard.write_pictures(self._writer, last, where, self._curves(eta))
         tensorboard.write_schedules(self._writer, tuned)
         told = [f"tuned: {best_point(tuned.result)}", *closing(tuned.result)]
         self._writer.text("result", "\n".join(f"- {each}" for each in told), last)
         self._writer.flush()
 
-    def _schedules(self, eta: Mapping[str, Any]) -> dict[str, Any]:
-        trajectory = self._training.trajectory(eta)
-        rates = {t.key: t for t in self._training.tunables}.get("learning_rates")
-        if (factors := element_factors(rates, eta)) is not None:
-            curves = quantile_curves(trajectory.learning_rates, factors)
-        elif isinstance(rates, LearningRates) and isinstance(rates.cells, Groups):
-            members = rates.cells.members.items()
-            curves = {label: trajectory.learning_rates[names[0]] for label, names in members}
-        else:
-            curves = dict(trajectory.learning_rates)
-        shares = dict(zip(self._training.corpus.names, trajectory.mixture.T, strict=True))
-        return {"rates": curves, "shares": shares}
+    def _curves(self, eta: Mapping[str, Any]) -> dict[str, Any]:
+        """What every inner step uses of each section that moves over training."""
+        steps = self._training.recipe.inner.steps
+        moving = [key for key, section in SECTIONS.items() if section.plotted]
+        found = sections_of(self._training, eta, moving)
+        return {
+            key: SECTIONS[key].curves(value, range(steps), steps)
+            for key, value in found.items()
+            if value is not None
+        }
+
+    def _windows(self) -> dict[str, dict[str, int]]:
+        """Windows by section, then by tunable."""
+        found: dict[str, dict[str, int]] = {}
+        windows = {tunable.key: tunable.windows for tunable in self._training.tunables}
+        for key, path, _ in self._training.recipe.tune.entries():
+            found.setdefault(path.split(".")[1], {})[key] = windows[key]
+        return found
 
 
 def _is_scalar(value: Any) -> bool:

@@ -1,7 +1,7 @@
 """The hyperparameters of every inner step: the map from η to λ_t, and all λ_t by name."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,29 +12,6 @@ from metatune.recipe import schema
 from metatune.recipe.schema import Recipe
 from metatune.tunables import Hyper, Tunable, scheduled
 from metatune.tunables.mixture import starting_shares
-
-
-class Trajectory(NamedTuple):
-    """The hyperparameters of every inner step, float32 numbers held as float64.
-
-    Attributes:
-        learning_rates: absolute rate of each update by checkpoint name, [steps] each; where rates
-            are tuned within parameters, those that their multipliers are of.
-        mixture: shares of the domains, [steps, domains]; rows sum to one in float64.
-        loss_weights: weights of the domains' losses, [steps, domains], rows average one.
-        class_weights: weights of the tokens' losses by their `TokenClasses`, [steps, classes];
-            None where none are tuned.
-        optimizer: numbers of the optimizer that are tuned, [steps] each, by name; of weight decay
-            a mapping by checkpoint name, of what decays.
-        loss_terms: coefficients of the terms of the loss, tuned or not, [steps] each, by name.
-    """
-
-    learning_rates: Mapping[str, np.ndarray]
-    mixture: np.ndarray
-    loss_weights: np.ndarray
-    class_weights: np.ndarray | None
-    optimizer: Mapping[str, Any]
-    loss_terms: Mapping[str, np.ndarray]
 
 
 def over_steps_of(recipe: Recipe, params: Any, tuning: tuple[Tunable, ...]) -> Callable[..., Hyper]:

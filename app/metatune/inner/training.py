@@ -10,11 +10,10 @@ import numpy as np
 from metatune.data import Corpus
 from metatune.hypergrad import Problem, State, as_argument, programs
 from metatune.inner import initialisation, losses, optimizers, seeds
-from metatune.inner.hyperparameters import Trajectory
 from metatune.inner.trainable import Trainable
 from metatune.models import LanguageModel
 from metatune.recipe.schema import Recipe
-from metatune.tunables import Hyper, TokenClasses, Tunable
+from metatune.tunables import Hyper, TokenClasses, Trajectory, Tunable
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,14 +4,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from metatune.artefact import Artefact, ElementFactors, Multipliers
+from metatune.artefact import Artefact
 from metatune.artefact.capabilities import dropped
 from metatune.artefact.comparison import config_sha256
-from metatune.artefact.elements import summarised
+from metatune.artefact.document import held
 from metatune.artefact.exporters import EXPORTERS
-from metatune.artefact.format import INITIALISATION, value_at
+from metatune.artefact.sections.section import ByKnot, OnLogScale
 from metatune.report import search, sharing
 from metatune.report.certificate import level, summaries
 
@@ -73,64 +71,11 @@ def worth_using(result: Mapping[str, Any]) -> bool:
 
 def what_is_tuned(artefact: Artefact) -> list[str]:
     """A line for each schedule of the artefact: what it holds, for how many stretches."""
-    rates, lines = artefact.learning_rates, []
-    if rates.elements is not None:
-        found = rates.elements
-        count = sum(factors[0].size for factors in found.parameters.values())
-        lines.append(
-            f"learning rates: {_counted(count, 'multiplier')} within "
-            f"{_counted(len(found.parameters), 'parameter')}, "
-            f"{_stretches(found)}; quantiles over each parameter are shown"
-        )
-    elif rates.multipliers is None:
-        lines.append(f"learning rates: the recipe's, for {len(rates.parameters)} parameters")
-    else:
-        groups = rates.multipliers.groups
-        lines.append(
-            f"learning rates: {_counted(len(groups), 'group')} of parameters, "
-            f"a multiplier of the base schedule {_stretches(rates.multipliers)}"
-        )
-    if (shared := artefact.result.get("sharing")) is not None:
-        lines.append(sharing.headline(shared))
-    for name, schedule in (("mixture", artefact.mixture), ("loss weights", artefact.loss_weights)):
-        if schedule is not None:
-            stretches = _counted(len(schedule.knots), "stretch", "stretches")
-            lines.append(f"{name}: {', '.join(schedule.columns)}; {stretches} of training")
-    if artefact.rater is not None:
-        held = artefact.rater
-        count = sum(values.size for values in held.parameters.values())
-        lines.append(
-            f"rater of sequences: {held.settings['kind']}, {count:,} parameters, for all of the "
-            "training; `metatune score` rates texts with it"
-        )
-    if (tuned := artefact.optimizer.schedules) is not None:
-        stretches = _counted(len(tuned.knots), "stretch", "stretches")
-        kind = artefact.optimizer.settings["kind"]
-        lines.append(f"optimizer, {kind}: {', '.join(tuned.names)}; {stretches} of training")
-    if (terms := artefact.loss_terms) is not None and terms.tuned:
-        stretches = _counted(len(terms.knots), "stretch", "stretches")
-        lines.append(f"terms of the loss: {', '.join(terms.tuned)}; {stretches} of training")
-    if (start := artefact.initialisation) is not None:
-        count = _counted(len(start.parameters), "parameter")
-        between = start.interpolated
-        how = "moved weight by weight"
-        if between is not None:
-            how = f"interpolated towards {_counted(len(between.coefficients), 'checkpoint')}"
-        lines.append(f"start: the weights of {count}, {how}, in {INITIALISATION}")
-    if (learned := artefact.learned_update) is not None:
-        networks = _counted(len(learned.groups), "network")
-        lines.append(
-            f"learned update: {networks} of {learned.size:,} weights, which correct each step "
-            "element by element"
-        )
-    return lines
-
-
-def _stretches(schedule: Multipliers | ElementFactors) -> str:
-    count = len(schedule.knots)
-    if schedule.interpolation == "linear":
-        return f"on lines between {_counted(count, 'knot')}"
-    return f"in {_counted(count, 'window')}"
+    first, *rest = (section.words(value) for section, value in held(artefact))
+    # Sharing is of what is said first, the learning rates.
+    shared = artefact.result.get("sharing")
+    headline = [] if shared is None else [sharing.headline(shared)]
+    return [*first, *headline, *(line for lines in rest for line in lines)]
 
 
 def horizon(artefact: Artefact) -> str:
@@ -149,77 +94,6 @@ def provenance_lines(artefact: Artefact) -> list[tuple[str, str]]:
     if artefact.origin is not None and artefact.origin.record is not None:
         lines.append(("machine", _machine(artefact.origin.record["machine"])))
     return lines
-
-
-def rate_curves(artefact: Artefact, steps: Iterable[int]) -> dict[str, np.ndarray]:
-    """Absolute learning rates by group, at `steps` of the horizon.
-
-    Returns:
-        Rates per update [steps] by group; where no rates were tuned, one `base` curve; where they
-        were tuned within parameters, quantiles over each.
-    """
-    artefact = summarised(artefact)
-    multipliers = artefact.learning_rates.multipliers
-    if multipliers is None:
-        return {"base": base_curve(artefact, steps)}
-    steps, total = list(steps), artefact.horizon_steps
-    return {
-        # Members of a group share its curve.
-        group: np.array([artefact.learning_rate(names[0], step, total) for step in steps])
-        for group, names in multipliers.members.items()
-    }
-
-
-def base_curve(artefact: Artefact, steps: Iterable[int]) -> np.ndarray:
-    """The recipe's base schedule, rates per update [steps]: a tuned rate over its multiplier."""
-    artefact = summarised(artefact)
-    rates, total = artefact.learning_rates, artefact.horizon_steps
-    if rates.multipliers is None:
-        name, knots, factors = next(iter(rates.parameters)), (0.0,), np.ones(1)
-        between = "constant"
-    else:
-        knots, (group, (name, *_)) = rates.multipliers.knots, _first(rates.multipliers.members)
-        factors = np.asarray(rates.multipliers.groups[group])
-        between = rates.multipliers.interpolation
-    return np.array(
-        [
-            artefact.learning_rate(name, step, total)
-            / value_at(knots, factors, between, step, total)
-            for step in steps
-        ]
-    )
-
-
-def weight_curves(artefact: Artefact, kind: str, steps: Iterable[int]) -> dict[str, np.ndarray]:
-    """Values [steps] of the `mixture` or the `loss_weights`, by domain or class; empty for none."""
-    schedule = getattr(artefact, kind)
-    if schedule is None:
-        return {}
-    at = artefact.mixture_at if kind == "mixture" else artefact.loss_weights_at
-    rows = [at(step, artefact.horizon_steps) for step in steps]
-    return {name: np.array([row[name] for row in rows]) for name in schedule.columns}
-
-
-def optimizer_curves(artefact: Artefact, steps: Iterable[int]) -> dict[str, np.ndarray]:
-    """Values [steps] of what was tuned of the optimizer; empty for nothing."""
-    schedules, total = artefact.optimizer.schedules, artefact.horizon_steps
-    if schedules is None:
-        return {}
-    steps = list(steps)
-    return {
-        name: np.array(
-            [value_at(schedules.knots, curve, schedules.interpolation, t, total) for t in steps]
-        )
-        for name, curve in schedules.curves.items()
-    }
-
-
-def loss_term_curves(artefact: Artefact, steps: Iterable[int]) -> dict[str, np.ndarray]:
-    """Values [steps] of the terms of the loss; empty for none."""
-    if (terms := artefact.loss_terms) is None:
-        return {}
-    rows = [artefact.loss_terms_at(step, artefact.horizon_steps) for step in steps]
-    return {name: np.array([row[name] for row in rows]) for name in terms.values}
 
 
 def readme(artefact: Artefact) -> str:
@@ -339,28 +213,19 @@ def _usage(artefact: Artefact) -> list[str]:
 
 def _schedules(artefact: Artefact) -> list[str]:
     """Tables of what was tuned, a row for each group, domain or class, a column for each knot."""
-    sections = []
-    multipliers = summarised(artefact).learning_rates.multipliers
-    if multipliers is not None:
-        since = "from" if multipliers.interpolation == "constant" else "at"
-        head = (f"multiplier {since}", *(f"{knot:.3g}" for knot in multipliers.knots))
-        rows = [(g, *(f"{v:.3f}" for v in vs)) for g, vs in multipliers.groups.items()]
-        sections.append(_table(head, rows))
-    for name, schedule in (("share", artefact.mixture), ("loss weight", artefact.loss_weights)):
-        if schedule is not None:
-            head = (f"{name} from", *(f"{knot:.3g}" for knot in schedule.knots))
-            columns = zip(schedule.columns, schedule.weights.T, strict=True)
-            sections.append(_table(head, [(d, *(f"{v:.3f}" for v in vs)) for d, vs in columns]))
-    if (tuned := artefact.optimizer.schedules) is not None:
-        head = ("optimizer from", *(f"{knot:.3g}" for knot in tuned.knots))
-        sections.append(
-            _table(head, [(n, *(f"{v:.4g}" for v in vs)) for n, vs in tuned.curves.items()])
-        )
-    if (terms := artefact.loss_terms) is not None:
-        head = ("in the loss from", *(f"{knot:.3g}" for knot in terms.knots))
-        rows = [(name, *(f"{v:.4g}" for v in vs)) for name, vs in terms.values.items()]
-        sections.append(_table(head, rows))
-    return sections
+    tables = []
+    for section, value in held(artefact):
+        for view in section.views(value, artefact.horizon_steps):
+            if (shown := view.factors if isinstance(view, OnLogScale) else view) is None:
+                continue
+            if isinstance(shown, ByKnot):
+                head = (shown.head, *(f"{knot:.3g}" for knot in shown.knots))
+                rows = [
+                    (name, *(format(float(v), shown.digits) for v in curve))
+                    for name, curve in shown.curves.items()
+                ]
+                tables.append(_table(head, rows))
+    return tables
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -376,14 +241,6 @@ def _bullets(lines: Iterable[str]) -> str:
 
 def _sentence(line: str) -> str:
     return f"{line[:1].upper()}{line[1:]}."
-
-
-def _counted(count: int, one: str, many: str = "") -> str:
-    return f"{count} {one if count == 1 else many or one + 's'}"
-
-
-def _first(mapping: Mapping[str, Any]) -> tuple[str, Any]:
-    return next(iter(mapping.items()))
 
 
 def _value(name: str, value: Any) -> str:

@@ -5,32 +5,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from metatune.artefact.capabilities import HEADS
 from metatune.artefact.exporters import EXPORTERS
 from metatune.report.fitting import UNBOUNDED, Fitting
-
-HEADS = {
-    "rates": "rates",
-    "curves": "curves",
-    "mixture": "mixture",
-    "moving_mixture": "over time",
-    "loss_weights": "loss weights",
-    "moving_loss_weights": "over time",
-    "class_weights": "class weights",
-    "optimizer": "optimizer",
-    "clip_norm": "clip norm",
-    "elements": "in tensors",
-    "initialisation": "start",
-    "learned_update": "learned update",
-    "loss_terms": "loss terms",
-    "rater": "rater",
-    "auxiliary_head": "auxiliary head",
-}
-NAMES = {
-    "moving_mixture": "mixture over time",
-    "moving_loss_weights": "loss weights over time",
-    "elements": "rates in tensors",
-}
-"""Where a head says less without its neighbours."""
 
 CAPTION = (
     "rates: one for each parameter; curves: each moving over training by itself. What is 'no' "
@@ -48,7 +25,7 @@ def table() -> Table:
     for head in HEADS.values():
         rows.add_column(head)
     for name, exporter in EXPORTERS.items():
-        supports = [Text(value, STYLES[value]) for value in exporter.capabilities]
+        supports = [Text(value, STYLES[value]) for value in exporter.capabilities.values()]
         rows.add_row(name, *supports)
     return rows
 
@@ -59,13 +36,7 @@ def lists() -> Group:
     for name, exporter in EXPORTERS.items():
         parts.append(Text(name, "bold"))
         for level, style in STYLES.items():
-            names = [
-                NAMES.get(capability, head)
-                for (capability, head), said in zip(
-                    HEADS.items(), exporter.capabilities, strict=True
-                )
-                if said == level
-            ]
+            names = [HEADS[each] for each, said in exporter.capabilities.items() if said == level]
             if names:
                 line = Text.assemble((f"{level}: ", style), ", ".join(names))
                 parts.append(Padding(line, (0, 0, 0, 2)))
@@ -88,7 +59,7 @@ def markdown() -> str:
     heads = ["target", "version", *HEADS.values()]
     rule = ["---"] * len(heads)
     rows = [
-        [f"`{name}`", exporter.version, *exporter.capabilities]
+        [f"`{name}`", exporter.version, *exporter.capabilities.values()]
         for name, exporter in EXPORTERS.items()
     ]
     return "".join(f"| {' | '.join(row)} |\n" for row in [heads, rule, *rows])

@@ -6,14 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metatune.artefact import Artefact, ClassWeights
-from metatune.report.artefact_readme import (
-    base_curve,
-    horizon,
-    rate_curves,
-    verdict,
-    weight_curves,
-)
+from metatune.artefact import Artefact
+from metatune.artefact.document import held
+from metatune.artefact.sections.section import BASE, Plotted
+from metatune.report.artefact_readme import horizon, verdict
 from metatune.report.scales import (
     CATEGORICAL,
     Frame,
@@ -43,8 +39,9 @@ LEGEND_ENTRIES = len(CATEGORICAL)  # of more curves, so many evenly spread ones 
 CHARACTER = 6.7  # a generous mean width at font size 12
 CAPTION_COLUMNS = 118  # characters
 
+PANELS = 3  # in a row
 POINTS = 240  # of a curve: more than a panel can show apart
-BASE = (INK, ' stroke-dasharray="6 4"')
+DASHED = (INK, ' stroke-dasharray="6 4"')
 
 
 @dataclass(frozen=True)
@@ -60,30 +57,32 @@ class _Panel:
 
 
 def schedule_svg(artefact: Artefact, title: str) -> str:
-    """Tuned learning rates beside the base default, the mixture, and the measured result.
+    """The tuned schedules, the learning rates beside the base default, and the measured result.
 
     Args:
-        artefact: what was tuned. Loss weights, where they were tuned, get a panel of their own.
+        artefact: what was tuned; each of its sections that moves over training gets a panel.
         title: stands on top.
 
     Returns:
         A self-contained SVG document, `WIDTH` px wide, on its own light background.
     """
-    steps = np.array(evenly(artefact.horizon_steps, POINTS))
-    panels = [_rates_panel(artefact, steps)]
-    if shares := weight_curves(artefact, "mixture", steps):
-        panels.append(_Panel("Mixture, share of sequences", shares, (0.0, 1.0), stacked=True))
-    if weights := weight_curves(artefact, "loss_weights", steps):
-        top = max(float(curve.max()) for curve in weights.values())
-        of = "class" if isinstance(artefact.loss_weights, ClassWeights) else "domain"
-        panels.append(_Panel(f"Weights of the loss, by {of}", weights, (0.0, 1.05 * top)))
-    slot = (WIDTH - 2 * MARGIN - GUTTER * (len(panels) - 1)) / len(panels)
-    body, depth = [], 0.0
-    for index, panel in enumerate(panels):
-        left = MARGIN + index * (slot + GUTTER)
-        drawn, bottom = _draw(panel, left, slot, steps, artefact.horizon_steps)
-        body += drawn
-        depth = max(depth, bottom)
+    steps = evenly(artefact.horizon_steps, POINTS)
+    panels = [
+        _panel(section.plotted, curves, section.base(value, steps, artefact.horizon_steps))
+        for section, value in held(artefact)
+        if section.plotted is not None
+        and (curves := section.curves(value, steps, artefact.horizon_steps))
+    ]
+    body, depth, top = [], 0.0, TOP
+    for first in range(0, len(panels), PANELS):
+        row = panels[first : first + PANELS]
+        slot = (WIDTH - 2 * MARGIN - GUTTER * (len(row) - 1)) / len(row)
+        for index, panel in enumerate(row):
+            left = MARGIN + index * (slot + GUTTER)
+            drawn, bottom = _draw(panel, (left, top), slot, np.array(steps), artefact.horizon_steps)
+            body += drawn
+            depth = max(depth, bottom)
+        top = round(depth) + 2 * GUTTER
     caption = f"Tuned: {verdict(artefact.result)}. Horizon: {horizon(artefact)}."
     lines = textwrap.wrap(caption, CAPTION_COLUMNS)
     body += [
@@ -94,25 +93,29 @@ def schedule_svg(artefact: Artefact, title: str) -> str:
     return page(title, caption, body, height)
 
 
-def _rates_panel(artefact: Artefact, steps: np.ndarray) -> _Panel:
-    curves, base = rate_curves(artefact, steps), base_curve(artefact, steps)
-    values = log_floor(np.stack([base, *curves.values()]))
-    low, high = (float(v) for v in np.exp(padded(*np.log([values.min(), values.max()]))))
-    floored = dict(zip(curves, values[1:], strict=True))
-    title = "Learning rate per update, log scale"
-    rates = artefact.learning_rates
-    if rates.multipliers is None and rates.elements is None:
-        floored = {}
-    return _Panel(title, floored, (low, high), log=True, base=values[0])
+def _panel(plotted: Plotted, curves: Mapping[str, np.ndarray], base: np.ndarray | None) -> _Panel:
+    """Curves on a scale that holds them all."""
+    if plotted.scale == "share":
+        return _Panel(plotted.title, curves, (0.0, 1.0), stacked=True)
+    if plotted.scale == "linear":
+        top = max(float(curve.max()) for curve in curves.values())
+        return _Panel(plotted.title, curves, (0.0, 1.05 * top))
+    floored = log_floor(np.stack([*([] if base is None else [base]), *curves.values()]))
+    low, high = (float(v) for v in np.exp(padded(*np.log([floored.min(), floored.max()]))))
+    shown = dict(zip(curves, floored[-len(curves) :], strict=True))
+    if base is not None:
+        base, shown = floored[0], {name: curve for name, curve in shown.items() if name != BASE}
+    return _Panel(f"{plotted.title}, log scale", shown, (low, high), log=True, base=base)
 
 
 def _draw(
-    panel: _Panel, left: float, slot: float, steps: np.ndarray, total: int
+    panel: _Panel, corner: tuple[float, float], slot: float, steps: np.ndarray, total: int
 ) -> tuple[list[str], float]:
     """The elements of a panel in a slot of the page, and where its legend ends."""
-    frame = Frame(left + AXIS, TOP, left + slot, TOP + PLOT_HEIGHT, total, *panel.reach, panel.log)
+    left, top = corner
+    frame = Frame(left + AXIS, top, left + slot, top + PLOT_HEIGHT, total, *panel.reach, panel.log)
     tints = [hexadecimal(tint) for tint in palette(len(panel.curves))]
-    parts = [text(left, TOP - 20, panel.title, size=14, colour=INK, weight="600")]
+    parts = [text(left, top - 20, panel.title, size=14, colour=INK, weight="600")]
     parts += _axes(frame)
     values = list(panel.curves.values())
     if panel.stacked:
@@ -129,7 +132,7 @@ def _draw(
     keys = [(name, tints[i]) for i, name in enumerate(panel.curves)]
     shown = [keys[i] for i in evenly(len(keys), LEGEND_ENTRIES)]
     if panel.base is not None:
-        colour, dashes = BASE
+        colour, dashes = DASHED
         parts.append(line(frame.stairs(steps, panel.base), colour, 1.8, dashes))
     return _with_legend(parts, frame, left, slot, shown, panel)
 
@@ -161,7 +164,7 @@ def _with_legend(
     """Adds a legend in as many columns as its longest name leaves room for."""
     entries = [(name, tint, "") for name, tint in keys]
     if panel.base is not None:
-        entries.insert(0, ("base default", *BASE))
+        entries.insert(0, ("base default", *DASHED))
     widest = 34 + CHARACTER * max(len(name) for name, _, _ in entries)
     columns = max(1, int(slot // widest))
     top = frame.bottom + 60

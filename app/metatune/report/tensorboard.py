@@ -23,12 +23,8 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboard.util import tensor_util
 
 from metatune.artefact import Artefact
-from metatune.report.artefact_readme import (
-    loss_term_curves,
-    optimizer_curves,
-    rate_curves,
-    weight_curves,
-)
+from metatune.artefact.document import curves as curves_of
+from metatune.artefact.sections import SECTIONS
 from metatune.report.heat_map import heat_map, line_plot, stacked_area
 from metatune.report.scales import evenly, log_floor
 
@@ -41,6 +37,10 @@ BUCKETS = 30
 
 SCHEDULE_POINTS = 1000
 """Of a tuned schedule of more inner steps: as many as TensorBoard keeps of a scalar."""
+
+
+Curves = Mapping[str, Mapping[str, np.ndarray]]
+"""Values over the inner steps by section, then by what they are of."""
 
 
 class EventWriter:
@@ -172,9 +172,8 @@ def write_point(
     *,
     step: int,
     scalars: Mapping[str, float],
-    rates: Mapping[str, np.ndarray],
-    shares: Mapping[str, np.ndarray] | None,
-    windows: Mapping[str, int],
+    curves: Curves,
+    windows: Mapping[str, Mapping[str, int]],
 ) -> None:
     """Writes all that a point of a search has to show.
 
@@ -182,38 +181,39 @@ def write_point(
         writer: where to.
         step: which point: how many outer steps have led to it.
         scalars: such as `objective`, `held_out`, `hypergradient_norm/learning_rates`.
-        rates: learning rates per update [inner steps] by group; may be empty.
-        shares: shares of the sequences [inner steps] by domain; None for no mixture.
+        curves: values over the inner steps of what is tuned, by section.
         windows: the inner training is cut into so many stretches of equal length; the mean over
-            each is a scalar, so that it shows over outer steps. By `learning_rates`, `mixture`;
-            one for the whole training where there is none.
+            each is a scalar, so that it shows over outer steps. By section, then by the word that a
+            curve's name begins with or by the section itself; one for the whole training where
+            there is none.
     """
     for tag, value in scalars.items():
         writer.scalar(tag, value, step)
-    _window_scalars(writer, "learning_rate", rates, windows.get("learning_rates", 1), step)
-    _window_scalars(writer, "mixture", shares or {}, windows.get("mixture", 1), step)
-    write_pictures(writer, step, f"point {step}", rates=rates, shares=shares)
+    for key, columns in curves.items():
+        known = windows.get(key, {})
+        for name, curve in columns.items():
+            count = known.get(name.partition(" ")[0], known.get(key, 1))
+            for index, mean in enumerate(_means(curve, count)):
+                writer.scalar(f"{_tag(key)}/{name}/window_{index}", mean, step)
+    write_pictures(writer, step, f"point {step}", curves)
 
 
-def write_pictures(
-    writer: EventWriter,
-    step: int,
-    where: str,
-    *,
-    rates: Mapping[str, np.ndarray],
-    shares: Mapping[str, np.ndarray] | None,
-) -> None:
+def write_pictures(writer: EventWriter, step: int, where: str, curves: Curves) -> None:
     """Draws schedules; arguments as of `write_point`, and `where` in the search, for the titles."""
-    if rates:
-        title = f"Learning rates, {where}"
-        logs = np.log10(log_floor(np.stack(list(rates.values()))))
-        picture = heat_map(logs, list(rates), title, "log10(rate)")
-        writer.image("learning_rates/heat_map", picture, step)
-        picture = line_plot(rates, title, "rate per update (log scale)", log=True)
-        writer.image("learning_rates/curves", picture, step)
-    if shares:
-        picture = stacked_area(shares, f"Mixture, {where}", "share of sequences")
-        writer.image("mixture/shares", picture, step)
+    for key, columns in curves.items():
+        if (plotted := SECTIONS[key].plotted) is None or not columns:
+            continue
+        title = f"{plotted.title}, {where}"
+        if plotted.scale == "share":
+            writer.image(f"{key}/shares", stacked_area(columns, title, plotted.axis), step)
+            continue
+        log = plotted.scale == "log"
+        if log:
+            logs = np.log10(log_floor(np.stack(list(columns.values()))))
+            picture = heat_map(logs, list(columns), title, "log10(rate)")
+            writer.image(f"{key}/heat_map", picture, step)
+        axis = f"{plotted.axis} (log scale)" if log else plotted.axis
+        writer.image(f"{key}/curves", line_plot(columns, title, axis, log=log), step)
 
 
 def write_schedules(writer: EventWriter, artefact: Artefact) -> None:
@@ -221,31 +221,23 @@ def write_schedules(writer: EventWriter, artefact: Artefact) -> None:
 
     Args:
         writer: where to.
-        artefact: what was tuned; its learning rates, mixture, loss weights and numbers of the
-            optimizer become `schedule/learning_rate/GROUP`, `schedule/mixture/DOMAIN`,
-            `schedule/loss_weight/DOMAIN` (or CLASS) and `schedule/optimizer/NAME`; terms of the
-            loss become `schedule/loss_term/NAME`.
+        artefact: what was tuned; the curves of its sections become e.g.
+            `schedule/learning_rate/GROUP`, `schedule/mixture/DOMAIN`,
+            `schedule/loss_weight/DOMAIN` (or CLASS), `schedule/optimizer/NAME`.
     """
     steps = evenly(artefact.horizon_steps, SCHEDULE_POINTS)
-    sections = {
-        "learning_rate": rate_curves(artefact, steps),
-        "mixture": weight_curves(artefact, "mixture", steps),
-        "loss_weight": weight_curves(artefact, "loss_weights", steps),
-        "optimizer": optimizer_curves(artefact, steps),
-        "loss_term": loss_term_curves(artefact, steps),
-    }
-    for section, curves in sections.items():
-        for name, curve in curves.items():
+    for key, columns in curves_of(artefact, steps).items():
+        for name, curve in columns.items():
             for step, value in zip(steps, curve, strict=True):
-                writer.scalar(f"schedule/{section}/{name}", value, step)
+                writer.scalar(f"schedule/{_tag(key)}/{name}", value, step)
 
 
-def _window_scalars(
-    writer: EventWriter, section: str, curves: Mapping[str, np.ndarray], windows: int, step: int
-) -> None:
-    """Writes the mean of each curve over each window."""
-    for name, curve in curves.items():
-        window = np.arange(len(curve)) * windows // len(curve)
-        means = np.bincount(window, curve) / np.bincount(window)
-        for index, mean in enumerate(means):
-            writer.scalar(f"{section}/{name}/window_{index}", mean, step)
+def _tag(key: str) -> str:
+    """What the names of a section's curves begin with."""
+    return plotted.tag if (plotted := SECTIONS[key].plotted) else key
+
+
+def _means(curve: np.ndarray, windows: int) -> np.ndarray:
+    """The mean of a curve over each window."""
+    window = np.arange(len(curve)) * windows // len(curve)
+    return np.bincount(window, curve) / np.bincount(window)

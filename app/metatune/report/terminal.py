@@ -9,13 +9,13 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from metatune.artefact import Artefact, ClassWeights, Interpolated, LossWeights, Mixture
-from metatune.artefact.elements import summarised
+from metatune.artefact import Artefact
+from metatune.artefact.document import held
+from metatune.artefact.sections.section import ByKnot, Grid, OnLogScale
 from metatune.report import certificate, search, sharing
 from metatune.report.artefact_readme import (
     horizon,
     provenance_lines,
-    rate_curves,
     verdict,
     what_is_tuned,
     worth_using,
@@ -52,18 +52,11 @@ def summary(artefact: Artefact, metrics: Sequence[Mapping[str, Any]]) -> Rendera
     parts += [Text(line, "yellow") for line in told]
     if changes := artefact.result.get("sharing", {}).get("changes"):
         parts.append(Group(*(Text(line) for line in sharing.sentences(changes))))
-    parts.append(_rates(artefact))
-    if artefact.mixture is not None:
-        parts.append(_columns("mixture", artefact.mixture, _percent))
-    if artefact.loss_weights is not None:
-        parts.append(_columns("loss weights", artefact.loss_weights, _factor))
-    if artefact.optimizer.schedules is not None:
-        schedules = artefact.optimizer.schedules
-        parts.append(_numbers("optimizer", schedules.knots, schedules.curves))
-    if (terms := artefact.loss_terms) is not None:
-        parts.append(_numbers("terms of the loss", terms.knots, terms.values))
-    if artefact.initialisation and artefact.initialisation.interpolated:
-        parts.append(_interpolated(artefact.initialisation.interpolated))
+    parts += [
+        DRAWN[type(view)](view, artefact.horizon_steps)
+        for section, value in held(artefact)
+        for view in section.views(value, artefact.horizon_steps)
+    ]
     parts.append(_provenance(artefact))
     return Group(*parts)
 
@@ -118,24 +111,22 @@ def _search(metrics: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _rates(artefact: Artefact) -> Fitting:
-    """Rates and multipliers by group; all plots of a column share one logarithmic scale.
+def _on_log_scale(view: OnLogScale, horizon: int) -> Fitting:
+    """Curves and their factors; all plots of a column share one logarithmic scale.
 
     Where they don't fit there are no plots.
     """
-    steps = evenly(artefact.horizon_steps, PLOT_COLUMNS)
-    curves = rate_curves(artefact, steps)
+    curves = view.curves(evenly(horizon, PLOT_COLUMNS))
     logs = np.log(log_floor(np.stack(list(curves.values()))))
-    multipliers = summarised(artefact).learning_rates.multipliers
-    factors = {group: (1.0,) for group in curves} if multipliers is None else multipliers.groups
+    factors = view.factors.curves if view.factors else dict.fromkeys(curves, (1.0,))
+    shown = view.factors.shown if view.factors else "{:.2f}".format
     reach = float(np.abs(np.log(np.stack(list(factors.values())))).max())
-    title = "learning rates per update and multipliers, log scale"
-    wide = _plot_table(title, ("first", "last", "first ×", "", "last ×"))
-    narrow = _table_of_names(title, ("first", "last", "×first", "×last"))
+    wide = _plot_table(view.title, ("first", "last", "first ×", "", "last ×"))
+    narrow = _table_of_names(view.title, ("first", "last", "×first", "×last"))
     for (group, curve), log in zip(curves.items(), logs, strict=True):
         values = np.asarray(factors[group])
         rates = f"{curve[0]:.1e}", f"{curve[-1]:.1e}"
-        first, last = _factor(values[0]), _factor(values[-1])
+        first, last = shown(values[0]), shown(values[-1])
         narrow.add_row(Name(group), *rates, first, last)
         wide.add_row(
             Name(group),
@@ -148,48 +139,43 @@ def _rates(artefact: Artefact) -> Fitting:
     return Fitting((wide, narrow), slack_of(tuple(curves)))
 
 
-def _columns(title: str, schedule: Mixture | LossWeights | ClassWeights, shown: Any) -> Fitting:
-    """A row for each domain or class, a column for each of the knots; plots start at 0."""
-    top = float(schedule.weights.max())
-    curves = dict(zip(schedule.columns, schedule.weights.T, strict=True))
-    return _by_knot(title, schedule.knots, curves, shown, lambda curve: (0.0, top))
-
-
-def _numbers(title: str, knots: Sequence[float], curves: Mapping[str, np.ndarray]) -> Fitting:
-    """A row for each curve, a column for each of the knots; plots from its least to its most."""
-    return _by_knot(title, knots, curves, "{:.4g}".format, lambda curve: (curve.min(), curve.max()))
-
-
-def _by_knot(
-    title: str,
-    knots: Sequence[float],
-    curves: Mapping[str, np.ndarray],
-    shown: Callable[[float], str],
-    reach: Callable[[np.ndarray], tuple[float, float]],
-) -> Fitting:
+def _by_knot(view: ByKnot, horizon: int) -> Fitting:
     """A row for each curve, a column for each of the knots, of as many as fit."""
+    del horizon
     tables = []
+    curves = {name: np.asarray(curve) for name, curve in view.curves.items()}
+    top = float(max(curve.max() for curve in curves.values()))
     for count in KNOT_COLUMNS:
-        chosen = evenly(len(knots), count)
-        heads = [f"{knots[i]:.2f}" for i in chosen]
-        table = _plot_table(f"{title} from each fraction of training", heads)
+        chosen = evenly(len(view.knots), count)
+        heads = [f"{view.knots[i]:.2f}" for i in chosen]
+        table = _plot_table(f"{view.title} from each fraction of training", heads)
         for name, curve in curves.items():
-            plot = Text(sparkline(curve, *reach(curve)), "cyan")
-            table.add_row(Name(name), plot, *(shown(curve[i]) for i in chosen))
+            reach = (0.0, top) if view.least == "zero" else (curve.min(), curve.max())
+            plot = Text(sparkline(curve, *reach), "cyan")
+            table.add_row(Name(name), plot, *(view.shown(curve[i]) for i in chosen))
         tables.append(table)
     return Fitting(tables, slack_of(tuple(curves)))
 
 
-def _interpolated(between: Interpolated) -> Table:
-    """A row for each group of parameters, a column for each checkpoint: how far towards it."""
-    title = "start: how far each group is moved towards a checkpoint"
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for head in ("", *between.coefficients):
+def _grid(view: Grid, horizon: int) -> Table:
+    """A row for each name, with a number for each column."""
+    del horizon
+    table = Table(
+        title=view.title, title_justify="left", title_style="bold", box=None, pad_edge=False
+    )
+    for head in ("", *view.columns):
         table.add_column(Name(head), justify="right" if head else "left")
-    for group in between.members:
-        cells = (f"{row[group]:+.3f}" for row in between.coefficients.values())
-        table.add_row(Name(group), *cells)
+    for name in view.rows:
+        cells = (f"{column[name]:+.3f}" for column in view.columns.values())
+        table.add_row(Name(name), *cells)
     return table
+
+
+DRAWN: Mapping[type, Callable[[Any, int], RenderableType]] = {
+    OnLogScale: _on_log_scale,
+    ByKnot: _by_knot,
+    Grid: _grid,
+}
 
 
 def _provenance(artefact: Artefact) -> Table:
@@ -209,11 +195,3 @@ def _table_of_names(title: str, heads: Sequence[str]) -> Table:
     for head in heads:
         table.add_column(head, justify="right", no_wrap=True)
     return table
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}%"
-
-
-def _factor(value: float) -> str:
-    return f"{value:.2f}"

@@ -1,43 +1,19 @@
 """Whether an artefact fits a training: what is refused, and what must be said."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, fields, is_dataclass
-from typing import Any, Final
+from dataclasses import asdict
 
 import jax
 import numpy as np
 
-from metatune.artefact import (
-    Artefact,
-    ArtefactError,
-    ClassWeights,
-    Labels,
-    LearningRates,
-    LossTerms,
-    LossWeights,
-    Mixture,
-    Multipliers,
-    OptimizerSchedules,
-    Positions,
-    Vocabulary,
-)
+from metatune.artefact import Artefact, ArtefactError, ClassWeights, Labels, Positions, Vocabulary
 from metatune.artefact.comparison import Counterpart, differences, one_sided
 from metatune.artefact.horizon import distance
 from metatune.data import TokenClass
 from metatune.inner import InnerTraining
 from metatune.recipe.faults import Fault
 from metatune.recipe.schema import Loss, ScheduleFreeAdamW
-
-FOLLOWED: Final = (
-    LearningRates,
-    Multipliers,
-    Mixture,
-    LossWeights,
-    ClassWeights,
-    OptimizerSchedules,
-    LossTerms,
-)
-"""Schedules that a training follows (multipliers are in the rates); others are refused."""
+from metatune.train.following import not_followed
 
 
 def refuse_misfit(tuned: Artefact, training: InnerTraining, source: str) -> None:
@@ -53,7 +29,7 @@ def refuse_misfit(tuned: Artefact, training: InnerTraining, source: str) -> None
     """
     faults: list[Fault | str] = [
         Fault(path, "tuned", "metatune train can't follow it", "export it, or tune without it")
-        for path in _not_followed(tuned, "")
+        for path in not_followed(tuned)
     ]
     optimizer = training.recipe.inner.optimizer
     if tuned.learned_update is not None and isinstance(optimizer, ScheduleFreeAdamW):
@@ -154,13 +130,3 @@ def remarks(tuned: Artefact, training: InnerTraining) -> Iterator[str]:
     tokens = recipe.data.batch_size * recipe.data.sequence_length
     if far := distance(tuned, recipe.inner.steps, tokens):
         yield f"warning: {far}"
-
-
-def _not_followed(value: Any, path: str) -> Iterator[str]:
-    """Paths of the schedules that an artefact holds beyond `FOLLOWED`: of what has knots."""
-    if not isinstance(value, FOLLOWED) and hasattr(value, "knots"):
-        yield path
-    elif is_dataclass(value):
-        for field in fields(value):
-            where = f"{path}.{field.name}" if path else field.name
-            yield from _not_followed(getattr(value, field.name), where)

@@ -6,29 +6,17 @@ trains at any schedule, and what is on the device doesn't grow with the number o
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from metatune.artefact import (
-    Artefact,
-    ClassWeights,
-    Labels,
-    LossWeights,
-    Mixture,
-    Positions,
-    Vocabulary,
-)
-from metatune.artefact.format import value_at
+from metatune.artefact import Artefact, ClassWeights
 from metatune.hypergrad import Problem
 from metatune.inner import InnerTraining
-from metatune.models import ParameterNames
-from metatune.train.learned_update import corrections
-from metatune.tunables import Hyper, TokenClasses
+from metatune.train.following import Steps, classes_of, followed
+from metatune.tunables import Hyper
 from metatune.tunables.rating import held
-from metatune.tunables.token_classes import PARTS
 
 
 class Stretch(NamedTuple):
@@ -61,22 +49,9 @@ def scheduled(training: InnerTraining, tuned: Artefact | None = None) -> Problem
     """
     problem = training.sampled
     if tuned is not None and isinstance(tuned.loss_weights, ClassWeights):
-        problem = training.weighing(_classes(tuned.loss_weights, training))
+        problem = training.weighing(classes_of(tuned.loss_weights, training))
     # A tuned start isn't of η here: `start.py` puts the weights in place.
     return replace(problem, hyper_at=_hyper_at, start=None)
-
-
-def _classes(weights: ClassWeights, training: InnerTraining) -> TokenClasses:
-    """The classes of tokens of an artefact's weights, of the data of a training."""
-    match weights.of:
-        case Positions(sequence_length, starts):
-            table = np.searchsorted(starts, np.arange(1, sequence_length), side="right") - 1
-            return TokenClasses("position", weights.classes, table.astype(np.uint8))
-        case Vocabulary(classes):
-            return TokenClasses("frequency", weights.classes, classes)
-        case Labels():
-            return TokenClasses("label", training.corpus.labels)
-    return PARTS
 
 
 def _weights(tuned: Artefact) -> jax.tree_util.Partial | None:
@@ -116,34 +91,15 @@ class Schedules:
     def stretch(self, first: int) -> Stretch:
         """The hyperparameters of steps `first` up to `first + length`."""
         steps = self._steps(first)
-        hyper, tuned = self._recipe_s(steps), self._tuned
-        if tuned is not None:
-            rows = np.stack([tuned.rates_at(step, self._total) for step in steps])
-            rates = self._by_parameter(rows, list(tuned.learning_rates.parameters))
-            hyper = hyper._replace(learning_rate=rates)
-            if tuned.mixture is not None:
-                hyper = hyper._replace(mixture=jnp.asarray(self._by_domain(tuned.mixture, steps)))
-            if isinstance(tuned.loss_weights, ClassWeights):
-                weights = jnp.asarray(self._by_class(tuned.loss_weights, steps))
-                even = jnp.ones_like(hyper.loss_weights)
-                hyper = hyper._replace(loss_weights=even, class_weights=weights)
-            elif tuned.loss_weights is not None:
-                weights = jnp.asarray(self._by_domain(tuned.loss_weights, steps))
-                hyper = hyper._replace(loss_weights=weights, class_weights=None)
-            if tuned.optimizer.schedules is not None:
-                own = hyper.optimizer or {}
-                hyper = hyper._replace(optimizer={**own, **self._of_optimizer(tuned, steps)})
-            if tuned.loss_terms is not None and tuned.loss_terms.tuned:
-                terms = {**(hyper.loss_terms or {}), **self._of_loss(tuned, steps)}
-                hyper = hyper._replace(loss_terms=terms)
-            if (learned := tuned.learned_update) is not None:
-                hyper = hyper._replace(learned_update=corrections(learned, steps, self._total))
+        hyper = self._recipe_s(steps)
+        if self._tuned is not None:
+            hyper = followed(self._tuned, self._at(steps), hyper)
         return Stretch(np.int32(first), hyper, self._rater)
 
     def shares(self) -> np.ndarray:
         """The shares of the domains at every step, float64 [steps, domains]; rows sum to one."""
         if self._tuned is not None and self._tuned.mixture is not None:
-            return self._by_domain(self._tuned.mixture, range(self._total))
+            return self._at(range(self._total)).by_domain(self._tuned.mixture)
         firsts = range(0, self._total, self._length)
         parts = [np.asarray(self._recipe_s(self._steps(first)).mixture) for first in firsts]
         shares = np.concatenate(parts)[: self._total].astype(np.float64)
@@ -172,62 +128,5 @@ class Schedules:
         """The recipe's own hyperparameters at some steps."""
         return self._training.hyper_over(self._eta, np.asarray(steps, np.int32))
 
-    def _of_optimizer(self, tuned: Artefact, steps: Sequence[int]) -> dict[str, Any]:
-        """What was tuned of the optimizer, as of `Hyper.optimizer`, [steps, ...].
-
-        What the recipe's optimizer doesn't have is left out, as `matching` warns.
-        """
-        optimizer = self._training.recipe.inner.optimizer
-        at = [tuned.optimizer_at(step, self._total) for step in steps]
-        schedules, found = tuned.optimizer.schedules, {}
-        for name in schedules.names if schedules else ():
-            if not hasattr(optimizer, name):
-                continue
-            rows = [numbers[name] for numbers in at]
-            if name == "weight_decay":
-                table = np.array([list(row.values()) for row in rows])
-                found[name] = self._by_parameter(table, list(rows[0]))
-            else:
-                found[name] = jnp.asarray(rows)
-        return found
-
-    def _of_loss(self, tuned: Artefact, steps: Sequence[int]) -> dict[str, jax.Array]:
-        """The terms of the loss that were tuned, [steps] each."""
-        at = [tuned.loss_terms_at(step, self._total) for step in steps]
-        names = tuned.loss_terms.tuned if tuned.loss_terms else ()
-        return {name: jnp.asarray([row[name] for row in at]) for name in names}
-
-    def _by_parameter(self, rows: np.ndarray, names: Sequence[str]) -> Any:
-        """Values [steps, parameters] as a tree like the parameters, each leaf of its rank and one.
-
-        A value for each layer of a stacked leaf; None at parameters that have none.
-        """
-        place = {name: index for index, name in enumerate(names)}
-
-        def leaf(named: ParameterNames, shape: jax.ShapeDtypeStruct) -> jax.Array | None:
-            if named.names[0] not in place:
-                return None
-            columns = rows[:, [place[name] for name in named.names]]
-            layers = (len(named.names),) if named.stacked else ()
-            ones = (1,) * (len(shape.shape) - len(layers))
-            return jnp.asarray(columns.reshape(len(rows), *layers, *ones))
-
-        return jax.tree.map(leaf, self._training.names, self._shapes)
-
-    def _by_domain(self, schedule: Mixture | LossWeights, steps: Sequence[int]) -> np.ndarray:
-        """Shares or weights in the order of the recipe's domains, [steps, domains]."""
-        order = [schedule.domains.index(name) for name in self._training.corpus.names]
-        return self._rows(schedule, steps)[:, order]
-
-    def _by_class(self, schedule: ClassWeights, steps: Sequence[int]) -> np.ndarray:
-        """Weights of all classes, those of absent ones one, [steps, classes]."""
-        names = _classes(schedule, self._training).names
-        weights = np.ones((len(steps), len(names)))
-        weights[:, [names.index(name) for name in schedule.classes]] = self._rows(schedule, steps)
-        return weights
-
-    def _rows(
-        self, schedule: Mixture | LossWeights | ClassWeights, steps: Sequence[int]
-    ) -> np.ndarray:
-        knots, weights, way = schedule.knots, schedule.weights, schedule.interpolation
-        return np.stack([value_at(knots, weights, way, step, self._total) for step in steps])
+    def _at(self, steps: Sequence[int]) -> Steps:
+        return Steps(self._training, self._shapes, steps)

@@ -1,10 +1,10 @@
 """What can be tuned. Each tunable owns a slice of η and its effect on the hyperparameters λ_t.
 
-A new tunable is a file here, a field of `metatune.recipe.schema.Tune`, and a row in `BUILDERS`.
+A new tunable is a file here, a field of `metatune.recipe.schema.Tune`, and a row of `ENTRIES`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,10 +43,12 @@ from metatune.tunables.optimizer import OptimizerField
 from metatune.tunables.rater import Rater
 from metatune.tunables.rating import Rating
 from metatune.tunables.token_classes import TokenClasses, token_classes
+from metatune.tunables.used import Trajectory, Used
 
 __all__ = [
     "Begins",
     "ClassWeights",
+    "ENTRIES",
     "Correction",
     "Elements",
     "Form",
@@ -67,7 +69,9 @@ __all__ = [
     "Supply",
     "TokenClasses",
     "TrainingTokens",
+    "Trajectory",
     "Tunable",
+    "Used",
     "build",
     "needs_data",
     "needs_tokens",
@@ -77,17 +81,37 @@ __all__ = [
     "within_parameters",
 ]
 
-BUILDERS: Mapping[str, Callable[[Any, Setting], Tunable | tuple[Tunable, ...] | None]] = {
-    "learning_rates": learning_rates.build,
-    "mixture": mixture.build,
-    "loss_weights": loss_weights.build,
-    "optimizer": optimizer.build,
-    "loss_terms": loss_terms.build,
-    "initialisation": initialisation.build,
-    "learned_update": learned_update.build,
-    "rater": rater.build,
+Made = Tunable | tuple[Tunable, ...] | None
+"""By an entry of `tune`: one tunable, several, or none yet."""
+
+
+class Entry(NamedTuple):
+    """An entry of `tune`.
+
+    Attributes:
+        build: what it says, and what it is tuned for, to its tunables.
+        section: all tunables, η and what a training uses there, to its section of the artefact;
+            None for none.
+    """
+
+    build: Callable[[Any, Setting], Made]
+    section: Callable[[Sequence[Tunable], Mapping[str, jax.Array], Used], Any]
+
+
+ENTRIES: Mapping[str, Entry] = {
+    module.__name__.rpartition(".")[2]: Entry(module.build, module.section)
+    for module in (
+        learning_rates,
+        mixture,
+        loss_weights,
+        optimizer,
+        loss_terms,
+        initialisation,
+        learned_update,
+        rater,
+    )
 }
-"""By entry of `tune`: one tunable, several, or none yet."""
+"""By their keys, which are the names of their modules."""
 
 
 def needs_data(tune: Tune) -> bool:
@@ -122,14 +146,14 @@ def build(tune: Tune, setting: Setting, known: Sequence[Fault] = ()) -> tuple[Tu
         RecipeError: with the faults of all tunables together.
     """
     built, faults = [], []
-    for key, builder in BUILDERS.items():
+    for key, entry in ENTRIES.items():
         spec = getattr(tune, key)
         # Too many windows keep no tunable from being built; any other fault may.
         faulty = {f.path for f in known if f.path.startswith(f"tune.{key}")}
         if spec is None or faulty - {f"tune.{key}.windows"}:
             continue
         try:
-            found = builder(spec, setting)
+            found = entry.build(spec, setting)
             built += found if isinstance(found, tuple) else [found]
         except RecipeError as error:
             faults += error.faults

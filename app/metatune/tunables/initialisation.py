@@ -6,7 +6,7 @@ the parameters before the first one.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,11 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metatune.artefact.sections import initialisation as sections
 from metatune.models import ParameterNames
 from metatune.recipe import schema
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.tunables.groups import Groups, group
-from metatune.tunables.hyper import Hyper, Setting
+from metatune.tunables.hyper import Hyper, Setting, Tunable
+from metatune.tunables.used import Used
 
 PATH = "tune.initialisation"
 
@@ -173,3 +175,21 @@ def _added(leaf: jax.Array, layers: tuple[int, ...], offset: jax.Array) -> jax.A
 def _towards(moved: jax.Array, base: jax.Array, other: jax.Array, alpha: jax.Array) -> jax.Array:
     alpha = alpha.reshape(alpha.shape + (1,) * (base.ndim - alpha.ndim))
     return moved + alpha.astype(base.dtype) * (other - base)
+
+
+def section(
+    tunables: Sequence[Tunable], eta: Mapping[str, jax.Array], used: Used
+) -> sections.Initialisation | None:
+    """What the tuned trainings start from, if that was tuned."""
+    tuned = next((t for t in tunables if isinstance(t, StartingPoint | Interpolation)), None)
+    if tuned is None or (weights := used.start()) is None:
+        return None
+    if not isinstance(tuned, Interpolation):
+        return sections.Initialisation("point", weights)
+    rows = np.asarray(tuned.coefficients(eta[tuned.key]), np.float64).tolist()
+    coefficients = {
+        source: dict(zip(tuned.groups.labels, row, strict=True))
+        for source, row in zip(tuned.checkpoints, rows, strict=True)
+    }
+    between = sections.Interpolated(coefficients, tuned.groups.members)
+    return sections.Initialisation("interpolation", weights, between)

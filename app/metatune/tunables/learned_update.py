@@ -5,7 +5,7 @@ optimizers, CoLLAs 2022, arXiv 2203.11860, whose small network and features thes
 correction of a hand-designed optimizer instead of a whole step.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -14,9 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from metatune.artefact.sections import learned_update as sections
 from metatune.recipe import schema
 from metatune.tunables.groups import Groups, group
-from metatune.tunables.hyper import Correction, Hyper, Networks, Setting
+from metatune.tunables.hyper import Correction, Hyper, Networks, Setting, Tunable
+from metatune.tunables.used import Used
 
 SECOND_MOMENT_DECAY: Final = 0.99
 """Of the mean of squared gradients that the networks see."""
@@ -130,3 +132,24 @@ def build(spec: schema.LearnedUpdate, setting: Setting) -> LearnedUpdate:
     )
     _, unravel = ravel_pytree(start)
     return LearnedUpdate(groups, form, setting.steps, setting.seed_key, unravel, start)
+
+
+def section(
+    tunables: Sequence[Tunable], eta: Mapping[str, jax.Array], used: Used
+) -> sections.LearnedUpdate | None:
+    """The networks, if they were tuned."""
+    tuned = next((each for each in tunables if isinstance(each, LearnedUpdate)), None)
+    if tuned is None:
+        return None
+    form = tuned.form
+    networks = tuned.networks(eta[tuned.key])._asdict()
+    return sections.LearnedUpdate(
+        groups=tuned.groups.members,
+        decays=form.decays,
+        second_moment_decay=form.second_moment_decay,
+        time_scales=form.time_scales,
+        max_multiplier=form.max_multiplier,
+        step_size="kept" if form.keeps_size else "learned",
+        # Without the last, that of parameters in no group.
+        **{name: np.asarray(rows, np.float32)[:-1] for name, rows in networks.items()},
+    )

@@ -1,5 +1,6 @@
 """Learning rates: multipliers of the base schedule, by parameters and windows, in log space."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -7,10 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metatune.artefact.sections import elements as within
+from metatune.artefact.sections import learning_rates as sections
 from metatune.recipe import schema
 from metatune.tunables.elements import Elements, elements
 from metatune.tunables.groups import Groups, group
-from metatune.tunables.hyper import Hyper, Setting
+from metatune.tunables.hyper import Hyper, Setting, Tunable
+from metatune.tunables.used import Used
 from metatune.tunables.windows import between_knots, window_of
 
 
@@ -120,3 +124,39 @@ def build(spec: schema.LearningRates, setting: Setting) -> LearningRates:
         spec.smoothness,
         spec.prior,
     )
+
+
+def section(
+    tunables: Sequence[Tunable], eta: Mapping[str, jax.Array], used: Used
+) -> sections.LearningRates:
+    """The rate of every parameter as every step used it, and what was tuned of it, if anything."""
+    curves = used.trajectory.learning_rates
+    kept, schedule = used.scheduled(list(curves.values()))
+    tuned = next((each for each in tunables if isinstance(each, LearningRates)), None)
+    return sections.LearningRates(
+        parameters={name: curve[kept] for name, curve in curves.items()},
+        multipliers=tuned and _multipliers(tuned, eta),
+        elements=tuned and _elements(tuned, eta),
+        **schedule,
+    )
+
+
+def _multipliers(tuned: LearningRates, eta: Mapping[str, jax.Array]) -> sections.Multipliers | None:
+    if not isinstance(tuned.cells, Groups):
+        return None
+    values = tuned.multipliers(np.asarray(eta[tuned.key]))
+    return sections.Multipliers(
+        tuned.knots,
+        groups={
+            label: tuple(map(float, values[:, i])) for i, label in enumerate(tuned.cells.labels)
+        },
+        members=tuned.cells.members,
+        interpolation=tuned.interpolation,
+    )
+
+
+def _elements(tuned: LearningRates, eta: Mapping[str, jax.Array]) -> within.ElementFactors | None:
+    if not isinstance(tuned.cells, Elements):
+        return None
+    values = tuned.multipliers(np.asarray(eta[tuned.key])).astype(np.float32)
+    return within.ElementFactors(tuned.knots, tuned.interpolation, tuned.cells.by_name(values))

@@ -5,16 +5,18 @@ of the next token's term is the unit: a weight of the whole loss would be a lear
 another name.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import jax
 import jax.numpy as jnp
 
+from metatune.artefact.sections import loss_terms as sections
 from metatune.recipe import schema
-from metatune.tunables.hyper import Hyper, Setting
+from metatune.tunables.hyper import Hyper, Setting, Tunable
 from metatune.tunables.optimizer import multiplied, remembered
+from metatune.tunables.used import Used
 from metatune.tunables.windows import window_of
 
 FORMS: Final[Mapping[str, Callable[[float, jax.Array], jax.Array]]] = {
@@ -62,4 +64,19 @@ def build(spec: schema.LossTerms, setting: Setting) -> tuple[LossTerm, ...]:
     return tuple(
         LossTerm(key, loss.coefficients()[key], settings.windows, setting.steps)
         for key, _, settings in schema.Tune(loss_terms=spec).entries()
+    )
+
+
+def section(
+    tunables: Sequence[Tunable], eta: Mapping[str, jax.Array], used: Used
+) -> sections.LossTerms | None:
+    """What the loss had beside the next token's term, as every step used it."""
+    values = used.trajectory.loss_terms
+    if not values:
+        return None
+    kept, schedule = used.scheduled(list(values.values()))
+    return sections.LossTerms(
+        values={name: curve[kept] for name, curve in values.items()},
+        tuned=tuple(tunable.key for tunable in tunables if isinstance(tunable, LossTerm)),
+        **schedule,
     )

@@ -3,16 +3,21 @@
 Their mean over the domains is one, so that they can't stand in for a learning rate.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from metatune.artefact.sections import loss_weights as sections
 from metatune.recipe import schema
 from metatune.tunables import class_weights
 from metatune.tunables.class_weights import ClassWeights
-from metatune.tunables.hyper import Hyper, Setting
+from metatune.tunables.hyper import Hyper, Setting, Tunable
 from metatune.tunables.simplex import logits_of, shares
+from metatune.tunables.token_classes import TokenClasses
+from metatune.tunables.used import Used
 from metatune.tunables.windows import window_of
 
 
@@ -56,3 +61,38 @@ def build(spec: schema.LossWeights, setting: Setting) -> LossWeights | ClassWeig
     given = spec.initial or {}
     start = tuple(given.get(domain, 1.0) for domain in setting.domains)
     return LossWeights(start, spec.windows, setting.steps)
+
+
+def section(
+    tunables: Sequence[Tunable], eta: Mapping[str, jax.Array], used: Used
+) -> sections.LossWeights | sections.ClassWeights | None:
+    """The weights that every step used, if they were tuned."""
+    tuned = next((t for t in tunables if isinstance(t, LossWeights | ClassWeights)), None)
+    if tuned is None:
+        return None
+    rows = used.trajectory.class_weights
+    if not isinstance(tuned, ClassWeights) or rows is None:
+        rows = used.trajectory.loss_weights
+        kept, schedule = used.scheduled(rows.T)
+        return sections.LossWeights(domains=used.domains, weights=rows[kept], **schedule)
+    shares = np.asarray(tuned.shares) / np.sum(tuned.shares)
+    rows = rows[:, list(tuned.occurring)]
+    kept, schedule = used.scheduled(rows.T)
+    return sections.ClassWeights(
+        classes=tuned.names,
+        shares=shares,
+        weights=rows[kept] / (rows[kept] @ shares)[:, None],  # which float32 has rounded
+        of=_classes_of(tuned.classes),
+        **schedule,
+    )
+
+
+def _classes_of(
+    classes: TokenClasses,
+) -> sections.Positions | sections.Vocabulary | sections.Labels | None:
+    if classes.table is None:
+        return sections.Labels() if classes.per == "label" else None
+    if classes.per == "frequency":
+        return sections.Vocabulary(classes.table)
+    starts = 1 + np.searchsorted(classes.table, np.arange(len(classes.names)))
+    return sections.Positions(1 + len(classes.table), tuple(map(int, starts)))

@@ -1,16 +1,18 @@
 """The data mixture: shares of the domains, by window."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 
+from metatune.artefact.sections import mixture as sections
 from metatune.recipe import schema
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.tunables import simplex
-from metatune.tunables.hyper import Hyper, Setting, Supply
+from metatune.tunables.hyper import Hyper, Setting, Supply, Tunable
 from metatune.tunables.nested import Nested, nested
+from metatune.tunables.used import Used
 from metatune.tunables.windows import window_of
 
 PATH = "tune.mixture"
@@ -166,3 +168,14 @@ def _faults(
             problem = f"{capped}, but the prior draws it to {drawn:.4g}"
             cure = "lower it in the prior, or raise max_epochs"
             yield Fault(f"{PATH}.prior.{name}", spec.prior[name], problem, cure)
+
+
+def section(
+    tunables: Sequence[Tunable], eta: Mapping[str, jax.Array], used: Used
+) -> sections.Mixture | None:
+    """The shares that every step used, if they were tuned."""
+    if not any(isinstance(each, Mixture) for each in tunables):
+        return None
+    rows = used.trajectory.mixture
+    kept, schedule = used.scheduled(rows.T)
+    return sections.Mixture(domains=used.domains, weights=rows[kept], **schedule)

@@ -4,18 +4,20 @@ Each is a tunable by itself, whose key is its name, so that it has a slice of η
 own. All move multiplicatively from what the recipe says.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metatune.artefact.sections import optimizer as sections
 from metatune.recipe import schema
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.tunables.groups import Groups, group
-from metatune.tunables.hyper import Hyper, Setting
+from metatune.tunables.hyper import Hyper, Setting, Tunable
+from metatune.tunables.used import Used
 from metatune.tunables.windows import window_of
 
 PATH: Final = "tune.optimizer"
@@ -119,3 +121,28 @@ def _field(key: str, settings: Any, setting: Setting) -> OptimizerField:
         groups = group(setting.decaying, settings.per, f"{PATH}.{key}.per")
     start = getattr(setting.optimizer, key)
     return OptimizerField(key, start, groups, settings.windows, setting.steps)
+
+
+def section(
+    tunables: Sequence[Tunable], eta: Mapping[str, jax.Array], used: Used
+) -> sections.Optimizer:
+    """The optimizer, and what was tuned of it as every step used it."""
+    settings = {
+        key: value
+        for key, value in asdict(used.optimizer).items()
+        if key not in ("learning_rate", "schedule", "decay")
+    }
+    return sections.Optimizer(settings, used.decayed, _schedules(used))
+
+
+def _schedules(used: Used) -> sections.OptimizerSchedules | None:
+    values = dict(used.trajectory.optimizer)
+    if not values:
+        return None
+    decay = values.pop("weight_decay", None)
+    kept, schedule = used.scheduled([*values.values(), *(decay or {}).values()])
+    return sections.OptimizerSchedules(
+        values={name: curve[kept] for name, curve in values.items()},
+        weight_decay=decay and {name: curve[kept] for name, curve in decay.items()},
+        **schedule,
+    )

@@ -4,15 +4,18 @@ Source: Calian et al., DataRater: Meta-Learned Dataset Curation, 2025, arXiv 250
 weighs a batch by the softmax of its scores, too.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from metatune.artefact.sections import rater as sections
 from metatune.recipe import schema
-from metatune.tunables.hyper import Hyper, Setting
+from metatune.tunables.hyper import Hyper, Setting, Tunable
 from metatune.tunables.rating import Rating
+from metatune.tunables.used import Used
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,3 +52,19 @@ def build(spec: schema.Rater, setting: Setting) -> Rater:
     if setting.vocab_size is None or setting.key is None:
         raise ValueError("a rater needs to know the vocabulary, and a key for its numbers")
     return Rater(Rating(spec, setting.vocab_size), setting.key)
+
+
+def section(
+    tunables: Sequence[Tunable], eta: Mapping[str, jax.Array], used: Used
+) -> sections.Rater | None:
+    """The network, if one was tuned."""
+    tuned = next((each for each in tunables if isinstance(each, Rater)), None)
+    if tuned is None:
+        return None
+    rating = tuned.rating
+    settings = {
+        **asdict(rating.spec),
+        "vocab_size": rating.vocab_size,
+        "sequence_length": used.sequence_length,
+    }
+    return sections.Rater(settings, rating.by_name(rating.unravelled(eta[tuned.key])))

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from metatune.artefact.capabilities import dropped
-from metatune.artefact.elements import averaged
+from metatune.artefact.document import held
+from metatune.artefact.errors import ArtefactError
 from metatune.artefact.exporters.axolotl import AXOLOTL
 from metatune.artefact.exporters.base import Exporter, Production
 from metatune.artefact.exporters.csv import CSV
@@ -28,7 +29,7 @@ from metatune.artefact.exporters.torch import TORCH
 from metatune.artefact.exporters.torchtitan import TORCHTITAN
 from metatune.artefact.exporters.trl import TRL
 from metatune.artefact.folders import replace_folder
-from metatune.artefact.format import Artefact, ArtefactError
+from metatune.artefact.format import Artefact
 from metatune.artefact.horizon import carried, distance
 from metatune.recipe.faults import Fault, unknown
 
@@ -137,12 +138,12 @@ def export(
         cure = "name another, or replace it (--overwrite)"
         faults.append(Fault("--out", str(folder), "is not empty", cure))
     kind = artefact.optimizer.settings["kind"]
-    if exporter.capabilities.rates != "no" and kind not in exporter.optimizers:
+    if exporter.capabilities["rates"] != "no" and kind not in exporter.optimizers:
         problem = f"{target} takes the rates of {', '.join(exporter.optimizers)} alone"
         others = [
             name
             for name, other in EXPORTERS.items()
-            if kind in other.optimizers and other.capabilities.rates != "no"
+            if kind in other.optimizers and other.capabilities["rates"] != "no"
         ]
         cure = f"choose another target: {', '.join(others)}"
         faults.append(Fault("optimizer.kind", kind, problem, cure))
@@ -155,14 +156,11 @@ def export(
         ]
     if faults:
         raise ArtefactError("export", faults)
-    if "elements" in without:
-        artefact = averaged(artefact)
-    if "initialisation" in without:
-        artefact = replace(artefact, initialisation=None)
-    if "learned_update" in without:
-        artefact = replace(artefact, learned_update=None)
-    if "rater" in without:
-        artefact = replace(artefact, rater=None)
+    left = {
+        section.key: section.lossy(value, without, artefact.horizon_steps)
+        for section, value in held(artefact)
+    }
+    artefact = replace(artefact, **left)
     steps = steps or artefact.horizon_steps
     tokens = tokens_per_step or max(1, round(artefact.horizon_tokens / artefact.horizon_steps))
     production = Production(

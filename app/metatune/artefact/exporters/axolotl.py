@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Collection
 
-from metatune.artefact.capabilities import Capabilities
+from metatune.artefact.capabilities import able
 from metatune.artefact.exporters.base import Exporter, Production, as_yaml, config_files
 from metatune.artefact.exporters.named_rates import flattened
 from metatune.artefact.exporters.static_rates import static_rates
@@ -64,7 +64,7 @@ def _spread(what: str, rates: Collection[float]) -> list[str]:
 AXOLOTL = Exporter(
     "axolotl",
     "YAML of groups of modules with a learning rate each",
-    Capabilities("fitted"),
+    able(rates="fitted"),
     _files,
     "0.21.0",
 )

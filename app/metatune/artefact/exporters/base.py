@@ -8,15 +8,11 @@ from typing import NamedTuple
 import yaml
 
 from metatune.artefact.capabilities import Capabilities
-from metatune.artefact.format import (
-    INITIALISATION,
-    README,
-    Artefact,
-    ClassWeights,
-    Labels,
-    Positions,
-    Vocabulary,
-)
+from metatune.artefact.document import held
+from metatune.artefact.files import README
+from metatune.artefact.format import Artefact
+from metatune.artefact.sections import AS_SAID
+from metatune.artefact.sections.loss_weights import ClassWeights, Labels, Positions, Vocabulary
 from metatune.artefact.widths import fitted_lines
 from metatune.artefact.writing import portable_files
 
@@ -150,57 +146,21 @@ def _bullets(lines: Sequence[str]) -> str:
 def _facts(production: Production) -> str:
     """What is in tuned.json and what it is for, a line each."""
     artefact = production.artefact
-    rates, settings = artefact.learning_rates, dict(artefact.optimizer.settings)
+    settings = dict(artefact.optimizer.settings)
     kind = settings.pop("kind")
     chosen = ", ".join(f"{key} {value}" for key, value in settings.items())
+    rates, *others = (section.facts(value) for section, value in held(artefact, AS_SAID))
     lines = [
-        f"- tuned over {artefact.horizon_steps:,} updates, {artefact.horizon_tokens:,} tokens",
-        f"- exported for {production.steps:,} updates of {production.tokens_per_step:,} tokens",
-        f"- the warmup is kept in {_kept(production)}",
-        f"- learning rates of {len(rates.parameters):,} parameters at {len(rates.knots):,} knots",
-        f"- for the optimizer {kind}: {chosen}",
+        f"tuned over {artefact.horizon_steps:,} updates, {artefact.horizon_tokens:,} tokens",
+        f"exported for {production.steps:,} updates of {production.tokens_per_step:,} tokens",
+        *([f"**warning**: {production.warning}"] if production.warning else []),
+        f"the warmup is kept in {_kept(production)}",
+        *rates,
+        f"for the optimizer {kind}: {chosen}",
+        *fitted_lines(artefact),
+        *(line for lines in others for line in lines),
     ]
-    lines += [f"- {line}" for line in fitted_lines(artefact)]
-    if rates.elements is not None:
-        lines.insert(
-            4,
-            "- their factors within each parameter are in tuned.safetensors, which stays beside "
-            "tuned.json",
-        )
-    if (learned := artefact.learned_update) is not None:
-        lines.append(
-            f"- networks that correct each step: {len(learned.groups)}, of {learned.size:,} weights"
-        )
-    if production.warning:
-        lines.insert(2, f"- **warning**: {production.warning}")
-    for what, schedule in (("shares", artefact.mixture), ("loss weights", artefact.loss_weights)):
-        if schedule is not None:
-            names = ", ".join(schedule.columns)
-            lines.append(f"- {what} of {names} at {len(schedule.knots):,} knots")
-    if (start := artefact.initialisation) is not None:
-        lines.append(
-            f"- **training starts from tuned weights**, of {len(start.parameters):,} parameters, "
-            f"in {INITIALISATION}: load them before the first update, e.g. `model.load_state_dict("
-            f"safetensors.torch.load_file('{INITIALISATION}'), strict=False)`; names are those of "
-            "Hugging Face checkpoints"
-        )
-    if artefact.rater is not None:
-        kind = artefact.rater.settings["kind"]
-        lines.append(
-            f"- a rater ({kind}) of sequences: its settings are in tuned.json, its parameters in "
-            "tuned.safetensors, which stays beside it"
-        )
-    if (tuned := artefact.optimizer.schedules) is not None:
-        lines.append(
-            f"- tuned of the optimizer, instead of the numbers above: {', '.join(tuned.names)}"
-        )
-    if (terms := artefact.loss_terms) is not None:
-        said = (
-            f"{name} {curve[0]:.4g}{' at first' if name in terms.tuned else ''}"
-            for name, curve in terms.values.items()
-        )
-        lines.append(f"- in the loss, beside the next token's: {', '.join(said)}")
-    return "\n".join(lines)
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def _kept(production: Production) -> str:

@@ -2,11 +2,14 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
 
-from metatune.artefact.capabilities import WHOLE_PARAMETERS
+import numpy as np
+
+from metatune.artefact.capabilities import WHOLE_PARAMETERS, able
+from metatune.artefact.document import held
 from metatune.artefact.exporters.base import Exporter, Production, config_files
-from metatune.artefact.format import SETTINGS
+from metatune.artefact.sections.optimizer import SETTINGS
+from metatune.artefact.sections.section import Columns
 
 USAGE = """
 A row for each update, 0 for the first, and a column for each parameter or domain:
@@ -25,44 +28,29 @@ with open("learning_rates.csv", newline="") as file:
 
 
 def _files(production: Production) -> dict[str, bytes | str]:
-    artefact, total = production.artefact, production.steps
-    names = list(artefact.learning_rates.parameters)
-    rates = (artefact.rates_at(step, total).tolist() for step in range(total))
-    files = {"learning_rates.csv": _table(names, rates)}
-    for name, schedule, at in (
-        ("mixture", artefact.mixture, artefact.mixture_at),
-        ("loss_weights", artefact.loss_weights, artefact.loss_weights_at),
-    ):
-        if schedule is not None:
-            rows = (at(step, total).values() for step in range(total))
-            files[f"{name}.csv"] = _table(schedule.columns, rows)
-    if (tuned := artefact.optimizer.schedules) is not None:
-        numbers = [artefact.optimizer_at(step, total) for step in range(total)]
-        if tuned.values:
-            rows = ([row[name] for name in tuned.values] for row in numbers)
-            files["optimizer.csv"] = _table(list(tuned.values), rows)
-        if tuned.weight_decay is not None:
-            rows = (row["weight_decay"].values() for row in numbers)
-            files["weight_decay.csv"] = _table(list(tuned.weight_decay), rows)
-    if artefact.loss_terms is not None:
-        rows = (artefact.loss_terms_at(step, total).values() for step in range(total))
-        files["loss_terms.csv"] = _table(list(artefact.loss_terms.values), rows)
+    artefact, steps = production.artefact, range(production.steps)
+    files = {
+        f"{name}.csv": _table(columns)
+        for section, value in held(artefact)
+        for name, columns in section.tables(value, steps, production.steps).items()
+    }
     return config_files(production, "any trainer: CSV tables", USAGE, files)
 
 
-def _table(names: Sequence[str], rows: Iterable[Iterable[float]]) -> str:
+def _table(columns: Columns) -> str:
     """A table with a column `step`; numbers have all their digits."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["step", *names])
-    writer.writerows([step, *map(repr, row)] for step, row in enumerate(rows))
+    writer.writerow(["step", *columns])
+    rows = np.stack(list(columns.values()), axis=1)
+    writer.writerows([step, *map(repr, row.tolist())] for step, row in enumerate(rows))
     return text.getvalue()
 
 
 CSV = Exporter(
     "csv",
     "tables of every value at every update",
-    WHOLE_PARAMETERS._replace(auxiliary_head="exact"),
+    able(WHOLE_PARAMETERS, auxiliary_head="exact"),
     _files,
     optimizers=tuple(SETTINGS),
 )

@@ -2,11 +2,11 @@
 
 import math
 
-from metatune.artefact.capabilities import Capabilities
+from metatune.artefact.capabilities import able
+from metatune.artefact.errors import ArtefactError
 from metatune.artefact.exporters.base import Exporter, Production, as_yaml, config_files
 from metatune.artefact.exporters.one_rate import one_rate
 from metatune.artefact.exporters.stages import Stage, staged
-from metatune.artefact.format import ArtefactError
 from metatune.recipe.faults import ABSENT, Fault
 
 BLOCKS = (2048, 1024, 512, 256)
@@ -77,7 +77,7 @@ def _aligned(
 LEVANTER = Exporter(
     "levanter",
     "YAML of data weights that change at given steps",
-    Capabilities(mixture="quantised", moving_mixture="quantised"),
+    able(mixture="quantised", moving_mixture="quantised"),
     _files,
     "marin-levanter 0.2.0",
 )

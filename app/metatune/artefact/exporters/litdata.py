@@ -2,7 +2,7 @@
 
 import json
 
-from metatune.artefact.capabilities import Capabilities
+from metatune.artefact.capabilities import able
 from metatune.artefact.exporters.base import (
     MODULE,
     Exporter,
@@ -44,7 +44,7 @@ def _files(production: Production) -> dict[str, bytes | str]:
 LITDATA = Exporter(
     "litdata",
     "weights of combined streaming datasets, with the module for PyTorch",
-    Capabilities("exact", "exact", "exact"),
+    able(rates="exact", curves="exact", mixture="exact"),
     _files,
     "0.2.76",
 )

@@ -1,10 +1,10 @@
 """Exports to LLaMA-Factory: probabilities of interleaved datasets."""
 
-from metatune.artefact.capabilities import Capabilities
+from metatune.artefact.capabilities import able
+from metatune.artefact.errors import ArtefactError
 from metatune.artefact.exporters.base import Exporter, Production, as_yaml, config_files
 from metatune.artefact.exporters.one_rate import one_rate
 from metatune.artefact.exporters.stages import averaged
-from metatune.artefact.format import ArtefactError
 from metatune.recipe.faults import Fault
 
 USAGE = """
@@ -38,7 +38,7 @@ def _files(production: Production) -> dict[str, bytes | str]:
 LLAMA_FACTORY = Exporter(
     "llama-factory",
     "YAML of the probabilities of interleaved datasets",
-    Capabilities(mixture="exact"),
+    able(mixture="exact"),
     _files,
     "0.9.5",
 )

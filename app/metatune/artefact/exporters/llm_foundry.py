@@ -1,6 +1,6 @@
 """Exports to llm-foundry: parameter groups, and a curriculum of stream mixtures."""
 
-from metatune.artefact.capabilities import Capabilities
+from metatune.artefact.capabilities import able
 from metatune.artefact.exporters.base import Exporter, Production, as_yaml, config_files
 from metatune.artefact.exporters.mosaic_streaming import FLOORED, streams
 from metatune.artefact.exporters.named_rates import flattened
@@ -56,7 +56,7 @@ def _files(production: Production) -> dict[str, bytes | str]:
 LLM_FOUNDRY = Exporter(
     "llm-foundry",
     "YAML of parameter groups and of a curriculum of mixtures",
-    Capabilities("exact", "no", "quantised", "quantised"),
+    able(rates="exact", mixture="quantised", moving_mixture="quantised"),
     _files,
     "2025-07-21",
 )

@@ -2,7 +2,7 @@
 
 import json
 
-from metatune.artefact.capabilities import Capabilities
+from metatune.artefact.capabilities import able
 from metatune.artefact.exporters.base import Exporter, Production, as_yaml, config_files, place
 from metatune.artefact.exporters.one_rate import one_rate
 from metatune.artefact.exporters.stages import staged
@@ -60,7 +60,7 @@ def _truncation(shares: dict[str, float]) -> float:
 MAXTEXT = Exporter(
     "maxtext",
     "Grain mixtures by phase of the training",
-    Capabilities(mixture="quantised", moving_mixture="quantised"),
+    able(mixture="quantised", moving_mixture="quantised"),
     _files,
     "0.2.5",
 )

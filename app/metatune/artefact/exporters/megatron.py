@@ -1,6 +1,6 @@
 """Exports to Megatron-LM: data blends by phase with a launcher, and overrides by parameter."""
 
-from metatune.artefact.capabilities import Capabilities
+from metatune.artefact.capabilities import able
 from metatune.artefact.exporters.base import Exporter, Production, config_files, place
 from metatune.artefact.exporters.named_rates import NAMES, flattened, rate_files
 from metatune.artefact.exporters.stages import staged
@@ -67,7 +67,7 @@ def _files(production: Production) -> dict[str, bytes | str]:
 MEGATRON = Exporter(
     "megatron",
     "data blends by phase with a launcher, and a module of overrides by parameter",
-    Capabilities("exact", "no", "exact", "quantised"),
+    able(rates="exact", mixture="exact", moving_mixture="quantised"),
     _files,
     "core 0.19.2",
 )

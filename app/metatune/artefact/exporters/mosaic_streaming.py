@@ -1,6 +1,6 @@
 """Exports to MosaicML Streaming: streams with proportions, with the module for PyTorch."""
 
-from metatune.artefact.capabilities import Capabilities
+from metatune.artefact.capabilities import able
 from metatune.artefact.exporters.base import (
     MODULE,
     Exporter,
@@ -47,7 +47,7 @@ def _files(production: Production) -> dict[str, bytes | str]:
 MOSAIC_STREAMING = Exporter(
     "mosaic-streaming",
     "YAML of streams with proportions, with the module for PyTorch",
-    Capabilities("exact", "exact", "quantised"),
+    able(rates="exact", curves="exact", mixture="quantised"),
     _files,
     "0.13.0",
 )

@@ -1,6 +1,6 @@
 """Exports to nanotron: stages of data with weights."""
 
-from metatune.artefact.capabilities import Capabilities
+from metatune.artefact.capabilities import able
 from metatune.artefact.exporters.base import Exporter, Production, as_yaml, config_files, place
 from metatune.artefact.exporters.one_rate import one_rate
 from metatune.artefact.exporters.stages import staged
@@ -42,7 +42,7 @@ def _files(production: Production) -> dict[str, bytes | str]:
 NANOTRON = Exporter(
     "nanotron",
     "YAML of data stages with weights",
-    Capabilities(mixture="quantised", moving_mixture="quantised"),
+    able(mixture="quantised", moving_mixture="quantised"),
     _files,
     "2026-04-07",
 )

@@ -1,11 +1,12 @@
 """Exports to NeMo AutoModel: overrides by parameter, and domains with sampling and loss weights."""
 
-from metatune.artefact.capabilities import Capabilities
+from metatune.artefact.capabilities import able
+from metatune.artefact.errors import ArtefactError
 from metatune.artefact.exporters.base import Exporter, Production, as_yaml, config_files, place
 from metatune.artefact.exporters.named_rates import flattened
 from metatune.artefact.exporters.stages import averaged
 from metatune.artefact.exporters.static_rates import groups, pattern, static_rates
-from metatune.artefact.format import ArtefactError, LossWeights
+from metatune.artefact.sections.loss_weights import LossWeights
 from metatune.recipe.faults import Fault
 
 USAGE = """
@@ -70,7 +71,7 @@ def _domains(production: Production) -> tuple[list[dict[str, object]], list[str]
 NEMO_AUTOMODEL = Exporter(
     "nemo-automodel",
     "YAML of overrides by parameter and of domains with sampling and loss weights",
-    Capabilities("exact", "no", "exact", "no", "fitted", "no"),
+    able(rates="exact", mixture="exact", loss_weights="fitted"),
     _files,
     "0.7.0",
 )

@@ -2,12 +2,12 @@
 
 import json
 
-from metatune.artefact.capabilities import Capabilities
+from metatune.artefact.capabilities import able
+from metatune.artefact.curves import value_at
 from metatune.artefact.exporters.base import Exporter, Production, config_files, place
 from metatune.artefact.exporters.named_rates import NAMES, flattened, rate_files
 from metatune.artefact.exporters.stages import averaged
 from metatune.artefact.exporters.static_rates import static_rates
-from metatune.artefact.format import value_at
 
 CURVE = "shared_schedule.json"
 
@@ -102,7 +102,7 @@ def _scheduler_stages(fractions: list[float]) -> list[dict[str, object]]:
 OLMO_CORE = Exporter(
     "olmo-core",
     "a module of group overrides, one schedule in stages, and a source mixture",
-    Capabilities("exact", "fitted", "exact"),
+    able(rates="exact", curves="fitted", mixture="exact"),
     _files,
     "3.0.0",
 )

@@ -4,7 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from metatune.artefact.format import STEP_TOLERANCE, LossWeights, Mixture, value_at
+from metatune.artefact.curves import STEP_TOLERANCE, value_at
+from metatune.artefact.sections.loss_weights import LossWeights
+from metatune.artefact.sections.mixture import Mixture
 
 PIECES = 8
 """Stages that a line between two knots is cut into."""

@@ -2,11 +2,11 @@
 
 import json
 
-from metatune.artefact.capabilities import Capabilities
+from metatune.artefact.capabilities import able
+from metatune.artefact.errors import ArtefactError
 from metatune.artefact.exporters.base import Exporter, Production, config_files, place
 from metatune.artefact.exporters.named_rates import NAMES, flattened, rate_files
 from metatune.artefact.exporters.stages import averaged
-from metatune.artefact.format import ArtefactError
 from metatune.recipe.faults import Fault
 
 RATES = """
@@ -66,7 +66,7 @@ def _files(production: Production) -> dict[str, bytes | str]:
 TORCHTITAN = Exporter(
     "torchtitan",
     "a module of parameter groups, and weighted sources",
-    Capabilities("exact", "no", "exact"),
+    able(rates="exact", mixture="exact"),
     _files,
     "0.3.0",
 )

@@ -1,6 +1,6 @@
 """Exports to TRL's SFTTrainer: the modules of transformers' Trainer, and a mixture of datasets."""
 
-from metatune.artefact.capabilities import Capabilities
+from metatune.artefact.capabilities import able
 from metatune.artefact.exporters.base import (
     MODULE,
     Exporter,
@@ -52,7 +52,7 @@ def _files(production: Production) -> dict[str, bytes | str]:
 TRL = Exporter(
     "trl",
     "a module that gives TRL's SFTTrainer its optimizer, and a dataset mixture",
-    Capabilities("exact", "exact", "quantised"),
+    able(rates="exact", curves="exact", mixture="quantised"),
     _files,
     "1.16.0",
 )

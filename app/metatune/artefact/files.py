@@ -1,0 +1,19 @@
+"""The files of an artefact, and the formats that they state."""
+
+FORMAT = "metatune-artefact"
+VERSION = 1
+
+TUNED = "tuned.json"
+TENSORS = "tuned.safetensors"
+INITIALISATION = "initialisation.safetensors"
+README = "README.md"
+CERTIFICATE = "certificate.json"
+RECIPE = "recipe.yaml"
+META_PARAMETERS = "meta_parameters.safetensors"
+REPLAY = "replay.json"
+
+CERTIFICATE_FORMAT = "metatune-certificate"
+CERTIFICATE_VERSION = 1
+
+REPLAY_FORMAT = "metatune-replay"
+REPLAY_VERSION = 1
