@@ -20,7 +20,7 @@ from metatune.fit.failure import NotFinite
 from metatune.fit.outer_loop import fit
 from metatune.fit.points import taken
 from metatune.fit.run_folder import RunFolder
-from metatune.hypergrad.directions import draw
+from metatune.hypergrad.forward.directions import draw
 from metatune.inner import prepare
 from metatune.inner.seeds import direction_key
 from metatune.recipe import reading, schema, writing

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from metatune.data import heldout_batches, stratified_batches
 from metatune.fit.result import artefact_of
 from metatune.hypergrad import MixFlow, Reverse, as_argument, hypergradient, programs, train
-from metatune.hypergrad.reverse_mode import Adjoint
+from metatune.hypergrad.reverse.adjoint import Adjoint
 from metatune.hypergrad.segments import gather, inexact
 from metatune.hypergrad.stores import tree_bytes
 from metatune.inner import prepare

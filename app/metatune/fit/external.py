@@ -22,7 +22,7 @@ from metatune.fit.failure import NotFinite
 from metatune.fit.result import artefact_of
 from metatune.fit.run_folder import RunFolder
 from metatune.hypergrad import Diagnostics, Hypergradient, State
-from metatune.hypergrad.directions import draw, mean
+from metatune.hypergrad.forward.directions import draw, mean
 from metatune.inner import InnerTraining
 from metatune.inner.seeds import Purpose, direction_key, training_seed
 from metatune.recipe import schema

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from metatune.hypergrad import programs
-from metatune.hypergrad.checkpoints import Checkpoints
 from metatune.hypergrad.estimator import Estimator, Job, Listener, shortened, tell
+from metatune.hypergrad.forward.push import Carry
 from metatune.hypergrad.problem import Batches, Hypergradient, Problem, PyTree, State, as_argument
-from metatune.hypergrad.push import Carry
+from metatune.hypergrad.reverse.checkpoints import Checkpoints
 from metatune.hypergrad.segments import bounds, gather
 
 KEEP_ALL = Checkpoints()

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from metatune.hypergrad import programs
-from metatune.hypergrad.checkpoints import Checkpoints
 from metatune.hypergrad.problem import (
     Batches,
     Hypergradient,
@@ -20,6 +19,7 @@ from metatune.hypergrad.problem import (
     State,
     as_argument,
 )
+from metatune.hypergrad.reverse.checkpoints import Checkpoints
 from metatune.hypergrad.segments import bounds
 
 Listener = Callable[[Progress], None]

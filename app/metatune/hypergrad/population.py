@@ -20,7 +20,8 @@ from jax.tree_util import Partial
 
 from metatune.hypergrad.driver import hypergradient
 from metatune.hypergrad.estimator import EstimatorError, Listener
-from metatune.hypergrad.forward_gradient import ForwardGradient
+from metatune.hypergrad.forward.forward_gradient import ForwardGradient
+from metatune.hypergrad.forward.zeroth_order import ZerothOrder
 from metatune.hypergrad.problem import (
     Batches,
     Hypergradient,
@@ -30,7 +31,6 @@ from metatune.hypergrad.problem import (
     State,
     as_argument,
 )
-from metatune.hypergrad.zeroth_order import ZerothOrder
 
 AXIS = "members"
 NONE = State((), ())

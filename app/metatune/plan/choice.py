@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import jax
 
 from metatune.hypergrad import CheckpointError, EstimatorError
-from metatune.hypergrad.budget import amount
+from metatune.hypergrad.reverse.budget import amount
 from metatune.inner import InnerTraining
 from metatune.plan.foretold import cost
 from metatune.plan.memory import limit_bytes

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from metatune.hypergrad import as_argument, programs, shortened
-from metatune.hypergrad.forward import first_steps
-from metatune.hypergrad.forward_mode import Tangents
-from metatune.hypergrad.push import Push, cuts
+from metatune.hypergrad.forward.fds import first_steps
+from metatune.hypergrad.forward.push import Push, cuts
+from metatune.hypergrad.forward.tangents import Tangents
 from metatune.hypergrad.segments import inexact
 from metatune.hypergrad.stores import tree_bytes
 from metatune.inner import InnerTraining, estimators

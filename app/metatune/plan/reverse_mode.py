@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from metatune.hypergrad import Checkpoints, MixFlow, budget, programs, shortened
-from metatune.hypergrad.reverse_mode import Adjoint
+from metatune.hypergrad import Checkpoints, MixFlow, programs, shortened
+from metatune.hypergrad.reverse import budget
+from metatune.hypergrad.reverse.adjoint import Adjoint
 from metatune.hypergrad.segments import inexact
 from metatune.hypergrad.stores import Device, free_memory, tree_bytes
 from metatune.inner import InnerTraining, estimators

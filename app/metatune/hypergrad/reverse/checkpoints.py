@@ -10,8 +10,8 @@ from math import isqrt
 from pathlib import Path
 from typing import Final, Literal
 
-from metatune.hypergrad.budget import cheapest
-from metatune.hypergrad.policies import Every, Kept, Recursive
+from metatune.hypergrad.reverse.budget import cheapest
+from metatune.hypergrad.reverse.policies import Every, Kept, Recursive
 from metatune.hypergrad.stores import Device, Disk, Host, Place, Store
 
 STORES: Final = ("device", "host", "disk")

@@ -6,9 +6,9 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
-from metatune.hypergrad.policies import Kept
 from metatune.hypergrad.problem import PyTree, State
-from metatune.hypergrad.reverse_mode import SegmentRun
+from metatune.hypergrad.reverse.adjoint import SegmentRun
+from metatune.hypergrad.reverse.policies import Kept
 
 Heard = Callable[[int, jax.Array], None]
 

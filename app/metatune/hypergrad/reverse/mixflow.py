@@ -25,9 +25,9 @@ from metatune.hypergrad.problem import (
     inner_update,
     loss_and_gradient,
 )
-from metatune.hypergrad.reverse_mode import Adjoint, SegmentRun
+from metatune.hypergrad.reverse.adjoint import Adjoint, SegmentRun
+from metatune.hypergrad.reverse.sweep import sweep
 from metatune.hypergrad.segments import Segment, inexact, scan_segment
-from metatune.hypergrad.sweep import sweep
 
 
 def add(left: PyTree, right: PyTree) -> PyTree:

@@ -12,13 +12,13 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from metatune.hypergrad import programs
-from metatune.hypergrad.budget import amount
-from metatune.hypergrad.checkpoints import Checkpoints
 from metatune.hypergrad.estimator import EstimatorError, Job
-from metatune.hypergrad.forward_mode import Tangents
+from metatune.hypergrad.forward.tangents import Tangents
 from metatune.hypergrad.problem import PyTree, State
+from metatune.hypergrad.reverse.budget import amount
+from metatune.hypergrad.reverse.checkpoints import Checkpoints
 from metatune.hypergrad.segments import bounds, gather, inexact
-from metatune.hypergrad.spread import EACH, home, local, mesh_for, place
+from metatune.hypergrad.sharding import EACH, home, local, mesh_for, place
 from metatune.hypergrad.stores import Device, tree_bytes
 
 
@@ -165,7 +165,7 @@ class _Chunk:
         """From wherever it is to the end."""
         job = self.job
         carry = carry._replace(state=self.place(carry.state))
-        with forward_mode():
+        with explain_custom_vjp():
             for cut in self.cuts:
                 if cut.first >= carry.step:
                     carry = self._with_objective(self._advance(carry, cut))
@@ -291,7 +291,7 @@ def _copied(tree: Any) -> Any:
 
 
 @contextmanager
-def forward_mode() -> Iterator[None]:
+def explain_custom_vjp() -> Iterator[None]:
     """Says what to do about a function that has no forward mode."""
     try:
         yield

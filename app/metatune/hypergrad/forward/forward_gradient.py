@@ -8,10 +8,16 @@ NeurIPS 2024.
 
 from dataclasses import dataclass
 
-from metatune.hypergrad.directions import Distribution, draw, mean, next_control, refuse_unknown
 from metatune.hypergrad.estimator import Job, refuse_not_positive
+from metatune.hypergrad.forward.directions import (
+    Distribution,
+    draw,
+    mean,
+    next_control,
+    refuse_unknown,
+)
+from metatune.hypergrad.forward.push import Push
 from metatune.hypergrad.problem import Diagnostics, Hypergradient
-from metatune.hypergrad.push import Push
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from metatune.hypergrad import programs
-from metatune.hypergrad.boundaries import Boundaries
 from metatune.hypergrad.estimator import EstimatorError, Job
 from metatune.hypergrad.problem import Diagnostics, Hypergradient, State
-from metatune.hypergrad.reverse_mode import Adjoint, ReverseMode, SegmentRun
+from metatune.hypergrad.reverse.adjoint import Adjoint, ReverseMode, SegmentRun
+from metatune.hypergrad.reverse.boundaries import Boundaries
 from metatune.hypergrad.segments import gather, inexact
 from metatune.hypergrad.stores import tree_bytes
 

@@ -19,8 +19,8 @@ from jax.flatten_util import ravel_pytree
 
 from metatune.hypergrad import programs
 from metatune.hypergrad.estimator import Job, refuse_not_positive
+from metatune.hypergrad.forward.push import Push, explain_custom_vjp
 from metatune.hypergrad.problem import Diagnostics, Hypergradient
-from metatune.hypergrad.push import Push, forward_mode
 
 MOST_ONSETS: Final = 16
 
@@ -76,7 +76,7 @@ class Forward:
 
 def first_steps(job: Job) -> np.ndarray:
     """The inner step that each coordinate of η is pushed from, [N]; the last for none."""
-    with forward_mode():
+    with explain_custom_vjp():
         found = programs.onsets(job.problem, job.eta, np.int32(job.first), np.int32(job.stop))
     if isinstance(found, Tracer):
         return np.full(found.shape, job.first)

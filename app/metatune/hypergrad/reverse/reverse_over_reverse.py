@@ -6,9 +6,9 @@ import jax
 
 from metatune.hypergrad.estimator import Job
 from metatune.hypergrad.problem import Hypergradient, Problem, PyTree, State
-from metatune.hypergrad.reverse_mode import Adjoint, SegmentRun
+from metatune.hypergrad.reverse.adjoint import Adjoint, SegmentRun
+from metatune.hypergrad.reverse.sweep import sweep
 from metatune.hypergrad.segments import Segment, advance, inexact
-from metatune.hypergrad.sweep import sweep
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from metatune.hypergrad import programs
-from metatune.hypergrad.directions import Distribution, draw, mean, refuse_unknown
 from metatune.hypergrad.estimator import EstimatorError, Job, refuse_not_positive
+from metatune.hypergrad.forward.directions import Distribution, draw, mean, refuse_unknown
+from metatune.hypergrad.forward.push import refuse_checkpoints
 from metatune.hypergrad.problem import Diagnostics, Hypergradient, PyTree, State
-from metatune.hypergrad.push import refuse_checkpoints
 from metatune.hypergrad.segments import gather
 
 

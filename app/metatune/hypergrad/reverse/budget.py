@@ -4,10 +4,10 @@ from collections.abc import Hashable
 from math import isqrt
 from typing import Any, Final, NamedTuple
 
-from metatune.hypergrad.boundaries import Boundaries
-from metatune.hypergrad.policies import Every, Kept, Recursive
 from metatune.hypergrad.problem import State
-from metatune.hypergrad.reverse_mode import SegmentRun
+from metatune.hypergrad.reverse.adjoint import SegmentRun
+from metatune.hypergrad.reverse.boundaries import Boundaries
+from metatune.hypergrad.reverse.policies import Every, Kept, Recursive
 from metatune.hypergrad.stores import CheckpointError
 
 SCALES: Final = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
