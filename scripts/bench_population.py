@@ -23,10 +23,10 @@ import numpy as np
 
 from metatune import plan
 from metatune.data import heldout_batches, stratified_batches
-from metatune.fit import population
-from metatune.fit.compilation import keep_compiled
-from metatune.fit.phases import begun
-from metatune.fit.unrolls import stretch
+from metatune.fit.process.compilation import keep_compiled
+from metatune.fit.searching import population
+from metatune.fit.searching.phases import begun
+from metatune.fit.searching.truncation import stretch
 from metatune.hypergrad import Hypergradient, hypergradient, hypergradients
 from metatune.inner import InnerTraining, estimators, prepare
 from metatune.inner.seeds import Purpose, Stream, data_seed

@@ -84,7 +84,7 @@ def fit(
 
     from metatune import plan as plans
     from metatune.fit import outer_loop
-    from metatune.fit.compilation import keep_compiled
+    from metatune.fit.process.compilation import keep_compiled
     from metatune.fit.run_folder import usable
 
     folder = usable(Path(out), resume=resume, overwrite=overwrite)
@@ -125,7 +125,7 @@ def plan(recipe: RecipeLike, *, overrides: Changes = (), out: str | Path = ".") 
     from rich.console import Console
 
     from metatune import plan as plans
-    from metatune.fit.compilation import keep_compiled
+    from metatune.fit.process.compilation import keep_compiled
 
     keep_compiled()
     training = _prepared(recipe, overrides, Console(force_jupyter=False))
@@ -133,7 +133,7 @@ def plan(recipe: RecipeLike, *, overrides: Changes = (), out: str | Path = ".") 
 
 
 def _prepared(recipe: RecipeLike, changes: Changes, console: Any) -> "InnerTraining":
-    from metatune.fit.progress import tokenizing
+    from metatune.fit.telling.progress import tokenizing
     from metatune.inner import prepare, prepare_file
 
     if isinstance(changes, Mapping):

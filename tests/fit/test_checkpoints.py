@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from metatune.fit.checkpoints import Checkpoints, Search
+from metatune.fit.searching.checkpoints import Checkpoints, Search
 
 
 def search(step: int, seed: int) -> Search:

@@ -13,13 +13,14 @@ import pytest
 from rich.console import Console
 
 from metatune import artefact
-from metatune.fit import external, outer_loop
-from metatune.fit.commands import Given, run_all
-from metatune.fit.external import CommandFailed
-from metatune.fit.failure import NotFinite
+from metatune.fit import outer_loop
 from metatune.fit.outer_loop import fit
-from metatune.fit.points import taken
 from metatune.fit.run_folder import RunFolder
+from metatune.fit.searching.points import taken
+from metatune.fit.trainers import external
+from metatune.fit.trainers.commands import Given, run_all
+from metatune.fit.trainers.external import CommandFailed
+from metatune.fit.trainers.failure import NotFinite
 from metatune.hypergrad.forward.directions import draw
 from metatune.inner import prepare
 from metatune.inner.seeds import direction_key

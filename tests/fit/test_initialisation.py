@@ -12,7 +12,7 @@ from rich.console import Console
 from metatune import artefact
 from metatune.artefact import ArtefactError
 from metatune.fit.outer_loop import fit
-from metatune.fit.replay import replay
+from metatune.fit.replaying.replay import replay
 from metatune.fit.result import artefact_of
 from metatune.inner import prepare
 from metatune.models import build, save_pretrained

@@ -21,11 +21,11 @@ from tensorboard.util import tensor_util
 
 from metatune import artefact
 from metatune.fit import outer_loop
-from metatune.fit.checkpoints import Search
-from metatune.fit.failure import NotFinite
 from metatune.fit.outer_loop import fit
-from metatune.fit.points import judged, taken
 from metatune.fit.run_folder import RunFolder, RunFolderError, open_run
+from metatune.fit.searching.checkpoints import Search
+from metatune.fit.searching.points import judged, taken
+from metatune.fit.trainers.failure import NotFinite
 from metatune.hypergrad import CheckpointError, EstimatorError, hypergradient
 from metatune.inner import prepare
 from metatune.recipe import schema, writing

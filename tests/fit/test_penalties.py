@@ -12,7 +12,7 @@ from rich.console import Console
 from metatune import artefact, tunables
 from metatune.fit import outer_loop
 from metatune.fit.outer_loop import fit
-from metatune.fit.points import taken
+from metatune.fit.searching.points import taken
 from metatune.hypergrad import Diagnostics, Hypergradient
 from metatune.inner import prepare
 from metatune.recipe import schema

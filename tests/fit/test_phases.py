@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 
 from metatune.fit import outer_loop
-from metatune.fit.checkpoints import Search
 from metatune.fit.outer_loop import fit
-from metatune.fit.phases import End, begun, ended, entered
-from metatune.fit.points import taken
+from metatune.fit.searching.checkpoints import Search
+from metatune.fit.searching.phases import End, begun, ended, entered
+from metatune.fit.searching.points import taken
 from metatune.hypergrad import Diagnostics, Hypergradient, hypergradient
 from metatune.inner import prepare
 from metatune.recipe import phases, schema

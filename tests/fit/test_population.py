@@ -12,11 +12,12 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from metatune.data import heldout_batches, stratified_batches
-from metatune.fit import outer_loop, population
+from metatune.fit import outer_loop
 from metatune.fit.outer_loop import fit
-from metatune.fit.phases import begun
-from metatune.fit.points import taken
-from metatune.fit.unrolls import stretch
+from metatune.fit.searching import population
+from metatune.fit.searching.phases import begun
+from metatune.fit.searching.points import taken
+from metatune.fit.searching.truncation import stretch
 from metatune.hypergrad import MixFlow, hypergradients, train
 from metatune.inner import prepare
 from metatune.inner.seeds import Purpose, model_key

@@ -7,9 +7,9 @@ import time
 import pytest
 from rich.console import Console
 
-from metatune.fit import progress
-from metatune.fit.progress import Display
-from metatune.fit.waits import HYPERGRADIENT
+from metatune.fit.telling import progress
+from metatune.fit.telling.progress import Display
+from metatune.fit.telling.waits import HYPERGRADIENT
 from metatune.hypergrad import Progress
 
 LINE = {

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import pytest
 
-from metatune.fit.rounding import outweighed
+from metatune.fit.telling.rounding import outweighed
 from metatune.inner import prepare
 from metatune.recipe import schema
 

@@ -13,11 +13,12 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from metatune import artefact
-from metatune.fit import outer_loop, outer_optimizers
-from metatune.fit.checkpoints import Search
+from metatune.fit import outer_loop
 from metatune.fit.outer_loop import fit
-from metatune.fit.points import taken
-from metatune.fit.sharing import KEY, Shared, Sharing, apart
+from metatune.fit.searching import outer_optimizers
+from metatune.fit.searching.checkpoints import Search
+from metatune.fit.searching.points import taken
+from metatune.fit.searching.sharing import KEY, Shared, Sharing, apart
 from metatune.hypergrad import Diagnostics, Hypergradient, as_argument
 from metatune.inner import prepare
 from metatune.recipe import schema

@@ -19,12 +19,12 @@ from typer.testing import CliRunner
 from metatune import artefact, cli
 from metatune.artefact import ArtefactError
 from metatune.data import heldout_batches
-from metatune.fit.checkpoints import Search
-from metatune.fit.evaluation import held_out_loss
-from metatune.fit.failure import NotFinite
-from metatune.fit.progress import Display
 from metatune.fit.result import artefact_of, measure
 from metatune.fit.run_folder import RunFolderError
+from metatune.fit.searching.checkpoints import Search
+from metatune.fit.telling.progress import Display
+from metatune.fit.trainers.evaluation import held_out_loss
+from metatune.fit.trainers.failure import NotFinite
 from metatune.inner import prepare, stretched
 from metatune.recipe import schema, writing
 from metatune.recipe.faults import RecipeError

@@ -23,8 +23,8 @@ def plan(
     from rich.console import Console
 
     from metatune import plan as plans
-    from metatune.fit.allocation import keep_memory
-    from metatune.fit.compilation import keep_compiled
+    from metatune.fit.process.allocation import keep_memory
+    from metatune.fit.process.compilation import keep_compiled
     from metatune.hypergrad import EstimatorError
     from metatune.inner import prepare_file
     from metatune.plan import table

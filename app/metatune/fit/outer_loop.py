@@ -16,27 +16,28 @@ from rich.console import Console
 
 from metatune import artefact, tunables
 from metatune.data import stratified_batches
-from metatune.fit import holdings, outer_optimizers, population, rounding
-from metatune.fit.allocation import release_memory
-from metatune.fit.announcement import announcement, ways
 from metatune.fit.artefact_folder import finished, write_artefact
-from metatune.fit.checkpoints import Checkpoints, Search
-from metatune.fit.evaluation import Score, held_out_loss
-from metatune.fit.expectation import Expectation, comparison, measured
-from metatune.fit.external import CommandFailed, external_trainer
-from metatune.fit.failure import NotFinite, refuse_not_finite
 from metatune.fit.inputs import inputs
-from metatune.fit.jumps import jumps
-from metatune.fit.phases import End, begun, ended, entered, steps_at_most
-from metatune.fit.points import judged, line_of, rate_factors, taken
-from metatune.fit.progress import Display
+from metatune.fit.process.allocation import release_memory
 from metatune.fit.result import artefact_of, measure, unfinished
 from metatune.fit.run_folder import RunFolder, open_run, usable
-from metatune.fit.sharing import record, sharing
-from metatune.fit.still_moving import course, moved
+from metatune.fit.searching import outer_optimizers, population
+from metatune.fit.searching.checkpoints import Checkpoints, Search
+from metatune.fit.searching.jumps import jumps
+from metatune.fit.searching.phases import End, begun, ended, entered, steps_at_most
+from metatune.fit.searching.points import judged, line_of, rate_factors, taken
+from metatune.fit.searching.sharing import record, sharing
+from metatune.fit.searching.still_moving import course, moved
+from metatune.fit.searching.truncation import Stretch, aged, stretch
+from metatune.fit.telling import dataset_statistics, rounding
+from metatune.fit.telling.announcement import announcement, ways
+from metatune.fit.telling.expectation import Expectation, comparison, measured
+from metatune.fit.telling.progress import Display
+from metatune.fit.telling.waits import FORETELLING, HYPERGRADIENT, TRAINING, durations_of
 from metatune.fit.tracking import Tracker
-from metatune.fit.unrolls import Stretch, aged, stretch
-from metatune.fit.waits import FORETELLING, HYPERGRADIENT, TRAINING, durations_of
+from metatune.fit.trainers.evaluation import Score, held_out_loss
+from metatune.fit.trainers.external import CommandFailed, external_trainer
+from metatune.fit.trainers.failure import NotFinite, refuse_not_finite
 from metatune.hypergrad import Hypergradient, hypergradient, hypergradients
 from metatune.hypergrad.problem import Batches
 from metatune.inner import InnerTraining, estimators
@@ -200,9 +201,9 @@ class _Loop:
     def announce(self, foretell: Callable[[Path], Expectation | None] | None) -> Expectation | None:
         """Says what is about to be done, and what it is expected to take, which is returned."""
         for line in (
-            *holdings.rendered(self.training),
-            *holdings.copied(self.training),
-            *holdings.repeated(self.training),
+            *dataset_statistics.rendered(self.training),
+            *dataset_statistics.copied(self.training),
+            *dataset_statistics.repeated(self.training),
             *rounding.outweighed(self.training),
             announcement(self.training, self.phases, self.search),
             sentence(self.training.recipe.outer, self.training.recipe.data),

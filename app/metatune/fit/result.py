@@ -11,13 +11,13 @@ import jax
 import numpy as np
 
 from metatune import artefact
-from metatune.fit import holdings
-from metatune.fit.checkpoints import Search
-from metatune.fit.evaluation import Score
-from metatune.fit.machine import packages
-from metatune.fit.progress import Display
-from metatune.fit.record import origin, record
-from metatune.fit.sharing import record as shared
+from metatune.fit.process.machine import packages
+from metatune.fit.replaying.record import origin, record
+from metatune.fit.searching.checkpoints import Search
+from metatune.fit.searching.sharing import record as shared
+from metatune.fit.telling import dataset_statistics
+from metatune.fit.telling.progress import Display
+from metatune.fit.trainers.evaluation import Score
 from metatune.inner import InnerTraining, Trajectory
 from metatune.inner.seeds import Purpose
 from metatune.recipe import schema, writing
@@ -199,7 +199,7 @@ def provenance(training: InnerTraining) -> dict[str, Any]:
         "metatune": importlib.metadata.version("metatune"),
         "recipe_sha256": hashlib.sha256(writing.to_yaml(recipe).encode()).hexdigest(),
         "tokenizer_sha256": corpus.tokenizer.sha256,
-        "domains": holdings.provenance(training),
+        "domains": dataset_statistics.provenance(training),
         "data_sha256": {domain.name: domain.sha256 for domain in corpus.measured},
         "target": {
             domain.name: float(weight)

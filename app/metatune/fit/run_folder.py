@@ -50,7 +50,7 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """A line of JSON for each point of the search; see `metatune.fit.points`."""
+        """A line of JSON for each point of the search; see `metatune.fit.searching.points`."""
         return self.path / "metrics.jsonl"
 
     @property

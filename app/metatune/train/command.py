@@ -11,8 +11,8 @@ from rich.console import Console
 
 from metatune import artefact
 from metatune.artefact.horizon import carried
-from metatune.fit import holdings
 from metatune.fit.inputs import inputs
+from metatune.fit.telling import dataset_statistics
 from metatune.inner import InnerTraining, stretched
 from metatune.inner.seeds import Purpose, model_key
 from metatune.inner.size import refuse_larger_than_memory
@@ -176,10 +176,10 @@ def _announce(say: Callable[[str], None], loop: Loop, tuned: Tuned | None, done:
     training = loop.training
     for line in remarks(tuned.schedules, training) if tuned else ():
         say(line)
-    for line in holdings.rendered(training):
+    for line in dataset_statistics.rendered(training):
         say(line)
     if not tuned:
-        for line in holdings.repeated(training):
+        for line in dataset_statistics.repeated(training):
             say(line)
     which = f"tuned schedules {tuned.sha256[:12]}" if tuned else "the recipe's own schedules"
     begin = f"from step {done} on, " if done else ""

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from metatune.data import Batch, sampled_batches
-from metatune.fit.evaluation import measured
-from metatune.fit.failure import NotFinite
+from metatune.fit.trainers.evaluation import measured
+from metatune.fit.trainers.failure import NotFinite
 from metatune.hypergrad import train
 from metatune.inner import InnerTraining
 from metatune.inner.seeds import Purpose, Stream, data_seed

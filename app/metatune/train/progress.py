@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from metatune.fit.progress import QUIET_SECONDS
+from metatune.fit.telling.progress import QUIET_SECONDS
 from metatune.report.tensorboard import EventWriter
 from metatune.train.folder import TrainingFolder
 

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from metatune.fit.phases import End
-from metatune.fit.points import Line, taken
+from metatune.fit.searching.phases import End
+from metatune.fit.searching.points import Line, taken
 from metatune.inner import InnerTraining
 from metatune.recipe import schema
 from metatune.tunables import LearningRates

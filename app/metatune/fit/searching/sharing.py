@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metatune.fit.checkpoints import Search
+from metatune.fit.searching.checkpoints import Search
 from metatune.inner import InnerTraining
 from metatune.tunables import Groups, LearningRates
 from metatune.tunables.divisions import described, divisions

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from metatune.fit import outer_optimizers, population
-from metatune.fit.checkpoints import Search
-from metatune.fit.sharing import sharing
+from metatune.fit.searching import outer_optimizers, population
+from metatune.fit.searching.checkpoints import Search
+from metatune.fit.searching.sharing import sharing
 from metatune.inner import InnerTraining
 from metatune.recipe.phases import Phase
 from metatune.recipe.schema import ForwardGradient, Online

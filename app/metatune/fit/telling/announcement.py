@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from metatune.fit import population
-from metatune.fit.checkpoints import Search
-from metatune.fit.phases import steps_at_most
-from metatune.fit.unrolls import stretch
+from metatune.fit.searching import population
+from metatune.fit.searching.checkpoints import Search
+from metatune.fit.searching.phases import steps_at_most
+from metatune.fit.searching.truncation import stretch
 from metatune.inner import InnerTraining
 from metatune.recipe.phases import Phase
 

@@ -20,14 +20,14 @@ from rich.console import Console
 
 from metatune import artefact
 from metatune.artefact import Artefact, ArtefactError, Origin
-from metatune.fit.evaluation import held_out_loss
-from metatune.fit.failure import NotFinite
 from metatune.fit.inputs import INPUTS
-from metatune.fit.machine import differences, machine, repeats_itself
-from metatune.fit.progress import Display, tokenizing
-from metatune.fit.record import meta_parameters
+from metatune.fit.process.machine import differences, machine, repeats_itself
+from metatune.fit.replaying.record import meta_parameters
 from metatune.fit.result import artefact_of, provenance
-from metatune.fit.waits import TRAINING
+from metatune.fit.telling.progress import Display, tokenizing
+from metatune.fit.telling.waits import TRAINING
+from metatune.fit.trainers.evaluation import held_out_loss
+from metatune.fit.trainers.failure import NotFinite
 from metatune.inner import InnerTraining, prepare_file
 from metatune.inner.seeds import Purpose
 from metatune.recipe.faults import ABSENT, Fault

@@ -17,8 +17,8 @@ import jax
 
 from metatune import hypergrad
 from metatune.data.cache import cache_folder, key_of
-from metatune.fit.compiler import COMPILER
-from metatune.fit.machine import packages
+from metatune.fit.process.compiler import COMPILER
+from metatune.fit.process.machine import packages
 from metatune.recipe import schema
 
 HYPERGRADIENT: Final = ("the hypergradient", "the rest of the hypergradient")

@@ -5,8 +5,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from metatune.fit.checkpoints import Search
-from metatune.fit.unrolls import Stretch, lifetime
+from metatune.fit.searching.checkpoints import Search
+from metatune.fit.searching.truncation import Stretch, lifetime
 from metatune.hypergrad import Diagnostics, Member, State, train
 from metatune.hypergrad.population import member, signal, stack
 from metatune.hypergrad.problem import Batches

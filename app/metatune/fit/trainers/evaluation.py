@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from metatune.data import sampled_batches
-from metatune.fit.failure import refuse_diverged
+from metatune.fit.trainers.failure import refuse_diverged
 from metatune.hypergrad import State, evaluated, train
 from metatune.hypergrad import measured as objective_of
 from metatune.hypergrad.estimator import Listener

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metatune.artefact import ArtefactError, Origin
-from metatune.fit.machine import machine
+from metatune.fit.process.machine import machine
 from metatune.inner import InnerTraining
 from metatune.recipe import writing
 from metatune.recipe.faults import ABSENT, Fault

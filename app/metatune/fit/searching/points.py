@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from metatune.fit.checkpoints import Search
+from metatune.fit.searching.checkpoints import Search
 from metatune.inner import InnerTraining
 from metatune.tunables import LearningRates
 

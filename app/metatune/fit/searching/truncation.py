@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from metatune.fit.checkpoints import Search
+from metatune.fit.searching.checkpoints import Search
 from metatune.recipe.phases import Phase
 from metatune.recipe.schema import Full, Online, Recipe, Truncated
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from metatune.fit import holdings
+from metatune.fit.telling import dataset_statistics
 from metatune.inner import prepare
 from metatune.recipe import schema
 
@@ -43,13 +43,13 @@ def training():
 
 def test_epochs_are_sequences_read_over_sequences_there_are(training):
     code, bible = training.corpus.domains
-    assert holdings.epochs(training) == pytest.approx(
+    assert dataset_statistics.epochs(training) == pytest.approx(
         {"code": 8000 / len(code.train), "bible": 2000 / len(bible.train)}, rel=1e-6
     )
 
 
 def test_a_domain_that_is_read_more_than_four_times_is_warned_of(training):
-    (warning,) = holdings.repeated(training)
+    (warning,) = dataset_statistics.repeated(training)
     times = 8000 / len(training.corpus.domains[0].train)
     assert 4 < times < 8
     assert warning == (
@@ -59,16 +59,18 @@ def test_a_domain_that_is_read_more_than_four_times_is_warned_of(training):
     shorter = prepare(
         dataclasses.replace(RECIPE, inner=dataclasses.replace(RECIPE.inner, steps=50))
     )
-    assert list(holdings.repeated(shorter)) == []
+    assert list(dataset_statistics.repeated(shorter)) == []
 
 
 def test_copies_of_documents_are_said(training):
-    assert list(holdings.copied(training)) == []
+    assert list(dataset_statistics.copied(training)) == []
     domains = dict.fromkeys(("one", "other"), RECIPE.data.domains["code"])
     data = dataclasses.replace(RECIPE.data, domains=domains, target={"one": 1.0})
     tune = dataclasses.replace(RECIPE.tune, mixture=None)
     count = training.corpus.statistics["code"].documents
-    assert list(holdings.copied(prepare(dataclasses.replace(RECIPE, data=data, tune=tune)))) == [
+    assert list(
+        dataset_statistics.copied(prepare(dataclasses.replace(RECIPE, data=data, tune=tune)))
+    ) == [
         f"domain {name}: of {count} documents 0 copy others of it, {count} stand in other domains "
         "too"
         for name in domains
@@ -77,12 +79,12 @@ def test_copies_of_documents_are_said(training):
 
 def test_table_and_provenance_say_what_the_domains_hold(training):
     bible = training.corpus.statistics["bible"]
-    times = holdings.epochs(training)["bible"]
-    assert holdings.table(training).splitlines()[-1] == (
+    times = dataset_statistics.epochs(training)["bible"]
+    assert dataset_statistics.table(training).splitlines()[-1] == (
         f"| bible | {bible.documents:,} | {bible.tokens:,} | {bible.bytes_per_token:.2f} | "
         f"{bible.duplicates} | 0 | {times:.2f} |"
     )
-    assert holdings.provenance(training)["bible"] == {
+    assert dataset_statistics.provenance(training)["bible"] == {
         "documents": bible.documents,
         "tokens": bible.tokens,
         "bytes_per_token": round(bible.bytes_per_token, 3),

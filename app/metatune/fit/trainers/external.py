@@ -16,11 +16,11 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from metatune import artefact
-from metatune.fit.checkpoints import Search
-from metatune.fit.commands import Given, Result, run_all
-from metatune.fit.failure import NotFinite
 from metatune.fit.result import artefact_of
 from metatune.fit.run_folder import RunFolder
+from metatune.fit.searching.checkpoints import Search
+from metatune.fit.trainers.commands import Given, Result, run_all
+from metatune.fit.trainers.failure import NotFinite
 from metatune.hypergrad import Diagnostics, Hypergradient, State
 from metatune.hypergrad.forward.directions import draw, mean
 from metatune.inner import InnerTraining

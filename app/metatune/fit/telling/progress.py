@@ -14,7 +14,7 @@ from rich.spinner import Spinner
 
 from metatune import hypergrad
 from metatune.data import Progress as Tokenizing
-from metatune.fit.waits import Durations, Waits
+from metatune.fit.telling.waits import Durations, Waits
 from metatune.hypergrad.estimator import Listener
 from metatune.report.lines import laid_out, wrapped
 

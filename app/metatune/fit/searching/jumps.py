@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from metatune.fit.points import Line, taken
+from metatune.fit.searching.points import Line, taken
 from metatune.recipe import schema
 from metatune.recipe.phases import Phase
 

@@ -8,7 +8,7 @@ import jax
 
 from metatune.artefact import Artefact, ArtefactError
 from metatune.artefact.widths import Fans, Widths, refuse_other_shapes, refuse_unmatched, widened
-from metatune.fit.shapes import shapes, shapes_of_artefact
+from metatune.fit.comparing.shapes import shapes, shapes_of_artefact
 from metatune.models import LanguageModel, build, read_config
 from metatune.recipe.faults import ABSENT, Fault
 
