@@ -31,7 +31,7 @@ def plan(
     from metatune.plan.progress import shown
     from metatune.recipe import shipped
 
-    with plain_errors(EstimatorError, plans.NotForetold):
+    with plain_errors(EstimatorError, plans.NotPredicted):
         keep_compiled()
         keep_memory()
         training = prepare_file(shipped.find(recipe), overrides or ())

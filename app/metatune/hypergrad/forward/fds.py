@@ -10,8 +10,9 @@ Source: Micaelli & Storkey, Gradient-based Hyperparameter Optimization Over Long
 
 from bisect import bisect_right
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -47,6 +48,8 @@ class Forward:
     chunk: int | None = None
     clip_tangents: float | None = None
     budget_bytes: int | None = None
+    backward: ClassVar[bool] = False
+    draws: ClassVar[bool] = False
 
     def __post_init__(self):
         """Refuses what can't be meant."""
@@ -57,6 +60,20 @@ class Forward:
             budget_bytes=self.budget_bytes,
         )
 
+    @property
+    def push(self) -> Push:
+        """How its directions are pushed."""
+        return Push(self.segment, self.chunk, self.clip_tangents, self.budget_bytes)
+
+    def onsets(self, job: Job) -> np.ndarray:
+        """The inner step that each coordinate of η is pushed from, [N]; the last for none.
+
+        Raises:
+            EstimatorError: what `Push` can't do.
+        """
+        self.push.refuse(job, sum(leaf.size for leaf in jax.tree.leaves(job.eta)))
+        return first_steps(job)
+
     def estimate(self, job: Job) -> Hypergradient:
         """Exact, unless tangents are clipped.
 
@@ -64,12 +81,10 @@ class Forward:
             EstimatorError: what `Push` can't do.
         """
         flat, unflatten = ravel_pytree(job.eta)
-        push = Push(self.segment, self.chunk, self.clip_tangents, self.budget_bytes)
-        push.refuse(job, len(flat))
-        onsets = first_steps(job)
+        onsets = self.onsets(job)
         order = np.argsort(onsets, kind="stable")
         basis = jnp.eye(len(flat), dtype=flat.dtype)[order]
-        pushed = push(job, basis, onsets[order].tolist())
+        pushed = self.push(job, basis, onsets[order].tolist())
         gradient = unflatten(pushed.derivatives[np.argsort(order)])
         return Hypergradient(pushed.value, gradient, pushed.state, Diagnostics(pushed.losses))
 

@@ -7,6 +7,9 @@ NeurIPS 2024.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
 
 from metatune.hypergrad.estimator import Job, refuse_not_positive
 from metatune.hypergrad.forward.directions import (
@@ -42,6 +45,8 @@ class ForwardGradient:
     distribution: Distribution = "rademacher"
     chunk: int | None = None
     budget_bytes: int | None = None
+    backward: ClassVar[bool] = False
+    draws: ClassVar[bool] = True
 
     def __post_init__(self):
         """Refuses what can't be meant."""
@@ -53,16 +58,29 @@ class ForwardGradient:
             budget_bytes=self.budget_bytes,
         )
 
+    @property
+    def push(self) -> Push:
+        """How its directions are pushed."""
+        return Push(self.segment, self.chunk, clip=None, budget_bytes=self.budget_bytes)
+
+    def onsets(self, job: Job) -> np.ndarray:
+        """The inner step that each direction is pushed from, [b]: the first.
+
+        Raises:
+            EstimatorError: what `Push` can't do.
+        """
+        self.push.refuse(job, self.directions)
+        return np.full(self.directions, job.first)
+
     def estimate(self, job: Job) -> Hypergradient:
         """Unbiased; its standard errors are in the diagnostics.
 
         Raises:
             EstimatorError: no key, too many orthogonal directions, and what `Push` can't do.
         """
-        push = Push(self.segment, self.chunk, clip=None, budget_bytes=self.budget_bytes)
-        push.refuse(job, self.directions)
+        onsets = self.onsets(job)
         directions = draw(job.key, job.eta, self.directions, self.distribution)
-        pushed = push(job, directions, [job.first] * len(directions))
+        pushed = self.push(job, directions, onsets.tolist())
         gradient, errors = mean(
             job.eta, pushed.derivatives, directions, self.distribution, job.control
         )

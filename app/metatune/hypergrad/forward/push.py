@@ -5,10 +5,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from math import gcd
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from metatune.hypergrad import programs
@@ -17,8 +18,8 @@ from metatune.hypergrad.forward.tangents import Tangents
 from metatune.hypergrad.problem import PyTree, State
 from metatune.hypergrad.reverse.budget import amount
 from metatune.hypergrad.reverse.checkpoints import Checkpoints
-from metatune.hypergrad.segments import bounds, gather, inexact
-from metatune.hypergrad.sharding import EACH, home, local, mesh_for, place
+from metatune.hypergrad.segments import bounds, fetch, inexact
+from metatune.hypergrad.sharding import gather, local, mesh_for, replicate, shard
 from metatune.hypergrad.stores import Device, tree_bytes
 
 
@@ -66,6 +67,28 @@ class Cut(NamedTuple):
     first: int
     stop: int
     active: int
+
+
+class ForwardMode(Protocol):
+    """An estimator that pushes directions, a frozen dataclass."""
+
+    @property
+    def segment(self) -> int:
+        """Inner steps per segment."""
+        ...
+
+    @property
+    def push(self) -> "Push":
+        """How its directions are pushed."""
+        ...
+
+    def onsets(self, job: Job) -> np.ndarray:
+        """The inner step that each of its directions is pushed from, [n]; the last for none.
+
+        Raises:
+            EstimatorError: what `Push` can't do.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -155,16 +178,16 @@ class _Chunk:
         together = gcd(*(cut.active for cut in self.cuts))
         given = job.problem, job.eta, job.state, directions
         self.mesh: Mesh | None = mesh_for(together, given) if together else None
-        self.problem, self.eta, self.directions = self.place((job.problem, job.eta, directions))
+        self.problem, self.eta, self.directions = self.replicate((job.problem, job.eta, directions))
 
-    def place(self, tree: PyTree) -> PyTree:
+    def replicate(self, tree: PyTree) -> PyTree:
         """Puts arrays on all devices."""
-        return place(tree, self.mesh)
+        return replicate(tree, self.mesh)
 
     def train(self, carry: Carry) -> Carry:
         """From wherever it is to the end."""
         job = self.job
-        carry = carry._replace(state=self.place(carry.state))
+        carry = carry._replace(state=self.replicate(carry.state))
         with explain_custom_vjp():
             for cut in self.cuts:
                 if cut.first >= carry.step:
@@ -172,18 +195,18 @@ class _Chunk:
                     step = self.passed * job.steps + cut.stop - job.start
                     steps = self.passes * job.steps
                     job.tell("forward", step, carry.losses[-1], steps=steps, carry=carry)
-        return carry._replace(state=home(carry.state, self.mesh, like=job.state))
+        return carry._replace(state=gather(carry.state, self.mesh, like=job.state))
 
     def _with_objective(self, carry: Carry) -> Carry:
         """With what the objective adds, if this is a point of it."""
         job = self.job
         if carry.step not in job.points:
             return carry
-        state = home(carry.state, self.mesh, like=job.state)
+        state = gather(carry.state, self.mesh, like=job.state)
         added, *bar = job.objective(state, carry.step)
         found = jnp.zeros(0, self.directions.dtype)
         if carry.tangents is not None:
-            found = programs.contract(self.mesh, self.place(tuple(bar)), carry.tangents)
+            found = programs.contract(self.mesh, self.replicate(tuple(bar)), carry.tangents)
             found = local(found, self.mesh).astype(self.directions.dtype)
         # Directions that haven't acted have no tangents, and no effect.
         found = jnp.pad(found, (0, self.count - len(found)))
@@ -191,12 +214,12 @@ class _Chunk:
 
     def _advance(self, carry: Carry, cut: Cut) -> Carry:
         """Through a segment."""
-        segment = self.place(gather(self.job.batches, cut.first, cut.stop, self.how.segment))
+        segment = self.replicate(fetch(self.job.batches, cut.first, cut.stop, self.how.segment))
         state, tangents = carry.state, carry.tangents
         if cut.active:
             if cut.first == 0 and self.job.start_counts:
                 tangents = self._at_the_start(cut.active)
-            tangents = place(_widened(tangents, cut.active, state), self.mesh, EACH)
+            tangents = shard(_widened(tangents, cut.active, state), self.mesh)
             state, tangents, losses = programs.push(
                 self.problem,
                 self.how.clip,
@@ -218,7 +241,7 @@ class _Chunk:
 
     def _at_the_start(self, active: int) -> Tangents:
         """The tangents of the first directions where η moves the state that steps begin with."""
-        given = self.place(self.job.state)
+        given = self.replicate(self.job.state)
         return programs.start_pushed(self.problem, self.eta, self.directions[:active], given)
 
 

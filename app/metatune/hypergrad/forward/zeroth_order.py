@@ -10,7 +10,7 @@ Approximation, 1992, eq. 2.2.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from metatune.hypergrad.estimator import EstimatorError, Job, refuse_not_positiv
 from metatune.hypergrad.forward.directions import Distribution, draw, mean, refuse_unknown
 from metatune.hypergrad.forward.push import refuse_checkpoints
 from metatune.hypergrad.problem import Diagnostics, Hypergradient, PyTree, State
-from metatune.hypergrad.segments import gather
+from metatune.hypergrad.segments import fetch
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class ZerothOrder:
     segment: int = 16
     distribution: Distribution = "rademacher"
     chunk: int = 1
+    backward: ClassVar[bool] = False
+    draws: ClassVar[bool] = True
 
     def __post_init__(self):
         """Refuses what can't be meant."""
@@ -119,7 +121,7 @@ class _Trainings:
         """
         job, losses, value = self.job, [], jnp.zeros(())
         for lo, hi in job.bounds(first, stop, self.segment):
-            segment = gather(job.batches, lo, hi, self.segment)
+            segment = fetch(job.batches, lo, hi, self.segment)
             state, found = program(job.problem, eta, state, segment)
             # One segment waits while another runs; more would hold on to their batches.
             jax.block_until_ready(losses[-1:])

@@ -49,6 +49,15 @@ class ReverseMode(Protocol):
         """Whether `forward` saves anything for the pullback."""
         ...
 
+    @property
+    def recomputed_gradients(self) -> int:
+        """Inner gradients that the way back computes once more, of each inner step."""
+        ...
+
+    def saving(self) -> "ReverseMode":
+        """The same, or its like, that saves the inner gradients for the pullback."""
+        ...
+
     def forward(self, problem: Problem, eta: PyTree, state: State, segment: Segment) -> SegmentRun:
         """Runs a segment."""
         ...

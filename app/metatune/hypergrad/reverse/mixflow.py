@@ -9,8 +9,8 @@ Source: Kemaev et al., Scalable Meta-Learning via Mixed-Mode Differentiation, IC
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -59,10 +59,22 @@ class MixFlow:
     save_gradients: bool = True
     gradient_dtype: Literal["bfloat16"] | None = None
 
+    backward: ClassVar[bool] = True
+    draws: ClassVar[bool] = False
+
     @property
     def saves(self) -> bool:
         """Whether gradients are saved."""
         return self.save_gradients
+
+    @property
+    def recomputed_gradients(self) -> int:
+        """Those that aren't saved."""
+        return 0 if self.save_gradients else 1
+
+    def saving(self) -> "MixFlow":
+        """The same with saved gradients."""
+        return replace(self, save_gradients=True)
 
     def estimate(self, job: Job) -> Hypergradient:
         """Exact, by two sweeps; raises what `sweep` does."""

@@ -1,12 +1,14 @@
 """Reverse-over-reverse through the unrolled steps: the standard way, and the oracle."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 
 from metatune.hypergrad.estimator import Job
 from metatune.hypergrad.problem import Hypergradient, Problem, PyTree, State
 from metatune.hypergrad.reverse.adjoint import Adjoint, SegmentRun
+from metatune.hypergrad.reverse.mixflow import MixFlow
 from metatune.hypergrad.reverse.sweep import sweep
 from metatune.hypergrad.segments import Segment, advance, inexact
 
@@ -23,10 +25,22 @@ class Reverse:
     segment: int = 16
     remat: bool = True
 
+    backward: ClassVar[bool] = True
+    draws: ClassVar[bool] = False
+
     @property
     def saves(self) -> bool:
         """Nothing."""
         return False
+
+    @property
+    def recomputed_gradients(self) -> int:
+        """One, and with `remat` one more."""
+        return 1 + self.remat
+
+    def saving(self) -> MixFlow:
+        """MixFlow: what JAX keeps of the steps isn't told apart."""
+        return MixFlow(self.segment)
 
     def estimate(self, job: Job) -> Hypergradient:
         """Exact, by two sweeps; raises what `sweep` does."""

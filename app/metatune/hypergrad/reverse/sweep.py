@@ -10,7 +10,7 @@ from metatune.hypergrad.estimator import EstimatorError, Job
 from metatune.hypergrad.problem import Diagnostics, Hypergradient, State
 from metatune.hypergrad.reverse.adjoint import Adjoint, ReverseMode, SegmentRun
 from metatune.hypergrad.reverse.boundaries import Boundaries
-from metatune.hypergrad.segments import gather, inexact
+from metatune.hypergrad.segments import fetch, inexact
 from metatune.hypergrad.stores import tree_bytes
 
 
@@ -27,7 +27,7 @@ def sweep(estimator: ReverseMode, job: Job) -> Hypergradient:
     losses = []
 
     def forward(bounds: tuple[int, int], state: State) -> SegmentRun:
-        segment = gather(job.batches, *bounds, estimator.segment)
+        segment = fetch(job.batches, *bounds, estimator.segment)
         return programs.forward(job.problem, estimator, job.eta, state, segment)
 
     def heard(bounds: tuple[int, int], segment_losses: jax.Array) -> None:
@@ -64,7 +64,7 @@ def sweep(estimator: ReverseMode, job: Job) -> Hypergradient:
         )
         value, adjoint = _with_objective(job, job.stop, state, value, adjoint)
         for index in reversed(range(len(cuts))):
-            segment = gather(job.batches, *cuts[index], estimator.segment)
+            segment = fetch(job.batches, *cuts[index], estimator.segment)
             # Work that is queued holds on to its states: none is fetched before it is needed.
             jax.block_until_ready(adjoint)
             before = boundaries.take(index)

@@ -1,4 +1,4 @@
-"""The estimators whose costs are foretold. A new one is a row of `COSTS`."""
+"""The estimators whose costs are predicted. A new one is a row of `COSTS`."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,7 +24,7 @@ COSTS: Mapping[type, Callable[[InnerTraining, Any, Path, Tell], Cost]] = {
 }
 
 
-class NotForetold(ValueError):
+class NotPredicted(ValueError):
     """What an estimator costs can't be predicted."""
 
 
@@ -42,17 +42,17 @@ def cost(
     Raises:
         CheckpointError: nothing fits the budget of the checkpoints.
         EstimatorError: the tangents exceed their budget, or no forward mode is there.
-        NotForetold: the trainings are another program's.
+        NotPredicted: the trainings are another program's.
     """
     if isinstance(spec, schema.External):
-        raise NotForetold(
+        raise NotPredicted(
             f"memory and time of an external trainer can't be foretold: a hypergradient takes "
             f"{2 * spec.directions} of its trainings, {spec.parallel} at a time"
         )
-    return _of_all(training, COSTS[type(spec)](training, spec, folder, tell))
+    return _of_population(training, COSTS[type(spec)](training, spec, folder, tell))
 
 
-def of_all(training: InnerTraining, memory: Memory) -> Memory:
+def add_members(training: InnerTraining, memory: Memory) -> Memory:
     """What a population needs: the states of its members, too.
 
     As if there were one device, and without the steps to the ages that they begin with.
@@ -67,15 +67,15 @@ def of_all(training: InnerTraining, memory: Memory) -> Memory:
     return memory._replace(state=memory.state + copies * state)
 
 
-def times(training: InnerTraining) -> int:
+def repeats(training: InnerTraining) -> int:
     """How often a hypergradient is taken for an outer step: of members one by one, as many."""
     population = training.recipe.outer.population
     return 1 if population is None or population.vmap else population.members
 
 
-def _of_all(training: InnerTraining, found: Cost) -> Cost:
+def _of_population(training: InnerTraining, found: Cost) -> Cost:
     def seconds(lines: Lines) -> Seconds:
         one = found.seconds(lines)
-        return one._replace(hypergradient=times(training) * one.hypergradient)
+        return one._replace(hypergradient=repeats(training) * one.hypergradient)
 
-    return found._replace(memory=of_all(training, found.memory), seconds=seconds)
+    return found._replace(memory=add_members(training, found.memory), seconds=seconds)
