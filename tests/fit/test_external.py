@@ -16,6 +16,7 @@ from metatune import artefact
 from metatune.fit import outer_loop
 from metatune.fit.outer_loop import fit
 from metatune.fit.run_folder import RunFolder
+from metatune.fit.searching import hypergradients as hypergradients_of
 from metatune.fit.searching.points import taken
 from metatune.fit.trainers import external
 from metatune.fit.trainers.commands import Given, run_all
@@ -101,8 +102,8 @@ def commands(folder: RunFolder):
 
 def test_a_run_by_a_command_alone(recipe, tmp_path, nowhere, monkeypatch):
     """All orthogonal directions of a quadratic: the exact gradient, by hand."""
-    for name in ("hypergradient", "held_out_loss"):
-        monkeypatch.setattr(outer_loop, name, lambda *_, **__: pytest.fail("trained here"))
+    for module, name in ((hypergradients_of, "hypergradient"), (outer_loop, "held_out_loss")):
+        monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("trained here"))
     wanted = recipe(outer={"optimizer": schema.Adam(learning_rate=0.1), "clip_norm": None})
     done = fit(prepare(wanted), tmp_path / "run", console=nowhere)
     first, second, last = done.folder.read_metrics()

@@ -73,10 +73,10 @@ def fit(
         for why in reasons:
             typer.echo(f"estimator {why}")
 
-        def foretell(scratch: Path) -> Expectation | None:
+        def predict(scratch: Path) -> Expectation | None:
             try:
                 memory, pace = plans.expected(training, folder=scratch, listener=told)
-            except plans.NotForetold as error:
+            except plans.NotPredicted as error:
                 console.print(str(error))
                 return None
             release_memory()
@@ -88,7 +88,7 @@ def fit(
             out,
             resume=resume,
             overwrite=overwrite,
-            foretell=foretell,
+            predict=predict,
             console=console,
         )
         run.doing = outcome.during

@@ -13,7 +13,7 @@ import numpy as np
 from metatune import artefact
 from metatune.fit.process.machine import packages
 from metatune.fit.replaying.record import origin, record
-from metatune.fit.searching.checkpoints import Search
+from metatune.fit.searching.search import Search
 from metatune.fit.searching.sharing import record as shared
 from metatune.fit.telling import dataset_statistics
 from metatune.fit.telling.progress import Display

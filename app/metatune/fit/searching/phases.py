@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from metatune.fit.searching import outer_optimizers, population
-from metatune.fit.searching.checkpoints import Search
+from metatune.fit.searching.meta_update import optimizer
+from metatune.fit.searching.search import Search
 from metatune.fit.searching.sharing import sharing
 from metatune.inner import InnerTraining
 from metatune.recipe.phases import Phase
@@ -23,7 +24,7 @@ class End(StrEnum):
     PATIENCE = "its patience has run out"
 
 
-def ended(phase: Phase, patience: int | None, search: Search) -> End | None:
+def end_of(phase: Phase, patience: int | None, search: Search) -> End | None:
     """Why a phase is over; None while it goes on.
 
     Args:
@@ -41,37 +42,31 @@ def ended(phase: Phase, patience: int | None, search: Search) -> End | None:
     return None
 
 
-def begun(training: InnerTraining, phase: Phase, eta: Mapping[str, Any]) -> Search:
+def begin(training: InnerTraining, phase: Phase, eta: Mapping[str, Any]) -> Search:
     """A search that begins with a phase, at meta-parameters `eta`."""
     outer = training.recipe.outer
     shares = sharing(training)
-    optimizer = outer_optimizers.build(
-        phase.optimizer,
-        outer.clip_norm,
-        outer.clip,
-        population.optimizers(outer),
-        counted=shares is not None,
-    )
+    moments = optimizer(phase, outer, counted=shares is not None)
     # A state of the shape that is carried on; the first one comes from the outer step.
     inner = training.initialise(jax.random.key(0)) if isinstance(phase.unroll, Online) else ()
     controlled = isinstance(phase.estimator, ForwardGradient) and phase.estimator.control_variate
     return Search(
         step=0,
         eta=eta,
-        opt_state=optimizer.init(dict(eta)),
+        opt_state=moments.init(dict(eta)),
         best_eta=eta,
         phase=phase.number,
         inner=population.like(inner, outer),
         control=jax.tree.map(jnp.zeros_like, dict(eta)) if controlled else (),
         average=() if outer.ema is None else eta,
-        shared=() if shares is None else shares.begun(),
+        shared=() if shares is None else shares.begin(),
     )
 
 
-def entered(training: InnerTraining, phases: Sequence[Phase], search: Search) -> Search:
+def enter(training: InnerTraining, phases: Sequence[Phase], search: Search) -> Search:
     """The search at the beginning of the next phase."""
     before, phase = phases[search.phase : search.phase + 2]
-    fresh = begun(training, phase, search.eta)
+    fresh = begin(training, phase, search.eta)
     keeps = not phase.reset and outer_optimizers.handed_on(
         before.optimizer, phase.optimizer, search.opt_state
     )

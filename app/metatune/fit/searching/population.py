@@ -5,8 +5,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from metatune.fit.searching.checkpoints import Search
-from metatune.fit.searching.truncation import Stretch, lifetime
+from metatune.fit.searching.search import Search
+from metatune.fit.searching.truncation import Span, lifetime
 from metatune.hypergrad import Diagnostics, Member, State, train
 from metatune.hypergrad.population import member, signal, stack
 from metatune.hypergrad.problem import Batches
@@ -45,15 +45,15 @@ def ages(recipe: schema.Recipe, phase: Phase) -> tuple[int, ...]:
     return tuple(number * windows // count * unroll.window for number in range(count))
 
 
-def stretches(recipe: schema.Recipe, phase: Phase, part: Stretch) -> tuple[Stretch, ...]:
-    """The stretch of each member, of that of the first."""
+def spans(recipe: schema.Recipe, phase: Phase, first: Span) -> tuple[Span, ...]:
+    """The span of each member, from that of the first."""
     if not isinstance(phase.unroll, schema.Online):
-        return tuple(part for _ in ages(recipe, phase))
+        return tuple(first for _ in ages(recipe, phase))
     whole = lifetime(recipe, phase.unroll)
     found = []
     for ahead in ages(recipe, phase):
-        lives, age = divmod(part.start + ahead, whole)
-        found.append(part._replace(training=part.training + lives, start=age))
+        lives, age = divmod(first.start + ahead, whole)
+        found.append(first._replace(training=first.training + lives, start=age))
     return tuple(found)
 
 
@@ -61,7 +61,7 @@ def members(
     training: InnerTraining,
     phase: Phase,
     search: Search,
-    part: Stretch,
+    span: Span,
     batches: Callable[[int, int], Batches],
 ) -> list[Member]:
     """The trainings of an outer step.
@@ -70,13 +70,13 @@ def members(
         training: the inner training.
         phase: the one that the search is in.
         search: where the search stands.
-        part: the stretch of the first member.
+        span: that of the first member.
         batches: the number of a training and that of a member to its data.
     """
     recipe, fresh = training.recipe, training.recipe.outer.fresh
     first = search.step == search.phase_start
 
-    def of(number: int, at: Stretch) -> Member:
+    def of(number: int, at: Span) -> Member:
         key = model_key(
             recipe.seed,
             Purpose.HYPERGRADIENT,
@@ -103,7 +103,7 @@ def members(
 
         return Member(begin, drawn, at.start, direction_key(recipe.seed, search.step, number))
 
-    return [of(*each) for each in enumerate(stretches(recipe, phase, part))]
+    return [of(*each) for each in enumerate(spans(recipe, phase, span))]
 
 
 def spread(diagnostics: Diagnostics) -> dict[str, Any]:

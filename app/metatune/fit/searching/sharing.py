@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metatune.fit.searching.checkpoints import Search
+from metatune.fit.searching.search import Search
 from metatune.inner import InnerTraining
 from metatune.tunables import Groups, LearningRates
 from metatune.tunables.divisions import described, divisions
@@ -65,13 +65,13 @@ class Sharing:
     every: int
     threshold: float
 
-    def begun(self) -> Shared:
+    def begin(self) -> Shared:
         """All cells in one block, nothing seen."""
         shape = self.windows, self.groups.size
         nothing = np.zeros((self.every, *shape), np.float32)
         return Shared(np.zeros(shape, np.int32), nothing, nothing)
 
-    def summed(self, search: Search, gradient: Mapping[str, Any]) -> dict[str, Any]:
+    def sum_blocks(self, search: Search, gradient: Mapping[str, Any]) -> dict[str, Any]:
         """A hypergradient with `Σ g / √n` at each of the n cells of a block.
 
         So a block counts in a norm as one meta-parameter with the hypergradient `Σ g`: what clips
@@ -86,14 +86,14 @@ class Sharing:
         roots = self._roots(np.asarray(search.shared.partition))
         return {KEY: jnp.asarray(roots, search.eta[KEY].dtype)}
 
-    def observed(self, search: Search, gradient: Mapping[str, Any]) -> Search:
+    def observe(self, search: Search, gradient: Mapping[str, Any]) -> Search:
         """The search with the hypergradient of this outer step, of every cell, written down."""
         at = search.step % self.every
         gradients, values = (np.array(seen) for seen in search.shared[1:])
         gradients[at], values[at] = gradient[KEY], search.eta[KEY]
         return search._replace(shared=Shared(search.shared.partition, gradients, values))
 
-    def revised(self, search: Search) -> tuple[Search, list[dict[str, Any]]]:
+    def revise(self, search: Search) -> tuple[Search, list[dict[str, Any]]]:
         """The search after a period's last outer step, with blocks split and merged.
 
         After a split both sides go on from the common value and the common state of the outer
@@ -127,7 +127,7 @@ class Sharing:
         search = search._replace(
             eta=eta,
             opt_state=opt_state,
-            shared=self.begun()._replace(partition=partition),
+            shared=self.begin()._replace(partition=partition),
             changes=(*search.changes, *changes),
         )
         return search, changes

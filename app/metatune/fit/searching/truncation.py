@@ -1,48 +1,48 @@
-"""Which stretch of which inner training an outer step differentiates through."""
+"""Which steps of which inner training an outer step differentiates through."""
 
 from typing import NamedTuple
 
-from metatune.fit.searching.checkpoints import Search
+from metatune.fit.searching.search import Search
 from metatune.recipe.phases import Phase
 from metatune.recipe.schema import Full, Online, Recipe, Truncated
 
 
-class Stretch(NamedTuple):
-    """A stretch of inner steps.
+class Span(NamedTuple):
+    """Inner steps that follow each other, up to the objective.
 
     Attributes:
         training: number of the inner training, of which initialisation and data follow.
-        start: its first inner step; a stretch that starts later goes on from `Search.inner`.
+        start: its first inner step; a span that starts later goes on from `Search.inner`.
         steps: inner steps up to the objective.
         window: of these, so many at the end are differentiated; None for all.
-        stretched: whether these steps are a whole training that schedules are stretched onto.
+        rescaled: whether these steps are a whole training that schedules are rescaled to.
     """
 
     training: int
     start: int
     steps: int
     window: int | None = None
-    stretched: bool = False
+    rescaled: bool = False
 
 
-def stretch(recipe: Recipe, phase: Phase, search: Search) -> Stretch:
-    """The stretch of the next outer step."""
+def next_span(recipe: Recipe, phase: Phase, search: Search) -> Span:
+    """The span of the next outer step."""
     steps = recipe.inner.steps
     match phase.unroll:
         case Full(horizons=horizons):
             if horizons is None:
-                return Stretch(search.step, 0, steps)
+                return Span(search.step, 0, steps)
             # All of a phase, those that have every step too, so that one program serves them all.
             now = horizons[min(search.step - search.phase_start, len(horizons) - 1)]
-            return Stretch(search.step, 0, now, stretched=True)
+            return Span(search.step, 0, now, rescaled=True)
         case Truncated(window=window):
-            return Stretch(search.step, 0, steps, window)
+            return Span(search.step, 0, steps, window)
         case Online(window=window):
             left = lifetime(recipe, phase.unroll) - search.age
-            return Stretch(search.life, search.age, min(window, left))
+            return Span(search.life, search.age, min(window, left))
 
 
-def aged(recipe: Recipe, phase: Phase, search: Search, steps: int, inner: object) -> Search:
+def advance(recipe: Recipe, phase: Phase, search: Search, steps: int, inner: object) -> Search:
     """The search after an outer step of `steps` inner steps that led to the state `inner`."""
     if not isinstance(phase.unroll, Online):
         return search

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from metatune.fit.searching import population
-from metatune.fit.searching.checkpoints import Search
 from metatune.fit.searching.phases import steps_at_most
-from metatune.fit.searching.truncation import stretch
+from metatune.fit.searching.search import Search
+from metatune.fit.searching.truncation import next_span
 from metatune.inner import InnerTraining
 from metatune.recipe.phases import Phase
 
@@ -15,8 +15,8 @@ def announcement(training: InnerTraining, phases: Sequence[Phase], search: Searc
     sizes = {key: "x".join(map(str, leaf.shape)) for key, leaf in search.eta.items()}
     tuned = ", ".join(f"{key} ({size})" for key, size in sizes.items())
     phase = phases[search.phase]
-    part = stretch(training.recipe, phase, search)
-    steps = f"{part.steps} inner steps{' at first' if part.stretched else ''}"
+    span = next_span(training.recipe, phase, search)
+    steps = f"{span.steps} inner steps{' at first' if span.rescaled else ''}"
     if training.recipe.outer.population:
         ages = population.ages(training.recipe, phase)
         steps += f" of {len(ages)} trainings"

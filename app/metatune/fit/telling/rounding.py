@@ -24,7 +24,7 @@ sufficient: where domains have almost the same effect, their difference may stil
 """
 
 
-def outweighed(training: InnerTraining) -> Iterator[str]:
+def precision_warnings(training: InnerTraining) -> Iterator[str]:
     """A warning where bfloat16 is too coarse for the hypergradients of a recipe."""
     recipe, optimizer = training.recipe, training.recipe.inner.optimizer
     tuned = [key for key in ("mixture", "loss_weights") if getattr(recipe.tune, key) is not None]

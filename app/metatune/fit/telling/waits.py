@@ -23,7 +23,7 @@ from metatune.recipe import schema
 
 HYPERGRADIENT: Final = ("the hypergradient", "the rest of the hypergradient")
 TRAINING: Final = ("a training", "its held-out loss")
-FORETELLING: Final = ("all programs, and timing a few steps",)
+PREDICTING: Final = ("all programs, and timing a few steps",)
 """Programs, as they are called while they compile: of segments, and of what comes after them."""
 
 WITHOUT_SHAPE: Final = ("steps", "patience", "report", "fresh", "ema", "clip", "clip_norm")

@@ -18,7 +18,7 @@ from jax.flatten_util import ravel_pytree
 from metatune import artefact
 from metatune.fit.result import artefact_of
 from metatune.fit.run_folder import RunFolder
-from metatune.fit.searching.checkpoints import Search
+from metatune.fit.searching.search import Search
 from metatune.fit.trainers.commands import Given, Result, run_all
 from metatune.fit.trainers.failure import NotFinite
 from metatune.hypergrad import Diagnostics, Hypergradient, State
