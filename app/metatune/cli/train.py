@@ -81,7 +81,7 @@ def train(
         tuned = None if with_ is None else command.load(with_)
         changes = [*(overrides or ()), *([] if seed is None else [f"seed={seed}"])]
         with tokenizing(console) as listener:
-            day = place.metrics.day() if resume else None
+            day = place.day() if resume else None
             training = prepare_file(shipped.find(recipe), changes, listener, day)
         outcome = command.train(
             training,

@@ -13,7 +13,7 @@ from metatune import artefact
 from metatune.artefact.horizon import carried
 from metatune.fit.inputs import inputs
 from metatune.fit.telling import dataset_statistics
-from metatune.inner import InnerTraining, stretched
+from metatune.inner import InnerTraining, rescaled
 from metatune.inner.seeds import Purpose, model_key
 from metatune.inner.size import refuse_larger_than_memory
 from metatune.recipe import writing
@@ -110,7 +110,7 @@ def train(
     """
     _refuse_not_positive(source, steps=steps, keep=keep, **intervals._asdict())
     if steps is not None:
-        training = stretched(training, steps)
+        training = rescaled(training, steps)
     refuse_larger_than_memory(training.initialise, training.model.family)
     recipe, schedules = training.recipe, None
     if tuned is not None:

@@ -230,7 +230,7 @@ class Loop:
         tokens = (done.stop - done.first) * data.batch_size * data.sequence_length
         realised = done.counts / done.counts.sum()
         wanted = self._shares[done.first : done.stop].mean(axis=0)
-        teller.stretch(
+        teller.block(
             {
                 "step": done.stop,
                 "loss": float(losses.mean()),

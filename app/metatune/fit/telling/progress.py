@@ -9,17 +9,16 @@ from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, TextColumn
 from rich.spinner import Spinner
 
 from metatune import hypergrad
 from metatune.data import Progress as Tokenizing
 from metatune.fit.telling.waits import Durations, Waits
 from metatune.hypergrad.estimator import Listener
+from metatune.report import progress as displays
 from metatune.report.lines import laid_out, wrapped
-
-QUIET_SECONDS = 15
-"""The longest silence where there are no bars to watch."""
+from metatune.report.progress import Voice, columns, time_left
 
 FRAMES_PER_SECOND = 5
 
@@ -34,11 +33,11 @@ def tokenizing(console: Console) -> Iterator[Callable[[Tokenizing], None]]:
     Yields:
         What `metatune.inner.prepare_file` tells.
     """
-    spoke = began = time.monotonic()
+    voice, began = Voice(console), time.monotonic()
     with console.status("reading the data") as status:
 
         def tell(progress: Tokenizing) -> None:
-            nonlocal spoke, began
+            nonlocal began
             now = time.monotonic()
             line = (
                 f"tokenizing {progress.domain}: {progress.bytes / 1e6:,.1f} MB, "
@@ -46,9 +45,8 @@ def tokenizing(console: Console) -> Iterator[Callable[[Tokenizing], None]]:
                 f"{progress.bytes / 1e6 / max(now - began, 1e-9):.1f} MB/s"
             )
             status.update(line)
-            if progress.done or (not console.is_terminal and now - spoke > QUIET_SECONDS):
-                console.print(line, highlight=False)
-                spoke = now
+            if progress.done or voice.must_speak:
+                voice.say(line)
             if progress.done:
                 began = now
 
@@ -60,8 +58,8 @@ class Display:
 
     While a program is compiled, nothing tells how far that is: then a spinner, the time that has
     passed and the time of the last time stand in place of the lower bar, drawn by a thread. Where
-    the output is no terminal there are lines alone, with one in between every `QUIET_SECONDS`, from
-    a thread too.
+    the output is no terminal there are lines alone, with one in between every `QUIET_SECONDS`, from a
+    thread too.
     """
 
     def __init__(
@@ -85,7 +83,7 @@ class Display:
         self._outer_steps = outer_steps
         self._done = done
         self._latest_seconds = 0.0
-        self._spoke = time.monotonic()
+        self._voice = Voice(console)
         self._waits = Waits(durations or Durations(None), self.say)
         self._outer, self._inner = _bar(), _bar()
         self._steps = self._outer.add_task(what, total=outer_steps, completed=done, note="")
@@ -134,7 +132,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """Prints a line."""
-        self._print(wrapped(text, self._width))
+        self._voice.say(wrapped(text, self._width))
 
     def done(self, count: int) -> None:
         """Moves the outer bar."""
@@ -173,7 +171,7 @@ class Display:
                 completed=heard.step,
                 note=loss,
             )
-            if self._quiet:
+            if self._voice.must_speak:
                 self.say(f"  {now}, inner {loss}, inner step {heard.step}/{heard.steps}")
 
         return hear
@@ -202,7 +200,7 @@ class Display:
         if objective is not None:
             self._done, self._latest_seconds = step + 1, line["seconds"]
             fields.append(self.time_left())
-        self._print(laid_out(fields, self._width))
+        self._voice.say(laid_out(fields, self._width))
         self._outer.update(self._steps, completed=self._done, note=self.time_left())
 
     def time_left(self) -> str:
@@ -211,19 +209,7 @@ class Display:
         Too long after the first, which compiles.
         """
         left = self._latest_seconds * (self._outer_steps - self._done)
-        return f"about {left / 60:.0f} min left" if left > 90 else f"about {left:.0f} s left"
-
-    @property
-    def _quiet(self) -> bool:
-        """Whether there is nothing to watch, and was nothing to read for too long."""
-        if self._console.is_terminal:
-            return False
-        return time.monotonic() - self._spoke > QUIET_SECONDS
-
-    def _print(self, text: str) -> None:
-        self._spoke = time.monotonic()
-        # Broken already; what is wider is a path, which can be copied only where it is whole.
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        return time_left(left)
 
     def _frame(self) -> RenderableType:
         """The bars; of what compiles a spinner."""
@@ -234,21 +220,15 @@ class Display:
 
     def _speak_up(self) -> None:
         """Breaks silences while a program compiles, and while a segment takes long."""
-        while not self._ended.wait(min(1.0, QUIET_SECONDS / 3)):
+        while not self._ended.wait(min(1.0, displays.QUIET_SECONDS / 3)):
             waits = self._waits
             # Segments that follow each other are told of by who hears of them.
-            silent = waits.compiling is not None or waits.seconds > QUIET_SECONDS
-            if self._quiet and silent and waits.doing:
+            silent = waits.compiling is not None or waits.seconds > displays.QUIET_SECONDS
+            if self._voice.must_speak and silent and waits.doing:
                 self.say(f"  {waits.sentence}, {waits.seconds:.0f} s so far")
 
 
 def _bar() -> Progress:
     """A bar, to be drawn by others."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=16),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"),
-        auto_refresh=False,
-    )
+    before = TextColumn("{task.description}")
+    return Progress(*columns(before, width=16, after="{task.fields[note]}"), auto_refresh=False)
