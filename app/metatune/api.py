@@ -120,7 +120,7 @@ def plan(recipe: RecipeLike, *, overrides: Changes = (), out: str | Path = ".") 
     Raises:
         RecipeError: with all faults of the recipe.
         EstimatorError: an estimator can't be used for this training.
-        NotForetold: what an external trainer takes can't be known.
+        NotPredicted: what an external trainer takes can't be known.
     """
     from rich.console import Console
 

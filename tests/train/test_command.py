@@ -21,11 +21,11 @@ from metatune.artefact import ArtefactError
 from metatune.data import heldout_batches
 from metatune.fit.result import artefact_of, measure
 from metatune.fit.run_folder import RunFolderError
-from metatune.fit.searching.checkpoints import Search
+from metatune.fit.searching.search import Search
 from metatune.fit.telling.progress import Display
 from metatune.fit.trainers.evaluation import held_out_loss
 from metatune.fit.trainers.failure import NotFinite
-from metatune.inner import prepare, stretched
+from metatune.inner import prepare, rescaled
 from metatune.recipe import schema, writing
 from metatune.recipe.faults import RecipeError
 from metatune.train import command, loop
@@ -116,7 +116,7 @@ def weights(folder: TrainingFolder) -> bytes:
 
 
 def metrics(folder: TrainingFolder) -> list[dict]:
-    lines = folder.metrics.read_metrics()
+    lines = folder.read_metrics()
     return [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in lines]
 
 
@@ -380,7 +380,7 @@ def test_what_an_artefact_doesn_t_tune_is_the_recipe_s_own(training, run):
 
 
 def test_schedules_of_another_length_end_where_the_training_does(training):
-    longer = stretched(training, 6)
+    longer = rescaled(training, 6)
     stretch = Schedules(longer, None, 4).stretch(4)
     rates = [
         rates_of(longer, loop.scheduled(longer).hyper_at(stretch, jnp.int32(step)))

@@ -14,7 +14,7 @@ from metatune import artefact
 from metatune.artefact import ArtefactError
 from metatune.fit.replaying.replay import replay
 from metatune.fit.result import artefact_of, measure
-from metatune.fit.searching.checkpoints import Search
+from metatune.fit.searching.search import Search
 from metatune.fit.telling.progress import Display
 from metatune.fit.trainers.evaluation import held_out_loss
 from metatune.inner import prepare
