@@ -24,10 +24,10 @@ from typing import Any
 import jax
 
 from metatune.data import heldout_batches, stratified_batches
-from metatune.fit.allocation import keep_memory
+from metatune.fit.process.allocation import keep_memory
 from metatune.hypergrad import MixFlow, hypergradient
 from metatune.inner import InnerTraining, prepare
-from metatune.plan import foretold
+from metatune.plan import cost_model
 from metatune.recipe import schema
 
 KINDS = ("tensor", "element")
@@ -109,7 +109,7 @@ def planned_bytes(training: InnerTraining) -> int:
     """Of the estimator, as `metatune plan` foretells it from what XLA compiles."""
     with TemporaryDirectory() as folder:
         estimator = training.recipe.outer.estimator
-        memory = foretold.cost(training, estimator, Path(folder)).memory
+        memory = cost_model.cost(training, estimator, Path(folder)).memory
     return memory.device + memory.host
 
 

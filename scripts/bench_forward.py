@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import jax
 
 from metatune.data import heldout_batches, stratified_batches
-from metatune.fit.allocation import keep_memory
+from metatune.fit.process.allocation import keep_memory
 from metatune.hypergrad import Forward, Progress, hypergradient, train
 from metatune.inner import prepare
 from metatune.recipe import reading, shipped

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from metatune.fit.allocation import keep_memory
+from metatune.fit.process.allocation import keep_memory
 from metatune.hypergrad import Checkpoints, MixFlow, Problem, State, hypergradient
 
 INPUTS, OUTPUTS, WINDOWS = 64, 16, 10

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 
 from metatune.data import heldout_batches, stratified_batches
-from metatune.fit.allocation import keep_memory
+from metatune.fit.process.allocation import keep_memory
 from metatune.hypergrad import MixFlow, Reverse, hypergradient, train
 from metatune.inner import InnerTraining, prepare
 from metatune.recipe import reading, schema, shipped

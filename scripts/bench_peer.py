@@ -8,7 +8,7 @@ example), and their hypergradients are compared.
 Every contender is a process of its own on the same two threads. They take turns; the least time
 counts. Memory is the peak of a process's resident memory while it works, once what compiling left
 has been given back, less that of plain training on the same side. Times are taken in other runs, in
-which both sides keep what they freed (`metatune.fit.allocation`), as `metatune fit` does.
+which both sides keep what they freed (`metatune.fit.process.allocation`), as `metatune fit` does.
 
 usage: bench_peer.py [--size SIZE] [--batch B] [--sequence S] [--steps T] [--rounds N] [--json FILE]
 """
@@ -183,7 +183,7 @@ def peak_bytes() -> int:
 def work(shape: tuple, folder: Path, contender: Contender, line: Connection) -> None:
     """A process: does its jobs once, then again whenever told to, and answers times and peaks."""
     from metatune.bench import Shape
-    from metatune.fit.allocation import keep_memory
+    from metatune.fit.process.allocation import keep_memory
 
     keep_memory()
     given = load_file(folder / GIVEN)

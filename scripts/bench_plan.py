@@ -31,8 +31,8 @@ import jax
 
 from metatune import plan
 from metatune.data import heldout_batches, stratified_batches
-from metatune.fit.allocation import keep_memory, release_memory
-from metatune.fit.compilation import keep_compiled
+from metatune.fit.process.allocation import keep_memory, release_memory
+from metatune.fit.process.compilation import keep_compiled
 from metatune.hypergrad import hypergradient
 from metatune.inner import estimators, prepare
 from metatune.plan.table import duration, size

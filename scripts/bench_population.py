@@ -23,10 +23,10 @@ import numpy as np
 
 from metatune import plan
 from metatune.data import heldout_batches, stratified_batches
-from metatune.fit import population
-from metatune.fit.compilation import keep_compiled
-from metatune.fit.phases import begun
-from metatune.fit.unrolls import stretch
+from metatune.fit.process.compilation import keep_compiled
+from metatune.fit.searching import population
+from metatune.fit.searching.phases import begin
+from metatune.fit.searching.truncation import next_span
 from metatune.hypergrad import Hypergradient, hypergradient, hypergradients
 from metatune.inner import InnerTraining, estimators, prepare
 from metatune.inner.seeds import Purpose, Stream, data_seed
@@ -48,7 +48,7 @@ def of_members(training: InnerTraining, count: int, vmap: bool) -> Hypergradient
     recipe = replace(recipe, outer=replace(recipe.outer, population=Population(count, vmap=vmap)))
     training = replace(training, recipe=recipe)
     (phase,) = resolved(recipe.outer)
-    search = begun(training, phase, training.initial_eta())
+    search = begin(training, phase, training.initial_eta())
     shares = training.trajectory(search.eta).mixture
 
     def batches(number: int, member: int) -> Any:
@@ -61,7 +61,7 @@ def of_members(training: InnerTraining, count: int, vmap: bool) -> Hypergradient
     held_out = heldout_batches(
         training.corpus, "outer", seed=(0,), sequences=sequences, micro_batch=sequences
     )
-    part = stretch(recipe, phase, search)
+    part = next_span(recipe, phase, search)
     members = population.members(training, phase, search, part, batches)
     problem, eta = training.reweighted, search.eta
     options: dict[str, Any] = {

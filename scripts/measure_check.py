@@ -30,7 +30,7 @@ from rich.table import Table
 
 from metatune import check as checks
 from metatune import plan as plans
-from metatune.fit.compilation import keep_compiled
+from metatune.fit.process.compilation import keep_compiled
 from metatune.inner import prepare_file
 from metatune.recipe import reading, shipped
 

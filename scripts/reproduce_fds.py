@@ -37,8 +37,8 @@ import optax
 import optuna  # pyright: ignore[reportMissingImports]
 from PIL import Image, ImageDraw, ImageFont
 
-from metatune.fit.compilation import keep_compiled
-from metatune.fit.outer_optimizers import sign_with_halving
+from metatune.fit.process.compilation import keep_compiled
+from metatune.fit.searching.outer_optimizers import sign_with_halving
 from metatune.hypergrad import Forward, MixFlow, Problem, State, hypergradient, train
 from metatune.hypergrad.segments import Segment, advance
 from metatune.report.line_chart import Curve, Panel, line_chart

@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from metatune.fit.compilation import keep_compiled
+from metatune.fit.process.compilation import keep_compiled
 from metatune.hypergrad import (
     Forward,
     ForwardGradient,

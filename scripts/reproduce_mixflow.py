@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 from metatune import bench
-from metatune.fit.allocation import keep_memory
+from metatune.fit.process.allocation import keep_memory
 from metatune.recipe.faults import RecipeError
 
 SIZES = ("5.3M", "46.9M", "71.3M")

@@ -18,10 +18,10 @@ import numpy as np
 from rich.console import Console
 
 from metatune import artefact
-from metatune.fit.compilation import keep_compiled
-from metatune.fit.evaluation import held_out_loss
 from metatune.fit.measuring import paired
 from metatune.fit.outer_loop import fit
+from metatune.fit.process.compilation import keep_compiled
+from metatune.fit.trainers.evaluation import held_out_loss
 from metatune.inner import prepare
 from metatune.inner.seeds import Purpose
 from metatune.recipe import reading, schema, shipped

@@ -22,10 +22,10 @@ from rich.console import Console
 from metatune.data import Corpus
 from metatune.data.corruption import INTACT
 from metatune.data.windows import Windows
-from metatune.fit.compilation import keep_compiled
-from metatune.fit.evaluation import held_out_loss
 from metatune.fit.measuring import paired
 from metatune.fit.outer_loop import fit
+from metatune.fit.process.compilation import keep_compiled
+from metatune.fit.trainers.evaluation import held_out_loss
 from metatune.inner import InnerTraining, prepare
 from metatune.inner.seeds import Purpose
 from metatune.recipe import reading, shipped

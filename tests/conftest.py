@@ -12,7 +12,7 @@ import jax
 import jax.extend
 import pytest
 
-from metatune.fit.compilation import set_option
+from metatune.fit.process.compilation import set_option
 
 pytest_plugins = ["optional_packages"]
 

@@ -14,8 +14,8 @@ from rich.console import Console
 
 from metatune import api
 from metatune.artefact import Artefact, LearningRates, LossWeights, Mixture, Optimizer, write
-from metatune.fit import outer_loop
 from metatune.fit.run_folder import RunFolderError
+from metatune.fit.searching import loop
 from metatune.recipe import reading, shipped, writing
 from metatune.recipe.faults import RecipeError
 
@@ -133,15 +133,15 @@ def test_a_recipe_is_a_name_a_file_sections_or_a_recipe(tmp_path):
 
 def test_a_search_that_is_stopped_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
     whole = api.fit("quickstart", tmp_path / "whole", overrides=SMALL)
-    step = outer_loop._Loop.step
+    step = loop.Loop.step
 
-    def stopped(loop, search):
+    def stopped(self, search):
         if search.step == 1:
             raise KeyboardInterrupt
-        return step(loop, search)
+        return step(self, search)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="resume=True"):
-        patch.setattr(outer_loop._Loop, "step", stopped)
+        patch.setattr(loop.Loop, "step", stopped)
         api.fit("quickstart", tmp_path / "run", overrides=SMALL)
     assert api.load(tmp_path / "run").pairs == ()
     with pytest.raises(RunFolderError, match="holds a run already"):

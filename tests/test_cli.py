@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from metatune import artefact, check
 from metatune.artefact.exporters import EXPORTERS
 from metatune.cli import app
-from metatune.fit.shapes import shapes_of_artefact
+from metatune.fit.comparing.shapes import shapes_of_artefact
 from metatune.recipe import shipped
 from metatune.report import export_table
 

@@ -6,7 +6,7 @@ import jax
 import pytest
 from jax_environment import known
 
-from metatune.fit.compilation import set_option
+from metatune.fit.process.compilation import set_option
 
 
 def test_unknown_flags_are_left_out():

@@ -85,7 +85,7 @@ def fit(
 
     from metatune import plan as plans
     from metatune.fit import outer_loop
-    from metatune.fit.compilation import keep_compiled
+    from metatune.fit.process.compilation import keep_compiled
     from metatune.fit.run_folder import usable
 
     folder = usable(Path(out), resume=resume, overwrite=overwrite)
@@ -121,12 +121,12 @@ def plan(recipe: RecipeLike, *, overrides: Changes = (), out: str | Path = ".") 
     Raises:
         RecipeError: with all faults of the recipe.
         EstimatorError: an estimator can't be used for this training.
-        NotForetold: what an external trainer takes can't be known.
+        NotPredicted: what an external trainer takes can't be known.
     """
     from rich.console import Console
 
     from metatune import plan as plans
-    from metatune.fit.compilation import keep_compiled
+    from metatune.fit.process.compilation import keep_compiled
 
     keep_compiled()
     training = _prepared(recipe, overrides, Console(force_jupyter=False))
@@ -134,7 +134,7 @@ def plan(recipe: RecipeLike, *, overrides: Changes = (), out: str | Path = ".") 
 
 
 def _prepared(recipe: RecipeLike, changes: Changes, console: Any) -> "InnerTraining":
-    from metatune.fit.progress import tokenizing
+    from metatune.fit.telling.progress import tokenizing
     from metatune.inner import prepare, prepare_file
 
     if isinstance(changes, Mapping):

@@ -8,12 +8,13 @@ from rich.console import Console
 from metatune.check import progress
 from metatune.check.progress import Display
 from metatune.check.subject import Work
+from metatune.report import progress as displays
 
 
 @pytest.fixture
 def clock(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(displays.time, "monotonic", lambda: now[0])
     return now
 
 

@@ -10,7 +10,7 @@ import pytest
 from metatune.check.numbers import Horizon
 from metatune.check.recipes import begun, draw, shortened, subject_of
 from metatune.check.runs import sha256
-from metatune.inner import prepare, stretched
+from metatune.inner import prepare, rescaled
 from metatune.inner.schedules import base_rates
 from metatune.recipe import schema, writing
 from metatune.recipe.faults import RecipeError
@@ -59,8 +59,8 @@ def unrolled(training, unroll):
     return dataclasses.replace(training, recipe=dataclasses.replace(RECIPE, outer=outer))
 
 
-def test_a_stretched_training_is_that_of_the_shorter_recipe(training):
-    short = stretched(training, 8)
+def test_a_rescaled_training_is_that_of_the_shorter_recipe(training):
+    short = rescaled(training, 8)
     inner = dataclasses.replace(RECIPE.inner, steps=8)
     assert short.recipe == dataclasses.replace(RECIPE, inner=inner)
     eta = short.initial_eta() | {"learning_rates": np.log([[1.0], [2.0], [3.0], [4.0]])}

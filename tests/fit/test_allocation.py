@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from metatune.fit.allocation import keep_memory, release_memory
+from metatune.fit.process.allocation import keep_memory, release_memory
 
 def resident():
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from metatune.fit.checkpoints import Checkpoints, Search
+from metatune.fit.searching.checkpoints import Checkpoints
+from metatune.fit.searching.search import Search
 
 
 def search(step: int, seed: int) -> Search:

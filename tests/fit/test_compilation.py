@@ -6,7 +6,7 @@ import sys
 
 PROGRAM = """
 import jax, jax.numpy as jnp
-from metatune.fit.compilation import keep_compiled
+from metatune.fit.process.compilation import keep_compiled
 keep_compiled()
 print(jax.jit(lambda x: jnp.sin(x) @ x)(jnp.ones((3, 3)))[0, 0])
 """

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from metatune.fit.compiler import LARGE, Compiler
+from metatune.fit.process.compiler import LARGE, Compiler
 from metatune.hypergrad import programs
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from metatune.fit.expectation import MIB, Expectation, comparison, held_bytes, measured
+from metatune.fit.telling.expectation import MIB, Expectation, comparison, held_bytes, measured
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,16 @@ import pytest
 from rich.console import Console
 
 from metatune import artefact
-from metatune.fit import external, outer_loop
-from metatune.fit.commands import Given, run_all
-from metatune.fit.external import CommandFailed
-from metatune.fit.failure import NotFinite
+from metatune.fit import outer_loop
 from metatune.fit.outer_loop import fit
-from metatune.fit.points import taken
 from metatune.fit.run_folder import RunFolder
-from metatune.hypergrad.directions import draw
+from metatune.fit.searching import hypergradients as hypergradients_of
+from metatune.fit.searching.points import taken
+from metatune.fit.trainers import external
+from metatune.fit.trainers.commands import Given, run_all
+from metatune.fit.trainers.external import CommandFailed
+from metatune.fit.trainers.failure import NotFinite
+from metatune.hypergrad.forward.directions import draw
 from metatune.inner import prepare
 from metatune.inner.seeds import direction_key
 from metatune.recipe import reading, schema, writing
@@ -100,8 +102,8 @@ def commands(folder: RunFolder):
 
 def test_a_run_by_a_command_alone(recipe, tmp_path, nowhere, monkeypatch):
     """All orthogonal directions of a quadratic: the exact gradient, by hand."""
-    for name in ("hypergradient", "held_out_loss"):
-        monkeypatch.setattr(outer_loop, name, lambda *_, **__: pytest.fail("trained here"))
+    for module, name in ((hypergradients_of, "hypergradient"), (outer_loop, "held_out_loss")):
+        monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("trained here"))
     wanted = recipe(outer={"optimizer": schema.Adam(learning_rate=0.1), "clip_norm": None})
     done = fit(prepare(wanted), tmp_path / "run", console=nowhere)
     first, second, last = done.folder.read_metrics()

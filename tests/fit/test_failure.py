@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import pytest
 
-from metatune.fit.failure import NotFinite, refuse_not_finite
+from metatune.fit.trainers.failure import NotFinite, refuse_not_finite
 from metatune.hypergrad import Diagnostics, Hypergradient, State
 
 

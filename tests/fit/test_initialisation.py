@@ -13,7 +13,7 @@ from metatune import artefact
 from metatune.artefact import ArtefactError
 from metatune.fit.making import artefact_of
 from metatune.fit.outer_loop import fit
-from metatune.fit.replay import replay
+from metatune.fit.replaying.replay import replay
 from metatune.inner import prepare
 from metatune.models import build, save_pretrained
 from metatune.recipe import schema

@@ -9,6 +9,7 @@ from metatune import artefact, inner, plan
 from metatune.cli import app
 from metatune.fit import outer_loop
 from metatune.fit.run_folder import RunFolder
+from metatune.fit.searching import hypergradients as hypergradients_of
 
 SMALL = (
     "model.config={model_type: llama, hidden_size: 8, intermediate_size: 16, num_hidden_layers: 1,"
@@ -59,7 +60,7 @@ def unforetold(monkeypatch):
     """Nothing is timed beforehand, which compiles programs that no test here needs."""
 
     def unknown(*_, **__):
-        raise plan.NotForetold("not foretold")
+        raise plan.NotPredicted("not foretold")
 
     monkeypatch.setattr(plan, "expected", unknown)
 
@@ -85,12 +86,12 @@ def test_at_each_stage_what_is_kept_is_said_and_the_command_goes_on(out, monkeyp
             patch.setattr(module, name, stops_at(at, getattr(module, name)))
             return fit(out, *options)
 
-    code, told = interrupted(outer_loop, "_Loop", 0)
+    code, told = interrupted(outer_loop, "Loop", 0)
     assert (code, told) == (
         130,
         f"interrupted (opening the run): 0 outer steps kept in {out}{go_on}",
     )
-    code, told = interrupted(outer_loop, "hypergradient", 0, "--resume")
+    code, told = interrupted(hypergradients_of, "hypergradient", 0, "--resume")
     assert told.startswith("interrupted (compiling the hypergradient): 0 outer steps kept in ")
     assert told.endswith(go_on)
     code, told = interrupted(outer_loop, "held_out_loss", 1, "--resume")

@@ -7,8 +7,8 @@ import numpy as np
 import optax
 import pytest
 
-from metatune.fit.jumps import ENOUGH, JUMP, clipped, jumps
-from metatune.fit.outer_optimizers import build
+from metatune.fit.searching.jumps import ENOUGH, JUMP, clipped, jumps
+from metatune.fit.searching.outer_optimizers import build
 from metatune.recipe import schema
 from metatune.recipe.phases import Phase
 from metatune.report.search import jump

@@ -4,8 +4,8 @@ import json
 
 import jax
 
-from metatune.fit import machine as machines
-from metatune.fit.machine import differences, machine, repeats_itself
+from metatune.fit.process import machine as machines
+from metatune.fit.process.machine import differences, machine, repeats_itself
 
 
 def test_a_machine_is_of_its_own_type():

@@ -22,11 +22,13 @@ from tensorboard.util import tensor_util
 from metatune import artefact
 from metatune.artefact.document import curves as curves_of
 from metatune.fit import outer_loop
-from metatune.fit.checkpoints import Search
-from metatune.fit.failure import NotFinite
 from metatune.fit.outer_loop import fit
-from metatune.fit.points import judged, taken
 from metatune.fit.run_folder import RunFolder, RunFolderError, open_run
+from metatune.fit.searching import hypergradients as hypergradients_of
+from metatune.fit.searching.judging import keep_best
+from metatune.fit.searching.points import taken
+from metatune.fit.searching.search import Search
+from metatune.fit.trainers.failure import NotFinite
 from metatune.hypergrad import CheckpointError, EstimatorError, hypergradient
 from metatune.inner import prepare
 from metatune.recipe import schema, writing
@@ -263,7 +265,7 @@ def test_states_on_disk_give_the_same_bits_and_leave_none(finished, tmp_path, mo
         kept.append((kwargs["checkpoints"], result.diagnostics.peak_bytes))
         return result
 
-    monkeypatch.setattr(outer_loop, "hypergradient", spy)
+    monkeypatch.setattr(hypergradients_of, "hypergradient", spy)
     checkpoints = schema.Checkpoints(keep="recursive", slots=1, store="disk")
     estimator = dataclasses.replace(RECIPE.outer.estimator, checkpoints=checkpoints)
     outer = dataclasses.replace(RECIPE.outer, estimator=estimator)
@@ -319,7 +321,7 @@ def test_online_the_inner_training_lives_on(tmp_path, monkeypatch, console):
         seen.append((options["start"], options["steps"], before, after))
         return result
 
-    monkeypatch.setattr(outer_loop, "hypergradient", spy)
+    monkeypatch.setattr(hypergradients_of, "hypergradient", spy)
     outcome = fit(prepare(ONLINE), tmp_path / "run", console=console)
     assert [part[:2] for part in seen] == [(0, 4), (4, 2), (0, 4), (4, 2)]
     np.testing.assert_array_equal(seen[1][2], seen[0][3])
@@ -333,7 +335,7 @@ def test_online_the_inner_training_lives_on(tmp_path, monkeypatch, console):
         return hypergradient(*args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(outer_loop, "hypergradient", interrupted)
+        patch.setattr(hypergradients_of, "hypergradient", interrupted)
         fit(prepare(ONLINE), tmp_path / "again", console=console)
     resumed = fit(prepare(ONLINE), tmp_path / "again", resume=True, console=console)
     assert contents(resumed.folder) == contents(outcome.folder)
@@ -351,7 +353,7 @@ def test_truncated_only_the_last_windows_move(finished, tmp_path, console):
 def fitted(out, console, **changes):
     outer = dataclasses.replace(RECIPE.outer, steps=2, **changes)
     recipe = dataclasses.replace(RECIPE, outer=outer)
-    return fit(prepare(recipe), out, foretell=lambda scratch: None, console=console)
+    return fit(prepare(recipe), out, predict=lambda scratch: None, console=console)
 
 
 def test_forward_mode_goes_the_same_way(finished, tmp_path, console):
@@ -374,7 +376,7 @@ def test_random_directions_are_those_of_the_seed_and_the_step(
         keys.append(tuple(jax.random.key_data(key).tolist()))
         return hypergradient(*args, key=key, **options)
 
-    monkeypatch.setattr(outer_loop, "hypergradient", keep)
+    monkeypatch.setattr(hypergradients_of, "hypergradient", keep)
     first, again = (
         fitted(tmp_path / name, console, estimator=estimator) for name in ("first", "again")
     )
@@ -451,7 +453,7 @@ def test_ctrl_c_leaves_a_valid_run_that_goes_on_bit_for_bit(
         return hypergradient(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(outer_loop, "hypergradient", interrupted)
+        patch.setattr(hypergradients_of, "hypergradient", interrupted)
         stopped = fit(prepare(RECIPE), tmp_path / "run", console=console)
     assert stopped.interrupted
     assert artefact.load(stopped.folder.path).result["status"] == "unfinished"
@@ -491,7 +493,7 @@ def test_a_hypergradient_that_is_none_keeps_the_last_good_artefact(tmp_path, mon
         return estimate._replace(gradient=gradient)
 
     with monkeypatch.context() as patch:
-        patch.setattr(outer_loop, "hypergradient", broken)
+        patch.setattr(hypergradients_of, "hypergradient", broken)
         with pytest.raises(NotFinite, match="point 2 of the search: the hypergradient of mixture"):
             fit(prepare(RECIPE), tmp_path, console=console)
     assert len(RunFolder(tmp_path).read_metrics()) == 2
@@ -538,7 +540,7 @@ def test_what_is_not_drawn_anew_stays_that_of_the_first_step(tmp_path, monkeypat
         seen.append((leaf.tobytes(), batches(0).tokens.tobytes()))
         return hypergradient(problem, eta, state, batches, outer_batches, **kwargs)
 
-    monkeypatch.setattr(outer_loop, "hypergradient", spy)
+    monkeypatch.setattr(hypergradients_of, "hypergradient", spy)
     for initialisation, fresh_data in ((True, False), (False, True)):
         seen.clear()
         fresh = schema.Fresh(initialisation=initialisation, data=fresh_data)
@@ -555,7 +557,7 @@ def test_what_is_not_drawn_anew_stays_that_of_the_first_step(tmp_path, monkeypat
 def test_the_best_is_the_smallest_not_the_last():
     search = Search(0, "default", None, "default")
     for step, loss in enumerate([2.0, 1.5, 1.7]):
-        search = judged(search._replace(step=step, eta=step), loss)
+        search = keep_best(search._replace(step=step, eta=step), loss)
     assert (search.best_eta, search.best_step, search.best_held_out) == (1, 1, 1.5)
 
 

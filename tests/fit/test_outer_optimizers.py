@@ -6,7 +6,13 @@ import numpy as np
 import optax
 import pytest
 
-from metatune.fit.outer_optimizers import averaged, build, converged, handed_on, sign_with_halving
+from metatune.fit.searching.outer_optimizers import (
+    averaged,
+    build,
+    converged,
+    handed_on,
+    sign_with_halving,
+)
 from metatune.recipe import schema
 
 

@@ -12,7 +12,8 @@ from rich.console import Console
 from metatune import artefact, tunables
 from metatune.fit import outer_loop
 from metatune.fit.outer_loop import fit
-from metatune.fit.points import taken
+from metatune.fit.searching import hypergradients as hypergradients_of
+from metatune.fit.searching.points import taken
 from metatune.hypergrad import Diagnostics, Hypergradient
 from metatune.inner import prepare
 from metatune.recipe import schema
@@ -79,7 +80,7 @@ def visited(monkeypatch):
         slopes = {key: jnp.asarray(slope) for key, slope in SLOPES.items()}
         return Hypergradient(jnp.float32(2.0), slopes, state, Diagnostics(jnp.ones(1)))
 
-    monkeypatch.setattr(outer_loop, "hypergradient", estimate)
+    monkeypatch.setattr(hypergradients_of, "hypergradient", estimate)
     monkeypatch.setattr(outer_loop, "held_out_loss", lambda *_, **__: 1.0)
     return seen
 
@@ -146,7 +147,7 @@ def test_the_average_may_be_the_best_and_a_run_goes_on_with_it(
     def score(training, eta, **_):
         return float(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(away(eta))))
 
-    monkeypatch.setattr(outer_loop, "hypergradient", estimate)
+    monkeypatch.setattr(hypergradients_of, "hypergradient", estimate)
     monkeypatch.setattr(outer_loop, "held_out_loss", score)
     objective = dataclasses.replace(RECIPE.outer.objective, deviation=0.0)
     plain = dataclasses.replace(

@@ -10,10 +10,11 @@ import pytest
 from rich.console import Console
 
 from metatune.fit import outer_loop
-from metatune.fit.checkpoints import Search
 from metatune.fit.outer_loop import fit
-from metatune.fit.phases import End, begun, ended, entered
-from metatune.fit.points import taken
+from metatune.fit.searching import hypergradients as hypergradients_of
+from metatune.fit.searching.phases import End, begin, end_of, enter
+from metatune.fit.searching.points import taken
+from metatune.fit.searching.search import Search
 from metatune.hypergrad import Diagnostics, Hypergradient, hypergradient
 from metatune.inner import prepare
 from metatune.recipe import phases, schema
@@ -107,7 +108,7 @@ def imagined(monkeypatch):
             return losses(next(judged)) if split == "outer" else 1.0
 
         judged = iter(range(1000))
-        monkeypatch.setattr(outer_loop, "hypergradient", estimate)
+        monkeypatch.setattr(hypergradients_of, "hypergradient", estimate)
         monkeypatch.setattr(outer_loop, "held_out_loss", measured)
         return seen
 
@@ -130,7 +131,7 @@ def test_a_run_of_two_phases_goes_on_within_the_second_bit_for_bit(training, tmp
         controls.append(options["control"])
         return hypergradient(problem, eta, *args, **options)
 
-    monkeypatch.setattr(outer_loop, "hypergradient", spy)
+    monkeypatch.setattr(hypergradients_of, "hypergradient", spy)
     stop_at = None
     whole = run(training, tmp_path / "whole")
     assert [part[:3] for part in asked] == [
@@ -252,11 +253,11 @@ def test_moments_are_handed_on_unless_reset(training, reset):
     )
     training = changed(training, phases=both)
     resolved = phases.resolved(training.recipe.outer)
-    search = begun(training, resolved[0], training.initial_eta())
+    search = begin(training, resolved[0], training.initial_eta())
     moved = jax.tree.map(lambda leaf: leaf + 1, search.opt_state)
     search = search._replace(step=1, opt_state=moved)
-    found = entered(training, resolved, search)
-    expected = begun(training, resolved[1], search.eta).opt_state if reset else moved
+    found = enter(training, resolved, search)
+    expected = begin(training, resolved[1], search.eta).opt_state if reset else moved
     jax.tree.map(np.testing.assert_array_equal, found.opt_state, expected)
     assert (found.phase, found.phase_start, found.life, found.age) == (1, 1, 1, 0)
 
@@ -264,9 +265,9 @@ def test_moments_are_handed_on_unless_reset(training, reset):
 def test_why_a_phase_is_over():
     phase = phases.Phase(1, 3, schema.MixFlow(), schema.Full(), schema.Adam())
     search = Search(5, None, (), None, best_step=4, phase=1, phase_start=5)
-    assert ended(phase, 1, search) is None
-    assert ended(phase, 1, search._replace(step=6)) is None
-    assert ended(phase, 1, search._replace(step=7)) is End.PATIENCE
-    assert ended(phase, 1, search._replace(step=7, best_step=6)) is None
-    assert ended(phase, 1, search._replace(step=8, best_step=7)) is End.STEPS
-    assert ended(phase, None, search._replace(step=7)) is None
+    assert end_of(phase, 1, search) is None
+    assert end_of(phase, 1, search._replace(step=6)) is None
+    assert end_of(phase, 1, search._replace(step=7)) is End.PATIENCE
+    assert end_of(phase, 1, search._replace(step=7, best_step=6)) is None
+    assert end_of(phase, 1, search._replace(step=8, best_step=7)) is End.STEPS
+    assert end_of(phase, None, search._replace(step=7)) is None

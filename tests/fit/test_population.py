@@ -12,11 +12,13 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from metatune.data import heldout_batches, stratified_batches
-from metatune.fit import outer_loop, population
+from metatune.fit import outer_loop
 from metatune.fit.outer_loop import fit
-from metatune.fit.phases import begun
-from metatune.fit.points import taken
-from metatune.fit.unrolls import stretch
+from metatune.fit.searching import hypergradients as hypergradients_of
+from metatune.fit.searching import population
+from metatune.fit.searching.phases import begin
+from metatune.fit.searching.points import taken
+from metatune.fit.searching.truncation import next_span
 from metatune.hypergrad import MixFlow, hypergradients, train
 from metatune.inner import prepare
 from metatune.inner.seeds import Purpose, model_key
@@ -104,7 +106,7 @@ def spied(monkeypatch, stop=None):
         seen.append((members, states, eta, found))
         return found
 
-    monkeypatch.setattr(outer_loop, "hypergradients", spy)
+    monkeypatch.setattr(hypergradients_of, "hypergradients", spy)
     return seen
 
 
@@ -202,7 +204,7 @@ def test_members_are_asked_for_as_the_recipe_says(training, tmp_path, monkeypatc
         asked.append((len(members), options))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(outer_loop, "hypergradients", ask)
+    monkeypatch.setattr(hypergradients_of, "hypergradients", ask)
     wanted = schema.Population(members=2, vmap=False, stagger=False)
     assert run(changed(training, unroll=unroll, population=wanted), tmp_path).interrupted
     ((count, options),) = asked
@@ -223,10 +225,10 @@ def test_the_mean_over_members_errs_by_a_root_of_their_number_less(training):
         )
 
     means, variances = [], []
-    search = begun(training, phase, eta)
+    search = begin(training, phase, eta)
     for step in range(24):
         at = search._replace(step=step)
-        part = stretch(training.recipe, phase, at)
+        part = next_span(training.recipe, phase, at)
         members = population.members(training, phase, at, part, batches)
         found = hypergradients(
             training.reweighted, eta, members, held_out, steps=6, estimator=MixFlow(2)

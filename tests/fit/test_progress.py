@@ -7,10 +7,10 @@ import time
 import pytest
 from rich.console import Console
 
-from metatune.fit import progress
-from metatune.fit.progress import Display
-from metatune.fit.waits import HYPERGRADIENT
+from metatune.fit.telling.progress import Display
+from metatune.fit.telling.waits import HYPERGRADIENT
 from metatune.hypergrad import Progress
+from metatune.report import progress as displays
 
 LINE = {
     "step": 3,
@@ -106,7 +106,7 @@ def test_a_terminal_is_drawn_while_nothing_is_heard():
 
 
 def test_a_log_has_a_line_now_and_then_while_nothing_is_heard(monkeypatch):
-    monkeypatch.setattr(progress, "QUIET_SECONDS", 0.1)
+    monkeypatch.setattr(displays, "QUIET_SECONDS", 0.1)
     display, output = shown(terminal=False)
     with display:
         display.listener("hypergradient", HYPERGRADIENT)

@@ -8,7 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from metatune import artefact
 from metatune.fit.outer_loop import fit
-from metatune.fit.points import taken
+from metatune.fit.searching.points import taken
 from metatune.inner import prepare
 from metatune.recipe import schema
 

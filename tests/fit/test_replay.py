@@ -14,11 +14,11 @@ from metatune import artefact
 from metatune.artefact.manifest import hashes
 from metatune.artefact.writing import integrity
 from metatune.cli import app
-from metatune.fit import machine as machines
-from metatune.fit import replay as replays
 from metatune.fit.outer_loop import fit
-from metatune.fit.record import recorded_steps
-from metatune.fit.replay import Replay, band, differing, replay
+from metatune.fit.process import machine as machines
+from metatune.fit.replaying import replay as replays
+from metatune.fit.replaying.record import recorded_steps
+from metatune.fit.replaying.replay import Replay, band, differing, replay
 from metatune.inner import prepare
 from metatune.recipe import schema
 from metatune.report.replay import lines

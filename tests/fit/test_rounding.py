@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import pytest
 
-from metatune.fit.rounding import outweighed
+from metatune.fit.telling.rounding import precision_warnings
 from metatune.inner import prepare
 from metatune.recipe import schema
 
@@ -43,7 +43,7 @@ def warnings(optimizer=ADAM, dtype="bfloat16", tune=RECIPE.tune):
         inner=dataclasses.replace(RECIPE.inner, optimizer=optimizer),
         tune=tune,
     )
-    return list(outweighed(prepare(recipe)))
+    return list(precision_warnings(prepare(recipe)))
 
 
 def test_it_says_how_large_eps_root_must_be():

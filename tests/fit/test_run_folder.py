@@ -6,6 +6,7 @@ import pytest
 
 from metatune.fit.run_folder import RunFolder, RunFolderError, open_run
 from metatune.recipe import schema, writing
+from metatune.runs.kinds import RUN
 
 RECIPE = schema.Recipe(
     model=schema.Model(config={"model_type": "llama"}),
@@ -35,7 +36,7 @@ def grown(**changes):
 
 def test_a_new_folder_gets_the_recipe(tmp_path):
     folder = begin(tmp_path / "a" / "run")
-    assert folder.holds_run()
+    assert RUN.holds(folder.path)
     assert "shipped: code_stdlib" in folder.recipe.read_text()
 
 

@@ -13,11 +13,13 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from metatune import artefact
-from metatune.fit import outer_loop, outer_optimizers
-from metatune.fit.checkpoints import Search
+from metatune.fit import outer_loop
 from metatune.fit.outer_loop import fit
-from metatune.fit.points import taken
-from metatune.fit.sharing import KEY, Shared, Sharing, apart
+from metatune.fit.searching import hypergradients as hypergradients_of
+from metatune.fit.searching import outer_optimizers
+from metatune.fit.searching.points import taken
+from metatune.fit.searching.search import Search
+from metatune.fit.searching.sharing import KEY, Shared, Sharing, apart
 from metatune.hypergrad import Diagnostics, Hypergradient, as_argument
 from metatune.inner import prepare
 from metatune.recipe import schema
@@ -41,7 +43,7 @@ def groups(labels=LABELS):
 
 def started(sharing):
     eta = {KEY: jnp.zeros((sharing.windows, sharing.groups.size))}
-    return Search(0, eta, OPTIMIZER.init(eta), eta, shared=sharing.begun())
+    return Search(0, eta, OPTIMIZER.init(eta), eta, shared=sharing.begin())
 
 
 def descended(sharing, search, truth, steps, seed, noise=0.3):
@@ -52,13 +54,13 @@ def descended(sharing, search, truth, steps, seed, noise=0.3):
         slope = curvature * (np.asarray(search.eta[KEY]) - truth)
         slope += noise * random.standard_normal(truth.shape)
         gradient = {KEY: jnp.asarray(slope, jnp.float32)}
-        search = sharing.observed(search, gradient)
+        search = sharing.observe(search, gradient)
         updates, state = UPDATE(
-            sharing.summed(search, gradient), search.opt_state, counts=sharing.counts(search)
+            sharing.sum_blocks(search, gradient), search.opt_state, counts=sharing.counts(search)
         )
         eta = optax.apply_updates(search.eta, updates)
         search = search._replace(step=search.step + 1, eta=eta, opt_state=state)
-        search = sharing.revised(search)[0]
+        search = sharing.revise(search)[0]
     return search
 
 
@@ -113,9 +115,9 @@ def test_at_a_common_optimum_splits_are_as_rare_as_the_threshold_says(every, thr
     mixed = random.standard_normal((WINDOWS * len(LABELS), WINDOWS * len(LABELS)))
     for _ in range(1000):
         slopes = random.standard_cauchy((every, len(mixed))) @ mixed
-        shared = sharing.begun()._replace(gradients=slopes.reshape(every, WINDOWS, len(LABELS)))
+        shared = sharing.begin()._replace(gradients=slopes.reshape(every, WINDOWS, len(LABELS)))
         search = started(sharing)._replace(step=every, shared=shared)
-        found += len(sharing.revised(search)[1])
+        found += len(sharing.revise(search)[1])
     spread = np.sqrt(1000 * allowed * (1 - allowed))
     assert abs(found - 1000 * allowed) < 3 * spread
 
@@ -177,7 +179,7 @@ def test_a_merge_takes_means_of_values_and_of_states():
         ),
         shared=Shared(search.shared.partition, slopes, np.where(mask, wavering, 0.0)),
     )
-    found, changes = sharing.revised(search)
+    found, changes = sharing.revise(search)
     assert [change["change"] for change in changes] == ["merge"]
     assert changes[0]["into"] == ["all parameters"]
     np.testing.assert_allclose(found.eta[KEY], 0.1, rtol=1e-6)
@@ -255,7 +257,7 @@ def test_what_is_shared_by_all_is_tuned_as_one_rate_is(tmp_path, monkeypatch):
         assert np.unique(slopes[KEY]).size == slopes[KEY].size
         return Hypergradient(value, slopes, state, Diagnostics(jnp.ones(1)))
 
-    monkeypatch.setattr(outer_loop, "hypergradient", estimate)
+    monkeypatch.setattr(hypergradients_of, "hypergradient", estimate)
     for name, recipe in (
         ("shared", changed(sharing=schema.Sharing(every=9))),
         ("one", changed(per="global", windows=1, sharing=None)),
@@ -281,7 +283,7 @@ def test_the_history_is_told_and_a_stopped_run_goes_on_bit_for_bit(tmp_path, mon
         slopes = jnp.array([[1.0], [-1.0]]) + 0.1 * jax.random.normal(key, eta[KEY].shape)
         return Hypergradient(jnp.float32(2.0), {KEY: slopes}, state, Diagnostics(jnp.ones(1)))
 
-    monkeypatch.setattr(outer_loop, "hypergradient", estimate)
+    monkeypatch.setattr(hypergradients_of, "hypergradient", estimate)
     asked = []
     training = prepare(RECIPE)
     whole = run(training, tmp_path / "whole")

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from metatune.fit.phases import End
-from metatune.fit.still_moving import LAST, course, trend
+from metatune.fit.searching.phases import End
+from metatune.fit.searching.still_moving import LAST, course, trend
 from metatune.recipe import schema
 from metatune.report.search import NOISE, RATE_REST, closing
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from metatune.fit.waits import HYPERGRADIENT, TRAINING, Durations, Waits, durations_of
+from metatune.fit.telling.waits import HYPERGRADIENT, TRAINING, Durations, Waits, durations_of
 from metatune.hypergrad import Progress
 from metatune.recipe import schema
 

@@ -7,7 +7,7 @@ import pytest
 
 from metatune.artefact import Artefact, ArtefactError, LearningRates, Optimizer
 from metatune.artefact.widths import Fans
-from metatune.fit.widths import fans, fitted
+from metatune.fit.comparing.widths import fans, fitted
 from metatune.models import build
 from metatune.recipe.faults import RecipeError
 

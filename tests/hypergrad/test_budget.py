@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import pytest
 
 from metatune.hypergrad import CheckpointError, Checkpoints, MixFlow, Problem, State, hypergradient
-from metatune.hypergrad.budget import amount, cheapest, cost
-from metatune.hypergrad.policies import Every, Kept, Recursive
+from metatune.hypergrad.reverse.budget import amount, cheapest, cost
+from metatune.hypergrad.reverse.policies import Every, Kept, Recursive
 
 SEGMENT = 4
 STATE, SAVED = 2 * 5 * 4, SEGMENT * 5 * 4

@@ -23,9 +23,9 @@ from metatune.hypergrad import (
     State,
     hypergradient,
 )
-from metatune.hypergrad.boundaries import Boundaries
-from metatune.hypergrad.policies import Every, Kept, Recursive
-from metatune.hypergrad.reverse_mode import SegmentRun
+from metatune.hypergrad.reverse.adjoint import SegmentRun
+from metatune.hypergrad.reverse.boundaries import Boundaries
+from metatune.hypergrad.reverse.policies import Every, Kept, Recursive
 from metatune.hypergrad.stores import Device, Disk, Host, Store
 
 STEPS, SEGMENT = 300, 10  # 30 segments

@@ -23,8 +23,8 @@ from metatune.hypergrad import (
     hypergradient,
 )
 from metatune.hypergrad.estimator import Job
-from metatune.hypergrad.forward import MOST_ONSETS, first_steps
-from metatune.hypergrad.forward_mode import Tangents, push_step
+from metatune.hypergrad.forward.fds import MOST_ONSETS, first_steps
+from metatune.hypergrad.forward.tangents import Tangents, push_step
 
 STEPS = 20
 INPUTS = np.random.default_rng(0).normal(size=(STEPS, 8, 3))

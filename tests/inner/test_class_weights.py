@@ -12,7 +12,7 @@ from metatune.artefact import ClassWeights, load, write
 from metatune.data import TokenClass, heldout_batches, sampled_batches, stratified_batches
 from metatune.fit.making import artefact_of
 from metatune.hypergrad import MixFlow, hypergradient, train
-from metatune.inner import prepare, stretched
+from metatune.inner import prepare, rescaled
 from metatune.inner.cross_entropy import token_losses
 from metatune.recipe import schema
 from metatune.recipe.faults import RecipeError
@@ -206,7 +206,7 @@ def test_the_artefact_holds_what_the_training_used(training, tmp_path):
 
 
 def test_they_stretch_with_the_horizon(training):
-    longer = stretched(training, 2 * STEPS)
+    longer = rescaled(training, 2 * STEPS)
     eta = some_eta(training)
     np.testing.assert_array_equal(
         class_weights(longer, eta), np.repeat(class_weights(training, eta), 2, axis=0)

@@ -11,7 +11,7 @@ import pytest
 from metatune.data import stratified_batches
 from metatune.hypergrad import as_argument, programs, train
 from metatune.inner import prepare
-from metatune.inner.horizons import Stretched
+from metatune.inner.horizons import Rescaled
 from metatune.recipe import schema
 
 RECIPE = schema.Recipe(
@@ -68,7 +68,7 @@ def eta(training):
 @pytest.mark.parametrize("steps", [6, 12])
 def test_is_the_training_that_was_so_short_from_the_start(training, eta, steps):
     """Exactly where the windows of both are the same fractions, as here."""
-    stretched, short = Stretched(training, steps), prepare(over(steps))
+    stretched, short = Rescaled(training, steps), prepare(over(steps))
     hyper_at = jax.jit(stretched.problem.hyper_at)
     for step in map(jnp.int32, range(steps)):
         found, expected = hyper_at(eta, step), jax.jit(short.reweighted.hyper_at)(eta, step)
@@ -78,11 +78,11 @@ def test_is_the_training_that_was_so_short_from_the_start(training, eta, steps):
 
 def test_each_step_is_like_one_of_the_whole(training, eta):
     whole = training.reweighted.hyper_at
-    found = Stretched(training, 5).problem.hyper_at
+    found = Rescaled(training, 5).problem.hyper_at
     for step, like in enumerate(map(jnp.int32, [0, 2, 4, 7, 9])):  # ⌊12 step / 5⌋
         jax.tree.map(np.testing.assert_array_equal, found(eta, jnp.int32(step)), whole(eta, like))
     rows = training.trajectory(eta).mixture[[0, 2, 4, 7, 9]]
-    np.testing.assert_array_equal(Stretched(training, 5).shares(eta), rows)
+    np.testing.assert_array_equal(Rescaled(training, 5).shares(eta), rows)
 
 
 def test_all_lengths_are_of_one_compilation(training, eta):
@@ -95,7 +95,7 @@ def test_all_lengths_are_of_one_compilation(training, eta):
     counted = dataclasses.replace(training.reweighted, update=update)
     traced = []
     for steps in (4, 6, 12):
-        stretched = Stretched(dataclasses.replace(training, reweighted=counted), steps)
+        stretched = Rescaled(dataclasses.replace(training, reweighted=counted), steps)
         start = training.initialise(jax.random.key(0))
         batches = stratified_batches(
             training.corpus, seed=(0,), batch_size=4, shares=stretched.shares(eta)
@@ -109,7 +109,7 @@ def test_all_lengths_are_of_one_compilation(training, eta):
 @pytest.mark.parametrize("steps", [3, 6])
 def test_windows_begin_where_they_do_as_fractions(training, eta, steps):
     """What forward mode asks for: learning rates at 0, 1/3 and 2/3, shares at 0 and 1/2."""
-    problem = as_argument(Stretched(training, steps).problem)
+    problem = as_argument(Rescaled(training, steps).problem)
     found = programs.onsets(problem, eta, jnp.int32(0), jnp.int32(steps))
     rates = [math.ceil(window * steps / 3) for window in range(3)]
     shares = [math.ceil(window * steps / 2) for window in range(2) for _ in range(2)]

@@ -11,7 +11,7 @@ from metatune import artefact
 from metatune.data import heldout_batches, sampled_batches, stratified_batches
 from metatune.fit.making import artefact_of
 from metatune.hypergrad import MixFlow, hypergradient, train
-from metatune.inner import prepare, stretched
+from metatune.inner import prepare, rescaled
 from metatune.recipe import schema
 from metatune.recipe.checks import check
 from metatune.recipe.rules import broken_rules
@@ -142,7 +142,7 @@ def test_the_artefact_holds_the_very_rates_of_the_training(options, tmp_path):
 
 def test_a_training_of_another_length_keeps_the_parameters_rates(training):
     eta = some_eta(training)
-    long = stretched(training, 2 * STEPS)
+    long = rescaled(training, 2 * STEPS)
     short, whole = (
         jax.tree.leaves(
             each.sampled.hyper_at(eta, jnp.int32(each.recipe.inner.steps - 1)).learning_rate

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 from metatune.inner import prepare
-from metatune.inner.preparing import stretched
+from metatune.inner.preparing import rescaled
 from metatune.recipe import schema
 from metatune.recipe.faults import RecipeError
 
@@ -47,7 +47,7 @@ def test_a_domain_is_read_no_more_than_so_often():
     shares = training.trajectory(far).mixture
     assert shares[:, 0] == pytest.approx(cap, abs=1e-5)
     # A shorter training is an image of the whole one, capped as that is.
-    shorter = stretched(training, 3)
+    shorter = rescaled(training, 3)
     assert shorter.trajectory(far).mixture[:, 0] == pytest.approx(cap, abs=1e-5)
 
 

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM
 from metatune.data import heldout_batches, stratified_batches
 from metatune.fit.making import artefact_of
 from metatune.hypergrad import MixFlow, Reverse, as_argument, hypergradient, programs, train
-from metatune.hypergrad.reverse_mode import Adjoint
-from metatune.hypergrad.segments import gather, inexact
+from metatune.hypergrad.reverse.adjoint import Adjoint
+from metatune.hypergrad.segments import fetch, inexact
 from metatune.hypergrad.stores import tree_bytes
 from metatune.inner import prepare
 from metatune.models import build, save_pretrained
@@ -258,7 +258,7 @@ def bytes_of_pullback(training):
     """Arguments less what is frozen, and temporary arrays, of a segment's backward program."""
     problem, eta = as_argument(training.reweighted), training.initial_eta()
     state = training.initialise(jax.random.key(0))
-    segment = gather(batches(training), 0, 4, 4)
+    segment = fetch(batches(training), 0, 4, 4)
     saved = jax.eval_shape(
         lambda: programs.forward(problem, MixFlow(segment=4), eta, state, segment).saved
     )

@@ -17,7 +17,7 @@ from metatune.plan import (
     Memory,
     Pace,
     Plan,
-    foretold,
+    cost_model,
     forward_mode,
     reverse_mode,
     table,
@@ -152,14 +152,14 @@ def test_a_meta_parameter_costs_nothing_before_its_window(tmp_path):
     An objective on 16 sequences takes four gradients on 4.
     """
     training = prepare(with_outer(estimator=FEW[0][0]))
-    cost = foretold.cost(training, FEW[0][0], tmp_path)
+    cost = cost_model.cost(training, FEW[0][0], tmp_path)
     lines = {forward_mode.PLAIN: Line(0.0, 1.0), forward_mode.PUSH: Line(0.0, 5.0)}
     assert cost.seconds(lines).hypergradient == pytest.approx(20 + 2 * 20 + 2 * 10 + 4)
     assert cost.seconds(lines).training == Line(0.0, 1.0)
     counted = cost.seconds({forward_mode.PLAIN: Line(0.0, 1.0)}).hypergradient
     assert counted == pytest.approx(20 + 2.26 * (2 * 20 + 2 * 10) + 4)
     chunked = schema.ForwardGradient(directions=6, segment=4, chunk=2)
-    cost = foretold.cost(training, chunked, tmp_path)
+    cost = cost_model.cost(training, chunked, tmp_path)
     lines = {forward_mode.PLAIN: Line(0.0, 1.0), forward_mode.PUSH: Line(0.0, 3.0)}
     assert cost.seconds(lines).hypergradient == pytest.approx(3 * (20 + 2 * 20 + 4))
 
@@ -184,7 +184,7 @@ def test_points_of_a_trajectory_cut_segments(spec, passes, uncompiled, tmp_path)
     """Of 20 steps in fours, 5 segments, of a second each; cut after 7 and 14 as well, 6."""
     for along, segments in ((None, 5), (schema.Trajectory(points=3), 6)):
         training = prepare(along_the_training(with_outer(estimator=spec), along))
-        cost = foretold.cost(training, spec, tmp_path)
+        cost = cost_model.cost(training, spec, tmp_path)
         expected = passes * segments + cost.memory.recomputed_segments
         assert cost.seconds(SEGMENTS).hypergradient == pytest.approx(expected)
 
@@ -206,7 +206,7 @@ def test_what_schedule_free_training_averages_is_counted(tmp_path):
 def test_an_average_is_foretold_by_every_estimator(spec, count, uncompiled, monkeypatch, tmp_path):
     """One so large that the moment of its making is the peak."""
     monkeypatch.setattr(Work, "averaged_bytes", lambda work: 10**12)
-    cost = foretold.cost(prepare(with_outer(estimator=spec)), spec, tmp_path)
+    cost = cost_model.cost(prepare(with_outer(estimator=spec)), spec, tmp_path)
     assert 0 < cost.memory.device - count * 10**12 < 10**9
 
 
@@ -221,7 +221,7 @@ def test_an_external_trainer_is_not_foretold_but_counted(tmp_path):
     outer = schema.Outer(steps=4, estimator=spec)
     training = prepare(dataclasses.replace(RECIPE, outer=outer))
     for asked in (plans.plan, plans.expected):
-        with pytest.raises(plans.NotForetold, match="takes 6 of its trainings, 2 at a time"):
+        with pytest.raises(plans.NotPredicted, match="takes 6 of its trainings, 2 at a time"):
             asked(training, folder=tmp_path)
 
 

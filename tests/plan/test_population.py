@@ -10,7 +10,7 @@ import pytest
 from metatune.hypergrad import programs
 from metatune.hypergrad.stores import tree_bytes
 from metatune.inner import estimators, prepare
-from metatune.plan import Memory, choice, foretold
+from metatune.plan import Memory, choice, cost_model
 from metatune.plan.cost import Cost, Seconds
 from metatune.plan.timing import Line
 from metatune.plan.work import Work, together
@@ -97,9 +97,9 @@ def test_what_goes_on_and_what_is_done_in_turn_is_counted(
     one = Memory(100, 10, 5, 1, host=0, disk=0, recomputed_segments=0)
     seconds = Seconds(7.0, Line(1.0, 2.0))
     costs = {schema.MixFlow: lambda *_: Cost(one, 2.0, tuple, lambda lines: seconds)}
-    monkeypatch.setattr(foretold, "COSTS", costs)
+    monkeypatch.setattr(cost_model, "COSTS", costs)
     training = changed(prepared, population=population, unroll=unroll)
-    found = foretold.cost(training, RECIPE.outer.estimator, tmp_path)
+    found = cost_model.cost(training, RECIPE.outer.estimator, tmp_path)
     state = tree_bytes(jax.eval_shape(prepared.initialise, jax.random.key(0)))
     assert found.memory == one._replace(state=100 + states * state)
     assert found.seconds({}) == Seconds(times * 7.0, seconds.training)

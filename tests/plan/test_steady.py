@@ -13,8 +13,8 @@ from metatune.plan import (
     Memory,
     Pace,
     Plan,
+    cost_model,
     counting,
-    foretold,
     forward_mode,
     reverse_mode,
 )
@@ -86,7 +86,7 @@ def test_the_same_pick_in_all_draws(spec, spread, pick, monkeypatch, tmp_path):
     outer = dataclasses.replace(RECIPE.outer, estimator=spec)
     training = prepare(dataclasses.replace(RECIPE, outer=outer))
     random, kept, measured = np.random.default_rng(0), {}, []
-    cost = foretold.cost(training, spec, tmp_path)
+    cost = cost_model.cost(training, spec, tmp_path)
 
     def remembered(function, *, by):
         def call(*given):
@@ -103,7 +103,7 @@ def test_the_same_pick_in_all_draws(spec, spread, pick, monkeypatch, tmp_path):
     monkeypatch.setattr(WAYS, "limit_bytes", lambda: 10**12)
     for name, by in (("_memory", 1), ("in_all", 1)):
         monkeypatch.setattr(counting, name, remembered(getattr(counting, name), by=by))
-    monkeypatch.setattr(foretold, "cost", remembered(foretold.cost, by=1))
+    monkeypatch.setattr(cost_model, "cost", remembered(cost_model.cost, by=1))
     monkeypatch.setattr(WAYS, "in_all", counting.in_all)
     monkeypatch.setattr(WAYS, "measured", noisy)
     picks = [plans.plan(training, folder=tmp_path).pick for _ in range(DRAWS)]

@@ -19,14 +19,14 @@ from typer.testing import CliRunner
 from metatune import artefact, cli
 from metatune.artefact import ArtefactError
 from metatune.data import heldout_batches
-from metatune.fit.checkpoints import Search
-from metatune.fit.evaluation import held_out_loss
-from metatune.fit.failure import NotFinite
 from metatune.fit.making import artefact_of
 from metatune.fit.measuring import measure
-from metatune.fit.progress import Display
 from metatune.fit.run_folder import RunFolderError
-from metatune.inner import prepare, stretched
+from metatune.fit.searching.search import Search
+from metatune.fit.telling.progress import Display
+from metatune.fit.trainers.evaluation import held_out_loss
+from metatune.fit.trainers.failure import NotFinite
+from metatune.inner import prepare, rescaled
 from metatune.recipe import schema, writing
 from metatune.recipe.faults import RecipeError
 from metatune.train import command, loop
@@ -117,7 +117,7 @@ def weights(folder: TrainingFolder) -> bytes:
 
 
 def metrics(folder: TrainingFolder) -> list[dict]:
-    lines = folder.metrics.read_metrics()
+    lines = folder.read_metrics()
     return [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in lines]
 
 
@@ -381,7 +381,7 @@ def test_what_an_artefact_doesn_t_tune_is_the_recipe_s_own(training, run):
 
 
 def test_schedules_of_another_length_end_where_the_training_does(training):
-    longer = stretched(training, 6)
+    longer = rescaled(training, 6)
     stretch = Schedules(longer, None, 4).stretch(4)
     rates = [
         rates_of(longer, loop.scheduled(longer).hyper_at(stretch, jnp.int32(step)))

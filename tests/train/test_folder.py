@@ -33,6 +33,6 @@ def test_settings_that_were_cut_off_are_named(tmp_path):
 
 def test_a_line_of_metrics_that_was_cut_off_is_mended(tmp_path):
     folder = begin(tmp_path, SETTINGS)
-    folder.metrics.metrics.write_text('{"step": 1}\n{"step": 2, "lo')
+    folder.metrics.write_text('{"step": 1}\n{"step": 2, "lo')
     begin(tmp_path, SETTINGS, RESUME)
-    assert folder.metrics.metrics.read_text() == '{"step": 1}\n'
+    assert folder.metrics.read_text() == '{"step": 1}\n'

@@ -12,12 +12,12 @@ from rich.console import Console
 
 from metatune import artefact
 from metatune.artefact import ArtefactError
-from metatune.fit.checkpoints import Search
-from metatune.fit.evaluation import held_out_loss
 from metatune.fit.making import artefact_of
 from metatune.fit.measuring import measure
-from metatune.fit.progress import Display
-from metatune.fit.replay import replay
+from metatune.fit.replaying.replay import replay
+from metatune.fit.searching.search import Search
+from metatune.fit.telling.progress import Display
+from metatune.fit.trainers.evaluation import held_out_loss
 from metatune.inner import prepare
 from metatune.recipe import schema
 from metatune.train import command

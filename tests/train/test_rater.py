@@ -14,9 +14,9 @@ from rich.console import Console
 from metatune import artefact
 from metatune.artefact import ArtefactError
 from metatune.data import stratified_batches
-from metatune.fit import replay
-from metatune.fit.evaluation import held_out_loss
 from metatune.fit.making import artefact_of
+from metatune.fit.replaying import replay
+from metatune.fit.trainers.evaluation import held_out_loss
 from metatune.inner import prepare
 from metatune.inner.losses import batch_losses
 from metatune.inner.seeds import Purpose

@@ -27,7 +27,7 @@ from metatune.check.subject import (
     Work,
     samples,
 )
-from metatune.hypergrad import EstimatorError, Forward, MixFlow, Reverse
+from metatune.hypergrad import EstimatorError, Forward, MixFlow
 from metatune.hypergrad.estimator import Estimator
 
 FRACTIONS: Final = (4, 2)
@@ -108,13 +108,13 @@ def another(estimator: Estimator) -> Estimator:
     Reverse-mode estimators are compared with forward mode, all others with MixFlow: both are exact
     for the training as it is computed, so that only rounding lies between.
     """
-    if isinstance(estimator, MixFlow | Reverse):
+    if estimator.backward:
         return Forward(estimator.segment, chunk=CHUNK)
     return MixFlow(estimator.segment)
 
 
 def _cost_along(other: Estimator, directions: int) -> float:
-    return FORWARD * directions if isinstance(other, Forward) else HYPERGRADIENT
+    return HYPERGRADIENT if other.backward else FORWARD * directions
 
 
 def _compared(subject: Subject, draw: Draw, sample: Sample, directions: np.ndarray) -> Compared:

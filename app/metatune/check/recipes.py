@@ -6,7 +6,7 @@ from pathlib import Path
 
 from metatune.check.subject import Draw, Subject, Watch
 from metatune.data import stratified_batches
-from metatune.inner import InnerTraining, estimators, stretched
+from metatune.inner import InnerTraining, estimators, rescaled
 from metatune.inner.metrics import held_out_batches
 from metatune.inner.seeds import Purpose, Stream, data_seed, direction_key, model_key
 from metatune.recipe.faults import Fault, RecipeError
@@ -48,7 +48,7 @@ def shortened(training: InnerTraining, steps: int) -> InnerTraining:
         problem = f"must be from {least}, a step for each window, to inner.steps, {most}"
         cure = "give another number, or leave it out for the recipe's own horizon"
         raise RecipeError("check", [Fault("--steps", steps, problem, cure)])
-    return stretched(training, steps)
+    return rescaled(training, steps)
 
 
 def most_windows(training: InnerTraining) -> int:
@@ -98,7 +98,7 @@ def _shorter(training: InnerTraining, folder: Path, watch: Watch, steps: int) ->
     """The subject of fewer steps; None where a window would have none."""
     if steps < most_windows(training):
         return None
-    return _whole(stretched(training, steps), folder, watch)
+    return _whole(rescaled(training, steps), folder, watch)
 
 
 def draw(training: InnerTraining, index: int) -> Draw:

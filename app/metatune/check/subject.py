@@ -15,11 +15,9 @@ from jax.flatten_util import ravel_pytree
 from metatune.check.numbers import Horizon, Sample
 from metatune.hypergrad import (
     Checkpoints,
-    ForwardGradient,
     Hypergradient,
     Problem,
     State,
-    ZerothOrder,
     as_argument,
     evaluated,
     hypergradient,
@@ -237,7 +235,7 @@ def sample(subject: Subject, draw: Draw, what: str) -> Sample:
     if known is not None:
         errors = np.asarray(ravel_pytree(known)[0], np.float64)
     else:
-        random = isinstance(subject.estimator, ForwardGradient | ZerothOrder) and len(gradient) > 1
+        random = subject.estimator.draws and len(gradient) > 1
         errors = np.full(len(gradient), np.inf if random else 0.0)
     losses = np.asarray(found.diagnostics.losses, np.float64)
     finite = bool(np.isfinite([*losses, float(found.value)]).all())

@@ -32,7 +32,7 @@ def benchmark(
     from rich.console import Console
 
     from metatune import bench
-    from metatune.fit.allocation import keep_memory
+    from metatune.fit.process.allocation import keep_memory
 
     with plain_errors():
         keep_memory()

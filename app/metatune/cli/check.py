@@ -45,9 +45,9 @@ def check(
     from metatune import artefact
     from metatune import check as checks
     from metatune import plan as plans
-    from metatune.fit.allocation import keep_memory
-    from metatune.fit.compilation import keep_compiled
-    from metatune.fit.progress import tokenizing
+    from metatune.fit.process.allocation import keep_memory
+    from metatune.fit.process.compilation import keep_compiled
+    from metatune.fit.telling.progress import tokenizing
     from metatune.hypergrad import CheckpointError, EstimatorError, ReplayError
     from metatune.inner import prepare_file
     from metatune.recipe import shipped

@@ -64,8 +64,8 @@ def export(
         refuse_unmakeable(out)
         tuned = artefact.load(run)
         if against is not None or widths is not None:
-            from metatune.fit.shapes import NO_SHAPES, shapes_of_artefact
-            from metatune.fit.widths import fitted
+            from metatune.fit.comparing.shapes import NO_SHAPES, shapes_of_artefact
+            from metatune.fit.comparing.widths import fitted
 
             if widths is None and not shapes_of_artefact(tuned):
                 typer.echo(NO_SHAPES, err=True)

@@ -36,14 +36,14 @@ def fit(
     from metatune import plan as plans
     from metatune.artefact.exporters import suited
     from metatune.fit import outer_loop
-    from metatune.fit.allocation import keep_memory, release_memory
-    from metatune.fit.compilation import keep_compiled
-    from metatune.fit.expectation import Expectation, held_bytes
-    from metatune.fit.external import CommandFailed
-    from metatune.fit.failure import NotFinite
-    from metatune.fit.interruption import Whereabouts
-    from metatune.fit.progress import tokenizing
+    from metatune.fit.process.allocation import keep_memory, release_memory
+    from metatune.fit.process.compilation import keep_compiled
+    from metatune.fit.process.interruption import Whereabouts
     from metatune.fit.run_folder import RunFolderError, usable
+    from metatune.fit.telling.expectation import Expectation, held_bytes
+    from metatune.fit.telling.progress import tokenizing
+    from metatune.fit.trainers.external import CommandFailed
+    from metatune.fit.trainers.failure import NotFinite
     from metatune.hypergrad import CheckpointError, EstimatorError, ReplayError
     from metatune.inner import prepare_file
     from metatune.plan.progress import spoken
@@ -73,10 +73,10 @@ def fit(
         for why in reasons:
             typer.echo(f"estimator {why}")
 
-        def foretell(scratch: Path) -> Expectation | None:
+        def predict(scratch: Path) -> Expectation | None:
             try:
                 memory, pace = plans.expected(training, folder=scratch, listener=told)
-            except plans.NotForetold as error:
+            except plans.NotPredicted as error:
                 console.print(str(error))
                 return None
             release_memory()
@@ -88,7 +88,7 @@ def fit(
             out,
             resume=resume,
             overwrite=overwrite,
-            foretell=foretell,
+            predict=predict,
             console=console,
         )
         run.doing = outcome.during

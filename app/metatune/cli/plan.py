@@ -23,15 +23,15 @@ def plan(
     from rich.console import Console
 
     from metatune import plan as plans
-    from metatune.fit.allocation import keep_memory
-    from metatune.fit.compilation import keep_compiled
+    from metatune.fit.process.allocation import keep_memory
+    from metatune.fit.process.compilation import keep_compiled
     from metatune.hypergrad import EstimatorError
     from metatune.inner import prepare_file
     from metatune.plan import table
     from metatune.plan.progress import shown
     from metatune.recipe import shipped
 
-    with plain_errors(EstimatorError, plans.NotForetold):
+    with plain_errors(EstimatorError, plans.NotPredicted):
         keep_compiled()
         keep_memory()
         training = prepare_file(shipped.find(recipe), overrides or ())

@@ -33,8 +33,8 @@ def validate(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     """Check a recipe, its data and its model, without computing anything."""
     from rich.console import Console
 
-    from metatune.fit.holdings import rendered
-    from metatune.fit.progress import tokenizing
+    from metatune.fit.telling.dataset_statistics import rendered
+    from metatune.fit.telling.progress import tokenizing
     from metatune.inner import prepare_file
     from metatune.recipe import shipped
 

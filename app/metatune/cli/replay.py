@@ -21,9 +21,9 @@ def replay(
 
     from rich.console import Console
 
-    from metatune.fit import replay as replays
-    from metatune.fit.allocation import keep_memory
-    from metatune.fit.compilation import keep_compiled
+    from metatune.fit.process.allocation import keep_memory
+    from metatune.fit.process.compilation import keep_compiled
+    from metatune.fit.replaying import replay as replays
     from metatune.report import replay as report
 
     with plain_errors():

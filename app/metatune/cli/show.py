@@ -29,8 +29,8 @@ def show(
         tuned = artefact.load(run)
         if against is not None:
             from metatune.artefact.comparison import differences
-            from metatune.fit.counterpart import counterpart
-            from metatune.fit.shapes import NO_SHAPES, shapes_of_artefact
+            from metatune.fit.comparing.counterpart import counterpart
+            from metatune.fit.comparing.shapes import NO_SHAPES, shapes_of_artefact
 
             shapes = shapes_of_artefact(tuned)
             if not shapes:

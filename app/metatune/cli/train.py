@@ -48,11 +48,11 @@ def train(
     typer.echo("loading JAX and the data ...")
     from rich.console import Console
 
-    from metatune.fit.allocation import keep_memory
-    from metatune.fit.compilation import keep_compiled
-    from metatune.fit.failure import NotFinite
-    from metatune.fit.progress import tokenizing
+    from metatune.fit.process.allocation import keep_memory
+    from metatune.fit.process.compilation import keep_compiled
     from metatune.fit.run_folder import RunFolderError
+    from metatune.fit.telling.progress import tokenizing
+    from metatune.fit.trainers.failure import NotFinite
     from metatune.inner import prepare_file
     from metatune.recipe import shipped
     from metatune.recipe.file_errors import refuse_unmakeable
@@ -81,7 +81,7 @@ def train(
         tuned = None if with_ is None else command.load(with_)
         changes = [*(overrides or ()), *([] if seed is None else [f"seed={seed}"])]
         with tokenizing(console) as listener:
-            day = place.metrics.day() if resume else None
+            day = place.day() if resume else None
             training = prepare_file(shipped.find(recipe), changes, listener, day)
         outcome = command.train(
             training,

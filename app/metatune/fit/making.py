@@ -10,9 +10,9 @@ import jax
 
 from metatune import artefact
 from metatune.artefact.sections import SECTIONS
-from metatune.fit import holdings
-from metatune.fit.machine import packages
-from metatune.fit.record import origin
+from metatune.fit.process.machine import packages
+from metatune.fit.replaying.record import origin
+from metatune.fit.telling import dataset_statistics
 from metatune.inner import InnerTraining
 from metatune.recipe import schema, writing
 from metatune.tunables import ENTRIES, Used
@@ -73,7 +73,7 @@ def provenance(training: InnerTraining) -> dict[str, Any]:
         "metatune": importlib.metadata.version("metatune"),
         "recipe_sha256": hashlib.sha256(writing.to_yaml(recipe).encode()).hexdigest(),
         "tokenizer_sha256": corpus.tokenizer.sha256,
-        "domains": holdings.provenance(training),
+        "domains": dataset_statistics.provenance(training),
         "data_sha256": {domain.name: domain.sha256 for domain in corpus.measured},
         "target": {
             domain.name: float(weight)

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metatune.fit.checkpoints import Search
-from metatune.fit.evaluation import Score
-from metatune.fit.progress import Display
-from metatune.fit.record import record
-from metatune.fit.sharing import record as shared
+from metatune.fit.replaying.record import record
+from metatune.fit.searching.checkpoints import Search
+from metatune.fit.searching.sharing import record as shared
+from metatune.fit.telling.progress import Display
+from metatune.fit.trainers.evaluation import Score
 from metatune.inner import InnerTraining
 from metatune.inner.seeds import Purpose
 from metatune.recipe.measures import unit

@@ -1,12 +1,9 @@
 """A run's folder: what lies where, and that nothing is lost or half-written."""
 
 import contextlib
-import json
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,9 +13,10 @@ import yaml
 from metatune.recipe import reading, writing
 from metatune.recipe.schema import Outer, Recipe
 from metatune.runs.faults import RunFolderError, differing, of_out, then_and_now
-from metatune.runs.files import append_line, mend, replace, whole_lines
+from metatune.runs.files import append_line, mend, whole_lines
 from metatune.runs.folder import Opened, opened, refuse_unusable
 from metatune.runs.kinds import RUN
+from metatune.runs.paths import Folder
 
 PATIENCE = "outer.patience"
 GROWING = ("outer.steps", PATIENCE, "outer.report.seeds")
@@ -33,25 +31,8 @@ WITHOUT_EFFECT = re.compile(
 """Keys that change neither trainings nor hypergradients: they may change before a run goes on."""
 
 
-@dataclass(frozen=True)
-class RunFolder:
-    """Paths of a run.
-
-    Attributes:
-        path: the folder.
-    """
-
-    path: Path
-
-    @property
-    def recipe(self) -> Path:
-        """The resolved recipe."""
-        return self.path / "recipe.yaml"
-
-    @property
-    def metrics(self) -> Path:
-        """A line of JSON for each point of the search; see `metatune.fit.points`."""
-        return self.path / "metrics.jsonl"
+class RunFolder(Folder):
+    """Paths of a run; a line of its metrics is a point, see `metatune.fit.searching.points`."""
 
     @property
     def commands(self) -> Path:
@@ -62,16 +43,6 @@ class RunFolder:
     def expectation(self) -> Path:
         """What the run was expected to take, and what it took."""
         return self.path / "expected.json"
-
-    @property
-    def tensorboard(self) -> Path:
-        """Event files."""
-        return self.path / "tensorboard"
-
-    @property
-    def checkpoints(self) -> Path:
-        """All that is needed to go on bit for bit."""
-        return self.path / "checkpoints"
 
     @property
     def scratch(self) -> Path:
@@ -97,10 +68,6 @@ class RunFolder:
         if self.scratch.exists():
             shutil.rmtree(self.scratch)
 
-    def holds_run(self) -> bool:
-        """Whether a run was begun here."""
-        return RUN.holds(self.path)
-
     def outer(self) -> Outer:
         """The search of the run that was begun here.
 
@@ -109,37 +76,13 @@ class RunFolder:
         """
         return reading.read(self.recipe).outer
 
-    def day(self) -> date | None:
-        """The day that the chat template of the run that was begun here is told; None for none.
-
-        Raises:
-            RecipeError: its recipe can't be read.
-        """
-        if not self.recipe.exists():
-            return None
-        kept = reading.read(self.recipe).data.date
-        return None if kept is None else date.fromisoformat(kept)
-
-    def append_metrics(self, line: Mapping[str, Any]) -> None:
-        """Adds a line to the metrics."""
-        append_line(self.metrics, line)
-
     def append_command(self, line: Mapping[str, Any]) -> None:
         """Adds a line to the log of an external trainer."""
         append_line(self.commands, line)
 
     def read_commands(self) -> list[dict[str, Any]]:
-        """The log of an external trainer so far, as `read_metrics`."""
+        """The log of an external trainer so far, as of `read_metrics`."""
         return whole_lines(self.commands)
-
-    def read_metrics(self) -> list[dict[str, Any]]:
-        """The metrics so far; a last line that was cut off is left out."""
-        return whole_lines(self.metrics)
-
-    def forget_metrics_from(self, step: int) -> None:
-        """Drops the lines of points from `step` on, which are about to be reached again."""
-        lines = [json.dumps(line) for line in self.read_metrics() if line["step"] < step]
-        replace(self.metrics, "".join(line + "\n" for line in lines))
 
 
 def usable(

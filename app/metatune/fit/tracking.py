@@ -6,9 +6,9 @@ from typing import Any
 
 from metatune import artefact
 from metatune.artefact.sections import SECTIONS
-from metatune.fit import holdings
 from metatune.fit.making import sections_of
 from metatune.fit.run_folder import RunFolder
+from metatune.fit.telling import dataset_statistics
 from metatune.inner import InnerTraining
 from metatune.recipe import writing
 from metatune.recipe.measures import sentence
@@ -51,7 +51,7 @@ class Tracker:
         )
         if not resumed_at:
             self._writer.text("recipe", f"```yaml\n{writing.to_yaml(training.recipe)}\n```")
-            self._writer.text("data", holdings.table(training))
+            self._writer.text("data", dataset_statistics.table(training))
             self._writer.text("units", sentence(training.recipe.outer, training.recipe.data))
             choices = writing.flat(writing.to_tree(training.recipe))
             self._writer.hparams(

@@ -3,13 +3,12 @@
 Knows nothing of language models; works on any pytrees.
 """
 
-from metatune.hypergrad.boundaries import ReplayError
-from metatune.hypergrad.checkpoints import Checkpoints
 from metatune.hypergrad.driver import hypergradient, train
 from metatune.hypergrad.estimator import EstimatorError, evaluated, measured, shortened
-from metatune.hypergrad.forward import Forward
-from metatune.hypergrad.forward_gradient import ForwardGradient
-from metatune.hypergrad.mixflow import MixFlow
+from metatune.hypergrad.forward.fds import Forward
+from metatune.hypergrad.forward.forward_gradient import ForwardGradient
+from metatune.hypergrad.forward.push import Carry
+from metatune.hypergrad.forward.zeroth_order import ZerothOrder
 from metatune.hypergrad.population import Member, hypergradients
 from metatune.hypergrad.problem import (
     Diagnostics,
@@ -19,10 +18,11 @@ from metatune.hypergrad.problem import (
     State,
     as_argument,
 )
-from metatune.hypergrad.push import Carry
-from metatune.hypergrad.reverse import Reverse
+from metatune.hypergrad.reverse.boundaries import ReplayError
+from metatune.hypergrad.reverse.checkpoints import Checkpoints
+from metatune.hypergrad.reverse.mixflow import MixFlow
+from metatune.hypergrad.reverse.reverse_over_reverse import Reverse
 from metatune.hypergrad.stores import CheckpointError
-from metatune.hypergrad.zeroth_order import ZerothOrder
 
 __all__ = [
     "Carry",

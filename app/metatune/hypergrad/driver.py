@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 
 from metatune.hypergrad import programs
-from metatune.hypergrad.checkpoints import Checkpoints
 from metatune.hypergrad.estimator import Estimator, Job, Listener, shortened, tell
+from metatune.hypergrad.forward.push import Carry
 from metatune.hypergrad.problem import Batches, Hypergradient, Problem, PyTree, State, as_argument
-from metatune.hypergrad.push import Carry
-from metatune.hypergrad.segments import bounds, gather
+from metatune.hypergrad.reverse.checkpoints import Checkpoints
+from metatune.hypergrad.segments import bounds, fetch
 
 KEEP_ALL = Checkpoints()
 
@@ -163,8 +163,8 @@ def train(
     if problem.start is not None and start == 0:
         state = programs.begun(problem, eta, state)
     for first, stop in bounds(start, start + steps, segment):
-        stretch = gather(batches, first, stop, segment)
-        state, segment_losses = programs.advance(problem, eta, state, stretch)
+        drawn = fetch(batches, first, stop, segment)
+        state, segment_losses = programs.advance(problem, eta, state, drawn)
         losses.append(segment_losses[: stop - first])
         tell(listener, "forward", stop - start, steps, losses[-1])
     return state, jnp.concatenate(losses)

@@ -3,14 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from metatune.hypergrad import programs
-from metatune.hypergrad.checkpoints import Checkpoints
 from metatune.hypergrad.problem import (
     Batches,
     Hypergradient,
@@ -20,6 +19,7 @@ from metatune.hypergrad.problem import (
     State,
     as_argument,
 )
+from metatune.hypergrad.reverse.checkpoints import Checkpoints
 from metatune.hypergrad.segments import bounds
 
 Listener = Callable[[Progress], None]
@@ -188,7 +188,15 @@ def evaluated(problem: Problem, state: State) -> PyTree:
 
 
 class Estimator(Protocol):
-    """A way to obtain the hypergradient: a frozen dataclass."""
+    """A way to obtain the hypergradient: a frozen dataclass.
+
+    Attributes:
+        backward: whether it goes back through the training, so that there are states to keep.
+        draws: whether it draws random directions: then it needs a key, and has standard errors.
+    """
+
+    backward: ClassVar[bool]
+    draws: ClassVar[bool]
 
     @property
     def segment(self) -> int:

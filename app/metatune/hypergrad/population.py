@@ -8,19 +8,17 @@ estimator, nor of a policy for checkpoints.
 Source: Calian et al., DataRater: Meta-Learned Dataset Curation, 2025 (there eight trainings).
 """
 
-from collections.abc import Callable, Sequence
-from math import gcd
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import Partial
 
-from metatune.hypergrad.driver import hypergradient
-from metatune.hypergrad.estimator import EstimatorError, Listener
-from metatune.hypergrad.forward_gradient import ForwardGradient
+from metatune.hypergrad.driver import KEEP_ALL, hypergradient
+from metatune.hypergrad.estimator import Estimator, EstimatorError, Listener
 from metatune.hypergrad.problem import (
     Batches,
     Hypergradient,
@@ -30,9 +28,9 @@ from metatune.hypergrad.problem import (
     State,
     as_argument,
 )
-from metatune.hypergrad.zeroth_order import ZerothOrder
+from metatune.hypergrad.reverse.checkpoints import Checkpoints
+from metatune.hypergrad.sharding import gather, mesh_for, replicate, shard
 
-AXIS = "members"
 NONE = State((), ())
 
 
@@ -58,11 +56,15 @@ def hypergradients(
     members: Sequence[Member],
     outer_batches: Sequence[PyTree],
     *,
+    steps: int,
+    estimator: Estimator,
     vmap: bool = True,
     states: bool = True,
+    window: int | None = None,
+    points: Mapping[int, float] | None = None,
+    checkpoints: Checkpoints = KEEP_ALL,
     control: PyTree = None,
     listener: Listener | None = None,
-    **options: Any,
 ) -> Hypergradient:
     """The hypergradients of a population, each of a training of its own.
 
@@ -71,12 +73,17 @@ def hypergradients(
         eta: meta-parameters η, those of all.
         members: the trainings, two or more.
         outer_batches: held-out batches, those of all.
+        steps: as for `hypergradient`, those of all; so are `estimator`, `window`, `points` and
+            `checkpoints`.
+        estimator: how to differentiate.
         vmap: all in one program, in the memory of all, spread over as many local devices as divide
             them; otherwise one after the other, in the memory of one beside what is returned.
         states: return the trained states, stacked, [M, ...]; otherwise none.
+        window: of the steps, those at the end that are differentiated.
+        points: where the objective is taken, and its weight there.
+        checkpoints: which states between segments are kept, and where.
         control: as for `hypergradient`; one after the other only.
         listener: as for `hypergradient`.
-        options: further arguments of `hypergradient`, those of all.
 
     Returns:
         The means of value, gradient, losses and control; in the diagnostics the `members`'
@@ -88,15 +95,23 @@ def hypergradients(
     """
     if len(members) < 2:
         raise ValueError(f"a population of {len(members)}: must have two members or more")
+    estimate = partial(
+        hypergradient,
+        steps=steps,
+        estimator=estimator,
+        window=window,
+        points=points,
+        checkpoints=checkpoints,
+    )
     if not vmap:
-        options |= {"control": control}
-        return _one_by_one(problem, eta, members, outer_batches, states, listener, options)
-    if isinstance(options["estimator"], ForwardGradient | ZerothOrder):
+        estimate = partial(estimate, control=control)
+        return _one_by_one(estimate, problem, eta, members, outer_batches, states, listener)
+    if estimator.draws:
         raise EstimatorError(
             "random directions in the meta-parameters of all members at once would add the noise "
             "of each to all others: take them one after the other, vmap=False"
         )
-    found = _at_once(problem, eta, members, outer_batches, listener, options)
+    found = _at_once(estimate, problem, eta, members, outer_batches, listener)
     return found if states else found._replace(state=NONE)
 
 
@@ -163,50 +178,41 @@ def signal(gradients: np.ndarray) -> np.ndarray:
         return np.abs(mean[moving]) / error[moving]
 
 
-def mesh_of(members: int) -> Mesh | None:
-    """As many of this process's devices as divide the members; None for one, or of several."""
-    devices = jax.local_devices()
-    count = gcd(members, len(devices))
-    if count == 1 or jax.process_count() > 1:
-        return None
-    return Mesh(np.array(devices[:count]), (AXIS,))
-
-
 def _at_once(
+    estimate: Callable[..., Hypergradient],
     problem: Problem,
     eta: PyTree,
     members: Sequence[Member],
     outer_batches: Sequence[PyTree],
     listener: Listener | None,
-    options: dict[str, Any],
 ) -> Hypergradient:
-    count, mesh = len(members), mesh_of(len(members))
+    count = len(members)
+    mesh = mesh_for(count, (problem, eta), one_process=True)
     starts = jnp.asarray([each.start for each in members], jnp.int32)
 
     def batches(step: int) -> PyTree:
         drawn = [each.batches(each.start + step) for each in members]
-        return _spread(stack(drawn, batches=True), mesh, batches=True)
+        return shard(stack(drawn, batches=True), mesh, axis=1)
 
     def mean(heard: Progress) -> None:
         if listener is not None:
             listener(heard._replace(loss=heard.loss / count))  # of the sum
 
-    found = hypergradient(
-        _everywhere(stacked(problem, starts), mesh),
-        _spread(stack([eta] * count), mesh),
-        _spread(stack([each.begin() for each in members]), mesh),
+    found = estimate(
+        replicate(stacked(problem, starts), mesh),
+        shard(stack([eta] * count), mesh),
+        shard(stack([each.begin() for each in members]), mesh),
         batches,
         outer_batches,
         listener=listener and mean,
-        **options,
     )
-    gradients = jax.tree.map(lambda leaf: _home(leaf, mesh), found.gradient)
+    gradients = gather(found.gradient, mesh)
     return Hypergradient(
-        _home(found.value, mesh) / count,
+        gather(found.value, mesh) / count,
         _mean(gradients),
         found.state,
         found.diagnostics._replace(
-            losses=_home(found.diagnostics.losses, mesh) / count,
+            losses=gather(found.diagnostics.losses, mesh) / count,
             standard_errors=standard_errors(gradients),
             members=gradients,
         ),
@@ -214,13 +220,13 @@ def _at_once(
 
 
 def _one_by_one(
+    estimate: Callable[..., Hypergradient],
     problem: Problem,
     eta: PyTree,
     members: Sequence[Member],
     outer_batches: Sequence[PyTree],
     states: bool,
     listener: Listener | None,
-    options: dict[str, Any],
 ) -> Hypergradient:
     found: list[Hypergradient] = []
 
@@ -231,7 +237,7 @@ def _one_by_one(
             listener(heard._replace(step=before + heard.step, steps=total))
 
     for each in members:
-        result = hypergradient(
+        result = estimate(
             problem,
             eta,
             each.begin(),
@@ -240,7 +246,6 @@ def _one_by_one(
             start=each.start,
             key=each.key,
             listener=listener and over_all,
-            **options,
         )
         jax.block_until_ready(result)  # else the next begins in the memory of this one
         found.append(result if states else result._replace(state=NONE))
@@ -264,30 +269,6 @@ def _one_by_one(
 
 def _mean(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), tree)
-
-
-def _spread(tree: PyTree, mesh: Mesh | None, batches: bool = False) -> PyTree:
-    """Puts each member's part on its device."""
-    if mesh is None:
-        return tree
-
-    def place(leaf: Any) -> jax.Array:
-        axes = (None, AXIS) if batches and np.ndim(leaf) > 1 else (AXIS,)
-        return jax.device_put(leaf, NamedSharding(mesh, PartitionSpec(*axes)))
-
-    return jax.tree.map(place, tree)
-
-
-def _everywhere(problem: Problem, mesh: Mesh | None) -> Problem:
-    """Puts what belongs to all members, such as frozen parameters, on all devices."""
-    if mesh is None:
-        return problem
-    return jax.device_put(problem, NamedSharding(mesh, PartitionSpec()))
-
-
-def _home(leaf: jax.Array, mesh: Mesh | None) -> jax.Array:
-    """An array from all devices as one that isn't bound to any."""
-    return leaf if mesh is None else jnp.asarray(np.asarray(leaf))
 
 
 def _loss(loss: Partial, params: PyTree, hyper: PyTree, batch: PyTree) -> jax.Array:

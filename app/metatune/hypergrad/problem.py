@@ -93,7 +93,8 @@ class Diagnostics(NamedTuple):
         standard_errors: of the gradient, a pytree like η, where it is a mean over two or more
             random directions, or trainings.
         control: the control variate for the next estimate, where this one had one.
-        lost_directions: random directions that are left out for want of a loss on either side.
+        lost_directions: random directions that are left out for want of a loss on either side; None
+            where none can be lost.
         members: hypergradients of the trainings of a population, stacked; None for one training.
     """
 
@@ -103,7 +104,7 @@ class Diagnostics(NamedTuple):
     recomputed_segments: int = 0
     standard_errors: PyTree = None
     control: PyTree = None
-    lost_directions: int = 0
+    lost_directions: int | None = None
     members: PyTree = None
 
 

@@ -9,12 +9,13 @@ import jax
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh
 
-from metatune.hypergrad import forward_mode, segments, start
-from metatune.hypergrad.forward_mode import Tangents
+from metatune.hypergrad import segments, start
+from metatune.hypergrad.forward import tangents as forward_mode
+from metatune.hypergrad.forward.tangents import Tangents
 from metatune.hypergrad.problem import Problem, PyTree, State
-from metatune.hypergrad.reverse_mode import Adjoint, ReverseMode, SegmentRun
+from metatune.hypergrad.reverse.adjoint import Adjoint, ReverseMode, SegmentRun
 from metatune.hypergrad.segments import Segment
-from metatune.hypergrad.spread import ALL, EACH
+from metatune.hypergrad.sharding import ALL, EACH
 
 
 @partial(jax.jit, static_argnums=1)

@@ -34,7 +34,7 @@ def bounds(start: int, stop: int, length: int) -> list[tuple[int, int]]:
     return [(first, min(first + length, stop)) for first in range(start, stop, length)]
 
 
-def gather(batches: Batches, start: int, stop: int, length: int) -> Segment:
+def fetch(batches: Batches, start: int, stop: int, length: int) -> Segment:
     """Fetches the batches of a segment."""
     drawn = [batches(step) for step in range(start, stop)]
     drawn += [drawn[-1]] * (length - len(drawn))

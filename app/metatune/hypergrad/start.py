@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from metatune.hypergrad.forward_mode import Tangents
+from metatune.hypergrad.forward.tangents import Tangents
 from metatune.hypergrad.problem import Problem, PyTree, State
-from metatune.hypergrad.reverse_mode import Adjoint
+from metatune.hypergrad.reverse.adjoint import Adjoint
 from metatune.hypergrad.segments import inexact
 
 

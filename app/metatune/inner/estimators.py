@@ -63,6 +63,10 @@ def build(spec: schema.MixFlow | schema.Reverse) -> MixFlow | Reverse: ...
 
 
 @overload
+def build(spec: schema.Forward | schema.ForwardGradient) -> Forward | ForwardGradient: ...
+
+
+@overload
 def build(spec: schema.Estimator) -> Estimator: ...
 
 

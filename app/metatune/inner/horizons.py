@@ -13,8 +13,8 @@ from metatune.inner.training import InnerTraining
 
 
 @dataclass(frozen=True, eq=False)
-class Stretched:
-    """The differentiable training with its schedules stretched onto `steps` inner steps.
+class Rescaled:
+    """The differentiable training with its schedules rescaled to `steps` inner steps.
 
     Inner step t uses what step `⌊t T / steps⌋` of the whole training of T steps uses. Where that
     lies is an argument of compiled programs, not part of them: one compilation serves all `steps`.

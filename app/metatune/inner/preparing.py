@@ -85,8 +85,8 @@ def prepare(
     return _assemble(recipe if parts.data is None else replace(recipe, data=parts.data), parts)
 
 
-def stretched(training: InnerTraining, steps: int) -> InnerTraining:
-    """The same training over another horizon, its schedules and windows stretched with it.
+def rescaled(training: InnerTraining, steps: int) -> InnerTraining:
+    """The same training over another horizon, its schedules and windows rescaled with it.
 
     Args:
         training: the training.
@@ -94,18 +94,9 @@ def stretched(training: InnerTraining, steps: int) -> InnerTraining:
     """
     recipe = replace(training.recipe, inner=replace(training.recipe.inner, steps=steps))
     params = jax.eval_shape(training.initialise, jax.random.key(0)).params
-    setting = Setting(
-        training.names,
-        recipe.data.trained,
-        steps,
-        params,
-        optimizer=recipe.inner.optimizer,
-        decaying=optimizers.decaying(recipe.inner.optimizer, training.names, params),
-        loss=recipe.inner.loss,
-        vocab_size=training.corpus.tokenizer.vocab_size,
-        key=seeds.tunable_key(recipe.seed),
-        seed_key=seeds.key(recipe.seed),
-    )
+    vocab_size = training.corpus.tokenizer.vocab_size
+    setting = _setting(recipe.data, recipe.inner, vocab_size, recipe.seed, training.names, params)
+    setting = _with_optimizer(setting, recipe.inner.optimizer)
     # Caps stay those of the whole training, of which this one is an image.
     setting = _with_data(setting, training.corpus, training.recipe)
     tuning = tunables.build(recipe.tune, setting)
@@ -178,18 +169,13 @@ def _parts(
     setting = tuning = None
     # Where a fault keeps us from knowing what is trained, expressions can't be judged.
     if text and begin and tune and (part or not inner):
-        steps = inner.steps if inner else 1
         names = part.names if part else begin.model.names()
         shapes = jax.eval_shape(begin.model.init, jax.random.key(0))
         if part:
             shapes = jax.eval_shape(part.trained, shapes, jax.random.key(0))
-        setting = Setting(names, text.trained, steps, shapes, loss=inner and inner.loss)
-        setting = setting._replace(
-            vocab_size=vocab_size, key=seeds.tunable_key(seed), seed_key=seeds.key(seed)
-        )
+        setting = _setting(text, inner, vocab_size, seed, names, shapes)
         if tune.optimizer and inner and part:
-            decaying = optimizers.decaying(inner.optimizer, names, shapes)
-            setting = setting._replace(optimizer=inner.optimizer, decaying=decaying)
+            setting = _with_optimizer(setting, inner.optimizer)
         tuning = _attempt(faults, partial(tunables.build, tune, setting, known))
     others = initialisation.Ingredients()
     if tune and begin and begin.params is not None:
@@ -223,6 +209,42 @@ def _parts(
     # The data's own rules are looked at twice: by who reads the text and by who loads the data.
     once = {(fault.path, fault.problem): fault for fault in reversed(faults)}
     return _Parts(text, corpus, begin, part, tuning, others, list(reversed(once.values())))
+
+
+def _setting(
+    data: schema.Data,
+    inner: schema.Inner | None,
+    vocab_size: int,
+    seed: Any,
+    names: Any,
+    shapes: Any,
+) -> Setting:
+    """What is tuned for, before the data is read.
+
+    Args:
+        data: of the recipe.
+        inner: of the recipe; None where it is faulty.
+        vocab_size: of the tokenizer.
+        seed: of the recipe.
+        names: of the trained parameters.
+        shapes: theirs.
+    """
+    return Setting(
+        names,
+        data.trained,
+        inner.steps if inner else 1,
+        shapes,
+        loss=inner and inner.loss,
+        vocab_size=vocab_size,
+        key=seeds.tunable_key(seed),
+        seed_key=seeds.key(seed),
+    )
+
+
+def _with_optimizer(setting: Setting, optimizer: schema.InnerOptimizer) -> Setting:
+    """What is tuned for, with what trains."""
+    decaying = optimizers.decaying(optimizer, setting.names, setting.shapes)
+    return setting._replace(optimizer=optimizer, decaying=decaying)
 
 
 def _with_data(setting: Setting, corpus: Corpus, recipe: Recipe) -> Setting:

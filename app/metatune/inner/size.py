@@ -7,7 +7,7 @@ from typing import Any, Final
 import jax
 
 from metatune.hypergrad import State
-from metatune.hypergrad.budget import amount
+from metatune.hypergrad.reverse.budget import amount
 from metatune.hypergrad.stores import free_memory
 from metatune.models import LanguageModel
 from metatune.recipe import schema

@@ -6,7 +6,7 @@ from metatune.plan.alternatives import (
     alternatives,
     plan,
 )
-from metatune.plan.foretold import NotForetold
+from metatune.plan.cost_model import NotPredicted
 from metatune.plan.memory import Memory
 from metatune.plan.pace import Pace
 from metatune.plan.phases import by_phase, decided, expected
@@ -14,7 +14,7 @@ from metatune.plan.phases import by_phase, decided, expected
 __all__ = [
     "Alternative",
     "Memory",
-    "NotForetold",
+    "NotPredicted",
     "Pace",
     "Plan",
     "alternatives",

@@ -131,9 +131,9 @@ def alternatives(
             name = "mixflow" + ("" if saves else ", inner gradients recomputed")
             changes = (f"{path}.kind=mixflow", f"{path}.save_gradients={str(saves).lower()}")
             yield name, changes, way
-    if not isinstance(spec, schema.Reverse):
+    if spec.kind != "reverse":
         yield "reverse", (f"{path}.kind=reverse",), schema.Reverse(**common)
-    if not isinstance(spec, schema.Forward) and forward_may_fit(training):
+    if spec.kind != "forward" and forward_may_fit(training):
         section = f"{path}={{kind: forward, segment: {segment}}}"
         yield "forward", (section,), schema.Forward(segment=segment)
 
@@ -164,7 +164,7 @@ def plan(training: InnerTraining, *, folder: Path, listener: Listener = silent) 
         listener: is told how far the prediction is.
 
     Raises:
-        NotForetold: what the recipe's estimator costs can't be predicted.
+        NotPredicted: what the recipe's estimator costs can't be predicted.
     """
     training = decided(training, folder=folder, listener=listener)[0]
     ways, base = list[Alternative](), None
@@ -194,7 +194,7 @@ def expected(
     Raises:
         CheckpointError: nothing fits the budget of the checkpoints.
         EstimatorError: the tangents exceed their budget.
-        NotForetold: what the estimator costs can't be predicted.
+        NotPredicted: what the estimator costs can't be predicted.
     """
     found = measured(training, folder, told(listener, "the recipe's own way"))
     return found.memory, found.pace()

@@ -14,9 +14,9 @@ from typing import Final, NamedTuple
 import jax
 
 from metatune.hypergrad import CheckpointError, EstimatorError
-from metatune.hypergrad.budget import amount
+from metatune.hypergrad.reverse.budget import amount
 from metatune.inner import InnerTraining
-from metatune.plan.foretold import cost
+from metatune.plan.cost_model import cost
 from metatune.plan.memory import limit_bytes
 from metatune.plan.progress import Listener, silent, told
 from metatune.plan.work import horizon, together

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, overload
 
 from metatune.inner import InnerTraining, estimators
-from metatune.plan import foretold, forward_mode, reverse_mode
+from metatune.plan import cost_model, forward_mode, reverse_mode
 from metatune.plan.cost import Seconds
 from metatune.plan.measuring import Measured
 from metatune.plan.memory import Memory
@@ -28,9 +28,7 @@ MIXFLOW: Final = 3.6
 
 def gradients(spec: Spec) -> float:
     """Gradients of an inner step that a differentiated inner step takes, forward and backward."""
-    if isinstance(spec, schema.MixFlow):
-        return MIXFLOW + (not spec.save_gradients)
-    return MIXFLOW + 1 + spec.remat
+    return MIXFLOW + estimators.build(spec).recomputed_gradients
 
 
 class Counted(NamedTuple):
@@ -62,7 +60,7 @@ def counted(training: InnerTraining, base: Measured, folder: Path, tell: Tell) -
     """
     spec, count = training.recipe.outer.estimator, None
     if isinstance(spec, schema.Forward):
-        found = foretold.cost(training, spec, folder, tell)
+        found = cost_model.cost(training, spec, folder, tell)
         memory = found.memory
         if isinstance(base.spec, Spec):  # else the base is one of forward mode, as it was timed
             count = found.seconds({forward_mode.PLAIN: Line(0.0, 1.0)}).hypergradient
@@ -113,7 +111,7 @@ def in_all(training: InnerTraining, spec: schema.Estimator, memory: Memory) -> f
     steps, window = horizon(training.recipe)
     count = steps - window + window * gradients(spec) + work.objective_gradients()
     count += memory.recomputed_segments * work.estimator.segment
-    return foretold.times(training) * (work.members or 1) * count
+    return cost_model.repeats(training) * (work.members or 1) * count
 
 
 def _memory(
@@ -134,4 +132,4 @@ def _memory(
         needs = needs._replace(pullback=without + needs.gradients, saved=0)
     work = reverse_mode.work_of(training, spec)
     found = reverse_mode.memory(work, needs, estimators.checkpoints(spec, folder))
-    return foretold.of_all(training, found)
+    return cost_model.add_members(training, found)

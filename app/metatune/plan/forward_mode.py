@@ -10,9 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from metatune.hypergrad import as_argument, programs, shortened
-from metatune.hypergrad.forward import first_steps
-from metatune.hypergrad.forward_mode import Tangents
-from metatune.hypergrad.push import Push, cuts
+from metatune.hypergrad.forward.push import cuts
+from metatune.hypergrad.forward.tangents import Tangents
 from metatune.hypergrad.segments import inexact
 from metatune.hypergrad.stores import tree_bytes
 from metatune.inner import InnerTraining, estimators
@@ -48,16 +47,13 @@ def cost(
     Raises:
         EstimatorError: the tangents exceed their budget.
     """
-    work = Work(training, shortened(estimators.build(spec), horizon(training.recipe).window))
-    eta = training.initial_eta()
-    size = sum(leaf.size for leaf in jax.tree.leaves(eta))
-    count = size if isinstance(spec, schema.Forward) else spec.directions
-    job, clip = work.job(), None if isinstance(spec, schema.ForwardGradient) else spec.clip_tangents
-    Push(work.estimator.segment, spec.chunk, clip, spec.budget_bytes).refuse(job, count)
-    onsets = [job.first] * count
-    if isinstance(spec, schema.Forward):
-        onsets = sorted(first_steps(job).tolist())
-    chunk = min(spec.chunk or count, count)
+    estimator = shortened(estimators.build(spec), horizon(training.recipe).window)
+    work = Work(training, estimator)
+    size = sum(leaf.size for leaf in jax.tree.leaves(training.initial_eta()))
+    job, push = work.job(), estimator.push
+    clip, onsets = push.clip, sorted(estimator.onsets(job).tolist())
+    count = len(onsets)
+    chunk = min(push.chunk or count, count)
     chunks = [
         list(cuts(job, onsets[at : at + chunk], work.estimator.segment))
         for at in range(0, count, chunk)

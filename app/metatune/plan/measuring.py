@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from metatune.inner import InnerTraining, estimators
 from metatune.plan.cost import Cost, Seconds
-from metatune.plan.foretold import cost
+from metatune.plan.cost_model import cost
 from metatune.plan.memory import Memory
 from metatune.plan.pace import Pace, pace
 from metatune.plan.progress import Tell
@@ -65,7 +65,7 @@ def measured(training: InnerTraining, folder: Path, tell: Tell) -> Measured:
     Raises:
         CheckpointError: nothing fits the budget of the checkpoints.
         EstimatorError: the tangents exceed their budget.
-        NotForetold: what the estimator costs can't be predicted.
+        NotPredicted: what the estimator costs can't be predicted.
     """
     found = cost(training, training.recipe.outer.estimator, folder, tell)
     timings = timed(found.probes(), lambda lines: found.seconds(lines).hypergradient, tell)

@@ -54,7 +54,7 @@ def expected(
 
     Raises:
         CheckpointError: nothing fits the budget of the checkpoints.
-        NotForetold: what the estimator of a phase costs can't be predicted.
+        NotPredicted: what the estimator of a phase costs can't be predicted.
     """
     parts = [
         part for phase in phases.resolved(training.recipe.outer) for part in _of_one_horizon(phase)

@@ -4,12 +4,11 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from rich.console import Console
 
-QUIET_SECONDS: Final = 10
-"""The longest silence where there is no terminal to watch."""
+from metatune.report.progress import QUIET_SECONDS, Voice
 
 Tell = Callable[[str, float], None]
 """Is told what is done at the moment, and the seconds left of it; not a number if unknown."""
@@ -63,13 +62,10 @@ def shown(console: Console) -> Iterator[Listener]:
         What `plan` and `expected` tell.
     """
     with console.status("predicting") as status:
-
-        def show(text: str) -> None:
-            status.update(text) if console.is_terminal else console.print(
-                text, highlight=False, soft_wrap=True
-            )
-
-        yield spoken(show, quiet_seconds=0 if console.is_terminal else QUIET_SECONDS)
+        if console.is_terminal:
+            yield spoken(status.update, quiet_seconds=0)
+        else:
+            yield spoken(Voice(console).say)
 
 
 def spoken(say: Callable[[str], None], quiet_seconds: float = QUIET_SECONDS) -> Listener:

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,8 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from metatune.hypergrad import Checkpoints, MixFlow, budget, programs, shortened
-from metatune.hypergrad.reverse_mode import Adjoint
+from metatune.hypergrad import Checkpoints, MixFlow, Reverse, programs, shortened
+from metatune.hypergrad.reverse import budget
+from metatune.hypergrad.reverse.adjoint import Adjoint, ReverseMode
 from metatune.hypergrad.segments import inexact
 from metatune.hypergrad.stores import Device, free_memory, tree_bytes
 from metatune.inner import InnerTraining, estimators
@@ -24,6 +24,8 @@ from metatune.plan.work import Work, horizon, together
 from metatune.recipe import schema
 
 Spec = schema.MixFlow | schema.Reverse
+OfReverse = Work[MixFlow | Reverse]
+"""A training with an estimator of reverse mode."""
 
 
 class Sizes(NamedTuple):
@@ -78,7 +80,7 @@ def cost(training: InnerTraining, spec: Spec, folder: Path, tell: Tell) -> Cost:
     return Cost(needed, compilation, partial(_probes, work, compiled), seconds)
 
 
-def work_of(training: InnerTraining, spec: Spec) -> Work:
+def work_of(training: InnerTraining, spec: Spec) -> OfReverse:
     """The training with an estimator of reverse mode."""
     estimator = shortened(estimators.build(spec), horizon(training.recipe).window)
     return Work(training, estimator, together(training.recipe))
@@ -90,7 +92,7 @@ def sizes(training: InnerTraining, spec: Spec, tell: Tell) -> Sizes:
     return _sizes(work, _compiled(work, tell))
 
 
-def memory(work: Work, needs: Sizes, checkpoints: Checkpoints) -> Memory:
+def memory(work: OfReverse, needs: Sizes, checkpoints: Checkpoints) -> Memory:
     """Bytes at the peak of a hypergradient.
 
     Args:
@@ -132,19 +134,19 @@ def memory(work: Work, needs: Sizes, checkpoints: Checkpoints) -> Memory:
     )
 
 
-def _adjoint(work: Work) -> Adjoint:
+def _adjoint(work: OfReverse) -> Adjoint:
     """As shapes."""
     state = work.state()
     return Adjoint(state.params, inexact(state.opt_state)[0], work.eta())
 
 
-def _saved(work: Work, estimator: Any) -> Any:
+def _saved(work: OfReverse, estimator: ReverseMode) -> Any:
     """What a segment saves for its pullback, as shapes."""
     run = partial(programs.forward, work.problem, estimator)
     return jax.eval_shape(run, work.eta(), work.state(), work.segment(1)).saved
 
 
-def _compiled(work: Work, tell: Tell) -> dict[str, Program]:
+def _compiled(work: OfReverse, tell: Tell) -> dict[str, Program]:
     problem, estimator = work.problem, work.estimator
     eta, state, segment = work.eta(), work.state(), work.segment(1)
     taken = (state, _saved(work, estimator))
@@ -161,17 +163,16 @@ def _compiled(work: Work, tell: Tell) -> dict[str, Program]:
     )
 
 
-def _sizes(work: Work, compiled: dict[str, Program]) -> Sizes:
+def _sizes(work: OfReverse, compiled: dict[str, Program]) -> Sizes:
     estimator = work.estimator
-    saving = estimator if isinstance(estimator, MixFlow) else MixFlow(estimator.segment)
     return Sizes(
         **{name: program.temporary for name, program in compiled.items()},
         saved=tree_bytes(_saved(work, estimator)),
-        gradients=tree_bytes(_saved(work, replace(saving, save_gradients=True))),
+        gradients=tree_bytes(_saved(work, estimator.saving())),
     )
 
 
-def _probes(work: Work, compiled: dict[str, Program]) -> tuple[Probe, ...]:
+def _probes(work: OfReverse, compiled: dict[str, Program]) -> tuple[Probe, ...]:
     (eta, state), problem = work.begun(), work.problem
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), _adjoint(work))
     # Gradients of zero take as long as others, and needn't be computed first.

@@ -1,7 +1,7 @@
 """What an outer step of a recipe works on, whatever estimates its hypergradient."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from metatune.hypergrad import Checkpoints, as_argument
 from metatune.hypergrad.estimator import Estimator, Job
 from metatune.hypergrad.population import stack, stacked
 from metatune.hypergrad.problem import Problem, State
-from metatune.hypergrad.segments import Segment, gather
+from metatune.hypergrad.segments import Segment, fetch
 from metatune.hypergrad.stores import tree_bytes
 from metatune.inner import InnerTraining
 from metatune.inner.metrics import held_out_batches
@@ -53,8 +53,11 @@ def together(recipe: Recipe) -> int | None:
     return population.members if population and population.vmap else None
 
 
+Way = TypeVar("Way", bound=Estimator, covariant=True)
+
+
 @dataclass(frozen=True, eq=False)
-class Work:
+class Work(Generic[Way]):
     """A recipe's training with an estimator, on arrays or on their shapes.
 
     Attributes:
@@ -65,7 +68,7 @@ class Work:
     """
 
     training: InnerTraining
-    estimator: Estimator
+    estimator: Way
     members: int | None = None
 
     @property
@@ -150,7 +153,7 @@ class Work:
             count = self.members
             return batches(step) if count is None else stack([batches(step)] * count, batches=True)
 
-        found = gather(drawn, 0, max(1, min(steps, self.most)), self.estimator.segment)
+        found = fetch(drawn, 0, max(1, min(steps, self.most)), self.estimator.segment)
         return found if steps else found._replace(stop=found.start)
 
     def held_out(self, sequences: int) -> list[Batch]:

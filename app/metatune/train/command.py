@@ -11,9 +11,9 @@ from rich.console import Console
 
 from metatune import artefact
 from metatune.artefact.horizon import carried
-from metatune.fit import holdings
 from metatune.fit.inputs import inputs
-from metatune.inner import InnerTraining, stretched
+from metatune.fit.telling import dataset_statistics
+from metatune.inner import InnerTraining, rescaled
 from metatune.inner.seeds import Purpose, model_key
 from metatune.inner.size import refuse_larger_than_memory
 from metatune.recipe import writing
@@ -110,7 +110,7 @@ def train(
     """
     _refuse_not_positive(source, steps=steps, keep=keep, **intervals._asdict())
     if steps is not None:
-        training = stretched(training, steps)
+        training = rescaled(training, steps)
     refuse_larger_than_memory(training.initialise, training.model.family)
     recipe, schedules = training.recipe, None
     if tuned is not None:
@@ -176,10 +176,10 @@ def _announce(say: Callable[[str], None], loop: Loop, tuned: Tuned | None, done:
     training = loop.training
     for line in remarks(tuned.schedules, training) if tuned else ():
         say(line)
-    for line in holdings.rendered(training):
+    for line in dataset_statistics.rendered(training):
         say(line)
     if not tuned:
-        for line in holdings.repeated(training):
+        for line in dataset_statistics.repeated(training):
             say(line)
     which = f"tuned schedules {tuned.sha256[:12]}" if tuned else "the recipe's own schedules"
     begin = f"from step {done} on, " if done else ""

@@ -3,42 +3,29 @@
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from metatune.artefact import INITIALISATION
-from metatune.fit.run_folder import RunFolder
 from metatune.runs.faults import RunFolderError, differing, of_out, then_and_now
 from metatune.runs.files import mend
 from metatune.runs.folder import Opened, opened, refuse_unusable
 from metatune.runs.inputs import refuse_changed
 from metatune.runs.kinds import TRAINING
+from metatune.runs.paths import Folder
 
 FORMAT: Final = "metatune-training"
 VERSION: Final = 1
 
 
-@dataclass(frozen=True)
-class TrainingFolder:
-    """Paths of a training.
-
-    Attributes:
-        path: the folder.
-    """
-
-    path: Path
+class TrainingFolder(Folder):
+    """Paths of a training; a line of its metrics is a block of steps, or an evaluation."""
 
     @property
     def settings(self) -> Path:
         """What is trained, written first: a folder that has it holds a training."""
         return self.path / "training.json"
-
-    @property
-    def recipe(self) -> Path:
-        """The resolved recipe."""
-        return self.path / "recipe.yaml"
 
     @property
     def tuned(self) -> Path:
@@ -56,16 +43,6 @@ class TrainingFolder:
         return self.path / "tuned.safetensors"
 
     @property
-    def tensorboard(self) -> Path:
-        """Event files."""
-        return self.path / "tensorboard"
-
-    @property
-    def checkpoints(self) -> Path:
-        """All that is needed to go on bit for bit."""
-        return self.path / "checkpoints"
-
-    @property
     def model(self) -> Path:
         """The trained model as Hugging Face loads it."""
         return self.path / "model"
@@ -74,11 +51,6 @@ class TrainingFolder:
     def result(self) -> Path:
         """What came out; written last: a folder that has it holds a finished training."""
         return self.path / "result.json"
-
-    @property
-    def metrics(self) -> RunFolder:
-        """A line of JSON for each stretch of steps and each evaluation, as those of a search."""
-        return RunFolder(self.path)
 
     def finished(self) -> dict[str, Any] | None:
         """The result, if there is one."""
@@ -123,7 +95,7 @@ def open_training(
     check = partial(refuse_other, folder, settings)
     options: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "say": say}
     with opened(folder.path, TRAINING, files, given, check=check, **options) as held:
-        mend(folder.metrics.metrics)
+        mend(folder.metrics)
         yield held
 
 

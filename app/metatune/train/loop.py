@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from metatune.data import Batch, sampled_batches
-from metatune.fit.evaluation import measured
-from metatune.fit.failure import NotFinite
+from metatune.fit.trainers.evaluation import measured
+from metatune.fit.trainers.failure import NotFinite
 from metatune.hypergrad import train
 from metatune.inner import InnerTraining
 from metatune.inner.seeds import Purpose, Stream, data_seed
@@ -230,7 +230,7 @@ class Loop:
         tokens = (done.stop - done.first) * data.batch_size * data.sequence_length
         realised = done.counts / done.counts.sum()
         wanted = self._shares[done.first : done.stop].mean(axis=0)
-        teller.stretch(
+        teller.block(
             {
                 "step": done.stop,
                 "loss": float(losses.mean()),

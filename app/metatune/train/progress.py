@@ -1,14 +1,13 @@
 """What is told of a training while it goes on: on the terminal, in metrics and in TensorBoard."""
 
-import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import TextColumn
 
-from metatune.fit.progress import QUIET_SECONDS
+from metatune.report.progress import Bar, Pace, Voice
 from metatune.report.tensorboard import EventWriter
 from metatune.train.folder import TrainingFolder
 
@@ -28,30 +27,18 @@ class Teller:
             steps: of the training.
             done: of these, before this process began.
         """
-        self._console = console
         self._steps = steps
-        self._metrics = folder.metrics
-        self._metrics.forget_metrics_from(done + 1)
+        self._folder = folder
+        folder.forget_metrics_from(done + 1)
         self._events = EventWriter(folder.tensorboard, purge_step=done + 1 if done else None)
         if not done:
             self._events.text("units", units)
-        self._compiled: tuple[int, float] | None = None
-        self._spoke = 0.0
-        self._progress = Progress(
-            TextColumn("training"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=console,
-            disable=not console.is_terminal,
-            transient=True,
-        )
-        self._bar = self._progress.add_task("", total=steps, completed=done, note="compiling")
+        self._voice, self._pace = Voice(console, at_once=True), Pace()
+        self._bar = Bar(console, TextColumn("training"), total=steps, done=done)
 
     def __enter__(self) -> "Teller":
         """Shows the bar."""
-        self._progress.start()
+        self._bar.__enter__()
         return self
 
     def __exit__(
@@ -61,28 +48,25 @@ class Teller:
         traceback: TracebackType | None,
     ) -> None:
         """Takes the bar away and closes the files."""
-        self._progress.stop()
+        self._bar.__exit__(kind, error, traceback)
         self._events.close()
 
     def say(self, text: str) -> None:
         """Prints a line."""
-        self._console.print(text, highlight=False, soft_wrap=True)
+        self._voice.say(text)
 
-    def stretch(self, line: Mapping[str, Any]) -> None:
-        """Tells of steps that are done; their `step` is one past the last."""
+    def block(self, line: Mapping[str, Any]) -> None:
+        """Tells of a block of steps that is done; its `step` is one past the last."""
         self._write(line)
-        now, step = time.monotonic(), line["step"]
-        if self._compiled is None:
-            self._compiled = step, now
-        left = self._left(step, now)
-        self._progress.update(self._bar, completed=step, note=f"loss {line['loss']:.3f}  {left}")
-        if left and not self._console.is_terminal and now - self._spoke > QUIET_SECONDS:
-            self._spoke = now
+        step = line["step"]
+        left = self._pace.left(step, self._steps)
+        self._bar.move(step, f"loss {line['loss']:.3f}  {left}")
+        if left and self._voice.must_speak:
             self.say(f"step {step}/{self._steps}  loss {line['loss']:.4f}  {left}")
 
     def measured(self, step: int) -> bool:
         """Whether there is an evaluation of a step, by an earlier process."""
-        lines = self._metrics.read_metrics()
+        lines = self._folder.read_metrics()
         return any(line["step"] == step and "held_out" in line for line in lines)
 
     def evaluation(self, line: Mapping[str, Any]) -> None:
@@ -94,18 +78,9 @@ class Teller:
         )
 
     def _write(self, line: Mapping[str, Any]) -> None:
-        self._metrics.append_metrics(line)
+        self._folder.append_metrics(line)
         for key, value in line.items():
             numbers = value if isinstance(value, Mapping) else {"": value}
             for name, number in numbers.items():
                 if key != "step":
                     self._events.scalar(f"{key}/{name}" if name else key, number, line["step"])
-
-    def _left(self, step: int, now: float) -> str:
-        """How long the rest will take, without compiling: known after the second stretch."""
-        assert self._compiled is not None
-        first, then = self._compiled
-        if step == first:
-            return ""
-        left = (now - then) / (step - first) * (self._steps - step)
-        return f"about {left / 60:.0f} min left" if left > 90 else f"about {left:.0f} s left"

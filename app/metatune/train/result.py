@@ -10,7 +10,7 @@ import jax
 
 from metatune.data.pretrained_tokenizer import PretrainedTokenizer
 from metatune.data.tokenizers import ByteTokenizer
-from metatune.fit.machine import packages
+from metatune.fit.process.machine import packages
 from metatune.hypergrad import evaluated
 from metatune.inner import InnerTraining
 from metatune.models import locate, save_pretrained, weights_sha256

@@ -1,0 +1,147 @@
+"""What is kept and told of each point of a search: metrics, TensorBoard, the screen, the best."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optax
+
+from metatune import artefact
+from metatune.fit.artefact_folder import write_artefact
+from metatune.fit.making import artefact_of
+from metatune.fit.measuring import unfinished
+from metatune.fit.run_folder import RunFolder
+from metatune.fit.searching import population
+from metatune.fit.searching.checkpoints import Checkpoints
+from metatune.fit.searching.jumps import jumps
+from metatune.fit.searching.meta_update import Done
+from metatune.fit.searching.phases import End
+from metatune.fit.searching.points import OuterStep, Point, rate_factors
+from metatune.fit.searching.search import Search
+from metatune.fit.searching.sharing import record
+from metatune.fit.searching.still_moving import moved
+from metatune.fit.telling.progress import Display
+from metatune.fit.tracking import Tracker
+from metatune.hypergrad import Hypergradient
+from metatune.inner import InnerTraining
+from metatune.recipe.phases import Phase
+from metatune.report.search import jump
+from metatune.report.sharing import sentences
+from metatune.runs import stops
+
+
+class Recorder:
+    """The record of one run."""
+
+    def __init__(
+        self,
+        training: InnerTraining,
+        folder: RunFolder,
+        checkpoints: Checkpoints,
+        tracker: Tracker,
+        display: Display,
+    ):
+        """Reads the metrics so far.
+
+        Args:
+            training: what is tuned.
+            folder: the run folder.
+            checkpoints: of the run.
+            tracker: writes its event files.
+            display: is told of every point.
+        """
+        self._training, self._folder, self._checkpoints = training, folder, checkpoints
+        self._tracker, self._display = tracker, display
+        self._lines = folder.read_metrics()
+
+    @property
+    def lines(self) -> Sequence[Mapping[str, Any]]:
+        """All of the metrics."""
+        return self._lines
+
+    def step(self, before: Search, after: Search, phase: Phase, point: Point) -> None:
+        """Keeps and tells of a point that an outer step was taken from, and where it led.
+
+        Args:
+            before: the search at the point, judged.
+            after: the search at the next one.
+            phase: that the step belongs to.
+            point: what is recorded, but for jumps, which are looked for here.
+        """
+        factors = rate_factors(self._training, before.eta)
+        found = jumps(self._lines, point.line(), self._training.recipe.outer, phase, factors)
+        line = point.with_jumps(found).line()
+        shared = line.get("sharing")
+        for sentence in sentences(shared["changes"]) if shared else ():
+            self._display.say(sentence)
+        with stops.held():
+            self._append(line, before.eta)
+            if after.best_step == before.step:
+                self.write_best(after)
+            self._checkpoints.save(after)
+        blocks = f" in {shared['blocks']}" if shared else ""
+        self._display.point(line, rates=_words(factors) + blocks, note=point.judgement.remark)
+        for key, each in found.items():
+            self._display.say(jump(point.step, key, each))
+
+    def last(self, search: Search, point: Point, why: End) -> None:
+        """Keeps and tells of the point that the search ends at.
+
+        Args:
+            search: at the point.
+            point: what is recorded.
+            why: the search ends.
+        """
+        line = point.line()
+        self._append(line, search.eta)
+        if search.best_step == search.step:
+            self.write_best(search)
+        held_out = point.judgement.held_out
+        note = point.judgement.remark or ("" if held_out == held_out else f"not judged: {why}")
+        rates = _words(rate_factors(self._training, search.eta))
+        self._display.point(line, rates=rates, note=note)
+
+    def write_best(self, search: Search) -> artefact.Artefact:
+        """Writes the best so far as an unfinished artefact."""
+        result = unfinished(self._training, search)
+        return write_artefact(self._folder, artefact_of(self._training, search.best_eta, result))
+
+    def _append(self, line: dict[str, Any], eta: Mapping[str, Any]) -> None:
+        self._folder.append_metrics(line)
+        self._lines.append(line)
+        self._tracker.point(line, eta)
+
+
+def _words(factors: tuple[float, float] | None) -> str:
+    return "" if factors is None else f"rates x{factors[0]:.2f} to x{factors[1]:.2f}"
+
+
+def outer_step(
+    training: InnerTraining,
+    before: Search,
+    after: Search,
+    estimate: Hypergradient,
+    done: Done,
+    inner_steps: int,
+) -> OuterStep:
+    """What is recorded of an outer step, but for jumps.
+
+    Args:
+        training: what is tuned.
+        before: the search at its point.
+        after: the search at the next one.
+        estimate: of the hypergradient.
+        done: what the meta-update did.
+        inner_steps: that were differentiated.
+    """
+    seen = estimate.diagnostics
+    return OuterStep(
+        inner_steps=inner_steps,
+        objective=float(estimate.value),
+        penalty=done.penalty,
+        hypergradient_norm={k: float(optax.tree.norm(g)) for k, g in estimate.gradient.items()},
+        inner_loss=float(seen.losses[-1]) if len(seen.losses) else None,
+        moved=moved(training, before.eta, done.eta),
+        spread=population.spread(seen),
+        lost_directions=seen.lost_directions,
+        sharing=record(after) | {"changes": done.changes} if after.shared else None,
+    )

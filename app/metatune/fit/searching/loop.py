@@ -1,0 +1,106 @@
+"""The outer loop: judge, differentiate, step; from phase to phase, and the last point."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from metatune.fit.process.allocation import release_memory
+from metatune.fit.recorder import Recorder, outer_step
+from metatune.fit.searching.hypergradients import Source
+from metatune.fit.searching.judging import Judgement, Judges
+from metatune.fit.searching.meta_update import MetaUpdate
+from metatune.fit.searching.phases import End, end_of, enter, steps_at_most
+from metatune.fit.searching.points import Point
+from metatune.fit.searching.search import Search
+from metatune.fit.searching.truncation import advance, next_span
+from metatune.fit.telling.announcement import ways
+from metatune.fit.telling.progress import Display
+from metatune.fit.trainers.failure import refuse_not_finite
+from metatune.inner import InnerTraining
+from metatune.recipe.phases import Phase
+
+
+@dataclass(frozen=True, eq=False)
+class Loop:
+    """A search, as what it is made of.
+
+    Attributes:
+        training: what is tuned.
+        phases: of the search.
+        hypergradient: where hypergradients come from.
+        judges: what measures a point.
+        update: how a hypergradient moves η.
+        recorder: keeps and tells of every point.
+        display: is told of phases.
+    """
+
+    training: InnerTraining
+    phases: Sequence[Phase]
+    hypergradient: Source
+    judges: Judges
+    update: MetaUpdate
+    recorder: Recorder
+    display: Display
+
+    def run(self, search: Search) -> Iterator[Search]:
+        """All outer steps that are left, then the last point.
+
+        Args:
+            search: where it stands.
+
+        Yields:
+            The search wherever it has got to, finished in the end.
+        """
+        while (why := self.end_of(search)) is None or search.phase + 1 < len(self.phases):
+            search = self.step(search) if why is None else self.enter_next(search, why)
+            yield search
+        began, judgement = time.monotonic(), Judgement()
+        if why is not End.PATIENCE:
+            search, judgement = self.judges(search)
+        yield search
+        self.recorder.last(search, _point(search, judgement, began), why)
+
+    def end_of(self, search: Search) -> End | None:
+        """Why the phase that a search is in is over; None while it goes on."""
+        return end_of(self.phases[search.phase], self.training.recipe.outer.patience, search)
+
+    def why_over(self, search: Search) -> End:
+        """Why a search that is over is so: it can be told from where it stands."""
+        if (why := self.end_of(search)) is None or search.phase + 1 < len(self.phases):
+            raise ValueError(f"the search goes on at point {search.step}")
+        return why
+
+    def step(self, search: Search) -> Search:
+        """One outer step: estimate the hypergradient, judge, move η, write down."""
+        began, judgement = time.monotonic(), Judgement()
+        recipe, phase = self.training.recipe, self.phases[search.phase]
+        span = next_span(recipe, phase, search)
+        release_memory()
+        estimate = self.hypergradient(search, phase, span)
+        refuse_not_finite(estimate, search.step)
+        if self.judges.are_due(search):
+            search, judgement = self.judges(search)
+        after, done = self.update(search, estimate)
+        after = advance(recipe, phase, after, span.steps, estimate.state)
+        if after.control:
+            after = after._replace(control=estimate.diagnostics.control)
+        taken = outer_step(self.training, search, after, estimate, done, span.steps)
+        point = _point(search, judgement, began)._replace(taken=taken)
+        self.recorder.step(search, after, phase, point)
+        return after
+
+    def enter_next(self, search: Search, why: End) -> Search:
+        """Goes on with the next phase."""
+        search = enter(self.training, self.phases, search)
+        self.display.expect(steps_at_most(self.phases, search))
+        number = search.phase
+        self.display.say(
+            f"phase {number} of {len(self.phases)} is over: {why}; "
+            f"phase {number + 1}: {ways(self.phases[number])}, compiling ..."
+        )
+        return search
+
+
+def _point(search: Search, judgement: Judgement, began: float) -> Point:
+    seconds = time.monotonic() - began
+    return Point(search.step, search.phase, judgement, search.best_held_out, seconds)

@@ -1,0 +1,1 @@
+"""Forward with the training: tangents or differences along directions of η, nothing kept."""

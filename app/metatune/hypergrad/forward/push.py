@@ -1,0 +1,328 @@
+"""Directions pushed through a whole training, segment by segment, in memory flat in its length."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from math import gcd
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from metatune.hypergrad import programs
+from metatune.hypergrad.estimator import EstimatorError, Job
+from metatune.hypergrad.forward.tangents import Tangents
+from metatune.hypergrad.problem import PyTree, State
+from metatune.hypergrad.reverse.budget import amount
+from metatune.hypergrad.reverse.checkpoints import Checkpoints
+from metatune.hypergrad.segments import bounds, fetch, inexact
+from metatune.hypergrad.sharding import gather, local, mesh_for, replicate, shard
+from metatune.hypergrad.stores import Device, tree_bytes
+
+
+class Carry(NamedTuple):
+    """What passes from segment to segment: all that is needed to go on.
+
+    Attributes:
+        derivatives: of the objective along the directions of the chunks that are finished.
+        step: inner steps before this one are done, of the chunk that isn't finished.
+        state: the state before `step`.
+        tangents: of that state, along those directions that have begun; None if none has.
+        losses: inner losses of each segment so far.
+        value: the objective at the points so far, of the chunk that isn't finished.
+        along: its derivatives along the directions of this chunk.
+    """
+
+    derivatives: jax.Array
+    step: int
+    state: State
+    tangents: Tangents | None
+    losses: tuple[jax.Array, ...]
+    value: jax.Array
+    along: jax.Array
+
+
+class Pushed(NamedTuple):
+    """A training with the derivatives of its objective.
+
+    Attributes:
+        value: the objective F(θ_T).
+        derivatives: of F along each direction.
+        state: the trained state.
+        losses: inner losses, [steps].
+    """
+
+    value: jax.Array
+    derivatives: jax.Array
+    state: State
+    losses: jax.Array
+
+
+class Cut(NamedTuple):
+    """Inner steps `first` to `stop` (exclusive) with the first `active` directions of a chunk."""
+
+    first: int
+    stop: int
+    active: int
+
+
+class ForwardMode(Protocol):
+    """An estimator that pushes directions, a frozen dataclass."""
+
+    @property
+    def segment(self) -> int:
+        """Inner steps per segment."""
+        ...
+
+    @property
+    def push(self) -> "Push":
+        """How its directions are pushed."""
+        ...
+
+    def onsets(self, job: Job) -> np.ndarray:
+        """The inner step that each of its directions is pushed from, [n]; the last for none.
+
+        Raises:
+            EstimatorError: what `Push` can't do.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Push:
+    """How directions are pushed.
+
+    Attributes:
+        segment: inner steps per compiled program.
+        chunk: directions at a time, each chunk through a training of its own; None for all.
+        clip: largest global norm of the tangent of an inner gradient; None for no clipping.
+        budget_bytes: what the tangents may take; None for what is free on the device.
+    """
+
+    segment: int
+    chunk: int | None
+    clip: float | None
+    budget_bytes: int | None
+
+    def __call__(self, job: Job, directions: jax.Array, onsets: Sequence[int]) -> Pushed:
+        """Pushes directions through the training of a job.
+
+        Args:
+            job: the training and its objective.
+            directions: in the coordinates of η, [n, N].
+            onsets: the inner step that each first acts in, [n], in ascending order.
+
+        Raises:
+            EstimatorError: a training that forward mode can't differentiate, or a carry of another
+                job; see also `refuse`.
+        """
+        size = min(self.chunk or len(directions), len(directions))
+        carry = _begun(job, directions, size)
+        while True:
+            rows = slice(len(carry.derivatives), len(carry.derivatives) + size)
+            passes = -(-len(directions) // size), len(carry.derivatives) // size
+            chunk = _Chunk(self, job, directions[rows], onsets[rows], passes)
+            carry = chunk.train(carry)
+            derivatives = jnp.concatenate([carry.derivatives, carry.along])
+            if len(derivatives) == len(directions):
+                losses = jnp.concatenate(carry.losses)
+                return Pushed(carry.value, derivatives, carry.state, losses)
+            carry = _of_chunk(job, derivatives, min(size, len(directions) - len(derivatives)))
+
+    def refuse(self, job: Job, directions: int) -> None:
+        """Refuses, before anything is computed, what can't be done.
+
+        Raises:
+            EstimatorError: so many directions exceed the budget, or the job has checkpoints.
+        """
+        refuse_checkpoints(job)
+        size = min(self.chunk or directions, directions)
+        one = tree_bytes((job.state.params, inexact(job.state.opt_state)[0]))
+        budget = self.budget_bytes or Device().free_bytes()
+        if size * one > budget:
+            raise EstimatorError(
+                f"{size} tangents at a time (of {directions} directions) of {amount(one)} each "
+                f"take {amount(size * one)}, but the budget is {amount(budget)}: set chunk to "
+                f"{max(1, budget // one)} or fewer, which takes a training for each chunk, use "
+                "forward_gradient with few directions, or mixflow, whose memory doesn't grow with "
+                "the number of meta-parameters"
+            )
+
+
+class _Chunk:
+    """Directions that are pushed together."""
+
+    def __init__(
+        self,
+        how: Push,
+        job: Job,
+        directions: jax.Array,
+        onsets: Sequence[int],
+        passes: tuple[int, int],
+    ):
+        """Prepares.
+
+        Args:
+            how: how they are pushed.
+            job: the training and its objective.
+            directions: [n, N].
+            onsets: their first steps.
+            passes: how many trainings all chunks take, and how many have been.
+        """
+        self.how, self.job, self.count = how, job, len(directions)
+        self.passes, self.passed = passes
+        self.cuts = list(cuts(job, onsets, how.segment))
+        together = gcd(*(cut.active for cut in self.cuts))
+        given = job.problem, job.eta, job.state, directions
+        self.mesh: Mesh | None = mesh_for(together, given) if together else None
+        self.problem, self.eta, self.directions = self.replicate((job.problem, job.eta, directions))
+
+    def replicate(self, tree: PyTree) -> PyTree:
+        """Puts arrays on all devices."""
+        return replicate(tree, self.mesh)
+
+    def train(self, carry: Carry) -> Carry:
+        """From wherever it is to the end."""
+        job = self.job
+        carry = carry._replace(state=self.replicate(carry.state))
+        with explain_custom_vjp():
+            for cut in self.cuts:
+                if cut.first >= carry.step:
+                    carry = self._with_objective(self._advance(carry, cut))
+                    step = self.passed * job.steps + cut.stop - job.start
+                    steps = self.passes * job.steps
+                    job.tell("forward", step, carry.losses[-1], steps=steps, carry=carry)
+        return carry._replace(state=gather(carry.state, self.mesh, like=job.state))
+
+    def _with_objective(self, carry: Carry) -> Carry:
+        """With what the objective adds, if this is a point of it."""
+        job = self.job
+        if carry.step not in job.points:
+            return carry
+        state = gather(carry.state, self.mesh, like=job.state)
+        added, *bar = job.objective(state, carry.step)
+        found = jnp.zeros(0, self.directions.dtype)
+        if carry.tangents is not None:
+            found = programs.contract(self.mesh, self.replicate(tuple(bar)), carry.tangents)
+            found = local(found, self.mesh).astype(self.directions.dtype)
+        # Directions that haven't acted have no tangents, and no effect.
+        found = jnp.pad(found, (0, self.count - len(found)))
+        return carry._replace(value=carry.value + added, along=carry.along + found)
+
+    def _advance(self, carry: Carry, cut: Cut) -> Carry:
+        """Through a segment."""
+        segment = self.replicate(fetch(self.job.batches, cut.first, cut.stop, self.how.segment))
+        state, tangents = carry.state, carry.tangents
+        if cut.active:
+            if cut.first == 0 and self.job.start_counts:
+                tangents = self._at_the_start(cut.active)
+            tangents = shard(_widened(tangents, cut.active, state), self.mesh)
+            state, tangents, losses = programs.push(
+                self.problem,
+                self.how.clip,
+                self.mesh,
+                self.eta,
+                self.directions[: cut.active],
+                state,
+                tangents,
+                segment,
+            )
+        else:
+            state, losses = programs.advance(self.problem, self.eta, state, segment)
+        # One segment waits in the queue while another runs; more would hold on to their batches.
+        jax.block_until_ready(carry.losses[-1:])
+        losses = local(losses, self.mesh)[: cut.stop - cut.first]
+        return carry._replace(
+            step=cut.stop, state=state, tangents=tangents, losses=(*carry.losses, losses)
+        )
+
+    def _at_the_start(self, active: int) -> Tangents:
+        """The tangents of the first directions where η moves the state that steps begin with."""
+        given = self.replicate(self.job.state)
+        return programs.start_pushed(self.problem, self.eta, self.directions[:active], given)
+
+
+def refuse_checkpoints(job: Job) -> None:
+    """Refuses a choice that would have no effect.
+
+    Raises:
+        EstimatorError: the job has checkpoints to keep.
+    """
+    if job.checkpoints != Checkpoints():
+        raise EstimatorError(
+            "only reverse mode keeps states for a backward sweep: leave checkpoints out, or use "
+            "mixflow"
+        )
+
+
+def _of_chunk(job: Job, derivatives: jax.Array, count: int) -> Carry:
+    """Where a chunk of so many directions begins."""
+    along = jnp.zeros(count, derivatives.dtype)
+    return Carry(derivatives, job.start, _copied(job.begun()), None, (), jnp.zeros(()), along)
+
+
+def _begun(job: Job, directions: jax.Array, size: int) -> Carry:
+    """Where the estimate begins, or goes on; `size` directions at a time."""
+    if job.carry is None:
+        return _of_chunk(job, jnp.zeros(0, directions.dtype), size)
+    carry = Carry(*job.carry)
+    if not job.start < int(carry.step) <= job.stop or len(carry.derivatives) >= len(directions):
+        raise EstimatorError(
+            f"a carry at step {carry.step} with {len(carry.derivatives)} derivatives is none of an "
+            f"estimate from step {job.start} to {job.stop} along {len(directions)} directions: "
+            "give the arguments that it was made with"
+        )
+    return Carry(
+        jnp.asarray(carry.derivatives),
+        int(carry.step),
+        _copied(carry.state),
+        _copied(carry.tangents),
+        tuple(jnp.asarray(losses) for losses in carry.losses),
+        jnp.asarray(carry.value),
+        jnp.asarray(carry.along),
+    )
+
+
+def cuts(job: Job, onsets: Sequence[int], segment: int) -> Iterator[Cut]:
+    """Segments, cut where directions begin to act."""
+    edges = {job.start, *(max(job.start, at) for at in onsets if at < job.stop), job.stop}
+    edges |= {point for point in job.points if job.start < point < job.stop}
+    for lo, hi in pairwise(sorted(edges)):
+        active = sum(at <= lo for at in onsets)
+        yield from (Cut(first, stop, active) for first, stop in bounds(lo, hi, segment))
+
+
+def _widened(tangents: Tangents | None, active: int, state: State) -> Tangents:
+    """Tangents with further directions, which begin at zero."""
+    floats = Tangents(state.params, inexact(state.opt_state)[0])
+    if tangents is None:
+        return jax.tree.map(lambda leaf: jnp.zeros((active, *leaf.shape), leaf.dtype), floats)
+
+    def widened(leaf: jax.Array) -> jax.Array:
+        further = active - len(leaf)
+        return jnp.pad(leaf, ((0, further), *((0, 0),) * (leaf.ndim - 1))) if further else leaf
+
+    return jax.tree.map(widened, tangents)
+
+
+def _copied(tree: Any) -> Any:
+    """A copy, whose memory may be given away."""
+    return jax.tree.map(jnp.copy, tree)
+
+
+@contextmanager
+def explain_custom_vjp() -> Iterator[None]:
+    """Says what to do about a function that has no forward mode."""
+    try:
+        yield
+    except TypeError as error:
+        if "custom_vjp" not in str(error):
+            raise
+        raise EstimatorError(
+            "forward mode can't differentiate the update, the hyperparameters or the gradient of "
+            "the loss: it comes upon a function with a custom_vjp; use "
+            "MixFlow(mixed_mode=False) or Reverse, or write the function with jax.custom_jvp"
+        ) from error

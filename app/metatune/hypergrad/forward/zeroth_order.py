@@ -1,0 +1,138 @@
+"""Zeroth order: central differences of whole trainings along random directions.
+
+For objectives that can't be differentiated, such as accuracy: only their values are asked for. The
+trainings on either side of η share their data and their start, so that what is common to both
+cancels.
+
+Source: Spall, Multivariate Stochastic Approximation Using a Simultaneous Perturbation Gradient
+Approximation, 1992, eq. 2.2.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from metatune.hypergrad import programs
+from metatune.hypergrad.estimator import EstimatorError, Job, refuse_not_positive
+from metatune.hypergrad.forward.directions import Distribution, draw, mean, refuse_unknown
+from metatune.hypergrad.forward.push import refuse_checkpoints
+from metatune.hypergrad.problem import Diagnostics, Hypergradient, PyTree, State
+from metatune.hypergrad.segments import fetch
+
+
+@dataclass(frozen=True)
+class ZerothOrder:
+    """The mean of (F(η + μv) - F(η - μv)) / 2μ · v over random directions v, with an O(μ²) bias.
+
+    Takes 2b trainings besides the one at η. Needs the `key` of `hypergradient`.
+
+    Attributes:
+        directions: how many, b.
+        step: μ, in the unconstrained coordinates of η: small enough for the curvature, large enough
+            for the rounding of the objective, or, where it has steps, to cross them.
+        segment: inner steps per compiled program.
+        distribution: `rademacher`, `gaussian` or `orthogonal`, as of `ForwardGradient`.
+        chunk: directions at a time; the memory is that of twice as many trainings.
+    """
+
+    directions: int
+    step: float = 1e-3
+    segment: int = 16
+    distribution: Distribution = "rademacher"
+    chunk: int = 1
+    backward: ClassVar[bool] = False
+    draws: ClassVar[bool] = True
+
+    def __post_init__(self):
+        """Refuses what can't be meant."""
+        refuse_unknown(self.distribution)
+        refuse_not_positive(
+            directions=self.directions,
+            step=self.step,
+            segment=self.segment,
+            chunk=self.chunk,
+        )
+
+    def estimate(self, job: Job) -> Hypergradient:
+        """Nearly unbiased; its standard errors are in the diagnostics.
+
+        Raises:
+            EstimatorError: no key, too many orthogonal directions, checkpoints or a carry.
+        """
+        refuse_checkpoints(job)
+        if job.carry is not None:
+            raise EstimatorError("ZerothOrder can't go on from a carry: leave it out")
+        directions = draw(job.key, job.eta, self.directions, self.distribution)
+        trainings = _Trainings(job, self.segment, chunks=-(-self.directions // self.chunk))
+        along, each = programs.advance, job.value
+        start, first, stop = job.start, job.first, job.stop
+        begun = _copied(job.begun())
+        base, before, early = trainings.run(along, each, job.eta, begun, start, first)
+        state, after, late = trainings.run(along, each, job.eta, _copied(base), first, stop)
+        derivatives = [
+            trainings.differences(base, directions[at : at + self.chunk], self.step)
+            for at in range(0, self.directions, self.chunk)
+        ]
+        derivatives = jnp.concatenate(derivatives).astype(directions.dtype)
+        gradient, errors = mean(job.eta, derivatives, directions, self.distribution)
+        diagnostics = Diagnostics(jnp.concatenate([*before, *after]), standard_errors=errors)
+        return Hypergradient(early + late, gradient, state, diagnostics)
+
+
+class _Trainings:
+    """Trainings at η, and in pairs around it."""
+
+    def __init__(self, job: Job, segment: int, chunks: int):
+        self.job, self.segment = job, segment
+        self.done, self.total = 0, job.steps + chunks * (job.stop - job.first)
+
+    def differences(self, base: State, directions: jax.Array, step: float) -> jax.Array:
+        """The derivatives of the objective along directions, [n], from the state that all share."""
+        job, count = self.job, len(directions)
+        flat, unflatten = ravel_pytree(job.eta)
+        offsets = step * jnp.concatenate([directions, -directions])
+        etas = jax.vmap(unflatten)(flat[None, :] + offsets)
+        if job.start_counts:
+            states = programs.begun_each(job.problem, etas, job.state)
+        else:
+            states = jax.tree.map(lambda leaf: jnp.stack([leaf] * (2 * count)), base)
+        along, each = programs.advance_each, job.value_each
+        _, _, values = self.run(along, each, etas, states, job.first, job.stop)
+        return (values[:count] - values[count:]) / (2 * step)
+
+    def run(
+        self,
+        program: Callable[..., Any],
+        measure: Callable[[State, int], jax.Array],
+        eta: PyTree,
+        state: State,
+        first: int,
+        stop: int,
+    ) -> tuple[State, list[jax.Array], jax.Array]:
+        """Inner steps `first` to `stop` of one training, or of each of several, by a program.
+
+        Returns:
+            The state after them, the losses of each segment, [..., length], and what the objective
+            comes to at the points among them, by `measure`.
+        """
+        job, losses, value = self.job, [], jnp.zeros(())
+        for lo, hi in job.bounds(first, stop, self.segment):
+            segment = fetch(job.batches, lo, hi, self.segment)
+            state, found = program(job.problem, eta, state, segment)
+            # One segment waits while another runs; more would hold on to their batches.
+            jax.block_until_ready(losses[-1:])
+            losses.append(found[..., : hi - lo])
+            self.done += hi - lo
+            job.tell("forward", self.done, losses[-1].ravel(), steps=self.total)
+            if hi in job.points:
+                value = value + measure(state, hi)
+        return state, losses, value
+
+
+def _copied(state: State) -> State:
+    """A copy, whose memory may be given away."""
+    return jax.tree.map(jnp.copy, state)

@@ -1,0 +1,75 @@
+"""What a reverse-mode estimator has to offer: one segment forward, and its pullback."""
+
+from typing import NamedTuple, Protocol
+
+import jax
+
+from metatune.hypergrad.problem import Problem, PyTree, State
+from metatune.hypergrad.segments import Segment
+
+
+class SegmentRun(NamedTuple):
+    """A segment run forward.
+
+    Attributes:
+        state: the state after the segment.
+        losses: inner losses, [length].
+        saved: whatever the pullback wants to see again, a pytree; () unless the estimator `saves`.
+    """
+
+    state: State
+    losses: jax.Array
+    saved: PyTree
+
+
+class Adjoint(NamedTuple):
+    """Derivatives of the objective, on their way back.
+
+    Attributes:
+        params: with respect to the parameters at this point.
+        opt_state: with respect to the floating-point leaves of the optimizer state.
+        eta: with respect to η through all steps after this point.
+    """
+
+    params: PyTree
+    opt_state: list[jax.Array]
+    eta: PyTree
+
+
+class ReverseMode(Protocol):
+    """A reverse-mode estimator, a frozen dataclass: a static argument of the compiled programs."""
+
+    @property
+    def segment(self) -> int:
+        """Inner steps per segment."""
+        ...
+
+    @property
+    def saves(self) -> bool:
+        """Whether `forward` saves anything for the pullback."""
+        ...
+
+    @property
+    def recomputed_gradients(self) -> int:
+        """Inner gradients that the way back computes once more, of each inner step."""
+        ...
+
+    def saving(self) -> "ReverseMode":
+        """The same, or its like, that saves the inner gradients for the pullback."""
+        ...
+
+    def forward(self, problem: Problem, eta: PyTree, state: State, segment: Segment) -> SegmentRun:
+        """Runs a segment."""
+        ...
+
+    def pullback(
+        self,
+        problem: Problem,
+        eta: PyTree,
+        state: State,
+        segment: Segment,
+        saved: PyTree,
+        adjoint: Adjoint,
+    ) -> Adjoint:
+        """Takes the adjoint from behind a segment to before it; `state` is the one before it."""
+        ...

@@ -1,0 +1,73 @@
+"""Reverse-over-reverse through the unrolled steps: the standard way, and the oracle."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+
+from metatune.hypergrad.estimator import Job
+from metatune.hypergrad.problem import Hypergradient, Problem, PyTree, State
+from metatune.hypergrad.reverse.adjoint import Adjoint, SegmentRun
+from metatune.hypergrad.reverse.mixflow import MixFlow
+from metatune.hypergrad.reverse.sweep import sweep
+from metatune.hypergrad.segments import Segment, advance, inexact
+
+
+@dataclass(frozen=True)
+class Reverse:
+    """Lets JAX differentiate the training as it stands.
+
+    Attributes:
+        segment: inner steps per compiled program and between two kept states.
+        remat: recompute each inner step in the backward sweep instead of keeping what it computed.
+    """
+
+    segment: int = 16
+    remat: bool = True
+
+    backward: ClassVar[bool] = True
+    draws: ClassVar[bool] = False
+
+    @property
+    def saves(self) -> bool:
+        """Nothing."""
+        return False
+
+    @property
+    def recomputed_gradients(self) -> int:
+        """One, and with `remat` one more."""
+        return 1 + self.remat
+
+    def saving(self) -> MixFlow:
+        """MixFlow: what JAX keeps of the steps isn't told apart."""
+        return MixFlow(self.segment)
+
+    def estimate(self, job: Job) -> Hypergradient:
+        """Exact, by two sweeps; raises what `sweep` does."""
+        return sweep(self, job)
+
+    def forward(self, problem: Problem, eta: PyTree, state: State, segment: Segment) -> SegmentRun:
+        """Runs a segment; saves nothing."""
+        state, losses = advance(problem, eta, state, segment, remat=self.remat)
+        return SegmentRun(state, losses, saved=())
+
+    def pullback(
+        self,
+        problem: Problem,
+        eta: PyTree,
+        state: State,
+        segment: Segment,
+        saved: PyTree,
+        adjoint: Adjoint,
+    ) -> Adjoint:
+        """Takes the adjoint through a segment by `jax.vjp` of the whole of it."""
+        del saved
+        floats, rebuild = inexact(state.opt_state)
+
+        def run(eta: PyTree, params: PyTree, floats: list[jax.Array]) -> PyTree:
+            end = self.forward(problem, eta, State(params, rebuild(floats)), segment).state
+            return end.params, inexact(end.opt_state)[0]
+
+        _, pull = jax.vjp(run, eta, state.params, floats)
+        eta_bar, params_bar, opt_bar = pull((adjoint.params, adjoint.opt_state))
+        return Adjoint(params_bar, opt_bar, jax.tree.map(jax.numpy.add, adjoint.eta, eta_bar))

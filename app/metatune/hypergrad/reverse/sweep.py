@@ -1,0 +1,94 @@
+"""The two sweeps of reverse mode: forward through the training, then back, segment by segment."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from metatune.hypergrad import programs
+from metatune.hypergrad.estimator import EstimatorError, Job
+from metatune.hypergrad.problem import Diagnostics, Hypergradient, State
+from metatune.hypergrad.reverse.adjoint import Adjoint, ReverseMode, SegmentRun
+from metatune.hypergrad.reverse.boundaries import Boundaries
+from metatune.hypergrad.segments import fetch, inexact
+from metatune.hypergrad.stores import tree_bytes
+
+
+def sweep(estimator: ReverseMode, job: Job) -> Hypergradient:
+    """The hypergradient by the pullbacks of an estimator.
+
+    Raises:
+        CheckpointError: a state can't be kept, for want of room or of permission.
+        EstimatorError: a carry, of which reverse mode has none.
+        ReplayError: a segment that was run again led elsewhere.
+    """
+    if job.carry is not None:
+        raise EstimatorError("a reverse-mode estimator can't go on from a carry: leave it out")
+    losses = []
+
+    def forward(bounds: tuple[int, int], state: State) -> SegmentRun:
+        segment = fetch(job.batches, *bounds, estimator.segment)
+        return programs.forward(job.problem, estimator, job.eta, state, segment)
+
+    def heard(bounds: tuple[int, int], segment_losses: jax.Array) -> None:
+        losses.append(segment_losses[: bounds[1] - bounds[0]])
+        job.tell("forward", bounds[1] - job.start, losses[-1])
+
+    state = job.begun()
+    value = jnp.zeros(())
+    for cut in job.bounds(job.start, job.first, estimator.segment):
+        state, segment_losses, _ = forward(cut, state)
+        heard(cut, segment_losses)
+        if cut[1] in job.points and cut[1] < job.first:
+            value += job.value(state, cut[1])
+    cuts = job.bounds(job.first, job.stop, estimator.segment)
+    with job.checkpoints.open() as store:
+
+        def sizes() -> tuple[int, int]:
+            saved = jax.eval_shape(partial(forward, cuts[0]), state).saved
+            return tree_bytes(state), tree_bytes(saved)
+
+        boundaries = Boundaries(
+            lambda index, state: forward(cuts[index], state),
+            len(cuts),
+            saves=estimator.saves,
+            kept=job.checkpoints.plan(len(cuts), sizes, store.place.free_bytes),
+            store=store,
+        )
+        state = boundaries.forward(state, lambda index, losses: heard(cuts[index], losses))
+        # Points are ends of segments, where F adds its gradient to the adjoint of the parameters.
+        adjoint = Adjoint(
+            jax.tree.map(jnp.zeros_like, state.params),
+            [jnp.zeros_like(leaf) for leaf in inexact(state.opt_state)[0]],
+            jax.tree.map(jnp.zeros_like, job.eta),
+        )
+        value, adjoint = _with_objective(job, job.stop, state, value, adjoint)
+        for index in reversed(range(len(cuts))):
+            segment = fetch(job.batches, *cuts[index], estimator.segment)
+            # Work that is queued holds on to its states: none is fetched before it is needed.
+            jax.block_until_ready(adjoint)
+            before = boundaries.take(index)
+            adjoint = programs.pullback(job.problem, estimator, job.eta, segment, before, adjoint)
+            value, adjoint = _with_objective(job, cuts[index][0], before[0], value, adjoint)
+            job.tell("backward", job.stop - cuts[index][0], losses[-1], wait=adjoint.params)
+        gradient = adjoint.eta
+        if job.start_counts:
+            begin = programs.start_pulled(job.problem, job.eta, job.state, adjoint)
+            gradient = jax.tree.map(jnp.add, gradient, begin)
+        diagnostics = Diagnostics(
+            jnp.concatenate(losses), boundaries.peak, store.peak_bytes, boundaries.recomputed
+        )
+    return Hypergradient(value, gradient, state, diagnostics)
+
+
+def _with_objective(
+    job: Job, step: int, state: State, value: jax.Array, adjoint: Adjoint
+) -> tuple[jax.Array, Adjoint]:
+    """Value and adjoint with what the objective adds at a point; as they are anywhere else."""
+    if step not in job.points:
+        return value, adjoint
+    added, params_bar, opt_bar = job.objective(state, step)
+    adjoint = adjoint._replace(params=jax.tree.map(jnp.add, adjoint.params, params_bar))
+    if opt_bar is not None:
+        adjoint = adjoint._replace(opt_state=jax.tree.map(jnp.add, adjoint.opt_state, opt_bar))
+    return value + added, adjoint

@@ -1,0 +1,82 @@
+"""Directions, or members of a population, over devices: what is theirs is cut, the rest copied."""
+
+from math import gcd
+from typing import Any, Final
+
+import jax
+import numpy as np
+from jax.core import Tracer
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from metatune.hypergrad.problem import PyTree
+
+AXIS: Final = "each"
+ALL, EACH = PartitionSpec(), PartitionSpec(AXIS)
+
+
+def mesh_for(count: int, given: PyTree, *, one_process: bool = False) -> Mesh | None:
+    """The devices that so many directions or members are cut over; None for where all is.
+
+    As many devices as divide them; of several processes all or none. What lies on several devices
+    already, or is being traced, stays as it is.
+
+    Args:
+        count: how many.
+        given: all arrays that they share.
+        one_process: none of several processes: what is cut can't be put together there.
+    """
+    arrays = [leaf for leaf in jax.tree.leaves(given) if isinstance(leaf, jax.Array)]
+    if any(isinstance(array, Tracer) or len(array.devices()) > 1 for array in arrays):
+        return None
+    devices = jax.devices()
+    used = gcd(count, len(devices))
+    if used == 1 or (jax.process_count() > 1 and (one_process or used < len(devices))):
+        return None
+    return Mesh(np.array(devices[:used]), (AXIS,))
+
+
+def replicate(tree: PyTree, mesh: Mesh | None) -> PyTree:
+    """Puts arrays on all devices of a mesh; leaves them where there is none."""
+    return tree if mesh is None else jax.device_put(tree, NamedSharding(mesh, ALL))
+
+
+def shard(tree: PyTree, mesh: Mesh | None, axis: int = 0) -> PyTree:
+    """Puts each direction's or member's part of arrays on its device; leaves them without a mesh.
+
+    Args:
+        tree: of arrays.
+        mesh: the devices.
+        axis: that the parts lie on; of an array with fewer axes the last.
+    """
+    if mesh is None:
+        return tree
+
+    def cut(leaf: Any) -> jax.Array:
+        before = (None,) * min(axis, np.ndim(leaf) - 1)
+        return jax.device_put(leaf, NamedSharding(mesh, PartitionSpec(*before, AXIS)))
+
+    return jax.tree.map(cut, tree)
+
+
+def local(tree: PyTree, mesh: Mesh | None) -> PyTree:
+    """Arrays that all devices of a mesh hold, on one of them."""
+    return tree if mesh is None else jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+
+
+def gather(tree: PyTree, mesh: Mesh | None, like: PyTree = None) -> PyTree:
+    """Arrays from the devices of a mesh, whole again.
+
+    Args:
+        tree: of arrays that are cut, or that all devices hold.
+        mesh: the devices; None leaves them where they are.
+        like: of arrays whose places they get; None for arrays that aren't bound to any device.
+    """
+    if mesh is None:
+        return tree
+
+    def back(leaf: jax.Array, there: Any = None) -> jax.Array:
+        # An array that isn't bound to a device must stay so: programs are compiled anew otherwise.
+        place = None if there is None or not there.committed else there.sharding
+        return jax.device_put(np.asarray(leaf), place)
+
+    return jax.tree.map(back, tree) if like is None else jax.tree.map(back, tree, like)

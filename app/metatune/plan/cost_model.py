@@ -1,0 +1,81 @@
+"""The estimators whose costs are predicted. A new one is a row of `COSTS`."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from metatune.hypergrad.stores import tree_bytes
+from metatune.inner import InnerTraining
+from metatune.plan import forward_mode, reverse_mode, zeroth_order
+from metatune.plan.cost import Cost, Seconds
+from metatune.plan.memory import Memory
+from metatune.plan.progress import Tell
+from metatune.plan.timing import Lines
+from metatune.recipe import schema
+
+COSTS: Mapping[type, Callable[[InnerTraining, Any, Path, Tell], Cost]] = {
+    schema.MixFlow: reverse_mode.cost,
+    schema.Reverse: reverse_mode.cost,
+    schema.Forward: forward_mode.cost,
+    schema.ForwardGradient: forward_mode.cost,
+    schema.ZerothOrder: zeroth_order.cost,
+}
+
+
+class NotPredicted(ValueError):
+    """What an estimator costs can't be predicted."""
+
+
+def cost(
+    training: InnerTraining, spec: schema.Estimator, folder: Path, tell: Tell = lambda *_: None
+) -> Cost:
+    """What a hypergradient costs.
+
+    Args:
+        training: what is differentiated.
+        spec: the estimator.
+        folder: where checkpoints would lie on disk.
+        tell: is told how far the prediction is.
+
+    Raises:
+        CheckpointError: nothing fits the budget of the checkpoints.
+        EstimatorError: the tangents exceed their budget, or no forward mode is there.
+        NotPredicted: the trainings are another program's.
+    """
+    if isinstance(spec, schema.External):
+        raise NotPredicted(
+            f"memory and time of an external trainer can't be foretold: a hypergradient takes "
+            f"{2 * spec.directions} of its trainings, {spec.parallel} at a time"
+        )
+    return _of_population(training, COSTS[type(spec)](training, spec, folder, tell))
+
+
+def add_members(training: InnerTraining, memory: Memory) -> Memory:
+    """What a population needs: the states of its members, too.
+
+    As if there were one device, and without the steps to the ages that they begin with.
+    """
+    population, unroll = training.recipe.outer.population, training.recipe.outer.unroll
+    if population is None:
+        return memory
+    copies = 0
+    if isinstance(unroll, schema.Online):  # those that go on, and, one by one, those trained anew
+        copies = population.members * (1 if population.vmap else 2)
+    state = tree_bytes(jax.eval_shape(training.initialise, jax.random.key(0)))
+    return memory._replace(state=memory.state + copies * state)
+
+
+def repeats(training: InnerTraining) -> int:
+    """How often a hypergradient is taken for an outer step: of members one by one, as many."""
+    population = training.recipe.outer.population
+    return 1 if population is None or population.vmap else population.members
+
+
+def _of_population(training: InnerTraining, found: Cost) -> Cost:
+    def seconds(lines: Lines) -> Seconds:
+        one = found.seconds(lines)
+        return one._replace(hypergradient=repeats(training) * one.hypergradient)
+
+    return found._replace(memory=add_members(training, found.memory), seconds=seconds)
