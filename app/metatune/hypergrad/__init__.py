@@ -5,6 +5,7 @@ Knows nothing of language models; works on any pytrees.
 
 from metatune.hypergrad.boundaries import ReplayError
 from metatune.hypergrad.checkpoints import Checkpoints
+from metatune.hypergrad.damping import Damping
 from metatune.hypergrad.driver import hypergradient, train
 from metatune.hypergrad.estimator import EstimatorError, evaluated, measured, shortened
 from metatune.hypergrad.forward import Forward
@@ -13,6 +14,7 @@ from metatune.hypergrad.mixflow import MixFlow
 from metatune.hypergrad.population import Member, hypergradients
 from metatune.hypergrad.problem import (
     Diagnostics,
+    Growth,
     Hypergradient,
     Problem,
     Progress,
@@ -28,10 +30,12 @@ __all__ = [
     "Carry",
     "CheckpointError",
     "Checkpoints",
+    "Damping",
     "Diagnostics",
     "EstimatorError",
     "Forward",
     "ForwardGradient",
+    "Growth",
     "Hypergradient",
     "Member",
     "MixFlow",

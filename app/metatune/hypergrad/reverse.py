@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import jax
 
+from metatune.hypergrad.damping import Damping
 from metatune.hypergrad.estimator import Job
 from metatune.hypergrad.problem import Hypergradient, Problem, PyTree, State
 from metatune.hypergrad.reverse_mode import Adjoint, SegmentRun
@@ -18,10 +19,24 @@ class Reverse:
     Attributes:
         segment: inner steps per compiled program and between two kept states.
         remat: recompute each inner step in the backward sweep instead of keeping what it computed.
+        damping: a cap on the adjoint, after each segment; None for the exact hypergradient.
     """
 
     segment: int = 16
     remat: bool = True
+    damping: Damping | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses a cap within segments, which are differentiated as a whole.
+
+        Raises:
+            ValueError: there is one.
+        """
+        if self.damping is not None and self.damping.every != "segment":
+            raise ValueError(
+                f"damping.every = {self.damping.every!r}: reverse differentiates a segment as a "
+                "whole; give 'segment', or take mixflow"
+            )
 
     @property
     def saves(self) -> bool:
@@ -29,7 +44,7 @@ class Reverse:
         return False
 
     def estimate(self, job: Job) -> Hypergradient:
-        """Exact, by two sweeps; raises what `sweep` does."""
+        """Exact but for a cap on the adjoint, by two sweeps; raises what `sweep` does."""
         return sweep(self, job)
 
     def forward(self, problem: Problem, eta: PyTree, state: State, segment: Segment) -> SegmentRun:
@@ -45,9 +60,10 @@ class Reverse:
         segment: Segment,
         saved: PyTree,
         adjoint: Adjoint,
-    ) -> Adjoint:
+        largest: jax.Array | None = None,
+    ) -> tuple[Adjoint, None]:
         """Takes the adjoint through a segment by `jax.vjp` of the whole of it."""
-        del saved
+        del saved, largest
         floats, rebuild = inexact(state.opt_state)
 
         def run(eta: PyTree, params: PyTree, floats: list[jax.Array]) -> PyTree:
@@ -56,4 +72,4 @@ class Reverse:
 
         _, pull = jax.vjp(run, eta, state.params, floats)
         eta_bar, params_bar, opt_bar = pull((adjoint.params, adjoint.opt_state))
-        return Adjoint(params_bar, opt_bar, jax.tree.map(jax.numpy.add, adjoint.eta, eta_bar))
+        return Adjoint(params_bar, opt_bar, jax.tree.map(jax.numpy.add, adjoint.eta, eta_bar)), None
