@@ -120,12 +120,9 @@ class Watch:
 
     def growth(self) -> Growth:
         """All that was seen."""
-        params, opt_state = (
-            np.stack([np.asarray(each[part], np.float64) for each in self._norms])[::-1]
-            for part in (0, 1)
-        )
-        logs = np.stack([np.asarray(each, np.float64) for each in self._logs])[::-1]
-        return Growth(np.asarray(self._steps, np.int64)[::-1], params, opt_state, logs)
+        params, opt_state = (jnp.stack(each[::-1]) for each in zip(*self._norms, strict=True))
+        steps = np.asarray(self._steps[::-1], np.int64)
+        return Growth(steps, params, opt_state, jnp.stack(self._logs[::-1]))
 
 
 def _square(tree: PyTree, trainings: int | None) -> jax.Array:

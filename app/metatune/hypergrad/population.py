@@ -271,7 +271,7 @@ def _side_by_side(found: Sequence[Growth | None]) -> Growth | None:
     if not each:
         return None
     params, opt_state, damped = (
-        np.stack(parts, axis=1) for parts in list(zip(*each, strict=True))[1:]
+        jnp.stack(parts, axis=1) for parts in list(zip(*each, strict=True))[1:]
     )
     return Growth(each[0].steps - each[0].steps[0], params, opt_state, damped)
 

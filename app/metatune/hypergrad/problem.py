@@ -92,16 +92,16 @@ class Growth(NamedTuple):
     Attributes:
         steps: inner steps of the boundaries between segments, int64 [n], ascending; the adjoint is
             that of the state before the step, the last is after the end.
-        params: norm of the derivative in the parameters, float64 [n] or [n, M].
+        params: norm of the derivative in the parameters, [n] or [n, M].
         opt_state: norm of that in the floating-point leaves of the optimizer state, likewise.
         damped: natural logarithm of what the adjoint was multiplied by between a boundary and the
             next, [n - 1] or [n - 1, M]; zero where no cap was in force.
     """
 
     steps: np.ndarray
-    params: np.ndarray
-    opt_state: np.ndarray
-    damped: np.ndarray
+    params: jax.Array
+    opt_state: jax.Array
+    damped: jax.Array
 
     @property
     def exponents(self) -> np.ndarray:
@@ -111,7 +111,8 @@ class Growth(NamedTuple):
         back. NaN where there is none.
         """
         with np.errstate(divide="ignore", invalid="ignore"):
-            grown = -np.diff(np.log(self.params), axis=0) - self.damped
+            logs = np.log(np.asarray(self.params, np.float64))
+            grown = -np.diff(logs, axis=0) - np.asarray(self.damped, np.float64)
         lengths = np.diff(self.steps).astype(np.float64)
         return grown / lengths.reshape(-1, *(1,) * (grown.ndim - 1))
 
