@@ -8,8 +8,8 @@ from scipy.special import stdtrit
 
 CONFIDENCE: Final = 0.95
 ENOUGH_PAIRS: Final = 5
-"""Pairs from which on an interval is told. Of two its half is 12.7 standard errors, of three 4.3, and
-the error itself is hardly known."""
+"""Pairs from which on an interval is told. Of two its half is 12.7 standard errors, of three 4.3,
+and the error itself is hardly known."""
 
 
 class Interval(NamedTuple):
