@@ -12,6 +12,7 @@ from metatune.hypergrad.forward.zeroth_order import ZerothOrder
 from metatune.hypergrad.population import Member, hypergradients
 from metatune.hypergrad.problem import (
     Diagnostics,
+    Growth,
     Hypergradient,
     Problem,
     Progress,
@@ -20,6 +21,7 @@ from metatune.hypergrad.problem import (
 )
 from metatune.hypergrad.reverse.boundaries import ReplayError
 from metatune.hypergrad.reverse.checkpoints import Checkpoints
+from metatune.hypergrad.reverse.damping import Damping
 from metatune.hypergrad.reverse.mixflow import MixFlow
 from metatune.hypergrad.reverse.reverse_over_reverse import Reverse
 from metatune.hypergrad.stores import CheckpointError
@@ -28,10 +30,12 @@ __all__ = [
     "Carry",
     "CheckpointError",
     "Checkpoints",
+    "Damping",
     "Diagnostics",
     "EstimatorError",
     "Forward",
     "ForwardGradient",
+    "Growth",
     "Hypergradient",
     "Member",
     "MixFlow",

@@ -21,6 +21,7 @@ from metatune.hypergrad.driver import KEEP_ALL, hypergradient
 from metatune.hypergrad.estimator import Estimator, EstimatorError, Listener
 from metatune.hypergrad.problem import (
     Batches,
+    Growth,
     Hypergradient,
     Problem,
     Progress,
@@ -135,6 +136,7 @@ def stacked(problem: Problem, starts: jax.Array) -> Problem:
         problem.micro_batches,
         None if problem.start is None else Partial(_start, problem.start, starts),
         None if problem.whole is None else Partial(_whole, problem.whole),
+        len(starts),
     )
 
 
@@ -263,8 +265,20 @@ def _one_by_one(
             standard_errors=standard_errors(gradients),
             control=_mean(stack([each.control for each in seen])),
             members=gradients,
+            growth=_side_by_side([each.growth for each in seen]),
         ),
     )
+
+
+def _side_by_side(found: Sequence[Growth | None]) -> Growth | None:
+    """The growth of trainings of one length, each by itself, from where it was counted alike."""
+    each = [growth for growth in found if growth is not None]
+    if not each:
+        return None
+    params, opt_state, damped = (
+        jnp.stack(parts, axis=1) for parts in list(zip(*each, strict=True))[1:]
+    )
+    return Growth(each[0].steps - each[0].steps[0], params, opt_state, damped)
 
 
 def _mean(tree: PyTree) -> PyTree:

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 PyTree = Any
 Batches = Callable[[int], PyTree]
@@ -16,7 +17,7 @@ Batches = Callable[[int], PyTree]
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=("loss", "update", "objective", "hyper_at", "evaluated", "start", "whole"),
-    meta_fields=("micro_batches",),
+    meta_fields=("micro_batches", "trainings"),
 )
 @dataclass(frozen=True)
 class Problem:
@@ -45,6 +46,8 @@ class Problem:
             that of the moved parameters. None for a start that is the given state.
         whole: `(mean) -> scalar`, F of the mean over the outer batches of what `objective` returns,
             where it isn't linear in that; None for the mean itself.
+        trainings: that the problem is of, side by side on axis 0 of the leaves of η, parameters
+            and optimizer state, independent of each other; None for one.
     """
 
     loss: Callable[[PyTree, PyTree, PyTree], jax.Array]
@@ -55,6 +58,7 @@ class Problem:
     micro_batches: int = 1
     start: "Callable[[PyTree, State], State] | None" = None
     whole: Callable[[PyTree], jax.Array] | None = None
+    trainings: int | None = None
 
 
 def as_argument(problem: Problem) -> Problem:
@@ -82,6 +86,37 @@ class State(NamedTuple):
     opt_state: PyTree
 
 
+class Growth(NamedTuple):
+    """The adjoint's norms on its way back, in the order of training; of M trainings each by itself.
+
+    Attributes:
+        steps: inner steps of the boundaries between segments, int64 [n], ascending; the adjoint is
+            that of the state before the step, the last is after the end.
+        params: norm of the derivative in the parameters, [n] or [n, M].
+        opt_state: norm of that in the floating-point leaves of the optimizer state, likewise.
+        damped: natural logarithm of what the adjoint was multiplied by between a boundary and the
+            next, [n - 1] or [n - 1, M]; zero where no cap was in force.
+    """
+
+    steps: np.ndarray
+    params: jax.Array
+    opt_state: jax.Array
+    damped: jax.Array
+
+    @property
+    def exponents(self) -> np.ndarray:
+        """λ between a boundary and the next, per inner step, [n - 1] or [n - 1, M].
+
+        How fast the parameters' part would grow without a cap: above zero it grows on its way
+        back. NaN where there is none.
+        """
+        with np.errstate(divide="ignore", invalid="ignore"):
+            logs = np.log(np.asarray(self.params, np.float64))
+            grown = -np.diff(logs, axis=0) - np.asarray(self.damped, np.float64)
+        lengths = np.diff(self.steps).astype(np.float64)
+        return grown / lengths.reshape(-1, *(1,) * (grown.ndim - 1))
+
+
 class Diagnostics(NamedTuple):
     """What was seen on the way.
 
@@ -96,6 +131,7 @@ class Diagnostics(NamedTuple):
         lost_directions: random directions that are left out for want of a loss on either side; None
             where none can be lost.
         members: hypergradients of the trainings of a population, stacked; None for one training.
+        growth: of the adjoint, in reverse mode; of the members' where there are several. None else.
     """
 
     losses: jax.Array
@@ -106,6 +142,7 @@ class Diagnostics(NamedTuple):
     control: PyTree = None
     lost_directions: int | None = None
     members: PyTree = None
+    growth: Growth | None = None
 
 
 class Hypergradient(NamedTuple):

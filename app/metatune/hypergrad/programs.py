@@ -34,10 +34,11 @@ def pullback(
     segment: Segment,
     taken: tuple[State, PyTree],
     adjoint: Adjoint,
-) -> Adjoint:
+    largest: jax.Array | None = None,
+) -> tuple[Adjoint, jax.Array | None]:
     """A segment backward; `taken` is the state before it and what its forward run saved."""
     state, saved = taken
-    return estimator.pullback(problem, eta, state, segment, saved, adjoint)
+    return estimator.pullback(problem, eta, state, segment, saved, adjoint, largest)
 
 
 @jax.jit

@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol
 import jax
 
 from metatune.hypergrad.problem import Problem, PyTree, State
+from metatune.hypergrad.reverse.damping import Damping
 from metatune.hypergrad.segments import Segment
 
 
@@ -58,6 +59,11 @@ class ReverseMode(Protocol):
         """The same, or its like, that saves the inner gradients for the pullback."""
         ...
 
+    @property
+    def damping(self) -> Damping | None:
+        """A cap on the adjoint; None for the exact derivative."""
+        ...
+
     def forward(self, problem: Problem, eta: PyTree, state: State, segment: Segment) -> SegmentRun:
         """Runs a segment."""
         ...
@@ -70,6 +76,21 @@ class ReverseMode(Protocol):
         segment: Segment,
         saved: PyTree,
         adjoint: Adjoint,
-    ) -> Adjoint:
-        """Takes the adjoint from behind a segment to before it; `state` is the one before it."""
+        largest: jax.Array | None,
+    ) -> tuple[Adjoint, jax.Array | None]:
+        """Takes the adjoint from behind a segment to before it.
+
+        Args:
+            problem: the training.
+            eta: meta-parameters η.
+            state: the state before the segment.
+            segment: the steps and their batches.
+            saved: by `forward`.
+            adjoint: from behind the segment.
+            largest: norm of the adjoint of the parameters after each inner step, [] or [trainings];
+                None for no cap on steps.
+
+        Returns:
+            The adjoint, and the logarithm of what the cap multiplied it by; None without one.
+        """
         ...

@@ -26,6 +26,8 @@ from metatune.hypergrad.problem import (
     loss_and_gradient,
 )
 from metatune.hypergrad.reverse.adjoint import Adjoint, SegmentRun
+from metatune.hypergrad.reverse.damping import Damping
+from metatune.hypergrad.reverse.growth import capped
 from metatune.hypergrad.reverse.sweep import sweep
 from metatune.hypergrad.segments import Segment, inexact, scan_segment
 
@@ -52,12 +54,14 @@ class MixFlow:
         gradient_dtype: what g_t is rounded to, in training as well, so that a replay from saved
             gradients is exact; None leaves it as it is. The derivative takes the rounding for the
             identity (Bengio et al., 2013, straight-through).
+        damping: a cap on the adjoint; None for the exact hypergradient.
     """
 
     segment: int = 16
     mixed_mode: bool = True
     save_gradients: bool = True
     gradient_dtype: Literal["bfloat16"] | None = None
+    damping: Damping | None = None
 
     backward: ClassVar[bool] = True
     draws: ClassVar[bool] = False
@@ -77,7 +81,7 @@ class MixFlow:
         return replace(self, save_gradients=True)
 
     def estimate(self, job: Job) -> Hypergradient:
-        """Exact, by two sweeps; raises what `sweep` does."""
+        """Exact but for a cap on the adjoint, by two sweeps; raises what `sweep` does."""
         return sweep(self, job)
 
     def forward(self, problem: Problem, eta: PyTree, state: State, segment: Segment) -> SegmentRun:
@@ -101,18 +105,22 @@ class MixFlow:
         segment: Segment,
         saved: PyTree,
         adjoint: Adjoint,
-    ) -> Adjoint:
+        largest: jax.Array | None = None,
+    ) -> tuple[Adjoint, jax.Array | None]:
         """Takes the adjoint through a segment, step by step."""
         visited = self._replay(problem, eta, state, segment, saved)
 
-        def body(adjoint: Adjoint, given: PyTree) -> tuple[Adjoint, None]:
+        def body(adjoint: Adjoint, given: PyTree) -> tuple[Adjoint, jax.Array | None]:
             step, batch, (state, grads) = given
             grads = widened(grads, state.params)
             curvature = forward_over_reverse if self.mixed_mode else reverse_over_reverse
-            return pull_step(problem, eta, state, grads, batch, step, adjoint, curvature), None
+            adjoint = pull_step(problem, eta, state, grads, batch, step, adjoint, curvature)
+            return (
+                (adjoint, None) if largest is None else capped(adjoint, largest, problem.trainings)
+            )
 
-        adjoint, _ = scan_segment(body, adjoint, segment, inputs=visited, reverse=True)
-        return adjoint
+        adjoint, logs = scan_segment(body, adjoint, segment, inputs=visited, reverse=True)
+        return adjoint, None if logs is None else jnp.sum(logs, axis=0)
 
     def _replay(
         self, problem: Problem, eta: PyTree, state: State, segment: Segment, saved: PyTree

@@ -8,6 +8,7 @@ import jax
 from metatune.hypergrad.estimator import Job
 from metatune.hypergrad.problem import Hypergradient, Problem, PyTree, State
 from metatune.hypergrad.reverse.adjoint import Adjoint, SegmentRun
+from metatune.hypergrad.reverse.damping import Damping
 from metatune.hypergrad.reverse.mixflow import MixFlow
 from metatune.hypergrad.reverse.sweep import sweep
 from metatune.hypergrad.segments import Segment, advance, inexact
@@ -20,10 +21,24 @@ class Reverse:
     Attributes:
         segment: inner steps per compiled program and between two kept states.
         remat: recompute each inner step in the backward sweep instead of keeping what it computed.
+        damping: a cap on the adjoint, after each segment; None for the exact hypergradient.
     """
 
     segment: int = 16
     remat: bool = True
+    damping: Damping | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses a cap within segments, which are differentiated as a whole.
+
+        Raises:
+            ValueError: there is one.
+        """
+        if self.damping is not None and self.damping.every != "segment":
+            raise ValueError(
+                f"damping.every = {self.damping.every!r}: reverse differentiates a segment as a "
+                "whole; give 'segment', or take mixflow"
+            )
 
     backward: ClassVar[bool] = True
     draws: ClassVar[bool] = False
@@ -43,7 +58,7 @@ class Reverse:
         return MixFlow(self.segment)
 
     def estimate(self, job: Job) -> Hypergradient:
-        """Exact, by two sweeps; raises what `sweep` does."""
+        """Exact but for a cap on the adjoint, by two sweeps; raises what `sweep` does."""
         return sweep(self, job)
 
     def forward(self, problem: Problem, eta: PyTree, state: State, segment: Segment) -> SegmentRun:
@@ -59,9 +74,10 @@ class Reverse:
         segment: Segment,
         saved: PyTree,
         adjoint: Adjoint,
-    ) -> Adjoint:
+        largest: jax.Array | None = None,
+    ) -> tuple[Adjoint, None]:
         """Takes the adjoint through a segment by `jax.vjp` of the whole of it."""
-        del saved
+        del saved, largest
         floats, rebuild = inexact(state.opt_state)
 
         def run(eta: PyTree, params: PyTree, floats: list[jax.Array]) -> PyTree:
@@ -70,4 +86,4 @@ class Reverse:
 
         _, pull = jax.vjp(run, eta, state.params, floats)
         eta_bar, params_bar, opt_bar = pull((adjoint.params, adjoint.opt_state))
-        return Adjoint(params_bar, opt_bar, jax.tree.map(jax.numpy.add, adjoint.eta, eta_bar))
+        return Adjoint(params_bar, opt_bar, jax.tree.map(jax.numpy.add, adjoint.eta, eta_bar)), None

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 
 from metatune.hypergrad import programs
 from metatune.hypergrad.estimator import EstimatorError, Job
-from metatune.hypergrad.problem import Diagnostics, Hypergradient, State
+from metatune.hypergrad.problem import Diagnostics, Hypergradient, PyTree, State
 from metatune.hypergrad.reverse.adjoint import Adjoint, ReverseMode, SegmentRun
 from metatune.hypergrad.reverse.boundaries import Boundaries
+from metatune.hypergrad.reverse.growth import Watch
 from metatune.hypergrad.segments import fetch, inexact
 from metatune.hypergrad.stores import tree_bytes
 
@@ -62,33 +63,49 @@ def sweep(estimator: ReverseMode, job: Job) -> Hypergradient:
             [jnp.zeros_like(leaf) for leaf in inexact(state.opt_state)[0]],
             jax.tree.map(jnp.zeros_like, job.eta),
         )
-        value, adjoint = _with_objective(job, job.stop, state, value, adjoint)
+        value, adjoint, bar = _with_objective(job, job.stop, state, value, adjoint)
+        watch = Watch(estimator.damping, job.problem.trainings)
+        watch.objective(bar)
+        watch.boundary(job.stop, adjoint)
         for index in reversed(range(len(cuts))):
             segment = fetch(job.batches, *cuts[index], estimator.segment)
             # Work that is queued holds on to its states: none is fetched before it is needed.
             jax.block_until_ready(adjoint)
             before = boundaries.take(index)
-            adjoint = programs.pullback(job.problem, estimator, job.eta, segment, before, adjoint)
-            value, adjoint = _with_objective(job, cuts[index][0], before[0], value, adjoint)
+            adjoint, logs = programs.pullback(
+                job.problem, estimator, job.eta, segment, before, adjoint, watch.of_steps
+            )
+            adjoint = watch.segment(adjoint, logs)
+            value, adjoint, bar = _with_objective(job, cuts[index][0], before[0], value, adjoint)
+            watch.objective(bar)
+            watch.boundary(cuts[index][0], adjoint)
             job.tell("backward", job.stop - cuts[index][0], losses[-1], wait=adjoint.params)
         gradient = adjoint.eta
         if job.start_counts:
             begin = programs.start_pulled(job.problem, job.eta, job.state, adjoint)
             gradient = jax.tree.map(jnp.add, gradient, begin)
         diagnostics = Diagnostics(
-            jnp.concatenate(losses), boundaries.peak, store.peak_bytes, boundaries.recomputed
+            jnp.concatenate(losses),
+            boundaries.peak,
+            store.peak_bytes,
+            boundaries.recomputed,
+            growth=watch.growth(),
         )
     return Hypergradient(value, gradient, state, diagnostics)
 
 
 def _with_objective(
     job: Job, step: int, state: State, value: jax.Array, adjoint: Adjoint
-) -> tuple[jax.Array, Adjoint]:
-    """Value and adjoint with what the objective adds at a point; as they are anywhere else."""
+) -> tuple[jax.Array, Adjoint, PyTree | None]:
+    """Value and adjoint with what the objective adds at a point; as they are anywhere else.
+
+    Returns:
+        Both, and the gradient that was added to the adjoint of the parameters; None for none.
+    """
     if step not in job.points:
-        return value, adjoint
+        return value, adjoint, None
     added, params_bar, opt_bar = job.objective(state, step)
     adjoint = adjoint._replace(params=jax.tree.map(jnp.add, adjoint.params, params_bar))
     if opt_bar is not None:
         adjoint = adjoint._replace(opt_state=jax.tree.map(jnp.add, adjoint.opt_state, opt_bar))
-    return value + added, adjoint
+    return value + added, adjoint, params_bar

@@ -1,0 +1,191 @@
+#!/usr/bin/env python3
+"""Which hypergradients point somewhere: exact and damped ones against differences of trainings.
+
+For each seed of a small Llama over 200 ordinary steps: the derivatives of the objective along "all
+rates of a window" and "share of code in a window" (the logit of its share), by the exact
+hypergradient, by damped ones, and by central differences of whole trainings a step of EPS apart in
+the meta-parameters, which are those of the smoothed objective, and taken for the truth. A truth is
+sure where its mean over the seeds is more than two standard errors from zero.
+
+Each number is written to OUT (JSON lines) as soon as it is there, and is not computed again. The
+table is made of what OUT holds.
+
+usage: probe_signal.py OUT [--layers 6] [--seeds 5] [--eps 0.3] [--cap 1 3 10] [--table]
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import yaml
+
+from metatune.data import stratified_batches
+from metatune.fit.process.compilation import keep_compiled
+from metatune.hypergrad import Damping, MixFlow, hypergradient, measured, train
+from metatune.inner import InnerTraining, prepare
+from metatune.inner.metrics import held_out_batches
+from metatune.inner.seeds import Purpose, Stream, data_seed, model_key
+from metatune.recipe import reading
+
+WINDOWS, STEPS = 4, 200
+RECIPE = """
+model:
+  config: {{model_type: llama, hidden_size: 128, intermediate_size: 384,
+    num_hidden_layers: {layers}, num_attention_heads: 4}}
+data:
+  domains: {{code: {{shipped: code_stdlib}}, drama: {{shipped: drama_shakespeare}}}}
+  target: {{code: 1}}
+  sequence_length: 128
+  batch_size: 4
+inner:
+  optimizer: {{kind: adamw, learning_rate: 1.0e-3, schedule: {{kind: cosine, warmup: 0.1}}}}
+  steps: 200
+tune: {{learning_rates: {{per: kind, windows: 4}}, mixture: {{windows: 4}}}}
+outer:
+  steps: 1
+  objective: {{sequences: 64, micro_batch: 16}}
+"""
+
+
+def directions(eta: Any) -> dict[str, Any]:
+    """Directions in η by name: one in all rates of a window, one in the share of code."""
+    found = {}
+    for window in range(WINDOWS):
+        for key, column, name in (
+            ("learning_rates", slice(None), "rates"),
+            ("mixture", 0, "share"),
+        ):
+            along = {each: np.zeros(leaf.shape, np.float32) for each, leaf in eta.items()}
+            along[key][window, column] = 1
+            found[f"{name}, window {window}"] = along
+    return found
+
+
+class Probe:
+    """One training at a time, by its seed, and the numbers that are known of it."""
+
+    def __init__(self, training: InnerTraining, out: Path):
+        """Reads what OUT holds."""
+        self.training, self.out = training, out
+        self.eta = training.initial_eta()
+        self.known: dict[tuple[int, str], Any] = {}
+        if out.exists():
+            for line in map(json.loads, out.read_text().splitlines()):
+                self.known[line["seed"], line["what"]] = line["value"]
+
+    def number(self, seed: int, what: str, make: Any) -> Any:
+        """A number, computed unless it is known."""
+        if (seed, what) not in self.known:
+            value = self.known[seed, what] = make()
+            with self.out.open("a") as file:
+                print(json.dumps({"seed": seed, "what": what, "value": value}), file=file)
+            print(seed, what, value, flush=True)
+        return self.known[seed, what]
+
+    def options(self, seed: int) -> tuple[Any, Any, Any]:
+        """The state, the batches and the held-out batches of a seed."""
+        training = self.training
+        drawn = partial(data_seed, seed, Purpose.HYPERGRADIENT)
+        batches = stratified_batches(
+            training.corpus,
+            seed=drawn(0, Stream.TRAINING),
+            batch_size=training.recipe.data.batch_size,
+            shares=training.trajectory(self.eta).mixture,
+        )
+        outer = training.recipe.outer
+        held_out = held_out_batches(
+            outer,
+            training.corpus,
+            "outer",
+            seed=drawn(0, Stream.HELD_OUT),
+            sequences=outer.objective.sequences,
+        )
+        key = model_key(seed, Purpose.HYPERGRADIENT, 0)
+        return training.initialise(key), batches, held_out
+
+    def gradient(self, seed: int, damping: Damping | None) -> dict[str, Any]:
+        """The derivatives by a hypergradient, and how its adjoint grew."""
+        state, batches, held_out = self.options(seed)
+        problem, estimator = self.training.reweighted, MixFlow(25, damping=damping)
+        found = hypergradient(
+            problem, self.eta, state, batches, held_out, steps=STEPS, estimator=estimator
+        )
+        growth = found.diagnostics.growth
+        assert growth is not None
+        along = {
+            name: sum(float(np.vdot(found.gradient[key], part)) for key, part in each.items())
+            for name, each in directions(self.eta).items()
+        }
+        norms = np.asarray(growth.params).tolist()
+        return {"along": along, "norms": norms, "damped": np.asarray(growth.damped).tolist()}
+
+    def loss(self, seed: int, name: str, eps: float) -> float:
+        """The objective a step of eps along a direction."""
+        state, batches, held_out = self.options(seed)
+        along = directions(self.eta)[name]
+        eta = jax.tree.map(lambda leaf, part: leaf + eps * part, self.eta, along)
+        problem = self.training.reweighted
+        end, _ = train(problem, eta, state, batches, steps=STEPS, segment=25)
+        return measured(problem, end.params, held_out, dtype=np.float64)
+
+
+def table(known: dict[tuple[int, str], Any], names: list[str], eps: float) -> None:
+    """Prints mean and standard error of each estimate, and how often its sign is the truth's."""
+    by: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    seeds = sorted({seed for seed, _ in known})
+    for seed in seeds:
+        for what in {what for each, what in known if each == seed and what.startswith("gradient")}:
+            for name, value in known[seed, what]["along"].items():
+                by[what.removeprefix("gradient ")][name].append(value)
+        for name in names:
+            sides = [known.get((seed, f"loss {name} {sign * eps:g}")) for sign in (1, -1)]
+            if sides[0] is not None and sides[1] is not None:
+                by["smoothed"][name].append((sides[0] - sides[1]) / (2 * eps))
+    ways = sorted(by, key=lambda way: (way == "smoothed", way))
+    print("|", *(f"| {way}" for way in ways), "|")
+    agreed: dict[str, list[bool]] = defaultdict(list)
+    for name in names:
+        cells, truth = [], np.array(by["smoothed"][name])
+        sure = len(truth) > 1 and abs(truth.mean()) > 2 * truth.std(ddof=1) / len(truth) ** 0.5
+        for way in ways:
+            found = np.array(by[way][name])
+            error = found.std(ddof=1) / len(found) ** 0.5 if len(found) > 1 else np.nan
+            cells.append(f"{found.mean():+.3f} ± {error:.3f}" if len(found) else "")
+            if sure:
+                agreed[way] += (np.sign(found) == np.sign(truth.mean())).tolist()
+        print(f"| {name}{' (sure)' if sure else ''} |", " | ".join(cells), "|")
+    print("| sign agreement |", *(f"{np.mean(agreed[way]):.2f} |" for way in ways))
+
+
+def main() -> None:
+    """See the top of the file."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--eps", type=float, default=0.3)
+    parser.add_argument("--cap", type=float, nargs="*", default=[1.0, 3.0, 10.0])
+    parser.add_argument("--table", action="store_true", help="of what OUT holds, no more trainings")
+    options = parser.parse_args()
+    keep_compiled()
+    training = prepare(reading.parse(yaml.safe_load(RECIPE.format(layers=options.layers)), "probe"))
+    probe = Probe(training, options.out)
+    names = list(directions(probe.eta))
+    for seed in () if options.table else range(options.seeds):
+        probe.number(seed, "gradient exact", partial(probe.gradient, seed, None))
+        for cap in options.cap:
+            name = f"gradient capped {cap:g}"
+            probe.number(seed, name, partial(probe.gradient, seed, Damping(cap)))
+        for name in names:
+            for eps in (options.eps, -options.eps):
+                probe.number(seed, f"loss {name} {eps:g}", partial(probe.loss, seed, name, eps))
+    table(probe.known, names, options.eps)
+
+
+if __name__ == "__main__":
+    main()
