@@ -71,7 +71,7 @@ def fit(
         recipe: what to tune.
         out: the run folder to write.
         resume: go on with the run in `out`.
-        overwrite: delete the run in `out` first.
+        overwrite: replace the run in `out`.
         overrides: changes to the recipe.
 
     Raises:
@@ -129,7 +129,7 @@ def plan(recipe: RecipeLike, *, overrides: Changes = (), out: str | Path = ".") 
     from metatune.fit.process.compilation import keep_compiled
 
     keep_compiled()
-    training = _prepared(recipe, overrides, Console(force_jupyter=False))
+    training = _prepared(recipe, overrides, Console(stderr=True, force_jupyter=False))
     return Planned(plans.by_phase(training, folder=Path(out)))
 
 
