@@ -17,10 +17,10 @@ from metatune.data.encoded import encoded as _encoded
 from metatune.data.pretrained_tokenizer import PretrainedTokenizer
 from metatune.data.sources import Reader, Record, has_classes
 from metatune.data.tokenizers import Tokenizer, token_dtype
-from metatune.recipe.data_checks import COLUMNS, MASKS
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.paths import joined
 from metatune.recipe.schema import Data, Source
+from metatune.recipe.sources import COLUMNS, MASKS
 
 FORMAT: Final = 2
 """Of the files; raised with every change of what they hold."""

@@ -1,7 +1,7 @@
 """The shape of a recipe: frozen dataclasses with the defaults of every choice.
 
 A union of dataclasses is told apart by its `kind`. Rules on single values stand in the metadata of
-a field (`rule`), rules between fields in `checks.py`. A recipe that was read is complete: writing
+a field (`rule`), rules between fields in `checks`. A recipe that was read is complete: writing
 it out again gives a valid recipe with every default spelled out.
 """
 

@@ -1,4 +1,4 @@
-"""Rules on learned updates and what else is there; the table of all rules is in `checks.py`."""
+"""Rules on learned updates and what else is there."""
 
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -6,16 +6,24 @@ from typing import get_args
 
 from metatune.recipe.faults import Fault
 from metatune.recipe.phases import said
-from metatune.recipe.schema import External, Inner, Outer, PerElement, ScheduleFreeAdamW, Tune
+from metatune.recipe.schema import (
+    External,
+    Inner,
+    LearnedUpdate,
+    LearningRates,
+    Outer,
+    PerElement,
+    ScheduleFreeAdamW,
+)
 
 PATH = "tune.learned_update"
 
 
-def one_size_of_the_step(tune: Tune) -> Iterable[Fault]:
+def one_size_of_the_step(
+    tune_learned_update: LearnedUpdate, tune_learning_rates: LearningRates
+) -> Iterable[Fault]:
     """A network whose output is constant is a learning rate: it leaves the size to these."""
-    learned, rates = tune.learned_update, tune.learning_rates
-    if learned is None or rates is None:
-        return
+    learned, rates = tune_learned_update, tune_learning_rates
     if rates.per in get_args(PerElement):
         problem = f"{PATH} is tuned too: both say how far single elements move"
         cure = f"tune the rates of whole parameters, e.g. per: tensor, or take {PATH} out"
@@ -26,18 +34,19 @@ def one_size_of_the_step(tune: Tune) -> Iterable[Fault]:
         yield Fault(f"{PATH}.step_size", learned.step_size, problem, cure)
 
 
-def a_step_can_be_corrected(tune: Tune, inner: Inner) -> Iterable[Fault]:
+def a_step_can_be_corrected(tune_learned_update: LearnedUpdate, inner: Inner) -> Iterable[Fault]:
     """What a network multiplies is the step of the parameters that are judged."""
-    if tune.learned_update is not None and isinstance(inner.optimizer, ScheduleFreeAdamW):
+    if isinstance(inner.optimizer, ScheduleFreeAdamW):
         problem = f"inner.optimizer is {inner.optimizer.kind}, whose average the steps only feed"
         cure = "take another inner.optimizer, or take it out"
-        yield Fault(PATH, asdict(tune.learned_update), problem, cure)
+        yield Fault(PATH, asdict(tune_learned_update), problem, cure)
 
 
-def an_external_trainer_steps_by_itself(tune: Tune, outer: Outer) -> Iterable[Fault]:
+def an_external_trainer_steps_by_itself(
+    tune_learned_update: LearnedUpdate, outer: Outer
+) -> Iterable[Fault]:
     """What a command is told is a tuned.json alone, which holds no networks."""
-    external = any(isinstance(spec, External) for _, spec in said(outer, "estimator"))
-    if tune.learned_update is not None and external:
+    if any(isinstance(spec, External) for _, spec in said(outer, "estimator")):
         problem = "an external trainer is told schedules alone, no networks"
         cure = "take it out, or another kind of estimator"
-        yield Fault(PATH, asdict(tune.learned_update), problem, cure)
+        yield Fault(PATH, asdict(tune_learned_update), problem, cure)

@@ -1,4 +1,4 @@
-"""Rules between the inner optimizer and what is tuned; the table of all rules is in `checks.py`."""
+"""Rules between the inner optimizer and what is tuned of it."""
 
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -36,7 +36,6 @@ WHY = {
     "adafactor": "its derivative is next to nothing",
     "schedule_free_adamw": "the average was taken with what it was",
 }
-"""Why a number of an optimizer isn't in its `TUNABLE`."""
 
 
 def what_is_multiplied_is_not_zero(tune: Tune, inner: Inner) -> Iterable[Fault]:

@@ -1,4 +1,4 @@
-"""Rules on the terms of the training loss that are tuned; the table of all is in `checks.py`."""
+"""Rules on the terms of the training loss that are tuned."""
 
 from collections.abc import Iterable
 from dataclasses import asdict
