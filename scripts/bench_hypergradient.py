@@ -83,8 +83,8 @@ def main() -> None:
     given = parser.parse_args()
     keep_memory()
     recipe = reading.read(shipped.find(given.recipe), given.overrides)
-    if isinstance(recipe.outer.estimator, schema.External):
-        parser.error("an external estimator has no hypergradient of ours")
+    if recipe.trainer is not None:
+        parser.error("an external trainer has no hypergradient of ours")
     timed = runs(recipe, recipe.outer.estimator.segment)
     best = dict.fromkeys(timed, float("inf"))
     first = {}

@@ -113,7 +113,7 @@ def main() -> None:
     )
     by_chance = np.random.default_rng(0).permutation(best)
     everything = losses_of(training)
-    print(f"| trained on | held-out {unit(recipe.outer, recipe.data)} | minus all sequences |")
+    print(f"| trained on | held-out {unit(recipe)} | minus all sequences |")
     print("|---|---|---|")
     print(f"| all sequences | {np.mean(everything):.4f} | |")
     for name, kept in (

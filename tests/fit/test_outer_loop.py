@@ -383,8 +383,9 @@ def test_random_directions_are_those_of_the_seed_and_the_step(
 
 
 def test_accuracy_is_followed_judged_and_reported(tmp_path, console):
-    estimator = schema.ZerothOrder(directions=1, objective="accuracy")
-    outcome = fitted(tmp_path, console, estimator=estimator)
+    objective = dataclasses.replace(RECIPE.outer.objective, measure="accuracy")
+    estimator = schema.ZerothOrder(directions=1)
+    outcome = fitted(tmp_path, console, estimator=estimator, objective=objective)
     result = outcome.artefact.result
     assert result["unit"] == "of negative accuracy over bytes"
     lines = taken(outcome.folder.read_metrics())

@@ -3,9 +3,11 @@
 import dataclasses
 
 import pytest
+import yaml
 
 from metatune.fit.run_folder import RunFolder, RunFolderError, open_run
 from metatune.recipe import schema, writing
+from metatune.recipe.faults import RecipeError
 
 RECIPE = schema.Recipe(
     model=schema.Model(config={"model_type": "llama"}),
@@ -65,6 +67,17 @@ def test_what_ends_a_run_may_grow_and_not_shrink(tmp_path, field, more):
     with pytest.raises(RunFolderError, match="another recipe") as refused:
         begin(tmp_path, grown(), RESUME)
     assert [line.split(":")[0].strip() for line in str(refused.value).splitlines()[1:]] == [field]
+
+
+def test_a_run_of_then_is_refused_with_the_new_names(tmp_path):
+    folder = begin(tmp_path)
+    tree = yaml.safe_load(folder.recipe.read_text())
+    tree["outer"]["estimator"] = {"kind": "external", "command": "train"}
+    folder.recipe.write_text(yaml.safe_dump(tree))
+    with pytest.raises(RecipeError, match="estimator.kind = 'external': has moved to trainer"):
+        begin(tmp_path, RECIPE, RESUME)
+    with pytest.raises(RecipeError, match="estimator.kind = 'external': has moved to trainer"):
+        folder.outer()
 
 
 def test_of_phases_the_last_may_grow(tmp_path):

@@ -217,9 +217,9 @@ def test_tangents_beyond_their_budget_are_an_alternative_that_can_t_be_run(tmp_p
 
 
 def test_an_external_trainer_is_not_foretold_but_counted(tmp_path):
-    spec = schema.External(command="true", directions=3, parallel=2)
-    outer = schema.Outer(steps=4, estimator=spec)
-    training = prepare(dataclasses.replace(RECIPE, outer=outer))
+    outer = schema.Outer(steps=4, estimator=schema.ZerothOrder(directions=3))
+    trainer = schema.Trainer("true", parallel=2)
+    training = prepare(dataclasses.replace(RECIPE, outer=outer, trainer=trainer))
     for asked in (plans.plan, plans.expected):
         with pytest.raises(plans.NotForetold, match="takes 6 of its trainings, 2 at a time"):
             asked(training, folder=tmp_path)

@@ -205,7 +205,7 @@ class _Loop:
             *holdings.repeated(self.training),
             *rounding.outweighed(self.training),
             announcement(self.training, self.phases, self.search),
-            sentence(self.training.recipe.outer, self.training.recipe.data),
+            sentence(self.training.recipe),
         ):
             self.display.say(line)
         if foretell is None:
@@ -330,7 +330,7 @@ class _Loop:
         """The hypergradient of an outer step."""
         release_memory()
         spec = self.phases[search.phase].estimator
-        if self.external and isinstance(spec, schema.External):
+        if self.external and isinstance(spec, schema.ZerothOrder):
             return self.external.estimate(search, spec)
         recipe, fresh, objective = self.training.recipe, self.outer.fresh, self.outer.objective
         seed = partial(data_seed, recipe.seed, Purpose.HYPERGRADIENT)

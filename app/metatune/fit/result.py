@@ -222,7 +222,7 @@ def _search_result(training: InnerTraining, search: Search, status: str) -> dict
     outer = training.recipe.outer
     return {
         "status": status,
-        "unit": unit(outer, training.recipe.data),
+        "unit": unit(training.recipe),
         "best_outer_step": search.best_step,
         "outer_steps": search.step,
         **({} if outer.ema is None else {"best_is_average": search.best_averaged}),

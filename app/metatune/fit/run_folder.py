@@ -14,6 +14,8 @@ from typing import Any
 import yaml
 
 from metatune.recipe import reading, writing
+from metatune.recipe.faults import RecipeError
+from metatune.recipe.moved import refusals
 from metatune.recipe.schema import Outer, Recipe
 from metatune.runs.faults import RunFolderError, differing, of_out, then_and_now
 from metatune.runs.files import append_line, mend, replace, whole_lines
@@ -28,7 +30,7 @@ MAY_GROW = (
 )
 
 WITHOUT_EFFECT = re.compile(
-    r"outer\.(phases\[\d+\]\.)?estimator\.(checkpoints\.|parallel$|timeout_seconds$)"
+    r"outer\.(phases\[\d+\]\.)?estimator\.checkpoints\.|trainer\.(parallel|timeout_seconds)$"
 )
 """Keys that change neither trainings nor hypergradients: they may change before a run goes on."""
 
@@ -188,14 +190,18 @@ def refuse_other_recipe(folder: RunFolder, recipe: Recipe) -> None:
     """Refuses a recipe that the run in a folder can't go on with.
 
     Raises:
+        RecipeError: the run's own recipe is of an older metatune, with fields that have moved.
         RunFolderError: a field has another value, and isn't one of those that may grow.
     """
     try:
-        then, now = _flat(yaml.safe_load(folder.recipe.read_bytes())), _flat(recipe)
+        tree = yaml.safe_load(folder.recipe.read_bytes())
     except yaml.YAMLError as error:
         raise RunFolderError(
             f"{folder.recipe}: is damaged ({error}); put it back from a copy, or begin anew"
         ) from None
+    if moved := tuple(refusals(tree)):
+        raise RecipeError(str(folder.recipe), moved)
+    then, now = _flat(tree), _flat(recipe)
     changed = [
         key
         for key in differing(then, now)

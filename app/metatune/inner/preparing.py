@@ -204,8 +204,9 @@ def _parts(
     ):
         faults += too_many_directions(outer, tuning)
     # A command with a fault of its own can't be looked for.
-    if outer and not any(f.path.startswith("outer") for f in known):
-        faults += program_is_there(outer)
+    trainer: schema.Trainer | None = sections.get("trainer")
+    if trainer and not any(f.path.startswith("trainer") for f in known):
+        faults += program_is_there(trainer)
     corpus = None
     if text and faults:  # then all text isn't tokenized first: that may take minutes
         _attempt(faults, lambda: look(text, encoder))

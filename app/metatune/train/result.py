@@ -67,7 +67,7 @@ def write(
         "steps": position.step,
         "tokens": position.step * recipe.data.batch_size * recipe.data.sequence_length,
         "seconds": round(position.seconds, 3),
-        "unit": unit(recipe.outer, recipe.data),
+        "unit": unit(recipe),
         "held_out": losses.held_out,
         "domains": dict(losses.domains),
         "seed": recipe.seed,

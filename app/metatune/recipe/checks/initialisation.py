@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from metatune.recipe.faults import Fault
 from metatune.recipe.phases import resolved, said
 from metatune.recipe.schema import (
-    External,
     Initialisation,
     Inner,
     Interpolation,
@@ -58,13 +57,3 @@ def some_step_sees_the_start(
             problem = f"leaves step 0 out, of {inner.steps}, so that {PATH} has no gradient"
             cure = "take kind: full, or kind: online, whose first windows begin at step 0"
             yield Fault(f"{path}.window", unroll.window, problem, cure)
-
-
-def an_external_trainer_starts_by_itself(
-    tune_initialisation: Initialisation, outer: Outer
-) -> Iterable[Fault]:
-    """What a command is told is a tuned.json alone."""
-    if any(isinstance(spec, External) for _, spec in said(outer, "estimator")):
-        problem = "an external trainer isn't given weights to start from"
-        cure = "take it out, or take another kind of estimator"
-        yield Fault(f"{PATH}.kind", tune_initialisation.kind, problem, cure)

@@ -5,13 +5,10 @@ from dataclasses import asdict
 from typing import get_args
 
 from metatune.recipe.faults import Fault
-from metatune.recipe.phases import said
 from metatune.recipe.schema import (
-    External,
     Inner,
     LearnedUpdate,
     LearningRates,
-    Outer,
     PerElement,
     ScheduleFreeAdamW,
 )
@@ -39,14 +36,4 @@ def a_step_can_be_corrected(tune_learned_update: LearnedUpdate, inner: Inner) ->
     if isinstance(inner.optimizer, ScheduleFreeAdamW):
         problem = f"inner.optimizer is {inner.optimizer.kind}, whose average the steps only feed"
         cure = "take another inner.optimizer, or take it out"
-        yield Fault(PATH, asdict(tune_learned_update), problem, cure)
-
-
-def an_external_trainer_steps_by_itself(
-    tune_learned_update: LearnedUpdate, outer: Outer
-) -> Iterable[Fault]:
-    """What a command is told is a tuned.json alone, which holds no networks."""
-    if any(isinstance(spec, External) for _, spec in said(outer, "estimator")):
-        problem = "an external trainer is told schedules alone, no networks"
-        cure = "take it out, or another kind of estimator"
         yield Fault(PATH, asdict(tune_learned_update), problem, cure)

@@ -3,25 +3,21 @@
 from collections.abc import Iterable
 
 from metatune.recipe.faults import Fault
-from metatune.recipe.phases import resolved, said
-from metatune.recipe.schema import Data, External, Inner, Objective, Outer
+from metatune.recipe.phases import resolved
+from metatune.recipe.schema import Auto, Data, Inner, Objective, Outer, ZerothOrder
 
 
-def one_way_to_measure(outer: Outer) -> Iterable[Fault]:
-    """All phases minimise the same: what judges them and reports the result."""
-    if not outer.phases:
+def what_has_no_derivative_is_followed_by_its_values(outer: Outer) -> Iterable[Fault]:
+    """A share of what is right moves in steps."""
+    measure = outer.objective.measure
+    if measure == "loss" or (outer.steps is None and not outer.phases):
         return
-    measures = [
-        phase.estimator.command
-        if isinstance(phase.estimator, External)
-        else getattr(phase.estimator, "objective", "loss")
-        for phase in resolved(outer)
-    ]
-    for number, measure in enumerate(measures):
-        if measure != measures[0]:
-            problem = f"minimises {measure!r}, but the first phase {measures[0]!r}"
-            cure = "give all phases the same objective, or the same command"
-            yield Fault(f"outer.phases[{number}].estimator", measure, problem, cure)
+    for phase in resolved(outer):
+        if not isinstance(phase.estimator, ZerothOrder | Auto):
+            problem = f"has no derivative, which the estimator {phase.estimator.kind} goes by"
+            cure = "write outer.estimator: {kind: zeroth_order}, or measure the loss"
+            yield Fault("outer.objective.measure", measure, problem, cure)
+            return
 
 
 def worst_case_has_cases(outer: Outer, data: Data) -> Iterable[Fault]:
@@ -32,11 +28,9 @@ def worst_case_has_cases(outer: Outer, data: Data) -> Iterable[Fault]:
     if sum(weight > 0 for weight in data.target.values()) < 2:
         problem = "needs two domains or more with a weight in data.target"
         yield Fault(path, temperature, problem, "weigh another domain, or leave it out")
-    for where, spec in said(outer, "estimator"):
-        measure = getattr(spec, "objective", "loss")
-        if measure != "loss":
-            problem = f"is of losses, but {where}.objective is {measure}"
-            yield Fault(path, temperature, problem, "leave one of them out")
+    if (measure := outer.objective.measure) != "loss":
+        problem = f"is of losses, but outer.objective.measure is {measure}"
+        yield Fault(path, temperature, problem, "leave one of them out")
 
 
 def points_are_steps(outer_objective: Objective, inner: Inner) -> Iterable[Fault]:

@@ -1,13 +1,11 @@
 """Rules on a population of inner trainings."""
 
 from collections.abc import Iterable
-from dataclasses import asdict
 
 from metatune.recipe.faults import Fault
 from metatune.recipe.phases import resolved
 from metatune.recipe.schema import (
     Auto,
-    External,
     Inner,
     MixFlow,
     Online,
@@ -15,18 +13,6 @@ from metatune.recipe.schema import (
     Population,
     Reverse,
 )
-
-
-def a_population_is_differentiated_here(
-    outer_population: Population, outer: Outer
-) -> Iterable[Fault]:
-    """What a command trains has no states that could be kept side by side."""
-    if not _has_steps(outer):
-        return
-    if any(isinstance(phase.estimator, External) for phase in resolved(outer)):
-        problem = "an external trainer does one training at a time, of the seed that it is told"
-        cure = "leave it out, and take more directions instead, or another kind of estimator"
-        yield Fault("outer.population", asdict(outer_population), problem, cure)
 
 
 def members_at_once_are_taken_backward(
@@ -39,8 +25,8 @@ def members_at_once_are_taken_backward(
         spec = phase.estimator
         backward = isinstance(spec, MixFlow | Reverse)
         if isinstance(spec, Auto):
-            backward = spec.objective == "loss"
-        if not backward and not isinstance(spec, External):
+            backward = outer.objective.measure == "loss"
+        if not backward:
             problem = (
                 f"{spec.kind} goes along directions, each of which would pass through all members"
             )

@@ -13,10 +13,8 @@ from metatune.recipe.schema.estimators import (
     Auto,
     Checkpoints,
     Estimator,
-    External,
     Forward,
     ForwardGradient,
-    Measure,
     MixFlow,
     Reverse,
     ZerothOrder,
@@ -47,6 +45,7 @@ from metatune.recipe.schema.outer import (
     Fresh,
     Full,
     Judge,
+    Measure,
     Objective,
     Online,
     Optimizer,
@@ -59,6 +58,7 @@ from metatune.recipe.schema.outer import (
     Truncated,
     Unroll,
 )
+from metatune.recipe.schema.trainer import Trainer
 from metatune.recipe.schema.tune import (
     Initialisation,
     Interpolation,
@@ -95,7 +95,6 @@ __all__ = [
     "Data",
     "Descent",
     "Estimator",
-    "External",
     "Files",
     "Forward",
     "ForwardGradient",
@@ -142,6 +141,7 @@ __all__ = [
     "Sharing",
     "Sign",
     "Source",
+    "Trainer",
     "Trajectory",
     "TransformerRater",
     "Truncated",
@@ -159,6 +159,7 @@ class Recipe:
     """All that `metatune fit` needs.
 
     Attributes:
+        trainer: who trains; null for metatune itself, here.
         seed: of all that is drawn: parameters, batches, directions. The same recipe with the same
             seed gives the same run; no two seeds share what they draw.
     """
@@ -168,4 +169,5 @@ class Recipe:
     inner: Inner
     tune: Tune
     outer: Outer
+    trainer: Trainer | None = None
     seed: int = ruled(0, SEED)

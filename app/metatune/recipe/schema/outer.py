@@ -150,6 +150,11 @@ Class = Literal["text", "prompt", "completion", "system", "tool"]
 """What part of a document a token is of; all tokens of a plain text are text."""
 
 
+Measure = Literal["loss", "accuracy", "exact_match"]
+"""What is measured on held-out text: the loss, or the negative of the share of tokens that are
+predicted, or of sequences whose tokens all are."""
+
+
 Average = Literal["tokens", "sequences"]
 """What the mean of a domain's held-out loss is over."""
 
@@ -173,9 +178,12 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Objective:
-    """The held-out loss that is differentiated.
+    """What is minimised on held-out text: what is differentiated, judged and reported.
 
     Attributes:
+        measure: the loss, or what has no derivative: the negative of the share of tokens that are
+            predicted, or of sequences whose tokens all are. These are followed by the estimator
+            zeroth_order.
         sequences: held-out sequences per outer step.
         micro_batch: of which at most so many at a time are on the device; also where the outer
             and report splits are measured.
@@ -194,6 +202,7 @@ class Objective:
         trajectory: average the objective along the training; null for its end alone.
     """
 
+    measure: Measure = "loss"
     sequences: int = ruled(128, AT_LEAST_ONE)
     micro_batch: int = ruled(128, AT_LEAST_ONE)
     classes: tuple[Class, ...] | None = ruled(None, NOT_EMPTY)
