@@ -44,7 +44,7 @@ def runs(recipe: schema.Recipe, segment: int) -> dict[str, Callable[[], Any]]:
     batches = [jax.tree.map(jax.numpy.asarray, drawn(step)) for step in range(steps)]
     held_out = heldout_batches(
         plain.corpus,
-        "outer",
+        "validation",
         seed=(1,),
         sequences=objective.sequences,
         micro_batch=min(objective.micro_batch, objective.sequences),

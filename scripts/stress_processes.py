@@ -36,8 +36,8 @@ data:
   batch_size: 4
 inner: {steps: 8, optimizer: {kind: adamw, learning_rate: 1e-3}}
 tune: {learning_rates: {per: global, windows: 2}}
-outer: {steps: 4, objective: {sequences: 8, micro_batch: 8}, judge: {seeds: 1, sequences: 8},
-  report: {seeds: 1, sequences: 8}}
+outer: {steps: 4, objective: {sequences: 8, micro_batch: 8}, validation: {seeds: 1, sequences: 8},
+  test: {seeds: 1, sequences: 8}}
 """
 COMMAND = """
 import json, math, os, sys, time
@@ -85,7 +85,7 @@ class Subject:
             spec = "{kind: zeroth_order, step: 0.1, directions: 1}"
             changes = [f"trainer={{command: [{sys.executable}, -S, {script}]}}"]
             changes += ["outer.objective={}"]
-            changes += ["outer.judge={seeds: 1}", "outer.report={seeds: 1}"]
+            changes += ["outer.validation={seeds: 1}", "outer.test={seeds: 1}"]
         elif name in ("forward_gradient", "zeroth_order"):
             spec = f"{{kind: {name}, directions: 2}}"
         self._words = (

@@ -66,8 +66,8 @@ def recipe(data, tmp_path):
         sections = {
             "steps": 2,
             "estimator": schema.ZerothOrder(**options),
-            "judge": schema.Judge(seeds=1),
-            "report": schema.Report(seeds=2),
+            "validation": schema.Validation(seeds=1),
+            "test": schema.FinalTest(seeds=2),
             **dict(outer),
         }
         return schema.Recipe(
@@ -128,7 +128,7 @@ def test_a_run_by_a_command_alone(recipe, tmp_path, nowhere, monkeypatch):
     assert result["best_outer_step"] == 2
     assert commands(done.folder)[:5] == [
         *(f"point 0, direction {at} {sign}" for at in (1, 2) for sign in "+-"),
-        "judge seed 1",
+        "validation seed 1",
     ]
     assert not done.folder.scratch.exists()
 
@@ -206,7 +206,7 @@ def test_with_less_than_half_it_stops_and_goes_on_where_it_was(recipe, tmp_path,
 def test_a_training_that_diverges_is_never_the_best(recipe, tmp_path, nowhere):
     """The runs of an outer step are two pairs and a judgement."""
     first = recipe(COUNT + "print('nan' if run == 4 else loss)")
-    with pytest.raises(NotFinite, match="judge training 0: the command printed nan"):
+    with pytest.raises(NotFinite, match="validation training 0: the command printed nan"):
         fit(prepare(first), tmp_path / "first", console=nowhere)
     (tmp_path / "train.py.runs").unlink()
     later = recipe(COUNT + "print('inf' if run in (9, 10) else loss)")
@@ -312,7 +312,10 @@ def test_bad_trainers_are_refused(recipe, changes, fault):
     [
         ({"unroll": {"kind": "truncated", "window": 2}}, "outer.unroll.kind = 'truncated': an ext"),
         ({"fresh": {"data": False}}, "has one seed, for initialisation and data; make both true"),
-        ({"judge": {"sequences": 8}}, "outer.judge.sequences = 8: has no effect on an external"),
+        (
+            {"validation": {"sequences": 8}},
+            "outer.validation.sequences = 8: has no effect on an external",
+        ),
         ({"objective": {"measure": "accuracy"}}, "outer.objective.measure = 'accuracy': has no ef"),
         (
             {"estimator": {"kind": "zeroth_order", "segment": 4}},

@@ -21,7 +21,7 @@ RECIPE = schema.Recipe(
     tune=schema.Tune(learning_rates=schema.LearningRates(per="global")),
     outer=schema.Outer(steps=1),
 )
-OUTER = schema.Outer(steps=6, patience=2, report=schema.Report(seeds=2))
+OUTER = schema.Outer(steps=6, patience=2, test=schema.FinalTest(seeds=2))
 FRESH = {"resume": False, "overwrite": False}
 RESUME = {"resume": True, "overwrite": False}
 
@@ -57,7 +57,7 @@ def test_resuming_needs_a_run_of_the_same_recipe(tmp_path):
         ("outer.steps", {"steps": 9}),
         ("outer.patience", {"patience": 5}),
         ("outer.patience", {"patience": None}),
-        ("outer.report.seeds", {"report": schema.Report(seeds=4)}),
+        ("outer.test.seeds", {"test": schema.FinalTest(seeds=4)}),
     ],
 )
 def test_what_ends_a_run_may_grow_and_not_shrink(tmp_path, field, more):

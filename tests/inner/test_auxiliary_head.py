@@ -146,7 +146,7 @@ def test_the_hypergradient_of_its_weight_equals_central_differences(float64):
     training = prepare(replace(wanted, inner=replace(wanted.inner, optimizer=optimizer)))
     state = as_float64(training.initialise(jax.random.key(0)))
     batches = batches_of(training)
-    held_out = heldout_batches(training.corpus, "outer", seed=(1,), sequences=2, micro_batch=2)
+    held_out = heldout_batches(training.corpus, "validation", seed=(1,), sequences=2, micro_batch=2)
     eta = {"auxiliary": jnp.array([0.4, -0.7])}
 
     @jit

@@ -91,7 +91,7 @@ def test_the_hypergradient_of_every_element_equals_central_differences(float64):
     batches = stratified_batches(
         training.corpus, seed=(0,), batch_size=2, shares=np.ones((STEPS, 1))
     )
-    held_out = heldout_batches(training.corpus, "outer", seed=(1,), sequences=2, micro_batch=2)
+    held_out = heldout_batches(training.corpus, "validation", seed=(1,), sequences=2, micro_batch=2)
 
     def estimate(eta):
         return hypergradient(

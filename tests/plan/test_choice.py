@@ -17,7 +17,7 @@ GIB = 2**30
 EMPTY = Memory(0, 0, 0, 0, host=0, disk=0, recomputed_segments=0)
 
 
-def recipe(steps=20, tune=None, measure="loss", **auto):
+def recipe(steps=20, tune=None, measure: schema.Measure = "loss", **auto):
     return schema.Recipe(
         model=schema.Model(
             config={

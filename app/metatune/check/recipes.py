@@ -112,7 +112,7 @@ def draw(training: InnerTraining, index: int) -> Draw:
         held_out_batches(
             recipe.outer,
             training.corpus,
-            "outer",
+            "validation",
             seed=seed(Stream.HELD_OUT),
             sequences=recipe.outer.objective.sequences,
         ),

@@ -136,7 +136,10 @@ class ExternalTrainer:
             NotFinite: the training diverged.
         """
         recipe, name = self._training.recipe, purpose.name.lower()
-        count = {Purpose.JUDGE: recipe.outer.judge.seeds, Purpose.REPORT: recipe.outer.report.seeds}
+        count = {
+            Purpose.VALIDATION: recipe.outer.validation.seeds,
+            Purpose.TEST: recipe.outer.test.seeds,
+        }
         asked = [
             self._asked(eta, training_seed(recipe.seed, purpose, at), f"{name} seed {at + 1}")
             for at in range(count[purpose])

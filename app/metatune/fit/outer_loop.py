@@ -269,7 +269,7 @@ class _Loop:
         estimate = self.estimate(search, part)
         refuse_not_finite(estimate, search.step)
         held_out, of_average = math.nan, None
-        if search.step == search.phase_start or search.step % self.outer.judge.every == 0:
+        if search.step == search.phase_start or search.step % self.outer.validation.every == 0:
             search, held_out, of_average = self.judgement(search)
         point = search
         search = aged(self.training.recipe, phase, search, part.steps, estimate.state)
@@ -352,7 +352,7 @@ class _Loop:
         held_out = held_out_batches(
             self.outer,
             self.training.corpus,
-            "outer",
+            "validation",
             seed=seed(search.step if fresh.data else 0, Stream.HELD_OUT),
             sequences=objective.sequences,
         )
@@ -407,7 +407,7 @@ class _Loop:
         """
         release_memory()
         try:
-            losses = [self._judge(search, index) for index in range(self.outer.judge.seeds)]
+            losses = [self._judge(search, index) for index in range(self.outer.validation.seeds)]
         except NotFinite:
             if search.step == 0:
                 raise
@@ -417,11 +417,11 @@ class _Loop:
     def _judge(self, search: Search, index: int) -> float:
         return self.score(
             search.eta,
-            purpose=Purpose.JUDGE,
+            purpose=Purpose.VALIDATION,
             index=index,
-            split="outer",
-            sequences=self.outer.judge.sequences,
-            listener=self.display.listener(f"judge {index + 1}", self.programs),
+            split="validation",
+            sequences=self.outer.validation.sequences,
+            listener=self.display.listener(f"validation {index + 1}", self.programs),
         )
 
     def write_best(self, search: Search) -> artefact.Artefact:

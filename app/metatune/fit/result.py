@@ -68,7 +68,7 @@ def measure(
     Returns:
         The result, and a record of the first tuned training.
     """
-    report = training.recipe.outer.report
+    report = training.recipe.outer.test
     before, after = [], []
     curves: list[np.ndarray] = []
     for index in range(report.seeds):
@@ -79,17 +79,16 @@ def measure(
             losses.append(
                 score(
                     eta,
-                    purpose=Purpose.REPORT,
+                    purpose=Purpose.TEST,
                     index=index,
-                    split="report",
+                    split="test",
                     sequences=report.sequences,
-                    listener=display.listener(f"report seed {index + 1}, {what}", programs),
+                    listener=display.listener(f"test seed {index + 1}, {what}", programs),
                     keep=curves.append if losses is after and index == 0 else None,
                 )
             )
         display.say(
-            f"report seed {index + 1}/{report.seeds}  default {before[-1]:.4f}  "
-            f"tuned {after[-1]:.4f}"
+            f"test seed {index + 1}/{report.seeds}  default {before[-1]:.4f}  tuned {after[-1]:.4f}"
         )
     result = {
         **_search_result(training, search, "complete"),

@@ -23,10 +23,10 @@ from metatune.runs.folder import Opened, opened, refuse_unusable
 from metatune.runs.kinds import RUN
 
 PATIENCE = "outer.patience"
-GROWING = ("outer.steps", PATIENCE, "outer.report.seeds")
+GROWING = ("outer.steps", PATIENCE, "outer.test.seeds")
 """Fields that end a run and have no other effect, besides the steps of the last phase."""
 MAY_GROW = (
-    "outer.steps (of phases, those of the last), outer.patience and outer.report.seeds may grow"
+    "outer.steps (of phases, those of the last), outer.patience and outer.test.seeds may grow"
 )
 
 WITHOUT_EFFECT = re.compile(

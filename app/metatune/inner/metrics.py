@@ -90,7 +90,7 @@ MEASURES: Final[Mapping[schema.Measure, Callable[[LanguageModel], Objective]]] =
 def held_out_batches(
     outer: schema.Outer,
     corpus: Corpus,
-    split: Literal["outer", "report"],
+    split: Literal["validation", "test"],
     *,
     seed: tuple[int, ...],
     sequences: int,

@@ -38,7 +38,15 @@ BESIDE: Final = (
 )
 NO_CHOICE: Final = "what is measured is no choice of the estimator's, nor of a phase's"
 
+SPLITS: Final = "splits are called train, validation and test"
+CHOSEN: Final = "the best is chosen on the validation split"
+REPORTED: Final = "the result is measured on the test split"
+
 MOVED: Final = (
+    Moved("data.held_out.outer", "data.held_out.validation", SPLITS),
+    Moved("data.held_out.report", "data.held_out.test", SPLITS),
+    Moved("outer.judge", "outer.validation", CHOSEN),
+    Moved("outer.report", "outer.test", REPORTED),
     Moved("outer.estimator.kind", "trainer", NO_ESTIMATOR, BESIDE, "external"),
     Moved("outer.phases[].estimator.kind", "trainer", NO_ESTIMATOR, BESIDE, "external"),
     Moved("outer.estimator.objective", "outer.objective.measure", NO_CHOICE),

@@ -143,7 +143,7 @@ def train(
         segment=segment,
         intervals=intervals,
     )
-    key = model_key(recipe.seed, Purpose.REPORT, report_seed)
+    key = model_key(recipe.seed, Purpose.TEST, report_seed)
     with (
         stops.listening(),
         open_training(folder, settings, files, given, **options) as held,

@@ -40,7 +40,7 @@ def write(
         folder: of the training.
         training: the training.
         position: where it ended.
-        losses: on the report split.
+        losses: on the test split.
         report_seed: which of the trainings of a verdict it is.
         artefact_sha256: the integrity hash of the artefact; None without one.
 

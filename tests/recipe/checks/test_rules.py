@@ -214,7 +214,7 @@ def put(tree, path, value):
         ),
         (
             {"data.domains.prose.use": "validation", "data.target": {"prose": 1}},
-            "data.target = {'prose': 1.0}: weighs no domain with documents in the report split; "
+            "data.target = {'prose': 1.0}: weighs no domain with documents in the test split; "
             "weigh one of use: test, or of use: all",
         ),
         (
@@ -269,8 +269,8 @@ def put(tree, path, value):
             "hypergradient needs every domain in each batch",
         ),
         (
-            {"data.held_out": {"outer": 0.5, "report": 0.5}},
-            "data.held_out.outer = 0.5: with report = 0.5 leaves nothing to train on; must sum "
+            {"data.held_out": {"validation": 0.5, "test": 0.5}},
+            "data.held_out.validation = 0.5: with test = 0.5 leaves nothing to train on; must sum "
             "to less than 1; lower one of them",
         ),
         (

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict
+from typing import get_args
 
 from metatune.recipe.faults import ABSENT, Fault, unknown
 from metatune.recipe.paths import joined
@@ -121,11 +122,10 @@ def both_splits_are_measured(data: Data) -> Iterable[Fault]:
         yield Fault(f"data.target.{name}", data.target[name], problem, cure)
     if lost or not weighed or not weighed <= set(data.domains) or not data.trained:
         return  # then it is said before what is wrong
-    uses: dict[HeldOutSplit, str] = {"outer": "validation", "report": "test"}
-    for split, use in uses.items():
+    for split in get_args(HeldOutSplit):
         if not data.measured(split):
             problem = f"weighs no domain with documents in the {split} split"
-            cure = f"weigh one of use: {use}, or of use: all"
+            cure = f"weigh one of use: {split}, or of use: all"
             yield Fault("data.target", data.target, problem, cure)
 
 
@@ -139,7 +139,7 @@ def batch_holds_every_domain(data: Data) -> Iterable[Fault]:
 
 def something_is_trained_on(data: Data) -> Iterable[Fault]:
     """The two held-out shares leave documents to train on."""
-    outer, report = data.held_out.outer, data.held_out.report
-    if outer + report >= 1:
-        problem = f"with report = {report} leaves nothing to train on; must sum to less than 1"
-        yield Fault("data.held_out.outer", outer, problem, "lower one of them")
+    validation, test = data.held_out.validation, data.held_out.test
+    if validation + test >= 1:
+        problem = f"with test = {test} leaves nothing to train on; must sum to less than 1"
+        yield Fault("data.held_out.validation", validation, problem, "lower one of them")

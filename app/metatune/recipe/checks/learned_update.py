@@ -32,7 +32,7 @@ def one_size_of_the_step(
 
 
 def a_step_can_be_corrected(tune_learned_update: LearnedUpdate, inner: Inner) -> Iterable[Fault]:
-    """What a network multiplies is the step of the parameters that are judged."""
+    """What a network multiplies is the step of the parameters that are measured."""
     if isinstance(inner.optimizer, ScheduleFreeAdamW):
         problem = f"inner.optimizer is {inner.optimizer.kind}, whose average the steps only feed"
         cure = "take another inner.optimizer, or take it out"

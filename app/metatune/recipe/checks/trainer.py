@@ -65,8 +65,8 @@ def _measured_there(outer: Outer) -> Iterator[Fault]:
         ("objective", "average"),
         ("objective", "worst_case"),
         ("objective", "trajectory"),
-        ("judge", "sequences"),
-        ("report", "sequences"),
+        ("validation", "sequences"),
+        ("test", "sequences"),
     ):
         value = getattr(getattr(outer, section), option)
         if value != getattr(getattr(default, section), option):

@@ -38,7 +38,7 @@ class MixFlow:
         save_gradients: keep the inner gradients of the forward sweep for the backward sweep: about
             a fifth less time for one copy of the parameters per inner step.
         gradient_dtype: what the inner gradients are rounded to, in the training that is
-            differentiated too; bfloat16 halves what saving them takes. Judging and reporting train
+            differentiated too; bfloat16 halves what saving them takes. Validation and test train
             without rounding.
         checkpoints: what is kept between the sweeps, and where.
     """

@@ -231,7 +231,7 @@ class ScheduleFreeAdamW:
     """Schedule-free AdamW (Defazio et al., The Road Less Scheduled, 2024).
 
     As `optax.contrib.schedule_free_adamw`, each tensor averaged by its own learning rates. What is
-    trained is `y = b1 x + (1 - b1) z`, what is judged and kept the average x. Differentiable.
+    trained is `y = b1 x + (1 - b1) z`, what is measured and kept the average x. Differentiable.
 
     Attributes:
         learning_rate: peak of the base schedule.
