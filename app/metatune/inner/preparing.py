@@ -173,8 +173,8 @@ def _parts(
         return _Parts(text, None, begin, None, None, None, [*faults, *beyond])
     part = None
     if begin and inner and not any(f.path.startswith(("inner.train", "inner.lora")) for f in known):
-        auxiliary = inner.loss is not None and inner.loss.auxiliary is not None
-        part = _attempt(faults, lambda: trainable(begin.model, inner.train, inner.lora, auxiliary))
+        head = inner.loss is not None and inner.loss.multi_token_prediction is not None
+        part = _attempt(faults, lambda: trainable(begin.model, inner.train, inner.lora, head))
     setting = tuning = None
     # Where a fault keeps us from knowing what is trained, expressions can't be judged.
     if text and begin and tune and (part or not inner):

@@ -41,12 +41,26 @@ NO_CHOICE: Final = "what is measured is no choice of the estimator's, nor of a p
 SPLITS: Final = "splits are called train, validation and test"
 CHOSEN: Final = "the best is chosen on the validation split"
 REPORTED: Final = "the result is measured on the test split"
+HEAD: Final = "the head is one of multi-token prediction"
 
 MOVED: Final = (
     Moved("data.held_out.outer", "data.held_out.validation", SPLITS),
     Moved("data.held_out.report", "data.held_out.test", SPLITS),
     Moved("outer.judge", "outer.validation", CHOSEN),
     Moved("outer.report", "outer.test", REPORTED),
+    Moved("inner.loss.auxiliary", "inner.loss.multi_token_prediction", HEAD),
+    Moved("tune.loss_terms.auxiliary", "tune.loss_terms.multi_token_prediction", HEAD),
+    Moved("outer.clip.auxiliary", "outer.clip.multi_token_prediction", HEAD),
+    Moved(
+        "outer.optimizer.per_tunable.auxiliary",
+        "outer.optimizer.per_tunable.multi_token_prediction",
+        HEAD,
+    ),
+    Moved(
+        "outer.phases[].optimizer.per_tunable.auxiliary",
+        "outer.phases[].optimizer.per_tunable.multi_token_prediction",
+        HEAD,
+    ),
     Moved("outer.estimator.kind", "trainer", NO_ESTIMATOR, BESIDE, "external"),
     Moved("outer.phases[].estimator.kind", "trainer", NO_ESTIMATOR, BESIDE, "external"),
     Moved("outer.estimator.objective", "outer.objective.measure", NO_CHOICE),

@@ -13,13 +13,14 @@ import jax
 import jax.numpy as jnp
 
 from metatune.recipe import schema
+from metatune.recipe.schema.inner import MULTI_TOKEN_TERM
 from metatune.tunables.hyper import Hyper, Setting
 from metatune.tunables.optimizer import multiplied, remembered
 from metatune.tunables.windows import window_of
 
 FORMS: Final[Mapping[str, Callable[[float, jax.Array], jax.Array]]] = {
     "z_loss": multiplied,
-    "auxiliary": multiplied,
+    MULTI_TOKEN_TERM: multiplied,
     "label_smoothing": remembered,  # a share between 0 and 1, as a decay is, by its odds
 }
 

@@ -4,8 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 
 from metatune.recipe.faults import Fault, unknown
+from metatune.recipe.moved import refusal
 from metatune.recipe.phases import said
 from metatune.recipe.schema import Full, Inner, LossTerms, OptimizerFields, Outer, Sign, Tune
+from metatune.recipe.schema.tune import KEYS, keyed
 
 
 def horizons_reach_every_window(outer: Outer, inner: Inner, tune: Tune) -> Iterable[Fault]:
@@ -49,8 +51,8 @@ def _not_tuned(path: str, value: float, name: str, tune: Tune) -> Iterable[Fault
     within = {field.name: key for key, kind in sections.items() for field in fields(kind)}
     names += within
     if name not in names:
-        yield unknown(path, value, "tunable", name, names)
-    elif name not in {key for key, _, _ in tune.entries()}:
+        yield refusal(path, value) or unknown(path, value, "tunable", name, names)
+    elif KEYS.get(name, name) not in {key for key, _, _ in tune.entries()}:
         entry = f"tune.{name}" if name in vars(tune) else f"tune.{within[name]}.{name}"
         yield Fault(path, value, f"{entry} isn't there", f"take it out, or tune {name}")
 
@@ -61,7 +63,7 @@ def sign_steps_begin_above_the_tolerance(outer: Outer, tune: Tune) -> Iterable[F
     for path, optimizer in said(outer, "optimizer"):
         if not isinstance(optimizer, Sign) or optimizer.tolerance is None or not tuned:
             continue
-        own = optimizer.per_tunable or {}
+        own = keyed(optimizer.per_tunable or {})
         largest = max(own.get(name, optimizer.learning_rate) for name in tuned)
         if largest < optimizer.tolerance:
             problem = f"is above every first step size, {largest}: converged before it begins"
