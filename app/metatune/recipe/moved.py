@@ -5,7 +5,7 @@ So are those of the recipe.yaml of a run of then: it is neither misread nor gone
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from metatune.recipe.faults import ABSENT, Fault
@@ -101,3 +101,12 @@ def refusals(tree: Any, path: str = "") -> Iterator[Fault]:
     elif isinstance(tree, list):
         for number, value in enumerate(tree):
             yield from refusals(value, f"{path}[{number}]")
+
+
+def refusals_of_flat(values: Mapping[str, Any]) -> Iterator[Fault]:
+    """The faults of values by dotted path, as `writing.flat` gives them, within what has moved."""
+    for path, value in values.items():
+        parts = path.split(".")
+        above = (refusal(".".join(parts[: n + 1]), value) for n in range(len(parts)))
+        if fault := next(filter(None, above), None):
+            yield replace(fault, path=path)

@@ -10,6 +10,8 @@ from typing import Any, Final
 
 from metatune.artefact import INITIALISATION
 from metatune.fit.run_folder import RunFolder
+from metatune.recipe.faults import RecipeError
+from metatune.recipe.moved import refusals_of_flat
 from metatune.runs.faults import RunFolderError, differing, of_out, then_and_now
 from metatune.runs.files import mend
 from metatune.runs.folder import Opened, opened, refuse_unusable
@@ -143,6 +145,7 @@ def refuse_other(folder: TrainingFolder, now: Mapping[str, Any]) -> None:
     """Refuses settings that the training in a folder can't go on with.
 
     Raises:
+        RecipeError: they are of an older metatune, with fields that have moved.
         RunFolderError: one has another value, or what was written can't be read.
     """
     try:
@@ -152,6 +155,8 @@ def refuse_other(folder: TrainingFolder, now: Mapping[str, Any]) -> None:
             f"{folder.settings}: is damaged ({error}), so that it can't be told what is trained; "
             "begin anew with --overwrite, or in another folder"
         ) from None
+    if moved := tuple(refusals_of_flat(then)):
+        raise RecipeError(str(folder.settings), moved)
     now = json.loads(json.dumps(now))
     if changed := differing(then, now):
         raise of_out(
