@@ -74,7 +74,7 @@ def measured(given: argparse.Namespace) -> dict[str, float]:
         training.corpus, seed=(0,), batch_size=training.recipe.data.batch_size, shares=shares
     )
     batches = [drawn(step) for step in range(given.steps)]
-    held_out = heldout_batches(training.corpus, "outer", seed=(1,), sequences=8, micro_batch=8)
+    held_out = heldout_batches(training.corpus, "validation", seed=(1,), sequences=8, micro_batch=8)
     before = peak_bytes()
     seconds = []
     for _ in range(given.rounds + 1):

@@ -88,7 +88,7 @@ def measure(given: argparse.Namespace, steps: int) -> tuple[Row, list[Row], int]
     )
     held_out = heldout_batches(
         training.corpus,
-        "outer",
+        "validation",
         seed=(1,),
         sequences=objective.sequences,
         micro_batch=min(objective.micro_batch, objective.sequences),

@@ -44,7 +44,7 @@ def runs(recipe: schema.Recipe, segment: int) -> dict[str, Callable[[], Any]]:
     batches = [jax.tree.map(jax.numpy.asarray, drawn(step)) for step in range(steps)]
     held_out = heldout_batches(
         plain.corpus,
-        "outer",
+        "validation",
         seed=(1,),
         sequences=objective.sequences,
         micro_batch=min(objective.micro_batch, objective.sequences),
@@ -83,8 +83,8 @@ def main() -> None:
     given = parser.parse_args()
     keep_memory()
     recipe = reading.read(shipped.find(given.recipe), given.overrides)
-    if isinstance(recipe.outer.estimator, schema.External):
-        parser.error("an external estimator has no hypergradient of ours")
+    if recipe.trainer is not None:
+        parser.error("an external trainer has no hypergradient of ours")
     timed = runs(recipe, recipe.outer.estimator.segment)
     best = dict.fromkeys(timed, float("inf"))
     first = {}

@@ -106,7 +106,7 @@ def measure(overrides: tuple[str, ...], unit: str) -> dict[str, Any]:
         )
         held_out = heldout_batches(
             training.corpus,
-            "outer",
+            "validation",
             seed=(1,),
             sequences=objective.sequences,
             micro_batch=objective.micro_batch,

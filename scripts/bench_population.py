@@ -59,7 +59,7 @@ def of_members(training: InnerTraining, count: int, vmap: bool) -> Hypergradient
 
     sequences = recipe.outer.objective.sequences
     held_out = heldout_batches(
-        training.corpus, "outer", seed=(0,), sequences=sequences, micro_batch=sequences
+        training.corpus, "validation", seed=(0,), sequences=sequences, micro_batch=sequences
     )
     part = next_span(recipe, phase, search)
     members = population.members(training, phase, search, part, batches)

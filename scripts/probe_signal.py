@@ -101,7 +101,7 @@ class Probe:
         held_out = held_out_batches(
             outer,
             training.corpus,
-            "outer",
+            "validation",
             seed=drawn(0, Stream.HELD_OUT),
             sequences=outer.objective.sequences,
         )

@@ -2,7 +2,7 @@
 """The quickstart's tuned schedule against its default and twenty baselines, on unseen seeds.
 
 Every row is a whole training from scratch by true sampling at the row's shares, measured on the
-report split. The baselines are the recipe at five learning rates, constant and with its own
+test split. The baselines are the recipe at five learning rates, constant and with its own
 schedule, on all domains alike and on the target's alone; the best of each five is chosen on the
 very numbers that are reported, which favours the baselines.
 
@@ -46,16 +46,16 @@ def variant(recipe: Recipe, rate: float, *, constant: bool, target_only: bool) -
 
 
 def scores(recipe: Recipe) -> list[float]:
-    """Held-out losses of the recipe as it is, one for each report seed."""
+    """Held-out losses of the recipe as it is, one for each test seed."""
     training = prepare(recipe)
-    report = recipe.outer.report
+    report = recipe.outer.test
     return [
         held_out_loss(
             training,
             training.initial_eta(),
-            purpose=Purpose.REPORT,
+            purpose=Purpose.TEST,
             index=index,
-            split="report",
+            split="test",
             sequences=report.sequences,
         )
         for index in range(report.seeds)

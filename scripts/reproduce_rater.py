@@ -2,7 +2,7 @@
 """How well the tuned rater of `rater` finds what was spoilt, and what it is worth to leave it out.
 
 First the area under the ROC curve (AUC): how often a sequence that is as it was scores higher than
-one that was spoilt, on the report split of the text, which no training and no search has seen,
+one that was spoilt, on the test split of the text, which no training and no search has seen,
 spoilt here in the same ways.
 
 Then whole trainings of the recipe, without any weights, on unseen seeds: on all training sequences,
@@ -71,10 +71,10 @@ def losses_of(training: InnerTraining) -> list[float]:
         held_out_loss(
             training,
             training.initial_eta(),
-            purpose=Purpose.REPORT,
+            purpose=Purpose.TEST,
             index=index,
-            split="report",
-            sequences=training.recipe.outer.report.sequences,
+            split="test",
+            sequences=training.recipe.outer.test.sequences,
         )
         for index in UNSEEN
     ]
@@ -95,7 +95,7 @@ def main() -> None:
     (domain,) = (each for each in training.corpus.domains if each.train.corruption is not None)
     corruption = domain.train.corruption
     assert corruption is not None
-    unseen = replace(domain.report, corruption=corruption)
+    unseen = replace(domain.test, corruption=corruption)
     scores, ways = scores_of(judge, unseen), unseen.ways(np.arange(len(unseen)))
     print(f"AUC on {len(unseen)} sequences that nothing was trained on:")
     print(f"  all ways       {area(scores, ways != INTACT):.4f}")
@@ -113,7 +113,7 @@ def main() -> None:
     )
     by_chance = np.random.default_rng(0).permutation(best)
     everything = losses_of(training)
-    print(f"| trained on | held-out {unit(recipe.outer, recipe.data)} | minus all sequences |")
+    print(f"| trained on | held-out {unit(recipe)} | minus all sequences |")
     print("|---|---|---|")
     print(f"| all sequences | {np.mean(everything):.4f} | |")
     for name, kept in (

@@ -19,7 +19,7 @@ from pathlib import Path
 STEPS = 10
 TINY = f"""
 model.config.hidden_size=16 model.config.intermediate_size=32 model.config.num_hidden_layers=1
-data.sequence_length=32 data.batch_size=4 inner.steps={STEPS} outer.steps=2 outer.report.seeds=2
+data.sequence_length=32 data.batch_size=4 inner.steps={STEPS} outer.steps=2 outer.test.seeds=2
 """.split()
 
 

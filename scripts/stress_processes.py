@@ -36,8 +36,8 @@ data:
   batch_size: 4
 inner: {steps: 8, optimizer: {kind: adamw, learning_rate: 1e-3}}
 tune: {learning_rates: {per: global, windows: 2}}
-outer: {steps: 4, objective: {sequences: 8, micro_batch: 8}, judge: {seeds: 1, sequences: 8},
-  report: {seeds: 1, sequences: 8}}
+outer: {steps: 4, objective: {sequences: 8, micro_batch: 8}, validation: {seeds: 1, sequences: 8},
+  test: {seeds: 1, sequences: 8}}
 """
 COMMAND = """
 import json, math, os, sys, time
@@ -74,7 +74,7 @@ class Subject:
     """A command to be ended, and what it comes to if it isn't."""
 
     def __init__(self, work: Path, name: str):
-        """Makes its recipe; `name` is an estimator's, or `train`."""
+        """Makes its recipe; `name` is an estimator's, or `external`, or `train`."""
         self.name, self._work = name, work
         self._recipe, script = work / "recipe.yaml", work / "train.py"
         self._recipe.write_text(RECIPE)
@@ -82,9 +82,10 @@ class Subject:
         spec = f"{{kind: {name}}}"
         changes: list[str] = []
         if name == "external":
-            spec = f"{{kind: external, command: [{sys.executable}, -S, {script}], directions: 1}}"
-            changes = [f"outer.{key}={{}}" for key in ("objective",)]
-            changes += ["outer.judge={seeds: 1}", "outer.report={seeds: 1}"]
+            spec = "{kind: zeroth_order, step: 0.1, directions: 1}"
+            changes = [f"trainer={{command: [{sys.executable}, -S, {script}]}}"]
+            changes += ["outer.objective={}"]
+            changes += ["outer.validation={seeds: 1}", "outer.test={seeds: 1}"]
         elif name in ("forward_gradient", "zeroth_order"):
             spec = f"{{kind: {name}, directions: 2}}"
         self._words = (

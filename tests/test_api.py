@@ -32,8 +32,8 @@ SMALL = {
     "inner.steps": 6,
     "outer.steps": 2,
     "outer.objective.sequences": 8,
-    "outer.judge": {"seeds": 1, "sequences": 8},
-    "outer.report": {"seeds": 2, "sequences": 8},
+    "outer.validation": {"seeds": 1, "sequences": 8},
+    "outer.test": {"seeds": 2, "sequences": 8},
 }
 
 

@@ -30,8 +30,8 @@ SMALL = [
     "outer.estimator={kind: auto}",
     "outer.steps=2",
     "outer.objective.sequences=8",
-    "outer.judge={seeds: 1, sequences: 8}",
-    "outer.report={seeds: 2, sequences: 8}",
+    "outer.validation={seeds: 1, sequences: 8}",
+    "outer.test={seeds: 2, sequences: 8}",
 ]
 
 
@@ -52,7 +52,7 @@ def test_fit_tells_how_it_went_and_what_to_do_next(run):
     out, output = run
     assert "estimator mixflow, because it is exact, and the fastest that fits" in output
     assert "point 0/2" in output
-    assert "report seed 2/2" in output
+    assert "test seed 2/2" in output
     assert f"metatune export {out}" in output
     assert (out / "artefact" / "tuned.json").exists()
 
@@ -433,7 +433,7 @@ def test_explain_lists_sections_and_refuses_what_there_is_not():
     listed = metatune("explain")
     assert listed.exit_code == 0
     sections = [line for line in listed.output.splitlines() if line and line[0].islower()]
-    assert sections == ["model", "data", "inner", "tune", "outer", "seed"]
+    assert sections == ["model", "data", "inner", "tune", "outer", "trainer", "seed"]
     refused = metatune("explain", "tune.mixtur")
     assert refused.exit_code == 2
     assert "tune.mixtur: unknown field; did you mean mixture?" in refused.stderr

@@ -119,30 +119,29 @@ def test_of_phases_the_first_is_checked():
 
 
 @pytest.mark.parametrize(
-    ("estimator", "fault"),
+    ("objective", "trainer", "fault"),
     [
         (
-            schema.ZerothOrder(objective="accuracy"),
-            "outer.estimator.objective = 'accuracy': moves in steps, so that differences converge "
-            "to nothing; check the loss instead: outer.estimator.objective=loss",
+            schema.Objective(measure="accuracy"),
+            None,
+            "outer.objective.measure = 'accuracy': moves in steps, so that differences converge "
+            "to nothing; check the loss instead: outer.objective.measure=loss",
         ),
         (
-            schema.External(command="trainer"),
-            "outer.estimator.kind = 'external': is a trainer of its own, with no hypergradient "
-            "here that could be checked; check another way to obtain it: "
-            "outer.estimator.kind=mixflow",
+            schema.Objective(),
+            schema.Trainer(command="trainer"),
+            "trainer = {'command': 'trainer', 'timeout_seconds': None, 'parallel': 1}: trains "
+            "elsewhere, with no hypergradient here that could be checked; check a training here: "
+            "trainer=null outer.estimator.kind=mixflow",
         ),
     ],
 )
-def test_what_has_no_hypergradient_is_refused(estimator, fault):
-    outer = dataclasses.replace(RECIPE.outer, estimator=estimator)
+def test_what_has_no_hypergradient_is_refused(objective, trainer, fault):
+    estimator = schema.ZerothOrder()
+    outer = dataclasses.replace(RECIPE.outer, estimator=estimator, objective=objective)
     with pytest.raises(RecipeError) as refused:
-        begun(dataclasses.replace(RECIPE, outer=outer))
+        begun(dataclasses.replace(RECIPE, outer=outer, trainer=trainer))
     assert fault in str(refused.value)
-    phases = (schema.Phase(steps=2, estimator=estimator),)
-    outer = dataclasses.replace(RECIPE.outer, steps=None, phases=phases)
-    with pytest.raises(RecipeError, match=r"outer\.phases\[0\]\.estimator\."):
-        begun(dataclasses.replace(RECIPE, outer=outer))
 
 
 def test_draws_differ_by_seed_and_are_the_same_each_time(training):

@@ -20,7 +20,7 @@ from metatune.data.windows import Windows, all_windows
 from metatune.recipe.schema import Packing
 
 LENGTH = 3
-SPLITS = ("train", "outer", "report")
+SPLITS = ("train", "validation", "test")
 
 
 def windows(rows):
@@ -115,7 +115,9 @@ def test_parts_are_the_rows_of_the_whole(draw, count):
 
 def test_parts_of_held_out_batches_are_the_rows_of_the_whole():
     def batches(**part):
-        return heldout_batches(corpus(), "outer", seed=(5,), sequences=12, micro_batch=4, **part)
+        return heldout_batches(
+            corpus(), "validation", seed=(5,), sequences=12, micro_batch=4, **part
+        )
 
     parts = [batches(part=Part(index, 2)) for index in range(2)]
     for whole, *pieces in zip(batches(), *parts, strict=True):
@@ -263,7 +265,7 @@ def test_shares_that_are_none_are_refused(shares, message):
 
 def test_held_out_weights_make_the_mean_of_every_batch_exact():
     held = corpus(target=(0.2, 0.5, 0.3))
-    batches = heldout_batches(held, "outer", seed=(5,), sequences=20, micro_batch=8)
+    batches = heldout_batches(held, "validation", seed=(5,), sequences=20, micro_batch=8)
     assert len(batches) == 3  # 20 sequences, rounded up to batches of 8
     for batch in batches:
         assert np.bincount(batch.domain).tolist() == [3, 3, 2]
@@ -272,7 +274,7 @@ def test_held_out_weights_make_the_mean_of_every_batch_exact():
         assert np.mean(batch.weight * losses) == pytest.approx(held.target @ means, rel=1e-6)
 
 
-@pytest.mark.parametrize("split", ["outer", "report"])
+@pytest.mark.parametrize("split", ["validation", "test"])
 def test_held_out_windows_are_of_their_split_and_of_target_domains(split):
     batches = heldout_batches(corpus(), split, seed=(5,), sequences=12, micro_batch=4)
     tokens = np.concatenate([batch.tokens for batch in batches])
@@ -286,14 +288,14 @@ def test_splits_are_drawn_in_orders_of_their_own():
     held = corpus(sizes=(50,), target=(1.0,))
     batches = [
         stratified_batches(held, seed=(5,), batch_size=50, shares=np.ones((1, 1)))(0),
-        *heldout_batches(held, "outer", seed=(5,), sequences=50, micro_batch=50),
-        *heldout_batches(held, "report", seed=(5,), sequences=50, micro_batch=50),
+        *heldout_batches(held, "validation", seed=(5,), sequences=50, micro_batch=50),
+        *heldout_batches(held, "test", seed=(5,), sequences=50, micro_batch=50),
     ]
     assert len({batch.tokens[:, 2].tobytes() for batch in batches}) == 3
 
 
 def test_a_small_held_out_split_begins_again():
-    batches = heldout_batches(corpus(), "report", seed=(5,), sequences=28, micro_batch=4)
+    batches = heldout_batches(corpus(), "test", seed=(5,), sequences=28, micro_batch=4)
     drawn = np.concatenate([batch.tokens[batch.domain == 0, 2] for batch in batches])
     assert Counter(drawn.tolist()) == dict.fromkeys(range(7), 2)
     assert not np.array_equal(drawn[:7], drawn[7:])
@@ -305,7 +307,7 @@ def test_a_small_held_out_split_begins_again():
 )
 def test_held_out_batches_have_one_size(sequences, micro_batch, shape):
     batches = heldout_batches(
-        corpus(), "outer", seed=(0,), sequences=sequences, micro_batch=micro_batch
+        corpus(), "validation", seed=(0,), sequences=sequences, micro_batch=micro_batch
     )
     assert [len(batch.tokens) for batch in batches] == shape
 
@@ -355,7 +357,7 @@ def test_stratified_batches_know_how_long_the_sequences_of_each_domain_are():
 def test_held_out_weights_make_the_mean_one_over_the_tokens_of_all_batches(micro_batch):
     held = uneven()
     drawn = {"seed": (5,), "sequences": 36, "micro_batch": micro_batch}
-    batches = heldout_batches(held, "outer", **drawn)
+    batches = heldout_batches(held, "validation", **drawn)
     losses = [
         np.random.default_rng(i).normal(size=b.tokens[:, 1:].shape) for i, b in enumerate(batches)
     ]
@@ -382,7 +384,7 @@ def test_parts_weigh_by_the_tokens_of_the_whole(draw, count):
 
 def test_parts_of_held_out_batches_weigh_by_the_tokens_of_the_whole():
     def batches(**part):
-        return heldout_batches(uneven(), "report", seed=(5,), sequences=12, micro_batch=4, **part)
+        return heldout_batches(uneven(), "test", seed=(5,), sequences=12, micro_batch=4, **part)
 
     parts = [batches(part=Part(index, 2)) for index in range(2)]
     for whole, *pieces in zip(batches(), *parts, strict=True):

@@ -86,7 +86,7 @@ def streams(data, seed):
     (domain,) = load(data, tokenizer_of(data, seed)).domains
     return {
         split: np.array(getattr(domain, split).stream.tokens)
-        for split in ("train", "outer", "report")
+        for split in ("train", "validation", "test")
     }
 
 
@@ -98,7 +98,7 @@ def test_training_text_alone_is_split_with_it_by_the_seed(cache, dropping, jsonl
     plain = streams(section(source, dropping), 1)
     data = section(source, dropping, bpe_dropout=True)
     one, same, other = streams(data, 1), streams(data, 1), streams(data, 2)
-    for split in ("outer", "report"):
+    for split in ("validation", "test"):
         assert np.array_equal(one[split], plain[split])
     assert np.array_equal(one["train"], same["train"])
     assert not np.array_equal(one["train"], other["train"])

@@ -62,7 +62,7 @@ def test_held_out_text_stays_as_it_is(tmp_path):
         return load(schema.Data({"beer": domain}, {"beer": 1.0}, sequence_length=32, batch_size=2))
 
     (was,), (now,) = corpus().domains, corpus(corrupt=Corruption(share=0.5)).domains
-    for split in ("train", "outer", "report"):
+    for split in ("train", "validation", "test"):
         before, after = getattr(was, split), getattr(now, split)
         places = np.arange(len(before))
         np.testing.assert_array_equal(before.numbers, after.numbers)

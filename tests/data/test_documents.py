@@ -80,9 +80,9 @@ def test_the_order_of_documents_does_not_move_them():
 def test_the_sides_have_about_their_shares():
     count = 4000
     found = sides(f"document {number}" for number in range(count))
-    assert found["train"].isdisjoint(found["outer"] | found["report"])
-    assert found["outer"].isdisjoint(found["report"])
-    for split, share in {"train": 0.7, "outer": 0.1, "report": 0.2}.items():
+    assert found["train"].isdisjoint(found["validation"] | found["test"])
+    assert found["validation"].isdisjoint(found["test"])
+    for split, share in {"train": 0.7, "validation": 0.1, "test": 0.2}.items():
         error = np.sqrt(share * (1 - share) / count)
         assert len(found[split]) / count == pytest.approx(share, abs=3 * error)
 
@@ -90,7 +90,11 @@ def test_the_sides_have_about_their_shares():
 def test_a_larger_share_keeps_what_the_smaller_held():
     documents = [f"document {number}" for number in range(500)]
     small, large = (
-        {text for text in documents if side(sha256(text.encode()).digest(), outer, 0.1) == "outer"}
+        {
+            text
+            for text in documents
+            if side(sha256(text.encode()).digest(), outer, 0.1) == "validation"
+        }
         for outer in (0.1, 0.3)
     )
     assert small < large

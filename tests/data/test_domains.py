@@ -57,10 +57,10 @@ def test_a_domain_without_target_weighs_nothing():
 
 def test_the_windows_hold_all_tokens_but_the_last_of_each_split(corpus):
     for domain in corpus.domains:
-        held = [rows(domain.train), rows(domain.outer), rows(domain.report)]
+        held = [rows(domain.train), rows(domain.validation), rows(domain.test)]
         assert all(windows.dtype == np.uint16 and windows.shape[1] == 64 for windows in held)
         windows = [window.tobytes() for its in held for window in its]
-        assert len(windows) == sum(map(len, (domain.train, domain.outer, domain.report)))
+        assert len(windows) == sum(map(len, (domain.train, domain.validation, domain.test)))
         # Held-out windows whose text stands in an earlier split are left out: a few.
         left_out = domain.statistics.tokens // 64 - len(windows)
         assert 0 <= left_out <= 0.02 * len(windows)
@@ -78,7 +78,7 @@ def test_the_splits_share_no_window_and_no_line(tmp_path):
     decode = ByteTokenizer().decode
     seen = [
         {line for window in windows for line in decode(window).split("\n") if len(line) == 7}
-        for windows in map(rows, (domain.train, domain.outer, domain.report))
+        for windows in map(rows, (domain.train, domain.validation, domain.test))
     ]
     assert all(seen)
     assert len(set.union(*seen)) == sum(map(len, seen))
@@ -88,7 +88,7 @@ def test_no_window_is_in_two_splits_even_of_a_text_that_repeats_itself(corpus):
     for domain in corpus.domains:
         train, outer, report = (
             {window.tobytes() for window in rows(its)}
-            for its in (domain.train, domain.outer, domain.report)
+            for its in (domain.train, domain.validation, domain.test)
         )
         assert not (train & outer or train & report or outer & report)
 
@@ -97,14 +97,14 @@ def test_a_text_that_only_repeats_itself_is_refused(tmp_path):
     file = tmp_path / "digits.txt"
     file.write_text("".join(map(str, np.random.default_rng(0).integers(0, 10, 500_000))))
     source = {"mine": Source(path=str(file))}
-    outer, report = faults(data(source, {"mine": 1.0}, sequence_length=2))
-    assert "every window of its outer split stands in an earlier split too" in outer
-    assert "every window of its report split stands in an earlier split too" in report
+    validation, test = faults(data(source, {"mine": 1.0}, sequence_length=2))
+    assert "every window of its validation split stands in an earlier split too" in validation
+    assert "every window of its test split stands in an earlier split too" in test
 
 
 def test_held_out_shares_are_about_those_asked_for():
     (domain,) = load(data({"code": CODE}, {"code": 1}, held_out=HeldOut(0.3, 0.05))).domains
-    for windows, share in ((domain.outer, 0.3), (domain.report, 0.05)):
+    for windows, share in ((domain.validation, 0.3), (domain.test, 0.05)):
         error = np.sqrt(share * (1 - share) / domain.statistics.documents)
         assert rows(windows).size / domain.statistics.tokens == pytest.approx(share, abs=3 * error)
 
@@ -163,7 +163,7 @@ def test_a_target_of_zeros_is_refused():
 def test_held_out_shares_leave_something_to_train_on():
     found = faults(data({"code": CODE}, {"code": 1.0}, held_out=HeldOut(0.5, 0.5)))
     assert found == [
-        "data.held_out.outer = 0.5: with report = 0.5 leaves nothing to train on; "
+        "data.held_out.validation = 0.5: with test = 0.5 leaves nothing to train on; "
         "must sum to less than 1; lower one of them",
     ]
 
@@ -179,7 +179,7 @@ def test_a_sequence_longer_than_the_data_is_refused_with_the_longest_that_would_
         r"data\.held_out (smaller shares|a larger \1 share)"
     )
     said = [re.fullmatch(pattern, line) for line in found]
-    assert [match and match[1] for match in said] == ["train", "outer", "report"]
+    assert [match and match[1] for match in said] == ["train", "validation", "test"]
     lengths = [int(match[2]) for match in said if match]
     assert lengths == [int(match[3]) for match in said if match]
     assert len(load(of_length(min(lengths))).domains[0].train) > 1

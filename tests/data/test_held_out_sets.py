@@ -52,20 +52,22 @@ def test_sets_of_their_own_are_measured_on_and_not_trained_on(cache, files):
     for batches in (sampled_batches, stratified_batches):
         batch = batches(corpus, seed=(0,), batch_size=4, shares=np.ones((1, 1)))(0)
         assert set(letters([batch])) == {"b"}
-    assert held(corpus, "outer") == {"a": 0.75, "b": 0.25}
-    assert held(corpus, "report") == {"b": 0.25, "c": 0.75}
+    assert held(corpus, "validation") == {"a": 0.75, "b": 0.25}
+    assert held(corpus, "test") == {"b": 0.25, "c": 0.75}
 
 
 def test_all_documents_of_a_set_are_in_its_split(cache, files):
     corpus = load(section(files, {"b": 1, "c": 1}, a="train", b="validation", c="test"))
     assert corpus.names == ("a",)
     counts = {
-        domain.name: [len(getattr(domain, s).stream.starts) for s in ("train", "outer", "report")]
+        domain.name: [
+            len(getattr(domain, s).stream.starts) for s in ("train", "validation", "test")
+        ]
         for domain in corpus.measured
     }
     assert counts == {"a": [60, 0, 0], "b": [0, 60, 0], "c": [0, 0, 60]}
-    assert held(corpus, "outer") == {"b": 1.0}
-    assert held(corpus, "report") == {"c": 1.0}
+    assert held(corpus, "validation") == {"b": 1.0}
+    assert held(corpus, "test") == {"c": 1.0}
     assert corpus.statistics["c"].documents == 60
 
 
@@ -73,13 +75,13 @@ def test_without_sets_of_their_own_nothing_changes(cache, files):
     corpus = load(section(files, {"a": 1, "c": 3}))
     assert corpus.names == ("a", "b", "c")
     assert corpus.aside == ()
-    for split in ("outer", "report"):
+    for split in ("validation", "test"):
         assert corpus.target_of(split).tobytes() == corpus.target.tobytes()
-    assert held(corpus, "outer") == held(corpus, "report") == {"a": 0.25, "c": 0.75}
+    assert held(corpus, "validation") == held(corpus, "test") == {"a": 0.25, "c": 0.75}
 
 
 def test_the_use_of_a_domain_is_part_of_what_is_kept(cache, files):
     one = load(section(files, {"b": 1}, a="train")).domains[0]
     other = load(section(files, {"b": 1})).domains[0]
     assert one.sha256 == other.sha256
-    assert len(one.outer.stream.tokens) == 0 < len(other.outer.stream.tokens)
+    assert len(one.validation.stream.tokens) == 0 < len(other.validation.stream.tokens)

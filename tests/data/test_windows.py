@@ -108,7 +108,7 @@ def test_held_out_windows_that_stand_in_earlier_splits_are_left_out(dtype):
         tokens = random.integers(0, 8, size=shape).astype(dtype)
         return all_windows(Stream(tokens.ravel(), np.zeros(1, int), None), 3, Packing(), PAD)
 
-    splits: dict[Split, Windows] = {"train": split(), "outer": split(), "report": split()}
+    splits: dict[Split, Windows] = {"train": split(), "validation": split(), "test": split()}
     kept = distinct(splits)
     texts = {name: [row.tobytes() for row in rows(its).tokens] for name, its in splits.items()}
     seen = set()
@@ -116,4 +116,4 @@ def test_held_out_windows_that_stand_in_earlier_splits_are_left_out(dtype):
         expected = [text for text in texts[name] if text not in seen or name == "train"]
         assert [row.tobytes() for row in rows(kept[name]).tokens] == expected
         seen |= set(texts[name])
-    assert 0 < len(kept["report"]) < len(kept["outer"]) < 400
+    assert 0 < len(kept["test"]) < len(kept["validation"]) < 400

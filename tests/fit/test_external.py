@@ -62,13 +62,14 @@ def recipe(data, tmp_path):
     def recipe(last=TRUE_LOSS, outer=(), **changes):
         script = tmp_path / "train.py"
         script.write_text(TRAIN + last)
-        options = {"directions": 2, "distribution": "orthogonal", **changes}
-        estimator = schema.External((sys.executable, "-S", str(script)), **options)
+        options = {"directions": 2, "distribution": "orthogonal", "step": 0.1, **changes}
+        of_trainer = {key: options.pop(key) for key in ("timeout_seconds",) if key in options}
+        trainer = schema.Trainer((sys.executable, "-S", str(script)), **of_trainer)
         sections = {
             "steps": 2,
-            "estimator": estimator,
-            "judge": schema.Judge(seeds=1),
-            "report": schema.Report(seeds=2),
+            "estimator": schema.ZerothOrder(**options),
+            "validation": schema.Validation(seeds=1),
+            "test": schema.FinalTest(seeds=2),
             **dict(outer),
         }
         return schema.Recipe(
@@ -85,6 +86,7 @@ def recipe(data, tmp_path):
             inner=schema.Inner(optimizer=schema.AdamW(learning_rate=1e-2), steps=6),
             tune=schema.Tune(learning_rates=schema.LearningRates(per="global", windows=2)),
             outer=schema.Outer(**sections),
+            trainer=trainer,
         )
 
     return recipe
@@ -128,7 +130,7 @@ def test_a_run_by_a_command_alone(recipe, tmp_path, nowhere, monkeypatch):
     assert result["best_outer_step"] == 2
     assert commands(done.folder)[:5] == [
         *(f"point 0, direction {at} {sign}" for at in (1, 2) for sign in "+-"),
-        "judge seed 1",
+        "validation seed 1",
     ]
     assert not done.folder.scratch.exists()
 
@@ -206,7 +208,7 @@ def test_with_less_than_half_it_stops_and_goes_on_where_it_was(recipe, tmp_path,
 def test_a_training_that_diverges_is_never_the_best(recipe, tmp_path, nowhere):
     """The runs of an outer step are two pairs and a judgement."""
     first = recipe(COUNT + "print('nan' if run == 4 else loss)")
-    with pytest.raises(NotFinite, match="judge training 0: the command printed nan"):
+    with pytest.raises(NotFinite, match="validation training 0: the command printed nan"):
         fit(prepare(first), tmp_path / "first", console=nowhere)
     (tmp_path / "train.py.runs").unlink()
     later = recipe(COUNT + "print('inf' if run in (9, 10) else loss)")
@@ -291,16 +293,17 @@ def test_commands_run_so_many_at_a_time(tmp_path, script, parallel):
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
-        ({"command": "train 'it"}, 'outer.estimator.command = "train \'it": must be a program'),
-        ({"command": []}, "outer.estimator.command = (): must be a program and its arguments"),
-        ({"command": None}, "outer.estimator.command = None: must be text or a list"),
-        ({"command": "true", "directions": 0}, "outer.estimator.directions = 0: must be"),
-        ({"command": "true", "timeout_seconds": 0}, "outer.estimator.timeout_seconds = 0.0: must"),
+        ({"command": "train 'it"}, 'trainer.command = "train \'it": must be a program'),
+        ({"command": []}, "trainer.command = (): must be a program and its arguments"),
+        ({"command": None}, "trainer.command = None: must be text or a list"),
+        ({}, "trainer.command: missing; write a program and its arguments"),
+        ({"command": "true", "parallel": 0}, "trainer.parallel = 0: must be a whole number of"),
+        ({"command": "true", "timeout_seconds": 0}, "trainer.timeout_seconds = 0.0: must"),
     ],
 )
-def test_bad_estimators_are_refused(recipe, changes, fault):
+def test_bad_trainers_are_refused(recipe, changes, fault):
     tree = writing.to_tree(recipe())
-    tree["outer"]["estimator"] = {"kind": "external", **changes}
+    tree["trainer"] = changes
     with pytest.raises(RecipeError) as refused:
         reading.parse(tree, "recipe")
     assert fault in str(refused.value)
@@ -311,7 +314,19 @@ def test_bad_estimators_are_refused(recipe, changes, fault):
     [
         ({"unroll": {"kind": "truncated", "window": 2}}, "outer.unroll.kind = 'truncated': an ext"),
         ({"fresh": {"data": False}}, "has one seed, for initialisation and data; make both true"),
-        ({"judge": {"sequences": 8}}, "outer.judge.sequences = 8: has no effect on an external"),
+        (
+            {"validation": {"sequences": 8}},
+            "outer.validation.sequences = 8: has no effect on an external",
+        ),
+        ({"objective": {"measure": "accuracy"}}, "outer.objective.measure = 'accuracy': has no ef"),
+        (
+            {"estimator": {"kind": "zeroth_order", "segment": 4}},
+            "outer.estimator.segment = 4: has no effect on an external trainer, which trains and",
+        ),
+        (
+            {"estimator": {"kind": "mixflow"}},
+            "outer.estimator.kind = 'mixflow': the loss of a trainer elsewhere has no derivative",
+        ),
     ],
 )
 def test_what_would_have_no_effect_is_refused(recipe, changes, fault):
@@ -342,27 +357,20 @@ def test_phases_share_the_command(recipe, tmp_path, nowhere):
     assert of_second == ["point 1, direction 1 +", "point 1, direction 1 -"]
     other = dataclasses.replace(outer, phases=(*phases, schema.Phase(1, schema.MixFlow())))
     tree = writing.to_tree(dataclasses.replace(wanted, outer=other))
-    with pytest.raises(RecipeError, match=r"phases\[2\].estimator = 'loss': minimises 'loss', but"):
+    with pytest.raises(RecipeError, match=r"phases\[2\].estimator.kind = 'mixflow': the loss of a"):
         reading.parse(tree, "recipe")
 
 
 def test_a_program_that_is_not_there_is_refused_before_anything_runs(recipe):
-    wanted = recipe()
-    estimator = dataclasses.replace(wanted.outer.estimator, command="no-such-program --now")
-    wanted = dataclasses.replace(
-        wanted, outer=dataclasses.replace(wanted.outer, estimator=estimator)
-    )
+    wanted = dataclasses.replace(recipe(), trainer=schema.Trainer("no-such-program --now"))
     with pytest.raises(RecipeError, match="no program no-such-program can be run here; write its"):
         prepare(wanted)
 
 
 def test_text_is_split_without_a_shell(recipe, tmp_path, nowhere):
     wanted = recipe(outer={"steps": 1})
-    command = " ".join(map(str, wanted.outer.estimator.command)) + " '$HOME; exit 1'"
-    estimator = dataclasses.replace(wanted.outer.estimator, command=command)
-    wanted = dataclasses.replace(
-        wanted, outer=dataclasses.replace(wanted.outer, estimator=estimator)
-    )
+    command = " ".join(map(str, wanted.trainer.command)) + " '$HOME; exit 1'"
+    wanted = dataclasses.replace(wanted, trainer=schema.Trainer(command))
     assert not fit(prepare(wanted), tmp_path / "run", console=nowhere).interrupted
 
 

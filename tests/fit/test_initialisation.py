@@ -48,8 +48,8 @@ RECIPE = schema.Recipe(
         optimizer=schema.Adam(learning_rate=0.05),
         objective=schema.Objective(sequences=32, micro_batch=32),
         fresh=schema.Fresh(initialisation=False),
-        judge=schema.Judge(seeds=1, sequences=32, every=8),
-        report=schema.Report(seeds=2, sequences=32),
+        validation=schema.Validation(seeds=1, sequences=32, every=8),
+        test=schema.FinalTest(seeds=2, sequences=32),
     ),
 )
 

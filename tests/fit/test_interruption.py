@@ -19,8 +19,8 @@ SMALL = (
     "inner.steps=6",
     "outer.steps=2",
     "outer.objective={sequences: 8, micro_batch: 8}",
-    "outer.judge={seeds: 1, sequences: 8}",
-    "outer.report={seeds: 1, sequences: 8}",
+    "outer.validation={seeds: 1, sequences: 8}",
+    "outer.test={seeds: 1, sequences: 8}",
 )
 
 
@@ -96,8 +96,8 @@ def test_at_each_stage_what_is_kept_is_said_and_the_command_goes_on(out, monkeyp
     assert told.endswith(go_on)
     code, told = interrupted(outer_loop, "held_out_loss", 1, "--resume")
     assert told == (
-        f"interrupted (judge 1): 1 outer step kept in {out}, and the best so far, point 0 of 1, "
-        f"{held}{go_on}"
+        f"interrupted (validation 1): 1 outer step kept in {out}, and the best so far, point 0 of "
+        f"1, {held}{go_on}"
     )
     code, told = interrupted(outer_loop, "measure", 0, "--resume")
     result_of = artefact.load(out).result

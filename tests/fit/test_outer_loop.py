@@ -68,8 +68,8 @@ RECIPE = schema.Recipe(
         steps=4,
         estimator=schema.MixFlow(segment=4),
         objective=schema.Objective(sequences=8, micro_batch=8),
-        judge=schema.Judge(seeds=1, sequences=8),
-        report=schema.Report(seeds=2, sequences=8),
+        validation=schema.Validation(seeds=1, sequences=8),
+        test=schema.FinalTest(seeds=2, sequences=8),
     ),
 )
 ARTEFACT_FILES = ("tuned.json", "README.md")
@@ -385,8 +385,9 @@ def test_random_directions_are_those_of_the_seed_and_the_step(
 
 
 def test_accuracy_is_followed_judged_and_reported(tmp_path, console):
-    estimator = schema.ZerothOrder(directions=1, objective="accuracy")
-    outcome = fitted(tmp_path, console, estimator=estimator)
+    objective = dataclasses.replace(RECIPE.outer.objective, measure="accuracy")
+    estimator = schema.ZerothOrder(directions=1)
+    outcome = fitted(tmp_path, console, estimator=estimator, objective=objective)
     result = outcome.artefact.result
     assert result["unit"] == "of negative accuracy over bytes"
     lines = taken(outcome.folder.read_metrics())
@@ -404,8 +405,8 @@ def test_an_estimator_without_room_is_refused_before_anything_is_run(tmp_path, c
 
 
 def test_judged_now_and_then(tmp_path, console):
-    judge = dataclasses.replace(RECIPE.outer.judge, every=3)
-    outer = dataclasses.replace(RECIPE.outer, judge=judge)
+    validation = dataclasses.replace(RECIPE.outer.validation, every=3)
+    outer = dataclasses.replace(RECIPE.outer, validation=validation)
     outcome = fit(prepare(dataclasses.replace(RECIPE, outer=outer)), tmp_path, console=console)
     lines = outcome.folder.read_metrics()
     assert [line["held_out"] is not None for line in lines] == [True, False, False, True, True]
@@ -422,7 +423,7 @@ def test_a_finished_run_goes_on_to_more_steps_bit_for_bit(finished, tmp_path, co
     def of(**changes):
         return dataclasses.replace(RECIPE, outer=dataclasses.replace(RECIPE.outer, **changes))
 
-    short = of(steps=2, report=schema.Report(seeds=1, sequences=8))
+    short = of(steps=2, test=schema.FinalTest(seeds=1, sequences=8))
     fit(prepare(short), tmp_path, console=console)
     resumed = fit(prepare(RECIPE), tmp_path, resume=True, console=console)
     assert contents(resumed.folder) == contents(finished.folder)
@@ -522,7 +523,7 @@ def test_patience_stops_the_search(tmp_path, monkeypatch, console):
     losses = iter([3.0, 2.0, 2.5, 2.4, 2.3, 2.2])
 
     def told(*_, split, **__):
-        return next(losses) if split == "outer" else 3.0
+        return next(losses) if split == "validation" else 3.0
 
     monkeypatch.setattr(outer_loop, "held_out_loss", told)
     recipe = dataclasses.replace(RECIPE, outer=dataclasses.replace(RECIPE.outer, patience=2))
@@ -566,7 +567,7 @@ def test_rates_that_diverge_under_the_judges_are_not_the_best(tmp_path, monkeypa
     reports = iter([3.0, 2.5, 3.0, 2.5])
 
     def told(*_, split, **__):
-        said = next(judgements if split == "outer" else reports)
+        said = next(judgements if split == "validation" else reports)
         if isinstance(said, NotFinite):
             raise said
         return said

@@ -236,3 +236,14 @@ def test_own_sign_steps_have_converged_when_those_of_all_members_have():
     assert not converged(spec, state)  # the first member's sign hasn't flipped
     _, state = path(own, state, along([[-1.0], [-1.0]]))
     assert converged(spec, state)
+
+
+def test_a_term_is_named_as_in_the_recipe_and_its_meta_parameters_as_in_files():
+    spec = schema.Descent(
+        learning_rate=1.0, momentum=0.0, per_tunable={"multi_token_prediction": 0.5}
+    )
+    eta = {"auxiliary": jnp.array([3.0]), "z_loss": jnp.array([3.0])}
+    optimizer = build(spec, None, clip={"multi_token_prediction": 1.0})
+    steps, _ = path(optimizer, optimizer.init(eta), [eta])
+    assert steps[0]["auxiliary"] == pytest.approx([-0.5])  # clipped to 1, at a rate of 0.5
+    assert steps[0]["z_loss"] == pytest.approx([-3.0])

@@ -48,8 +48,8 @@ RECIPE = schema.Recipe(
         optimizer=schema.Descent(learning_rate=0.5, momentum=0.0),
         clip_norm=None,
         objective=schema.Objective(sequences=8, micro_batch=8, deviation=0.4),
-        judge=schema.Judge(seeds=1, sequences=8),
-        report=schema.Report(seeds=1, sequences=8),
+        validation=schema.Validation(seeds=1, sequences=8),
+        test=schema.FinalTest(seeds=1, sequences=8),
     ),
 )
 SLOPES = {"learning_rates": [[0.5], [-0.25]], "mixture": [[-1.0, 1.0], [0.5, 0.0]]}

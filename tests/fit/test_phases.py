@@ -63,8 +63,8 @@ RECIPE = schema.Recipe(
             ),
         ),
         objective=schema.Objective(sequences=8, micro_batch=8),
-        judge=schema.Judge(seeds=1, sequences=8),
-        report=schema.Report(seeds=1, sequences=8),
+        validation=schema.Validation(seeds=1, sequences=8),
+        test=schema.FinalTest(seeds=1, sequences=8),
     ),
 )
 
@@ -105,7 +105,7 @@ def imagined(monkeypatch):
             )
 
         def measured(*_, split, **__):
-            return losses(next(judged)) if split == "outer" else 1.0
+            return losses(next(judged)) if split == "validation" else 1.0
 
         judged = iter(range(1000))
         monkeypatch.setattr(hypergradients_of, "hypergradient", estimate)
@@ -208,8 +208,8 @@ def test_a_phase_that_has_converged_ends_and_the_last_is_judged(training, tmp_pa
 
 def test_the_first_of_a_phase_is_judged(training, tmp_path, imagined):
     imagined()
-    judge = dataclasses.replace(RECIPE.outer.judge, every=10)
-    outcome = run(changed(training, judge=judge), tmp_path)
+    validation = dataclasses.replace(RECIPE.outer.validation, every=10)
+    outcome = run(changed(training, validation=validation), tmp_path)
     judged = [line["held_out"] is not None for line in outcome.folder.read_metrics()]
     assert judged == [True, False, True, False, False, True]
 

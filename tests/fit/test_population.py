@@ -59,8 +59,8 @@ RECIPE = schema.Recipe(
         unroll=schema.Online(window=2),
         population=schema.Population(members=3),
         objective=schema.Objective(sequences=8, micro_batch=8),
-        judge=schema.Judge(seeds=1, sequences=8, every=4),
-        report=schema.Report(seeds=1, sequences=8),
+        validation=schema.Validation(seeds=1, sequences=8, every=4),
+        test=schema.FinalTest(seeds=1, sequences=8),
     ),
 )
 
@@ -216,7 +216,7 @@ def test_the_mean_over_members_errs_by_a_root_of_their_number_less(training):
     training = changed(training, **FULL)
     recipe, eta = training.recipe, training.initial_eta()
     (phase,) = resolved(recipe.outer)
-    held_out = heldout_batches(training.corpus, "outer", seed=(0,), sequences=8, micro_batch=8)
+    held_out = heldout_batches(training.corpus, "validation", seed=(0,), sequences=8, micro_batch=8)
     shares = training.trajectory(eta).mixture
 
     def batches(number, member):

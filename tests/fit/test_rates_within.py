@@ -40,8 +40,8 @@ RECIPE = schema.Recipe(
         steps=2,
         estimator=schema.MixFlow(segment=2),
         objective=schema.Objective(sequences=2, micro_batch=2),
-        judge=schema.Judge(seeds=1, sequences=4),
-        report=schema.Report(seeds=1, sequences=4),
+        validation=schema.Validation(seeds=1, sequences=4),
+        test=schema.FinalTest(seeds=1, sequences=4),
     ),
 )
 

@@ -70,8 +70,8 @@ def run(tmp_path_factory, text):
             steps=1,
             estimator=schema.ZerothOrder(directions=1, segment=4),
             objective=schema.Objective(sequences=8, micro_batch=8),
-            judge=schema.Judge(seeds=1, sequences=8),
-            report=schema.Report(seeds=3, sequences=8),
+            validation=schema.Validation(seeds=1, sequences=8),
+            test=schema.FinalTest(seeds=3, sequences=8),
         ),
     )
     out = tmp_path_factory.mktemp("run")
@@ -133,7 +133,7 @@ def test_on_the_same_machine_it_agrees_bit_for_bit(copy):
     assert document["held_out"]["recorded"] == document["held_out"]["replayed"] == result["after"]
     assert document["held_out"]["largest_difference"] == 0
     assert document["training"]["recorded"] == document["training"]["replayed"]
-    assert "report seed 3/3" in done.stderr and "bit for bit" in done.stderr
+    assert "test seed 3/3" in done.stderr and "bit for bit" in done.stderr
     assert lines(document)[-1] == "replay: agrees bit for bit"
 
 
@@ -154,7 +154,7 @@ def test_elsewhere_the_spread_over_the_seeds_is_the_band(copy, monkeypatch, cons
         "another type of machine than the one that was recorded:",
         f"  cpu: {machines.machine()['cpu']!r} recorded, 'Abacus' here",
     ]
-    assert said[2].startswith("band: the spread over the report seeds; a seed within ")
+    assert said[2].startswith("band: the spread over the test seeds; a seed within ")
     assert "held-out losses of 3 seeds: largest difference 1e-07" in said[3]
     assert said[-1] == "replay: agrees within the band"
 

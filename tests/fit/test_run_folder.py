@@ -3,9 +3,11 @@
 import dataclasses
 
 import pytest
+import yaml
 
 from metatune.fit.run_folder import RunFolder, RunFolderError, open_run
 from metatune.recipe import schema, writing
+from metatune.recipe.faults import RecipeError
 from metatune.runs.kinds import RUN
 
 RECIPE = schema.Recipe(
@@ -20,7 +22,7 @@ RECIPE = schema.Recipe(
     tune=schema.Tune(learning_rates=schema.LearningRates(per="global")),
     outer=schema.Outer(steps=1),
 )
-OUTER = schema.Outer(steps=6, patience=2, report=schema.Report(seeds=2))
+OUTER = schema.Outer(steps=6, patience=2, test=schema.FinalTest(seeds=2))
 FRESH = {"resume": False, "overwrite": False}
 RESUME = {"resume": True, "overwrite": False}
 
@@ -56,7 +58,7 @@ def test_resuming_needs_a_run_of_the_same_recipe(tmp_path):
         ("outer.steps", {"steps": 9}),
         ("outer.patience", {"patience": 5}),
         ("outer.patience", {"patience": None}),
-        ("outer.report.seeds", {"report": schema.Report(seeds=4)}),
+        ("outer.test.seeds", {"test": schema.FinalTest(seeds=4)}),
     ],
 )
 def test_what_ends_a_run_may_grow_and_not_shrink(tmp_path, field, more):
@@ -66,6 +68,17 @@ def test_what_ends_a_run_may_grow_and_not_shrink(tmp_path, field, more):
     with pytest.raises(RunFolderError, match="another recipe") as refused:
         begin(tmp_path, grown(), RESUME)
     assert [line.split(":")[0].strip() for line in str(refused.value).splitlines()[1:]] == [field]
+
+
+def test_a_run_of_then_is_refused_with_the_new_names(tmp_path):
+    folder = begin(tmp_path)
+    tree = yaml.safe_load(folder.recipe.read_text())
+    tree["outer"]["estimator"] = {"kind": "external", "command": "train"}
+    folder.recipe.write_text(yaml.safe_dump(tree))
+    with pytest.raises(RecipeError, match="estimator.kind = 'external': has moved to trainer"):
+        begin(tmp_path, RECIPE, RESUME)
+    with pytest.raises(RecipeError, match="estimator.kind = 'external': has moved to trainer"):
+        folder.outer()
 
 
 def test_of_phases_the_last_may_grow(tmp_path):

@@ -215,8 +215,8 @@ RECIPE = schema.Recipe(
         steps=7,
         ema=0.5,
         objective=schema.Objective(sequences=2, micro_batch=2, deviation=0.1),
-        judge=schema.Judge(seeds=1, sequences=2, every=9),
-        report=schema.Report(seeds=1, sequences=2),
+        validation=schema.Validation(seeds=1, sequences=2, every=9),
+        test=schema.FinalTest(seeds=1, sequences=2),
     ),
 )
 

@@ -58,7 +58,9 @@ def estimate(optimizer, dtype):
     eta = training.initial_eta()
     shares = training.trajectory(eta).mixture
     batches = stratified_batches(training.corpus, seed=(4,), batch_size=BATCH, shares=shares)
-    held_out = heldout_batches(training.corpus, "outer", seed=(3,), sequences=16, micro_batch=16)
+    held_out = heldout_batches(
+        training.corpus, "validation", seed=(3,), sequences=16, micro_batch=16
+    )
     found = hypergradient(
         training.reweighted,
         eta,

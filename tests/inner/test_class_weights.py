@@ -159,7 +159,7 @@ def test_the_hypergradient_equals_central_differences(recipe, float64):
     batches = stratified_batches(
         training.corpus, seed=(0,), batch_size=4, shares=np.full((STEPS, 2), 0.5)
     )
-    held_out = heldout_batches(training.corpus, "outer", seed=(1,), sequences=4, micro_batch=4)
+    held_out = heldout_batches(training.corpus, "validation", seed=(1,), sequences=4, micro_batch=4)
 
     def estimate(eta, estimator):
         return hypergradient(
@@ -265,13 +265,13 @@ def test_the_held_out_loss_of_some_classes(recipe, training):
     wanted = dataclasses.replace(recipe, outer=schema.Outer(steps=1, objective=objective))
     measured = prepare(wanted)
     drawn = {"seed": (1,), "sequences": 8, "micro_batch": 8}
-    for split in ("outer", "report"):
+    for split in ("validation", "test"):
         (batch,) = heldout_batches(measured.corpus, split, **drawn)
         mask, classes = np.asarray(batch.mask), np.asarray(batch.classes)[:, 1:]
         assert np.all(mask.sum(1) >= 1)
         assert np.all(classes[mask > 0] == COMPLETION)
     # All completions count that counted before, and each sequence without any is left out.
-    whole, some = (each.corpus.domains[0].outer for each in (training, measured))
+    whole, some = (each.corpus.domains[0].validation for each in (training, measured))
     mask, classes = all_rows(whole)
     counted = mask * (classes == COMPLETION)
     np.testing.assert_array_equal(whole.numbers[counted.sum(1) > 0], some.numbers)

@@ -91,7 +91,7 @@ def test_the_hypergradient_of_every_element_equals_central_differences(float64):
     batches = stratified_batches(
         training.corpus, seed=(0,), batch_size=2, shares=np.ones((STEPS, 1))
     )
-    held_out = heldout_batches(training.corpus, "outer", seed=(1,), sequences=2, micro_batch=2)
+    held_out = heldout_batches(training.corpus, "validation", seed=(1,), sequences=2, micro_batch=2)
 
     def estimate(eta):
         return hypergradient(
@@ -172,11 +172,10 @@ def test_what_has_no_effect_or_can_not_be_is_refused(options, path, problem):
 
 
 def test_an_external_trainer_is_told_rates_of_whole_parameters():
-    outer = schema.Outer(steps=1, estimator=schema.External(command="true"))
-    (fault,) = check({"outer": outer, "tune": RECIPE.tune})
+    (fault,) = check({"trainer": schema.Trainer("true"), "tune": RECIPE.tune})
     assert str(fault) == (
         "tune.learning_rates.per = 'element': an external trainer is told one rate for each "
-        "parameter; take tensor, or another kind of estimator"
+        "parameter; take tensor, or train here"
     )
 
 

@@ -168,7 +168,7 @@ def test_the_hypergradient_equals_central_differences(float64):
         training.initialise(jax.random.key(0)),
     )
     batches = batch_of(training)
-    held_out = heldout_batches(training.corpus, "outer", seed=(1,), sequences=4, micro_batch=4)
+    held_out = heldout_batches(training.corpus, "validation", seed=(1,), sequences=4, micro_batch=4)
     rng = np.random.default_rng(0)
     eta = {key: jnp.asarray(rng.normal(size=2)) for key in TERMS}
 
@@ -195,7 +195,7 @@ def test_the_hypergradient_equals_central_differences(float64):
 
 
 def test_what_is_held_out_is_measured_without_them(tuned):
-    (batch,) = heldout_batches(tuned.corpus, "outer", seed=(1,), sequences=4, micro_batch=4)
+    (batch,) = heldout_batches(tuned.corpus, "validation", seed=(1,), sequences=4, micro_batch=4)
     params = tuned.initialise(jax.random.key(0)).params
     plain = jax.jit(held_out_loss(tuned.model))(params, batch)
     assert float(jax.jit(tuned.sampled.objective)(params, batch)) == float(plain)

@@ -79,7 +79,7 @@ def estimate(recipe, estimator, eta=None):
         eta,
         state,
         stratified_batches(corpus, seed=(0,), batch_size=4, shares=shares),
-        heldout_batches(corpus, "outer", seed=(1,), sequences=4, micro_batch=4),
+        heldout_batches(corpus, "validation", seed=(1,), sequences=4, micro_batch=4),
         steps=4,
         estimator=estimator,
     )

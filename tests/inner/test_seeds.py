@@ -16,7 +16,7 @@ def keys(seed):
     return {
         "seed": seeds.key(seed),
         "initialisation": seeds.model_key(seed, Purpose.HYPERGRADIENT, 0),
-        "report": seeds.model_key(seed, Purpose.REPORT, 1, member=2),
+        "test": seeds.model_key(seed, Purpose.TEST, 1, member=2),
         "tunables": seeds.tunable_key(seed),
         "directions": seeds.direction_key(seed, 3),
         "directions of a member": seeds.direction_key(seed, 3, member=1),
@@ -75,14 +75,14 @@ def test_keys_do_not_depend_on_the_precision_of_a_test():
 RECORDED = {
     0: {
         "initialisation": [4165894930, 804218099],
-        "report": [618371039, 3839212232],
+        "test": [618371039, 3839212232],
         "tunables": [2285895361, 433833334],
         "directions": [831513028, 69952697],
         "directions of a member": [1603353405, 3814896255],
     },
     5: {
         "initialisation": [1476913942, 4047406665],
-        "report": [1082569732, 2898819932],
+        "test": [1082569732, 2898819932],
         "tunables": [898128576, 3750995185],
         "directions": [3720523337, 893141948],
         "directions of a member": [4128398355, 920501089],
@@ -105,11 +105,11 @@ def test_small_seeds_keep_their_keys(seed):
     ],
 )
 def test_small_seeds_keep_their_orders(seed, places, offsets, elsewhere):
-    alone = seeds.data_seed(seed, Purpose.JUDGE, 2, Stream.TRAINING)
-    member = seeds.data_seed(seed, Purpose.JUDGE, 2, Stream.TRAINING, member=1)
+    alone = seeds.data_seed(seed, Purpose.VALIDATION, 2, Stream.TRAINING)
+    member = seeds.data_seed(seed, Purpose.VALIDATION, 2, Stream.TRAINING, member=1)
     assert generator((4, *alone), (0, 0, 1)).permutation(8).tolist() == places
     assert (
         generator((5, *member), (batches.Stream.OFFSET,)).integers(2**30, size=2).tolist()
         == offsets
     )
-    assert seeds.training_seed(seed, Purpose.REPORT, 1) == elsewhere
+    assert seeds.training_seed(seed, Purpose.TEST, 1) == elsewhere

@@ -118,7 +118,7 @@ def held_out(training, **options):
     return held_out_batches(
         dataclasses.replace(outer, objective=objective),
         training.corpus,
-        "report",
+        "test",
         seed=(3,),
         sequences=objective.sequences,
     )
@@ -179,12 +179,12 @@ def test_accuracy_is_over_tokens(training, state):
 def test_windows_that_are_drawn_again_count_once(training, state):
     """All of a split, some of it more often: what the Trainer evaluates, domain by domain."""
     corpus = training.corpus
-    most = max(len(domain.report) for domain in corpus.domains)
+    most = max(len(domain.test) for domain in corpus.domains)
     batches = held_out(training, sequences=2 * most + 6, micro_batch=10)
     found = measured(training.sampled, state.params, batches)
     every = []
     for number, domain in enumerate(corpus.domains):
-        rows = domain.report.take(np.arange(len(domain.report)))
+        rows = domain.test.take(np.arange(len(domain.test)))
         numbers = np.full(len(rows.tokens), number)
         batch = batches[0]._replace(
             tokens=rows.tokens, documents=rows.documents, mask=rows.mask, domain=numbers
@@ -408,11 +408,11 @@ def test_sequences_that_are_equally_long_weigh_as_ever(training):
         domains=tuple(
             dataclasses.replace(
                 domain,
-                report=dataclasses.replace(
-                    domain.report,
+                test=dataclasses.replace(
+                    domain.test,
                     packing=schema.Packing(last_window="pad"),
                     counted=None,
-                    numbers=np.arange(len(domain.report.stream.tokens) // LENGTH),
+                    numbers=np.arange(len(domain.test.stream.tokens) // LENGTH),
                 ),
             )
             for domain in corpus.domains
@@ -420,8 +420,8 @@ def test_sequences_that_are_equally_long_weigh_as_ever(training):
     )
     options = {"seed": (0,), "sequences": 1000, "micro_batch": 7}
     for tokens, sequences in zip(
-        heldout_batches(even, "report", **options, average="tokens"),
-        heldout_batches(even, "report", **options, average="sequences"),
+        heldout_batches(even, "test", **options, average="tokens"),
+        heldout_batches(even, "test", **options, average="sequences"),
         strict=True,
     ):
         assert np.all(counted(tokens) == 1)
@@ -431,4 +431,4 @@ def test_sequences_that_are_equally_long_weigh_as_ever(training):
 def test_domains_without_weight_are_measured_on_the_same_classes(recipe):
     data = dataclasses.replace(recipe.data, target={"long": 1.0})
     corpus = prepare(dataclasses.replace(recipe, data=data)).corpus
-    assert [domain.report.counted for domain in corpus.domains] == [(TokenClass.COMPLETION,)] * 2
+    assert [domain.test.counted for domain in corpus.domains] == [(TokenClass.COMPLETION,)] * 2

@@ -179,7 +179,7 @@ def test_the_hypergradient_equals_central_differences(recipe, float64):
     )
     shares = np.full((STEPS, 2), 0.5)
     batches = stratified_batches(training.corpus, seed=(0,), batch_size=4, shares=shares)
-    held_out = heldout_batches(training.corpus, "outer", seed=(1,), sequences=4, micro_batch=4)
+    held_out = heldout_batches(training.corpus, "validation", seed=(1,), sequences=4, micro_batch=4)
     eta = jax.tree.map(lambda leaf: leaf.astype(float), some_eta(training, jnp.float64))
 
     def estimate(weights):

@@ -221,7 +221,7 @@ def in_float64(training):
 
 
 def estimate(training, estimator, problem, eta, state):
-    held_out = heldout_batches(training.corpus, "outer", seed=(3,), sequences=4, micro_batch=2)
+    held_out = heldout_batches(training.corpus, "validation", seed=(3,), sequences=4, micro_batch=2)
     return hypergradient(
         problem, eta, state, batches(training), held_out, steps=6, estimator=estimator
     )

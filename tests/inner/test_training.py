@@ -252,7 +252,7 @@ def estimate(training, problem, eta, estimator, dtype=jnp.float32, steps=12):
         lambda leaf: jnp.asarray(leaf, dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf,
         state,
     )
-    held_out = heldout_batches(training.corpus, "outer", seed=(3,), sequences=8, micro_batch=4)
+    held_out = heldout_batches(training.corpus, "validation", seed=(3,), sequences=8, micro_batch=4)
     batches = stratified(training, batch_size=4)
     return hypergradient(
         problem,

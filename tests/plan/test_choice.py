@@ -17,7 +17,7 @@ GIB = 2**30
 EMPTY = Memory(0, 0, 0, 0, host=0, disk=0, recomputed_segments=0)
 
 
-def recipe(steps=20, tune=None, **auto):
+def recipe(steps=20, tune=None, measure: schema.Measure = "loss", **auto):
     return schema.Recipe(
         model=schema.Model(
             config={
@@ -36,7 +36,11 @@ def recipe(steps=20, tune=None, **auto):
         ),
         inner=schema.Inner(optimizer=schema.AdamW(learning_rate=1e-2), steps=steps),
         tune=schema.Tune(learning_rates=tune or schema.LearningRates(per="global", windows=8)),
-        outer=schema.Outer(steps=4, estimator=schema.Auto(**auto)),
+        outer=schema.Outer(
+            steps=4,
+            estimator=schema.Auto(**auto),
+            objective=schema.Objective(measure=measure),
+        ),
     )
 
 
@@ -97,12 +101,12 @@ def test_nothing_fits(needs, tmp_path):
         decided(recipe(), tmp_path)
 
 
-@pytest.mark.parametrize("objective", ["accuracy", "exact_match"])
-def test_what_has_no_gradient_takes_zeroth_order(needs, tmp_path, objective):
+@pytest.mark.parametrize("measure", ["accuracy", "exact_match"])
+def test_what_has_no_gradient_takes_zeroth_order(needs, tmp_path, measure):
     needs()
-    spec, why = decided(recipe(objective=objective, segment=5), tmp_path)
-    assert spec == schema.ZerothOrder(objective=objective, segment=5)
-    assert why.startswith(f"zeroth_order, because {objective} can't be differentiated; it takes")
+    spec, why = decided(recipe(measure=measure, segment=5), tmp_path)
+    assert spec == schema.ZerothOrder(segment=5)
+    assert why.startswith(f"zeroth_order, because {measure} can't be differentiated; it takes")
 
 
 def test_what_the_recipe_says_of_checkpoints_and_segments_holds(needs, tmp_path):

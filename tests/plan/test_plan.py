@@ -54,8 +54,8 @@ RECIPE = schema.Recipe(
         steps=4,
         estimator=schema.MixFlow(segment=4, checkpoints=schema.Checkpoints(keep="sqrt")),
         objective=schema.Objective(sequences=16, micro_batch=8),
-        judge=schema.Judge(seeds=1, sequences=8),
-        report=schema.Report(seeds=2, sequences=8),
+        validation=schema.Validation(seeds=1, sequences=8),
+        test=schema.FinalTest(seeds=2, sequences=8),
     ),
 )
 
@@ -217,9 +217,9 @@ def test_tangents_beyond_their_budget_are_an_alternative_that_can_t_be_run(tmp_p
 
 
 def test_an_external_trainer_is_not_foretold_but_counted(tmp_path):
-    spec = schema.External(command="true", directions=3, parallel=2)
-    outer = schema.Outer(steps=4, estimator=spec)
-    training = prepare(dataclasses.replace(RECIPE, outer=outer))
+    outer = schema.Outer(steps=4, estimator=schema.ZerothOrder(directions=3))
+    trainer = schema.Trainer("true", parallel=2)
+    training = prepare(dataclasses.replace(RECIPE, outer=outer, trainer=trainer))
     for asked in (plans.plan, plans.expected):
         with pytest.raises(plans.NotPredicted, match="takes 6 of its trainings, 2 at a time"):
             asked(training, folder=tmp_path)

@@ -11,13 +11,20 @@ from metatune.recipe import measures, schema
 
 BYTES = schema.Data({}, {}, sequence_length=8, batch_size=1)
 WORDS = dataclasses.replace(BYTES, tokenizer="smollm2-135m")
-MATCH = {"estimator": schema.ZerothOrder(objective="exact_match")}
-ACCURACY = {"estimator": schema.ZerothOrder(objective="accuracy")}
+MATCH = {"measure": "exact_match"}
+ACCURACY = {"measure": "accuracy"}
 
 
-def outer(classes: Any = None, average: Any = "tokens", worst_case: Any = None, **more: Any):
-    objective = schema.Objective(classes=classes, average=average, worst_case=worst_case)
-    return schema.Outer(steps=1, objective=objective, **more)
+def outer(classes: Any = None, average: Any = "tokens", **more: Any):
+    objective = schema.Objective(classes=classes, average=average, **more)
+    return schema.Outer(steps=1, objective=objective)
+
+
+def recipe(search: schema.Outer, data: schema.Data, **more: Any):
+    """One of which nothing else counts."""
+    model, tune = schema.Model(config={}), schema.Tune()
+    inner = schema.Inner(schema.AdamW(1e-3), steps=1)
+    return schema.Recipe(model, data, inner, tune, search, **more)
 
 
 @pytest.mark.parametrize(
@@ -48,17 +55,18 @@ def outer(classes: Any = None, average: Any = "tokens", worst_case: Any = None, 
             "of negative accuracy over tokens, averaged over sequences",
         ),
         (outer(("completion",), **MATCH), WORDS, "of negative exact match over sequences"),
-        (outer(estimator=schema.External("true")), BYTES, "of the command's loss"),
     ],
 )
 def test_a_unit_says_what_is_measured_and_what_it_is_the_mean_over(search, data, expected):
-    assert measures.unit(search, data) == expected
-    assert f"are {expected}" in measures.sentence(search, data)
+    wanted = recipe(search, data)
+    assert measures.unit(wanted) == expected
+    assert f"are {expected}" in measures.sentence(wanted)
 
 
-def test_a_measure_is_the_estimator_s_objective():
-    assert measures.measure(outer(**ACCURACY)) == "accuracy"
-    assert measures.measure(outer()) == "loss"
+def test_a_command_s_loss_is_its_own():
+    wanted = recipe(outer(), BYTES, trainer=schema.Trainer("true"))
+    assert measures.unit(wanted) == "of the command's loss"
+    assert measures.sentence(wanted) == "held-out numbers are of the command's loss"
 
 
 @pytest.mark.parametrize("average", ["tokens", "sequences"])
@@ -69,7 +77,7 @@ def test_exact_matches_are_of_sequences(average):
 
 def test_the_training_loss_is_of_all_tokens():
     assert measures.training_unit(BYTES) == "nats per byte"
-    said = measures.sentence(outer(("completion",)), WORDS)
+    said = measures.sentence(recipe(outer(("completion",)), WORDS))
     assert "the inner loss is nats per token, the mean over a batch's tokens" in said
 
 

@@ -217,14 +217,14 @@ def test_whole_numbers_are_ints_however_they_are_spelled(tree, received):
         ),
         (
             "data.held_out",
-            {"outer": 0},
-            "data.held_out.outer = 0.0: must be a fraction between 0 and 1, both excluded; leave "
-            "it out for the default, 0.1",
+            {"validation": 0},
+            "data.held_out.validation = 0.0: must be a fraction between 0 and 1, both excluded; "
+            "leave it out for the default, 0.1",
         ),
         (
             "data.held_out",
             None,
-            "data.held_out = None: must be a section with outer, report; leave it out for the "
+            "data.held_out = None: must be a section with validation, test; leave it out for the "
             "defaults",
         ),
         (
@@ -338,7 +338,7 @@ def test_missing_keys_say_what_to_write(tree):
         "completion, messages, input_ids, labels, loss_mask, label, max_tokens, corrupt, use)",
         "inner.steps: missing; write a whole number of 1 or above",
         "outer: missing; write a section with steps, phases, estimator, unroll, optimizer, "
-        "clip_norm, clip, ema, patience, objective, fresh, population, judge, report",
+        "clip_norm, clip, ema, patience, objective, fresh, population, validation, test",
     ]
 
 

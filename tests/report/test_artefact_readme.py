@@ -121,7 +121,7 @@ def tuned(result: dict) -> Artefact:
         (
             measured(-0.085, None, 1),
             "better by 0.085 nats/token in a single pair of trainings, which says nothing about "
-            "noise: measure at least 2 seeds (outer.report.seeds)",
+            "noise: measure at least 2 seeds (outer.test.seeds)",
             False,
         ),
         (

@@ -67,8 +67,8 @@ RECIPE = schema.Recipe(
         steps=2,
         estimator=schema.MixFlow(segment=4),
         objective=schema.Objective(sequences=8, micro_batch=8),
-        judge=schema.Judge(seeds=1, sequences=8),
-        report=schema.Report(seeds=2, sequences=8),
+        validation=schema.Validation(seeds=1, sequences=8),
+        test=schema.FinalTest(seeds=2, sequences=8),
     ),
 )
 OFTEN = Intervals(checkpoint_every=4, evaluate_every=6)
@@ -162,8 +162,8 @@ def test_the_model_loads_in_transformers_with_the_loss_that_it_has_here(training
 
     theirs = AutoModelForCausalLM.from_pretrained(finished.model)
     alone = dataclasses.replace(training.corpus, target=np.array([1.0, 0.0]))
-    seed = (0, 2, 0, 1)  # the recipe's, then Purpose.REPORT, 0 and Stream.HELD_OUT
-    (batch,) = heldout_batches(alone, "report", seed=seed, sequences=8, micro_batch=8)
+    seed = (0, 2, 0, 1)  # the recipe's, then Purpose.TEST, 0 and Stream.HELD_OUT
+    (batch,) = heldout_batches(alone, "test", seed=seed, sequences=8, micro_batch=8)
     tokens = torch.tensor(batch.tokens, dtype=torch.long)
     with torch.no_grad():
         loss = theirs(tokens, labels=tokens).loss

@@ -3,6 +3,7 @@
 import pytest
 
 from metatune.fit.run_folder import RunFolderError
+from metatune.recipe.faults import RecipeError
 from metatune.train.folder import TrainingFolder, open_training
 
 FRESH = {"resume": False, "overwrite": False}
@@ -22,6 +23,16 @@ def test_another_training_is_not_resumed(tmp_path):
     begin(tmp_path, SETTINGS, RESUME)
     with pytest.raises(RunFolderError, match=r"another training.*\n  seed: 0 then, 1 now$"):
         begin(tmp_path, {**SETTINGS, "seed": 1}, RESUME)
+
+
+def test_settings_of_then_are_refused_with_the_new_names(tmp_path):
+    begin(tmp_path, {"seed": 0, "outer.judge.every": 2, "outer.estimator.kind": "external"})
+    with pytest.raises(RecipeError) as refused:
+        begin(tmp_path, {"seed": 0}, RESUME)
+    assert [str(fault).split(", because")[0] for fault in refused.value.faults] == [
+        "outer.judge.every = 2: has moved to outer.validation",
+        "outer.estimator.kind = 'external': has moved to trainer",
+    ]
 
 
 def test_settings_that_were_cut_off_are_named(tmp_path):

@@ -52,8 +52,8 @@ RECIPE = schema.Recipe(
     outer=schema.Outer(
         steps=1,
         estimator=schema.MixFlow(segment=3),
-        judge=schema.Judge(seeds=1, sequences=8),
-        report=schema.Report(seeds=1, sequences=8),
+        validation=schema.Validation(seeds=1, sequences=8),
+        test=schema.FinalTest(seeds=1, sequences=8),
     ),
 )
 

@@ -56,7 +56,7 @@ RECIPE = schema.Recipe(
         steps=1,
         estimator=schema.MixFlow(segment=STEPS),
         objective=schema.Objective(sequences=8, micro_batch=8),
-        report=schema.Report(seeds=1, sequences=8),
+        test=schema.FinalTest(seeds=1, sequences=8),
     ),
 )
 
@@ -113,10 +113,10 @@ def test_it_is_the_training_that_the_search_measures(training, eta, tuned, tmp_p
     score = partial(
         held_out_loss,
         training,
-        purpose=Purpose.REPORT,
+        purpose=Purpose.TEST,
         index=0,
-        split="report",
-        sequences=RECIPE.outer.report.sequences,
+        split="test",
+        sequences=RECIPE.outer.test.sequences,
     )
     measured, even = score(eta), score({**eta, "rater": training.initial_eta()["rater"]})
     folder = TrainingFolder(tmp_path)

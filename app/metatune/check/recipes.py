@@ -1,6 +1,6 @@
 """A recipe's own training, as what is checked: the very trainings that a search begins with."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from metatune.inner.metrics import held_out_batches
 from metatune.inner.seeds import Purpose, Stream, data_seed, direction_key, model_key
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.phases import alone, resolved
-from metatune.recipe.schema import External, Full, Online, Recipe, Truncated
+from metatune.recipe.schema import Full, Online, Recipe, Truncated
 from metatune.recipe.trajectory import points
 
 
@@ -21,20 +21,16 @@ def begun(recipe: Recipe) -> Recipe:
     Raises:
         RecipeError: it has no hypergradient that could be compared with differences.
     """
-    phase = resolved(recipe.outer)[0]
-    path = "outer.estimator"
-    if recipe.outer.phases and recipe.outer.phases[0].estimator is not None:
-        path = "outer.phases[0].estimator"
-    if isinstance(phase.estimator, External):
-        problem = "is a trainer of its own, with no hypergradient here that could be checked"
-        cure = f"check another way to obtain it: {path}.kind=mixflow"
-        raise RecipeError("check", [Fault(f"{path}.kind", phase.estimator.kind, problem, cure)])
-    objective = getattr(phase.estimator, "objective", "loss")
-    if objective != "loss":
-        problem = "moves in steps, so that differences converge to nothing"
-        cure = f"check the loss instead: {path}.objective=loss"
-        raise RecipeError("check", [Fault(f"{path}.objective", objective, problem, cure)])
-    return alone(recipe, phase)
+    if recipe.trainer is not None:
+        problem = "trains elsewhere, with no hypergradient here that could be checked"
+        cure = "check a training here: trainer=null outer.estimator.kind=mixflow"
+        raise RecipeError("check", [Fault("trainer", asdict(recipe.trainer), problem, cure)])
+    measure = recipe.outer.objective.measure
+    if measure != "loss":
+        path, problem = "outer.objective.measure", "moves in steps, so that differences converge to"
+        cure = f"check the loss instead: {path}=loss"
+        raise RecipeError("check", [Fault(path, measure, f"{problem} nothing", cure)])
+    return alone(recipe, resolved(recipe.outer)[0])
 
 
 def shortened(training: InnerTraining, steps: int) -> InnerTraining:
@@ -116,7 +112,7 @@ def draw(training: InnerTraining, index: int) -> Draw:
         held_out_batches(
             recipe.outer,
             training.corpus,
-            "outer",
+            "validation",
             seed=seed(Stream.HELD_OUT),
             sequences=recipe.outer.objective.sequences,
         ),

@@ -77,7 +77,7 @@ def measured(
         subject = subject_of(checked, scratch, display.watch)
         subject = replace(subject, own=subject_of(own, scratch).horizon)
         display.begin(cost(subject, settings))
-        display.say(f"objectives are {unit(first.outer, training.recipe.data)}")
+        display.say(f"objectives are {unit(first)}")
         for line in limits(subject.horizon, subject.own or subject.horizon):
             display.say(line)
         return measure(subject, settings)

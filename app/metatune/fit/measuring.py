@@ -48,10 +48,10 @@ def measure(
     Returns:
         The result, and a record of the first tuned training.
     """
-    report = training.recipe.outer.report
+    test = training.recipe.outer.test
     before, after = [], []
     curves: list[np.ndarray] = []
-    for index in range(report.seeds):
+    for index in range(test.seeds):
         for losses, eta, what in (
             (before, training.initial_eta(), "default"),
             (after, search.best_eta, "tuned"),
@@ -59,24 +59,23 @@ def measure(
             losses.append(
                 score(
                     eta,
-                    purpose=Purpose.REPORT,
+                    purpose=Purpose.TEST,
                     index=index,
-                    split="report",
-                    sequences=report.sequences,
-                    listener=display.listener(f"report seed {index + 1}, {what}", programs),
+                    split="test",
+                    sequences=test.sequences,
+                    listener=display.listener(f"test seed {index + 1}, {what}", programs),
                     keep=curves.append if losses is after and index == 0 else None,
                 )
             )
         display.say(
-            f"report seed {index + 1}/{report.seeds}  default {before[-1]:.4f}  "
-            f"tuned {after[-1]:.4f}"
+            f"test seed {index + 1}/{test.seeds}  default {before[-1]:.4f}  tuned {after[-1]:.4f}"
         )
     result = {
         **_search_result(training, search, "complete"),
         "objective_before": float(np.mean(before)),
         "objective_after": float(np.mean(after)),
         **paired(before, after),
-        "held_out_seeds": list(range(report.seeds)),
+        "held_out_seeds": list(range(test.seeds)),
         "before": before,
         "after": after,
     }
@@ -114,7 +113,7 @@ def _search_result(training: InnerTraining, search: Search, status: str) -> dict
     outer = training.recipe.outer
     return {
         "status": status,
-        "unit": unit(outer, training.recipe.data),
+        "unit": unit(training.recipe),
         "best_outer_step": search.best_step,
         "outer_steps": search.step,
         **({} if outer.ema is None else {"best_is_average": search.best_averaged}),

@@ -186,7 +186,7 @@ def _announce(
         *dataset_statistics.repeated(training),
         *rounding.precision_warnings(training),
         announcement(training, phases, search),
-        sentence(training.recipe.outer, training.recipe.data),
+        sentence(training.recipe),
     ):
         display.say(line)
     if predict is None:

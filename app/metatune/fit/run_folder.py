@@ -11,6 +11,8 @@ from typing import Any
 import yaml
 
 from metatune.recipe import reading, writing
+from metatune.recipe.faults import RecipeError
+from metatune.recipe.moved import refusals
 from metatune.recipe.schema import Outer, Recipe
 from metatune.runs.faults import RunFolderError, differing, of_out, then_and_now
 from metatune.runs.files import append_line, mend, whole_lines
@@ -19,14 +21,14 @@ from metatune.runs.kinds import RUN
 from metatune.runs.paths import Folder
 
 PATIENCE = "outer.patience"
-GROWING = ("outer.steps", PATIENCE, "outer.report.seeds")
+GROWING = ("outer.steps", PATIENCE, "outer.test.seeds")
 """Fields that end a run and have no other effect, besides the steps of the last phase."""
 MAY_GROW = (
-    "outer.steps (of phases, those of the last), outer.patience and outer.report.seeds may grow"
+    "outer.steps (of phases, those of the last), outer.patience and outer.test.seeds may grow"
 )
 
 WITHOUT_EFFECT = re.compile(
-    r"outer\.(phases\[\d+\]\.)?estimator\.(checkpoints\.|parallel$|timeout_seconds$)"
+    r"outer\.(phases\[\d+\]\.)?estimator\.checkpoints\.|trainer\.(parallel|timeout_seconds)$"
 )
 """Keys that change neither trainings nor hypergradients: they may change before a run goes on."""
 
@@ -131,14 +133,18 @@ def refuse_other_recipe(folder: RunFolder, recipe: Recipe) -> None:
     """Refuses a recipe that the run in a folder can't go on with.
 
     Raises:
+        RecipeError: the run's own recipe is of an older metatune, with fields that have moved.
         RunFolderError: a field has another value, and isn't one of those that may grow.
     """
     try:
-        then, now = _flat(yaml.safe_load(folder.recipe.read_bytes())), _flat(recipe)
+        tree = yaml.safe_load(folder.recipe.read_bytes())
     except yaml.YAMLError as error:
         raise RunFolderError(
             f"{folder.recipe}: is damaged ({error}); put it back from a copy, or begin anew"
         ) from None
+    if moved := tuple(refusals(tree)):
+        raise RecipeError(str(folder.recipe), moved)
+    then, now = _flat(tree), _flat(recipe)
     changed = [
         key
         for key in differing(then, now)

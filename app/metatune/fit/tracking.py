@@ -52,7 +52,7 @@ class Tracker:
         if not resumed_at:
             self._writer.text("recipe", f"```yaml\n{writing.to_yaml(training.recipe)}\n```")
             self._writer.text("data", dataset_statistics.table(training))
-            self._writer.text("units", sentence(training.recipe.outer, training.recipe.data))
+            self._writer.text("units", sentence(training.recipe))
             choices = writing.flat(writing.to_tree(training.recipe))
             self._writer.hparams(
                 {key: v if _is_scalar(v) else str(v) for key, v in choices.items()},

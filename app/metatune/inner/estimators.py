@@ -76,10 +76,10 @@ def build(spec: schema.Estimator) -> Estimator:
     Raises:
         EstimatorError: it asks for none that is run here.
     """
-    if isinstance(spec, schema.External | schema.Auto):
+    if isinstance(spec, schema.Auto):
         raise EstimatorError(
-            f"the estimator {spec.kind} differentiates nothing itself: an external one is a "
-            "command's, and what auto is gets chosen first, by metatune.plan.decided"
+            "the estimator auto differentiates nothing itself: what it is gets chosen first, by "
+            "metatune.plan.decided"
         )
     return ESTIMATORS[type(spec)](spec)
 
@@ -93,23 +93,20 @@ def checkpoints(spec: schema.Estimator, folder: Path) -> Checkpoints:
     return Checkpoints(kept.keep, kept.slots, kept.store, on_disk, kept.budget_bytes)
 
 
-def program_is_there(outer: schema.Outer) -> Iterable[Fault]:
+def program_is_there(trainer: schema.Trainer) -> Iterable[Fault]:
     """The program of an external trainer can be run."""
-    for path, spec in said(outer, "estimator"):
-        if not isinstance(spec, schema.External):
-            continue
-        program = arguments(spec.command)[0]
-        if shutil.which(program) is None:
-            problem = f"no program {program} can be run here"
-            cure = "write its path, or the name of one on the PATH"
-            yield Fault(f"{path}.command", spec.command, problem, cure)
+    program = arguments(trainer.command)[0]
+    if shutil.which(program) is None:
+        problem = f"no program {program} can be run here"
+        cure = "write its path, or the name of one on the PATH"
+        yield Fault("trainer.command", trainer.command, problem, cure)
 
 
 def too_many_directions(outer: schema.Outer, tunables: Sequence[Tunable]) -> Iterable[Fault]:
     """There are as many orthogonal directions as meta-parameters."""
     size = sum(jax.eval_shape(tunable.initial).size for tunable in tunables)
     for path, spec in said(outer, "estimator"):
-        if not isinstance(spec, schema.ForwardGradient | schema.ZerothOrder | schema.External):
+        if not isinstance(spec, schema.ForwardGradient | schema.ZerothOrder):
             continue
         if spec.distribution == "orthogonal" and spec.directions > size:
             problem = f"must be at most the number of meta-parameters, {size}, to be orthogonal"

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from metatune.data import Batch
-from metatune.inner.auxiliary_head import second_next_losses
 from metatune.inner.cross_entropy import token_losses
+from metatune.inner.multi_token_head import second_next_losses
 from metatune.models import LanguageModel, rows_at_a_time
+from metatune.recipe.schema.inner import MULTI_TOKEN_TERM
 from metatune.tunables import Hyper, TokenClasses
 from metatune.tunables.token_classes import PARTS
 
@@ -28,13 +29,14 @@ def sequence_losses(
 
     Args:
         model: the language model.
-        params: its parameters, and those of the auxiliary head where `terms` have its weight.
+        params: its parameters, and of the multi-token-prediction head where `terms` have its
+            weight.
         tokens: [batch, sequence]; every token but the first is predicted.
         documents: which document a token is of, [batch, sequence]: attention stays within it.
         mask: 1 for the tokens that count, else 0, [batch, sequence - 1]; some of each sequence do.
         weights: of the tokens' losses, [batch, sequence - 1]: `Σ mask weight loss / Σ mask`.
         terms: coefficients of what else is in a token's loss, as of `token_losses`, and with
-            `auxiliary` that of `second_next_losses`.
+            `MULTI_TOKEN_TERM` that of `second_next_losses`.
 
     Returns:
         [batch].
@@ -49,9 +51,9 @@ def sequence_losses(
     chunk = rows_at_a_time(model.loss_chunk, rows=targets.size, columns=len(unembedding))
     softcap = model.config.logit_softcap
     losses = token_losses(hidden, unembedding, targets, softcap=softcap, chunk=chunk, terms=terms)
-    if terms and "auxiliary" in terms:
+    if terms and MULTI_TOKEN_TERM in terms:
         within = None if documents is None else jnp.asarray(documents)
-        losses += terms["auxiliary"] * second_next_losses(
+        losses += terms[MULTI_TOKEN_TERM] * second_next_losses(
             params, hidden, unembedding, targets, within, softcap=softcap, chunk=chunk
         )
     if weights is not None:

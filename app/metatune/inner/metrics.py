@@ -14,7 +14,7 @@ from metatune.data import Batch, Corpus, TokenClass, heldout_batches
 from metatune.inner.losses import domain_losses, held_out_loss, worst_case
 from metatune.models import LanguageModel, map_rows, rows_at_a_time, unembed
 from metatune.recipe import schema
-from metatune.recipe.measures import average, measure
+from metatune.recipe.measures import average
 
 Objective = Callable[[Any, Batch], Any]
 """`(params, batch) -> scalar`, the outer objective F, or what it is made of."""
@@ -90,7 +90,7 @@ MEASURES: Final[Mapping[schema.Measure, Callable[[LanguageModel], Objective]]] =
 def held_out_batches(
     outer: schema.Outer,
     corpus: Corpus,
-    split: Literal["outer", "report"],
+    split: Literal["validation", "test"],
     *,
     seed: tuple[int, ...],
     sequences: int,
@@ -119,7 +119,7 @@ def objective(model: LanguageModel, recipe: schema.Recipe) -> Objective:
     """The outer objective of a recipe on a batch; where there is a `whole`, what it is made of."""
     if recipe.outer.objective.worst_case is not None:
         return domain_losses(model, len(recipe.data.domains))
-    return MEASURES[measure(recipe.outer)](model)
+    return MEASURES[recipe.outer.objective.measure](model)
 
 
 def whole(outer: schema.Outer) -> Callable[[Any], jax.Array] | None:

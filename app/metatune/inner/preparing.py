@@ -164,8 +164,8 @@ def _parts(
         return _Parts(text, None, begin, None, None, None, [*faults, *beyond])
     part = None
     if begin and inner and not any(f.path.startswith(("inner.train", "inner.lora")) for f in known):
-        auxiliary = inner.loss is not None and inner.loss.auxiliary is not None
-        part = _attempt(faults, lambda: trainable(begin.model, inner.train, inner.lora, auxiliary))
+        head = inner.loss is not None and inner.loss.multi_token_prediction is not None
+        part = _attempt(faults, lambda: trainable(begin.model, inner.train, inner.lora, head))
     setting = tuning = None
     # Where a fault keeps us from knowing what is trained, expressions can't be judged.
     if text and begin and tune and (part or not inner):
@@ -190,8 +190,9 @@ def _parts(
     ):
         faults += too_many_directions(outer, tuning)
     # A command with a fault of its own can't be looked for.
-    if outer and not any(f.path.startswith("outer") for f in known):
-        faults += program_is_there(outer)
+    trainer: schema.Trainer | None = sections.get("trainer")
+    if trainer and not any(f.path.startswith("trainer") for f in known):
+        faults += program_is_there(trainer)
     corpus = None
     if text and faults:  # then all text isn't tokenized first: that may take minutes
         _attempt(faults, lambda: look(text, encoder))

@@ -3,7 +3,7 @@
 Trainings of different purposes never share an initialisation or a data order, so that what chooses
 the best and what reports the result have not been seen by the hypergradients.
 
-Entry i of a result's `held_out_seeds` is training number i for the purpose `REPORT`, measured on
+Entry i of a result's `held_out_seeds` is training number i for the purpose `TEST`, measured on
 the held-out text of number 0. `metatune train --report-seed i` is the same training, 0 by default.
 """
 
@@ -19,8 +19,8 @@ class Purpose(IntEnum):
     """What a training is run for."""
 
     HYPERGRADIENT = 0
-    JUDGE = 1
-    REPORT = 2
+    VALIDATION = 1
+    TEST = 2
 
 
 class Stream(IntEnum):

@@ -56,8 +56,8 @@ def faults(
 def _held_out(outer: schema.Outer | None) -> Iterator[tuple[str, int]]:
     if outer is not None:
         yield "outer.objective.sequences", outer.objective.sequences
-        yield "outer.judge.sequences", outer.judge.sequences
-        yield "outer.report.sequences", outer.report.sequences
+        yield "outer.validation.sequences", outer.validation.sequences
+        yield "outer.test.sequences", outer.test.sequences
 
 
 def refuse_larger_than_memory(initialise: Any, family: str) -> None:

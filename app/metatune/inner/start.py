@@ -11,7 +11,7 @@ from metatune.inner.seeds import key
 from metatune.inner.trainable import Trainable
 from metatune.models import LanguageModel, build, load_pretrained, locate, weights_sha256
 from metatune.recipe import schema
-from metatune.recipe.checks import one_origin_of_the_model
+from metatune.recipe.checks.model import one_origin_of_the_model
 from metatune.recipe.faults import Fault, RecipeError
 
 

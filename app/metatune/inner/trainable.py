@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from metatune.inner import auxiliary_head
+from metatune.inner import multi_token_head
 from metatune.inner.lora import PREFIX, Adapter, rank_fault
 from metatune.models import LORA_A, LORA_B, LanguageModel, ParameterNames
 from metatune.recipe import schema
@@ -35,13 +35,13 @@ class Trainable:
         chosen: which layers of each leaf of the model are trained, [layers] booleans; [1] for a
             leaf that isn't stacked.
         adapters: by the path of the leaf that they are beside.
-        auxiliary: width of the auxiliary head, that is trained whatever else is; None for none.
+        head_width: of the multi-token-prediction head, trained whatever else is; None for none.
         names: `ParameterNames` at the leaves of a tree like the trained parameters.
     """
 
     chosen: Mapping[Path, np.ndarray]
     adapters: Mapping[Path, Adapter]
-    auxiliary: int | None
+    head_width: int | None
     names: Any
 
     @property
@@ -61,8 +61,8 @@ class Trainable:
         for number, (path, adapter) in enumerate(self.adapters.items()):
             for name, leaf in adapter.init(jax.random.fold_in(key, number)).items():
                 taken[*path[:-1], name] = leaf
-        if self.auxiliary is not None:
-            taken[auxiliary_head.PATH] = auxiliary_head.initial(self.auxiliary)
+        if self.head_width is not None:
+            taken[multi_token_head.PATH] = multi_token_head.initial(self.head_width)
         return _nested(taken)
 
     def frozen(self, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,12 +83,12 @@ class Trainable:
                 zeros = jnp.zeros((len(adapter.layers), *leaf.shape[1:]), leaf.dtype)
                 none = _taken(zeros, ~adapter.layers)
                 whole[*path[:-1], name] = _put_together(leaf, none, adapter.layers)
-        if self.auxiliary is not None:
-            whole[auxiliary_head.PATH] = ours[auxiliary_head.PATH]
+        if self.head_width is not None:
+            whole[multi_token_head.PATH] = ours[multi_token_head.PATH]
         return _nested(whole)
 
     def merged(self, trained: Mapping[str, Any], frozen: Mapping[str, Any]) -> dict[str, Any]:
-        """All parameters as checkpoints have them: adapters added, without the auxiliary head."""
+        """All parameters as checkpoints have them: adapters added, without that head."""
         ours, whole = _flat(trained), _flat(self.joined(trained, frozen))
         for path, adapter in self.adapters.items():
             a, b = (ours[*path[:-1], name] for name in (LORA_A, LORA_B))
@@ -96,12 +96,12 @@ class Trainable:
             whole[path] = whole[path].at[layers].add(adapter.product(a, b))
             for name in (LORA_A, LORA_B):
                 del whole[*path[:-1], name]
-        whole.pop(auxiliary_head.PATH, None)
+        whole.pop(multi_token_head.PATH, None)
         return _nested(whole)
 
 
 def trainable(
-    model: LanguageModel, train: Sequence[str] | None, lora: schema.Lora | None, auxiliary: bool
+    model: LanguageModel, train: Sequence[str] | None, lora: schema.Lora | None, head: bool
 ) -> Trainable:
     """The part of a model that a recipe trains.
 
@@ -110,7 +110,7 @@ def trainable(
         train: regular expressions, searched for in checkpoint names: what has one is trained. None
             for all, or with `lora` for the adapters alone.
         lora: adapters; None for none.
-        auxiliary: whether there is an auxiliary head.
+        head: whether there is a multi-token-prediction head.
 
     Raises:
         RecipeError: an expression matches nothing; a rank beyond that of a matrix; a matrix that is
@@ -151,9 +151,9 @@ def trainable(
     for path, adapter in adapters.items():
         for name, leaf in adapter.parameter_names().items():
             named[*path[:-1], name] = leaf
-    if auxiliary:
-        named[auxiliary_head.PATH] = auxiliary_head.NAMES
-    width = model.config.hidden_size if auxiliary else None
+    if head:
+        named[multi_token_head.PATH] = multi_token_head.NAMES
+    width = model.config.hidden_size if head else None
     return Trainable(chosen, adapters, width, _nested(named))
 
 

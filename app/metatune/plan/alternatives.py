@@ -11,7 +11,6 @@ import numpy as np
 
 from metatune.hypergrad import CheckpointError, EstimatorError
 from metatune.inner import InnerTraining, estimators
-from metatune.inner.metrics import measure
 from metatune.plan.choice import choose, forward_may_fit
 from metatune.plan.counting import counted, in_all
 from metatune.plan.measuring import measured
@@ -118,8 +117,9 @@ def alternatives(
     """
     spec = training.recipe.outer.estimator
     yield "as in the recipe", (), spec
-    # Where the loss isn't what is measured, no other estimator can follow.
-    if isinstance(spec, schema.External) or measure(training.recipe.outer) != "loss":
+    # Where the loss isn't what is measured, or is measured elsewhere, no other can follow.
+    recipe = training.recipe
+    if recipe.trainer is not None or recipe.outer.objective.measure != "loss":
         return
     kept = spec.checkpoints if isinstance(spec, ReverseMode) else schema.Checkpoints()
     segment = estimators.build(spec).segment

@@ -73,9 +73,10 @@ def candidates(
     training: InnerTraining, auto: schema.Auto
 ) -> Iterator[tuple[schema.Estimator, str]]:
     """Estimators with the reason to take them, the fastest first."""
-    if auto.objective != "loss":
-        why = f"{auto.objective} can't be differentiated"
-        yield schema.ZerothOrder(segment=auto.segment, objective=auto.objective), why
+    measure = training.recipe.outer.objective.measure
+    if measure != "loss":
+        why = f"{measure} can't be differentiated"
+        yield schema.ZerothOrder(segment=auto.segment), why
         return
     count = meta_parameters(training)
     exact = f"it is exact, and the fastest that fits for N = {count} meta-parameters"

@@ -44,10 +44,11 @@ def cost(
         EstimatorError: the tangents exceed their budget, or no forward mode is there.
         NotPredicted: the trainings are another program's.
     """
-    if isinstance(spec, schema.External):
+    trainer = training.recipe.trainer
+    if trainer is not None and isinstance(spec, schema.ZerothOrder):
         raise NotPredicted(
             f"memory and time of an external trainer can't be foretold: a hypergradient takes "
-            f"{2 * spec.directions} of its trainings, {spec.parallel} at a time"
+            f"{2 * spec.directions} of its trainings, {trainer.parallel} at a time"
         )
     return _of_population(training, COSTS[type(spec)](training, spec, folder, tell))
 

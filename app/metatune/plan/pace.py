@@ -52,9 +52,9 @@ def pace(work: Work, best: Seconds, rounds: tuple[float, ...], compilation: floa
         return count * (best.training.of(recipe.inner.steps, work.estimator.segment) + measured)
 
     candidates = 1 if outer.ema is None else 2
-    judgement = trainings(candidates * outer.judge.seeds, outer.judge.sequences)
-    outer_step = best.hypergradient + judgement / outer.judge.every
-    report = trainings(2 * outer.report.seeds, outer.report.sequences)
+    judgement = trainings(candidates * outer.validation.seeds, outer.validation.sequences)
+    outer_step = best.hypergradient + judgement / outer.validation.every
+    report = trainings(2 * outer.test.seeds, outer.test.sequences)
     outer_steps = sum(phase.steps for phase in phases.resolved(outer))
     run = compilation + outer_steps * outer_step + judgement + report
     return Pace(best.hypergradient, judgement, outer_step, run, compilation, rounds)

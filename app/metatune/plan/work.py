@@ -159,7 +159,7 @@ class Work(Generic[Way]):
     def held_out(self, sequences: int) -> list[Batch]:
         """Held-out batches with so many sequences in all."""
         corpus, outer = self.training.corpus, self.recipe.outer
-        return held_out_batches(outer, corpus, "outer", seed=SEED, sequences=sequences)
+        return held_out_batches(outer, corpus, "validation", seed=SEED, sequences=sequences)
 
     def gradients(self, sequences: int) -> float:
         """Gradients of an inner step that a value and its gradient on so many sequences take."""

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hi
 from metatune.recipe.checks import check
 from metatune.recipe.document import load_file
 from metatune.recipe.faults import ABSENT, Fault, RecipeError, nearest, unknown
+from metatune.recipe.moved import refusal
 from metatune.recipe.overrides import apply
 from metatune.recipe.paths import joined
 from metatune.recipe.schema import Recipe
@@ -87,10 +88,17 @@ def collect(tree: Any) -> tuple[dict[str, Any], tuple[Fault, ...]]:
     sections = _fields(Recipe, tree, "", faults)
     own = tuple(faults)
     for fault in check(sections):
-        # Defaults stand for what can't be read: a section with such a field isn't judged as one.
-        if not any(found.path.startswith(f"{fault.path}.") for found in own):
+        # Defaults stand for what can't be read: neither they nor a section with them are judged.
+        if not any(_stands_in(fault, found) for found in own):
             faults.append(fault)
     return sections, tuple(faults)
+
+
+def _stands_in(fault: Fault, found: Fault) -> bool:
+    """Whether a fault is of a default, or a section with one, where the recipe can't be read."""
+    if found.path == fault.path:
+        return found.value != fault.value
+    return found.path.startswith(f"{fault.path}.")
 
 
 def _fields(cls: type, tree: Mapping[str, Any], path: str, faults: list[Fault]) -> dict[str, Any]:
@@ -100,7 +108,9 @@ def _fields(cls: type, tree: Mapping[str, Any], path: str, faults: list[Fault]) 
     meant = set()
     for key in tree:
         if key not in known:
-            faults.append(unknown(joined(path, key), tree[key], "key", key, list(known)))
+            here = joined(path, key)
+            moved = refusal(here, tree[key])
+            faults.append(moved or unknown(here, tree[key], "key", key, list(known)))
             meant.add(nearest(key, known))
     values = {}
     for name, field in known.items():
@@ -148,7 +158,8 @@ def _value(
             faults.append(Fault(where, ABSENT, "missing", f"write one of {', '.join(tagged)}"))
             return BROKEN
         if kind not in list(tagged):  # a list, because what was received may not be hashable
-            faults.append(unknown(where, kind, "kind", kind, list(tagged)))
+            moved = refusal(where, kind)
+            faults.append(moved or unknown(where, kind, "kind", kind, list(tagged)))
             return BROKEN
         members = (tagged[kind],)
     for member in members:

@@ -11,6 +11,7 @@ from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 from metatune.recipe.faults import ABSENT, RecipeError, unknown
+from metatune.recipe.moved import refusal
 from metatune.recipe.reading import kinds_of, members_of, words_of
 from metatune.recipe.rules import Rule
 from metatune.recipe.schema import Recipe
@@ -134,6 +135,8 @@ def find(path: str) -> list[Entry]:
             found = items if part.isdigit() else [e for e in deeper if _last(e.path) == part]
             below = deeper or items
         if not found:
+            if moved := refusal(before, ABSENT):
+                raise RecipeError(path, [moved])
             names = list(dict.fromkeys(_last(entry.path) for entry in below))
             if not names:
                 names = [entry.path for entry in at]

@@ -50,7 +50,7 @@ def verdict(result: Mapping[str, Any]) -> str:
         return (
             f"{direction} by {abs(difference):.3f} {unit} in a single pair of trainings, which "
             f"says nothing about noise: measure at least {CONCLUSIVE_PAIRS} seeds "
-            "(outer.report.seeds)"
+            "(outer.test.seeds)"
         )
     digits = _decimals(error)
     size = f"{abs(difference):.{digits}f} ± {error:.{digits}f} {unit}"

@@ -17,7 +17,7 @@ def lines(replay: Mapping[str, Any]) -> list[str]:
         found.append("sums on this device are rounded differently each time")
     if band is not None:
         found.append(
-            f"band: the spread over the report seeds; a seed within {band['seed']:.3g}, "
+            f"band: the spread over the test seeds; a seed within {band['seed']:.3g}, "
             f"their mean within {band['mean']:.3g}"
             + ("" if len(held["seeds"]) > 1 else " (one seed has no spread: only equal numbers do)")
         )

@@ -51,8 +51,8 @@ def closing(result: Mapping[str, Any]) -> list[str]:
     if said := _moves(search["moved"], 1.0):
         return [
             f"the search had not come to rest when it ended: {said} per outer step, though "
-            f"{_slope(trend)}. A lower outer.optimizer.learning_rate, or more outer.judge.seeds, "
-            "will help more than further outer steps"
+            f"{_slope(trend)}. A lower outer.optimizer.learning_rate, or more "
+            "outer.validation.seeds, will help more than further outer steps"
         ]
     return []
 

@@ -143,7 +143,7 @@ def train(
         segment=segment,
         intervals=intervals,
     )
-    key = model_key(recipe.seed, Purpose.REPORT, report_seed)
+    key = model_key(recipe.seed, Purpose.TEST, report_seed)
     with (
         stops.listening(),
         open_training(folder, settings, files, given, **options) as held,
@@ -152,7 +152,7 @@ def train(
         like = jax.eval_shape(training.initialise, key)
         position = checkpoints.latest(like, options["say"])
         position = position or Position(0, training.initialise(key))
-        units = sentence(recipe.outer, recipe.data)
+        units = sentence(recipe)
         teller = Teller(folder, console, units=units, steps=loop.steps, done=position.step)
         with teller, stops.held(teller.say, raises=False) as hold:
             _announce(teller.say, loop, tuned, position.step)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from metatune.artefact import INITIALISATION
+from metatune.recipe.faults import RecipeError
+from metatune.recipe.moved import refusals_of_flat
 from metatune.runs.faults import RunFolderError, differing, of_out, then_and_now
 from metatune.runs.files import mend
 from metatune.runs.folder import Opened, opened, refuse_unusable
@@ -115,6 +117,7 @@ def refuse_other(folder: TrainingFolder, now: Mapping[str, Any]) -> None:
     """Refuses settings that the training in a folder can't go on with.
 
     Raises:
+        RecipeError: they are of an older metatune, with fields that have moved.
         RunFolderError: one has another value, or what was written can't be read.
     """
     try:
@@ -124,6 +127,8 @@ def refuse_other(folder: TrainingFolder, now: Mapping[str, Any]) -> None:
             f"{folder.settings}: is damaged ({error}), so that it can't be told what is trained; "
             "begin anew with --overwrite, or in another folder"
         ) from None
+    if moved := tuple(refusals_of_flat(then)):
+        raise RecipeError(str(folder.settings), moved)
     now = json.loads(json.dumps(now))
     if changed := differing(then, now):
         raise of_out(

@@ -39,7 +39,7 @@ DEFAULT = Intervals()
 
 
 class Losses(NamedTuple):
-    """What is measured on the report split, in `recipe.measures.unit`.
+    """What is measured on the test split, in `recipe.measures.unit`.
 
     Attributes:
         held_out: weighted by the target, on the sequences that a verdict is measured on.
@@ -100,7 +100,7 @@ class Loop:
         self._shares = schedules.shares()
         self._batches = sampled_batches(
             training.corpus,
-            seed=data_seed(recipe.seed, Purpose.REPORT, report_seed, Stream.TRAINING),
+            seed=data_seed(recipe.seed, Purpose.TEST, report_seed, Stream.TRAINING),
             batch_size=recipe.data.batch_size,
             shares=self._shares,
         )
@@ -186,18 +186,18 @@ class Loop:
             return measured(
                 replace(training, corpus=replace(corpus, target=target)),
                 position.state,
-                purpose=Purpose.REPORT,
-                split="report",
-                sequences=training.recipe.outer.report.sequences,
+                purpose=Purpose.TEST,
+                split="test",
+                sequences=training.recipe.outer.test.sequences,
             )
 
-        whole = corpus.target_of("report")
-        of_target = corpus.measured[int(np.flatnonzero(whole)[0])].report
+        whole = corpus.target_of("test")
+        of_target = corpus.measured[int(np.flatnonzero(whole)[0])].test
         alone = {
             domain.name: target
             for domain, target in zip(corpus.measured, np.eye(len(whole)), strict=True)
             # Others have nothing to measure on, or count other tokens.
-            if len(domain.report) and domain.report.counted == of_target.counted
+            if len(domain.test) and domain.test.counted == of_target.counted
         }
         domains = {name: loss(target) for name, target in alone.items()}
         for name, target in alone.items():

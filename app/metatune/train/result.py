@@ -40,7 +40,7 @@ def write(
         folder: of the training.
         training: the training.
         position: where it ended.
-        losses: on the report split.
+        losses: on the test split.
         report_seed: which of the trainings of a verdict it is.
         artefact_sha256: the integrity hash of the artefact; None without one.
 
@@ -67,7 +67,7 @@ def write(
         "steps": position.step,
         "tokens": position.step * recipe.data.batch_size * recipe.data.sequence_length,
         "seconds": round(position.seconds, 3),
-        "unit": unit(recipe.outer, recipe.data),
+        "unit": unit(recipe),
         "held_out": losses.held_out,
         "domains": dict(losses.domains),
         "seed": recipe.seed,

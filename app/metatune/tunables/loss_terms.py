@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from metatune.artefact.sections import loss_terms as sections
 from metatune.recipe import schema
+from metatune.recipe.schema.inner import MULTI_TOKEN_TERM
 from metatune.tunables.hyper import Hyper, Setting, Tunable
 from metatune.tunables.optimizer import multiplied, remembered
 from metatune.tunables.used import Used
@@ -21,7 +22,7 @@ from metatune.tunables.windows import window_of
 
 FORMS: Final[Mapping[str, Callable[[float, jax.Array], jax.Array]]] = {
     "z_loss": multiplied,
-    "auxiliary": multiplied,
+    MULTI_TOKEN_TERM: multiplied,
     "label_smoothing": remembered,  # a share between 0 and 1, as a decay is, by its odds
 }
 

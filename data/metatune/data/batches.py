@@ -138,7 +138,7 @@ def sampled_batches(
 
 def heldout_batches(
     corpus: Corpus,
-    split: Literal["outer", "report"],
+    split: Literal["validation", "test"],
     *,
     seed: tuple[int, ...],
     sequences: int,

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final, Literal, get_args
 
-Split = Literal["train", "outer", "report"]
+Split = Literal["train", "validation", "test"]
 SPLITS: Final[tuple[Split, ...]] = get_args(Split)
 
 SHORTEST: Final = 4096  # bytes of a document, unless the text ends
@@ -61,15 +61,15 @@ def _end(content: bytes, start: int) -> int:
     return longest  # this isn't UTF-8
 
 
-def side(digest: bytes, outer: float, report: float) -> Split:
+def side(digest: bytes, validation: float, test: float) -> Split:
     """The split of a document, by a hash of its content.
 
     Args:
         digest: SHA-256 of the document.
-        outer: share of all possible documents that fall into `outer`.
-        report: share that falls into `report`.
+        validation: share of all possible documents that fall into `validation`.
+        test: share that falls into `test`.
     """
     place = int.from_bytes(digest[:HASH_BYTES], "big") / 256**HASH_BYTES  # uniform on [0, 1)
-    if place < outer:
-        return "outer"
-    return "report" if place < outer + report else "train"
+    if place < validation:
+        return "validation"
+    return "test" if place < validation + test else "train"

@@ -9,7 +9,7 @@ import numpy as np
 from metatune.data.documents import SPLITS, Split
 from metatune.data.sources import Reader, TokenClass, open_source
 from metatune.data.statistics import Statistics, copies, repeats
-from metatune.data.tokenized import MOST_LABELS, USES, Listener, Stream, Tokenized, tokenized
+from metatune.data.tokenized import MOST_LABELS, Listener, Stream, Tokenized, tokenized
 from metatune.data.tokenizers import Tokenizer, tokenizer_of
 from metatune.data.windows import Windows, all_windows, distinct
 from metatune.recipe.checks import check
@@ -26,16 +26,16 @@ class Domain:
     Attributes:
         name: as in the recipe.
         train: windows to train on.
-        outer: windows for the objective and for the choice of the best.
-        report: windows for the result.
+        validation: windows for the objective and for the choice of the best.
+        test: windows for the result.
         sha256: of the text of all documents, one after another, in UTF-8; in hexadecimal.
         statistics: what it holds.
     """
 
     name: str
     train: Windows
-    outer: Windows
-    report: Windows
+    validation: Windows
+    test: Windows
     sha256: str
     statistics: Statistics
 
@@ -66,7 +66,7 @@ class Corpus:
         """All domains, in the order of the target's weights."""
         return (*self.domains, *self.aside)
 
-    def target_of(self, split: Literal["outer", "report"]) -> np.ndarray:
+    def target_of(self, split: Literal["validation", "test"]) -> np.ndarray:
         """Weights of the held-out loss on a split, float64 [measured domains]; they sum to one.
 
         A domain without windows in it has none.
@@ -139,7 +139,7 @@ class Corpus:
         """
         domains, faults = [], []
         for domain, weight in zip(self.measured, self.target, strict=True):
-            splits: dict[Split, Windows] = {"outer": domain.outer, "report": domain.report}
+            splits: dict[Split, Windows] = {"validation": domain.validation, "test": domain.test}
             splits = {split: its for split, its in splits.items() if len(its)}
             counted = {split: its.measured_on(tuple(classes)) for split, its in splits.items()}
             if weight or all(map(len, counted.values())):
@@ -265,7 +265,7 @@ def load(data: Data, encoder: Tokenizer | None = None, listener: Listener | None
 
 def _splits(source: Source) -> tuple[Split, ...]:
     """Those that documents of a source fall into."""
-    return SPLITS if source.use == "all" else (USES[source.use],)
+    return SPLITS if source.use == "all" else (source.use,)
 
 
 def _numbered(stream: Stream, own: Sequence[str], labels: Sequence[str]) -> Stream:

@@ -51,8 +51,8 @@ class Stream(IntEnum):
     """What randomness is for; different purposes never share random numbers."""
 
     TRAIN = 0
-    OUTER = 1
-    REPORT = 2
+    VALIDATION = 1
+    TEST = 2
     OFFSET = 3
 
 

@@ -17,12 +17,12 @@ from metatune.data.encoded import encoded as _encoded
 from metatune.data.pretrained_tokenizer import PretrainedTokenizer
 from metatune.data.sources import Reader, Record, has_classes
 from metatune.data.tokenizers import Tokenizer, token_dtype
-from metatune.recipe.data_checks import COLUMNS, MASKS
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.paths import joined
 from metatune.recipe.schema import Data, Source
+from metatune.recipe.sources import COLUMNS, MASKS
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Of the files; raised with every change of what they hold."""
 
 MOST_LABELS: Final = 16
@@ -30,14 +30,6 @@ MOST_LABELS: Final = 16
 
 BATCH_CHARACTERS: Final = 2**20
 """Text that is tokenized at a time."""
-
-
-USES: Final[Mapping[str, Split]] = {
-    "train": "train",
-    "validation": "outer",
-    "test": "report",
-}
-"""The split of all documents of a domain, by its `use`; otherwise their hashes say."""
 
 
 class Progress(NamedTuple):
@@ -86,7 +78,7 @@ class Tokenized:
         sha256: of the text of all documents, one after another, in UTF-8 (of ready tokens, of their
             ids, four bytes each), and of the label of each behind it where they have any; in
             hexadecimal.
-        hashes: 64 bits of the SHA-256 of each document, uint64 [documents], train, outer, report.
+        hashes: 64 bits of the SHA-256 of each document, uint64 [documents], split after split.
         bytes: of text in UTF-8.
         replaced: bytes that weren't UTF-8 and became U+FFFD.
         empty: records without text, left out.
@@ -132,7 +124,7 @@ def tokenized(
         "columns": [getattr(source, option) for option in (*COLUMNS, *MASKS)],
         "max_tokens": source.max_tokens,
         "documents": [SHORTEST, LONGEST],
-        "held_out": [data.held_out.outer, data.held_out.report],
+        "held_out": [data.held_out.validation, data.held_out.test],
         "invalid_utf8": data.invalid_utf8,
         "tokenizer": [tokenizer.sha256, tokenizer.eos_id],
         "begin": [begin(data.bos, tokenizer, rendered=rendered) for rendered in (False, True)],
@@ -206,7 +198,7 @@ def _write(
     content, size, replaced, empty = sha256(), 0, 0, 0
     classed, dtype = has_classes(source), token_dtype(tokenizer)
     labelled, labels = source.label is not None, dict[str, int]()
-    whole = USES.get(source.use)
+    whole: Split | None = None if source.use == "all" else source.use
     writers = {split: _Writer(folder, split, dtype, classed, labelled) for split in SPLITS}
 
     def told(done: bool) -> None:
@@ -220,7 +212,7 @@ def _write(
     def put(record: Record) -> _Put:
         origin = record.origin.encode("utf-8") or _content(record)
         digest = sha256(origin).digest()
-        split = whole or side(digest, data.held_out.outer, data.held_out.report)
+        split = whole or side(digest, data.held_out.validation, data.held_out.test)
         return _Put(record, digest, split)
 
     try:

@@ -276,7 +276,7 @@ def splits(data, encoder):
     """The documents of each split, without their dates."""
     (domain,) = load(data, encoder).domains
     found = {}
-    for split in ("train", "outer", "report"):
+    for split in ("train", "validation", "test"):
         stream = getattr(domain, split).stream
         ends = [*stream.starts[1:], len(stream.tokens)]
         texts = [

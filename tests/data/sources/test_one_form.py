@@ -321,7 +321,7 @@ def stored(folder, kind, records, types=None, written: Callable[[Any], str] = st
 
 def split_of(content: bytes) -> str:
     place = int(sha256(content).hexdigest()[:12], 16) / 2**48
-    return "outer" if place < 0.3 else "report" if place < 0.6 else "train"
+    return "validation" if place < 0.3 else "test" if place < 0.6 else "train"
 
 
 def documents(source, encoder):
@@ -353,7 +353,7 @@ def test_a_record_is_the_same_however_it_is_stored(cache, tmp_path, encoder, nam
     odd = ODDITIES[name]
     records = [odd.record(n) for n in range(1, COUNT + 1)]
     source = stored(tmp_path, kind, records, odd.types, odd.csv)
-    truth, whole, empty = {"train": [], "outer": [], "report": []}, sha256(), 0
+    truth, whole, empty = {"train": [], "validation": [], "test": []}, sha256(), 0
     for n in range(1, COUNT + 1):
         pieces = odd.pieces(n)
         text = "".join(piece for _, piece in pieces)
@@ -386,7 +386,7 @@ def test_ready_tokens_are_taken_as_they_are(cache, tmp_path, encoder, kind, mask
     assert reader is not None
     data = Data({"mine": source}, {"mine": 1.0}, 16, 4, held_out=HELD, bos="never")
     held = tokenized("mine", source, reader, data, encoder)
-    truth = {"train": [], "outer": [], "report": []}
+    truth = {"train": [], "validation": [], "test": []}
     for n in range(COUNT):
         ids = [5, 6, 7 + n, 8]
         truth[split_of(np.array(ids, "<u4").tobytes())] += ids

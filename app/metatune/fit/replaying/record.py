@@ -20,7 +20,7 @@ CURE = "take the artefact anew from the run that wrote it"
 
 
 def record(losses: np.ndarray) -> dict[str, Any]:
-    """The record of the tuned training of the first report seed, on this machine.
+    """The record of the tuned training of the first test seed, on this machine.
 
     Args:
         losses: its training losses, [steps].

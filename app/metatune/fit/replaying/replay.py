@@ -2,7 +2,7 @@
 
 On a machine of the recorded type every number must come back bit for bit. Elsewhere sums are
 rounded in another order, and training blows that up as it does any small change of its start: at
-worst a training becomes one of another seed. So the band is the spread over the report seeds: the
+worst a training becomes one of another seed. So the band is the spread over the test seeds: the
 held-out loss of a seed may move by their sample standard deviation s, and the mean over n seeds by
 its standard error, s / √n.
 """
@@ -138,7 +138,7 @@ def replay(run: Path, console: Console) -> Replay:
     machines = tuple(differences(recorded["machine"], here))
     exact = not machines and repeats_itself(here)
     again = artefact_of(training, eta, tuned.result)
-    with Display(console, len(tuned.result["after"]), what="report seeds") as display:
+    with Display(console, len(tuned.result["after"]), what="test seeds") as display:
         display.say(_announcement(tuned, machines, exact))
         losses, curve = _trained(training, eta, tuned.result, display)
     steps = recorded["training"]["steps"]
@@ -248,7 +248,7 @@ def _trained(
     result: Mapping[str, Any],
     display: Display,
 ) -> tuple[list[float], np.ndarray]:
-    """Held-out losses of all report seeds, and the training losses of the first, [steps]."""
+    """Held-out losses of all test seeds, and the training losses of the first, [steps]."""
     losses: list[float] = []
     curves: list[np.ndarray] = []
     for number, index in enumerate(result["held_out_seeds"]):
@@ -256,11 +256,11 @@ def _trained(
             loss = held_out_loss(
                 training,
                 eta,
-                purpose=Purpose.REPORT,
+                purpose=Purpose.TEST,
                 index=index,
-                split="report",
-                sequences=training.recipe.outer.report.sequences,
-                listener=display.listener(f"report seed {index + 1}", TRAINING),
+                split="test",
+                sequences=training.recipe.outer.test.sequences,
+                listener=display.listener(f"test seed {index + 1}", TRAINING),
                 keep=curves.append,
             )
         except NotFinite as error:
@@ -270,7 +270,7 @@ def _trained(
         was = result["after"][number]
         display.done(number + 1)
         display.say(
-            f"report seed {number + 1}/{len(result['after'])}  recorded {was:.6f}  "
+            f"test seed {number + 1}/{len(result['after'])}  recorded {was:.6f}  "
             f"replayed {loss:.6f}  {'bit for bit' if loss == was else f'{loss - was:+.3g}'}"
         )
     return losses, curves[0]

@@ -133,7 +133,7 @@ class OfCommand:
         """As of `Source`; the command trains all inner steps. Raises what it does."""
         del span
         spec = phase.estimator
-        if not isinstance(spec, schema.External):
+        if not isinstance(spec, schema.ZerothOrder):
             raise TypeError(f"{spec.kind} is no estimator of a search by a command")
         return self.trainer.estimate(search, spec)
 
@@ -173,7 +173,7 @@ def ask(training: InnerTraining, search: Search, phase: Phase, span: Span, scrat
     held_out = held_out_batches(
         outer,
         training.corpus,
-        "outer",
+        "validation",
         seed=seed(search.step if outer.fresh.data else 0, Stream.HELD_OUT),
         sequences=outer.objective.sequences,
     )

@@ -50,7 +50,7 @@ class Judges:
 
     def are_due(self, search: Search) -> bool:
         """Whether a point that an outer step is taken from is judged first."""
-        return search.step == search.phase_start or search.step % self.outer.judge.every == 0
+        return search.step == search.phase_start or search.step % self.outer.validation.every == 0
 
     def __call__(self, search: Search) -> tuple[Search, Judgement]:
         """Judges the meta-parameters and, where there is one, their average; keeps the best."""
@@ -71,7 +71,7 @@ class Judges:
         """
         release_memory()
         try:
-            losses = [self._loss(eta, index) for index in range(self.outer.judge.seeds)]
+            losses = [self._loss(eta, index) for index in range(self.outer.validation.seeds)]
         except NotFinite:
             if step == 0:
                 raise
@@ -81,11 +81,11 @@ class Judges:
     def _loss(self, eta: Mapping[str, Any], index: int) -> float:
         return self.score(
             eta,
-            purpose=Purpose.JUDGE,
+            purpose=Purpose.VALIDATION,
             index=index,
-            split="outer",
-            sequences=self.outer.judge.sequences,
-            listener=self.listen(f"judge {index + 1}"),
+            split="validation",
+            sequences=self.outer.validation.sequences,
+            listener=self.listen(f"validation {index + 1}"),
         )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from metatune.fit.searching.points import Line, taken
 from metatune.recipe import schema
 from metatune.recipe.phases import Phase
+from metatune.recipe.schema.tune import keyed
 
 JUMP: Final = 8.0
 """Times the median of the norms before it, above which a norm has jumped.
@@ -75,7 +76,7 @@ def clipped(outer: schema.Outer, norms: Mapping[str, float], key: str) -> float:
     """What clipping multiplies the hypergradient of a tunable by, of these norms of all."""
 
     def own(name: str) -> float:
-        most = outer.clip.get(name) if isinstance(outer.clip, Mapping) else outer.clip
+        most = keyed(outer.clip).get(name) if isinstance(outer.clip, Mapping) else outer.clip
         return 1.0 if most is None or norms[name] <= most else most / norms[name]
 
     together = math.hypot(*(own(name) * norm for name, norm in norms.items()))

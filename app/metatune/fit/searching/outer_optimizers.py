@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from metatune.recipe import schema
+from metatune.recipe.schema.tune import keyed
 
 PerTunable = Mapping[str, float] | None
 """Learning rates, or first step sizes, of some tunables by their keys."""
@@ -165,12 +166,13 @@ def clip_each(largest: float | Mapping[str, float]) -> optax.GradientTransformat
     """Scales the hypergradient of a tunable down to a norm where it exceeds it.
 
     Args:
-        largest: norm of each, one for all or by key; those that aren't named stay as they are.
+        largest: norm of each, one for all or by entry of `tune`; those that aren't named stay as
+            they are.
     """
 
     def clipped(grads: Any, params: Any = None) -> Any:
         del params
-        most = largest if isinstance(largest, Mapping) else dict.fromkeys(grads, largest)
+        most = keyed(largest) if isinstance(largest, Mapping) else dict.fromkeys(grads, largest)
         scales = {
             key: most[key] / jnp.maximum(optax.tree.norm(grads[key]), most[key])
             for key in grads.keys() & most.keys()
@@ -198,7 +200,7 @@ def averaged(average: Any, eta: Any, decay: float, count: int) -> Any:
 
 def _rates(tree: Any, learning_rate: float, per_tunable: PerTunable) -> Any:
     """A rate for each leaf of a tree like η: that of its tunable, or the common one."""
-    own = per_tunable or {}
+    own = keyed(per_tunable or {})
 
     def rate(path: tuple[Any, ...], _: Any) -> float:
         tunable = getattr(path[0], "key", None) if path else None

@@ -26,7 +26,7 @@ TRAINING: Final = ("a training", "its held-out loss")
 PREDICTING: Final = ("all programs, and timing a few steps",)
 """Programs, as they are called while they compile: of segments, and of what comes after them."""
 
-WITHOUT_SHAPE: Final = ("steps", "patience", "report", "fresh", "ema", "clip", "clip_norm")
+WITHOUT_SHAPE: Final = ("steps", "patience", "test", "fresh", "ema", "clip", "clip_norm")
 """What a recipe says of its outer problem that no large program depends on."""
 
 

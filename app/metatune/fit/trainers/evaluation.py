@@ -31,7 +31,7 @@ class Score(Protocol):
         *,
         purpose: Purpose,
         index: int,
-        split: Literal["outer", "report"],
+        split: Literal["validation", "test"],
         sequences: int,
         listener: Listener | None,
         keep: Callable[[np.ndarray], None] | None = None,
@@ -46,7 +46,7 @@ def held_out_loss(
     *,
     purpose: Purpose,
     index: int,
-    split: Literal["outer", "report"],
+    split: Literal["validation", "test"],
     sequences: int,
     listener: Listener | None = None,
     keep: Callable[[np.ndarray], None] | None = None,
@@ -96,7 +96,7 @@ def measured(
     state: State,
     *,
     purpose: Purpose,
-    split: Literal["outer", "report"],
+    split: Literal["validation", "test"],
     sequences: int,
 ) -> float:
     """The same of a trained state; arguments as of `held_out_loss`."""

@@ -26,7 +26,6 @@ from metatune.hypergrad.forward.directions import draw, mean
 from metatune.inner import InnerTraining
 from metatune.inner.seeds import Purpose, direction_key, training_seed
 from metatune.recipe import schema
-from metatune.recipe.phases import resolved
 from metatune.recipe.rules import arguments
 
 ATTEMPTS = 2
@@ -61,7 +60,7 @@ class ExternalTrainer:
     def __init__(
         self,
         training: InnerTraining,
-        spec: schema.External,
+        spec: schema.Trainer,
         folder: RunFolder,
         say: Callable[[str], None],
     ):
@@ -78,14 +77,14 @@ class ExternalTrainer:
             line["key"]: line["loss"] for line in folder.read_commands() if line["loss"] is not None
         }
 
-    def estimate(self, search: Search, spec: schema.External) -> Hypergradient:
+    def estimate(self, search: Search, spec: schema.ZerothOrder) -> Hypergradient:
         """The mean of (F(η + μv) - F(η - μv)) / 2μ · v over random directions v.
 
         A pair with a failed training is left out; the value is the mean of the others.
 
         Args:
             search: where it stands.
-            spec: the directions of this phase; the command is that of all phases.
+            spec: the directions of this phase.
 
         Raises:
             CommandFailed: of more than half of the pairs.
@@ -137,7 +136,10 @@ class ExternalTrainer:
             NotFinite: the training diverged.
         """
         recipe, name = self._training.recipe, purpose.name.lower()
-        count = {Purpose.JUDGE: recipe.outer.judge.seeds, Purpose.REPORT: recipe.outer.report.seeds}
+        count = {
+            Purpose.VALIDATION: recipe.outer.validation.seeds,
+            Purpose.TEST: recipe.outer.test.seeds,
+        }
         asked = [
             self._asked(eta, training_seed(recipe.seed, purpose, at), f"{name} seed {at + 1}")
             for at in range(count[purpose])
@@ -225,7 +227,5 @@ def external_trainer(
     training: InnerTraining, folder: RunFolder, say: Callable[[str], None]
 ) -> ExternalTrainer | None:
     """That of a recipe; None if the training is done here. Arguments as of `ExternalTrainer`."""
-    spec = resolved(training.recipe.outer)[0].estimator
-    if not isinstance(spec, schema.External):
-        return None
-    return ExternalTrainer(training, spec, folder, say)
+    spec = training.recipe.trainer
+    return None if spec is None else ExternalTrainer(training, spec, folder, say)

@@ -1,7 +1,7 @@
 """The shape of a recipe: frozen dataclasses with the defaults of every choice.
 
 A union of dataclasses is told apart by its `kind`. Rules on single values stand in the metadata of
-a field (`rule`), rules between fields in `checks.py`. A recipe that was read is complete: writing
+a field (`rule`), rules between fields in `checks`. A recipe that was read is complete: writing
 it out again gives a valid recipe with every default spelled out.
 """
 
@@ -13,10 +13,8 @@ from metatune.recipe.schema.estimators import (
     Auto,
     Checkpoints,
     Estimator,
-    External,
     Forward,
     ForwardGradient,
-    Measure,
     MixFlow,
     Reverse,
     ZerothOrder,
@@ -44,21 +42,23 @@ from metatune.recipe.schema.outer import (
     Average,
     Class,
     Descent,
+    FinalTest,
     Fresh,
     Full,
-    Judge,
+    Measure,
     Objective,
     Online,
     Optimizer,
     Outer,
     Phase,
     Population,
-    Report,
     Sign,
     Trajectory,
     Truncated,
     Unroll,
+    Validation,
 )
+from metatune.recipe.schema.trainer import Trainer
 from metatune.recipe.schema.tune import (
     Initialisation,
     Interpolation,
@@ -95,8 +95,8 @@ __all__ = [
     "Data",
     "Descent",
     "Estimator",
-    "External",
     "Files",
+    "FinalTest",
     "Forward",
     "ForwardGradient",
     "Fresh",
@@ -106,7 +106,6 @@ __all__ = [
     "Inner",
     "InnerOptimizer",
     "Interpolation",
-    "Judge",
     "LearnedUpdate",
     "LearningRates",
     "Lion",
@@ -132,7 +131,6 @@ __all__ = [
     "Population",
     "Rater",
     "Recipe",
-    "Report",
     "Reverse",
     "SGD",
     "Schedule",
@@ -142,12 +140,14 @@ __all__ = [
     "Sharing",
     "Sign",
     "Source",
+    "Trainer",
     "Trajectory",
     "TransformerRater",
     "Truncated",
     "Tune",
     "TunedField",
     "Unroll",
+    "Validation",
     "WarmupStableDecay",
     "WeightDecay",
     "ZerothOrder",
@@ -159,6 +159,7 @@ class Recipe:
     """All that `metatune fit` needs.
 
     Attributes:
+        trainer: who trains; null for metatune itself, here.
         seed: of all that is drawn: parameters, batches, directions. The same recipe with the same
             seed gives the same run; no two seeds share what they draw.
     """
@@ -168,4 +169,5 @@ class Recipe:
     inner: Inner
     tune: Tune
     outer: Outer
+    trainer: Trainer | None = None
     seed: int = ruled(0, SEED)

@@ -18,7 +18,7 @@ Files = str | tuple[str, ...]
 """A path or a glob (`**` for folders too), or several; relative to the working directory."""
 
 
-HeldOutSplit = Literal["outer", "report"]
+HeldOutSplit = Literal["validation", "test"]
 
 
 @dataclass(frozen=True)
@@ -122,12 +122,12 @@ class HeldOut:
     """How much of each domain is kept from the inner training.
 
     Attributes:
-        outer: share of the documents for the objective and for the choice of the best.
-        report: share of the documents for the result, touched once.
+        validation: share of the documents for the objective and for the choice of the best.
+        test: share of the documents for the result, touched once.
     """
 
-    outer: float = ruled(0.1, INNER_FRACTION)
-    report: float = ruled(0.1, INNER_FRACTION)
+    validation: float = ruled(0.1, INNER_FRACTION)
+    test: float = ruled(0.1, INNER_FRACTION)
 
 
 @dataclass(frozen=True)
@@ -191,5 +191,5 @@ class Data:
 
     def measured(self, split: HeldOutSplit) -> tuple[str, ...]:
         """The domains that the target weighs and that have documents in a held-out split."""
-        uses = ("all", "validation" if split == "outer" else "test")
-        return tuple(n for n, its in self.domains.items() if its.use in uses and self.target.get(n))
+        named = self.domains.items()
+        return tuple(n for n, its in named if its.use in ("all", split) and self.target.get(n))

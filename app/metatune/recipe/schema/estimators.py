@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from metatune.recipe.rules import AT_LEAST_ONE, AT_LEAST_ONE_OR_NAMED, COMMAND, POSITIVE, ruled
+from metatune.recipe.rules import AT_LEAST_ONE, AT_LEAST_ONE_OR_NAMED, POSITIVE, ruled
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class MixFlow:
         save_gradients: keep the inner gradients of the forward sweep for the backward sweep: about
             a fifth less time for one copy of the parameters per inner step.
         gradient_dtype: what the inner gradients are rounded to, in the training that is
-            differentiated too; bfloat16 halves what saving them takes. Judging and reporting train
+            differentiated too; bfloat16 halves what saving them takes. Validation and test train
             without rounding.
         checkpoints: what is kept between the sweeps, and where.
     """
@@ -119,19 +119,14 @@ class ForwardGradient:
     budget_bytes: int | None = ruled(None, AT_LEAST_ONE)
 
 
-Measure = Literal["loss", "accuracy", "exact_match"]
-"""What is measured on held-out text: the loss, or the negative of the share of tokens that are
-predicted, or of sequences whose tokens all are."""
-
-
 @dataclass(frozen=True)
 class ZerothOrder:
     """Central differences of whole trainings along random directions (Spall, 1992).
 
-    For objectives that can't be differentiated; biased by the square of `step`.
+    For measures that can't be differentiated, and for a trainer elsewhere; biased by the square of
+    `step`.
 
     Attributes:
-        objective: what is minimised, and judged and reported too.
         directions: random directions of each hypergradient; two trainings each.
         step: how far to either side of the meta-parameters, in units of log rate and of logits.
         segment: inner steps per compiled program at most.
@@ -140,7 +135,6 @@ class ZerothOrder:
     """
 
     kind: Literal["zeroth_order"] = "zeroth_order"
-    objective: Measure = "loss"
     directions: int = ruled(8, AT_LEAST_ONE)
     step: float = ruled(1e-2, POSITIVE)
     segment: int = ruled(16, AT_LEAST_ONE)
@@ -149,48 +143,19 @@ class ZerothOrder:
 
 
 @dataclass(frozen=True)
-class External:
-    """Central differences of trainings that a command does elsewhere (Spall, 1992).
-
-    The command is run without a shell. On its standard input it gets the hyperparameters: the
-    JSON of a `tuned.json`, with `seed` and `steps` beside; the file named by the environment
-    variable METATUNE_TUNED is that `tuned.json` alone. The last line that it prints is the loss to
-    minimise. The same command chooses the best and measures the result: nothing is trained here,
-    and what the recipe says of model, data and inner training names and bounds what is tuned.
-
-    Attributes:
-        command: program and arguments, a list, or text that is split as a shell splits it.
-        directions: random directions of each hypergradient; two trainings each, on either side of
-            the meta-parameters, with the same seed.
-        step: how far to either side of the meta-parameters, in units of log rate and of logits.
-        distribution: of the directions, as for `forward_gradient`.
-        timeout_seconds: after which a command is killed, and counts as failed; null for never.
-        parallel: commands at a time.
-    """
-
-    command: str | tuple[str, ...] = ruled(COMMAND)
-    kind: Literal["external"] = "external"
-    directions: int = ruled(8, AT_LEAST_ONE)
-    step: float = ruled(0.1, POSITIVE)
-    distribution: Literal["rademacher", "gaussian", "orthogonal"] = "rademacher"
-    timeout_seconds: float | None = ruled(None, POSITIVE)
-    parallel: int = ruled(1, AT_LEAST_ONE)
-
-
-@dataclass(frozen=True)
 class Auto:
     """Whichever is the fastest of those that fit the device; the run folder's recipe names it.
 
+    Of another measure than the loss, `zeroth_order`.
+
     Attributes:
-        objective: what is minimised; anything but the loss takes `zeroth_order`.
         segment: inner steps per compiled program, and between two kept states.
         checkpoints: of reverse mode, what is kept between the sweeps, and where.
     """
 
     kind: Literal["auto"] = "auto"
-    objective: Measure = "loss"
     segment: int = ruled(16, AT_LEAST_ONE)
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
 
 
-Estimator = MixFlow | Reverse | Forward | ForwardGradient | ZerothOrder | External | Auto
+Estimator = MixFlow | Reverse | Forward | ForwardGradient | ZerothOrder | Auto

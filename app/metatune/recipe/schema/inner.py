@@ -1,7 +1,7 @@
 """What a recipe says of the inner training: its optimizer, schedule and trained parameters."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 from metatune.recipe.rules import (
     AT_LEAST_ONE,
@@ -231,7 +231,7 @@ class ScheduleFreeAdamW:
     """Schedule-free AdamW (Defazio et al., The Road Less Scheduled, 2024).
 
     As `optax.contrib.schedule_free_adamw`, each tensor averaged by its own learning rates. What is
-    trained is `y = b1 x + (1 - b1) z`, what is judged and kept the average x. Differentiable.
+    trained is `y = b1 x + (1 - b1) z`, what is measured and kept the average x. Differentiable.
 
     Attributes:
         learning_rate: peak of the base schedule.
@@ -280,6 +280,13 @@ class Lora:
     alpha: float = ruled(16.0, POSITIVE)
 
 
+MULTI_TOKEN_TERM: Final = "auxiliary"
+"""The key of that head's term among those of the loss, in tuned.json, metrics and checkpoints.
+
+Files of before have it: it stays, as does the name of the head's tensor.
+"""
+
+
 @dataclass(frozen=True)
 class SecondNextToken:
     """A head that predicts the token two ahead (Gloeckle et al., Multi-token Prediction, 2024).
@@ -309,19 +316,20 @@ class Loss:
             PaLM, 2022, section 5); 0 for none.
         label_smoothing: ε, the share of the target's probability that is spread evenly over the
             model's vocabulary (Szegedy et al., 2016, section 7); 0 for none.
-        auxiliary: a head whose loss is added, times its weight; null for none.
+        multi_token_prediction: a head whose loss is added, times its weight; null for none.
     """
 
     z_loss: float = ruled(0.0, NOT_NEGATIVE)
     label_smoothing: float = ruled(0.0, FRACTION)
-    auxiliary: SecondNextToken | None = None
+    multi_token_prediction: SecondNextToken | None = None
 
     def coefficients(self) -> dict[str, float]:
-        """The coefficient of each term by its name; 0 where there is none."""
+        """The coefficient of each term by its key in files; 0 where there is none."""
+        head = self.multi_token_prediction
         return {
             "z_loss": self.z_loss,
             "label_smoothing": self.label_smoothing,
-            "auxiliary": self.auxiliary.weight if self.auxiliary else 0.0,
+            MULTI_TOKEN_TERM: head.weight if head else 0.0,
         }
 
 

@@ -1,4 +1,4 @@
-"""What a recipe says of the outer problem: objective, steps, optimizer, judging, phases."""
+"""What a recipe says of the outer problem: objective, steps, optimizer, validation, phases."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -78,7 +78,7 @@ class Full:
     Attributes:
         horizons: inner steps of the trainings that are differentiated: of the first outer step of
             a phase, of the second, and so on, the last number staying. Schedules and windows are
-            stretched onto them as fractions of training; judging and reporting train for all of
+            stretched onto them as fractions of training; validation and test train for all of
             `inner.steps`. Null for `inner.steps` always.
     """
 
@@ -122,7 +122,7 @@ class Online:
 class Population:
     """Several inner trainings for each hypergradient, each with a seed of its own.
 
-    All take the same held-out text. Judging and reporting are as without (Calian et al., DataRater,
+    All take the same held-out text. Validation and test are as without (Calian et al., DataRater,
     2025).
 
     Attributes:
@@ -150,6 +150,11 @@ Class = Literal["text", "prompt", "completion", "system", "tool"]
 """What part of a document a token is of; all tokens of a plain text are text."""
 
 
+Measure = Literal["loss", "accuracy", "exact_match"]
+"""What is measured on held-out text: the loss, or the negative of the share of tokens that are
+predicted, or of sequences whose tokens all are."""
+
+
 Average = Literal["tokens", "sequences"]
 """What the mean of a domain's held-out loss is over."""
 
@@ -159,7 +164,7 @@ class Trajectory:
     """An objective at several points of a training, for models that have to be good early.
 
     What is differentiated is the mean of the losses after 1/K, 2/K, ... and all of the inner steps
-    of an outer step. What is judged and reported is the loss at the end.
+    of an outer step. Validation and test are of the loss at the end.
 
     Attributes:
         points: how many, K.
@@ -173,12 +178,15 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Objective:
-    """The held-out loss that is differentiated.
+    """What is minimised on held-out text: what is differentiated, validated and tested.
 
     Attributes:
+        measure: the loss, or what has no derivative: the negative of the share of tokens that are
+            predicted, or of sequences whose tokens all are. These are followed by the estimator
+            zeroth_order.
         sequences: held-out sequences per outer step.
         micro_batch: of which at most so many at a time are on the device; also where the outer
-            and report splits are measured.
+            and test splits are measured.
         classes: classes of the tokens that count, there too; sequences without any are left out.
             Null for all.
         average: what a domain's loss, or accuracy, is the mean over: all of its tokens that count,
@@ -186,14 +194,15 @@ class Objective:
             of each, so that a token of a short answer weighs more. Exact match is of sequences.
         deviation: penalty for leaving the recipe's defaults, in nats of loss for a mean over each
             tunable's meta-parameters of `(η - η₀)²` of one, in units of log rate and of logits.
-            What is judged and reported is without it.
+            Validation and test are without it.
         worst_case: temperature T, in nats, of a smooth maximum over the target's domains, in place
             of the mean of their losses: `T log Σ_d target_d exp(l_d / T)`, from the mean at a large
             T to the largest loss at a small one. It is that of all held-out sequences together, and
-            is what is judged and reported too. Null for the mean.
+            is what validation and test measure, too. Null for the mean.
         trajectory: average the objective along the training; null for its end alone.
     """
 
+    measure: Measure = "loss"
     sequences: int = ruled(128, AT_LEAST_ONE)
     micro_batch: int = ruled(128, AT_LEAST_ONE)
     classes: tuple[Class, ...] | None = ruled(None, NOT_EMPTY)
@@ -217,14 +226,14 @@ class Fresh:
 
 
 @dataclass(frozen=True)
-class Judge:
-    """How the best outer step is chosen: whole trainings, true sampling, on the outer split.
+class Validation:
+    """How the best outer step is chosen: whole trainings, true sampling, on the validation split.
 
     Attributes:
-        seeds: trainings for a judgement, the same seeds each time.
+        seeds: trainings for a validation, the same seeds each time.
         sequences: held-out sequences that each is measured on.
-        every: outer steps from one judgement to the next; the first and the last of a phase are
-            judged too.
+        every: outer steps from one validation to the next; there is one at the first and the last
+            of a phase, too.
     """
 
     seeds: int = ruled(2, AT_LEAST_ONE)
@@ -233,8 +242,8 @@ class Judge:
 
 
 @dataclass(frozen=True)
-class Report:
-    """How the result is measured: whole trainings, true sampling, on the report split, once.
+class FinalTest:
+    """How the result is measured: whole trainings, true sampling, on the test split, once.
 
     Attributes:
         seeds: pairs of trainings (recipe's default, tuned) on seeds never used before.
@@ -282,14 +291,14 @@ class Outer:
             clipping.
         clip: largest norm of the hypergradient of each tunable, one for all or by entry of `tune`,
             before that of all together is clipped; null for none.
-        ema: decay of an average of the meta-parameters of all outer steps, which is judged beside
-            the latest: the better of the two may become the best; null for no average.
+        ema: decay of an average of the meta-parameters of all outer steps, which is validated
+            beside the latest: the better of the two may become the best; null for no average.
         patience: a phase ends after so many of its outer steps without a new best; null for never.
         objective: what is differentiated.
         fresh: what is drawn anew at every outer step.
         population: several trainings for each hypergradient; null for one.
-        judge: how the best outer step is chosen, over all phases.
-        report: how the result is measured.
+        validation: how the best outer step is chosen, over all phases.
+        test: how the result is measured.
     """
 
     steps: int | None = ruled(None, AT_LEAST_ONE)
@@ -304,5 +313,5 @@ class Outer:
     objective: Objective = field(default_factory=Objective)
     fresh: Fresh = field(default_factory=Fresh)
     population: Population | None = None
-    judge: Judge = field(default_factory=Judge)
-    report: Report = field(default_factory=Report)
+    validation: Validation = field(default_factory=Validation)
+    test: FinalTest = field(default_factory=FinalTest)

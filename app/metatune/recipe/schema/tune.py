@@ -18,6 +18,7 @@ from metatune.recipe.rules import (
     POSITIVE,
     ruled,
 )
+from metatune.recipe.schema.inner import MULTI_TOKEN_TERM
 
 Per = Literal["global", "layer", "tensor", "kind", "layer_kind", "row", "column", "element"]
 PerElement = Literal["row", "column", "element"]
@@ -216,13 +217,13 @@ class LossTerms:
 
     Attributes:
         z_loss: is multiplied.
-        auxiliary: its weight, is multiplied.
+        multi_token_prediction: its weight, is multiplied.
         label_smoothing: ε, whose odds ε / (1 - ε) are multiplied, so that it stays between 0 and 1.
     """
 
     z_loss: TunedField | None = None
     label_smoothing: TunedField | None = None
-    auxiliary: TunedField | None = None
+    multi_token_prediction: TunedField | None = None
 
 
 @dataclass(frozen=True)
@@ -355,6 +356,15 @@ rater how much of what was drawn is learned: the weights average one over what t
 """
 
 
+KEYS: Final[Mapping[str, str]] = {"multi_token_prediction": MULTI_TOKEN_TERM}
+"""The keys of tunables whose fields have another name."""
+
+
+def keyed(named: Mapping[str, float]) -> dict[str, float]:
+    """Numbers by entry of `tune`, by the keys of the tunables."""
+    return {KEYS.get(name, name): number for name, number in named.items()}
+
+
 @dataclass(frozen=True)
 class Tune:
     """What is tuned: at least one."""
@@ -375,6 +385,7 @@ class Tune:
             if isinstance(settings, OptimizerFields | LossTerms):
                 for inner in fields(settings):
                     if (own := getattr(settings, inner.name)) is not None:
-                        yield inner.name, f"tune.{field.name}.{inner.name}", own
+                        key = KEYS.get(inner.name, inner.name)
+                        yield key, f"tune.{field.name}.{inner.name}", own
             elif settings is not None:
                 yield field.name, f"tune.{field.name}", settings

@@ -15,10 +15,10 @@ from metatune.data.sources.tables import TABLES
 from metatune.data.sources.text import text_records
 from metatune.data.sources.unicode import Policy
 from metatune.data.tokenizers import Tokenizer
-from metatune.recipe.data_checks import KINDS
 from metatune.recipe.faults import RecipeError, unknown
 from metatune.recipe.paths import joined
 from metatune.recipe.schema import Source
+from metatune.recipe.sources import KINDS
 
 
 @dataclass(frozen=True)

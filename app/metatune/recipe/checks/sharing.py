@@ -1,4 +1,4 @@
-"""Rules between fields of a recipe whose learning rates are shared adaptively."""
+"""Rules on learning rates that are shared adaptively."""
 
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -7,16 +7,16 @@ from typing import get_args
 
 from metatune.recipe.faults import Fault
 from metatune.recipe.phases import said
-from metatune.recipe.schema import Online, Outer, PerElement, Sharing, Sign, Tune
+from metatune.recipe.schema import LearningRates, Online, Outer, PerElement, Sign
 
 PATH = "tune.learning_rates.sharing"
 
 
-def there_is_something_to_share(tune: Tune) -> Iterable[Fault]:
+def there_is_something_to_share(tune_learning_rates: LearningRates) -> Iterable[Fault]:
     """Two cells or more, of groups of whole parameters."""
-    if (spec := _sharing(tune)) is None or tune.learning_rates is None:
+    if (spec := tune_learning_rates.sharing) is None:
         return
-    per, windows = tune.learning_rates.per, tune.learning_rates.windows
+    per, windows = tune_learning_rates.per, tune_learning_rates.windows
     if per in get_args(PerElement):
         problem = f"is of groups of parameters, but per is {per}"
         yield Fault(PATH, asdict(spec), problem, "take tensor, or leave it out")
@@ -26,9 +26,9 @@ def there_is_something_to_share(tune: Tune) -> Iterable[Fault]:
         yield Fault(PATH, asdict(spec), problem, cure)
 
 
-def a_search_can_split(tune: Tune, outer: Outer) -> Iterable[Fault]:
+def a_search_can_split(tune_learning_rates: LearningRates, outer: Outer) -> Iterable[Fault]:
     """Hypergradients repeat each other but for noise, periods end, and what is split can move."""
-    if (spec := _sharing(tune)) is None:
+    if (spec := tune_learning_rates.sharing) is None:
         return
     steps = outer.steps or sum(phase.steps for phase in outer.phases or ())
     if spec.every >= steps > 0:
@@ -59,7 +59,3 @@ def a_search_can_split(tune: Tune, outer: Outer) -> Iterable[Fault]:
         if isinstance(unroll, Online):
             problem = "differentiates other inner steps each time: what differs isn't noise alone"
             yield Fault(f"{path}.kind", unroll.kind, problem, f"take full, or {PATH} out")
-
-
-def _sharing(tune: Tune) -> Sharing | None:
-    return tune.learning_rates.sharing if tune.learning_rates else None

@@ -1,37 +1,38 @@
-"""Rules on a start that is tuned; the table of all rules is in `checks.py`."""
+"""Rules on a start that is tuned."""
 
 from collections.abc import Iterable
 
 from metatune.recipe.faults import Fault
 from metatune.recipe.phases import resolved, said
 from metatune.recipe.schema import (
-    External,
+    Initialisation,
     Inner,
     Interpolation,
     Model,
     Outer,
     Point,
     Truncated,
-    Tune,
 )
 
 PATH = "tune.initialisation"
 
 
 def a_point_is_the_same_for_all(
-    tune: Tune, model: Model, inner: Inner, outer: Outer
+    tune_initialisation: Initialisation, model: Model, inner: Inner, outer: Outer
 ) -> Iterable[Fault]:
     """An offset is tuned on one point: of another draw its weights would mean something else."""
     drawn = "model.config" if model.config is not None else inner.lora and "inner.lora"
-    if isinstance(tune.initialisation, Point) and drawn and outer.fresh.initialisation:
+    if isinstance(tune_initialisation, Point) and drawn and outer.fresh.initialisation:
         problem = f"{PATH} tunes one point, but with {drawn} each training would draw its own"
         cure = "write false: every training then starts from the draw of the recipe's seed"
         yield Fault("outer.fresh.initialisation", True, problem, cure)
 
 
-def checkpoints_are_of_the_trained_model(tune: Tune, model: Model, inner: Inner) -> Iterable[Fault]:
+def checkpoints_are_of_the_trained_model(
+    tune_initialisation: Initialisation, model: Model, inner: Inner
+) -> Iterable[Fault]:
     """What is interpolated between are weights, of what is trained."""
-    if not isinstance(tune.initialisation, Interpolation):
+    if not isinstance(tune_initialisation, Interpolation):
         return
     if model.config is not None:
         problem = "interpolates from model.pretrained, but the model starts from fresh parameters"
@@ -42,9 +43,11 @@ def checkpoints_are_of_the_trained_model(tune: Tune, model: Model, inner: Inner)
         yield Fault(f"{PATH}.kind", "interpolation", problem, "take out inner.lora, or kind: point")
 
 
-def some_step_sees_the_start(tune: Tune, outer: Outer, inner: Inner) -> Iterable[Fault]:
+def some_step_sees_the_start(
+    tune_initialisation: Initialisation, outer: Outer, inner: Inner
+) -> Iterable[Fault]:
     """Differentiated steps that all begin later leave the start without a gradient."""
-    if tune.initialisation is None or (outer.steps is None) == (outer.phases is None):
+    if (outer.steps is None) == (outer.phases is None):
         return
     unrolls = [phase.unroll for phase in resolved(outer)]
     if not all(isinstance(u, Truncated) and u.window < inner.steps for u in unrolls):
@@ -54,12 +57,3 @@ def some_step_sees_the_start(tune: Tune, outer: Outer, inner: Inner) -> Iterable
             problem = f"leaves step 0 out, of {inner.steps}, so that {PATH} has no gradient"
             cure = "take kind: full, or kind: online, whose first windows begin at step 0"
             yield Fault(f"{path}.window", unroll.window, problem, cure)
-
-
-def an_external_trainer_starts_by_itself(tune: Tune, outer: Outer) -> Iterable[Fault]:
-    """What a command is told is a tuned.json alone."""
-    external = any(isinstance(spec, External) for _, spec in said(outer, "estimator"))
-    if external and tune.initialisation is not None:
-        problem = "an external trainer isn't given weights to start from"
-        cure = "take it out, or take another kind of estimator"
-        yield Fault(f"{PATH}.kind", tune.initialisation.kind, problem, cure)

@@ -22,7 +22,7 @@ from metatune.recipe import schema
 from metatune.train import matching
 
 WIDTH, STEPS, NAME = 8, 2, "auxiliary_head.weight"
-HEAD = schema.Loss(auxiliary=schema.SecondNextToken(weight=0.3))
+HEAD = schema.Loss(multi_token_prediction=schema.SecondNextToken(weight=0.3))
 RATES = schema.Tune(learning_rates=schema.LearningRates(per="kind"))
 
 
@@ -139,14 +139,16 @@ def test_the_loss_is_that_of_the_definition(float64):
 
 
 def test_the_hypergradient_of_its_weight_equals_central_differences(float64):
-    tune = schema.Tune(loss_terms=schema.LossTerms(auxiliary=schema.TunedField(windows=2)))
+    tune = schema.Tune(
+        loss_terms=schema.LossTerms(multi_token_prediction=schema.TunedField(windows=2))
+    )
     wanted = recipe(tune=tune, dtype="float64", chunk=None)
     # Steps of 1e-5 would see how sharply AdamW turns where a gradient is zero.
     optimizer = schema.SGD(learning_rate=0.1)
     training = prepare(replace(wanted, inner=replace(wanted.inner, optimizer=optimizer)))
     state = as_float64(training.initialise(jax.random.key(0)))
     batches = batches_of(training)
-    held_out = heldout_batches(training.corpus, "outer", seed=(1,), sequences=2, micro_batch=2)
+    held_out = heldout_batches(training.corpus, "validation", seed=(1,), sequences=2, micro_batch=2)
     eta = {"auxiliary": jnp.array([0.4, -0.7])}
 
     @jit
@@ -221,7 +223,7 @@ def test_the_artefact_has_its_rate_and_its_weight(training):
     assert found.loss_terms is not None and found.loss_terms.tuned == ()
     assert found.loss_terms.values["auxiliary"] == pytest.approx([0.3])
     # Who follows it must have the head, and may have another weight.
-    heavier = schema.Loss(auxiliary=schema.SecondNextToken(weight=0.5))
+    heavier = schema.Loss(multi_token_prediction=schema.SecondNextToken(weight=0.5))
     other = replace(training, recipe=recipe(heavier))
     matching.refuse_misfit(found, other, "mine")
     assert [line for line in matching.remarks(found, other) if "in the loss" in line] == [

@@ -55,9 +55,10 @@ TRUNCATED = {"kind": "truncated", "window": 5}
         (
             POINT
             | PRETRAINED
-            | {"outer": {"steps": 1, "estimator": {"kind": "external", "command": "true"}}},
+            | {"trainer": {"command": "true"}}
+            | {"outer": {"steps": 1, "estimator": {"kind": "zeroth_order"}}},
             "tune.initialisation.kind = 'point': an external trainer isn't given weights to start "
-            "from; take it out, or take another kind of estimator",
+            "from; take it out, or train here",
         ),
         (
             PRETRAINED | {"tune": {"initialisation": {"kind": "point", "parameters": ["("]}}},

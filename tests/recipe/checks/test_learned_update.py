@@ -52,8 +52,10 @@ def test_learning_rates_alone_say_how_large_a_step_is():
 
 
 def test_a_command_is_told_no_networks():
-    external = {"kind": "external", "command": "train"}
-    (fault,) = faults({"learned_update": {}}, estimator=external)
+    tree = recipe({"learned_update": {}}, estimator={"kind": "zeroth_order"})
+    with pytest.raises(RecipeError) as refused:
+        reading.parse(tree | {"trainer": {"command": "train"}}, "mine.yaml")
+    (fault,) = map(str, refused.value.faults)
     assert "an external trainer is told schedules alone, no networks" in fault
 
 

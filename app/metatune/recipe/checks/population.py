@@ -1,33 +1,32 @@
-"""Rules on a population of inner trainings; the table of all rules is in `checks.py`."""
+"""Rules on a population of inner trainings."""
 
 from collections.abc import Iterable
-from dataclasses import asdict
 
 from metatune.recipe.faults import Fault
 from metatune.recipe.phases import resolved
-from metatune.recipe.schema import Auto, External, Inner, MixFlow, Online, Outer, Reverse
+from metatune.recipe.schema import (
+    Auto,
+    Inner,
+    MixFlow,
+    Online,
+    Outer,
+    Population,
+    Reverse,
+)
 
 
-def a_population_is_differentiated_here(outer: Outer) -> Iterable[Fault]:
-    """What a command trains has no states that could be kept side by side."""
-    if outer.population is None or not _has_steps(outer):
-        return
-    if any(isinstance(phase.estimator, External) for phase in resolved(outer)):
-        problem = "an external trainer does one training at a time, of the seed that it is told"
-        cure = "leave it out, and take more directions instead, or another kind of estimator"
-        yield Fault("outer.population", asdict(outer.population), problem, cure)
-
-
-def members_at_once_are_taken_backward(outer: Outer) -> Iterable[Fault]:
+def members_at_once_are_taken_backward(
+    outer_population: Population, outer: Outer
+) -> Iterable[Fault]:
     """In one program the meta-parameters of all members are M times as many directions."""
-    if outer.population is None or not outer.population.vmap or not _has_steps(outer):
+    if not outer_population.vmap or not _has_steps(outer):
         return
     for phase in resolved(outer):
         spec = phase.estimator
         backward = isinstance(spec, MixFlow | Reverse)
         if isinstance(spec, Auto):
-            backward = spec.objective == "loss"
-        if not backward and not isinstance(spec, External):
+            backward = outer.objective.measure == "loss"
+        if not backward:
             problem = (
                 f"{spec.kind} goes along directions, each of which would pass through all members"
             )
@@ -36,9 +35,11 @@ def members_at_once_are_taken_backward(outer: Outer) -> Iterable[Fault]:
             return
 
 
-def members_of_other_ages_end_together(outer: Outer, inner: Inner) -> Iterable[Fault]:
+def members_of_other_ages_end_together(
+    outer_population: Population, outer: Outer, inner: Inner
+) -> Iterable[Fault]:
     """An outer step has as many inner steps for each member, whatever its age."""
-    if outer.population is None or not outer.population.stagger or not _has_steps(outer):
+    if not outer_population.stagger or not _has_steps(outer):
         return
     for phase in resolved(outer):
         unroll = phase.unroll

@@ -17,8 +17,9 @@ RECIPE = {
 }
 
 
-def faults(**outer):
+def faults(trainer=None, **outer):
     recipe = {**RECIPE, "outer": {"steps": 1, "population": {"members": 4}, **outer}}
+    recipe["trainer"] = trainer
     return [str(fault) for fault in reading.collect(recipe)[1]]
 
 
@@ -35,22 +36,26 @@ def faults(**outer):
             "outer.population.members: missing; write a whole number of 2 or above",
         ),
         (
-            {"estimator": {"kind": "external", "command": "true"}},
-            "outer.population = {'members': 4, 'stagger': True, 'adam': 'own', 'vmap': True}: an "
+            {
+                "trainer": {"command": "true"},
+                "estimator": {"kind": "zeroth_order"},
+                "population": {"members": 4, "vmap": False},
+            },
+            "outer.population = {'members': 4, 'stagger': True, 'adam': 'own', 'vmap': False}: an "
             "external trainer does one training at a time, of the seed that it is told; leave it "
-            "out, and take more directions instead, or another kind of estimator",
+            "out, and take more directions instead, or train here",
         ),
         *(
             (
-                {"estimator": estimator},
+                outer,
                 f"outer.population.vmap = True: {kind} goes along directions, each of which would "
                 "pass through all members; write false: members are then taken one after the other",
             )
-            for kind, estimator in (
-                ("forward", {"kind": "forward"}),
-                ("forward_gradient", {"kind": "forward_gradient"}),
-                ("zeroth_order", {"kind": "zeroth_order"}),
-                ("auto", {"kind": "auto", "objective": "accuracy"}),
+            for kind, outer in (
+                ("forward", {"estimator": {"kind": "forward"}}),
+                ("forward_gradient", {"estimator": {"kind": "forward_gradient"}}),
+                ("zeroth_order", {"estimator": {"kind": "zeroth_order"}}),
+                ("auto", {"estimator": {"kind": "auto"}, "objective": {"measure": "accuracy"}}),
             )
         ),
         (

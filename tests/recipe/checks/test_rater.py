@@ -61,10 +61,10 @@ def test_it_sees_whole_batches(tree):
 
 def test_a_command_is_told_no_network(tree):
     tree["tune"] = {"rater": {"kind": "mlp"}}
-    tree["outer"] = {"steps": 1, "estimator": {"kind": "external", "command": "train"}}
+    tree["outer"] = {"steps": 1, "estimator": {"kind": "zeroth_order"}}
+    tree["trainer"] = {"command": "train"}
     (found,) = faults(tree)
     assert found.startswith("tune.rater = {'kind': 'mlp'")
     assert found.endswith(
-        "an external trainer is told schedules, no network; take it out, or "
-        "another kind of estimator"
+        "an external trainer is told schedules, no network; take it out, or train here"
     )

@@ -50,7 +50,7 @@ TRUNCATED = {"kind": "truncated", "window": 5}
             "outer.clip.learning_rate = 1.0: unknown tunable; did you mean learning_rates? "
             "(allowed: learning_rates, mixture, loss_weights, initialisation, learned_update, "
             "rater, weight_decay, momentum, b1, b2, eps, clip_norm, z_loss, label_smoothing, "
-            "auxiliary)",
+            "multi_token_prediction)",
         ),
         (
             {"steps": 1, "clip": {"learning_rates": 0.0}},
@@ -135,7 +135,7 @@ TRUNCATED = {"kind": "truncated", "window": 5}
             "outer.optimizer.per_tunable.learning_rate = 0.3: unknown tunable; did you mean "
             "learning_rates? (allowed: learning_rates, mixture, loss_weights, initialisation, "
             "learned_update, rater, weight_decay, momentum, b1, b2, eps, clip_norm, z_loss, "
-            "label_smoothing, auxiliary)",
+            "label_smoothing, multi_token_prediction)",
         ),
         (
             {
@@ -207,18 +207,46 @@ def test_a_worst_case_is_one_of_losses(tree):
     tree["data"]["target"] = {"code": 1, "prose": 1}
     tree["outer"] = {"steps": 1, "objective": {"worst_case": 0.1}}
     assert reading.collect(tree)[1] == ()
-    tree["outer"]["estimator"] = {"kind": "zeroth_order", "objective": "accuracy"}
+    tree["outer"]["objective"]["measure"] = "accuracy"
+    tree["outer"]["estimator"] = {"kind": "zeroth_order"}
     assert [str(fault) for fault in reading.collect(tree)[1]] == [
-        "outer.objective.worst_case = 0.1: is of losses, but outer.estimator.objective is "
+        "outer.objective.worst_case = 0.1: is of losses, but outer.objective.measure is "
         "accuracy; leave one of them out"
     ]
+
+
+@pytest.mark.parametrize(
+    ("outer", "kind"),
+    [
+        ({"steps": 1}, "mixflow"),
+        ({"steps": 1, "estimator": {"kind": "zeroth_order"}}, None),
+        ({"steps": 1, "estimator": {"kind": "auto"}}, None),
+        (
+            {
+                "estimator": {"kind": "zeroth_order"},
+                "phases": [{"steps": 1}, {"steps": 1, "estimator": {"kind": "forward_gradient"}}],
+            },
+            "forward_gradient",
+        ),
+    ],
+)
+def test_accuracy_has_no_derivative(tree, outer, kind):
+    tree["outer"] = outer | {"objective": {"measure": "accuracy"}}
+    assert [str(fault) for fault in reading.collect(tree)[1]] == (
+        [
+            f"outer.objective.measure = 'accuracy': has no derivative, which the estimator {kind} "
+            "goes by; write outer.estimator: {kind: zeroth_order}, or measure the loss"
+        ]
+        if kind
+        else []
+    )
 
 
 @pytest.mark.parametrize("option", [{"worst_case": 0.1}, {"trajectory": {"points": 2}}])
 def test_an_external_trainer_has_an_objective_of_its_own(tree, option):
     tree["data"]["target"] = {"code": 1, "prose": 1}
-    external = {"kind": "external", "command": "train"}
-    tree["outer"] = {"steps": 1, "objective": option, "estimator": external}
+    tree["trainer"] = {"command": "train"}
+    tree["outer"] = {"steps": 1, "objective": option, "estimator": {"kind": "zeroth_order"}}
     (fault,) = reading.collect(tree)[1]
     assert fault.path == f"outer.objective.{next(iter(option))}"
     assert "has no effect on an external trainer" in fault.problem

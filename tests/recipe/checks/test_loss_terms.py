@@ -39,7 +39,7 @@ def test_a_recipe_with_terms_is_read():
 def test_what_is_tuned_is_there():
     assert faults(None, {"loss_terms": {}}) == [
         "tune.loss_terms = {}: nothing of the loss is tuned; write one of z_loss, "
-        "label_smoothing, auxiliary, e.g. `z_loss: {}`, or take tune.loss_terms out"
+        "label_smoothing, multi_token_prediction, e.g. `z_loss: {}`, or take tune.loss_terms out"
     ]
     terms = {"z_loss": {}, "label_smoothing": {}}
     assert faults({"label_smoothing": 0.1}, {"loss_terms": terms}) == [
@@ -65,9 +65,13 @@ def test_lion_takes_the_sign_of_what_they_change():
     assert "has a hypergradient of zero: lion takes the sign of the gradient" in fault
 
 
-def test_an_auxiliary_head_has_a_weight_and_something_to_predict():
+def test_a_multi_token_head_has_a_weight_and_something_to_predict():
     found = reading.parse(
-        recipe({"auxiliary": {}}, {"loss_terms": {"auxiliary": {"windows": 2}}}), "mine.yaml"
+        recipe(
+            {"multi_token_prediction": {}},
+            {"loss_terms": {"multi_token_prediction": {"windows": 2}}},
+        ),
+        "mine.yaml",
     )
     assert found.inner.loss is not None
     assert found.inner.loss.coefficients() == {
@@ -75,15 +79,16 @@ def test_an_auxiliary_head_has_a_weight_and_something_to_predict():
         "label_smoothing": 0.0,
         "auxiliary": 0.3,
     }
-    assert faults(None, {"loss_terms": {"auxiliary": {}}}) == [
-        "tune.loss_terms.auxiliary = {'windows': 1}: inner.loss.auxiliary is null: there is no "
-        "head whose weight to tune; write inner.loss.auxiliary: {weight: 0.3}, or take this out"
+    assert faults(None, {"loss_terms": {"multi_token_prediction": {}}}) == [
+        "tune.loss_terms.multi_token_prediction = {'windows': 1}: "
+        "inner.loss.multi_token_prediction is null: there is no head whose weight to tune; write "
+        "inner.loss.multi_token_prediction: {weight: 0.3}, or take this out"
     ]
-    (fault,) = faults({"auxiliary": {"weight": 0.0}}, {})
-    assert fault.startswith("inner.loss.auxiliary.weight = 0.0: must be ")
-    (fault,) = faults({"auxiliary": {"kind": "third"}}, {})
-    assert fault.startswith("inner.loss.auxiliary.kind = 'third'")
-    short = recipe({"auxiliary": {}}, {})
+    (fault,) = faults({"multi_token_prediction": {"weight": 0.0}}, {})
+    assert fault.startswith("inner.loss.multi_token_prediction.weight = 0.0: must be ")
+    (fault,) = faults({"multi_token_prediction": {"kind": "third"}}, {})
+    assert fault.startswith("inner.loss.multi_token_prediction.kind = 'third'")
+    short = recipe({"multi_token_prediction": {}}, {})
     short["data"]["sequence_length"] = 2
     with pytest.raises(RecipeError, match="data.sequence_length = 2: no token is two after"):
         reading.parse(short, "mine.yaml")

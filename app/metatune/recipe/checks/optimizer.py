@@ -1,11 +1,11 @@
-"""Rules between the inner optimizer and what is tuned; the table of all rules is in `checks.py`."""
+"""Rules between the inner optimizer and what is tuned of it."""
 
 from collections.abc import Iterable
 from dataclasses import asdict
 
 from metatune.recipe.faults import Fault
 from metatune.recipe.phases import resolved
-from metatune.recipe.schema import Estimator, External, Inner, Lion, Outer, Tune, ZerothOrder
+from metatune.recipe.schema import Inner, Lion, Outer, Tune, ZerothOrder
 
 PATH = "tune.optimizer"
 
@@ -36,7 +36,6 @@ WHY = {
     "adafactor": "its derivative is next to nothing",
     "schedule_free_adamw": "the average was taken with what it was",
 }
-"""Why a number of an optimizer isn't in its `TUNABLE`."""
 
 
 def what_is_multiplied_is_not_zero(tune: Tune, inner: Inner) -> Iterable[Fault]:
@@ -53,16 +52,14 @@ def gradients_show_in_the_update(tune: Tune, inner: Inner, outer: Outer) -> Iter
     """What weighs data or loss acts through gradients, of which Lion takes the sign."""
     if not isinstance(inner.optimizer, Lion) or (outer.steps is None and not outer.phases):
         return
-    if all(_by_values(phase.estimator) for phase in resolved(outer)):
+    # Of what has no derivative, auto takes an estimator that differentiates nothing.
+    by_values = outer.objective.measure != "loss" or all(
+        isinstance(phase.estimator, ZerothOrder) for phase in resolved(outer)
+    )
+    if by_values:
         return
     for name in ("mixture", "loss_weights", "loss_terms"):
         if (settings := getattr(tune, name)) is not None:
             problem = "has a hypergradient of zero: lion takes the sign of the gradient"
             cure = "use estimator zeroth_order, another inner.optimizer, or take it out"
             yield Fault(f"tune.{name}", asdict(settings), problem, cure)
-
-
-def _by_values(estimator: Estimator) -> bool:
-    """Whether an estimator differentiates nothing; auto takes such a one for other measures."""
-    of_others = getattr(estimator, "objective", "loss") != "loss"
-    return isinstance(estimator, ZerothOrder | External) or of_others

@@ -18,7 +18,10 @@ from metatune.inner.cross_entropy import token_losses
 from metatune.models import ParameterNames
 
 PATH: Final = ("auxiliary_head", "weight")
-"""Where W, [width, width], is among the trained parameters; joined by dots, its name."""
+"""Where W, [width, width], is among the trained parameters; joined by dots, its name.
+
+Artefacts and checkpoints of trainings name it so, as of before the head was called otherwise.
+"""
 NAMES: Final = ParameterNames((".".join(PATH),), stacked=False)
 
 

@@ -1,12 +1,14 @@
-"""Rules on the terms of the training loss that are tuned; the table of all is in `checks.py`."""
+"""Rules on the terms of the training loss that are tuned."""
 
 from collections.abc import Iterable
 from dataclasses import asdict
 
 from metatune.recipe.faults import Fault
 from metatune.recipe.schema import Data, Inner, Loss, Tune
+from metatune.recipe.schema.inner import MULTI_TOKEN_TERM
 
 PATH = "tune.loss_terms"
+HEAD = "inner.loss.multi_token_prediction"
 
 
 def some_term_is_tuned(tune: Tune) -> Iterable[Fault]:
@@ -24,15 +26,16 @@ def a_tuned_term_is_there(tune: Tune, inner: Inner) -> Iterable[Fault]:
         if not loss.coefficients()[key]:
             problem = f"inner.loss.{key} is 0, which no factor changes"
             cure = f"give inner.loss.{key} a value above 0 to start from, or take this out"
-            if key == "auxiliary":
-                problem = "inner.loss.auxiliary is null: there is no head whose weight to tune"
-                cure = "write inner.loss.auxiliary: {weight: 0.3}, or take this out"
+            if key == MULTI_TOKEN_TERM:
+                problem = f"{HEAD} is null: there is no head whose weight to tune"
+                cure = f"write {HEAD}: {{weight: 0.3}}, or take this out"
             yield Fault(path, asdict(settings), problem, cure)
 
 
 def some_token_is_two_ahead(data: Data, inner: Inner) -> Iterable[Fault]:
     """Of two tokens none is the second next of another."""
-    if inner.loss is not None and inner.loss.auxiliary is not None and data.sequence_length < 3:
-        problem = "no token is two after another, as inner.loss.auxiliary predicts them"
-        cure = "make sequences of 3 tokens or more, or take inner.loss.auxiliary out"
+    head = inner.loss and inner.loss.multi_token_prediction
+    if head is not None and data.sequence_length < 3:
+        problem = f"no token is two after another, as {HEAD} predicts them"
+        cure = f"make sequences of 3 tokens or more, or take {HEAD} out"
         yield Fault("data.sequence_length", data.sequence_length, problem, cure)

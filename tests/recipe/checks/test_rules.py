@@ -1,22 +1,15 @@
 import dataclasses
+import pkgutil
+from inspect import Parameter, Signature
+from types import ModuleType, NoneType
+from typing import get_type_hints
 
 import pytest
 
-from metatune.recipe import (
-    checks,
-    data_checks,
-    initialisation_checks,
-    learned_update_checks,
-    loss_checks,
-    mixture_checks,
-    optimizer_checks,
-    outer_checks,
-    population_checks,
-    reading,
-    schema,
-    sharing_checks,
-)
-from metatune.recipe.data_checks import KINDS, OPTIONS
+from metatune.recipe import checks, reading, schema
+from metatune.recipe.faults import Fault
+from metatune.recipe.reading import members_of
+from metatune.recipe.sources import KINDS, OPTIONS
 
 MIXED = {"mixture": {}}
 
@@ -221,7 +214,7 @@ def put(tree, path, value):
         ),
         (
             {"data.domains.prose.use": "validation", "data.target": {"prose": 1}},
-            "data.target = {'prose': 1.0}: weighs no domain with documents in the report split; "
+            "data.target = {'prose': 1.0}: weighs no domain with documents in the test split; "
             "weigh one of use: test, or of use: all",
         ),
         (
@@ -276,8 +269,8 @@ def put(tree, path, value):
             "hypergradient needs every domain in each batch",
         ),
         (
-            {"data.held_out": {"outer": 0.5, "report": 0.5}},
-            "data.held_out.outer = 0.5: with report = 0.5 leaves nothing to train on; must sum "
+            {"data.held_out": {"validation": 0.5, "test": 0.5}},
+            "data.held_out.validation = 0.5: with test = 0.5 leaves nothing to train on; must sum "
             "to less than 1; lower one of them",
         ),
         (
@@ -358,27 +351,54 @@ def test_rules_are_left_out_where_a_section_is_broken(tree):
     assert list(checks.check({})) == []
 
 
-def test_every_rule_is_in_the_table():
-    written = {
-        function
-        for module in (
-            checks,
-            data_checks,
-            initialisation_checks,
-            learned_update_checks,
-            loss_checks,
-            mixture_checks,
-            optimizer_checks,
-            outer_checks,
-            population_checks,
-            sharing_checks,
-        )
-        for name, function in vars(module).items()
-        if callable(function)
-        and getattr(function, "__module__", "") == module.__name__
-        and not name.startswith("_")
-    }
-    assert written - {checks.check} == {rule for rule, _ in checks.CHECKS}
+def test_every_module_of_the_package_is_looked_through():
+    names = {name for _, name, _ in pkgutil.iter_modules(checks.__path__)}
+    assert names == {module.__name__.rsplit(".", 1)[1] for module in checks.MODULES}
+    assert all(any(checks.rules_of(module)) for module in checks.MODULES)
+
+
+def a_module(*functions):
+    """A module that these functions are written in."""
+    module = ModuleType("rules_of_a_test")
+    for function in functions:
+        function.__module__ = module.__name__
+        setattr(module, function.__name__, function)
+    return module
+
+
+def test_a_rule_is_a_public_function_and_is_given_what_its_arguments_name(tree, monkeypatch):
+    def mixture_of_data(data, tune_mixture):
+        yield Fault("here", (data.batch_size, tune_mixture.windows), "said")
+
+    def _helper(anything):
+        raise AssertionError
+
+    rules = tuple(checks.rules_of(a_module(mixture_of_data, _helper)))
+    assert rules == ((mixture_of_data, ("data", "tune_mixture")),)
+    monkeypatch.setattr(checks, "RULES", rules)
+    sections, _ = reading.collect({**tree, "tune": {"mixture": {"windows": 3}}})
+    assert [fault.value for fault in checks.check(sections)] == [(8, 3)]
+    without, _ = reading.collect({**tree, "tune": {"learning_rates": {}}})
+    assert list(checks.check(without)) == []
+    assert list(checks.check({"data": sections["data"]})) == []
+
+
+@pytest.mark.parametrize("name", ["mixture", "tune_mixtures", "seed_tune", "anything"])
+def test_an_argument_that_is_no_section_is_refused(name):
+    def odd(**sections):
+        yield from ()
+
+    odd.__signature__ = Signature([Parameter(name, Parameter.POSITIONAL_OR_KEYWORD)])
+    with pytest.raises(TypeError, match=f"rule odd of rules_of_a_test: the argument {name} is no"):
+        list(checks.rules_of(a_module(odd)))
+
+
+def test_rules_are_annotated_as_the_schema_is():
+    for rule, names in checks.RULES:
+        hints = get_type_hints(rule)
+        for name in names:
+            expected = set(members_of(checks.SECTIONS[name])) - {NoneType}
+            assert set(members_of(hints[name])) == expected, (rule, name)
 
 
 def test_every_field_of_a_source_is_a_kind_or_an_option():

@@ -1,29 +1,15 @@
-"""Rules on the data: sources, their columns, and what becomes of their documents.
+"""Rules on the data: sources, their columns, and what becomes of their documents."""
 
-The table of all rules is in `checks.py`.
-"""
-
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Final
+from typing import get_args
 
-from metatune.recipe.faults import ABSENT, Fault
+from metatune.recipe.faults import ABSENT, Fault, unknown
 from metatune.recipe.paths import joined
 from metatune.recipe.schema import Data
 from metatune.recipe.schema.data import HeldOutSplit
-
-# Fields of a source that say where its documents are, those that say what a record's columns are,
-# and which kinds of source an option goes with.
-KINDS: Final = ("shipped", "path", "jsonl", "parquet", "csv", "arrow", "dataset", "saved")
-COLUMNS: Final = ("column", "prompt", "completion", "messages", "input_ids")
-MASKS: Final = ("labels", "loss_mask")  # of tokens, beside `input_ids`
-OPTIONS: Final[Mapping[str, frozenset[str]]] = {
-    "config": frozenset({"dataset"}),
-    "split": frozenset({"dataset", "saved"}),
-    "revision": frozenset({"dataset"}),
-    "streaming": frozenset({"dataset"}),
-    **dict.fromkeys((*COLUMNS, *MASKS, "label"), frozenset(KINDS[2:])),
-}
+from metatune.recipe.sources import COLUMNS, KINDS, MASKS, OPTIONS
+from metatune.recipe.weightings import no_weighting
 
 
 def there_are_domains(data: Data) -> Iterable[Fault]:
@@ -84,16 +70,6 @@ def one_way_to_read_a_record(data: Data) -> Iterable[Fault]:
             yield Fault(f"{path}.messages", source.messages, problem, cure)
 
 
-def all_domains_have_labels_or_none(data: Data) -> Iterable[Fault]:
-    """A batch holds sequences of every domain, whose tokens are all of a class or none is."""
-    if any(source.label for source in data.domains.values()):
-        for name, source in data.domains.items():
-            if source.label is None:
-                problem = "lacks label, which other domains have"
-                cure = "write label: NAME OF ITS COLUMN, or take it out everywhere"
-                yield Fault(joined("data.domains", name), ABSENT, problem, cure)
-
-
 def plain_text_is_corrupted(data: Data) -> Iterable[Fault]:
     """Where tokens change places, their classes would be wrong."""
     for name, source in data.domains.items():
@@ -117,20 +93,23 @@ def streams_have_a_budget(data: Data) -> Iterable[Fault]:
             yield Fault(path, True, "needs a budget of tokens", cure)
 
 
-def batch_holds_every_domain(data: Data) -> Iterable[Fault]:
-    """The batches of the hypergradient hold sequences of every domain that is trained on."""
-    if data.batch_size < len(data.trained):
-        problem = f"must be at least the number of domains, {len(data.trained)}"
-        cure = "raise it: the hypergradient needs every domain in each batch"
-        yield Fault("data.batch_size", data.batch_size, problem, cure)
+def all_domains_have_labels_or_none(data: Data) -> Iterable[Fault]:
+    """A batch holds sequences of every domain, whose tokens are all of a class or none is."""
+    if any(source.label for source in data.domains.values()):
+        for name, source in data.domains.items():
+            if source.label is None:
+                problem = "lacks label, which other domains have"
+                cure = "write label: NAME OF ITS COLUMN, or take it out everywhere"
+                yield Fault(joined("data.domains", name), ABSENT, problem, cure)
 
 
-def something_is_trained_on(data: Data) -> Iterable[Fault]:
-    """The two held-out shares leave documents to train on."""
-    outer, report = data.held_out.outer, data.held_out.report
-    if outer + report >= 1:
-        problem = f"with report = {report} leaves nothing to train on; must sum to less than 1"
-        yield Fault("data.held_out.outer", outer, problem, "lower one of them")
+def target_is_a_weighting(data: Data) -> Iterable[Fault]:
+    """The held-out loss averages over domains that there are."""
+    for name in data.target:
+        if name not in data.domains:
+            path = f"data.target.{name}"
+            yield unknown(path, data.target[name], "domain", name, list(data.domains))
+    yield from no_weighting("data.target", data.target)
 
 
 def both_splits_are_measured(data: Data) -> Iterable[Fault]:
@@ -143,9 +122,24 @@ def both_splits_are_measured(data: Data) -> Iterable[Fault]:
         yield Fault(f"data.target.{name}", data.target[name], problem, cure)
     if lost or not weighed or not weighed <= set(data.domains) or not data.trained:
         return  # then it is said before what is wrong
-    uses: dict[HeldOutSplit, str] = {"outer": "validation", "report": "test"}
-    for split, use in uses.items():
+    for split in get_args(HeldOutSplit):
         if not data.measured(split):
             problem = f"weighs no domain with documents in the {split} split"
-            cure = f"weigh one of use: {use}, or of use: all"
+            cure = f"weigh one of use: {split}, or of use: all"
             yield Fault("data.target", data.target, problem, cure)
+
+
+def batch_holds_every_domain(data: Data) -> Iterable[Fault]:
+    """The batches of the hypergradient hold sequences of every domain that is trained on."""
+    if data.batch_size < len(data.trained):
+        problem = f"must be at least the number of domains, {len(data.trained)}"
+        cure = "raise it: the hypergradient needs every domain in each batch"
+        yield Fault("data.batch_size", data.batch_size, problem, cure)
+
+
+def something_is_trained_on(data: Data) -> Iterable[Fault]:
+    """The two held-out shares leave documents to train on."""
+    validation, test = data.held_out.validation, data.held_out.test
+    if validation + test >= 1:
+        problem = f"with test = {test} leaves nothing to train on; must sum to less than 1"
+        yield Fault("data.held_out.validation", validation, problem, "lower one of them")

@@ -1,0 +1,60 @@
+"""Rules on the search: its steps, its phases, what they differentiate through."""
+
+from collections.abc import Iterable
+from dataclasses import MISSING, fields
+
+from metatune.recipe.faults import Fault
+from metatune.recipe.phases import CHOICES, said
+from metatune.recipe.schema import Full, Inner, Online, Outer
+
+
+def steps_or_phases(outer: Outer) -> Iterable[Fault]:
+    """A search has a number of steps, or phases that have."""
+    if outer.steps is None and outer.phases is None:
+        cure = "write one of them, e.g. steps: 20"
+        yield Fault("outer", {}, "must have exactly one of steps and phases", cure)
+    if outer.steps is not None and outer.phases is not None:
+        problem = "outer.phases is given too, each with steps of its own"
+        yield Fault("outer.steps", outer.steps, problem, "take out outer.steps or outer.phases")
+    if outer.phases is not None and not outer.phases:
+        yield Fault("outer.phases", [], "names no phase", "write one or more, or outer.steps")
+
+
+def choices_for_all_are_used(outer: Outer) -> Iterable[Fault]:
+    """What is chosen for all phases is the choice of one at least."""
+    for field in fields(Outer):
+        if field.name not in CHOICES or not outer.phases:
+            continue
+        value = getattr(outer, field.name)
+        default = field.default_factory() if field.default_factory is not MISSING else MISSING
+        if value != default and all(getattr(phase, field.name) for phase in outer.phases):
+            problem = f"every phase has {field.name} of its own"
+            cure = f"take this one out, or {field.name} out of a phase that is to have it"
+            yield Fault(f"outer.{field.name}", {"kind": value.kind}, problem, cure)
+
+
+def unroll_fits_the_training(outer: Outer, inner: Inner) -> Iterable[Fault]:
+    """Windows, lifetimes, horizons are no longer than the training, a window than its life."""
+    for path, unroll in said(outer, "unroll"):
+        if isinstance(unroll, Full):
+            yield from _horizons(f"{path}.horizons", unroll.horizons, inner)
+            continue
+        limits = {"window": ("inner.steps", inner.steps)}
+        if isinstance(unroll, Online) and unroll.lifetime is not None:
+            limits["lifetime"] = limits["window"]
+            if unroll.lifetime <= inner.steps:
+                limits["window"] = (f"{path}.lifetime", unroll.lifetime)
+        for name, (limit, most) in limits.items():
+            if getattr(unroll, name) > most:
+                problem, cure = f"must be at most {limit}, {most}", f"lower it, or raise {limit}"
+                yield Fault(f"{path}.{name}", getattr(unroll, name), problem, cure)
+
+
+def _horizons(path: str, horizons: tuple[int, ...] | None, inner: Inner) -> Iterable[Fault]:
+    """Each a training, none longer than the whole one."""
+    if horizons is not None and not horizons:
+        yield Fault(path, [], "names no horizon", "write one or more, or leave it out")
+    for number, steps in enumerate(horizons or ()):
+        if not 1 <= steps <= inner.steps:
+            problem = f"must be from 1 to inner.steps, {inner.steps}"
+            yield Fault(f"{path}[{number}]", steps, problem, "change it, or inner.steps")
