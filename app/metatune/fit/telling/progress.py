@@ -58,8 +58,8 @@ class Display:
 
     While a program is compiled, nothing tells how far that is: then a spinner, the time that has
     passed and the time of the last time stand in place of the lower bar, drawn by a thread. Where
-    the output is no terminal there are lines alone, with one in between every `QUIET_SECONDS`, from a
-    thread too.
+    the output is no terminal there are lines alone, with one in between every `QUIET_SECONDS`, of
+    a thread too.
     """
 
     def __init__(

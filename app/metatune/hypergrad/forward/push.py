@@ -261,7 +261,7 @@ def refuse_checkpoints(job: Job) -> None:
 def _of_chunk(job: Job, derivatives: jax.Array, count: int) -> Carry:
     """Where a chunk of so many directions begins."""
     along = jnp.zeros(count, derivatives.dtype)
-    return Carry(derivatives, job.start, _copied(job.begun()), None, (), jnp.zeros(()), along)
+    return Carry(derivatives, job.start, _copied(job.begin()), None, (), jnp.zeros(()), along)
 
 
 def _begun(job: Job, directions: jax.Array, size: int) -> Carry:
