@@ -68,7 +68,9 @@ class Recorder:
         """
         factors = rate_factors(self._training, before.eta)
         found = jumps(self._lines, point.line(), self._training.recipe.outer, phase, factors)
-        line = point.with_jumps(found).line()
+        if found and point.taken:
+            point = point._replace(taken=point.taken._replace(jumps=found))
+        line = point.line()
         shared = line.get("sharing")
         for sentence in sentences(shared["changes"]) if shared else ():
             self._display.say(sentence)
@@ -140,7 +142,7 @@ def outer_step(
         hypergradient_norm={k: float(optax.tree.norm(g)) for k, g in estimate.gradient.items()},
         inner_loss=float(seen.losses[-1]) if len(seen.losses) else None,
         moved=moved(training, before.eta, done.eta),
-        spread=population.spread(seen),
+        **population.spread(seen),
         lost_directions=seen.lost_directions,
         sharing=record(after) | {"changes": done.changes} if after.shared else None,
     )
