@@ -61,7 +61,7 @@ class Recorder:
         """Keeps and tells of a point that an outer step was taken from, and where it led.
 
         Args:
-            before: the search at the point, judged.
+            before: the search at the point, validated.
             after: the search at the next one.
             phase: that the step belongs to.
             point: what is recorded, but for jumps, which are looked for here.
@@ -80,7 +80,7 @@ class Recorder:
                 self.write_best(after)
             self._checkpoints.save(after)
         blocks = f" in {shared['blocks']}" if shared else ""
-        self._display.point(line, rates=_words(factors) + blocks, note=point.judgement.remark)
+        self._display.point(line, rates=_words(factors) + blocks, note=point.validated.remark)
         for key, each in found.items():
             self._display.say(jump(point.step, key, each))
 
@@ -96,8 +96,8 @@ class Recorder:
         self._append(line, search.eta)
         if search.best_step == search.step:
             self.write_best(search)
-        held_out = point.judgement.held_out
-        note = point.judgement.remark or ("" if held_out == held_out else f"not judged: {why}")
+        held_out = point.validated.held_out
+        note = point.validated.remark or ("" if held_out == held_out else f"not judged: {why}")
         rates = _words(rate_factors(self._training, search.eta))
         self._display.point(line, rates=rates, note=note)
 

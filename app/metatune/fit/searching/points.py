@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metatune.fit.searching.judging import Judgement
+from metatune.fit.searching.validation import Validated
 from metatune.inner import InnerTraining
 from metatune.tunables import LearningRates
 
@@ -55,7 +55,7 @@ class Point(NamedTuple):
     Attributes:
         step: outer steps that led to it.
         phase: number of the phase that it is in.
-        judgement: held-out losses there.
+        validated: held-out losses there.
         best_held_out: the least so far.
         seconds: that the point has taken, the step from it included.
         taken: the step from it; None of the last point.
@@ -63,7 +63,7 @@ class Point(NamedTuple):
 
     step: int
     phase: int
-    judgement: Judgement
+    validated: Validated
     best_held_out: float
     seconds: float
     taken: OuterStep | None = None
@@ -71,7 +71,7 @@ class Point(NamedTuple):
     def line(self) -> dict[str, Any]:
         """The point as a line of the metrics; null for a loss that isn't a finite number."""
         taken = self.taken._asdict() if self.taken else {}
-        held_out, of_average = self.judgement
+        held_out, of_average = self.validated
         return {
             "step": self.step,
             "phase": self.phase,
