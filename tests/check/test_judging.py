@@ -31,7 +31,7 @@ from metatune.check.levels import (
 )
 from metatune.check.limits import limits
 from metatune.check.metasmoothness import judge_metasmoothness
-from metatune.check.numbers import Compared, Horizon, Moved, Numbers, Sample, Slope, Stretch
+from metatune.check.numbers import Compared, Horizon, Moved, Numbers, Sample, Slope, Span
 from metatune.check.signal import judge_signal, least
 from metatune.check.slopes import EPSILONS
 
@@ -71,7 +71,7 @@ def numbers(horizon=OWN, seeds=4, scale=0.1, spread=0.01, **changes):
         ),
         compared=Compared("Forward", gradient, gradient, np.zeros(2), ""),
         moved=Moved(0.95, 1.0),
-        stretches=(Stretch("1/2 of the steps", horizon.steps // 2, samples),),
+        stretches=(Span("1/2 of the steps", horizon.steps // 2, samples),),
         whole=None,
     )
     return replace(own, **changes)
@@ -266,7 +266,7 @@ def test_two_seeds_are_certain_of_no_sign_that_four_are_of(seeds, clear):
     spread = np.array([1.0, -1.0] * (seeds // 2))
     mean = 8 * spread.std(ddof=1) / seeds**0.5
     samples = tuple(sampled([mean + one, -mean + one]) for one in spread)
-    own = numbers(samples=samples, stretches=(Stretch("1/2", 50, samples),))
+    own = numbers(samples=samples, stretches=(Span("1/2", 50, samples),))
     row = judge(own).horizons.rows[0]
     assert row.tunables["mixture"].clear == clear
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from metatune.check.numbers import Horizon
-from metatune.check.recipes import begun, draw, shortened, subject_of
+from metatune.check.recipes import draw, first_phase_alone, shortened, subject_of
 from metatune.check.runs import sha256
 from metatune.inner import prepare, rescaled
 from metatune.inner.schedules import base_rates
@@ -112,10 +112,10 @@ def test_of_phases_the_first_is_checked():
     forward, online = schema.Forward(segment=4), schema.Online(window=5)
     phases = (schema.Phase(steps=2, estimator=forward, unroll=online), schema.Phase(steps=3))
     outer = dataclasses.replace(RECIPE.outer, steps=None, phases=phases)
-    alone = begun(dataclasses.replace(RECIPE, outer=outer))
+    alone = first_phase_alone(dataclasses.replace(RECIPE, outer=outer))
     assert (alone.outer.steps, alone.outer.phases) == (2, None)
     assert (alone.outer.estimator, alone.outer.unroll) == (forward, online)
-    assert begun(RECIPE) == RECIPE
+    assert first_phase_alone(RECIPE) == RECIPE
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_what_has_no_hypergradient_is_refused(objective, trainer, fault):
     estimator = schema.ZerothOrder()
     outer = dataclasses.replace(RECIPE.outer, estimator=estimator, objective=objective)
     with pytest.raises(RecipeError) as refused:
-        begun(dataclasses.replace(RECIPE, outer=outer, trainer=trainer))
+        first_phase_alone(dataclasses.replace(RECIPE, outer=outer, trainer=trainer))
     assert fault in str(refused.value)
 
 

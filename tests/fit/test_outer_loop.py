@@ -25,9 +25,9 @@ from metatune.fit import outer_loop
 from metatune.fit.outer_loop import fit
 from metatune.fit.run_folder import RunFolder, RunFolderError, open_run
 from metatune.fit.searching import hypergradients as hypergradients_of
-from metatune.fit.searching.judging import keep_best
 from metatune.fit.searching.points import taken
 from metatune.fit.searching.search import Search
+from metatune.fit.searching.validation import keep_best
 from metatune.fit.trainers.failure import NotFinite
 from metatune.hypergrad import CheckpointError, EstimatorError, hypergradient
 from metatune.inner import prepare

@@ -50,7 +50,7 @@ def recipe(initialisation, optimizer=None, **model) -> schema.Recipe:
 
 
 def begun(training, eta, given):
-    return programs.begun(as_argument(training.sampled), eta, given)
+    return programs.begin(as_argument(training.sampled), eta, given)
 
 
 def test_every_training_starts_from_the_point_with_its_optimizer():

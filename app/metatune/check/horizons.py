@@ -35,7 +35,7 @@ from metatune.check.levels import (
     unresolved,
     worst,
 )
-from metatune.check.numbers import Numbers, Sample, Stretch, means
+from metatune.check.numbers import Numbers, Sample, Span, means
 
 CERTAIN: Final = 0.975
 """Probability that a mean of the other sign would have stayed below the bound."""
@@ -122,7 +122,7 @@ def _graded(its: Flipped) -> Finding:
     return Finding("amber", (HORIZON,)) if certain <= RED_FLIPPED < share else finding
 
 
-def _row(numbers: Numbers, stretch: Stretch, reference: Sequence[Sample]) -> Row:
+def _row(numbers: Numbers, stretch: Span, reference: Sequence[Sample]) -> Row:
     (one, clear_one), (other, clear_other) = _signs(stretch.samples), _signs(reference)
     differ = numbers.by_tunable(one != other)
     clear = numbers.by_tunable(clear_one & clear_other)

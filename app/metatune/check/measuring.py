@@ -14,7 +14,7 @@ from metatune.check.numbers import (
     Numbers,
     Sample,
     Settings,
-    Stretch,
+    Span,
     coordinate_names,
 )
 from metatune.check.slopes import measured_slopes, random_directions
@@ -64,7 +64,7 @@ def measure(subject: Subject, settings: Settings = DEFAULT) -> Numbers:
         names = coordinate_names(shapes)
         slopes = measured_slopes(held, found[0], random, names, rounding)
         compared = _compared(subject, draw, found[0], random)
-        stretches, whole = _stretches(subject, found)
+        stretches, whole = _spans(subject, found)
     return Numbers(
         horizon=subject.horizon,
         own=subject.own or subject.horizon,
@@ -137,19 +137,17 @@ def _moved(held: Held, signs: np.ndarray, step: float) -> Moved:
     return moved(*(np.asarray(trained, np.float64) for trained in flat), eps=eps)
 
 
-def _stretches(
-    subject: Subject, found: tuple[Sample, ...]
-) -> tuple[tuple[Stretch, ...], Stretch | None]:
+def _spans(subject: Subject, found: tuple[Sample, ...]) -> tuple[tuple[Span, ...], Span | None]:
     if whole := _whole(subject):
         steps = subject.horizon.differentiated
         reference = samples(whole, len(found), f"{whole.steps} steps")
-        own = Stretch(f"the last {steps} steps", steps, found)
-        return (own,), Stretch("the whole", whole.steps, reference)
+        own = Span(f"the last {steps} steps", steps, found)
+        return (own,), Span("the whole", whole.steps, reference)
     stretches = []
     for fraction in FRACTIONS:
         if shorter := _shorter(subject, fraction):
             short = samples(shorter, len(found), f"{shorter.steps} steps")
-            stretches.append(Stretch(f"1/{fraction} of the steps", shorter.steps, short))
+            stretches.append(Span(f"1/{fraction} of the steps", shorter.steps, short))
     return tuple(stretches), None
 
 

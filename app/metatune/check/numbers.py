@@ -112,7 +112,7 @@ class Moved(NamedTuple):
     resolved: float
 
 
-class Stretch(NamedTuple):
+class Span(NamedTuple):
     """Hypergradients over another horizon.
 
     Attributes:
@@ -157,8 +157,8 @@ class Numbers:
     slopes: tuple[Slope, ...]
     compared: Compared | None
     moved: Moved | None
-    stretches: tuple[Stretch, ...]
-    whole: Stretch | None
+    stretches: tuple[Span, ...]
+    whole: Span | None
 
     @property
     def shortened(self) -> bool:
@@ -227,8 +227,8 @@ def from_record(record: Mapping[str, Any]) -> Numbers:
     its["settings"] = Settings(**its["settings"])
     its["samples"] = _samples(its["samples"])
     its["slopes"] = tuple(map(_slope, its["slopes"]))
-    its["stretches"] = tuple(map(_stretch, its["stretches"]))
-    its["whole"] = its["whole"] and _stretch(its["whole"])
+    its["stretches"] = tuple(map(_span, its["stretches"]))
+    its["whole"] = its["whole"] and _span(its["whole"])
     its["compared"] = its["compared"] and Compared(**_arrays(its["compared"]))
     its["moved"] = its["moved"] and Moved(**its["moved"])
     return Numbers(**its)
@@ -251,6 +251,6 @@ def _slope(record: Mapping[str, Any]) -> Slope:
     return Slope(**its)
 
 
-def _stretch(record: Mapping[str, Any]) -> Stretch:
+def _span(record: Mapping[str, Any]) -> Span:
     its: dict[str, Any] = {**record, "samples": _samples(record["samples"])}
-    return Stretch(**its)
+    return Span(**its)

@@ -1,7 +1,5 @@
 """What a user sees while a recipe is checked."""
 
-from types import TracebackType
-
 from rich.console import Console
 
 from metatune import hypergrad
@@ -27,14 +25,9 @@ class Display:
         self._bar.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Takes the bar away."""
-        self._bar.__exit__(kind, error, traceback)
+        self._bar.__exit__()
 
     def begin(self, total: float) -> None:
         """Says how much there is to do, in trainings."""

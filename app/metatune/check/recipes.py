@@ -15,7 +15,7 @@ from metatune.recipe.schema import Full, Online, Recipe, Truncated
 from metatune.recipe.trajectory import points
 
 
-def begun(recipe: Recipe) -> Recipe:
+def first_phase_alone(recipe: Recipe) -> Recipe:
     """The recipe that is the first phase of a search, and no more: what begins at its own η.
 
     Raises:

@@ -14,7 +14,7 @@ from metatune.check.limits import limits
 from metatune.check.measuring import cost, measure
 from metatune.check.numbers import Numbers, Settings
 from metatune.check.progress import Display
-from metatune.check.recipes import begun, shortened, subject_of
+from metatune.check.recipes import first_phase_alone, shortened, subject_of
 from metatune.inner import InnerTraining
 from metatune.recipe import writing
 from metatune.recipe.faults import Fault, RecipeError
@@ -54,7 +54,7 @@ def check(
         "metatune": importlib.metadata.version("metatune"),
         "recipe_sha256": sha256(recipe),
         "recipe_steps": recipe.inner.steps,
-        "phases": len(recipe.outer.phases or (begun(recipe),)),
+        "phases": len(recipe.outer.phases or (first_phase_alone(recipe),)),
     }
     return as_json(judge(numbers), about)
 
@@ -68,7 +68,7 @@ def measured(
     console: Console,
 ) -> Numbers:
     """What `check` judges by; arguments and errors are the same."""
-    first = begun(training.recipe)
+    first = first_phase_alone(training.recipe)
     settings = settings._replace(step=first.outer.optimizer.learning_rate)
     own = checked = replace(training, recipe=first)
     if steps is not None:

@@ -18,13 +18,13 @@ from metatune.fit.run_folder import RunFolder, open_run, usable
 from metatune.fit.searching import population
 from metatune.fit.searching.checkpoints import Checkpoints
 from metatune.fit.searching.hypergradients import source
-from metatune.fit.searching.judging import Judges
 from metatune.fit.searching.loop import Loop
 from metatune.fit.searching.meta_update import meta_update
 from metatune.fit.searching.phases import begin, steps_at_most
 from metatune.fit.searching.points import taken
 from metatune.fit.searching.search import Search
 from metatune.fit.searching.still_moving import course
+from metatune.fit.searching.validation import Validation
 from metatune.fit.telling import dataset_statistics, rounding
 from metatune.fit.telling.announcement import announcement
 from metatune.fit.telling.expectation import Expectation, comparison, measured
@@ -138,7 +138,7 @@ def fit(
                     folder.scratch,
                     partial(display.listener, "hypergradient", HYPERGRADIENT),
                 ),
-                Judges(recipe.outer, score, partial(display.listener, programs=programs)),
+                Validation(recipe.outer, score, partial(display.listener, programs=programs)),
                 meta_update(training),
                 recorder,
                 display,

@@ -62,14 +62,16 @@ class Recorder:
         """Keeps and tells of a point that an outer step was taken from, and where it led.
 
         Args:
-            before: the search at the point, judged.
+            before: the search at the point, validated.
             after: the search at the next one.
             phase: that the step belongs to.
             point: what is recorded, but for jumps, which are looked for here.
         """
         factors = rate_factors(self._training, before.eta)
         found = jumps(self._lines, point.line(), self._training.recipe.outer, phase, factors)
-        line = point.with_jumps(found).line()
+        if found and point.taken:
+            point = point._replace(taken=point.taken._replace(jumps=found))
+        line = point.line()
         shared = line.get("sharing")
         for sentence in sentences(shared["changes"]) if shared else ():
             self._display.say(sentence)
@@ -79,7 +81,7 @@ class Recorder:
                 self.write_best(after)
             self._checkpoints.save(after)
         blocks = f" in {shared['blocks']}" if shared else ""
-        self._display.point(line, rates=_words(factors) + blocks, note=point.judgement.remark)
+        self._display.point(line, rates=_words(factors) + blocks, note=point.validated.remark)
         for key, each in found.items():
             self._display.say(jump(point.step, key, each))
 
@@ -95,8 +97,8 @@ class Recorder:
         self._append(line, search.eta)
         if search.best_step == search.step:
             self.write_best(search)
-        held_out = point.judgement.held_out
-        note = point.judgement.remark or ("" if held_out == held_out else f"not judged: {why}")
+        held_out = point.validated.held_out
+        note = point.validated.remark or ("" if held_out == held_out else f"not judged: {why}")
         rates = _words(rate_factors(self._training, search.eta))
         self._display.point(line, rates=rates, note=note)
 
@@ -141,7 +143,7 @@ def outer_step(
         hypergradient_norm={k: float(optax.tree.norm(g)) for k, g in estimate.gradient.items()},
         inner_loss=float(seen.losses[-1]) if len(seen.losses) else None,
         moved=moved(training, before.eta, done.eta),
-        spread=population.spread(seen),
+        **population.spread(seen),
         lost_directions=seen.lost_directions,
         sharing=record(after) | {"changes": done.changes} if after.shared else None,
     )

@@ -161,7 +161,7 @@ def train(
     if not donate:
         state = jax.tree.map(jnp.copy, state)
     if problem.start is not None and start == 0:
-        state = programs.begun(problem, eta, state)
+        state = programs.begin(problem, eta, state)
     for first, stop in bounds(start, start + steps, segment):
         drawn = fetch(batches, first, stop, segment)
         state, segment_losses = programs.advance(problem, eta, state, drawn)

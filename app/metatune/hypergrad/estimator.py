@@ -76,11 +76,11 @@ class Job:
         """Whether η moves the state that the differentiated steps begin with."""
         return self.problem.start is not None and self.first == 0
 
-    def begun(self) -> State:
+    def begin(self) -> State:
         """The state that the first inner step takes; its memory may be that of `state`."""
         if self.problem.start is None or self.start > 0:
             return self.state
-        return programs.begun(self.problem, self.eta, self.state)
+        return programs.begin(self.problem, self.eta, self.state)
 
     def objective(
         self, state: State, step: int

@@ -98,6 +98,7 @@ def hypergradients(
         raise ValueError(f"a population of {len(members)}: must have two members or more")
     estimate = partial(
         hypergradient,
+        outer_batches=outer_batches,
         steps=steps,
         estimator=estimator,
         window=window,
@@ -105,14 +106,14 @@ def hypergradients(
         checkpoints=checkpoints,
     )
     if not vmap:
-        estimate = partial(estimate, control=control)
-        return _one_by_one(estimate, problem, eta, members, outer_batches, states, listener)
+        estimate = partial(estimate, problem, eta, control=control)
+        return _one_by_one(estimate, members, states, listener)
     if estimator.draws:
         raise EstimatorError(
             "random directions in the meta-parameters of all members at once would add the noise "
             "of each to all others: take them one after the other, vmap=False"
         )
-    found = _at_once(estimate, problem, eta, members, outer_batches, listener)
+    found = _at_once(estimate, problem, eta, members, listener)
     return found if states else found._replace(state=NONE)
 
 
@@ -185,7 +186,6 @@ def _at_once(
     problem: Problem,
     eta: PyTree,
     members: Sequence[Member],
-    outer_batches: Sequence[PyTree],
     listener: Listener | None,
 ) -> Hypergradient:
     count = len(members)
@@ -205,7 +205,6 @@ def _at_once(
         shard(stack([eta] * count), mesh),
         shard(stack([each.begin() for each in members]), mesh),
         batches,
-        outer_batches,
         listener=listener and mean,
     )
     gradients = gather(found.gradient, mesh)
@@ -223,10 +222,7 @@ def _at_once(
 
 def _one_by_one(
     estimate: Callable[..., Hypergradient],
-    problem: Problem,
-    eta: PyTree,
     members: Sequence[Member],
-    outer_batches: Sequence[PyTree],
     states: bool,
     listener: Listener | None,
 ) -> Hypergradient:
@@ -240,11 +236,8 @@ def _one_by_one(
 
     for each in members:
         result = estimate(
-            problem,
-            eta,
             each.begin(),
             each.batches,
-            outer_batches,
             start=each.start,
             key=each.key,
             listener=listener and over_all,

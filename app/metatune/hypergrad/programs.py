@@ -153,16 +153,16 @@ def contract(
 
 onsets = jax.jit(forward_mode.onsets)
 
-begun = jax.jit(start.begun)
+begin = jax.jit(start.begin)
 start_pulled = jax.jit(start.pulled)
 start_pushed = jax.jit(start.pushed)
 start_moves = jax.jit(start.moves)
 
 
 @jax.jit
-def begun_each(problem: Problem, etas: PyTree, state: State) -> State:
+def begin_each(problem: Problem, etas: PyTree, state: State) -> State:
     """Where several trainings begin from one state, each with meta-parameters of its own."""
-    return jax.vmap(start.begun, in_axes=(None, 0, None))(problem, etas, state)
+    return jax.vmap(start.begin, in_axes=(None, 0, None))(problem, etas, state)
 
 
 @partial(jax.jit, donate_argnums=2)

@@ -1,4 +1,4 @@
-"""A segment: the stretch of inner steps that is one compiled program.
+"""A segment: inner steps that are one compiled program.
 
 Every segment of a training runs the same program, whatever the horizon: the last one is filled up
 with steps that are skipped.

@@ -20,7 +20,7 @@ from metatune.hypergrad.reverse.adjoint import Adjoint
 from metatune.hypergrad.segments import inexact
 
 
-def begun(problem: Problem, eta: PyTree, state: State) -> State:
+def begin(problem: Problem, eta: PyTree, state: State) -> State:
     """The state before step 0: S(η, state)."""
     if problem.start is None:
         raise ValueError("the problem has no start: a training begins from the state it is given")
@@ -64,5 +64,5 @@ def _tangent(problem: Problem, eta: PyTree, direction: PyTree, state: State) -> 
 
 def _floats(problem: Problem, eta: PyTree, state: State) -> tuple[Any, list[jax.Array]]:
     """Parameters and floating-point leaves of the optimizer state before step 0."""
-    params, opt_state = begun(problem, eta, state)
+    params, opt_state = begin(problem, eta, state)
     return params, inexact(opt_state)[0]

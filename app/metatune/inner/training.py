@@ -75,7 +75,7 @@ class InnerTraining:
             return None
         given = self.initialise(seeds.key(self.recipe.seed))
         # The very program of the trainings, so that the weights are theirs to the bit.
-        begun = programs.begun(problem, dict(eta), given)
+        begun = programs.begin(problem, dict(eta), given)
         return initialisation.by_name(self.names, begun.params)
 
     def trajectory(self, eta: Mapping[str, Any]) -> Trajectory:

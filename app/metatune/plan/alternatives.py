@@ -17,12 +17,11 @@ from metatune.plan.measuring import measured
 from metatune.plan.memory import Memory, limit_bytes
 from metatune.plan.pace import Pace
 from metatune.plan.progress import Listener, silent, told
+from metatune.plan.reverse_mode import Spec
 from metatune.recipe import schema
 
 TIE: Final = 0.05
 """Differences of fewer seconds, relative, are none: predictions are no better than that."""
-
-ReverseMode = schema.MixFlow | schema.Reverse
 
 
 class Alternative(NamedTuple):
@@ -121,7 +120,7 @@ def alternatives(
     recipe = training.recipe
     if recipe.trainer is not None or recipe.outer.objective.measure != "loss":
         return
-    kept = spec.checkpoints if isinstance(spec, ReverseMode) else schema.Checkpoints()
+    kept = spec.checkpoints if isinstance(spec, Spec) else schema.Checkpoints()
     segment = estimators.build(spec).segment
     common = {"segment": segment, "checkpoints": kept}
     path = "outer.estimator"

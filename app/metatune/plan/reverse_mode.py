@@ -173,7 +173,7 @@ def _sizes(work: OfReverse, compiled: dict[str, Program]) -> Sizes:
 
 
 def _probes(work: OfReverse, compiled: dict[str, Program]) -> tuple[Probe, ...]:
-    (eta, state), problem = work.begun(), work.problem
+    (eta, state), problem = work.begin(), work.problem
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), _adjoint(work))
     # Gradients of zero take as long as others, and needn't be computed first.
     saved = jax.tree.map(

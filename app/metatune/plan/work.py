@@ -84,14 +84,14 @@ class Work(Generic[Way]):
             problem = stacked(problem, jnp.zeros(self.members, jnp.int32))
         return as_argument(problem)
 
-    def begun(self) -> tuple[dict[str, Any], State]:
+    def begin(self) -> tuple[dict[str, Any], State]:
         """Meta-parameters and state that a hypergradient begins with."""
         eta, state = self.training.initial_eta(), self.training.initialise(jax.random.key(0))
         return (eta, state) if self.members is None else stack([(eta, state)] * self.members)
 
     def state(self) -> State:
         """A state, as shapes."""
-        return jax.eval_shape(self.begun)[1]
+        return jax.eval_shape(self.begin)[1]
 
     def beside_bytes(self) -> int:
         """Of what lies beside the states of a training: what is frozen, and what a start is of.
@@ -105,7 +105,7 @@ class Work(Generic[Way]):
 
     def eta(self) -> dict[str, Any]:
         """Meta-parameters, as shapes."""
-        return jax.eval_shape(self.begun)[0]
+        return jax.eval_shape(self.begin)[0]
 
     def job(self) -> Job:
         """The hypergradient, on shapes: nothing is run."""

@@ -2,7 +2,6 @@
 
 import math
 import time
-from types import TracebackType
 from typing import Final, TypeVar
 
 from rich.console import Console
@@ -111,12 +110,7 @@ class Bar:
         self._progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Takes it away."""
         self._progress.stop()
 

@@ -1,7 +1,6 @@
 """What is told of a training while it goes on: on the terminal, in metrics and in TensorBoard."""
 
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
@@ -41,14 +40,9 @@ class Teller:
         self._bar.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Takes the bar away and closes the files."""
-        self._bar.__exit__(kind, error, traceback)
+        self._bar.__exit__()
         self._events.close()
 
     def say(self, text: str) -> None:

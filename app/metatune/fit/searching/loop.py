@@ -1,4 +1,4 @@
-"""The outer loop: judge, differentiate, step; from phase to phase, and the last point."""
+"""The outer loop: validate, differentiate, step; from phase to phase, and the last point."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from metatune.fit.process.allocation import release_memory
 from metatune.fit.recorder import Recorder, outer_step
 from metatune.fit.searching.hypergradients import Source
-from metatune.fit.searching.judging import Judgement, Judges
 from metatune.fit.searching.meta_update import MetaUpdate
 from metatune.fit.searching.phases import End, end_of, enter, steps_at_most
 from metatune.fit.searching.points import Point
 from metatune.fit.searching.search import Search
 from metatune.fit.searching.truncation import advance, next_span
+from metatune.fit.searching.validation import Validated, Validation
 from metatune.fit.telling.announcement import ways
 from metatune.fit.telling.progress import Display
 from metatune.fit.trainers.failure import refuse_not_finite
@@ -28,7 +28,7 @@ class Loop:
         training: what is tuned.
         phases: of the search.
         hypergradient: where hypergradients come from.
-        judges: what measures a point.
+        validation: what measures a point.
         update: how a hypergradient moves η.
         recorder: keeps and tells of every point.
         display: is told of phases.
@@ -37,7 +37,7 @@ class Loop:
     training: InnerTraining
     phases: Sequence[Phase]
     hypergradient: Source
-    judges: Judges
+    validation: Validation
     update: MetaUpdate
     recorder: Recorder
     display: Display
@@ -54,11 +54,11 @@ class Loop:
         while (why := self.end_of(search)) is None or search.phase + 1 < len(self.phases):
             search = self.step(search) if why is None else self.enter_next(search, why)
             yield search
-        began, judgement = time.monotonic(), Judgement()
+        began, validated = time.monotonic(), Validated()
         if why is not End.PATIENCE:
-            search, judgement = self.judges(search)
+            search, validated = self.validation(search)
         yield search
-        self.recorder.last(search, _point(search, judgement, began), why)
+        self.recorder.last(search, _point(search, validated, began), why)
 
     def end_of(self, search: Search) -> End | None:
         """Why the phase that a search is in is over; None while it goes on."""
@@ -71,21 +71,21 @@ class Loop:
         return why
 
     def step(self, search: Search) -> Search:
-        """One outer step: estimate the hypergradient, judge, move η, write down."""
-        began, judgement = time.monotonic(), Judgement()
+        """One outer step: estimate the hypergradient, validate, move η, write down."""
+        began, validated = time.monotonic(), Validated()
         recipe, phase = self.training.recipe, self.phases[search.phase]
         span = next_span(recipe, phase, search)
         release_memory()
         estimate = self.hypergradient(search, phase, span)
         refuse_not_finite(estimate, search.step)
-        if self.judges.are_due(search):
-            search, judgement = self.judges(search)
+        if self.validation.is_due(search):
+            search, validated = self.validation(search)
         after, done = self.update(search, estimate)
         after = advance(recipe, phase, after, span.steps, estimate.state)
         if after.control:
             after = after._replace(control=estimate.diagnostics.control)
         taken = outer_step(self.training, search, after, estimate, done, span.steps)
-        point = _point(search, judgement, began)._replace(taken=taken)
+        point = _point(search, validated, began)._replace(taken=taken)
         self.recorder.step(search, after, phase, point)
         return after
 
@@ -101,6 +101,6 @@ class Loop:
         return search
 
 
-def _point(search: Search, judgement: Judgement, began: float) -> Point:
+def _point(search: Search, validated: Validated, began: float) -> Point:
     seconds = time.monotonic() - began
-    return Point(search.step, search.phase, judgement, search.best_held_out, seconds)
+    return Point(search.step, search.phase, validated, search.best_held_out, seconds)

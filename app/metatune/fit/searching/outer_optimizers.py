@@ -68,7 +68,7 @@ def converged(optimizer: schema.Optimizer, opt_state: Any) -> bool:
     """Whether steps have become so small that there is no point in going on; of `sign` only.
 
     `s < tolerance` for every meta-parameter that ever moved. One whose hypergradient has always
-    been zero, such as that of a window before a truncated stretch, has no step to halve.
+    been zero, such as that of a window before those that are differentiated, has no step to halve.
 
     Args:
         optimizer: the recipe's choice.

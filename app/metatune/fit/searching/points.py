@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metatune.fit.searching.judging import Judgement
+from metatune.fit.searching.validation import Validated
 from metatune.inner import InnerTraining
 from metatune.tunables import LearningRates
 
@@ -20,7 +20,7 @@ Line = Mapping[str, Any]
 
 
 class OuterStep(NamedTuple):
-    """The outer step from a point.
+    """The outer step from a point; what is None but for `inner_loss` has no place in its line.
 
     Attributes:
         inner_steps: that it differentiates.
@@ -29,10 +29,11 @@ class OuterStep(NamedTuple):
         hypergradient_norm: by tunable, without the penalty's.
         inner_loss: of the last inner step; None where training is done elsewhere.
         moved: how far learning rates and shares went, as `still_moving.moved` measures it.
-        spread: `standard_error` and `signal` by tunable, of a population; of others nothing.
-        jumps: of norms, as `jumps.jumps` finds them.
-        lost_directions: of an external trainer; None where training is done here.
-        sharing: what is shared after the step, and what has changed; None where nothing is.
+        standard_error: of a population's hypergradient, by tunable.
+        signal: of a population, by tunable.
+        jumps: of norms, by tunable, as `jumps.jumps` finds them.
+        lost_directions: of an external trainer.
+        sharing: what is shared after the step, and what has changed.
     """
 
     inner_steps: int
@@ -41,8 +42,9 @@ class OuterStep(NamedTuple):
     hypergradient_norm: Mapping[str, float]
     inner_loss: float | None
     moved: Mapping[str, float]
-    spread: Mapping[str, Any]
-    jumps: Mapping[str, Mapping[str, Any]] = {}
+    standard_error: Mapping[str, float] | None = None
+    signal: Mapping[str, Mapping[str, float | None]] | None = None
+    jumps: Mapping[str, Mapping[str, Any]] | None = None
     lost_directions: int | None = None
     sharing: Mapping[str, Any] | None = None
 
@@ -53,50 +55,32 @@ class Point(NamedTuple):
     Attributes:
         step: outer steps that led to it.
         phase: number of the phase that it is in.
-        judgement: held-out losses there.
-        best_held_out: the least so far, judged or not.
+        validated: held-out losses there.
+        best_held_out: the least so far.
         seconds: that the point has taken, the step from it included.
         taken: the step from it; None of the last point.
     """
 
     step: int
     phase: int
-    judgement: Judgement
+    validated: Validated
     best_held_out: float
     seconds: float
     taken: OuterStep | None = None
 
-    def with_jumps(self, found: Mapping[str, Mapping[str, Any]]) -> "Point":
-        """The same with jumps of the norms of its outer step."""
-        return self._replace(taken=self.taken and self.taken._replace(jumps=found))
-
     def line(self) -> dict[str, Any]:
-        """The point as a line of the metrics; null for what isn't a number."""
-        held_out, of_average = self.judgement
-        step = self.taken
-        line: dict[str, Any] = {"step": self.step, "phase": self.phase}
-        if step is not None:
-            line |= {
-                "inner_steps": step.inner_steps,
-                "objective": step.objective,
-                "penalty": step.penalty,
-                "hypergradient_norm": dict(step.hypergradient_norm),
-                **step.spread,
-                "inner_loss": step.inner_loss,
-                "moved": dict(step.moved),
-            }
-        line["held_out"] = _finite(held_out)
-        line["best_held_out"] = self.best_held_out
-        line["seconds"] = self.seconds
-        if of_average is not None:
-            line["held_out_average"] = _finite(of_average)
-        if step is not None and step.jumps:
-            line["jumps"] = dict(step.jumps)
-        if step is not None and step.lost_directions is not None:
-            line["lost_directions"] = step.lost_directions
-        if step is not None and step.sharing is not None:
-            line["sharing"] = dict(step.sharing)
-        return line
+        """The point as a line of the metrics; null for a loss that isn't a finite number."""
+        taken = self.taken._asdict() if self.taken else {}
+        held_out, of_average = self.validated
+        return {
+            "step": self.step,
+            "phase": self.phase,
+            **{key: v for key, v in taken.items() if v is not None or key == "inner_loss"},
+            "held_out": _finite(held_out),
+            "best_held_out": self.best_held_out,
+            "seconds": self.seconds,
+            **({} if of_average is None else {"held_out_average": _finite(of_average)}),
+        }
 
 
 def taken(lines: Sequence[Line]) -> list[Line]:

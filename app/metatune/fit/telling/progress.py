@@ -4,7 +4,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -58,7 +57,7 @@ class Display:
 
     While a program is compiled, nothing tells how far that is: then a spinner, the time that has
     passed and the time of the last time stand in place of the lower bar, drawn by a thread. Where
-    the output is no terminal there are lines alone, with one in between every `QUIET_SECONDS`, from
+    the output is no terminal there are lines alone, with one in between every `QUIET_SECONDS`, of
     a thread too.
     """
 
@@ -106,12 +105,7 @@ class Display:
             self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Takes the bars away."""
         self._ended.set()
         if self._console.is_terminal:

@@ -19,6 +19,7 @@ from metatune import artefact
 from metatune.fit.making import artefact_of
 from metatune.fit.run_folder import RunFolder
 from metatune.fit.searching.search import Search
+from metatune.fit.searching.truncation import Span
 from metatune.fit.trainers.commands import Given, Result, run_all
 from metatune.fit.trainers.failure import NotFinite
 from metatune.hypergrad import Diagnostics, Hypergradient, State
@@ -26,6 +27,7 @@ from metatune.hypergrad.forward.directions import draw, mean
 from metatune.inner import InnerTraining
 from metatune.inner.seeds import Purpose, direction_key, training_seed
 from metatune.recipe import schema
+from metatune.recipe.phases import Phase
 from metatune.recipe.rules import arguments
 
 ATTEMPTS = 2
@@ -77,19 +79,23 @@ class ExternalTrainer:
             line["key"]: line["loss"] for line in folder.read_commands() if line["loss"] is not None
         }
 
-    def estimate(self, search: Search, spec: schema.ZerothOrder) -> Hypergradient:
+    def estimate(self, search: Search, phase: Phase, span: Span) -> Hypergradient:
         """The mean of (F(η + μv) - F(η - μv)) / 2μ · v over random directions v.
 
         A pair with a failed training is left out; the value is the mean of the others.
 
         Args:
             search: where it stands.
-            spec: the directions of this phase.
+            phase: whose directions are taken; the command is that of all phases.
+            span: of no interest: the command trains all inner steps.
 
         Raises:
             CommandFailed: of more than half of the pairs.
         """
-        recipe = self._training.recipe
+        del span
+        recipe, spec = self._training.recipe, phase.estimator
+        if not isinstance(spec, schema.ZerothOrder):
+            raise TypeError(f"{spec.kind} is no estimator of a search by a command")
         key = direction_key(recipe.seed, search.step)
         directions = draw(key, search.eta, spec.directions, spec.distribution)
         flat, unflatten = ravel_pytree(search.eta)

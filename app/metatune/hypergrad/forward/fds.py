@@ -71,7 +71,7 @@ class Forward:
         Raises:
             EstimatorError: what `Push` can't do.
         """
-        self.push.refuse(job, sum(leaf.size for leaf in jax.tree.leaves(job.eta)))
+        self.push.refuse(job, sum(map(np.size, jax.tree.leaves(job.eta))))
         return first_steps(job)
 
     def estimate(self, job: Job) -> Hypergradient:

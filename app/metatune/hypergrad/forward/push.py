@@ -5,11 +5,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from math import gcd
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 
 from metatune.hypergrad import programs
@@ -67,28 +66,6 @@ class Cut(NamedTuple):
     first: int
     stop: int
     active: int
-
-
-class ForwardMode(Protocol):
-    """An estimator that pushes directions, a frozen dataclass."""
-
-    @property
-    def segment(self) -> int:
-        """Inner steps per segment."""
-        ...
-
-    @property
-    def push(self) -> "Push":
-        """How its directions are pushed."""
-        ...
-
-    def onsets(self, job: Job) -> np.ndarray:
-        """The inner step that each of its directions is pushed from, [n]; the last for none.
-
-        Raises:
-            EstimatorError: what `Push` can't do.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -261,7 +238,7 @@ def refuse_checkpoints(job: Job) -> None:
 def _of_chunk(job: Job, derivatives: jax.Array, count: int) -> Carry:
     """Where a chunk of so many directions begins."""
     along = jnp.zeros(count, derivatives.dtype)
-    return Carry(derivatives, job.start, _copied(job.begun()), None, (), jnp.zeros(()), along)
+    return Carry(derivatives, job.start, _copied(job.begin()), None, (), jnp.zeros(()), along)
 
 
 def _begun(job: Job, directions: jax.Array, size: int) -> Carry:

@@ -70,7 +70,7 @@ class ZerothOrder:
         trainings = _Trainings(job, self.segment, chunks=-(-self.directions // self.chunk))
         along, each = programs.advance, job.value
         start, first, stop = job.start, job.first, job.stop
-        begun = _copied(job.begun())
+        begun = _copied(job.begin())
         base, before, early = trainings.run(along, each, job.eta, begun, start, first)
         state, after, late = trainings.run(along, each, job.eta, _copied(base), first, stop)
         derivatives = [
@@ -97,7 +97,7 @@ class _Trainings:
         offsets = step * jnp.concatenate([directions, -directions])
         etas = jax.vmap(unflatten)(flat[None, :] + offsets)
         if job.start_counts:
-            states = programs.begun_each(job.problem, etas, job.state)
+            states = programs.begin_each(job.problem, etas, job.state)
         else:
             states = jax.tree.map(lambda leaf: jnp.stack([leaf] * (2 * count)), base)
         along, each = programs.advance_each, job.value_each

@@ -1,7 +1,7 @@
 """The states between segments: kept where a policy says so, recomputed elsewhere."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -16,15 +16,15 @@ Heard = Callable[[int, jax.Array], None]
 class Keeper(Protocol):
     """Keeps pytrees by key, as `stores.Store` does."""
 
-    def put(self, key: Any, tree: PyTree) -> None:
+    def put(self, key: tuple[str, int], tree: PyTree) -> None:
         """Keeps a pytree."""
         ...
 
-    def get(self, key: Any) -> PyTree:
+    def get(self, key: tuple[str, int]) -> PyTree:
         """The pytree under a key."""
         ...
 
-    def pop(self, key: Any) -> PyTree:
+    def pop(self, key: tuple[str, int]) -> PyTree:
         """As `get`; lets go of it."""
         ...
 

@@ -1,10 +1,9 @@
 """What keeping states costs, and the cheapest way that a number of bytes allows."""
 
-from collections.abc import Hashable
 from math import isqrt
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from metatune.hypergrad.problem import State
+from metatune.hypergrad.problem import PyTree, State
 from metatune.hypergrad.reverse.adjoint import SegmentRun
 from metatune.hypergrad.reverse.boundaries import Boundaries
 from metatune.hypergrad.reverse.policies import Every, Kept, Recursive
@@ -105,14 +104,14 @@ class _Ledger:
         self._sizes = sizes
         self._bytes = 0
 
-    def put(self, key: tuple[str, int], tree: Any) -> None:
+    def put(self, key: tuple[str, int], tree: PyTree) -> None:
         del tree
         self._bytes += self._sizes[key[0]]
         self.peak_bytes = max(self.peak_bytes, self._bytes)
 
-    def get(self, key: Hashable) -> Any:
+    def get(self, key: tuple[str, int]) -> PyTree:
         return State((), ())
 
-    def pop(self, key: tuple[str, int]) -> Any:
+    def pop(self, key: tuple[str, int]) -> PyTree:
         self._bytes -= self._sizes[key[0]]
         return State((), ())

@@ -36,7 +36,7 @@ class Kept(NamedTuple):
 
 @dataclass(frozen=True)
 class Every:
-    """Keeps each `interval`-th boundary, and all of the stretch that is pulled back next.
+    """Keeps each `interval`-th boundary, and all of the interval that is pulled back next.
 
     Of n segments at most n / interval + interval boundaries are kept at a time, and each segment is
     recomputed once at most. With interval = √n both are least (Chen et al., Training Deep Nets with

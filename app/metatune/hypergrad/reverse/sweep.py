@@ -35,7 +35,7 @@ def sweep(estimator: ReverseMode, job: Job) -> Hypergradient:
         losses.append(segment_losses[: bounds[1] - bounds[0]])
         job.tell("forward", bounds[1] - job.start, losses[-1])
 
-    state = job.begun()
+    state = job.begin()
     value = jnp.zeros(())
     for cut in job.bounds(job.start, job.first, estimator.segment):
         state, segment_losses, _ = forward(cut, state)

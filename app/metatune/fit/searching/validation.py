@@ -1,4 +1,4 @@
-"""Judging: whole trainings at the meta-parameters of a point, measured on held-out text."""
+"""Validation: whole trainings at the meta-parameters of a point, measured on held-out text."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from metatune.inner.seeds import Purpose
 from metatune.recipe.schema import Outer
 
 
-class Judgement(NamedTuple):
+class Validated(NamedTuple):
     """Held-out losses at a point.
 
     Attributes:
@@ -35,7 +35,7 @@ class Judgement(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Judges:
+class Validation:
     """Whole trainings, the same for every point.
 
     Attributes:
@@ -48,20 +48,20 @@ class Judges:
     score: Score
     listen: Callable[[str], Listener]
 
-    def are_due(self, search: Search) -> bool:
-        """Whether a point that an outer step is taken from is judged first."""
+    def is_due(self, search: Search) -> bool:
+        """Whether a point that an outer step is taken from is validated first."""
         return search.step == search.phase_start or search.step % self.outer.validation.every == 0
 
-    def __call__(self, search: Search) -> tuple[Search, Judgement]:
-        """Judges the meta-parameters and, where there is one, their average; keeps the best."""
+    def __call__(self, search: Search) -> tuple[Search, Validated]:
+        """Validates the meta-parameters and, where there is one, their average; keeps the best."""
         held_out = self._mean_loss(search.eta, search.step)
         search = keep_best(search, held_out)
         if self.outer.ema is None:
-            return search, Judgement(held_out)
+            return search, Validated(held_out)
         if not search.step:
-            return search, Judgement(held_out, held_out)  # an average of one
+            return search, Validated(held_out, held_out)  # an average of one
         of_average = self._mean_loss(search.average, search.step)
-        return keep_best(search, of_average, averaged=True), Judgement(held_out, of_average)
+        return keep_best(search, of_average, averaged=True), Validated(held_out, of_average)
 
     def _mean_loss(self, eta: Mapping[str, Any], step: int) -> float:
         """Mean held-out loss of whole trainings at some meta-parameters.
