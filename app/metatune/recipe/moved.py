@@ -13,7 +13,7 @@ from metatune.recipe.paths import joined
 
 
 @dataclass(frozen=True)
-class Moved:
+class MovedField:
     """A field that has moved.
 
     Attributes:
@@ -44,27 +44,27 @@ REPORTED: Final = "the result is measured on the test split"
 HEAD: Final = "the head is one of multi-token prediction"
 
 MOVED: Final = (
-    Moved("data.held_out.outer", "data.held_out.validation", SPLITS),
-    Moved("data.held_out.report", "data.held_out.test", SPLITS),
-    Moved("outer.judge", "outer.validation", CHOSEN),
-    Moved("outer.report", "outer.test", REPORTED),
-    Moved("inner.loss.auxiliary", "inner.loss.multi_token_prediction", HEAD),
-    Moved("tune.loss_terms.auxiliary", "tune.loss_terms.multi_token_prediction", HEAD),
-    Moved("outer.clip.auxiliary", "outer.clip.multi_token_prediction", HEAD),
-    Moved(
+    MovedField("data.held_out.outer", "data.held_out.validation", SPLITS),
+    MovedField("data.held_out.report", "data.held_out.test", SPLITS),
+    MovedField("outer.judge", "outer.validation", CHOSEN),
+    MovedField("outer.report", "outer.test", REPORTED),
+    MovedField("inner.loss.auxiliary", "inner.loss.multi_token_prediction", HEAD),
+    MovedField("tune.loss_terms.auxiliary", "tune.loss_terms.multi_token_prediction", HEAD),
+    MovedField("outer.clip.auxiliary", "outer.clip.multi_token_prediction", HEAD),
+    MovedField(
         "outer.optimizer.per_tunable.auxiliary",
         "outer.optimizer.per_tunable.multi_token_prediction",
         HEAD,
     ),
-    Moved(
+    MovedField(
         "outer.phases[].optimizer.per_tunable.auxiliary",
         "outer.phases[].optimizer.per_tunable.multi_token_prediction",
         HEAD,
     ),
-    Moved("outer.estimator.kind", "trainer", NO_ESTIMATOR, BESIDE, "external"),
-    Moved("outer.phases[].estimator.kind", "trainer", NO_ESTIMATOR, BESIDE, "external"),
-    Moved("outer.estimator.objective", "outer.objective.measure", NO_CHOICE),
-    Moved("outer.phases[].estimator.objective", "outer.objective.measure", NO_CHOICE),
+    MovedField("outer.estimator.kind", "trainer", NO_ESTIMATOR, BESIDE, "external"),
+    MovedField("outer.phases[].estimator.kind", "trainer", NO_ESTIMATOR, BESIDE, "external"),
+    MovedField("outer.estimator.objective", "outer.objective.measure", NO_CHOICE),
+    MovedField("outer.phases[].estimator.objective", "outer.objective.measure", NO_CHOICE),
 )
 """All of them."""
 

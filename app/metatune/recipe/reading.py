@@ -279,7 +279,7 @@ def _is_plain(value: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class Shape:
+class ValueShape:
     """How values of one shape of type are told, read and named.
 
     Attributes:
@@ -305,48 +305,48 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-SHAPES: Final[Mapping[Any, Shape]] = {
-    bool: Shape(
+SHAPES: Final[Mapping[Any, ValueShape]] = {
+    bool: ValueShape(
         lambda value: isinstance(value, bool),
         lambda expected, value, path, faults: value,
         lambda expected: "true or false",
     ),
-    int: Shape(
+    int: ValueShape(
         _is_whole,
         lambda expected, value, path, faults: int(_number(value) or 0),
         lambda expected: "a whole number",
     ),
-    float: Shape(
+    float: ValueShape(
         lambda value: _number(value) is not None,
         lambda expected, value, path, faults: float(_number(value) or 0.0),
         lambda expected: "a finite number",
     ),
-    str: Shape(
+    str: ValueShape(
         _is_text,
         lambda expected, value, path, faults: value,
         lambda expected: "text",
     ),
-    Literal: Shape(
+    Literal: ValueShape(
         _is_text,
         _read_choice,
         lambda expected: " or ".join(get_args(expected)),
     ),
-    tuple: Shape(
+    tuple: ValueShape(
         _is_list,
         _read_tuple,
         lambda expected: f"a list (each item {words_of(get_args(expected)[0])})",
     ),
-    get_origin(Mapping[str, Any]): Shape(
+    get_origin(Mapping[str, Any]): ValueShape(
         _is_mapping,
         _read_mapping,
         lambda expected: f"a mapping (name: {words_of(get_args(expected)[1])})",
     ),
-    is_dataclass: Shape(
+    is_dataclass: ValueShape(
         _is_mapping,
         _read_section,
         lambda expected: f"a section with {', '.join(field.name for field in fields(expected))}",
     ),
-    Any: Shape(
+    Any: ValueShape(
         _is_plain,
         _read_plain,
         lambda expected: "a finite number, text, true, false, null, a list or a mapping",

@@ -38,7 +38,7 @@ from metatune.recipe.checks import (
 from metatune.recipe.faults import Fault
 from metatune.recipe.schema import Recipe
 
-Rule = Callable[..., Iterable[Fault]]
+Check = Callable[..., Iterable[Fault]]
 
 MODULES: Final[tuple[ModuleType, ...]] = (
     *(model, data, inner, outer, trainer, objective, population, outer_and_tune),
@@ -60,7 +60,7 @@ def check(sections: Mapping[str, Any]) -> Iterator[Fault]:
             yield from rule(*looked_at)
 
 
-def rules_of(module: ModuleType) -> Iterator[tuple[Rule, tuple[str, ...]]]:
+def rules_of(module: ModuleType) -> Iterator[tuple[Check, tuple[str, ...]]]:
     """The rules of a module in their order, each with the names of its arguments.
 
     Raises:
