@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from recipes import tiny
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from metatune.data import heldout_batches, stratified_batches
@@ -26,36 +27,25 @@ def recipe(tmp_path_factory):
         ]
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (folder / f"{name}.jsonl").write_text(text)
-    return schema.Recipe(
-        model=schema.Model(
-            config={
-                "model_type": "llama",
-                "hidden_size": 8,
-                "intermediate_size": 12,
-                "num_hidden_layers": 1,
-                "num_attention_heads": 2,
-                "initializer_range": 0.3,
-            },
-            dtype="float64",  # pyright: ignore[reportArgumentType]
-        ),
-        data=schema.Data(
-            domains={
+    return tiny(
+        {"intermediate_size": 12, "initializer_range": 0.3},
+        model={"dtype": "float64"},
+        data={
+            "domains": {
                 name: schema.Source(
                     jsonl=str(folder / f"{name}.jsonl"), prompt="asked", completion="said"
                 )
                 for name in ("sums", "products")
             },
-            target={"products": 1.0},
-            sequence_length=24,
-            batch_size=4,
-            held_out=schema.HeldOut(0.2, 0.2),
-            packing=schema.Packing(cross_documents=False, last_window="pad"),
-        ),
-        inner=schema.Inner(schema.AdamW(learning_rate=1e-2), steps=4),
+            "target": {"products": 1.0},
+            "sequence_length": 24,
+            "held_out": schema.HeldOut(0.2, 0.2),
+            "packing": schema.Packing(cross_documents=False, last_window="pad"),
+        },
+        inner={"steps": 4},
         tune=schema.Tune(
             learning_rates=schema.LearningRates(per="global"), mixture=schema.Mixture()
         ),
-        outer=schema.Outer(steps=1),
     )
 
 
