@@ -6,6 +6,7 @@ writes to a folder that it removes.
 usage: PYTHON scripts/smoke.py
 """
 
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -30,6 +31,22 @@ def metatune(*arguments: str) -> str:
     if done.returncode:
         sys.exit(f"metatune {' '.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}")
     return done.stdout
+
+
+def all_of_it_is_installed() -> None:
+    """Nothing is of a checkout, and nothing that only a checkout needs came along."""
+    import metatune
+
+    first, *others = [Path(root).resolve() for root in metatune.__path__]
+    assert first == Path(sysconfig.get_path("purelib"), "metatune").resolve(), first
+    # Beside borrowed packages an editable install has its recipes, and no code.
+    assert not any(list(root.rglob("*.py")) for root in others), others
+    held = {str(file) for file in importlib.metadata.files("metatune") or ()}
+    for name in ("recipes/quickstart.yaml", "artefact/schema.json", "cli/fit.py"):
+        assert f"metatune/{name}" in held, name
+    assert any(name.endswith("licenses/NOTICE") for name in held)
+    foreign = {name.split("/")[0] for name in held} - {"..", "metatune"}
+    assert all(name.endswith(".dist-info") for name in foreign), foreign
 
 
 def the_help_names_the_commands() -> None:
@@ -97,6 +114,7 @@ def hypergradients_are_those_of_a_closed_form() -> None:
 
 
 CHECKS = (
+    all_of_it_is_installed,
     the_help_names_the_commands,
     a_recipe_is_tuned_and_shown,
     exports_say_the_same,

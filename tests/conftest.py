@@ -4,6 +4,7 @@ import itertools
 import os
 import signal
 from importlib.metadata import version
+from pathlib import Path
 
 import jax_environment  # first: JAX reads it when it is imported
 
@@ -56,6 +57,8 @@ def compiled_in_haste(request):
     """
     exact = request.node.get_closest_marker("optimized")
     known = set_option("jax_disable_most_optimizations", exact is None)
+    if known and exact:
+        jax.clear_caches()  # what another module had compiled in haste
     yield
     if known:
         set_option("jax_disable_most_optimizations", False)
@@ -63,16 +66,24 @@ def compiled_in_haste(request):
 
 TESTS = itertools.count(1)
 BETWEEN = 50
-"""Tests after which compiled programs are let go: a process has 65,530 memory maps on Linux, and
-some tests compile enough for hundreds each."""
+"""Tests after which it is asked whether compiled programs must be let go."""
+MAPS = 20_000
+"""Memory maps of a process at which they are: it has 65,530 on Linux, and some tests compile enough
+for hundreds each."""
 
 
 @pytest.fixture(autouse=True)
 def programs_let_go():
-    """Lets go of compiled programs now and then."""
+    """Lets go of compiled programs before there are too many; else tests share them."""
     yield
-    if next(TESTS) % BETWEEN == 0:
+    if next(TESTS) % BETWEEN == 0 and memory_maps() > MAPS:
         jax.clear_caches()
+
+
+def memory_maps():
+    """Memory maps of this process; too many where they can't be counted."""
+    maps = Path("/proc/self/maps")
+    return maps.read_bytes().count(b"\n") if maps.exists() else MAPS + 1
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from metatune.artefact.exporters import EXPORTERS
 from metatune.cli import app
 from metatune.fit.comparing.shapes import shapes_of_artefact
 from metatune.recipe import shipped
-from metatune.report import export_table
 
 SMALL = [
     "model.config.hidden_size=8",
@@ -225,11 +224,6 @@ def test_targets_are_listed():
     for target in EXPORTERS:
         assert target in listed.output
     assert metatune("export").exit_code == 2
-
-
-def test_the_readme_has_the_table_of_targets():
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    assert export_table.markdown() in readme
 
 
 def test_show_against_the_recipe_and_another(run):

@@ -6,6 +6,7 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from recipes import tiny
 from typer.testing import CliRunner
 
 from metatune import artefact
@@ -29,20 +30,10 @@ def corpus(tmp_path_factory):
 def training(corpus):
     source = schema.Source(path=str(corpus), corrupt=schema.Corruption(share=0.5))
     return prepare(
-        schema.Recipe(
-            model=schema.Model(
-                config={
-                    "model_type": "llama",
-                    "hidden_size": 8,
-                    "intermediate_size": 12,
-                    "num_hidden_layers": 1,
-                    "num_attention_heads": 2,
-                }
-            ),
-            data=schema.Data({"beer": source}, {"beer": 1.0}, LENGTH, batch_size=4),
-            inner=schema.Inner(schema.AdamW(learning_rate=1e-2), steps=2),
+        tiny(
+            data={"domains": {"beer": source}, "target": {"beer": 1.0}, "sequence_length": LENGTH},
+            inner={"steps": 2},
             tune=schema.Tune(rater=schema.MlpRater(hidden_size=4)),
-            outer=schema.Outer(steps=1),
         )
     )
 

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 import torch
+from recipes import CODE, tiny
 
 from metatune import artefact
 from metatune.artefact import ArtefactError
@@ -21,26 +22,11 @@ STEPS = 10
 ADAMW = schema.AdamW(learning_rate=1e-2, clip_norm=1.0, eps=1e-4)  # PyTorch's has no eps_root
 SGD = schema.SGD(learning_rate=1e-1, weight_decay=0.1)
 TRAIN = ("down_proj", "model.norm")  # matrices of two layers, and a vector
-RECIPE = schema.Recipe(
-    model=schema.Model(
-        config={
-            "model_type": "llama",
-            "hidden_size": 4,
-            "intermediate_size": 6,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 1,
-        },
-        remat=False,
-    ),
-    data=schema.Data(
-        domains={"code": schema.Source(shipped="code_stdlib")},
-        target={"code": 1.0},
-        sequence_length=16,
-        batch_size=2,
-    ),
-    inner=schema.Inner(ADAMW, steps=STEPS, train=TRAIN),
+RECIPE = tiny(
+    {"hidden_size": 4, "intermediate_size": 6, "num_hidden_layers": 2, "num_attention_heads": 1},
+    data={"domains": {"code": CODE}, "batch_size": 2},
+    inner={"steps": STEPS, "train": TRAIN, "optimizer": ADAMW},
     tune=schema.Tune(),
-    outer=schema.Outer(steps=1),
 )
 
 

@@ -3,36 +3,26 @@
 import dataclasses
 
 import pytest
+from recipes import tiny
 
 from metatune.fit.telling import dataset_statistics
 from metatune.inner import prepare
 from metatune.recipe import schema
 
-RECIPE = schema.Recipe(
-    model=schema.Model(
-        config={
-            "model_type": "llama",
-            "hidden_size": 8,
-            "intermediate_size": 12,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-        }
-    ),
-    data=schema.Data(
-        domains={
-            "code": schema.Source(shipped="code_stdlib", max_tokens=100_000),
+RECIPE = tiny(
+    data={
+        "domains": {
+            "code": schema.Source(shipped="code_stdlib", max_tokens=100000),
             "bible": schema.Source(shipped="bible_web"),
         },
-        target={"code": 1.0},
-        sequence_length=64,
-        batch_size=100,
-    ),
-    inner=schema.Inner(schema.AdamW(learning_rate=1e-2), steps=100),
+        "sequence_length": 64,
+        "batch_size": 100,
+    },
+    inner={"steps": 100},
     tune=schema.Tune(
         learning_rates=schema.LearningRates(per="global"),
         mixture=schema.Mixture(initial={"code": 0.8, "bible": 0.2}),
     ),
-    outer=schema.Outer(steps=1),
 )
 
 

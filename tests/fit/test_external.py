@@ -337,9 +337,9 @@ def test_what_would_have_no_effect_is_refused(recipe, changes, fault):
     assert fault in str(refused.value)
 
 
-def test_the_example_of_the_readme_runs(recipe, tmp_path, nowhere):
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+def test_the_example_of_the_documentation_runs(recipe, tmp_path, nowhere):
+    page = (Path(__file__).parents[2] / "docs" / "external.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     (script,) = (block for block in blocks if "json.load(sys.stdin)" in block)
     wanted = recipe(outer={"optimizer": schema.Adam(learning_rate=0.5)})
     (tmp_path / "train.py").write_text(script)

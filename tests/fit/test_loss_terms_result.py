@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from recipes import CODE, tiny
 
 from metatune.artefact import load, write
 from metatune.fit.making import artefact_of
@@ -12,32 +13,17 @@ from metatune.train import matching
 from metatune.train.schedules import Schedules
 
 STEPS = 4
-RECIPE = schema.Recipe(
-    model=schema.Model(
-        config={
-            "model_type": "llama",
-            "hidden_size": 8,
-            "intermediate_size": 8,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-        },
-    ),
-    data=schema.Data(
-        domains={"code": schema.Source(shipped="code_stdlib")},
-        target={"code": 1.0},
-        sequence_length=16,
-        batch_size=4,
-    ),
-    inner=schema.Inner(
-        optimizer=schema.AdamW(learning_rate=3e-3),
-        steps=STEPS,
-        loss=schema.Loss(z_loss=1e-3, label_smoothing=0.1),
-    ),
+RECIPE = tiny(
+    data={"domains": {"code": CODE}},
+    inner={
+        "optimizer": schema.AdamW(learning_rate=0.003),
+        "steps": STEPS,
+        "loss": schema.Loss(z_loss=0.001, label_smoothing=0.1),
+    },
     tune=schema.Tune(
         optimizer=schema.OptimizerFields(b2=schema.TunedField()),
         loss_terms=schema.LossTerms(label_smoothing=schema.TunedField(windows=2)),
     ),
-    outer=schema.Outer(steps=1),
 )
 
 

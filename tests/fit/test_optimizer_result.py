@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+from recipes import CODE, tiny
 
 from metatune.artefact import load, write
 from metatune.fit.making import artefact_of
@@ -10,31 +11,17 @@ from metatune.recipe import schema
 from metatune.train.schedules import Schedules
 
 STEPS = 8
-RECIPE = schema.Recipe(
-    model=schema.Model(
-        config={
-            "model_type": "llama",
-            "hidden_size": 8,
-            "intermediate_size": 8,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-        },
-    ),
-    data=schema.Data(
-        domains={"code": schema.Source(shipped="code_stdlib")},
-        target={"code": 1.0},
-        sequence_length=16,
-        batch_size=4,
-    ),
-    inner=schema.Inner(optimizer=schema.AdamW(learning_rate=3e-3), steps=STEPS),
+RECIPE = tiny(
+    {"num_hidden_layers": 2},
+    data={"domains": {"code": CODE}},
+    inner={"optimizer": schema.AdamW(learning_rate=0.003), "steps": STEPS},
     tune=schema.Tune(
         optimizer=schema.OptimizerFields(
             weight_decay=schema.WeightDecay(per="layer", windows=2),
             b1=schema.TunedField(windows=2),
             clip_norm=schema.TunedField(),
-        ),
+        )
     ),
-    outer=schema.Outer(steps=1),
 )
 
 

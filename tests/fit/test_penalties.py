@@ -128,27 +128,35 @@ def test_without_penalties_the_search_is_that_of_the_hypergradient(training, vis
         np.testing.assert_allclose(visited[3][key], expected, atol=1e-6)
 
 
-def test_the_average_may_be_the_best_and_a_run_goes_on_with_it(
-    training, visited, tmp_path, monkeypatch
-):
-    """Steps of a length that leaps over the goal to and fro: their average is nearer."""
-    goal = jax.tree.map(lambda leaf: leaf + 0.3, training.initial_eta())
+@pytest.fixture
+def goal(training, monkeypatch):
+    """A quadratic bowl in place of the trainings, whose slope is `steepness` times the way."""
+    return Bowl(jax.tree.map(lambda leaf: leaf + 0.3, training.initial_eta()), monkeypatch)
 
-    def away(eta):
-        return jax.tree.map(lambda leaf, there: leaf - there, eta, goal)
 
-    def estimate(problem, eta, state, batches, outer_batches, **options):
-        if len(stops) and len(asked) == stops[0]:
+class Bowl:
+    def __init__(self, at, monkeypatch):
+        self.at, self.steepness = at, 0.0
+        self.asked, self.stop_at = [], None
+        monkeypatch.setattr(hypergradients_of, "hypergradient", self.estimate)
+        monkeypatch.setattr(outer_loop, "held_out_loss", self.score)
+
+    def away(self, eta):
+        return jax.tree.map(lambda leaf, there: leaf - there, eta, self.at)
+
+    def estimate(self, problem, eta, state, batches, outer_batches, **options):
+        if len(self.asked) == self.stop_at:
             raise KeyboardInterrupt
-        asked.append(jax.tree.map(np.asarray, eta))
-        slopes = jax.tree.map(lambda leaf: 3.6 * leaf, away(eta))
+        self.asked.append(jax.tree.map(np.asarray, eta))
+        slopes = jax.tree.map(lambda leaf: self.steepness * leaf, self.away(eta))
         return Hypergradient(jnp.float32(2.0), slopes, state, Diagnostics(jnp.ones(1)))
 
-    def score(training, eta, **_):
-        return float(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(away(eta))))
+    def score(self, training, eta, **_):
+        return float(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(self.away(eta))))
 
-    monkeypatch.setattr(hypergradients_of, "hypergradient", estimate)
-    monkeypatch.setattr(outer_loop, "held_out_loss", score)
+
+def averaging(training):
+    """The training whose search follows the hypergradient alone, and judges its average too."""
     objective = dataclasses.replace(RECIPE.outer.objective, deviation=0.0)
     plain = dataclasses.replace(
         training,
@@ -157,24 +165,28 @@ def test_the_average_may_be_the_best_and_a_run_goes_on_with_it(
             for each in training.tunables
         ),
     )
-    averaging = changed(plain, objective=objective, ema=0.9)
-    asked, stops = [], []
-    whole = run(averaging, tmp_path / "whole")
+    return changed(plain, objective=objective, ema=0.9)
+
+
+def test_the_average_may_be_the_best_and_a_run_goes_on_with_it(training, goal, tmp_path):
+    """Steps of a length that leaps over the goal to and fro: their average is nearer."""
+    goal.steepness = 3.6
+    whole = run(averaging(training), tmp_path / "whole")
     lines = whole.folder.read_metrics()
     assert [line["held_out_average"] < line["held_out"] for line in lines] == [False] + [True] * 4
     assert whole.artefact.result["best_is_average"] is True
     assert whole.artefact.result["best_outer_step"] in (1, 2, 3, 4)
     weights = 0.9 ** np.arange(1, -1, -1)
     of_two = {
-        key: (weights[0] * asked[0][key] + weights[1] * asked[1][key]) / weights.sum()
-        for key in asked[0]
+        key: (weights[0] * goal.asked[0][key] + weights[1] * goal.asked[1][key]) / weights.sum()
+        for key in goal.asked[0]
     }
-    assert lines[1]["held_out_average"] == pytest.approx(score(None, of_two), rel=1e-4)
-    asked, stops = [], [2]
-    stopped = run(averaging, tmp_path / "stopped")
+    assert lines[1]["held_out_average"] == pytest.approx(goal.score(None, of_two), rel=1e-4)
+    goal.asked, goal.stop_at = [], 2
+    stopped = run(averaging(training), tmp_path / "stopped")
     assert stopped.interrupted
-    stops.clear()
-    run(averaging, tmp_path / "stopped", resume=True)
+    goal.stop_at = None
+    run(averaging(training), tmp_path / "stopped", resume=True)
     for name in ("tuned.json", "README.md"):
         again = (tmp_path / "stopped" / "artefact" / name).read_bytes()
         assert again == (tmp_path / "whole" / "artefact" / name).read_bytes()
@@ -182,9 +194,20 @@ def test_the_average_may_be_the_best_and_a_run_goes_on_with_it(
     assert artefact.load(whole.folder.path).result["best_is_average"] is True
 
 
-def test_a_search_whose_average_is_worse_says_so(training, visited, tmp_path):
+def test_a_search_whose_average_is_worse_says_so(training, goal, tmp_path):
+    """Steps that go straight to the goal: their average comes after."""
+    goal.steepness = 0.5
+    done = run(averaging(training), tmp_path)
+    lines = done.folder.read_metrics()
+    assert [line["held_out_average"] > line["held_out"] for line in lines] == [False] + [True] * 4
+    result = done.artefact.result
+    assert (result["best_is_average"], result["best_outer_step"]) == (False, 4)
+    assert "moving average" not in (done.folder.artefact / "README.md").read_text()
+
+
+def test_of_an_average_that_is_as_good_the_point_stays(training, visited, tmp_path):
     result = run(changed(training, ema=0.5), tmp_path).artefact.result
-    assert result["best_is_average"] is False  # all alike: the first stays
+    assert result["best_is_average"] is False
 
 
 def test_deviation_is_a_mean_over_each_tunable(training):

@@ -4,35 +4,22 @@ import dataclasses
 
 import jax
 import pytest
+from recipes import CODE, tiny
 
 from metatune.fit.telling.rounding import precision_warnings
 from metatune.inner import prepare
 from metatune.recipe import schema
 
 ADAM = schema.AdamW(learning_rate=1e-2)
-RECIPE = schema.Recipe(
-    model=schema.Model(
-        config={
-            "model_type": "llama",
-            "hidden_size": 8,
-            "intermediate_size": 12,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-        },
-        dtype="bfloat16",
-    ),
-    data=schema.Data(
-        domains={
-            "code": schema.Source(shipped="code_stdlib"),
-            "bible": schema.Source(shipped="bible_web"),
-        },
-        target={"code": 1.0},
-        sequence_length=64,
-        batch_size=4,
-    ),
-    inner=schema.Inner(ADAM, steps=2),
+RECIPE = tiny(
+    {"intermediate_size": 12, "initializer_range": 0.02},
+    model={"dtype": "bfloat16"},
+    data={
+        "domains": {"code": CODE, "bible": schema.Source(shipped="bible_web")},
+        "sequence_length": 64,
+    },
+    inner={"steps": 2, "optimizer": ADAM},
     tune=schema.Tune(mixture=schema.Mixture()),
-    outer=schema.Outer(steps=1),
 )
 
 

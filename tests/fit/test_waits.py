@@ -3,22 +3,14 @@
 import dataclasses
 
 import pytest
+from recipes import CODE, tiny
 
 from metatune.fit.telling.waits import HYPERGRADIENT, TRAINING, Durations, Waits, durations_of
 from metatune.hypergrad import Progress
 from metatune.recipe import schema
 
-RECIPE = schema.Recipe(
-    model=schema.Model(config={"model_type": "llama"}),
-    data=schema.Data(
-        domains={"code": schema.Source(shipped="code_stdlib")},
-        target={"code": 1.0},
-        sequence_length=16,
-        batch_size=4,
-    ),
-    inner=schema.Inner(optimizer=schema.AdamW(learning_rate=1e-2), steps=6),
-    tune=schema.Tune(learning_rates=schema.LearningRates()),
-    outer=schema.Outer(steps=4),
+RECIPE = tiny(
+    data={"domains": {"code": CODE}}, tune=schema.Tune(learning_rates=schema.LearningRates())
 )
 
 

@@ -5,12 +5,14 @@ import math
 import resource
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from estimators import made
 from jax.flatten_util import ravel_pytree
 
 from metatune.hypergrad import (
@@ -36,11 +38,10 @@ POLICIES = {
     "recursive, 1 slot": Checkpoints("recursive", slots=1),
     "recursive, 3 slots": Checkpoints("recursive", slots=3),
 }
-ESTIMATORS = {
-    "mixflow": MixFlow(SEGMENT),
-    "mixflow, recomputed gradients": MixFlow(SEGMENT, save_gradients=False),
+# Those that keep states: of reverse mode.
+ESTIMATORS: dict[str, Any] = {
+    **{name: it for name, it in made(1, SEGMENT).items() if isinstance(it, MixFlow | Reverse)},
     "without mixed mode": MixFlow(SEGMENT, mixed_mode=False),
-    "reverse": Reverse(SEGMENT),
 }
 every_estimator = pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIMATORS.keys())
 

@@ -6,17 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from estimators import made
 from jax.flatten_util import ravel_pytree
 
 from metatune.hypergrad import (
-    Forward,
-    ForwardGradient,
     Member,
     MixFlow,
     Problem,
     Reverse,
     State,
-    ZerothOrder,
     hypergradient,
     hypergradients,
     measured,
@@ -54,13 +52,7 @@ PROBLEM = Problem(
 OF_ONE = dataclasses.replace(
     PROBLEM, objective=lambda params, batch: together(parts(params, batch)), whole=None
 )
-ESTIMATORS = {
-    "mixflow": MixFlow(segment=2),
-    "reverse": Reverse(segment=2),
-    "forward": Forward(segment=2),
-    "forward gradient": ForwardGradient(3, 2, "orthogonal"),
-    "zeroth order": ZerothOrder(3, 1e-5, 2, "orthogonal"),
-}
+ESTIMATORS = made(size=3, segment=2, leave_out=("chunks", "recomputed"))
 
 
 def start():

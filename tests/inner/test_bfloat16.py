@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from recipes import tiny
 
 from metatune.data import heldout_batches, stratified_batches
 from metatune.hypergrad import MixFlow, hypergradient
@@ -21,32 +22,20 @@ from metatune.inner import prepare
 from metatune.recipe import schema
 
 STEPS, BATCH = 12, 16
-RECIPE = schema.Recipe(
-    model=schema.Model(
-        config={
-            "model_type": "llama",
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "initializer_range": 0.08,
-        },
-    ),
-    data=schema.Data(
-        domains={
-            "code": schema.Source(shipped="code_stdlib"),
-            "drama": schema.Source(shipped="drama_shakespeare"),
-        },
-        target={"code": 1.0},
-        sequence_length=64,
-        batch_size=BATCH,
-    ),
-    inner=schema.Inner(schema.AdamW(learning_rate=3e-3), steps=STEPS),
+RECIPE = tiny(
+    {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "initializer_range": 0.08,
+    },
+    data={"sequence_length": 64, "batch_size": BATCH},
+    inner={"steps": STEPS, "optimizer": schema.AdamW(learning_rate=0.003)},
     tune=schema.Tune(
         learning_rates=schema.LearningRates(per="tensor"), mixture=schema.Mixture(windows=2)
     ),
-    outer=schema.Outer(steps=1),
 )
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from recipes import tiny
 
 from metatune.artefact import ClassWeights, load, write
 from metatune.data import TokenClass, heldout_batches, sampled_batches, stratified_batches
@@ -32,28 +33,16 @@ def recipe(tmp_path_factory):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
     asked = schema.Source(jsonl=str(folder / "sums.jsonl"), prompt="asked", completion="said")
     plain = schema.Source(jsonl=str(folder / "texts.jsonl"))
-    return schema.Recipe(
-        model=schema.Model(
-            config={
-                "model_type": "llama",
-                "hidden_size": 8,
-                "intermediate_size": 12,
-                "num_hidden_layers": 1,
-                "num_attention_heads": 2,
-                "initializer_range": 0.3,
-            }
-        ),
-        data=schema.Data(
-            domains={"sums": asked, "texts": plain},
-            target={"sums": 1.0},
-            sequence_length=24,
-            batch_size=4,
-            held_out=schema.HeldOut(0.2, 0.2),
-            packing=schema.Packing(cross_documents=False, last_window="pad"),
-        ),
-        inner=schema.Inner(schema.AdamW(learning_rate=1e-2), steps=STEPS),
+    return tiny(
+        data={
+            "domains": {"sums": asked, "texts": plain},
+            "target": {"sums": 1.0},
+            "sequence_length": 24,
+            "held_out": schema.HeldOut(0.2, 0.2),
+            "packing": schema.Packing(cross_documents=False, last_window="pad"),
+        },
+        inner={"steps": STEPS},
         tune=schema.Tune(mixture=None, loss_weights=schema.LossWeights(per="class", windows=2)),
-        outer=schema.Outer(steps=1),
     )
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from recipes import tiny
 
 from metatune.data import stratified_batches
 from metatune.hypergrad import as_argument, programs, train
@@ -14,35 +15,15 @@ from metatune.inner import prepare
 from metatune.inner.horizons import Rescaled
 from metatune.recipe import schema
 
-RECIPE = schema.Recipe(
-    model=schema.Model(
-        config={
-            "model_type": "llama",
-            "hidden_size": 8,
-            "intermediate_size": 16,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "initializer_range": 0.2,
-        },
-        remat=False,
-    ),
-    data=schema.Data(
-        domains={
-            "code": schema.Source(shipped="code_stdlib"),
-            "drama": schema.Source(shipped="drama_shakespeare"),
-        },
-        target={"code": 1.0},
-        sequence_length=16,
-        batch_size=4,
-    ),
-    inner=schema.Inner(
-        optimizer=schema.AdamW(learning_rate=1e-2, schedule=schema.Cosine(warmup=0.0)), steps=12
-    ),
+RECIPE = tiny(
+    inner={
+        "optimizer": schema.AdamW(learning_rate=0.01, schedule=schema.Cosine(warmup=0.0)),
+        "steps": 12,
+    },
     tune=schema.Tune(
         learning_rates=schema.LearningRates(per="global", windows=3),
         mixture=schema.Mixture(windows=2, floor=0.05),
     ),
-    outer=schema.Outer(steps=1),
 )
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from recipes import tiny
 
 from metatune.artefact import ClassWeights, Labels, load, write
 from metatune.data import sampled_batches
@@ -40,30 +41,19 @@ def sources(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def recipe(sources):
-    return schema.Recipe(
-        model=schema.Model(
-            config={
-                "model_type": "llama",
-                "hidden_size": 8,
-                "intermediate_size": 8,
-                "num_hidden_layers": 1,
-                "num_attention_heads": 2,
-            }
-        ),
-        data=schema.Data(
-            domains=sources,
-            target={"sums": 1.0},
-            sequence_length=24,
-            batch_size=4,
-            held_out=schema.HeldOut(0.2, 0.2),
-            packing=schema.Packing(last_window="pad"),
-        ),
-        inner=schema.Inner(schema.AdamW(learning_rate=1e-2), steps=STEPS),
+    return tiny(
+        data={
+            "domains": sources,
+            "target": {"sums": 1.0},
+            "sequence_length": 24,
+            "held_out": schema.HeldOut(0.2, 0.2),
+            "packing": schema.Packing(last_window="pad"),
+        },
+        inner={"steps": STEPS},
         tune=schema.Tune(
             mixture=schema.Mixture(),
             loss_weights=schema.LossWeights(per="label", initial={"low": 0.5}),
         ),
-        outer=schema.Outer(steps=1),
     )
 
 

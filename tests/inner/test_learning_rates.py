@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from recipes import CODE, tiny
 
 from metatune import artefact
 from metatune.data import heldout_batches, sampled_batches, stratified_batches
@@ -19,29 +20,13 @@ from metatune.train.matching import refuse_misfit
 from metatune.train.schedules import Schedules
 
 STEPS = 4
-RECIPE = schema.Recipe(
-    model=schema.Model(
-        config={
-            "model_type": "llama",
-            "hidden_size": 8,
-            "intermediate_size": 12,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "initializer_range": 0.3,
-        },
-        remat=False,
-    ),
-    data=schema.Data(
-        domains={"code": schema.Source(shipped="code_stdlib")},
-        target={"code": 1.0},
-        sequence_length=16,
-        batch_size=2,
-    ),
-    inner=schema.Inner(
-        schema.AdamW(learning_rate=1e-2, schedule=schema.Cosine(warmup=0.25)), steps=STEPS
-    ),
+RECIPE = tiny(
+    data={"domains": {"code": CODE}, "batch_size": 2},
+    inner={
+        "steps": STEPS,
+        "optimizer": schema.AdamW(learning_rate=0.01, schedule=schema.Cosine(warmup=0.25)),
+    },
     tune=schema.Tune(learning_rates=schema.LearningRates(per="element", windows=2)),
-    outer=schema.Outer(steps=1),
 )
 
 

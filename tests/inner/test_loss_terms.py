@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from recipes import CODE, tiny
 
 from metatune.data import heldout_batches, stratified_batches
 from metatune.hypergrad import MixFlow, hypergradient
@@ -25,26 +26,11 @@ STEPS = 4
 def recipe(loss, tuned=None):
     tune = None if tuned is None else schema.LossTerms(**tuned)
     rates = None if tuned else schema.LearningRates(per="global")
-    return schema.Recipe(
-        model=schema.Model(
-            config={
-                "model_type": "llama",
-                "hidden_size": 8,
-                "intermediate_size": 8,
-                "num_hidden_layers": 1,
-                "num_attention_heads": 2,
-                "initializer_range": 0.3,
-            },
-        ),
-        data=schema.Data(
-            domains={"code": schema.Source(shipped="code_stdlib")},
-            target={"code": 1.0},
-            sequence_length=12,
-            batch_size=4,
-        ),
-        inner=schema.Inner(schema.AdamW(learning_rate=1e-2), steps=STEPS, loss=loss),
+    return tiny(
+        {"intermediate_size": 8, "initializer_range": 0.3},
+        data={"domains": {"code": CODE}, "sequence_length": 12},
+        inner={"steps": STEPS, "loss": loss},
         tune=schema.Tune(learning_rates=rates, loss_terms=tune),
-        outer=schema.Outer(steps=1),
     )
 
 

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from recipes import changed, tiny
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from metatune.data import heldout_batches, stratified_batches
-from metatune.hypergrad import MixFlow, Reverse, hypergradient
+from metatune.hypergrad import MixFlow, Reverse, hypergradient, measured, train
 from metatune.inner import prepare
 from metatune.recipe import schema
 from metatune.recipe.faults import RecipeError
@@ -26,36 +27,25 @@ def recipe(tmp_path_factory):
         ]
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (folder / f"{name}.jsonl").write_text(text)
-    return schema.Recipe(
-        model=schema.Model(
-            config={
-                "model_type": "llama",
-                "hidden_size": 8,
-                "intermediate_size": 12,
-                "num_hidden_layers": 1,
-                "num_attention_heads": 2,
-                "initializer_range": 0.3,
-            },
-            dtype="float64",  # pyright: ignore[reportArgumentType]
-        ),
-        data=schema.Data(
-            domains={
+    return tiny(
+        {"intermediate_size": 12, "initializer_range": 0.3},
+        model={"dtype": "float64"},
+        data={
+            "domains": {
                 name: schema.Source(
                     jsonl=str(folder / f"{name}.jsonl"), prompt="asked", completion="said"
                 )
                 for name in ("sums", "products")
             },
-            target={"products": 1.0},
-            sequence_length=24,
-            batch_size=4,
-            held_out=schema.HeldOut(0.2, 0.2),
-            packing=schema.Packing(cross_documents=False, last_window="pad"),
-        ),
-        inner=schema.Inner(schema.AdamW(learning_rate=1e-2), steps=4),
+            "target": {"products": 1.0},
+            "sequence_length": 24,
+            "held_out": schema.HeldOut(0.2, 0.2),
+            "packing": schema.Packing(cross_documents=False, last_window="pad"),
+        },
+        inner={"steps": 4},
         tune=schema.Tune(
             learning_rates=schema.LearningRates(per="global"), mixture=schema.Mixture()
         ),
-        outer=schema.Outer(steps=1),
     )
 
 
@@ -63,47 +53,50 @@ def worked_out(a, b, sign):
     return a + b if sign == "+" else a * b
 
 
-def estimate(recipe, estimator, eta=None):
-    training = prepare(recipe)
-    eta = training.initial_eta() if eta is None else eta
-    eta = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), eta)
-    state = training.initialise(jax.random.key(0))
+def given(training):
+    """The start of a training, and what it is trained and judged on."""
     state = jax.tree.map(
         lambda leaf: leaf.astype(float) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf,
-        state,
+        training.initialise(jax.random.key(0)),
     )
-    shares = np.full((4, 2), 0.5)
-    corpus = training.corpus
-    return hypergradient(
-        training.reweighted,
-        eta,
+    corpus, shares = training.corpus, np.full((4, 2), 0.5)
+    batches = stratified_batches(corpus, seed=(0,), batch_size=4, shares=shares)
+    return (
         state,
-        stratified_batches(corpus, seed=(0,), batch_size=4, shares=shares),
+        batches,
         heldout_batches(corpus, "validation", seed=(1,), sequences=4, micro_batch=4),
-        steps=4,
-        estimator=estimator,
     )
+
+
+def estimate(training, estimator, eta):
+    state, batches, held_out = given(training)
+    return hypergradient(
+        training.reweighted, eta, state, batches, held_out, steps=4, estimator=estimator
+    )
+
+
+def value(training, eta):
+    """The objective of a training alone."""
+    state, batches, held_out = given(training)
+    state, _ = train(training.reweighted, eta, state, batches, steps=4)
+    return measured(training.reweighted, state.params, held_out)
 
 
 def test_hypergradients_agree_with_each_other_and_with_differences(recipe, float64):
-    found = estimate(recipe, MixFlow(segment=2))
-    micro = dataclasses.replace(recipe.inner, micro_batch=2)
+    training, micro = prepare(recipe), prepare(changed(recipe, inner={"micro_batch": 2}))
+    eta = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), training.initial_eta())
+    found = estimate(training, MixFlow(segment=2), eta)
+    assert float(found.value) == pytest.approx(value(training, eta), rel=1e-12)
     for other in (
-        estimate(recipe, Reverse(segment=4)),
-        estimate(dataclasses.replace(recipe, inner=micro), MixFlow(segment=2)),
+        estimate(training, Reverse(segment=4), eta),
+        estimate(micro, MixFlow(segment=2), eta),
     ):
         for key, gradient in found.gradient.items():
             np.testing.assert_allclose(gradient, other.gradient[key], rtol=1e-6, atol=1e-11)
-    eta = {key: np.asarray(leaf) for key, leaf in prepare(recipe).initial_eta().items()}
     for key in eta:
         direction = np.random.default_rng(0).normal(size=eta[key].shape)
         values = [
-            float(
-                estimate(
-                    recipe, Reverse(segment=4), {**eta, key: eta[key] + sign * 1e-5 * direction}
-                ).value
-            )
-            for sign in (1, -1)
+            value(training, {**eta, key: eta[key] + sign * 1e-5 * direction}) for sign in (1, -1)
         ]
         slope = (values[0] - values[1]) / 2e-5
         assert float(np.vdot(found.gradient[key], direction)) == pytest.approx(slope, rel=1e-5)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from recipes import tiny
 
 from metatune.artefact.exporters import export
 from metatune.data import TokenClass, heldout_batches, sampled_batches, stratified_batches
@@ -45,32 +46,22 @@ def recipe(tmp_path_factory):
         name: schema.Source(jsonl=str(folder / f"{name}.jsonl"), prompt="asked", completion="said")
         for name in ("short", "long")
     }
-    return schema.Recipe(
-        model=schema.Model(
-            config={
-                "model_type": "llama",
-                "hidden_size": 8,
-                "intermediate_size": 12,
-                "num_hidden_layers": 1,
-                "num_attention_heads": 2,
-                "initializer_range": 0.3,
-            },
-            remat=False,
-        ),
-        data=schema.Data(
-            domains=domains,
-            target={"short": 0.25, "long": 0.75},
-            sequence_length=LENGTH,
-            batch_size=BATCH,
-            held_out=schema.HeldOut(0.2, 0.2),
-            packing=schema.Packing(cross_documents=False, last_window="pad"),
-        ),
-        inner=schema.Inner(schema.AdamW(learning_rate=1e-2), steps=2),
+    return tiny(
+        {"intermediate_size": 12, "initializer_range": 0.3},
+        data={
+            "domains": domains,
+            "target": {"short": 0.25, "long": 0.75},
+            "sequence_length": LENGTH,
+            "batch_size": BATCH,
+            "held_out": schema.HeldOut(0.2, 0.2),
+            "packing": schema.Packing(cross_documents=False, last_window="pad"),
+        },
+        inner={"steps": 2},
         tune=schema.Tune(mixture=schema.Mixture()),
-        outer=schema.Outer(
-            steps=1,
-            objective=schema.Objective(sequences=12, micro_batch=4, classes=("completion",)),
-        ),
+        outer={
+            "steps": 1,
+            "objective": schema.Objective(sequences=12, micro_batch=4, classes=("completion",)),
+        },
     )
 
 

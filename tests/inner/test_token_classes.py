@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from recipes import tiny
 
 from metatune.artefact import ClassWeights, Positions, Vocabulary, load, write
 from metatune.data import heldout_batches, stratified_batches
@@ -25,32 +26,20 @@ SHARES = (0.25, 0.75)
 
 @pytest.fixture(scope="module")
 def recipe():
-    return schema.Recipe(
-        model=schema.Model(
-            config={
-                "model_type": "llama",
-                "hidden_size": 8,
-                "intermediate_size": 8,
-                "num_hidden_layers": 1,
-                "num_attention_heads": 2,
-                "initializer_range": 0.3,
+    return tiny(
+        {"intermediate_size": 8, "initializer_range": 0.3},
+        data={
+            "domains": {
+                "code": schema.Source(shipped="code_stdlib", max_tokens=60000),
+                "drama": schema.Source(shipped="drama_shakespeare", max_tokens=60000),
             },
-        ),
-        data=schema.Data(
-            domains={
-                "code": schema.Source(shipped="code_stdlib", max_tokens=60_000),
-                "drama": schema.Source(shipped="drama_shakespeare", max_tokens=60_000),
-            },
-            target={"code": 1.0},
-            sequence_length=LENGTH,
-            batch_size=4,
-        ),
-        inner=schema.Inner(schema.AdamW(learning_rate=1e-2), steps=STEPS),
+            "sequence_length": LENGTH,
+        },
+        inner={"steps": STEPS},
         tune=schema.Tune(
             mixture=schema.Mixture(initial=dict(zip(("code", "drama"), SHARES, strict=True))),
             loss_weights=schema.LossWeights(per="position", windows=2),
         ),
-        outer=schema.Outer(steps=1),
     )
 
 

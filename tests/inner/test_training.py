@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from recipes import tiny
 
 from metatune.data import heldout_batches, sampled_batches, stratified_batches
 from metatune.hypergrad import Forward, ForwardGradient, MixFlow, Reverse, hypergradient, train
@@ -17,32 +18,19 @@ from metatune.recipe.faults import RecipeError
 
 pytestmark = pytest.mark.optimized  # two programs, bit for bit
 
-RECIPE = schema.Recipe(
-    model=schema.Model(
-        config={
-            "model_type": "llama",
-            "hidden_size": 16,
-            "intermediate_size": 24,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-        },
-        remat=True,
-    ),
-    data=schema.Data(
-        domains={
-            "code": schema.Source(shipped="code_stdlib"),
-            "drama": schema.Source(shipped="drama_shakespeare"),
-        },
-        target={"code": 1.0},
-        sequence_length=16,
-        batch_size=4,
-    ),
-    inner=schema.Inner(optimizer=schema.AdamW(learning_rate=3e-3), steps=50),
+RECIPE = tiny(
+    {
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "initializer_range": 0.02,
+    },
+    model={"remat": True},
+    inner={"optimizer": schema.AdamW(learning_rate=0.003), "steps": 50},
     tune=schema.Tune(
         learning_rates=schema.LearningRates(per="tensor", windows=3),
         mixture=schema.Mixture(windows=2, floor=0.05),
     ),
-    outer=schema.Outer(steps=1),
 )
 
 

@@ -3,37 +3,25 @@
 import dataclasses
 
 import pytest
+from recipes import CODE, tiny
 
 from metatune.inner import prepare
 from metatune.plan import Alternative, Memory, Pace, Plan, by_phase, expected
 from metatune.plan import phases as in_phases
 from metatune.recipe import schema
 
-RECIPE = schema.Recipe(
-    model=schema.Model(
-        config={
-            "model_type": "llama",
-            "hidden_size": 8,
-            "intermediate_size": 16,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-        }
-    ),
-    data=schema.Data(
-        domains={"code": schema.Source(shipped="code_stdlib")},
-        target={"code": 1.0},
-        sequence_length=16,
-        batch_size=4,
-    ),
-    inner=schema.Inner(optimizer=schema.AdamW(learning_rate=1e-2), steps=20),
+RECIPE = tiny(
+    data={"domains": {"code": CODE}},
+    inner={"steps": 20},
     tune=schema.Tune(learning_rates=schema.LearningRates(per="global")),
-    outer=schema.Outer(
-        phases=(
+    outer={
+        "steps": None,
+        "phases": (
             schema.Phase(3),
             schema.Phase(5, schema.Reverse(), schema.Full(horizons=(2, 9))),
             schema.Phase(1),
-        )
-    ),
+        ),
+    },
 )
 COMPILATION, JUDGING, REPORT = 3, 1, 4
 

@@ -6,6 +6,7 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
+from recipes import CODE, tiny
 
 from metatune.hypergrad import programs
 from metatune.hypergrad.stores import tree_bytes
@@ -16,29 +17,14 @@ from metatune.plan.timing import Line
 from metatune.plan.work import Work, together
 from metatune.recipe import schema
 
-RECIPE = schema.Recipe(
-    model=schema.Model(
-        config={
-            "model_type": "llama",
-            "hidden_size": 8,
-            "intermediate_size": 16,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-        }
-    ),
-    data=schema.Data(
-        domains={"code": schema.Source(shipped="code_stdlib")},
-        target={"code": 1.0},
-        sequence_length=16,
-        batch_size=4,
-    ),
-    inner=schema.Inner(optimizer=schema.AdamW(learning_rate=1e-2), steps=8),
+RECIPE = tiny(
+    data={"domains": {"code": CODE}},
+    inner={"steps": 8},
     tune=schema.Tune(learning_rates=schema.LearningRates(per="global", windows=2)),
-    outer=schema.Outer(
-        steps=1,
-        estimator=schema.MixFlow(segment=4, checkpoints=schema.Checkpoints(keep="all")),
-        objective=schema.Objective(sequences=8, micro_batch=8),
-    ),
+    outer={
+        "steps": 1,
+        "estimator": schema.MixFlow(segment=4, checkpoints=schema.Checkpoints(keep="all")),
+    },
 )
 
 

@@ -5,6 +5,7 @@ from importlib import import_module
 
 import numpy as np
 import pytest
+from recipes import CODE, tiny
 
 from metatune import plan as plans
 from metatune.inner import prepare
@@ -24,25 +25,11 @@ from metatune.plan.measuring import Measured
 from metatune.plan.timing import Samples, summary
 from metatune.recipe import schema
 
-RECIPE = schema.Recipe(
-    model=schema.Model(
-        config={
-            "model_type": "llama",
-            "hidden_size": 8,
-            "intermediate_size": 16,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-        }
-    ),
-    data=schema.Data(
-        domains={"code": schema.Source(shipped="code_stdlib")},
-        target={"code": 1.0},
-        sequence_length=16,
-        batch_size=4,
-    ),
-    inner=schema.Inner(optimizer=schema.AdamW(learning_rate=1e-2), steps=20),
+RECIPE = tiny(
+    data={"domains": {"code": CODE}},
+    inner={"steps": 20},
     tune=schema.Tune(learning_rates=schema.LearningRates(per="global", windows=4)),
-    outer=schema.Outer(steps=4, objective=schema.Objective(sequences=16, micro_batch=8)),
+    outer={"objective": schema.Objective(sequences=16, micro_batch=8)},
 )
 DRAWS = 200
 WAYS = import_module("metatune.plan.alternatives")  # the package has a function of that name

@@ -1,10 +1,7 @@
 """What an error names is what an override takes."""
 
-import doctest
-
 import pytest
 
-from metatune.recipe import paths
 from metatune.recipe.overrides import apply
 from metatune.recipe.paths import joined, parted
 
@@ -23,11 +20,6 @@ def test_a_path_that_is_joined_is_parted_into_the_same_keys(name):
 @pytest.mark.parametrize("path", [".a=1", "a..b=1", "a.=1", "[0]=1", 'a"b"=1', "a[x]=1", 'a."b=1'])
 def test_what_is_no_path_is_none(path):
     assert parted(path) is None
-
-
-def test_the_examples_are_right():
-    result = doctest.testmod(paths)
-    assert result.attempted == 2 and result.failed == 0
 
 
 TREE = {

@@ -1,18 +1,10 @@
 """Names cut to a width."""
 
-import doctest
-
 import pytest
 
-from metatune.recipe import shortening
 from metatune.recipe.shortening import shortened
 
 NAME = "model.layers.0.self_attn.q_proj.weight"
-
-
-def test_its_examples_hold():
-    tried = doctest.testmod(shortening)
-    assert tried.attempted == 3 and not tried.failed
 
 
 @pytest.mark.parametrize("text", [NAME, "x" * 99, "a.b", "/home/somebody/runs/data.jsonl"])

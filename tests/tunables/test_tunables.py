@@ -37,24 +37,6 @@ def test_a_parameter_of_no_group_keeps_the_base_rate():
     np.testing.assert_allclose(np.ravel(rates["up"]), [0.5 * np.e, 0.5], rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "tunable",
-    [
-        LearningRates(group(NAMES, "layer", ""), windows=3, steps=7),
-        Mixture((0.5, 0.5), windows=3, floor=0.0, steps=7),
-        LossWeights((1.0, 1.0), windows=3, steps=7),
-    ],
-    ids=lambda tunable: tunable.key,
-)
-def test_the_initial_slice_changes_nothing(tunable):
-    after = tunable.apply(tunable.initial(), jnp.int32(5), BASE)
-    for name in NAMES:
-        want = np.broadcast_to(0.5, after.learning_rate[name].shape)
-        np.testing.assert_array_equal(after.learning_rate[name], want)
-    np.testing.assert_array_equal(after.mixture, BASE.mixture)
-    np.testing.assert_array_equal(after.loss_weights, BASE.loss_weights)
-
-
 def test_the_mixture_starts_at_the_given_shares_and_respects_its_floor():
     tunable = Mixture((0.7, 0.2, 0.1), windows=2, floor=0.05, steps=10)
     base = BASE._replace(mixture=jnp.ones(3) / 3)

@@ -23,7 +23,7 @@ from metatune.plan.work import Work, horizon
 from metatune.recipe import schema
 
 MIXFLOW: Final = 3.6
-"""Gradients of an inner step that MixFlow takes with saved gradients (README, two CPU cores)."""
+"""Gradients of an inner step of MixFlow with saved gradients (docs/cost.md, two CPU cores)."""
 
 
 def gradients(spec: Spec) -> float:

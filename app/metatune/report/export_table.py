@@ -55,7 +55,7 @@ def show() -> None:
 
 
 def markdown() -> str:
-    """The same as a table in Markdown, for README.md."""
+    """The same as a table in Markdown, for docs/exports.md."""
     heads = ["target", "version", *HEADS.values()]
     rule = ["---"] * len(heads)
     rows = [

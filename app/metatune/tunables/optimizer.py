@@ -32,8 +32,8 @@ def multiplied(start: float, logs: jax.Array) -> jax.Array:
 def remembered(start: float, logs: jax.Array) -> jax.Array:
     """β whose odds `β / (1 - β)` are those of `start` times exp η: between 0 and 1.
 
-    >>> remembered(0.9, jnp.log(11.0)).round(4)
-    Array(0.99, dtype=float32)
+    >>> round(float(remembered(0.9, jnp.log(11.0))), 4)
+    0.99
     """
     # So written that it is `start` exactly where η is zero.
     return start * jnp.exp(logs) / (1 + start * jnp.expm1(logs))

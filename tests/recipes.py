@@ -1,0 +1,69 @@
+"""The one tiny recipe of the tests, and changes to it.
+
+Tests whose recipes are of one shape share compiled programs, by JAX's cache of them: change what a
+test is about, and leave the rest.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from metatune.recipe import schema
+
+CONFIG: Mapping[str, Any] = {
+    "model_type": "llama",
+    "hidden_size": 8,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "initializer_range": 0.2,
+}
+CODE = schema.Source(shipped="code_stdlib")
+DRAMA = schema.Source(shipped="drama_shakespeare")
+TINY = schema.Recipe(
+    model=schema.Model(config=CONFIG, remat=False),
+    data=schema.Data(
+        domains={"code": CODE, "drama": DRAMA},
+        target={"code": 1.0},
+        sequence_length=16,
+        batch_size=4,
+    ),
+    inner=schema.Inner(optimizer=schema.AdamW(learning_rate=1e-2), steps=6),
+    tune=schema.Tune(
+        learning_rates=schema.LearningRates(per="layer", windows=3),
+        mixture=schema.Mixture(windows=2, floor=0.05),
+    ),
+    outer=schema.Outer(
+        steps=4,
+        estimator=schema.MixFlow(segment=4),
+        objective=schema.Objective(sequences=8, micro_batch=8),
+        judge=schema.Judge(seeds=1, sequences=8),
+        report=schema.Report(seeds=2, sequences=8),
+    ),
+)
+
+
+def tiny(config: Mapping[str, Any] | None = None, **sections: Any) -> schema.Recipe:
+    """The tiny recipe with changes, such as `tiny({"num_hidden_layers": 2}, inner={"steps": 3})`.
+
+    Args:
+        config: of the model's config, what differs.
+        sections: of each section the fields that differ, or a whole section in its place.
+    """
+    return changed(TINY, config, **sections)
+
+
+def changed(
+    recipe: schema.Recipe, config: Mapping[str, Any] | None = None, **sections: Any
+) -> schema.Recipe:
+    """Another recipe with such changes."""
+    if config is not None:
+        whole = {**(recipe.model.config or {}), **config}
+        recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, config=whole))
+    held = {
+        name: dataclasses.replace(getattr(recipe, name), **changes)
+        if isinstance(changes, Mapping)
+        else changes
+        for name, changes in sections.items()
+    }
+    return dataclasses.replace(recipe, **held)
