@@ -46,6 +46,7 @@ from metatune.recipe.mixture_checks import (
 from metatune.recipe.optimizer_checks import (
     an_optimizer_has_what_is_tuned,
     gradients_show_in_the_update,
+    one_average_is_kept,
     some_field_is_tuned,
     what_is_multiplied_is_not_zero,
 )
@@ -368,6 +369,7 @@ CHECKS: Final[tuple[tuple[Callable[..., Iterable[Fault]], tuple[str, ...]], ...]
     (some_token_is_two_ahead, ("data", "inner")),
     (one_size_of_the_step, ("tune",)),
     (a_step_can_be_corrected, ("tune", "inner")),
+    (one_average_is_kept, ("tune", "inner")),
     (an_external_trainer_steps_by_itself, ("tune", "outer")),
     (one_weight_a_domain, ("tune",)),
     (windows_have_steps, ("tune", "inner")),

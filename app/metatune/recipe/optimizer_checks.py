@@ -5,7 +5,16 @@ from dataclasses import asdict
 
 from metatune.recipe.faults import Fault
 from metatune.recipe.phases import resolved
-from metatune.recipe.schema import Estimator, External, Inner, Lion, Outer, Tune, ZerothOrder
+from metatune.recipe.schema import (
+    Estimator,
+    External,
+    Inner,
+    Lion,
+    Outer,
+    ScheduleFreeAdamW,
+    Tune,
+    ZerothOrder,
+)
 
 PATH = "tune.optimizer"
 
@@ -37,6 +46,14 @@ WHY = {
     "schedule_free_adamw": "the average was taken with what it was",
 }
 """Why a number of an optimizer isn't in its `TUNABLE`."""
+
+
+def one_average_is_kept(tune: Tune, inner: Inner) -> Iterable[Fault]:
+    """Schedule-free training has an average of its own, which is what is judged."""
+    if tune.averaging is not None and isinstance(inner.optimizer, ScheduleFreeAdamW):
+        problem = f"inner.optimizer is {inner.optimizer.kind}, which averages by itself"
+        cure = "take another inner.optimizer, or take it out"
+        yield Fault("tune.averaging", asdict(tune.averaging), problem, cure)
 
 
 def what_is_multiplied_is_not_zero(tune: Tune, inner: Inner) -> Iterable[Fault]:

@@ -60,6 +60,7 @@ from metatune.recipe.schema.outer import (
     Unroll,
 )
 from metatune.recipe.schema.tune import (
+    Averaging,
     Initialisation,
     Interpolation,
     LearnedUpdate,
@@ -81,11 +82,13 @@ from metatune.recipe.schema.tune import (
 )
 
 __all__ = [
+    "SGD",
     "Adafactor",
     "Adam",
     "AdamW",
     "Auto",
     "Average",
+    "Averaging",
     "Checkpoints",
     "Chunk",
     "Class",
@@ -134,7 +137,6 @@ __all__ = [
     "Recipe",
     "Report",
     "Reverse",
-    "SGD",
     "Schedule",
     "ScheduleFreeAdamW",
     "SecondNextToken",
