@@ -49,7 +49,7 @@ TRUNCATED = {"kind": "truncated", "window": 5}
             {"steps": 1, "clip": {"learning_rate": 1.0}},
             "outer.clip.learning_rate = 1.0: unknown tunable; did you mean learning_rates? "
             "(allowed: learning_rates, mixture, loss_weights, initialisation, learned_update, "
-            "rater, weight_decay, momentum, b1, b2, eps, clip_norm, z_loss, label_smoothing, "
+            "rater, averaging, weight_decay, momentum, b1, b2, eps, clip_norm, z_loss, label_smoothing, "
             "auxiliary)",
         ),
         (
