@@ -80,6 +80,7 @@ CASES: dict[str, dict[str, Any]] = {
     "learned_update": {"learned_update": {"hidden_size": 4, "per": {"a": "self_attn"}}},
     "rater": {"rater": {"kind": "mlp", "hidden_size": 4}},
     "rater_with_attention": {"rater": {"kind": "transformer", "hidden_size": 4}},
+    "averaging": {"averaging": {"windows": 2, "start": 0.25}},
     "several": {
         "learning_rates": {"per": "kind", "windows": 4},
         "mixture": {"windows": 2},

@@ -37,8 +37,8 @@ TINY = schema.Recipe(
         steps=4,
         estimator=schema.MixFlow(segment=4),
         objective=schema.Objective(sequences=8, micro_batch=8),
-        judge=schema.Judge(seeds=1, sequences=8),
-        report=schema.Report(seeds=2, sequences=8),
+        validation=schema.Validation(seeds=1, sequences=8),
+        test=schema.FinalTest(seeds=2, sequences=8),
     ),
 )
 

@@ -343,6 +343,7 @@ def test_chunks_change_no_hypergradient(dtype, tolerance):
 TUNE = {
     "learning rates and mixture": RECIPE.tune,
     "loss weights": schema.Tune(loss_weights=schema.LossWeights(windows=2)),
+    "averaging": schema.Tune(averaging=schema.Averaging(windows=2, start=0.25, decay=0.8)),
 }
 
 

@@ -166,7 +166,7 @@ def test_whole_numbers_are_ints_however_they_are_spelled(tree, received):
             "tune.zzz",
             {},
             "tune.zzz = {}: unknown key; allowed: learning_rates, mixture, loss_weights, "
-            "optimizer, loss_terms, initialisation, learned_update, rater",
+            "optimizer, loss_terms, initialisation, learned_update, rater, averaging",
         ),
         (
             "inner.optimizer.learning_rate",

@@ -2,7 +2,7 @@
 
 import dataclasses
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from metatune.artefact import (
 from metatune.models import ParameterNames
 from metatune.recipe import schema
 from metatune.train import matching
+from metatune.train.following import FOLLOWERS
 
 NAMES = ("a.weight", "b.weight", "c.bias")
 ADAMW = schema.AdamW(learning_rate=1.0, weight_decay=0.1, b1=0.9, b2=0.95)
@@ -99,10 +100,7 @@ def test_classes_must_be_those_of_the_data():
     ]
 
 
-def test_schedules_that_are_not_followed_are_refused():
-    class Betas(NamedTuple):
-        knots: tuple[float, ...] = (0.0,)
-
-    optimizer: Any = dataclasses.replace(TUNED.optimizer, decayed=Betas())
-    with pytest.raises(ArtefactError, match="optimizer.decayed = 'tuned': .* can't follow it"):
-        matching.refuse_misfit(dataclasses.replace(TUNED, optimizer=optimizer), training(), "mine")
+def test_sections_that_are_not_followed_are_refused(monkeypatch):
+    monkeypatch.delitem(FOLLOWERS, "learning_rates")
+    with pytest.raises(ArtefactError, match="learning_rates = 'tuned': .* can't follow it"):
+        matching.refuse_misfit(TUNED, training(), "mine")

@@ -9,7 +9,7 @@ import pytest
 
 from metatune.models import ParameterNames
 from metatune.recipe import schema
-from metatune.tunables import BUILDERS, Hyper, Setting, Supply, TrainingTokens, build
+from metatune.tunables import ENTRIES, Hyper, Setting, Supply, TrainingTokens, build
 from metatune.tunables.token_classes import PARTS
 
 STEPS, TOKENS = 7, 6
@@ -21,7 +21,9 @@ NAMES = {
 }
 PARAMS = {"head": jnp.arange(6.0).reshape(3, 2), "up": jnp.arange(8.0).reshape(2, 2, 2)}
 OPTIMIZER = schema.AdamW(learning_rate=1e-3, eps=1e-7)
-LOSS = schema.Loss(z_loss=1e-4, label_smoothing=0.1, auxiliary=schema.SecondNextToken(weight=0.3))
+LOSS = schema.Loss(
+    z_loss=1e-4, label_smoothing=0.1, multi_token_prediction=schema.SecondNextToken(weight=0.3)
+)
 SETTING = Setting(
     NAMES,
     ("code", "drama"),
@@ -66,6 +68,7 @@ SPECS = {
     "learned_update": schema.LearnedUpdate(hidden_size=3),
     "rater, mlp": schema.MlpRater(hidden_size=4),
     "rater, transformer": schema.TransformerRater(hidden_size=4),
+    "averaging": schema.Averaging(windows=2, decay=0.8),
 }
 
 
@@ -104,6 +107,7 @@ AS_THE_RECIPE = {
     "loss_terms": coefficients_of_the_recipe,
     "learned_update": factors_of_one,
     "rater": even_weights,
+    "averaging": lambda decay: np.testing.assert_array_equal(decay, np.float32(0.8)),
 }
 """What each hyperparameter has to be, to the last bit."""
 
@@ -156,5 +160,5 @@ def test_other_meta_parameters_change_something(row):
 
 
 def test_every_tunable_and_every_hyperparameter_is_in_the_tables():
-    assert {row.split(",")[0] for row in SPECS} == set(BUILDERS) == {*schema.Tune.__annotations__}
+    assert {row.split(",")[0] for row in SPECS} == set(ENTRIES) == {*schema.Tune.__annotations__}
     assert set(AS_THE_RECIPE) == set(Hyper._fields)

@@ -15,6 +15,7 @@ from metatune.artefact.files import (
 from metatune.artefact.folders import replace_file
 from metatune.artefact.format import Artefact, Origin
 from metatune.artefact.reading import folder_of, load
+from metatune.artefact.sections.averaging import Averaging
 from metatune.artefact.sections.elements import ElementFactors
 from metatune.artefact.sections.initialisation import Initialisation, Interpolated
 from metatune.artefact.sections.learned_update import LearnedUpdate
@@ -42,11 +43,12 @@ __all__ = [
     "SETTINGS",
     "Artefact",
     "ArtefactError",
+    "Averaging",
     "ClassWeights",
     "ElementFactors",
-    "Labels",
     "Initialisation",
     "Interpolated",
+    "Labels",
     "LearnedUpdate",
     "LearningRates",
     "LossTerms",
@@ -57,8 +59,8 @@ __all__ = [
     "OptimizerSchedules",
     "Origin",
     "Positions",
-    "Vocabulary",
     "Rater",
+    "Vocabulary",
     "folder_of",
     "load",
     "portable_files",
@@ -66,7 +68,7 @@ __all__ = [
     "refuse_artefact_folder",
     "rendered_certificate",
     "replace_file",
-    "with_certificate",
     "self_contained",
+    "with_certificate",
     "write",
 ]

@@ -42,7 +42,12 @@ DOMAINS: Final = able(
     moving_loss_weights="exact",
 )
 WHOLE_PARAMETERS: Final = able(
-    DOMAINS, class_weights="exact", optimizer="exact", clip_norm="exact", loss_terms="exact"
+    DOMAINS,
+    class_weights="exact",
+    optimizer="exact",
+    clip_norm="exact",
+    loss_terms="exact",
+    averaging="exact",
 )
 SCHEDULES: Final = able(WHOLE_PARAMETERS, elements="exact", initialisation="exact")
 EVERYTHING: Final = able(SCHEDULES, learned_update="exact")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from metatune.artefact.errors import ArtefactError
+from metatune.artefact.sections.averaging import Averaging
 from metatune.artefact.sections.initialisation import Initialisation
 from metatune.artefact.sections.learned_update import LearnedUpdate
 from metatune.artefact.sections.learning_rates import LearningRates
@@ -56,6 +57,7 @@ class Artefact:
         initialisation: what the training starts from, if that was tuned.
         learned_update: networks that correct the optimizer's step, if they were tuned.
         rater: weighs the sequences of each batch, if one was tuned.
+        averaging: the average of the parameters that is evaluated; None for none.
     """
 
     horizon_steps: int
@@ -72,6 +74,7 @@ class Artefact:
     initialisation: Initialisation | None = None
     learned_update: LearnedUpdate | None = None
     rater: Rater | None = None
+    averaging: Averaging | None = None
 
     def learning_rate(self, name: str, step: int, total: int) -> float | np.ndarray:
         """The rate of parameter `name` at update `step` (from 0) of a training of `total` updates.

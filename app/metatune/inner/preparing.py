@@ -30,6 +30,7 @@ from metatune.tunables import (
     Supply,
     TrainingTokens,
     Tunable,
+    averaging,
 )
 from metatune.tunables.mixture import starting_shares
 from metatune.tunables.token_classes import PARTS
@@ -277,6 +278,8 @@ def _assemble(recipe: Recipe, parts: _Parts) -> InnerTraining:
     optimizer = optimizers.build(
         recipe.inner.optimizer, part.names, model.config.transposed, _learned_form(tuning)
     )
+    if averaging.averages(tuning):
+        optimizer = optimizers.InnerOptimizer(*averaging.beside(optimizer.init, optimizer.update))
     initialise = initialisation.of_one_draw(
         recipe.tune.initialisation, initialiser(begin, optimizer.init, part), recipe.seed
     )

@@ -96,6 +96,7 @@ class InnerTraining:
             None if by_class is None else np.asarray(by_class, np.float64),
             numbers,
             {key: np.asarray(row, np.float64) for key, row in (hyper.loss_terms or {}).items()},
+            hyper,
         )
 
     def _by_name(self, tree: Any) -> dict[str, np.ndarray]:

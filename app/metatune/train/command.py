@@ -22,6 +22,7 @@ from metatune.recipe.measures import sentence
 from metatune.recipe.phases import resolved
 from metatune.runs import stops
 from metatune.train import result
+from metatune.train.averaging import averaged
 from metatune.train.checkpoints import Checkpoints, Position
 from metatune.train.folder import TrainingFolder, finished, open_training, usable
 from metatune.train.learned_update import corrected
@@ -118,6 +119,7 @@ def train(
         schedules = carried(tuned.schedules, recipe.inner.steps, warmup)
         training = started(training, schedules)
     training = corrected(training, schedules and schedules.learned_update)
+    training = averaged(training, schedules and schedules.averaging)
     settings = writing.flat(writing.to_tree(recipe)) | {
         "--with": tuned and tuned.sha256,
         "--warmup": warmup,

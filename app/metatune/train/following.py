@@ -117,6 +117,11 @@ def _learned_update(learned: artefact.LearnedUpdate, at: Steps, hyper: Hyper) ->
     return hyper._replace(learned_update=corrections(learned, at.steps, at.total))
 
 
+def _averaging(averaging: artefact.Averaging, at: Steps, hyper: Hyper) -> Hyper:
+    decay = averaging.over(at.steps, at.total)["decay"]
+    return hyper._replace(averaging=jnp.asarray(decay, jnp.float32))
+
+
 def _elsewhere(value: Any, at: Steps, hyper: Hyper) -> Hyper:
     """It acts once: before the first step, or in what every stretch is given."""
     return hyper
@@ -129,6 +134,7 @@ FOLLOWERS: Final[Mapping[str, Callable[[Any, Steps, Hyper], Hyper]]] = {
     "optimizer": _optimizer,
     "loss_terms": _loss_terms,
     "learned_update": _learned_update,
+    "averaging": _averaging,
     "rater": _elsewhere,
     "initialisation": _elsewhere,
 }

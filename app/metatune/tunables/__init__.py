@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.schema import Tune
 from metatune.tunables import (
+    averaging,
     initialisation,
     learned_update,
     learning_rates,
@@ -46,9 +47,9 @@ from metatune.tunables.token_classes import TokenClasses, token_classes
 from metatune.tunables.used import Trajectory, Used
 
 __all__ = [
+    "ENTRIES",
     "Begins",
     "ClassWeights",
-    "ENTRIES",
     "Correction",
     "Elements",
     "Form",
@@ -109,6 +110,7 @@ ENTRIES: Mapping[str, Entry] = {
         initialisation,
         learned_update,
         rater,
+        averaging,
     )
 }
 """By their keys, which are the names of their modules."""

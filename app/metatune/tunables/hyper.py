@@ -50,6 +50,7 @@ class Hyper(NamedTuple):
         loss_terms: coefficients of the terms of the loss beside the next token's, scalars by name,
             of those that there are. None for none.
         learned_update: what corrects the optimizer's step; None where nothing does.
+        averaging: decay of the average of the parameters after this step; None for no average.
         rater: a function of a batch to the weights of its sequences, as `Rating.weights`; the
             leaves of this `Partial` are the network's parameters. None where none is tuned.
     """
@@ -62,6 +63,7 @@ class Hyper(NamedTuple):
     loss_terms: Mapping[str, jax.Array] | None = None
     learned_update: Correction | None = None
     rater: jax.tree_util.Partial | None = None
+    averaging: jax.Array | None = None
 
 
 class TrainingTokens(NamedTuple):

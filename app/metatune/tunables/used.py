@@ -7,6 +7,7 @@ import numpy as np
 
 from metatune.artefact.curves import fractions, where_changed
 from metatune.recipe import schema
+from metatune.tunables.hyper import Hyper
 
 
 class Trajectory(NamedTuple):
@@ -22,6 +23,7 @@ class Trajectory(NamedTuple):
         optimizer: numbers of the optimizer that are tuned, [steps] each, by name; of weight decay
             a mapping by checkpoint name, of what decays.
         loss_terms: coefficients of the terms of the loss, tuned or not, [steps] each, by name.
+        hyper: all λ_t as the training has them, stacked.
     """
 
     learning_rates: Mapping[str, np.ndarray]
@@ -30,6 +32,7 @@ class Trajectory(NamedTuple):
     class_weights: np.ndarray | None
     optimizer: Mapping[str, Any]
     loss_terms: Mapping[str, np.ndarray]
+    hyper: Hyper
 
 
 class Used(NamedTuple):

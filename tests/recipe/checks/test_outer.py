@@ -49,8 +49,8 @@ TRUNCATED = {"kind": "truncated", "window": 5}
             {"steps": 1, "clip": {"learning_rate": 1.0}},
             "outer.clip.learning_rate = 1.0: unknown tunable; did you mean learning_rates? "
             "(allowed: learning_rates, mixture, loss_weights, initialisation, learned_update, "
-            "rater, weight_decay, momentum, b1, b2, eps, clip_norm, z_loss, label_smoothing, "
-            "multi_token_prediction)",
+            "rater, averaging, weight_decay, momentum, b1, b2, eps, clip_norm, z_loss, "
+            "label_smoothing, multi_token_prediction)",
         ),
         (
             {"steps": 1, "clip": {"learning_rates": 0.0}},
@@ -134,8 +134,8 @@ TRUNCATED = {"kind": "truncated", "window": 5}
             {"steps": 1, "optimizer": {"kind": "adam", "per_tunable": {"learning_rate": 0.3}}},
             "outer.optimizer.per_tunable.learning_rate = 0.3: unknown tunable; did you mean "
             "learning_rates? (allowed: learning_rates, mixture, loss_weights, initialisation, "
-            "learned_update, rater, weight_decay, momentum, b1, b2, eps, clip_norm, z_loss, "
-            "label_smoothing, multi_token_prediction)",
+            "learned_update, rater, averaging, weight_decay, momentum, b1, b2, eps, clip_norm, "
+            "z_loss, label_smoothing, multi_token_prediction)",
         ),
         (
             {

@@ -28,8 +28,8 @@ def put(tree, path, value):
         (
             {"tune": {}},
             "tune = {}: nothing is tuned; write one of learning_rates, mixture, loss_weights, "
-            "optimizer, loss_terms, initialisation, learned_update, rater, e.g. `learning_rates: "
-            "{}` for its defaults",
+            "optimizer, loss_terms, initialisation, learned_update, rater, averaging, "
+            "e.g. `learning_rates: {}` for its defaults",
         ),
         (
             {"inner.micro_batch": 5},

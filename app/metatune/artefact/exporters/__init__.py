@@ -31,6 +31,7 @@ from metatune.artefact.exporters.trl import TRL
 from metatune.artefact.folders import replace_folder
 from metatune.artefact.format import Artefact
 from metatune.artefact.horizon import carried, distance
+from metatune.artefact.sections import SECTIONS
 from metatune.recipe.faults import Fault, unknown
 
 __all__ = ["EXPORTERS", "Exported", "Exporter", "export", "replaceable", "suited"]
@@ -65,8 +66,8 @@ SUGGESTED = ("hf-trainer", "torch", "optax", "json")
 
 WRITTEN = re.compile(
     r"README\.md|__pycache__|tuned\.(json|yaml|safetensors)|initialisation\.safetensors"
-    r"|metatune_(schedules|trainer|rates|mixture|learned_update)\.py"
-    r"|(learning_rates|mixture|loss_weights|loss_terms|optimizer|weight_decay)\.csv"
+    rf"|metatune_(schedules|trainer|rates|{'|'.join(SECTIONS)})\.py"
+    rf"|({'|'.join(SECTIONS)}|weight_decay)\.csv"
     r"|(mixture|streams)\.yaml|launch\.sh"
     r"|phase_\d+\.(txt|json)|(sources|weights|static_rates|shared_schedule)\.json"
 )

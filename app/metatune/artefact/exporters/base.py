@@ -17,7 +17,6 @@ from metatune.artefact.widths import fitted_lines
 from metatune.artefact.writing import portable_files
 
 MODULE = "metatune_schedules.py"
-LEARNED_UPDATE = "metatune_learned_update.py"
 
 
 class Production(NamedTuple):
@@ -86,8 +85,11 @@ def export_files(
         dropped=_bullets(_lost(production)),
     )
     files = {name: template(source) for name, source in modules.items()}
-    if artefact.learned_update is not None:
-        files[LEARNED_UPDATE] = template(f"learned_update_{readme}.py")
+    files |= {
+        f"metatune_{section.key}.py": template(section.modules[readme])
+        for section, _ in held(artefact)
+        if readme in section.modules
+    }
     return {README: text, **files, **portable_files(artefact)}
 
 

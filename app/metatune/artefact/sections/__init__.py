@@ -5,6 +5,7 @@ A new one is a file here, a row of `SECTIONS` and a field of `Artefact`.
 
 from typing import Final
 
+from metatune.artefact.sections.averaging import AVERAGING
 from metatune.artefact.sections.initialisation import INITIALISATION
 from metatune.artefact.sections.learned_update import LEARNED_UPDATE
 from metatune.artefact.sections.learning_rates import LEARNING_RATES
@@ -28,6 +29,7 @@ SECTIONS: Final = {
         LOSS_TERMS,
         INITIALISATION,
         LEARNED_UPDATE,
+        AVERAGING,
     )
 }
 """By key, in the order in which a README speaks of them."""

@@ -192,5 +192,6 @@ LEARNED_UPDATE: Final = Section(
     outside_if={},
     check_tensors=_check_tensors,
     lossy=lambda learned, lost, horizon: None if "learned_update" in lost else learned,
+    modules={readme: f"learned_update_{readme}.py" for readme in ("optax", "torch")},
     alone=("learned_update", "networks don't stand in a tuned.json"),
 )

@@ -163,6 +163,7 @@ class Section:
         tables: the same by the name of a file, one column for each number that a trainer sets.
         views: `(value, horizon)` to how it is shown in a terminal and in a README.
         plotted: how its curves are; None of what has none.
+        modules: templates of the module that an export has of it, by the template of its README.
         alone: what can't stand in a tuned.json alone, its path and what is said of it.
     """
 
@@ -188,3 +189,4 @@ class Section:
     views: Callable[[Any, int], Sequence[View]] = _none
     plotted: Plotted | None = None
     alone: tuple[str, str] | None = None
+    modules: Mapping[str, str] = field(default_factory=dict)

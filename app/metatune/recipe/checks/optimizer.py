@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 from metatune.recipe.faults import Fault
 from metatune.recipe.phases import resolved
-from metatune.recipe.schema import Inner, Lion, Outer, Tune, ZerothOrder
+from metatune.recipe.schema import Inner, Lion, Outer, ScheduleFreeAdamW, Tune, ZerothOrder
 
 PATH = "tune.optimizer"
 
@@ -36,6 +36,14 @@ WHY = {
     "adafactor": "its derivative is next to nothing",
     "schedule_free_adamw": "the average was taken with what it was",
 }
+
+
+def one_average_is_kept(tune: Tune, inner: Inner) -> Iterable[Fault]:
+    """Schedule-free training has an average of its own, which is what is judged."""
+    if tune.averaging is not None and isinstance(inner.optimizer, ScheduleFreeAdamW):
+        problem = f"inner.optimizer is {inner.optimizer.kind}, which averages by itself"
+        cure = "take another inner.optimizer, or take it out"
+        yield Fault("tune.averaging", asdict(tune.averaging), problem, cure)
 
 
 def what_is_multiplied_is_not_zero(tune: Tune, inner: Inner) -> Iterable[Fault]:

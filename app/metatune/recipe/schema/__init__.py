@@ -60,6 +60,7 @@ from metatune.recipe.schema.outer import (
 )
 from metatune.recipe.schema.trainer import Trainer
 from metatune.recipe.schema.tune import (
+    Averaging,
     Initialisation,
     Interpolation,
     LearnedUpdate,
@@ -81,11 +82,13 @@ from metatune.recipe.schema.tune import (
 )
 
 __all__ = [
+    "SGD",
     "Adafactor",
     "Adam",
     "AdamW",
     "Auto",
     "Average",
+    "Averaging",
     "Checkpoints",
     "Chunk",
     "Class",
@@ -132,7 +135,6 @@ __all__ = [
     "Rater",
     "Recipe",
     "Reverse",
-    "SGD",
     "Schedule",
     "ScheduleFreeAdamW",
     "SecondNextToken",

@@ -12,6 +12,7 @@ from metatune.recipe.rules import (
     FOUR_TO_SIXTEEN,
     FRACTION,
     HIDDEN,
+    INNER_FRACTION,
     MORE_THAN_ONE,
     NOT_EMPTY,
     NOT_NEGATIVE,
@@ -266,6 +267,25 @@ class LearnedUpdate:
 
 
 @dataclass(frozen=True)
+class Averaging:
+    """An exponential moving average of the parameters, θ̄' = β θ̄ + (1 - β) θ' after each update.
+
+    The average is what is judged, reported and kept, with η = 0 too; what is tuned is β, whose odds
+    β / (1 - β) are multiplied, so that it stays between 0 and 1.
+
+    Attributes:
+        windows: stretches of the averaged part of the training with one β each, of equal length.
+        start: from where on the average is taken, a fraction of training; it is the parameters
+            themselves up to there.
+        decay: β to start from.
+    """
+
+    windows: int = ruled(1, AT_LEAST_ONE)
+    start: float = ruled(0.0, FRACTION)
+    decay: float = ruled(0.99, INNER_FRACTION)
+
+
+@dataclass(frozen=True)
 class Point:
     """The point that every training starts from, tuned weight by weight (MAML, Finn et al., 2017).
 
@@ -377,6 +397,7 @@ class Tune:
     initialisation: Initialisation | None = None
     learned_update: LearnedUpdate | None = None
     rater: Rater | None = None
+    averaging: Averaging | None = None
 
     def entries(self) -> Iterator[tuple[str, str, Any]]:
         """Key, dotted path and settings of everything that is tuned by a slice of η of its own."""
