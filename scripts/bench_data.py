@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from metatune.data import SHIPPED, load, sampled_batches, shipped_text, tokenizer
-from metatune.recipe.schema import Data, Source
+from metatune.recipe.schema import DataSpec, SourceSpec
 
 MIB = 2**20
 DOCUMENT = 2000  # characters in the mean
@@ -61,7 +61,9 @@ def measure(name: str, corpus: Path, cache: Path) -> dict[str, float]:
             most[0] = max(most[0], anonymous())
 
     threading.Thread(target=watch, daemon=True).start()
-    data = Data({"corpus": Source(jsonl=str(corpus))}, {"corpus": 1.0}, SEQUENCE, BATCH, name)
+    data = DataSpec(
+        {"corpus": SourceSpec(jsonl=str(corpus))}, {"corpus": 1.0}, SEQUENCE, BATCH, name
+    )
     began, cpu = time.perf_counter(), time.process_time()
     held = load(data, encoder)
     wall, cpu = time.perf_counter() - began, time.process_time() - cpu

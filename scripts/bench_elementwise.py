@@ -37,7 +37,7 @@ SEGMENT = 8
 def recipe(per: Any, windows: int, steps: int) -> schema.Recipe:
     """A model of a million parameters."""
     return schema.Recipe(
-        model=schema.Model(
+        model=schema.ModelSpec(
             config={
                 "model_type": "llama",
                 "hidden_size": 128,
@@ -47,18 +47,18 @@ def recipe(per: Any, windows: int, steps: int) -> schema.Recipe:
             },
             remat=True,
         ),
-        data=schema.Data(
-            domains={"code": schema.Source(shipped="code_stdlib")},
+        data=schema.DataSpec(
+            domains={"code": schema.SourceSpec(shipped="code_stdlib")},
             target={"code": 1.0},
             sequence_length=128,
             batch_size=8,
         ),
-        inner=schema.Inner(schema.AdamW(learning_rate=1e-3), steps=steps),
-        tune=schema.Tune(learning_rates=schema.LearningRates(per=per, windows=windows)),
-        outer=schema.Outer(
+        inner=schema.InnerSpec(schema.AdamWSpec(learning_rate=1e-3), steps=steps),
+        tune=schema.TuneSpec(learning_rates=schema.LearningRatesSpec(per=per, windows=windows)),
+        outer=schema.OuterSpec(
             steps=1,
-            estimator=schema.MixFlow(segment=SEGMENT),
-            objective=schema.Objective(sequences=8, micro_batch=8),
+            estimator=schema.MixFlowSpec(segment=SEGMENT),
+            objective=schema.ObjectiveSpec(sequences=8, micro_batch=8),
         ),
     )
 

@@ -33,7 +33,7 @@ from metatune.inner.seeds import Purpose, Stream, data_seed
 from metatune.plan.table import size
 from metatune.recipe import reading, shipped
 from metatune.recipe.phases import resolved
-from metatune.recipe.schema import Population
+from metatune.recipe.schema import PopulationSpec
 
 ROUNDS = 3
 
@@ -45,7 +45,9 @@ def training_of(steps: int) -> InnerTraining:
 def of_members(training: InnerTraining, count: int, vmap: bool) -> Hypergradient:
     """The hypergradients of the first outer step; of a single member without a population."""
     recipe = training.recipe
-    recipe = replace(recipe, outer=replace(recipe.outer, population=Population(count, vmap=vmap)))
+    recipe = replace(
+        recipe, outer=replace(recipe.outer, population=PopulationSpec(count, vmap=vmap))
+    )
     training = replace(training, recipe=recipe)
     (phase,) = resolved(recipe.outer)
     search = begin(training, phase, training.initial_eta())
@@ -83,7 +85,7 @@ def cost(steps: int, count: int, vmap: bool) -> tuple[float, int]:
         began = time.process_time()
         jax.block_until_ready(of_members(training, count, vmap).gradient)
         took.append(time.process_time() - began)
-    wanted = Population(count, vmap=vmap) if count > 1 else None
+    wanted = PopulationSpec(count, vmap=vmap) if count > 1 else None
     outer = replace(training.recipe.outer, population=wanted)
     planned = replace(training, recipe=replace(training.recipe, outer=outer))
     with tempfile.TemporaryDirectory() as folder:

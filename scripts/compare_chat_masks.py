@@ -30,7 +30,7 @@ from metatune.data.pretrained_tokenizer import PretrainedTokenizer
 from metatune.data.sources.chat import conversation
 from metatune.data.sources.records import Place, Record, TokenClass
 from metatune.recipe.faults import RecipeError
-from metatune.recipe.schema import Data, Source
+from metatune.recipe.schema import DataSpec, SourceSpec
 
 TEMPLATES = (
     "qwen3_training",
@@ -71,7 +71,7 @@ def folder_of(place: Path, template: str) -> str:
 def encoder_of(place: Path, template: str) -> PretrainedTokenizer:
     """The tokenizer of a new folder, with a template."""
     folder = folder_of(place, template)
-    data = Data({"d": Source(path="-")}, {"d": 1.0}, 8, 1, tokenizer=folder)
+    data = DataSpec({"d": SourceSpec(path="-")}, {"d": 1.0}, 8, 1, tokenizer=folder)
     found = tokenizer_of(data, today=date(2026, 3, 1))
     assert isinstance(found, PretrainedTokenizer)
     return found

@@ -35,12 +35,12 @@ def variant(recipe: Recipe, rate: float, *, constant: bool, target_only: bool) -
     optimizer = dataclasses.replace(recipe.inner.optimizer, learning_rate=rate)
     if constant:
         warmup = optimizer.schedule.warmup
-        optimizer = dataclasses.replace(optimizer, schedule=schema.Constant(warmup=warmup))
+        optimizer = dataclasses.replace(optimizer, schedule=schema.ConstantSpec(warmup=warmup))
     text = recipe.data
     if target_only:
         kept = {name: source for name, source in text.domains.items() if text.target.get(name)}
         text = dataclasses.replace(text, domains=kept)
-    rates = schema.Tune(learning_rates=schema.LearningRates(per="global"))
+    rates = schema.TuneSpec(learning_rates=schema.LearningRatesSpec(per="global"))
     inner = dataclasses.replace(recipe.inner, optimizer=optimizer)
     return dataclasses.replace(recipe, data=text, inner=inner, tune=rates)
 

@@ -18,27 +18,27 @@ CONFIG: Mapping[str, Any] = {
     "num_attention_heads": 2,
     "initializer_range": 0.2,
 }
-CODE = schema.Source(shipped="code_stdlib")
-DRAMA = schema.Source(shipped="drama_shakespeare")
+CODE = schema.SourceSpec(shipped="code_stdlib")
+DRAMA = schema.SourceSpec(shipped="drama_shakespeare")
 TINY = schema.Recipe(
-    model=schema.Model(config=CONFIG, remat=False),
-    data=schema.Data(
+    model=schema.ModelSpec(config=CONFIG, remat=False),
+    data=schema.DataSpec(
         domains={"code": CODE, "drama": DRAMA},
         target={"code": 1.0},
         sequence_length=16,
         batch_size=4,
     ),
-    inner=schema.Inner(optimizer=schema.AdamW(learning_rate=1e-2), steps=6),
-    tune=schema.Tune(
-        learning_rates=schema.LearningRates(per="layer", windows=3),
-        mixture=schema.Mixture(windows=2, floor=0.05),
+    inner=schema.InnerSpec(optimizer=schema.AdamWSpec(learning_rate=1e-2), steps=6),
+    tune=schema.TuneSpec(
+        learning_rates=schema.LearningRatesSpec(per="layer", windows=3),
+        mixture=schema.MixtureSpec(windows=2, floor=0.05),
     ),
-    outer=schema.Outer(
+    outer=schema.OuterSpec(
         steps=4,
-        estimator=schema.MixFlow(segment=4),
-        objective=schema.Objective(sequences=8, micro_batch=8),
-        validation=schema.Validation(seeds=1, sequences=8),
-        test=schema.FinalTest(seeds=2, sequences=8),
+        estimator=schema.MixFlowSpec(segment=4),
+        objective=schema.ObjectiveSpec(sequences=8, micro_batch=8),
+        validation=schema.ValidationSpec(seeds=1, sequences=8),
+        test=schema.FinalTestSpec(seeds=2, sequences=8),
     ),
 )
 

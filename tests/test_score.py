@@ -28,12 +28,12 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def training(corpus):
-    source = schema.Source(path=str(corpus), corrupt=schema.Corruption(share=0.5))
+    source = schema.SourceSpec(path=str(corpus), corrupt=schema.CorruptionSpec(share=0.5))
     return prepare(
         tiny(
             data={"domains": {"beer": source}, "target": {"beer": 1.0}, "sequence_length": LENGTH},
             inner={"steps": 2},
-            tune=schema.Tune(rater=schema.MlpRater(hidden_size=4)),
+            tune=schema.TuneSpec(rater=schema.MlpRaterSpec(hidden_size=4)),
         )
     )
 

@@ -17,7 +17,7 @@ from metatune.data.encoded import encoded
 from metatune.data.sources import Record, open_source
 from metatune.recipe import reading
 from metatune.recipe.faults import ABSENT, Fault, RecipeError
-from metatune.recipe.schema import Data, Source
+from metatune.recipe.schema import DataSpec, SourceSpec
 from metatune.tunables.rating import Rated, held
 
 SEQUENCES_AT_A_TIME: Final = 256
@@ -52,7 +52,7 @@ class Scorer(NamedTuple):
     """
 
     rated: Rated
-    data: Data
+    data: DataSpec
     tokenizer: Tokenizer
     scores: Callable[[np.ndarray, np.ndarray], jax.Array]
 
@@ -162,7 +162,7 @@ def _lines(judge: Scorer, said: str) -> Iterator[dict[str, Any]]:
     name = said.lower()
     for ending in COMPRESSIONS:
         name = name.removesuffix(ending)
-    source = Source(jsonl=said) if name.endswith(JSON_LINES) else Source(path=said)
+    source = SourceSpec(jsonl=said) if name.endswith(JSON_LINES) else SourceSpec(path=said)
     reader = open_source("score", source, judge.data.invalid_utf8, judge.tokenizer)
     records = (record for record in reader.records() if record.text) if reader else iter(())
     number = 0

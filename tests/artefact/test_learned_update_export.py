@@ -19,14 +19,14 @@ from metatune.inner import prepare
 from metatune.recipe import schema
 
 STEPS = 10
-ADAMW = schema.AdamW(learning_rate=1e-2, clip_norm=1.0, eps=1e-4)  # PyTorch's has no eps_root
-SGD = schema.SGD(learning_rate=1e-1, weight_decay=0.1)
+ADAMW = schema.AdamWSpec(learning_rate=1e-2, clip_norm=1.0, eps=1e-4)  # PyTorch's has no eps_root
+SGD = schema.SGDSpec(learning_rate=1e-1, weight_decay=0.1)
 TRAIN = ("down_proj", "model.norm")  # matrices of two layers, and a vector
 RECIPE = tiny(
     {"hidden_size": 4, "intermediate_size": 6, "num_hidden_layers": 2, "num_attention_heads": 1},
     data={"domains": {"code": CODE}, "batch_size": 2},
     inner={"steps": STEPS, "train": TRAIN, "optimizer": ADAMW},
-    tune=schema.Tune(),
+    tune=schema.TuneSpec(),
 )
 
 
@@ -43,11 +43,11 @@ def by_name(names, tree):
 def trained(request):
     """The artefact of some networks, and parameters and gradients of a training at these."""
     kind, size = request.param.split()
-    learned = schema.LearnedUpdate(hidden_size=4, step_size=size)
+    learned = schema.LearnedUpdateSpec(hidden_size=4, step_size=size)
     recipe = dataclasses.replace(
         RECIPE,
-        inner=schema.Inner({"adamw": ADAMW, "sgd": SGD}[kind], steps=STEPS, train=TRAIN),
-        tune=schema.Tune(learned_update=learned),
+        inner=schema.InnerSpec({"adamw": ADAMW, "sgd": SGD}[kind], steps=STEPS, train=TRAIN),
+        tune=schema.TuneSpec(learned_update=learned),
     )
     training = prepare(recipe)
     start = training.initial_eta()["learned_update"]

@@ -9,7 +9,7 @@ import pytest
 from metatune.artefact import Artefact, capabilities, document, reading, writing
 from metatune.artefact.sections import AS_ASKED, AS_SAID, AS_WRITTEN, SECTIONS
 from metatune.fit import making, tracking
-from metatune.recipe.schema import Tune
+from metatune.recipe.schema import TuneSpec
 from metatune.report import tensorboard, terminal
 from metatune.train.following import FOLLOWERS
 from metatune.tunables import ENTRIES
@@ -19,7 +19,7 @@ def test_every_section_has_a_field_an_entry_and_a_follower():
     of_artefact = {field.name for field in fields(Artefact)}
     assert set(SECTIONS) <= of_artefact
     assert set(SECTIONS) == set(ENTRIES) == set(FOLLOWERS)
-    assert set(SECTIONS) == {field.name for field in fields(Tune)}
+    assert set(SECTIONS) == {field.name for field in fields(TuneSpec)}
 
 
 @pytest.mark.parametrize("order", [AS_WRITTEN, AS_ASKED, AS_SAID])

@@ -16,7 +16,7 @@ from metatune.recipe import schema, writing
 from metatune.recipe.faults import RecipeError
 
 RECIPE = schema.Recipe(
-    model=schema.Model(
+    model=schema.ModelSpec(
         config={
             "model_type": "llama",
             "hidden_size": 8,
@@ -25,26 +25,27 @@ RECIPE = schema.Recipe(
             "num_attention_heads": 2,
         }
     ),
-    data=schema.Data(
+    data=schema.DataSpec(
         domains={
-            "code": schema.Source(shipped="code_stdlib"),
-            "drama": schema.Source(shipped="drama_shakespeare"),
+            "code": schema.SourceSpec(shipped="code_stdlib"),
+            "drama": schema.SourceSpec(shipped="drama_shakespeare"),
         },
         target={"code": 1.0},
         sequence_length=16,
         batch_size=4,
     ),
-    inner=schema.Inner(
-        optimizer=schema.AdamW(learning_rate=1e-2, schedule=schema.Cosine(warmup=0.1)), steps=20
+    inner=schema.InnerSpec(
+        optimizer=schema.AdamWSpec(learning_rate=1e-2, schedule=schema.CosineSpec(warmup=0.1)),
+        steps=20,
     ),
-    tune=schema.Tune(
-        learning_rates=schema.LearningRates(per="global", windows=4),
-        mixture=schema.Mixture(windows=2, floor=0.05),
+    tune=schema.TuneSpec(
+        learning_rates=schema.LearningRatesSpec(per="global", windows=4),
+        mixture=schema.MixtureSpec(windows=2, floor=0.05),
     ),
-    outer=schema.Outer(
+    outer=schema.OuterSpec(
         steps=4,
-        estimator=schema.MixFlow(segment=4),
-        objective=schema.Objective(sequences=8, micro_batch=8),
+        estimator=schema.MixFlowSpec(segment=4),
+        objective=schema.ObjectiveSpec(sequences=8, micro_batch=8),
     ),
 )
 
@@ -82,7 +83,9 @@ def test_a_whole_training_can_be_shorter_down_to_a_step_a_window(training, tmp_p
 
 def test_the_objective_is_taken_where_the_search_takes_it(training, tmp_path):
     assert subject_of(training, tmp_path).points(20) == {20: 1.0}
-    objective = dataclasses.replace(RECIPE.outer.objective, trajectory=schema.Trajectory(points=2))
+    objective = dataclasses.replace(
+        RECIPE.outer.objective, trajectory=schema.TrajectorySpec(points=2)
+    )
     outer = dataclasses.replace(RECIPE.outer, objective=objective)
     recipe = dataclasses.replace(RECIPE, outer=outer)
     along = subject_of(dataclasses.replace(training, recipe=recipe), tmp_path)
@@ -95,9 +98,9 @@ def test_the_objective_is_taken_where_the_search_takes_it(training, tmp_path):
 @pytest.mark.parametrize(
     ("unroll", "steps", "window", "whole"),
     [
-        (schema.Truncated(window=6), 20, 6, 20),
-        (schema.Online(window=6), 6, None, 20),
-        (schema.Online(window=6, lifetime=12), 6, None, 12),
+        (schema.TruncatedSpec(window=6), 20, 6, 20),
+        (schema.OnlineSpec(window=6), 6, None, 20),
+        (schema.OnlineSpec(window=6, lifetime=12), 6, None, 12),
     ],
 )
 def test_a_stretch_has_its_whole(training, tmp_path, unroll, steps, window, whole):
@@ -109,8 +112,11 @@ def test_a_stretch_has_its_whole(training, tmp_path, unroll, steps, window, whol
 
 
 def test_of_phases_the_first_is_checked():
-    forward, online = schema.Forward(segment=4), schema.Online(window=5)
-    phases = (schema.Phase(steps=2, estimator=forward, unroll=online), schema.Phase(steps=3))
+    forward, online = schema.ForwardSpec(segment=4), schema.OnlineSpec(window=5)
+    phases = (
+        schema.PhaseSpec(steps=2, estimator=forward, unroll=online),
+        schema.PhaseSpec(steps=3),
+    )
     outer = dataclasses.replace(RECIPE.outer, steps=None, phases=phases)
     alone = first_phase_alone(dataclasses.replace(RECIPE, outer=outer))
     assert (alone.outer.steps, alone.outer.phases) == (2, None)
@@ -122,14 +128,14 @@ def test_of_phases_the_first_is_checked():
     ("objective", "trainer", "fault"),
     [
         (
-            schema.Objective(measure="accuracy"),
+            schema.ObjectiveSpec(measure="accuracy"),
             None,
             "outer.objective.measure = 'accuracy': moves in steps, so that differences converge "
             "to nothing; check the loss instead: outer.objective.measure=loss",
         ),
         (
-            schema.Objective(),
-            schema.Trainer(command="trainer"),
+            schema.ObjectiveSpec(),
+            schema.TrainerSpec(command="trainer"),
             "trainer = {'command': 'trainer', 'timeout_seconds': None, 'parallel': 1}: trains "
             "elsewhere, with no hypergradient here that could be checked; check a training here: "
             "trainer=null outer.estimator.kind=mixflow",
@@ -137,7 +143,7 @@ def test_of_phases_the_first_is_checked():
     ],
 )
 def test_what_has_no_hypergradient_is_refused(objective, trainer, fault):
-    estimator = schema.ZerothOrder()
+    estimator = schema.ZerothOrderSpec()
     outer = dataclasses.replace(RECIPE.outer, estimator=estimator, objective=objective)
     with pytest.raises(RecipeError) as refused:
         first_phase_alone(dataclasses.replace(RECIPE, outer=outer, trainer=trainer))

@@ -17,7 +17,7 @@ from metatune.data import (
 )
 from metatune.data.tokenized import Stream
 from metatune.data.windows import Windows, all_windows
-from metatune.recipe.schema import Packing
+from metatune.recipe.schema import PackingSpec
 
 LENGTH = 3
 SPLITS = ("train", "validation", "test")
@@ -25,7 +25,7 @@ SPLITS = ("train", "validation", "test")
 
 def windows(rows):
     stream = Stream(rows.astype(np.uint16).ravel(), np.zeros(1, np.int64), None)
-    return all_windows(stream, LENGTH, Packing(), 258)
+    return all_windows(stream, LENGTH, PackingSpec(), 258)
 
 
 def corpus(sizes=(7, 5, 11), target=(0.25, 0.0, 0.75)):
@@ -322,7 +322,7 @@ def uneven():
             starts = np.unique(np.append(0, random.integers(0, 6 * size, size)))
             tokens = random.integers(0, 250, 6 * size).astype(np.uint16)
             stream = Stream(tokens, starts, None)
-            splits[split] = all_windows(stream, 6, Packing(cross_documents=False), 258)
+            splits[split] = all_windows(stream, 6, PackingSpec(cross_documents=False), 258)
         held = Statistics(documents=0, tokens=0, bytes=0)
         domains.append(Domain(f"domain{number}", **splits, sha256="", statistics=held))
     return Corpus(tuple(domains), np.array([0.25, 0.75]), 6, ByteTokenizer())

@@ -10,7 +10,7 @@ from metatune.data import load, tokenizer, tokenizer_of
 from metatune.data.bpe_dropout import bpe_dropout
 from metatune.data.tokenizers import remarks
 from metatune.recipe.faults import RecipeError
-from metatune.recipe.schema import Data, Source
+from metatune.recipe.schema import DataSpec, SourceSpec
 
 RATE = 0.4
 
@@ -27,7 +27,7 @@ def dropping(tokenizer_folder):
 
 
 def section(source, folder, **changes):
-    return Data({"d": source}, {"d": 1.0}, 16, 2, tokenizer=folder, **changes)
+    return DataSpec({"d": source}, {"d": 1.0}, 16, 2, tokenizer=folder, **changes)
 
 
 def test_words_are_split_as_often_in_each_way_as_by_the_library(bpe):
@@ -71,7 +71,7 @@ def test_added_tokens_are_never_split_and_the_text_comes_back(bpe):
 
 
 def test_it_is_left_out_unless_asked_for(cache, dropping, jsonl):
-    data = section(Source(jsonl=str(jsonl)), dropping)
+    data = section(SourceSpec(jsonl=str(jsonl)), dropping)
     encoder = tokenizer_of(data)
     first, again = (encoder.encode_batch(["there and then"] * 3) for _ in range(2))
     assert [ids.tolist() for ids in first] == [ids.tolist() for ids in again]
@@ -94,7 +94,7 @@ def streams(data, seed):
     "columns", [{}, {"prompt": "question", "completion": "answer"}, {"messages": "chat"}]
 )
 def test_training_text_alone_is_split_with_it_by_the_seed(cache, dropping, jsonl, columns):
-    source = Source(jsonl=str(jsonl), **columns)
+    source = SourceSpec(jsonl=str(jsonl), **columns)
     plain = streams(section(source, dropping), 1)
     data = section(source, dropping, bpe_dropout=True)
     one, same, other = streams(data, 1), streams(data, 1), streams(data, 2)
@@ -111,4 +111,4 @@ def test_training_text_alone_is_split_with_it_by_the_seed(cache, dropping, jsonl
 def test_a_tokenizer_without_dropout_is_refused(request, name):
     folder = name if name == "bytes" else str(request.getfixturevalue(name))
     with pytest.raises(RecipeError, match=r"data\.bpe_dropout = True: "):
-        tokenizer_of(section(Source(path="-"), folder, bpe_dropout=True))
+        tokenizer_of(section(SourceSpec(path="-"), folder, bpe_dropout=True))

@@ -9,15 +9,15 @@ import pytest
 
 from metatune.data import SHIPPED, ByteTokenizer, load
 from metatune.recipe.faults import RecipeError
-from metatune.recipe.schema import Data, HeldOut, Source
+from metatune.recipe.schema import DataSpec, HeldOutSpec, SourceSpec
 
-CODE = Source(shipped="code_stdlib")
+CODE = SourceSpec(shipped="code_stdlib")
 KINDS = "shipped, path, jsonl, parquet, csv, arrow, dataset, saved"
 SHIPPED_NAMES = ", ".join(SHIPPED)
 
 
 def data(domains, target, sequence_length=64, **settings):
-    return Data(domains, target, sequence_length, batch_size=8, **settings)
+    return DataSpec(domains, target, sequence_length, batch_size=8, **settings)
 
 
 def rows(windows):
@@ -35,7 +35,7 @@ def faults(section):
 
 @pytest.fixture(scope="module")
 def corpus():
-    domains = {"code": CODE, "bible": Source(shipped="bible_web")}
+    domains = {"code": CODE, "bible": SourceSpec(shipped="bible_web")}
     return load(data(domains, {"bible": 3, "code": 1}))
 
 
@@ -74,7 +74,7 @@ def test_the_windows_hold_all_tokens_but_the_last_of_each_split(corpus):
 def test_the_splits_share_no_window_and_no_line(tmp_path):
     file = tmp_path / "unique.txt"
     file.write_text("".join(f"{number:07}\n" for number in range(30_000)))
-    (domain,) = load(data({"mine": Source(path=str(file))}, {"mine": 1})).domains
+    (domain,) = load(data({"mine": SourceSpec(path=str(file))}, {"mine": 1})).domains
     decode = ByteTokenizer().decode
     seen = [
         {line for window in windows for line in decode(window).split("\n") if len(line) == 7}
@@ -96,14 +96,14 @@ def test_no_window_is_in_two_splits_even_of_a_text_that_repeats_itself(corpus):
 def test_a_text_that_only_repeats_itself_is_refused(tmp_path):
     file = tmp_path / "digits.txt"
     file.write_text("".join(map(str, np.random.default_rng(0).integers(0, 10, 500_000))))
-    source = {"mine": Source(path=str(file))}
+    source = {"mine": SourceSpec(path=str(file))}
     validation, test = faults(data(source, {"mine": 1.0}, sequence_length=2))
     assert "every window of its validation split stands in an earlier split too" in validation
     assert "every window of its test split stands in an earlier split too" in test
 
 
 def test_held_out_shares_are_about_those_asked_for():
-    (domain,) = load(data({"code": CODE}, {"code": 1}, held_out=HeldOut(0.3, 0.05))).domains
+    (domain,) = load(data({"code": CODE}, {"code": 1}, held_out=HeldOutSpec(0.3, 0.05))).domains
     for windows, share in ((domain.validation, 0.3), (domain.test, 0.05)):
         error = np.sqrt(share * (1 - share) / domain.statistics.documents)
         assert rows(windows).size / domain.statistics.tokens == pytest.approx(share, abs=3 * error)
@@ -113,7 +113,7 @@ def test_a_file_is_read_from_the_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     content = "".join(f"¿Línea {number}?\n" for number in range(8000)).encode("utf-8")
     Path("mine.txt").write_bytes(content)
-    (domain,) = load(data({"mine": Source(path="mine.txt")}, {"mine": 1})).domains
+    (domain,) = load(data({"mine": SourceSpec(path="mine.txt")}, {"mine": 1})).domains
     assert domain.sha256 == sha256(content).hexdigest()
     assert domain.statistics.tokens == len(content) + domain.statistics.documents
 
@@ -124,13 +124,13 @@ def test_all_faults_are_reported_together(tmp_path, monkeypatch):
     Path("blank.txt").write_text(" \n")
     Path("folder").mkdir()
     sources = {
-        "code": Source(shipped="code_stdli"),
-        "gone": Source(path="gone.txt"),
-        "latin": Source(path="latin.txt"),
-        "blank": Source(path="blank.txt"),
-        "folder": Source(path="folder"),
-        "both": Source(shipped="code_stdlib", path="gone.txt"),
-        "none": Source(),
+        "code": SourceSpec(shipped="code_stdli"),
+        "gone": SourceSpec(path="gone.txt"),
+        "latin": SourceSpec(path="latin.txt"),
+        "blank": SourceSpec(path="blank.txt"),
+        "folder": SourceSpec(path="folder"),
+        "both": SourceSpec(shipped="code_stdlib", path="gone.txt"),
+        "none": SourceSpec(),
     }
     names = ", ".join(sources)
     assert faults(data(sources, {"cod": 1.0, "gone": -1.0})) == [
@@ -161,7 +161,7 @@ def test_a_target_of_zeros_is_refused():
 
 
 def test_held_out_shares_leave_something_to_train_on():
-    found = faults(data({"code": CODE}, {"code": 1.0}, held_out=HeldOut(0.5, 0.5)))
+    found = faults(data({"code": CODE}, {"code": 1.0}, held_out=HeldOutSpec(0.5, 0.5)))
     assert found == [
         "data.held_out.validation = 0.5: with test = 0.5 leaves nothing to train on; "
         "must sum to less than 1; lower one of them",
@@ -189,7 +189,7 @@ def test_a_sequence_longer_than_the_data_is_refused_with_the_longest_that_would_
 def test_a_file_of_one_document_leaves_splits_without_any(tmp_path):
     file = tmp_path / "small.txt"
     file.write_text("A single document.")
-    found = faults(data({"mine": Source(path=str(file))}, {"mine": 1.0}))
+    found = faults(data({"mine": SourceSpec(path=str(file))}, {"mine": 1.0}))
     empty = [line for line in found if "no document falls into its" in line]
     assert len(empty) == 2
     assert all(line.startswith("data.domains.mine = ") for line in empty)

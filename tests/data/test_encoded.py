@@ -9,7 +9,7 @@ from metatune.data import ByteTokenizer, TokenClass, look, tokenizer
 from metatune.data.encoded import Bos, encoded
 from metatune.data.sources import Record, Span, open_source
 from metatune.recipe.faults import RecipeError
-from metatune.recipe.schema import Data, Source
+from metatune.recipe.schema import DataSpec, SourceSpec
 
 SAYS_BOS = (
     "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}"
@@ -55,7 +55,7 @@ def chat(encoder, tmp_path):
     """The record of a conversation."""
     file = tmp_path / "chat.jsonl"
     file.write_text(json.dumps({"m": CHAT}))
-    reader = open_source("mine", Source(jsonl=str(file), messages="m"), "refuse", encoder)
+    reader = open_source("mine", SourceSpec(jsonl=str(file), messages="m"), "refuse", encoder)
     assert reader is not None
     (record,) = reader.records()
     return record
@@ -112,9 +112,9 @@ def test_bytes_begin_with_nothing_unless_told_so():
 
 def test_a_token_that_is_not_there_begins_nothing(tmp_path, bpe_folder):
     (tmp_path / "a.txt").write_text("words")
-    source = Source(path=str(tmp_path / "a.txt"))
+    source = SourceSpec(path=str(tmp_path / "a.txt"))
     with pytest.raises(RecipeError) as refused:
-        look(Data({"a": source}, {"a": 1.0}, 16, 4, str(bpe_folder), bos="always"))
+        look(DataSpec({"a": source}, {"a": 1.0}, 16, 4, str(bpe_folder), bos="always"))
     (fault,) = refused.value.faults
     assert str(fault) == (
         f"data.bos = 'always': data.tokenizer, {bpe_folder}, has no such token; name it as "

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from metatune.data import heldout_batches, load, sampled_batches, stratified_batches
-from metatune.recipe.schema import Data, Source
+from metatune.recipe.schema import DataSpec, SourceSpec
 
 LENGTH = 16
 
@@ -19,13 +19,13 @@ def files(tmp_path):
     for name in "abc":
         lines = [json.dumps({"text": f"{name}{n * n}" * 20}) + "\n" for n in range(60)]
         (tmp_path / f"{name}.jsonl").write_text("".join(lines))
-        found[name] = Source(jsonl=str(tmp_path / f"{name}.jsonl"))
+        found[name] = SourceSpec(jsonl=str(tmp_path / f"{name}.jsonl"))
     return found
 
 
 def section(files, target, **uses):
     domains = {name: replace(its, use=uses.get(name, "all")) for name, its in files.items()}
-    return Data(domains, target, LENGTH, 4)
+    return DataSpec(domains, target, LENGTH, 4)
 
 
 def letters(batches):

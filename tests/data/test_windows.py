@@ -6,7 +6,7 @@ import pytest
 from metatune.data.documents import Split
 from metatune.data.tokenized import Stream
 from metatune.data.windows import Windows, all_windows, distinct
-from metatune.recipe.schema import Packing
+from metatune.recipe.schema import PackingSpec
 
 PAD = 99
 
@@ -24,15 +24,15 @@ def rows(windows):
 
 
 def test_windows_are_consecutive_and_whole():
-    taken = rows(all_windows(stream(11), 4, Packing(), PAD))
+    taken = rows(all_windows(stream(11), 4, PackingSpec(), PAD))
     assert taken.tokens.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
     assert taken.tokens.dtype == np.int32
     assert taken[1:] == (None, None, None, None)
-    assert len(all_windows(stream(3), 4, Packing(), PAD)) == 0
+    assert len(all_windows(stream(3), 4, PackingSpec(), PAD)) == 0
 
 
 def test_the_last_window_can_be_padded():
-    taken = rows(all_windows(stream(4, 7, classes=True), 4, Packing(last_window="pad"), PAD))
+    taken = rows(all_windows(stream(4, 7, classes=True), 4, PackingSpec(last_window="pad"), PAD))
     assert taken.tokens.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, PAD]]
     assert taken.mask is not None and taken.classes is not None
     assert taken.documents is None
@@ -43,11 +43,11 @@ def test_the_last_window_can_be_padded():
 
 @pytest.mark.parametrize(("total", "count"), [(3, 1), (4, 1), (5, 1), (6, 2), (1, 0), (0, 0)])
 def test_a_rest_of_one_token_predicts_nothing(total, count):
-    assert len(all_windows(stream(total), 4, Packing(last_window="pad"), PAD)) == count
+    assert len(all_windows(stream(total), 4, PackingSpec(last_window="pad"), PAD)) == count
 
 
 def test_documents_can_be_kept_apart():
-    taken = rows(all_windows(stream(2, 5, 1, 4), 4, Packing(cross_documents=False), PAD))
+    taken = rows(all_windows(stream(2, 5, 1, 4), 4, PackingSpec(cross_documents=False), PAD))
     assert taken.documents is not None and taken.mask is not None
     assert taken.tokens.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
     assert taken.documents.dtype == np.int32
@@ -74,7 +74,7 @@ def test_masks_agree_with_a_token_by_token_account():
             ]
             if any(mask):
                 expected[begin] = mask
-        packing = Packing(crossing, "pad" if last == "pad" else "drop")
+        packing = PackingSpec(crossing, "pad" if last == "pad" else "drop")
         taken = rows(all_windows(whole, length, packing, PAD))
         assert taken.tokens[:, 0].tolist() == list(expected)
         if taken.mask is None:
@@ -84,13 +84,13 @@ def test_masks_agree_with_a_token_by_token_account():
 
 
 def test_windows_in_which_nothing_is_predicted_are_left_out():
-    windows = all_windows(stream(1, 1, 1, 2), 2, Packing(False, "pad"), PAD)
+    windows = all_windows(stream(1, 1, 1, 2), 2, PackingSpec(False, "pad"), PAD)
     assert rows(windows).tokens.tolist() == []
-    windows = all_windows(stream(1, 1, 2, 3), 2, Packing(False, "drop"), PAD)
+    windows = all_windows(stream(1, 1, 2, 3), 2, PackingSpec(False, "drop"), PAD)
     assert rows(windows).tokens.tolist() == [[2, 3], [4, 5]]
 
 
-@pytest.mark.parametrize("packing", [Packing(), Packing(False, "pad")])
+@pytest.mark.parametrize("packing", [PackingSpec(), PackingSpec(False, "pad")])
 def test_windows_are_taken_in_the_order_asked_for(packing):
     windows = all_windows(stream(3, 10, 9, classes=True), 4, packing, PAD)
     order = np.array([len(windows) - 1, 0, len(windows) - 1, 3])
@@ -106,7 +106,7 @@ def test_held_out_windows_that_stand_in_earlier_splits_are_left_out(dtype):
 
     def split():
         tokens = random.integers(0, 8, size=shape).astype(dtype)
-        return all_windows(Stream(tokens.ravel(), np.zeros(1, int), None), 3, Packing(), PAD)
+        return all_windows(Stream(tokens.ravel(), np.zeros(1, int), None), 3, PackingSpec(), PAD)
 
     splits: dict[Split, Windows] = {"train": split(), "validation": split(), "test": split()}
     kept = distinct(splits)

@@ -12,16 +12,16 @@ from metatune.recipe import schema
 RECIPE = tiny(
     data={
         "domains": {
-            "code": schema.Source(shipped="code_stdlib", max_tokens=100000),
-            "bible": schema.Source(shipped="bible_web"),
+            "code": schema.SourceSpec(shipped="code_stdlib", max_tokens=100000),
+            "bible": schema.SourceSpec(shipped="bible_web"),
         },
         "sequence_length": 64,
         "batch_size": 100,
     },
     inner={"steps": 100},
-    tune=schema.Tune(
-        learning_rates=schema.LearningRates(per="global"),
-        mixture=schema.Mixture(initial={"code": 0.8, "bible": 0.2}),
+    tune=schema.TuneSpec(
+        learning_rates=schema.LearningRatesSpec(per="global"),
+        mixture=schema.MixtureSpec(initial={"code": 0.8, "bible": 0.2}),
     ),
 )
 

@@ -47,8 +47,8 @@ TRUE_LOSS = 'print(loss + given["seed"] % 7)'
 @pytest.fixture(scope="module")
 def data():
     """Shared by all recipes, of which a command reads nothing."""
-    return schema.Data(
-        domains={"code": schema.Source(shipped="code_stdlib")},
+    return schema.DataSpec(
+        domains={"code": schema.SourceSpec(shipped="code_stdlib")},
         target={"code": 1.0},
         sequence_length=16,
         batch_size=4,
@@ -64,16 +64,16 @@ def recipe(data, tmp_path):
         script.write_text(TRAIN + last)
         options = {"directions": 2, "distribution": "orthogonal", "step": 0.1, **changes}
         of_trainer = {key: options.pop(key) for key in ("timeout_seconds",) if key in options}
-        trainer = schema.Trainer((sys.executable, "-S", str(script)), **of_trainer)
+        trainer = schema.TrainerSpec((sys.executable, "-S", str(script)), **of_trainer)
         sections = {
             "steps": 2,
-            "estimator": schema.ZerothOrder(**options),
-            "validation": schema.Validation(seeds=1),
-            "test": schema.FinalTest(seeds=2),
+            "estimator": schema.ZerothOrderSpec(**options),
+            "validation": schema.ValidationSpec(seeds=1),
+            "test": schema.FinalTestSpec(seeds=2),
             **dict(outer),
         }
         return schema.Recipe(
-            model=schema.Model(
+            model=schema.ModelSpec(
                 config={
                     "model_type": "llama",
                     "hidden_size": 8,
@@ -83,9 +83,9 @@ def recipe(data, tmp_path):
                 }
             ),
             data=data,
-            inner=schema.Inner(optimizer=schema.AdamW(learning_rate=1e-2), steps=6),
-            tune=schema.Tune(learning_rates=schema.LearningRates(per="global", windows=2)),
-            outer=schema.Outer(**sections),
+            inner=schema.InnerSpec(optimizer=schema.AdamWSpec(learning_rate=1e-2), steps=6),
+            tune=schema.TuneSpec(learning_rates=schema.LearningRatesSpec(per="global", windows=2)),
+            outer=schema.OuterSpec(**sections),
             trainer=trainer,
         )
 
@@ -106,7 +106,7 @@ def test_a_run_by_a_command_alone(recipe, tmp_path, nowhere, monkeypatch):
     """All orthogonal directions of a quadratic: the exact gradient, by hand."""
     for module, name in ((hypergradients_of, "hypergradient"), (outer_loop, "held_out_loss")):
         monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("trained here"))
-    wanted = recipe(outer={"optimizer": schema.Adam(learning_rate=0.1), "clip_norm": None})
+    wanted = recipe(outer={"optimizer": schema.AdamSpec(learning_rate=0.1), "clip_norm": None})
     done = fit(prepare(wanted), tmp_path / "run", console=nowhere)
     first, second, last = done.folder.read_metrics()
     assert last["held_out"] < second["held_out"]
@@ -341,7 +341,7 @@ def test_the_example_of_the_documentation_runs(recipe, tmp_path, nowhere):
     page = (Path(__file__).parents[2] / "docs" / "external.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     (script,) = (block for block in blocks if "json.load(sys.stdin)" in block)
-    wanted = recipe(outer={"optimizer": schema.Adam(learning_rate=0.5)})
+    wanted = recipe(outer={"optimizer": schema.AdamSpec(learning_rate=0.5)})
     (tmp_path / "train.py").write_text(script)
     result = fit(prepare(wanted), tmp_path / "run", console=nowhere).artefact.result
     assert result["difference"] < 0
@@ -350,19 +350,22 @@ def test_the_example_of_the_documentation_runs(recipe, tmp_path, nowhere):
 def test_phases_share_the_command(recipe, tmp_path, nowhere):
     wanted = recipe(outer={"steps": None})
     one = wanted.outer.estimator
-    phases = (schema.Phase(1), schema.Phase(1, dataclasses.replace(one, directions=1, step=0.2)))
+    phases = (
+        schema.PhaseSpec(1),
+        schema.PhaseSpec(1, dataclasses.replace(one, directions=1, step=0.2)),
+    )
     outer = dataclasses.replace(wanted.outer, phases=phases)
     done = fit(prepare(dataclasses.replace(wanted, outer=outer)), tmp_path / "run", console=nowhere)
     of_second = [what for what in commands(done.folder) if "point 1" in what]
     assert of_second == ["point 1, direction 1 +", "point 1, direction 1 -"]
-    other = dataclasses.replace(outer, phases=(*phases, schema.Phase(1, schema.MixFlow())))
+    other = dataclasses.replace(outer, phases=(*phases, schema.PhaseSpec(1, schema.MixFlowSpec())))
     tree = writing.to_tree(dataclasses.replace(wanted, outer=other))
     with pytest.raises(RecipeError, match=r"phases\[2\].estimator.kind = 'mixflow': the loss of a"):
         reading.parse(tree, "recipe")
 
 
 def test_a_program_that_is_not_there_is_refused_before_anything_runs(recipe):
-    wanted = dataclasses.replace(recipe(), trainer=schema.Trainer("no-such-program --now"))
+    wanted = dataclasses.replace(recipe(), trainer=schema.TrainerSpec("no-such-program --now"))
     with pytest.raises(RecipeError, match="no program no-such-program can be run here; write its"):
         prepare(wanted)
 
@@ -370,7 +373,7 @@ def test_a_program_that_is_not_there_is_refused_before_anything_runs(recipe):
 def test_text_is_split_without_a_shell(recipe, tmp_path, nowhere):
     wanted = recipe(outer={"steps": 1})
     command = " ".join(map(str, wanted.trainer.command)) + " '$HOME; exit 1'"
-    wanted = dataclasses.replace(wanted, trainer=schema.Trainer(command))
+    wanted = dataclasses.replace(wanted, trainer=schema.TrainerSpec(command))
     assert not fit(prepare(wanted), tmp_path / "run", console=nowhere).interrupted
 
 

@@ -33,23 +33,23 @@ CONFIG = {
     "initializer_range": 0.2,
 }
 RECIPE = schema.Recipe(
-    model=schema.Model(config=CONFIG, remat=False),
-    data=schema.Data(
-        domains={"code": schema.Source(shipped="code_stdlib")},
+    model=schema.ModelSpec(config=CONFIG, remat=False),
+    data=schema.DataSpec(
+        domains={"code": schema.SourceSpec(shipped="code_stdlib")},
         target={"code": 1.0},
         sequence_length=16,
         batch_size=4,
     ),
-    inner=schema.Inner(optimizer=schema.AdamW(learning_rate=1e-2), steps=3),
-    tune=schema.Tune(initialisation=schema.Point(parameters=("embed_tokens", "lm_head"))),
-    outer=schema.Outer(
+    inner=schema.InnerSpec(optimizer=schema.AdamWSpec(learning_rate=1e-2), steps=3),
+    tune=schema.TuneSpec(initialisation=schema.PointSpec(parameters=("embed_tokens", "lm_head"))),
+    outer=schema.OuterSpec(
         steps=8,
-        estimator=schema.MixFlow(segment=3),
-        optimizer=schema.Adam(learning_rate=0.05),
-        objective=schema.Objective(sequences=32, micro_batch=32),
-        fresh=schema.Fresh(initialisation=False),
-        validation=schema.Validation(seeds=1, sequences=32, every=8),
-        test=schema.FinalTest(seeds=2, sequences=32),
+        estimator=schema.MixFlowSpec(segment=3),
+        optimizer=schema.AdamSpec(learning_rate=0.05),
+        objective=schema.ObjectiveSpec(sequences=32, micro_batch=32),
+        fresh=schema.FreshSpec(initialisation=False),
+        validation=schema.ValidationSpec(seeds=1, sequences=32, every=8),
+        test=schema.FinalTestSpec(seeds=2, sequences=32),
     ),
 )
 
@@ -96,9 +96,11 @@ def test_the_artefact_says_how_far_it_is_to_each_checkpoint(tmp_path):
     model = build(CONFIG | {"vocab_size": 260})
     for seed, name in enumerate("ab"):
         save_pretrained(tmp_path / name, model, jax.jit(model.init)(jax.random.key(seed)))
-    spec = schema.Interpolation(checkpoints=(str(tmp_path / "b"),), per=("layers", "embed"))
-    pretrained = schema.Model(pretrained=str(tmp_path / "a"), remat=False)
-    recipe = dataclasses.replace(RECIPE, model=pretrained, tune=schema.Tune(initialisation=spec))
+    spec = schema.InterpolationSpec(checkpoints=(str(tmp_path / "b"),), per=("layers", "embed"))
+    pretrained = schema.ModelSpec(pretrained=str(tmp_path / "a"), remat=False)
+    recipe = dataclasses.replace(
+        RECIPE, model=pretrained, tune=schema.TuneSpec(initialisation=spec)
+    )
     training = prepare(recipe)
     found = artefact_of(training, {"initialisation": jnp.array([0.5, -0.25])}, {})
     start = found.initialisation

@@ -13,8 +13,8 @@ from metatune.recipe import schema
 from metatune.recipe.phases import Phase
 from metatune.report.search import jump
 
-OUTER = schema.Outer(steps=20)
-PHASE = Phase(0, 20, schema.MixFlow(), schema.Full(), schema.Adam())
+OUTER = schema.OuterSpec(steps=20)
+PHASE = Phase(0, 20, schema.MixFlowSpec(), schema.FullSpec(), schema.AdamSpec())
 
 
 def found(norms, outer=OUTER, phase=PHASE, factors=(0.5, 8.0), **further):
@@ -66,7 +66,7 @@ def test_too_few_norms_tell_nothing():
 def test_only_like_is_compared_with_like():
     norms = [0.06] * 5 + [0.8] * 5
     assert not found(norms, inner_steps=[50] * 5 + [100] * 5)
-    assert not found(norms, phase=dataclasses.replace(PHASE, unroll=schema.Online(window=4)))
+    assert not found(norms, phase=dataclasses.replace(PHASE, unroll=schema.OnlineSpec(window=4)))
 
 
 def test_rates_that_have_not_grown_are_not_the_cause():
@@ -82,7 +82,7 @@ def test_what_clipping_did_is_what_the_optimizer_does(clip_norm, clip):
     outer = dataclasses.replace(OUTER, clip_norm=clip_norm, clip=clip)
     gradient = {"learning_rates": np.array([2, 1], np.float32), "mixture": np.ones(3, np.float32)}
     norms = {key: float(optax.tree.norm(leaf)) for key, leaf in gradient.items()}
-    optimizer = build(schema.Descent(learning_rate=1.0, momentum=1e-9), clip_norm, clip)
+    optimizer = build(schema.DescentSpec(learning_rate=1.0, momentum=1e-9), clip_norm, clip)
     moved: Any = optimizer.update(gradient, optimizer.init(gradient))[0]
     for key, leaf in gradient.items():
         factor = -float(moved[key][0]) / float(leaf[0])
@@ -91,10 +91,10 @@ def test_what_clipping_did_is_what_the_optimizer_does(clip_norm, clip):
 
 def test_the_response_names_clipping_and_optimizer():
     norms = [0.06] * 5 + [2.0]
-    sign = dataclasses.replace(PHASE, optimizer=schema.Sign())
-    descent = dataclasses.replace(PHASE, optimizer=schema.Descent())
+    sign = dataclasses.replace(PHASE, optimizer=schema.SignSpec())
+    descent = dataclasses.replace(PHASE, optimizer=schema.DescentSpec())
     free = dataclasses.replace(OUTER, clip_norm=None)
-    own = dataclasses.replace(OUTER, population=schema.Population(2))
+    own = dataclasses.replace(OUTER, population=schema.PopulationSpec(2))
 
     def response(outer, phase):
         return found(norms, outer, phase)[5]["learning_rates"]["response"]

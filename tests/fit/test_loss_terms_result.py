@@ -16,13 +16,13 @@ STEPS = 4
 RECIPE = tiny(
     data={"domains": {"code": CODE}},
     inner={
-        "optimizer": schema.AdamW(learning_rate=0.003),
+        "optimizer": schema.AdamWSpec(learning_rate=0.003),
         "steps": STEPS,
-        "loss": schema.Loss(z_loss=0.001, label_smoothing=0.1),
+        "loss": schema.LossSpec(z_loss=0.001, label_smoothing=0.1),
     },
-    tune=schema.Tune(
-        optimizer=schema.OptimizerFields(b2=schema.TunedField()),
-        loss_terms=schema.LossTerms(label_smoothing=schema.TunedField(windows=2)),
+    tune=schema.TuneSpec(
+        optimizer=schema.OptimizerFieldsSpec(b2=schema.TunedFieldSpec()),
+        loss_terms=schema.LossTermsSpec(label_smoothing=schema.TunedFieldSpec(windows=2)),
     ),
 )
 
@@ -37,9 +37,9 @@ def test_the_artefact_holds_what_every_step_used_and_a_training_follows_it(tmp_p
     used = training.hyper_over(eta).loss_terms
     assert used is not None
     # A recipe of another loss: what was tuned takes the place of its own, the rest is said.
-    loss = schema.Loss(z_loss=2e-3, label_smoothing=0.3)
-    rates = schema.Tune(learning_rates=schema.LearningRates(per="global"))
-    inner = schema.Inner(RECIPE.inner.optimizer, steps=STEPS, loss=loss)
+    loss = schema.LossSpec(z_loss=2e-3, label_smoothing=0.3)
+    rates = schema.TuneSpec(learning_rates=schema.LearningRatesSpec(per="global"))
+    inner = schema.InnerSpec(RECIPE.inner.optimizer, steps=STEPS, loss=loss)
     other = prepare(schema.Recipe(RECIPE.model, RECIPE.data, inner, rates, RECIPE.outer))
     matching.refuse_misfit(found, other, "mine")
     assert [line for line in matching.remarks(found, other) if "in the loss" in line] == [

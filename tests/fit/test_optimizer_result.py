@@ -14,12 +14,12 @@ STEPS = 8
 RECIPE = tiny(
     {"num_hidden_layers": 2},
     data={"domains": {"code": CODE}},
-    inner={"optimizer": schema.AdamW(learning_rate=0.003), "steps": STEPS},
-    tune=schema.Tune(
-        optimizer=schema.OptimizerFields(
-            weight_decay=schema.WeightDecay(per="layer", windows=2),
-            b1=schema.TunedField(windows=2),
-            clip_norm=schema.TunedField(),
+    inner={"optimizer": schema.AdamWSpec(learning_rate=0.003), "steps": STEPS},
+    tune=schema.TuneSpec(
+        optimizer=schema.OptimizerFieldsSpec(
+            weight_decay=schema.WeightDecaySpec(per="layer", windows=2),
+            b1=schema.TunedFieldSpec(windows=2),
+            clip_norm=schema.TunedFieldSpec(),
         )
     ),
 )

@@ -39,7 +39,7 @@ from metatune.runs.inputs import INPUTS
 pytestmark = pytest.mark.optimized  # two programs, bit for bit
 
 RECIPE = schema.Recipe(
-    model=schema.Model(
+    model=schema.ModelSpec(
         config={
             "model_type": "llama",
             "hidden_size": 8,
@@ -50,26 +50,26 @@ RECIPE = schema.Recipe(
         },
         remat=False,
     ),
-    data=schema.Data(
+    data=schema.DataSpec(
         domains={
-            "code": schema.Source(shipped="code_stdlib"),
-            "drama": schema.Source(shipped="drama_shakespeare"),
+            "code": schema.SourceSpec(shipped="code_stdlib"),
+            "drama": schema.SourceSpec(shipped="drama_shakespeare"),
         },
         target={"code": 1.0},
         sequence_length=16,
         batch_size=4,
     ),
-    inner=schema.Inner(optimizer=schema.AdamW(learning_rate=1e-2), steps=6),
-    tune=schema.Tune(
-        learning_rates=schema.LearningRates(per="layer", windows=3),
-        mixture=schema.Mixture(windows=2, floor=0.05),
+    inner=schema.InnerSpec(optimizer=schema.AdamWSpec(learning_rate=1e-2), steps=6),
+    tune=schema.TuneSpec(
+        learning_rates=schema.LearningRatesSpec(per="layer", windows=3),
+        mixture=schema.MixtureSpec(windows=2, floor=0.05),
     ),
-    outer=schema.Outer(
+    outer=schema.OuterSpec(
         steps=4,
-        estimator=schema.MixFlow(segment=4),
-        objective=schema.Objective(sequences=8, micro_batch=8),
-        validation=schema.Validation(seeds=1, sequences=8),
-        test=schema.FinalTest(seeds=2, sequences=8),
+        estimator=schema.MixFlowSpec(segment=4),
+        objective=schema.ObjectiveSpec(sequences=8, micro_batch=8),
+        validation=schema.ValidationSpec(seeds=1, sequences=8),
+        test=schema.FinalTestSpec(seeds=2, sequences=8),
     ),
 )
 ARTEFACT_FILES = ("tuned.json", "README.md")
@@ -266,7 +266,7 @@ def test_states_on_disk_give_the_same_bits_and_leave_none(finished, tmp_path, mo
         return result
 
     monkeypatch.setattr(hypergradients_of, "hypergradient", spy)
-    checkpoints = schema.Checkpoints(keep="recursive", slots=1, store="disk")
+    checkpoints = schema.CheckpointsSpec(keep="recursive", slots=1, store="disk")
     estimator = dataclasses.replace(RECIPE.outer.estimator, checkpoints=checkpoints)
     outer = dataclasses.replace(RECIPE.outer, estimator=estimator)
     recipe = dataclasses.replace(RECIPE, outer=outer)
@@ -289,7 +289,7 @@ def test_states_on_disk_give_the_same_bits_and_leave_none(finished, tmp_path, mo
 def test_a_run_without_room_for_its_states_goes_on_with_more(finished, tmp_path, console):
     def with_checkpoints(**choices):
         estimator = dataclasses.replace(
-            RECIPE.outer.estimator, checkpoints=schema.Checkpoints(**choices)
+            RECIPE.outer.estimator, checkpoints=schema.CheckpointsSpec(**choices)
         )
         return dataclasses.replace(
             RECIPE, outer=dataclasses.replace(RECIPE.outer, estimator=estimator)
@@ -306,7 +306,7 @@ def test_a_run_without_room_for_its_states_goes_on_with_more(finished, tmp_path,
 
 
 ONLINE = dataclasses.replace(
-    RECIPE, outer=dataclasses.replace(RECIPE.outer, unroll=schema.Online(window=4, lifetime=6))
+    RECIPE, outer=dataclasses.replace(RECIPE.outer, unroll=schema.OnlineSpec(window=4, lifetime=6))
 )
 
 
@@ -342,7 +342,7 @@ def test_online_the_inner_training_lives_on(tmp_path, monkeypatch, console):
 
 
 def test_truncated_only_the_last_windows_move(finished, tmp_path, console):
-    outer = dataclasses.replace(RECIPE.outer, steps=1, unroll=schema.Truncated(window=2))
+    outer = dataclasses.replace(RECIPE.outer, steps=1, unroll=schema.TruncatedSpec(window=2))
     outcome = fit(prepare(dataclasses.replace(RECIPE, outer=outer)), tmp_path, console=console)
     (line,) = taken(outcome.folder.read_metrics())
     assert line["objective"] == finished.folder.read_metrics()[0]["objective"]
@@ -357,7 +357,7 @@ def fitted(out, console, **changes):
 
 
 def test_forward_mode_goes_the_same_way(finished, tmp_path, console):
-    outcome = fitted(tmp_path, console, estimator=schema.Forward(segment=4))
+    outcome = fitted(tmp_path, console, estimator=schema.ForwardSpec(segment=4))
     found = taken(outcome.folder.read_metrics())
     for line, exact in zip(found, finished.folder.read_metrics()[:2], strict=True):
         assert line["hypergradient_norm"] == pytest.approx(exact["hypergradient_norm"], rel=1e-3)
@@ -365,7 +365,8 @@ def test_forward_mode_goes_the_same_way(finished, tmp_path, console):
 
 
 @pytest.mark.parametrize(
-    "estimator", [schema.ForwardGradient(directions=3, segment=4), schema.ZerothOrder(directions=2)]
+    "estimator",
+    [schema.ForwardGradientSpec(directions=3, segment=4), schema.ZerothOrderSpec(directions=2)],
 )
 def test_random_directions_are_those_of_the_seed_and_the_step(
     tmp_path, monkeypatch, console, estimator
@@ -386,7 +387,7 @@ def test_random_directions_are_those_of_the_seed_and_the_step(
 
 def test_accuracy_is_followed_judged_and_reported(tmp_path, console):
     objective = dataclasses.replace(RECIPE.outer.objective, measure="accuracy")
-    estimator = schema.ZerothOrder(directions=1)
+    estimator = schema.ZerothOrderSpec(directions=1)
     outcome = fitted(tmp_path, console, estimator=estimator, objective=objective)
     result = outcome.artefact.result
     assert result["unit"] == "of negative accuracy over bytes"
@@ -398,7 +399,7 @@ def test_accuracy_is_followed_judged_and_reported(tmp_path, console):
 
 
 def test_an_estimator_without_room_is_refused_before_anything_is_run(tmp_path, console):
-    estimator = schema.Forward(budget_bytes=10**5)
+    estimator = schema.ForwardSpec(budget_bytes=10**5)
     with pytest.raises(EstimatorError, match="tangents at a time .* set chunk to"):
         fitted(tmp_path, console, estimator=estimator)
     assert RunFolder(tmp_path).read_metrics() == []
@@ -423,7 +424,7 @@ def test_a_finished_run_goes_on_to_more_steps_bit_for_bit(finished, tmp_path, co
     def of(**changes):
         return dataclasses.replace(RECIPE, outer=dataclasses.replace(RECIPE.outer, **changes))
 
-    short = of(steps=2, test=schema.FinalTest(seeds=1, sequences=8))
+    short = of(steps=2, test=schema.FinalTestSpec(seeds=1, sequences=8))
     fit(prepare(short), tmp_path, console=console)
     resumed = fit(prepare(RECIPE), tmp_path, resume=True, console=console)
     assert contents(resumed.folder) == contents(finished.folder)
@@ -503,8 +504,8 @@ def test_a_hypergradient_that_is_none_keeps_the_last_good_artefact(tmp_path, mon
 
 
 def test_a_training_that_diverges_says_where(tmp_path, console):
-    optimizer = schema.SGD(learning_rate=1e30, schedule=schema.Constant(), clip_norm=None)
-    recipe = dataclasses.replace(RECIPE, inner=schema.Inner(optimizer, steps=6))
+    optimizer = schema.SGDSpec(learning_rate=1e30, schedule=schema.ConstantSpec(), clip_norm=None)
+    recipe = dataclasses.replace(RECIPE, inner=schema.InnerSpec(optimizer, steps=6))
     with pytest.raises(
         NotFinite, match=r"point 0 of the search, inner step \d: the inner loss is (nan|inf)"
     ):
@@ -544,10 +545,10 @@ def test_what_is_not_drawn_anew_stays_that_of_the_first_step(tmp_path, monkeypat
     monkeypatch.setattr(hypergradients_of, "hypergradient", spy)
     for initialisation, fresh_data in ((True, False), (False, True)):
         seen.clear()
-        fresh = schema.Fresh(initialisation=initialisation, data=fresh_data)
+        fresh = schema.FreshSpec(initialisation=initialisation, data=fresh_data)
         outer = dataclasses.replace(RECIPE.outer, steps=2, fresh=fresh)
         # The mixture decides which windows a batch holds: without it data orders compare.
-        tune = schema.Tune(learning_rates=RECIPE.tune.learning_rates)
+        tune = schema.TuneSpec(learning_rates=RECIPE.tune.learning_rates)
         recipe = dataclasses.replace(RECIPE, outer=outer, tune=tune)
         fit(prepare(recipe), tmp_path / str(initialisation), console=console)
         (init_0, data_0), (init_1, data_1) = seen

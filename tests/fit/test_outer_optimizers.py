@@ -43,7 +43,7 @@ def test_a_step_halves_where_the_sign_flips():
 
 def test_sign_steps_reach_the_minimum_of_a_quadratic_and_know_it():
     """η moves by halves from 0: 0.5, 0.25, ...; below 0.05 it stays within a step of the goal."""
-    spec = schema.Sign(learning_rate=0.5, tolerance=0.05)
+    spec = schema.SignSpec(learning_rate=0.5, tolerance=0.05)
     optimizer = build(spec, clip_norm=None)
     goal = np.array([0.3, -1.7], np.float32)
     rates = np.zeros(2, np.float32)
@@ -63,7 +63,7 @@ def test_sign_steps_reach_the_minimum_of_a_quadratic_and_know_it():
     [(2, 0.05, False), (3, 0.05, True), (2, 0.0501, True), (9, None, False)],
 )
 def test_converged_is_below_the_tolerance_not_at_it(halvings, tolerance, expected):
-    spec = schema.Sign(learning_rate=0.2, tolerance=tolerance)
+    spec = schema.SignSpec(learning_rate=0.2, tolerance=tolerance)
     optimizer = build(spec, clip_norm=1.0)
     state = optimizer.init({"rates": jnp.zeros(2)})
     _, state = path(optimizer, state, along(*([(-1) ** i] * 2 for i in range(halvings + 1))))
@@ -71,7 +71,7 @@ def test_converged_is_below_the_tolerance_not_at_it(halvings, tolerance, expecte
 
 
 def test_what_never_moved_holds_nothing_up_and_what_moves_does():
-    spec = schema.Sign(learning_rate=0.2)
+    spec = schema.SignSpec(learning_rate=0.2)
     optimizer = build(spec, clip_norm=None)
     start = optimizer.init({"rates": jnp.zeros(2)})
     _, never = path(optimizer, start, along([0, 0], [0, 0]))
@@ -81,11 +81,13 @@ def test_what_never_moved_holds_nothing_up_and_what_moves_does():
     assert converged(spec, one)
     _, other = path(optimizer, start, along(*([flip, 1] for flip in flips)))
     assert not converged(spec, other)
-    assert not converged(schema.Adam(), build(schema.Adam(), None).init({"rates": jnp.zeros(2)}))
+    assert not converged(
+        schema.AdamSpec(), build(schema.AdamSpec(), None).init({"rates": jnp.zeros(2)})
+    )
 
 
 def test_each_tunable_has_its_own_first_step():
-    spec = schema.Sign(learning_rate=0.4, per_tunable={"mixture": 0.1})
+    spec = schema.SignSpec(learning_rate=0.4, per_tunable={"mixture": 0.1})
     optimizer = build(spec, clip_norm=None)
     state = optimizer.init({"rates": jnp.zeros(1), "mixture": jnp.zeros(2)})
     gradients = [
@@ -99,7 +101,7 @@ def test_each_tunable_has_its_own_first_step():
 
 
 def test_adam_is_that_of_optax_with_a_rate_for_each_tunable():
-    spec = schema.Adam(learning_rate=0.3, b1=0.8, b2=0.95, per_tunable={"mixture": 0.01})
+    spec = schema.AdamSpec(learning_rate=0.3, b1=0.8, b2=0.95, per_tunable={"mixture": 0.01})
     eta = {"rates": jnp.zeros(2), "mixture": jnp.zeros((2, 2))}
     rng = np.random.default_rng(0)
     gradients = [
@@ -116,7 +118,7 @@ def test_adam_is_that_of_optax_with_a_rate_for_each_tunable():
 
 
 def test_descent_is_that_of_optax_with_a_rate_for_each_tunable():
-    spec = schema.Descent(learning_rate=0.3, momentum=0.7, per_tunable={"mixture": 0.01})
+    spec = schema.DescentSpec(learning_rate=0.3, momentum=0.7, per_tunable={"mixture": 0.01})
     gradients = [
         {"rates": jnp.array([1.0, -2.0]) * size, "mixture": jnp.array([[size]])}
         for size in (1.0, -0.5, 3.0)
@@ -141,7 +143,7 @@ def test_descent_is_that_of_optax_with_a_rate_for_each_tunable():
 )
 def test_each_tunable_is_clipped_by_its_own_norm_then_all_together(clip, clip_norm, expected):
     gradient = {"rates": jnp.array([3.0, 4.0]), "mixture": jnp.array([0.1])}
-    optimizer = build(schema.Descent(learning_rate=1.0), clip_norm, clip)
+    optimizer = build(schema.DescentSpec(learning_rate=1.0), clip_norm, clip)
     (step,), _ = path(optimizer, optimizer.init(gradient), [gradient])
     for key, want in expected.items():
         np.testing.assert_allclose(step[key], np.negative(want), rtol=1e-6)
@@ -149,7 +151,7 @@ def test_each_tunable_is_clipped_by_its_own_norm_then_all_together(clip, clip_no
 
 def test_a_gradient_of_zero_is_clipped_to_itself():
     gradient = {"rates": jnp.zeros(2)}
-    optimizer = build(schema.Descent(), None, 1.0)
+    optimizer = build(schema.DescentSpec(), None, 1.0)
     (step,), _ = path(optimizer, optimizer.init(gradient), [gradient])
     np.testing.assert_array_equal(step["rates"], 0)
 
@@ -165,7 +167,7 @@ def test_an_average_has_the_weights_of_its_definition():
 
 
 def test_clipping_bounds_what_adam_sees():
-    optimizer = build(schema.Adam(learning_rate=0.1), clip_norm=1.0)
+    optimizer = build(schema.AdamSpec(learning_rate=0.1), clip_norm=1.0)
     gradients = [
         {"rates": jnp.array([rate]), "mixture": jnp.array([share])}
         for rate, share in ((3e6, 4e6), (0.0, 0.0))
@@ -183,7 +185,7 @@ def test_clipping_bounds_what_adam_sees():
 
 def test_clipping_changes_no_sign_step():
     gradients = along([3e6, -4.0], [-2e-3, 1e5])
-    clipped, free = (build(schema.Sign(), clip_norm) for clip_norm in (1.0, None))
+    clipped, free = (build(schema.SignSpec(), clip_norm) for clip_norm in (1.0, None))
     start = {"rates": jnp.zeros(2)}
     pairs = zip(*(path(o, o.init(start), gradients)[0] for o in (clipped, free)), strict=True)
     for one, other in pairs:
@@ -195,19 +197,21 @@ def test_a_state_is_handed_on_where_the_next_phase_can_use_it():
         optimizer = build(spec, None)
         return path(optimizer, optimizer.init({"rates": jnp.zeros(1)}), along(*gradients))[1]
 
-    adam, sign = schema.Adam(), schema.Sign(learning_rate=0.2)
-    assert handed_on(adam, schema.Adam(learning_rate=0.01), state(adam, [1]))
+    adam, sign = schema.AdamSpec(), schema.SignSpec(learning_rate=0.2)
+    assert handed_on(adam, schema.AdamSpec(learning_rate=0.01), state(adam, [1]))
     assert not handed_on(adam, sign, state(adam, [1]))
     assert not handed_on(sign, adam, state(sign, [1]))
     moved, small = state(sign, [1], [-1]), state(sign, [1], [-1], [1], [-1])
-    assert handed_on(sign, schema.Sign(learning_rate=0.2, tolerance=0.01), moved)
-    assert not handed_on(sign, schema.Sign(learning_rate=0.1), moved)
-    assert not handed_on(sign, schema.Sign(learning_rate=0.2, per_tunable={"rates": 0.1}), moved)
+    assert handed_on(sign, schema.SignSpec(learning_rate=0.2, tolerance=0.01), moved)
+    assert not handed_on(sign, schema.SignSpec(learning_rate=0.1), moved)
+    assert not handed_on(
+        sign, schema.SignSpec(learning_rate=0.2, per_tunable={"rates": 0.1}), moved
+    )
     assert not handed_on(sign, sign, small)  # it would end at once
-    assert handed_on(sign, schema.Sign(learning_rate=0.2, tolerance=0.01), small)
+    assert handed_on(sign, schema.SignSpec(learning_rate=0.2, tolerance=0.01), small)
 
 
-@pytest.mark.parametrize("spec", [schema.Adam(), schema.Descent(), schema.Sign()])
+@pytest.mark.parametrize("spec", [schema.AdamSpec(), schema.DescentSpec(), schema.SignSpec()])
 def test_own_optimizers_of_members_average_what_each_does_alone(spec):
     members = [
         along([1.0, -2.0], [3.0, 1.0], [-1.0, 5.0]),
@@ -229,7 +233,7 @@ def test_own_optimizers_of_members_average_what_each_does_alone(spec):
 
 
 def test_own_sign_steps_have_converged_when_those_of_all_members_have():
-    spec = schema.Sign(learning_rate=0.08, tolerance=0.05)
+    spec = schema.SignSpec(learning_rate=0.08, tolerance=0.05)
     own = build(spec, None, members=2)
     state = own.init({"rates": jnp.zeros(1)})
     _, state = path(own, state, along([[1.0], [1.0]], [[1.0], [-1.0]]))
@@ -239,7 +243,7 @@ def test_own_sign_steps_have_converged_when_those_of_all_members_have():
 
 
 def test_a_term_is_named_as_in_the_recipe_and_its_meta_parameters_as_in_files():
-    spec = schema.Descent(
+    spec = schema.DescentSpec(
         learning_rate=1.0, momentum=0.0, per_tunable={"multi_token_prediction": 0.5}
     )
     eta = {"auxiliary": jnp.array([3.0]), "z_loss": jnp.array([3.0])}

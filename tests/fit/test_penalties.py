@@ -19,7 +19,7 @@ from metatune.inner import prepare
 from metatune.recipe import schema
 
 RECIPE = schema.Recipe(
-    model=schema.Model(
+    model=schema.ModelSpec(
         config={
             "model_type": "llama",
             "hidden_size": 8,
@@ -29,27 +29,29 @@ RECIPE = schema.Recipe(
         },
         remat=False,
     ),
-    data=schema.Data(
+    data=schema.DataSpec(
         domains={
-            "code": schema.Source(shipped="code_stdlib"),
-            "drama": schema.Source(shipped="drama_shakespeare"),
+            "code": schema.SourceSpec(shipped="code_stdlib"),
+            "drama": schema.SourceSpec(shipped="drama_shakespeare"),
         },
         target={"code": 1.0},
         sequence_length=16,
         batch_size=4,
     ),
-    inner=schema.Inner(optimizer=schema.AdamW(learning_rate=1e-2), steps=6),
-    tune=schema.Tune(
-        learning_rates=schema.LearningRates(per="global", windows=2),
-        mixture=schema.Mixture(windows=2, initial={"code": 1, "drama": 3}, kl=0.3, smoothness=0.2),
+    inner=schema.InnerSpec(optimizer=schema.AdamWSpec(learning_rate=1e-2), steps=6),
+    tune=schema.TuneSpec(
+        learning_rates=schema.LearningRatesSpec(per="global", windows=2),
+        mixture=schema.MixtureSpec(
+            windows=2, initial={"code": 1, "drama": 3}, kl=0.3, smoothness=0.2
+        ),
     ),
-    outer=schema.Outer(
+    outer=schema.OuterSpec(
         steps=4,
-        optimizer=schema.Descent(learning_rate=0.5, momentum=0.0),
+        optimizer=schema.DescentSpec(learning_rate=0.5, momentum=0.0),
         clip_norm=None,
-        objective=schema.Objective(sequences=8, micro_batch=8, deviation=0.4),
-        validation=schema.Validation(seeds=1, sequences=8),
-        test=schema.FinalTest(seeds=1, sequences=8),
+        objective=schema.ObjectiveSpec(sequences=8, micro_batch=8, deviation=0.4),
+        validation=schema.ValidationSpec(seeds=1, sequences=8),
+        test=schema.FinalTestSpec(seeds=1, sequences=8),
     ),
 )
 SLOPES = {"learning_rates": [[0.5], [-0.25]], "mixture": [[-1.0, 1.0], [0.5, 0.0]]}
@@ -219,7 +221,7 @@ def test_deviation_is_a_mean_over_each_tunable(training):
 
 def test_the_objective_is_asked_for_along_the_training(training, visited, tmp_path):
     along = dataclasses.replace(
-        RECIPE.outer.objective, trajectory=schema.Trajectory(points=3, exponent=1.0)
+        RECIPE.outer.objective, trajectory=schema.TrajectorySpec(points=3, exponent=1.0)
     )
     run(changed(training, objective=along, steps=1), tmp_path)
     assert visited[0]["points"] == pytest.approx({2: 1 / 6, 4: 2 / 6, 6: 3 / 6})

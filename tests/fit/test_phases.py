@@ -22,7 +22,7 @@ from metatune.recipe import phases, schema
 pytestmark = pytest.mark.optimized  # two programs, bit for bit
 
 RECIPE = schema.Recipe(
-    model=schema.Model(
+    model=schema.ModelSpec(
         config={
             "model_type": "llama",
             "hidden_size": 8,
@@ -33,38 +33,38 @@ RECIPE = schema.Recipe(
         },
         remat=False,
     ),
-    data=schema.Data(
+    data=schema.DataSpec(
         domains={
-            "code": schema.Source(shipped="code_stdlib"),
-            "drama": schema.Source(shipped="drama_shakespeare"),
+            "code": schema.SourceSpec(shipped="code_stdlib"),
+            "drama": schema.SourceSpec(shipped="drama_shakespeare"),
         },
         target={"code": 1.0},
         sequence_length=16,
         batch_size=4,
     ),
-    inner=schema.Inner(optimizer=schema.AdamW(learning_rate=1e-2), steps=6),
-    tune=schema.Tune(
-        learning_rates=schema.LearningRates(per="layer", windows=3),
-        mixture=schema.Mixture(windows=2, floor=0.05),
+    inner=schema.InnerSpec(optimizer=schema.AdamWSpec(learning_rate=1e-2), steps=6),
+    tune=schema.TuneSpec(
+        learning_rates=schema.LearningRatesSpec(per="layer", windows=3),
+        mixture=schema.MixtureSpec(windows=2, floor=0.05),
     ),
-    outer=schema.Outer(
+    outer=schema.OuterSpec(
         phases=(
-            schema.Phase(
+            schema.PhaseSpec(
                 2,
-                schema.MixFlow(segment=4),
-                schema.Truncated(window=2),
-                schema.Adam(learning_rate=0.2),
+                schema.MixFlowSpec(segment=4),
+                schema.TruncatedSpec(window=2),
+                schema.AdamSpec(learning_rate=0.2),
             ),
-            schema.Phase(
+            schema.PhaseSpec(
                 3,
-                schema.ForwardGradient(directions=2, segment=4, control_variate=True),
-                schema.Full(horizons=(3, 6)),
-                schema.Sign(learning_rate=0.1),
+                schema.ForwardGradientSpec(directions=2, segment=4, control_variate=True),
+                schema.FullSpec(horizons=(3, 6)),
+                schema.SignSpec(learning_rate=0.1),
             ),
         ),
-        objective=schema.Objective(sequences=8, micro_batch=8),
-        validation=schema.Validation(seeds=1, sequences=8),
-        test=schema.FinalTest(seeds=1, sequences=8),
+        objective=schema.ObjectiveSpec(sequences=8, micro_batch=8),
+        validation=schema.ValidationSpec(seeds=1, sequences=8),
+        test=schema.FinalTestSpec(seeds=1, sequences=8),
     ),
 )
 
@@ -179,7 +179,7 @@ def test_the_best_is_that_of_all_phases(training, tmp_path, imagined):
 def test_patience_ends_a_phase_and_counts_anew_in_the_next(training, tmp_path, imagined):
     told = [3.0, 2.0, 2.5, 2.4, 2.3, 2.2, 2.1, 2.6]
     imagined(losses=lambda number: told[number])
-    both = (schema.Phase(6), schema.Phase(6, optimizer=schema.Adam(learning_rate=0.01)))
+    both = (schema.PhaseSpec(6), schema.PhaseSpec(6, optimizer=schema.AdamSpec(learning_rate=0.01)))
     outcome = run(changed(training, phases=both, patience=1), tmp_path)
     lines = outcome.folder.read_metrics()
     # Best at 1; 2 and 3 are two steps without: over. From 4 on, without a new best: 4 and 5.
@@ -192,8 +192,8 @@ def test_patience_ends_a_phase_and_counts_anew_in_the_next(training, tmp_path, i
 def test_a_phase_that_has_converged_ends_and_the_last_is_judged(training, tmp_path, imagined):
     """0.1 flips to 0.05, which isn't below 0.05, and to 0.025, which is."""
     seen = imagined(gradient=lambda number: (-1.0) ** number)
-    sign = schema.Sign(learning_rate=0.1, per_tunable={"mixture": 0.06})
-    both = (schema.Phase(9, optimizer=sign), schema.Phase(9, optimizer=sign))
+    sign = schema.SignSpec(learning_rate=0.1, per_tunable={"mixture": 0.06})
+    both = (schema.PhaseSpec(9, optimizer=sign), schema.PhaseSpec(9, optimizer=sign))
     outcome = run(changed(training, phases=both), tmp_path)
     assert [line["phase"] for line in outcome.folder.read_metrics()] == [0, 0, 0, 1, 1, 1, 1]
     moves = [
@@ -216,8 +216,12 @@ def test_the_first_of_a_phase_is_judged(training, tmp_path, imagined):
 
 def test_an_online_training_begins_anew_in_its_phase(training, tmp_path, imagined):
     seen = imagined()
-    online = schema.Online(window=4)
-    three = (schema.Phase(2), schema.Phase(3, unroll=online), schema.Phase(2, unroll=online))
+    online = schema.OnlineSpec(window=4)
+    three = (
+        schema.PhaseSpec(2),
+        schema.PhaseSpec(3, unroll=online),
+        schema.PhaseSpec(2, unroll=online),
+    )
     run(changed(training, phases=three), tmp_path / "whole")
     assert [(part["start"], part["steps"]) for part in seen] == [
         *((0, 6), (0, 6)),
@@ -248,8 +252,8 @@ def test_an_online_training_begins_anew_in_its_phase(training, tmp_path, imagine
 @pytest.mark.parametrize("reset", [False, True])
 def test_moments_are_handed_on_unless_reset(training, reset):
     both = (
-        schema.Phase(1),
-        schema.Phase(1, optimizer=schema.Adam(learning_rate=0.01), reset=reset),
+        schema.PhaseSpec(1),
+        schema.PhaseSpec(1, optimizer=schema.AdamSpec(learning_rate=0.01), reset=reset),
     )
     training = changed(training, phases=both)
     resolved = phases.resolved(training.recipe.outer)
@@ -263,7 +267,7 @@ def test_moments_are_handed_on_unless_reset(training, reset):
 
 
 def test_why_a_phase_is_over():
-    phase = phases.Phase(1, 3, schema.MixFlow(), schema.Full(), schema.Adam())
+    phase = phases.Phase(1, 3, schema.MixFlowSpec(), schema.FullSpec(), schema.AdamSpec())
     search = Search(5, None, (), None, best_step=4, phase=1, phase_start=5)
     assert end_of(phase, 1, search) is None
     assert end_of(phase, 1, search._replace(step=6)) is None

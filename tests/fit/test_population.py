@@ -28,7 +28,7 @@ from metatune.recipe.phases import resolved
 pytestmark = pytest.mark.optimized  # two programs, bit for bit
 
 RECIPE = schema.Recipe(
-    model=schema.Model(
+    model=schema.ModelSpec(
         config={
             "model_type": "llama",
             "hidden_size": 8,
@@ -39,28 +39,28 @@ RECIPE = schema.Recipe(
         },
         remat=False,
     ),
-    data=schema.Data(
+    data=schema.DataSpec(
         domains={
-            "code": schema.Source(shipped="code_stdlib"),
-            "drama": schema.Source(shipped="drama_shakespeare"),
+            "code": schema.SourceSpec(shipped="code_stdlib"),
+            "drama": schema.SourceSpec(shipped="drama_shakespeare"),
         },
         target={"code": 1.0},
         sequence_length=16,
         batch_size=4,
     ),
-    inner=schema.Inner(optimizer=schema.AdamW(learning_rate=1e-2), steps=6),
-    tune=schema.Tune(
-        learning_rates=schema.LearningRates(per="layer", windows=3),
-        mixture=schema.Mixture(windows=2, floor=0.05),
+    inner=schema.InnerSpec(optimizer=schema.AdamWSpec(learning_rate=1e-2), steps=6),
+    tune=schema.TuneSpec(
+        learning_rates=schema.LearningRatesSpec(per="layer", windows=3),
+        mixture=schema.MixtureSpec(windows=2, floor=0.05),
     ),
-    outer=schema.Outer(
+    outer=schema.OuterSpec(
         steps=4,
-        estimator=schema.MixFlow(segment=2),
-        unroll=schema.Online(window=2),
-        population=schema.Population(members=3),
-        objective=schema.Objective(sequences=8, micro_batch=8),
-        validation=schema.Validation(seeds=1, sequences=8, every=4),
-        test=schema.FinalTest(seeds=1, sequences=8),
+        estimator=schema.MixFlowSpec(segment=2),
+        unroll=schema.OnlineSpec(window=2),
+        population=schema.PopulationSpec(members=3),
+        objective=schema.ObjectiveSpec(sequences=8, micro_batch=8),
+        validation=schema.ValidationSpec(seeds=1, sequences=8, every=4),
+        test=schema.FinalTestSpec(seeds=1, sequences=8),
     ),
 )
 
@@ -70,7 +70,7 @@ def measured(training, eta, **_):
     return float(sum(jnp.sum((leaf - 0.1) ** 2) for leaf in jax.tree.leaves(eta)))
 
 
-FULL = {"unroll": schema.Full(), "steps": 1}
+FULL = {"unroll": schema.FullSpec(), "steps": 1}
 
 
 @pytest.fixture(autouse=True)
@@ -182,8 +182,8 @@ def test_each_member_is_clipped_or_their_mean(training, tmp_path, monkeypatch, k
     changes = {
         **FULL,
         "steps": 2,
-        "population": schema.Population(members=3, adam=kind),
-        "optimizer": schema.Descent(learning_rate=1.0, momentum=0.0),
+        "population": schema.PopulationSpec(members=3, adam=kind),
+        "optimizer": schema.DescentSpec(learning_rate=1.0, momentum=0.0),
         "clip_norm": 1e-3,
     }
     run(changed(training, **changes), tmp_path)
@@ -196,7 +196,9 @@ def test_each_member_is_clipped_or_their_mean(training, tmp_path, monkeypatch, k
     np.testing.assert_allclose(step, -clipped.mean(0), atol=3e-7)
 
 
-@pytest.mark.parametrize(("unroll", "on"), [(schema.Full(), False), (schema.Online(2), True)])
+@pytest.mark.parametrize(
+    ("unroll", "on"), [(schema.FullSpec(), False), (schema.OnlineSpec(2), True)]
+)
 def test_members_are_asked_for_as_the_recipe_says(training, tmp_path, monkeypatch, unroll, on):
     asked = []
 
@@ -205,7 +207,7 @@ def test_members_are_asked_for_as_the_recipe_says(training, tmp_path, monkeypatc
         raise KeyboardInterrupt
 
     monkeypatch.setattr(hypergradients_of, "hypergradients", ask)
-    wanted = schema.Population(members=2, vmap=False, stagger=False)
+    wanted = schema.PopulationSpec(members=2, vmap=False, stagger=False)
     assert run(changed(training, unroll=unroll, population=wanted), tmp_path).interrupted
     ((count, options),) = asked
     assert (count, options["vmap"], options["states"]) == (2, False, on)

@@ -13,7 +13,7 @@ from metatune.inner import prepare
 from metatune.recipe import schema
 
 RECIPE = schema.Recipe(
-    model=schema.Model(
+    model=schema.ModelSpec(
         config={
             "model_type": "llama",
             "hidden_size": 8,
@@ -24,24 +24,24 @@ RECIPE = schema.Recipe(
         },
         remat=False,
     ),
-    data=schema.Data(
-        domains={"code": schema.Source(shipped="code_stdlib")},
+    data=schema.DataSpec(
+        domains={"code": schema.SourceSpec(shipped="code_stdlib")},
         target={"code": 1.0},
         sequence_length=16,
         batch_size=2,
     ),
-    inner=schema.Inner(schema.AdamW(learning_rate=1e-2), steps=4),
-    tune=schema.Tune(
-        learning_rates=schema.LearningRates(
+    inner=schema.InnerSpec(schema.AdamWSpec(learning_rate=1e-2), steps=4),
+    tune=schema.TuneSpec(
+        learning_rates=schema.LearningRatesSpec(
             per="element", windows=2, interpolation="linear", smoothness=0.1, prior=0.3
         )
     ),
-    outer=schema.Outer(
+    outer=schema.OuterSpec(
         steps=2,
-        estimator=schema.MixFlow(segment=2),
-        objective=schema.Objective(sequences=2, micro_batch=2),
-        validation=schema.Validation(seeds=1, sequences=4),
-        test=schema.FinalTest(seeds=1, sequences=4),
+        estimator=schema.MixFlowSpec(segment=2),
+        objective=schema.ObjectiveSpec(sequences=2, micro_batch=2),
+        validation=schema.ValidationSpec(seeds=1, sequences=4),
+        test=schema.FinalTestSpec(seeds=1, sequences=4),
     ),
 )
 

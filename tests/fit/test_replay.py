@@ -41,7 +41,7 @@ def text(tmp_path_factory):
 def run(tmp_path_factory, text):
     """A finished run."""
     recipe = schema.Recipe(
-        model=schema.Model(
+        model=schema.ModelSpec(
             config={
                 "model_type": "llama",
                 "hidden_size": 8,
@@ -52,26 +52,26 @@ def run(tmp_path_factory, text):
             },
             remat=False,
         ),
-        data=schema.Data(
+        data=schema.DataSpec(
             domains={
-                "code": schema.Source(jsonl=str(text)),
-                "drama": schema.Source(shipped="drama_shakespeare"),
+                "code": schema.SourceSpec(jsonl=str(text)),
+                "drama": schema.SourceSpec(shipped="drama_shakespeare"),
             },
             target={"code": 1.0},
             sequence_length=16,
             batch_size=4,
         ),
-        inner=schema.Inner(optimizer=schema.AdamW(learning_rate=1e-2), steps=STEPS),
-        tune=schema.Tune(
-            learning_rates=schema.LearningRates(per="layer", windows=3),
-            mixture=schema.Mixture(windows=2, floor=0.05),
+        inner=schema.InnerSpec(optimizer=schema.AdamWSpec(learning_rate=1e-2), steps=STEPS),
+        tune=schema.TuneSpec(
+            learning_rates=schema.LearningRatesSpec(per="layer", windows=3),
+            mixture=schema.MixtureSpec(windows=2, floor=0.05),
         ),
-        outer=schema.Outer(
+        outer=schema.OuterSpec(
             steps=1,
-            estimator=schema.ZerothOrder(directions=1, segment=4),
-            objective=schema.Objective(sequences=8, micro_batch=8),
-            validation=schema.Validation(seeds=1, sequences=8),
-            test=schema.FinalTest(seeds=3, sequences=8),
+            estimator=schema.ZerothOrderSpec(directions=1, segment=4),
+            objective=schema.ObjectiveSpec(sequences=8, micro_batch=8),
+            validation=schema.ValidationSpec(seeds=1, sequences=8),
+            test=schema.FinalTestSpec(seeds=3, sequences=8),
         ),
     )
     out = tmp_path_factory.mktemp("run")

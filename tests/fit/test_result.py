@@ -16,16 +16,18 @@ def of(**model):
     return provenance(
         prepare(
             schema.Recipe(
-                model=schema.Model(**model),
-                data=schema.Data(
-                    domains={"code": schema.Source(shipped="code_stdlib")},
+                model=schema.ModelSpec(**model),
+                data=schema.DataSpec(
+                    domains={"code": schema.SourceSpec(shipped="code_stdlib")},
                     target={"code": 1.0},
                     sequence_length=8,
                     batch_size=2,
                 ),
-                inner=schema.Inner(optimizer=schema.AdamW(learning_rate=1e-3), steps=2),
-                tune=schema.Tune(learning_rates=schema.LearningRates(per="global", windows=1)),
-                outer=schema.Outer(steps=1),
+                inner=schema.InnerSpec(optimizer=schema.AdamWSpec(learning_rate=1e-3), steps=2),
+                tune=schema.TuneSpec(
+                    learning_rates=schema.LearningRatesSpec(per="global", windows=1)
+                ),
+                outer=schema.OuterSpec(steps=1),
             )
         )
     )

@@ -10,16 +10,16 @@ from metatune.fit.telling.rounding import precision_warnings
 from metatune.inner import prepare
 from metatune.recipe import schema
 
-ADAM = schema.AdamW(learning_rate=1e-2)
+ADAM = schema.AdamWSpec(learning_rate=1e-2)
 RECIPE = tiny(
     {"intermediate_size": 12, "initializer_range": 0.02},
     model={"dtype": "bfloat16"},
     data={
-        "domains": {"code": CODE, "bible": schema.Source(shipped="bible_web")},
+        "domains": {"code": CODE, "bible": schema.SourceSpec(shipped="bible_web")},
         "sequence_length": 64,
     },
     inner={"steps": 2, "optimizer": ADAM},
-    tune=schema.Tune(mixture=schema.Mixture()),
+    tune=schema.TuneSpec(mixture=schema.MixtureSpec()),
 )
 
 
@@ -53,8 +53,8 @@ def test_it_says_how_large_eps_root_must_be():
     "changes",
     [
         {"dtype": "float32"},
-        {"optimizer": schema.SGD(learning_rate=0.1)},
-        {"tune": schema.Tune(learning_rates=schema.LearningRates())},
+        {"optimizer": schema.SGDSpec(learning_rate=0.1)},
+        {"tune": schema.TuneSpec(learning_rates=schema.LearningRatesSpec())},
     ],
 )
 def test_nothing_is_said_where_nothing_is_outweighed(changes):

@@ -11,18 +11,18 @@ from metatune.recipe.faults import RecipeError
 from metatune.runs.kinds import RUN
 
 RECIPE = schema.Recipe(
-    model=schema.Model(config={"model_type": "llama"}),
-    data=schema.Data(
-        domains={"code": schema.Source(shipped="code_stdlib")},
+    model=schema.ModelSpec(config={"model_type": "llama"}),
+    data=schema.DataSpec(
+        domains={"code": schema.SourceSpec(shipped="code_stdlib")},
         target={"code": 1.0},
         sequence_length=16,
         batch_size=4,
     ),
-    inner=schema.Inner(optimizer=schema.AdamW(learning_rate=3e-3), steps=50),
-    tune=schema.Tune(learning_rates=schema.LearningRates(per="global")),
-    outer=schema.Outer(steps=1),
+    inner=schema.InnerSpec(optimizer=schema.AdamWSpec(learning_rate=3e-3), steps=50),
+    tune=schema.TuneSpec(learning_rates=schema.LearningRatesSpec(per="global")),
+    outer=schema.OuterSpec(steps=1),
 )
-OUTER = schema.Outer(steps=6, patience=2, test=schema.FinalTest(seeds=2))
+OUTER = schema.OuterSpec(steps=6, patience=2, test=schema.FinalTestSpec(seeds=2))
 FRESH = {"resume": False, "overwrite": False}
 RESUME = {"resume": True, "overwrite": False}
 
@@ -44,7 +44,7 @@ def test_a_new_folder_gets_the_recipe(tmp_path):
 
 def test_resuming_needs_a_run_of_the_same_recipe(tmp_path):
     begin(tmp_path)
-    other = dataclasses.replace(RECIPE, seed=1, outer=schema.Outer(steps=7, clip_norm=7.0))
+    other = dataclasses.replace(RECIPE, seed=1, outer=schema.OuterSpec(steps=7, clip_norm=7.0))
     with pytest.raises(RunFolderError, match="another recipe.*outer.steps .* may grow") as refused:
         begin(tmp_path, other, RESUME)
     assert "seed: 0 then, 1 now" in str(refused.value)
@@ -58,7 +58,7 @@ def test_resuming_needs_a_run_of_the_same_recipe(tmp_path):
         ("outer.steps", {"steps": 9}),
         ("outer.patience", {"patience": 5}),
         ("outer.patience", {"patience": None}),
-        ("outer.test.seeds", {"test": schema.FinalTest(seeds=4)}),
+        ("outer.test.seeds", {"test": schema.FinalTestSpec(seeds=4)}),
     ],
 )
 def test_what_ends_a_run_may_grow_and_not_shrink(tmp_path, field, more):
@@ -83,7 +83,7 @@ def test_a_run_of_then_is_refused_with_the_new_names(tmp_path):
 
 def test_of_phases_the_last_may_grow(tmp_path):
     def phases(*steps):
-        return grown(steps=None, phases=tuple(schema.Phase(count) for count in steps))
+        return grown(steps=None, phases=tuple(schema.PhaseSpec(count) for count in steps))
 
     begin(tmp_path, phases(2, 2))
     begin(tmp_path, phases(2, 3), RESUME)

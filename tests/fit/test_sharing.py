@@ -33,7 +33,7 @@ LABELS = (
 )
 MLP = np.array(["mlp" in label for label in LABELS])
 WINDOWS, EVERY = 2, 5
-OPTIMIZER = outer_optimizers.build(schema.Adam(learning_rate=0.1), 1.0, counted=True)
+OPTIMIZER = outer_optimizers.build(schema.AdamSpec(learning_rate=0.1), 1.0, counted=True)
 UPDATE = jax.jit(OPTIMIZER.update)
 
 
@@ -188,11 +188,11 @@ def test_a_merge_takes_means_of_values_and_of_states():
             np.testing.assert_allclose(leaf, 1.0, rtol=1e-6)
 
 
-RATES = schema.LearningRates(
-    per="kind", windows=2, prior=0.1, sharing=schema.Sharing(every=4, threshold=1.1)
+RATES = schema.LearningRatesSpec(
+    per="kind", windows=2, prior=0.1, sharing=schema.SharingSpec(every=4, threshold=1.1)
 )
 RECIPE = schema.Recipe(
-    model=schema.Model(
+    model=schema.ModelSpec(
         config={
             "model_type": "llama",
             "hidden_size": 8,
@@ -203,27 +203,27 @@ RECIPE = schema.Recipe(
         },
         remat=False,
     ),
-    data=schema.Data(
-        domains={"code": schema.Source(shipped="code_stdlib")},
+    data=schema.DataSpec(
+        domains={"code": schema.SourceSpec(shipped="code_stdlib")},
         target={"code": 1.0},
         sequence_length=8,
         batch_size=2,
     ),
-    inner=schema.Inner(optimizer=schema.AdamW(learning_rate=1e-2), steps=4),
-    tune=schema.Tune(learning_rates=RATES),
-    outer=schema.Outer(
+    inner=schema.InnerSpec(optimizer=schema.AdamWSpec(learning_rate=1e-2), steps=4),
+    tune=schema.TuneSpec(learning_rates=RATES),
+    outer=schema.OuterSpec(
         steps=7,
         ema=0.5,
-        objective=schema.Objective(sequences=2, micro_batch=2, deviation=0.1),
-        validation=schema.Validation(seeds=1, sequences=2, every=9),
-        test=schema.FinalTest(seeds=1, sequences=2),
+        objective=schema.ObjectiveSpec(sequences=2, micro_batch=2, deviation=0.1),
+        validation=schema.ValidationSpec(seeds=1, sequences=2, every=9),
+        test=schema.FinalTestSpec(seeds=1, sequences=2),
     ),
 )
 
 
 def changed(**rates):
     return dataclasses.replace(
-        RECIPE, tune=schema.Tune(learning_rates=dataclasses.replace(RATES, **rates))
+        RECIPE, tune=schema.TuneSpec(learning_rates=dataclasses.replace(RATES, **rates))
     )
 
 
@@ -259,7 +259,7 @@ def test_what_is_shared_by_all_is_tuned_as_one_rate_is(tmp_path, monkeypatch):
 
     monkeypatch.setattr(hypergradients_of, "hypergradient", estimate)
     for name, recipe in (
-        ("shared", changed(sharing=schema.Sharing(every=9))),
+        ("shared", changed(sharing=schema.SharingSpec(every=9))),
         ("one", changed(per="global", windows=1, sharing=None)),
     ):
         outer = dataclasses.replace(RECIPE.outer, clip_norm=0.5)

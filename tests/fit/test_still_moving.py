@@ -10,7 +10,7 @@ from metatune.fit.searching.still_moving import LAST, course, trend
 from metatune.recipe import schema
 from metatune.report.search import NOISE, RATE_REST, closing
 
-OUTER = schema.Outer(steps=10)
+OUTER = schema.OuterSpec(steps=10)
 REST = {"learning_rates": RATE_REST / 2, "mixture": 0.001}
 MOVING = {"learning_rates": 0.07, "mixture": 0.012}
 
@@ -91,7 +91,7 @@ def test_how_to_go_on_depends_on_why_it_ended():
     losses = [3.0, 2.9, 2.8, 2.7, 2.6, 2.61]
     (told,) = closing(result(losses, why=End.PATIENCE))
     assert told.endswith("A larger outer.patience, with --resume, lets it go on")
-    phases = dataclasses.replace(OUTER, steps=None, phases=(schema.Phase(5),))
+    phases = dataclasses.replace(OUTER, steps=None, phases=(schema.PhaseSpec(5),))
     (told,) = closing(result(losses, outer=phases))
     assert told.endswith("More steps for the last of outer.phases, with --resume, let it go on")
 

@@ -10,7 +10,8 @@ from metatune.hypergrad import Progress
 from metatune.recipe import schema
 
 RECIPE = tiny(
-    data={"domains": {"code": CODE}}, tune=schema.Tune(learning_rates=schema.LearningRates())
+    data={"domains": {"code": CODE}},
+    tune=schema.TuneSpec(learning_rates=schema.LearningRatesSpec()),
 )
 
 
@@ -112,9 +113,9 @@ def test_a_file_that_was_cut_off_is_written_anew(tmp_path):
 def test_what_programs_depend_on_tells_recipes_apart(tmp_path, monkeypatch):
     monkeypatch.setenv("METATUNE_CACHE", str(tmp_path))
     durations_of(RECIPE).took("a training", 2.0)
-    longer = dataclasses.replace(RECIPE.outer, steps=9, test=schema.FinalTest(seeds=9))
+    longer = dataclasses.replace(RECIPE.outer, steps=9, test=schema.FinalTestSpec(seeds=9))
     same = dataclasses.replace(RECIPE, outer=longer, seed=7)
-    wider = dataclasses.replace(RECIPE, model=schema.Model(config={"hidden_size": 9}))
+    wider = dataclasses.replace(RECIPE, model=schema.ModelSpec(config={"hidden_size": 9}))
     assert durations_of(same).last("a training") == 2
     assert durations_of(wider).last("a training") is None
     assert [path.suffix for path in (tmp_path / "compiling").iterdir()] == [".json"]

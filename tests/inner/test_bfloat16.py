@@ -32,9 +32,9 @@ RECIPE = tiny(
         "initializer_range": 0.08,
     },
     data={"sequence_length": 64, "batch_size": BATCH},
-    inner={"steps": STEPS, "optimizer": schema.AdamW(learning_rate=0.003)},
-    tune=schema.Tune(
-        learning_rates=schema.LearningRates(per="tensor"), mixture=schema.Mixture(windows=2)
+    inner={"steps": STEPS, "optimizer": schema.AdamWSpec(learning_rate=0.003)},
+    tune=schema.TuneSpec(
+        learning_rates=schema.LearningRatesSpec(per="tensor"), mixture=schema.MixtureSpec(windows=2)
     ),
 )
 
@@ -74,7 +74,7 @@ def error_and_cosine(optimizer, key):
     return error, cosine
 
 
-ADAM = schema.AdamW(learning_rate=3e-3)
+ADAM = schema.AdamWSpec(learning_rate=3e-3)
 BOUNDED = dataclasses.replace(ADAM, eps_root=1e-5)
 HOLDS = [
     (ADAM, "learning_rates"),

@@ -31,18 +31,20 @@ def recipe(tmp_path_factory):
     texts = [{"text": f"{a} is {'more' if a > b else 'less'} than {b}."} for a, b in pairs]
     for name, records in (("sums", sums), ("texts", texts)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
-    asked = schema.Source(jsonl=str(folder / "sums.jsonl"), prompt="asked", completion="said")
-    plain = schema.Source(jsonl=str(folder / "texts.jsonl"))
+    asked = schema.SourceSpec(jsonl=str(folder / "sums.jsonl"), prompt="asked", completion="said")
+    plain = schema.SourceSpec(jsonl=str(folder / "texts.jsonl"))
     return tiny(
         data={
             "domains": {"sums": asked, "texts": plain},
             "target": {"sums": 1.0},
             "sequence_length": 24,
-            "held_out": schema.HeldOut(0.2, 0.2),
-            "packing": schema.Packing(cross_documents=False, last_window="pad"),
+            "held_out": schema.HeldOutSpec(0.2, 0.2),
+            "packing": schema.PackingSpec(cross_documents=False, last_window="pad"),
         },
         inner={"steps": STEPS},
-        tune=schema.Tune(mixture=None, loss_weights=schema.LossWeights(per="class", windows=2)),
+        tune=schema.TuneSpec(
+            mixture=None, loss_weights=schema.LossWeightsSpec(per="class", windows=2)
+        ),
     )
 
 
@@ -118,7 +120,7 @@ def test_they_weigh_the_tokens_that_count(training):
 
 
 def test_with_nothing_tuned_training_is_what_it_is_without(recipe, training):
-    tune = schema.Tune(learning_rates=schema.LearningRates(per="global"))
+    tune = schema.TuneSpec(learning_rates=schema.LearningRatesSpec(per="global"))
     without = prepare(dataclasses.replace(recipe, tune=tune))
     assert without.hyper_over(without.initial_eta()).class_weights is None
     shares = np.full((STEPS, 2), 0.5)
@@ -174,8 +176,8 @@ def test_the_hypergradient_equals_central_differences(recipe, float64):
 
 
 def test_they_start_where_the_recipe_says(recipe):
-    weights = schema.LossWeights(per="class", initial={"prompt": 0.1, "completion": 2.0})
-    training = prepare(dataclasses.replace(recipe, tune=schema.Tune(loss_weights=weights)))
+    weights = schema.LossWeightsSpec(per="class", initial={"prompt": 0.1, "completion": 2.0})
+    training = prepare(dataclasses.replace(recipe, tune=schema.TuneSpec(loss_weights=weights)))
     got = class_weights(training, training.initial_eta())[0]
     assert got[COMPLETION] / got[PROMPT] == pytest.approx(20)
     assert got[TokenClass.TEXT] / got[PROMPT] == pytest.approx(10)
@@ -226,9 +228,9 @@ def test_one_class_alone_has_no_weight(recipe):
 
 
 def test_a_class_that_never_occurs_has_no_weight(recipe):
-    weights = schema.LossWeights(per="class", initial={"tool": 1.0})
+    weights = schema.LossWeightsSpec(per="class", initial={"tool": 1.0})
     tokens = prepare(recipe).corpus.class_tokens()[0]
-    (fault,) = faults_of(only(recipe, "sums", tune=schema.Tune(loss_weights=weights)))
+    (fault,) = faults_of(only(recipe, "sums", tune=schema.TuneSpec(loss_weights=weights)))
     assert fault == (
         "tune.loss_weights.initial.tool = 1.0: no token is of this class: the training data has "
         f"{tokens[PROMPT]:,} of class prompt, {tokens[COMPLETION]:,} of class completion; "
@@ -237,8 +239,8 @@ def test_a_class_that_never_occurs_has_no_weight(recipe):
 
 
 def test_the_mixture_says_the_same_where_domains_share_no_class(recipe):
-    weights = schema.LossWeights(per="class")
-    both = schema.Tune(mixture=schema.Mixture(), loss_weights=weights)
+    weights = schema.LossWeightsSpec(per="class")
+    both = schema.TuneSpec(mixture=schema.MixtureSpec(), loss_weights=weights)
     (fault,) = faults_of(dataclasses.replace(recipe, tune=both))
     assert fault.startswith("tune.loss_weights.per = 'class': tune.mixture is tuned too, and some")
     sums = recipe.data.domains["sums"]
@@ -250,8 +252,8 @@ def test_the_mixture_says_the_same_where_domains_share_no_class(recipe):
 
 
 def test_the_held_out_loss_of_some_classes(recipe, training):
-    objective = schema.Objective(classes=("completion",))
-    wanted = dataclasses.replace(recipe, outer=schema.Outer(steps=1, objective=objective))
+    objective = schema.ObjectiveSpec(classes=("completion",))
+    wanted = dataclasses.replace(recipe, outer=schema.OuterSpec(steps=1, objective=objective))
     measured = prepare(wanted)
     drawn = {"seed": (1,), "sequences": 8, "micro_batch": 8}
     for split in ("validation", "test"):
@@ -273,8 +275,8 @@ def test_the_held_out_loss_of_some_classes(recipe, training):
 
 
 def test_classes_that_the_target_does_not_have_cannot_be_measured_on(recipe):
-    objective = schema.Objective(classes=("tool", "system"))
-    outer = schema.Outer(steps=1, objective=objective)
+    objective = schema.ObjectiveSpec(classes=("tool", "system"))
+    outer = schema.OuterSpec(steps=1, objective=objective)
     faults = faults_of(dataclasses.replace(recipe, outer=outer))
     assert len(faults) == 2
     assert faults[0].startswith(

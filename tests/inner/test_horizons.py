@@ -17,12 +17,12 @@ from metatune.recipe import schema
 
 RECIPE = tiny(
     inner={
-        "optimizer": schema.AdamW(learning_rate=0.01, schedule=schema.Cosine(warmup=0.0)),
+        "optimizer": schema.AdamWSpec(learning_rate=0.01, schedule=schema.CosineSpec(warmup=0.0)),
         "steps": 12,
     },
-    tune=schema.Tune(
-        learning_rates=schema.LearningRates(per="global", windows=3),
-        mixture=schema.Mixture(windows=2, floor=0.05),
+    tune=schema.TuneSpec(
+        learning_rates=schema.LearningRatesSpec(per="global", windows=3),
+        mixture=schema.MixtureSpec(windows=2, floor=0.05),
     ),
 )
 

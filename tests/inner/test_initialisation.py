@@ -34,18 +34,18 @@ def folder(tmp_path_factory):
 
 def recipe(initialisation, optimizer=None, **model) -> schema.Recipe:
     return schema.Recipe(
-        model=schema.Model(**(model or {"config": CONFIG}), remat=False),
-        data=schema.Data(
-            domains={"code": schema.Source(shipped="code_stdlib")},
+        model=schema.ModelSpec(**(model or {"config": CONFIG}), remat=False),
+        data=schema.DataSpec(
+            domains={"code": schema.SourceSpec(shipped="code_stdlib")},
             target={"code": 1.0},
             sequence_length=16,
             batch_size=2,
         ),
-        inner=schema.Inner(
-            optimizer=optimizer or schema.ScheduleFreeAdamW(learning_rate=1e-2), steps=4
+        inner=schema.InnerSpec(
+            optimizer=optimizer or schema.ScheduleFreeAdamWSpec(learning_rate=1e-2), steps=4
         ),
-        tune=schema.Tune(initialisation=initialisation),
-        outer=schema.Outer(steps=1, fresh=schema.Fresh(initialisation=False)),
+        tune=schema.TuneSpec(initialisation=initialisation),
+        outer=schema.OuterSpec(steps=1, fresh=schema.FreshSpec(initialisation=False)),
     )
 
 
@@ -54,7 +54,7 @@ def begun(training, eta, given):
 
 
 def test_every_training_starts_from_the_point_with_its_optimizer():
-    training = prepare(recipe(schema.Point()))
+    training = prepare(recipe(schema.PointSpec()))
     first, second = (training.initialise(jax.random.key(seed)) for seed in (0, 1))
     jax.tree.map(np.testing.assert_array_equal, first, second)
     untuned = begun(training, training.initial_eta(), first)
@@ -77,7 +77,9 @@ def test_every_training_starts_from_the_point_with_its_optimizer():
 
 def test_a_start_lies_between_the_weights_of_checkpoints(folder):
     a, b = str(folder / "a"), str(folder / "b")
-    spec = schema.Interpolation(checkpoints=(b, a), per={"first": "layers.0", "last": "layers.1"})
+    spec = schema.InterpolationSpec(
+        checkpoints=(b, a), per={"first": "layers.0", "last": "layers.1"}
+    )
     training = prepare(recipe(spec, pretrained=a))
     # By checkpoint, then by group; going towards the recipe's own weights is staying.
     start = training.start({"initialisation": np.array([0.25, 1.0, 3.0, 4.0], np.float32)})
@@ -95,7 +97,7 @@ def test_a_start_lies_between_the_weights_of_checkpoints(folder):
 
 def test_checkpoints_that_do_not_fit_are_refused_together(folder):
     names = (str(folder / "c"), str(folder / "nowhere"))
-    wanted = recipe(schema.Interpolation(checkpoints=names), pretrained=str(folder / "a"))
+    wanted = recipe(schema.InterpolationSpec(checkpoints=names), pretrained=str(folder / "a"))
     with pytest.raises(RecipeError) as error:
         prepare(wanted)
     lines = [str(fault) for fault in error.value.faults]

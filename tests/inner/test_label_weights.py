@@ -35,7 +35,7 @@ def sources(tmp_path_factory):
         ]
         path = folder / f"{name}.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        found[name] = schema.Source(jsonl=str(path), label="quality")
+        found[name] = schema.SourceSpec(jsonl=str(path), label="quality")
     return found
 
 
@@ -46,13 +46,13 @@ def recipe(sources):
             "domains": sources,
             "target": {"sums": 1.0},
             "sequence_length": 24,
-            "held_out": schema.HeldOut(0.2, 0.2),
-            "packing": schema.Packing(last_window="pad"),
+            "held_out": schema.HeldOutSpec(0.2, 0.2),
+            "packing": schema.PackingSpec(last_window="pad"),
         },
         inner={"steps": STEPS},
-        tune=schema.Tune(
-            mixture=schema.Mixture(),
-            loss_weights=schema.LossWeights(per="label", initial={"low": 0.5}),
+        tune=schema.TuneSpec(
+            mixture=schema.MixtureSpec(),
+            loss_weights=schema.LossWeightsSpec(per="label", initial={"low": 0.5}),
         ),
     )
 
@@ -126,7 +126,7 @@ def test_the_artefact_says_so_and_a_training_follows_it(recipe, training, tmp_pa
     assert isinstance(found.loss_weights, ClassWeights)
     assert found.loss_weights.of == Labels()
     assert found.loss_weights.classes == ("high", "low", "medium")
-    rates = schema.Tune(learning_rates=schema.LearningRates(per="global"))
+    rates = schema.TuneSpec(learning_rates=schema.LearningRatesSpec(per="global"))
     other = prepare(dataclasses.replace(recipe, tune=rates))
     matching.refuse_misfit(found, other, "mine")
     stretch = Schedules(other, found, STEPS).stretch(0)
@@ -151,9 +151,9 @@ def test_the_artefact_says_so_and_a_training_follows_it(recipe, training, tmp_pa
 
 def faults_of(recipe, sources, **weights):
     data = dataclasses.replace(recipe.data, domains=sources, target={"sums": 1.0})
-    tune = schema.Tune(
-        mixture=schema.Mixture() if len(sources) > 1 else None,
-        loss_weights=schema.LossWeights(per="label", **weights),
+    tune = schema.TuneSpec(
+        mixture=schema.MixtureSpec() if len(sources) > 1 else None,
+        loss_weights=schema.LossWeightsSpec(per="label", **weights),
     )
     with pytest.raises(RecipeError) as refused:
         prepare(dataclasses.replace(recipe, data=data, tune=tune))
@@ -164,7 +164,7 @@ def source_of(folder, name, labels):
     path = folder / f"{name}.jsonl"
     rows = [{"text": f"This is text {i}, some of it.", "q": labels(i)} for i in range(200)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return schema.Source(jsonl=str(path), label="q")
+    return schema.SourceSpec(jsonl=str(path), label="q")
 
 
 def test_labels_that_are_no_classes_are_refused(recipe, sources, tmp_path):

@@ -18,7 +18,7 @@ STEPS = 3
 # One leaf, of which one layer has networks and the other not: each more takes seconds to compile.
 NAMES = {"up": ParameterNames(("layers.0.mlp.up.weight", "layers.1.mlp.up.weight"), True)}
 SHAPES = {"up": (2, 3, 3)}
-ADAMW = schema.AdamW(learning_rate=0.05, clip_norm=0.5, weight_decay=0.1)
+ADAMW = schema.AdamWSpec(learning_rate=0.05, clip_norm=0.5, weight_decay=0.1)
 SMALL = {"hidden_size": 4, "decays": (0.5,)}
 
 
@@ -35,12 +35,12 @@ def batch_of(step):
     return {key: random.normal(size=(6, 3)).astype(dtype) for key in ("inputs", "wanted")}
 
 
-def training(optimizer: schema.InnerOptimizer = ADAMW, **options):
+def training(optimizer: schema.InnerOptimizerSpec = ADAMW, **options):
     """A problem of AdamW with a learned update, the tunable, and the state that it starts from."""
     random = np.random.default_rng(0)
     dtype = jnp.zeros(()).dtype
     params = {key: jnp.asarray(random.normal(size=size), dtype) for key, size in SHAPES.items()}
-    spec = schema.LearnedUpdate(**SMALL | options)
+    spec = schema.LearnedUpdateSpec(**SMALL | options)
     tunable = build(spec, Setting(NAMES, (), STEPS, params, seed_key=jax.random.key(3)))
 
     def hyper_at(eta, step):
@@ -88,7 +88,9 @@ def test_a_step_begins_as_it_is_bit_for_bit():
     jax.tree.map(np.testing.assert_array_equal, found, state.params)
 
 
-SPECS = [kind(0.05) for kind in (schema.SGD, schema.Lion, schema.Muon, schema.Adafactor)]
+SPECS = [
+    kind(0.05) for kind in (schema.SGDSpec, schema.LionSpec, schema.MuonSpec, schema.AdafactorSpec)
+]
 
 
 @pytest.mark.parametrize("optimizer", [ADAMW, *SPECS], ids=lambda spec: spec.kind)
@@ -103,7 +105,7 @@ def test_every_step_along_a_direction_can_be_corrected(optimizer):
 
 def test_an_average_takes_none():
     with pytest.raises(ValueError, match="schedule_free_adamw takes no learned update"):
-        training(schema.ScheduleFreeAdamW(0.05))
+        training(schema.ScheduleFreeAdamWSpec(0.05))
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-9], ids=["zeros", "tiny"])

@@ -24,15 +24,15 @@ RECIPE = tiny(
     data={"domains": {"code": CODE}, "batch_size": 2},
     inner={
         "steps": STEPS,
-        "optimizer": schema.AdamW(learning_rate=0.01, schedule=schema.Cosine(warmup=0.25)),
+        "optimizer": schema.AdamWSpec(learning_rate=0.01, schedule=schema.CosineSpec(warmup=0.25)),
     },
-    tune=schema.Tune(learning_rates=schema.LearningRates(per="element", windows=2)),
+    tune=schema.TuneSpec(learning_rates=schema.LearningRatesSpec(per="element", windows=2)),
 )
 
 
 def with_rates(recipe=RECIPE, **options):
-    rates = schema.LearningRates(**options)
-    return dataclasses.replace(recipe, tune=schema.Tune(learning_rates=rates))
+    rates = schema.LearningRatesSpec(**options)
+    return dataclasses.replace(recipe, tune=schema.TuneSpec(learning_rates=rates))
 
 
 def some_eta(training, dtype=jnp.float32):
@@ -148,8 +148,8 @@ def test_a_training_of_another_length_keeps_the_parameters_rates(training):
     ],
 )
 def test_what_has_no_effect_or_can_not_be_is_refused(options, path, problem):
-    rates = schema.LearningRates(**options)
-    sections = {"tune": schema.Tune(learning_rates=rates)}
+    rates = schema.LearningRatesSpec(**options)
+    sections = {"tune": schema.TuneSpec(learning_rates=rates)}
     faults = [*broken_rules(rates, "tune.learning_rates"), *check(sections)]
     assert [(fault.path, fault.problem) for fault in faults] == [
         (f"tune.learning_rates.{path}", problem)
@@ -157,7 +157,7 @@ def test_what_has_no_effect_or_can_not_be_is_refused(options, path, problem):
 
 
 def test_an_external_trainer_is_told_rates_of_whole_parameters():
-    (fault,) = check({"trainer": schema.Trainer("true"), "tune": RECIPE.tune})
+    (fault,) = check({"trainer": schema.TrainerSpec("true"), "tune": RECIPE.tune})
     assert str(fault) == (
         "tune.learning_rates.per = 'element': an external trainer is told one rate for each "
         "parameter; take tensor, or train here"

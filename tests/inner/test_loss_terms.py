@@ -19,18 +19,18 @@ from metatune.recipe import schema
 
 TOKENS, VOCAB, FEATURES = (3, 5), 11, 4
 TERMS: dict[str, Any] = {"z_loss": 0.3, "label_smoothing": 0.2}
-TUNE = {name: schema.TunedField(windows=2) for name in TERMS}
+TUNE = {name: schema.TunedFieldSpec(windows=2) for name in TERMS}
 STEPS = 4
 
 
 def recipe(loss, tuned=None):
-    tune = None if tuned is None else schema.LossTerms(**tuned)
-    rates = None if tuned else schema.LearningRates(per="global")
+    tune = None if tuned is None else schema.LossTermsSpec(**tuned)
+    rates = None if tuned else schema.LearningRatesSpec(per="global")
     return tiny(
         {"intermediate_size": 8, "initializer_range": 0.3},
         data={"domains": {"code": CODE}, "sequence_length": 12},
         inner={"steps": STEPS, "loss": loss},
-        tune=schema.Tune(learning_rates=rates, loss_terms=tune),
+        tune=schema.TuneSpec(learning_rates=rates, loss_terms=tune),
     )
 
 
@@ -127,7 +127,7 @@ def test_logits_exist_a_chunk_at_a_time(largest_array):
 
 @pytest.fixture(scope="module")
 def tuned():
-    return prepare(recipe(schema.Loss(**TERMS), TUNE))
+    return prepare(recipe(schema.LossSpec(**TERMS), TUNE))
 
 
 def batch_of(training):
@@ -136,7 +136,7 @@ def batch_of(training):
 
 def test_terms_of_zero_leave_the_program_as_it_was(tuned):
     programs = []
-    for loss in (None, schema.Loss(), schema.Loss(z_loss=1e-4)):
+    for loss in (None, schema.LossSpec(), schema.LossSpec(z_loss=1e-4)):
         training = prepare(recipe(loss))
         hyper = training.sampled.hyper_at(training.initial_eta(), jnp.int32(0))
         params = jax.eval_shape(training.initialise, jax.random.key(0)).params
@@ -146,7 +146,7 @@ def test_terms_of_zero_leave_the_program_as_it_was(tuned):
 
 
 def test_the_hypergradient_equals_central_differences(float64):
-    wanted = recipe(schema.Loss(**TERMS), TUNE)
+    wanted = recipe(schema.LossSpec(**TERMS), TUNE)
     model = dataclasses.replace(wanted.model, dtype="float64")
     training = prepare(dataclasses.replace(wanted, model=model))
     state = jax.tree.map(
@@ -207,8 +207,8 @@ def test_they_start_where_the_recipe_says_and_stay_in_their_ranges(tuned):
 
 
 def test_what_is_not_tuned_stays_as_the_recipe_has_it():
-    loss = schema.Loss(**TERMS)
-    training = prepare(recipe(loss, {"z_loss": schema.TunedField()}))
+    loss = schema.LossSpec(**TERMS)
+    training = prepare(recipe(loss, {"z_loss": schema.TunedFieldSpec()}))
     assert [tunable.key for tunable in training.tunables] == ["z_loss"]
     terms = training.trajectory({"z_loss": jnp.ones(1)}).loss_terms
     assert terms["label_smoothing"] == pytest.approx(np.full(STEPS, 0.2))

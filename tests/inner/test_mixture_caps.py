@@ -20,19 +20,19 @@ def recipe(**mixture):
         "num_attention_heads": 2,
     }
     return schema.Recipe(
-        model=schema.Model(config=config, remat=False),
-        data=schema.Data(
+        model=schema.ModelSpec(config=config, remat=False),
+        data=schema.DataSpec(
             domains={
-                "code": schema.Source(shipped="code_stdlib"),
-                "drama": schema.Source(shipped="drama_shakespeare"),
+                "code": schema.SourceSpec(shipped="code_stdlib"),
+                "drama": schema.SourceSpec(shipped="drama_shakespeare"),
             },
             target={"code": 1.0},
             sequence_length=16,
             batch_size=4,
         ),
-        inner=schema.Inner(optimizer=schema.AdamW(learning_rate=1e-2), steps=6),
-        tune=schema.Tune(mixture=schema.Mixture(**mixture)),
-        outer=schema.Outer(steps=1),
+        inner=schema.InnerSpec(optimizer=schema.AdamWSpec(learning_rate=1e-2), steps=6),
+        tune=schema.TuneSpec(mixture=schema.MixtureSpec(**mixture)),
+        outer=schema.OuterSpec(steps=1),
     )
 
 
@@ -61,6 +61,6 @@ def test_caps_that_leave_no_mixture_are_a_fault_of_the_recipe():
     impossible = recipe(max_epochs=1, production_tokens=10**9)
     with pytest.raises(RecipeError, match=r"tune.mixture.max_epochs = 1: caps the shares .*code"):
         prepare(impossible)
-    full = dataclasses.replace(impossible.outer, estimator=schema.Forward())
+    full = dataclasses.replace(impossible.outer, estimator=schema.ForwardSpec())
     with pytest.raises(RecipeError, match="no mixture is left to choose; raise it, lower"):
         prepare(dataclasses.replace(impossible, outer=full))

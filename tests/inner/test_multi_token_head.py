@@ -22,12 +22,12 @@ from metatune.recipe import schema
 from metatune.train import matching
 
 WIDTH, STEPS, NAME = 8, 2, "auxiliary_head.weight"
-HEAD = schema.Loss(multi_token_prediction=schema.SecondNextToken(weight=0.3))
-RATES = schema.Tune(learning_rates=schema.LearningRates(per="kind"))
+HEAD = schema.LossSpec(multi_token_prediction=schema.SecondNextTokenSpec(weight=0.3))
+RATES = schema.TuneSpec(learning_rates=schema.LearningRatesSpec(per="kind"))
 
 
 def recipe(
-    loss: schema.Loss | None = HEAD,
+    loss: schema.LossSpec | None = HEAD,
     tune=RATES,
     lora=None,
     train=None,
@@ -48,18 +48,18 @@ def recipe(
     if softcap is not None:
         config["final_logit_softcapping"] = softcap
     return schema.Recipe(
-        model=schema.Model(config=config, dtype=dtype, loss_chunk=chunk),
-        data=schema.Data(
-            domains={"code": schema.Source(shipped="code_stdlib")},
+        model=schema.ModelSpec(config=config, dtype=dtype, loss_chunk=chunk),
+        data=schema.DataSpec(
+            domains={"code": schema.SourceSpec(shipped="code_stdlib")},
             target={"code": 1.0},
             sequence_length=12,
             batch_size=2,
         ),
-        inner=schema.Inner(
-            schema.AdamW(learning_rate=1e-2), steps=STEPS, loss=loss, lora=lora, train=train
+        inner=schema.InnerSpec(
+            schema.AdamWSpec(learning_rate=1e-2), steps=STEPS, loss=loss, lora=lora, train=train
         ),
         tune=tune,
-        outer=schema.Outer(steps=1),
+        outer=schema.OuterSpec(steps=1),
     )
 
 
@@ -139,12 +139,12 @@ def test_the_loss_is_that_of_the_definition(float64):
 
 
 def test_the_hypergradient_of_its_weight_equals_central_differences(float64):
-    tune = schema.Tune(
-        loss_terms=schema.LossTerms(multi_token_prediction=schema.TunedField(windows=2))
+    tune = schema.TuneSpec(
+        loss_terms=schema.LossTermsSpec(multi_token_prediction=schema.TunedFieldSpec(windows=2))
     )
     wanted = recipe(tune=tune, dtype="float64", chunk=None)
     # Steps of 1e-5 would see how sharply AdamW turns where a gradient is zero.
-    optimizer = schema.SGD(learning_rate=0.1)
+    optimizer = schema.SGDSpec(learning_rate=0.1)
     training = prepare(replace(wanted, inner=replace(wanted.inner, optimizer=optimizer)))
     state = as_float64(training.initialise(jax.random.key(0)))
     batches = batches_of(training)
@@ -184,7 +184,7 @@ def test_the_hypergradient_of_its_weight_equals_central_differences(float64):
 
 def test_nothing_changes_where_there_is_none(training):
     programs, states = [], []
-    for each in (prepare(recipe(None)), prepare(recipe(schema.Loss())), training):
+    for each in (prepare(recipe(None)), prepare(recipe(schema.LossSpec())), training):
         hyper = each.sampled.hyper_at(each.initial_eta(), jnp.int32(0))
         states.append(jax.eval_shape(each.initialise, jax.random.key(0)).params)
         batch = batches_of(each)(0)
@@ -207,7 +207,7 @@ def test_it_is_trained_but_in_no_checkpoint(training, tmp_path):
 
 
 def test_it_is_trained_beside_what_is_frozen():
-    training = prepare(recipe(lora=schema.Lora(("q_proj",), rank=2), train=("norm",)))
+    training = prepare(recipe(lora=schema.LoraSpec(("q_proj",), rank=2), train=("norm",)))
     assert NAME in [name for leaf in jax.tree.leaves(training.names) for name in leaf.names]
     params = jax.eval_shape(training.initialise, jax.random.key(0)).params
     assert params["auxiliary_head"]["weight"].shape == (WIDTH, WIDTH)
@@ -223,7 +223,7 @@ def test_the_artefact_has_its_rate_and_its_weight(training):
     assert found.loss_terms is not None and found.loss_terms.tuned == ()
     assert found.loss_terms.values["auxiliary"] == pytest.approx([0.3])
     # Who follows it must have the head, and may have another weight.
-    heavier = schema.Loss(multi_token_prediction=schema.SecondNextToken(weight=0.5))
+    heavier = schema.LossSpec(multi_token_prediction=schema.SecondNextTokenSpec(weight=0.5))
     other = replace(training, recipe=recipe(heavier))
     matching.refuse_misfit(found, other, "mine")
     assert [line for line in matching.remarks(found, other) if "in the loss" in line] == [

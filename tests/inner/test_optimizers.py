@@ -75,21 +75,21 @@ OUTER = np.random.default_rng(99).integers(4, size=(8, 2))
 # Such that eps and clipping matter.
 COMMON: Any = {"learning_rate": 0.05, "weight_decay": 0.1}
 OPTIMIZERS = {
-    "adamw": schema.AdamW(**COMMON, eps=1e-2, clip_norm=0.5),
-    "sgd": schema.SGD(**COMMON, clip_norm=0.5),
-    "lion": schema.Lion(**COMMON),
-    "muon": schema.Muon(**COMMON, eps=1e-2, clip_norm=0.5, newton_schulz_steps=2),
-    "adafactor": schema.Adafactor(**COMMON, min_dim_size_to_factor=3, clip_norm=0.5),
-    "schedule_free_adamw": schema.ScheduleFreeAdamW(**COMMON, eps=1e-2, clip_norm=0.5),
+    "adamw": schema.AdamWSpec(**COMMON, eps=1e-2, clip_norm=0.5),
+    "sgd": schema.SGDSpec(**COMMON, clip_norm=0.5),
+    "lion": schema.LionSpec(**COMMON),
+    "muon": schema.MuonSpec(**COMMON, eps=1e-2, clip_norm=0.5, newton_schulz_steps=2),
+    "adafactor": schema.AdafactorSpec(**COMMON, min_dim_size_to_factor=3, clip_norm=0.5),
+    "schedule_free_adamw": schema.ScheduleFreeAdamWSpec(**COMMON, eps=1e-2, clip_norm=0.5),
 }
 
 
 def tunables(spec):
     """Learning rates and everything that can be tuned of an optimizer."""
     # One window each: forward mode compiles a program for every number of them that have begun.
-    fields = {name: schema.TunedField() for name in spec.TUNABLE if name != "weight_decay"}
-    decay = schema.WeightDecay(per="layer")
-    tune = schema.Tune(optimizer=schema.OptimizerFields(weight_decay=decay, **fields))
+    fields = {name: schema.TunedFieldSpec() for name in spec.TUNABLE if name != "weight_decay"}
+    decay = schema.WeightDecaySpec(per="layer")
+    tune = schema.TuneSpec(optimizer=schema.OptimizerFieldsSpec(weight_decay=decay, **fields))
     names = optimizers.decaying(spec, NAMES, parameters())
     setting = Setting(NAMES, ("a",), STEPS, None, spec, names)
     return (LearningRates(group(NAMES, "global", ""), 1, STEPS), *build(tune, setting))
@@ -174,7 +174,7 @@ def test_what_is_tuned_starts_as_the_recipe_has_it(float64, spec):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("kind", [schema.Muon, schema.Adafactor])
+@pytest.mark.parametrize("kind", [schema.MuonSpec, schema.AdafactorSpec])
 def test_hypergradients_are_finite_in_single_precision_with_the_defaults(kind):
     """Where a tensor's gradient and moments are zero, both divide by next to nothing."""
     spec = kind(learning_rate=0.01)
@@ -210,7 +210,7 @@ def test_zeroth_order_judges_the_average(float64):
 
 
 def test_the_average_is_that_of_optax():
-    spec = schema.ScheduleFreeAdamW(learning_rate=0.02, decay="all")
+    spec = schema.ScheduleFreeAdamWSpec(learning_rate=0.02, decay="all")
     problem, init = problem_of(spec, ())
     problem = replace(problem, hyper_at=lambda eta, step: Hyper(rates, jnp.ones(1), jnp.ones(1)))
     rates = jax.tree.map(lambda leaf: jnp.full((1,) * leaf.ndim, 0.02), parameters())
@@ -250,7 +250,7 @@ def stepped(optimizer, grads, params=None) -> Any:
 
 
 def test_muon_takes_the_matrices_of_each_layer_and_adam_the_rest(float64):
-    spec = schema.Muon(learning_rate=1.0, weight_decay=0.0)
+    spec = schema.MuonSpec(learning_rate=1.0, weight_decay=0.0)
     inner = optimizers.direction(spec, NAMES)
     params = parameters()
     grads = jax.tree.map(lambda leaf: jnp.cos(3 * leaf), params)

@@ -32,19 +32,19 @@ def recipe(tmp_path_factory):
         model={"dtype": "float64"},
         data={
             "domains": {
-                name: schema.Source(
+                name: schema.SourceSpec(
                     jsonl=str(folder / f"{name}.jsonl"), prompt="asked", completion="said"
                 )
                 for name in ("sums", "products")
             },
             "target": {"products": 1.0},
             "sequence_length": 24,
-            "held_out": schema.HeldOut(0.2, 0.2),
-            "packing": schema.Packing(cross_documents=False, last_window="pad"),
+            "held_out": schema.HeldOutSpec(0.2, 0.2),
+            "packing": schema.PackingSpec(cross_documents=False, last_window="pad"),
         },
         inner={"steps": 4},
-        tune=schema.Tune(
-            learning_rates=schema.LearningRates(per="global"), mixture=schema.Mixture()
+        tune=schema.TuneSpec(
+            learning_rates=schema.LearningRatesSpec(per="global"), mixture=schema.MixtureSpec()
         ),
     )
 

@@ -24,20 +24,20 @@ def joined_wsd():
 
 # A row for each schedule, with the optax schedule that it must equal.
 SCHEDULES = {
-    "constant": (schema.Constant(), optax.constant_schedule(PEAK)),
+    "constant": (schema.ConstantSpec(), optax.constant_schedule(PEAK)),
     "constant, warmup": (
-        schema.Constant(warmup=0.05),
+        schema.ConstantSpec(warmup=0.05),
         optax.warmup_constant_schedule(FIRST, PEAK, WARMUP),
     ),
     "cosine": (
-        schema.Cosine(warmup=0.05, final=0.1),
+        schema.CosineSpec(warmup=0.05, final=0.1),
         optax.warmup_cosine_decay_schedule(FIRST, PEAK, WARMUP, STEPS, 0.1 * PEAK),
     ),
     "cosine, no warmup": (
-        schema.Cosine(warmup=0.0, final=0.0),
+        schema.CosineSpec(warmup=0.0, final=0.0),
         optax.cosine_decay_schedule(PEAK, STEPS),
     ),
-    "wsd": (schema.WarmupStableDecay(warmup=0.05, decay=0.2, final=0.1), joined_wsd()),
+    "wsd": (schema.WarmupStableDecaySpec(warmup=0.05, decay=0.2, final=0.1), joined_wsd()),
 }
 
 
@@ -56,6 +56,8 @@ def test_the_first_update_is_not_lost(ours, _):
     assert rates.max() == pytest.approx(PEAK)
 
 
-@pytest.mark.parametrize("kind", [schema.Constant, schema.Cosine, schema.WarmupStableDecay])
+@pytest.mark.parametrize(
+    "kind", [schema.ConstantSpec, schema.CosineSpec, schema.WarmupStableDecaySpec]
+)
 def test_a_single_step_has_a_rate(kind):
     assert base_rates(kind(), PEAK, 1) == pytest.approx([PEAK])

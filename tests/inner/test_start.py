@@ -35,16 +35,16 @@ def pretrained(tmp_path):
 
 def recipe(length=16, **model) -> schema.Recipe:
     return schema.Recipe(
-        model=schema.Model(**model),
-        data=schema.Data(
-            domains={"code": schema.Source(shipped="code_stdlib")},
+        model=schema.ModelSpec(**model),
+        data=schema.DataSpec(
+            domains={"code": schema.SourceSpec(shipped="code_stdlib")},
             target={"code": 1.0},
             sequence_length=length,
             batch_size=2,
         ),
-        inner=schema.Inner(optimizer=schema.AdamW(learning_rate=3e-3), steps=4),
-        tune=schema.Tune(learning_rates=schema.LearningRates(per="tensor", windows=1)),
-        outer=schema.Outer(steps=1),
+        inner=schema.InnerSpec(optimizer=schema.AdamWSpec(learning_rate=3e-3), steps=4),
+        tune=schema.TuneSpec(learning_rates=schema.LearningRatesSpec(per="tensor", windows=1)),
+        outer=schema.OuterSpec(steps=1),
     )
 
 
@@ -106,7 +106,7 @@ def test_faults_of_the_weights_and_of_the_data_are_reported_together(pretrained)
     ]
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1])
-    domains = {"code": schema.Source(shipped="code_of_none")}
+    domains = {"code": schema.SourceSpec(shipped="code_of_none")}
     broken = dataclasses.replace(data, data=dataclasses.replace(data.data, domains=domains))
     faults = refused(broken)
     assert any(fault.startswith("data.domains.code.shipped = 'code_of_none'") for fault in faults)

@@ -43,7 +43,9 @@ def recipe(tmp_path_factory):
             lines.append(json.dumps(dict(zip(("asked", "said"), texts, strict=True))))
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
     domains = {
-        name: schema.Source(jsonl=str(folder / f"{name}.jsonl"), prompt="asked", completion="said")
+        name: schema.SourceSpec(
+            jsonl=str(folder / f"{name}.jsonl"), prompt="asked", completion="said"
+        )
         for name in ("short", "long")
     }
     return tiny(
@@ -53,14 +55,14 @@ def recipe(tmp_path_factory):
             "target": {"short": 0.25, "long": 0.75},
             "sequence_length": LENGTH,
             "batch_size": BATCH,
-            "held_out": schema.HeldOut(0.2, 0.2),
-            "packing": schema.Packing(cross_documents=False, last_window="pad"),
+            "held_out": schema.HeldOutSpec(0.2, 0.2),
+            "packing": schema.PackingSpec(cross_documents=False, last_window="pad"),
         },
         inner={"steps": 2},
-        tune=schema.Tune(mixture=schema.Mixture()),
+        tune=schema.TuneSpec(mixture=schema.MixtureSpec()),
         outer={
             "steps": 1,
-            "objective": schema.Objective(sequences=12, micro_batch=4, classes=("completion",)),
+            "objective": schema.ObjectiveSpec(sequences=12, micro_batch=4, classes=("completion",)),
         },
     )
 
@@ -257,7 +259,7 @@ def test_a_reweighted_loss_is_over_the_tokens_that_the_shares_draw(training, sta
 @pytest.mark.parametrize("micro_batches", [1, 2])
 def test_the_derivative_by_the_mixture_is_that_of_differences(recipe, micro_batches, float64):
     # Adam divides by gradients that may be next to nothing: no function for differences.
-    descent = schema.Inner(schema.SGD(learning_rate=0.1), steps=2)
+    descent = schema.InnerSpec(schema.SGDSpec(learning_rate=0.1), steps=2)
     model = dataclasses.replace(recipe.model, dtype="float64")
     training = prepare(dataclasses.replace(recipe, model=model, inner=descent))
 
@@ -366,8 +368,8 @@ def test_an_update_is_the_trainer_s_with_accumulated_gradients(training, state, 
 def test_an_update_is_the_exported_trainer_s_with_tuned_weights(
     recipe, state, tmp_path, monkeypatch
 ):
-    weights = schema.LossWeights(initial={"short": 0.5, "long": 1.5})
-    tune = schema.Tune(mixture=None, loss_weights=weights)
+    weights = schema.LossWeightsSpec(initial={"short": 0.5, "long": 1.5})
+    tune = schema.TuneSpec(mixture=None, loss_weights=weights)
     training = prepare(dataclasses.replace(recipe, tune=tune))
     tuned = artefact_of(training, training.initial_eta(), RESULT)
     export(tuned, "hf-trainer", tmp_path / "tuned")
@@ -401,7 +403,7 @@ def test_sequences_that_are_equally_long_weigh_as_ever(training):
                 domain,
                 test=dataclasses.replace(
                     domain.test,
-                    packing=schema.Packing(last_window="pad"),
+                    packing=schema.PackingSpec(last_window="pad"),
                     counted=None,
                     numbers=np.arange(len(domain.test.stream.tokens) // LENGTH),
                 ),

@@ -30,21 +30,21 @@ def recipe():
         {"intermediate_size": 8, "initializer_range": 0.3},
         data={
             "domains": {
-                "code": schema.Source(shipped="code_stdlib", max_tokens=60000),
-                "drama": schema.Source(shipped="drama_shakespeare", max_tokens=60000),
+                "code": schema.SourceSpec(shipped="code_stdlib", max_tokens=60000),
+                "drama": schema.SourceSpec(shipped="drama_shakespeare", max_tokens=60000),
             },
             "sequence_length": LENGTH,
         },
         inner={"steps": STEPS},
-        tune=schema.Tune(
-            mixture=schema.Mixture(initial=dict(zip(("code", "drama"), SHARES, strict=True))),
-            loss_weights=schema.LossWeights(per="position", windows=2),
+        tune=schema.TuneSpec(
+            mixture=schema.MixtureSpec(initial=dict(zip(("code", "drama"), SHARES, strict=True))),
+            loss_weights=schema.LossWeightsSpec(per="position", windows=2),
         ),
     )
 
 
 def prepared(recipe, **weights):
-    tune = dataclasses.replace(recipe.tune, loss_weights=schema.LossWeights(**weights))
+    tune = dataclasses.replace(recipe.tune, loss_weights=schema.LossWeightsSpec(**weights))
     return prepare(dataclasses.replace(recipe, tune=tune))
 
 
@@ -138,8 +138,8 @@ def test_the_artefact_says_what_the_classes_are_and_a_training_follows_it(
     else:
         assert isinstance(weights.of, Vocabulary) and len(weights.of.classes) == 259
     # A recipe that tunes none of it trains on the same loss.
-    rates = schema.Tune(
-        learning_rates=schema.LearningRates(per="global"), mixture=recipe.tune.mixture
+    rates = schema.TuneSpec(
+        learning_rates=schema.LearningRatesSpec(per="global"), mixture=recipe.tune.mixture
     )
     other = prepare(dataclasses.replace(recipe, tune=rates))
     matching.refuse_misfit(found, other, "mine")

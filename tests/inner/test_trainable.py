@@ -51,23 +51,23 @@ NEOX = {
     "initializer_range": 0.2,
     "vocab_size": 260,
 }
-QKV = schema.Lora(("q_proj", "v_proj"), rank=2, alpha=6.0)
+QKV = schema.LoraSpec(("q_proj", "v_proj"), rank=2, alpha=6.0)
 # Two of three layers, with fewer keys and values than queries, and a matrix of an MLP in one.
-SOME = schema.Lora((r"layers\.[02]\.self_attn\.[qv]_proj", r"layers\.1\.mlp\.down"), 2, 6.0)
+SOME = schema.LoraSpec((r"layers\.[02]\.self_attn\.[qv]_proj", r"layers\.1\.mlp\.down"), 2, 6.0)
 
 
 def recipe(config=LLAMA, dtype: Any = "float32", **inner: Any) -> schema.Recipe:
     return schema.Recipe(
-        model=schema.Model(config=config, dtype=dtype),
-        data=schema.Data(
-            domains={"code": schema.Source(shipped="code_stdlib")},
+        model=schema.ModelSpec(config=config, dtype=dtype),
+        data=schema.DataSpec(
+            domains={"code": schema.SourceSpec(shipped="code_stdlib")},
             target={"code": 1.0},
             sequence_length=16,
             batch_size=2,
         ),
-        inner=schema.Inner(schema.AdamW(learning_rate=2e-2), steps=6, **inner),
-        tune=schema.Tune(learning_rates=schema.LearningRates(per="tensor", windows=2)),
-        outer=schema.Outer(steps=1),
+        inner=schema.InnerSpec(schema.AdamWSpec(learning_rate=2e-2), steps=6, **inner),
+        tune=schema.TuneSpec(learning_rates=schema.LearningRatesSpec(per="tensor", windows=2)),
+        outer=schema.OuterSpec(steps=1),
     )
 
 
@@ -138,7 +138,7 @@ def test_trained_layers_move_as_they_do_where_the_others_have_no_rate():
     alone = prepare(recipe(train=(r"layers\.1\.",)))
     free = dataclasses.replace(alone.recipe.inner.optimizer, clip_norm=None)
     inner = dataclasses.replace(alone.recipe.inner, optimizer=free)
-    rates = schema.Tune(schema.LearningRates(per={"kept": r"layers\.1\.", "still": "."}))
+    rates = schema.TuneSpec(schema.LearningRatesSpec(per={"kept": r"layers\.1\.", "still": "."}))
     alone = prepare(dataclasses.replace(alone.recipe, inner=inner))
     whole = prepare(
         dataclasses.replace(alone.recipe, inner=dataclasses.replace(inner, train=None), tune=rates)
@@ -158,8 +158,8 @@ def test_trained_layers_move_as_they_do_where_the_others_have_no_rate():
 ADAPTED = {
     "llama": (LLAMA, QKV),
     "llama, some layers": (LLAMA, SOME),
-    "gpt2, [in, out] and fused": (GPT2, schema.Lora(("c_attn", "c_proj"), 2, 6.0)),
-    "gpt_neox, fused": (NEOX, schema.Lora(("query_key_value", "dense_4h_to_h"), 2, 6.0)),
+    "gpt2, [in, out] and fused": (GPT2, schema.LoraSpec(("c_attn", "c_proj"), 2, 6.0)),
+    "gpt_neox, fused": (NEOX, schema.LoraSpec(("query_key_value", "dense_4h_to_h"), 2, 6.0)),
 }
 
 
@@ -231,7 +231,7 @@ THROUGH = {
     "adapters of some layers": (LLAMA, {"lora": SOME}),
     "adapters [in, out], and parameters of a layer": (
         GPT2,
-        {"lora": schema.Lora(("c_attn",), 2, 6.0), "train": (r"\.h\.1\.(mlp|ln_1)", "wte")},
+        {"lora": schema.LoraSpec(("c_attn",), 2, 6.0), "train": (r"\.h\.1\.(mlp|ln_1)", "wte")},
     ),
 }
 
@@ -308,10 +308,10 @@ def test_a_pretrained_model_is_adapted(tmp_path):
     model = build(GPT2)
     params = jax.jit(model.init)(jax.random.key(5))
     save_pretrained(tmp_path / "model", model, params)
-    lora = schema.Lora(("c_attn",))
+    lora = schema.LoraSpec(("c_attn",))
     wanted = recipe(lora=lora)
     training = prepare(
-        dataclasses.replace(wanted, model=schema.Model(pretrained=str(tmp_path / "model")))
+        dataclasses.replace(wanted, model=schema.ModelSpec(pretrained=str(tmp_path / "model")))
     )
     states = [training.initialise(jax.random.key(seed)) for seed in (0, 1)]
     jax.tree.map(np.testing.assert_array_equal, training.merged(states[0].params), params)
@@ -328,29 +328,29 @@ FAULTS = {
         ["inner.train[1] = 'no_such': matches no parameter; match the model's checkpoint names, "],
     ),
     "an adapter for a norm": (
-        {"lora": schema.Lora(("layernorm", "q_proj"))},
+        {"lora": schema.LoraSpec(("layernorm", "q_proj"))},
         ["inner.lora.targets[0] = 'layernorm': matches no matrix of the blocks; match the "],
     ),
     "an adapter for an embedding": (
-        {"lora": schema.Lora(("embed_tokens",))},
+        {"lora": schema.LoraSpec(("embed_tokens",))},
         ["inner.lora.targets[0] = 'embed_tokens': matches no matrix of the blocks; match the "],
     ),
     "too large a rank": (
-        {"lora": schema.Lora(("mlp", "k_proj"), rank=9)},
+        {"lora": schema.LoraSpec(("mlp", "k_proj"), rank=9)},
         [
             "inner.lora.rank = 9: must be at most 8, the rank that "
             "model.layers.0.self_attn.k_proj.weight, 8 x 16, has; lower it"
         ],
     ),
     "trained and adapted": (
-        {"lora": schema.Lora(("q_proj",)), "train": ("self_attn",)},
+        {"lora": schema.LoraSpec(("q_proj",)), "train": ("self_attn",)},
         [
             "inner.lora.targets = ['q_proj']: takes model.layers.0.self_attn.q_proj.weight, which "
             "inner.train trains too (3 such in all); an adapter is for what is frozen: take it out"
         ],
     ),
     "all together": (
-        {"lora": schema.Lora(("nope", "k_proj"), rank=9), "train": ("not_this",)},
+        {"lora": schema.LoraSpec(("nope", "k_proj"), rank=9), "train": ("not_this",)},
         ["inner.train[0]", "inner.lora.targets[0]", "inner.lora.rank"],
     ),
 }

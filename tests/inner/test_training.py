@@ -26,16 +26,16 @@ RECIPE = tiny(
         "initializer_range": 0.02,
     },
     model={"remat": True},
-    inner={"optimizer": schema.AdamW(learning_rate=0.003), "steps": 50},
-    tune=schema.Tune(
-        learning_rates=schema.LearningRates(per="tensor", windows=3),
-        mixture=schema.Mixture(windows=2, floor=0.05),
+    inner={"optimizer": schema.AdamWSpec(learning_rate=0.003), "steps": 50},
+    tune=schema.TuneSpec(
+        learning_rates=schema.LearningRatesSpec(per="tensor", windows=3),
+        mixture=schema.MixtureSpec(windows=2, floor=0.05),
     ),
 )
 
 
 def with_optimizer(optimizer) -> schema.Recipe:
-    return dataclasses.replace(RECIPE, inner=schema.Inner(optimizer=optimizer, steps=50))
+    return dataclasses.replace(RECIPE, inner=schema.InnerSpec(optimizer=optimizer, steps=50))
 
 
 @pytest.fixture(scope="module")
@@ -86,22 +86,22 @@ def matrices(params):
 cosine = optax.warmup_cosine_decay_schedule(3e-3 / 3, 3e-3, 2, 50, 3e-4)
 OPTIMIZERS = {
     "adamw": (
-        schema.AdamW(learning_rate=3e-3, clip_norm=None),
+        schema.AdamWSpec(learning_rate=3e-3, clip_norm=None),
         optax.adamw(cosine, b2=0.95, eps_root=1e-12, weight_decay=0.1, mask=matrices),
     ),
     "adamw, clipped, decay everywhere": (
-        schema.AdamW(learning_rate=3e-3, decay="all", clip_norm=0.5),
+        schema.AdamWSpec(learning_rate=3e-3, decay="all", clip_norm=0.5),
         optax.chain(
             optax.clip_by_global_norm(0.5),
             optax.adamw(cosine, b2=0.95, eps_root=1e-12, weight_decay=0.1),
         ),
     ),
     "sgd": (
-        schema.SGD(learning_rate=3e-3, clip_norm=None),
+        schema.SGDSpec(learning_rate=3e-3, clip_norm=None),
         optax.sgd(cosine, momentum=0.9),
     ),
     "sgd, nesterov, decay": (
-        schema.SGD(learning_rate=3e-3, weight_decay=0.1, nesterov=True, clip_norm=1.0),
+        schema.SGDSpec(learning_rate=3e-3, weight_decay=0.1, nesterov=True, clip_norm=1.0),
         optax.chain(
             optax.clip_by_global_norm(1.0),
             optax.add_decayed_weights(0.1, matrices),
@@ -147,14 +147,14 @@ def matrix_axes(params):
 warmed = optax.warmup_constant_schedule(3e-3 / 3, 3e-3, 2)
 OPTIMIZERS |= {
     "lion": (
-        schema.Lion(learning_rate=1e-3, schedule=schema.Constant(), clip_norm=0.5),
+        schema.LionSpec(learning_rate=1e-3, schedule=schema.ConstantSpec(), clip_norm=0.5),
         optax.chain(
             optax.clip_by_global_norm(0.5), optax.lion(1e-3, weight_decay=0.1, mask=matrices)
         ),
     ),
     # That of Optax looks ahead in its AdamW too, where it does: neither does here.
     "muon, no nesterov, decay everywhere": (
-        schema.Muon(learning_rate=3e-3, nesterov=False, decay="all"),
+        schema.MuonSpec(learning_rate=3e-3, nesterov=False, decay="all"),
         optax.contrib.muon(
             cosine,
             nesterov=False,
@@ -166,11 +166,11 @@ OPTIMIZERS |= {
         ),
     ),
     "adafactor": (
-        schema.Adafactor(learning_rate=3e-3, min_dim_size_to_factor=16),
+        schema.AdafactorSpec(learning_rate=3e-3, min_dim_size_to_factor=16),
         by_layer(optax.adafactor(cosine, min_dim_size_to_factor=16, eps=1e-20)),
     ),
     "schedule_free_adamw": (
-        schema.ScheduleFreeAdamW(learning_rate=3e-3),
+        schema.ScheduleFreeAdamWSpec(learning_rate=3e-3),
         optax.contrib.schedule_free(
             optax.chain(
                 optax.scale_by_adam(b1=0, b2=0.95, eps_root=1e-12),
@@ -191,22 +191,22 @@ def test_with_nothing_tuned_it_is_a_plain_optax_loop(ours, theirs):
         # By the norm of a tensor: Adam divides an element's rounding error by the root of its own
         # second moment, which magnifies that of elements whose gradient all but vanishes. Muon
         # does that to small singular values, by a factor of 3.4 in each of five iterations.
-        tolerance = 1e-5 if isinstance(ours, schema.Muon) else 1e-6
+        tolerance = 1e-5 if isinstance(ours, schema.MuonSpec) else 1e-6
         assert float(jnp.linalg.norm(a - b)) < tolerance * float(jnp.linalg.norm(b))
 
 
 # With a constant rate both compile to the same operations; a schedule's rate is rounded otherwise.
-CONSTANT = schema.Constant()
+CONSTANT = schema.ConstantSpec()
 BITWISE = {
     "adamw": (
-        schema.AdamW(learning_rate=3e-3, schedule=CONSTANT, clip_norm=0.5),
+        schema.AdamWSpec(learning_rate=3e-3, schedule=CONSTANT, clip_norm=0.5),
         optax.chain(
             optax.clip_by_global_norm(0.5),
             optax.adamw(3e-3, b2=0.95, eps_root=1e-12, weight_decay=0.1, mask=matrices),
         ),
     ),
     "sgd": (
-        schema.SGD(learning_rate=3e-3, schedule=CONSTANT, clip_norm=None),
+        schema.SGDSpec(learning_rate=3e-3, schedule=CONSTANT, clip_norm=None),
         optax.sgd(3e-3, momentum=0.9),
     ),
 }
@@ -342,19 +342,19 @@ def test_chunks_change_no_hypergradient(dtype, tolerance):
 
 TUNE = {
     "learning rates and mixture": RECIPE.tune,
-    "loss weights": schema.Tune(loss_weights=schema.LossWeights(windows=2)),
-    "averaging": schema.Tune(averaging=schema.Averaging(windows=2, start=0.25, decay=0.8)),
+    "loss weights": schema.TuneSpec(loss_weights=schema.LossWeightsSpec(windows=2)),
+    "averaging": schema.TuneSpec(averaging=schema.AveragingSpec(windows=2, start=0.25, decay=0.8)),
 }
 
 
 @pytest.mark.parametrize("tune", TUNE.values(), ids=TUNE.keys())
-@pytest.mark.parametrize("kind", [schema.AdamW, schema.SGD])
+@pytest.mark.parametrize("kind", [schema.AdamWSpec, schema.SGDSpec])
 def test_every_tunable_against_central_differences(float64, tune, kind):
     recipe = dataclasses.replace(
         RECIPE,
         tune=tune,
         model=dataclasses.replace(RECIPE.model, dtype="float64"),
-        inner=schema.Inner(kind(learning_rate=1e-2, weight_decay=0.1), steps=12),
+        inner=schema.InnerSpec(kind(learning_rate=1e-2, weight_decay=0.1), steps=12),
     )
     training = prepare(recipe)
     eta = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), training.initial_eta())
@@ -403,7 +403,7 @@ def test_faults_of_data_model_and_tunables_come_together():
     recipe = dataclasses.replace(
         RECIPE,
         data=dataclasses.replace(RECIPE.data, target={"cod": 1.0}),
-        tune=schema.Tune(learning_rates=schema.LearningRates(per=("no_such_tensor",))),
+        tune=schema.TuneSpec(learning_rates=schema.LearningRatesSpec(per=("no_such_tensor",))),
     )
     with pytest.raises(RecipeError) as refused:
         prepare(recipe, "mine.yaml")
@@ -417,11 +417,11 @@ def test_faults_of_data_model_and_tunables_come_together():
     assert any(fault.path == "model.config.model_type" for fault in refused.value.faults)
 
 
-@pytest.mark.parametrize("spec", [schema.ForwardGradient, schema.ZerothOrder])
+@pytest.mark.parametrize("spec", [schema.ForwardGradientSpec, schema.ZerothOrderSpec])
 def test_no_more_orthogonal_directions_than_meta_parameters(spec):
     def faults(directions, **changes):
         estimator = spec(directions=directions, distribution="orthogonal")
-        outer = schema.Outer(steps=1, estimator=estimator)
+        outer = schema.OuterSpec(steps=1, estimator=estimator)
         with pytest.raises(RecipeError) as refused:
             prepare(dataclasses.replace(RECIPE, outer=outer, **changes))
         return [str(fault) for fault in refused.value.faults]
@@ -431,7 +431,7 @@ def test_no_more_orthogonal_directions_than_meta_parameters(spec):
         "orthogonal; take 67, which is exact, or distribution: rademacher"
     ]
     # How many there are isn't known where a tunable can't be built.
-    broken = schema.Tune(learning_rates=schema.LearningRates(per=("no_such_tensor",)))
+    broken = schema.TuneSpec(learning_rates=schema.LearningRatesSpec(per=("no_such_tensor",)))
     assert all("meta-parameters" not in fault for fault in faults(10**6, tune=broken))
-    sound = schema.Outer(steps=1, estimator=spec(directions=67, distribution="orthogonal"))
+    sound = schema.OuterSpec(steps=1, estimator=spec(directions=67, distribution="orthogonal"))
     assert prepare(dataclasses.replace(RECIPE, outer=sound)).recipe.outer == sound

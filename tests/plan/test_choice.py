@@ -19,7 +19,7 @@ EMPTY = Memory(0, 0, 0, 0, host=0, disk=0, recomputed_segments=0)
 
 def recipe(steps=20, tune=None, measure: schema.Measure = "loss", **auto):
     return schema.Recipe(
-        model=schema.Model(
+        model=schema.ModelSpec(
             config={
                 "model_type": "llama",
                 "hidden_size": 8,
@@ -28,18 +28,20 @@ def recipe(steps=20, tune=None, measure: schema.Measure = "loss", **auto):
                 "num_attention_heads": 2,
             }
         ),
-        data=schema.Data(
-            domains={"code": schema.Source(shipped="code_stdlib")},
+        data=schema.DataSpec(
+            domains={"code": schema.SourceSpec(shipped="code_stdlib")},
             target={"code": 1.0},
             sequence_length=16,
             batch_size=4,
         ),
-        inner=schema.Inner(optimizer=schema.AdamW(learning_rate=1e-2), steps=steps),
-        tune=schema.Tune(learning_rates=tune or schema.LearningRates(per="global", windows=8)),
-        outer=schema.Outer(
+        inner=schema.InnerSpec(optimizer=schema.AdamWSpec(learning_rate=1e-2), steps=steps),
+        tune=schema.TuneSpec(
+            learning_rates=tune or schema.LearningRatesSpec(per="global", windows=8)
+        ),
+        outer=schema.OuterSpec(
             steps=4,
-            estimator=schema.Auto(**auto),
-            objective=schema.Objective(measure=measure),
+            estimator=schema.AutoSpec(**auto),
+            objective=schema.ObjectiveSpec(measure=measure),
         ),
     )
 
@@ -66,8 +68,8 @@ def decided(wanted, folder, **options):
     return training.recipe.outer.estimator, "".join(reasons)
 
 
-ONE = schema.LearningRates(per="global", windows=1)
-MANY = schema.LearningRates(per="tensor", windows=1)
+ONE = schema.LearningRatesSpec(per="global", windows=1)
+MANY = schema.LearningRatesSpec(per="tensor", windows=1)
 FULL = {"mixflow": 2 * GIB}
 
 
@@ -105,21 +107,21 @@ def test_nothing_fits(needs, tmp_path):
 def test_what_has_no_gradient_takes_zeroth_order(needs, tmp_path, measure):
     needs()
     spec, why = decided(recipe(measure=measure, segment=5), tmp_path)
-    assert spec == schema.ZerothOrder(segment=5)
+    assert spec == schema.ZerothOrderSpec(segment=5)
     assert why.startswith(f"zeroth_order, because {measure} can't be differentiated; it takes")
 
 
 def test_what_the_recipe_says_of_checkpoints_and_segments_holds(needs, tmp_path):
     needs()
-    kept = schema.Checkpoints(keep="sqrt", store="host")
+    kept = schema.CheckpointsSpec(keep="sqrt", store="host")
     spec, _ = decided(recipe(segment=3, checkpoints=kept), tmp_path)
-    assert spec == schema.MixFlow(segment=3, checkpoints=kept)
+    assert spec == schema.MixFlowSpec(segment=3, checkpoints=kept)
 
 
 def test_a_run_that_goes_on_keeps_what_was_chosen(needs, tmp_path):
     needs(mixflow=EstimatorError("not asked"))
-    before = schema.Reverse(segment=7)
-    spec, why = decided(recipe(), tmp_path, before=schema.Outer(steps=4, estimator=before))
+    before = schema.ReverseSpec(segment=7)
+    spec, why = decided(recipe(), tmp_path, before=schema.OuterSpec(steps=4, estimator=before))
     assert (spec, why) == (before, "reverse, as when the run began")
 
 
@@ -132,14 +134,18 @@ def test_what_is_chosen_is_part_of_a_recipe(needs, tmp_path):
 def test_phases_that_leave_it_open_each_have_theirs(needs, tmp_path):
     needs(mixflow=2 * GIB)
     left_open = recipe()
-    outer = schema.Outer(
-        estimator=schema.Auto(),
-        phases=(schema.Phase(2), schema.Phase(1, schema.Reverse()), schema.Phase(2)),
+    outer = schema.OuterSpec(
+        estimator=schema.AutoSpec(),
+        phases=(
+            schema.PhaseSpec(2),
+            schema.PhaseSpec(1, schema.ReverseSpec()),
+            schema.PhaseSpec(2),
+        ),
     )
     wanted = dataclasses.replace(left_open, outer=outer)
     training, reasons = plans.decided(prepare(wanted), folder=tmp_path)
     found = [phase.estimator for phase in training.recipe.outer.phases or ()]
-    assert found == [schema.Forward(), schema.Reverse(), schema.Forward()]
+    assert found == [schema.ForwardSpec(), schema.ReverseSpec(), schema.ForwardSpec()]
     assert [why[:10] for why in reasons] == ["of phase 1", "of phase 3"]
     assert reading.parse(writing.to_tree(training.recipe), "recipe") == training.recipe
     needs(forward=EstimatorError("not asked"))
@@ -150,6 +156,6 @@ def test_phases_that_leave_it_open_each_have_theirs(needs, tmp_path):
 
 def test_where_nothing_is_left_open_nothing_is_chosen(tmp_path):
     closed = recipe()
-    outer = dataclasses.replace(closed.outer, estimator=schema.Reverse())
+    outer = dataclasses.replace(closed.outer, estimator=schema.ReverseSpec())
     closed = dataclasses.replace(closed, outer=outer)
-    assert decided(closed, tmp_path) == (schema.Reverse(), "")
+    assert decided(closed, tmp_path) == (schema.ReverseSpec(), "")

@@ -13,13 +13,13 @@ from metatune.recipe import schema
 RECIPE = tiny(
     data={"domains": {"code": CODE}},
     inner={"steps": 20},
-    tune=schema.Tune(learning_rates=schema.LearningRates(per="global")),
+    tune=schema.TuneSpec(learning_rates=schema.LearningRatesSpec(per="global")),
     outer={
         "steps": None,
         "phases": (
-            schema.Phase(3),
-            schema.Phase(5, schema.Reverse(), schema.Full(horizons=(2, 9))),
-            schema.Phase(1),
+            schema.PhaseSpec(3),
+            schema.PhaseSpec(5, schema.ReverseSpec(), schema.FullSpec(horizons=(2, 9))),
+            schema.PhaseSpec(1),
         ),
     },
 )
@@ -86,7 +86,7 @@ def test_each_phase_has_a_plan_that_names_its_place_in_the_recipe(training, aske
 
 
 def test_a_search_without_phases_is_the_only_one(training, asked, tmp_path):
-    outer = schema.Outer(steps=6)
+    outer = schema.OuterSpec(steps=6)
     alone = dataclasses.replace(training, recipe=dataclasses.replace(RECIPE, outer=outer))
     _, pace = expected(alone, folder=tmp_path)
     assert (pace.outer_step, pace.run) == (11, pytest.approx(3 + 66 + 1 + 4))

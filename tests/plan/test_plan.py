@@ -30,7 +30,7 @@ from metatune.recipe import schema
 from metatune.recipe.trajectory import points
 
 RECIPE = schema.Recipe(
-    model=schema.Model(
+    model=schema.ModelSpec(
         config={
             "model_type": "llama",
             "hidden_size": 8,
@@ -39,23 +39,23 @@ RECIPE = schema.Recipe(
             "num_attention_heads": 2,
         }
     ),
-    data=schema.Data(
+    data=schema.DataSpec(
         domains={
-            "code": schema.Source(shipped="code_stdlib"),
-            "drama": schema.Source(shipped="drama_shakespeare"),
+            "code": schema.SourceSpec(shipped="code_stdlib"),
+            "drama": schema.SourceSpec(shipped="drama_shakespeare"),
         },
         target={"code": 1.0},
         sequence_length=16,
         batch_size=4,
     ),
-    inner=schema.Inner(optimizer=schema.AdamW(learning_rate=1e-2), steps=20),
-    tune=schema.Tune(mixture=schema.Mixture(windows=2)),
-    outer=schema.Outer(
+    inner=schema.InnerSpec(optimizer=schema.AdamWSpec(learning_rate=1e-2), steps=20),
+    tune=schema.TuneSpec(mixture=schema.MixtureSpec(windows=2)),
+    outer=schema.OuterSpec(
         steps=4,
-        estimator=schema.MixFlow(segment=4, checkpoints=schema.Checkpoints(keep="sqrt")),
-        objective=schema.Objective(sequences=16, micro_batch=8),
-        validation=schema.Validation(seeds=1, sequences=8),
-        test=schema.FinalTest(seeds=2, sequences=8),
+        estimator=schema.MixFlowSpec(segment=4, checkpoints=schema.CheckpointsSpec(keep="sqrt")),
+        objective=schema.ObjectiveSpec(sequences=16, micro_batch=8),
+        validation=schema.ValidationSpec(seeds=1, sequences=8),
+        test=schema.FinalTestSpec(seeds=2, sequences=8),
     ),
 )
 
@@ -65,7 +65,7 @@ def with_outer(**changes):
 
 
 def with_checkpoints(**choices):
-    estimator = schema.MixFlow(segment=4, checkpoints=schema.Checkpoints(**choices))
+    estimator = schema.MixFlowSpec(segment=4, checkpoints=schema.CheckpointsSpec(**choices))
     return with_outer(estimator=estimator)
 
 
@@ -96,14 +96,14 @@ def test_a_plan_has_a_row_for_each_way_and_the_recipe_s_own_first(made):
 
 @pytest.mark.parametrize(
     ("store", "along"),
-    [("device", None), ("host", schema.Trajectory(points=3)), ("disk", None)],
+    [("device", None), ("host", schema.TrajectorySpec(points=3)), ("disk", None)],
 )
 def test_what_is_kept_is_foretold_exactly(store, along, tmp_path):
     recipe = along_the_training(with_checkpoints(keep="sqrt", store=store), along)
     training = prepare(recipe)
     memory, _ = plans.expected(training, folder=tmp_path)
     spec = recipe.outer.estimator
-    assert isinstance(spec, schema.MixFlow)
+    assert isinstance(spec, schema.MixFlowSpec)
     estimator = estimators.build(spec)
     work = Work(training, estimator)
     seen = hypergradient(
@@ -124,9 +124,9 @@ def test_what_is_kept_is_foretold_exactly(store, along, tmp_path):
 
 
 FEW = [
-    (schema.Forward(segment=4), 4),
-    (schema.ForwardGradient(directions=6, segment=4, chunk=2), 2),
-    (schema.ZerothOrder(directions=2, segment=4), 0),
+    (schema.ForwardSpec(segment=4), 4),
+    (schema.ForwardGradientSpec(directions=6, segment=4, chunk=2), 2),
+    (schema.ZerothOrderSpec(directions=2, segment=4), 0),
 ]
 
 
@@ -158,7 +158,7 @@ def test_a_meta_parameter_costs_nothing_before_its_window(tmp_path):
     assert cost.seconds(lines).training == Line(0.0, 1.0)
     counted = cost.seconds({forward_mode.PLAIN: Line(0.0, 1.0)}).hypergradient
     assert counted == pytest.approx(20 + 2.26 * (2 * 20 + 2 * 10) + 4)
-    chunked = schema.ForwardGradient(directions=6, segment=4, chunk=2)
+    chunked = schema.ForwardGradientSpec(directions=6, segment=4, chunk=2)
     cost = cost_model.cost(training, chunked, tmp_path)
     lines = {forward_mode.PLAIN: Line(0.0, 1.0), forward_mode.PUSH: Line(0.0, 3.0)}
     assert cost.seconds(lines).hypergradient == pytest.approx(3 * (20 + 2 * 20 + 4))
@@ -182,7 +182,7 @@ SEGMENTS: Lines = dict.fromkeys(PROGRAMS, Line(1, 0))
 @pytest.mark.parametrize(("spec", "passes"), [(RECIPE.outer.estimator, 2), (FEW[2][0], 3)])
 def test_points_of_a_trajectory_cut_segments(spec, passes, uncompiled, tmp_path):
     """Of 20 steps in fours, 5 segments, of a second each; cut after 7 and 14 as well, 6."""
-    for along, segments in ((None, 5), (schema.Trajectory(points=3), 6)):
+    for along, segments in ((None, 5), (schema.TrajectorySpec(points=3), 6)):
         training = prepare(along_the_training(with_outer(estimator=spec), along))
         cost = cost_model.cost(training, spec, tmp_path)
         expected = passes * segments + cost.memory.recomputed_segments
@@ -191,7 +191,7 @@ def test_points_of_a_trajectory_cut_segments(spec, passes, uncompiled, tmp_path)
 
 def test_what_schedule_free_training_averages_is_counted(tmp_path):
     """Beside the states; of plain training nothing is."""
-    optimizer = schema.ScheduleFreeAdamW(learning_rate=1e-2)
+    optimizer = schema.ScheduleFreeAdamWSpec(learning_rate=1e-2)
     inner = dataclasses.replace(RECIPE.inner, optimizer=optimizer)
     averaging = prepare(dataclasses.replace(RECIPE, inner=inner))
     work = Work(averaging, estimators.build(RECIPE.outer.estimator))
@@ -211,14 +211,14 @@ def test_an_average_is_foretold_by_every_estimator(spec, count, uncompiled, monk
 
 
 def test_tangents_beyond_their_budget_are_an_alternative_that_can_t_be_run(tmp_path):
-    spec = schema.Forward(segment=4, budget_bytes=1000)
+    spec = schema.ForwardSpec(segment=4, budget_bytes=1000)
     with pytest.raises(EstimatorError, match="4 tangents at a time .* forward_gradient with few"):
         plans.expected(prepare(with_outer(estimator=spec)), folder=tmp_path)
 
 
 def test_an_external_trainer_is_not_foretold_but_counted(tmp_path):
-    outer = schema.Outer(steps=4, estimator=schema.ZerothOrder(directions=3))
-    trainer = schema.Trainer("true", parallel=2)
+    outer = schema.OuterSpec(steps=4, estimator=schema.ZerothOrderSpec(directions=3))
+    trainer = schema.TrainerSpec("true", parallel=2)
     training = prepare(dataclasses.replace(RECIPE, outer=outer, trainer=trainer))
     for asked in (plans.plan, plans.expected):
         with pytest.raises(plans.NotPredicted, match="takes 6 of its trainings, 2 at a time"):
@@ -244,9 +244,9 @@ def test_seconds_add_up(tmp_path):
 @pytest.mark.parametrize(("segment", "steps"), [(1, 20), (2, 20), (4, 1)])
 def test_short_segments_and_short_trainings(segment, steps, tmp_path):
     recipe = dataclasses.replace(
-        with_outer(estimator=schema.MixFlow(segment=segment)),
+        with_outer(estimator=schema.MixFlowSpec(segment=segment)),
         inner=dataclasses.replace(RECIPE.inner, steps=steps),
-        tune=schema.Tune(mixture=schema.Mixture()),
+        tune=schema.TuneSpec(mixture=schema.MixtureSpec()),
     )
     _, pace = plans.expected(prepare(recipe), folder=tmp_path)
     assert 0 < pace.hypergradient < pace.run
@@ -255,10 +255,10 @@ def test_short_segments_and_short_trainings(segment, steps, tmp_path):
 @pytest.mark.parametrize(
     ("unroll", "expected"),
     [
-        (schema.Full(), (20, 20)),
-        (schema.Truncated(window=5), (20, 5)),
-        (schema.Online(window=5), (5, 5)),
-        (schema.Full(horizons=(4,)), (4, 4)),
+        (schema.FullSpec(), (20, 20)),
+        (schema.TruncatedSpec(window=5), (20, 5)),
+        (schema.OnlineSpec(window=5), (5, 5)),
+        (schema.FullSpec(horizons=(4,)), (4, 4)),
     ],
 )
 def test_the_horizon_of_an_outer_step(unroll, expected):
@@ -321,9 +321,9 @@ def test_durations(seconds, words):
 
 
 def test_a_tuned_start_lies_beside_the_state_that_it_is_made_of():
-    plain = Work(prepare(RECIPE), estimators.build(schema.MixFlow(segment=4)))
+    plain = Work(prepare(RECIPE), estimators.build(schema.MixFlowSpec(segment=4)))
     assert plain.beside_bytes() == 0
-    outer = dataclasses.replace(RECIPE.outer, fresh=schema.Fresh(initialisation=False))
-    tune = schema.Tune(initialisation=schema.Point())
+    outer = dataclasses.replace(RECIPE.outer, fresh=schema.FreshSpec(initialisation=False))
+    tune = schema.TuneSpec(initialisation=schema.PointSpec())
     begun = Work(prepare(dataclasses.replace(RECIPE, tune=tune, outer=outer)), plain.estimator)
     assert begun.beside_bytes() == tree_bytes(begun.state())

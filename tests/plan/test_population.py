@@ -20,10 +20,10 @@ from metatune.recipe import schema
 RECIPE = tiny(
     data={"domains": {"code": CODE}},
     inner={"steps": 8},
-    tune=schema.Tune(learning_rates=schema.LearningRates(per="global", windows=2)),
+    tune=schema.TuneSpec(learning_rates=schema.LearningRatesSpec(per="global", windows=2)),
     outer={
         "steps": 1,
-        "estimator": schema.MixFlow(segment=4, checkpoints=schema.Checkpoints(keep="all")),
+        "estimator": schema.MixFlowSpec(segment=4, checkpoints=schema.CheckpointsSpec(keep="all")),
     },
 )
 
@@ -61,8 +61,8 @@ def test_members_in_one_program_are_planned_as_that_program(prepared):
 def test_the_recipe_says_whether_they_are(prepared):
     for population, members in (
         (None, None),
-        (schema.Population(members=3), 3),
-        (schema.Population(members=3, vmap=False), None),
+        (schema.PopulationSpec(members=3), 3),
+        (schema.PopulationSpec(members=3, vmap=False), None),
     ):
         assert together(changed(prepared, population=population).recipe) == members
 
@@ -70,11 +70,11 @@ def test_the_recipe_says_whether_they_are(prepared):
 @pytest.mark.parametrize(
     ("population", "unroll", "states", "times"),
     [
-        (None, schema.Full(), 0, 1),
-        (schema.Population(members=3), schema.Full(), 0, 1),
-        (schema.Population(members=3), schema.Online(window=4), 3, 1),
-        (schema.Population(members=3, vmap=False), schema.Full(), 0, 3),
-        (schema.Population(members=3, vmap=False), schema.Online(window=4), 6, 3),
+        (None, schema.FullSpec(), 0, 1),
+        (schema.PopulationSpec(members=3), schema.FullSpec(), 0, 1),
+        (schema.PopulationSpec(members=3), schema.OnlineSpec(window=4), 3, 1),
+        (schema.PopulationSpec(members=3, vmap=False), schema.FullSpec(), 0, 3),
+        (schema.PopulationSpec(members=3, vmap=False), schema.OnlineSpec(window=4), 6, 3),
     ],
 )
 def test_what_goes_on_and_what_is_done_in_turn_is_counted(
@@ -82,7 +82,7 @@ def test_what_goes_on_and_what_is_done_in_turn_is_counted(
 ):
     one = Memory(100, 10, 5, 1, host=0, disk=0, recomputed_segments=0)
     seconds = Seconds(7.0, Line(1.0, 2.0))
-    costs = {schema.MixFlow: lambda *_: Cost(one, 2.0, tuple, lambda lines: seconds)}
+    costs = {schema.MixFlowSpec: lambda *_: Cost(one, 2.0, tuple, lambda lines: seconds)}
     monkeypatch.setattr(cost_model, "COSTS", costs)
     training = changed(prepared, population=population, unroll=unroll)
     found = cost_model.cost(training, RECIPE.outer.estimator, tmp_path)
@@ -95,8 +95,8 @@ def test_what_goes_on_and_what_is_done_in_turn_is_counted(
 def test_where_members_are_in_one_program_reverse_mode_is_chosen_from(prepared):
     kinds = {}
     for vmap in (True, False):
-        training = changed(prepared, population=schema.Population(members=2, vmap=vmap))
-        kinds[vmap] = {spec.kind for spec, _ in choice.candidates(training, schema.Auto())}
+        training = changed(prepared, population=schema.PopulationSpec(members=2, vmap=vmap))
+        kinds[vmap] = {spec.kind for spec, _ in choice.candidates(training, schema.AutoSpec())}
         assert choice.forward_may_fit(training) == (not vmap)
     assert kinds == {True: {"mixflow"}, False: {"mixflow", "forward", "forward_gradient"}}
     assert np.sqrt(8) * 2 > choice.meta_parameters(prepared)  # so that forward mode might fit

@@ -28,8 +28,8 @@ from metatune.recipe import schema
 RECIPE = tiny(
     data={"domains": {"code": CODE}},
     inner={"steps": 20},
-    tune=schema.Tune(learning_rates=schema.LearningRates(per="global", windows=4)),
-    outer={"objective": schema.Objective(sequences=16, micro_batch=8)},
+    tune=schema.TuneSpec(learning_rates=schema.LearningRatesSpec(per="global", windows=4)),
+    outer={"objective": schema.ObjectiveSpec(sequences=16, micro_batch=8)},
 )
 DRAWS = 200
 WAYS = import_module("metatune.plan.alternatives")  # the package has a function of that name
@@ -55,10 +55,10 @@ def drawn(kind, random, spread, rounds=3):
 @pytest.mark.parametrize(
     ("spec", "spread", "pick"),
     [
-        (schema.MixFlow(segment=4), 0.5, "as in the recipe"),
-        (schema.MixFlow(segment=4, save_gradients=False), 0.5, "mixflow"),
-        (schema.Reverse(segment=4), 0.5, "mixflow"),
-        (schema.Forward(segment=4), 0.1, "mixflow"),
+        (schema.MixFlowSpec(segment=4), 0.5, "as in the recipe"),
+        (schema.MixFlowSpec(segment=4, save_gradients=False), 0.5, "mixflow"),
+        (schema.ReverseSpec(segment=4), 0.5, "mixflow"),
+        (schema.ForwardSpec(segment=4), 0.1, "mixflow"),
     ],
     ids=lambda value: getattr(value, "kind", str(value)),
 )

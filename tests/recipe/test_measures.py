@@ -9,21 +9,21 @@ import pytest
 import metatune.recipe
 from metatune.recipe import measures, schema
 
-BYTES = schema.Data({}, {}, sequence_length=8, batch_size=1)
+BYTES = schema.DataSpec({}, {}, sequence_length=8, batch_size=1)
 WORDS = dataclasses.replace(BYTES, tokenizer="smollm2-135m")
 MATCH = {"measure": "exact_match"}
 ACCURACY = {"measure": "accuracy"}
 
 
 def outer(classes: Any = None, average: Any = "tokens", **more: Any):
-    objective = schema.Objective(classes=classes, average=average, **more)
-    return schema.Outer(steps=1, objective=objective)
+    objective = schema.ObjectiveSpec(classes=classes, average=average, **more)
+    return schema.OuterSpec(steps=1, objective=objective)
 
 
-def recipe(search: schema.Outer, data: schema.Data, **more: Any):
+def recipe(search: schema.OuterSpec, data: schema.DataSpec, **more: Any):
     """One of which nothing else counts."""
-    model, tune = schema.Model(config={}), schema.Tune()
-    inner = schema.Inner(schema.AdamW(1e-3), steps=1)
+    model, tune = schema.ModelSpec(config={}), schema.TuneSpec()
+    inner = schema.InnerSpec(schema.AdamWSpec(1e-3), steps=1)
     return schema.Recipe(model, data, inner, tune, search, **more)
 
 
@@ -64,7 +64,7 @@ def test_a_unit_says_what_is_measured_and_what_it_is_the_mean_over(search, data,
 
 
 def test_a_command_s_loss_is_its_own():
-    wanted = recipe(outer(), BYTES, trainer=schema.Trainer("true"))
+    wanted = recipe(outer(), BYTES, trainer=schema.TrainerSpec("true"))
     assert measures.unit(wanted) == "of the command's loss"
     assert measures.sentence(wanted) == "held-out numbers are of the command's loss"
 

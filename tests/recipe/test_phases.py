@@ -21,24 +21,26 @@ def recipe(tree):
 
 
 def test_what_a_phase_leaves_out_is_that_of_all(recipe):
-    sign = schema.Sign()
+    sign = schema.SignSpec()
     assert phases.resolved(recipe.outer) == (
-        phases.Phase(0, 5, schema.MixFlow(), schema.Truncated(4), sign),
-        phases.Phase(1, 2, schema.ForwardGradient(), schema.Full(), sign, reset=True),
+        phases.Phase(0, 5, schema.MixFlowSpec(), schema.TruncatedSpec(4), sign),
+        phases.Phase(1, 2, schema.ForwardGradientSpec(), schema.FullSpec(), sign, reset=True),
     )
 
 
 def test_a_recipe_without_phases_is_one():
-    outer = schema.Outer(steps=7, estimator=schema.Reverse())
+    outer = schema.OuterSpec(steps=7, estimator=schema.ReverseSpec())
     assert phases.resolved(outer) == (
-        phases.Phase(0, 7, schema.Reverse(), schema.Full(), schema.Adam()),
+        phases.Phase(0, 7, schema.ReverseSpec(), schema.FullSpec(), schema.AdamSpec()),
     )
 
 
 def test_a_phase_alone_is_a_recipe(recipe):
     _, second = phases.resolved(recipe.outer)
     alone = phases.alone(recipe, second)
-    expected = schema.Outer(steps=2, estimator=schema.ForwardGradient(), optimizer=schema.Sign())
+    expected = schema.OuterSpec(
+        steps=2, estimator=schema.ForwardGradientSpec(), optimizer=schema.SignSpec()
+    )
     assert alone == dataclasses.replace(recipe, outer=expected)
     assert phases.resolved(alone.outer) == (dataclasses.replace(second, number=0, reset=False),)
 

@@ -29,10 +29,10 @@ def test_every_shipped_recipe_is_sound():
 
 def test_defaults_are_filled_in(tree):
     recipe = reading.parse(tree, "memory")
-    assert recipe.inner.optimizer == schema.AdamW(learning_rate=0.003)
-    assert recipe.tune == schema.Tune(learning_rates=schema.LearningRates(windows=2))
-    assert recipe.outer == schema.Outer(steps=3)
-    assert recipe.data.domains["prose"] == schema.Source(path="prose.txt")
+    assert recipe.inner.optimizer == schema.AdamWSpec(learning_rate=0.003)
+    assert recipe.tune == schema.TuneSpec(learning_rates=schema.LearningRatesSpec(windows=2))
+    assert recipe.outer == schema.OuterSpec(steps=3)
+    assert recipe.data.domains["prose"] == schema.SourceSpec(path="prose.txt")
     assert recipe.seed == 0
 
 
@@ -45,17 +45,17 @@ def test_the_kind_chooses_the_class(tree):
     tree["outer"]["optimizer"] = {"kind": "sign"}
     tree["outer"]["estimator"] = {"segment": 4}  # no kind: that of the default
     recipe = reading.parse(tree, "memory")
-    wsd = schema.WarmupStableDecay(decay=0.5)
-    assert recipe.inner.optimizer == schema.SGD(learning_rate=1.0, schedule=wsd)
-    assert recipe.outer.optimizer == schema.Sign()
-    assert recipe.outer.estimator == schema.MixFlow(segment=4)
+    wsd = schema.WarmupStableDecaySpec(decay=0.5)
+    assert recipe.inner.optimizer == schema.SGDSpec(learning_rate=1.0, schedule=wsd)
+    assert recipe.outer.optimizer == schema.SignSpec()
+    assert recipe.outer.estimator == schema.MixFlowSpec(segment=4)
 
 
 @pytest.mark.parametrize("keep", ["all", "sqrt", "recursive", 3])
 def test_checkpoints_are_kept_by_name_or_number(tree, keep):
     tree["outer"]["estimator"] = {"checkpoints": {"keep": keep, "store": "disk"}}
     recipe = reading.parse(tree, "memory")
-    expected = schema.MixFlow(checkpoints=schema.Checkpoints(keep=keep, store="disk"))
+    expected = schema.MixFlowSpec(checkpoints=schema.CheckpointsSpec(keep=keep, store="disk"))
     assert recipe.outer.estimator == expected
     assert reading.parse(writing.to_tree(recipe), "memory") == recipe
 
@@ -63,16 +63,16 @@ def test_checkpoints_are_kept_by_name_or_number(tree, keep):
 def test_a_budget_is_a_number_of_bytes_however_it_is_spelled(tree):
     tree["outer"]["estimator"] = {"checkpoints": {"budget_bytes": "4e9"}}
     estimator = reading.parse(tree, "memory").outer.estimator
-    assert isinstance(estimator, schema.MixFlow)
-    assert estimator.checkpoints == schema.Checkpoints(keep="auto", budget_bytes=4_000_000_000)
+    assert isinstance(estimator, schema.MixFlowSpec)
+    assert estimator.checkpoints == schema.CheckpointsSpec(keep="auto", budget_bytes=4_000_000_000)
 
 
 @pytest.mark.parametrize(
     "section",
     [
-        schema.Forward(chunk=4, clip_tangents=1.0, budget_bytes=10**9),
-        schema.ForwardGradient(directions=3, distribution="orthogonal", chunk=1),
-        schema.ZerothOrder(directions=2, step=0.05, distribution="gaussian", chunk=2),
+        schema.ForwardSpec(chunk=4, clip_tangents=1.0, budget_bytes=10**9),
+        schema.ForwardGradientSpec(directions=3, distribution="orthogonal", chunk=1),
+        schema.ZerothOrderSpec(directions=2, step=0.05, distribution="gaussian", chunk=2),
     ],
 )
 def test_estimators_without_a_backward_sweep(tree, section):
@@ -99,9 +99,9 @@ def test_numbers_of_estimators_are_above_zero(tree):
 
 def test_the_part_that_is_differentiated_is_told_by_its_kind(tree):
     tree["outer"]["unroll"] = {"kind": "online", "window": 2}
-    assert reading.parse(tree, "memory").outer.unroll == schema.Online(window=2)
+    assert reading.parse(tree, "memory").outer.unroll == schema.OnlineSpec(window=2)
     tree["outer"]["unroll"] = {"kind": "truncated", "window": 2}
-    assert reading.parse(tree, "memory").outer.unroll == schema.Truncated(window=2)
+    assert reading.parse(tree, "memory").outer.unroll == schema.TruncatedSpec(window=2)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_other_checkpoints_are_refused(tree, keep, message):
 )
 def test_alternatives_are_told_apart_by_their_shape(tree, per, read):
     tree["tune"]["learning_rates"]["per"] = per
-    assert reading.parse(tree, "memory").tune.learning_rates == schema.LearningRates(read, 2)
+    assert reading.parse(tree, "memory").tune.learning_rates == schema.LearningRatesSpec(read, 2)
 
 
 @pytest.mark.parametrize(
@@ -393,7 +393,7 @@ def test_overrides_reach_the_recipe(tmp_path, tree):
     path.write_text(yaml.safe_dump(tree))
     recipe = reading.read(path, ["inner.optimizer.learning_rate=3e-4", "tune.mixture={}"])
     assert recipe.inner.optimizer.learning_rate == 3e-4
-    assert recipe.tune.mixture == schema.Mixture()
+    assert recipe.tune.mixture == schema.MixtureSpec()
 
 
 def test_reading_recipes_needs_no_jax():

@@ -101,5 +101,5 @@ def test_a_list_used_twice_is_written_twice(tree):
     shared = [1, 2]
     tree["model"]["config"] |= {"a": shared, "b": shared}
     recipe = reading.parse(tree, "memory")
-    model = schema.Model({"a": shared, "b": shared})
+    model = schema.ModelSpec({"a": shared, "b": shared})
     assert "&" not in writing.to_yaml(schema.Recipe(model, *list(vars(recipe).values())[1:]))

@@ -38,7 +38,7 @@ from metatune.train.schedules import Schedules
 pytestmark = pytest.mark.optimized  # two programs, bit for bit
 
 RECIPE = schema.Recipe(
-    model=schema.Model(
+    model=schema.ModelSpec(
         config={
             "model_type": "llama",
             "hidden_size": 8,
@@ -49,26 +49,26 @@ RECIPE = schema.Recipe(
         },
         remat=False,
     ),
-    data=schema.Data(
+    data=schema.DataSpec(
         domains={
-            "code": schema.Source(shipped="code_stdlib"),
-            "drama": schema.Source(shipped="drama_shakespeare"),
+            "code": schema.SourceSpec(shipped="code_stdlib"),
+            "drama": schema.SourceSpec(shipped="drama_shakespeare"),
         },
         target={"code": 3.0, "drama": 1.0},
         sequence_length=16,
         batch_size=4,
     ),
-    inner=schema.Inner(optimizer=schema.AdamW(learning_rate=1e-2), steps=10, micro_batch=2),
-    tune=schema.Tune(
-        learning_rates=schema.LearningRates(per="tensor", windows=3),
-        mixture=schema.Mixture(windows=2, floor=0.05),
+    inner=schema.InnerSpec(optimizer=schema.AdamWSpec(learning_rate=1e-2), steps=10, micro_batch=2),
+    tune=schema.TuneSpec(
+        learning_rates=schema.LearningRatesSpec(per="tensor", windows=3),
+        mixture=schema.MixtureSpec(windows=2, floor=0.05),
     ),
-    outer=schema.Outer(
+    outer=schema.OuterSpec(
         steps=2,
-        estimator=schema.MixFlow(segment=4),
-        objective=schema.Objective(sequences=8, micro_batch=8),
-        validation=schema.Validation(seeds=1, sequences=8),
-        test=schema.FinalTest(seeds=2, sequences=8),
+        estimator=schema.MixFlowSpec(segment=4),
+        objective=schema.ObjectiveSpec(sequences=8, micro_batch=8),
+        validation=schema.ValidationSpec(seeds=1, sequences=8),
+        test=schema.FinalTestSpec(seeds=2, sequences=8),
     ),
 )
 OFTEN = Intervals(checkpoint_every=4, evaluate_every=6)

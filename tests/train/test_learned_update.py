@@ -27,9 +27,11 @@ from metatune.train.matching import refuse_misfit
 
 pytestmark = pytest.mark.optimized  # two programs, bit for bit
 
-INNER = schema.Inner(schema.AdamW(learning_rate=1e-2), steps=6, train=("down_proj", "embed"))
+INNER = schema.InnerSpec(
+    schema.AdamWSpec(learning_rate=1e-2), steps=6, train=("down_proj", "embed")
+)
 RECIPE = schema.Recipe(
-    model=schema.Model(
+    model=schema.ModelSpec(
         config={
             "model_type": "llama",
             "hidden_size": 4,
@@ -40,20 +42,22 @@ RECIPE = schema.Recipe(
         },
         remat=False,
     ),
-    data=schema.Data(
-        domains={"code": schema.Source(shipped="code_stdlib")},
+    data=schema.DataSpec(
+        domains={"code": schema.SourceSpec(shipped="code_stdlib")},
         target={"code": 1.0},
         sequence_length=16,
         batch_size=2,
     ),
     inner=INNER,
     # Not of every parameter, and networks that differ from layer to layer.
-    tune=schema.Tune(learned_update=schema.LearnedUpdate(per=(r"s\.0\..*proj", "proj|embed"))),
-    outer=schema.Outer(
+    tune=schema.TuneSpec(
+        learned_update=schema.LearnedUpdateSpec(per=(r"s\.0\..*proj", "proj|embed"))
+    ),
+    outer=schema.OuterSpec(
         steps=1,
-        estimator=schema.MixFlow(segment=3),
-        validation=schema.Validation(seeds=1, sequences=8),
-        test=schema.FinalTest(seeds=1, sequences=8),
+        estimator=schema.MixFlowSpec(segment=3),
+        validation=schema.ValidationSpec(seeds=1, sequences=8),
+        test=schema.FinalTestSpec(seeds=1, sequences=8),
     ),
 )
 
@@ -84,7 +88,7 @@ def run(training, tmp_path_factory):
 
 def plain():
     """A training whose recipe tunes something else."""
-    rates = schema.Tune(learning_rates=schema.LearningRates(per="global"))
+    rates = schema.TuneSpec(learning_rates=schema.LearningRatesSpec(per="global"))
     return prepare(dataclasses.replace(RECIPE, tune=rates))
 
 
@@ -114,7 +118,7 @@ def test_it_is_replayed_bit_for_bit(run, console):
 
 
 def test_an_average_takes_no_corrected_steps(training, run):
-    other = dataclasses.replace(INNER, optimizer=schema.ScheduleFreeAdamW(learning_rate=1e-2))
+    other = dataclasses.replace(INNER, optimizer=schema.ScheduleFreeAdamWSpec(learning_rate=1e-2))
     recipe = dataclasses.replace(training.recipe, inner=other)
     with pytest.raises(ArtefactError, match="learned update corrects a step, which this optimizer"):
         refuse_misfit(artefact.load(run), dataclasses.replace(training, recipe=recipe), "mine")

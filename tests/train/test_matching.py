@@ -22,7 +22,7 @@ from metatune.train import matching
 from metatune.train.following import FOLLOWERS
 
 NAMES = ("a.weight", "b.weight", "c.bias")
-ADAMW = schema.AdamW(learning_rate=1.0, weight_decay=0.1, b1=0.9, b2=0.95)
+ADAMW = schema.AdamWSpec(learning_rate=1.0, weight_decay=0.1, b1=0.9, b2=0.95)
 
 
 DOMAINS = ("code", "drama", "é")
@@ -69,7 +69,7 @@ def test_what_differs_is_said():
         result={"status": "unfinished"},
         provenance={"tokenizer_sha256": "cd", "model_config": {"hidden_size": 16}},
     )
-    optimizer = schema.AdamW(learning_rate=1.0, b2=0.99)
+    optimizer = schema.AdamWSpec(learning_rate=1.0, b2=0.99)
     recipe = SimpleNamespace(
         inner=SimpleNamespace(optimizer=optimizer, steps=200, loss=None),
         data=SimpleNamespace(batch_size=8, sequence_length=64),

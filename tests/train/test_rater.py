@@ -26,7 +26,7 @@ from metatune.train.folder import TrainingFolder
 
 STEPS = 3
 RECIPE = schema.Recipe(
-    model=schema.Model(
+    model=schema.ModelSpec(
         config={
             "model_type": "llama",
             "hidden_size": 8,
@@ -37,26 +37,27 @@ RECIPE = schema.Recipe(
         },
         remat=False,
     ),
-    data=schema.Data(
+    data=schema.DataSpec(
         domains={
-            "code": schema.Source(shipped="code_stdlib"),
-            "drama": schema.Source(
-                shipped="drama_shakespeare", corrupt=schema.Corruption(share=0.5)
+            "code": schema.SourceSpec(shipped="code_stdlib"),
+            "drama": schema.SourceSpec(
+                shipped="drama_shakespeare", corrupt=schema.CorruptionSpec(share=0.5)
             ),
         },
         target={"code": 1.0},
         sequence_length=16,
         batch_size=4,
     ),
-    inner=schema.Inner(schema.AdamW(learning_rate=1e-2), steps=STEPS),
-    tune=schema.Tune(
-        mixture=schema.Mixture(windows=1), rater=schema.MlpRater(hidden_size=4, temperature=0.5)
+    inner=schema.InnerSpec(schema.AdamWSpec(learning_rate=1e-2), steps=STEPS),
+    tune=schema.TuneSpec(
+        mixture=schema.MixtureSpec(windows=1),
+        rater=schema.MlpRaterSpec(hidden_size=4, temperature=0.5),
     ),
-    outer=schema.Outer(
+    outer=schema.OuterSpec(
         steps=1,
-        estimator=schema.MixFlow(segment=STEPS),
-        objective=schema.Objective(sequences=8, micro_batch=8),
-        test=schema.FinalTest(seeds=1, sequences=8),
+        estimator=schema.MixFlowSpec(segment=STEPS),
+        objective=schema.ObjectiveSpec(sequences=8, micro_batch=8),
+        test=schema.FinalTestSpec(seeds=1, sequences=8),
     ),
 )
 

@@ -32,20 +32,22 @@ def tokenizer_in(folder):
 
 def test_adapters_are_merged_and_the_tokenizer_is_beside_the_model(tmp_path):
     config = {"model_type": "gpt2", "n_embd": 8, "n_layer": 2, "n_head": 2}
-    lora = schema.Lora(targets=("c_attn",), rank=2)
+    lora = schema.LoraSpec(targets=("c_attn",), rank=2)
     training = prepare(
         schema.Recipe(
-            model=schema.Model(config=config),
-            data=schema.Data(
-                domains={"code": schema.Source(shipped="code_stdlib")},
+            model=schema.ModelSpec(config=config),
+            data=schema.DataSpec(
+                domains={"code": schema.SourceSpec(shipped="code_stdlib")},
                 target={"code": 1.0},
                 sequence_length=8,
                 batch_size=2,
                 tokenizer=tokenizer_in(tmp_path / "tokenizer"),
             ),
-            inner=schema.Inner(optimizer=schema.AdamW(learning_rate=1e-3), steps=2, lora=lora),
-            tune=schema.Tune(learning_rates=schema.LearningRates(per="global", windows=1)),
-            outer=schema.Outer(steps=1),
+            inner=schema.InnerSpec(
+                optimizer=schema.AdamWSpec(learning_rate=1e-3), steps=2, lora=lora
+            ),
+            tune=schema.TuneSpec(learning_rates=schema.LearningRatesSpec(per="global", windows=1)),
+            outer=schema.OuterSpec(steps=1),
         )
     )
     state = training.initialise(jax.random.key(0))

@@ -99,10 +99,10 @@ def test_at_zero_the_decay_is_the_recipe_s_own():
 
 @pytest.mark.parametrize(("start", "first"), [(0.0, 1), (0.25, 3), (0.3, 4)])
 def test_it_begins_at_a_fraction_and_not_before_the_first_update(start, first):
-    spec = schema.Averaging(start=start, windows=2)
+    spec = schema.AveragingSpec(start=start, windows=2)
     assert build(spec, Setting(None, (), 12)).first == first
 
 
 def test_an_average_of_nothing_is_refused():
     with pytest.raises(RecipeError, match="tune.averaging.start = 0.9: leaves 0 of 4 updates"):
-        build(schema.Averaging(start=0.9), Setting(None, (), 4))
+        build(schema.AveragingSpec(start=0.9), Setting(None, (), 4))

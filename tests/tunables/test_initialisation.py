@@ -24,7 +24,7 @@ PARAMS = {
 
 def tunable(spec) -> Any:
     setting = Setting(NAMES, ("code",), 10, PARAMS)
-    (found,) = build(schema.Tune(initialisation=spec), setting)
+    (found,) = build(schema.TuneSpec(initialisation=spec), setting)
     return found
 
 
@@ -33,7 +33,7 @@ def tunable(spec) -> Any:
     [(None, 18), (("layers.1", "embed"), 10), (("layers.[02]",), 8), (("embed",), 6)],
 )
 def test_a_point_moves_what_it_names(parameters, size):
-    point = tunable(schema.Point(parameters=parameters))
+    point = tunable(schema.PointSpec(parameters=parameters))
     assert point.initial().shape == (size,) and not point.initial().any()
     still = point.begin(point.initial(), PARAMS)
     jax.tree.map(np.testing.assert_array_equal, still, PARAMS)
@@ -54,7 +54,7 @@ def test_a_point_moves_what_it_names(parameters, size):
 
 
 def test_a_start_between_checkpoints_is_affine():
-    spec = schema.Interpolation(checkpoints=("a", "b"), per={"body": "layers.[01]"})
+    spec = schema.InterpolationSpec(checkpoints=("a", "b"), per={"body": "layers.[01]"})
     soup = tunable(spec)
     others = [jax.tree.map(lambda leaf: leaf + 1, PARAMS), jax.tree.map(lambda p: 3 * p, PARAMS)]
     still = soup.begin(soup.initial(), PARAMS, others)
@@ -66,7 +66,7 @@ def test_a_start_between_checkpoints_is_affine():
     np.testing.assert_allclose(moved["layers"][:2], expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("spec", [schema.Point(), schema.Interpolation(checkpoints=("a",))])
+@pytest.mark.parametrize("spec", [schema.PointSpec(), schema.InterpolationSpec(checkpoints=("a",))])
 def test_no_step_is_changed_and_nothing_is_paid(spec):
     found, hyper = tunable(spec), Hyper({}, jnp.ones(1), jnp.ones(1))
     assert found.apply(found.initial(), jnp.int32(0), hyper) is hyper
@@ -75,7 +75,7 @@ def test_no_step_is_changed_and_nothing_is_paid(spec):
 
 def test_an_expression_that_matches_nothing_is_refused():
     with pytest.raises(RecipeError) as error:
-        tunable(schema.Point(parameters=("mlp", "attention")))
+        tunable(schema.PointSpec(parameters=("mlp", "attention")))
     assert [str(fault) for fault in error.value.faults] == [
         "tune.initialisation.parameters[1] = 'attention': matches no trained parameter; match "
         "their checkpoint names, such as model.embed_tokens.weight, "

@@ -173,7 +173,7 @@ NAMES = {"head": ParameterNames(("head.weight",), stacked=False)}
 
 def built(supply=None, **spec):
     supply = supply or Supply(tokens=(300, 2000), horizon=1000)
-    tunable = build(schema.Mixture(**spec), Setting(NAMES, ("a", "b"), 10, supply=supply))
+    tunable = build(schema.MixtureSpec(**spec), Setting(NAMES, ("a", "b"), 10, supply=supply))
     assert tunable is not None
     return tunable
 
@@ -184,7 +184,7 @@ def test_caps_are_the_shares_that_read_a_domain_so_often():
     assert built(max_epochs=2, available_tokens={"b": 350}).caps == (0.6, 0.7)
     assert built(max_epochs=4).caps is None  # none that could be exceeded
     before = Setting(NAMES, ("a", "b"), 10)
-    assert build(schema.Mixture(max_epochs=2), before) is None
+    assert build(schema.MixtureSpec(max_epochs=2), before) is None
 
 
 def test_what_caps_contradict_is_refused_together():

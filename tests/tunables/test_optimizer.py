@@ -23,12 +23,12 @@ BASE = Hyper(
     mixture=jnp.ones(1),
     loss_weights=jnp.ones(1),
 )
-ADAMW = schema.AdamW(learning_rate=1e-3)
+ADAMW = schema.AdamWSpec(learning_rate=1e-3)
 DECAYING = {**NAMES, "norm": None}
 
 
 def tunables(decaying=DECAYING, **fields):
-    tune = schema.Tune(optimizer=schema.OptimizerFields(**fields))
+    tune = schema.TuneSpec(optimizer=schema.OptimizerFieldsSpec(**fields))
     return build(tune, Setting(NAMES, ("a",), 4, optimizer=ADAMW, decaying=decaying))
 
 
@@ -38,15 +38,15 @@ def tuned(tunable, eta, step) -> Any:
 
 
 def test_every_field_has_a_form():
-    assert set(FORMS) == set(schema.OptimizerFields.__dataclass_fields__)
+    assert set(FORMS) == set(schema.OptimizerFieldsSpec.__dataclass_fields__)
 
 
 def test_each_is_a_tunable_by_itself_and_starts_as_the_recipe_has_it():
     found = tunables(
-        weight_decay=schema.WeightDecay(windows=3),
-        b2=schema.TunedField(windows=2),
-        eps=schema.TunedField(),
-        clip_norm=schema.TunedField(),
+        weight_decay=schema.WeightDecaySpec(windows=3),
+        b2=schema.TunedFieldSpec(windows=2),
+        eps=schema.TunedFieldSpec(),
+        clip_norm=schema.TunedFieldSpec(),
     )
     assert [tunable.key for tunable in found] == ["weight_decay", "b2", "eps", "clip_norm"]
     hyper = BASE
@@ -63,7 +63,7 @@ def test_each_is_a_tunable_by_itself_and_starts_as_the_recipe_has_it():
 
 
 def test_decays_move_by_their_odds_and_stay_between_0_and_1():
-    (tunable,) = tunables(b1=schema.TunedField(windows=2))
+    (tunable,) = tunables(b1=schema.TunedFieldSpec(windows=2))
     eta = jnp.array([[np.log(11.0)], [-30.0]])  # from odds of 9 to 99
     values = [float(tuned(tunable, eta, t)) for t in (0, 1, 2)]
     assert values[:2] == pytest.approx([0.99, 0.99], rel=1e-6)
@@ -71,7 +71,7 @@ def test_decays_move_by_their_odds_and_stay_between_0_and_1():
 
 
 def test_weight_decay_of_groups_leaves_the_others():
-    spec = schema.WeightDecay(per={"first": r"layers\.0"}, windows=2)
+    spec = schema.WeightDecaySpec(per={"first": r"layers\.0"}, windows=2)
     (tunable,) = tunables(weight_decay=spec)
     eta = jnp.log(jnp.array([[2.0], [3.0]]))
     decay = tuned(tunable, eta, 2)
@@ -82,7 +82,7 @@ def test_weight_decay_of_groups_leaves_the_others():
 
 def test_groups_hold_what_decays():
     with pytest.raises(RecipeError, match=r"tune\.optimizer\.weight_decay\.per.* matches no param"):
-        tunables(weight_decay=schema.WeightDecay(per=("norm",)))
+        tunables(weight_decay=schema.WeightDecaySpec(per=("norm",)))
     nothing = dict.fromkeys(NAMES)
     with pytest.raises(RecipeError, match="no parameter decays; take it out, or set inner.optim"):
-        tunables(nothing, weight_decay=schema.WeightDecay())
+        tunables(nothing, weight_decay=schema.WeightDecaySpec())

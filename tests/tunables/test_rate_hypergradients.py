@@ -61,7 +61,7 @@ def test_they_equal_central_differences(spec, float64):
     random = np.random.default_rng(0)
     params = {key: jnp.asarray(random.normal(size=shape)) for key, shape in SHAPES.items()}
     setting = Setting(NAMES, (), STEPS, params)
-    tunable = build(schema.LearningRates(**spec), setting)
+    tunable = build(schema.LearningRatesSpec(**spec), setting)
 
     def hyper_at(eta, step):
         base = jax.tree.map(lambda p: jnp.full((1,) * p.ndim, 0.05), params)
@@ -85,7 +85,7 @@ def test_they_equal_central_differences(spec, float64):
 
 @pytest.mark.parametrize("max_multiplier", [None, 2.5])
 def test_the_penalty_has_its_gradient(max_multiplier, float64):
-    spec = schema.LearningRates(
+    spec = schema.LearningRatesSpec(
         per="row", windows=3, max_multiplier=max_multiplier, smoothness=0.7, prior=0.2
     )
     params = {key: jnp.zeros(shape) for key, shape in SHAPES.items()}

@@ -13,8 +13,8 @@ from metatune.tunables.rating import held
 
 TOKENS, LENGTH, STEPS = 6, 5, 2
 SPECS = (
-    schema.MlpRater(hidden_size=4, temperature=0.7),
-    schema.TransformerRater(hidden_size=4, temperature=0.7),
+    schema.MlpRaterSpec(hidden_size=4, temperature=0.7),
+    schema.TransformerRaterSpec(hidden_size=4, temperature=0.7),
 )
 ROOM = Hyper(jnp.ones(()), jnp.ones(1), jnp.ones(1))
 
@@ -91,7 +91,7 @@ def test_what_does_not_count_has_no_part_in_a_score(spec, float64):
 
 
 def test_parameters_are_one_array_and_come_back_by_name():
-    tunable = built(schema.TransformerRater(hidden_size=4))
+    tunable = built(schema.TransformerRaterSpec(hidden_size=4))
     rating = tunable.rating
     by_name = rating.by_name(rating.unravelled(tunable.initial()))
     assert {"own", "before", "mlp_norm_0.scale", "head.kernel"} < set(by_name)

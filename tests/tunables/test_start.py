@@ -20,9 +20,9 @@ NAMES = {
     ),
 }
 PARAMS = {"head": jnp.arange(6.0).reshape(3, 2), "up": jnp.arange(8.0).reshape(2, 2, 2)}
-OPTIMIZER = schema.AdamW(learning_rate=1e-3, eps=1e-7)
-LOSS = schema.Loss(
-    z_loss=1e-4, label_smoothing=0.1, multi_token_prediction=schema.SecondNextToken(weight=0.3)
+OPTIMIZER = schema.AdamWSpec(learning_rate=1e-3, eps=1e-7)
+LOSS = schema.LossSpec(
+    z_loss=1e-4, label_smoothing=0.1, multi_token_prediction=schema.SecondNextTokenSpec(weight=0.3)
 )
 SETTING = Setting(
     NAMES,
@@ -43,32 +43,32 @@ BASE = Hyper(
     mixture=jnp.array([0.5, 0.5]),
     loss_weights=jnp.ones(2),
 )
-RATES, MIXTURE = schema.LearningRates, schema.Mixture
+RATES, MIXTURE = schema.LearningRatesSpec, schema.MixtureSpec
 # A row for each way to tune; a new tunable is a new row.
 SPECS = {
     "learning_rates, global": RATES(per="global", windows=3),
     "learning_rates, tensor, linear": RATES(windows=3, interpolation="linear"),
     "learning_rates, bounded": RATES(per="layer", max_multiplier=2.0, prior=0.3, smoothness=0.1),
     "learning_rates, element": RATES(per="element", windows=2),
-    "learning_rates, shared": RATES(windows=2, sharing=schema.Sharing()),
+    "learning_rates, shared": RATES(windows=2, sharing=schema.SharingSpec()),
     "mixture": MIXTURE(windows=3, floor=0.1, kl=0.3, smoothness=0.2),
     "mixture, groups": MIXTURE(windows=2, groups={"all": ("code", "drama")}),
     "mixture, capped": MIXTURE(max_epochs=3.0, production_tokens=2000),
-    "loss_weights, domain": schema.LossWeights(windows=3),
-    "loss_weights, class": schema.LossWeights(per="class", windows=2),
-    "optimizer": schema.OptimizerFields(
-        weight_decay=schema.WeightDecay(per="layer", windows=2),
-        **{name: schema.TunedField(windows=2) for name in ("b1", "b2", "eps", "clip_norm")},
+    "loss_weights, domain": schema.LossWeightsSpec(windows=3),
+    "loss_weights, class": schema.LossWeightsSpec(per="class", windows=2),
+    "optimizer": schema.OptimizerFieldsSpec(
+        weight_decay=schema.WeightDecaySpec(per="layer", windows=2),
+        **{name: schema.TunedFieldSpec(windows=2) for name in ("b1", "b2", "eps", "clip_norm")},
     ),
-    "loss_terms": schema.LossTerms(
-        **{name: schema.TunedField(windows=2) for name in LOSS.coefficients()}
+    "loss_terms": schema.LossTermsSpec(
+        **{name: schema.TunedFieldSpec(windows=2) for name in LOSS.coefficients()}
     ),
-    "initialisation, point": schema.Point(),
-    "initialisation, interpolation": schema.Interpolation(checkpoints=("a",)),
-    "learned_update": schema.LearnedUpdate(hidden_size=3),
-    "rater, mlp": schema.MlpRater(hidden_size=4),
-    "rater, transformer": schema.TransformerRater(hidden_size=4),
-    "averaging": schema.Averaging(windows=2, decay=0.8),
+    "initialisation, point": schema.PointSpec(),
+    "initialisation, interpolation": schema.InterpolationSpec(checkpoints=("a",)),
+    "learned_update": schema.LearnedUpdateSpec(hidden_size=3),
+    "rater, mlp": schema.MlpRaterSpec(hidden_size=4),
+    "rater, transformer": schema.TransformerRaterSpec(hidden_size=4),
+    "averaging": schema.AveragingSpec(windows=2, decay=0.8),
 }
 
 
@@ -113,7 +113,7 @@ AS_THE_RECIPE = {
 
 
 def tuned(row) -> Any:
-    return build(schema.Tune(**{row.split(",")[0]: SPECS[row]}), SETTING)
+    return build(schema.TuneSpec(**{row.split(",")[0]: SPECS[row]}), SETTING)
 
 
 @pytest.mark.parametrize("row", SPECS)
@@ -160,5 +160,7 @@ def test_other_meta_parameters_change_something(row):
 
 
 def test_every_tunable_and_every_hyperparameter_is_in_the_tables():
-    assert {row.split(",")[0] for row in SPECS} == set(ENTRIES) == {*schema.Tune.__annotations__}
+    assert (
+        {row.split(",")[0] for row in SPECS} == set(ENTRIES) == {*schema.TuneSpec.__annotations__}
+    )
     assert set(AS_THE_RECIPE) == set(Hyper._fields)

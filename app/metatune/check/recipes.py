@@ -11,7 +11,7 @@ from metatune.inner.metrics import held_out_batches
 from metatune.inner.seeds import Purpose, Stream, data_seed, direction_key, model_key
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.phases import alone, resolved
-from metatune.recipe.schema import Full, Online, Recipe, Truncated
+from metatune.recipe.schema import FullSpec, OnlineSpec, Recipe, TruncatedSpec
 from metatune.recipe.trajectory import points
 
 
@@ -67,11 +67,11 @@ def subject_of(training: InnerTraining, folder: Path, watch: Watch = lambda work
 
     whole = _whole(training, folder, watch)
     match unroll:
-        case Full():
+        case FullSpec():
             return replace(whole, shorter=partial(_shorter, training, folder, watch))
-        case Truncated(window=window):
+        case TruncatedSpec(window=window):
             return replace(whole, window=min(window, steps), whole=whole)
-        case Online(window=window, lifetime=lifetime):
+        case OnlineSpec(window=window, lifetime=lifetime):
             life = min(lifetime or steps, steps)
             return replace(whole, steps=min(window, life), whole=replace(whole, steps=life))
 

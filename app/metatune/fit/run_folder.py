@@ -13,7 +13,7 @@ import yaml
 from metatune.recipe import reading, writing
 from metatune.recipe.faults import RecipeError
 from metatune.recipe.moved import refusals
-from metatune.recipe.schema import Outer, Recipe
+from metatune.recipe.schema import OuterSpec, Recipe
 from metatune.runs.faults import RunFolderError, differing, of_out, then_and_now
 from metatune.runs.files import append_line, mend, whole_lines
 from metatune.runs.folder import Opened, opened, refuse_unusable
@@ -70,7 +70,7 @@ class RunFolder(Folder):
         if self.scratch.exists():
             shutil.rmtree(self.scratch)
 
-    def outer(self) -> Outer:
+    def outer(self) -> OuterSpec:
         """The search of the run that was begun here.
 
         Raises:

@@ -50,33 +50,33 @@ def _zeroth_order(spec: Any) -> ZerothOrder:
 
 
 ESTIMATORS: Final[Mapping[type, Callable[[Any], Estimator]]] = {
-    schema.MixFlow: _mixflow,
-    schema.Reverse: _reverse,
-    schema.Forward: _forward,
-    schema.ForwardGradient: _forward_gradient,
-    schema.ZerothOrder: _zeroth_order,
+    schema.MixFlowSpec: _mixflow,
+    schema.ReverseSpec: _reverse,
+    schema.ForwardSpec: _forward,
+    schema.ForwardGradientSpec: _forward_gradient,
+    schema.ZerothOrderSpec: _zeroth_order,
 }
 
 
 @overload
-def build(spec: schema.MixFlow | schema.Reverse) -> MixFlow | Reverse: ...
+def build(spec: schema.MixFlowSpec | schema.ReverseSpec) -> MixFlow | Reverse: ...
 
 
 @overload
-def build(spec: schema.Forward | schema.ForwardGradient) -> Forward | ForwardGradient: ...
+def build(spec: schema.ForwardSpec | schema.ForwardGradientSpec) -> Forward | ForwardGradient: ...
 
 
 @overload
-def build(spec: schema.Estimator) -> Estimator: ...
+def build(spec: schema.EstimatorSpec) -> Estimator: ...
 
 
-def build(spec: schema.Estimator) -> Estimator:
+def build(spec: schema.EstimatorSpec) -> Estimator:
     """The estimator that a recipe asks for.
 
     Raises:
         EstimatorError: it asks for none that is run here.
     """
-    if isinstance(spec, schema.Auto):
+    if isinstance(spec, schema.AutoSpec):
         raise EstimatorError(
             "the estimator auto differentiates nothing itself: what it is gets chosen first, by "
             "metatune.plan.decided"
@@ -84,16 +84,16 @@ def build(spec: schema.Estimator) -> Estimator:
     return ESTIMATORS[type(spec)](spec)
 
 
-def checkpoints(spec: schema.Estimator, folder: Path) -> Checkpoints:
+def checkpoints(spec: schema.EstimatorSpec, folder: Path) -> Checkpoints:
     """What an estimator keeps of an inner training, a disk's files in `folder`."""
-    if not isinstance(spec, schema.MixFlow | schema.Reverse):
+    if not isinstance(spec, schema.MixFlowSpec | schema.ReverseSpec):
         return Checkpoints()
     kept = spec.checkpoints
     on_disk = folder if kept.store == "disk" else None
     return Checkpoints(kept.keep, kept.slots, kept.store, on_disk, kept.budget_bytes)
 
 
-def program_is_there(trainer: schema.Trainer) -> Iterable[Fault]:
+def program_is_there(trainer: schema.TrainerSpec) -> Iterable[Fault]:
     """The program of an external trainer can be run."""
     program = arguments(trainer.command)[0]
     if shutil.which(program) is None:
@@ -102,11 +102,11 @@ def program_is_there(trainer: schema.Trainer) -> Iterable[Fault]:
         yield Fault("trainer.command", trainer.command, problem, cure)
 
 
-def too_many_directions(outer: schema.Outer, tunables: Sequence[Tunable]) -> Iterable[Fault]:
+def too_many_directions(outer: schema.OuterSpec, tunables: Sequence[Tunable]) -> Iterable[Fault]:
     """There are as many orthogonal directions as meta-parameters."""
     size = sum(jax.eval_shape(tunable.initial).size for tunable in tunables)
     for path, spec in said(outer, "estimator"):
-        if not isinstance(spec, schema.ForwardGradient | schema.ZerothOrder):
+        if not isinstance(spec, schema.ForwardGradientSpec | schema.ZerothOrderSpec):
             continue
         if spec.distribution == "orthogonal" and spec.directions > size:
             problem = f"must be at most the number of meta-parameters, {size}, to be orthogonal"

@@ -39,7 +39,9 @@ def hyper_at_of(recipe: Recipe, params: Any, tuning: tuple[Tunable, ...]) -> Any
     shares = np.asarray(starting_shares(recipe.tune.mixture, recipe.data.trained))
     # A term of zero isn't computed.
     terms = {
-        key: value for key, value in (inner.loss or schema.Loss()).coefficients().items() if value
+        key: value
+        for key, value in (inner.loss or schema.LossSpec()).coefficients().items()
+        if value
     }
     # A rate has its parameter's rank, so that nothing is broadcast by accident.
     ranks = jax.tree.map(lambda leaf: (1,) * leaf.ndim, params)

@@ -31,7 +31,7 @@ class Ingredients(NamedTuple):
     sha256: Mapping[str, str] = {}
 
 
-def ingredients(spec: schema.Initialisation | None, begin: Start) -> Ingredients:
+def ingredients(spec: schema.InitialisationSpec | None, begin: Start) -> Ingredients:
     """Loads the further checkpoints of a recipe, if it has any.
 
     Args:
@@ -43,7 +43,7 @@ def ingredients(spec: schema.Initialisation | None, begin: Start) -> Ingredients
     """
     faults: list[Fault] = []
     params, hashes = [], {}
-    sources = spec.checkpoints if isinstance(spec, schema.Interpolation) else ()
+    sources = spec.checkpoints if isinstance(spec, schema.InterpolationSpec) else ()
     for index, source in enumerate(sources):
         path = f"{CHECKPOINTS}[{index}]"
         try:
@@ -89,7 +89,7 @@ def hook(
 
 
 def of_one_draw(
-    spec: schema.Initialisation | None, initialise: Callable[[jax.Array], State], seed: int
+    spec: schema.InitialisationSpec | None, initialise: Callable[[jax.Array], State], seed: int
 ) -> Callable[[jax.Array], State]:
     """The state that trainings start from: where a point is tuned, that of the recipe's seed.
 
@@ -98,7 +98,7 @@ def of_one_draw(
         initialise: a key to a state.
         seed: the recipe's.
     """
-    if not isinstance(spec, schema.Point):
+    if not isinstance(spec, schema.PointSpec):
         return initialise
     return lambda key: initialise(seeds.key(seed))
 

@@ -62,7 +62,7 @@ class Adapter(NamedTuple):
         return product.swapaxes(1, 2) if self.transposed else product
 
 
-def rank_fault(lora: schema.Lora, adapters: Mapping[tuple[str, ...], Adapter]) -> list[Fault]:
+def rank_fault(lora: schema.LoraSpec, adapters: Mapping[tuple[str, ...], Adapter]) -> list[Fault]:
     """A fault if the rank of B A is beyond that of a matrix that it is added to."""
     shapes = {adapter.names[0]: (adapter.outputs, adapter.inputs) for adapter in adapters.values()}
     name, shape = min(shapes.items(), key=lambda item: min(item[1]), default=("", (lora.rank,)))

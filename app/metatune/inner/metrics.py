@@ -88,7 +88,7 @@ MEASURES: Final[Mapping[schema.Measure, Callable[[LanguageModel], Objective]]] =
 
 
 def held_out_batches(
-    outer: schema.Outer,
+    outer: schema.OuterSpec,
     corpus: Corpus,
     split: Literal["validation", "test"],
     *,
@@ -122,7 +122,7 @@ def objective(model: LanguageModel, recipe: schema.Recipe) -> Objective:
     return MEASURES[recipe.outer.objective.measure](model)
 
 
-def whole(outer: schema.Outer) -> Callable[[Any], jax.Array] | None:
+def whole(outer: schema.OuterSpec) -> Callable[[Any], jax.Array] | None:
     """The outer objective of the mean over all held-out batches; None where it is that mean."""
     temperature = outer.objective.worst_case
     return None if temperature is None else partial(worst_case, temperature=temperature)

@@ -37,7 +37,7 @@ class InnerOptimizer(NamedTuple):
 
 
 def build(
-    optimizer: schema.InnerOptimizer,
+    optimizer: schema.InnerOptimizerSpec,
     names: Any,
     transposed: bool = False,
     learned: Form | None = None,
@@ -62,7 +62,7 @@ def build(
 
 
 def direction(
-    optimizer: schema.InnerOptimizer,
+    optimizer: schema.InnerOptimizerSpec,
     names: Any,
     transposed: bool = False,
     learned: Form | None = None,
@@ -89,7 +89,7 @@ def direction(
     )
 
 
-def decaying(optimizer: schema.InnerOptimizer, names: Any, params: Any) -> Any:
+def decaying(optimizer: schema.InnerOptimizerSpec, names: Any, params: Any) -> Any:
     """The names of the parameters that weight decay applies to: a tree, None at all others."""
 
     def decays(leaf: ParameterNames, parameter: Any) -> ParameterNames | None:
@@ -99,19 +99,19 @@ def decaying(optimizer: schema.InnerOptimizer, names: Any, params: Any) -> Any:
     return jax.tree.map(decays, names, params)
 
 
-def decayed(optimizer: schema.InnerOptimizer, names: Any, params: Any) -> tuple[str, ...]:
+def decayed(optimizer: schema.InnerOptimizerSpec, names: Any, params: Any) -> tuple[str, ...]:
     """Checkpoint names of the parameters that weight decay applies to."""
     leaves = jax.tree.leaves(decaying(optimizer, names, params))
     return tuple(name for leaf in leaves for name in leaf.names)
 
 
-def tuned(optimizer: schema.InnerOptimizer, hyper: Hyper) -> schema.InnerOptimizer:
+def tuned(optimizer: schema.InnerOptimizerSpec, hyper: Hyper) -> schema.InnerOptimizerSpec:
     """The optimizer as it is in this inner step: with what is tuned in its place."""
     return replace(optimizer, **hyper.optimizer) if hyper.optimizer else optimizer
 
 
 def _along_a_direction(
-    optimizer: schema.InnerOptimizer, names: Any, transposed: bool, learned: Form | None
+    optimizer: schema.InnerOptimizerSpec, names: Any, transposed: bool, learned: Form | None
 ) -> InnerOptimizer:
     """`θ' = θ - rate * direction`, with a rate for each parameter."""
 
@@ -128,7 +128,9 @@ def _along_a_direction(
     return InnerOptimizer(direction(optimizer, names, transposed, learned).init, update)
 
 
-def _schedule_free(spec: schema.ScheduleFreeAdamW, names: Any, transposed: bool) -> InnerOptimizer:
+def _schedule_free(
+    spec: schema.ScheduleFreeAdamWSpec, names: Any, transposed: bool
+) -> InnerOptimizer:
     """A step, and an average."""
 
     def init(params: Any) -> Any:
@@ -142,11 +144,11 @@ def _schedule_free(spec: schema.ScheduleFreeAdamW, names: Any, transposed: bool)
 
 
 BUILDERS: Mapping[type, Callable[..., InnerOptimizer]] = {
-    schema.ScheduleFreeAdamW: _schedule_free,
+    schema.ScheduleFreeAdamWSpec: _schedule_free,
 }
 
 
-def _decay(optimizer: schema.InnerOptimizer, names: Any) -> optax.GradientTransformation:
+def _decay(optimizer: schema.InnerOptimizerSpec, names: Any) -> optax.GradientTransformation:
     """`direction + weight_decay * θ` where it decays, as `optax.add_decayed_weights`."""
 
     def add(updates: Any, params: Any) -> Any:
@@ -172,25 +174,25 @@ def _is_none(node: Any) -> bool:
 Chain = tuple[optax.GradientTransformation, ...]
 
 
-def _adam(spec: schema.AdamW | schema.Muon) -> optax.GradientTransformation:
+def _adam(spec: schema.AdamWSpec | schema.MuonSpec) -> optax.GradientTransformation:
     # Tuned decays are corrected for by their values in this step, as PyTorch does with those of its
     # groups: the exported schedules train as these do.
     return optax.scale_by_adam(b1=spec.b1, b2=spec.b2, eps=spec.eps, eps_root=spec.eps_root)
 
 
-def _adamw(spec: schema.AdamW, names: Any, transposed: bool) -> Chain:
+def _adamw(spec: schema.AdamWSpec, names: Any, transposed: bool) -> Chain:
     return _adam(spec), _decay(spec, names)
 
 
-def _sgd(spec: schema.SGD, names: Any, transposed: bool) -> Chain:
+def _sgd(spec: schema.SGDSpec, names: Any, transposed: bool) -> Chain:
     return _decay(spec, names), optax.trace(spec.momentum, spec.nesterov)
 
 
-def _lion(spec: schema.Lion, names: Any, transposed: bool) -> Chain:
+def _lion(spec: schema.LionSpec, names: Any, transposed: bool) -> Chain:
     return optax.scale_by_lion(b1=spec.b1, b2=spec.b2), _decay(spec, names)
 
 
-def _muon(spec: schema.Muon, names: Any, transposed: bool) -> Chain:
+def _muon(spec: schema.MuonSpec, names: Any, transposed: bool) -> Chain:
     def labels(params: Any) -> Any:
         """The matrices of the blocks: what is stacked and has two axes more."""
         return jax.tree.map(
@@ -204,7 +206,7 @@ def _muon(spec: schema.Muon, names: Any, transposed: bool) -> Chain:
     return optax.partition(each, labels), _decay(spec, names)
 
 
-def _adafactor(spec: schema.Adafactor, names: Any, transposed: bool) -> Chain:
+def _adafactor(spec: schema.AdafactorSpec, names: Any, transposed: bool) -> Chain:
     parts = [
         optax.scale_by_factored_rms(
             decay_rate=spec.decay_rate,
@@ -219,16 +221,16 @@ def _adafactor(spec: schema.Adafactor, names: Any, transposed: bool) -> Chain:
     return layers_apart(optax.chain(*parts), names), _decay(spec, names)
 
 
-def _second_moment(spec: schema.ScheduleFreeAdamW, names: Any, transposed: bool) -> Chain:
+def _second_moment(spec: schema.ScheduleFreeAdamWSpec, names: Any, transposed: bool) -> Chain:
     scaled = schedule_free.scale_by_second_moment(spec.b2, spec.eps, spec.eps_root)
     return scaled, _decay(spec, names)
 
 
 DIRECTIONS: Mapping[type, Callable[..., Chain]] = {
-    schema.AdamW: _adamw,
-    schema.SGD: _sgd,
-    schema.Lion: _lion,
-    schema.Muon: _muon,
-    schema.Adafactor: _adafactor,
-    schema.ScheduleFreeAdamW: _second_moment,
+    schema.AdamWSpec: _adamw,
+    schema.SGDSpec: _sgd,
+    schema.LionSpec: _lion,
+    schema.MuonSpec: _muon,
+    schema.AdafactorSpec: _adafactor,
+    schema.ScheduleFreeAdamWSpec: _second_moment,
 }

@@ -18,7 +18,7 @@ MATRIX = (1, 2)
 """The axes of a matrix in a stacked leaf, [layers, ...]."""
 
 
-def orthogonal(spec: schema.Muon, transposed: bool) -> optax.GradientTransformation:
+def orthogonal(spec: schema.MuonSpec, transposed: bool) -> optax.GradientTransformation:
     """Muon's direction of stacked matrices.
 
     Args:

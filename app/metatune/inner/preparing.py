@@ -118,7 +118,7 @@ class _Parts(NamedTuple):
     The section `data` among them says the day that its chat template was told.
     """
 
-    data: schema.Data | None
+    data: schema.DataSpec | None
     corpus: Corpus | None
     start: Start | None
     part: Trainable | None
@@ -142,9 +142,9 @@ def _parts(
         today: as of `prepare_file`.
     """
     faults = list(known)
-    text: schema.Data | None = sections.get("data")
-    wanted: schema.Model | None = sections.get("model")
-    tune: schema.Tune | None = sections.get("tune")
+    text: schema.DataSpec | None = sections.get("data")
+    wanted: schema.ModelSpec | None = sections.get("model")
+    tune: schema.TuneSpec | None = sections.get("tune")
     # Of a number that is no seed nothing can be drawn; what is looked at doesn't depend on it.
     seed = 0 if any(fault.path == "seed" for fault in known) else sections.get("seed", 0)
     encoder = text and _attempt(faults, partial(tokenizer_of, text, seed, today))
@@ -158,8 +158,8 @@ def _parts(
         begin = _attempt(faults, lambda: start(wanted, vocab_size))
     if begin and text:
         faults += context_faults(begin.model, text)
-    inner: schema.Inner | None = sections.get("inner")
-    outer: schema.Outer | None = sections.get("outer")
+    inner: schema.InnerSpec | None = sections.get("inner")
+    outer: schema.OuterSpec | None = sections.get("outer")
     if begin and text and (beyond := list(size.faults(begin.model, text, inner, outer))):
         # Whatever else is looked at would be as large.
         return _Parts(text, None, begin, None, None, None, [*faults, *beyond])
@@ -191,7 +191,7 @@ def _parts(
     ):
         faults += too_many_directions(outer, tuning)
     # A command with a fault of its own can't be looked for.
-    trainer: schema.Trainer | None = sections.get("trainer")
+    trainer: schema.TrainerSpec | None = sections.get("trainer")
     if trainer and not any(f.path.startswith("trainer") for f in known):
         faults += program_is_there(trainer)
     corpus = None
@@ -214,8 +214,8 @@ def _parts(
 
 
 def _setting(
-    data: schema.Data,
-    inner: schema.Inner | None,
+    data: schema.DataSpec,
+    inner: schema.InnerSpec | None,
     vocab_size: int,
     seed: Any,
     names: Any,
@@ -243,7 +243,7 @@ def _setting(
     )
 
 
-def _with_optimizer(setting: Setting, optimizer: schema.InnerOptimizer) -> Setting:
+def _with_optimizer(setting: Setting, optimizer: schema.InnerOptimizerSpec) -> Setting:
     """What is tuned for, with what trains."""
     decaying = optimizers.decaying(optimizer, setting.names, setting.shapes)
     return setting._replace(optimizer=optimizer, decaying=decaying)
@@ -259,7 +259,7 @@ def _with_data(setting: Setting, corpus: Corpus, recipe: Recipe) -> Setting:
     return setting._replace(tokens=_training_tokens(corpus, recipe.tune), supply=supply)
 
 
-def _training_tokens(corpus: Corpus, tune: schema.Tune) -> TrainingTokens | None:
+def _training_tokens(corpus: Corpus, tune: schema.TuneSpec) -> TrainingTokens | None:
     """What the tunables must know of the training data; None where it is nothing."""
     if not tunables.needs_tokens(tune):
         return None

@@ -50,7 +50,7 @@ def init(inner: optax.GradientTransformation, names: Any, params: Any) -> Schedu
 
 
 def step(
-    spec: schema.ScheduleFreeAdamW,
+    spec: schema.ScheduleFreeAdamWSpec,
     inner: optax.GradientTransformation,
     grads: Any,
     state: ScheduleFreeState,
@@ -89,7 +89,7 @@ def step(
     return y, ScheduleFreeState(z, total, most, inner_state)
 
 
-def average(spec: schema.ScheduleFreeAdamW, params: Any, state: ScheduleFreeState) -> Any:
+def average(spec: schema.ScheduleFreeAdamWSpec, params: Any, state: ScheduleFreeState) -> Any:
     """x, which is judged and kept."""
     return jax.tree.map(lambda y, z: (y - (1 - spec.b1) * z) / spec.b1, params, state.z)
 

@@ -7,7 +7,7 @@ import numpy as np
 from metatune.recipe import schema
 
 
-def base_rates(schedule: schema.Schedule, peak: float, steps: int) -> np.ndarray:
+def base_rates(schedule: schema.ScheduleSpec, peak: float, steps: int) -> np.ndarray:
     """The base learning rate of every update, absolute, [steps] float64.
 
     During a warmup of w steps the rate of update t is `peak (t + 1) / (w + 1)`, so that the first
@@ -24,23 +24,25 @@ def base_rates(schedule: schema.Schedule, peak: float, steps: int) -> np.ndarray
     return peak * np.where(t < warmup, (t + 1) / (warmup + 1), after)
 
 
-def _constant(schedule: schema.Constant, t: np.ndarray, warmup: int, steps: int) -> np.ndarray:
+def _constant(schedule: schema.ConstantSpec, t: np.ndarray, warmup: int, steps: int) -> np.ndarray:
     return np.ones_like(t, np.float64)
 
 
-def _cosine(schedule: schema.Cosine, t: np.ndarray, warmup: int, steps: int) -> np.ndarray:
+def _cosine(schedule: schema.CosineSpec, t: np.ndarray, warmup: int, steps: int) -> np.ndarray:
     progress = (t - warmup) / max(steps - warmup, 1)
     return schedule.final + (1 - schedule.final) * 0.5 * (1 + np.cos(np.pi * progress))
 
 
-def _wsd(schedule: schema.WarmupStableDecay, t: np.ndarray, warmup: int, steps: int) -> np.ndarray:
+def _wsd(
+    schedule: schema.WarmupStableDecaySpec, t: np.ndarray, warmup: int, steps: int
+) -> np.ndarray:
     decay = round(schedule.decay * steps)
     progress = np.clip((t - (steps - decay)) / max(decay, 1), 0, 1)
     return 1 - (1 - schedule.final) * progress
 
 
 SHAPES: dict[type, Callable[..., np.ndarray]] = {
-    schema.Constant: _constant,
-    schema.Cosine: _cosine,
-    schema.WarmupStableDecay: _wsd,
+    schema.ConstantSpec: _constant,
+    schema.CosineSpec: _cosine,
+    schema.WarmupStableDecaySpec: _wsd,
 }

@@ -23,7 +23,10 @@ TOKEN_BYTES: Final = 4
 
 
 def faults(
-    model: LanguageModel, data: schema.Data, inner: schema.Inner | None, outer: schema.Outer | None
+    model: LanguageModel,
+    data: schema.DataSpec,
+    inner: schema.InnerSpec | None,
+    outer: schema.OuterSpec | None,
 ) -> Iterator[Fault]:
     """A fault for each size whose arrays alone are larger than the memory of this machine.
 
@@ -53,7 +56,7 @@ def faults(
             yield Fault(path, value, problem, "lower it")
 
 
-def _held_out(outer: schema.Outer | None) -> Iterator[tuple[str, int]]:
+def _held_out(outer: schema.OuterSpec | None) -> Iterator[tuple[str, int]]:
     if outer is not None:
         yield "outer.objective.sequences", outer.objective.sequences
         yield "outer.validation.sequences", outer.validation.sequences

@@ -29,7 +29,7 @@ class Start(NamedTuple):
     weights_sha256: str | None
 
 
-def start(wanted: schema.Model, vocab_size: int) -> Start:
+def start(wanted: schema.ModelSpec, vocab_size: int) -> Start:
     """Builds or loads the model of a recipe.
 
     Args:
@@ -55,7 +55,7 @@ def start(wanted: schema.Model, vocab_size: int) -> Start:
     return Start(model, params, weights_sha256(folder))
 
 
-def context_faults(model: LanguageModel, data: schema.Data) -> Iterable[Fault]:
+def context_faults(model: LanguageModel, data: schema.DataSpec) -> Iterable[Fault]:
     """The model has a position for every token."""
     limit = model.config.max_position_embeddings
     if data.sequence_length > limit:

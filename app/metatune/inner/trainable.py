@@ -101,7 +101,7 @@ class Trainable:
 
 
 def trainable(
-    model: LanguageModel, train: Sequence[str] | None, lora: schema.Lora | None, head: bool
+    model: LanguageModel, train: Sequence[str] | None, lora: schema.LoraSpec | None, head: bool
 ) -> Trainable:
     """The part of a model that a recipe trains.
 
@@ -207,7 +207,7 @@ def _unmatched(
 
 
 def _trained_twice(
-    lora: schema.Lora,
+    lora: schema.LoraSpec,
     adapters: Mapping[Path, Adapter],
     chosen: Mapping[Path, np.ndarray],
     names: Mapping[Path, ParameterNames],

@@ -109,7 +109,7 @@ class Plan:
 
 def alternatives(
     training: InnerTraining,
-) -> Iterator[tuple[str, tuple[str, ...], schema.Estimator]]:
+) -> Iterator[tuple[str, tuple[str, ...], schema.EstimatorSpec]]:
     """The recipe's own estimator, then others: name, changes, section.
 
     Forward mode is among them only where it may take less memory.
@@ -120,21 +120,21 @@ def alternatives(
     recipe = training.recipe
     if recipe.trainer is not None or recipe.outer.objective.measure != "loss":
         return
-    kept = spec.checkpoints if isinstance(spec, Spec) else schema.Checkpoints()
+    kept = spec.checkpoints if isinstance(spec, Spec) else schema.CheckpointsSpec()
     segment = estimators.build(spec).segment
     common = {"segment": segment, "checkpoints": kept}
     path = "outer.estimator"
     for saves in (True, False):
-        way = schema.MixFlow(**common, save_gradients=saves)
+        way = schema.MixFlowSpec(**common, save_gradients=saves)
         if way != spec:
             name = "mixflow" + ("" if saves else ", inner gradients recomputed")
             changes = (f"{path}.kind=mixflow", f"{path}.save_gradients={str(saves).lower()}")
             yield name, changes, way
     if spec.kind != "reverse":
-        yield "reverse", (f"{path}.kind=reverse",), schema.Reverse(**common)
+        yield "reverse", (f"{path}.kind=reverse",), schema.ReverseSpec(**common)
     if spec.kind != "forward" and forward_may_fit(training):
         section = f"{path}={{kind: forward, segment: {segment}}}"
-        yield "forward", (section,), schema.Forward(segment=segment)
+        yield "forward", (section,), schema.ForwardSpec(segment=segment)
 
 
 def slower(way: Alternative, than: Alternative) -> bool:
@@ -213,7 +213,7 @@ def decided(
         EstimatorError: none fits.
     """
     auto = training.recipe.outer.estimator
-    if not isinstance(auto, schema.Auto):
+    if not isinstance(auto, schema.AutoSpec):
         return training, ""
     spec, why = choose(training, auto, folder=folder, listener=listener)
     return _with(training, spec), why
@@ -229,7 +229,7 @@ def _bytes(way: Alternative) -> int:
     return way.memory.device + way.memory.host if way.memory else 0
 
 
-def _with(training: InnerTraining, spec: schema.Estimator) -> InnerTraining:
+def _with(training: InnerTraining, spec: schema.EstimatorSpec) -> InnerTraining:
     """The training with another estimator."""
     recipe = training.recipe
     outer = replace(recipe.outer, estimator=spec)

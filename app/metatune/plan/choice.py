@@ -33,12 +33,12 @@ class Choice(NamedTuple):
         why: in a sentence.
     """
 
-    spec: schema.Estimator
+    spec: schema.EstimatorSpec
     why: str
 
 
 def choose(
-    training: InnerTraining, auto: schema.Auto, *, folder: Path, listener: Listener = silent
+    training: InnerTraining, auto: schema.AutoSpec, *, folder: Path, listener: Listener = silent
 ) -> Choice:
     """The first of the candidates, in the order of their time, that fits the device.
 
@@ -70,28 +70,28 @@ def choose(
 
 
 def candidates(
-    training: InnerTraining, auto: schema.Auto
-) -> Iterator[tuple[schema.Estimator, str]]:
+    training: InnerTraining, auto: schema.AutoSpec
+) -> Iterator[tuple[schema.EstimatorSpec, str]]:
     """Estimators with the reason to take them, the fastest first."""
     measure = training.recipe.outer.objective.measure
     if measure != "loss":
         why = f"{measure} can't be differentiated"
-        yield schema.ZerothOrder(segment=auto.segment), why
+        yield schema.ZerothOrderSpec(segment=auto.segment), why
         return
     count = meta_parameters(training)
     exact = f"it is exact, and the fastest that fits for N = {count} meta-parameters"
     reverse = {"segment": auto.segment, "checkpoints": auto.checkpoints}
     forward = together(training.recipe) is None  # members in one program are for reverse mode
     if count == 1 and forward:
-        yield schema.Forward(segment=auto.segment), exact
-    yield schema.MixFlow(**reverse), exact
-    yield schema.MixFlow(**reverse, save_gradients=False), exact
+        yield schema.ForwardSpec(segment=auto.segment), exact
+    yield schema.MixFlowSpec(**reverse), exact
+    yield schema.MixFlowSpec(**reverse, save_gradients=False), exact
     if count > 1 and forward_may_fit(training):
-        yield schema.Forward(segment=auto.segment), exact
+        yield schema.ForwardSpec(segment=auto.segment), exact
     if not forward:
         return
     directions = min(DIRECTIONS, count)
-    noisy = schema.ForwardGradient(
+    noisy = schema.ForwardGradientSpec(
         directions=directions, segment=auto.segment, distribution="orthogonal", chunk=1
     )
     yield noisy, f"nothing exact fits; {directions} of {count} directions are unbiased"

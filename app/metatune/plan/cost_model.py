@@ -16,11 +16,11 @@ from metatune.plan.timing import Lines
 from metatune.recipe import schema
 
 COSTS: Mapping[type, Callable[[InnerTraining, Any, Path, Tell], Cost]] = {
-    schema.MixFlow: reverse_mode.cost,
-    schema.Reverse: reverse_mode.cost,
-    schema.Forward: forward_mode.cost,
-    schema.ForwardGradient: forward_mode.cost,
-    schema.ZerothOrder: zeroth_order.cost,
+    schema.MixFlowSpec: reverse_mode.cost,
+    schema.ReverseSpec: reverse_mode.cost,
+    schema.ForwardSpec: forward_mode.cost,
+    schema.ForwardGradientSpec: forward_mode.cost,
+    schema.ZerothOrderSpec: zeroth_order.cost,
 }
 
 
@@ -29,7 +29,7 @@ class NotPredicted(ValueError):
 
 
 def cost(
-    training: InnerTraining, spec: schema.Estimator, folder: Path, tell: Tell = lambda *_: None
+    training: InnerTraining, spec: schema.EstimatorSpec, folder: Path, tell: Tell = lambda *_: None
 ) -> Cost:
     """What a hypergradient costs.
 
@@ -45,7 +45,7 @@ def cost(
         NotPredicted: the trainings are another program's.
     """
     trainer = training.recipe.trainer
-    if trainer is not None and isinstance(spec, schema.ZerothOrder):
+    if trainer is not None and isinstance(spec, schema.ZerothOrderSpec):
         raise NotPredicted(
             f"memory and time of an external trainer can't be foretold: a hypergradient takes "
             f"{2 * spec.directions} of its trainings, {trainer.parallel} at a time"
@@ -62,7 +62,9 @@ def add_members(training: InnerTraining, memory: Memory) -> Memory:
     if population is None:
         return memory
     copies = 0
-    if isinstance(unroll, schema.Online):  # those that go on, and, one by one, those trained anew
+    if isinstance(
+        unroll, schema.OnlineSpec
+    ):  # those that go on, and, one by one, those trained anew
         copies = population.members * (1 if population.vmap else 2)
     state = tree_bytes(jax.eval_shape(training.initialise, jax.random.key(0)))
     return memory._replace(state=memory.state + copies * state)

@@ -59,7 +59,7 @@ def counted(training: InnerTraining, base: Measured, folder: Path, tell: Tell) -
         EstimatorError: the tangents exceed their budget.
     """
     spec, count = training.recipe.outer.estimator, None
-    if isinstance(spec, schema.Forward):
+    if isinstance(spec, schema.ForwardSpec):
         found = cost_model.cost(training, spec, folder, tell)
         memory = found.memory
         if isinstance(base.spec, Spec):  # else the base is one of forward mode, as it was timed
@@ -94,10 +94,10 @@ def in_all(training: InnerTraining, spec: Spec, memory: Memory) -> float: ...
 
 
 @overload
-def in_all(training: InnerTraining, spec: schema.Estimator, memory: Memory) -> float | None: ...
+def in_all(training: InnerTraining, spec: schema.EstimatorSpec, memory: Memory) -> float | None: ...
 
 
-def in_all(training: InnerTraining, spec: schema.Estimator, memory: Memory) -> float | None:
+def in_all(training: InnerTraining, spec: schema.EstimatorSpec, memory: Memory) -> float | None:
     """Gradients of an inner step that a hypergradient by reverse mode takes; None of others.
 
     Args:
@@ -119,12 +119,12 @@ def _memory(
 ) -> Memory:
     """Bytes of a way of reverse mode, from those of the programs of a MixFlow."""
     known = base.spec
-    if not isinstance(known, schema.MixFlow) or not known.mixed_mode:
-        known = schema.MixFlow(segment=spec.segment, checkpoints=spec.checkpoints)
+    if not isinstance(known, schema.MixFlowSpec) or not known.mixed_mode:
+        known = schema.MixFlowSpec(segment=spec.segment, checkpoints=spec.checkpoints)
     needs = reverse_mode.sizes(training, known, tell)
     # Inner gradients of a segment are saved, or arrays of the pullback, or not there at all.
     without = max(0, needs.pullback - (0 if needs.saved else needs.gradients))
-    if isinstance(spec, schema.Reverse):  # second-order activations aren't known: at least
+    if isinstance(spec, schema.ReverseSpec):  # second-order activations aren't known: at least
         needs = needs._replace(pullback=without, saved=0)
     elif spec.save_gradients:
         needs = needs._replace(pullback=without, saved=needs.gradients)

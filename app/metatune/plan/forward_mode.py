@@ -33,7 +33,7 @@ PLAIN, PUSH = "training", "tangents"
 
 def cost(
     training: InnerTraining,
-    spec: schema.Forward | schema.ForwardGradient,
+    spec: schema.ForwardSpec | schema.ForwardGradientSpec,
     _: Path,
     tell: Tell,
 ) -> Cost:

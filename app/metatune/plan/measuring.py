@@ -28,7 +28,7 @@ class Measured(NamedTuple):
     timings: Timings
 
     @property
-    def spec(self) -> schema.Estimator:
+    def spec(self) -> schema.EstimatorSpec:
         """The estimator."""
         return self.training.recipe.outer.estimator
 

@@ -14,7 +14,7 @@ from metatune.plan.pace import Pace
 from metatune.plan.progress import Listener, silent
 from metatune.recipe import phases
 from metatune.recipe.phases import Phase
-from metatune.recipe.schema import Auto, Estimator, Full, MixFlow, Outer
+from metatune.recipe.schema import AutoSpec, EstimatorSpec, FullSpec, MixFlowSpec, OuterSpec
 
 PATH = "outer.estimator"
 """Where a recipe without phases has its estimator."""
@@ -70,7 +70,7 @@ def decided(
     training: InnerTraining,
     *,
     folder: Path,
-    before: Outer | None = None,
+    before: OuterSpec | None = None,
     listener: Listener = silent,
 ) -> tuple[InnerTraining, list[str]]:
     """The training with an estimator for each phase that leaves the choice open.
@@ -89,9 +89,9 @@ def decided(
     """
     outer, reasons = training.recipe.outer, list[str]()
     then = phases.resolved(before) if before else ()
-    chosen: dict[int, Estimator] = {}
+    chosen: dict[int, EstimatorSpec] = {}
     for phase in phases.resolved(outer):
-        if not isinstance(phase.estimator, Auto):
+        if not isinstance(phase.estimator, AutoSpec):
             continue
         if phase.number < len(then):
             spec = then[phase.number].estimator
@@ -103,10 +103,10 @@ def decided(
         chosen[phase.number] = spec
         reasons.append(f"of phase {phase.number + 1}: {why}" if outer.phases else why)
     if outer.phases:
-        open_for_all = isinstance(outer.estimator, Auto)
+        open_for_all = isinstance(outer.estimator, AutoSpec)
         outer = replace(
             outer,
-            estimator=MixFlow() if open_for_all else outer.estimator,  # now each has its own
+            estimator=MixFlowSpec() if open_for_all else outer.estimator,  # now each has its own
             phases=tuple(
                 replace(phase, estimator=chosen.get(number, phase.estimator))
                 for number, phase in enumerate(outer.phases)
@@ -141,12 +141,12 @@ def in_all(paces: Sequence[Pace], steps: Sequence[int]) -> Pace:
 
 def _of_one_horizon(phase: Phase) -> Iterator[Phase]:
     """A phase, cut where its horizon changes."""
-    if not isinstance(phase.unroll, Full) or phase.unroll.horizons is None:
+    if not isinstance(phase.unroll, FullSpec) or phase.unroll.horizons is None:
         yield phase
         return
     given = phase.unroll.horizons[: phase.steps]
     for horizon, those in groupby((*given, *given[-1:] * (phase.steps - len(given)))):
-        yield replace(phase, steps=len(list(those)), unroll=Full(horizons=(horizon,)))
+        yield replace(phase, steps=len(list(those)), unroll=FullSpec(horizons=(horizon,)))
 
 
 def _longest(phase: Phase) -> Phase:
@@ -156,7 +156,7 @@ def _longest(phase: Phase) -> Phase:
 
 def _horizon(phase: Phase) -> int:
     """Of a phase that has one; 0 where it is the training's."""
-    return (isinstance(phase.unroll, Full) and phase.unroll.horizons or (0,))[0]
+    return (isinstance(phase.unroll, FullSpec) and phase.unroll.horizons or (0,))[0]
 
 
 def _alone(training: InnerTraining, phase: Phase) -> InnerTraining:

@@ -23,7 +23,7 @@ from metatune.plan.timing import Line, Lines, Probe
 from metatune.plan.work import Work, horizon, together
 from metatune.recipe import schema
 
-Spec = schema.MixFlow | schema.Reverse
+Spec = schema.MixFlowSpec | schema.ReverseSpec
 OfReverse = Work[MixFlow | Reverse]
 """A training with an estimator of reverse mode."""
 

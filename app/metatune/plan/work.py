@@ -16,7 +16,7 @@ from metatune.hypergrad.segments import Segment, fetch
 from metatune.hypergrad.stores import tree_bytes
 from metatune.inner import InnerTraining
 from metatune.inner.metrics import held_out_batches
-from metatune.recipe.schema import Full, Online, Recipe, Truncated
+from metatune.recipe.schema import FullSpec, OnlineSpec, Recipe, TruncatedSpec
 from metatune.recipe.trajectory import points
 
 SEED = (0,)  # the shapes of batches don't depend on it, nor what they cost
@@ -38,12 +38,12 @@ def horizon(recipe: Recipe) -> Horizon:
     """The inner steps of an outer step, of a recipe without phases."""
     steps = recipe.inner.steps
     match recipe.outer.unroll:
-        case Full(horizons=given):  # one, if any: growing ones are planned one after the other
+        case FullSpec(horizons=given):  # one, if any: growing ones are planned one after the other
             steps = given[0] if given else steps
             return Horizon(steps, steps)
-        case Truncated(window=window):
+        case TruncatedSpec(window=window):
             return Horizon(steps, window)
-        case Online(window=window):
+        case OnlineSpec(window=window):
             return Horizon(window, window)
 
 

@@ -23,7 +23,7 @@ ONE, EACH, VALUE = "training", "trainings at a time", "objective"
 """The programs."""
 
 
-def cost(training: InnerTraining, spec: schema.ZerothOrder, _: Path, tell: Tell) -> Cost:
+def cost(training: InnerTraining, spec: schema.ZerothOrderSpec, _: Path, tell: Tell) -> Cost:
     """Of a hypergradient.
 
     Args:

@@ -5,18 +5,18 @@ The only place that says so: whatever shows a held-out number asks here.
 
 from typing import Final
 
-from metatune.recipe.schema import Average, Data, Outer, Recipe
+from metatune.recipe.schema import Average, DataSpec, OuterSpec, Recipe
 
 BYTES: Final = "bytes"
 """The tokenizer whose tokens are bytes, and the ends of documents."""
 
 
-def average(outer: Outer) -> Average:
+def average(outer: OuterSpec) -> Average:
     """What a domain's held-out number is the mean over; matches are of whole sequences."""
     return "sequences" if outer.objective.measure == "exact_match" else outer.objective.average
 
 
-def token(data: Data, classes: tuple[str, ...] | None = None) -> str:
+def token(data: DataSpec, classes: tuple[str, ...] | None = None) -> str:
     """What a token is called: a byte, or a completion token.
 
     Args:
@@ -45,7 +45,7 @@ def unit(recipe: Recipe) -> str:
     return said
 
 
-def training_unit(data: Data) -> str:
+def training_unit(data: DataSpec) -> str:
     """The unit of the training loss: of all tokens that are trained on.
 
     Args:

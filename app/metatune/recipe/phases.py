@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from metatune.recipe.schema import Estimator, Optimizer, Outer, Recipe, Unroll
+from metatune.recipe.schema import EstimatorSpec, OptimizerSpec, OuterSpec, Recipe, UnrollSpec
 
 CHOICES = ("estimator", "unroll", "optimizer")
 """What a phase may choose for itself."""
@@ -25,13 +25,13 @@ class Phase:
 
     number: int
     steps: int
-    estimator: Estimator
-    unroll: Unroll
-    optimizer: Optimizer
+    estimator: EstimatorSpec
+    unroll: UnrollSpec
+    optimizer: OptimizerSpec
     reset: bool = False
 
 
-def resolved(outer: Outer) -> tuple[Phase, ...]:
+def resolved(outer: OuterSpec) -> tuple[Phase, ...]:
     """The phases of a search, one at least.
 
     Args:
@@ -60,7 +60,7 @@ def alone(recipe: Recipe, phase: Phase) -> Recipe:
     return replace(recipe, outer=replace(recipe.outer, steps=phase.steps, phases=None, **choices))
 
 
-def said(outer: Outer, choice: str) -> Iterator[tuple[str, Any]]:
+def said(outer: OuterSpec, choice: str) -> Iterator[tuple[str, Any]]:
     """Dotted path and value of a choice, for all phases and for each that has its own."""
     yield f"outer.{choice}", getattr(outer, choice)
     for number, phase in enumerate(outer.phases or ()):

@@ -1,9 +1,9 @@
 """Where along a training the objective of a recipe is taken."""
 
-from metatune.recipe.schema import Trajectory
+from metatune.recipe.schema import TrajectorySpec
 
 
-def points(along: Trajectory | None, steps: int) -> dict[int, float]:
+def points(along: TrajectorySpec | None, steps: int) -> dict[int, float]:
     """After which inner steps of a stretch the objective is taken, and its weight there.
 
     The weights sum to one; in a stretch of fewer steps than points, those of one step are joined.

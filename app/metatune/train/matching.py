@@ -12,7 +12,7 @@ from metatune.artefact.horizon import distance
 from metatune.data import TokenClass
 from metatune.inner import InnerTraining
 from metatune.recipe.faults import Fault
-from metatune.recipe.schema import Loss, ScheduleFreeAdamW
+from metatune.recipe.schema import LossSpec, ScheduleFreeAdamWSpec
 from metatune.train.following import not_followed
 
 
@@ -32,7 +32,7 @@ def refuse_misfit(tuned: Artefact, training: InnerTraining, source: str) -> None
         for path in not_followed(tuned)
     ]
     optimizer = training.recipe.inner.optimizer
-    if tuned.learned_update is not None and isinstance(optimizer, ScheduleFreeAdamW):
+    if tuned.learned_update is not None and isinstance(optimizer, ScheduleFreeAdamWSpec):
         problem = "the artefact's learned update corrects a step, which this optimizer averages"
         cure = f"take {tuned.optimizer.settings['kind']}, which it was tuned for"
         faults.append(Fault("inner.optimizer.kind", optimizer.kind, problem, cure))
@@ -100,7 +100,7 @@ def remarks(tuned: Artefact, training: InnerTraining) -> Iterator[str]:
                 f"{chosen.get(key, 'optimizer has none')} is used"
             )
     terms = tuned.loss_terms
-    for name, ours in (recipe.inner.loss or Loss()).coefficients().items():
+    for name, ours in (recipe.inner.loss or LossSpec()).coefficients().items():
         theirs = float(terms.values[name][0]) if terms and name in terms.values else 0.0
         if not (terms and name in terms.tuned) and np.float32(ours) != np.float32(theirs):
             yield (

@@ -1,6 +1,6 @@
 """What can be tuned. Each tunable owns a slice of η and its effect on the hyperparameters λ_t.
 
-A new tunable is a file here, a field of `metatune.recipe.schema.Tune`, and a row of `ENTRIES`.
+A new tunable is a file here, a field of `metatune.recipe.schema.TuneSpec`, and a row of `ENTRIES`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from metatune.recipe.faults import Fault, RecipeError
-from metatune.recipe.schema import Tune
+from metatune.recipe.schema import TuneSpec
 from metatune.tunables import (
     averaging,
     initialisation,
@@ -116,12 +116,12 @@ ENTRIES: Mapping[str, Entry] = {
 """By their keys, which are the names of their modules."""
 
 
-def needs_data(tune: Tune) -> bool:
+def needs_data(tune: TuneSpec) -> bool:
     """Whether some tunables are only built once the training data has been read."""
     return needs_tokens(tune) or (tune.mixture is not None and tune.mixture.max_epochs is not None)
 
 
-def needs_tokens(tune: Tune) -> bool:
+def needs_tokens(tune: TuneSpec) -> bool:
     """Whether some tunables are only built of the classes of the training tokens."""
     return tune.loss_weights is not None and tune.loss_weights.per != "domain"
 
@@ -136,7 +136,7 @@ def scheduled(tunable: Tunable) -> bool:
     return not within_parameters(tunable) and not isinstance(tunable, LearnedUpdate | Rater)
 
 
-def build(tune: Tune, setting: Setting, known: Sequence[Fault] = ()) -> tuple[Tunable, ...]:
+def build(tune: TuneSpec, setting: Setting, known: Sequence[Fault] = ()) -> tuple[Tunable, ...]:
     """The tunables of a recipe, without those that need what `setting` doesn't hold yet.
 
     Args:

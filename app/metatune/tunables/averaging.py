@@ -119,7 +119,7 @@ def averages(tunables: Sequence[Tunable]) -> bool:
     return any(isinstance(tunable, Averaging) for tunable in tunables)
 
 
-def build(spec: schema.Averaging, setting: Setting) -> Averaging:
+def build(spec: schema.AveragingSpec, setting: Setting) -> Averaging:
     """The tunable of a recipe's `tune.averaging`.
 
     Raises:

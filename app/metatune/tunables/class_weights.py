@@ -69,7 +69,7 @@ class ClassWeights:
         return jnp.zeros((), eta.dtype)
 
 
-def build(spec: schema.LossWeights, setting: Setting) -> ClassWeights | None:
+def build(spec: schema.LossWeightsSpec, setting: Setting) -> ClassWeights | None:
     """The tunable of a recipe's `tune.loss_weights` of tokens; None before the data is read.
 
     Raises:
@@ -95,7 +95,7 @@ def build(spec: schema.LossWeights, setting: Setting) -> ClassWeights | None:
     )
 
 
-def _faults(spec: schema.LossWeights, tokens: TrainingTokens) -> Iterable[Fault]:
+def _faults(spec: schema.LossWeightsSpec, tokens: TrainingTokens) -> Iterable[Fault]:
     total, names = tokens.of_class.sum(axis=0), tokens.classes.names
     counted = (f"{n:,} of class {name}" for n, name in zip(total, names, strict=True) if n)
     there = f"the training data has {', '.join(counted)}"

@@ -119,9 +119,9 @@ class Setting(NamedTuple):
     shapes: Any = None
     tokens: TrainingTokens | None = None
     supply: Supply | None = None
-    optimizer: schema.InnerOptimizer | None = None
+    optimizer: schema.InnerOptimizerSpec | None = None
     decaying: Any = None
-    loss: schema.Loss | None = None
+    loss: schema.LossSpec | None = None
     vocab_size: int | None = None
     key: jax.Array | None = None
     seed_key: jax.Array | None = None

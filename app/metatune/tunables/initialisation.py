@@ -127,18 +127,18 @@ class Interpolation:
         return eta.reshape(len(self.checkpoints), self.groups.size)
 
 
-def build(spec: schema.Initialisation, setting: Setting) -> StartingPoint | Interpolation:
+def build(spec: schema.InitialisationSpec, setting: Setting) -> StartingPoint | Interpolation:
     """The tunable of a recipe's `tune.initialisation`.
 
     Raises:
         RecipeError: a regular expression matches no parameter.
     """
-    if isinstance(spec, schema.Interpolation):
+    if isinstance(spec, schema.InterpolationSpec):
         return Interpolation(spec.checkpoints, group(setting.names, spec.per, f"{PATH}.per"))
     return _point(spec, setting)
 
 
-def _point(spec: schema.Point, setting: Setting) -> StartingPoint:
+def _point(spec: schema.PointSpec, setting: Setting) -> StartingPoint:
     named: list[ParameterNames] = jax.tree.leaves(setting.names)
     names = [name for leaf in named for name in leaf.names]
     faults = [

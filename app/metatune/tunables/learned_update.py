@@ -108,7 +108,7 @@ class LearnedUpdate:
         return jax.vmap(self.unravel)(jnp.pad(eta, ((0, 1), (0, 0))))
 
 
-def build(spec: schema.LearnedUpdate, setting: Setting) -> LearnedUpdate:
+def build(spec: schema.LearnedUpdateSpec, setting: Setting) -> LearnedUpdate:
     """The tunable of a recipe's `tune.learned_update`.
 
     Raises:

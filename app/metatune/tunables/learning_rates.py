@@ -105,7 +105,7 @@ class LearningRates:
         return most * jnp.tanh(eta / most)
 
 
-def build(spec: schema.LearningRates, setting: Setting) -> LearningRates:
+def build(spec: schema.LearningRatesSpec, setting: Setting) -> LearningRates:
     """The tunable of a recipe's `tune.learning_rates`.
 
     Raises:

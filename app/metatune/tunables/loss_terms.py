@@ -57,14 +57,14 @@ class LossTerm:
         return jnp.zeros((), eta.dtype)
 
 
-def build(spec: schema.LossTerms, setting: Setting) -> tuple[LossTerm, ...]:
+def build(spec: schema.LossTermsSpec, setting: Setting) -> tuple[LossTerm, ...]:
     """The tunables of a recipe's `tune.loss_terms`; none before the loss is known."""
     loss = setting.loss
     if loss is None:
         return ()
     return tuple(
         LossTerm(key, loss.coefficients()[key], settings.windows, setting.steps)
-        for key, _, settings in schema.Tune(loss_terms=spec).entries()
+        for key, _, settings in schema.TuneSpec(loss_terms=spec).entries()
     )
 
 

@@ -50,7 +50,7 @@ class LossWeights:
         return jnp.zeros((), eta.dtype)
 
 
-def build(spec: schema.LossWeights, setting: Setting) -> LossWeights | ClassWeights | None:
+def build(spec: schema.LossWeightsSpec, setting: Setting) -> LossWeights | ClassWeights | None:
     """The tunable of a recipe's `tune.loss_weights`; None for tokens before the data is read.
 
     Raises:

@@ -85,7 +85,7 @@ class Mixture:
         return simplex.capped_shares(logits, self.floor, self.caps)
 
 
-def build(spec: schema.Mixture, setting: Setting) -> Mixture | None:
+def build(spec: schema.MixtureSpec, setting: Setting) -> Mixture | None:
     """The tunable of a recipe's `tune.mixture`; None for one with caps before the data is read.
 
     Raises:
@@ -115,7 +115,7 @@ def build(spec: schema.Mixture, setting: Setting) -> Mixture | None:
     )
 
 
-def starting_shares(spec: schema.Mixture | None, domains: Sequence[str]) -> tuple[float, ...]:
+def starting_shares(spec: schema.MixtureSpec | None, domains: Sequence[str]) -> tuple[float, ...]:
     """The recipe's own mixture, in the order of its domains: what tuning starts from."""
     if spec is None or spec.initial is None:
         return (1 / len(domains),) * len(domains)
@@ -123,7 +123,7 @@ def starting_shares(spec: schema.Mixture | None, domains: Sequence[str]) -> tupl
 
 
 def largest_shares(
-    spec: schema.Mixture, max_epochs: float, domains: Sequence[str], supply: Supply
+    spec: schema.MixtureSpec, max_epochs: float, domains: Sequence[str], supply: Supply
 ) -> tuple[float, ...]:
     """The caps: the share at which a production training reads a domain `max_epochs` times."""
     production = spec.production_tokens or supply.horizon
@@ -140,7 +140,7 @@ def _normalised(weights: schema.Shares, domains: Sequence[str]) -> tuple[float, 
 
 
 def _faults(
-    spec: schema.Mixture,
+    spec: schema.MixtureSpec,
     setting: Setting,
     caps: Sequence[float],
     start: Sequence[float],

@@ -100,7 +100,7 @@ def _spread(values: jax.Array, groups: Groups, hyper: Hyper) -> Any:
     return jax.tree.map(of, groups.index, hyper.learning_rate, is_leaf=lambda node: node is None)
 
 
-def build(spec: schema.OptimizerFields, setting: Setting) -> tuple[OptimizerField, ...]:
+def build(spec: schema.OptimizerFieldsSpec, setting: Setting) -> tuple[OptimizerField, ...]:
     """The tunables of a recipe's `tune.optimizer`; none before the optimizer is known.
 
     Raises:
@@ -108,13 +108,13 @@ def build(spec: schema.OptimizerFields, setting: Setting) -> tuple[OptimizerFiel
     """
     if setting.optimizer is None:
         return ()
-    entries = schema.Tune(optimizer=spec).entries()
+    entries = schema.TuneSpec(optimizer=spec).entries()
     return tuple(_field(key, settings, setting) for key, _, settings in entries)
 
 
 def _field(key: str, settings: Any, setting: Setting) -> OptimizerField:
     groups = None
-    if isinstance(settings, schema.WeightDecay):
+    if isinstance(settings, schema.WeightDecaySpec):
         if not jax.tree.leaves(setting.decaying):
             problem, cure = "no parameter decays", f"take it out, or set {DECAYS}: all"
             raise RecipeError("tune", [Fault(f"{PATH}.{key}", settings.per, problem, cure)])

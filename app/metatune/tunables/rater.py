@@ -47,7 +47,7 @@ class Rater:
         return jnp.zeros((), eta.dtype)
 
 
-def build(spec: schema.Rater, setting: Setting) -> Rater:
+def build(spec: schema.RaterSpec, setting: Setting) -> Rater:
     """The tunable of a recipe's `tune.rater`."""
     if setting.vocab_size is None or setting.key is None:
         raise ValueError("a rater needs to know the vocabulary, and a key for its numbers")

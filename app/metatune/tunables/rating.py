@@ -87,7 +87,7 @@ class Rating:
         vocab_size: number of tokens.
     """
 
-    spec: schema.Rater
+    spec: schema.RaterSpec
     vocab_size: int
 
     @cached_property
@@ -173,7 +173,7 @@ def held(settings: Mapping[str, Any], parameters: Mapping[str, np.ndarray]) -> R
     Raises:
         RecipeError: the parameters aren't those of such a network.
     """
-    kind = {each.kind: each for each in get_args(schema.Rater)}[settings["kind"]]
+    kind = {each.kind: each for each in get_args(schema.RaterSpec)}[settings["kind"]]
     spec = kind(**{field.name: settings[field.name] for field in fields(kind)})
     rating = Rating(spec, settings["vocab_size"])
     shapes: dict[str, Any] = flatten_dict(rating.shapes(), sep=".")

@@ -58,7 +58,7 @@ PARTS = TokenClasses("class", tuple(each.name.lower() for each in TokenClass))
 
 
 def token_classes(
-    spec: schema.LossWeights | None, corpus: Corpus, mixture: Sequence[float]
+    spec: schema.LossWeightsSpec | None, corpus: Corpus, mixture: Sequence[float]
 ) -> TokenClasses:
     """The classes that a recipe's `tune.loss_weights` are of; parts of documents where of none.
 

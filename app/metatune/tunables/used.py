@@ -52,7 +52,7 @@ class Used(NamedTuple):
     trajectory: Trajectory
     domains: tuple[str, ...]
     sequence_length: int
-    optimizer: schema.InnerOptimizer
+    optimizer: schema.InnerOptimizerSpec
     decayed: tuple[str, ...]
     start: Callable[[], Mapping[str, np.ndarray] | None]
 

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from metatune.data.randomness import generator
-from metatune.recipe.schema import Corruption
+from metatune.recipe.schema import CorruptionSpec
 
 INTACT: Final = ""
 """The way of a window that nothing happens to."""
@@ -18,7 +18,7 @@ REPEATS: Final = 16
 """How often the beginning of a window stands in a repetitive one."""
 
 
-def drawn_ways(numbers: np.ndarray, spec: Corruption) -> np.ndarray:
+def drawn_ways(numbers: np.ndarray, spec: CorruptionSpec) -> np.ndarray:
     """What becomes of windows: one of the ways of `spec`, or `INTACT`.
 
     Args:

@@ -16,7 +16,7 @@ from metatune.recipe.checks import check
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.paths import joined
 from metatune.recipe.rules import broken_rules
-from metatune.recipe.schema import Data, Source
+from metatune.recipe.schema import DataSpec, SourceSpec
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +187,7 @@ def in_words(tokens: np.ndarray) -> str:
     return ", ".join(f"{tokens[c]:,} of class {c.name.lower()}" for c in TokenClass if tokens[c])
 
 
-def look(data: Data, encoder: Tokenizer | None = None) -> None:
+def look(data: DataSpec, encoder: Tokenizer | None = None) -> None:
     """Looks for faults in the section and in the beginning of each source, and reads no further.
 
     Args:
@@ -200,7 +200,9 @@ def look(data: Data, encoder: Tokenizer | None = None) -> None:
     _opened(data, encoder)
 
 
-def load(data: Data, encoder: Tokenizer | None = None, listener: Listener | None = None) -> Corpus:
+def load(
+    data: DataSpec, encoder: Tokenizer | None = None, listener: Listener | None = None
+) -> Corpus:
     """Reads, tokenizes and splits the domains of a recipe.
 
     Args:
@@ -263,7 +265,7 @@ def load(data: Data, encoder: Tokenizer | None = None, listener: Listener | None
     )
 
 
-def _splits(source: Source) -> tuple[Split, ...]:
+def _splits(source: SourceSpec) -> tuple[Split, ...]:
     """Those that documents of a source fall into."""
     return SPLITS if source.use == "all" else (source.use,)
 
@@ -276,7 +278,7 @@ def _numbered(stream: Stream, own: Sequence[str], labels: Sequence[str]) -> Stre
     return stream._replace(labels=numbers[stream.labels])
 
 
-def _too_many_labels(labels: Sequence[str], data: Data) -> Iterator[Fault]:
+def _too_many_labels(labels: Sequence[str], data: DataSpec) -> Iterator[Fault]:
     if len(labels) > MOST_LABELS:
         columns = {name: source.label for name, source in data.domains.items()}
         problem = f"the domains have {len(labels)} different labels; must be {MOST_LABELS} at most"
@@ -290,7 +292,7 @@ class _Opened(NamedTuple):
     readers: Mapping[str, Reader]
 
 
-def _opened(data: Data, encoder: Tokenizer | None) -> _Opened:
+def _opened(data: DataSpec, encoder: Tokenizer | None) -> _Opened:
     faults = list(check({"data": data}))
     for path, section in (
         ("data", data),
@@ -338,7 +340,7 @@ def _statistics(its: Tokenized, duplicates: int, shared: int) -> Statistics:
 
 
 def _short_streams(
-    name: str, splits: Mapping[Split, Windows], data: Data, reader: Reader
+    name: str, splits: Mapping[Split, Windows], data: DataSpec, reader: Reader
 ) -> Iterator[Fault]:
     """A fault for each split of a domain that doesn't fill a window."""
     for split, windows in splits.items():

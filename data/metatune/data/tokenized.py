@@ -19,7 +19,7 @@ from metatune.data.sources import Reader, Record, has_classes
 from metatune.data.tokenizers import Tokenizer, token_dtype
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.paths import joined
-from metatune.recipe.schema import Data, Source
+from metatune.recipe.schema import DataSpec, SourceSpec
 from metatune.recipe.sources import COLUMNS, MASKS
 
 FORMAT: Final = 3
@@ -96,9 +96,9 @@ class Tokenized:
 
 def tokenized(
     name: str,
-    source: Source,
+    source: SourceSpec,
     reader: Reader,
-    data: Data,
+    data: DataSpec,
     tokenizer: Tokenizer,
     listener: Listener | None = None,
 ) -> Tokenized:
@@ -188,9 +188,9 @@ def _mapped(path: Path, dtype: Any) -> np.ndarray:
 def _write(
     folder: Path,
     name: str,
-    source: Source,
+    source: SourceSpec,
     reader: Reader,
-    data: Data,
+    data: DataSpec,
     tokenizer: Tokenizer,
     listener: Listener | None,
 ) -> dict[str, Any]:
@@ -329,7 +329,7 @@ def _batches(puts: Iterator[_Put]) -> Iterator[list[_Put]]:
 
 
 def _encoded_batches(
-    puts: Iterator[_Put], tokenizer: Tokenizer, data: Data, classed: bool
+    puts: Iterator[_Put], tokenizer: Tokenizer, data: DataSpec, classed: bool
 ) -> Iterator[tuple[list[_Put], list[Document]]]:
     """Records with their tokens; while a batch of them is in use, the next is tokenized."""
 

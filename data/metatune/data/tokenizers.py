@@ -11,7 +11,7 @@ import numpy as np
 from metatune.data.placed import Placed
 from metatune.data.pretrained_tokenizer import PretrainedTokenizer, load_pretrained
 from metatune.recipe.faults import Fault, RecipeError
-from metatune.recipe.schema import Data
+from metatune.recipe.schema import DataSpec
 
 
 class Tokenizer(Protocol):
@@ -138,7 +138,7 @@ def tokenizer(name: str) -> Tokenizer:
     return ByteTokenizer() if name == "bytes" else load_pretrained(name)
 
 
-def tokenizer_of(data: Data, seed: int = 0, today: date | None = None) -> Tokenizer:
+def tokenizer_of(data: DataSpec, seed: int = 0, today: date | None = None) -> Tokenizer:
     """The tokenizer of a recipe's section, as the section wants it.
 
     Args:
@@ -161,7 +161,7 @@ def tokenizer_of(data: Data, seed: int = 0, today: date | None = None) -> Tokeni
     return found
 
 
-def dated(data: Data, found: Tokenizer) -> Data:
+def dated(data: DataSpec, found: Tokenizer) -> DataSpec:
     """The section with the day that its chat template was told, where it asks for one."""
     chats = any(source.messages or source.prompt for source in data.domains.values())
     if not (chats and isinstance(found, PretrainedTokenizer) and found.reads_clock and found.today):
@@ -169,7 +169,7 @@ def dated(data: Data, found: Tokenizer) -> Data:
     return replace(data, date=found.today.isoformat())
 
 
-def remarks(data: Data, found: Tokenizer) -> list[str]:
+def remarks(data: DataSpec, found: Tokenizer) -> list[str]:
     """What a user should know of how the text became tokens, a sentence each."""
     if not isinstance(found, PretrainedTokenizer):
         return []

@@ -10,7 +10,7 @@ from metatune.data.corruption import INTACT, drawn_ways, spoilt
 from metatune.data.documents import SPLITS, Split
 from metatune.data.sources import TokenClass
 from metatune.data.tokenized import Stream, release
-from metatune.recipe.schema import Corruption, Packing
+from metatune.recipe.schema import CorruptionSpec, PackingSpec
 
 TOKENS_AT_A_TIME: Final = 2**20  # where all windows are looked at
 
@@ -60,10 +60,10 @@ class Windows:
     stream: Stream
     length: int
     numbers: np.ndarray
-    packing: Packing
+    packing: PackingSpec
     pad_id: int
     counted: tuple[TokenClass, ...] | None = None
-    corruption: Corruption | None = None
+    corruption: CorruptionSpec | None = None
 
     def __len__(self) -> int:
         """How many there are."""
@@ -231,7 +231,7 @@ class Windows:
         return taken
 
 
-def all_windows(stream: Stream, length: int, packing: Packing, pad_id: int) -> Windows:
+def all_windows(stream: Stream, length: int, packing: PackingSpec, pad_id: int) -> Windows:
     """The windows of a stream in which a token is predicted.
 
     The rest that fills no window is left out or is the last one, as `packing` says.

@@ -14,7 +14,7 @@ from metatune.data.sources.chat import conversation
 from metatune.data.sources.records import Place, Record
 from metatune.data.tokenized import _encoded
 from metatune.recipe.faults import RecipeError
-from metatune.recipe.schema import Data, Source
+from metatune.recipe.schema import DataSpec, SourceSpec
 
 PLACE = Place("data.domains.mine.jsonl", "a.jsonl", "line", 3)
 ASK = {"role": "user", "content": "Two times two?"}
@@ -116,7 +116,7 @@ def test_what_is_no_conversation_is_refused(bpe, messages):
 
 
 def test_messages_are_read_from_records(bpe, jsonl, records):
-    reader = open_source("mine", Source(jsonl=str(jsonl), messages="chat"), "refuse", bpe)
+    reader = open_source("mine", SourceSpec(jsonl=str(jsonl), messages="chat"), "refuse", bpe)
     assert reader is not None
     for record, expected in zip(reader.records(), records, strict=True):
         begin = record.spans[-2].end
@@ -127,14 +127,14 @@ def test_messages_are_read_from_records(bpe, jsonl, records):
 def test_messages_need_a_template(tokenizer_folder, jsonl):
     bare = load_pretrained(str(tokenizer_folder(chat_template=None)))
     with pytest.raises(RecipeError, match="line 1: needs a tokenizer with a chat template"):
-        open_source("mine", Source(jsonl=str(jsonl), messages="chat"), "refuse", bare)
+        open_source("mine", SourceSpec(jsonl=str(jsonl), messages="chat"), "refuse", bare)
 
 
 def test_text_in_messages_is_made_sound(bpe, tmp_path):
     file = tmp_path / "a.jsonl"
     chat = [{"role": "user", "content": "half \ud83c"}, ANSWER]
     file.write_text(json.dumps({"chat": chat}))
-    source = Source(jsonl=str(file), messages="chat")
+    source = SourceSpec(jsonl=str(file), messages="chat")
     with pytest.raises(RecipeError, match="line 1: column chat isn't UTF-8"):
         open_source("mine", source, "refuse", bpe)
     reader = open_source("mine", source, "replace", bpe)
@@ -177,7 +177,7 @@ TEXTS = ["Yes.", "<think>\nhm\n</think>\n\nYes.", "no \n", " 漢🙂é", "user",
 
 def on(day, folder):
     """The tokenizer of a folder, whose template is told a day."""
-    data = Data({"d": Source(path="-")}, {"d": 1.0}, 8, 1, tokenizer=str(folder), date=day)
+    data = DataSpec({"d": SourceSpec(path="-")}, {"d": 1.0}, 8, 1, tokenizer=str(folder), date=day)
     encoder = tokenizer_of(data, today=datetime.date(2020, 1, 1))
     assert isinstance(encoder, PretrainedTokenizer)
     return encoder
@@ -288,10 +288,10 @@ def splits(data, encoder):
 
 def test_a_conversation_stays_in_its_split_on_another_day(cache, tokenizer_folder, jsonl):
     folder = str(tokenizer_folder(chat_template=DATED + MARKED["newline_inside"]))
-    domains = {"d": Source(jsonl=str(jsonl), messages="chat")}
+    domains = {"d": SourceSpec(jsonl=str(jsonl), messages="chat")}
     found = []
     for day in ("2026-03-01", "2026-03-02"):
-        data = Data(domains, {"d": 1.0}, 16, 2, tokenizer=folder, date=day)
+        data = DataSpec(domains, {"d": 1.0}, 16, 2, tokenizer=folder, date=day)
         found.append(splits(data, tokenizer_of(data)))
     (first, one), (second, other) = found
     assert first == second

@@ -27,10 +27,10 @@ from metatune.data.sources.normal import normal, spelled
 from metatune.data.sources.records import Place
 from metatune.data.tokenized import tokenized
 from metatune.recipe.faults import RecipeError
-from metatune.recipe.schema import Data, HeldOut, Source
+from metatune.recipe.schema import DataSpec, HeldOutSpec, SourceSpec
 
 COUNT = 24  # records of each oddity
-HELD = HeldOut(0.3, 0.3)
+HELD = HeldOutSpec(0.3, 0.3)
 
 # As templates with tools have it: what isn't there isn't written.
 TEMPLATE = (
@@ -293,30 +293,30 @@ def stored(folder, kind, records, types=None, written: Callable[[Any], str] = st
     """The records as a source of some kind."""
     if kind == "jsonl":
         (folder / "a.jsonl").write_text(jsonl_of(records), encoding="utf-8", newline="")
-        return Source(jsonl=str(folder / "a.jsonl"))
+        return SourceSpec(jsonl=str(folder / "a.jsonl"))
     if kind == "csv":
         (folder / "a.csv").write_text(csv_of(records, written), encoding="utf-8", newline="")
-        return Source(csv=str(folder / "a.csv"))
+        return SourceSpec(csv=str(folder / "a.csv"))
     (folder / "data").mkdir()
     if kind == "dataset of JSON lines":
         (folder / "data" / "a.jsonl").write_text(jsonl_of(records), encoding="utf-8", newline="")
-        return Source(dataset=str(folder / "data"))
+        return SourceSpec(dataset=str(folder / "data"))
     table = table_of(records, types or {})
     if kind in ("parquet", "dataset", "streamed"):
         pq.write_table(table, folder / "data" / "a.parquet", row_group_size=7)
     if kind == "parquet":
-        return Source(parquet=str(folder / "data" / "*.parquet"))
+        return SourceSpec(parquet=str(folder / "data" / "*.parquet"))
     if kind in ("arrow", "stream"):
         new = pa.ipc.new_file if kind == "arrow" else pa.ipc.new_stream
         with new(str(folder / "a.arrow"), table.schema) as file:
             file.write_table(table, max_chunksize=7)
-        return Source(arrow=str(folder / "a.arrow"))
+        return SourceSpec(arrow=str(folder / "a.arrow"))
     if kind == "saved":
         datasets.Dataset(table).save_to_disk(folder / "saved")
-        return Source(saved=str(folder / "saved"))
+        return SourceSpec(saved=str(folder / "saved"))
     if kind == "streamed":
-        return Source(dataset=str(folder / "data"), streaming=True, max_tokens=10**9)
-    return Source(dataset=str(folder / "data"))
+        return SourceSpec(dataset=str(folder / "data"), streaming=True, max_tokens=10**9)
+    return SourceSpec(dataset=str(folder / "data"))
 
 
 def split_of(content: bytes) -> str:
@@ -328,7 +328,7 @@ def documents(source, encoder):
     """What a source holds: by split, the pieces and the label of each document; and its hash."""
     reader = open_source("mine", source, "refuse", encoder)
     assert reader is not None
-    data = Data({"mine": source}, {"mine": 1.0}, 16, 4, held_out=HELD)
+    data = DataSpec({"mine": source}, {"mine": 1.0}, 16, 4, held_out=HELD)
     held = tokenized("mine", source, reader, data, encoder)
     found = {}
     for split, stream in held.streams.items():
@@ -384,7 +384,7 @@ def test_ready_tokens_are_taken_as_they_are(cache, tmp_path, encoder, kind, mask
     source = replace(source, input_ids="ids", **masked)
     reader = open_source("mine", source, "refuse", encoder)
     assert reader is not None
-    data = Data({"mine": source}, {"mine": 1.0}, 16, 4, held_out=HELD, bos="never")
+    data = DataSpec({"mine": source}, {"mine": 1.0}, 16, 4, held_out=HELD, bos="never")
     held = tokenized("mine", source, reader, data, encoder)
     truth = {"train": [], "validation": [], "test": []}
     for n in range(COUNT):
@@ -434,7 +434,7 @@ def test_how_a_file_is_written_is_no_part_of_its_records(tmp_path, kind, style):
     suffix, changed = STYLES[style]
     name = f"a.{kind.upper() if suffix.isupper() else kind}{suffix}"
     (tmp_path / name).write_bytes(changed(content))
-    source = replace(Source(label="k"), **{kind: str(tmp_path / name)})
+    source = replace(SourceSpec(label="k"), **{kind: str(tmp_path / name)})
     reader = open_source("mine", source, "refuse", None)
     assert reader is not None
     found = [(record.text, record.label) for record in reader.records()]
@@ -449,7 +449,7 @@ def test_how_a_text_file_is_written_is_no_part_of_its_text(tmp_path, style):
     (tmp_path / "plain").write_bytes(content)
     texts = []
     for name in (f"a.txt{suffix}", "plain"):
-        reader = open_source("mine", Source(path=str(tmp_path / name)), "refuse", None)
+        reader = open_source("mine", SourceSpec(path=str(tmp_path / name)), "refuse", None)
         assert reader is not None
         texts.append([record.text for record in reader.records()])
     assert texts[0] == texts[1]
@@ -465,7 +465,7 @@ def test_the_long_window_is_one_that_arrow_does_not_read():
 def test_a_key_that_some_records_lack_is_null_there(tmp_path):
     file = tmp_path / "a.jsonl"
     file.write_text('{"k": 1}\n{"text": "a"}\n{"k": 2}\n')
-    reader = open_source("mine", Source(jsonl=str(file)), "refuse", None)
+    reader = open_source("mine", SourceSpec(jsonl=str(file)), "refuse", None)
     assert reader is not None
     assert [record.text for record in reader.records()] == ["", "a", ""]
 
@@ -475,7 +475,7 @@ def test_a_key_that_no_record_has_is_no_column(tmp_path, count):
     file = tmp_path / "a.jsonl"
     file.write_text('{"k": 1}\n' * count)
     with pytest.raises(RecipeError, match="has no column text; there are: k; name them"):
-        open_source("mine", Source(jsonl=str(file)), "refuse", None)
+        open_source("mine", SourceSpec(jsonl=str(file)), "refuse", None)
 
 
 def test_maps_and_json_in_tables_are_objects(tmp_path, encoder):
@@ -486,7 +486,7 @@ def test_maps_and_json_in_tables_are_objects(tmp_path, encoder):
     written = pa.array([texts], pa.list_(pa.string())).cast(pa.list_(pa.json_()))
     pq.write_table(pa.table({"m": written}), tmp_path / "json.parquet")
     for name in ("map", "json"):
-        source = Source(parquet=str(tmp_path / f"{name}.parquet"), messages="m")
+        source = SourceSpec(parquet=str(tmp_path / f"{name}.parquet"), messages="m")
         reader = open_source("mine", source, "refuse", encoder)
         assert reader is not None
         (record,) = reader.records()
@@ -534,7 +534,7 @@ def test_what_are_no_messages_is_said(tmp_path, encoder, value, problem):
     file = tmp_path / "a.jsonl"
     file.write_text(json.dumps({"m": value}))
     with pytest.raises(RecipeError) as refused:
-        open_source("mine", Source(jsonl=str(file), messages="m"), "refuse", encoder)
+        open_source("mine", SourceSpec(jsonl=str(file), messages="m"), "refuse", encoder)
     assert f"line 1: {problem}" in str(refused.value)
 
 
@@ -555,7 +555,7 @@ def test_what_is_no_answer_in_a_conversation_is_said(
 ):
     file = tmp_path / "a.jsonl"
     file.write_text(json.dumps({"p": prompt, "c": completion}))
-    source = Source(jsonl=str(file), prompt="p", completion="c")
+    source = SourceSpec(jsonl=str(file), prompt="p", completion="c")
     with pytest.raises(RecipeError) as refused:
         open_source("mine", source, "refuse", encoder)
     assert f"line 1: {problem}" in str(refused.value)
@@ -592,7 +592,7 @@ def test_what_are_no_ready_tokens_is_said(tmp_path, encoder, record, problem):
     file.write_text(json.dumps(record))
     masks = {"labels": "l" if "l" in record else None, "loss_mask": "m" if "m" in record else None}
     with pytest.raises(RecipeError) as refused:
-        source = replace(Source(jsonl=str(file), input_ids="ids"), **masks)
+        source = replace(SourceSpec(jsonl=str(file), input_ids="ids"), **masks)
         open_source("mine", source, "refuse", encoder)
     assert f"line 1: {problem}" in str(refused.value)
 
@@ -606,7 +606,7 @@ def test_what_a_table_holds_that_is_no_json_or_no_map_is_said(tmp_path):
     ):
         pq.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
         with pytest.raises(RecipeError, match=f"can't be read: {problem}"):
-            open_source("mine", Source(parquet=str(tmp_path / "a.parquet")), "refuse", None)
+            open_source("mine", SourceSpec(parquet=str(tmp_path / "a.parquet")), "refuse", None)
 
 
 def test_dates_and_other_numbers_have_a_normal_form():
@@ -645,11 +645,11 @@ def test_columns_of_one_name_are_kept_apart(cache, tmp_path, encoder):
     file = tmp_path / "a.jsonl"
     file.write_text("".join(json.dumps({"a": f"text {n}"}) + "\n" for n in range(9)))
     for source, classed in (
-        (Source(jsonl=str(file), column="a"), False),
-        (Source(jsonl=str(file), prompt="a", completion="a"), True),
+        (SourceSpec(jsonl=str(file), column="a"), False),
+        (SourceSpec(jsonl=str(file), prompt="a", completion="a"), True),
     ):
         reader = open_source("mine", source, "refuse", encoder)
         assert reader is not None
-        data = Data({"mine": source}, {"mine": 1.0}, 16, 4)
+        data = DataSpec({"mine": source}, {"mine": 1.0}, 16, 4)
         stream = tokenized("mine", source, reader, data, encoder).streams["train"]
         assert (stream.classes is not None) == classed

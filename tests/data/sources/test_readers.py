@@ -16,7 +16,7 @@ import pytest
 from metatune.data.sources import TokenClass, open_source
 from metatune.data.sources.unicode import Policy
 from metatune.recipe.faults import RecipeError
-from metatune.recipe.schema import Source
+from metatune.recipe.schema import SourceSpec
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,7 @@ def read(source, policy: Policy = "refuse", tokenizer=None):
 
 def of_kind(kind, file):
     """A source that is a file."""
-    return replace(Source(), **{kind: str(file)})
+    return replace(SourceSpec(), **{kind: str(file)})
 
 
 def fault(source, policy: Policy = "refuse", tokenizer=None):
@@ -68,13 +68,13 @@ def same(tmp_path, records, jsonl):
     (tmp_path / "folder").mkdir()
     pq.write_table(table, tmp_path / "folder" / "train.parquet")
     return {
-        "jsonl": Source(jsonl=str(jsonl)),
-        "parquet": Source(parquet=str(tmp_path / "*.parquet")),
-        "csv": Source(csv=str(tmp_path / "a.csv")),
-        "saved": Source(saved=str(tmp_path / "saved")),
-        "saved split": Source(saved=str(tmp_path / "both"), split="test"),
-        "dataset": Source(dataset=str(tmp_path / "folder")),
-        "streamed": Source(dataset=str(tmp_path / "folder"), streaming=True, max_tokens=10**9),
+        "jsonl": SourceSpec(jsonl=str(jsonl)),
+        "parquet": SourceSpec(parquet=str(tmp_path / "*.parquet")),
+        "csv": SourceSpec(csv=str(tmp_path / "a.csv")),
+        "saved": SourceSpec(saved=str(tmp_path / "saved")),
+        "saved split": SourceSpec(saved=str(tmp_path / "both"), split="test"),
+        "dataset": SourceSpec(dataset=str(tmp_path / "folder")),
+        "streamed": SourceSpec(dataset=str(tmp_path / "folder"), streaming=True, max_tokens=10**9),
     }
 
 
@@ -123,9 +123,11 @@ def test_a_column_that_is_no_text_is_refused(same):
 def test_compressed_files_are_read(tmp_path, jsonl, records, suffix, pack):
     (tmp_path / f"b.jsonl{suffix}").write_bytes(pack(jsonl.read_bytes()))
     (tmp_path / f"b.txt{suffix}").write_bytes(pack("¡Señor!\n".encode() * 2000))
-    texts = [record.text for record in read(Source(jsonl=str(tmp_path / f"b.jsonl{suffix}")))]
+    texts = [record.text for record in read(SourceSpec(jsonl=str(tmp_path / f"b.jsonl{suffix}")))]
     assert texts == [record["text"] for record in records]
-    text = "".join(record.text for record in read(Source(path=str(tmp_path / f"b.txt{suffix}"))))
+    text = "".join(
+        record.text for record in read(SourceSpec(path=str(tmp_path / f"b.txt{suffix}")))
+    )
     assert text == "¡Señor!\n" * 2000
 
 
@@ -136,20 +138,20 @@ def test_globs_are_read_in_order_and_each_file_once(tmp_path, monkeypatch):
         Path(name).write_text(name)
 
     def texts(*patterns):
-        return [record.text for record in read(Source(path=patterns))]
+        return [record.text for record in read(SourceSpec(path=patterns))]
 
     assert texts("?.txt") == ["a.txt", "b.txt"]
     assert texts("**/*.txt", "b.txt") == ["[1].txt", "a.txt", "b.txt", "deep/er/c.txt"]
     assert texts("b.txt", "?.txt") == ["b.txt", "a.txt"]
     assert texts("[1].txt") == ["[1].txt"]
     with pytest.raises(RecipeError) as refused:
-        read(Source(path=("*.md", "none.txt", "deep")))
+        read(SourceSpec(path=("*.md", "none.txt", "deep")))
     assert [str(each).partition("; relative")[0] for each in refused.value.faults] == [
         "data.domains.mine.path = '*.md': matches no file",
         "data.domains.mine.path = 'none.txt': no such file",
         "data.domains.mine.path = 'deep': is a folder; write a glob, e.g. deep/*",
     ]
-    assert "names no file; write a path or a glob" in fault(Source(path=()))
+    assert "names no file; write a path or a glob" in fault(SourceSpec(path=()))
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "path"])
@@ -164,7 +166,7 @@ def test_an_empty_file_is_refused(tmp_path, kind):
 def test_records_without_text_are_empty_but_do_not_end_a_source(tmp_path):
     file = tmp_path / "a.jsonl"
     file.write_text('{"text": null}\n\n{"text": ""}\n{"text": "words"}\n')
-    assert [record.text for record in read(Source(jsonl=str(file)))] == ["", "", "words"]
+    assert [record.text for record in read(SourceSpec(jsonl=str(file)))] == ["", "", "words"]
 
 
 @pytest.mark.parametrize(
@@ -179,7 +181,7 @@ def test_records_without_text_are_empty_but_do_not_end_a_source(tmp_path):
 def test_a_broken_line_of_json_is_said(tmp_path, line, problem):
     file = tmp_path / "a.jsonl"
     file.write_text('{"text": "one"}\n{"text": "two"}\n' + line + "\n")
-    said = fault(Source(jsonl=str(file)))
+    said = fault(SourceSpec(jsonl=str(file)))
     assert said.startswith("data.domains.mine.jsonl = ")
     assert problem in said
 
@@ -188,7 +190,7 @@ def test_a_file_is_named_though_its_path_be_long(tmp_path):
     folder = tmp_path / ("deep" * 20)
     folder.mkdir()
     (folder / "broken.jsonl").write_text("{")
-    said = fault(Source(jsonl=f"{folder}/*.jsonl"))
+    said = fault(SourceSpec(jsonl=f"{folder}/*.jsonl"))
     assert "/broken.jsonl': broken.jsonl: line 1: isn't JSON" in said
 
 
@@ -202,7 +204,7 @@ def test_a_file_is_named_though_its_path_be_long(tmp_path):
 def test_a_broken_line_of_csv_is_said(tmp_path, rows, problem):
     file = tmp_path / "a.csv"
     file.write_text("\ufefftext,more\n" + rows, encoding="utf-8")
-    said = fault(Source(csv=str(file)))
+    said = fault(SourceSpec(csv=str(file)))
     assert problem in said
 
 
@@ -229,9 +231,9 @@ def test_a_damaged_parquet_file_is_said(tmp_path, records):
     pq.write_table(pa.Table.from_pylist(records), file)
     whole = file.read_bytes()
     file.write_bytes(whole[:-100])
-    assert "can't be read: " in fault(Source(parquet=str(file)))
+    assert "can't be read: " in fault(SourceSpec(parquet=str(file)))
     file.write_bytes(whole[:200] + b"\xff" * 400 + whole[600:])
-    assert "can't be read: " in fault(Source(parquet=str(file)))
+    assert "can't be read: " in fault(SourceSpec(parquet=str(file)))
 
 
 def test_a_document_longer_than_anything_works(tmp_path):
@@ -273,16 +275,16 @@ def test_a_surrogate_in_json_is_no_text(tmp_path):
     file = tmp_path / "a.jsonl"
     file.write_text('{"text": "pair \\ud83c\\udf88, half \\ud83c"}')
     assert "line 1: column text isn't UTF-8: byte 16 of it is the surrogate \\ud83c" in fault(
-        Source(jsonl=str(file))
+        SourceSpec(jsonl=str(file))
     )
-    (record,) = read(Source(jsonl=str(file)), "replace")
+    (record,) = read(SourceSpec(jsonl=str(file)), "replace")
     assert (record.text, record.replaced) == ("pair 🎈, half \ufffd", 1)
 
 
 def test_the_place_of_a_byte_is_that_in_its_file(tmp_path):
     file = tmp_path / "a.txt"
     file.write_bytes(b"a line of text\n" * 2000 + b"\xf1")
-    assert "isn't UTF-8: byte 30000 is 0xf1" in fault(Source(path=str(file)))
+    assert "isn't UTF-8: byte 30000 is 0xf1" in fault(SourceSpec(path=str(file)))
 
 
 def test_datasets_that_are_none_are_refused(tmp_path, same, monkeypatch):
@@ -291,16 +293,16 @@ def test_datasets_that_are_none_are_refused(tmp_path, same, monkeypatch):
     folder = same["dataset"].dataset
     (tmp_path / "nothing").mkdir()
     for source, problem in (
-        (Source(dataset="./none"), "no such folder"),
-        (Source(dataset="nobody/nothing"), "can't be loaded: "),
-        (Source(dataset=str(tmp_path / "nothing")), "can't be loaded: "),
-        (Source(dataset=folder, split="tset"), "can't be loaded: Unknown split"),
-        (Source(dataset=folder, config="en"), "can't be loaded: BuilderConfig 'en' not found"),
-        (Source(saved=folder), "can't be loaded: "),
-        (Source(saved=str(tmp_path / "none")), "can't be loaded: "),
-        (Source(saved=same["saved"].saved, split="train"), "holds no splits"),
+        (SourceSpec(dataset="./none"), "no such folder"),
+        (SourceSpec(dataset="nobody/nothing"), "can't be loaded: "),
+        (SourceSpec(dataset=str(tmp_path / "nothing")), "can't be loaded: "),
+        (SourceSpec(dataset=folder, split="tset"), "can't be loaded: Unknown split"),
+        (SourceSpec(dataset=folder, config="en"), "can't be loaded: BuilderConfig 'en' not found"),
+        (SourceSpec(saved=folder), "can't be loaded: "),
+        (SourceSpec(saved=str(tmp_path / "none")), "can't be loaded: "),
+        (SourceSpec(saved=same["saved"].saved, split="train"), "holds no splits"),
         (
-            Source(saved=same["saved split"].saved, split="tset"),
+            SourceSpec(saved=same["saved split"].saved, split="tset"),
             "has no split tset; there are: train, test",
         ),
     ):
@@ -328,9 +330,11 @@ def test_identities_change_with_the_content_alone(tmp_path, same):
 
 
 def test_an_unknown_shipped_corpus_is_refused():
-    assert "unknown shipped corpus; did you mean code_stdlib?" in fault(Source(shipped="code_std"))
+    assert "unknown shipped corpus; did you mean code_stdlib?" in fault(
+        SourceSpec(shipped="code_std")
+    )
 
 
 def test_a_source_of_no_or_two_kinds_is_not_opened():
-    assert open_source("mine", Source(), "refuse", None) is None
-    assert open_source("mine", Source(path="a", csv="b"), "refuse", None) is None
+    assert open_source("mine", SourceSpec(), "refuse", None) is None
+    assert open_source("mine", SourceSpec(path="a", csv="b"), "refuse", None) is None

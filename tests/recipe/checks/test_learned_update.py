@@ -30,7 +30,7 @@ def faults(*args, **outer):
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "lion", "muon", "adafactor"])
 def test_a_step_along_a_direction_can_be_corrected(optimizer):
     read = reading.parse(recipe({"learned_update": {}}, optimizer), "mine.yaml")
-    assert read.tune.learned_update == schema.LearnedUpdate()
+    assert read.tune.learned_update == schema.LearnedUpdateSpec()
 
 
 def test_an_average_can_not():

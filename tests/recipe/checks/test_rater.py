@@ -15,10 +15,10 @@ def faults(tree):
 @pytest.mark.parametrize(
     ("spec", "expected"),
     [
-        ({"kind": "mlp"}, schema.MlpRater()),
+        ({"kind": "mlp"}, schema.MlpRaterSpec()),
         (
             {"kind": "transformer", "hidden_size": 8, "heads": 4, "temperature": 2},
-            schema.TransformerRater(hidden_size=8, heads=4, temperature=2.0),
+            schema.TransformerRaterSpec(hidden_size=8, heads=4, temperature=2.0),
         ),
     ],
 )

@@ -402,5 +402,5 @@ def test_rules_are_annotated_as_the_schema_is():
 
 
 def test_every_field_of_a_source_is_a_kind_or_an_option():
-    names = {field.name for field in dataclasses.fields(schema.Source)}
+    names = {field.name for field in dataclasses.fields(schema.SourceSpec)}
     assert names == {*KINDS, *OPTIONS, "max_tokens", "corrupt", "use"}

@@ -79,5 +79,5 @@ def test_faults(tree, rates, outer, lines):
 
 
 def test_rules_say_nothing_where_nothing_is_shared():
-    rates, outer = schema.LearningRates(per="row"), schema.Outer(steps=1)
+    rates, outer = schema.LearningRatesSpec(per="row"), schema.OuterSpec(steps=1)
     assert not [*there_is_something_to_share(rates), *a_search_can_split(rates, outer)]

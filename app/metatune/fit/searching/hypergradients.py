@@ -89,7 +89,7 @@ class OfPopulation:
         return hypergradients(
             members=population.members(self.training, phase, search, span, batches),
             vmap=self.vmap,
-            states=isinstance(phase.unroll, schema.Online),
+            states=isinstance(phase.unroll, schema.OnlineSpec),
             listener=self.listen(),
             **options,
         )

@@ -27,7 +27,7 @@ ENOUGH: Final = 3
 def jumps(
     before: Sequence[Line],
     line: Line,
-    outer: schema.Outer,
+    outer: schema.OuterSpec,
     phase: Phase,
     factors: tuple[float, float] | None,
 ) -> dict[str, dict[str, Any]]:
@@ -47,7 +47,7 @@ def jumps(
         By tunable `norm`, the median `before` it, the largest `rate_factor` (null for none), and
         the `response` to it, in words.
     """
-    if isinstance(phase.unroll, schema.Online):
+    if isinstance(phase.unroll, schema.OnlineSpec):
         return {}
     steps = taken(before)
     told = {key for each in steps for key in each.get("jumps", {})}
@@ -72,7 +72,7 @@ def jumps(
     return dict(sorted(found.items()))
 
 
-def clipped(outer: schema.Outer, norms: Mapping[str, float], key: str) -> float:
+def clipped(outer: schema.OuterSpec, norms: Mapping[str, float], key: str) -> float:
     """What clipping multiplies the hypergradient of a tunable by, of these norms of all."""
 
     def own(name: str) -> float:
@@ -84,7 +84,7 @@ def clipped(outer: schema.Outer, norms: Mapping[str, float], key: str) -> float:
     return own(key) * (1.0 if most is None or together <= most else most / together)
 
 
-def _clipping(outer: schema.Outer, norms: Mapping[str, float], key: str) -> str:
+def _clipping(outer: schema.OuterSpec, norms: Mapping[str, float], key: str) -> str:
     limits = [name for name in ("clip_norm", "clip") if getattr(outer, name) is not None]
     if not limits:
         return "nothing clips it (outer.clip_norm and outer.clip are null)"
@@ -95,19 +95,19 @@ def _clipping(outer: schema.Outer, norms: Mapping[str, float], key: str) -> str:
     return f"{said} let it pass" if factor == 1 else f"{said} scaled it by {factor:.2g}"
 
 
-def _followed(optimizer: schema.Optimizer) -> str:
+def _followed(optimizer: schema.OptimizerSpec) -> str:
     """What an outer optimizer makes of a norm that has jumped.
 
     Source: Kingma & Ba, Adam: A Method for Stochastic Optimization, 2015, section 2.1.
     """
     match optimizer:
-        case schema.Adam(b1=b1, b2=b2):
+        case schema.AdamSpec(b1=b1, b2=b2):
             most = max(1.0, (1 - b1) / math.sqrt(1 - b2))
             return (
                 f"Adam's steps stay within {most:.1f} times its rate whatever the norm, and are "
                 "smaller until it has forgotten this one"
             )
-        case schema.Sign():
+        case schema.SignSpec():
             return "the sign of a hypergradient knows no norm"
         case _:
             return "descent moves as far as the norm says"

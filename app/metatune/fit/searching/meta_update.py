@@ -16,7 +16,7 @@ from metatune.fit.searching.sharing import Sharing, sharing
 from metatune.hypergrad import Hypergradient
 from metatune.inner import InnerTraining
 from metatune.recipe.phases import Phase, resolved
-from metatune.recipe.schema import Outer
+from metatune.recipe.schema import OuterSpec
 
 
 class Done(NamedTuple):
@@ -99,7 +99,7 @@ def meta_update(training: InnerTraining) -> MetaUpdate:
     )
 
 
-def optimizer(phase: Phase, outer: Outer, *, counted: bool) -> optax.GradientTransformation:
+def optimizer(phase: Phase, outer: OuterSpec, *, counted: bool) -> optax.GradientTransformation:
     """The outer optimizer of a phase, clipping first.
 
     Args:

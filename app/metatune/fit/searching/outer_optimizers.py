@@ -64,7 +64,7 @@ def sign_with_halving(
     return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
 
 
-def converged(optimizer: schema.Optimizer, opt_state: Any) -> bool:
+def converged(optimizer: schema.OptimizerSpec, opt_state: Any) -> bool:
     """Whether steps have become so small that there is no point in going on; of `sign` only.
 
     `s < tolerance` for every meta-parameter that ever moved. One whose hypergradient has always
@@ -74,7 +74,7 @@ def converged(optimizer: schema.Optimizer, opt_state: Any) -> bool:
         optimizer: the recipe's choice.
         opt_state: its state, as of what `build` builds.
     """
-    if not isinstance(optimizer, schema.Sign) or optimizer.tolerance is None:
+    if not isinstance(optimizer, schema.SignSpec) or optimizer.tolerance is None:
         return False
     state = _sign_state(opt_state)
     moved = [np.asarray(sign) != 0 for sign in jax.tree.leaves(state.signs)]
@@ -84,20 +84,20 @@ def converged(optimizer: schema.Optimizer, opt_state: Any) -> bool:
     )
 
 
-def handed_on(before: schema.Optimizer, after: schema.Optimizer, opt_state: Any) -> bool:
+def handed_on(before: schema.OptimizerSpec, after: schema.OptimizerSpec, opt_state: Any) -> bool:
     """Whether the state of one phase's optimizer is what that of the next begins with.
 
     Moments are. Step sizes are where they begin alike; where they have converged, a phase that
     began with them would end at once.
     """
-    if isinstance(before, schema.Sign) and isinstance(after, schema.Sign):
+    if isinstance(before, schema.SignSpec) and isinstance(after, schema.SignSpec):
         alike = _first_steps(before) == _first_steps(after)
         return alike and not converged(after, opt_state)
     return type(before) is type(after)
 
 
 def build(
-    optimizer: schema.Optimizer,
+    optimizer: schema.OptimizerSpec,
     clip_norm: float | None,
     clip: float | Mapping[str, float] | None = None,
     members: int | None = None,
@@ -209,15 +209,15 @@ def _rates(tree: Any, learning_rate: float, per_tunable: PerTunable) -> Any:
     return jax.tree_util.tree_map_with_path(rate, tree)
 
 
-def _adam(spec: schema.Adam) -> optax.GradientTransformation:
+def _adam(spec: schema.AdamSpec) -> optax.GradientTransformation:
     return optax.chain(optax.scale_by_adam(b1=spec.b1, b2=spec.b2), _scaled_by_rates(spec))
 
 
-def _descent(spec: schema.Descent) -> optax.GradientTransformation:
+def _descent(spec: schema.DescentSpec) -> optax.GradientTransformation:
     return optax.chain(optax.trace(spec.momentum), _scaled_by_rates(spec))
 
 
-def _scaled_by_rates(spec: schema.Adam | schema.Descent) -> optax.GradientTransformation:
+def _scaled_by_rates(spec: schema.AdamSpec | schema.DescentSpec) -> optax.GradientTransformation:
     """Against what comes in, each tunable at its rate."""
 
     def descend(updates: Any, params: Any = None) -> Any:
@@ -235,12 +235,12 @@ def _sign_state(opt_state: Any) -> SignState:
     return found
 
 
-def _first_steps(optimizer: schema.Sign) -> tuple[float, Mapping[str, float]]:
+def _first_steps(optimizer: schema.SignSpec) -> tuple[float, Mapping[str, float]]:
     return optimizer.learning_rate, optimizer.per_tunable or {}
 
 
 BUILDERS: Mapping[type, Callable[[Any], optax.GradientTransformation]] = {
-    schema.Adam: _adam,
-    schema.Descent: _descent,
-    schema.Sign: lambda spec: sign_with_halving(spec.learning_rate, spec.per_tunable),
+    schema.AdamSpec: _adam,
+    schema.DescentSpec: _descent,
+    schema.SignSpec: lambda spec: sign_with_halving(spec.learning_rate, spec.per_tunable),
 }

@@ -13,7 +13,7 @@ from metatune.fit.searching.search import Search
 from metatune.fit.searching.sharing import sharing
 from metatune.inner import InnerTraining
 from metatune.recipe.phases import Phase
-from metatune.recipe.schema import ForwardGradient, Online
+from metatune.recipe.schema import ForwardGradientSpec, OnlineSpec
 
 
 class End(StrEnum):
@@ -48,8 +48,10 @@ def begin(training: InnerTraining, phase: Phase, eta: Mapping[str, Any]) -> Sear
     shares = sharing(training)
     moments = optimizer(phase, outer, counted=shares is not None)
     # A state of the shape that is carried on; the first one comes from the outer step.
-    inner = training.initialise(jax.random.key(0)) if isinstance(phase.unroll, Online) else ()
-    controlled = isinstance(phase.estimator, ForwardGradient) and phase.estimator.control_variate
+    inner = training.initialise(jax.random.key(0)) if isinstance(phase.unroll, OnlineSpec) else ()
+    controlled = (
+        isinstance(phase.estimator, ForwardGradientSpec) and phase.estimator.control_variate
+    )
     return Search(
         step=0,
         eta=eta,

@@ -19,13 +19,13 @@ CLEAR: Final = 2.0
 """Signal to noise above which the sign of a hypergradient is taken for known."""
 
 
-def optimizers(outer: schema.Outer) -> int | None:
+def optimizers(outer: schema.OuterSpec) -> int | None:
     """How many members have an outer optimizer of their own; None where there is one for all."""
     population = outer.population
     return population.members if population and population.adam == "own" else None
 
 
-def like(inner: Any, outer: schema.Outer) -> Any:
+def like(inner: Any, outer: schema.OuterSpec) -> Any:
     """What is carried on of a population, of the shape of one training's."""
     return stack([inner] * outer.population.members) if outer.population else inner
 
@@ -39,7 +39,7 @@ def ages(recipe: schema.Recipe, phase: Phase) -> tuple[int, ...]:
     if outer.population is None:
         return (0,)
     count = outer.population.members
-    if not outer.population.stagger or not isinstance(unroll, schema.Online):
+    if not outer.population.stagger or not isinstance(unroll, schema.OnlineSpec):
         return (0,) * count
     windows = lifetime(recipe, unroll) // unroll.window
     return tuple(number * windows // count * unroll.window for number in range(count))
@@ -47,7 +47,7 @@ def ages(recipe: schema.Recipe, phase: Phase) -> tuple[int, ...]:
 
 def spans(recipe: schema.Recipe, phase: Phase, first: Span) -> tuple[Span, ...]:
     """The span of each member, from that of the first."""
-    if not isinstance(phase.unroll, schema.Online):
+    if not isinstance(phase.unroll, schema.OnlineSpec):
         return tuple(first for _ in ages(recipe, phase))
     whole = lifetime(recipe, phase.unroll)
     found = []
@@ -129,7 +129,7 @@ def spread(diagnostics: Diagnostics) -> dict[str, Any]:
     return {"standard_error": errors, "signal": strengths}
 
 
-def summary(outer: schema.Outer, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def summary(outer: schema.OuterSpec, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What a result says of a population: the signal by tunable, in the mean over outer steps."""
     if outer.population is None or not lines:
         return {}

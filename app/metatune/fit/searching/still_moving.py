@@ -41,7 +41,7 @@ def moved(
     return found
 
 
-def course(outer: schema.Outer, lines: Sequence[Line], why: End) -> dict[str, Any]:
+def course(outer: schema.OuterSpec, lines: Sequence[Line], why: End) -> dict[str, Any]:
     """What an artefact's result says of the course of a search, as plain JSON values.
 
     Args:

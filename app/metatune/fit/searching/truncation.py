@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from metatune.fit.searching.search import Search
 from metatune.recipe.phases import Phase
-from metatune.recipe.schema import Full, Online, Recipe, Truncated
+from metatune.recipe.schema import FullSpec, OnlineSpec, Recipe, TruncatedSpec
 
 
 class Span(NamedTuple):
@@ -29,22 +29,22 @@ def next_span(recipe: Recipe, phase: Phase, search: Search) -> Span:
     """The span of the next outer step."""
     steps = recipe.inner.steps
     match phase.unroll:
-        case Full(horizons=horizons):
+        case FullSpec(horizons=horizons):
             if horizons is None:
                 return Span(search.step, 0, steps)
             # All of a phase, those that have every step too, so that one program serves them all.
             now = horizons[min(search.step - search.phase_start, len(horizons) - 1)]
             return Span(search.step, 0, now, rescaled=True)
-        case Truncated(window=window):
+        case TruncatedSpec(window=window):
             return Span(search.step, 0, steps, window)
-        case Online(window=window):
+        case OnlineSpec(window=window):
             left = lifetime(recipe, phase.unroll) - search.age
             return Span(search.life, search.age, min(window, left))
 
 
 def advance(recipe: Recipe, phase: Phase, search: Search, steps: int, inner: object) -> Search:
     """The search after an outer step of `steps` inner steps that led to the state `inner`."""
-    if not isinstance(phase.unroll, Online):
+    if not isinstance(phase.unroll, OnlineSpec):
         return search
     age = search.age + steps
     if age < lifetime(recipe, phase.unroll):
@@ -52,6 +52,6 @@ def advance(recipe: Recipe, phase: Phase, search: Search, steps: int, inner: obj
     return search._replace(inner=inner, age=0, life=search.life + 1)
 
 
-def lifetime(recipe: Recipe, unroll: Online) -> int:
+def lifetime(recipe: Recipe, unroll: OnlineSpec) -> int:
     """Inner steps of an inner training."""
     return unroll.lifetime or recipe.inner.steps

@@ -13,7 +13,7 @@ from metatune.fit.trainers.evaluation import Score
 from metatune.fit.trainers.failure import NotFinite
 from metatune.hypergrad.estimator import Listener
 from metatune.inner.seeds import Purpose
-from metatune.recipe.schema import Outer
+from metatune.recipe.schema import OuterSpec
 
 
 class Validated(NamedTuple):
@@ -44,7 +44,7 @@ class Validation:
         listen: makes what is told how far the training of a name is.
     """
 
-    outer: Outer
+    outer: OuterSpec
     score: Score
     listen: Callable[[str], Listener]
 

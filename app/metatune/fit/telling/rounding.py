@@ -12,7 +12,7 @@ from typing import Final
 import jax
 
 from metatune.inner import InnerTraining
-from metatune.recipe.schema import AdamW
+from metatune.recipe.schema import AdamWSpec
 
 SHARE: Final = 0.15
 """Of the root mean square of the gradient's elements, that √eps_root should reach at least.
@@ -28,7 +28,7 @@ def precision_warnings(training: InnerTraining) -> Iterator[str]:
     """A warning where bfloat16 is too coarse for the hypergradients of a recipe."""
     recipe, optimizer = training.recipe, training.recipe.inner.optimizer
     tuned = [key for key in ("mixture", "loss_weights") if getattr(recipe.tune, key) is not None]
-    if recipe.model.dtype != "bfloat16" or not isinstance(optimizer, AdamW) or not tuned:
+    if recipe.model.dtype != "bfloat16" or not isinstance(optimizer, AdamWSpec) or not tuned:
         return
     params = jax.eval_shape(training.initialise, jax.random.key(0)).params
     elements = sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -62,7 +62,7 @@ class ExternalTrainer:
     def __init__(
         self,
         training: InnerTraining,
-        spec: schema.Trainer,
+        spec: schema.TrainerSpec,
         folder: RunFolder,
         say: Callable[[str], None],
     ):
@@ -94,7 +94,7 @@ class ExternalTrainer:
         """
         del span
         recipe, spec = self._training.recipe, phase.estimator
-        if not isinstance(spec, schema.ZerothOrder):
+        if not isinstance(spec, schema.ZerothOrderSpec):
             raise TypeError(f"{spec.kind} is no estimator of a search by a command")
         key = direction_key(recipe.seed, search.step)
         directions = draw(key, search.eta, spec.directions, spec.distribution)

@@ -6,13 +6,13 @@ from typing import get_args
 
 from metatune.recipe.faults import ABSENT, Fault, unknown
 from metatune.recipe.paths import joined
-from metatune.recipe.schema import Data
+from metatune.recipe.schema import DataSpec
 from metatune.recipe.schema.data import HeldOutSplit
 from metatune.recipe.sources import COLUMNS, KINDS, MASKS, OPTIONS
 from metatune.recipe.weightings import no_weighting
 
 
-def there_are_domains(data: Data) -> Iterable[Fault]:
+def there_are_domains(data: DataSpec) -> Iterable[Fault]:
     """At least one."""
     if not data.domains:
         cure = "write one, e.g. `prose: {shipped: NAME}` or `mine: {path: FILE}`"
@@ -23,7 +23,7 @@ def there_are_domains(data: Data) -> Iterable[Fault]:
         yield Fault("data.domains", uses, "names no domain to train on", cure)
 
 
-def one_source_a_domain(data: Data) -> Iterable[Fault]:
+def one_source_a_domain(data: DataSpec) -> Iterable[Fault]:
     """A domain's text comes from one place."""
     for name, source in data.domains.items():
         said = {kind: value for kind in KINDS if (value := getattr(source, kind)) is not None}
@@ -33,7 +33,7 @@ def one_source_a_domain(data: Data) -> Iterable[Fault]:
             yield Fault(joined("data.domains", name), said, problem, cure)
 
 
-def options_fit_the_source(data: Data) -> Iterable[Fault]:
+def options_fit_the_source(data: DataSpec) -> Iterable[Fault]:
     """What is said of a source applies to its kind."""
     for name, source in data.domains.items():
         kinds = {kind for kind in KINDS if getattr(source, kind) is not None}
@@ -45,7 +45,7 @@ def options_fit_the_source(data: Data) -> Iterable[Fault]:
                 yield Fault(path, value, problem, "take it out")
 
 
-def one_way_to_read_a_record(data: Data) -> Iterable[Fault]:
+def one_way_to_read_a_record(data: DataSpec) -> Iterable[Fault]:
     """Records hold text, or a prompt with its completion, or messages, or tokens."""
     for name, source in data.domains.items():
         path = joined("data.domains", name)
@@ -70,7 +70,7 @@ def one_way_to_read_a_record(data: Data) -> Iterable[Fault]:
             yield Fault(f"{path}.messages", source.messages, problem, cure)
 
 
-def plain_text_is_corrupted(data: Data) -> Iterable[Fault]:
+def plain_text_is_corrupted(data: DataSpec) -> Iterable[Fault]:
     """Where tokens change places, their classes would be wrong."""
     for name, source in data.domains.items():
         classed = source.prompt or source.messages or source.labels or source.loss_mask
@@ -84,7 +84,7 @@ def plain_text_is_corrupted(data: Data) -> Iterable[Fault]:
             yield Fault(path, asdict(source.corrupt), problem, "take it out")
 
 
-def streams_have_a_budget(data: Data) -> Iterable[Fault]:
+def streams_have_a_budget(data: DataSpec) -> Iterable[Fault]:
     """What is read from the network as it comes needs an end."""
     for name, source in data.domains.items():
         if source.streaming and source.max_tokens is None:
@@ -93,7 +93,7 @@ def streams_have_a_budget(data: Data) -> Iterable[Fault]:
             yield Fault(path, True, "needs a budget of tokens", cure)
 
 
-def all_domains_have_labels_or_none(data: Data) -> Iterable[Fault]:
+def all_domains_have_labels_or_none(data: DataSpec) -> Iterable[Fault]:
     """A batch holds sequences of every domain, whose tokens are all of a class or none is."""
     if any(source.label for source in data.domains.values()):
         for name, source in data.domains.items():
@@ -103,7 +103,7 @@ def all_domains_have_labels_or_none(data: Data) -> Iterable[Fault]:
                 yield Fault(joined("data.domains", name), ABSENT, problem, cure)
 
 
-def target_is_a_weighting(data: Data) -> Iterable[Fault]:
+def target_is_a_weighting(data: DataSpec) -> Iterable[Fault]:
     """The held-out loss averages over domains that there are."""
     for name in data.target:
         if name not in data.domains:
@@ -112,7 +112,7 @@ def target_is_a_weighting(data: Data) -> Iterable[Fault]:
     yield from no_weighting("data.target", data.target)
 
 
-def both_splits_are_measured(data: Data) -> Iterable[Fault]:
+def both_splits_are_measured(data: DataSpec) -> Iterable[Fault]:
     """Both held-out splits have documents of a domain in the target."""
     weighed = {name for name, weight in data.target.items() if weight > 0}
     lost = [name for name in weighed & set(data.domains) if data.domains[name].use == "train"]
@@ -129,7 +129,7 @@ def both_splits_are_measured(data: Data) -> Iterable[Fault]:
             yield Fault("data.target", data.target, problem, cure)
 
 
-def batch_holds_every_domain(data: Data) -> Iterable[Fault]:
+def batch_holds_every_domain(data: DataSpec) -> Iterable[Fault]:
     """The batches of the hypergradient hold sequences of every domain that is trained on."""
     if data.batch_size < len(data.trained):
         problem = f"must be at least the number of domains, {len(data.trained)}"
@@ -137,7 +137,7 @@ def batch_holds_every_domain(data: Data) -> Iterable[Fault]:
         yield Fault("data.batch_size", data.batch_size, problem, cure)
 
 
-def something_is_trained_on(data: Data) -> Iterable[Fault]:
+def something_is_trained_on(data: DataSpec) -> Iterable[Fault]:
     """The two held-out shares leave documents to train on."""
     validation, test = data.held_out.validation, data.held_out.test
     if validation + test >= 1:

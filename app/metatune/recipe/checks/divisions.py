@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 
 from metatune.recipe.expressions import no_expressions
 from metatune.recipe.faults import Fault
-from metatune.recipe.schema import LearningRates, Point, Tune
+from metatune.recipe.schema import LearningRatesSpec, PointSpec, TuneSpec
 
 
-def groups_are_expressions(tune: Tune) -> Iterable[Fault]:
+def groups_are_expressions(tune: TuneSpec) -> Iterable[Fault]:
     """Groups of parameters are regular expressions, one or more."""
     for _, entry, settings in tune.entries():
         per, path = getattr(settings, "per", ""), f"{entry}.per"
@@ -20,12 +20,12 @@ def groups_are_expressions(tune: Tune) -> Iterable[Fault]:
         else:
             expressions = {f"{path}[{index}]": expression for index, expression in enumerate(per)}
         yield from no_expressions(expressions)
-    if isinstance(tune.initialisation, Point):
+    if isinstance(tune.initialisation, PointSpec):
         path, moved = "tune.initialisation.parameters", tune.initialisation.parameters or ()
         yield from no_expressions({f"{path}[{i}]": e for i, e in enumerate(moved)})
 
 
-def windows_to_go_between(tune_learning_rates: LearningRates) -> Iterable[Fault]:
+def windows_to_go_between(tune_learning_rates: LearningRatesSpec) -> Iterable[Fault]:
     """What is said of the way from window to window has an effect."""
     rates, path = tune_learning_rates, "tune.learning_rates"
     if rates.windows > 1:

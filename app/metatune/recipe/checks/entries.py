@@ -4,10 +4,12 @@ from collections.abc import Iterable
 from dataclasses import asdict
 
 from metatune.recipe.faults import Fault
-from metatune.recipe.schema import Inner, LossWeights, Mixture, Tune
+from metatune.recipe.schema import InnerSpec, LossWeightsSpec, MixtureSpec, TuneSpec
 
 
-def one_weight_a_domain(tune_mixture: Mixture, tune_loss_weights: LossWeights) -> Iterable[Fault]:
+def one_weight_a_domain(
+    tune_mixture: MixtureSpec, tune_loss_weights: LossWeightsSpec
+) -> Iterable[Fault]:
     """Shares and loss weights of domains multiply the same gradient: only their product counts."""
     if tune_loss_weights.per == "domain":
         problem = "tune.mixture is tuned too: both weigh the domains, the same number twice"
@@ -15,7 +17,7 @@ def one_weight_a_domain(tune_mixture: Mixture, tune_loss_weights: LossWeights) -
         yield Fault("tune.loss_weights", asdict(tune_loss_weights), problem, cure)
 
 
-def windows_have_steps(tune: Tune, inner: Inner) -> Iterable[Fault]:
+def windows_have_steps(tune: TuneSpec, inner: InnerSpec) -> Iterable[Fault]:
     """A window is one inner step or more."""
     for _, path, settings in tune.entries():
         if getattr(settings, "windows", 1) > inner.steps:

@@ -4,19 +4,19 @@ from collections.abc import Iterable
 
 from metatune.recipe.expressions import no_expressions
 from metatune.recipe.faults import Fault
-from metatune.recipe.schema import Data, Inner, WarmupStableDecay
+from metatune.recipe.schema import DataSpec, InnerSpec, WarmupStableDecaySpec
 
 
-def schedule_fits(inner: Inner) -> Iterable[Fault]:
+def schedule_fits(inner: InnerSpec) -> Iterable[Fault]:
     """Warmup and decay don't overlap."""
     schedule = inner.optimizer.schedule
-    if isinstance(schedule, WarmupStableDecay) and schedule.warmup + schedule.decay > 1:
+    if isinstance(schedule, WarmupStableDecaySpec) and schedule.warmup + schedule.decay > 1:
         problem = f"with warmup = {schedule.warmup} exceeds the training; must sum to at most 1"
         path = "inner.optimizer.schedule.decay"
         yield Fault(path, schedule.decay, problem, "lower one of them")
 
 
-def what_is_trained_is_expressions(inner: Inner) -> Iterable[Fault]:
+def what_is_trained_is_expressions(inner: InnerSpec) -> Iterable[Fault]:
     """What is trained and what has adapters are regular expressions, one or more."""
     lists = {"inner.train": inner.train, "inner.lora.targets": inner.lora and inner.lora.targets}
     for path, expressions in lists.items():
@@ -25,7 +25,7 @@ def what_is_trained_is_expressions(inner: Inner) -> Iterable[Fault]:
         yield from no_expressions({f"{path}[{i}]": e for i, e in enumerate(expressions or ())})
 
 
-def micro_batch_divides_the_batch(inner: Inner, data: Data) -> Iterable[Fault]:
+def micro_batch_divides_the_batch(inner: InnerSpec, data: DataSpec) -> Iterable[Fault]:
     """All micro-batches are of one size."""
     if inner.micro_batch is not None and data.batch_size % inner.micro_batch:
         problem = f"must divide data.batch_size, {data.batch_size}"

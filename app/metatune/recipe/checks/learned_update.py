@@ -6,18 +6,18 @@ from typing import get_args
 
 from metatune.recipe.faults import Fault
 from metatune.recipe.schema import (
-    Inner,
-    LearnedUpdate,
-    LearningRates,
+    InnerSpec,
+    LearnedUpdateSpec,
+    LearningRatesSpec,
     PerElement,
-    ScheduleFreeAdamW,
+    ScheduleFreeAdamWSpec,
 )
 
 PATH = "tune.learned_update"
 
 
 def one_size_of_the_step(
-    tune_learned_update: LearnedUpdate, tune_learning_rates: LearningRates
+    tune_learned_update: LearnedUpdateSpec, tune_learning_rates: LearningRatesSpec
 ) -> Iterable[Fault]:
     """A network whose output is constant is a learning rate: it leaves the size to these."""
     learned, rates = tune_learned_update, tune_learning_rates
@@ -31,9 +31,11 @@ def one_size_of_the_step(
         yield Fault(f"{PATH}.step_size", learned.step_size, problem, cure)
 
 
-def a_step_can_be_corrected(tune_learned_update: LearnedUpdate, inner: Inner) -> Iterable[Fault]:
+def a_step_can_be_corrected(
+    tune_learned_update: LearnedUpdateSpec, inner: InnerSpec
+) -> Iterable[Fault]:
     """What a network multiplies is the step of the parameters that are measured."""
-    if isinstance(inner.optimizer, ScheduleFreeAdamW):
+    if isinstance(inner.optimizer, ScheduleFreeAdamWSpec):
         problem = f"inner.optimizer is {inner.optimizer.kind}, whose average the steps only feed"
         cure = "take another inner.optimizer, or take it out"
         yield Fault(PATH, asdict(tune_learned_update), problem, cure)

@@ -4,14 +4,14 @@ from collections.abc import Iterable
 from dataclasses import asdict
 
 from metatune.recipe.faults import Fault
-from metatune.recipe.schema import Data, Inner, Loss, Tune
+from metatune.recipe.schema import DataSpec, InnerSpec, LossSpec, TuneSpec
 from metatune.recipe.schema.inner import MULTI_TOKEN_TERM
 
 PATH = "tune.loss_terms"
 HEAD = "inner.loss.multi_token_prediction"
 
 
-def some_term_is_tuned(tune: Tune) -> Iterable[Fault]:
+def some_term_is_tuned(tune: TuneSpec) -> Iterable[Fault]:
     """At least one term of the loss, where the section is there."""
     if tune.loss_terms is not None and not any(asdict(tune.loss_terms).values()):
         names = ", ".join(asdict(tune.loss_terms))
@@ -19,10 +19,10 @@ def some_term_is_tuned(tune: Tune) -> Iterable[Fault]:
         yield Fault(PATH, {}, "nothing of the loss is tuned", cure)
 
 
-def a_tuned_term_is_there(tune: Tune, inner: Inner) -> Iterable[Fault]:
+def a_tuned_term_is_there(tune: TuneSpec, inner: InnerSpec) -> Iterable[Fault]:
     """Neither a factor nor odds change anything of zero."""
-    loss = inner.loss or Loss()
-    for key, path, settings in Tune(loss_terms=tune.loss_terms).entries():
+    loss = inner.loss or LossSpec()
+    for key, path, settings in TuneSpec(loss_terms=tune.loss_terms).entries():
         if not loss.coefficients()[key]:
             problem = f"inner.loss.{key} is 0, which no factor changes"
             cure = f"give inner.loss.{key} a value above 0 to start from, or take this out"
@@ -32,7 +32,7 @@ def a_tuned_term_is_there(tune: Tune, inner: Inner) -> Iterable[Fault]:
             yield Fault(path, asdict(settings), problem, cure)
 
 
-def some_token_is_two_ahead(data: Data, inner: Inner) -> Iterable[Fault]:
+def some_token_is_two_ahead(data: DataSpec, inner: InnerSpec) -> Iterable[Fault]:
     """Of two tokens none is the second next of another."""
     head = inner.loss and inner.loss.multi_token_prediction
     if head is not None and data.sequence_length < 3:

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from typing import get_args
 
 from metatune.recipe.faults import Fault, unknown
-from metatune.recipe.schema import Class, Data, LossWeights
+from metatune.recipe.schema import Class, DataSpec, LossWeightsSpec
 
 
-def buckets_are_of_positions_or_frequencies(tune_loss_weights: LossWeights) -> Iterable[Fault]:
+def buckets_are_of_positions_or_frequencies(tune_loss_weights: LossWeightsSpec) -> Iterable[Fault]:
     """Domains and parts of documents are as many as there are."""
     weights = tune_loss_weights
     if weights.buckets is None or weights.per in ("position", "frequency"):
@@ -17,7 +17,9 @@ def buckets_are_of_positions_or_frequencies(tune_loss_weights: LossWeights) -> I
     yield Fault("tune.loss_weights.buckets", weights.buckets, problem, cure)
 
 
-def weights_of_labels_have_labels(tune_loss_weights: LossWeights, data: Data) -> Iterable[Fault]:
+def weights_of_labels_have_labels(
+    tune_loss_weights: LossWeightsSpec, data: DataSpec
+) -> Iterable[Fault]:
     """Labels are a column of the data."""
     labelled = any(source.label for source in data.domains.values())
     if tune_loss_weights.per == "label" and not labelled:
@@ -26,7 +28,7 @@ def weights_of_labels_have_labels(tune_loss_weights: LossWeights, data: Data) ->
 
 
 def initial_loss_weights_are_positive(
-    tune_loss_weights: LossWeights, data: Data
+    tune_loss_weights: LossWeightsSpec, data: DataSpec
 ) -> Iterable[Fault]:
     """Weights are tuned by their logarithms; each belongs to something that there is."""
     weights = tune_loss_weights

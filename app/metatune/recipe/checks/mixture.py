@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from dataclasses import asdict
 
 from metatune.recipe.faults import Fault, unknown
-from metatune.recipe.schema import Data, Mixture, Tune
+from metatune.recipe.schema import DataSpec, MixtureSpec, TuneSpec
 from metatune.recipe.weightings import no_weighting
 
 PATH = "tune.mixture"
 
 
-def domains_to_choose_between(tune: Tune, data: Data) -> Iterable[Fault]:
+def domains_to_choose_between(tune: TuneSpec, data: DataSpec) -> Iterable[Fault]:
     """The share and the weight of a single domain are always one."""
     weights = tune.loss_weights
     of_domains = weights if weights is not None and weights.per == "domain" else None
@@ -25,7 +25,7 @@ def domains_to_choose_between(tune: Tune, data: Data) -> Iterable[Fault]:
             yield Fault(f"tune.{name}", asdict(settings), problem, cure)
 
 
-def floor_leaves_room(tune_mixture: Mixture, data: Data) -> Iterable[Fault]:
+def floor_leaves_room(tune_mixture: MixtureSpec, data: DataSpec) -> Iterable[Fault]:
     """The floors of all domains together stay below one."""
     count = len(data.trained)
     if tune_mixture.floor * count >= 1:
@@ -33,7 +33,7 @@ def floor_leaves_room(tune_mixture: Mixture, data: Data) -> Iterable[Fault]:
         yield Fault(f"{PATH}.floor", tune_mixture.floor, problem, "lower it")
 
 
-def initial_is_a_mixture(tune_mixture: Mixture, data: Data) -> Iterable[Fault]:
+def initial_is_a_mixture(tune_mixture: MixtureSpec, data: DataSpec) -> Iterable[Fault]:
     """A number for each domain, and every share inside the simplex that the floor leaves.
 
     A share *at* the floor is refused too: its logit would be minus infinity, with no gradient.
@@ -60,7 +60,7 @@ def initial_is_a_mixture(tune_mixture: Mixture, data: Data) -> Iterable[Fault]:
             yield Fault(f"{path}.{name}", weight, problem, "raise it, or lower the floor")
 
 
-def supply_is_capped(tune_mixture: Mixture, data: Data) -> Iterable[Fault]:
+def supply_is_capped(tune_mixture: MixtureSpec, data: DataSpec) -> Iterable[Fault]:
     """Numbers of tokens have an effect on caps only, and are of domains that there are."""
     if tune_mixture.max_epochs is None:
         for name in ("production_tokens", "available_tokens"):
@@ -76,7 +76,7 @@ def supply_is_capped(tune_mixture: Mixture, data: Data) -> Iterable[Fault]:
             yield Fault(path, tokens, problem, "take a domain without text out of data.domains")
 
 
-def groups_part_the_domains(tune_mixture: Mixture, data: Data) -> Iterable[Fault]:
+def groups_part_the_domains(tune_mixture: MixtureSpec, data: DataSpec) -> Iterable[Fault]:
     """A domain is in one group at most, and groups are of domains that there are."""
     groups = tune_mixture.groups or {}
     times = Counter(name for members in groups.values() for name in members)
@@ -96,7 +96,7 @@ def groups_part_the_domains(tune_mixture: Mixture, data: Data) -> Iterable[Fault
             yield Fault(path, list(members), problem, cure)
 
 
-def prior_is_a_mixture(tune_mixture: Mixture, data: Data) -> Iterable[Fault]:
+def prior_is_a_mixture(tune_mixture: MixtureSpec, data: DataSpec) -> Iterable[Fault]:
     """A share above zero for each domain, none below the floor, and a penalty that it is for."""
     path, prior, floor = f"{PATH}.prior", tune_mixture.prior, tune_mixture.floor
     if prior is None:
@@ -126,7 +126,7 @@ def prior_is_a_mixture(tune_mixture: Mixture, data: Data) -> Iterable[Fault]:
             yield Fault(f"{path}.{name}", weight, problem, "raise it, or lower the floor")
 
 
-def smoothness_has_neighbours(tune_mixture: Mixture) -> Iterable[Fault]:
+def smoothness_has_neighbours(tune_mixture: MixtureSpec) -> Iterable[Fault]:
     """A single window doesn't change."""
     if tune_mixture.smoothness > 0 and tune_mixture.windows == 1:
         problem = "has no effect on a single window"

@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 
 from metatune.recipe.faults import Fault
-from metatune.recipe.schema import Model
+from metatune.recipe.schema import ModelSpec
 
 
-def one_origin_of_the_model(model: Model) -> Iterable[Fault]:
+def one_origin_of_the_model(model: ModelSpec) -> Iterable[Fault]:
     """A model is built from a config, or loaded with its weights; the hub has revisions."""
     if (model.config is None) == (model.pretrained is None):
         cure = "write one of them" if model.config is None else "keep one of them"

@@ -5,12 +5,19 @@ from dataclasses import asdict
 
 from metatune.recipe.faults import Fault
 from metatune.recipe.phases import resolved
-from metatune.recipe.schema import Inner, Lion, Outer, ScheduleFreeAdamW, Tune, ZerothOrder
+from metatune.recipe.schema import (
+    InnerSpec,
+    LionSpec,
+    OuterSpec,
+    ScheduleFreeAdamWSpec,
+    TuneSpec,
+    ZerothOrderSpec,
+)
 
 PATH = "tune.optimizer"
 
 
-def some_field_is_tuned(tune: Tune) -> Iterable[Fault]:
+def some_field_is_tuned(tune: TuneSpec) -> Iterable[Fault]:
     """At least one number of the optimizer, where the section is there."""
     if tune.optimizer is not None and not any(asdict(tune.optimizer).values()):
         names = ", ".join(asdict(tune.optimizer))
@@ -18,10 +25,10 @@ def some_field_is_tuned(tune: Tune) -> Iterable[Fault]:
         yield Fault(PATH, {}, "nothing of the optimizer is tuned", cure)
 
 
-def an_optimizer_has_what_is_tuned(tune: Tune, inner: Inner) -> Iterable[Fault]:
+def an_optimizer_has_what_is_tuned(tune: TuneSpec, inner: InnerSpec) -> Iterable[Fault]:
     """Each optimizer has numbers of its own, and those that have a derivative can be tuned."""
     optimizer = inner.optimizer
-    for key, path, settings in Tune(optimizer=tune.optimizer).entries():
+    for key, path, settings in TuneSpec(optimizer=tune.optimizer).entries():
         if key in optimizer.TUNABLE:
             continue
         problem = f"inner.optimizer is {optimizer.kind}, which has no such number"
@@ -38,17 +45,17 @@ WHY = {
 }
 
 
-def one_average_is_kept(tune: Tune, inner: Inner) -> Iterable[Fault]:
+def one_average_is_kept(tune: TuneSpec, inner: InnerSpec) -> Iterable[Fault]:
     """Schedule-free training has an average of its own, which is what is judged."""
-    if tune.averaging is not None and isinstance(inner.optimizer, ScheduleFreeAdamW):
+    if tune.averaging is not None and isinstance(inner.optimizer, ScheduleFreeAdamWSpec):
         problem = f"inner.optimizer is {inner.optimizer.kind}, which averages by itself"
         cure = "take another inner.optimizer, or take it out"
         yield Fault("tune.averaging", asdict(tune.averaging), problem, cure)
 
 
-def what_is_multiplied_is_not_zero(tune: Tune, inner: Inner) -> Iterable[Fault]:
+def what_is_multiplied_is_not_zero(tune: TuneSpec, inner: InnerSpec) -> Iterable[Fault]:
     """A factor changes nothing of zero, nor of what isn't there."""
-    for key, path, settings in Tune(optimizer=tune.optimizer).entries():
+    for key, path, settings in TuneSpec(optimizer=tune.optimizer).entries():
         if key in inner.optimizer.TUNABLE and not getattr(inner.optimizer, key):
             start, field = getattr(inner.optimizer, key), f"inner.optimizer.{key}"
             problem = f"{field} is {'null' if start is None else 0}, which no factor changes"
@@ -56,13 +63,15 @@ def what_is_multiplied_is_not_zero(tune: Tune, inner: Inner) -> Iterable[Fault]:
             yield Fault(path, asdict(settings), problem, cure)
 
 
-def gradients_show_in_the_update(tune: Tune, inner: Inner, outer: Outer) -> Iterable[Fault]:
+def gradients_show_in_the_update(
+    tune: TuneSpec, inner: InnerSpec, outer: OuterSpec
+) -> Iterable[Fault]:
     """What weighs data or loss acts through gradients, of which Lion takes the sign."""
-    if not isinstance(inner.optimizer, Lion) or (outer.steps is None and not outer.phases):
+    if not isinstance(inner.optimizer, LionSpec) or (outer.steps is None and not outer.phases):
         return
     # Of what has no derivative, auto takes an estimator that differentiates nothing.
     by_values = outer.objective.measure != "loss" or all(
-        isinstance(phase.estimator, ZerothOrder) for phase in resolved(outer)
+        isinstance(phase.estimator, ZerothOrderSpec) for phase in resolved(outer)
     )
     if by_values:
         return

@@ -5,10 +5,10 @@ from dataclasses import MISSING, fields
 
 from metatune.recipe.faults import Fault
 from metatune.recipe.phases import CHOICES, said
-from metatune.recipe.schema import Full, Inner, Online, Outer
+from metatune.recipe.schema import FullSpec, InnerSpec, OnlineSpec, OuterSpec
 
 
-def steps_or_phases(outer: Outer) -> Iterable[Fault]:
+def steps_or_phases(outer: OuterSpec) -> Iterable[Fault]:
     """A search has a number of steps, or phases that have."""
     if outer.steps is None and outer.phases is None:
         cure = "write one of them, e.g. steps: 20"
@@ -20,9 +20,9 @@ def steps_or_phases(outer: Outer) -> Iterable[Fault]:
         yield Fault("outer.phases", [], "names no phase", "write one or more, or outer.steps")
 
 
-def choices_for_all_are_used(outer: Outer) -> Iterable[Fault]:
+def choices_for_all_are_used(outer: OuterSpec) -> Iterable[Fault]:
     """What is chosen for all phases is the choice of one at least."""
-    for field in fields(Outer):
+    for field in fields(OuterSpec):
         if field.name not in CHOICES or not outer.phases:
             continue
         value = getattr(outer, field.name)
@@ -33,14 +33,14 @@ def choices_for_all_are_used(outer: Outer) -> Iterable[Fault]:
             yield Fault(f"outer.{field.name}", {"kind": value.kind}, problem, cure)
 
 
-def unroll_fits_the_training(outer: Outer, inner: Inner) -> Iterable[Fault]:
+def unroll_fits_the_training(outer: OuterSpec, inner: InnerSpec) -> Iterable[Fault]:
     """Windows, lifetimes, horizons are no longer than the training, a window than its life."""
     for path, unroll in said(outer, "unroll"):
-        if isinstance(unroll, Full):
+        if isinstance(unroll, FullSpec):
             yield from _horizons(f"{path}.horizons", unroll.horizons, inner)
             continue
         limits = {"window": ("inner.steps", inner.steps)}
-        if isinstance(unroll, Online) and unroll.lifetime is not None:
+        if isinstance(unroll, OnlineSpec) and unroll.lifetime is not None:
             limits["lifetime"] = limits["window"]
             if unroll.lifetime <= inner.steps:
                 limits["window"] = (f"{path}.lifetime", unroll.lifetime)
@@ -50,7 +50,7 @@ def unroll_fits_the_training(outer: Outer, inner: Inner) -> Iterable[Fault]:
                 yield Fault(f"{path}.{name}", getattr(unroll, name), problem, cure)
 
 
-def _horizons(path: str, horizons: tuple[int, ...] | None, inner: Inner) -> Iterable[Fault]:
+def _horizons(path: str, horizons: tuple[int, ...] | None, inner: InnerSpec) -> Iterable[Fault]:
     """Each a training, none longer than the whole one."""
     if horizons is not None and not horizons:
         yield Fault(path, [], "names no horizon", "write one or more, or leave it out")

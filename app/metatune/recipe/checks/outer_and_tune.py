@@ -6,14 +6,24 @@ from dataclasses import fields
 from metatune.recipe.faults import Fault, unknown
 from metatune.recipe.moved import refusal
 from metatune.recipe.phases import said
-from metatune.recipe.schema import Full, Inner, LossTerms, OptimizerFields, Outer, Sign, Tune
+from metatune.recipe.schema import (
+    FullSpec,
+    InnerSpec,
+    LossTermsSpec,
+    OptimizerFieldsSpec,
+    OuterSpec,
+    SignSpec,
+    TuneSpec,
+)
 from metatune.recipe.schema.tune import KEYS, keyed
 
 
-def horizons_reach_every_window(outer: Outer, inner: Inner, tune: Tune) -> Iterable[Fault]:
+def horizons_reach_every_window(
+    outer: OuterSpec, inner: InnerSpec, tune: TuneSpec
+) -> Iterable[Fault]:
     """A training that schedules are stretched onto has a step in each of their windows."""
     for path, unroll in said(outer, "unroll"):
-        if not isinstance(unroll, Full):
+        if not isinstance(unroll, FullSpec):
             continue
         for number, steps in enumerate(unroll.horizons or ()):
             for _, entry, settings in tune.entries():
@@ -29,7 +39,7 @@ def horizons_reach_every_window(outer: Outer, inner: Inner, tune: Tune) -> Itera
                     yield Fault(f"{path}.horizons[{number}]", steps, problem, cure)
 
 
-def rates_are_of_what_is_tuned(outer: Outer, tune: Tune) -> Iterable[Fault]:
+def rates_are_of_what_is_tuned(outer: OuterSpec, tune: TuneSpec) -> Iterable[Fault]:
     """Outer learning rates by entry of `tune` are above zero, and of entries that are there."""
     for path, optimizer in said(outer, "optimizer"):
         for name, rate in (optimizer.per_tunable or {}).items():
@@ -39,14 +49,14 @@ def rates_are_of_what_is_tuned(outer: Outer, tune: Tune) -> Iterable[Fault]:
                 yield Fault(here, rate, "must be a number above 0", "leave it out for the others'")
 
 
-def clips_are_of_what_is_tuned(outer: Outer, tune: Tune) -> Iterable[Fault]:
+def clips_are_of_what_is_tuned(outer: OuterSpec, tune: TuneSpec) -> Iterable[Fault]:
     """Norms by entry of `tune` are of entries that are there."""
     for name, norm in outer.clip.items() if isinstance(outer.clip, Mapping) else ():
         yield from _not_tuned(f"outer.clip.{name}", norm, name, tune)
 
 
-def _not_tuned(path: str, value: float, name: str, tune: Tune) -> Iterable[Fault]:
-    sections = {"optimizer": OptimizerFields, "loss_terms": LossTerms}
+def _not_tuned(path: str, value: float, name: str, tune: TuneSpec) -> Iterable[Fault]:
+    sections = {"optimizer": OptimizerFieldsSpec, "loss_terms": LossTermsSpec}
     names = [field.name for field in fields(tune) if field.name not in sections]
     within = {field.name: key for key, kind in sections.items() for field in fields(kind)}
     names += within
@@ -57,11 +67,11 @@ def _not_tuned(path: str, value: float, name: str, tune: Tune) -> Iterable[Fault
         yield Fault(path, value, f"{entry} isn't there", f"take it out, or tune {name}")
 
 
-def sign_steps_begin_above_the_tolerance(outer: Outer, tune: Tune) -> Iterable[Fault]:
+def sign_steps_begin_above_the_tolerance(outer: OuterSpec, tune: TuneSpec) -> Iterable[Fault]:
     """A search hasn't converged before it begins."""
     tuned = [key for key, _, _ in tune.entries()]
     for path, optimizer in said(outer, "optimizer"):
-        if not isinstance(optimizer, Sign) or optimizer.tolerance is None or not tuned:
+        if not isinstance(optimizer, SignSpec) or optimizer.tolerance is None or not tuned:
             continue
         own = keyed(optimizer.per_tunable or {})
         largest = max(own.get(name, optimizer.learning_rate) for name in tuned)

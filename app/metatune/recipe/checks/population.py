@@ -5,26 +5,26 @@ from collections.abc import Iterable
 from metatune.recipe.faults import Fault
 from metatune.recipe.phases import resolved
 from metatune.recipe.schema import (
-    Auto,
-    Inner,
-    MixFlow,
-    Online,
-    Outer,
-    Population,
-    Reverse,
+    AutoSpec,
+    InnerSpec,
+    MixFlowSpec,
+    OnlineSpec,
+    OuterSpec,
+    PopulationSpec,
+    ReverseSpec,
 )
 
 
 def members_at_once_are_taken_backward(
-    outer_population: Population, outer: Outer
+    outer_population: PopulationSpec, outer: OuterSpec
 ) -> Iterable[Fault]:
     """In one program the meta-parameters of all members are M times as many directions."""
     if not outer_population.vmap or not _has_steps(outer):
         return
     for phase in resolved(outer):
         spec = phase.estimator
-        backward = isinstance(spec, MixFlow | Reverse)
-        if isinstance(spec, Auto):
+        backward = isinstance(spec, MixFlowSpec | ReverseSpec)
+        if isinstance(spec, AutoSpec):
             backward = outer.objective.measure == "loss"
         if not backward:
             problem = (
@@ -36,14 +36,14 @@ def members_at_once_are_taken_backward(
 
 
 def members_of_other_ages_end_together(
-    outer_population: Population, outer: Outer, inner: Inner
+    outer_population: PopulationSpec, outer: OuterSpec, inner: InnerSpec
 ) -> Iterable[Fault]:
     """An outer step has as many inner steps for each member, whatever its age."""
     if not outer_population.stagger or not _has_steps(outer):
         return
     for phase in resolved(outer):
         unroll = phase.unroll
-        if not isinstance(unroll, Online):
+        if not isinstance(unroll, OnlineSpec):
             continue
         lifetime = unroll.lifetime or inner.steps
         # A window that is none, or is longer than its lifetime, is a known fault.
@@ -57,6 +57,6 @@ def members_of_other_ages_end_together(
             return
 
 
-def _has_steps(outer: Outer) -> bool:
+def _has_steps(outer: OuterSpec) -> bool:
     """Whether there are phases to look at; if not, that is a fault of its own."""
     return outer.steps is not None or bool(outer.phases)

@@ -7,12 +7,12 @@ from typing import get_args
 
 from metatune.recipe.faults import Fault
 from metatune.recipe.phases import said
-from metatune.recipe.schema import LearningRates, Online, Outer, PerElement, Sign
+from metatune.recipe.schema import LearningRatesSpec, OnlineSpec, OuterSpec, PerElement, SignSpec
 
 PATH = "tune.learning_rates.sharing"
 
 
-def there_is_something_to_share(tune_learning_rates: LearningRates) -> Iterable[Fault]:
+def there_is_something_to_share(tune_learning_rates: LearningRatesSpec) -> Iterable[Fault]:
     """Two cells or more, of groups of whole parameters."""
     if (spec := tune_learning_rates.sharing) is None:
         return
@@ -26,7 +26,7 @@ def there_is_something_to_share(tune_learning_rates: LearningRates) -> Iterable[
         yield Fault(PATH, asdict(spec), problem, cure)
 
 
-def a_search_can_split(tune_learning_rates: LearningRates, outer: Outer) -> Iterable[Fault]:
+def a_search_can_split(tune_learning_rates: LearningRatesSpec, outer: OuterSpec) -> Iterable[Fault]:
     """Hypergradients repeat each other but for noise, periods end, and what is split can move."""
     if (spec := tune_learning_rates.sharing) is None:
         return
@@ -52,10 +52,10 @@ def a_search_can_split(tune_learning_rates: LearningRates, outer: Outer) -> Iter
         cure = f"take shared, or {PATH} out"
         yield Fault("outer.population.adam", outer.population.adam, problem, cure)
     for path, optimizer in said(outer, "optimizer"):
-        if isinstance(optimizer, Sign):
+        if isinstance(optimizer, SignSpec):
             problem = "halves its steps for good: what is split later would hardly move"
             yield Fault(f"{path}.kind", optimizer.kind, problem, f"take adam, or {PATH} out")
     for path, unroll in said(outer, "unroll"):
-        if isinstance(unroll, Online):
+        if isinstance(unroll, OnlineSpec):
             problem = "differentiates other inner steps each time: what differs isn't noise alone"
             yield Fault(f"{path}.kind", unroll.kind, problem, f"take full, or {PATH} out")

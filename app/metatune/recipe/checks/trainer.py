@@ -7,26 +7,26 @@ from typing import Any, get_args
 from metatune.recipe.faults import Fault
 from metatune.recipe.phases import said
 from metatune.recipe.schema import (
-    Full,
-    Initialisation,
-    LearnedUpdate,
-    LearningRates,
-    Outer,
+    FullSpec,
+    InitialisationSpec,
+    LearnedUpdateSpec,
+    LearningRatesSpec,
+    OuterSpec,
     PerElement,
-    Population,
-    Rater,
-    Trainer,
-    ZerothOrder,
+    PopulationSpec,
+    RaterSpec,
+    TrainerSpec,
+    ZerothOrderSpec,
 )
 
 
 def an_external_trainer_is_followed_by_its_losses(
-    trainer: Trainer, outer: Outer
+    trainer: TrainerSpec, outer: OuterSpec
 ) -> Iterable[Fault]:
     """Nothing of it is differentiated here."""
-    own = ZerothOrder()
+    own = ZerothOrderSpec()
     for path, spec in said(outer, "estimator"):
-        if not isinstance(spec, ZerothOrder):
+        if not isinstance(spec, ZerothOrderSpec):
             if path == "outer.estimator" and _unused(outer):
                 continue
             problem = "the loss of a trainer elsewhere has no derivative here"
@@ -39,15 +39,17 @@ def an_external_trainer_is_followed_by_its_losses(
                 yield _without_effect(f"{path}.{option}", value)
 
 
-def _unused(outer: Outer) -> bool:
+def _unused(outer: OuterSpec) -> bool:
     """Whether every phase has an estimator of its own."""
     return bool(outer.phases) and all(phase.estimator for phase in outer.phases or ())
 
 
-def an_external_trainer_measures_by_itself(trainer: Trainer, outer: Outer) -> Iterable[Fault]:
+def an_external_trainer_measures_by_itself(
+    trainer: TrainerSpec, outer: OuterSpec
+) -> Iterable[Fault]:
     """What a command does is its own affair: what is said of it would have no effect."""
     for path, unroll in said(outer, "unroll"):
-        if unroll != Full():
+        if unroll != FullSpec():
             problem = "an external trainer does whole trainings, which aren't cut"
             yield Fault(f"{path}.kind", unroll.kind, problem, "leave outer.unroll out")
     if outer.fresh.initialisation != outer.fresh.data:
@@ -56,8 +58,8 @@ def an_external_trainer_measures_by_itself(trainer: Trainer, outer: Outer) -> It
     yield from _measured_there(outer)
 
 
-def _measured_there(outer: Outer) -> Iterator[Fault]:
-    default = Outer()
+def _measured_there(outer: OuterSpec) -> Iterator[Fault]:
+    default = OuterSpec()
     for section, option in (
         ("objective", "measure"),
         ("objective", "sequences"),
@@ -79,7 +81,7 @@ def _without_effect(path: str, value: Any) -> Fault:
 
 
 def an_external_trainer_takes_rates_of_whole_parameters(
-    trainer: Trainer, tune_learning_rates: LearningRates
+    trainer: TrainerSpec, tune_learning_rates: LearningRatesSpec
 ) -> Iterable[Fault]:
     """What a command is told is a tuned.json alone."""
     if tune_learning_rates.per in get_args(PerElement):
@@ -88,14 +90,16 @@ def an_external_trainer_takes_rates_of_whole_parameters(
         yield Fault("tune.learning_rates.per", tune_learning_rates.per, problem, cure)
 
 
-def an_external_trainer_is_told_no_rater(trainer: Trainer, tune_rater: Rater) -> Iterable[Fault]:
+def an_external_trainer_is_told_no_rater(
+    trainer: TrainerSpec, tune_rater: RaterSpec
+) -> Iterable[Fault]:
     """Nor any other network."""
     problem = "an external trainer is told schedules, no network"
     yield Fault("tune.rater", asdict(tune_rater), problem, "take it out, or train here")
 
 
 def an_external_trainer_steps_by_itself(
-    trainer: Trainer, tune_learned_update: LearnedUpdate
+    trainer: TrainerSpec, tune_learned_update: LearnedUpdateSpec
 ) -> Iterable[Fault]:
     """A learned update is networks."""
     problem = "an external trainer is told schedules alone, no networks"
@@ -104,7 +108,7 @@ def an_external_trainer_steps_by_itself(
 
 
 def an_external_trainer_starts_by_itself(
-    trainer: Trainer, tune_initialisation: Initialisation
+    trainer: TrainerSpec, tune_initialisation: InitialisationSpec
 ) -> Iterable[Fault]:
     """A start that is tuned is weights."""
     problem = "an external trainer isn't given weights to start from"
@@ -113,7 +117,7 @@ def an_external_trainer_starts_by_itself(
 
 
 def an_external_trainer_does_one_training_at_a_time(
-    trainer: Trainer, outer_population: Population
+    trainer: TrainerSpec, outer_population: PopulationSpec
 ) -> Iterable[Fault]:
     """What a command trains has no states that could be kept side by side."""
     problem = "an external trainer does one training at a time, of the seed that it is told"

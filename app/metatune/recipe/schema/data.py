@@ -22,7 +22,7 @@ HeldOutSplit = Literal["validation", "test"]
 
 
 @dataclass(frozen=True)
-class Corruption:
+class CorruptionSpec:
     """Training sequences that are spoilt on purpose, so that it is known which are.
 
     A search that is worth anything finds them. Held-out text stays as it is.
@@ -40,7 +40,7 @@ class Corruption:
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceSpec:
     """Where a domain's documents come from: exactly one of the first eight.
 
     Text, JSON lines and CSV may be compressed (.gz, .bz2, .xz, .zst), and begin with a byte order
@@ -113,12 +113,12 @@ class Source:
     loss_mask: str | None = None
     label: str | None = None
     max_tokens: int | None = ruled(None, AT_LEAST_ONE)
-    corrupt: Corruption | None = None
+    corrupt: CorruptionSpec | None = None
     use: Literal["all", "train", "validation", "test"] = "all"
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutSpec:
     """How much of each domain is kept from the inner training.
 
     Attributes:
@@ -131,7 +131,7 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
-class Packing:
+class PackingSpec:
     """How documents, each with an end-of-sequence token behind it, fill the sequences.
 
     Attributes:
@@ -146,7 +146,7 @@ class Packing:
 
 
 @dataclass(frozen=True)
-class Data:
+class DataSpec:
     """The text, and how it is cut into batches.
 
     Attributes:
@@ -172,14 +172,14 @@ class Data:
             are replaced by U+FFFD and counted.
     """
 
-    domains: Mapping[str, Source]
+    domains: Mapping[str, SourceSpec]
     target: Mapping[str, float]
     sequence_length: int = ruled(AT_LEAST_TWO)
     batch_size: int = ruled(AT_LEAST_ONE)
     tokenizer: str = "bytes"
     bos: Literal["auto", "always", "never"] = "auto"
-    held_out: HeldOut = field(default_factory=HeldOut)
-    packing: Packing = field(default_factory=Packing)
+    held_out: HeldOutSpec = field(default_factory=HeldOutSpec)
+    packing: PackingSpec = field(default_factory=PackingSpec)
     date: str | None = ruled(None, ISO_DATE)
     bpe_dropout: bool = False
     invalid_utf8: Literal["refuse", "replace"] = "refuse"

@@ -7,7 +7,7 @@ from metatune.recipe.rules import AT_LEAST_ONE, AT_LEAST_ONE_OR_NAMED, POSITIVE,
 
 
 @dataclass(frozen=True)
-class Checkpoints:
+class CheckpointsSpec:
     """What is kept of the inner training between the forward and the backward sweep.
 
     Attributes:
@@ -28,7 +28,7 @@ class Checkpoints:
 
 
 @dataclass(frozen=True)
-class MixFlow:
+class MixFlowSpec:
     """MixFlow-MG: exact, forward-over-reverse (Kemaev et al., 2025).
 
     Attributes:
@@ -48,11 +48,11 @@ class MixFlow:
     mixed_mode: bool = True
     save_gradients: bool = True
     gradient_dtype: Literal["float32", "bfloat16"] = "float32"
-    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    checkpoints: CheckpointsSpec = field(default_factory=CheckpointsSpec)
 
 
 @dataclass(frozen=True)
-class Reverse:
+class ReverseSpec:
     """Reverse-over-reverse through the unrolled steps: the standard way, kept as the oracle.
 
     Attributes:
@@ -64,11 +64,11 @@ class Reverse:
     kind: Literal["reverse"] = "reverse"
     segment: int = ruled(16, AT_LEAST_ONE)
     remat: bool = True
-    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    checkpoints: CheckpointsSpec = field(default_factory=CheckpointsSpec)
 
 
 @dataclass(frozen=True)
-class Forward:
+class ForwardSpec:
     """FDS: exact, forward-mode along every meta-parameter (Micaelli & Storkey, 2021).
 
     Keeps no states: memory grows with the number of meta-parameters, not with the steps. A
@@ -91,7 +91,7 @@ class Forward:
 
 
 @dataclass(frozen=True)
-class ForwardGradient:
+class ForwardGradientSpec:
     """(FG)²U: unbiased, forward-mode along random directions (Shen et al., 2024).
 
     Keeps no states: memory grows with the number of directions at a time alone.
@@ -120,7 +120,7 @@ class ForwardGradient:
 
 
 @dataclass(frozen=True)
-class ZerothOrder:
+class ZerothOrderSpec:
     """Central differences of whole trainings along random directions (Spall, 1992).
 
     For measures that can't be differentiated, and for a trainer elsewhere; biased by the square of
@@ -143,7 +143,7 @@ class ZerothOrder:
 
 
 @dataclass(frozen=True)
-class Auto:
+class AutoSpec:
     """Whichever is the fastest of those that fit the device; the run folder's recipe names it.
 
     Of another measure than the loss, `zeroth_order`.
@@ -155,7 +155,9 @@ class Auto:
 
     kind: Literal["auto"] = "auto"
     segment: int = ruled(16, AT_LEAST_ONE)
-    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    checkpoints: CheckpointsSpec = field(default_factory=CheckpointsSpec)
 
 
-Estimator = MixFlow | Reverse | Forward | ForwardGradient | ZerothOrder | Auto
+EstimatorSpec = (
+    MixFlowSpec | ReverseSpec | ForwardSpec | ForwardGradientSpec | ZerothOrderSpec | AutoSpec
+)

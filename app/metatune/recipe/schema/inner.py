@@ -15,7 +15,7 @@ from metatune.recipe.rules import (
 
 
 @dataclass(frozen=True)
-class Constant:
+class ConstantSpec:
     """A base rate that stays, after a linear warmup.
 
     Attributes:
@@ -27,7 +27,7 @@ class Constant:
 
 
 @dataclass(frozen=True)
-class Cosine:
+class CosineSpec:
     """A linear warmup, then half a cosine down.
 
     Attributes:
@@ -41,7 +41,7 @@ class Cosine:
 
 
 @dataclass(frozen=True)
-class WarmupStableDecay:
+class WarmupStableDecaySpec:
     """Warmup, plateau, then a linear decay.
 
     Attributes:
@@ -56,11 +56,11 @@ class WarmupStableDecay:
     final: float = ruled(0.1, FRACTION)
 
 
-Schedule = Constant | Cosine | WarmupStableDecay
+ScheduleSpec = ConstantSpec | CosineSpec | WarmupStableDecaySpec
 
 
 @dataclass(frozen=True)
-class AdamW:
+class AdamWSpec:
     """AdamW (Loshchilov & Hutter, 2019), as `optax.adamw`.
 
     Attributes:
@@ -79,7 +79,7 @@ class AdamW:
     TUNABLE: ClassVar[tuple[str, ...]] = ("weight_decay", "b1", "b2", "eps", "clip_norm")
     learning_rate: float = ruled(POSITIVE)
     kind: Literal["adamw"] = "adamw"
-    schedule: Schedule = field(default_factory=Cosine)
+    schedule: ScheduleSpec = field(default_factory=CosineSpec)
     weight_decay: float = ruled(0.1, NOT_NEGATIVE)
     decay: Literal["matrices", "all"] = "matrices"
     b1: float = ruled(0.9, FRACTION)
@@ -90,7 +90,7 @@ class AdamW:
 
 
 @dataclass(frozen=True)
-class SGD:
+class SGDSpec:
     """Stochastic gradient descent with momentum, as `optax.sgd` after `add_decayed_weights`.
 
     Attributes:
@@ -106,7 +106,7 @@ class SGD:
     TUNABLE: ClassVar[tuple[str, ...]] = ("weight_decay", "momentum", "clip_norm")
     learning_rate: float = ruled(POSITIVE)
     kind: Literal["sgd"] = "sgd"
-    schedule: Schedule = field(default_factory=Cosine)
+    schedule: ScheduleSpec = field(default_factory=CosineSpec)
     momentum: float = ruled(0.9, FRACTION)
     nesterov: bool = False
     weight_decay: float = ruled(0.0, NOT_NEGATIVE)
@@ -115,7 +115,7 @@ class SGD:
 
 
 @dataclass(frozen=True)
-class Lion:
+class LionSpec:
     """Lion (Chen et al., Symbolic Discovery of Optimization Algorithms, 2023), as `optax.lion`.
 
     Its sign has no derivative but zero: a hypergradient through Lion holds how far each step goes
@@ -135,7 +135,7 @@ class Lion:
     TUNABLE: ClassVar[tuple[str, ...]] = ("weight_decay",)
     learning_rate: float = ruled(POSITIVE)
     kind: Literal["lion"] = "lion"
-    schedule: Schedule = field(default_factory=Cosine)
+    schedule: ScheduleSpec = field(default_factory=CosineSpec)
     weight_decay: float = ruled(0.1, NOT_NEGATIVE)
     decay: Literal["matrices", "all"] = "matrices"
     b1: float = ruled(0.9, FRACTION)
@@ -144,7 +144,7 @@ class Lion:
 
 
 @dataclass(frozen=True)
-class Muon:
+class MuonSpec:
     """Muon (Jordan et al., 2024) for the matrices of the blocks, AdamW for all else.
 
     As `optax.contrib.muon`, each layer's matrix by itself: Nesterov momentum, made orthogonal by
@@ -177,7 +177,7 @@ class Muon:
     )
     learning_rate: float = ruled(POSITIVE)
     kind: Literal["muon"] = "muon"
-    schedule: Schedule = field(default_factory=Cosine)
+    schedule: ScheduleSpec = field(default_factory=CosineSpec)
     momentum: float = ruled(0.95, FRACTION)
     nesterov: bool = True
     newton_schulz_steps: int = ruled(5, AT_LEAST_ONE)
@@ -191,7 +191,7 @@ class Muon:
 
 
 @dataclass(frozen=True)
-class Adafactor:
+class AdafactorSpec:
     """Adafactor (Shazeer & Stern, 2018), as `optax.adafactor`, each layer's tensor by itself.
 
     Unlike there, weight decay is multiplied by the learning rate. Differentiable, but for a tensor
@@ -215,7 +215,7 @@ class Adafactor:
     TUNABLE: ClassVar[tuple[str, ...]] = ("weight_decay", "clip_norm")
     learning_rate: float = ruled(POSITIVE)
     kind: Literal["adafactor"] = "adafactor"
-    schedule: Schedule = field(default_factory=Cosine)
+    schedule: ScheduleSpec = field(default_factory=CosineSpec)
     decay_rate: float = ruled(0.8, FRACTION)
     clipping_threshold: float | None = ruled(1.0, POSITIVE)
     scale_by_parameter: bool = True
@@ -227,7 +227,7 @@ class Adafactor:
 
 
 @dataclass(frozen=True)
-class ScheduleFreeAdamW:
+class ScheduleFreeAdamWSpec:
     """Schedule-free AdamW (Defazio et al., The Road Less Scheduled, 2024).
 
     As `optax.contrib.schedule_free_adamw`, each tensor averaged by its own learning rates. What is
@@ -249,7 +249,7 @@ class ScheduleFreeAdamW:
     TUNABLE: ClassVar[tuple[str, ...]] = ("weight_decay", "b2", "eps", "clip_norm")
     learning_rate: float = ruled(POSITIVE)
     kind: Literal["schedule_free_adamw"] = "schedule_free_adamw"
-    schedule: Schedule = field(default_factory=lambda: Constant(warmup=0.05))
+    schedule: ScheduleSpec = field(default_factory=lambda: ConstantSpec(warmup=0.05))
     b1: float = ruled(0.9, INNER_FRACTION)
     b2: float = ruled(0.95, FRACTION)
     weight_lr_power: float = ruled(2.0, NOT_NEGATIVE)
@@ -260,12 +260,14 @@ class ScheduleFreeAdamW:
     clip_norm: float | None = ruled(None, POSITIVE)
 
 
-InnerOptimizer = AdamW | SGD | Lion | Muon | Adafactor | ScheduleFreeAdamW
+InnerOptimizerSpec = (
+    AdamWSpec | SGDSpec | LionSpec | MuonSpec | AdafactorSpec | ScheduleFreeAdamWSpec
+)
 """What turns gradients into updates. `TUNABLE` are those of its fields that can be tuned."""
 
 
 @dataclass(frozen=True)
-class Lora:
+class LoraSpec:
     """Low-rank adapters (Hu et al., 2022): `W + (alpha / rank) B A`, W frozen, A and B trained.
 
     Attributes:
@@ -288,7 +290,7 @@ Files of before have it: it stays, as does the name of the head's tensor.
 
 
 @dataclass(frozen=True)
-class SecondNextToken:
+class SecondNextTokenSpec:
     """A head that predicts the token two ahead (Gloeckle et al., Multi-token Prediction, 2024).
 
     Of features h it makes `h + W h`, whose W starts at zero, and the model's own unembedding the
@@ -304,7 +306,7 @@ class SecondNextToken:
 
 
 @dataclass(frozen=True)
-class Loss:
+class LossSpec:
     """Terms of the training loss beside that of the next token, whose own weight is the unit.
 
     The loss of a token with logits z over a vocabulary of V is `(1 - ε) (-log p_target) + ε mean_v
@@ -321,7 +323,7 @@ class Loss:
 
     z_loss: float = ruled(0.0, NOT_NEGATIVE)
     label_smoothing: float = ruled(0.0, FRACTION)
-    multi_token_prediction: SecondNextToken | None = None
+    multi_token_prediction: SecondNextTokenSpec | None = None
 
     def coefficients(self) -> dict[str, float]:
         """The coefficient of each term by its key in files; 0 where there is none."""
@@ -334,7 +336,7 @@ class Loss:
 
 
 @dataclass(frozen=True)
-class Inner:
+class InnerSpec:
     """The training that is tuned: `steps` updates of `optimizer`.
 
     Attributes:
@@ -349,9 +351,9 @@ class Inner:
         loss: terms of the training loss beside that of the next token; null for none.
     """
 
-    optimizer: InnerOptimizer
+    optimizer: InnerOptimizerSpec
     steps: int = ruled(AT_LEAST_ONE)
     micro_batch: int | None = ruled(None, AT_LEAST_ONE)
     train: tuple[str, ...] | None = None
-    lora: Lora | None = None
-    loss: Loss | None = None
+    lora: LoraSpec | None = None
+    loss: LossSpec | None = None

@@ -11,7 +11,7 @@ Chunk = int | Literal["auto"] | None
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelSpec:
     """The language model that the inner training trains: exactly one of the first two.
 
     Attributes:

@@ -14,11 +14,11 @@ from metatune.recipe.rules import (
     POSITIVE,
     ruled,
 )
-from metatune.recipe.schema.estimators import Estimator, MixFlow
+from metatune.recipe.schema.estimators import EstimatorSpec, MixFlowSpec
 
 
 @dataclass(frozen=True)
-class Adam:
+class AdamSpec:
     """Adam on the meta-parameters, as `optax.adam`, after clipping.
 
     Attributes:
@@ -36,7 +36,7 @@ class Adam:
 
 
 @dataclass(frozen=True)
-class Descent:
+class DescentSpec:
     """Gradient descent on the meta-parameters with heavy-ball momentum, as `optax.sgd`.
 
     Attributes:
@@ -52,7 +52,7 @@ class Descent:
 
 
 @dataclass(frozen=True)
-class Sign:
+class SignSpec:
     """Steps by the sign of the hypergradient; a step halves when its sign flips (FDS, 2021).
 
     Clipping changes no sign, and nothing here.
@@ -72,7 +72,7 @@ class Sign:
 
 
 @dataclass(frozen=True)
-class Full:
+class FullSpec:
     """Differentiates through the whole training, from step 0 to its end: exact.
 
     Attributes:
@@ -87,7 +87,7 @@ class Full:
 
 
 @dataclass(frozen=True)
-class Truncated:
+class TruncatedSpec:
     """Differentiates through the last `window` inner steps; those before are run, no more.
 
     What a hyperparameter did earlier is left out: schedules of earlier windows stay as they are.
@@ -101,7 +101,7 @@ class Truncated:
 
 
 @dataclass(frozen=True)
-class Online:
+class OnlineSpec:
     """Tunes along a life-long training, `window` inner steps for each outer step.
 
     An outer step goes on from where the last one stopped, differentiates the held-out loss at the
@@ -119,7 +119,7 @@ class Online:
 
 
 @dataclass(frozen=True)
-class Population:
+class PopulationSpec:
     """Several inner trainings for each hypergradient, each with a seed of its own.
 
     All take the same held-out text. Validation and test are as without (Calian et al., DataRater,
@@ -143,8 +143,8 @@ class Population:
     vmap: bool = True
 
 
-Optimizer = Adam | Descent | Sign
-Unroll = Full | Truncated | Online
+OptimizerSpec = AdamSpec | DescentSpec | SignSpec
+UnrollSpec = FullSpec | TruncatedSpec | OnlineSpec
 
 Class = Literal["text", "prompt", "completion", "system", "tool"]
 """What part of a document a token is of; all tokens of a plain text are text."""
@@ -160,7 +160,7 @@ Average = Literal["tokens", "sequences"]
 
 
 @dataclass(frozen=True)
-class Trajectory:
+class TrajectorySpec:
     """An objective at several points of a training, for models that have to be good early.
 
     What is differentiated is the mean of the losses after 1/K, 2/K, ... and all of the inner steps
@@ -177,7 +177,7 @@ class Trajectory:
 
 
 @dataclass(frozen=True)
-class Objective:
+class ObjectiveSpec:
     """What is minimised on held-out text: what is differentiated, validated and tested.
 
     Attributes:
@@ -209,11 +209,11 @@ class Objective:
     average: Average = "tokens"
     deviation: float = ruled(0.0, NOT_NEGATIVE)
     worst_case: float | None = ruled(None, POSITIVE)
-    trajectory: Trajectory | None = None
+    trajectory: TrajectorySpec | None = None
 
 
 @dataclass(frozen=True)
-class Fresh:
+class FreshSpec:
     """What is drawn anew at every outer step; what isn't, stays that of the first.
 
     Attributes:
@@ -226,7 +226,7 @@ class Fresh:
 
 
 @dataclass(frozen=True)
-class Validation:
+class ValidationSpec:
     """How the best outer step is chosen: whole trainings, true sampling, on the validation split.
 
     Attributes:
@@ -242,7 +242,7 @@ class Validation:
 
 
 @dataclass(frozen=True)
-class FinalTest:
+class FinalTestSpec:
     """How the result is measured: whole trainings, true sampling, on the test split, once.
 
     Attributes:
@@ -255,7 +255,7 @@ class FinalTest:
 
 
 @dataclass(frozen=True)
-class Phase:
+class PhaseSpec:
     """A stretch of the search with ways of its own; what it leaves out is that of `outer`.
 
     It goes on from the meta-parameters that the one before it ended with, best or not. The state
@@ -271,14 +271,14 @@ class Phase:
     """
 
     steps: int = ruled(AT_LEAST_ONE)
-    estimator: Estimator | None = None
-    unroll: Unroll | None = None
-    optimizer: Optimizer | None = None
+    estimator: EstimatorSpec | None = None
+    unroll: UnrollSpec | None = None
+    optimizer: OptimizerSpec | None = None
     reset: bool = False
 
 
 @dataclass(frozen=True)
-class Outer:
+class OuterSpec:
     """The search over the meta-parameters: exactly one of `steps` and `phases`.
 
     Attributes:
@@ -302,16 +302,16 @@ class Outer:
     """
 
     steps: int | None = ruled(None, AT_LEAST_ONE)
-    phases: tuple[Phase, ...] | None = None
-    estimator: Estimator = field(default_factory=MixFlow)
-    unroll: Unroll = field(default_factory=Full)
-    optimizer: Optimizer = field(default_factory=Adam)
+    phases: tuple[PhaseSpec, ...] | None = None
+    estimator: EstimatorSpec = field(default_factory=MixFlowSpec)
+    unroll: UnrollSpec = field(default_factory=FullSpec)
+    optimizer: OptimizerSpec = field(default_factory=AdamSpec)
     clip_norm: float | None = ruled(1.0, POSITIVE)
     clip: float | Mapping[str, float] | None = ruled(None, EACH_POSITIVE)
     ema: float | None = ruled(None, FRACTION)
     patience: int | None = ruled(None, AT_LEAST_ONE)
-    objective: Objective = field(default_factory=Objective)
-    fresh: Fresh = field(default_factory=Fresh)
-    population: Population | None = None
-    validation: Validation = field(default_factory=Validation)
-    test: FinalTest = field(default_factory=FinalTest)
+    objective: ObjectiveSpec = field(default_factory=ObjectiveSpec)
+    fresh: FreshSpec = field(default_factory=FreshSpec)
+    population: PopulationSpec | None = None
+    validation: ValidationSpec = field(default_factory=ValidationSpec)
+    test: FinalTestSpec = field(default_factory=FinalTestSpec)

@@ -6,7 +6,7 @@ from metatune.recipe.rules import AT_LEAST_ONE, COMMAND, POSITIVE, ruled
 
 
 @dataclass(frozen=True)
-class Trainer:
+class TrainerSpec:
     """A command that trains elsewhere, and tells the loss.
 
     The command is run without a shell. On its standard input it gets the hyperparameters: the

@@ -29,7 +29,7 @@ Shares = Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class Sharing:
+class SharingSpec:
     """Adaptive sharing: one rate for all groups and windows at first, split where they pull apart.
 
     What shares a rate gets the sum of its hypergradients, penalties included, before clipping.
@@ -56,7 +56,7 @@ class Sharing:
 
 
 @dataclass(frozen=True)
-class LearningRates:
+class LearningRatesSpec:
     """Learning rates as multipliers of the base schedule, one for each group and window.
 
     Attributes:
@@ -87,11 +87,11 @@ class LearningRates:
     max_multiplier: float | None = ruled(None, ABOVE_ONE)
     smoothness: float = ruled(0.0, NOT_NEGATIVE)
     prior: float = ruled(0.0, NOT_NEGATIVE)
-    sharing: Sharing | None = None
+    sharing: SharingSpec | None = None
 
 
 @dataclass(frozen=True)
-class Mixture:
+class MixtureSpec:
     """Shares of the domains in the training batches, one simplex for each window.
 
     Attributes:
@@ -130,7 +130,7 @@ DEFAULT_BUCKETS: Final = 4
 
 
 @dataclass(frozen=True)
-class LossWeights:
+class LossWeightsSpec:
     """Weights in the training loss, normalised so that they can't stand in for a learning rate.
 
     Attributes:
@@ -162,7 +162,7 @@ class LossWeights:
 
 
 @dataclass(frozen=True)
-class WeightDecay:
+class WeightDecaySpec:
     """Weight decay as multipliers of the recipe's own, one for each group and window.
 
     Attributes:
@@ -175,7 +175,7 @@ class WeightDecay:
 
 
 @dataclass(frozen=True)
-class TunedField:
+class TunedFieldSpec:
     """A number of the optimizer or of the loss, one for each window.
 
     Attributes:
@@ -186,7 +186,7 @@ class TunedField:
 
 
 @dataclass(frozen=True)
-class OptimizerFields:
+class OptimizerFieldsSpec:
     """Numbers of the inner optimizer, by their names there, starting from what they are there.
 
     What is positive is multiplied; of a decay β the odds β / (1 - β) are, about how many steps it
@@ -201,16 +201,16 @@ class OptimizerFields:
         clip_norm: largest global norm of the gradient.
     """
 
-    weight_decay: WeightDecay | None = None
-    momentum: TunedField | None = None
-    b1: TunedField | None = None
-    b2: TunedField | None = None
-    eps: TunedField | None = None
-    clip_norm: TunedField | None = None
+    weight_decay: WeightDecaySpec | None = None
+    momentum: TunedFieldSpec | None = None
+    b1: TunedFieldSpec | None = None
+    b2: TunedFieldSpec | None = None
+    eps: TunedFieldSpec | None = None
+    clip_norm: TunedFieldSpec | None = None
 
 
 @dataclass(frozen=True)
-class LossTerms:
+class LossTermsSpec:
     """Coefficients of `inner.loss`, by their names there, starting from what they are there.
 
     The weight of the next token's term is the unit, and isn't tuned. What starts from zero can't
@@ -222,13 +222,13 @@ class LossTerms:
         label_smoothing: ε, whose odds ε / (1 - ε) are multiplied, so that it stays between 0 and 1.
     """
 
-    z_loss: TunedField | None = None
-    label_smoothing: TunedField | None = None
-    multi_token_prediction: TunedField | None = None
+    z_loss: TunedFieldSpec | None = None
+    label_smoothing: TunedFieldSpec | None = None
+    multi_token_prediction: TunedFieldSpec | None = None
 
 
 @dataclass(frozen=True)
-class LearnedUpdate:
+class LearnedUpdateSpec:
     """Small networks that correct the optimizer's step, element by element.
 
     Each element of a step is multiplied by a number between `1 / max_multiplier` and
@@ -267,7 +267,7 @@ class LearnedUpdate:
 
 
 @dataclass(frozen=True)
-class Averaging:
+class AveragingSpec:
     """An exponential moving average of the parameters, θ̄' = β θ̄ + (1 - β) θ' after each update.
 
     The average is what is judged, reported and kept, with η = 0 too; what is tuned is β, whose odds
@@ -286,7 +286,7 @@ class Averaging:
 
 
 @dataclass(frozen=True)
-class Point:
+class PointSpec:
     """The point that every training starts from, tuned weight by weight (MAML, Finn et al., 2017).
 
     What is tuned is an offset, zero at first, on what the recipe starts from: the pretrained
@@ -304,7 +304,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Interpolation:
+class InterpolationSpec:
     """A start between checkpoints, `θ_0 = θ + Σ_i α_i (θ_i - θ)` of trained parameters.
 
     θ are the weights of `model.pretrained`, θ_i those of the further checkpoints; each α_i is zero
@@ -326,11 +326,11 @@ class Interpolation:
     windows: ClassVar[int] = 1
 
 
-Initialisation = Point | Interpolation
+InitialisationSpec = PointSpec | InterpolationSpec
 
 
 @dataclass(frozen=True)
-class MlpRater:
+class MlpRaterSpec:
     """A rater that sees each token with the one before it, and takes the mean over the sequence.
 
     Attributes:
@@ -346,7 +346,7 @@ class MlpRater:
 
 
 @dataclass(frozen=True)
-class TransformerRater:
+class TransformerRaterSpec:
     """A rater that also compares the places of a sequence with each other, by attention.
 
     Attributes:
@@ -363,7 +363,7 @@ class TransformerRater:
     temperature: float = ruled(1.0, POSITIVE)
 
 
-Rater = TransformerRater | MlpRater
+RaterSpec = TransformerRaterSpec | MlpRaterSpec
 """A small network that scores the sequences of a batch: those worth learning weigh more.
 
 The weights of a batch of B sequences are `B softmax(scores / temperature)`. They average one, so
@@ -386,24 +386,24 @@ def keyed(named: Mapping[str, float]) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class Tune:
+class TuneSpec:
     """What is tuned: at least one."""
 
-    learning_rates: LearningRates | None = None
-    mixture: Mixture | None = None
-    loss_weights: LossWeights | None = None
-    optimizer: OptimizerFields | None = None
-    loss_terms: LossTerms | None = None
-    initialisation: Initialisation | None = None
-    learned_update: LearnedUpdate | None = None
-    rater: Rater | None = None
-    averaging: Averaging | None = None
+    learning_rates: LearningRatesSpec | None = None
+    mixture: MixtureSpec | None = None
+    loss_weights: LossWeightsSpec | None = None
+    optimizer: OptimizerFieldsSpec | None = None
+    loss_terms: LossTermsSpec | None = None
+    initialisation: InitialisationSpec | None = None
+    learned_update: LearnedUpdateSpec | None = None
+    rater: RaterSpec | None = None
+    averaging: AveragingSpec | None = None
 
     def entries(self) -> Iterator[tuple[str, str, Any]]:
         """Key, dotted path and settings of everything that is tuned by a slice of η of its own."""
         for field in fields(self):
             settings = getattr(self, field.name)
-            if isinstance(settings, OptimizerFields | LossTerms):
+            if isinstance(settings, OptimizerFieldsSpec | LossTermsSpec):
                 for inner in fields(settings):
                     if (own := getattr(settings, inner.name)) is not None:
                         key = KEYS.get(inner.name, inner.name)

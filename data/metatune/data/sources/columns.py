@@ -15,7 +15,7 @@ from metatune.data.tokenizers import Tokenizer
 from metatune.recipe import schema
 
 
-def wanted_columns(source: schema.Source) -> tuple[str, ...]:
+def wanted_columns(source: schema.SourceSpec) -> tuple[str, ...]:
     """The columns that a source's records are made of, each once."""
     if source.input_ids is not None:
         columns = (source.input_ids, source.labels, source.loss_mask)
@@ -28,14 +28,14 @@ def wanted_columns(source: schema.Source) -> tuple[str, ...]:
     return tuple(dict.fromkeys(each for each in (*columns, source.label) if each is not None))
 
 
-def has_classes(source: schema.Source) -> bool:
+def has_classes(source: schema.SourceSpec) -> bool:
     """Whether the tokens of a source have classes other than text."""
     said = (source.messages, source.prompt, source.labels, source.loss_mask)
     return any(column is not None for column in said)
 
 
 def to_records(
-    rows: Iterable[Row], source: schema.Source, policy: Policy, tokenizer: Tokenizer | None
+    rows: Iterable[Row], source: schema.SourceSpec, policy: Policy, tokenizer: Tokenizer | None
 ) -> Iterator[Record]:
     """The documents that rows hold; one without text is empty.
 
@@ -55,7 +55,9 @@ def to_records(
         yield record
 
 
-def _record(row: Row, source: schema.Source, policy: Policy, tokenizer: Tokenizer | None) -> Record:
+def _record(
+    row: Row, source: schema.SourceSpec, policy: Policy, tokenizer: Tokenizer | None
+) -> Record:
     if source.input_ids is not None:
         return Record("", ready=ready_tokens(row, source, tokenizer))
     if source.messages is not None:

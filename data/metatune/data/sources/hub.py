@@ -10,12 +10,12 @@ from metatune.data.sources import files
 from metatune.data.sources.arrow import ROWS, plain_rows
 from metatune.data.sources.records import Place, Row
 from metatune.recipe.faults import RecipeError
-from metatune.recipe.schema import Source
+from metatune.recipe.schema import SourceSpec
 
 TRAIN: Final = "train"
 
 
-def open_dataset(source: Source, place: Place) -> Any:
+def open_dataset(source: SourceSpec, place: Place) -> Any:
     """A dataset by hub id or folder, one split of it.
 
     Args:
@@ -48,7 +48,7 @@ def open_dataset(source: Source, place: Place) -> Any:
         raise _refused(place, error) from error
 
 
-def open_saved(source: Source, place: Place) -> Any:
+def open_saved(source: SourceSpec, place: Place) -> Any:
     """A dataset that `save_to_disk` wrote, one split of it.
 
     Raises:
@@ -103,7 +103,7 @@ def dataset_rows(dataset: Any, place: Place, wanted: Sequence[str]) -> Iterator[
                 yield Row(place._replace(number=number), values)
 
 
-def identity(source: Source, dataset: Any) -> str:
+def identity(source: SourceSpec, dataset: Any) -> str:
     """What a dataset is: its fingerprint; of a stream, what the recipe says of it."""
     if not source.streaming:
         return dataset._fingerprint  # the library has no public name for it

@@ -17,7 +17,7 @@ from metatune.data.sources.unicode import Policy
 from metatune.data.tokenizers import Tokenizer
 from metatune.recipe.faults import RecipeError, unknown
 from metatune.recipe.paths import joined
-from metatune.recipe.schema import Source
+from metatune.recipe.schema import SourceSpec
 from metatune.recipe.sources import KINDS
 
 
@@ -37,7 +37,7 @@ class Reader:
 
 
 def open_source(
-    name: str, source: Source, policy: Policy, tokenizer: Tokenizer | None
+    name: str, source: SourceSpec, policy: Policy, tokenizer: Tokenizer | None
 ) -> Reader | None:
     """Opens a domain's source and looks at its beginning.
 
@@ -70,7 +70,7 @@ def _words(said: str | Iterable[str]) -> str:
 
 
 def _open_shipped(
-    place: Place, source: Source, policy: Policy, tokenizer: Tokenizer | None
+    place: Place, source: SourceSpec, policy: Policy, tokenizer: Tokenizer | None
 ) -> Reader:
     if place.source not in SHIPPED:
         corpora = list(SHIPPED)
@@ -84,7 +84,9 @@ def _open_shipped(
     return Reader(place, records, lambda: SHIPPED[place.source].sha256)
 
 
-def _open_text(place: Place, source: Source, policy: Policy, tokenizer: Tokenizer | None) -> Reader:
+def _open_text(
+    place: Place, source: SourceSpec, policy: Policy, tokenizer: Tokenizer | None
+) -> Reader:
     paths = find(place.field, source.path or ())
     return Reader(
         place,
@@ -94,7 +96,7 @@ def _open_text(place: Place, source: Source, policy: Policy, tokenizer: Tokenize
 
 
 def _open_table(
-    place: Place, source: Source, policy: Policy, tokenizer: Tokenizer | None
+    place: Place, source: SourceSpec, policy: Policy, tokenizer: Tokenizer | None
 ) -> Reader:
     kind = place.field.rpartition(".")[2]
     paths, wanted = find(place.field, getattr(source, kind)), wanted_columns(source)
@@ -107,7 +109,7 @@ def _open_table(
 
 
 def _open_dataset(
-    place: Place, source: Source, policy: Policy, tokenizer: Tokenizer | None
+    place: Place, source: SourceSpec, policy: Policy, tokenizer: Tokenizer | None
 ) -> Reader:
     opened = hub.open_dataset(source, place)
     return _of_dataset(
@@ -116,7 +118,7 @@ def _open_dataset(
 
 
 def _open_saved(
-    place: Place, source: Source, policy: Policy, tokenizer: Tokenizer | None
+    place: Place, source: SourceSpec, policy: Policy, tokenizer: Tokenizer | None
 ) -> Reader:
     opened = hub.open_saved(source, place)
     paths = find(place.field, f"{place.source}/**")
@@ -127,7 +129,7 @@ def _open_saved(
 
 def _of_dataset(
     place: Place,
-    source: Source,
+    source: SourceSpec,
     policy: Policy,
     tokenizer: Tokenizer | None,
     opened: Any,
@@ -140,7 +142,7 @@ def _of_dataset(
     return Reader(place, records, identity)
 
 
-OPENERS: Final[Mapping[str, Callable[[Place, Source, Policy, Tokenizer | None], Reader]]] = {
+OPENERS: Final[Mapping[str, Callable[[Place, SourceSpec, Policy, Tokenizer | None], Reader]]] = {
     "shipped": _open_shipped,
     "path": _open_text,
     "jsonl": _open_table,

@@ -11,13 +11,13 @@ import numpy as np
 
 from metatune.data.sources.records import Place, Ready, Row, TokenClass
 from metatune.data.tokenizers import Tokenizer
-from metatune.recipe.schema import Source
+from metatune.recipe.schema import SourceSpec
 
 IGNORED: Final = -100
 """The label of a token that isn't learnt; `ignore_index` of PyTorch's cross-entropy."""
 
 
-def ready_tokens(row: Row, source: Source, tokenizer: Tokenizer | None) -> Ready | None:
+def ready_tokens(row: Row, source: SourceSpec, tokenizer: Tokenizer | None) -> Ready | None:
     """The tokens of a row, None where it has none.
 
     Args:
@@ -48,7 +48,7 @@ def ready_tokens(row: Row, source: Source, tokenizer: Tokenizer | None) -> Ready
     return Ready(ids.astype(np.uint32), classes)
 
 
-def _learnt(row: Row, source: Source, ids: np.ndarray) -> np.ndarray | None:
+def _learnt(row: Row, source: SourceSpec, ids: np.ndarray) -> np.ndarray | None:
     """Which tokens count, None where the recipe names no column that says so."""
     if (column := source.labels or source.loss_mask) is None:
         return None
