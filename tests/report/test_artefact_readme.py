@@ -25,7 +25,7 @@ STEPS = 7
 BASE = np.array([0.5, 1.0, 0.8, 0.6, 0.4, 0.3, 0.2])
 
 
-def measured(difference: float, error: float | None, seeds: int = 3) -> dict:
+def measured(difference: float, error: float | None, seeds: int = 5) -> dict:
     before = [2.5 + 0.01 * seed for seed in range(seeds)]
     after = [loss + difference for loss in before]
     return {
@@ -87,29 +87,32 @@ def tuned(result: dict) -> Artefact:
     ("result", "words", "useful"),
     [
         (
-            measured(-0.085, 0.004),
-            "better than the default by 0.085 ± 0.004 nats/token (21 standard errors)",
+            measured(-0.085, 0.004),  # 2.776 standard errors are 0.011
+            "better than the default by 0.085 nats/token (95 % interval of 5 pairs 0.074 to 0.096)",
             True,
         ),
         (
-            measured(-0.0123, 0.0013),
-            "better than the default by 0.0123 ± 0.0013 nats/token (9.5 standard errors)",
+            measured(-0.0123, 0.0005),
+            "better than the default by 0.0123 nats/token (95 % interval of 5 pairs 0.0109 to "
+            "0.0137)",
             True,
         ),
         (
             measured(0.02, 0.004),
-            "worse than the default by 0.020 ± 0.004 nats/token (5.0 standard errors): "
+            "worse than the default by 0.020 nats/token (95 % interval of 5 pairs 0.009 to 0.031): "
             "keep your defaults",
             False,
         ),
         (
             measured(-0.008, 0.004),
-            "no difference beyond noise: keep your defaults (better by 0.008 ± 0.004 nats/token)",
+            "no difference beyond noise: keep your defaults (-0.008 nats/token, 95 % interval of 5 "
+            "pairs -0.019 to +0.003)",
             False,
         ),
         (
             measured(0.001, 0.004),
-            "no difference beyond noise: keep your defaults (worse by 0.001 ± 0.004 nats/token)",
+            "no difference beyond noise: keep your defaults (+0.001 nats/token, 95 % interval of 5 "
+            "pairs -0.010 to +0.012)",
             False,
         ),
         (
@@ -120,8 +123,15 @@ def tuned(result: dict) -> Artefact:
         ),
         (
             measured(-0.085, None, 1),
-            "better by 0.085 nats/token in a single pair of trainings, which says nothing about "
-            "noise: measure at least 2 seeds (outer.test.seeds)",
+            "better by 0.085 nats/token in 1 pair of trainings, too few to tell: measure at least "
+            "5 seeds (outer.test.seeds)",
+            False,
+        ),
+        (
+            # However far from zero: of two pairs nobody knows the spread.
+            measured(-0.0747, 0.001, 2),
+            "better by 0.075 nats/token in 2 pairs of trainings, too few to tell: measure at least "
+            "5 seeds (outer.test.seeds)",
             False,
         ),
         (
@@ -137,8 +147,9 @@ def test_verdict_in_words(result, words, useful):
     assert worth_using(result) is useful
 
 
-@pytest.mark.parametrize(("difference", "useful"), [(-0.0201, True), (-0.02, False)])
-def test_two_standard_errors_are_noise(difference, useful):
+@pytest.mark.parametrize(("difference", "useful"), [(-0.0278, True), (-0.0277, False)])
+def test_what_lies_within_students_interval_is_noise(difference, useful):
+    """Its half is 2.776 standard errors; two would tell more than was measured."""
     assert worth_using(measured(difference, 0.01)) is useful
     assert verdict(measured(difference, 0.01)).startswith("better than") is useful
 
@@ -165,12 +176,12 @@ def test_curves_where_no_rates_were_tuned():
 
 def test_readme_of_a_gain():
     text = readme(tuned(measured(-0.085, 0.004)))
-    assert "**Result: better than the default by 0.085 ± 0.004 nats/token (21" in text
+    assert "**Result: better than the default by 0.085 nats/token (95 % interval of 5 " in text
     assert "- learning rates: 2 groups of parameters, a multiplier of the base schedule" in text
     assert "- mixture: code, prose; 2 stretches of training" in text
     assert "- horizon: 7 steps, 3,584 tokens" in text
     assert "| 1 | 2.5100 | 2.4250 | -0.0850 |" in text
-    assert "| **mean** | 2.5100 | 2.4250 | -0.0850 |" in text
+    assert "| **mean** | 2.5200 | 2.4350 | -0.0850 |" in text
     assert "| attention | 0.500 | 2.000 | 4.000 |" in text
     assert "| a\\|b | 1.000 | 3.000 | 1.500 |" in text
     assert "| prose | 0.500 | 0.100 |" in text

@@ -12,12 +12,7 @@ from metatune.artefact.exporters import EXPORTERS
 from metatune.artefact.sections.section import ByKnot, OnLogScale
 from metatune.report import search, sharing
 from metatune.report.certificate import level, summaries
-
-SIGNIFICANT = 2.0
-"""Standard errors beyond which a difference counts as one."""
-
-CONCLUSIVE_PAIRS = 2
-"""Pairs of trainings from which on a difference has a standard error."""
+from metatune.report.intervals import ENOUGH_PAIRS, interval, pairs
 
 HASH_DIGITS = 12
 """Of a SHA-256, as it is shown; tuned.json has it whole."""
@@ -26,7 +21,7 @@ HASH_DIGITS = 12
 def verdict(result: Mapping[str, Any]) -> str:
     """The result of a tuning in one honest sentence.
 
-    A difference within `SIGNIFICANT` standard errors is none.
+    A difference whose 95 % confidence interval holds zero is none.
 
     Args:
         result: the `result` of an artefact; its difference is tuned minus default, so that
@@ -43,30 +38,37 @@ def verdict(result: Mapping[str, Any]) -> str:
             f"unfinished after {steps} outer steps: nothing is measured yet, keep your defaults "
             "until it is"
         )
-    difference, error = result["difference"], result["standard_error"]
+    difference, count = result["difference"], pairs(result)
     unit = result["unit"].replace(" per ", "/")
     direction = "better" if difference < 0 else "worse"
-    if error is None:
+    if (found := interval(result)) is None:
         return (
-            f"{direction} by {abs(difference):.3f} {unit} in a single pair of trainings, which "
-            f"says nothing about noise: measure at least {CONCLUSIVE_PAIRS} seeds "
-            "(outer.test.seeds)"
+            f"{direction} by {abs(difference):.3f} {unit} in {count} "
+            f"pair{'s' if count > 1 else ''} of trainings, too few to tell: measure at least "
+            f"{ENOUGH_PAIRS} seeds (outer.test.seeds)"
         )
-    digits = _decimals(error)
-    size = f"{abs(difference):.{digits}f} ± {error:.{digits}f} {unit}"
-    if abs(difference) <= SIGNIFICANT * error:
-        detail = f"{direction} by {size}" if difference else "no change"
-        return f"no difference beyond noise: keep your defaults ({detail})"
-    errors = abs(difference) / error if error else math.inf
-    count = f"{errors:.0f}" if errors >= 10 else f"{errors:.1f}"
+    digits, within = _decimals(found.half), f"95 % interval of {count} pairs"
+    if not found.beyond_noise:
+        low, high = (f"{edge:+.{digits}f}" for edge in found)
+        detail = f"{difference:+.{digits}f} {unit}, {within} {low} to {high}"
+        return (
+            "no difference beyond noise: keep your defaults "
+            f"({detail if found.half else 'no change'})"
+        )
+    low, high = (f"{edge:.{digits}f}" for edge in sorted(map(abs, found)))
     advice = "" if difference < 0 else ": keep your defaults"
-    return f"{direction} than the default by {size} ({count} standard errors){advice}"
+    return (
+        f"{direction} than the default by {abs(difference):.{digits}f} {unit} ({within} {low} to "
+        f"{high}){advice}"
+    )
 
 
 def worth_using(result: Mapping[str, Any]) -> bool:
     """Whether the tuned schedules were measured to be better than the defaults, beyond noise."""
-    error = result.get("standard_error")
-    return error is not None and result["difference"] < -SIGNIFICANT * error
+    if result.get("status") != "complete":
+        return False
+    found = interval(result)
+    return found is not None and found.high < 0
 
 
 def what_is_tuned(artefact: Artefact) -> list[str]:

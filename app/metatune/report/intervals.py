@@ -49,7 +49,7 @@ def interval(result: Mapping[str, Any]) -> Interval | None:
         result: the `result` of an artefact.
 
     Returns:
-        The interval; None for fewer pairs than `ENOUGH_PAIRS`, which are too few to tell.
+        The interval; None for fewer pairs than `ENOUGH_PAIRS`, too few to tell.
 
     Source: Student, The probable error of a mean, Biometrika 1908.
     """
