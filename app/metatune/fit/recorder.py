@@ -12,6 +12,7 @@ from metatune.fit.measuring import unfinished
 from metatune.fit.run_folder import RunFolder
 from metatune.fit.searching import population
 from metatune.fit.searching.checkpoints import Checkpoints
+from metatune.fit.searching.growth import growth_line
 from metatune.fit.searching.jumps import jumps
 from metatune.fit.searching.meta_update import Done
 from metatune.fit.searching.phases import End
@@ -146,4 +147,5 @@ def outer_step(
         **population.spread(seen),
         lost_directions=seen.lost_directions,
         sharing=record(after) | {"changes": done.changes} if after.shared else None,
+        growth=growth_line(seen.growth),
     )

@@ -8,13 +8,18 @@ from metatune import artefact
 from metatune.artefact.sections import SECTIONS
 from metatune.fit.making import sections_of
 from metatune.fit.run_folder import RunFolder
+from metatune.fit.searching.growth import growth_curves, growth_scalars
 from metatune.fit.telling import dataset_statistics
 from metatune.inner import InnerTraining
 from metatune.recipe import writing
 from metatune.recipe.measures import sentence
 from metatune.report import tensorboard
+from metatune.report.heat_map import line_plot
 from metatune.report.search import best_point, closing, jump
 from metatune.report.sharing import sentences
+
+POINTS = 1000
+"""Of the adjoint's norms over inner steps that are drawn."""
 
 EXACT = 2**53
 """Above, TensorBoard's numbers, which are float64, skip whole ones: they are shown as text."""
@@ -24,6 +29,7 @@ LAYOUT = {
         "loss": ["objective", "held_out", "best_held_out"],
         "hypergradient": ["hypergradient_norm/.*", "standard_error/.*"],
         "signal to noise": ["signal/.*/median"],
+        "growth of the adjoint": ["adjoint/.*"],
     },
     "schedules": {
         section.plotted.title: [f"schedule/{section.plotted.tag}/.*"]
@@ -98,6 +104,12 @@ class Tracker:
         for key, found in line.get("signal", {}).items():
             known = {name: value for name, value in found.items() if value is not None}
             scalars |= {f"signal/{key}/{name}": value for name, value in known.items()}
+        if grown := line.get("growth"):
+            scalars |= growth_scalars(grown)
+            if norms := growth_curves(grown, POINTS):
+                title = f"Norm of the adjoint, point {line['step']}"
+                picture = line_plot(norms, title, "norm (log scale)", log=True)
+                self._writer.image("adjoint/norm", picture, line["step"])
         tensorboard.write_point(
             self._writer,
             step=line["step"],

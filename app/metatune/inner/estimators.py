@@ -9,6 +9,7 @@ import jax
 
 from metatune.hypergrad import (
     Checkpoints,
+    Damping,
     EstimatorError,
     Forward,
     ForwardGradient,
@@ -28,7 +29,8 @@ GRADIENT_DTYPES: Final = {"float32": None, "bfloat16": "bfloat16"}  # parameters
 
 def _mixflow(spec: Any) -> MixFlow:
     dtype = GRADIENT_DTYPES[spec.gradient_dtype]
-    return MixFlow(spec.segment, spec.mixed_mode, spec.save_gradients, dtype)
+    damping = spec.damping and Damping(spec.damping.max_growth, spec.damping.every)
+    return MixFlow(spec.segment, spec.mixed_mode, spec.save_gradients, dtype, damping)
 
 
 def _reverse(spec: Any) -> Reverse:

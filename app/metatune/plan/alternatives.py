@@ -124,12 +124,15 @@ def alternatives(
     segment = estimators.build(spec).segment
     common = {"segment": segment, "checkpoints": kept}
     path = "outer.estimator"
+    damping = spec.damping if isinstance(spec, schema.MixFlowSpec) else None
     for saves in (True, False):
-        way = schema.MixFlowSpec(**common, save_gradients=saves)
+        way = schema.MixFlowSpec(**common, save_gradients=saves, damping=damping)
         if way != spec:
             name = "mixflow" + ("" if saves else ", inner gradients recomputed")
             changes = (f"{path}.kind=mixflow", f"{path}.save_gradients={str(saves).lower()}")
             yield name, changes, way
+    if damping is not None:
+        return  # all others are exact
     if spec.kind != "reverse":
         yield "reverse", (f"{path}.kind=reverse",), schema.ReverseSpec(**common)
     if spec.kind != "forward" and forward_may_fit(training):

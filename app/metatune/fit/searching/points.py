@@ -34,6 +34,7 @@ class OuterStep(NamedTuple):
         jumps: of norms, by tunable, as `jumps.jumps` finds them.
         lost_directions: of an external trainer.
         sharing: what is shared after the step, and what has changed.
+        growth: of the adjoint, as of `growth.growth_line`; None where there is none.
     """
 
     inner_steps: int
@@ -47,6 +48,7 @@ class OuterStep(NamedTuple):
     jumps: Mapping[str, Mapping[str, Any]] | None = None
     lost_directions: int | None = None
     sharing: Mapping[str, Any] | None = None
+    growth: Mapping[str, Any] | None = None
 
 
 class Point(NamedTuple):

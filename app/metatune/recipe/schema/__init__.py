@@ -19,6 +19,7 @@ from metatune.recipe.schema.data import (
 from metatune.recipe.schema.estimators import (
     AutoSpec,
     CheckpointsSpec,
+    DampingSpec,
     EstimatorSpec,
     ForwardGradientSpec,
     ForwardSpec,
@@ -97,6 +98,7 @@ __all__ = [
     "Average",
     "AveragingSpec",
     "CheckpointsSpec",
+    "DampingSpec",
     "Chunk",
     "Class",
     "ConstantSpec",

@@ -28,6 +28,24 @@ class CheckpointsSpec:
 
 
 @dataclass(frozen=True)
+class DampingSpec:
+    """A cap on how the adjoint, the derivative in the state, grows on its way back.
+
+    Where training is chaotic the exact hypergradient is noise. Steps after the last one where the
+    cap binds keep the exact one; that of earlier ones is biased towards zero.
+
+    Attributes:
+        max_growth: largest norm of the adjoint of the parameters, in norms of the objective's
+            gradient; moments are scaled with it.
+        every: after each inner step, or after each segment, which lets through what grows and
+            shrinks again within one.
+    """
+
+    max_growth: float = ruled(10.0, POSITIVE)
+    every: Literal["step", "segment"] = "step"
+
+
+@dataclass(frozen=True)
 class MixFlowSpec:
     """MixFlow-MG: exact, forward-over-reverse (Kemaev et al., 2025).
 
@@ -41,6 +59,7 @@ class MixFlowSpec:
             differentiated too; bfloat16 halves what saving them takes. Validation and test train
             without rounding.
         checkpoints: what is kept between the sweeps, and where.
+        damping: a cap on the adjoint; null for the exact hypergradient.
     """
 
     kind: Literal["mixflow"] = "mixflow"
@@ -49,6 +68,7 @@ class MixFlowSpec:
     save_gradients: bool = True
     gradient_dtype: Literal["float32", "bfloat16"] = "float32"
     checkpoints: CheckpointsSpec = field(default_factory=CheckpointsSpec)
+    damping: DampingSpec | None = None
 
 
 @dataclass(frozen=True)

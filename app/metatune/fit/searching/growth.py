@@ -1,0 +1,71 @@
+"""How the adjoint of an outer step grew on its way back, for the metrics and TensorBoard."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from metatune.hypergrad import Growth
+
+MOST: Final = 64
+"""Boundaries in a line of the metrics; of more, evenly spread ones."""
+
+
+def growth_line(growth: Growth | None) -> dict[str, Any] | None:
+    """What a line of the metrics has of an adjoint's growth.
+
+    Args:
+        growth: of one training, or of several; None where there is no adjoint.
+
+    Returns:
+        `steps`, the inner steps of boundaries between segments; `params` and `opt_state`, norms of
+        the derivative of the objective in the state before each, of several trainings the largest,
+        null where it isn't finite; and `damped`, by what factor the adjoint was scaled on its whole
+        way, of several trainings the least.
+    """
+    if growth is None:
+        return None
+    chosen = np.unique(np.linspace(0, len(growth.steps) - 1, MOST).round().astype(int))
+    damped = np.asarray(growth.damped, np.float64).sum(axis=0)
+    return {
+        "steps": np.asarray(growth.steps)[chosen].tolist(),
+        "params": _largest(growth.params)[chosen].tolist(),
+        "opt_state": _largest(growth.opt_state)[chosen].tolist(),
+        "damped": float(np.exp(np.min(damped))),
+    }
+
+
+def growth_scalars(line: Mapping[str, Any]) -> dict[str, float]:
+    """The same for TensorBoard: the largest norm in that of the end, and the factor of a cap."""
+    norms = [norm for norm in line["params"] if norm is not None]
+    found = {"adjoint/damped": line["damped"]}
+    if norms and line["params"][-1]:
+        found["adjoint/largest"] = max(norms) / line["params"][-1]
+    return found
+
+
+def growth_curves(line: Mapping[str, Any], steps: int) -> dict[str, np.ndarray]:
+    """Norms over the inner steps, [steps] each, on lines between boundaries on a log scale.
+
+    Args:
+        line: as of `growth_line`.
+        steps: to be drawn at most.
+
+    Returns:
+        By what they are of; empty where no norm is above zero at two boundaries.
+    """
+    at, found = np.asarray(line["steps"]), {}
+    over = np.linspace(at[0], at[-1], min(steps, int(at[-1] - at[0]) + 1))
+    for key, name in (("params", "parameters"), ("opt_state", "optimizer state")):
+        norms = np.asarray([0.0 if norm is None else norm for norm in line[key]])
+        if np.count_nonzero(norms) > 1:
+            known = norms > 0
+            found[name] = np.exp(np.interp(over, at[known], np.log(norms[known])))
+    return found
+
+
+def _largest(norms: Any) -> np.ndarray:
+    """Of several trainings, [n]; None where it isn't finite."""
+    of_each = np.asarray(norms, np.float64)
+    of_all = of_each.reshape(len(of_each), -1).max(axis=1)
+    return np.where(np.isfinite(of_all), of_all, None)
