@@ -68,4 +68,4 @@ def _largest(norms: Any) -> np.ndarray:
     """Of several trainings, [n]; None where it isn't finite."""
     of_each = np.asarray(norms, np.float64)
     of_all = of_each.reshape(len(of_each), -1).max(axis=1)
-    return np.where(np.isfinite(of_all), of_all, None)
+    return np.asarray([norm if np.isfinite(norm) else None for norm in of_all], object)
