@@ -398,6 +398,9 @@ MULTIPLIERS: Final = of_fields(
     {"interpolation": ref("interpolation")},
 )
 
+IN_TENSOR: Final = {"properties": {"tensor": {"type": "string"}}, "required": ["tensor"]}
+OUTSIDE: Final = {"anyOf": [{"required": ["elements"]}, {"properties": {"parameters": IN_TENSOR}}]}
+
 LEARNING_RATES: Final = Section(
     KEY,
     capabilities={"rates": "rates", "curves": "curves", "elements": "rates in tensors"},
@@ -429,19 +432,7 @@ LEARNING_RATES: Final = Section(
     required=True,
     apart=_apart,
     outside=_outside,
-    outside_if={
-        "anyOf": [
-            {"required": ["elements"]},
-            {
-                "properties": {
-                    "parameters": {
-                        "properties": {"tensor": {"type": "string"}},
-                        "required": ["tensor"],
-                    }
-                }
-            },
-        ]
-    },
+    outside_if=OUTSIDE,
     check_tensors=_check_tensors,
     lossy=_lossy,
     curves=curves,
