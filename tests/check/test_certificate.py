@@ -2,7 +2,7 @@
 
 import functools
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -272,6 +272,9 @@ def error_of(subject, held, sample, random):
 @dataclass(frozen=True)
 class Wrong:
     """MixFlow, multiplied coordinate by coordinate."""
+
+    backward: ClassVar[bool] = True
+    draws: ClassVar[bool] = False
 
     factors: tuple[float, ...]
     segment: int = 8

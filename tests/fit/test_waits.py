@@ -3,8 +3,10 @@
 import dataclasses
 
 import pytest
+from jax import monitoring
 from recipes import CODE, tiny
 
+from metatune.fit.process.compiler import COMPILED, TRACED
 from metatune.fit.telling.waits import HYPERGRADIENT, TRAINING, Durations, Waits, durations_of
 from metatune.hypergrad import Progress
 from metatune.recipe import schema
@@ -61,6 +63,16 @@ def test_a_program_compiles_until_its_first_segment_has_run(waits, clock, tmp_pa
     again = Durations(tmp_path / "cache" / "it.json")
     assert [again.last(program) for program in HYPERGRADIENT] == [21, 30]
     assert again.last("another") is None
+
+
+def test_what_was_traced_alone_is_not_told_of_the_next_wait(waits):
+    monitoring.record_event_duration_secs(TRACED, 0.1, fun_name="jit(pullback)")
+    waits.begin("hypergradient", HYPERGRADIENT)
+    assert waits.sentence == "compiling the hypergradient"
+    monitoring.record_event_duration_secs(TRACED, 0.1, fun_name="jit(pullback)")
+    assert waits.sentence == "compiling the hypergradient: the sweep back"
+    monitoring.record_event_duration_secs(COMPILED, 0.1, fun_name="jit(pullback)")
+    assert waits.sentence == "compiling the hypergradient"
 
 
 def test_a_program_compiles_once_in_a_process(waits, clock):

@@ -280,8 +280,8 @@ def test_classes_that_the_target_does_not_have_cannot_be_measured_on(recipe):
     faults = faults_of(dataclasses.replace(recipe, outer=outer))
     assert len(faults) == 2
     assert faults[0].startswith(
-        "outer.objective.classes = ['tool', 'system']: the outer split of domain sums has no such "
-        "tokens; it has "
+        "outer.objective.classes = ['tool', 'system']: the validation split of domain sums has no "
+        "such tokens; it has "
     )
     assert faults[0].endswith(
         " of class completion; name other classes, or give the domain no weight in data.target"

@@ -33,6 +33,10 @@ class Compiler:
         self.now: str | None = None
         jax.monitoring.register_event_duration_secs_listener(self._heard)
 
+    def forget(self) -> None:
+        """None is, as far as is known: one that was traced need not have been compiled."""
+        self.now = None
+
     def _heard(self, event: str, duration_secs: float, **what: str | int) -> None:
         name = str(what.get("fun_name", "")).removeprefix("jit(").removesuffix(")")
         if event == TRACED and name in LARGE:

@@ -157,6 +157,7 @@ class Waits:
     def _compiles(self, number: int) -> None:
         """A program is about to run: it is compiled if it is for the first time."""
         self.since = self._clock()
+        COMPILER.forget()
         program = self._programs[number] if number < len(self._programs) else None
         self.compiling = None if program in self._compiled else program
 
