@@ -39,7 +39,7 @@ SHIPPED = {"code": {"shipped": "code_stdlib"}, "drama": {"shipped": "drama_shake
 TALK = {"talk": {"jsonl": "talk.jsonl", "prompt": "p", "completion": "c"}, "code": SHIPPED["code"]}
 LABELS = {name: {"jsonl": "talk.jsonl", "column": c, "label": "l"} for name, c in ("ac", "bp")}
 ADAMW = {"kind": "adamw", "learning_rate": 3e-3, "schedule": {"kind": "cosine", "warmup": 0.2}}
-LOSS = {"z_loss": 1e-4, "label_smoothing": 0.1, "auxiliary": {"weight": 0.2}}
+LOSS = {"z_loss": 1e-4, "label_smoothing": 0.1, "multi_token_prediction": {"weight": 0.2}}
 POINT = {"initialisation": {"kind": "point"}}
 RESULT = {"status": "unfinished", "unit": "nats per byte", "outer_steps": 0, "best_outer_step": 0}
 
@@ -73,7 +73,11 @@ CASES: dict[str, dict[str, Any]] = {
         "inner": {"kind": "sgd", "learning_rate": 0.1, "momentum": 0.5},
     },
     "loss_terms": {
-        "loss_terms": {"z_loss": {"windows": 2}, "label_smoothing": {}, "auxiliary": {}},
+        "loss_terms": {
+            "z_loss": {"windows": 2},
+            "label_smoothing": {},
+            "multi_token_prediction": {},
+        },
         "loss": LOSS,
     },
     "start": POINT,

@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import importlib.util
 import json
 from importlib import resources
 from pathlib import Path
@@ -15,12 +16,24 @@ from metatune.artefact import ArtefactError, load, write
 from metatune.artefact.document import schema
 from metatune.artefact.exporters import EXPORTERS, export
 from metatune.artefact.sections import SECTIONS
+from metatune.recipe.reading import parse
 
 STORED = Path(__file__).parent / "stored"
 NAMES = sorted(path.name for path in STORED.iterdir() if path.is_dir())
 EXPORTS = json.loads((STORED / "exports.json").read_text(encoding="utf-8"))
 
 every_artefact = pytest.mark.parametrize("name", NAMES)
+
+
+def test_the_recipes_that_they_are_of_can_still_be_read():
+    path = Path(__file__).parents[2] / "scripts" / "store_artefacts.py"
+    spec = importlib.util.spec_from_file_location("store_artefacts", path)
+    assert spec is not None and spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    assert set(script.CASES) <= set(NAMES)
+    for name, case in script.CASES.items():
+        parse(script.recipe_of(case), name)
 
 
 def test_every_section_is_stored():
