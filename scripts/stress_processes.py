@@ -5,12 +5,13 @@
     python scripts/stress_processes.py damage --count 50 --work /tmp/stress
 
 `kill`: SIGKILL at random moments, some of them inside a write, of `fit` with every estimator and of
-`train`; each chain is resumed to its end, whose artefact or model has the bytes of an uninterrupted
-one. `term`: SIGTERM; the exit code is 143, no child lives on, and what goes on comes to the same
-bytes. `damage`: cuts and flips in checkpoints; what is resumed comes to the same bytes, or is
-refused by name.
+`train`; each chain of them is resumed until it ends by itself, and its artefact or model has the
+bytes of an uninterrupted one. `term`: SIGTERM; the exit code is 143, no child lives on, and what
+goes on comes to the same bytes. `damage`: cuts and flips in checkpoints; what is resumed comes to
+the same bytes, or is refused by name.
 
-What was done is in `WORK/MODE.jsonl`, a line each, and isn't done again: it may be stopped.
+`--count` is of signals that met a running command (of damages, of files). What was done is in
+`WORK/MODE.jsonl`, a line each, and isn't done again: it may be stopped.
 """
 
 import argparse
@@ -68,6 +69,8 @@ main()
 ESTIMATORS = ("mixflow", "reverse", "forward", "forward_gradient", "zeroth_order", "external")
 WRITES = 60
 """Changes of files and folders of a short run, about."""
+CHAIN = 6
+"""Signals to a run, at most."""
 
 
 class Subject:
@@ -107,12 +110,13 @@ class Subject:
         return (out / file).read_bytes()
 
     def whole(self) -> tuple[bytes, float]:
-        """What it comes to uninterrupted, and the seconds that takes."""
+        """What it comes to uninterrupted, and the seconds that takes once it is compiled."""
         mark = self._left / "seconds"
         if not mark.exists():
-            shutil.rmtree(self._left, ignore_errors=True)
-            began = time.monotonic()
-            self.finish(self._left)
+            for _ in range(2):
+                shutil.rmtree(self._left, ignore_errors=True)
+                began = time.monotonic()
+                self.finish(self._left)
             mark.write_text(str(time.monotonic() - began))
         return self.bits(self._left), float(mark.read_text())
 
@@ -136,51 +140,57 @@ class Subject:
 METATUNE = (sys.executable, "-c", "from metatune.cli import main; main()")
 
 
-def kill(subject: Subject, out: Path, draw: random.Random) -> str:
-    """A chain of up to four kills, then the end."""
+def kill(subject: Subject, out: Path, draw: random.Random) -> tuple[int, str]:
+    """A chain of kills, until what goes on has ended before the next of them."""
     bits, seconds = subject.whole()
     shutil.rmtree(out, ignore_errors=True)
-    kills = []
-    for _ in range(draw.randint(1, 4)):
-        if draw.random() < 0.4:
-            at = draw.randint(1, WRITES)
-            prefix = [sys.executable, "-c", FAULTY, str(at), "metatune"]
-            process = subject.begun(out, out.with_suffix(".log"), prefix)
-            process.wait()
-            kills.append(f"write {at}" + (" (not reached)" if process.returncode >= 0 else ""))
-        else:
-            after = draw.uniform(0.2, 1.0) * seconds
-            process = subject.begun(out, out.with_suffix(".log"), METATUNE)
-            time.sleep(after)
+    kills: list[str] = []
+    while len(kills) < CHAIN:
+        at = draw.randint(1, WRITES) if draw.random() < 0.4 else None
+        prefix = METATUNE if at is None else [sys.executable, "-c", FAULTY, str(at), "metatune"]
+        process = subject.begun(out, out.with_suffix(".log"), prefix)
+        try:
+            process.wait(None if at else draw.uniform(0.2, 1.0) * seconds)
+        except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            kills.append(f"{after:.1f} s")
+        if process.returncode == 0:
+            break
+        if process.returncode != -signal.SIGKILL:
+            raise RuntimeError(f"ended with {process.returncode} after {kills}")
+        kills.append(f"write {at}" if at else "time")
     subject.finish(out)
     same(subject.bits(out), bits)
-    return ", ".join(kills)
+    return len(kills), ", ".join(kills)
 
 
-def term(subject: Subject, out: Path, draw: random.Random) -> str:
-    """A SIGTERM, then the end."""
+def term(subject: Subject, out: Path, draw: random.Random) -> tuple[int, str]:
+    """A chain of SIGTERMs, until what goes on has ended before the next of them."""
     bits, seconds = subject.whole()
     shutil.rmtree(out, ignore_errors=True)
-    after = draw.uniform(0.3, 0.95) * seconds
-    process = subject.begun(out, out.with_suffix(".log"), METATUNE)
-    time.sleep(after)
-    process.terminate()
-    began = time.monotonic()
-    code = process.wait(120)
-    took = time.monotonic() - began
-    if code not in (143, 0):
-        raise RuntimeError(f"ended with {code} in the place of 143")
-    if left := children(out):
-        raise RuntimeError(f"left processes {left}")
+    ends: list[str] = []
+    while len(ends) < CHAIN:
+        process = subject.begun(out, out.with_suffix(".log"), METATUNE)
+        try:
+            process.wait(draw.uniform(0.3, 1.0) * seconds)
+            break
+        except subprocess.TimeoutExpired:
+            process.terminate()
+        began = time.monotonic()
+        code = process.wait(120)
+        if code not in (143, 0):
+            raise RuntimeError(f"ended with {code} in the place of 143, after {ends}")
+        if left := children(out):
+            raise RuntimeError(f"left processes {left}")
+        if code == 0:
+            break
+        ends.append(f"took {time.monotonic() - began:.1f} s")
     subject.finish(out)
     same(subject.bits(out), bits)
-    return f"after {after:.1f} s, {code}, which took {took:.1f} s"
+    return len(ends), ", ".join(ends)
 
 
-def damage(subject: Subject, out: Path, draw: random.Random) -> str:
+def damage(subject: Subject, out: Path, draw: random.Random) -> tuple[int, str]:
     """A cut or a flip in a checkpoint of what was stopped, then the end."""
     bits, seconds = subject.whole()
     shutil.rmtree(out, ignore_errors=True)
@@ -194,7 +204,7 @@ def damage(subject: Subject, out: Path, draw: random.Random) -> str:
     process.wait()
     found = [path for path in out.glob("checkpoints/*/**/*") if path.is_file()]
     if not found:
-        return "nothing to damage"
+        return 0, "nothing to damage"
     file = draw.choice(sorted(found))
     held = bytearray(file.read_bytes())
     how = draw.choice(["cut", "flip", "lose"])
@@ -210,11 +220,11 @@ def damage(subject: Subject, out: Path, draw: random.Random) -> str:
         [*METATUNE, *subject.words(out)], capture_output=True, text=True, check=False
     )
     if done.returncode == 2 and "no checkpoint is whole" in done.stderr:
-        return f"{what}: refused by name"
+        return 1, f"{what}: refused by name"
     if done.returncode or "Traceback" in done.stderr:
         raise RuntimeError(f"{what}: ended with {done.returncode}:\n{done.stderr}")
     same(subject.bits(out), bits)
-    return f"{what}: {'named' if 'is damaged' in done.stdout else 'in nobody s way'}"
+    return 1, f"{what}: {'named' if 'is damaged' in done.stdout else 'in nobody s way'}"
 
 
 def children(out: Path) -> list[int]:
@@ -237,7 +247,7 @@ def same(found: bytes, wanted: bytes) -> None:
         raise RuntimeError("came to other bytes than the uninterrupted one")
 
 
-MODES: dict[str, Callable[[Subject, Path, random.Random], str]] = {
+MODES: dict[str, Callable[[Subject, Path, random.Random], tuple[int, str]]] = {
     "kill": kill,
     "term": term,
     "damage": damage,
@@ -250,7 +260,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("mode", choices=MODES)
-    parser.add_argument("--count", type=int, default=20, help="rounds")
+    parser.add_argument("--count", type=int, default=20, help="signals")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no more then")
     parser.add_argument("--work", type=Path, required=True, help="a folder for all of it")
     parser.add_argument("--only", nargs="*", default=[*ESTIMATORS, "train"], help="subjects")
@@ -261,24 +271,26 @@ def main() -> None:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(work / "compiled"))
     os.environ.setdefault("METATUNE_CACHE", str(work / "cache"))
     log, began, failed = work / f"{given.mode}.jsonl", time.monotonic(), 0
-    done = len(log.read_text().splitlines()) if log.exists() else 0
-    for number in range(done, given.count):
-        if time.monotonic() - began > given.seconds:
-            break
+    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    number, done = len(lines), sum(line["signals"] for line in lines)
+    while done < given.count and time.monotonic() - began < given.seconds:
         name = given.only[number % len(given.only)]
-        line = {"round": number, "subject": name}
+        line: dict[str, object] = {"round": number, "subject": name}
+        signals = 0
         try:
             subject = Subject(work, name)
-            line["came to"] = MODES[given.mode](
+            signals, line["how"] = MODES[given.mode](
                 subject, work / f"{given.mode}-{name}", random.Random(number)
             )
         except (RuntimeError, subprocess.TimeoutExpired, OSError) as error:
             failed += 1
             line["failed"] = str(error)
+        line["signals"] = signals
         with log.open("a") as file:
             file.write(json.dumps(line) + "\n")
         print(json.dumps(line), flush=True)
-    print(f"{given.mode}: {failed} failed now; see {log}")
+        number, done = number + 1, done + signals
+    print(f"{given.mode}: {done} done, {failed} failed now; see {log}")
     sys.exit(1 if failed else 0)
 
 
