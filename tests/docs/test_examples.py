@@ -9,12 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import typer
-import yaml
 from docs.pages import PROJECT, WRITTEN, blocks, name, prose, read
 
 from metatune import api
 from metatune.cli import app
-from metatune.recipe import reading, reference
+from metatune.recipe import document, reading, reference
 from metatune.recipe.faults import RecipeError
 
 COMMANDS: Any = typer.main.get_command(app)
@@ -78,7 +77,7 @@ def test_a_wrong_field_and_a_wrong_value_are_found():
 @pytest.mark.parametrize("page", WRITTEN, ids=name)
 def test_recipes_have_fields_and_values_that_there_are(page):
     for block in blocks(page, "yaml"):
-        for path, value in yaml.safe_load(block).items():
+        for path, value in document.load(block)[0].items():
             assert faults(path, value) == []
 
 
@@ -87,7 +86,7 @@ def said_inline(page):
     for text in re.findall(r"`([^`]+)`", prose(page)):
         match = re.fullmatch(r"(\w+(?:\.[\w\[\]]+)+)(?:(?:: |=)(.+))?", " ".join(text.split()))
         if match and match[1].split(".")[0] in SECTIONS:
-            yield match[1], None if match[2] is None else yaml.safe_load(match[2])
+            yield match[1], None if match[2] is None else document.load(match[2])[0]
 
 
 @pytest.mark.parametrize("page", WRITTEN, ids=name)
@@ -100,7 +99,7 @@ def test_fields_that_are_named_are_there(page):
 def test_every_tunable_s_example_is_read():
     page = PROJECT / "docs" / "tunables.md"
     rows = re.findall(r"^\| `(\w+: .*?)` \|", read(page), re.MULTILINE)
-    examples = [yaml.safe_load(row) for row in rows]
+    examples = [document.load(row)[0] for row in rows]
     for example in examples:
         assert faults("tune", example) == []
     named = {key for example in examples for key in example}

@@ -25,6 +25,7 @@ from metatune.fit.searching.points import taken
 from metatune.fit.searching.search import Search
 from metatune.fit.searching.still_moving import course
 from metatune.fit.searching.validation import Validation
+from metatune.fit.signal.signal import signal
 from metatune.fit.telling import dataset_statistics, rounding
 from metatune.fit.telling.announcement import announcement
 from metatune.fit.telling.expectation import Expectation, comparison, measured
@@ -128,16 +129,20 @@ def fit(
             external = external_trainer(training, folder, display.say)
             score: Score = external.score if external else partial(held_out_loss, training)
             programs = () if external else TRAINING
+            if external:
+                estimate, watched = external.estimate, None
+            else:
+                listen = partial(display.listener, "hypergradient", HYPERGRADIENT)
+                estimate = source(training, folder.scratch, listen)
+                watched = signal(
+                    training, estimate.trainings, partial(display.listener, programs=TRAINING)
+                )
             recorder = Recorder(training, folder, checkpoints, tracker, display)
             loop = Loop(
                 training,
                 phases,
-                source(
-                    training,
-                    external,
-                    folder.scratch,
-                    partial(display.listener, "hypergradient", HYPERGRADIENT),
-                ),
+                estimate,
+                watched,
                 Validation(recipe.outer, score, partial(display.listener, programs=programs)),
                 meta_update(training),
                 recorder,

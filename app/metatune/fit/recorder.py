@@ -27,6 +27,7 @@ from metatune.inner import InnerTraining
 from metatune.recipe.phases import Phase
 from metatune.report.search import jump
 from metatune.report.sharing import sentences
+from metatune.report.signal import dominated, first_dominated
 from metatune.runs import stops
 
 
@@ -73,6 +74,9 @@ class Recorder:
         if found and point.taken:
             point = point._replace(taken=point.taken._replace(jumps=found))
         line = point.line()
+        if new := first_dominated(self._lines, line):
+            most = factors and factors[1]
+            self._display.say(dominated(point.step, new, line["blended"]["origin"], most))
         shared = line.get("sharing")
         for sentence in sentences(shared["changes"]) if shared else ():
             self._display.say(sentence)
@@ -125,6 +129,7 @@ def outer_step(
     estimate: Hypergradient,
     done: Done,
     inner_steps: int,
+    blended: Mapping[str, Any] | None = None,
 ) -> OuterStep:
     """What is recorded of an outer step, but for jumps.
 
@@ -135,6 +140,7 @@ def outer_step(
         estimate: of the hypergradient.
         done: what the meta-update did.
         inner_steps: that were differentiated.
+        blended: what became of hypergradients that growth dominated; None where none was.
     """
     seen = estimate.diagnostics
     return OuterStep(
@@ -148,4 +154,5 @@ def outer_step(
         lost_directions=seen.lost_directions,
         sharing=record(after) | {"changes": done.changes} if after.shared else None,
         growth=growth_line(seen.growth),
+        blended=blended,
     )

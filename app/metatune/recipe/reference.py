@@ -61,8 +61,12 @@ class Entry:
     def type(self) -> str:
         """What a value is, in words."""
         if self.section is not None:
-            null = " or null" if type(None) in members_of(self.expected) else ""
-            return f"a section{null}"
+            members = members_of(self.expected)
+            names = [
+                name for each in members if get_origin(each) is Literal for name in get_args(each)
+            ]
+            null = ["null"] if type(None) in members else []
+            return " or ".join([*names, "a section", *null])
         return words_of(self.expected)
 
     @property

@@ -1,6 +1,6 @@
 """Where the hypergradient of an outer step comes from: one training, a population, or a command."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,8 +10,7 @@ from metatune.data import stratified_batches
 from metatune.fit.searching import population
 from metatune.fit.searching.search import Search
 from metatune.fit.searching.truncation import Span
-from metatune.fit.trainers.external import ExternalTrainer
-from metatune.hypergrad import Hypergradient, hypergradient, hypergradients
+from metatune.hypergrad import Hypergradient, Member, hypergradient, hypergradients
 from metatune.hypergrad.estimator import Listener
 from metatune.hypergrad.problem import Batches
 from metatune.inner import InnerTraining, estimators
@@ -21,6 +20,9 @@ from metatune.inner.seeds import Purpose, Stream, data_seed, direction_key, mode
 from metatune.recipe import schema
 from metatune.recipe.phases import Phase
 from metatune.recipe.trajectory import points
+
+Trainings = Callable[[Search, Phase, Span], tuple[Sequence[Member], Mapping[str, Any]]]
+"""The trainings of an outer step, and the arguments of `hypergradient` that all have."""
 
 
 class Source(Protocol):
@@ -53,18 +55,31 @@ class OfOneTraining:
 
     def __call__(self, search: Search, phase: Phase, span: Span) -> Hypergradient:
         """As of `Source`."""
+        (one,), options = self.trainings(search, phase, span)
+        return hypergradient(
+            state=one.begin(),
+            batches=one.batches,
+            start=one.start,
+            key=one.key,
+            listener=self.listen(),
+            **options,
+        )
+
+    def trainings(
+        self, search: Search, phase: Phase, span: Span
+    ) -> tuple[Sequence[Member], Mapping[str, Any]]:
+        """As of `Trainings`."""
         recipe = self.training.recipe
         batches, options = _asked(self.training, search, phase, span, self.scratch)
         first = span.training if recipe.outer.fresh.initialisation else 0
         key = model_key(recipe.seed, Purpose.HYPERGRADIENT, first)
-        return hypergradient(
-            state=search.inner if span.start else self.training.initialise(key),
+        one = Member(
+            begin=lambda: search.inner if span.start else self.training.initialise(key),
             batches=batches(span.training, None),
             start=span.start,
             key=direction_key(recipe.seed, search.step),
-            listener=self.listen(),
-            **options,
         )
+        return [one], options
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,25 +100,29 @@ class OfPopulation:
 
     def __call__(self, search: Search, phase: Phase, span: Span) -> Hypergradient:
         """As of `Source`."""
-        batches, options = _asked(self.training, search, phase, span, self.scratch)
+        members, options = self.trainings(search, phase, span)
         return hypergradients(
-            members=population.members(self.training, phase, search, span, batches),
+            members=members,
             vmap=self.vmap,
             states=isinstance(phase.unroll, schema.OnlineSpec),
             listener=self.listen(),
             **options,
         )
 
+    def trainings(
+        self, search: Search, phase: Phase, span: Span
+    ) -> tuple[Sequence[Member], Mapping[str, Any]]:
+        """As of `Trainings`."""
+        batches, options = _asked(self.training, search, phase, span, self.scratch)
+        return population.members(self.training, phase, search, span, batches), options
+
 
 def source(
     training: InnerTraining,
-    external: ExternalTrainer | None,
     scratch: Path,
     listen: Callable[[], Listener],
-) -> Source:
-    """That of a recipe; `external` is None where training is done here."""
-    if external:
-        return external.estimate
+) -> OfOneTraining | OfPopulation:
+    """That of a recipe whose training is done here."""
     if together := training.recipe.outer.population:
         return OfPopulation(training, together.vmap, scratch, listen)
     return OfOneTraining(training, scratch, listen)

@@ -13,6 +13,7 @@ from metatune.fit.searching.points import Point
 from metatune.fit.searching.search import Search
 from metatune.fit.searching.truncation import advance, next_span
 from metatune.fit.searching.validation import Validated, Validation
+from metatune.fit.signal.signal import Signal
 from metatune.fit.telling.announcement import ways
 from metatune.fit.telling.progress import Display
 from metatune.fit.trainers.failure import refuse_not_finite
@@ -28,6 +29,7 @@ class Loop:
         training: what is tuned.
         phases: of the search.
         hypergradient: where hypergradients come from.
+        signal: what is followed in the place of those that are noise; None for all as they are.
         validation: what measures a point.
         update: how a hypergradient moves η.
         recorder: keeps and tells of every point.
@@ -37,6 +39,7 @@ class Loop:
     training: InnerTraining
     phases: Sequence[Phase]
     hypergradient: Source
+    signal: Signal | None
     validation: Validation
     update: MetaUpdate
     recorder: Recorder
@@ -76,7 +79,9 @@ class Loop:
         recipe, phase = self.training.recipe, self.phases[search.phase]
         span = next_span(recipe, phase, search)
         release_memory()
-        estimate = self.hypergradient(search, phase, span)
+        estimate, blended = self.hypergradient(search, phase, span), None
+        if self.signal is not None:
+            search, estimate, blended = self.signal(search, phase, span, estimate)
         refuse_not_finite(estimate, search.step)
         if self.validation.is_due(search):
             search, validated = self.validation(search)
@@ -84,7 +89,7 @@ class Loop:
         after = advance(recipe, phase, after, span.steps, estimate.state)
         if after.control:
             after = after._replace(control=estimate.diagnostics.control)
-        taken = outer_step(self.training, search, after, estimate, done, span.steps)
+        taken = outer_step(self.training, search, after, estimate, done, span.steps, blended)
         point = _point(search, validated, began)._replace(taken=taken)
         self.recorder.step(search, after, phase, point)
         return after

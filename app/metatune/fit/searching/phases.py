@@ -11,6 +11,7 @@ from metatune.fit.searching import outer_optimizers, population
 from metatune.fit.searching.meta_update import optimizer
 from metatune.fit.searching.search import Search
 from metatune.fit.searching.sharing import sharing
+from metatune.fit.signal.signal import memory
 from metatune.inner import InnerTraining
 from metatune.recipe.phases import Phase
 from metatune.recipe.schema import ForwardGradientSpec, OnlineSpec
@@ -62,6 +63,7 @@ def begin(training: InnerTraining, phase: Phase, eta: Mapping[str, Any]) -> Sear
         control=jax.tree.map(jnp.zeros_like, dict(eta)) if controlled else (),
         average=() if outer.ema is None else eta,
         shared=() if shares is None else shares.begin(),
+        signal=memory(training),
     )
 
 

@@ -35,6 +35,8 @@ class OuterStep(NamedTuple):
         lost_directions: of an external trainer.
         sharing: what is shared after the step, and what has changed.
         growth: of the adjoint, as of `growth.growth_line`; None where there is none.
+        blended: what became of hypergradients that growth dominated, as of `Followed.line`; None
+            where none was.
     """
 
     inner_steps: int
@@ -49,6 +51,7 @@ class OuterStep(NamedTuple):
     lost_directions: int | None = None
     sharing: Mapping[str, Any] | None = None
     growth: Mapping[str, Any] | None = None
+    blended: Mapping[str, Any] | None = None
 
 
 class Point(NamedTuple):

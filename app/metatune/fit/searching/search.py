@@ -24,6 +24,7 @@ class Search(NamedTuple):
         phase_start: outer steps done before it began.
         shared: which cells share a learning rate, and what was seen of them; () where none do.
         changes: of what is shared, from the first on, as plain JSON values.
+        signal: what it keeps of differences of trainings, as of `signal.Memory`; () of none.
     """
 
     step: int
@@ -42,3 +43,4 @@ class Search(NamedTuple):
     phase_start: int = 0
     shared: Any = ()
     changes: Sequence[Mapping[str, Any]] = ()
+    signal: Any = ()

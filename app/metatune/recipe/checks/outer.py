@@ -1,11 +1,20 @@
 """Rules on the search: its steps, its phases, what they differentiate through."""
 
 from collections.abc import Iterable
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, fields
 
 from metatune.recipe.faults import Fault
 from metatune.recipe.phases import CHOICES, said
-from metatune.recipe.schema import FullSpec, InnerSpec, OnlineSpec, OuterSpec
+from metatune.recipe.schema import (
+    AutoSpec,
+    FullSpec,
+    InnerSpec,
+    MixFlowSpec,
+    OnlineSpec,
+    OuterSpec,
+    ReverseSpec,
+    SignalSpec,
+)
 
 
 def steps_or_phases(outer: OuterSpec) -> Iterable[Fault]:
@@ -31,6 +40,19 @@ def choices_for_all_are_used(outer: OuterSpec) -> Iterable[Fault]:
             problem = f"every phase has {field.name} of its own"
             cure = f"take this one out, or {field.name} out of a phase that is to have it"
             yield Fault(f"outer.{field.name}", {"kind": value.kind}, problem, cure)
+
+
+def signal_has_something_to_watch(outer: OuterSpec) -> Iterable[Fault]:
+    """A section on it is of a search that goes back through a training, its whole or its end."""
+    if not isinstance(outer.signal, SignalSpec):
+        return
+    ways = [each for _, each in said(outer, "estimator")]
+    backward = any(isinstance(each, MixFlowSpec | ReverseSpec | AutoSpec) for each in ways)
+    online = all(isinstance(each, OnlineSpec) for _, each in said(outer, "unroll"))
+    if online or not backward:
+        problem = "growth is watched where an estimator goes back through whole trainings alone"
+        cure = "leave it out, or take outer.estimator.kind mixflow and outer.unroll.kind full"
+        yield Fault("outer.signal", asdict(outer.signal), problem, cure)
 
 
 def unroll_fits_the_training(outer: OuterSpec, inner: InnerSpec) -> Iterable[Fault]:

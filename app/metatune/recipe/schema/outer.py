@@ -9,6 +9,7 @@ from metatune.recipe.rules import (
     AT_LEAST_TWO,
     EACH_POSITIVE,
     FRACTION,
+    MORE_THAN_ONE,
     NOT_EMPTY,
     NOT_NEGATIVE,
     POSITIVE,
@@ -278,6 +279,29 @@ class PhaseSpec:
 
 
 @dataclass(frozen=True)
+class SignalSpec:
+    """What is followed where the hypergradient of a window is noise.
+
+    Where training is chaotic, the derivative in the state grows on its way back, and the exact
+    hypergradient of the windows that it comes to last says nothing. Along one direction of such a
+    window, all rates or the share of a domain, it is then blended with differences of whole
+    trainings (Parmas et al., 2018; Metz et al., 2019), each weighted by what the growth tells of
+    its noise, or, in a population of eight or more, by how much it varies over the members.
+
+    Attributes:
+        growth: a window's hypergradient is taken for dominated by growth from where the norm of
+            the adjoint behind it is so many times the least that it was later in training.
+        pairs: windows of tunables whose differences are measured in an outer step at most, those
+            first whose last ones are oldest; two trainings each, of each member.
+        step: of the differences, in units of log rate and of logits.
+    """
+
+    growth: float = ruled(10.0, MORE_THAN_ONE)
+    pairs: int = ruled(2, AT_LEAST_ONE)
+    step: float = ruled(0.3, POSITIVE)
+
+
+@dataclass(frozen=True)
 class OuterSpec:
     """The search over the meta-parameters: exactly one of `steps` and `phases`.
 
@@ -297,6 +321,9 @@ class OuterSpec:
         objective: what is differentiated.
         fresh: what is drawn anew at every outer step.
         population: several trainings for each hypergradient; null for one.
+        signal: what is done about hypergradients that are noise: auto, as a section without any
+            fields has it; off, nothing: they are followed as they are. Of estimators that go back
+            through the training, and not of online unrolls.
         validation: how the best outer step is chosen, over all phases.
         test: how the result is measured.
     """
@@ -313,5 +340,6 @@ class OuterSpec:
     objective: ObjectiveSpec = field(default_factory=ObjectiveSpec)
     fresh: FreshSpec = field(default_factory=FreshSpec)
     population: PopulationSpec | None = None
+    signal: SignalSpec | Literal["auto", "off"] = "auto"
     validation: ValidationSpec = field(default_factory=ValidationSpec)
     test: FinalTestSpec = field(default_factory=FinalTestSpec)

@@ -1,0 +1,138 @@
+"""Blocks of meta-parameters, the windows of a tunable, and how the adjoint grew behind each."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from metatune.hypergrad import Growth
+from metatune.tunables import (
+    ClassWeights,
+    LearningRates,
+    LossTerm,
+    LossWeights,
+    Mixture,
+    OptimizerField,
+    Tunable,
+)
+
+WINDOWED = (LearningRates, Mixture, LossWeights, ClassWeights, OptimizerField, LossTerm)
+"""What acts window by window, on the training itself."""
+
+RELATIVE = (Mixture, LossWeights, ClassWeights)
+"""Of these the values of a window matter relative to each other: a common change does nothing."""
+
+
+class Block(NamedTuple):
+    """A window of a tunable.
+
+    Attributes:
+        key: of the tunable.
+        window: which, from 0.
+        first: fraction of the training from which its values act.
+        stop: fraction up to which they do.
+        relative: whether only the values relative to each other matter.
+    """
+
+    key: str
+    window: int
+    first: float
+    stop: float
+    relative: bool
+
+    @property
+    def name(self) -> str:
+        """For the screen; windows are counted from one there."""
+        return f"{self.key} window {self.window + 1}"
+
+    def row(self, tree: Mapping[str, Any]) -> np.ndarray:
+        """Its part of a tree like η, flat float64."""
+        return np.asarray(tree[self.key], np.float64)[self.window].reshape(-1)
+
+    def direction(self, row: np.ndarray) -> np.ndarray | None:
+        """The direction of its trainings, of largest range or entry one, [n].
+
+        All values together; or, of values that matter relative to each other, as the hypergradient
+        has them, which of two is the only way there is.
+
+        Args:
+            row: its part of the hypergradient.
+
+        Returns:
+            None where the hypergradient says no direction.
+        """
+        if not self.relative:
+            return np.ones_like(row)
+        span = row.max() - row.min()
+        return row / span if np.isfinite(span) and span > 0 else None
+
+    def put(self, tree: Mapping[str, Any], row: np.ndarray) -> dict[str, np.ndarray]:
+        """A tree like η with another part."""
+        leaf = np.array(tree[self.key])
+        leaf[self.window] = row.reshape(leaf[self.window].shape)
+        return {**tree, self.key: leaf}
+
+
+def blocks(tunables: Sequence[Tunable]) -> tuple[Block, ...]:
+    """Those of what is tuned; none of what has no windows, or acts beside the training."""
+    found = []
+    for tunable in tunables:
+        if not isinstance(tunable, WINDOWED):
+            continue
+        count = tunable.windows
+        linear = isinstance(tunable, LearningRates) and tunable.interpolation == "linear"
+        for window in range(count):
+            if linear and count > 1:
+                first, stop = (window - 1) / (count - 1), (window + 1) / (count - 1)
+            else:
+                first, stop = window / count, (window + 1) / count
+            found.append(
+                Block(
+                    tunable.key,
+                    window,
+                    max(first, 0.0),
+                    min(stop, 1.0),
+                    isinstance(tunable, RELATIVE),
+                )
+            )
+    return tuple(found)
+
+
+def growths(growth: Growth, found: Sequence[Block], steps: int) -> np.ndarray:
+    """How many times the adjoint behind each block is the least that it was later, [blocks].
+
+    The largest norm of the adjoint of the parameters at the boundaries that its steps lead to, in
+    the least norm at or after them, both without any cap; of several trainings the median. One
+    where it didn't grow, or nothing was differentiated; infinite where a norm isn't finite.
+
+    Args:
+        growth: of the hypergradient.
+        found: the blocks.
+        steps: inner steps of the training.
+    """
+    ends = np.asarray(growth.params, np.float64)
+    ends = ends.reshape(len(ends), -1)
+    at = growth.steps - growth.steps[-1] + steps  # of populations it begins with zero
+    with np.errstate(all="ignore"):
+        # The logarithm of the norm without a cap: what was let through, and what was not.
+        logs = np.log(ends) - _behind(np.asarray(growth.damped, np.float64), ends.shape)
+        logs = np.where(np.isfinite(ends) & (ends > 0), logs, np.inf)
+        grown = logs - np.minimum.accumulate(logs[::-1])[::-1]
+    grown = np.where(ends == 0, 0.0, np.where(np.isfinite(ends), grown, np.inf))
+    times = []
+    for block in found:
+        # What leads to the first boundary isn't differentiated.
+        inside = (at > max(block.first * steps, at[0])) & (at <= np.ceil(block.stop * steps))
+        # A window shorter than a segment has no boundary within it: the next one is behind it.
+        if not inside.any() and at[0] < np.ceil(block.stop * steps) and block.first < 1:
+            inside = at == at[np.searchsorted(at, max(block.first * steps, at[0]), "right")]
+        of_each = grown[inside].max(axis=0) if inside.any() else np.zeros(1)
+        with np.errstate(over="ignore"):
+            times.append(float(np.exp(np.median(of_each))))
+    return np.asarray(times)
+
+
+def _behind(damped: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The logarithm of what a cap multiplied the adjoint by from each boundary to the end."""
+    of_each = damped.reshape(len(damped), -1)
+    return np.concatenate([np.cumsum(of_each[::-1], axis=0)[::-1], np.zeros((1, shape[1]))])
