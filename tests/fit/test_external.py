@@ -192,9 +192,9 @@ def test_an_outer_step_goes_on_with_half_of_its_pairs(recipe, tmp_path, nowhere)
 
 def test_with_less_than_half_it_stops_and_goes_on_where_it_was(recipe, tmp_path, nowhere):
     whole = fit(prepare(recipe()), tmp_path / "whole", console=nowhere)
-    # The first outer step and its judgement take five runs, then both pairs fail twice.
+    # Point 0 takes five runs, the validation of point 1 one; then both pairs fail twice.
     with pytest.raises(CommandFailed, match="point 1: 2 of 2 pairs .*commands.jsonl") as stop:
-        fit(prepare(recipe(fails_at(5, 7, 9, 10))), tmp_path / "run", console=nowhere)
+        fit(prepare(recipe(fails_at(6, 8, 10, 11))), tmp_path / "run", console=nowhere)
     assert str(stop.value).endswith("out of memory")
     assert artefact.load(tmp_path / "run").result["status"] == "unfinished"
     before = len(RunFolder(tmp_path / "run").read_commands())
@@ -211,7 +211,7 @@ def test_a_training_that_diverges_is_never_the_best(recipe, tmp_path, nowhere):
     with pytest.raises(NotFinite, match="validation training 0: the command printed nan"):
         fit(prepare(first), tmp_path / "first", console=nowhere)
     (tmp_path / "train.py.runs").unlink()
-    later = recipe(COUNT + "print('inf' if run in (9, 10) else loss)")
+    later = recipe(COUNT + "print('inf' if run in (5, 10) else loss)")
     done = fit(prepare(later), tmp_path / "later", console=nowhere)
     assert done.artefact.result["best_outer_step"] == 0
 

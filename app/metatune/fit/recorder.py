@@ -20,12 +20,13 @@ from metatune.fit.searching.points import OuterStep, Point, rate_factors
 from metatune.fit.searching.search import Search
 from metatune.fit.searching.sharing import record
 from metatune.fit.searching.still_moving import moved
+from metatune.fit.searching.trust import TakenBack
 from metatune.fit.telling.progress import Display
 from metatune.fit.tracking import Tracker
 from metatune.hypergrad import Hypergradient
 from metatune.inner import InnerTraining
 from metatune.recipe.phases import Phase
-from metatune.report.search import jump
+from metatune.report.search import jump, taken_back
 from metatune.report.sharing import sentences
 from metatune.report.signal import dominated, first_dominated
 from metatune.runs import stops
@@ -77,6 +78,8 @@ class Recorder:
         if new := first_dominated(self._lines, line):
             most = factors and factors[1]
             self._display.say(dominated(point.step, new, line["blended"]["origin"], most))
+        if "taken_back" in line:
+            self._display.say(taken_back(point.step, line["taken_back"]))
         shared = line.get("sharing")
         for sentence in sentences(shared["changes"]) if shared else ():
             self._display.say(sentence)
@@ -130,6 +133,7 @@ def outer_step(
     done: Done,
     inner_steps: int,
     blended: Mapping[str, Any] | None = None,
+    taken_back: TakenBack | None = None,
 ) -> OuterStep:
     """What is recorded of an outer step, but for jumps.
 
@@ -140,6 +144,7 @@ def outer_step(
         estimate: of the hypergradient.
         done: what the meta-update did.
         inner_steps: that were differentiated.
+        taken_back: the steps before the point, where validation contradicts them.
         blended: what became of hypergradients that growth dominated; None where none was.
     """
     seen = estimate.diagnostics
@@ -155,4 +160,5 @@ def outer_step(
         sharing=record(after) | {"changes": done.changes} if after.shared else None,
         growth=growth_line(seen.growth),
         blended=blended,
+        taken_back=taken_back and taken_back.line(),
     )

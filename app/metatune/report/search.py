@@ -63,6 +63,21 @@ def jumped(result: Mapping[str, Any]) -> list[str]:
     return [jump(each["step"], each["tunable"], each) for each in found]
 
 
+def taken_back(step: int, found: Mapping[str, Any]) -> str:
+    """What was taken back at a point, and why."""
+    if found["rise"] is None:
+        why = "a training that validates diverged there"
+    else:
+        why = (
+            f"held-out rose by {found['rise']:.4f} ± {found['standard_error']:.4f} over that of "
+            f"point {found['to']}, the best"
+        )
+    return (
+        f"point {step}: {why}: back to point {found['to']}, and outer steps of {found['scale']:g} "
+        "times the recipe's size from there"
+    )
+
+
 def jump(step: int, tunable: str, found: Mapping[str, Any]) -> str:
     """What a jump of a hypergradient's norm is likely to come from, and what it led to."""
     factor, steps = found["rate_factor"], found["inner_steps"]

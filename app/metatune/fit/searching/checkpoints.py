@@ -78,6 +78,16 @@ class Checkpoints:
 def _parted(search: Search) -> tuple[dict[str, Any], dict[str, Any]]:
     """Arrays, and plain numbers; floats in hexadecimal, which is exact and knows infinity."""
     fields = search._asdict()
-    kept = ("eta", "opt_state", "best_eta", "inner", "control", "average", "shared", "signal")
+    kept = (
+        "eta",
+        "opt_state",
+        "best_eta",
+        "inner",
+        "control",
+        "average",
+        "shared",
+        "signal",
+        "trust",
+    )
     arrays = {key: fields.pop(key) for key in kept}
     return arrays, {key: v.hex() if isinstance(v, float) else v for key, v in fields.items()}

@@ -12,6 +12,7 @@ from metatune.fit.searching.phases import End, end_of, enter, steps_at_most
 from metatune.fit.searching.points import Point
 from metatune.fit.searching.search import Search
 from metatune.fit.searching.truncation import advance, next_span
+from metatune.fit.searching.trust import judge
 from metatune.fit.searching.validation import Validated, Validation
 from metatune.fit.signal.signal import Signal
 from metatune.fit.telling.announcement import ways
@@ -74,24 +75,38 @@ class Loop:
         return why
 
     def step(self, search: Search) -> Search:
-        """One outer step: estimate the hypergradient, validate, move η, write down."""
-        began, validated = time.monotonic(), Validated()
+        """One outer step: estimate the hypergradient, validate, move η, write down.
+
+        Where there is a point to go back to, validation comes first: what it takes back needs no
+        hypergradient, and might have none.
+        """
+        began, validated, taken_back = time.monotonic(), Validated(), None
         recipe, phase = self.training.recipe, self.phases[search.phase]
+        due, at = self.validation.is_due(search), search
+        first = due and bool(search.trust) and search.best_step >= 0
+        if first:
+            at, validated = self.validation(search)
+            search, taken_back = judge(at, validated.each)
         span = next_span(recipe, phase, search)
         release_memory()
         estimate, blended = self.hypergradient(search, phase, span), None
         if self.signal is not None:
             search, estimate, blended = self.signal(search, phase, span, estimate)
         refuse_not_finite(estimate, search.step)
-        if self.validation.is_due(search):
+        if due and not first:
             search, validated = self.validation(search)
+            at = search
+            if search.trust:
+                search, taken_back = judge(search, validated.each)
         after, done = self.update(search, estimate)
         after = advance(recipe, phase, after, span.steps, estimate.state)
         if after.control:
             after = after._replace(control=estimate.diagnostics.control)
-        taken = outer_step(self.training, search, after, estimate, done, span.steps, blended)
+        taken = outer_step(
+            self.training, search, after, estimate, done, span.steps, blended, taken_back
+        )
         point = _point(search, validated, began)._replace(taken=taken)
-        self.recorder.step(search, after, phase, point)
+        self.recorder.step(at, after, phase, point)
         return after
 
     def enter_next(self, search: Search, why: End) -> Search:

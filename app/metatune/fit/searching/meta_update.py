@@ -72,6 +72,8 @@ class MetaUpdate:
             gradient = self.sharing.sum_blocks(search, gradient)
             counts = {"counts": self.sharing.counts(search)}
         updates, opt_state = self.optimizers[search.phase](gradient, search.opt_state, **counts)
+        if search.trust:
+            updates = optax.tree.scale(search.trust.scale, updates)
         eta: Any = optax.apply_updates(search.eta, updates)
         search = search._replace(step=search.step + 1, eta=eta, opt_state=opt_state)
         if self.decay is not None:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from metatune.fit.searching import outer_optimizers, population
+from metatune.fit.searching import outer_optimizers, population, trust
 from metatune.fit.searching.meta_update import optimizer
 from metatune.fit.searching.search import Search
 from metatune.fit.searching.sharing import sharing
@@ -53,10 +53,11 @@ def begin(training: InnerTraining, phase: Phase, eta: Mapping[str, Any]) -> Sear
     controlled = (
         isinstance(phase.estimator, ForwardGradientSpec) and phase.estimator.control_variate
     )
+    opt_state = moments.init(dict(eta))
     return Search(
         step=0,
         eta=eta,
-        opt_state=moments.init(dict(eta)),
+        opt_state=opt_state,
         best_eta=eta,
         phase=phase.number,
         inner=population.like(inner, outer),
@@ -64,6 +65,7 @@ def begin(training: InnerTraining, phase: Phase, eta: Mapping[str, Any]) -> Sear
         average=() if outer.ema is None else eta,
         shared=() if shares is None else shares.begin(),
         signal=memory(training),
+        trust=trust.begin(outer, opt_state) if trust.trusts(training.recipe) else (),
     )
 
 
@@ -74,10 +76,12 @@ def enter(training: InnerTraining, phases: Sequence[Phase], search: Search) -> S
     keeps = not phase.reset and outer_optimizers.handed_on(
         before.optimizer, phase.optimizer, search.opt_state
     )
+    opt_state = search.opt_state if keeps else fresh.opt_state
     return search._replace(
         phase=phase.number,
         phase_start=search.step,
-        opt_state=search.opt_state if keeps else fresh.opt_state,
+        opt_state=opt_state,
+        trust=trust.begin(training.recipe.outer, opt_state) if search.trust else (),
         inner=fresh.inner,
         control=fresh.control,
         age=0,

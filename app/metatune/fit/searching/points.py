@@ -35,8 +35,9 @@ class OuterStep(NamedTuple):
         lost_directions: of an external trainer.
         sharing: what is shared after the step, and what has changed.
         growth: of the adjoint, as of `growth.growth_line`; None where there is none.
-        blended: what became of hypergradients that growth dominated, as of `Followed.line`; None
+        blended: what became of hypergradients that growth dominated, as of `Blended.line`; None
             where none was.
+        taken_back: the steps before it, as of `trust.TakenBack`; None where none were.
     """
 
     inner_steps: int
@@ -52,6 +53,7 @@ class OuterStep(NamedTuple):
     sharing: Mapping[str, Any] | None = None
     growth: Mapping[str, Any] | None = None
     blended: Mapping[str, Any] | None = None
+    taken_back: Mapping[str, Any] | None = None
 
 
 class Point(NamedTuple):
@@ -76,12 +78,13 @@ class Point(NamedTuple):
     def line(self) -> dict[str, Any]:
         """The point as a line of the metrics; null for a loss that isn't a finite number."""
         taken = self.taken._asdict() if self.taken else {}
-        held_out, of_average = self.validated
+        held_out, of_average, each = self.validated
         return {
             "step": self.step,
             "phase": self.phase,
             **{key: v for key, v in taken.items() if v is not None or key == "inner_loss"},
             "held_out": _finite(held_out),
+            **({"held_out_each": list(each)} if each else {}),
             "best_held_out": self.best_held_out,
             "seconds": self.seconds,
             **({} if of_average is None else {"held_out_average": _finite(of_average)}),

@@ -25,6 +25,7 @@ class Search(NamedTuple):
         shared: which cells share a learning rate, and what was seen of them; () where none do.
         changes: of what is shared, from the first on, as plain JSON values.
         signal: what it keeps of differences of trainings, as of `signal.Memory`; () of none.
+        trust: what it judges its points by, as of `trust.Trust`; () where it doesn't.
     """
 
     step: int
@@ -44,3 +45,4 @@ class Search(NamedTuple):
     shared: Any = ()
     changes: Sequence[Mapping[str, Any]] = ()
     signal: Any = ()
+    trust: Any = ()

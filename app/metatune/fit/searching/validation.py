@@ -23,10 +23,13 @@ class Validated(NamedTuple):
         held_out: at its meta-parameters; infinite where a training diverged, not a number where
             none was asked for.
         of_average: at their moving average, likewise; None where there is none.
+        each: of each training at the meta-parameters, [seeds]; none where one diverged, or none
+            was asked for.
     """
 
     held_out: float = math.nan
     of_average: float | None = None
+    each: tuple[float, ...] = ()
 
     @property
     def remark(self) -> str:
@@ -54,29 +57,29 @@ class Validation:
 
     def __call__(self, search: Search) -> tuple[Search, Validated]:
         """Validates the meta-parameters and, where there is one, their average; keeps the best."""
-        held_out = self._mean_loss(search.eta, search.step)
+        each = self._losses(search.eta, search.step)
+        held_out = _mean(each)
         search = keep_best(search, held_out)
         if self.outer.ema is None:
-            return search, Validated(held_out)
+            return search, Validated(held_out, each=each)
         if not search.step:
-            return search, Validated(held_out, held_out)  # an average of one
-        of_average = self._mean_loss(search.average, search.step)
-        return keep_best(search, of_average, averaged=True), Validated(held_out, of_average)
+            return search, Validated(held_out, held_out, each)  # an average of one
+        of_average = _mean(self._losses(search.average, search.step))
+        return keep_best(search, of_average, averaged=True), Validated(held_out, of_average, each)
 
-    def _mean_loss(self, eta: Mapping[str, Any], step: int) -> float:
-        """Mean held-out loss of whole trainings at some meta-parameters.
+    def _losses(self, eta: Mapping[str, Any], step: int) -> tuple[float, ...]:
+        """Held-out losses of whole trainings at some meta-parameters.
 
-        Infinite if one diverges: such meta-parameters can't be the best, but the search may leave
-        them again. At the recipe's own it is a fault.
+        None if one diverges: such meta-parameters can't be the best, but the search may leave them
+        again. At the recipe's own it is a fault.
         """
         release_memory()
         try:
-            losses = [self._loss(eta, index) for index in range(self.outer.validation.seeds)]
+            return tuple(self._loss(eta, index) for index in range(self.outer.validation.seeds))
         except NotFinite:
             if step == 0:
                 raise
-            return math.inf
-        return float(np.mean(losses))
+            return ()
 
     def _loss(self, eta: Mapping[str, Any], index: int) -> float:
         return self.score(
@@ -87,6 +90,11 @@ class Validation:
             sequences=self.outer.validation.sequences,
             listener=self.listen(f"validation {index + 1}"),
         )
+
+
+def _mean(losses: tuple[float, ...]) -> float:
+    """Infinite where a training diverged."""
+    return float(np.mean(losses)) if losses else math.inf
 
 
 def keep_best(search: Search, held_out: float, averaged: bool = False) -> Search:

@@ -27,7 +27,7 @@ from metatune.hypergrad.population import standard_errors
 from metatune.hypergrad.smoothing import smoothed_slope
 from metatune.inner import InnerTraining
 from metatune.recipe.phases import Phase
-from metatune.recipe.schema import InnerSpec, OnlineSpec, SignalSpec
+from metatune.recipe.schema import InnerSpec, MixFlowSpec, OnlineSpec, ReverseSpec, SignalSpec
 
 
 class Blended(NamedTuple):
@@ -109,7 +109,8 @@ class Signal:
             none.
         """
         growth = estimate.diagnostics.growth
-        if growth is None or isinstance(phase.unroll, OnlineSpec):
+        backward = isinstance(phase.estimator, MixFlowSpec | ReverseSpec)
+        if growth is None or not backward or isinstance(phase.unroll, OnlineSpec):
             return search, estimate, None
         grown = growths(growth, self.blocks, span.steps)
         noisy = [i for i, times in enumerate(grown) if times >= self.spec.growth]

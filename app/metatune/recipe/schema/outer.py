@@ -321,9 +321,12 @@ class OuterSpec:
         objective: what is differentiated.
         fresh: what is drawn anew at every outer step.
         population: several trainings for each hypergradient; null for one.
-        signal: what is done about hypergradients that are noise: auto, as a section without any
-            fields has it; off, nothing: they are followed as they are. Of estimators that go back
-            through the training, and not of online unrolls.
+        signal: what is done about noise: auto, as a section without any fields has it; off,
+            nothing: hypergradients are followed as they are. Windows that growth dominates are those of
+            estimators that go back through the training, not of online unrolls. With any estimator
+            outer steps that validation contradicts, by two standard errors over its seeds, are
+            taken back, and those that follow halved; not of online unrolls, nor with ema or shared
+            rates.
         validation: how the best outer step is chosen, over all phases.
         test: how the result is measured.
     """
