@@ -32,7 +32,8 @@ class OuterStep(NamedTuple):
         standard_error: of a population's hypergradient, by tunable.
         signal: of a population, by tunable.
         jumps: of norms, by tunable, as `jumps.jumps` finds them.
-        lost_directions: of an external trainer.
+        lost_directions: of zeroth order, that are left out.
+        diverged_sides: of zeroth order, trainings whose loss isn't finite.
         sharing: what is shared after the step, and what has changed.
         growth: of the adjoint, as of `growth.growth_line`; None where there is none.
     """
@@ -47,6 +48,7 @@ class OuterStep(NamedTuple):
     signal: Mapping[str, Mapping[str, float | None]] | None = None
     jumps: Mapping[str, Mapping[str, Any]] | None = None
     lost_directions: int | None = None
+    diverged_sides: int | None = None
     sharing: Mapping[str, Any] | None = None
     growth: Mapping[str, Any] | None = None
 

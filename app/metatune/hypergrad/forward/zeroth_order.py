@@ -2,7 +2,7 @@
 
 For objectives that can't be differentiated, such as accuracy: only their values are asked for. The
 trainings on either side of η share their data and their start, so that what is common to both
-cancels.
+cancels. Of a pair with one side that diverged `pairs` says what is made; one with two says nothing.
 
 Source: Spall, Multivariate Stochastic Approximation Using a Simultaneous Perturbation Gradient
 Approximation, 1992, eq. 2.2.
@@ -19,6 +19,7 @@ from jax.flatten_util import ravel_pytree
 from metatune.hypergrad import programs
 from metatune.hypergrad.estimator import EstimatorError, Job, refuse_not_positive
 from metatune.hypergrad.forward.directions import Distribution, draw, mean, refuse_unknown
+from metatune.hypergrad.forward.pairs import compared
 from metatune.hypergrad.forward.push import refuse_checkpoints
 from metatune.hypergrad.problem import Diagnostics, Hypergradient, PyTree, State
 from metatune.hypergrad.segments import fetch
@@ -60,6 +61,8 @@ class ZerothOrder:
     def estimate(self, job: Job) -> Hypergradient:
         """Nearly unbiased; its standard errors are in the diagnostics.
 
+        Not a number where both sides of every pair diverged.
+
         Raises:
             EstimatorError: no key, too many orthogonal directions, checkpoints or a carry.
         """
@@ -73,13 +76,21 @@ class ZerothOrder:
         begun = _copied(job.begin())
         base, before, early = trainings.run(along, each, job.eta, begun, start, first)
         state, after, late = trainings.run(along, each, job.eta, _copied(base), first, stop)
-        derivatives = [
-            trainings.differences(base, directions[at : at + self.chunk], self.step)
+        sides = [
+            trainings.sides(base, directions[at : at + self.chunk], self.step)
             for at in range(0, self.directions, self.chunk)
         ]
-        derivatives = jnp.concatenate(derivatives).astype(directions.dtype)
-        gradient, errors = mean(job.eta, derivatives, directions, self.distribution)
-        diagnostics = Diagnostics(jnp.concatenate([*before, *after]), standard_errors=errors)
+        pairs = compared(jnp.concatenate(sides), late[None])
+        derivatives = (pairs.differences / (2 * self.step)).astype(directions.dtype)
+        gradient, errors = mean(
+            job.eta, derivatives, directions, self.distribution, kept=pairs.kept
+        )
+        diagnostics = Diagnostics(
+            jnp.concatenate([*before, *after]),
+            standard_errors=errors,
+            lost_directions=jnp.sum(~pairs.kept),
+            diverged_sides=pairs.diverged,
+        )
         return Hypergradient(early + late, gradient, state, diagnostics)
 
 
@@ -90,8 +101,8 @@ class _Trainings:
         self.job, self.segment = job, segment
         self.done, self.total = 0, job.steps + chunks * (job.stop - job.first)
 
-    def differences(self, base: State, directions: jax.Array, step: float) -> jax.Array:
-        """The derivatives of the objective along directions, [n], from the state that all share."""
+    def sides(self, base: State, directions: jax.Array, step: float) -> jax.Array:
+        """The objective on both sides along directions, [n, 2], from the state that all share."""
         job, count = self.job, len(directions)
         flat, unflatten = ravel_pytree(job.eta)
         offsets = step * jnp.concatenate([directions, -directions])
@@ -102,7 +113,7 @@ class _Trainings:
             states = jax.tree.map(lambda leaf: jnp.stack([leaf] * (2 * count)), base)
         along, each = programs.advance_each, job.value_each
         _, _, values = self.run(along, each, etas, states, job.first, job.stop)
-        return (values[:count] - values[count:]) / (2 * step)
+        return jnp.stack([values[:count], values[count:]], axis=1)
 
     def run(
         self,
