@@ -362,6 +362,8 @@ def test_forward_mode_goes_the_same_way(finished, tmp_path, console):
     for line, exact in zip(found, finished.folder.read_metrics()[:2], strict=True):
         assert line["hypergradient_norm"] == pytest.approx(exact["hypergradient_norm"], rel=1e-3)
         assert line["objective"] == pytest.approx(exact["objective"], rel=1e-4)
+        assert line["growth"]["of"] == "tangents" and "of" not in exact["growth"]
+        assert line["growth"]["steps"][-1] == exact["growth"]["steps"][-1]
 
 
 @pytest.mark.parametrize(
