@@ -70,17 +70,18 @@ class ZerothOrder:
         if job.carry is not None:
             raise EstimatorError("ZerothOrder can't go on from a carry: leave it out")
         directions = draw(job.key, job.eta, self.directions, self.distribution)
-        trainings = _Trainings(job, self.segment, chunks=-(-self.directions // self.chunk))
-        along, each = programs.advance, job.value
-        start, first, stop = job.start, job.first, job.stop
-        begun = _copied(job.begin())
-        base, before, early = trainings.run(along, each, job.eta, begun, start, first)
-        state, after, late = trainings.run(along, each, job.eta, _copied(base), first, stop)
-        sides = [
-            trainings.sides(base, directions[at : at + self.chunk], self.step)
-            for at in range(0, self.directions, self.chunk)
-        ]
-        pairs = compared(jnp.concatenate(sides), late[None])
+        chunks = -(-self.directions // self.chunk)
+        trainings = Trainings(job, self.segment, chunks, alone=job.steps)
+        base, before, early = trainings.before()
+        state, after, late = trainings.run(
+            programs.advance, job.value, job.eta, _copied(base), job.first, job.stop
+        )
+        values = []
+        for at in range(0, self.directions, self.chunk):
+            along = directions[at : at + self.chunk]
+            begun = trainings.begun(base, along, self.step)
+            values.append(trainings.sides(begun, along, self.step)[2])
+        pairs = compared(jnp.concatenate(values), late[None])
         derivatives = (pairs.differences / (2 * self.step)).astype(directions.dtype)
         gradient, errors = mean(
             job.eta, derivatives, directions, self.distribution, kept=pairs.kept
@@ -94,26 +95,58 @@ class ZerothOrder:
         return Hypergradient(early + late, gradient, state, diagnostics)
 
 
-class _Trainings:
-    """Trainings at η, and in pairs around it."""
+class Trainings:
+    """Trainings of a job at η, and in pairs around it: at η + μv, and at η - μv."""
 
-    def __init__(self, job: Job, segment: int, chunks: int):
+    def __init__(self, job: Job, segment: int, chunks: int, alone: int):
+        """Prepares.
+
+        Args:
+            job: the training and its objective.
+            segment: inner steps per compiled program.
+            chunks: how often pairs are trained, each time several side by side.
+            alone: inner steps at η.
+        """
         self.job, self.segment = job, segment
-        self.done, self.total = 0, job.steps + chunks * (job.stop - job.first)
+        self.done, self.total = 0, alone + chunks * (job.stop - job.first)
 
-    def sides(self, base: State, directions: jax.Array, step: float) -> jax.Array:
-        """The objective on both sides along directions, [n, 2], from the state that all share."""
-        job, count = self.job, len(directions)
-        flat, unflatten = ravel_pytree(job.eta)
+    def before(self) -> tuple[State, list[jax.Array], jax.Array]:
+        """Through the steps that aren't differentiated, at η; as of `run`."""
+        job, begun = self.job, _copied(self.job.begin())
+        return self.run(programs.advance, job.value, job.eta, begun, job.start, job.first)
+
+    def around(self, directions: jax.Array, step: float) -> PyTree:
+        """η on both sides along directions, [2n, ...]: first all of one side."""
+        flat, unflatten = ravel_pytree(self.job.eta)
         offsets = step * jnp.concatenate([directions, -directions])
-        etas = jax.vmap(unflatten)(flat[None, :] + offsets)
+        return jax.vmap(unflatten)(flat[None, :] + offsets)
+
+    def begun(self, base: State, directions: jax.Array, step: float) -> State:
+        """What both sides begin with, [2n, ...], where all share the state before."""
+        job = self.job
         if job.start_counts:
-            states = programs.begin_each(job.problem, etas, job.state)
-        else:
-            states = jax.tree.map(lambda leaf: jnp.stack([leaf] * (2 * count)), base)
-        along, each = programs.advance_each, job.value_each
-        _, _, values = self.run(along, each, etas, states, job.first, job.stop)
-        return jnp.stack([values[:count], values[count:]], axis=1)
+            return programs.begin_each(job.problem, self.around(directions, step), job.state)
+        return jax.tree.map(lambda leaf: jnp.stack([leaf] * (2 * len(directions))), base)
+
+    def sides(
+        self, states: State, directions: jax.Array, step: float
+    ) -> tuple[State, jax.Array, jax.Array]:
+        """Both sides along directions, through the steps that are differentiated.
+
+        Args:
+            states: before them, [2n, ...]; their memory is given away.
+            directions: [n, N].
+            step: how far to either side.
+
+        Returns:
+            The states after them, [2n, ...], the losses, [2n, steps], and the objective, [n, 2].
+        """
+        job, count, etas = self.job, len(directions), self.around(directions, step)
+        states, losses, values = self.run(
+            programs.advance_each, job.value_each, etas, states, job.first, job.stop
+        )
+        both = jnp.stack([values[:count], values[count:]], axis=1)
+        return states, jnp.concatenate(losses, axis=1), both
 
     def run(
         self,

@@ -4,8 +4,14 @@ from collections.abc import Iterable
 from dataclasses import MISSING, fields
 
 from metatune.recipe.faults import Fault
-from metatune.recipe.phases import CHOICES, said
-from metatune.recipe.schema import FullSpec, InnerSpec, OnlineSpec, OuterSpec
+from metatune.recipe.phases import CHOICES, resolved, said
+from metatune.recipe.schema import (
+    FullSpec,
+    InnerSpec,
+    OnlineSpec,
+    OuterSpec,
+    PersistentESSpec,
+)
 
 
 def steps_or_phases(outer: OuterSpec) -> Iterable[Fault]:
@@ -31,6 +37,19 @@ def choices_for_all_are_used(outer: OuterSpec) -> Iterable[Fault]:
             problem = f"every phase has {field.name} of its own"
             cure = f"take this one out, or {field.name} out of a phase that is to have it"
             yield Fault(f"outer.{field.name}", {"kind": value.kind}, problem, cure)
+
+
+def what_lives_on_is_online(outer: OuterSpec) -> Iterable[Fault]:
+    """Trainings that live on from outer step to outer step are those of an online unroll."""
+    if outer.steps is None and not outer.phases:
+        return
+    for phase in resolved(outer):
+        if isinstance(phase.estimator, PersistentESSpec) and phase.unroll.kind != "online":
+            own = outer.phases and outer.phases[phase.number].estimator
+            path = f"outer.phases[{phase.number}].estimator" if own else "outer.estimator"
+            problem = f"lives on from window to window, but the unroll is {phase.unroll.kind}"
+            cure = "write unroll: {kind: online, window: 50}, or take zeroth_order"
+            yield Fault(f"{path}.kind", phase.estimator.kind, problem, cure)
 
 
 def unroll_fits_the_training(outer: OuterSpec, inner: InnerSpec) -> Iterable[Fault]:

@@ -24,6 +24,7 @@ from metatune.recipe.schema.estimators import (
     ForwardGradientSpec,
     ForwardSpec,
     MixFlowSpec,
+    PersistentESSpec,
     ReverseSpec,
     ZerothOrderSpec,
 )
@@ -139,6 +140,7 @@ __all__ = [
     "PackingSpec",
     "PerElement",
     "PhaseSpec",
+    "PersistentESSpec",
     "PointSpec",
     "PopulationSpec",
     "RaterSpec",

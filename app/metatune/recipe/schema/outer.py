@@ -182,8 +182,8 @@ class ObjectiveSpec:
 
     Attributes:
         measure: the loss, or what has no derivative: the negative of the share of tokens that are
-            predicted, or of sequences whose tokens all are. These are followed by the estimator
-            zeroth_order.
+            predicted, or of sequences whose tokens all are. These are followed by the estimators
+            zeroth_order and persistent_es.
         sequences: held-out sequences per outer step.
         micro_batch: of which at most so many at a time are on the device; also where the outer
             and test splits are measured.
