@@ -94,7 +94,7 @@ def diverged(step: int, sides: int, lost: int) -> str:
         sides: how many diverged.
         lost: directions that are left out, for whatever reason.
     """
-    left_out = f", {lost} of all directions in all" if lost else ""
+    left_out = f" ({lost} directions without a derivative in all)" if lost else ""
     return (
         f"point {step}: {sides} of the trainings on either side of the meta-parameters diverged: "
         "one whose counterpart didn't counts as a loss beyond all finite ones, so that the search "

@@ -44,10 +44,12 @@ def refuse_not_finite(result: Hypergradient, point: int) -> None:
             f"{float(result.value)}; {CURES_LOSS}"
         )
     for key in not_finite_slices(result.gradient):
-        if result.diagnostics.diverged_sides:
+        if sides := result.diagnostics.diverged_sides:
             raise NotFinite(
-                f"point {point} of the search: of all pairs of trainings on either side of the "
-                f"meta-parameters both diverged; {CURES_SIDES}"
+                f"point {point} of the search: the hypergradient of {key} is not finite, as "
+                f"{sides} trainings on either side of the meta-parameters diverged, and left "
+                f"{result.diagnostics.lost_directions} directions without a derivative; "
+                f"{CURES_SIDES}"
             )
         raise NotFinite(
             f"point {point} of the search: the hypergradient of {key} is not finite, though every "
