@@ -32,10 +32,10 @@ class OuterStep(NamedTuple):
         standard_error: of a population's hypergradient, by tunable.
         signal: of a population, by tunable.
         jumps: of norms, by tunable, as `jumps.jumps` finds them.
-        lost_directions: of zeroth order, that are left out.
-        diverged_sides: of zeroth order, trainings whose loss isn't finite.
+        lost_directions: of differences between trainings, that are left out.
+        diverged_sides: trainings of such differences whose loss isn't finite.
         sharing: what is shared after the step, and what has changed.
-        growth: of the adjoint, as of `growth.growth_line`; None where there is none.
+        growth: of the adjoint or of tangents, as of `growth.growth_line`; None where there is none.
     """
 
     inner_steps: int

@@ -13,7 +13,7 @@ windows so far ran at the η of then, which is as if it had always been that of 
 slowly. The variance grows with the number of windows.
 
 Source: Vicol, Metz & Sohl-Dickstein, Unbiased Gradient Estimation in Unrolled Computation Graphs
-with Persistent Evolution Strategies, ICML 2021, section 4, algorithm 2.
+with Persistent Evolution Strategies, ICML 2021, algorithm 2.
 """
 
 from dataclasses import dataclass
