@@ -150,6 +150,17 @@ def test_what_has_no_hypergradient_is_refused(objective, trainer, fault):
     assert fault in str(refused.value)
 
 
+def test_what_lives_on_is_refused():
+    estimator, unroll = schema.PersistentESSpec(), schema.OnlineSpec(window=2)
+    outer = dataclasses.replace(RECIPE.outer, estimator=estimator, unroll=unroll)
+    with pytest.raises(RecipeError) as refused:
+        first_phase_alone(dataclasses.replace(RECIPE, outer=outer))
+    assert (
+        "outer.estimator.kind = 'persistent_es': is unbiased along a lifetime, not in an outer "
+        "step; check the whole: outer.estimator={kind: zeroth_order} outer.unroll={kind: full}"
+    ) in str(refused.value)
+
+
 def test_draws_differ_by_seed_and_are_the_same_each_time(training):
     first, again, other = draw(training, 0), draw(training, 0), draw(training, 1)
     for one, two, three in zip(

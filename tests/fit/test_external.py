@@ -1,6 +1,7 @@
 """Trainings that a command does: what it is given, what its losses come to, and that it ends."""
 
 import dataclasses
+import io
 import json
 import os
 import re
@@ -113,7 +114,8 @@ def test_a_run_by_a_command_alone(recipe, tmp_path, nowhere, monkeypatch):
     assert first["hypergradient_norm"]["learning_rates"] == pytest.approx(
         2 * np.linalg.norm(TARGET), rel=1e-4
     )
-    assert first["inner_loss"] is None and first["lost_directions"] == 0
+    assert first["inner_loss"] is None
+    assert (first["lost_directions"], first["diverged_sides"]) == (0, 0)
     # Adam's first step has the size of its rate, towards the target.
     moved = np.array([0.1, -0.1])
     assert first["held_out"] - second["held_out"] == pytest.approx(
@@ -188,6 +190,38 @@ def test_an_outer_step_goes_on_with_half_of_its_pairs(recipe, tmp_path, nowhere)
     (line,) = taken(done.folder.read_metrics())
     assert line["lost_directions"] == 1
     assert 0 < line["hypergradient_norm"]["learning_rates"] < np.inf
+
+
+def test_a_side_that_diverges_is_turned_away_from_and_told_of(recipe, tmp_path):
+    """By hand: the four sides of a basis in two dimensions, of which one has no finite loss."""
+    wanted = recipe(
+        COUNT + "print('inf' if run == 1 else loss)", outer={"steps": 1, "clip_norm": None}
+    )
+    training, said = prepare(wanted), io.StringIO()
+    done = fit(training, tmp_path / "run", console=Console(file=said, width=1000))
+    (line,) = taken(done.folder.read_metrics())
+    assert (line["lost_directions"], line["diverged_sides"]) == (0, 1)
+    directions = np.asarray(draw(direction_key(0, 0), training.initial_eta(), 2, "orthogonal"))
+    sides = np.stack([0.1 * directions, -0.1 * directions], axis=1)
+    losses = np.sum((sides - TARGET) ** 2, axis=-1)
+    finite = losses.ravel()[[0, 2, 3]]
+    losses[0, 1] = 2 * finite.max() - finite.min()
+    derivatives = (losses[:, 0] - losses[:, 1]) / 0.2
+    norm = np.linalg.norm(np.mean(derivatives[:, None] * directions, axis=0))
+    assert line["hypergradient_norm"]["learning_rates"] == pytest.approx(norm, rel=1e-4)
+    assert line["objective"] == pytest.approx(finite.mean(), rel=1e-5)
+    assert "point 0: 1 of the trainings on either side of the meta-parameters diverged" in (
+        said.getvalue()
+    )
+
+
+def test_a_pair_that_diverged_is_left_out_and_all_of_them_end_the_run(recipe, tmp_path, nowhere):
+    one = recipe(COUNT + "print('nan' if run in (0, 1) else loss)", outer={"steps": 1})
+    done = fit(prepare(one), tmp_path / "one", console=nowhere)
+    (line,) = taken(done.folder.read_metrics())
+    assert (line["lost_directions"], line["diverged_sides"]) == (1, 2)
+    with pytest.raises(NotFinite, match="point 0: of all 2 pairs .* both diverged; lower outer"):
+        fit(prepare(recipe("print('nan')")), tmp_path / "all", console=nowhere)
 
 
 def test_with_less_than_half_it_stops_and_goes_on_where_it_was(recipe, tmp_path, nowhere):

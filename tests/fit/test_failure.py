@@ -36,3 +36,14 @@ def test_a_hypergradient_that_is_none_names_its_tunable():
     gradient = {"learning_rates": jnp.ones(2), "mixture": jnp.array([1.0, float("nan")])}
     with pytest.raises(NotFinite, match=r"hypergradient of mixture is not finite.*eps_root"):
         refuse_not_finite(estimate([1.0], gradient=gradient), 0)
+
+
+def test_a_hypergradient_without_a_sound_pair_says_so():
+    found = estimate([1.0], gradient={"mixture": jnp.full(2, jnp.nan)})
+    seen = found.diagnostics._replace(lost_directions=3, diverged_sides=6)
+    with pytest.raises(
+        NotFinite,
+        match=r"point 2 of the search: the hypergradient of mixture is not finite, as 6 trainings "
+        r"on either side .* left 3 directions without a derivative; lower outer\.estimator\.step",
+    ):
+        refuse_not_finite(found._replace(diagnostics=seen), 2)

@@ -49,6 +49,22 @@ def test_of_several_trainings_it_is_the_one_that_grew_most():
     assert line["damped"] == pytest.approx(0.25)
 
 
+def test_tangents_grow_from_where_they_begin():
+    grown = of([0.0, 2.0, 8.0], [0.0, 0.0])._replace(tangents=True)
+    line = growth_line(grown)
+    assert line is not None
+    assert line == {
+        "of": "tangents",
+        "steps": [0, 4, 8],
+        "params": [0.0, 2.0, 8.0],
+        "opt_state": [0.0, 4.0, 16.0],
+    }
+    assert growth_scalars(line) == {"tangents/largest": 4.0}
+    assert len(growth_curves(line, 1000)["parameters"]) == 9
+    none = growth_line(grown._replace(params=jnp.zeros(3)))
+    assert none is not None and growth_scalars(none) == {}
+
+
 def test_what_is_no_number_is_null():
     line = growth_line(of([np.inf, 4.0, 2.0], [0.0, 0.0]))
     assert line is not None

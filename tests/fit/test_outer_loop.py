@@ -30,6 +30,7 @@ from metatune.fit.searching.search import Search
 from metatune.fit.searching.validation import keep_best
 from metatune.fit.trainers.failure import NotFinite
 from metatune.hypergrad import CheckpointError, EstimatorError, hypergradient
+from metatune.hypergrad.forward.persistent import Lived
 from metatune.inner import prepare
 from metatune.recipe import schema, writing
 from metatune.report import terminal
@@ -341,6 +342,44 @@ def test_online_the_inner_training_lives_on(tmp_path, monkeypatch, console):
     assert contents(resumed.folder) == contents(outcome.folder)
 
 
+def test_pairs_live_on_with_their_perturbations(tmp_path, monkeypatch, console):
+    """Of windows in lives of 4 and 2 steps; a search that was stopped between them goes on."""
+    estimator = schema.PersistentESSpec(pairs=2, segment=2, chunk=2)
+    recipe = dataclasses.replace(
+        ONLINE, outer=dataclasses.replace(ONLINE.outer, estimator=estimator)
+    )
+    seen = []
+
+    def spy(problem, eta, state, batches, outer_batches, **options):
+        result = hypergradient(problem, eta, state, batches, outer_batches, **options)
+        seen.append((state, result.state))
+        return result
+
+    monkeypatch.setattr(hypergradients_of, "hypergradient", spy)
+    outcome = fit(prepare(recipe), tmp_path / "run", console=console)
+    lived = [isinstance(before.opt_state, Lived) for before, _ in seen]
+    assert lived == [False, True, False, True]  # each life begins with one training
+    for at in (1, 3):
+        jax.tree.map(np.testing.assert_array_equal, seen[at][0], seen[at - 1][1])
+        assert np.all(seen[at][0].opt_state.total != seen[at][1].opt_state.total)
+    lines = taken(outcome.folder.read_metrics())
+    assert [line["diverged_sides"] for line in lines] == [0] * 4
+    assert all(0 < norm < np.inf for line in lines for norm in line["hypergradient_norm"].values())
+    calls = iter(range(100))
+
+    def interrupted(*args, **options):
+        if next(calls) == 1:  # in the middle of a life
+            raise KeyboardInterrupt
+        return hypergradient(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hypergradients_of, "hypergradient", interrupted)
+        fit(prepare(recipe), tmp_path / "again", console=console)
+    resumed = fit(prepare(recipe), tmp_path / "again", resume=True, console=console)
+    assert contents(resumed.folder) == contents(outcome.folder)
+    assert timeless(resumed.folder) == timeless(outcome.folder)
+
+
 def test_truncated_only_the_last_windows_move(finished, tmp_path, console):
     outer = dataclasses.replace(RECIPE.outer, steps=1, unroll=schema.TruncatedSpec(window=2))
     outcome = fit(prepare(dataclasses.replace(RECIPE, outer=outer)), tmp_path, console=console)
@@ -362,6 +401,8 @@ def test_forward_mode_goes_the_same_way(finished, tmp_path, console):
     for line, exact in zip(found, finished.folder.read_metrics()[:2], strict=True):
         assert line["hypergradient_norm"] == pytest.approx(exact["hypergradient_norm"], rel=1e-3)
         assert line["objective"] == pytest.approx(exact["objective"], rel=1e-4)
+        assert line["growth"]["of"] == "tangents" and "of" not in exact["growth"]
+        assert line["growth"]["steps"][-1] == exact["growth"]["steps"][-1]
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from metatune.plan import (
     table,
     zeroth_order,
 )
+from metatune.plan.alternatives import alternatives
 from metatune.plan.compiling import Program
 from metatune.plan.timing import Line, Lines
 from metatune.plan.work import Work, horizon
@@ -144,6 +145,21 @@ def test_without_a_backward_sweep_tangents_are_carried(spec, tangents, tmp_path)
     assert memory.state == states * tree_bytes(state)
     assert (memory.host, memory.disk, memory.recomputed_segments) == (0, 0, 0)
     assert 0 < pace.hypergradient < pace.outer_step < pace.run
+
+
+def test_pairs_that_live_on_are_counted(tmp_path):
+    """A window of 8 steps, three pairs, two at a time: in two chunks, of four trainings each."""
+    spec = schema.PersistentESSpec(pairs=3, segment=4, chunk=2)
+    online = with_outer(estimator=spec, unroll=schema.OnlineSpec(window=8))
+    training = prepare(online)
+    cost = cost_model.cost(training, spec, tmp_path)
+    state = tree_bytes(jax.eval_shape(training.initialise, jax.random.key(0)))
+    # Those before the window and those after it, and all of them together.
+    assert cost.memory.state in [(2 * 6 + 1) * state, (3 * 6 + 1) * state]
+    lines = {zeroth_order.ONE: Line(0.0, 1.0), zeroth_order.EACH: Line(0.0, 3.0)}
+    # An objective on 16 sequences is a third of four gradients on 4.
+    assert cost.seconds(lines).hypergradient == pytest.approx(2 * (8 * 3 + 4 / 3 * 3))
+    assert [name for name, _, _ in alternatives(training)] == ["as in the recipe"]
 
 
 def test_a_meta_parameter_costs_nothing_before_its_window(tmp_path):

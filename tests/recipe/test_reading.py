@@ -73,10 +73,12 @@ def test_a_budget_is_a_number_of_bytes_however_it_is_spelled(tree):
         schema.ForwardSpec(chunk=4, clip_tangents=1.0, budget_bytes=10**9),
         schema.ForwardGradientSpec(directions=3, distribution="orthogonal", chunk=1),
         schema.ZerothOrderSpec(directions=2, step=0.05, distribution="gaussian", chunk=2),
+        schema.PersistentESSpec(pairs=2, step=0.05, distribution="rademacher", chunk=2),
     ],
 )
 def test_estimators_without_a_backward_sweep(tree, section):
     tree["outer"]["estimator"] = dataclasses.asdict(section)
+    tree["outer"]["unroll"] = {"kind": "online", "window": 1}
     recipe = reading.parse(tree, "memory")
     assert recipe.outer.estimator == section
     assert reading.parse(writing.to_tree(recipe), "memory") == recipe

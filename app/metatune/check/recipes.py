@@ -11,7 +11,13 @@ from metatune.inner.metrics import held_out_batches
 from metatune.inner.seeds import Purpose, Stream, data_seed, direction_key, model_key
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.phases import alone, resolved
-from metatune.recipe.schema import FullSpec, OnlineSpec, Recipe, TruncatedSpec
+from metatune.recipe.schema import (
+    FullSpec,
+    OnlineSpec,
+    PersistentESSpec,
+    Recipe,
+    TruncatedSpec,
+)
 from metatune.recipe.trajectory import points
 
 
@@ -25,12 +31,17 @@ def first_phase_alone(recipe: Recipe) -> Recipe:
         problem = "trains elsewhere, with no hypergradient here that could be checked"
         cure = "check a training here: trainer=null outer.estimator.kind=mixflow"
         raise RecipeError("check", [Fault("trainer", asdict(recipe.trainer), problem, cure)])
+    first = alone(recipe, resolved(recipe.outer)[0])
+    if isinstance(first.outer.estimator, PersistentESSpec):
+        path, problem = "outer.estimator.kind", "is unbiased along a lifetime, not in an outer step"
+        cure = "check the whole: outer.estimator={kind: zeroth_order} outer.unroll={kind: full}"
+        raise RecipeError("check", [Fault(path, "persistent_es", problem, cure)])
     measure = recipe.outer.objective.measure
     if measure != "loss":
         path, problem = "outer.objective.measure", "moves in steps, so that differences converge to"
         cure = f"check the loss instead: {path}=loss"
         raise RecipeError("check", [Fault(path, measure, f"{problem} nothing", cure)])
-    return alone(recipe, resolved(recipe.outer)[0])
+    return first
 
 
 def shortened(training: InnerTraining, steps: int) -> InnerTraining:

@@ -26,7 +26,7 @@ from metatune.fit.tracking import Tracker
 from metatune.hypergrad import Hypergradient
 from metatune.inner import InnerTraining
 from metatune.recipe.phases import Phase
-from metatune.report.search import jump, taken_back
+from metatune.report.search import diverged, jump, taken_back
 from metatune.report.sharing import sentences
 from metatune.report.signal import dominated, first_dominated
 from metatune.runs import stops
@@ -92,6 +92,8 @@ class Recorder:
         self._display.point(line, rates=_words(factors) + blocks, note=point.validated.remark)
         for key, each in found.items():
             self._display.say(jump(point.step, key, each))
+        if sides := line.get("diverged_sides"):
+            self._display.say(diverged(point.step, sides, line["lost_directions"]))
 
     def last(self, search: Search, point: Point, why: End) -> None:
         """Keeps and tells of the point that the search ends at.
@@ -156,7 +158,8 @@ def outer_step(
         inner_loss=float(seen.losses[-1]) if len(seen.losses) else None,
         moved=moved(training, before.eta, done.eta),
         **population.spread(seen),
-        lost_directions=seen.lost_directions,
+        lost_directions=None if seen.lost_directions is None else int(seen.lost_directions),
+        diverged_sides=None if seen.diverged_sides is None else int(seen.diverged_sides),
         sharing=record(after) | {"changes": done.changes} if after.shared else None,
         growth=growth_line(seen.growth),
         blended=blended,

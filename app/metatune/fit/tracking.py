@@ -19,7 +19,7 @@ from metatune.report.search import best_point, closing, jump
 from metatune.report.sharing import sentences
 
 POINTS = 1000
-"""Of the adjoint's norms over inner steps that are drawn."""
+"""Of the norms of adjoint or tangents over inner steps that are drawn."""
 
 EXACT = 2**53
 """Above, TensorBoard's numbers, which are float64, skip whole ones: they are shown as text."""
@@ -29,7 +29,7 @@ LAYOUT = {
         "loss": ["objective", "held_out", "best_held_out"],
         "hypergradient": ["hypergradient_norm/.*", "standard_error/.*"],
         "signal to noise": ["signal/.*/median"],
-        "growth of the adjoint": ["adjoint/.*"],
+        "growth of the derivative": ["adjoint/.*", "tangents/.*"],
     },
     "schedules": {
         section.plotted.title: [f"schedule/{section.plotted.tag}/.*"]
@@ -107,9 +107,10 @@ class Tracker:
         if grown := line.get("growth"):
             scalars |= growth_scalars(grown)
             if norms := growth_curves(grown, POINTS):
-                title = f"Norm of the adjoint, point {line['step']}"
+                of = grown.get("of", "adjoint")
+                title = f"Norm of the {of}, point {line['step']}"
                 picture = line_plot(norms, title, "norm (log scale)", log=True)
-                self._writer.image("adjoint/norm", picture, line["step"])
+                self._writer.image(f"{of}/norm", picture, line["step"])
         tensorboard.write_point(
             self._writer,
             step=line["step"],

@@ -7,6 +7,7 @@ from metatune.hypergrad.driver import hypergradient, train
 from metatune.hypergrad.estimator import EstimatorError, evaluated, measured, shortened
 from metatune.hypergrad.forward.fds import Forward
 from metatune.hypergrad.forward.forward_gradient import ForwardGradient
+from metatune.hypergrad.forward.persistent import PersistentES
 from metatune.hypergrad.forward.push import Carry
 from metatune.hypergrad.forward.zeroth_order import ZerothOrder
 from metatune.hypergrad.population import Member, hypergradients
@@ -39,6 +40,7 @@ __all__ = [
     "Hypergradient",
     "Member",
     "MixFlow",
+    "PersistentES",
     "Problem",
     "Progress",
     "ReplayError",

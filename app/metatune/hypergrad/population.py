@@ -9,7 +9,7 @@ Source: Calian et al., DataRater: Meta-Learned Dataset Curation, 2025 (there eig
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -257,21 +257,32 @@ def _one_by_one(
             recomputed_segments=sum(each.recomputed_segments for each in seen),
             standard_errors=standard_errors(gradients),
             control=_mean(stack([each.control for each in seen])),
+            lost_directions=_in_all([each.lost_directions for each in seen]),
+            diverged_sides=_in_all([each.diverged_sides for each in seen]),
             members=gradients,
             growth=_side_by_side([each.growth for each in seen]),
         ),
     )
 
 
+def _in_all(counts: Sequence[Any]) -> Any:
+    """The sum over all members; None where nothing is counted."""
+    known = [count for count in counts if count is not None]
+    return sum(known[1:], start=known[0]) if known else None
+
+
 def _side_by_side(found: Sequence[Growth | None]) -> Growth | None:
     """The growth of trainings of one length, each by itself, from where it was counted alike."""
-    each = [growth for growth in found if growth is not None]
+    each = [growth._replace(steps=growth.steps - growth.steps[0]) for growth in found if growth]
     if not each:
         return None
+    # In forward mode segments are cut where directions begin, at another age elsewhere.
+    shared = reduce(np.intersect1d, [growth.steps for growth in each])
     params, opt_state, damped = (
-        jnp.stack(parts, axis=1) for parts in list(zip(*each, strict=True))[1:]
+        jnp.stack(parts, axis=1)
+        for parts in zip(*(growth.at(shared)[1:4] for growth in each), strict=True)
     )
-    return Growth(each[0].steps - each[0].steps[0], params, opt_state, damped)
+    return Growth(shared, params, opt_state, damped, each[0].tangents)
 
 
 def _mean(tree: PyTree) -> PyTree:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -87,34 +88,56 @@ class State(NamedTuple):
 
 
 class Growth(NamedTuple):
-    """The adjoint's norms on its way back, in the order of training; of M trainings each by itself.
+    """Norms of a derivative between segments, in the order of training; of M trainings each.
+
+    In reverse mode that is the adjoint on its way back, the derivative of the objective in the
+    state. In forward mode it is the tangents on their way forward, the derivative Z of the state in
+    η, in all directions together; time runs the other way, and where one grows the other does.
 
     Attributes:
-        steps: inner steps of the boundaries between segments, int64 [n], ascending; the adjoint is
-            that of the state before the step, the last is after the end.
-        params: norm of the derivative in the parameters, [n] or [n, M].
+        steps: inner steps of the boundaries between segments, int64 [n], ascending; the derivative
+            is that of the state before the step, the last is after the end.
+        params: norm of the derivative in the parameters, [n] or [n, M]; of the tangents of the
+            parameters: of all coordinates that act so far, or, along random directions, the root of
+            the mean square over these, which estimates the same.
         opt_state: norm of that in the floating-point leaves of the optimizer state, likewise.
         damped: natural logarithm of what the adjoint was multiplied by between a boundary and the
-            next, [n - 1] or [n - 1, M]; zero where no cap was in force.
+            next, [n - 1] or [n - 1, M]; zero where no cap was in force, and of tangents.
+        tangents: whether it is of tangents.
     """
 
     steps: np.ndarray
     params: jax.Array
     opt_state: jax.Array
     damped: jax.Array
+    tangents: bool = False
 
     @property
     def exponents(self) -> np.ndarray:
         """λ between a boundary and the next, per inner step, [n - 1] or [n - 1, M].
 
-        How fast the parameters' part would grow without a cap: above zero it grows on its way
-        back. NaN where there is none.
+        How fast the parameters' part would grow without a cap: above zero it grows on its way, the
+        adjoint back, tangents forward. NaN where there is none.
         """
+        forward = 1 if self.tangents else -1
         with np.errstate(divide="ignore", invalid="ignore"):
             logs = np.log(np.asarray(self.params, np.float64))
-            grown = -np.diff(logs, axis=0) - np.asarray(self.damped, np.float64)
+            grown = forward * np.diff(logs, axis=0) - np.asarray(self.damped, np.float64)
         lengths = np.diff(self.steps).astype(np.float64)
         return grown / lengths.reshape(-1, *(1,) * (grown.ndim - 1))
+
+    def at(self, steps: np.ndarray) -> "Growth":
+        """The same at some of its boundaries, two or more, from the first to the last."""
+        rows = np.flatnonzero(np.isin(self.steps, steps))
+        if len(rows) == len(self.steps):
+            return self
+        damped = jnp.stack([self.damped[a:b].sum(axis=0) for a, b in pairwise(rows)])
+        return self._replace(
+            steps=self.steps[rows],
+            params=self.params[rows],
+            opt_state=self.opt_state[rows],
+            damped=damped,
+        )
 
 
 class Diagnostics(NamedTuple):
@@ -128,10 +151,13 @@ class Diagnostics(NamedTuple):
         standard_errors: of the gradient, a pytree like η, where it is a mean over two or more
             random directions, or trainings.
         control: the control variate for the next estimate, where this one had one.
-        lost_directions: random directions that are left out for want of a loss on either side; None
-            where none can be lost.
+        lost_directions: random directions that are left out, as both sides diverged or a training
+            failed elsewhere; None where none can be lost.
+        diverged_sides: trainings on either side of η whose loss isn't finite, of those directions
+            too; None where there are no sides.
         members: hypergradients of the trainings of a population, stacked; None for one training.
-        growth: of the adjoint, in reverse mode; of the members' where there are several. None else.
+        growth: of the adjoint in reverse mode, of the tangents in forward mode; of the members'
+            where there are several. None else.
     """
 
     losses: jax.Array
@@ -140,7 +166,8 @@ class Diagnostics(NamedTuple):
     recomputed_segments: int = 0
     standard_errors: PyTree = None
     control: PyTree = None
-    lost_directions: int | None = None
+    lost_directions: int | jax.Array | None = None
+    diverged_sides: int | jax.Array | None = None
     members: PyTree = None
     growth: Growth | None = None
 

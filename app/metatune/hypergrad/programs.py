@@ -6,6 +6,7 @@ Compiled once for a problem and the shapes of its arrays, whatever the number of
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh
 
@@ -13,6 +14,7 @@ from metatune.hypergrad import segments, start
 from metatune.hypergrad.forward import tangents as forward_mode
 from metatune.hypergrad.forward.tangents import Tangents
 from metatune.hypergrad.problem import Problem, PyTree, State
+from metatune.hypergrad.reverse import growth
 from metatune.hypergrad.reverse.adjoint import Adjoint, ReverseMode, SegmentRun
 from metatune.hypergrad.segments import Segment
 from metatune.hypergrad.sharding import ALL, EACH
@@ -146,6 +148,15 @@ def contract(
 ) -> jax.Array:
     """The derivatives of the objective along the directions of the tangents, on all devices."""
     found = forward_mode.contract(*bar, tangents)
+    if mesh is None:
+        return found
+    return jax.lax.with_sharding_constraint(found, jax.NamedSharding(mesh, ALL))
+
+
+@partial(jax.jit, static_argnums=0)
+def norms(mesh: Mesh | None, tangents: Tangents) -> jax.Array:
+    """Norms of tangents in all directions together, [2]: of parameters, of optimizer state."""
+    found = jnp.stack(growth.norms(tangents, None))
     if mesh is None:
         return found
     return jax.lax.with_sharding_constraint(found, jax.NamedSharding(mesh, ALL))

@@ -14,6 +14,7 @@ from metatune.hypergrad import (
     Forward,
     ForwardGradient,
     MixFlow,
+    PersistentES,
     Reverse,
     ZerothOrder,
 )
@@ -51,12 +52,17 @@ def _zeroth_order(spec: Any) -> ZerothOrder:
     return ZerothOrder(spec.directions, spec.step, spec.segment, spec.distribution, spec.chunk)
 
 
+def _persistent_es(spec: Any) -> PersistentES:
+    return PersistentES(spec.pairs, spec.step, spec.segment, spec.distribution, spec.chunk)
+
+
 ESTIMATORS: Final[Mapping[type, Callable[[Any], Estimator]]] = {
     schema.MixFlowSpec: _mixflow,
     schema.ReverseSpec: _reverse,
     schema.ForwardSpec: _forward,
     schema.ForwardGradientSpec: _forward_gradient,
     schema.ZerothOrderSpec: _zeroth_order,
+    schema.PersistentESSpec: _persistent_es,
 }
 
 
@@ -66,6 +72,10 @@ def build(spec: schema.MixFlowSpec | schema.ReverseSpec) -> MixFlow | Reverse: .
 
 @overload
 def build(spec: schema.ForwardSpec | schema.ForwardGradientSpec) -> Forward | ForwardGradient: ...
+
+
+@overload
+def build(spec: schema.PersistentESSpec) -> PersistentES: ...
 
 
 @overload
@@ -108,9 +118,13 @@ def too_many_directions(outer: schema.OuterSpec, tunables: Sequence[Tunable]) ->
     """There are as many orthogonal directions as meta-parameters."""
     size = sum(jax.eval_shape(tunable.initial).size for tunable in tunables)
     for path, spec in said(outer, "estimator"):
-        if not isinstance(spec, schema.ForwardGradientSpec | schema.ZerothOrderSpec):
+        if isinstance(spec, schema.ForwardGradientSpec | schema.ZerothOrderSpec):
+            field, count = "directions", spec.directions
+        elif isinstance(spec, schema.PersistentESSpec):
+            field, count = "pairs", spec.pairs
+        else:
             continue
-        if spec.distribution == "orthogonal" and spec.directions > size:
+        if spec.distribution == "orthogonal" and count > size:
             problem = f"must be at most the number of meta-parameters, {size}, to be orthogonal"
-            cure = f"take {size}, which is exact, or distribution: rademacher"
-            yield Fault(f"{path}.directions", spec.directions, problem, cure)
+            cure = f"take {size}, or distribution: rademacher"
+            yield Fault(f"{path}.{field}", count, problem, cure)

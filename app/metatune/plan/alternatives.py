@@ -120,6 +120,8 @@ def alternatives(
     recipe = training.recipe
     if recipe.trainer is not None or recipe.outer.objective.measure != "loss":
         return
+    if isinstance(spec, schema.PersistentESSpec):
+        return  # all others leave out what came before the window
     kept = spec.checkpoints if isinstance(spec, Spec) else schema.CheckpointsSpec()
     segment = estimators.build(spec).segment
     common = {"segment": segment, "checkpoints": kept}

@@ -8,7 +8,7 @@ import jax
 
 from metatune.hypergrad.stores import tree_bytes
 from metatune.inner import InnerTraining
-from metatune.plan import forward_mode, reverse_mode, zeroth_order
+from metatune.plan import forward_mode, persistent, reverse_mode, zeroth_order
 from metatune.plan.cost import Cost, Seconds
 from metatune.plan.memory import Memory
 from metatune.plan.progress import Tell
@@ -21,6 +21,7 @@ COSTS: Mapping[type, Callable[[InnerTraining, Any, Path, Tell], Cost]] = {
     schema.ForwardSpec: forward_mode.cost,
     schema.ForwardGradientSpec: forward_mode.cost,
     schema.ZerothOrderSpec: zeroth_order.cost,
+    schema.PersistentESSpec: persistent.cost,
 }
 
 

@@ -1,5 +1,6 @@
 """What a hypergradient by central differences costs: whole trainings, several at a time."""
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -33,46 +34,15 @@ def cost(training: InnerTraining, spec: schema.ZerothOrderSpec, _: Path, tell: T
     """
     work = Work(training, shortened(estimators.build(spec), horizon(training.recipe).window))
     at_a_time = 2 * min(spec.chunk, spec.directions)
-    problem, eta, state, segment = (
-        as_argument(training.reweighted),
-        work.eta(),
-        work.state(),
-        work.segment(1),
-    )
-    etas, states = _stacked(eta, at_a_time), _stacked(state, at_a_time)
-    held_out = work.held_out(work.recipe.outer.objective.sequences)[0]
-    compiled = analysed(
-        {
-            EACH: lambda: programs.advance_each.lower(problem, etas, states, segment),
-            ONE: lambda: programs.advance.lower(problem, eta, state, segment),
-            VALUE: lambda: programs.value_each.lower(problem, states.params, held_out),
-        },
-        tell,
-    )
-    compilation = compilation_seconds(compiled.values())
-    one = tree_bytes(state)
+    compiled = compiled_for(work, at_a_time, tell)
+    one = tree_bytes(work.state())
     # The caller's state, the one that all trainings share, the trained one, and those in pairs.
     phases = [
         (3 * one, compiled[ONE].temporary),
         ((3 + at_a_time) * one, compiled[EACH].temporary),
-        (
-            (3 + at_a_time) * one,
-            compiled[VALUE].temporary + at_a_time * work.averaged_bytes(),
-        ),
+        ((3 + at_a_time) * one, measuring_bytes(work, compiled, at_a_time)),
     ]
-    states_bytes, temporaries = max(phases, key=sum)
-    logits = min(logits_bytes(work, at_a_time), temporaries)
-    memory = Memory(
-        states_bytes + work.beside_bytes(),
-        0,
-        temporaries - logits,
-        logits,
-        host=0,
-        disk=0,
-        recomputed_segments=0,
-    )
     chunks = ceil(spec.directions / spec.chunk)
-    probes = partial(_probes, work, compiled, at_a_time)
     job, length = work.job(), work.estimator.segment
     before, cuts = job.bounds(0, job.first, length), job.bounds(job.first, job.stop, length)
     values = OF_GRADIENT * work.objective_gradients()
@@ -82,10 +52,62 @@ def cost(training: InnerTraining, spec: schema.ZerothOrderSpec, _: Path, tell: T
         trainings = alone.over(before) + alone.over(cuts) + chunks * each.over(cuts)
         return Seconds(trainings + values * (alone.step + chunks * each.step), alone)
 
-    return Cost(memory, compilation, probes, seconds)
+    return Cost(
+        memory_of(work, at_a_time, phases),
+        compilation_seconds(compiled.values()),
+        partial(probes, work, compiled, at_a_time),
+        seconds,
+    )
 
 
-def _probes(work: Work, compiled: dict[str, Program], at_a_time: int) -> tuple[Probe, ...]:
+def compiled_for(work: Work, at_a_time: int, tell: Tell) -> dict[str, Program]:
+    """The programs of one training and of so many at a time."""
+    problem, eta, state, segment = (
+        as_argument(work.training.reweighted),
+        work.eta(),
+        work.state(),
+        work.segment(1),
+    )
+    etas, states = _stacked(eta, at_a_time), _stacked(state, at_a_time)
+    held_out = work.held_out(work.recipe.outer.objective.sequences)[0]
+    return analysed(
+        {
+            EACH: lambda: programs.advance_each.lower(problem, etas, states, segment),
+            ONE: lambda: programs.advance.lower(problem, eta, state, segment),
+            VALUE: lambda: programs.value_each.lower(problem, states.params, held_out),
+        },
+        tell,
+    )
+
+
+def measuring_bytes(work: Work, compiled: Mapping[str, Program], at_a_time: int) -> int:
+    """What measuring so many trainings takes beside their states."""
+    return compiled[VALUE].temporary + at_a_time * work.averaged_bytes()
+
+
+def memory_of(work: Work, at_a_time: int, phases: Sequence[tuple[int, int]]) -> Memory:
+    """At the peak of so many trainings at a time.
+
+    Args:
+        work: what an outer step works on.
+        at_a_time: trainings.
+        phases: of the computation, bytes of states and of temporaries.
+    """
+    states, temporaries = max(phases, key=sum)
+    logits = min(logits_bytes(work, at_a_time), temporaries)
+    return Memory(
+        states + work.beside_bytes(),
+        0,
+        temporaries - logits,
+        logits,
+        host=0,
+        disk=0,
+        recomputed_segments=0,
+    )
+
+
+def probes(work: Work, compiled: Mapping[str, Program], at_a_time: int) -> tuple[Probe, ...]:
+    """The programs that are timed: one training, and so many at a time."""
     training = work.training
     problem, eta = as_argument(training.reweighted), training.initial_eta()
     state = training.initialise(jax.random.key(0))

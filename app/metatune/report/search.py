@@ -101,6 +101,23 @@ def jump(step: int, tunable: str, found: Mapping[str, Any]) -> str:
     )
 
 
+def diverged(step: int, sides: int, lost: int) -> str:
+    """What became of trainings on either side of the meta-parameters that diverged.
+
+    Args:
+        step: of the point.
+        sides: how many diverged.
+        lost: directions that are left out, for whatever reason.
+    """
+    left_out = f" ({lost} directions without a derivative in all)" if lost else ""
+    return (
+        f"point {step}: {sides} of the trainings on either side of the meta-parameters diverged: "
+        "one whose counterpart didn't counts as a loss beyond all finite ones, so that the search "
+        f"turns away from it; a pair of two is left out{left_out}. With a lower "
+        "outer.estimator.step they stay nearer"
+    )
+
+
 def _falls(trend: Mapping[str, Any] | None) -> bool:
     """Whether the held-out loss went down beyond its noise."""
     if trend is None or trend["standard_error"] is None:

@@ -216,9 +216,46 @@ def test_a_worst_case_is_one_of_losses(tree):
 
 
 @pytest.mark.parametrize(
+    ("outer", "line"),
+    [
+        ({"steps": 1, "unroll": {"kind": "online", "window": 5}}, None),
+        ({"steps": 1}, "outer.estimator.kind = 'persistent_es': {} full{}"),
+        (
+            {"steps": 1, "unroll": TRUNCATED},
+            "outer.estimator.kind = 'persistent_es': {} truncated{}",
+        ),
+        (
+            {
+                "phases": [
+                    {"steps": 1, "estimator": {"kind": "mixflow"}},
+                    {"steps": 1, "estimator": {"kind": "persistent_es"}},
+                    {"steps": 1, "unroll": {"kind": "online", "window": 5}},
+                ]
+            },
+            "outer.phases[1].estimator.kind = 'persistent_es': {} full{}",
+        ),
+    ],
+)
+def test_what_lives_on_is_of_an_online_unroll(tree, outer, line):
+    tree["outer"] = {"estimator": {"kind": "persistent_es"}, **outer}
+    because = "lives on from window to window, but the unroll is"
+    cure = "; write unroll: {kind: online, window: 50}, or take zeroth_order"
+    wanted = [] if line is None else [line.format(because, cure)]
+    assert [str(fault) for fault in reading.collect(tree)[1]] == wanted
+
+
+@pytest.mark.parametrize(
     ("outer", "kind"),
     [
         ({"steps": 1}, "mixflow"),
+        (
+            {
+                "steps": 1,
+                "estimator": {"kind": "persistent_es"},
+                "unroll": {"kind": "online", "window": 5},
+            },
+            None,
+        ),
         ({"steps": 1, "estimator": {"kind": "zeroth_order"}}, None),
         ({"steps": 1, "estimator": {"kind": "auto"}}, None),
         (

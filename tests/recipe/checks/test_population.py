@@ -59,6 +59,15 @@ def faults(trainer=None, **outer):
             )
         ),
         (
+            {
+                "estimator": {"kind": "persistent_es"},
+                "unroll": {"kind": "online", "window": 5},
+            },
+            "outer.population = {'members': 4, 'stagger': True, 'adam': 'own', 'vmap': True}: the "
+            "estimator persistent_es has trainings of its own that live on, in pairs; leave it "
+            "out, and take more pairs instead, or another estimator",
+        ),
+        (
             {"unroll": {"kind": "online", "window": 4}},
             "outer.population.stagger = True: members of other ages need lifetimes of whole "
             "windows, but the window, 4, doesn't divide the lifetime, 10; change one of them, or "

@@ -1,4 +1,4 @@
-"""How the adjoint of an outer step grew on its way back, for the metrics and TensorBoard."""
+"""How the adjoint of an outer step grew on its way back, or its tangents on theirs forward."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -12,32 +12,41 @@ MOST: Final = 64
 
 
 def growth_line(growth: Growth | None) -> dict[str, Any] | None:
-    """What a line of the metrics has of an adjoint's growth.
+    """What a line of the metrics has of an adjoint's growth, or of tangents'.
 
     Args:
-        growth: of one training, or of several; None where there is no adjoint.
+        growth: of one training, or of several; None where there is neither.
 
     Returns:
         `steps`, the inner steps of boundaries between segments; `params` and `opt_state`, norms of
         the derivative of the objective in the state before each, of several trainings the largest,
         null where it isn't finite; and `damped`, by what factor the adjoint was scaled on its whole
-        way, of several trainings the least.
+        way, of several trainings the least. In forward mode norms are those of the tangents, `of`
+        says so, and nothing is damped.
     """
     if growth is None:
         return None
     chosen = np.unique(np.linspace(0, len(growth.steps) - 1, MOST).round().astype(int))
-    damped = np.asarray(growth.damped, np.float64).sum(axis=0)
-    return {
+    line = {
         "steps": np.asarray(growth.steps)[chosen].tolist(),
         "params": _largest(growth.params)[chosen].tolist(),
         "opt_state": _largest(growth.opt_state)[chosen].tolist(),
-        "damped": float(np.exp(np.min(damped))),
     }
+    if growth.tangents:
+        return {"of": "tangents", **line}
+    damped = np.asarray(growth.damped, np.float64).sum(axis=0)
+    return line | {"damped": float(np.exp(np.min(damped)))}
 
 
 def growth_scalars(line: Mapping[str, Any]) -> dict[str, float]:
-    """The same for TensorBoard: the largest norm in that of the end, and the factor of a cap."""
+    """The same for TensorBoard: the largest norm in that of the end, and the factor of a cap.
+
+    Of tangents, which begin at zero, the largest norm in that of the first boundary with any.
+    """
     norms = [norm for norm in line["params"] if norm is not None]
+    if line.get("of") == "tangents":
+        begun = next((norm for norm in norms if norm > 0), None)
+        return {} if begun is None else {"tangents/largest": max(norms) / begun}
     found = {"adjoint/damped": line["damped"]}
     if norms and line["params"][-1]:
         found["adjoint/largest"] = max(norms) / line["params"][-1]

@@ -12,9 +12,9 @@ from metatune.fit.searching.meta_update import optimizer
 from metatune.fit.searching.search import Search
 from metatune.fit.searching.sharing import sharing
 from metatune.fit.signal.signal import memory
-from metatune.inner import InnerTraining
+from metatune.inner import InnerTraining, estimators
 from metatune.recipe.phases import Phase
-from metatune.recipe.schema import ForwardGradientSpec, OnlineSpec
+from metatune.recipe.schema import ForwardGradientSpec, OnlineSpec, PersistentESSpec
 
 
 class End(StrEnum):
@@ -48,8 +48,12 @@ def begin(training: InnerTraining, phase: Phase, eta: Mapping[str, Any]) -> Sear
     outer = training.recipe.outer
     shares = sharing(training)
     moments = optimizer(phase, outer, counted=shares is not None)
-    # A state of the shape that is carried on; the first one comes from the outer step.
-    inner = training.initialise(jax.random.key(0)) if isinstance(phase.unroll, OnlineSpec) else ()
+    inner: Any = ()
+    if isinstance(phase.unroll, OnlineSpec):
+        # A state of the shape that is carried on; the first one comes from the outer step.
+        inner = training.initialise(jax.random.key(0))
+        if isinstance(phase.estimator, PersistentESSpec):
+            inner = estimators.build(phase.estimator).begun(dict(eta), inner)
     controlled = (
         isinstance(phase.estimator, ForwardGradientSpec) and phase.estimator.control_variate
     )

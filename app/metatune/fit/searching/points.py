@@ -32,9 +32,10 @@ class OuterStep(NamedTuple):
         standard_error: of a population's hypergradient, by tunable.
         signal: of a population, by tunable.
         jumps: of norms, by tunable, as `jumps.jumps` finds them.
-        lost_directions: of an external trainer.
+        lost_directions: of differences between trainings, that are left out.
+        diverged_sides: trainings of such differences whose loss isn't finite.
         sharing: what is shared after the step, and what has changed.
-        growth: of the adjoint, as of `growth.growth_line`; None where there is none.
+        growth: of the adjoint or of tangents, as of `growth.growth_line`; None where there is none.
         blended: what became of hypergradients that growth dominated, as of `Blended.line`; None
             where none was.
         taken_back: the steps before it, as of `trust.TakenBack`; None where none were.
@@ -50,6 +51,7 @@ class OuterStep(NamedTuple):
     signal: Mapping[str, Mapping[str, float | None]] | None = None
     jumps: Mapping[str, Mapping[str, Any]] | None = None
     lost_directions: int | None = None
+    diverged_sides: int | None = None
     sharing: Mapping[str, Any] | None = None
     growth: Mapping[str, Any] | None = None
     blended: Mapping[str, Any] | None = None

@@ -8,6 +8,7 @@ from metatune.fit.searching.search import Search
 from metatune.fit.searching.truncation import next_span
 from metatune.inner import InnerTraining
 from metatune.recipe.phases import Phase
+from metatune.recipe.schema import PersistentESSpec
 
 
 def announcement(training: InnerTraining, phases: Sequence[Phase], search: Search) -> str:
@@ -22,6 +23,8 @@ def announcement(training: InnerTraining, phases: Sequence[Phase], search: Searc
         steps += f" of {len(ages)} trainings"
         if any(ages) and search.step == search.phase_start:
             steps += f", trained to the ages of {', '.join(map(str, ages))} inner steps first"
+    if isinstance(phase.estimator, PersistentESSpec):
+        steps += f" of {2 * phase.estimator.pairs} trainings in pairs"
     begin = f"from point {search.step}, " if search.step else ""
     which = f"phase {phase.number + 1} of {len(phases)}, {ways(phase)}; "
     return (

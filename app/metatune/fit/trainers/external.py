@@ -21,9 +21,10 @@ from metatune.fit.run_folder import RunFolder
 from metatune.fit.searching.search import Search
 from metatune.fit.searching.truncation import Span
 from metatune.fit.trainers.commands import Given, Result, run_all
-from metatune.fit.trainers.failure import NotFinite
+from metatune.fit.trainers.failure import CURES_SIDES, NotFinite
 from metatune.hypergrad import Diagnostics, Hypergradient, State
 from metatune.hypergrad.forward.directions import draw, mean
+from metatune.hypergrad.forward.pairs import compared
 from metatune.inner import InnerTraining
 from metatune.inner.seeds import Purpose, direction_key, training_seed
 from metatune.recipe import schema
@@ -82,7 +83,9 @@ class ExternalTrainer:
     def estimate(self, search: Search, phase: Phase, span: Span) -> Hypergradient:
         """The mean of (F(η + μv) - F(η - μv)) / 2μ · v over random directions v.
 
-        A pair with a failed training is left out; the value is the mean of the others.
+        A side that diverged, whose loss isn't finite, counts as `hypergrad.forward.pairs` says. A
+        pair with a failed training, or with two sides that diverged, is left out. The value is the
+        mean of the finite losses of the others.
 
         Args:
             search: where it stands.
@@ -91,6 +94,7 @@ class ExternalTrainer:
 
         Raises:
             CommandFailed: of more than half of the pairs.
+            NotFinite: both sides of every other pair diverged.
         """
         del span
         recipe, spec = self._training.recipe, phase.estimator
@@ -110,19 +114,31 @@ class ExternalTrainer:
             for sign in (1, -1)
         ]
         results = self._run(asked)
-        losses = np.array([math.nan if r.loss is None else r.loss for r in results]).reshape(-1, 2)
-        sound = np.flatnonzero(np.isfinite(losses).all(axis=1))
-        lost = spec.directions - len(sound)
-        if 2 * lost > spec.directions:
+        heard = np.array([r.loss is not None for r in results]).reshape(-1, 2).all(axis=1)
+        failed = spec.directions - int(heard.sum())
+        if 2 * failed > spec.directions:
             raise CommandFailed(
-                f"point {search.step}: {lost} of {spec.directions} pairs of trainings have no "
+                f"point {search.step}: {failed} of {spec.directions} pairs of trainings have no "
                 f"loss, half of them are needed; {self._story(results)}"
             )
-        derivatives = (losses[sound, 0] - losses[sound, 1]) / (2 * spec.step)
+        losses = np.array([r.loss for r in results], object).reshape(-1, 2)[heard]
+        pairs = compared(losses.astype(np.float64))
+        kept = np.flatnonzero(heard)[pairs.kept]
+        if not len(kept):
+            raise NotFinite(
+                f"point {search.step}: of all {len(pairs.kept)} pairs of trainings both diverged; "
+                f"{CURES_SIDES}"
+            )
+        derivatives = pairs.differences[pairs.kept] / (2 * spec.step)
         derivatives = jnp.asarray(derivatives, directions.dtype)
-        gradient, errors = mean(search.eta, derivatives, directions[sound], spec.distribution)
-        diagnostics = Diagnostics(jnp.zeros(0), standard_errors=errors, lost_directions=lost)
-        value = jnp.asarray(losses[sound].mean())
+        gradient, errors = mean(search.eta, derivatives, directions[kept], spec.distribution)
+        diagnostics = Diagnostics(
+            jnp.zeros(0),
+            standard_errors=errors,
+            lost_directions=spec.directions - len(kept),
+            diverged_sides=int(pairs.diverged),
+        )
+        value = jnp.asarray(pairs.mean)
         return Hypergradient(value, gradient, NO_STATE, diagnostics)
 
     def score(

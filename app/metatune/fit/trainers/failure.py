@@ -21,6 +21,10 @@ CURES_HYPERGRADIENT = (
     "raise inner.optimizer.eps_root (to 1e-10, say), lower inner.optimizer.learning_rate, "
     "or shorten inner.steps"
 )
+CURES_SIDES = (
+    "lower outer.estimator.step, so that both stay nearer to the meta-parameters, lower the "
+    "learning rate that the recipe begins with, or bound tune.learning_rates.max_multiplier"
+)
 
 
 def refuse_not_finite(result: Hypergradient, point: int) -> None:
@@ -40,6 +44,13 @@ def refuse_not_finite(result: Hypergradient, point: int) -> None:
             f"{float(result.value)}; {CURES_LOSS}"
         )
     for key in not_finite_slices(result.gradient):
+        if sides := result.diagnostics.diverged_sides:
+            raise NotFinite(
+                f"point {point} of the search: the hypergradient of {key} is not finite, as "
+                f"{sides} trainings on either side of the meta-parameters diverged, and left "
+                f"{result.diagnostics.lost_directions} directions without a derivative; "
+                f"{CURES_SIDES}"
+            )
         raise NotFinite(
             f"point {point} of the search: the hypergradient of {key} is not finite, though every "
             f"inner loss is; {CURES_HYPERGRADIENT}"

@@ -96,6 +96,7 @@ def mean(
     directions: jax.Array,
     distribution: Distribution,
     control: PyTree = None,
+    kept: jax.Array | None = None,
 ) -> tuple[PyTree, PyTree]:
     """The mean of (dF·v - c·v) v + c over the directions, and its standard errors.
 
@@ -105,21 +106,30 @@ def mean(
         directions: [b, N].
         distribution: of the directions.
         control: the control variate c, a pytree like η that doesn't depend on them; None for zero.
+        kept: which of them to take the mean over, bool [b]; None for all.
 
     Returns:
-        Two pytrees like η; None for the standard errors of a single direction.
+        Two pytrees like η; None for the standard errors of a single direction. Not a number where
+        no direction is kept, nor the standard errors where a single one is.
     """
     _, unflatten = ravel_pytree(eta)
     if control is not None:
         derivatives = derivatives - directions @ ravel_pytree(control)[0]
     samples = derivatives[:, None] * directions
-    gradient = unflatten(jnp.mean(samples, axis=0))
+    drawn, size = directions.shape
+    found, of_kept, count = jnp.mean(samples, axis=0), 1.0, drawn
+    if kept is not None:  # factors of one where all are
+        count = jnp.sum(kept)
+        samples = jnp.where(kept[:, None], samples, 0)
+        found = jnp.mean(samples, axis=0) * (drawn / count).astype(samples.dtype)
+        samples = jnp.where(kept[:, None], samples, found)
+        of_kept = jnp.sqrt((drawn - 1) / (count - 1)).astype(samples.dtype)
+    gradient = unflatten(found)
     if control is not None:
         gradient = jax.tree.map(jnp.add, gradient, control)
-    count, size = directions.shape
-    if count == 1:
+    if drawn == 1:
         return gradient, None
-    errors = jnp.std(samples, axis=0, ddof=1) / jnp.sqrt(count).astype(samples.dtype)
+    errors = jnp.std(samples, axis=0, ddof=1) / jnp.sqrt(count).astype(samples.dtype) * of_kept
     if distribution == "orthogonal":
         # Drawn without replacement from a basis whose samples add up to N times the gradient.
         errors = errors * jnp.sqrt(1 - count / size).astype(errors.dtype)

@@ -86,7 +86,8 @@ class Forward:
         basis = jnp.eye(len(flat), dtype=flat.dtype)[order]
         pushed = self.push(job, basis, onsets[order].tolist())
         gradient = unflatten(pushed.derivatives[np.argsort(order)])
-        return Hypergradient(pushed.value, gradient, pushed.state, Diagnostics(pushed.losses))
+        diagnostics = Diagnostics(pushed.losses, growth=pushed.growth)
+        return Hypergradient(pushed.value, gradient, pushed.state, diagnostics)
 
 
 def first_steps(job: Job) -> np.ndarray:

@@ -7,6 +7,7 @@ NeurIPS 2024.
 """
 
 from dataclasses import dataclass
+from math import sqrt
 from typing import ClassVar
 
 import numpy as np
@@ -87,5 +88,12 @@ class ForwardGradient:
         control = None
         if job.control is not None:
             control = next_control(job.control, gradient, self.distribution, self.directions)
-        diagnostics = Diagnostics(pushed.losses, standard_errors=errors, control=control)
+        # With E[v vᵀ] = I the mean square along directions is that of all coordinates together.
+        growth = pushed.growth._replace(
+            params=pushed.growth.params / sqrt(self.directions),
+            opt_state=pushed.growth.opt_state / sqrt(self.directions),
+        )
+        diagnostics = Diagnostics(
+            pushed.losses, standard_errors=errors, control=control, growth=growth
+        )
         return Hypergradient(pushed.value, gradient, pushed.state, diagnostics)

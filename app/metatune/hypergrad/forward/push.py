@@ -3,18 +3,20 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from itertools import pairwise
 from math import gcd
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from metatune.hypergrad import programs
 from metatune.hypergrad.estimator import EstimatorError, Job
 from metatune.hypergrad.forward.tangents import Tangents
-from metatune.hypergrad.problem import PyTree, State
+from metatune.hypergrad.problem import Growth, PyTree, State
 from metatune.hypergrad.reverse.budget import amount
 from metatune.hypergrad.reverse.checkpoints import Checkpoints
 from metatune.hypergrad.segments import bounds, fetch, inexact
@@ -33,6 +35,8 @@ class Carry(NamedTuple):
         losses: inner losses of each segment so far.
         value: the objective at the points so far, of the chunk that isn't finished.
         along: its derivatives along the directions of this chunk.
+        norms: of the tangents, of each chunk so far, at the boundaries between its segments so far,
+            [2] each.
     """
 
     derivatives: jax.Array
@@ -42,6 +46,7 @@ class Carry(NamedTuple):
     losses: tuple[jax.Array, ...]
     value: jax.Array
     along: jax.Array
+    norms: tuple[tuple[jax.Array, ...], ...]
 
 
 class Pushed(NamedTuple):
@@ -52,12 +57,14 @@ class Pushed(NamedTuple):
         derivatives: of F along each direction.
         state: the trained state.
         losses: inner losses, [steps].
+        growth: of the tangents, in all directions together.
     """
 
     value: jax.Array
     derivatives: jax.Array
     state: State
     losses: jax.Array
+    growth: Growth
 
 
 class Cut(NamedTuple):
@@ -106,8 +113,27 @@ class Push:
             derivatives = jnp.concatenate([carry.derivatives, carry.along])
             if len(derivatives) == len(directions):
                 losses = jnp.concatenate(carry.losses)
-                return Pushed(carry.value, derivatives, carry.state, losses)
-            carry = _of_chunk(job, derivatives, min(size, len(directions) - len(derivatives)))
+                growth = self._growth(
+                    job, [onsets[at : at + size] for at in range(0, len(directions), size)], carry
+                )
+                return Pushed(carry.value, derivatives, carry.state, losses, growth)
+            left = len(directions) - len(derivatives)
+            carry = _of_chunk(job, derivatives, min(size, left), carry.norms)
+
+    def _growth(self, job: Job, onsets: Sequence[Sequence[int]], carry: Carry) -> Growth:
+        """That of all chunks, at those boundaries that each of them has."""
+        found = []
+        for begun, norms in zip(onsets, carry.norms, strict=True):
+            steps = [job.start, *(cut.stop for cut in cuts(job, begun, self.segment))]
+            undamped = jnp.zeros(len(steps) - 1)
+            params, opt_state = jnp.stack(norms, axis=1)
+            found.append(Growth(np.asarray(steps), params, opt_state, undamped, tangents=True))
+        shared = reduce(np.intersect1d, [growth.steps for growth in found])
+        first, *others = (growth.at(shared) for growth in found)
+        return first._replace(
+            params=reduce(jnp.hypot, [growth.params for growth in others], first.params),
+            opt_state=reduce(jnp.hypot, [growth.opt_state for growth in others], first.opt_state),
+        )
 
     def refuse(self, job: Job, directions: int) -> None:
         """Refuses, before anything is computed, what can't be done.
@@ -192,11 +218,12 @@ class _Chunk:
     def _advance(self, carry: Carry, cut: Cut) -> Carry:
         """Through a segment."""
         segment = self.replicate(fetch(self.job.batches, cut.first, cut.stop, self.how.segment))
-        state, tangents = carry.state, carry.tangents
+        state, tangents, norms = carry.state, carry.tangents, carry.norms[-1]
         if cut.active:
             if cut.first == 0 and self.job.start_counts:
                 tangents = self._at_the_start(cut.active)
             tangents = shard(_widened(tangents, cut.active, state), self.mesh)
+            norms = norms or (self._norms(tangents),)
             state, tangents, losses = programs.push(
                 self.problem,
                 self.how.clip,
@@ -212,9 +239,20 @@ class _Chunk:
         # One segment waits in the queue while another runs; more would hold on to their batches.
         jax.block_until_ready(carry.losses[-1:])
         losses = local(losses, self.mesh)[: cut.stop - cut.first]
+        norms = (*(norms or (self._norms(None),)), self._norms(tangents))
         return carry._replace(
-            step=cut.stop, state=state, tangents=tangents, losses=(*carry.losses, losses)
+            step=cut.stop,
+            state=state,
+            tangents=tangents,
+            losses=(*carry.losses, losses),
+            norms=(*carry.norms[:-1], norms),
         )
+
+    def _norms(self, tangents: Tangents | None) -> jax.Array:
+        """Of the two parts of the tangents, [2]; None for none, as none has begun."""
+        if tangents is None:
+            return jnp.zeros(2)
+        return local(programs.norms(self.mesh, tangents), self.mesh)
 
     def _at_the_start(self, active: int) -> Tangents:
         """The tangents of the first directions where η moves the state that steps begin with."""
@@ -235,10 +273,12 @@ def refuse_checkpoints(job: Job) -> None:
         )
 
 
-def _of_chunk(job: Job, derivatives: jax.Array, count: int) -> Carry:
-    """Where a chunk of so many directions begins."""
-    along = jnp.zeros(count, derivatives.dtype)
-    return Carry(derivatives, job.start, _copied(job.begin()), None, (), jnp.zeros(()), along)
+def _of_chunk(
+    job: Job, derivatives: jax.Array, count: int, norms: tuple[tuple[jax.Array, ...], ...] = ()
+) -> Carry:
+    """Where a chunk of so many directions begins, after those with these derivatives and norms."""
+    along, begun = jnp.zeros(count, derivatives.dtype), _copied(job.begin())
+    return Carry(derivatives, job.start, begun, None, (), jnp.zeros(()), along, (*norms, ()))
 
 
 def _begun(job: Job, directions: jax.Array, size: int) -> Carry:
@@ -260,6 +300,7 @@ def _begun(job: Job, directions: jax.Array, size: int) -> Carry:
         tuple(jnp.asarray(losses) for losses in carry.losses),
         jnp.asarray(carry.value),
         jnp.asarray(carry.along),
+        tuple(tuple(map(jnp.asarray, norms)) for norms in carry.norms),
     )
 
 

@@ -2,7 +2,7 @@
 
 For objectives that can't be differentiated, such as accuracy: only their values are asked for. The
 trainings on either side of η share their data and their start, so that what is common to both
-cancels.
+cancels. Of a pair with one side that diverged `pairs` says what is made; one with two says nothing.
 
 Source: Spall, Multivariate Stochastic Approximation Using a Simultaneous Perturbation Gradient
 Approximation, 1992, eq. 2.2.
@@ -19,6 +19,7 @@ from jax.flatten_util import ravel_pytree
 from metatune.hypergrad import programs
 from metatune.hypergrad.estimator import EstimatorError, Job, refuse_not_positive
 from metatune.hypergrad.forward.directions import Distribution, draw, mean, refuse_unknown
+from metatune.hypergrad.forward.pairs import compared
 from metatune.hypergrad.forward.push import refuse_checkpoints
 from metatune.hypergrad.problem import Diagnostics, Hypergradient, PyTree, State
 from metatune.hypergrad.segments import fetch
@@ -60,6 +61,8 @@ class ZerothOrder:
     def estimate(self, job: Job) -> Hypergradient:
         """Nearly unbiased; its standard errors are in the diagnostics.
 
+        Not a number where both sides of every pair diverged.
+
         Raises:
             EstimatorError: no key, too many orthogonal directions, checkpoints or a carry.
         """
@@ -67,42 +70,83 @@ class ZerothOrder:
         if job.carry is not None:
             raise EstimatorError("ZerothOrder can't go on from a carry: leave it out")
         directions = draw(job.key, job.eta, self.directions, self.distribution)
-        trainings = _Trainings(job, self.segment, chunks=-(-self.directions // self.chunk))
-        along, each = programs.advance, job.value
-        start, first, stop = job.start, job.first, job.stop
-        begun = _copied(job.begin())
-        base, before, early = trainings.run(along, each, job.eta, begun, start, first)
-        state, after, late = trainings.run(along, each, job.eta, _copied(base), first, stop)
-        derivatives = [
-            trainings.differences(base, directions[at : at + self.chunk], self.step)
-            for at in range(0, self.directions, self.chunk)
-        ]
-        derivatives = jnp.concatenate(derivatives).astype(directions.dtype)
-        gradient, errors = mean(job.eta, derivatives, directions, self.distribution)
-        diagnostics = Diagnostics(jnp.concatenate([*before, *after]), standard_errors=errors)
+        chunks = -(-self.directions // self.chunk)
+        trainings = Trainings(job, self.segment, chunks, alone=job.steps)
+        base, before, early = trainings.before()
+        state, after, late = trainings.run(
+            programs.advance, job.value, job.eta, _copied(base), job.first, job.stop
+        )
+        values = []
+        for at in range(0, self.directions, self.chunk):
+            along = directions[at : at + self.chunk]
+            begun = trainings.begun(base, along, self.step)
+            values.append(trainings.sides(begun, along, self.step)[2])
+        pairs = compared(jnp.concatenate(values), late[None])
+        derivatives = (pairs.differences / (2 * self.step)).astype(directions.dtype)
+        gradient, errors = mean(
+            job.eta, derivatives, directions, self.distribution, kept=pairs.kept
+        )
+        diagnostics = Diagnostics(
+            jnp.concatenate([*before, *after]),
+            standard_errors=errors,
+            lost_directions=jnp.sum(~pairs.kept),
+            diverged_sides=pairs.diverged,
+        )
         return Hypergradient(early + late, gradient, state, diagnostics)
 
 
-class _Trainings:
-    """Trainings at η, and in pairs around it."""
+class Trainings:
+    """Trainings of a job at η, and in pairs around it: at η + μv, and at η - μv."""
 
-    def __init__(self, job: Job, segment: int, chunks: int):
+    def __init__(self, job: Job, segment: int, chunks: int, alone: int):
+        """Prepares.
+
+        Args:
+            job: the training and its objective.
+            segment: inner steps per compiled program.
+            chunks: how often pairs are trained, each time several side by side.
+            alone: inner steps at η.
+        """
         self.job, self.segment = job, segment
-        self.done, self.total = 0, job.steps + chunks * (job.stop - job.first)
+        self.done, self.total = 0, alone + chunks * (job.stop - job.first)
 
-    def differences(self, base: State, directions: jax.Array, step: float) -> jax.Array:
-        """The derivatives of the objective along directions, [n], from the state that all share."""
-        job, count = self.job, len(directions)
-        flat, unflatten = ravel_pytree(job.eta)
+    def before(self) -> tuple[State, list[jax.Array], jax.Array]:
+        """Through the steps that aren't differentiated, at η; as of `run`."""
+        job, begun = self.job, _copied(self.job.begin())
+        return self.run(programs.advance, job.value, job.eta, begun, job.start, job.first)
+
+    def around(self, directions: jax.Array, step: float) -> PyTree:
+        """η on both sides along directions, [2n, ...]: first all of one side."""
+        flat, unflatten = ravel_pytree(self.job.eta)
         offsets = step * jnp.concatenate([directions, -directions])
-        etas = jax.vmap(unflatten)(flat[None, :] + offsets)
+        return jax.vmap(unflatten)(flat[None, :] + offsets)
+
+    def begun(self, base: State, directions: jax.Array, step: float) -> State:
+        """What both sides begin with, [2n, ...], where all share the state before."""
+        job = self.job
         if job.start_counts:
-            states = programs.begin_each(job.problem, etas, job.state)
-        else:
-            states = jax.tree.map(lambda leaf: jnp.stack([leaf] * (2 * count)), base)
-        along, each = programs.advance_each, job.value_each
-        _, _, values = self.run(along, each, etas, states, job.first, job.stop)
-        return (values[:count] - values[count:]) / (2 * step)
+            return programs.begin_each(job.problem, self.around(directions, step), job.state)
+        return jax.tree.map(lambda leaf: jnp.stack([leaf] * (2 * len(directions))), base)
+
+    def sides(
+        self, states: State, directions: jax.Array, step: float
+    ) -> tuple[State, jax.Array, jax.Array]:
+        """Both sides along directions, through the steps that are differentiated.
+
+        Args:
+            states: before them, [2n, ...]; their memory is given away.
+            directions: [n, N].
+            step: how far to either side.
+
+        Returns:
+            The states after them, [2n, ...], the losses, [2n, steps], and the objective, [n, 2].
+        """
+        job, count, etas = self.job, len(directions), self.around(directions, step)
+        states, losses, values = self.run(
+            programs.advance_each, job.value_each, etas, states, job.first, job.stop
+        )
+        both = jnp.stack([values[:count], values[count:]], axis=1)
+        return states, jnp.concatenate(losses, axis=1), both
 
     def run(
         self,

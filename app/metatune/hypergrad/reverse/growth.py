@@ -14,13 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metatune.hypergrad.forward.tangents import Tangents
 from metatune.hypergrad.problem import Growth, PyTree
 from metatune.hypergrad.reverse.adjoint import Adjoint
 from metatune.hypergrad.reverse.damping import Damping
 
 
-def norms(adjoint: Adjoint, trainings: int | None) -> tuple[jax.Array, jax.Array]:
-    """Norms of the two parts of an adjoint, [] or [trainings] each.
+def norms(adjoint: Adjoint | Tangents, trainings: int | None) -> tuple[jax.Array, jax.Array]:
+    """Norms of the two parts of an adjoint, or of tangents, [] or [trainings] each.
 
     Args:
         adjoint: whose leaves have the trainings on axis 0, if there are several.

@@ -10,6 +10,7 @@ from metatune.recipe.schema import (
     InnerSpec,
     ObjectiveSpec,
     OuterSpec,
+    PersistentESSpec,
     ZerothOrderSpec,
 )
 
@@ -20,7 +21,7 @@ def what_has_no_derivative_is_followed_by_its_values(outer: OuterSpec) -> Iterab
     if measure == "loss" or (outer.steps is None and not outer.phases):
         return
     for phase in resolved(outer):
-        if not isinstance(phase.estimator, ZerothOrderSpec | AutoSpec):
+        if not isinstance(phase.estimator, ZerothOrderSpec | PersistentESSpec | AutoSpec):
             problem = f"has no derivative, which the estimator {phase.estimator.kind} goes by"
             cure = "write outer.estimator: {kind: zeroth_order}, or measure the loss"
             yield Fault("outer.objective.measure", measure, problem, cure)

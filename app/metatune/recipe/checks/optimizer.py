@@ -9,6 +9,7 @@ from metatune.recipe.schema import (
     InnerSpec,
     LionSpec,
     OuterSpec,
+    PersistentESSpec,
     ScheduleFreeAdamWSpec,
     TuneSpec,
     ZerothOrderSpec,
@@ -71,7 +72,7 @@ def gradients_show_in_the_update(
         return
     # Of what has no derivative, auto takes an estimator that differentiates nothing.
     by_values = outer.objective.measure != "loss" or all(
-        isinstance(phase.estimator, ZerothOrderSpec) for phase in resolved(outer)
+        isinstance(phase.estimator, ZerothOrderSpec | PersistentESSpec) for phase in resolved(outer)
     )
     if by_values:
         return

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import MISSING, asdict, fields
 
 from metatune.recipe.faults import Fault
-from metatune.recipe.phases import CHOICES, said
+from metatune.recipe.phases import CHOICES, resolved, said
 from metatune.recipe.schema import (
     AutoSpec,
     FullSpec,
@@ -12,6 +12,7 @@ from metatune.recipe.schema import (
     MixFlowSpec,
     OnlineSpec,
     OuterSpec,
+    PersistentESSpec,
     ReverseSpec,
     SignalSpec,
 )
@@ -53,6 +54,19 @@ def signal_has_something_to_watch(outer: OuterSpec) -> Iterable[Fault]:
         problem = "growth is watched where an estimator goes back through whole trainings alone"
         cure = "leave it out, or take outer.estimator.kind mixflow and outer.unroll.kind full"
         yield Fault("outer.signal", asdict(outer.signal), problem, cure)
+
+
+def what_lives_on_is_online(outer: OuterSpec) -> Iterable[Fault]:
+    """Trainings that live on from outer step to outer step are those of an online unroll."""
+    if outer.steps is None and not outer.phases:
+        return
+    for phase in resolved(outer):
+        if isinstance(phase.estimator, PersistentESSpec) and phase.unroll.kind != "online":
+            own = outer.phases and outer.phases[phase.number].estimator
+            path = f"outer.phases[{phase.number}].estimator" if own else "outer.estimator"
+            problem = f"lives on from window to window, but the unroll is {phase.unroll.kind}"
+            cure = "write unroll: {kind: online, window: 50}, or take zeroth_order"
+            yield Fault(f"{path}.kind", phase.estimator.kind, problem, cure)
 
 
 def unroll_fits_the_training(outer: OuterSpec, inner: InnerSpec) -> Iterable[Fault]:

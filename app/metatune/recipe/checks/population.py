@@ -1,6 +1,7 @@
 """Rules on a population of inner trainings."""
 
 from collections.abc import Iterable
+from dataclasses import asdict
 
 from metatune.recipe.faults import Fault
 from metatune.recipe.phases import resolved
@@ -10,6 +11,7 @@ from metatune.recipe.schema import (
     MixFlowSpec,
     OnlineSpec,
     OuterSpec,
+    PersistentESSpec,
     PopulationSpec,
     ReverseSpec,
 )
@@ -23,6 +25,8 @@ def members_at_once_are_taken_backward(
         return
     for phase in resolved(outer):
         spec = phase.estimator
+        if isinstance(spec, PersistentESSpec):
+            continue  # refused by itself
         backward = isinstance(spec, MixFlowSpec | ReverseSpec)
         if isinstance(spec, AutoSpec):
             backward = outer.objective.measure == "loss"
@@ -33,6 +37,18 @@ def members_at_once_are_taken_backward(
             cure = "write false: members are then taken one after the other"
             yield Fault("outer.population.vmap", True, problem, cure)
             return
+
+
+def pairs_that_live_on_are_no_members(
+    outer_population: PopulationSpec, outer: OuterSpec
+) -> Iterable[Fault]:
+    """Pairs of trainings are several trainings as they are."""
+    if not _has_steps(outer):
+        return
+    if any(isinstance(phase.estimator, PersistentESSpec) for phase in resolved(outer)):
+        problem = "the estimator persistent_es has trainings of its own that live on, in pairs"
+        cure = "leave it out, and take more pairs instead, or another estimator"
+        yield Fault("outer.population", asdict(outer_population), problem, cure)
 
 
 def members_of_other_ages_end_together(

@@ -24,6 +24,7 @@ from metatune.recipe.schema.estimators import (
     ForwardGradientSpec,
     ForwardSpec,
     MixFlowSpec,
+    PersistentESSpec,
     ReverseSpec,
     ZerothOrderSpec,
 )
@@ -140,6 +141,7 @@ __all__ = [
     "PackingSpec",
     "PerElement",
     "PhaseSpec",
+    "PersistentESSpec",
     "PointSpec",
     "PopulationSpec",
     "RaterSpec",

@@ -163,6 +163,33 @@ class ZerothOrderSpec:
 
 
 @dataclass(frozen=True)
+class PersistentESSpec:
+    """Persistent evolution strategies: pairs of trainings that live on (Vicol et al., 2021).
+
+    For `unroll: online`: unbiased, for the smoothed objective, through all windows of a lifetime so
+    far, not through the latest alone; by values alone, at a variance that grows with the windows.
+    What was tuned meanwhile is taken to have moved slowly. No training has the meta-parameters
+    themselves: the objective that is told is a mean over the trainings around them.
+
+    Attributes:
+        pairs: of trainings, each window of which is perturbed to either side.
+        step: standard deviation of a perturbation, in units of log rate and of logits: the
+            objective is smoothed over so much.
+        segment: inner steps per compiled program at most.
+        distribution: of the perturbations; other than gaussian biased by the square of `step`,
+            orthogonal at most as many pairs as meta-parameters.
+        chunk: pairs at a time; the states of all are kept in any case, two for each pair.
+    """
+
+    kind: Literal["persistent_es"] = "persistent_es"
+    pairs: int = ruled(8, AT_LEAST_ONE)
+    step: float = ruled(0.1, POSITIVE)
+    segment: int = ruled(16, AT_LEAST_ONE)
+    distribution: Literal["gaussian", "rademacher", "orthogonal"] = "gaussian"
+    chunk: int = ruled(1, AT_LEAST_ONE)
+
+
+@dataclass(frozen=True)
 class AutoSpec:
     """Whichever is the fastest of those that fit the device; the run folder's recipe names it.
 
@@ -179,5 +206,11 @@ class AutoSpec:
 
 
 EstimatorSpec = (
-    MixFlowSpec | ReverseSpec | ForwardSpec | ForwardGradientSpec | ZerothOrderSpec | AutoSpec
+    MixFlowSpec
+    | ReverseSpec
+    | ForwardSpec
+    | ForwardGradientSpec
+    | ZerothOrderSpec
+    | PersistentESSpec
+    | AutoSpec
 )

@@ -183,8 +183,8 @@ class ObjectiveSpec:
 
     Attributes:
         measure: the loss, or what has no derivative: the negative of the share of tokens that are
-            predicted, or of sequences whose tokens all are. These are followed by the estimator
-            zeroth_order.
+            predicted, or of sequences whose tokens all are. These are followed by the estimators
+            zeroth_order and persistent_es.
         sequences: held-out sequences per outer step.
         micro_batch: of which at most so many at a time are on the device; also where the outer
             and test splits are measured.
@@ -322,7 +322,7 @@ class OuterSpec:
         fresh: what is drawn anew at every outer step.
         population: several trainings for each hypergradient; null for one.
         signal: what is done about noise: auto, as a section without any fields has it; off,
-            nothing: hypergradients are followed as they are. Windows that growth dominates are those of
+            nothing: hypergradients are followed as they are. Windows that growth dominates are of
             estimators that go back through the training, not of online unrolls. With any estimator
             outer steps that validation contradicts, by two standard errors over its seeds, are
             taken back, and those that follow halved; not of online unrolls, nor with ema or shared
