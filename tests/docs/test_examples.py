@@ -13,7 +13,7 @@ import yaml
 from docs.pages import PROJECT, WRITTEN, blocks, name, prose, read
 
 from metatune import api
-from metatune.cli import app
+from metatune.cli.commands import app
 from metatune.recipe import reading, reference
 from metatune.recipe.faults import RecipeError
 
