@@ -37,7 +37,7 @@ ASKED = "/jax/compilation_cache/compile_requests_use_cache"
 
 def fit_once(recipe: str, overrides: list[str], out: str) -> None:
     """Fits in this process and prints what compiling took, as JSON."""
-    from metatune.cli import app
+    from metatune.cli.commands import app
 
     spent = dict.fromkeys(STAGES.values(), 0.0)
     counts: Counter[str] = Counter()

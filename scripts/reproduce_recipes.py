@@ -29,7 +29,7 @@ SCRIPTS = Path(__file__).resolve().parent
 WRITERS = {"functions.jsonl": "write_functions.py", "dialogues.jsonl": "write_dialogues.py"}
 """What writes the files that recipes name."""
 
-COMMAND = (sys.executable, "-c", "from metatune.cli import app; app()")
+COMMAND = (sys.executable, "-c", "from metatune.cli.commands import app; app()")
 
 
 def missing(recipe: Recipe, folder: Path) -> str | None:

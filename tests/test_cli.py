@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 
 from metatune import artefact, check
 from metatune.artefact.exporters import EXPORTERS
-from metatune.cli import app
+from metatune.cli.commands import app
 from metatune.fit.comparing.shapes import shapes_of_artefact
 from metatune.recipe import shipped
 
@@ -165,6 +166,28 @@ def test_an_interrupted_check_has_the_exit_code_of_shells(monkeypatch):
     monkeypatch.setattr(check, "check", interrupted)
     done = metatune("check", "quickstart", *SMALL)
     assert (done.exit_code, done.stderr) == (130, "interrupted\n")
+
+
+SIGNALLED = """
+import os, sys, threading, time
+from metatune.cli import main
+def hook(event, arguments):
+    if event == "import" and arguments[0] == {module!r}:
+        threading.Thread(target=time.sleep, args=[60]).start()  # as one that compiles
+        os.kill(os.getpid(), {number})
+sys.addaudithook(hook)
+main(["plan", "quickstart"])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("module", ["typer", "metatune.plan", "jaxlib.xla_client", "jax.numpy"])
+def test_a_signal_while_a_command_is_importing_is_answered_in_a_line(number, module):
+    program = SIGNALLED.format(module=module, number=int(number))
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=50
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (128 + number, "", "interrupted\n")
 
 
 def test_a_certificate_of_another_recipe_or_horizon_is_refused(run, tmp_path):
@@ -381,7 +404,7 @@ def test_help_and_version_import_nothing_heavy():
     script = textwrap.dedent("""
         import sys
         from typer.testing import CliRunner
-        from metatune.cli import app
+        from metatune.cli.commands import app
         for option in ("--help", "--version"):
             assert CliRunner().invoke(app, [option]).exit_code == 0
         heavy = {"jax", "numpy", "optax", "transformers", "datasets", "tensorboard", "torch"}

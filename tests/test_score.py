@@ -10,7 +10,7 @@ from recipes import tiny
 from typer.testing import CliRunner
 
 from metatune import artefact
-from metatune.cli import app
+from metatune.cli.commands import app
 from metatune.fit.making import artefact_of
 from metatune.inner import prepare
 from metatune.recipe import schema

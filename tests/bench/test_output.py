@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from metatune import bench
 from metatune.bench.table import depth_law
-from metatune.cli import app
+from metatune.cli.commands import app
 from metatune.recipe.faults import RecipeError
 
 MIB = 2**20

@@ -12,7 +12,7 @@ import typer
 from docs.pages import PROJECT, WRITTEN, blocks, name, prose, read
 
 from metatune import api
-from metatune.cli import app
+from metatune.cli.commands import app
 from metatune.recipe import document, reading, reference
 from metatune.recipe.faults import RecipeError
 

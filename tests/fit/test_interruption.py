@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from metatune import artefact, inner, plan
-from metatune.cli import app
+from metatune.cli.commands import app
 from metatune.fit import outer_loop
 from metatune.fit.run_folder import RunFolder
 from metatune.fit.searching import hypergradients as hypergradients_of

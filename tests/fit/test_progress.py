@@ -35,7 +35,7 @@ FIELDS = [
     "|d mixture| 0.0581",
     RATES,
     "12.3 s",
-    "about 0 s left",
+    "the result is next",
 ]
 
 
@@ -49,6 +49,17 @@ def plain(output: io.StringIO) -> list[str]:
     """The lines that stay, without those that are drawn over."""
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", output.getvalue()).replace("\r", "\n")
     return [line.rstrip() for line in text.split("\n")]
+
+
+def test_what_is_left_is_of_the_search_and_the_clock_goes_on_while_the_result_is_measured():
+    display, output = shown(terminal=False)
+    display.point({**LINE, "step": 1, "seconds": 60.0})
+    assert output.getvalue().endswith("about 2 min left, then the result\n")
+    display.point(LINE)
+    (task,) = display._outer.tasks
+    task.get_time = lambda: (task.start_time or 0.0) + 3725.0
+    assert task.finished
+    assert displays.Clock().render(task).plain == "1:02:05"
 
 
 def test_in_a_log_a_point_is_one_line():

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from metatune import artefact
 from metatune.artefact.manifest import hashes
 from metatune.artefact.writing import integrity
-from metatune.cli import app
+from metatune.cli.commands import app
 from metatune.fit.outer_loop import fit
 from metatune.fit.process import machine as machines
 from metatune.fit.replaying import replay as replays

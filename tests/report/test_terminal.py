@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -121,6 +122,29 @@ def test_no_line_is_wider_than_the_terminal():
     text = printed(tuned(RESULT), width=60)
     assert max(map(len, text.splitlines())) <= 60
     assert "5.0e-04" in text and "62.5%" in text
+
+
+@pytest.mark.parametrize(
+    ("width", "cells"),
+    [
+        (100, ["▁▁██", "5.0e-04", "1.0e-03", "0.50", "▁█", "2.00"]),
+        (66, ["5.0e-04", "1.0e-03", "0.50", "▁█", "2.00"]),
+        (60, ["5.0e-04", "1.0e-03", "0.50", "2.00"]),
+    ],
+)
+def test_the_plot_of_what_was_tuned_is_the_last_to_be_left_out_for_long_names(width, cells):
+    name = "model.layers.1.post_attention_layernorm.weight"
+    plain = tuned(RESULT)
+    rates = plain.learning_rates
+    assert rates is not None and rates.multipliers is not None
+    multipliers = Multipliers(
+        rates.multipliers.knots,
+        {name: (0.5, 2.0), "head": (1.0, 1.0)},
+        {name: ("q",), "head": ("lm_head",)},
+    )
+    artefact = replace(plain, learning_rates=replace(rates, multipliers=multipliers))
+    (line,) = (line for line in printed(artefact, width=width).splitlines() if "2.00" in line)
+    assert line.split()[1:] == cells
 
 
 @pytest.mark.parametrize(

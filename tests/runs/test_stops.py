@@ -108,6 +108,76 @@ def test_what_is_held_is_waited_for():
 
 
 @pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_signal_that_meets_a_call_whose_errors_are_thrown_away_is_not_lost(number, times):
+    done, seconds = ended(
+        "import gc\n"
+        f"left = {times}\n"
+        "def callback(*_):\n"  # as JAX has one, which a signal often meets
+        "    global left\n"
+        "    if left:\n"
+        "        left -= 1\n"
+        f"        os.kill(os.getpid(), {number}) if left == {times} - 1 else time.sleep(0.3)\n"
+        "        time.sleep(0.1)\n"
+        "try:\n"
+        "    with stops.listening():\n"
+        "        gc.callbacks.append(callback)\n"
+        "        while True:\n            gc.collect()\n"
+        "except stops.Stopped:\n    print('stopped')\n    sys.exit(stops.exit_code())\n"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (128 + number, "stopped\n", "")
+    assert seconds < 20
+
+
+MODULE = """
+import os, time
+try:
+    os.kill(os.getpid(), {number})
+    time.sleep(10)
+except BaseException:
+    raise ImportError("as libraries written in C make of it") from None
+"""
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_signal_that_meets_an_import_ends_the_process(tmp_path, number):
+    (tmp_path / "module.py").write_text(MODULE.format(number=int(number)))
+    done, _ = ended(
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        "with stops.before_the_end(lambda: print('put away', flush=True)), stops.listening():\n"
+        "    import module\n"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (
+        128 + number,
+        "put away\n",
+        "interrupted\n",
+    )
+
+
+def test_a_module_that_searches_while_it_is_imported_is_stopped_as_others_are(tmp_path):
+    (tmp_path / "module.py").write_text(
+        "import os, signal, time\nfrom metatune.runs import stops\n"
+        "try:\n    with stops.listening():\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n        time.sleep(10)\n"
+        "except stops.Stopped:\n    print('stopped')\n"
+    )
+    done, _ = ended(f"sys.path.insert(0, {str(tmp_path)!r})\nimport module\n")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "stopped\n", "")
+
+
+def test_held_imports_are_whole(tmp_path):
+    (tmp_path / "module.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(0.1)\n"
+    )
+    done, _ = ended(
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        "try:\n    with stops.held():\n        import module\n        print('whole')\n"
+        "except stops.Stopped:\n    print('stopped')\n"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "whole\nstopped\n", "")
+
+
+@pytest.mark.parametrize("number", NUMBERS)
 def test_what_the_parent_ignores_stays_ignored(number):
     done, _ = ended(
         f"with stops.listening():\n    os.kill(os.getpid(), {number})\n    time.sleep(0.3)\n"

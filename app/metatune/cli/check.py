@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from metatune.cli.root import Overrides, RecipeArgument, plain_errors
+from metatune.runs import stops
 
 
 def check(
@@ -38,7 +39,9 @@ def check(
     (--steps) can't say is printed first. What noise hides is amber, and said to be not resolved.
     """
     import json
+    import shutil
     import tempfile
+    from functools import partial
 
     from rich.console import Console
 
@@ -63,7 +66,10 @@ def check(
         keep_memory()
         with tokenizing(progress) as listener:
             training = prepare_file(shipped.find(recipe), overrides or (), listener)
-        with tempfile.TemporaryDirectory() as scratch:
+        with (
+            tempfile.TemporaryDirectory() as scratch,
+            stops.before_the_end(partial(shutil.rmtree, scratch)),
+        ):
             training, reasons = plans.decided(training, folder=Path(scratch))
             for why in reasons:
                 progress.print(f"estimator {why}", highlight=False, soft_wrap=True)

@@ -29,9 +29,7 @@ Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or an ar
 
 @contextmanager
 def plain_errors(*further: type[Exception]) -> Iterator[None]:
-    """Prints a user's error without a traceback and exits with code 2.
-
-    After a signal with 128 and its number, as shells have it; with 1 where the disk is full.
+    """Prints a user's error without a traceback and exits with code 2; with 1 for a full disk.
 
     Args:
         further: kinds of errors to expect besides those of recipes, artefacts and files.
@@ -40,9 +38,6 @@ def plain_errors(*further: type[Exception]) -> Iterator[None]:
 
     try:
         yield
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        raise typer.Exit(stops.exit_code()) from None
     except DiskFull as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(DISK_FULL) from None

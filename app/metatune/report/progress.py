@@ -2,10 +2,12 @@
 
 import math
 import time
+from datetime import timedelta
 from typing import Final, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.text import Text
 
 QUIET_SECONDS: Final = 15
 """The longest silence where there is no bar to watch."""
@@ -34,9 +36,17 @@ def columns(*before: ProgressColumn, width: int, after: str) -> tuple[ProgressCo
         *before,
         BarColumn(bar_width=width),
         TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        TimeElapsedColumn(),
+        Clock(),
         TextColumn(after),
     )
+
+
+class Clock(ProgressColumn):
+    """How long it has taken so far; goes on where all is counted and something still follows."""
+
+    def render(self, task: Task) -> Text:
+        """In hours, minutes and seconds."""
+        return Text(str(timedelta(seconds=int(task.elapsed or 0))), style="progress.elapsed")
 
 
 class Voice:

@@ -114,7 +114,7 @@ def _search(metrics: Sequence[Mapping[str, Any]]) -> Table:
 def _on_log_scale(view: OnLogScale, horizon: int) -> Fitting:
     """Curves and their factors; all plots of a column share one logarithmic scale.
 
-    Where they don't fit there are no plots.
+    Where they don't fit there is the plot of the factors alone, or none.
     """
     curves = view.curves(evenly(horizon, PLOT_COLUMNS))
     logs = np.log(log_floor(np.stack(list(curves.values()))))
@@ -122,21 +122,24 @@ def _on_log_scale(view: OnLogScale, horizon: int) -> Fitting:
     shown = view.factors.shown if view.factors else "{:.2f}".format
     reach = float(np.abs(np.log(np.stack(list(factors.values())))).max())
     wide = _plot_table(view.title, ("first", "last", "first ×", "", "last ×"))
+    middle = _table_of_names(view.title, ("first", "last", "×first", "", "×last"))
     narrow = _table_of_names(view.title, ("first", "last", "×first", "×last"))
     for (group, curve), log in zip(curves.items(), logs, strict=True):
         values = np.asarray(factors[group])
         rates = f"{curve[0]:.1e}", f"{curve[-1]:.1e}"
         first, last = shown(values[0]), shown(values[-1])
+        plot = sparkline(np.log(values), -reach, reach, MULTIPLIER_COLUMNS)
         narrow.add_row(Name(group), *rates, first, last)
+        middle.add_row(Name(group), *rates, first, Text(plot, "magenta"), last)
         wide.add_row(
             Name(group),
             Text(sparkline(log, logs.min(), logs.max()), "cyan"),
             *rates,
             first,
-            Text(sparkline(np.log(values), -reach, reach, MULTIPLIER_COLUMNS), "magenta"),
+            Text(plot, "magenta"),
             last,
         )
-    return Fitting((wide, narrow), slack_of(tuple(curves)))
+    return Fitting((wide, middle, narrow), slack_of(tuple(curves)))
 
 
 def _by_knot(view: ByKnot, horizon: int) -> Fitting:

@@ -4,6 +4,13 @@ The first signal raises `Stopped` in the main thread, as Ctrl-C does by itself; 
 is done within `held`, after which it is raised, or which looks at `asked` and ends by itself. The
 second signal ends the process at once, whatever it does.
 
+Python throws away what is raised within some calls: finalizers, and the one that JAX has made with
+each garbage collection, which after a long program is the likeliest to meet the signal. The
+interpreter tells of that, and the signal is sent again, until it is raised where it counts.
+
+An import that is cut off leaves half a module, and libraries written in C turn what is raised
+within theirs into other errors, or crash. So a signal that meets one ends the process there.
+
 Python runs handlers of signals between two of its instructions alone, which may be minutes apart
 while a program is compiled. So a thread listens too, to what the interpreter writes into a pipe as
 soon as a signal comes: it says what was heard, and ends the process itself where the main thread is
@@ -29,6 +36,8 @@ PATIENCE_SECONDS: Final = 10.0
 """For the main thread outside of `held`. Slurm and Kubernetes kill after 30."""
 QUIET_SECONDS: Final = 1.0
 """Without an answer of the main thread, after which the signal is answered here."""
+IMPORT_SYSTEM: Final = "<frozen importlib._bootstrap>"
+"""What Python says is the file of its own code that imports."""
 SHOW_CURSOR: Final = "\x1b[?25h"
 """Which a progress bar has hidden."""
 
@@ -132,17 +141,22 @@ class _Listener:
     def __init__(self):
         self.number: int | None = None
         self.answered = False
+        self.lost = False
         self.holds: list[Callable[[str], None] | None] = []
+        self._main = threading.get_ident()
+        self._imports = _imports(sys._getframe())  # of a module that searches, perhaps
         self._read, self._write = os.pipe()
         os.set_blocking(self._write, False)
         ours = [n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
         self._handlers = {number: signal.signal(number, self._hear) for number in ours}
         self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        self._unraisable, sys.unraisablehook = sys.unraisablehook, self._hear_unraisable
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Leaves everything as it was."""
+        sys.unraisablehook = self._unraisable
         signal.set_wakeup_fd(self._wakeup)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
@@ -164,7 +178,17 @@ class _Listener:
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         self._note(number)
+        if not (self.holds or self.answered) and _imports(frame) > self._imports:
+            self._end(_farewell or "interrupted")
         self.raise_if_asked()
+
+    def _hear_unraisable(self, thrown_away: "sys.UnraisableHookArgs") -> None:
+        """Has the signal sent again whose `Stopped` ended a call that nothing may end."""
+        if isinstance(thrown_away.exc_value, Stopped):
+            # By the thread: what is raised in here is thrown away, too.
+            self.answered, self.lost = False, True
+        else:
+            self._unraisable(thrown_away)
 
     def _note(self, number: int) -> None:
         global _heard
@@ -173,14 +197,17 @@ class _Listener:
 
     def _listen(self) -> None:
         """Counts until the pipe is closed."""
-        count, first, told = 0, 0.0, False
+        count, again, first, told = 0, 0, 0.0, False
         while True:
-            wait = None if not count or self.answered or self.holds else 0.1
+            wait = 0.1 if count else None
             if select.select([self._read], [], [], wait)[0]:
                 came = os.read(self._read, 1)
                 if not came:
                     return
                 if came[0] not in self._handlers:
+                    continue
+                if again:  # sent from here
+                    again -= 1
                     continue
                 count, first = count + 1, first or time.monotonic()
                 if count > 1:
@@ -191,6 +218,9 @@ class _Listener:
                     told = True
                     say("interrupted: these steps are finished and kept; a second one ends now")
             elif not (self.answered or self.holds):
+                if self.lost and self.number:
+                    self.lost, again = False, again + 1
+                    signal.pthread_kill(self._main, self.number)
                 since = time.monotonic() - first
                 if since > PATIENCE_SECONDS:
                     self._end(_farewell or "interrupted")
@@ -205,6 +235,15 @@ class _Listener:
                 ending()
         _tell(text + (SHOW_CURSOR if sys.stderr and sys.stderr.isatty() else ""))
         os._exit(exit_code())
+
+
+def _imports(frame: FrameType | None) -> int:
+    """How deep in imports of modules a frame is; 0 for not at all."""
+    count = 0
+    while frame is not None:
+        count += frame.f_code.co_filename == IMPORT_SYSTEM
+        frame = frame.f_back
+    return count
 
 
 def _tell(text: str) -> None:

@@ -198,12 +198,14 @@ class Display:
         self._outer.update(self._steps, completed=self._done, note=self.time_left())
 
     def time_left(self) -> str:
-        """How long the remaining outer steps will take at the pace of the latest.
+        """How long the remaining outer steps will take at the pace of the latest, and what follows.
 
         Too long after the first, which compiles.
         """
-        left = self._latest_seconds * (self._outer_steps - self._done)
-        return time_left(left)
+        left = self._outer_steps - self._done
+        if not left:
+            return "the result is next"
+        return f"{time_left(self._latest_seconds * left)}, then the result"
 
     def _frame(self) -> RenderableType:
         """The bars; of what compiles a spinner."""
