@@ -228,9 +228,11 @@ def signal(
     return Signal(chosen, training.recipe.inner, found, trainings, listen)
 
 
-def memory(training: InnerTraining) -> Memory:
-    """Of a search that begins."""
+def memory(training: InnerTraining) -> Memory | tuple[()]:
+    """Of a search that begins; () where there is nothing to remember."""
     count = len(blocks(training.tunables))
+    if training.recipe.outer.signal == "off" or not count:
+        return ()
     return Memory(jnp.zeros(count, jnp.float32), jnp.full(count, -1, jnp.int32))
 
 
