@@ -435,3 +435,14 @@ def test_no_more_orthogonal_directions_than_meta_parameters(spec):
     assert all("meta-parameters" not in fault for fault in faults(10**6, tune=broken))
     sound = schema.OuterSpec(steps=1, estimator=spec(directions=67, distribution="orthogonal"))
     assert prepare(dataclasses.replace(RECIPE, outer=sound)).recipe.outer == sound
+
+
+def test_no_more_orthogonal_pairs_than_meta_parameters():
+    estimator = schema.PersistentESSpec(pairs=68, distribution="orthogonal")
+    outer = schema.OuterSpec(steps=1, estimator=estimator, unroll=schema.OnlineSpec(window=1))
+    with pytest.raises(RecipeError) as refused:
+        prepare(dataclasses.replace(RECIPE, outer=outer))
+    assert [str(fault) for fault in refused.value.faults] == [
+        "outer.estimator.pairs = 68: must be at most the number of meta-parameters, 67, to be "
+        "orthogonal; take 67, or distribution: gaussian"
+    ]

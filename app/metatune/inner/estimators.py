@@ -120,11 +120,12 @@ def too_many_directions(outer: schema.OuterSpec, tunables: Sequence[Tunable]) ->
     for path, spec in said(outer, "estimator"):
         if isinstance(spec, schema.ForwardGradientSpec | schema.ZerothOrderSpec):
             field, count = "directions", spec.directions
+            cure = f"take {size}, which is exact, or distribution: rademacher"
         elif isinstance(spec, schema.PersistentESSpec):
             field, count = "pairs", spec.pairs
+            cure = f"take {size}, or distribution: gaussian"
         else:
             continue
         if spec.distribution == "orthogonal" and count > size:
             problem = f"must be at most the number of meta-parameters, {size}, to be orthogonal"
-            cure = f"take {size}, or distribution: rademacher"
             yield Fault(f"{path}.{field}", count, problem, cure)
