@@ -104,7 +104,10 @@ def test_a_run_leaves_all_that_is_promised(finished):
     assert folder.recipe.read_text() == writing.to_yaml(RECIPE)
     lines = folder.read_metrics()
     assert [line["step"] for line in lines] == [0, 1, 2, 3, 4]
-    assert set(lines.pop()) == {"step", "phase", "held_out", "best_held_out", "seconds"}
+    last = lines.pop()
+    losses = ("held_out", "held_out_each", "best_held_out")
+    assert set(last) == {"step", "phase", "seconds", *losses}
+    assert last["held_out"] == np.mean(last["held_out_each"])
     for line in lines:
         assert line["seconds"] > 0
         assert set(line["hypergradient_norm"]) == {"learning_rates", "mixture"}
