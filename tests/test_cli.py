@@ -1,5 +1,6 @@
 """The command line, as a user types it."""
 
+import errno
 import json
 import shutil
 import signal
@@ -17,6 +18,7 @@ from metatune import artefact, check
 from metatune.artefact.exporters import EXPORTERS
 from metatune.cli.commands import app
 from metatune.fit.comparing.shapes import shapes_of_artefact
+from metatune.hypergrad import CheckpointError
 from metatune.recipe import shipped
 
 SMALL = [
@@ -166,6 +168,32 @@ def test_an_interrupted_check_has_the_exit_code_of_shells(monkeypatch):
     monkeypatch.setattr(check, "check", interrupted)
     done = metatune("check", "quickstart", *SMALL)
     assert (done.exit_code, done.stderr) == (130, "interrupted\n")
+
+
+def test_a_full_disk_that_nobody_names_is_no_other_one(monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(check, "check", full)
+    done = metatune("check", "quickstart", *SMALL)
+    assert done.exit_code == 1
+    assert done.stderr.startswith("error: a disk is full, of one of those that are written to (the")
+
+
+def test_a_full_disk_where_states_wait_is_one_whoever_met_it(monkeypatch):
+    def full(*_, **__):
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError as error:
+            raise CheckpointError("states-x: needs 9 bytes; 4 bytes are free; make room") from error
+
+    monkeypatch.setattr(check, "check", full)
+    done = metatune("check", "quickstart", *SMALL)
+    assert (done.exit_code, done.stderr) == (
+        1,
+        "error: states-x: needs 9 bytes; 4 bytes are free; make room; then go on with the same "
+        "command, with --resume if it had begun: what was kept before is whole\n",
+    )
 
 
 SIGNALLED = """
