@@ -112,6 +112,4 @@ def test_a_cache_that_cannot_be_written_says_what_to_set(tmp_path, monkeypatch):
     monkeypatch.setenv("METATUNE_CACHE", str(tmp_path / "file"))
     said = "can't be written: .*, [0-9,]+ bytes free there; set METATUNE_CACHE to a folder"
     with pytest.raises(CacheError, match=said):
-        CacheError, match="can't be written: .*, [0-9,]+ bytes free there; set METATUNE"
-    ):
         cached(WHAT, write)
