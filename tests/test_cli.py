@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from metatune.artefact.exporters import EXPORTERS
 from metatune.cli.commands import app
 from metatune.fit.comparing.shapes import shapes_of_artefact
 from metatune.hypergrad import CheckpointError
-from metatune.recipe import shipped
+from metatune.recipe import file_errors, shipped
 
 SMALL = [
     "model.config.hidden_size=8",
@@ -69,6 +70,16 @@ def test_a_run_is_not_overwritten_unasked(run):
         "holds a run already; --resume to go on with it, --overwrite to delete it" in again.output
     )
     assert (out / "artefact" / "tuned.json").read_bytes() == before
+
+
+def test_a_finished_run_may_lie_where_nothing_can_be_written(run, monkeypatch):
+    out, _ = run
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    monkeypatch.setattr(file_errors.os, "access", lambda _, mode, **__: mode != os.W_OK)
+    again = metatune("fit", "quickstart", *SMALL, "--out", out, "--resume")
+    assert again.exit_code == 0, again.output
+    assert "this run is finished; nothing is left to do" in again.output.replace("\n", " ")
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
 def test_the_resolved_recipe_is_a_recipe(run):
