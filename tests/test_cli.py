@@ -1,6 +1,8 @@
 """The command line, as a user types it."""
 
+import errno
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -17,7 +19,8 @@ from metatune import artefact, check
 from metatune.artefact.exporters import EXPORTERS
 from metatune.cli.commands import app
 from metatune.fit.comparing.shapes import shapes_of_artefact
-from metatune.recipe import shipped
+from metatune.hypergrad import CheckpointError
+from metatune.recipe import file_errors, shipped
 
 SMALL = [
     "model.config.hidden_size=8",
@@ -67,6 +70,16 @@ def test_a_run_is_not_overwritten_unasked(run):
         "holds a run already; --resume to go on with it, --overwrite to delete it" in again.output
     )
     assert (out / "artefact" / "tuned.json").read_bytes() == before
+
+
+def test_a_finished_run_may_lie_where_nothing_can_be_written(run, monkeypatch):
+    out, _ = run
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    monkeypatch.setattr(file_errors.os, "access", lambda _, mode, **__: mode != os.W_OK)
+    again = metatune("fit", "quickstart", *SMALL, "--out", out, "--resume")
+    assert again.exit_code == 0, again.output
+    assert "this run is finished; nothing is left to do" in again.output.replace("\n", " ")
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
 def test_the_resolved_recipe_is_a_recipe(run):
@@ -166,6 +179,32 @@ def test_an_interrupted_check_has_the_exit_code_of_shells(monkeypatch):
     monkeypatch.setattr(check, "check", interrupted)
     done = metatune("check", "quickstart", *SMALL)
     assert (done.exit_code, done.stderr) == (130, "interrupted\n")
+
+
+def test_a_full_disk_that_nobody_names_is_no_other_one(monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(check, "check", full)
+    done = metatune("check", "quickstart", *SMALL)
+    assert done.exit_code == 1
+    assert done.stderr.startswith("error: a disk is full, of one of those that are written to (the")
+
+
+def test_a_full_disk_where_states_wait_is_one_whoever_met_it(monkeypatch):
+    def full(*_, **__):
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError as error:
+            raise CheckpointError("states-x: needs 9 bytes; 4 bytes are free; make room") from error
+
+    monkeypatch.setattr(check, "check", full)
+    done = metatune("check", "quickstart", *SMALL)
+    assert (done.exit_code, done.stderr) == (
+        1,
+        "error: states-x: needs 9 bytes; 4 bytes are free; make room; then go on with the same "
+        "command, with --resume if it had begun: what was kept before is whole\n",
+    )
 
 
 SIGNALLED = """

@@ -20,7 +20,7 @@ ALLOWED = {
     "inner": {"recipe", "data", "models", "hypergrad", "tunables"},
     "artefact": {"recipe"},
     "api": {"recipe", "artefact", "report", "inner", "fit", "plan"},
-    "report": {"recipe", "artefact"},
+    "report": {"recipe", "artefact", "runs"},
     "runs": {"recipe", "artefact"},
     "bench": BUILT_ON,
     "check": BUILT_ON,

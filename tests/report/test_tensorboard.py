@@ -1,3 +1,4 @@
+import errno
 import io
 import subprocess
 import sys
@@ -11,10 +12,12 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata as hparams_metadata
+from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util import tensor_util
 
 from metatune.artefact import Artefact, LearningRates, Mixture, Multipliers, Optimizer
 from metatune.report.tensorboard import EventWriter, write_point, write_schedules
+from metatune.runs.space import DiskFull
 
 
 def values(folder) -> dict[str, dict[int, np.ndarray]]:
@@ -62,6 +65,41 @@ def test_every_kind_of_event_comes_back(tmp_path):
     kinds = {tag: metadata(tmp_path, tag)[0] for tag in ("loss", "rates", "picture", "recipe")}
     expected = ("scalars", "histograms", "images", "text")
     assert kinds == dict(zip(kinds, expected, strict=True))
+
+
+class FullFile:
+    """A file on a disk that is full from the `at`-th write on."""
+
+    def __init__(self, file, at):
+        self._file, self._left = file, at
+
+    def write(self, data):
+        self._left -= 1
+        if self._left < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return self._file.write(data)
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+
+def test_a_full_disk_is_told_where_it_is_met(tmp_path):
+    writer = EventWriter(tmp_path / "board")
+    writer._records = RecordWriter(FullFile(writer._file, 1))
+    writer.scalar("loss", 1.0, 0)
+    with pytest.raises(DiskFull) as full:
+        writer.scalar("loss", 2.0, 1)
+    (file,) = (tmp_path / "board").iterdir()
+    assert str(full.value).startswith(f"{file}: the disk is full: ")
+    writer.close()
+    # What goes on begins another file beside it.
+    with EventWriter(tmp_path / "board", purge_step=1) as again:
+        again.scalar("loss", 3.0, 1)
+    assert len(list((tmp_path / "board").iterdir())) == 2
+    assert {step: float(v) for step, v in values(tmp_path / "board")["loss"].items()} == {
+        0: 1.0,
+        1: 3.0,
+    }
 
 
 def test_settings_and_metrics_for_the_hparams_page(tmp_path):

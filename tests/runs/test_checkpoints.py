@@ -128,7 +128,7 @@ def test_a_full_disk_leaves_nothing_half_written(three, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(manifest, "write", full)
-    with pytest.raises(DiskFull, match=r"checkpoints/4: the disk is full: 1,200 bytes needed, "):
+    with pytest.raises(DiskFull, match=r"checkpoints/4: the disk is full: 132,272 bytes needed, "):
         save(kept, 4)
     kept.close()
     monkeypatch.undo()

@@ -41,7 +41,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(DiskFull) as stop:
         replace(path, "new and longer")
     assert f"{path}: the disk is full: 14 bytes needed, " in str(stop.value)
-    assert " free; free some, or raise the quota, then go on with the same command and" in str(
+    assert " free; free some, or raise the quota, then go on with the same command, with" in str(
         stop.value
     )
     assert os.listdir(tmp_path) == ["file"] and path.read_text() == "old"

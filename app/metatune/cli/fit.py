@@ -57,7 +57,8 @@ def fit(
     again = typed("fit", recipe, *(overrides or ()), "--out", out, "--resume")
     stops.farewell(f"interrupted; what was reached is in {out}; go on with\n  {again}")
     with plain_errors(*ends), interruptible(run.told):
-        refuse_unmakeable(out)
+        if not resume:  # what is finished may lie where nothing can be written
+            refuse_unmakeable(out)
         keep_compiled()
         keep_memory()
         folder = usable(out, resume=resume, overwrite=overwrite)

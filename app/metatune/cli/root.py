@@ -34,7 +34,7 @@ def plain_errors(*further: type[Exception]) -> Iterator[None]:
     Args:
         further: kinds of errors to expect besides those of recipes, artefacts and files.
     """
-    from metatune.runs.space import DiskFull, is_full, shortage
+    from metatune.runs.space import FULL, GO_ON, DiskFull, is_full, shortage
 
     try:
         yield
@@ -42,14 +42,18 @@ def plain_errors(*further: type[Exception]) -> Iterator[None]:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(DISK_FULL) from None
     except Exception as error:
-        if isinstance(error, OSError) and is_full(error):
-            typer.echo(f"error: {shortage(Path(error.filename or '.'))}", err=True)
+        full = is_full(error)
+        if isinstance(error, OSError) and error.errno in FULL:
+            named = isinstance(error.filename, str)
+            typer.echo(f"error: {shortage(Path(error.filename) if named else None)}", err=True)
             raise typer.Exit(DISK_FULL) from None
         said = _said(error, further)
         if said is None:
             raise
+        if full:  # of a cache, or where states of the inner training wait
+            said += f"; {GO_ON}"
         typer.echo(wrapped(f"error: {said}", stream=sys.stderr), err=True)
-        raise typer.Exit(2) from None
+        raise typer.Exit(DISK_FULL if full else 2) from None
 
 
 def wrapped(text: str, indent: int = 2, stream: TextIO | None = None) -> str:

@@ -74,7 +74,8 @@ def train(
     again = typed("train", recipe, *(overrides or ()), *sum(said, ()), "--resume")
     stops.farewell(f"interrupted; what was reached is in {out}; go on with\n  {again}")
     with plain_errors(NotFinite, RunFolderError):
-        refuse_unmakeable(out)
+        if not resume:  # what is finished may lie where nothing can be written
+            refuse_unmakeable(out)
         keep_compiled()
         keep_memory()
         place = folder.usable(out, resume=resume, overwrite=overwrite)

@@ -103,6 +103,7 @@ def fit(
     }
     usable(out, **options)
     if resume and (done := finished(folder, recipe, given)):
+        options["say"](f"{out}: this run is finished; nothing is left to do")
         return Outcome(folder, done, interrupted=False)
 
     def like(number: int) -> Search:

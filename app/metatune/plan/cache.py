@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import jax
 
-from metatune.data.cache import VARIABLE, CacheError, cache_folder
+from metatune.data.cache import cache_folder, unwritable
 
 CPU_INFORMATION: Final = Path("/proc/cpuinfo")
 VERSION: Final = 1
@@ -85,8 +85,7 @@ def write(key: str, entry: Mapping[str, Any]) -> None:
             Path(aside).unlink(missing_ok=True)
             raise
     except OSError as error:
-        problem = f"the cache {home} can't be written: {error.strerror or error}"
-        raise CacheError(f"{problem}; set {VARIABLE} to a folder with room") from error
+        raise unwritable(home, error) from error
 
 
 def _processor() -> str:

@@ -4,6 +4,9 @@
 # pyright: reportAttributeAccessIssue=false
 
 import io
+import itertools
+import os
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +22,7 @@ from tensorboard.plugins.histogram import metadata as histogram_plugin
 from tensorboard.plugins.hparams import summary_v2 as hparams_summary
 from tensorboard.plugins.image import metadata as image_plugin
 from tensorboard.plugins.text import metadata as text_plugin
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util import tensor_util
 
 from metatune.artefact import Artefact
@@ -27,9 +30,15 @@ from metatune.artefact.document import curves as curves_of
 from metatune.artefact.sections import SECTIONS
 from metatune.report.heat_map import heat_map, line_plot, stacked_area
 from metatune.report.scales import evenly, log_floor
+from metatune.runs.space import room_for
 
 FLUSH_SECONDS = 20
 """How long an event may wait before TensorBoard can see it."""
+
+FILE_VERSION = "brain.Event:2"
+"""What each file of events begins with."""
+
+_files = itertools.count()
 
 BUCKETS = 30
 """Of a histogram."""
@@ -58,7 +67,14 @@ class EventWriter:
                 files of the folder hold for this step and later ones. None for a new run, beside
                 which it shows nothing of older files.
         """
-        self._writer = EventFileWriter(str(folder), flush_secs=FLUSH_SECONDS)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = _new_file(folder)
+        # TensorBoard's own writer of files writes in a thread, which a full disk ends with a
+        # traceback there, and the caller hears of it later, or never.
+        self._file = self._path.open("xb")
+        self._records = RecordWriter(self._file)
+        self._waiting, self._flushed = 0, time.monotonic()
+        self._event(0, file_version=FILE_VERSION)
         # TensorBoard takes the first START of a folder for the beginning and only later ones for
         # restarts, hence a new run must write one too.
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
@@ -147,12 +163,19 @@ class EventWriter:
         self._tensor(custom_scalar.CONFIG_SUMMARY_TAG, proto.SerializeToString(), metadata, 0)
 
     def flush(self) -> None:
-        """Makes all events so far visible to TensorBoard."""
-        self._writer.flush()
+        """Makes all events so far visible to TensorBoard.
+
+        Raises:
+            DiskFull: there is no room, as any of these methods.
+        """
+        with room_for(self._path, self._waiting):
+            self._file.flush()
+        self._waiting, self._flushed = 0, time.monotonic()
 
     def close(self) -> None:
         """Writes what is pending and closes the file."""
-        self._writer.close()
+        with room_for(self._path, self._waiting):
+            self._file.close()
 
     def _tensor(
         self, tag: str, content: Any, metadata: summary_pb2.SummaryMetadata, step: int
@@ -164,7 +187,18 @@ class EventWriter:
         self._event(step, summary=summary_pb2.Summary(value=[value]))
 
     def _event(self, step: int, **content: Any) -> None:
-        self._writer.add_event(event_pb2.Event(step=step, wall_time=time.time(), **content))
+        event = event_pb2.Event(step=step, wall_time=time.time(), **content).SerializeToString()
+        self._waiting += len(event)
+        with room_for(self._path, self._waiting):
+            self._records.write(event)
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.flush()
+
+
+def _new_file(folder: Path) -> Path:
+    """Where no other process, nor this one, writes; TensorBoard knows files of events by names."""
+    second, machine, process = int(time.time()), socket.gethostname(), os.getpid()
+    return folder / f"events.out.tfevents.{second:010d}.{machine}.{process}.{next(_files)}"
 
 
 def write_point(

@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
@@ -14,6 +14,8 @@ from metatune.runs.space import room_for
 
 TEMPORARY = "orbax-checkpoint-tmp"
 """In the names of what Orbax hasn't finished."""
+BESIDE_ARRAYS: Final = 128 * 1024
+"""Bytes of a checkpoint that are no arrays: twenty small files, in blocks of 4 KiB and more."""
 T = TypeVar("T")
 
 
@@ -46,7 +48,7 @@ class Checkpoints:
         """
         if self._manager.latest_step() == step:
             return
-        needed = sum(_bytes(item) for item in items.values())
+        needed = BESIDE_ARRAYS + sum(_bytes(item) for item in items.values())
         try:
             with stops.held(), room_for(self._folder / str(step), needed):
                 self._manager.save(step, args=ocp.args.Composite(**items))

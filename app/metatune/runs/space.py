@@ -12,6 +12,9 @@ from typing import Final
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 SAID: Final = re.compile(r"ENOSPC|No space left on device|EDQUOT|[Qq]uota exceeded")
 """What libraries that swallow the number say (TensorStore in a ValueError, safetensors)."""
+GO_ON: Final = (
+    "then go on with the same command, with --resume if it had begun: what was kept before is whole"
+)
 
 
 class DiskFull(RuntimeError):
@@ -57,14 +60,20 @@ def is_full(error: BaseException) -> bool:
     return False
 
 
-def shortage(path: Path, needed: int | None = None) -> str:
-    """What is said of a full disk; `needed` None where it isn't known."""
+def shortage(path: Path | None, needed: int | None = None) -> str:
+    """What is said of a full disk.
+
+    Args:
+        path: of what was written; None where whoever met it doesn't say, as a write does.
+        needed: bytes; None where that isn't known.
+    """
+    cure = f"free some, or raise the quota, {GO_ON}"
+    if path is None:
+        places = "the output folder, METATUNE_CACHE and the folder for temporary files"
+        return f"a disk is full, of one of those that are written to ({places}): {cure}"
     free = _free(path)
     wanted = "more bytes than are free are needed" if needed is None else f"{needed:,} bytes needed"
-    return (
-        f"{path}: the disk is full: {wanted}, {free:,} free; free some, or raise the quota, then "
-        "go on with the same command and --resume: what was kept before is whole"
-    )
+    return f"{path}: the disk is full: {wanted}, {free:,} free; {cure}"
 
 
 def _free(path: Path) -> int:

@@ -136,6 +136,7 @@ def train(
     }
     usable(folder.path, **options)
     if resume and (done := finished(folder, settings, given)):
+        options["say"](f"{folder.path}: this training is finished; nothing is left to do")
         return Outcome(done, done["steps"])
     segment = getattr(resolved(recipe.outer)[0].estimator, "segment", SEGMENT)
     loop = Loop(

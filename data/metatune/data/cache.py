@@ -22,6 +22,16 @@ class CacheError(OSError):
     """The cache can't be written."""
 
 
+def unwritable(home: Path, error: OSError) -> CacheError:
+    """What is said of a cache folder that can't be written."""
+    there = next(place for place in (home, *home.absolute().parents) if place.exists())
+    free = shutil.disk_usage(there).free
+    return CacheError(
+        f"the cache {home} can't be written: {error.strerror or error}, {free:,} bytes free there; "
+        f"set {VARIABLE} to a folder with room"
+    )
+
+
 def cache_folder() -> Path:
     """Where results are kept: `$METATUNE_CACHE/data`, by default ~/.cache/metatune/data."""
     if chosen := os.environ.get(VARIABLE):
@@ -59,8 +69,7 @@ def cached(
             if (index := _index(folder)) is None:  # else another process has been faster
                 index = _write(folder, what, write)
     except OSError as error:
-        problem = f"the cache {home} can't be written: {error.strerror or error}"
-        raise CacheError(f"{problem}; set {VARIABLE} to a folder with room") from error
+        raise unwritable(home, error) from error
     return folder, index
 
 
