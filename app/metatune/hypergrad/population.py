@@ -10,26 +10,37 @@ Source: Calian et al., DataRater: Meta-Learned Dataset Curation, 2025 (there eig
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
+from jaxtyping import Array, Float, Int32, Key, PyTree, Shaped
 
 from metatune.hypergrad.driver import KEEP_ALL, hypergradient
 from metatune.hypergrad.estimator import Estimator, EstimatorError, Listener
 from metatune.hypergrad.problem import (
-    Batches,
     Growth,
     Hypergradient,
     Problem,
     Progress,
-    PyTree,
     State,
     as_argument,
 )
 from metatune.hypergrad.reverse.checkpoints import Checkpoints
+from metatune.hypergrad.shapes import (
+    Batch,
+    Batches,
+    Eta,
+    Hyper,
+    OptState,
+    Params,
+    Parts,
+    Scalar,
+    Step,
+    Tree,
+)
 from metatune.hypergrad.sharding import gather, mesh_for, replicate, shard
 
 NONE = State((), ())
@@ -48,14 +59,14 @@ class Member(NamedTuple):
     begin: Callable[[], State]
     batches: Batches
     start: int = 0
-    key: jax.Array | None = None
+    key: Key[Array, ""] | None = None
 
 
 def hypergradients(
     problem: Problem,
-    eta: PyTree,
+    eta: Eta,
     members: Sequence[Member],
-    outer_batches: Sequence[PyTree],
+    outer_batches: Sequence[Batch],
     *,
     steps: int,
     estimator: Estimator,
@@ -64,7 +75,7 @@ def hypergradients(
     window: int | None = None,
     points: Mapping[int, float] | None = None,
     checkpoints: Checkpoints = KEEP_ALL,
-    control: PyTree = None,
+    control: Eta | None = None,
     listener: Listener | None = None,
 ) -> Hypergradient:
     """The hypergradients of a population, each of a training of its own.
@@ -117,7 +128,7 @@ def hypergradients(
     return found if states else found._replace(state=NONE)
 
 
-def stacked(problem: Problem, starts: jax.Array) -> Problem:
+def stacked(problem: Problem, starts: Int32[Array, "M"]) -> Problem:
     """M trainings side by side as a problem.
 
     η, parameters and optimizer states are stacked on axis 0, batches on axis 1 (axis 0 is that of
@@ -125,7 +136,7 @@ def stacked(problem: Problem, starts: jax.Array) -> Problem:
 
     Args:
         problem: of each.
-        starts: the inner step that step 0 of the whole is for each, int32 [M].
+        starts: the inner step that step 0 of the whole is for each.
     """
     problem = as_argument(problem)
     return Problem(
@@ -144,32 +155,32 @@ def stacked(problem: Problem, starts: jax.Array) -> Problem:
 def stack(trees: Sequence[PyTree], batches: bool = False) -> PyTree:
     """Pytrees of the members as one, on axis 0; those of `batches` on axis 1."""
 
-    def join(*leaves: Any) -> Any:
+    def join(*leaves: Shaped[Array | np.ndarray, "..."]) -> Shaped[Array | np.ndarray, "..."]:
         module = np if isinstance(leaves[0], np.ndarray) else jnp
         return module.stack(leaves, axis=min(1, np.ndim(leaves[0])) if batches else 0)
 
     return jax.tree.map(join, *trees)
 
 
-def member(tree: PyTree, number: int) -> PyTree:
+def member(tree: Tree, number: int) -> Tree:
     """One member's part of a stacked pytree."""
     return jax.tree.map(lambda leaf: leaf[number], tree)
 
 
-def standard_errors(gradients: PyTree) -> PyTree:
+def standard_errors(gradients: Eta) -> Eta:
     """Of the mean over the members of a stacked pytree, `s / √M`."""
 
-    def error(leaf: jax.Array) -> jax.Array:
+    def error(leaf: Float[Array, "M *shape"]) -> Float[Array, "*shape"]:
         return jnp.std(leaf, axis=0, ddof=1) / jnp.sqrt(len(leaf)).astype(leaf.dtype)
 
     return jax.tree.map(error, gradients)
 
 
-def signal(gradients: np.ndarray) -> np.ndarray:
+def signal(gradients: Float[np.ndarray, "M n"]) -> Float[np.ndarray, "moving"]:
     """Signal to noise of each coordinate, `|mean| / standard error`.
 
     Args:
-        gradients: of M trainings, [M, n].
+        gradients: of M trainings.
 
     Returns:
         Of the coordinates that aren't zero throughout, at most n; infinite without any noise.
@@ -184,7 +195,7 @@ def signal(gradients: np.ndarray) -> np.ndarray:
 def _at_once(
     estimate: Callable[..., Hypergradient],
     problem: Problem,
-    eta: PyTree,
+    eta: Eta,
     members: Sequence[Member],
     listener: Listener | None,
 ) -> Hypergradient:
@@ -192,7 +203,7 @@ def _at_once(
     mesh = mesh_for(count, (problem, eta), one_process=True)
     starts = jnp.asarray([each.start for each in members], jnp.int32)
 
-    def batches(step: int) -> PyTree:
+    def batches(step: int) -> Batch:
         drawn = [each.batches(each.start + step) for each in members]
         return shard(stack(drawn, batches=True), mesh, axis=1)
 
@@ -274,45 +285,47 @@ def _side_by_side(found: Sequence[Growth | None]) -> Growth | None:
     return Growth(each[0].steps - each[0].steps[0], params, opt_state, damped)
 
 
-def _mean(tree: PyTree) -> PyTree:
+def _mean(tree: Tree) -> Tree:
     return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), tree)
 
 
-def _loss(loss: Partial, params: PyTree, hyper: PyTree, batch: PyTree) -> jax.Array:
+def _loss(loss: Partial, params: Params, hyper: Hyper, batch: Batch) -> Scalar:
     axes = jax.tree.map(lambda leaf: min(1, leaf.ndim - 1), batch)
     return jnp.sum(jax.vmap(loss, in_axes=(0, 0, axes))(params, hyper, batch))
 
 
 def _update(
-    update: Partial, grads: PyTree, opt_state: PyTree, params: PyTree, hyper: PyTree
-) -> tuple[PyTree, PyTree]:
+    update: Partial, grads: Params, opt_state: OptState, params: Params, hyper: Hyper
+) -> tuple[Params, OptState]:
     return jax.vmap(update)(grads, opt_state, params, hyper)
 
 
-def _objective(objective: Partial, params: PyTree, batch: PyTree) -> jax.Array:
+def _objective(objective: Partial, params: Params, batch: Batch) -> Scalar:
     return jnp.sum(jax.vmap(objective, in_axes=(0, None))(params, batch))
 
 
-def _parts(objective: Partial, params: PyTree, batch: PyTree) -> PyTree:
+def _parts(objective: Partial, params: Params, batch: Batch) -> Parts:
     return jax.vmap(objective, in_axes=(0, None))(params, batch)
 
 
-def _whole(whole: Partial, means: PyTree) -> jax.Array:
+def _whole(whole: Partial, means: Parts) -> Scalar:
     return jnp.sum(jax.vmap(whole)(means))
 
 
-def _hyper_at(hyper_at: Partial, starts: jax.Array, eta: PyTree, step: jax.Array) -> PyTree:
+def _hyper_at(hyper_at: Partial, starts: Int32[Array, "M"], eta: Eta, step: Step) -> Hyper:
     return jax.vmap(lambda eta, start: hyper_at(eta, start + step))(eta, starts)
 
 
-def _evaluated(evaluated: Partial, params: PyTree, opt_state: PyTree) -> PyTree:
+def _evaluated(evaluated: Partial, params: Params, opt_state: OptState) -> Params:
     return jax.vmap(evaluated)(params, opt_state)
 
 
-def _start(start: Partial, starts: jax.Array, eta: PyTree, state: State) -> State:
+def _start(start: Partial, starts: Int32[Array, "M"], eta: Eta, state: State) -> State:
     """Members that begin a training are moved, those that are under way are not."""
 
-    def chosen(begun: jax.Array, given: jax.Array) -> jax.Array:
+    def chosen(
+        begun: Shaped[Array, "M *shape"], given: Shaped[Array, "M *shape"]
+    ) -> Shaped[Array, "M *shape"]:
         begins = (starts == 0).reshape(-1, *(1,) * (given.ndim - 1))
         return jnp.where(begins, begun, given)
 

@@ -3,15 +3,24 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float64, Int64, PyTree
 
-PyTree = Any
-Batches = Callable[[int], PyTree]
-"""Random access to the data: the batch of an inner step, a pure function of the step."""
+from metatune.hypergrad.shapes import (
+    Batch,
+    Batches as Batches,  # for those who import it from here
+    Eta,
+    Hyper,
+    OptState,
+    Params,
+    Parts,
+    Scalar,
+    Step,
+)
 
 
 @partial(
@@ -50,14 +59,14 @@ class Problem:
             and optimizer state, independent of each other; None for one.
     """
 
-    loss: Callable[[PyTree, PyTree, PyTree], jax.Array]
-    update: Callable[[PyTree, PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
-    objective: Callable[[PyTree, PyTree], PyTree]
-    hyper_at: Callable[[PyTree, jax.Array], PyTree]
-    evaluated: Callable[[PyTree, PyTree], PyTree] | None = None
+    loss: Callable[[Params, Hyper, Batch], Scalar]
+    update: Callable[[Params, OptState, Params, Hyper], tuple[Params, OptState]]
+    objective: Callable[[Params, Batch], Parts]
+    hyper_at: Callable[[Eta, Step], Hyper]
+    evaluated: Callable[[Params, OptState], Params] | None = None
     micro_batches: int = 1
-    start: "Callable[[PyTree, State], State] | None" = None
-    whole: Callable[[PyTree], jax.Array] | None = None
+    start: "Callable[[Eta, State], State] | None" = None
+    whole: Callable[[Parts], Scalar] | None = None
     trainings: int | None = None
 
 
@@ -82,30 +91,30 @@ def as_argument(problem: Problem) -> Problem:
 class State(NamedTuple):
     """The state of an inner training: parameters θ and optimizer state υ."""
 
-    params: PyTree
-    opt_state: PyTree
+    params: Params
+    opt_state: OptState
 
 
 class Growth(NamedTuple):
     """The adjoint's norms on its way back, in the order of training; of M trainings each by itself.
 
     Attributes:
-        steps: inner steps of the boundaries between segments, int64 [n], ascending; the adjoint is
-            that of the state before the step, the last is after the end.
-        params: norm of the derivative in the parameters, [n] or [n, M].
-        opt_state: norm of that in the floating-point leaves of the optimizer state, likewise.
+        steps: inner steps of the boundaries between segments, ascending; the adjoint is that of the
+            state before the step, the last is after the end.
+        params: norm of the derivative in the parameters.
+        opt_state: norm of that in the floating-point leaves of the optimizer state.
         damped: natural logarithm of what the adjoint was multiplied by between a boundary and the
-            next, [n - 1] or [n - 1, M]; zero where no cap was in force.
+            next; zero where no cap was in force.
     """
 
-    steps: np.ndarray
-    params: jax.Array
-    opt_state: jax.Array
-    damped: jax.Array
+    steps: Int64[np.ndarray, "n"]
+    params: Float[Array, "n *M"]
+    opt_state: Float[Array, "n *M"]
+    damped: Float[Array, "n-1 *M"]
 
     @property
-    def exponents(self) -> np.ndarray:
-        """λ between a boundary and the next, per inner step, [n - 1] or [n - 1, M].
+    def exponents(self) -> Float64[np.ndarray, "n-1 *M"]:
+        """λ between a boundary and the next, per inner step.
 
         How fast the parameters' part would grow without a cap: above zero it grows on its way
         back. NaN where there is none.
@@ -121,7 +130,7 @@ class Diagnostics(NamedTuple):
     """What was seen on the way.
 
     Attributes:
-        losses: inner loss before each update, [steps].
+        losses: inner loss before each update.
         peak_states: the most states between segments that were kept at a time.
         peak_bytes: the most bytes in their store at a time, saved gradients included.
         recomputed_segments: segments run again for want of a kept state.
@@ -134,14 +143,14 @@ class Diagnostics(NamedTuple):
         growth: of the adjoint, in reverse mode; of the members' where there are several. None else.
     """
 
-    losses: jax.Array
+    losses: Float[Array, "steps"]
     peak_states: int = 0
     peak_bytes: int = 0
     recomputed_segments: int = 0
-    standard_errors: PyTree = None
-    control: PyTree = None
+    standard_errors: Eta | None = None
+    control: Eta | None = None
     lost_directions: int | None = None
-    members: PyTree = None
+    members: Eta | None = None
     growth: Growth | None = None
 
 
@@ -149,14 +158,14 @@ class Hypergradient(NamedTuple):
     """The result of one estimate.
 
     Attributes:
-        value: the objective F(θ_T), a scalar.
+        value: the objective F(θ_T).
         gradient: dF/dη, a pytree like η.
         state: the trained state (θ_T, υ_T).
         diagnostics: what was seen on the way.
     """
 
-    value: jax.Array
-    gradient: PyTree
+    value: Scalar
+    gradient: Eta
     state: State
     diagnostics: Diagnostics
 
@@ -181,8 +190,8 @@ class Progress(NamedTuple):
 
 
 def inner_step(
-    problem: Problem, eta: PyTree, state: State, batch: PyTree, step: jax.Array
-) -> tuple[State, jax.Array, PyTree]:
+    problem: Problem, eta: Eta, state: State, batch: Batch, step: Step
+) -> tuple[State, Scalar, Params]:
     """One step of the inner training.
 
     Returns:
@@ -193,8 +202,8 @@ def inner_step(
 
 
 def inner_gradient(
-    problem: Problem, eta: PyTree, state: State, batch: PyTree, step: jax.Array
-) -> tuple[jax.Array, PyTree]:
+    problem: Problem, eta: Eta, state: State, batch: Batch, step: Step
+) -> tuple[Scalar, Params]:
     """The loss L of an inner step, and its gradient g."""
     hyper = problem.hyper_at(eta, step)
     loss, (grads,) = loss_and_gradient(problem, state.params, hyper, batch, wrt=(0,))
@@ -202,8 +211,8 @@ def inner_gradient(
 
 
 def loss_and_gradient(
-    problem: Problem, params: PyTree, hyper: PyTree, batch: PyTree, *, wrt: tuple[int, ...]
-) -> tuple[jax.Array, tuple[PyTree, ...]]:
+    problem: Problem, params: Params, hyper: Hyper, batch: Batch, *, wrt: tuple[int, ...]
+) -> tuple[Scalar, tuple[Params | Hyper, ...]]:
     """The loss L of a batch, and its gradients, summed over the micro-batches.
 
     Args:
@@ -222,7 +231,7 @@ def loss_and_gradient(
         return derive(params, hyper, batch)
     split = jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), batch)
 
-    def body(total: PyTree, part: PyTree) -> tuple[PyTree, None]:
+    def body(total: PyTree, part: Batch) -> tuple[PyTree, None]:
         return jax.tree.map(jnp.add, total, derive(params, hyper, part)), None
 
     first = jax.tree.map(lambda leaf: leaf[0], split)
@@ -233,9 +242,7 @@ def loss_and_gradient(
     return jax.tree.map(lambda leaf: leaf / parts, total)
 
 
-def inner_update(
-    problem: Problem, eta: PyTree, state: State, grads: PyTree, step: jax.Array
-) -> State:
+def inner_update(problem: Problem, eta: Eta, state: State, grads: Params, step: Step) -> State:
     """The state after an inner step with gradient g."""
     hyper = problem.hyper_at(eta, step)
     return State(*problem.update(grads, state.opt_state, state.params, hyper))

@@ -6,14 +6,15 @@ import shutil
 import tempfile
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
+from jaxtyping import Array, PyTree, Shaped, UInt8
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from metatune.hypergrad.problem import PyTree
+Leaf = Shaped[Array, "..."]
 
 MEMORY = Path("/proc/meminfo")
 
@@ -27,14 +28,18 @@ class CheckpointError(RuntimeError):
     """A state can't be kept: no room for it, or no way to write it."""
 
 
+@runtime_checkable
 class Place(Protocol):
-    """Somewhere to put a list of arrays."""
+    """Somewhere to put a list of arrays.
 
-    def write(self, leaves: list[jax.Array]) -> Any:
+    What `write` returns is a place's own, and nobody else looks into it: any object.
+    """
+
+    def write(self, leaves: list[Leaf]) -> Any:
         """Puts arrays there; returns what `read` and `delete` ask for."""
         ...
 
-    def read(self, handle: Any) -> list[jax.Array]:
+    def read(self, handle: Any) -> list[Leaf]:
         """The arrays, bit for bit and on the devices they came from."""
         ...
 
@@ -62,15 +67,15 @@ def free_memory() -> int:
 class Device:
     """Leaves arrays where they are; the only place for arrays that JAX is tracing."""
 
-    def write(self, leaves: list[jax.Array]) -> list[jax.Array]:
+    def write(self, leaves: list[Leaf]) -> list[Leaf]:
         """Keeps a reference."""
         return leaves
 
-    def read(self, handle: list[jax.Array]) -> list[jax.Array]:
+    def read(self, handle: list[Leaf]) -> list[Leaf]:
         """The very same arrays."""
         return handle
 
-    def delete(self, handle: list[jax.Array]) -> None:
+    def delete(self, handle: list[Leaf]) -> None:
         """Nothing to do: whoever held the handle lets go of it."""
 
     def close(self) -> None:
@@ -103,18 +108,18 @@ class Home(NamedTuple):
     sharding: jax.sharding.Sharding | None
 
 
-def _home(leaf: jax.Array) -> Home:
+def _home(leaf: Leaf) -> Home:
     return Home(leaf.shape, leaf.dtype, leaf.sharding if leaf.committed else None)
 
 
 class Host:
     """NumPy copies in the memory of the process."""
 
-    def write(self, leaves: list[jax.Array]) -> list[tuple[np.ndarray, Home]]:
+    def write(self, leaves: list[Leaf]) -> list[tuple[np.ndarray, Home]]:
         """Copies; a mere view, which JAX gives on CPUs, would keep the device's buffer alive."""
         return [(np.array(leaf, copy=True), _home(leaf)) for leaf in leaves]
 
-    def read(self, handle: list[tuple[np.ndarray, Home]]) -> list[jax.Array]:
+    def read(self, handle: list[tuple[np.ndarray, Home]]) -> list[Leaf]:
         """Puts the copies back on the device."""
         return [jax.device_put(array, home.sharding) for array, home in handle]
 
@@ -158,7 +163,7 @@ class Disk:
                 "give a folder that can be written to"
             ) from error
 
-    def write(self, leaves: list[jax.Array]) -> tuple[Path, list[Home]]:
+    def write(self, leaves: list[Leaf]) -> tuple[Path, list[Home]]:
         """Writes a file beside its place, then renames it."""
         needed = sum(leaf.nbytes for leaf in leaves)
         path = self._folder / f"{self._written}.safetensors"
@@ -177,7 +182,7 @@ class Disk:
         self._written += 1
         return path, [_home(leaf) for leaf in leaves]
 
-    def read(self, handle: tuple[Path, list[Home]]) -> list[jax.Array]:
+    def read(self, handle: tuple[Path, list[Home]]) -> list[Leaf]:
         """Puts the arrays of a file back on the device."""
         path, homes = handle
         found = load_file(path)
@@ -203,7 +208,7 @@ class Disk:
         return str(self._folder)
 
 
-def _as_bytes(leaf: jax.Array) -> np.ndarray:
+def _as_bytes(leaf: Leaf) -> UInt8[np.ndarray, "bytes"]:
     return np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)
 
 
@@ -225,6 +230,7 @@ class Store(contextlib.AbstractContextManager):
         self.peak_bytes = 0
         self.place = place
         self._budget, self._used = budget_bytes, 0
+        # Structure, what the place returned, bytes: both of the first opaque.
         self._held: dict[Hashable, tuple[Any, Any, int]] = {}
 
     def put(self, key: Hashable, tree: PyTree) -> None:
@@ -257,7 +263,7 @@ class Store(contextlib.AbstractContextManager):
         self._used -= size
         return tree
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Store":
         """The store itself."""
         return self
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Integer
 
 from metatune.hypergrad import programs
 from metatune.hypergrad.estimator import Job, refuse_not_positive
@@ -65,8 +66,8 @@ class Forward:
         """How its directions are pushed."""
         return Push(self.segment, self.chunk, self.clip_tangents, self.budget_bytes)
 
-    def onsets(self, job: Job) -> np.ndarray:
-        """The inner step that each coordinate of η is pushed from, [N]; the last for none.
+    def onsets(self, job: Job) -> Integer[np.ndarray, "N"]:
+        """The inner step that each coordinate of η is pushed from; the last for none.
 
         Raises:
             EstimatorError: what `Push` can't do.
@@ -89,8 +90,8 @@ class Forward:
         return Hypergradient(pushed.value, gradient, pushed.state, Diagnostics(pushed.losses))
 
 
-def first_steps(job: Job) -> np.ndarray:
-    """The inner step that each coordinate of η is pushed from, [N]; the last for none."""
+def first_steps(job: Job) -> Integer[np.ndarray, "N"]:
+    """The inner step that each coordinate of η is pushed from; the last for none."""
     with explain_custom_vjp():
         found = programs.onsets(job.problem, job.eta, np.int32(job.first), np.int32(job.stop))
     if isinstance(found, Tracer):

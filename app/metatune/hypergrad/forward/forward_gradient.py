@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from jaxtyping import Integer
 
 from metatune.hypergrad.estimator import Job, refuse_not_positive
 from metatune.hypergrad.forward.directions import (
@@ -63,8 +64,8 @@ class ForwardGradient:
         """How its directions are pushed."""
         return Push(self.segment, self.chunk, clip=None, budget_bytes=self.budget_bytes)
 
-    def onsets(self, job: Job) -> np.ndarray:
-        """The inner step that each direction is pushed from, [b]: the first.
+    def onsets(self, job: Job) -> Integer[np.ndarray, "{self.directions}"]:
+        """The inner step that each direction is pushed from: the first.
 
         Raises:
             EstimatorError: what `Push` can't do.

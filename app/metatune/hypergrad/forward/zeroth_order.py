@@ -10,18 +10,20 @@ Approximation, 1992, eq. 2.2.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
 
 from metatune.hypergrad import programs
 from metatune.hypergrad.estimator import EstimatorError, Job, refuse_not_positive
 from metatune.hypergrad.forward.directions import Distribution, draw, mean, refuse_unknown
 from metatune.hypergrad.forward.push import refuse_checkpoints
-from metatune.hypergrad.problem import Diagnostics, Hypergradient, PyTree, State
+from metatune.hypergrad.problem import Diagnostics, Hypergradient, State
 from metatune.hypergrad.segments import fetch
+from metatune.hypergrad.shapes import Eta
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,10 @@ class _Trainings:
         self.job, self.segment = job, segment
         self.done, self.total = 0, job.steps + chunks * (job.stop - job.first)
 
-    def differences(self, base: State, directions: jax.Array, step: float) -> jax.Array:
-        """The derivatives of the objective along directions, [n], from the state that all share."""
+    def differences(
+        self, base: State, directions: Float[Array, "n N"], step: float
+    ) -> Float[Array, "n"]:
+        """The derivatives of the objective along directions, from the state that all share."""
         job, count = self.job, len(directions)
         flat, unflatten = ravel_pytree(job.eta)
         offsets = step * jnp.concatenate([directions, -directions])
@@ -106,18 +110,18 @@ class _Trainings:
 
     def run(
         self,
-        program: Callable[..., Any],
-        measure: Callable[[State, int], jax.Array],
-        eta: PyTree,
+        program: Callable[..., tuple[State, Float[Array, "*each length"]]],
+        measure: Callable[[State, int], Float[Array, "*each"]],
+        eta: Eta,
         state: State,
         first: int,
         stop: int,
-    ) -> tuple[State, list[jax.Array], jax.Array]:
+    ) -> tuple[State, list[Float[Array, "*each length"]], Float[Array, "*each"]]:
         """Inner steps `first` to `stop` of one training, or of each of several, by a program.
 
         Returns:
-            The state after them, the losses of each segment, [..., length], and what the objective
-            comes to at the points among them, by `measure`.
+            The state after them, the losses of each segment, and what the objective comes to at
+            the points among them, by `measure`.
         """
         job, losses, value = self.job, [], jnp.zeros(())
         for lo, hi in job.bounds(first, stop, self.segment):

@@ -3,7 +3,9 @@
 from math import isqrt
 from typing import Final, NamedTuple
 
-from metatune.hypergrad.problem import PyTree, State
+from jaxtyping import PyTree
+
+from metatune.hypergrad.problem import State
 from metatune.hypergrad.reverse.adjoint import SegmentRun
 from metatune.hypergrad.reverse.boundaries import Boundaries
 from metatune.hypergrad.reverse.policies import Every, Kept, Recursive

@@ -4,14 +4,16 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import jax
+from jaxtyping import Array, Float, PyTree
 
 from metatune.hypergrad.estimator import Job
-from metatune.hypergrad.problem import Hypergradient, Problem, PyTree, State
+from metatune.hypergrad.problem import Hypergradient, Problem, State
 from metatune.hypergrad.reverse.adjoint import Adjoint, SegmentRun
 from metatune.hypergrad.reverse.damping import Damping
 from metatune.hypergrad.reverse.mixflow import MixFlow
 from metatune.hypergrad.reverse.sweep import sweep
 from metatune.hypergrad.segments import Segment, advance, inexact
+from metatune.hypergrad.shapes import Eta, Floats, Params
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Reverse:
         """Exact but for a cap on the adjoint, by two sweeps; raises what `sweep` does."""
         return sweep(self, job)
 
-    def forward(self, problem: Problem, eta: PyTree, state: State, segment: Segment) -> SegmentRun:
+    def forward(self, problem: Problem, eta: Eta, state: State, segment: Segment) -> SegmentRun:
         """Runs a segment; saves nothing."""
         state, losses = advance(problem, eta, state, segment, remat=self.remat)
         return SegmentRun(state, losses, saved=())
@@ -69,18 +71,18 @@ class Reverse:
     def pullback(
         self,
         problem: Problem,
-        eta: PyTree,
+        eta: Eta,
         state: State,
         segment: Segment,
         saved: PyTree,
         adjoint: Adjoint,
-        largest: jax.Array | None = None,
+        largest: Float[Array, "*M"] | None = None,
     ) -> tuple[Adjoint, None]:
         """Takes the adjoint through a segment by `jax.vjp` of the whole of it."""
         del saved, largest
         floats, rebuild = inexact(state.opt_state)
 
-        def run(eta: PyTree, params: PyTree, floats: list[jax.Array]) -> PyTree:
+        def run(eta: Eta, params: Params, floats: Floats) -> tuple[Params, Floats]:
             end = self.forward(problem, eta, State(params, rebuild(floats)), segment).state
             return end.params, inexact(end.opt_state)[0]
 

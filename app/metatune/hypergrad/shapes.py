@@ -1,0 +1,49 @@
+"""What arrays and pytrees hypergradients are made of: the names that signatures have for them.
+
+Tests check all shapes that signatures state (`--jaxtyping-packages` in pyproject.toml); a program
+that runs checks none. A letter is a structure of pytrees: those of one letter are alike within a
+signature.
+
+Leaves outside compiled programs may be NumPy's, inside they are what JAX traces.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int, PyTree, Shaped
+
+Tree = TypeVar("Tree")
+"""A pytree that comes back with the same structure, and with leaves of the same kind."""
+
+Scalar = Float[Array, ""]
+Step = Int[Array, ""]
+"""The number of an inner step, an int32."""
+
+Eta = PyTree[Float[Array | np.ndarray, "..."], "E"]
+"""Meta-parameters η, or what is like them: a direction, a gradient."""
+
+Params = PyTree[Float[Array | np.ndarray, "..."], "P"]
+"""Parameters θ, or what is like them: a gradient, a tangent, an adjoint."""
+
+Shapes = PyTree[Float[Array | np.ndarray | jax.ShapeDtypeStruct, "..."]]
+"""Parameters θ, or their shapes alone."""
+
+OptState = PyTree[Shaped[Array | np.ndarray, "..."]]
+"""Optimizer state υ: besides floating-point leaves it may hold integers."""
+
+Floats = list[Float[Array, "..."]]
+"""The floating-point leaves of an optimizer state, or what is like them."""
+
+Hyper = PyTree[Float[Array | np.ndarray, "..."], "H"]
+"""Hyperparameters λ_t, or what is like them."""
+
+Batch = PyTree[Shaped[Array | np.ndarray, "..."]]
+"""The data x of an inner step, or a held-out batch."""
+
+Parts = PyTree[Float[Array | np.ndarray, "..."], "F"]
+"""What the objective returns: F itself, or what it is made of."""
+
+Batches = Callable[[int], Batch]
+"""Random access to the data: the batch of an inner step, a pure function of the step."""
