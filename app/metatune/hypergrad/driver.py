@@ -14,10 +14,10 @@ from jaxtyping import Array, Float, Key, Shaped
 from metatune.hypergrad import programs
 from metatune.hypergrad.estimator import Estimator, Job, Listener, shortened, tell
 from metatune.hypergrad.forward.push import Carry
-from metatune.hypergrad.problem import Hypergradient, Problem, State, as_argument
+from metatune.hypergrad.problem import Batches, Hypergradient, Problem, State, as_argument
 from metatune.hypergrad.reverse.checkpoints import Checkpoints
 from metatune.hypergrad.segments import bounds, fetch
-from metatune.hypergrad.shapes import Batch, Batches, Eta
+from metatune.hypergrad.shapes import Batch, Eta
 
 KEEP_ALL = Checkpoints()
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from metatune.hypergrad import programs
 from metatune.hypergrad.problem import (
+    Batches,
     Hypergradient,
     Problem,
     Progress,
@@ -20,7 +21,7 @@ from metatune.hypergrad.problem import (
 )
 from metatune.hypergrad.reverse.checkpoints import Checkpoints
 from metatune.hypergrad.segments import bounds
-from metatune.hypergrad.shapes import Batch, Batches, Eta, Floats, Params, Scalar, Tree
+from metatune.hypergrad.shapes import Batch, Eta, Floats, Params, Scalar, Tree
 
 Listener = Callable[[Progress], None]
 

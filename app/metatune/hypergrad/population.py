@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int32, Key, PyTree, Shaped
 from metatune.hypergrad.driver import KEEP_ALL, hypergradient
 from metatune.hypergrad.estimator import Estimator, EstimatorError, Listener
 from metatune.hypergrad.problem import (
+    Batches,
     Growth,
     Hypergradient,
     Problem,
@@ -31,7 +32,6 @@ from metatune.hypergrad.problem import (
 from metatune.hypergrad.reverse.checkpoints import Checkpoints
 from metatune.hypergrad.shapes import (
     Batch,
-    Batches,
     Eta,
     Hyper,
     OptState,

@@ -12,7 +12,6 @@ from jaxtyping import Array, Float, Float64, Int64, PyTree
 
 from metatune.hypergrad.shapes import (
     Batch,
-    Batches as Batches,  # for those who import it from here
     Eta,
     Hyper,
     OptState,
@@ -21,6 +20,9 @@ from metatune.hypergrad.shapes import (
     Scalar,
     Step,
 )
+
+Batches = Callable[[int], Batch]
+"""Random access to the data: the batch of an inner step, a pure function of the step."""
 
 
 @partial(
@@ -147,10 +149,10 @@ class Diagnostics(NamedTuple):
     peak_states: int = 0
     peak_bytes: int = 0
     recomputed_segments: int = 0
-    standard_errors: Eta | None = None
-    control: Eta | None = None
+    standard_errors: Eta = None
+    control: Eta = None
     lost_directions: int | None = None
-    members: Eta | None = None
+    members: Eta = None
     growth: Growth | None = None
 
 

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree, Shaped
 
-from metatune.hypergrad.problem import Problem, State, inner_step
-from metatune.hypergrad.shapes import Batches, Eta, Floats, Scalar, Step, Tree
+from metatune.hypergrad.problem import Batches, Problem, State, inner_step
+from metatune.hypergrad.shapes import Eta, Floats, Scalar, Step, Tree
 
 
 class Segment(NamedTuple):

@@ -7,7 +7,6 @@ signature.
 Leaves outside compiled programs may be NumPy's, inside they are what JAX traces.
 """
 
-from collections.abc import Callable
 from typing import TypeVar
 
 import jax
@@ -44,6 +43,3 @@ Batch = PyTree[Shaped[Array | np.ndarray, "..."]]
 
 Parts = PyTree[Float[Array | np.ndarray, "..."], "F"]
 """What the objective returns: F itself, or what it is made of."""
-
-Batches = Callable[[int], Batch]
-"""Random access to the data: the batch of an inner step, a pure function of the step."""

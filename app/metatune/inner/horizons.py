@@ -12,7 +12,7 @@ from metatune.hypergrad.shapes import Step
 from metatune.inner.hyperparameters import HyperAt
 from metatune.inner.training import InnerTraining
 from metatune.tunables import Hyper
-from metatune.tunables.shapes import Slices
+from metatune.tunables.shapes import Slices, SlicesLike
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class Rescaled:
         hyper_at = jax.tree_util.Partial(_HyperAt(whole.hyper_at), jnp.asarray(self._padded()))
         return replace(whole, hyper_at=hyper_at)
 
-    def shares(self, eta: Slices) -> Float64[np.ndarray, "{self.steps} domains"]:
+    def shares(self, eta: SlicesLike) -> Float64[np.ndarray, "{self.steps} domains"]:
         """Shares of the domains in each inner step."""
         return self.training.trajectory(eta).mixture[self._steps_of_the_whole()]
 

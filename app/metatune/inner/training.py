@@ -15,7 +15,7 @@ from metatune.models import LanguageModel
 from metatune.recipe.schema import Recipe
 from metatune.tunables import Hyper, TokenClasses, Trajectory, Tunable
 from metatune.tunables.hyper import Rates
-from metatune.tunables.shapes import Names, Slice, Slices, Weights
+from metatune.tunables.shapes import Names, Slice, SlicesLike, Weights
 from metatune.tunables.used import Curve
 
 
@@ -71,7 +71,7 @@ class InnerTraining:
         """The meta-parameters that leave the recipe as it is."""
         return {tunable.key: tunable.initial() for tunable in self.tunables}
 
-    def start(self, eta: Slices) -> dict[str, Float32[np.ndarray, "..."]] | None:
+    def start(self, eta: SlicesLike) -> dict[str, Float32[np.ndarray, "..."]] | None:
         """What a training starts from by checkpoint name; None if that isn't tuned."""
         problem = as_argument(self.reweighted)
         if problem.start is None:
@@ -81,7 +81,7 @@ class InnerTraining:
         begun = programs.begin(problem, dict(eta), given)
         return initialisation.by_name(self.names, begun.params)
 
-    def trajectory(self, eta: Slices) -> Trajectory:
+    def trajectory(self, eta: SlicesLike) -> Trajectory:
         """What every inner step uses at these meta-parameters: the very numbers of the training."""
         hyper = self.hyper_over(dict(eta))
         rates = self._by_name(hyper.learning_rate)

@@ -16,6 +16,9 @@ Slice = Float[Array, "..."]
 Slices = Mapping[str, Slice]
 """η: a slice for each tunable, by its key."""
 
+SlicesLike = Mapping[str, Float[Array | np.ndarray, "..."]]
+"""η from wherever it comes, such as a file."""
+
 Names = PyTree[ParameterNames]
 """Checkpoint names at the leaves of a tree like the parameters; None where a leaf isn't meant."""
 

@@ -280,7 +280,7 @@ def _widened(tangents: Tangents | None, active: int, state: State) -> Tangents:
     if tangents is None:
         return jax.tree.map(lambda leaf: jnp.zeros((active, *leaf.shape), leaf.dtype), floats)
 
-    def widened(leaf: Float[Array, "begun *shape"]) -> Float[Array, "{active} *shape"]:
+    def widened(leaf: Float[Array, "begun *shape"]) -> Float[Array, "active *shape"]:
         further = active - len(leaf)
         return jnp.pad(leaf, ((0, further), *((0, 0),) * (leaf.ndim - 1))) if further else leaf
 
