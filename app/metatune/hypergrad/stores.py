@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
 import numpy as np
@@ -15,6 +15,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 Leaf = Shaped[Array, "..."]
+Handle = TypeVar("Handle")
+"""What a place returns for arrays that it keeps: its own, nobody else looks into it."""
 
 MEMORY = Path("/proc/meminfo")
 
@@ -29,21 +31,18 @@ class CheckpointError(RuntimeError):
 
 
 @runtime_checkable
-class Place(Protocol):
-    """Somewhere to put a list of arrays.
+class Place(Protocol[Handle]):
+    """Somewhere to put a list of arrays."""
 
-    What `write` returns is a place's own, and nobody else looks into it: any object.
-    """
-
-    def write(self, leaves: list[Leaf]) -> Any:
+    def write(self, leaves: list[Leaf]) -> Handle:
         """Puts arrays there; returns what `read` and `delete` ask for."""
         ...
 
-    def read(self, handle: Any) -> list[Leaf]:
+    def read(self, handle: Handle) -> list[Leaf]:
         """The arrays, bit for bit and on the devices they came from."""
         ...
 
-    def delete(self, handle: Any) -> None:
+    def delete(self, handle: Handle) -> None:
         """Makes room again."""
         ...
 
@@ -112,18 +111,21 @@ def _home(leaf: Leaf) -> Home:
     return Home(leaf.shape, leaf.dtype, leaf.sharding if leaf.committed else None)
 
 
+Copied = tuple[Shaped[np.ndarray, "..."], Home]
+
+
 class Host:
     """NumPy copies in the memory of the process."""
 
-    def write(self, leaves: list[Leaf]) -> list[tuple[np.ndarray, Home]]:
+    def write(self, leaves: list[Leaf]) -> list[Copied]:
         """Copies; a mere view, which JAX gives on CPUs, would keep the device's buffer alive."""
         return [(np.array(leaf, copy=True), _home(leaf)) for leaf in leaves]
 
-    def read(self, handle: list[tuple[np.ndarray, Home]]) -> list[Leaf]:
+    def read(self, handle: list[Copied]) -> list[Leaf]:
         """Puts the copies back on the device."""
         return [jax.device_put(array, home.sharding) for array, home in handle]
 
-    def delete(self, handle: list[tuple[np.ndarray, Home]]) -> None:
+    def delete(self, handle: list[Copied]) -> None:
         """Nothing to do: whoever held the handle lets go of it."""
 
     def close(self) -> None:
@@ -230,8 +232,8 @@ class Store(contextlib.AbstractContextManager):
         self.peak_bytes = 0
         self.place = place
         self._budget, self._used = budget_bytes, 0
-        # Structure, what the place returned, bytes: both of the first opaque.
-        self._held: dict[Hashable, tuple[Any, Any, int]] = {}
+        # Structure, handle, bytes; only JAX looks into the first, only the place into the second.
+        self._held: dict[Hashable, tuple[PyTree, PyTree, int]] = {}
 
     def put(self, key: Hashable, tree: PyTree) -> None:
         """Keeps a pytree of arrays.

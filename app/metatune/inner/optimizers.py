@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import jax
 import optax
-from jaxtyping import PyTree
+from jaxtyping import Array, Float, PyTree
 
 from metatune.hypergrad.shapes import OptState, Params, Shapes
 from metatune.inner import schedule_free
@@ -96,7 +96,7 @@ def decaying(optimizer: schema.InnerOptimizerSpec, names: Names, params: Shapes)
     """The names of the parameters that weight decay applies to: a tree, None at all others."""
 
     def decays(
-        leaf: ParameterNames, parameter: jax.Array | jax.ShapeDtypeStruct
+        leaf: ParameterNames, parameter: Float[Array | jax.ShapeDtypeStruct, "..."]
     ) -> ParameterNames | None:
         all_do = optimizer.decay == "all"
         return leaf if all_do or parameter.ndim - leaf.stacked >= 2 else None
