@@ -113,7 +113,7 @@ def inexact(tree: Tree) -> tuple[Floats, Callable[[Floats], Tree]]:
     floating = [jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) for leaf in leaves]
 
     def rebuild(values: Floats) -> Tree:
-        replacements: Iterator[Float[Array, ...]] = iter(values)
+        replacements: Iterator[Float[Array, "..."]] = iter(values)
         merged = [
             next(replacements) if is_floating else leaf
             for leaf, is_floating in zip(leaves, floating, strict=True)

@@ -56,7 +56,7 @@ class Elements(NamedTuple):
         Returns:
             By checkpoint name, [..., *block], a block of the tensor's rank.
         """
-        found: dict[str, np.ndarray] = {}
+        found: dict[str, Float[np.ndarray, "..."]] = {}
         ends = np.cumsum([0, *map(math.prod, self.blocks)])
         leaves = jax.tree.leaves(self.names)
         for leaf, block, (begin, end) in zip(leaves, self.blocks, pairwise(ends), strict=True):

@@ -28,9 +28,35 @@ from metatune.hypergrad.shapes import Eta
 
 @dataclass(frozen=True)
 class ZerothOrder:
-    """The mean of (F(η + μv) - F(η - μv)) / 2μ · v over random directions v, with an O(μ²) bias.
+    """Central differences of the objective along random directions v.
 
-    Takes 2b trainings besides the one at η. Needs the `key` of `hypergradient`.
+        g = 1/b Σ_i (F(η + μ v_i) - F(η - μ v_i)) / 2μ · v_i
+
+    v_1 to v_b are `directions` in the N coordinates of η, with E[v vᵀ] = I, of a `distribution`; μ
+    is `step`; F(η) is the objective after a whole training, whose start and data all share. Needs
+    the `key` of `hypergradient`.
+
+    Bias: O(μ²), and where F has steps, what they come to. Cost: 2b trainings besides the one at η.
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from metatune.hypergrad import ZerothOrder, Problem, State, hypergradient
+    >>> problem = Problem(
+    ...     loss=lambda theta, rate, x: (theta - x) ** 2 / 2,
+    ...     update=lambda g, state, theta, rate: (theta - rate * g, state),
+    ...     objective=lambda theta, x: (theta - x) ** 2 / 2,
+    ...     hyper_at=lambda eta, step: jnp.exp(eta),
+    ... )
+    >>> eta, theta, x = jnp.log(0.1), jnp.array(1.0), jnp.array(0.0)
+    >>> found = hypergradient(
+    ...     problem, eta, State(theta, ()), lambda step: x, [x], steps=3,
+    ...     estimator=ZerothOrder(directions=2), key=jax.random.key(0)
+    ... )
+    >>> round(float(found.gradient), 3)  # F = (1 - exp η)⁶ / 2: -3 exp η (1 - exp η)⁵
+    -0.177
+
+    Source: Spall, Multivariate Stochastic Approximation Using a Simultaneous Perturbation Gradient
+    Approximation, 1992, eq. 2.2.
 
     Attributes:
         directions: how many, b.
