@@ -11,6 +11,7 @@ import jax_environment  # first: JAX reads it when it is imported
 # isort: split
 import jax
 import jax.extend
+import jaxtyping
 import pytest
 
 from metatune.fit.process.compilation import set_option
@@ -91,6 +92,14 @@ def float64():
     """Runs a test in double precision."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def unchecked():
+    """Runs a test as users run what it tests: without checks of types and shapes."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Key, Shaped
 
 from metatune.hypergrad import programs
@@ -17,7 +16,7 @@ from metatune.hypergrad.forward.push import Carry
 from metatune.hypergrad.problem import Batches, Hypergradient, Problem, State, as_argument
 from metatune.hypergrad.reverse.checkpoints import Checkpoints
 from metatune.hypergrad.segments import bounds, fetch
-from metatune.hypergrad.shapes import Batch, Eta
+from metatune.hypergrad.shapes import Batch, Eta, Leaf
 
 KEEP_ALL = Checkpoints()
 
@@ -125,7 +124,7 @@ def _refuse_uneven(problem: Problem, batch: Batch) -> None:
             )
 
 
-def _strong(leaf: Shaped[Array | np.ndarray, "*shape"]) -> Shaped[Array, "*shape"]:
+def _strong(leaf: Shaped[Leaf, "*shape"]) -> Shaped[Array, "*shape"]:
     """An array whose type is its own, as that of a state that comes back from a store is."""
     return jnp.asarray(leaf, jnp.result_type(leaf))
 

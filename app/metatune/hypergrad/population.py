@@ -34,6 +34,7 @@ from metatune.hypergrad.shapes import (
     Batch,
     Eta,
     Hyper,
+    Leaf,
     OptState,
     Params,
     Parts,
@@ -108,8 +109,7 @@ def hypergradients(
     >>> round(float(found.gradient), 4)
     -0.4429
 
-    Source: Calian et al., DataRater: Meta-Learned Dataset Curation, 2025, section 2 (there eight
-    trainings at a time).
+    Source: Calian et al., DataRater: Meta-Learned Dataset Curation, 2025 (there eight trainings).
 
     Args:
         problem: of each training.
@@ -186,7 +186,7 @@ def stacked(problem: Problem, starts: Int32[Array, "M"]) -> Problem:
 def stack(trees: Sequence[PyTree], batches: bool = False) -> PyTree:
     """Pytrees of the members as one, on axis 0; those of `batches` on axis 1."""
 
-    def join(*leaves: Shaped[Array | np.ndarray, "..."]) -> Shaped[Array | np.ndarray, "..."]:
+    def join(*leaves: Shaped[Leaf, "..."]) -> Shaped[Leaf, "..."]:
         module = np if isinstance(leaves[0], np.ndarray) else jnp
         return module.stack(leaves, axis=min(1, np.ndim(leaves[0])) if batches else 0)
 

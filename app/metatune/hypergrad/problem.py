@@ -115,7 +115,7 @@ class Growth(NamedTuple):
     damped: Float[Array, "n-1 *M"]
 
     @property
-    def exponents(self) -> Float64[np.ndarray, "n-1 *M"]:
+    def exponents(self) -> Float64[np.ndarray, "between *M"]:
         """λ between a boundary and the next, per inner step.
 
         How fast the parameters' part would grow without a cap: above zero it grows on its way

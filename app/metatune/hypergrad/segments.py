@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree, Shaped
 
 from metatune.hypergrad.problem import Batches, Problem, State, inner_step
-from metatune.hypergrad.shapes import Eta, Floats, Scalar, Step, Tree
+from metatune.hypergrad.shapes import Eta, Floats, Leaf, Scalar, Step, Tree
 
 
 class Segment(NamedTuple):
@@ -28,7 +28,7 @@ class Segment(NamedTuple):
 
     start: np.int32 | Step
     stop: np.int32 | Step
-    batches: PyTree[Shaped[Array | np.ndarray, "length ..."]]
+    batches: PyTree[Shaped[Leaf, "length ..."]]
 
 
 def bounds(start: int, stop: int, length: int) -> list[tuple[int, int]]:
@@ -41,7 +41,7 @@ def fetch(batches: Batches, start: int, stop: int, length: int) -> Segment:
     drawn = [batches(step) for step in range(start, stop)]
     drawn += [drawn[-1]] * (length - len(drawn))
 
-    def stack(*leaves: Shaped[Array | np.ndarray, "..."]) -> Shaped[Array | np.ndarray, "..."]:
+    def stack(*leaves: Shaped[Leaf, "..."]) -> Shaped[Leaf, "..."]:
         return (np if isinstance(leaves[0], np.ndarray) else jnp).stack(leaves)
 
     return Segment(np.int32(start), np.int32(stop), jax.tree.map(stack, *drawn))

@@ -3,8 +3,6 @@
 Tests check all shapes that signatures state (`--jaxtyping-packages` in pyproject.toml); a program
 that runs checks none. A letter is a structure of pytrees: those of one letter are alike within a
 signature.
-
-Leaves outside compiled programs may be NumPy's, inside they are what JAX traces.
 """
 
 from typing import TypeVar
@@ -16,30 +14,33 @@ from jaxtyping import Array, Float, Int, PyTree, Shaped
 Tree = TypeVar("Tree")
 """A pytree that comes back with the same structure, and with leaves of the same kind."""
 
-Scalar = Float[Array, ""]
-Step = Int[Array, ""]
-"""The number of an inner step, an int32."""
+Leaf = Array | np.ndarray | np.generic
+"""An array or a number with a type of its own: inside compiled programs what JAX traces."""
 
-Eta = PyTree[Float[Array | np.ndarray, "..."], "E"]
+Scalar = Float[Array, ""]
+Step = Int[Array | np.integer, ""] | int
+"""The number of an inner step: in compiled programs an int32 that is traced."""
+
+Eta = PyTree[Float[Leaf, "..."], "E"]
 """Meta-parameters η, or what is like them: a direction, a gradient."""
 
-Params = PyTree[Float[Array | np.ndarray, "..."], "P"]
+Params = PyTree[Float[Leaf, "..."], "P"]
 """Parameters θ, or what is like them: a gradient, a tangent, an adjoint."""
 
-Shapes = PyTree[Float[Array | np.ndarray | jax.ShapeDtypeStruct, "..."]]
+Shapes = PyTree[Float[Leaf | jax.ShapeDtypeStruct, "..."]]
 """Parameters θ, or their shapes alone."""
 
-OptState = PyTree[Shaped[Array | np.ndarray, "..."]]
+OptState = PyTree[Shaped[Leaf, "..."]]
 """Optimizer state υ: besides floating-point leaves it may hold integers."""
 
 Floats = list[Float[Array, "..."]]
 """The floating-point leaves of an optimizer state, or what is like them."""
 
-Hyper = PyTree[Float[Array | np.ndarray, "..."], "H"]
+Hyper = PyTree[Float[Leaf, "..."], "H"]
 """Hyperparameters λ_t, or what is like them."""
 
-Batch = PyTree[Shaped[Array | np.ndarray, "..."]]
+Batch = PyTree[Shaped[Leaf, "..."]]
 """The data x of an inner step, or a held-out batch."""
 
-Parts = PyTree[Float[Array | np.ndarray, "..."], "F"]
+Parts = PyTree[Float[Leaf, "..."], "F"]
 """What the objective returns: F itself, or what it is made of."""

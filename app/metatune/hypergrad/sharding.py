@@ -9,7 +9,7 @@ from jax.core import Tracer
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree, Shaped
 
-from metatune.hypergrad.shapes import Tree
+from metatune.hypergrad.shapes import Leaf, Tree
 
 AXIS: Final = "each"
 ALL, EACH = PartitionSpec(), PartitionSpec(AXIS)
@@ -52,7 +52,7 @@ def shard(tree: Tree, mesh: Mesh | None, axis: int = 0) -> Tree:
     if mesh is None:
         return tree
 
-    def cut(leaf: Shaped[Array | np.ndarray, "*shape"]) -> Shaped[Array, "*shape"]:
+    def cut(leaf: Shaped[Leaf, "*shape"]) -> Shaped[Array, "*shape"]:
         before = (None,) * min(axis, np.ndim(leaf) - 1)
         return jax.device_put(leaf, NamedSharding(mesh, PartitionSpec(*before, AXIS)))
 

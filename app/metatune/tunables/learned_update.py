@@ -100,7 +100,7 @@ class LearnedUpdate:
         self, eta: Float[Array, "{self.groups.size} weights"], step: Step, hyper: Hyper
     ) -> Hyper:
         """Puts the networks in, and how far the training is."""
-        progress = step.astype(eta.dtype) / self.steps
+        progress = jnp.asarray(step).astype(eta.dtype) / self.steps
         return hyper._replace(learned_update=Correction(self.networks(eta), progress))
 
     def penalty(self, eta: Float[Array, "{self.groups.size} weights"]) -> Scalar:

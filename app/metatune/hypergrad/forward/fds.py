@@ -64,7 +64,7 @@ class Forward:
     -0.1771
 
     Source: Micaelli & Storkey, Gradient-based Hyperparameter Optimization Over Long Horizons,
-    NeurIPS 2021, section 3 and algorithm 1.
+    NeurIPS 2021, section 3.
 
     Attributes:
         segment: inner steps per compiled program.

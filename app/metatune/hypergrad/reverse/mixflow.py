@@ -40,7 +40,7 @@ def add(left: Tree, right: Tree) -> Tree:
 
 @dataclass(frozen=True)
 class MixFlow:
-    """Mixed-mode differentiation of the inner training: reverse, its curvature forward over reverse.
+    """Mixed-mode differentiation of the inner training: reverse, curvature forward over reverse.
 
     Between two kept states a segment is replayed, which gives back θ_t, υ_t of each of its steps;
     then each step, `g = ∇_θ L(θ, λ_t, x)` and `θ', υ' = Υ(g, θ, υ, λ_t)`, is pulled back:
