@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, PyTree, Shaped
 Tree = TypeVar("Tree")
 """A pytree that comes back with the same structure, and with leaves of the same kind."""
 
-Leaf = Array | np.ndarray | np.generic
+Leaf = Array | np.ndarray | np.number | np.bool
 """An array or a number with a type of its own: inside compiled programs what JAX traces."""
 
 Scalar = Float[Array, ""]

@@ -145,11 +145,13 @@ def onsets(problem: Problem, eta: Eta, first: Step, stop: Step) -> Int32[Array, 
 
         return jax.vmap(moves)(jnp.eye(len(flat), dtype=flat.dtype))
 
-    def body(carry: tuple[Step, Int32[Array, "N"]]) -> tuple[Step, Int32[Array, "N"]]:
+    def body(
+        carry: tuple[Int32[Array, ""], Int32[Array, "N"]],
+    ) -> tuple[Int32[Array, ""], Int32[Array, "N"]]:
         step, found = carry
         return step + 1, jnp.where(acts(step) & (found == stop), step, found)
 
-    def goes_on(carry: tuple[Step, Int32[Array, "N"]]) -> Bool[Array, ""]:
+    def goes_on(carry: tuple[Int32[Array, ""], Int32[Array, "N"]]) -> Bool[Array, ""]:
         step, found = carry
         return (step < stop) & jnp.any(found == stop)
 
