@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import jax_environment  # first: JAX reads it when it is imported
+import shape_checks  # before any module that it may check
 
 # isort: split
 import jax
@@ -29,11 +30,11 @@ for option, value in {
 
 
 def pytest_report_header():
-    """Which jaxlib runs the tests, and with which flags."""
+    """Which jaxlib runs the tests, with which flags, and whether shapes are checked."""
     said = f"jaxlib {version('jaxlib')}, XLA_FLAGS: {os.environ['XLA_FLAGS']}"
     if jax_environment.left_out:
         said += f" (left out, as it doesn't know: {' '.join(jax_environment.left_out)})"
-    return said
+    return [said, f"shapes of signatures are {'' if shape_checks.ON else 'not '}checked"]
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,10 +1,19 @@
-"""What checks types and shapes of signatures while tests run.
+"""Checks types and shapes of signatures while tests run, where METATUNE_CHECK_SHAPES is set.
 
-jaxtyping's import hook puts it around all functions of the packages that `--jaxtyping-packages` in
-pyproject.toml names. Nothing is checked in what users run.
+jaxtyping's import hook then puts `check` around all functions of `PACKAGES`. It takes time, so that
+`.ci/run` asks for it for their own tests alone; nothing is checked in what users run.
 """
 
+import os
+
 from beartype import BeartypeConf, beartype
+from jaxtyping import install_import_hook
+
+PACKAGES = ["metatune.hypergrad", "metatune.inner", "metatune.tunables"]
+ON = os.environ.get("METATUNE_CHECK_SHAPES", "0") != "0"
 
 # A whole number is a float to Python's type checkers, too.
 check = beartype(conf=BeartypeConf(is_pep484_tower=True))
+
+if ON:
+    install_import_hook(PACKAGES, f"{__name__}.check")

@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
+import shape_checks
 from jaxtyping import TypeCheckError
 
 from metatune.hypergrad.forward.directions import mean
@@ -15,7 +16,10 @@ from metatune.tunables import LossWeights
 PROJECT = Path(__file__).parents[1]
 PACKAGES = [PROJECT / "app/metatune" / name for name in ("hypergrad", "inner", "tunables")]
 
+checked = pytest.mark.skipif(not shape_checks.ON, reason="shapes are checked in another run")
 
+
+@checked
 def test_hypergrad_refuses_a_wrong_shape():
     eta, directions = jnp.zeros(3), jnp.ones((2, 3))
     mean(eta, jnp.zeros(2), directions, "rademacher")
@@ -23,6 +27,7 @@ def test_hypergrad_refuses_a_wrong_shape():
         mean(eta, jnp.zeros(5), directions, "rademacher")
 
 
+@checked
 def test_hypergrad_refuses_another_structure():
     eta, directions = {"a": jnp.zeros(3)}, jnp.ones((2, 3))
     mean(eta, jnp.zeros(2), directions, "rademacher", control={"a": jnp.ones(3)})
@@ -30,6 +35,7 @@ def test_hypergrad_refuses_another_structure():
         mean(eta, jnp.zeros(2), directions, "rademacher", control={"b": jnp.ones(3)})
 
 
+@checked
 def test_inner_refuses_a_wrong_shape():
     params = {"auxiliary_head": {"weight": jnp.zeros((4, 4))}}
     hidden, unembedding = jnp.zeros((2, 5, 4)), jnp.zeros((7, 4))
@@ -44,6 +50,7 @@ def test_inner_refuses_a_wrong_shape():
         losses(jnp.zeros((2, 6), int))
 
 
+@checked
 def test_tunables_refuse_a_slice_of_another_tunable_also_in_a_compiled_program():
     weights = LossWeights((1.0, 1.0), windows=3, steps=6)
     assert jax.jit(weights.penalty)(jnp.zeros((3, 2))) == 0

@@ -1,8 +1,7 @@
 """What arrays and pytrees hypergradients are made of: the names that signatures have for them.
 
-Tests check all shapes that signatures state (`--jaxtyping-packages` in pyproject.toml); a program
-that runs checks none. A letter is a structure of pytrees: those of one letter are alike within a
-signature.
+Tests check all shapes that signatures state (tests/shape_checks.py); a program that runs checks
+none. A letter is a structure of pytrees: those of one letter are alike within a signature.
 """
 
 from typing import TypeVar
