@@ -115,7 +115,7 @@ def by_name(names: Names, params: Weights) -> dict[str, Float32[np.ndarray, "...
         names: `ParameterNames` at the leaves of a tree like the parameters.
         params: the parameters.
     """
-    found: dict[str, np.ndarray] = {}
+    found: dict[str, Float32[np.ndarray, "..."]] = {}
     for leaf, array in zip(jax.tree.leaves(names), jax.tree.leaves(params), strict=True):
         whole = np.asarray(array, np.float32)
         parts = whole if leaf.stacked else whole[None]
