@@ -1,7 +1,8 @@
 """Checks types and shapes of signatures while tests run, where METATUNE_CHECK_SHAPES is set.
 
-jaxtyping's import hook then puts `check` around all functions of `PACKAGES`. It takes time, so that
-`.ci/run` asks for it for their own tests alone; nothing is checked in what users run.
+jaxtyping's import hook then puts `check` around all functions of `PACKAGES`. Tests take about 1.4
+times the processor time (closures are checked anew in each trace), so that `.ci/run` asks for it
+for the tests of these packages alone. Nothing is checked in what users run.
 """
 
 import os
