@@ -17,8 +17,11 @@ Leaf = Array | np.ndarray | np.number | np.bool
 """An array or a number with a type of its own: inside compiled programs what JAX traces."""
 
 Scalar = Float[Array, ""]
-Step = Int[Array | np.integer, ""] | int
-"""The number of an inner step: in compiled programs an int32 that is traced."""
+Step = Int[Array, ""]
+"""The number of an inner step, an int32, as compiled programs have it."""
+
+StepLike = Int[Array | np.integer, ""] | int
+"""The number of an inner step, wherever."""
 
 Eta = PyTree[Float[Leaf, "..."], "E"]
 """Meta-parameters η, or what is like them: a direction, a gradient."""

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float64, Int32, Int64
 
 from metatune.hypergrad import Problem
-from metatune.hypergrad.shapes import Step
+from metatune.hypergrad.shapes import StepLike
 from metatune.inner.hyperparameters import HyperAt
 from metatune.inner.training import InnerTraining
 from metatune.tunables import Hyper
@@ -60,5 +60,5 @@ class _HyperAt:
 
     whole: HyperAt
 
-    def __call__(self, like: Int32[Array, "whole"], eta: Slices, step: Step) -> Hyper:
+    def __call__(self, like: Int32[Array, "whole"], eta: Slices, step: StepLike) -> Hyper:
         return self.whole(eta, like[step])

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from metatune.hypergrad.shapes import Shapes, Step
+from metatune.hypergrad.shapes import Shapes, StepLike
 from metatune.inner import schedules
 from metatune.recipe import schema
 from metatune.recipe.schema import Recipe
@@ -15,7 +15,7 @@ from metatune.tunables import Hyper, Tunable, scheduled
 from metatune.tunables.mixture import starting_shares
 from metatune.tunables.shapes import Slices
 
-HyperAt = Callable[[Slices, Step], Hyper]
+HyperAt = Callable[[Slices, StepLike], Hyper]
 """The map η ↦ λ_t."""
 
 
@@ -53,7 +53,7 @@ def hyper_at_of(recipe: Recipe, params: Shapes, tuning: tuple[Tunable, ...]) -> 
     # A rate has its parameter's rank, so that nothing is broadcast by accident.
     ranks = jax.tree.map(lambda leaf: (1,) * leaf.ndim, params)
 
-    def hyper_at(eta: Slices, step: Step) -> Hyper:
+    def hyper_at(eta: Slices, step: StepLike) -> Hyper:
         base = jnp.asarray(rates)[step]
         hyper = Hyper(
             jax.tree.map(base.reshape, ranks, is_leaf=lambda leaf: isinstance(leaf, tuple)),

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from metatune.artefact.sections import averaging as sections
-from metatune.hypergrad.shapes import OptState, Params, Scalar, Step
+from metatune.hypergrad.shapes import OptState, Params, Scalar, StepLike
 from metatune.recipe import schema
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.tunables.hyper import Hyper, Setting, Tunable
@@ -53,7 +53,7 @@ class Averaging:
         """Zeros, [windows]."""
         return jnp.zeros(self.windows, jnp.float32)
 
-    def apply(self, eta: Float[Array, "{self.windows}"], step: Step, hyper: Hyper) -> Hyper:
+    def apply(self, eta: Float[Array, "{self.windows}"], step: StepLike, hyper: Hyper) -> Hyper:
         """Sets the decay after this step."""
         since = jnp.maximum(step - self.first, 0)
         decay = remembered(self.decay, eta[window_of(since, self.windows, self.steps - self.first)])

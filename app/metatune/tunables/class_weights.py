@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from metatune.hypergrad.shapes import Scalar, Step
+from metatune.hypergrad.shapes import Scalar, StepLike
 from metatune.recipe import schema
 from metatune.recipe.faults import Fault, RecipeError, unknown
 from metatune.tunables.hyper import Hyper, Setting, TrainingTokens
@@ -56,7 +56,10 @@ class ClassWeights:
         return jnp.tile(jnp.log(jnp.asarray(self.start, jnp.float32)), (self.windows, 1))
 
     def apply(
-        self, eta: Float[Array, "{self.windows} {len(self.occurring)}"], step: Step, hyper: Hyper
+        self,
+        eta: Float[Array, "{self.windows} {len(self.occurring)}"],
+        step: StepLike,
+        hyper: Hyper,
     ) -> Hyper:
         """Sets the weights of this window, [all classes]; those of absent classes are one."""
         logs = eta[window_of(step, self.windows, self.steps)]

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int64, Key, PyTree
 
-from metatune.hypergrad.shapes import Scalar, Shapes, Step
+from metatune.hypergrad.shapes import Scalar, Shapes, StepLike
 from metatune.recipe import schema
 from metatune.tunables.shapes import Names, Slice
 from metatune.tunables.token_classes import TokenClasses
@@ -145,7 +145,7 @@ class Tunable(Protocol):
         """The slice of η that leaves the recipe as it is."""
         ...
 
-    def apply(self, eta: Slice, step: Step, hyper: Hyper) -> Hyper:
+    def apply(self, eta: Slice, step: StepLike, hyper: Hyper) -> Hyper:
         """Puts this tunable's share into λ_t.
 
         Args:

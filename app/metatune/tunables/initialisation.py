@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from metatune.artefact.sections import initialisation as sections
-from metatune.hypergrad.shapes import Params, Scalar, Step
+from metatune.hypergrad.shapes import Params, Scalar, StepLike
 from metatune.models import ParameterNames
 from metatune.recipe import schema
 from metatune.recipe.faults import Fault, RecipeError
@@ -81,7 +81,7 @@ class StartingPoint:
         ]
         return jax.tree.unflatten(treedef, moved)
 
-    def apply(self, eta: Float[Array, "weights"], step: Step, hyper: Hyper) -> Hyper:
+    def apply(self, eta: Float[Array, "weights"], step: StepLike, hyper: Hyper) -> Hyper:
         """Changes nothing: it acts before the first step."""
         return hyper
 
@@ -124,7 +124,7 @@ class Interpolation:
             moved = jax.tree.map(_towards, moved, base, other, alphas)
         return moved
 
-    def apply(self, eta: Float[Array, "weights"], step: Step, hyper: Hyper) -> Hyper:
+    def apply(self, eta: Float[Array, "weights"], step: StepLike, hyper: Hyper) -> Hyper:
         """Changes nothing: it acts before the first step."""
         return hyper
 

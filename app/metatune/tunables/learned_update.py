@@ -16,7 +16,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key
 
 from metatune.artefact.sections import learned_update as sections
-from metatune.hypergrad.shapes import Scalar, Step
+from metatune.hypergrad.shapes import Scalar, StepLike
 from metatune.recipe import schema
 from metatune.tunables.groups import Groups, group
 from metatune.tunables.hyper import Correction, Hyper, Networks, Setting, Tunable
@@ -97,7 +97,7 @@ class LearnedUpdate:
         return jnp.stack(rows)
 
     def apply(
-        self, eta: Float[Array, "{self.groups.size} weights"], step: Step, hyper: Hyper
+        self, eta: Float[Array, "{self.groups.size} weights"], step: StepLike, hyper: Hyper
     ) -> Hyper:
         """Puts the networks in, and how far the training is."""
         progress = jnp.asarray(step).astype(eta.dtype) / self.steps

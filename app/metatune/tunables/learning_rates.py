@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Float64
 
 from metatune.artefact.sections import elements as within
 from metatune.artefact.sections import learning_rates as sections
-from metatune.hypergrad.shapes import Scalar, Step
+from metatune.hypergrad.shapes import Scalar, StepLike
 from metatune.recipe import schema
 from metatune.tunables.elements import Elements, elements
 from metatune.tunables.groups import Groups, group
@@ -63,7 +63,7 @@ class LearningRates:
         return jnp.zeros((self.windows, self.cells.size), jnp.float32)
 
     def apply(
-        self, eta: Float[Array, "{self.windows} {self.cells.size}"], step: Step, hyper: Hyper
+        self, eta: Float[Array, "{self.windows} {self.cells.size}"], step: StepLike, hyper: Hyper
     ) -> Hyper:
         """Multiplies each parameter's rate by its cell's multiplier at this step."""
 
@@ -95,7 +95,7 @@ class LearningRates:
         return np.exp(logs)
 
     def _multipliers_at(
-        self, eta: Float[Array, "{self.windows} {self.cells.size}"], step: Step
+        self, eta: Float[Array, "{self.windows} {self.cells.size}"], step: StepLike
     ) -> Float[Array, "{self.cells.size}"]:
         if self.windows == 1:
             return jnp.exp(self._logs(eta[0]))

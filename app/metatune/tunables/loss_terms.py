@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from metatune.artefact.sections import loss_terms as sections
-from metatune.hypergrad.shapes import Scalar, Step
+from metatune.hypergrad.shapes import Scalar, StepLike
 from metatune.recipe import schema
 from metatune.recipe.schema.inner import MULTI_TOKEN_TERM
 from metatune.tunables.hyper import Hyper, Setting, Tunable
@@ -49,7 +49,7 @@ class LossTerm:
         """Zeros, [windows]."""
         return jnp.zeros(self.windows, jnp.float32)
 
-    def apply(self, eta: Float[Array, "{self.windows}"], step: Step, hyper: Hyper) -> Hyper:
+    def apply(self, eta: Float[Array, "{self.windows}"], step: StepLike, hyper: Hyper) -> Hyper:
         """Sets this coefficient."""
         value = FORMS[self.key](self.start, eta[window_of(step, self.windows, self.steps)])
         return hyper._replace(loss_terms={**(hyper.loss_terms or {}), self.key: value})

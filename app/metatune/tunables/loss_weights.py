@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from metatune.artefact.sections import loss_weights as sections
-from metatune.hypergrad.shapes import Scalar, Step
+from metatune.hypergrad.shapes import Scalar, StepLike
 from metatune.recipe import schema
 from metatune.tunables import class_weights
 from metatune.tunables.class_weights import ClassWeights
@@ -43,7 +43,7 @@ class LossWeights:
         return jnp.tile(logits_of(self.start), (self.windows, 1))
 
     def apply(
-        self, eta: Float[Array, "{self.windows} {len(self.start)}"], step: Step, hyper: Hyper
+        self, eta: Float[Array, "{self.windows} {len(self.start)}"], step: StepLike, hyper: Hyper
     ) -> Hyper:
         """Sets the weights of this window."""
         logits = eta[window_of(step, self.windows, self.steps)]

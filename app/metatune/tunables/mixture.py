@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from metatune.artefact.sections import mixture as sections
-from metatune.hypergrad.shapes import Scalar, Step
+from metatune.hypergrad.shapes import Scalar, StepLike
 from metatune.recipe import schema
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.tunables import simplex
@@ -61,7 +61,7 @@ class Mixture:
         return jnp.tile(self.nested.coordinates(row) if self.nested else row, (self.windows, 1))
 
     def apply(
-        self, eta: Float[Array, "{self.windows} coordinates"], step: Step, hyper: Hyper
+        self, eta: Float[Array, "{self.windows} coordinates"], step: StepLike, hyper: Hyper
     ) -> Hyper:
         """Sets the shares of this window."""
         # All windows come first: shares computed step by step may differ by their rounding. The

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from metatune.artefact.sections import optimizer as sections
-from metatune.hypergrad.shapes import Scalar, Step
+from metatune.hypergrad.shapes import Scalar, StepLike
 from metatune.recipe import schema
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.tunables.groups import Groups, group
@@ -75,7 +75,9 @@ class OptimizerField:
         count = 1 if self.groups is None else len(self.groups.labels)
         return jnp.zeros((self.windows, count), jnp.float32)
 
-    def apply(self, eta: Float[Array, "{self.windows} groups"], step: Step, hyper: Hyper) -> Hyper:
+    def apply(
+        self, eta: Float[Array, "{self.windows} groups"], step: StepLike, hyper: Hyper
+    ) -> Hyper:
         """Sets this number, of each parameter by itself where it has groups."""
         logs = eta[window_of(step, self.windows, self.steps)]
         form = FORMS[self.key]

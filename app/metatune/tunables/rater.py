@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key
 
 from metatune.artefact.sections import rater as sections
-from metatune.hypergrad.shapes import Scalar, Step
+from metatune.hypergrad.shapes import Scalar, StepLike
 from metatune.recipe import schema
 from metatune.tunables.hyper import Hyper, Setting, Tunable
 from metatune.tunables.rating import Rating
@@ -39,7 +39,7 @@ class Rater:
         """Random numbers but for the last layer, which is zero: every weight is one."""
         return ravel_pytree(jax.jit(self.rating.init)(self.random))[0]
 
-    def apply(self, eta: Float[Array, "numbers"], step: Step, hyper: Hyper) -> Hyper:
+    def apply(self, eta: Float[Array, "numbers"], step: StepLike, hyper: Hyper) -> Hyper:
         """Sets the weights of sequences."""
         del step
         params = self.rating.unravelled(eta)

@@ -5,10 +5,10 @@ Source: Micaelli & Storkey, Gradient-based Hyperparameter Optimization Over Long
 
 import jax.numpy as jnp
 
-from metatune.hypergrad.shapes import Scalar, Step
+from metatune.hypergrad.shapes import Scalar, StepLike
 
 
-def window_of(step: Step, windows: int, steps: int) -> Step:
+def window_of(step: StepLike, windows: int, steps: int) -> StepLike:
     """The window that inner step `step` of `steps` lies in.
 
     Window w begins at fraction w / windows of the training.
@@ -19,7 +19,7 @@ def window_of(step: Step, windows: int, steps: int) -> Step:
     return step * windows // steps
 
 
-def between_knots(step: Step, knots: int, steps: int) -> tuple[Step, Scalar]:
+def between_knots(step: StepLike, knots: int, steps: int) -> tuple[StepLike, Scalar]:
     """The knot at or before inner step `step`, the last but one at most, and how far it is past it.
 
     Two knots or more are evenly spread from the first step to the last. At knot k the way past it
