@@ -1,5 +1,6 @@
 """The inner training over fewer steps: the same schedules as fractions of a shorter training."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import jax
@@ -8,8 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float64, Int32, Int64
 
 from metatune.hypergrad import Problem
-from metatune.hypergrad.shapes import StepLike
-from metatune.inner.hyperparameters import HyperAt
+from metatune.hypergrad.shapes import Step, StepLike
 from metatune.inner.training import InnerTraining
 from metatune.tunables import Hyper
 from metatune.tunables.shapes import Slices, SlicesLike
@@ -58,7 +58,7 @@ class Rescaled:
 class _HyperAt:
     """The map η ↦ λ_t by a table of steps; equal, hence compiled once, where `whole` is."""
 
-    whole: HyperAt
+    whole: Callable[[Slices, Step], Hyper]
 
     def __call__(self, like: Int32[Array, "whole"], eta: Slices, step: StepLike) -> Hyper:
         return self.whole(eta, like[step])
