@@ -7,10 +7,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import jax_environment  # first: JAX reads it when it is imported
+import shape_checks  # before any module that it may check
 
 # isort: split
 import jax
 import jax.extend
+import jaxtyping
 import pytest
 
 from metatune.fit.process.compilation import set_option
@@ -28,11 +30,11 @@ for option, value in {
 
 
 def pytest_report_header():
-    """Which jaxlib runs the tests, and with which flags."""
+    """Which jaxlib runs the tests, with which flags, and whether shapes are checked."""
     said = f"jaxlib {version('jaxlib')}, XLA_FLAGS: {os.environ['XLA_FLAGS']}"
     if jax_environment.left_out:
         said += f" (left out, as it doesn't know: {' '.join(jax_environment.left_out)})"
-    return said
+    return [said, f"shapes of signatures are {'' if shape_checks.ON else 'not '}checked"]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -91,6 +93,14 @@ def float64():
     """Runs a test in double precision."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def unchecked():
+    """Runs a test as users run what it tests: without checks of types and shapes."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

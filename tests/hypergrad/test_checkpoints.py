@@ -353,7 +353,7 @@ def test_a_folder_that_cannot_be_written_to(tmp_path):
         ({"store": "disk", "folder": Path("x"), "budget_bytes": 0}, "budget_bytes = 0"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(choice, message):
+def test_what_cannot_be_meant_is_refused(unchecked, choice, message):
     with pytest.raises(ValueError, match=message):
         Checkpoints(**choice)
 

@@ -301,7 +301,7 @@ def test_checkpoints_are_for_reverse_mode(estimator):
         (partial(ZerothOrder, 2, step=0.0), "step = 0.0: must be above 0"),
     ],
 )
-def test_options_that_cannot_be_meant(make, message):
+def test_options_that_cannot_be_meant(unchecked, make, message):
     with pytest.raises(ValueError, match=message):
         make()
 

@@ -239,7 +239,7 @@ def test_the_listener_hears_of_all_trainings():
         (PersistentES(3), {"carry": ()}, "PersistentES can't go on from a carry"),
     ],
 )
-def test_what_pairs_cannot_do_is_refused(estimator, options, message):
+def test_what_pairs_cannot_do_is_refused(unchecked, estimator, options, message):
     state = by(PersistentES(3)).state
     with pytest.raises(EstimatorError, match=message):
         by(estimator, state=state, start=STEPS, **options)
@@ -253,6 +253,6 @@ def test_what_pairs_cannot_do_is_refused(estimator, options, message):
         ({"pairs": 1, "distribution": "normal"}, "'normal': must be one of rademacher"),
     ],
 )
-def test_options_that_cannot_be_meant(options, message):
+def test_options_that_cannot_be_meant(unchecked, options, message):
     with pytest.raises(ValueError, match=message):
         PersistentES(**options)

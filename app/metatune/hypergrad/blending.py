@@ -7,12 +7,15 @@ Curse of Chaos, ICML 2018, section 3 (total propagation); Metz et al., 2019, sec
 from typing import Final
 
 import numpy as np
+from jaxtyping import Float
 
 ENOUGH: Final = 8
 """Trainings that a blend is of, at least: of six, noise in the variances costs a fifth."""
 
 
-def blend(exact: np.ndarray, smoothed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def blend(
+    exact: Float[np.ndarray, "..."], smoothed: Float[np.ndarray, "..."]
+) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"]]:
     """`w e + (1 - w) s` with `w = (var s - cov) / (var e + var s - 2 cov)`, of the means.
 
     The weight of least variance, which is that of inverse variances where errors are independent,

@@ -8,23 +8,25 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, Shaped
 
 from metatune.hypergrad import programs
 from metatune.hypergrad.estimator import Estimator, Job, Listener, shortened, tell
 from metatune.hypergrad.forward.push import Carry
-from metatune.hypergrad.problem import Batches, Hypergradient, Problem, PyTree, State, as_argument
+from metatune.hypergrad.problem import Batches, Hypergradient, Problem, State, as_argument
 from metatune.hypergrad.reverse.checkpoints import Checkpoints
 from metatune.hypergrad.segments import bounds, fetch
+from metatune.hypergrad.shapes import Batch, Eta, Leaf
 
 KEEP_ALL = Checkpoints()
 
 
 def hypergradient(
     problem: Problem,
-    eta: PyTree,
+    eta: Eta,
     state: State,
     batches: Batches,
-    outer_batches: Sequence[PyTree],
+    outer_batches: Sequence[Batch],
     *,
     steps: int,
     estimator: Estimator,
@@ -32,8 +34,8 @@ def hypergradient(
     window: int | None = None,
     points: Mapping[int, float] | None = None,
     checkpoints: Checkpoints = KEEP_ALL,
-    key: jax.Array | None = None,
-    control: PyTree = None,
+    key: Key[Array, ""] | None = None,
+    control: Eta | None = None,
     carry: Carry | None = None,
     listener: Listener | None = None,
 ) -> Hypergradient:
@@ -111,7 +113,7 @@ def hypergradient(
     )
 
 
-def _refuse_uneven(problem: Problem, batch: PyTree) -> None:
+def _refuse_uneven(problem: Problem, batch: Batch) -> None:
     """Each leaf of a batch has to split into micro-batches."""
     for leaf in jax.tree.leaves(batch):
         if problem.micro_batches > 1 and (not leaf.ndim or len(leaf) % problem.micro_batches):
@@ -122,14 +124,14 @@ def _refuse_uneven(problem: Problem, batch: PyTree) -> None:
             )
 
 
-def _strong(leaf: jax.Array) -> jax.Array:
+def _strong(leaf: Shaped[Leaf, "*shape"]) -> Shaped[Array, "*shape"]:
     """An array whose type is its own, as that of a state that comes back from a store is."""
     return jnp.asarray(leaf, jnp.result_type(leaf))
 
 
 def train(
     problem: Problem,
-    eta: PyTree,
+    eta: Eta,
     state: State,
     batches: Batches,
     *,
@@ -138,7 +140,7 @@ def train(
     segment: int = 16,
     donate: bool = False,
     listener: Listener | None = None,
-) -> tuple[State, jax.Array]:
+) -> tuple[State, Float[Array, "{steps}"]]:
     """Runs the inner training alone, in the memory of one state.
 
     Args:
@@ -154,7 +156,7 @@ def train(
         listener: is told after each segment where the training stands.
 
     Returns:
-        The trained state, and the inner losses, [steps].
+        The trained state, and the inner losses.
     """
     problem, losses, segment = as_argument(problem), [], min(segment, steps)
     _refuse_uneven(problem, batches(start))

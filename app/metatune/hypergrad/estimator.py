@@ -3,11 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Key, PyTree
 
 from metatune.hypergrad import programs
 from metatune.hypergrad.problem import (
@@ -15,12 +16,12 @@ from metatune.hypergrad.problem import (
     Hypergradient,
     Problem,
     Progress,
-    PyTree,
     State,
     as_argument,
 )
 from metatune.hypergrad.reverse.checkpoints import Checkpoints
 from metatune.hypergrad.segments import bounds
+from metatune.hypergrad.shapes import Batch, Eta, Floats, Params, Scalar, Tree
 
 Listener = Callable[[Progress], None]
 
@@ -52,18 +53,18 @@ class Job:
     """
 
     problem: Problem
-    eta: PyTree
+    eta: Eta
     state: State
     batches: Batches
-    outer_batches: Sequence[PyTree]
+    outer_batches: Sequence[Batch]
     start: int
     first: int
     stop: int
     points: Mapping[int, float]
     checkpoints: Checkpoints
-    key: jax.Array | None
-    control: PyTree
-    carry: Any
+    key: Key[Array, ""] | None
+    control: Eta | None
+    carry: PyTree
     listener: Listener | None
 
     @property
@@ -82,9 +83,7 @@ class Job:
             return self.state
         return programs.begin(self.problem, self.eta, self.state)
 
-    def objective(
-        self, state: State, step: int
-    ) -> tuple[jax.Array, PyTree, list[jax.Array] | None]:
+    def objective(self, state: State, step: int) -> tuple[Scalar, Params, Floats | None]:
         """What the objective F at a point adds, and its gradient in a state.
 
         Returns:
@@ -106,7 +105,7 @@ class Job:
             return value, bar, None
         return value, *programs.evaluated_bar(self.problem, state, bar)
 
-    def value(self, state: State, step: int) -> jax.Array:
+    def value(self, state: State, step: int) -> Scalar:
         """What the objective F at a point adds, which need not be differentiable."""
         params = evaluated(self.problem, state)
         value = self._mean(lambda batch: programs.value(self.problem, params, batch))
@@ -114,8 +113,8 @@ class Job:
             value = programs.whole(self.problem, value)[0]
         return _times(self.points[step], value)
 
-    def value_each(self, states: State, step: int) -> jax.Array:
-        """What the objective F of several trainings adds at a point, [n]."""
+    def value_each(self, states: State, step: int) -> Float[Array, "n"]:
+        """What the objective F of several trainings adds at a point."""
         params = states.params
         if self.problem.evaluated is not None:
             params = jax.vmap(programs.evaluated, in_axes=(None, 0))(self.problem, states)
@@ -132,9 +131,9 @@ class Job:
 
     def tell(
         self,
-        phase: str,
+        phase: Literal["forward", "backward"],
         step: int,
-        losses: jax.Array,
+        losses: Float[Array, "steps"],
         *,
         steps: int | None = None,
         wait: PyTree = None,
@@ -143,7 +142,7 @@ class Job:
         """Tells the listener that `step` inner steps are done, of `steps`, else of all of them."""
         tell(self.listener, phase, step, steps or self.steps, losses, wait, carry)
 
-    def _mean(self, measure: Callable[[PyTree], PyTree]) -> PyTree:
+    def _mean(self, measure: Callable[[Batch], Tree]) -> Tree:
         """The mean over the held-out batches, one by one."""
         total = measure(self.outer_batches[0])
         for batch in self.outer_batches[1:]:
@@ -151,14 +150,14 @@ class Job:
         return jax.tree.map(lambda leaf: leaf / len(self.outer_batches), total)
 
 
-def _times(weight: float, tree: PyTree) -> PyTree:
+def _times(weight: float, tree: Tree) -> Tree:
     return jax.tree.map(lambda leaf: leaf * weight, tree)
 
 
 def measured(
     problem: Problem,
-    params: PyTree,
-    outer_batches: Sequence[PyTree],
+    params: Params,
+    outer_batches: Sequence[Batch],
     dtype: type[np.floating] | None = None,
 ) -> float:
     """The objective F of parameters.
@@ -175,7 +174,7 @@ def measured(
     return float(mean if problem.whole is None else programs.whole(problem, mean)[0])
 
 
-def evaluated(problem: Problem, state: State) -> PyTree:
+def evaluated(problem: Problem, state: State) -> Params:
     """The parameters of a state that the objective is taken of, and that are to be kept.
 
     Args:
@@ -187,6 +186,7 @@ def evaluated(problem: Problem, state: State) -> PyTree:
     return programs.evaluated(as_argument(problem), state)
 
 
+@runtime_checkable
 class Estimator(Protocol):
     """A way to obtain the hypergradient: a frozen dataclass.
 
@@ -245,10 +245,10 @@ def refuse_not_positive(**numbers: float | None) -> None:
 
 def tell(
     listener: Listener | None,
-    phase: str,
+    phase: Literal["forward", "backward"],
     step: int,
     steps: int,
-    losses: jax.Array,
+    losses: Float[Array, "segment"],
     wait: PyTree = None,
     carry: PyTree = None,
 ) -> None:
@@ -256,4 +256,4 @@ def tell(
     if listener is not None:
         jax.block_until_ready(wait)
         loss = float(losses[-1])
-        listener(Progress(phase, step, steps, loss, carry))  # pyright: ignore[reportArgumentType]
+        listener(Progress(phase, step, steps, loss, carry))

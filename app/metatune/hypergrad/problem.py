@@ -4,14 +4,25 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float64, Int64, Integer, PyTree
 
-PyTree = Any
-Batches = Callable[[int], PyTree]
+from metatune.hypergrad.shapes import (
+    Batch,
+    Eta,
+    Hyper,
+    OptState,
+    Params,
+    Parts,
+    Scalar,
+    Step,
+)
+
+Batches = Callable[[int], Batch]
 """Random access to the data: the batch of an inner step, a pure function of the step."""
 
 
@@ -51,14 +62,14 @@ class Problem:
             and optimizer state, independent of each other; None for one.
     """
 
-    loss: Callable[[PyTree, PyTree, PyTree], jax.Array]
-    update: Callable[[PyTree, PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
-    objective: Callable[[PyTree, PyTree], PyTree]
-    hyper_at: Callable[[PyTree, jax.Array], PyTree]
-    evaluated: Callable[[PyTree, PyTree], PyTree] | None = None
+    loss: Callable[[Params, Hyper, Batch], Scalar]
+    update: Callable[[Params, OptState, Params, Hyper], tuple[Params, OptState]]
+    objective: Callable[[Params, Batch], Parts]
+    hyper_at: Callable[[Eta, Step], Hyper]
+    evaluated: Callable[[Params, OptState], Params] | None = None
     micro_batches: int = 1
-    start: "Callable[[PyTree, State], State] | None" = None
-    whole: Callable[[PyTree], jax.Array] | None = None
+    start: "Callable[[Eta, State], State] | None" = None
+    whole: Callable[[Parts], Scalar] | None = None
     trainings: int | None = None
 
 
@@ -83,8 +94,8 @@ def as_argument(problem: Problem) -> Problem:
 class State(NamedTuple):
     """The state of an inner training: parameters θ and optimizer state υ."""
 
-    params: PyTree
-    opt_state: PyTree
+    params: Params
+    opt_state: OptState
 
 
 class Growth(NamedTuple):
@@ -95,26 +106,26 @@ class Growth(NamedTuple):
     η, in all directions together; time runs the other way, and where one grows the other does.
 
     Attributes:
-        steps: inner steps of the boundaries between segments, int64 [n], ascending; the derivative
-            is that of the state before the step, the last is after the end.
-        params: norm of the derivative in the parameters, [n] or [n, M]; of the tangents of the
-            parameters: of all coordinates that act so far, or, along random directions, the root of
-            the mean square over these, which estimates the same.
+        steps: inner steps of the boundaries between segments, ascending; the derivative is that of
+            the state before the step, the last is after the end.
+        params: norm of the derivative in the parameters; of the tangents of the parameters: of all
+            coordinates that act so far, or, along random directions, the root of the mean square
+            over these, which estimates the same.
         opt_state: norm of that in the floating-point leaves of the optimizer state, likewise.
         damped: natural logarithm of what the adjoint was multiplied by between a boundary and the
-            next, [n - 1] or [n - 1, M]; zero where no cap was in force, and of tangents.
+            next; zero where no cap was in force, and of tangents.
         tangents: whether it is of tangents.
     """
 
-    steps: np.ndarray
-    params: jax.Array
-    opt_state: jax.Array
-    damped: jax.Array
+    steps: Int64[np.ndarray, "n"]
+    params: Float[Array, "n *M"]
+    opt_state: Float[Array, "n *M"]
+    damped: Float[Array, "n-1 *M"]
     tangents: bool = False
 
     @property
-    def exponents(self) -> np.ndarray:
-        """λ between a boundary and the next, per inner step, [n - 1] or [n - 1, M].
+    def exponents(self) -> Float64[np.ndarray, "between *M"]:
+        """λ between a boundary and the next, per inner step.
 
         How fast the parameters' part would grow without a cap: above zero it grows on its way, the
         adjoint back, tangents forward. NaN where there is none.
@@ -126,7 +137,7 @@ class Growth(NamedTuple):
         lengths = np.diff(self.steps).astype(np.float64)
         return grown / lengths.reshape(-1, *(1,) * (grown.ndim - 1))
 
-    def at(self, steps: np.ndarray) -> "Growth":
+    def at(self, steps: Int64[np.ndarray, "some"]) -> "Growth":
         """The same at some of its boundaries, two or more, from the first to the last."""
         rows = np.flatnonzero(np.isin(self.steps, steps))
         if len(rows) == len(self.steps):
@@ -144,7 +155,7 @@ class Diagnostics(NamedTuple):
     """What was seen on the way.
 
     Attributes:
-        losses: inner loss before each update, [steps].
+        losses: inner loss before each update.
         peak_states: the most states between segments that were kept at a time.
         peak_bytes: the most bytes in their store at a time, saved gradients included.
         recomputed_segments: segments run again for want of a kept state.
@@ -160,15 +171,15 @@ class Diagnostics(NamedTuple):
             where there are several. None else.
     """
 
-    losses: jax.Array
+    losses: Float[Array, "steps"]
     peak_states: int = 0
     peak_bytes: int = 0
     recomputed_segments: int = 0
-    standard_errors: PyTree = None
-    control: PyTree = None
-    lost_directions: int | jax.Array | None = None
-    diverged_sides: int | jax.Array | None = None
-    members: PyTree = None
+    standard_errors: Eta = None
+    control: Eta = None
+    lost_directions: int | Integer[Array, ""] | None = None
+    diverged_sides: int | Integer[Array, ""] | None = None
+    members: Eta = None
     growth: Growth | None = None
 
 
@@ -176,14 +187,14 @@ class Hypergradient(NamedTuple):
     """The result of one estimate.
 
     Attributes:
-        value: the objective F(θ_T), a scalar.
+        value: the objective F(θ_T).
         gradient: dF/dη, a pytree like η.
         state: the trained state (θ_T, υ_T).
         diagnostics: what was seen on the way.
     """
 
-    value: jax.Array
-    gradient: PyTree
+    value: Scalar
+    gradient: Eta
     state: State
     diagnostics: Diagnostics
 
@@ -208,8 +219,8 @@ class Progress(NamedTuple):
 
 
 def inner_step(
-    problem: Problem, eta: PyTree, state: State, batch: PyTree, step: jax.Array
-) -> tuple[State, jax.Array, PyTree]:
+    problem: Problem, eta: Eta, state: State, batch: Batch, step: Step
+) -> tuple[State, Scalar, Params]:
     """One step of the inner training.
 
     Returns:
@@ -220,8 +231,8 @@ def inner_step(
 
 
 def inner_gradient(
-    problem: Problem, eta: PyTree, state: State, batch: PyTree, step: jax.Array
-) -> tuple[jax.Array, PyTree]:
+    problem: Problem, eta: Eta, state: State, batch: Batch, step: Step
+) -> tuple[Scalar, Params]:
     """The loss L of an inner step, and its gradient g."""
     hyper = problem.hyper_at(eta, step)
     loss, (grads,) = loss_and_gradient(problem, state.params, hyper, batch, wrt=(0,))
@@ -229,8 +240,8 @@ def inner_gradient(
 
 
 def loss_and_gradient(
-    problem: Problem, params: PyTree, hyper: PyTree, batch: PyTree, *, wrt: tuple[int, ...]
-) -> tuple[jax.Array, tuple[PyTree, ...]]:
+    problem: Problem, params: Params, hyper: Hyper, batch: Batch, *, wrt: tuple[int, ...]
+) -> tuple[Scalar, tuple[Params | Hyper, ...]]:
     """The loss L of a batch, and its gradients, summed over the micro-batches.
 
     Args:
@@ -249,7 +260,7 @@ def loss_and_gradient(
         return derive(params, hyper, batch)
     split = jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), batch)
 
-    def body(total: PyTree, part: PyTree) -> tuple[PyTree, None]:
+    def body(total: PyTree, part: Batch) -> tuple[PyTree, None]:
         return jax.tree.map(jnp.add, total, derive(params, hyper, part)), None
 
     first = jax.tree.map(lambda leaf: leaf[0], split)
@@ -260,9 +271,7 @@ def loss_and_gradient(
     return jax.tree.map(lambda leaf: leaf / parts, total)
 
 
-def inner_update(
-    problem: Problem, eta: PyTree, state: State, grads: PyTree, step: jax.Array
-) -> State:
+def inner_update(problem: Problem, eta: Eta, state: State, grads: Params, step: Step) -> State:
     """The state after an inner step with gradient g."""
     hyper = problem.hyper_at(eta, step)
     return State(*problem.update(grads, state.opt_state, state.params, hyper))

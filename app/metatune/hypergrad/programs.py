@@ -9,20 +9,22 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh
+from jaxtyping import Array, Float, PyTree
 
 from metatune.hypergrad import segments, start
 from metatune.hypergrad.forward import tangents as forward_mode
 from metatune.hypergrad.forward.tangents import Tangents
-from metatune.hypergrad.problem import Problem, PyTree, State
+from metatune.hypergrad.problem import Problem, State
 from metatune.hypergrad.reverse import growth
 from metatune.hypergrad.reverse.adjoint import Adjoint, ReverseMode, SegmentRun
 from metatune.hypergrad.segments import Segment
+from metatune.hypergrad.shapes import Batch, Eta, Floats, Params, Parts, Scalar
 from metatune.hypergrad.sharding import ALL, EACH
 
 
 @partial(jax.jit, static_argnums=1)
 def forward(
-    problem: Problem, estimator: ReverseMode, eta: PyTree, state: State, segment: Segment
+    problem: Problem, estimator: ReverseMode, eta: Eta, state: State, segment: Segment
 ) -> SegmentRun:
     """A segment forward."""
     return estimator.forward(problem, eta, state, segment)
@@ -32,25 +34,25 @@ def forward(
 def pullback(
     problem: Problem,
     estimator: ReverseMode,
-    eta: PyTree,
+    eta: Eta,
     segment: Segment,
     taken: tuple[State, PyTree],
     adjoint: Adjoint,
-    largest: jax.Array | None = None,
-) -> tuple[Adjoint, jax.Array | None]:
+    largest: Float[Array, "*M"] | None = None,
+) -> tuple[Adjoint, Float[Array, "*M"] | None]:
     """A segment backward; `taken` is the state before it and what its forward run saved."""
     state, saved = taken
     return estimator.pullback(problem, eta, state, segment, saved, adjoint, largest)
 
 
 @jax.jit
-def objective(problem: Problem, params: PyTree, batch: PyTree) -> tuple[jax.Array, PyTree]:
+def objective(problem: Problem, params: Params, batch: Batch) -> tuple[Scalar, Params]:
     """The objective on a batch, and its gradient in the parameters.
 
     With a `whole`, that of a batch that is all of them.
     """
 
-    def of_all(params: PyTree) -> jax.Array:
+    def of_all(params: Params) -> Scalar:
         found = problem.objective(params, batch)
         return found if problem.whole is None else problem.whole(found)
 
@@ -58,19 +60,19 @@ def objective(problem: Problem, params: PyTree, batch: PyTree) -> tuple[jax.Arra
 
 
 @jax.jit
-def objective_along(problem: Problem, params: PyTree, batch: PyTree, bar: PyTree) -> PyTree:
+def objective_along(problem: Problem, params: Params, batch: Batch, bar: Parts) -> Params:
     """What a batch adds to the gradient in the parameters; `bar` is that in its `value`."""
     return jax.vjp(lambda params: problem.objective(params, batch), params)[1](bar)[0]
 
 
 @jax.jit
-def value(problem: Problem, params: PyTree, batch: PyTree) -> PyTree:
+def value(problem: Problem, params: Params, batch: Batch) -> Parts:
     """The objective on a batch, or what it is made of."""
     return problem.objective(params, batch)
 
 
 @jax.jit
-def whole(problem: Problem, mean: PyTree) -> tuple[jax.Array, PyTree]:
+def whole(problem: Problem, mean: Parts) -> tuple[Scalar, Parts]:
     """The objective of the mean over the batches of `value`, and its gradient in that."""
     if problem.whole is None:
         raise ValueError("the mean is the objective")
@@ -78,7 +80,7 @@ def whole(problem: Problem, mean: PyTree) -> tuple[jax.Array, PyTree]:
 
 
 @jax.jit
-def evaluated(problem: Problem, state: State) -> PyTree:
+def evaluated(problem: Problem, state: State) -> Params:
     """The parameters that the objective is taken of, where they aren't those that are trained."""
     if problem.evaluated is None:
         raise ValueError("the parameters that are trained are what is evaluated")
@@ -86,11 +88,11 @@ def evaluated(problem: Problem, state: State) -> PyTree:
 
 
 @jax.jit
-def evaluated_bar(problem: Problem, state: State, bar: PyTree) -> tuple[PyTree, list[jax.Array]]:
+def evaluated_bar(problem: Problem, state: State, bar: Params) -> tuple[Params, Floats]:
     """The adjoint of a state, from that of what is evaluated of it."""
     floats, rebuild = segments.inexact(state.opt_state)
 
-    def of(params: PyTree, floats: list[jax.Array]) -> PyTree:
+    def of(params: Params, floats: Floats) -> Params:
         return evaluated(problem, State(params, rebuild(floats)))
 
     return jax.vjp(of, state.params, floats)[1](bar)
@@ -98,8 +100,8 @@ def evaluated_bar(problem: Problem, state: State, bar: PyTree) -> tuple[PyTree, 
 
 @partial(jax.jit, donate_argnums=2)
 def advance(
-    problem: Problem, eta: PyTree, state: State, segment: Segment
-) -> tuple[State, jax.Array]:
+    problem: Problem, eta: Eta, state: State, segment: Segment
+) -> tuple[State, Float[Array, "length"]]:
     """A segment of training alone; gives the memory of the state to the next one."""
     return segments.advance(problem, eta, state, segment)
 
@@ -109,25 +111,25 @@ def push(
     problem: Problem,
     clip: float | None,
     mesh: Mesh | None,
-    eta: PyTree,
-    directions: jax.Array,
+    eta: Eta,
+    directions: Float[Array, "n N"],
     state: State,
     tangents: Tangents,
     segment: Segment,
-) -> tuple[State, Tangents, jax.Array]:
-    """A segment forward with tangents along directions [n, N], spread over a mesh if there is one.
+) -> tuple[State, Tangents, Float[Array, "length"]]:
+    """A segment forward with tangents along directions, spread over a mesh if there is one.
 
     The memory of state and tangents is given to the next ones.
     """
 
     def run(
         problem: Problem,
-        eta: PyTree,
-        directions: jax.Array,
+        eta: Eta,
+        directions: Float[Array, "own N"],
         state: State,
         tangents: Tangents,
         segment: Segment,
-    ) -> tuple[State, Tangents, jax.Array]:
+    ) -> tuple[State, Tangents, Float[Array, "length"]]:
         along = jax.vmap(ravel_pytree(eta)[1])(directions)
         return forward_mode.push_segment(problem, eta, along, state, tangents, segment, clip)
 
@@ -144,8 +146,8 @@ def push(
 
 @partial(jax.jit, static_argnums=0)
 def contract(
-    mesh: Mesh | None, bar: tuple[PyTree, list[jax.Array] | None], tangents: Tangents
-) -> jax.Array:
+    mesh: Mesh | None, bar: tuple[Params, Floats | None], tangents: Tangents
+) -> Float[Array, "n"]:
     """The derivatives of the objective along the directions of the tangents, on all devices."""
     found = forward_mode.contract(*bar, tangents)
     if mesh is None:
@@ -154,8 +156,8 @@ def contract(
 
 
 @partial(jax.jit, static_argnums=0)
-def norms(mesh: Mesh | None, tangents: Tangents) -> jax.Array:
-    """Norms of tangents in all directions together, [2]: of parameters, of optimizer state."""
+def norms(mesh: Mesh | None, tangents: Tangents) -> Float[Array, "2"]:
+    """Norms of tangents in all directions together: of parameters, of optimizer state."""
     found = jnp.stack(growth.norms(tangents, None))
     if mesh is None:
         return found
@@ -171,27 +173,27 @@ start_moves = jax.jit(start.moves)
 
 
 @jax.jit
-def begin_each(problem: Problem, etas: PyTree, state: State) -> State:
+def begin_each(problem: Problem, etas: Eta, state: State) -> State:
     """Where several trainings begin from one state, each with meta-parameters of its own."""
     return jax.vmap(start.begin, in_axes=(None, 0, None))(problem, etas, state)
 
 
 @partial(jax.jit, donate_argnums=2)
 def advance_each(
-    problem: Problem, etas: PyTree, states: State, segment: Segment
-) -> tuple[State, jax.Array]:
+    problem: Problem, etas: Eta, states: State, segment: Segment
+) -> tuple[State, Float[Array, "n length"]]:
     """A segment of several trainings, each with meta-parameters of its own, [n, ...]."""
     each = jax.vmap(segments.advance, in_axes=(None, 0, 0, None))
     return each(problem, etas, states, segment)
 
 
 @jax.jit
-def value_each(problem: Problem, params: PyTree, batch: PyTree) -> PyTree:
+def value_each(problem: Problem, params: Params, batch: Batch) -> Parts:
     """As `value`, of several trainings, [n, ...]."""
     return jax.vmap(problem.objective, in_axes=(0, None))(params, batch)
 
 
 @jax.jit
-def whole_each(problem: Problem, mean: PyTree) -> jax.Array:
-    """As the value of `whole`, of several trainings, [n]."""
+def whole_each(problem: Problem, mean: Parts) -> Float[Array, "n"]:
+    """As the value of `whole`, of several trainings."""
     return jax.vmap(lambda mean: whole(problem, mean)[0])(mean)

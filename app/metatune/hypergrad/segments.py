@@ -5,28 +5,30 @@ with steps that are skipped.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, PyTree, Shaped
 
-from metatune.hypergrad.problem import Batches, Problem, PyTree, State, inner_step
+from metatune.hypergrad.problem import Batches, Problem, State, inner_step
+from metatune.hypergrad.shapes import Eta, Floats, Leaf, Scalar, Step, Tree
 
 
 class Segment(NamedTuple):
     """Inner steps `start` to `stop` (exclusive) with their data.
 
     Attributes:
-        start: the first inner step, an int32 scalar.
-        stop: one past the last inner step, an int32 scalar.
+        start: the first inner step.
+        stop: one past the last inner step.
         batches: the batches of the steps, stacked on a new first axis and filled up with the last
             one to the length of the program, [length, ...].
     """
 
-    start: np.int32
-    stop: np.int32
-    batches: PyTree
+    start: np.int32 | Step
+    stop: np.int32 | Step
+    batches: PyTree[Shaped[Leaf, "length ..."]]
 
 
 def bounds(start: int, stop: int, length: int) -> list[tuple[int, int]]:
@@ -39,19 +41,19 @@ def fetch(batches: Batches, start: int, stop: int, length: int) -> Segment:
     drawn = [batches(step) for step in range(start, stop)]
     drawn += [drawn[-1]] * (length - len(drawn))
 
-    def stack(*leaves: Any) -> Any:
+    def stack(*leaves: Shaped[Leaf, "..."]) -> Shaped[Leaf, "..."]:
         return (np if isinstance(leaves[0], np.ndarray) else jnp).stack(leaves)
 
     return Segment(np.int32(start), np.int32(stop), jax.tree.map(stack, *drawn))
 
 
 def scan_segment(
-    body: Callable[[PyTree, Any], tuple[PyTree, PyTree]],
-    carry: PyTree,
+    body: Callable[[Tree, PyTree], tuple[Tree, PyTree]],
+    carry: Tree,
     segment: Segment,
     inputs: PyTree = None,
     reverse: bool = False,
-) -> tuple[PyTree, PyTree]:
+) -> tuple[Tree, PyTree]:
     """Runs `body` over the steps of a segment, and over nothing where it is filled up.
 
     Args:
@@ -67,7 +69,7 @@ def scan_segment(
     length = len(jax.tree.leaves(segment.batches)[0])
     steps = segment.start + jnp.arange(length, dtype=jnp.int32)
 
-    def guarded(carry: PyTree, given: Any) -> tuple[PyTree, PyTree]:
+    def guarded(carry: Tree, given: PyTree) -> tuple[Tree, PyTree]:
         outputs = jax.eval_shape(body, carry, given)[1]
         skipped = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), outputs)
         return jax.lax.cond(
@@ -78,8 +80,8 @@ def scan_segment(
 
 
 def advance(
-    problem: Problem, eta: PyTree, state: State, segment: Segment, remat: bool = False
-) -> tuple[State, jax.Array]:
+    problem: Problem, eta: Eta, state: State, segment: Segment, remat: bool = False
+) -> tuple[State, Float[Array, "length"]]:
     """Trains through a segment.
 
     Args:
@@ -90,10 +92,10 @@ def advance(
         remat: recompute each step when differentiated by JAX.
 
     Returns:
-        The state after the segment, and the inner losses, [length].
+        The state after the segment, and the inner losses.
     """
 
-    def body(state: State, given: PyTree) -> tuple[State, jax.Array]:
+    def body(state: State, given: PyTree) -> tuple[State, Scalar]:
         step, batch, _ = given
         state, loss, _ = inner_step(problem, eta, state, batch, step)
         return state, loss
@@ -101,7 +103,7 @@ def advance(
     return scan_segment(jax.checkpoint(body) if remat else body, state, segment)
 
 
-def inexact(tree: PyTree) -> tuple[list[jax.Array], Callable[[list[jax.Array]], PyTree]]:
+def inexact(tree: Tree) -> tuple[Floats, Callable[[Floats], Tree]]:
     """The floating-point leaves of a pytree, and how to put others in their place.
 
     Integers (such as an optimizer's step count) have no derivative and would need cotangents of
@@ -110,8 +112,8 @@ def inexact(tree: PyTree) -> tuple[list[jax.Array], Callable[[list[jax.Array]], 
     leaves, treedef = jax.tree.flatten(tree)
     floating = [jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) for leaf in leaves]
 
-    def rebuild(values: list[jax.Array]) -> PyTree:
-        replacements: Iterator[jax.Array] = iter(values)
+    def rebuild(values: Floats) -> Tree:
+        replacements: Iterator[Float[Array, "..."]] = iter(values)
         merged = [
             next(replacements) if is_floating else leaf
             for leaf, is_floating in zip(leaves, floating, strict=True)

@@ -1,14 +1,15 @@
 """Directions, or members of a population, over devices: what is theirs is cut, the rest copied."""
 
 from math import gcd
-from typing import Any, Final
+from typing import Final
 
 import jax
 import numpy as np
 from jax.core import Tracer
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, PyTree, Shaped
 
-from metatune.hypergrad.problem import PyTree
+from metatune.hypergrad.shapes import Leaf, Tree
 
 AXIS: Final = "each"
 ALL, EACH = PartitionSpec(), PartitionSpec(AXIS)
@@ -35,12 +36,12 @@ def mesh_for(count: int, given: PyTree, *, one_process: bool = False) -> Mesh | 
     return Mesh(np.array(devices[:used]), (AXIS,))
 
 
-def replicate(tree: PyTree, mesh: Mesh | None) -> PyTree:
+def replicate(tree: Tree, mesh: Mesh | None) -> Tree:
     """Puts arrays on all devices of a mesh; leaves them where there is none."""
     return tree if mesh is None else jax.device_put(tree, NamedSharding(mesh, ALL))
 
 
-def shard(tree: PyTree, mesh: Mesh | None, axis: int = 0) -> PyTree:
+def shard(tree: Tree, mesh: Mesh | None, axis: int = 0) -> Tree:
     """Puts each direction's or member's part of arrays on its device; leaves them without a mesh.
 
     Args:
@@ -51,19 +52,19 @@ def shard(tree: PyTree, mesh: Mesh | None, axis: int = 0) -> PyTree:
     if mesh is None:
         return tree
 
-    def cut(leaf: Any) -> jax.Array:
+    def cut(leaf: Shaped[Leaf, "*shape"]) -> Shaped[Array, "*shape"]:
         before = (None,) * min(axis, np.ndim(leaf) - 1)
         return jax.device_put(leaf, NamedSharding(mesh, PartitionSpec(*before, AXIS)))
 
     return jax.tree.map(cut, tree)
 
 
-def local(tree: PyTree, mesh: Mesh | None) -> PyTree:
+def local(tree: Tree, mesh: Mesh | None) -> Tree:
     """Arrays that all devices of a mesh hold, on one of them."""
     return tree if mesh is None else jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
 
-def gather(tree: PyTree, mesh: Mesh | None, like: PyTree = None) -> PyTree:
+def gather(tree: Tree, mesh: Mesh | None, like: PyTree = None) -> Tree:
     """Arrays from the devices of a mesh, whole again.
 
     Args:
@@ -74,7 +75,9 @@ def gather(tree: PyTree, mesh: Mesh | None, like: PyTree = None) -> PyTree:
     if mesh is None:
         return tree
 
-    def back(leaf: jax.Array, there: Any = None) -> jax.Array:
+    def back(
+        leaf: Shaped[Array, "*shape"], there: Shaped[Array, "..."] | None = None
+    ) -> Shaped[Array, "*shape"]:
         # An array that isn't bound to a device must stay so: programs are compiled anew otherwise.
         place = None if there is None or not there.committed else there.sharding
         return jax.device_put(np.asarray(leaf), place)

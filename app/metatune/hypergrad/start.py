@@ -8,19 +8,19 @@ Source: Finn et al., Model-Agnostic Meta-Learning for Fast Adaptation of Deep Ne
 algorithm 1; one of the settings of MixFlow-MG, Kemaev et al., ICML 2025.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float, Integer
 
 from metatune.hypergrad.forward.tangents import Tangents
-from metatune.hypergrad.problem import Problem, PyTree, State
+from metatune.hypergrad.problem import Problem, State
 from metatune.hypergrad.reverse.adjoint import Adjoint
 from metatune.hypergrad.segments import inexact
+from metatune.hypergrad.shapes import Eta, Floats, Params
 
 
-def begin(problem: Problem, eta: PyTree, state: State) -> State:
+def begin(problem: Problem, eta: Eta, state: State) -> State:
     """The state before step 0: S(η, state)."""
     if problem.start is None:
         raise ValueError("the problem has no start: a training begins from the state it is given")
@@ -31,25 +31,25 @@ def begin(problem: Problem, eta: PyTree, state: State) -> State:
     return State(*strong)
 
 
-def pulled(problem: Problem, eta: PyTree, state: State, adjoint: Adjoint) -> PyTree:
+def pulled(problem: Problem, eta: Eta, state: State, adjoint: Adjoint) -> Eta:
     """What the start adds to the hypergradient, `(∂S/∂η)ᵀ` of the adjoint before step 0."""
     _, pull = jax.vjp(lambda eta: _floats(problem, eta, state), eta)
     return pull((adjoint.params, adjoint.opt_state))[0]
 
 
-def pushed(problem: Problem, eta: PyTree, directions: jax.Array, state: State) -> Tangents:
-    """The tangents of the state before step 0 along directions in η, [n, N]."""
+def pushed(problem: Problem, eta: Eta, directions: Float[Array, "n N"], state: State) -> Tangents:
+    """The tangents of the state before step 0 along directions in η."""
     unflatten = ravel_pytree(eta)[1]
     return jax.vmap(lambda direction: _tangent(problem, eta, unflatten(direction), state))(
         directions
     )
 
 
-def moves(problem: Problem, eta: PyTree, state: State) -> jax.Array:
-    """Whether each coordinate of η moves the state before step 0, [N] booleans."""
+def moves(problem: Problem, eta: Eta, state: State) -> Bool[Array, "N"]:
+    """Whether each coordinate of η moves the state before step 0."""
     flat, unflatten = ravel_pytree(eta)
 
-    def moved(coordinate: jax.Array) -> jax.Array:
+    def moved(coordinate: Integer[Array, ""]) -> Bool[Array, ""]:
         direction = jnp.zeros_like(flat).at[coordinate].set(1)
         found = _tangent(problem, eta, unflatten(direction), state)
         return jnp.any(jnp.stack([jnp.any(leaf != 0) for leaf in jax.tree.leaves(found)]))
@@ -58,11 +58,11 @@ def moves(problem: Problem, eta: PyTree, state: State) -> jax.Array:
     return jax.lax.map(moved, jnp.arange(len(flat)))
 
 
-def _tangent(problem: Problem, eta: PyTree, direction: PyTree, state: State) -> Tangents:
+def _tangent(problem: Problem, eta: Eta, direction: Eta, state: State) -> Tangents:
     return Tangents(*jax.jvp(lambda eta: _floats(problem, eta, state), (eta,), (direction,))[1])
 
 
-def _floats(problem: Problem, eta: PyTree, state: State) -> tuple[Any, list[jax.Array]]:
+def _floats(problem: Problem, eta: Eta, state: State) -> tuple[Params, Floats]:
     """Parameters and floating-point leaves of the optimizer state before step 0."""
     params, opt_state = begin(problem, eta, state)
     return params, inexact(opt_state)[0]

@@ -6,14 +6,17 @@ import shutil
 import tempfile
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
 import numpy as np
+from jaxtyping import Array, PyTree, Shaped, UInt8
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from metatune.hypergrad.problem import PyTree
+Leaf = Shaped[Array, "..."]
+Handle = TypeVar("Handle")
+"""What a place returns for arrays that it keeps: its own, nobody else looks into it."""
 
 MEMORY = Path("/proc/meminfo")
 
@@ -27,18 +30,19 @@ class CheckpointError(RuntimeError):
     """A state can't be kept: no room for it, or no way to write it."""
 
 
-class Place(Protocol):
+@runtime_checkable
+class Place(Protocol[Handle]):
     """Somewhere to put a list of arrays."""
 
-    def write(self, leaves: list[jax.Array]) -> Any:
+    def write(self, leaves: list[Leaf]) -> Handle:
         """Puts arrays there; returns what `read` and `delete` ask for."""
         ...
 
-    def read(self, handle: Any) -> list[jax.Array]:
+    def read(self, handle: Handle) -> list[Leaf]:
         """The arrays, bit for bit and on the devices they came from."""
         ...
 
-    def delete(self, handle: Any) -> None:
+    def delete(self, handle: Handle) -> None:
         """Makes room again."""
         ...
 
@@ -62,15 +66,15 @@ def free_memory() -> int:
 class Device:
     """Leaves arrays where they are; the only place for arrays that JAX is tracing."""
 
-    def write(self, leaves: list[jax.Array]) -> list[jax.Array]:
+    def write(self, leaves: list[Leaf]) -> list[Leaf]:
         """Keeps a reference."""
         return leaves
 
-    def read(self, handle: list[jax.Array]) -> list[jax.Array]:
+    def read(self, handle: list[Leaf]) -> list[Leaf]:
         """The very same arrays."""
         return handle
 
-    def delete(self, handle: list[jax.Array]) -> None:
+    def delete(self, handle: list[Leaf]) -> None:
         """Nothing to do: whoever held the handle lets go of it."""
 
     def close(self) -> None:
@@ -103,22 +107,25 @@ class Home(NamedTuple):
     sharding: jax.sharding.Sharding | None
 
 
-def _home(leaf: jax.Array) -> Home:
+def _home(leaf: Leaf) -> Home:
     return Home(leaf.shape, leaf.dtype, leaf.sharding if leaf.committed else None)
+
+
+Copied = tuple[Shaped[np.ndarray, "..."], Home]
 
 
 class Host:
     """NumPy copies in the memory of the process."""
 
-    def write(self, leaves: list[jax.Array]) -> list[tuple[np.ndarray, Home]]:
+    def write(self, leaves: list[Leaf]) -> list[Copied]:
         """Copies; a mere view, which JAX gives on CPUs, would keep the device's buffer alive."""
         return [(np.array(leaf, copy=True), _home(leaf)) for leaf in leaves]
 
-    def read(self, handle: list[tuple[np.ndarray, Home]]) -> list[jax.Array]:
+    def read(self, handle: list[Copied]) -> list[Leaf]:
         """Puts the copies back on the device."""
         return [jax.device_put(array, home.sharding) for array, home in handle]
 
-    def delete(self, handle: list[tuple[np.ndarray, Home]]) -> None:
+    def delete(self, handle: list[Copied]) -> None:
         """Nothing to do: whoever held the handle lets go of it."""
 
     def close(self) -> None:
@@ -158,7 +165,7 @@ class Disk:
                 "give a folder that can be written to"
             ) from error
 
-    def write(self, leaves: list[jax.Array]) -> tuple[Path, list[Home]]:
+    def write(self, leaves: list[Leaf]) -> tuple[Path, list[Home]]:
         """Writes a file beside its place, then renames it."""
         needed = sum(leaf.nbytes for leaf in leaves)
         path = self._folder / f"{self._written}.safetensors"
@@ -177,7 +184,7 @@ class Disk:
         self._written += 1
         return path, [_home(leaf) for leaf in leaves]
 
-    def read(self, handle: tuple[Path, list[Home]]) -> list[jax.Array]:
+    def read(self, handle: tuple[Path, list[Home]]) -> list[Leaf]:
         """Puts the arrays of a file back on the device."""
         path, homes = handle
         found = load_file(path)
@@ -203,7 +210,7 @@ class Disk:
         return str(self._folder)
 
 
-def _as_bytes(leaf: jax.Array) -> np.ndarray:
+def _as_bytes(leaf: Leaf) -> UInt8[np.ndarray, "bytes"]:
     return np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)
 
 
@@ -225,7 +232,8 @@ class Store(contextlib.AbstractContextManager):
         self.peak_bytes = 0
         self.place = place
         self._budget, self._used = budget_bytes, 0
-        self._held: dict[Hashable, tuple[Any, Any, int]] = {}
+        # Structure, handle, bytes; only JAX looks into the first, only the place into the second.
+        self._held: dict[Hashable, tuple[PyTree, PyTree, int]] = {}
 
     def put(self, key: Hashable, tree: PyTree) -> None:
         """Keeps a pytree of arrays.
@@ -257,7 +265,7 @@ class Store(contextlib.AbstractContextManager):
         self._used -= size
         return tree
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Store":
         """The store itself."""
         return self
 

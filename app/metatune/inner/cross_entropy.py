@@ -8,19 +8,21 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float, Integer
 
+from metatune.hypergrad.shapes import Scalar
 from metatune.models import map_rows, unembed
 
 
 def token_losses(
-    hidden: jax.Array,
-    unembedding: jax.Array,
-    targets: jax.Array,
+    hidden: Float[Array, "batch seq hidden"],
+    unembedding: Float[Array, "vocab hidden"],
+    targets: Integer[Array, "batch seq"],
     *,
     softcap: float | None = None,
     chunk: int | None,
-    terms: Mapping[str, jax.Array] | None = None,
-) -> jax.Array:
+    terms: Mapping[str, Scalar] | None = None,
+) -> Float[Array, "batch seq"]:
     """The loss of each token, `log Σ_v exp z_v - z_target` of its logits z, in nats.
 
     With terms, what they add to it: `label_smoothing (z_target - mean_v z_v)`, which makes it `(1 -
@@ -30,19 +32,21 @@ def token_losses(
     pass; without, those of all tokens, [batch, seq, vocab].
 
     Args:
-        hidden: features after the final norm, [batch, seq, hidden].
-        unembedding: the weights from features to logits, [vocab, hidden] float32.
-        targets: integers, [batch, seq].
+        hidden: features after the final norm.
+        unembedding: the weights from features to logits, float32.
+        targets: the tokens to predict.
         softcap: c of the logits' `c tanh(z / c)`; None for none.
         chunk: tokens at a time, those of all sequences in one row; None for all of them.
         terms: coefficients, scalars, of those terms that there are; None for none. What isn't of
             these logits is left to others.
 
     Returns:
-        [batch, seq] in at least float32.
+        In at least float32.
     """
 
-    def losses(hidden: jax.Array, targets: jax.Array) -> jax.Array:
+    def losses(
+        hidden: Float[Array, "*rows hidden"], targets: Integer[Array, "*rows"]
+    ) -> Float[Array, "*rows"]:
         # Cast to the features' dtype here, so that its gradient sums over the chunks in float32.
         logits = unembed(hidden, unembedding, softcap=softcap)
         nll = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
@@ -55,9 +59,12 @@ def token_losses(
 
 
 def _with_terms(
-    losses: jax.Array, logits: jax.Array, targets: jax.Array, terms: Mapping[str, jax.Array]
-) -> jax.Array:
-    """Losses [...] of logits [..., vocab] and what terms add to them."""
+    losses: Float[Array, "*rows"],
+    logits: Float[Array, "*rows vocab"],
+    targets: Integer[Array, "*rows"],
+    terms: Mapping[str, Scalar],
+) -> Float[Array, "*rows"]:
+    """Losses and what terms add to them."""
     if "label_smoothing" in terms:
         target = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
         losses += terms["label_smoothing"] * (target - jnp.mean(logits, axis=-1))

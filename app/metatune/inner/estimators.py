@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, overload
+from typing import Final, overload
 
 import jax
 
@@ -28,35 +28,35 @@ from metatune.tunables import Tunable
 GRADIENT_DTYPES: Final = {"float32": None, "bfloat16": "bfloat16"}  # parameters are float32
 
 
-def _mixflow(spec: Any) -> MixFlow:
+def _mixflow(spec: schema.MixFlowSpec) -> MixFlow:
     dtype = GRADIENT_DTYPES[spec.gradient_dtype]
     damping = spec.damping and Damping(spec.damping.max_growth, spec.damping.every)
     return MixFlow(spec.segment, spec.mixed_mode, spec.save_gradients, dtype, damping)
 
 
-def _reverse(spec: Any) -> Reverse:
+def _reverse(spec: schema.ReverseSpec) -> Reverse:
     return Reverse(spec.segment, spec.remat)
 
 
-def _forward(spec: Any) -> Forward:
+def _forward(spec: schema.ForwardSpec) -> Forward:
     return Forward(spec.segment, spec.chunk, spec.clip_tangents, spec.budget_bytes)
 
 
-def _forward_gradient(spec: Any) -> ForwardGradient:
+def _forward_gradient(spec: schema.ForwardGradientSpec) -> ForwardGradient:
     return ForwardGradient(
         spec.directions, spec.segment, spec.distribution, spec.chunk, spec.budget_bytes
     )
 
 
-def _zeroth_order(spec: Any) -> ZerothOrder:
+def _zeroth_order(spec: schema.ZerothOrderSpec) -> ZerothOrder:
     return ZerothOrder(spec.directions, spec.step, spec.segment, spec.distribution, spec.chunk)
 
 
-def _persistent_es(spec: Any) -> PersistentES:
+def _persistent_es(spec: schema.PersistentESSpec) -> PersistentES:
     return PersistentES(spec.pairs, spec.step, spec.segment, spec.distribution, spec.chunk)
 
 
-ESTIMATORS: Final[Mapping[type, Callable[[Any], Estimator]]] = {
+ESTIMATORS: Mapping[type, Callable[..., Estimator]] = {
     schema.MixFlowSpec: _mixflow,
     schema.ReverseSpec: _reverse,
     schema.ForwardSpec: _forward,

@@ -1,15 +1,18 @@
 """The inner training over fewer steps: the same schedules as fractions of a shorter training."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float64, Int32, Int64
 
 from metatune.hypergrad import Problem
+from metatune.hypergrad.shapes import Step, StepLike
 from metatune.inner.training import InnerTraining
+from metatune.tunables import Hyper
+from metatune.tunables.shapes import Slices, SlicesLike
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,19 +37,19 @@ class Rescaled:
         hyper_at = jax.tree_util.Partial(_HyperAt(whole.hyper_at), jnp.asarray(self._padded()))
         return replace(whole, hyper_at=hyper_at)
 
-    def shares(self, eta: Mapping[str, Any]) -> np.ndarray:
-        """Shares of the domains in each inner step, [steps, domains]."""
+    def shares(self, eta: SlicesLike) -> Float64[np.ndarray, "{self.steps} domains"]:
+        """Shares of the domains in each inner step."""
         return self.training.trajectory(eta).mixture[self._steps_of_the_whole()]
 
-    def _steps_of_the_whole(self) -> np.ndarray:
-        """The step of the whole training that each step is like, [steps]."""
+    def _steps_of_the_whole(self) -> Int64[np.ndarray, "{self.steps}"]:
+        """The step of the whole training that each step is like."""
         # In int64: a product of two numbers of steps may exceed 32 bits.
         return (
             np.arange(self.steps, dtype=np.int64) * self.training.recipe.inner.steps // self.steps
         )
 
-    def _padded(self) -> np.ndarray:
-        """The same as int32, of one shape for all `steps`: [T]."""
+    def _padded(self) -> Int32[np.ndarray, "{self.training.recipe.inner.steps}"]:
+        """The same as int32, of one shape for all `steps`."""
         found = self._steps_of_the_whole().astype(np.int32)
         return np.pad(found, (0, self.training.recipe.inner.steps - self.steps), mode="edge")
 
@@ -55,7 +58,7 @@ class Rescaled:
 class _HyperAt:
     """The map η ↦ λ_t by a table of steps; equal, hence compiled once, where `whole` is."""
 
-    whole: Any
+    whole: Callable[[Slices, Step], Hyper]
 
-    def __call__(self, like: jax.Array, eta: Mapping[str, jax.Array], step: jax.Array) -> Any:
+    def __call__(self, like: Int32[Array, "whole"], eta: Slices, step: StepLike) -> Hyper:
         return self.whole(eta, like[step])

@@ -1,33 +1,40 @@
 """The hyperparameters of every inner step: the map from η to λ_t, and all λ_t by name."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int
 
+from metatune.hypergrad.shapes import Shapes, StepLike
 from metatune.inner import schedules
 from metatune.recipe import schema
 from metatune.recipe.schema import Recipe
 from metatune.tunables import Hyper, Tunable, scheduled
 from metatune.tunables.mixture import starting_shares
+from metatune.tunables.shapes import Slices
+
+HyperAt = Callable[[Slices, StepLike], Hyper]
+"""The map η ↦ λ_t."""
 
 
-def over_steps_of(recipe: Recipe, params: Any, tuning: tuple[Tunable, ...]) -> Callable[..., Hyper]:
+def over_steps_of(
+    recipe: Recipe, params: Shapes, tuning: tuple[Tunable, ...]
+) -> Callable[..., Hyper]:
     """See `InnerTraining.hyper_over`."""
     # Rates within parameters would be as large as the parameters, for every step.
     hyper_at = hyper_at_of(recipe, params, tuple(filter(scheduled, tuning)))
 
     @jax.jit
-    def over_steps(eta: Mapping[str, jax.Array], steps: Any = None) -> Hyper:
+    def over_steps(eta: Slices, steps: Int[Array, "steps"] | None = None) -> Hyper:
         steps = jnp.arange(recipe.inner.steps) if steps is None else steps
         return jax.vmap(hyper_at, in_axes=(None, 0))(eta, steps)
 
     return over_steps
 
 
-def hyper_at_of(recipe: Recipe, params: Any, tuning: tuple[Tunable, ...]) -> Any:
+def hyper_at_of(recipe: Recipe, params: Shapes, tuning: tuple[Tunable, ...]) -> HyperAt:
     """The map η ↦ λ_t: the recipe's own choices, then each tunable in turn.
 
     `params` are the parameters, or their shapes.
@@ -46,7 +53,7 @@ def hyper_at_of(recipe: Recipe, params: Any, tuning: tuple[Tunable, ...]) -> Any
     # A rate has its parameter's rank, so that nothing is broadcast by accident.
     ranks = jax.tree.map(lambda leaf: (1,) * leaf.ndim, params)
 
-    def hyper_at(eta: Mapping[str, jax.Array], step: jax.Array) -> Hyper:
+    def hyper_at(eta: Slices, step: StepLike) -> Hyper:
         base = jnp.asarray(rates)[step]
         hyper = Hyper(
             jax.tree.map(base.reshape, ranks, is_leaf=lambda leaf: isinstance(leaf, tuple)),

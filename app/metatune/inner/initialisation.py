@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Array, Float32, Key
 
 from metatune.hypergrad import State
+from metatune.hypergrad.shapes import OptState, Params
 from metatune.inner import seeds
 from metatune.inner.start import Start
 from metatune.inner.trainable import Trainable
@@ -15,6 +17,7 @@ from metatune.models import LanguageModel, load_pretrained, locate, weights_sha2
 from metatune.recipe import schema
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.tunables import Begins, Tunable
+from metatune.tunables.shapes import Names, Slices, Weights
 
 CHECKPOINTS = "tune.initialisation.checkpoints"
 
@@ -27,7 +30,7 @@ class Ingredients(NamedTuple):
         sha256: of their weights, by the name that the recipe has for them.
     """
 
-    params: tuple[Any, ...] = ()
+    params: tuple[Weights, ...] = ()
     sha256: Mapping[str, str] = {}
 
 
@@ -62,10 +65,10 @@ def ingredients(spec: schema.InitialisationSpec | None, begin: Start) -> Ingredi
 
 def hook(
     tuning: Sequence[Tunable],
-    init: Callable[[Any], Any],
+    init: Callable[[Params], OptState],
     part: Trainable,
     others: Ingredients,
-) -> Callable[[Any, State], State] | None:
+) -> Callable[[Slices, State], State] | None:
     """`Problem.start` of what is tuned; None where no start is.
 
     Args:
@@ -79,7 +82,7 @@ def hook(
         return None
     (tunable,) = found
 
-    def start(others: Sequence[Any], eta: Mapping[str, jax.Array], state: State) -> State:
+    def start(others: Sequence[Params], eta: Slices, state: State) -> State:
         params = tunable.begin(eta[tunable.key], state.params, others)
         return State(params, init(params))
 
@@ -89,8 +92,10 @@ def hook(
 
 
 def of_one_draw(
-    spec: schema.InitialisationSpec | None, initialise: Callable[[jax.Array], State], seed: int
-) -> Callable[[jax.Array], State]:
+    spec: schema.InitialisationSpec | None,
+    initialise: Callable[[Key[Array, ""]], State],
+    seed: int,
+) -> Callable[[Key[Array, ""]], State]:
     """The state that trainings start from: where a point is tuned, that of the recipe's seed.
 
     Args:
@@ -103,14 +108,14 @@ def of_one_draw(
     return lambda key: initialise(seeds.key(seed))
 
 
-def by_name(names: Any, params: Any) -> dict[str, np.ndarray]:
-    """Trained parameters by checkpoint name, float32.
+def by_name(names: Names, params: Weights) -> dict[str, Float32[np.ndarray, "..."]]:
+    """Trained parameters by checkpoint name.
 
     Args:
         names: `ParameterNames` at the leaves of a tree like the parameters.
         params: the parameters.
     """
-    found: dict[str, np.ndarray] = {}
+    found: dict[str, Float32[np.ndarray, "..."]] = {}
     for leaf, array in zip(jax.tree.leaves(names), jax.tree.leaves(params), strict=True):
         whole = np.asarray(array, np.float32)
         parts = whole if leaf.stacked else whole[None]

@@ -14,19 +14,26 @@ optimizers, CoLLAs 2022, arXiv 2203.11860.
 """
 
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array, Float, Int
 
+from metatune.hypergrad.shapes import OptState, Params, Scalar
 from metatune.models import ParameterNames
 from metatune.tunables import Correction, Form, Networks
+from metatune.tunables.shapes import Names
 
 TINY: Final = 1e-12
 """Added to means about one, so that tensors of zeros have derivatives. Of less, second derivatives
 there overflow float32."""
+
+
+Rows = Float[Array, "tensors elements"]
+"""Of each layer of a leaf a tensor in a row."""
 
 
 class CorrectedState(NamedTuple):
@@ -38,13 +45,13 @@ class CorrectedState(NamedTuple):
         second_moment: decaying mean of the squared gradients.
     """
 
-    inner: Any
-    momenta: tuple[Any, ...]
-    second_moment: Any
+    inner: OptState
+    momenta: tuple[Params, ...]
+    second_moment: Params
 
 
 def corrected(
-    inner: optax.GradientTransformation, names: Any, form: Form, correction: Correction | None
+    inner: optax.GradientTransformation, names: Names, form: Form, correction: Correction | None
 ) -> optax.GradientTransformation:
     """An optimizer's direction, corrected by networks.
 
@@ -57,11 +64,13 @@ def corrected(
         correction: at this inner step; None to initialise alone.
     """
 
-    def init(params: Any) -> CorrectedState:
+    def init(params: Params) -> CorrectedState:
         momenta = tuple(jax.tree.map(jnp.zeros_like, params) for _ in form.decays)
         return CorrectedState(inner.init(params), momenta, jax.tree.map(jnp.zeros_like, params))
 
-    def update(grads: Any, state: CorrectedState, params: Any = None) -> Any:
+    def update(
+        grads: Params, state: CorrectedState, params: Params | None = None
+    ) -> tuple[Params, CorrectedState]:
         if correction is None or params is None:
             raise ValueError("a learned update needs its networks and the parameters")
         directions, inner_state = inner.update(grads, state.inner, params)
@@ -92,10 +101,10 @@ def _of_leaf(
     form: Form,
     correction: Correction,
     leaf: ParameterNames,
-    index: np.ndarray,
-    direction: jax.Array,
-    *arrays: jax.Array,
-) -> jax.Array:
+    index: Int[np.ndarray | np.generic, "..."],
+    direction: Float[Array, "*shape"],
+    *arrays: Float[Array, "*shape"],
+) -> Float[Array, "*shape"]:
     """The corrected direction of a leaf, each layer of it a tensor of its own."""
     layers = len(leaf.names)
     networks = jax.tree.map(lambda weights: weights[index.reshape(layers)], correction.networks)
@@ -104,7 +113,7 @@ def _of_leaf(
     # What it computes on the way is as large as features and hidden layer for each element: in
     # reverse mode it is computed again, for a leaf at a time.
     @jax.checkpoint
-    def of_rows(networks: Networks, direction: jax.Array, *arrays: jax.Array) -> jax.Array:
+    def of_rows(networks: Networks, direction: Rows, *arrays: Rows) -> Rows:
         return _rows(form, networks, progress, direction, *arrays)
 
     rows = of_rows(networks, *(array.reshape(layers, -1) for array in (direction, *arrays)))
@@ -114,14 +123,14 @@ def _of_leaf(
 def _rows(
     form: Form,
     networks: Networks,
-    progress: jax.Array,
-    direction: jax.Array,
-    gradient: jax.Array,
-    parameter: jax.Array,
-    second_moment: jax.Array,
-    *momenta: jax.Array,
-) -> jax.Array:
-    """The corrected directions of tensors, [tensors, elements], a network for each."""
+    progress: Scalar,
+    direction: Rows,
+    gradient: Rows,
+    parameter: Rows,
+    second_moment: Rows,
+    *momenta: Rows,
+) -> Rows:
+    """The corrected directions of tensors, a network for each."""
     own = _normalised(direction)
     seen = [_normalised(signed) * own for signed in (gradient, *momenta, parameter)]
     seen.append(own * own)
@@ -141,21 +150,21 @@ def _rows(
     return direction * factors
 
 
-def _normalised(x: jax.Array) -> jax.Array:
+def _normalised(x: Rows) -> Rows:
     """A tensor over its root-mean-square."""
     scaled = _near_one(x)
     return scaled * jax.lax.rsqrt(_mean_square(scaled))
 
 
-def _near_one(x: jax.Array) -> jax.Array:
+def _near_one(x: Rows) -> Rows:
     """A tensor in a scale where nothing underflows, over a constant for its root-mean-square."""
     return _over(jnp.sqrt(jnp.mean(jax.lax.stop_gradient(x) ** 2, axis=1, keepdims=True)), x)
 
 
-def _over(scale: jax.Array, x: jax.Array) -> jax.Array:
+def _over(scale: Float[Array, "tensors 1"], x: Rows) -> Rows:
     """Tensors over their scales; those of zeros as they are."""
     return x / jnp.where(scale > 0, scale, 1)
 
 
-def _mean_square(x: jax.Array) -> jax.Array:
+def _mean_square(x: Rows) -> Float[Array, "tensors 1"]:
     return jnp.mean(x * x, axis=1, keepdims=True) + TINY

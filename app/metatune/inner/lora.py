@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Float32, Key
 
 from metatune.models import LORA_A, LORA_B, ParameterNames
 from metatune.recipe import schema
@@ -25,7 +26,7 @@ class Adapter(NamedTuple):
     """The adapters of one stacked leaf, that of the matrices of all layers.
 
     Attributes:
-        layers: which layers have one, [layers] booleans.
+        layers: which layers have one.
         names: of those layers' matrices, in checkpoints.
         inputs: features that the matrix maps from.
         outputs: features that it maps to.
@@ -34,7 +35,7 @@ class Adapter(NamedTuple):
         scale: alpha / rank.
     """
 
-    layers: np.ndarray
+    layers: Bool[np.ndarray, "layers"]
     names: tuple[str, ...]
     inputs: int
     outputs: int
@@ -42,7 +43,7 @@ class Adapter(NamedTuple):
     rank: int
     scale: float
 
-    def init(self, key: jax.Array) -> dict[str, jax.Array]:
+    def init(self, key: Key[Array, ""]) -> dict[str, Float32[Array, "adapted rows columns"]]:
         """A normal with deviation 1 / rank, as PEFT's `gaussian`, and B zero, by their keys."""
         count = len(self.names)
         a = jax.random.normal(key, (count, self.rank, self.inputs), jnp.float32) / self.rank
@@ -56,7 +57,9 @@ class Adapter(NamedTuple):
             for key in (LORA_A, LORA_B)
         }
 
-    def product(self, a: jax.Array, b: jax.Array) -> jax.Array:
+    def product(
+        self, a: Float[Array, "adapted rank inputs"], b: Float[Array, "adapted outputs rank"]
+    ) -> Float[Array, "adapted rows columns"]:
         """What is added to the matrices, `(alpha / rank) B A` in their layout, layer by layer."""
         product = self.scale * jnp.einsum("lor,lri->loi", b, a, precision="highest")
         return product.swapaxes(1, 2) if self.transposed else product

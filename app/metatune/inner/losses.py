@@ -1,45 +1,49 @@
 """Losses of a language model on a batch."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Integer, Shaped
 
 from metatune.data import Batch
+from metatune.hypergrad.shapes import Scalar
 from metatune.inner.cross_entropy import token_losses
 from metatune.inner.multi_token_head import second_next_losses
 from metatune.models import LanguageModel, rows_at_a_time
 from metatune.recipe.schema.inner import MULTI_TOKEN_TERM
 from metatune.tunables import Hyper, TokenClasses
+from metatune.tunables.shapes import Weights
 from metatune.tunables.token_classes import PARTS
+
+Loss = Callable[[Weights, Hyper, Batch], Scalar]
+"""`(params, hyper, batch) -> scalar`, as of a `Problem`."""
 
 
 def sequence_losses(
     model: LanguageModel,
-    params: Any,
-    tokens: jax.typing.ArrayLike,
+    params: Weights,
+    tokens: Integer[Array | np.ndarray, "batch sequence"],
     *,
-    documents: jax.typing.ArrayLike | None = None,
-    mask: jax.typing.ArrayLike | None = None,
-    weights: jax.Array | None = None,
-    terms: Mapping[str, jax.Array] | None = None,
-) -> jax.Array:
+    documents: Integer[Array | np.ndarray, "batch sequence"] | None = None,
+    mask: Shaped[Array | np.ndarray, "batch sequence-1"] | None = None,
+    weights: Float[Array, "batch sequence-1"] | None = None,
+    terms: Mapping[str, Scalar] | None = None,
+) -> Float[Array, "batch"]:
     """Mean next-token loss of each sequence over the tokens that count, in nats.
 
     Args:
         model: the language model.
         params: its parameters, and of the multi-token-prediction head where `terms` have its
             weight.
-        tokens: [batch, sequence]; every token but the first is predicted.
-        documents: which document a token is of, [batch, sequence]: attention stays within it.
-        mask: 1 for the tokens that count, else 0, [batch, sequence - 1]; some of each sequence do.
-        weights: of the tokens' losses, [batch, sequence - 1]: `Σ mask weight loss / Σ mask`.
+        tokens: every one but the first is predicted.
+        documents: which document a token is of: attention stays within it.
+        mask: 1 for the tokens that count, else 0; some of each sequence do.
+        weights: of the tokens' losses: `Σ mask weight loss / Σ mask`.
         terms: coefficients of what else is in a token's loss, as of `token_losses`, and with
             `MULTI_TOKEN_TERM` that of `second_next_losses`.
-
-    Returns:
-        [batch].
     """
     tokens = jnp.asarray(tokens)
     inputs, targets = tokens[:, :-1], tokens[:, 1:]
@@ -65,12 +69,12 @@ def sequence_losses(
 
 def batch_losses(
     model: LanguageModel,
-    params: Any,
+    params: Weights,
     batch: Batch,
-    weights: jax.Array | None = None,
-    terms: Mapping[str, jax.Array] | None = None,
-) -> jax.Array:
-    """As `sequence_losses`, of a batch with its documents and its mask, [batch].
+    weights: Float[Array, "batch places"] | None = None,
+    terms: Mapping[str, Scalar] | None = None,
+) -> Float[Array, "batch"]:
+    """As `sequence_losses`, of a batch with its documents and its mask.
 
     Args:
         model: the language model.
@@ -91,9 +95,9 @@ def batch_losses(
 
 
 def _training_losses(
-    model: LanguageModel, classes: TokenClasses, params: Any, hyper: Hyper, batch: Batch
-) -> jax.Array:
-    """Those of a batch as λ_t has them, but for the weights of sequences, [batch].
+    model: LanguageModel, classes: TokenClasses, params: Weights, hyper: Hyper, batch: Batch
+) -> Float[Array, "batch"]:
+    """Those of a batch as λ_t has them, but for the weights of sequences.
 
     Weights of tokens, as those of sequences, are in the numerator alone: a mean is over the tokens
     that count, whatever they weigh.
@@ -104,15 +108,17 @@ def _training_losses(
     return batch_losses(model, params, batch, weights, hyper.loss_terms)
 
 
-def _rated(hyper: Hyper, batch: Batch, weights: jax.Array) -> jax.typing.ArrayLike:
-    """Weights of the sequences by the rater, [batch]; one without.
+def _rated(
+    hyper: Hyper, batch: Batch, weights: Float[Array, "batch"]
+) -> Float[Array, "batch"] | float:
+    """Weights of the sequences by the rater; one without.
 
     They average one over the sequences that the mixture draws, however many tokens of each count.
 
     Args:
         hyper: λ_t.
         batch: the batch.
-        weights: of the sequences' mean losses, by their draws alone, [batch].
+        weights: of the sequences' mean losses, by their draws alone.
     """
     if hyper.rater is None:
         return 1.0
@@ -120,9 +126,7 @@ def _rated(hyper: Hyper, batch: Batch, weights: jax.Array) -> jax.typing.ArrayLi
     return hyper.rater(batch.tokens, batch.mask, drawn)
 
 
-def reweighted_loss(
-    model: LanguageModel, classes: TokenClasses = PARTS
-) -> Callable[[Any, Hyper, Batch], jax.Array]:
+def reweighted_loss(model: LanguageModel, classes: TokenClasses = PARTS) -> Loss:
     """The training loss at a mixture that the batch was not drawn at, differentiable by it.
 
     A stratified batch holds sequences of every domain. With shares p and weights w of the losses
@@ -136,7 +140,7 @@ def reweighted_loss(
         classes: of tokens, that λ_t may weigh.
     """
 
-    def loss(params: Any, hyper: Hyper, batch: Batch) -> jax.Array:
+    def loss(params: Weights, hyper: Hyper, batch: Batch) -> Scalar:
         weights = (hyper.mixture * hyper.loss_weights)[batch.domain] * batch.weight
         if batch.lengths is not None:
             weights /= jnp.sum(hyper.mixture[None, :] * batch.lengths, axis=-1)
@@ -146,9 +150,7 @@ def reweighted_loss(
     return loss
 
 
-def sampled_loss(
-    model: LanguageModel, classes: TokenClasses = PARTS
-) -> Callable[[Any, Hyper, Batch], jax.Array]:
+def sampled_loss(model: LanguageModel, classes: TokenClasses = PARTS) -> Loss:
     """The training loss on a batch that was drawn at the mixture's own shares.
 
     The sum of its tokens' weighted losses over the number of those that count: what the Trainer of
@@ -159,7 +161,7 @@ def sampled_loss(
         classes: of tokens, that λ_t may weigh.
     """
 
-    def loss(params: Any, hyper: Hyper, batch: Batch) -> jax.Array:
+    def loss(params: Weights, hyper: Hyper, batch: Batch) -> Scalar:
         weights = hyper.loss_weights[batch.domain] * batch.weight
         weights *= _rated(hyper, batch, jnp.asarray(batch.weight))
         return jnp.mean(weights * _training_losses(model, classes, params, hyper, batch))
@@ -167,10 +169,10 @@ def sampled_loss(
     return loss
 
 
-def held_out_loss(model: LanguageModel) -> Callable[[Any, Batch], jax.Array]:
+def held_out_loss(model: LanguageModel) -> Callable[[Weights, Batch], Scalar]:
     """The target-weighted loss on a held-out batch, whose weights carry the target."""
 
-    def objective(params: Any, batch: Batch) -> jax.Array:
+    def objective(params: Weights, batch: Batch) -> Scalar:
         return jnp.mean(batch.weight * batch_losses(model, params, batch))
 
     return objective
@@ -180,15 +182,15 @@ class DomainLosses(NamedTuple):
     """What a batch adds to the losses of the domains; those are of the means over all batches.
 
     Attributes:
-        weighted: target times loss, [domains].
-        target: [domains].
+        weighted: target times loss.
+        target: share of the domain in the objective.
     """
 
-    weighted: jax.Array
-    target: jax.Array
+    weighted: Float[Array, "domains"]
+    target: Float[Array, "domains"]
 
 
-def domain_losses(model: LanguageModel, domains: int) -> Callable[[Any, Batch], DomainLosses]:
+def domain_losses(model: LanguageModel, domains: int) -> Callable[[Weights, Batch], DomainLosses]:
     """The target-weighted losses of each domain by itself on a held-out batch.
 
     Args:
@@ -196,8 +198,8 @@ def domain_losses(model: LanguageModel, domains: int) -> Callable[[Any, Batch], 
         domains: how many there are.
     """
 
-    def objective(params: Any, batch: Batch) -> DomainLosses:
-        def of_domains(each: jax.Array) -> jax.Array:
+    def objective(params: Weights, batch: Batch) -> DomainLosses:
+        def of_domains(each: Float[Array, "batch"]) -> Float[Array, "domains"]:
             return jax.ops.segment_sum(each, jnp.asarray(batch.domain), domains) / len(each)
 
         weights = jnp.asarray(batch.weight)
@@ -208,7 +210,7 @@ def domain_losses(model: LanguageModel, domains: int) -> Callable[[Any, Batch], 
     return objective
 
 
-def worst_case(found: DomainLosses, temperature: float) -> jax.Array:
+def worst_case(found: DomainLosses, temperature: float) -> Scalar:
     """A smooth maximum over the target's domains: `T log Σ_d target_d exp(l_d / T)`.
 
     Args:

@@ -5,27 +5,25 @@ All are minimised: what is better when it is larger comes with a minus.
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Integer
 
 from metatune.data import Batch, Corpus, TokenClass, heldout_batches
+from metatune.hypergrad.shapes import Parts, Scalar
 from metatune.inner.losses import domain_losses, held_out_loss, worst_case
 from metatune.models import LanguageModel, map_rows, rows_at_a_time, unembed
 from metatune.recipe import schema
 from metatune.recipe.measures import average
+from metatune.tunables.shapes import Weights
 
-Objective = Callable[[Any, Batch], Any]
+Objective = Callable[[Weights, Batch], Parts]
 """`(params, batch) -> scalar`, the outer objective F, or what it is made of."""
 
 
-def hits(model: LanguageModel, params: Any, batch: Batch) -> jax.Array:
-    """Whether each token but the first is the likeliest after those before it.
-
-    Returns:
-        Booleans, [batch, sequence - 1].
-    """
+def hits(model: LanguageModel, params: Weights, batch: Batch) -> Bool[Array, "batch places"]:
+    """Whether each token but the first is the likeliest after those before it."""
     tokens = jnp.asarray(batch.tokens)
     inputs, targets = tokens[:, :-1], tokens[:, 1:]
     if batch.documents is None:
@@ -34,7 +32,7 @@ def hits(model: LanguageModel, params: Any, batch: Batch) -> jax.Array:
         hidden = model.hidden(params, inputs, jnp.asarray(batch.documents)[:, :-1])
     unembedding = model.unembedding(params)
 
-    def likeliest(hidden: jax.Array) -> jax.Array:
+    def likeliest(hidden: Float[Array, "rows width"]) -> Integer[Array, "rows"]:
         return jnp.argmax(unembed(hidden, unembedding, softcap=None), axis=-1)
 
     rows = hidden.reshape(-1, hidden.shape[-1])
@@ -47,7 +45,7 @@ def hits(model: LanguageModel, params: Any, batch: Batch) -> jax.Array:
 def negative_accuracy(model: LanguageModel) -> Objective:
     """Minus the share of tokens that are predicted, by the weights of a held-out batch."""
 
-    def objective(params: Any, batch: Batch) -> jax.Array:
+    def objective(params: Weights, batch: Batch) -> Scalar:
         right, counts = hits(model, params, batch), counted(batch)
         shares = jnp.sum(right & counts, axis=-1) / jnp.sum(counts, axis=-1)
         return -jnp.mean(batch.weight * shares)
@@ -62,7 +60,7 @@ def negative_exact_match(model: LanguageModel) -> Objective:
     completions, those are what has to be right.
     """
 
-    def objective(params: Any, batch: Batch) -> jax.Array:
+    def objective(params: Weights, batch: Batch) -> Scalar:
         right, counts = hits(model, params, batch), counted(batch)
         if batch.classes is not None:
             completes = counts & (jnp.asarray(batch.classes)[:, 1:] == TokenClass.COMPLETION)
@@ -73,8 +71,8 @@ def negative_exact_match(model: LanguageModel) -> Objective:
     return objective
 
 
-def counted(batch: Batch) -> jax.Array:
-    """Which tokens are predicted from those before, booleans [batch, sequence - 1]."""
+def counted(batch: Batch) -> Bool[Array, "batch places"]:
+    """Which tokens but the first are predicted from those before, and count."""
     if batch.mask is None:
         return jnp.ones(batch.tokens[:, 1:].shape, bool)
     return jnp.asarray(batch.mask) > 0
@@ -122,7 +120,7 @@ def objective(model: LanguageModel, recipe: schema.Recipe) -> Objective:
     return MEASURES[recipe.outer.objective.measure](model)
 
 
-def whole(outer: schema.OuterSpec) -> Callable[[Any], jax.Array] | None:
+def whole(outer: schema.OuterSpec) -> Callable[[Parts], Scalar] | None:
     """The outer objective of the mean over all held-out batches; None where it is that mean."""
     temperature = outer.objective.worst_case
     return None if temperature is None else partial(worst_case, temperature=temperature)

@@ -8,14 +8,14 @@ Source: Gloeckle et al., Better & Faster Large Language Models via Multi-token P
 2024, section 2; divided by the tokens that count as of DeepSeek-V3 Technical Report, 2024, eq. 24.
 """
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32, Integer
 
 from metatune.inner.cross_entropy import token_losses
 from metatune.models import ParameterNames
+from metatune.tunables.shapes import Weights
 
 PATH: Final = ("auxiliary_head", "weight")
 """Where W, [width, width], is among the trained parameters; joined by dots, its name.
@@ -25,35 +25,35 @@ Artefacts and checkpoints of trainings name it so, as of before the head was cal
 NAMES: Final = ParameterNames((".".join(PATH),), stacked=False)
 
 
-def initial(width: int) -> jax.Array:
-    """W at the start: zeros, [width, width]."""
+def initial(width: int) -> Float32[Array, "{width} {width}"]:
+    """W at the start: zeros."""
     return jnp.zeros((width, width), jnp.float32)
 
 
 def second_next_losses(
-    params: Mapping[str, Any],
-    hidden: jax.Array,
-    unembedding: jax.Array,
-    targets: jax.Array,
-    documents: jax.Array | None,
+    params: Weights,
+    hidden: Float[Array, "batch seq width"],
+    unembedding: Float[Array, "vocab width"],
+    targets: Integer[Array, "batch seq"],
+    documents: Integer[Array, "batch seq+1"] | None,
     *,
     softcap: float | None,
     chunk: int | None,
-) -> jax.Array:
+) -> Float[Array, "batch seq"]:
     """The cross entropy of each target as the head predicts it, from the position before its own.
 
     Args:
         params: of the model and the head.
-        hidden: features after the final norm, [batch, seq, width]; those at i predict `targets` i.
-        unembedding: the weights from features to logits, [vocab, width] float32.
-        targets: integers, [batch, seq].
-        documents: which document a token is of, [batch, seq + 1], the inputs and the last target;
-            None for one of all.
+        hidden: features after the final norm; those at i predict `targets` i.
+        unembedding: the weights from features to logits, float32.
+        targets: the tokens to predict.
+        documents: which document a token is of, the inputs and the last target; None for one of
+            all.
         softcap: of the logits, as of `token_losses`.
         chunk: tokens at a time, as of `token_losses`.
 
     Returns:
-        [batch, seq], in nats, of target i from the features at i - 1; zero for the first, and for
+        In nats, of target i from the features at i - 1; zero for the first, and for
         one that is in another document than the token that those features are of.
     """
     weight = params[PATH[0]][PATH[1]]

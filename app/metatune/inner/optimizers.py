@@ -7,11 +7,13 @@ one that isn't `θ' = θ - rate * direction` is a row of `BUILDERS`.
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import optax
+from jaxtyping import Array, Float, PyTree
 
+from metatune.hypergrad.shapes import OptState, Params, Shapes
 from metatune.inner import schedule_free
 from metatune.inner.learned_update import corrected
 from metatune.inner.orthogonal import orthogonal
@@ -19,6 +21,7 @@ from metatune.inner.per_matrix import layers_apart, unless_zero
 from metatune.models import ParameterNames
 from metatune.recipe import schema
 from metatune.tunables import Correction, Form, Hyper
+from metatune.tunables.shapes import Names
 
 
 class InnerOptimizer(NamedTuple):
@@ -31,14 +34,14 @@ class InnerOptimizer(NamedTuple):
             where they are those that are trained.
     """
 
-    init: Callable[[Any], Any]
-    update: Callable[[Any, Any, Any, Hyper], tuple[Any, Any]]
-    evaluated: Callable[[Any, Any], Any] | None = None
+    init: Callable[[Params], OptState]
+    update: Callable[[Params, OptState, Params, Hyper], tuple[Params, OptState]]
+    evaluated: Callable[[Params, OptState], Params] | None = None
 
 
 def build(
     optimizer: schema.InnerOptimizerSpec,
-    names: Any,
+    names: Names,
     transposed: bool = False,
     learned: Form | None = None,
 ) -> InnerOptimizer:
@@ -63,7 +66,7 @@ def build(
 
 def direction(
     optimizer: schema.InnerOptimizerSpec,
-    names: Any,
+    names: Names,
     transposed: bool = False,
     learned: Form | None = None,
     correction: Correction | None = None,
@@ -89,17 +92,19 @@ def direction(
     )
 
 
-def decaying(optimizer: schema.InnerOptimizerSpec, names: Any, params: Any) -> Any:
+def decaying(optimizer: schema.InnerOptimizerSpec, names: Names, params: Shapes) -> Names:
     """The names of the parameters that weight decay applies to: a tree, None at all others."""
 
-    def decays(leaf: ParameterNames, parameter: Any) -> ParameterNames | None:
+    def decays(
+        leaf: ParameterNames, parameter: Float[Array | jax.ShapeDtypeStruct, "..."]
+    ) -> ParameterNames | None:
         all_do = optimizer.decay == "all"
         return leaf if all_do or parameter.ndim - leaf.stacked >= 2 else None
 
     return jax.tree.map(decays, names, params)
 
 
-def decayed(optimizer: schema.InnerOptimizerSpec, names: Any, params: Any) -> tuple[str, ...]:
+def decayed(optimizer: schema.InnerOptimizerSpec, names: Names, params: Shapes) -> tuple[str, ...]:
     """Checkpoint names of the parameters that weight decay applies to."""
     leaves = jax.tree.leaves(decaying(optimizer, names, params))
     return tuple(name for leaf in leaves for name in leaf.names)
@@ -111,11 +116,13 @@ def tuned(optimizer: schema.InnerOptimizerSpec, hyper: Hyper) -> schema.InnerOpt
 
 
 def _along_a_direction(
-    optimizer: schema.InnerOptimizerSpec, names: Any, transposed: bool, learned: Form | None
+    optimizer: schema.InnerOptimizerSpec, names: Names, transposed: bool, learned: Form | None
 ) -> InnerOptimizer:
     """`θ' = θ - rate * direction`, with a rate for each parameter."""
 
-    def update(grads: Any, opt_state: Any, params: Any, hyper: Hyper) -> tuple[Any, Any]:
+    def update(
+        grads: Params, opt_state: OptState, params: Params, hyper: Hyper
+    ) -> tuple[Params, OptState]:
         transformation = direction(
             tuned(optimizer, hyper), names, transposed, learned, hyper.learned_update
         )
@@ -129,14 +136,16 @@ def _along_a_direction(
 
 
 def _schedule_free(
-    spec: schema.ScheduleFreeAdamWSpec, names: Any, transposed: bool
+    spec: schema.ScheduleFreeAdamWSpec, names: Names, transposed: bool
 ) -> InnerOptimizer:
     """A step, and an average."""
 
-    def init(params: Any) -> Any:
+    def init(params: Params) -> schedule_free.ScheduleFreeState:
         return schedule_free.init(direction(spec, names, transposed), names, params)
 
-    def update(grads: Any, opt_state: Any, params: Any, hyper: Hyper) -> tuple[Any, Any]:
+    def update(
+        grads: Params, opt_state: OptState, params: Params, hyper: Hyper
+    ) -> tuple[Params, OptState]:
         inner = direction(tuned(spec, hyper), names, transposed)
         return schedule_free.step(spec, inner, grads, opt_state, params, hyper.learning_rate)
 
@@ -148,10 +157,10 @@ BUILDERS: Mapping[type, Callable[..., InnerOptimizer]] = {
 }
 
 
-def _decay(optimizer: schema.InnerOptimizerSpec, names: Any) -> optax.GradientTransformation:
+def _decay(optimizer: schema.InnerOptimizerSpec, names: Names) -> optax.GradientTransformation:
     """`direction + weight_decay * θ` where it decays, as `optax.add_decayed_weights`."""
 
-    def add(updates: Any, params: Any) -> Any:
+    def add(updates: Params, params: Params) -> Params:
         decay = optimizer.weight_decay
         if not isinstance(decay, Mapping):
             where = decaying(optimizer, names, params)
@@ -167,7 +176,7 @@ def _decay(optimizer: schema.InnerOptimizerSpec, names: Any) -> optax.GradientTr
     return optax.stateless(add)
 
 
-def _is_none(node: Any) -> bool:
+def _is_none(node: object) -> bool:
     return node is None
 
 
@@ -180,20 +189,20 @@ def _adam(spec: schema.AdamWSpec | schema.MuonSpec) -> optax.GradientTransformat
     return optax.scale_by_adam(b1=spec.b1, b2=spec.b2, eps=spec.eps, eps_root=spec.eps_root)
 
 
-def _adamw(spec: schema.AdamWSpec, names: Any, transposed: bool) -> Chain:
+def _adamw(spec: schema.AdamWSpec, names: Names, transposed: bool) -> Chain:
     return _adam(spec), _decay(spec, names)
 
 
-def _sgd(spec: schema.SGDSpec, names: Any, transposed: bool) -> Chain:
+def _sgd(spec: schema.SGDSpec, names: Names, transposed: bool) -> Chain:
     return _decay(spec, names), optax.trace(spec.momentum, spec.nesterov)
 
 
-def _lion(spec: schema.LionSpec, names: Any, transposed: bool) -> Chain:
+def _lion(spec: schema.LionSpec, names: Names, transposed: bool) -> Chain:
     return optax.scale_by_lion(b1=spec.b1, b2=spec.b2), _decay(spec, names)
 
 
-def _muon(spec: schema.MuonSpec, names: Any, transposed: bool) -> Chain:
-    def labels(params: Any) -> Any:
+def _muon(spec: schema.MuonSpec, names: Names, transposed: bool) -> Chain:
+    def labels(params: Params) -> PyTree[str]:
         """The matrices of the blocks: what is stacked and has two axes more."""
         return jax.tree.map(
             lambda leaf, p: "muon" if leaf.stacked and p.ndim == 3 else "adam", names, params
@@ -206,7 +215,7 @@ def _muon(spec: schema.MuonSpec, names: Any, transposed: bool) -> Chain:
     return optax.partition(each, labels), _decay(spec, names)
 
 
-def _adafactor(spec: schema.AdafactorSpec, names: Any, transposed: bool) -> Chain:
+def _adafactor(spec: schema.AdafactorSpec, names: Names, transposed: bool) -> Chain:
     parts = [
         optax.scale_by_factored_rms(
             decay_rate=spec.decay_rate,
@@ -221,7 +230,7 @@ def _adafactor(spec: schema.AdafactorSpec, names: Any, transposed: bool) -> Chai
     return layers_apart(optax.chain(*parts), names), _decay(spec, names)
 
 
-def _second_moment(spec: schema.ScheduleFreeAdamWSpec, names: Any, transposed: bool) -> Chain:
+def _second_moment(spec: schema.ScheduleFreeAdamWSpec, names: Names, transposed: bool) -> Chain:
     scaled = schedule_free.scale_by_second_moment(spec.b2, spec.eps, spec.eps_root)
     return scaled, _decay(spec, names)
 

@@ -4,13 +4,15 @@ Source: Jordan et al., Muon: An optimizer for hidden layers in neural networks, 
 """
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.tree_util import KeyPath
+from jaxtyping import Array, Bool, Float, PyTree
 from optax.contrib import MuonDimensionNumbers, MuonState, scale_by_muon
 
+from metatune.hypergrad.shapes import OptState, Params
 from metatune.models import LORA_A, LORA_B
 from metatune.recipe import schema
 
@@ -34,7 +36,9 @@ def orthogonal(spec: schema.MuonSpec, transposed: bool) -> optax.GradientTransfo
         weight_dimension_numbers=lambda tree: _axes(tree, transposed),
     )
 
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    def update(
+        updates: Params, state: OptState, params: Params | None = None
+    ) -> tuple[Params, OptState]:
         # The norm of a matrix of zeros has no derivative, and automatic differentiation makes it
         # not a number: ones stand in for it, and nothing comes of them.
         silent = jax.tree.map(_silent, updates, state.mu)
@@ -49,24 +53,26 @@ def orthogonal(spec: schema.MuonSpec, transposed: bool) -> optax.GradientTransfo
     return optax.GradientTransformation(inner.init, update)
 
 
-def _silent(gradient: jax.Array, moment: jax.Array) -> jax.Array:
-    """Which layers' matrices have no momentum, [layers, 1, 1]."""
+def _silent(
+    gradient: Float[Array, "layers rows columns"], moment: Float[Array, "layers rows columns"]
+) -> Bool[Array, "layers 1 1"]:
+    """Which layers' matrices have no momentum."""
     return ~jnp.any((gradient != 0) | (moment != 0), axis=MATRIX, keepdims=True)
 
 
-def _axes(tree: Any, transposed: bool) -> Any:
+def _axes(tree: Params, transposed: bool) -> PyTree[MuonDimensionNumbers]:
     """Inputs and outputs of each matrix."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: MuonDimensionNumbers(*_inputs_and_outputs(path, transposed)), tree
     )
 
 
-def _scale(path: tuple[Any, ...], matrix: jax.Array, transposed: bool) -> float:
+def _scale(path: KeyPath, matrix: Float[Array, "layers rows columns"], transposed: bool) -> float:
     inputs, outputs = (matrix.shape[axis] for axis in _inputs_and_outputs(path, transposed))
     return math.sqrt(max(1, outputs / inputs))
 
 
-def _inputs_and_outputs(path: tuple[Any, ...], transposed: bool) -> tuple[int, int]:
+def _inputs_and_outputs(path: KeyPath, transposed: bool) -> tuple[int, int]:
     adapter = path[-1].key in (LORA_A, LORA_B)
     first, second = MATRIX
     return (first, second) if transposed and not adapter else (second, first)

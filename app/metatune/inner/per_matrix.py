@@ -1,13 +1,14 @@
 """Optimizers that take a tensor as a whole, layer by layer where the model stacks them."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
 
+from metatune.hypergrad.shapes import OptState, Params
+from metatune.tunables.shapes import Names
 
-def layers_apart(inner: optax.GradientTransformation, names: Any) -> optax.GradientTransformation:
+
+def layers_apart(inner: optax.GradientTransformation, names: Names) -> optax.GradientTransformation:
     """Applies `inner` to every tensor by itself, to those of each layer where they are stacked.
 
     Args:
@@ -19,11 +20,13 @@ def layers_apart(inner: optax.GradientTransformation, names: Any) -> optax.Gradi
     inits = [jax.vmap(inner.init) if leaf.stacked else inner.init for leaf in flat]
     each = [jax.vmap(inner.update) if leaf.stacked else inner.update for leaf in flat]
 
-    def init(params: Any) -> Any:
+    def init(params: Params) -> OptState:
         leaves = jax.tree.leaves(params)
         return treedef.unflatten([one(leaf) for one, leaf in zip(inits, leaves, strict=True)])
 
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    def update(
+        updates: Params, state: OptState, params: Params | None = None
+    ) -> tuple[Params, OptState]:
         given = [treedef.flatten_up_to(tree) for tree in (updates, state, params)]
         found = [one(*leaves) for one, *leaves in zip(each, *given, strict=True)]
         directions, states = zip(*found, strict=True)
@@ -38,9 +41,11 @@ def unless_zero(inner: optax.GradientTransformation) -> optax.GradientTransforma
     A norm has no derivative at zero, and automatic differentiation makes it not a number.
     """
 
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    def update(
+        updates: Params, state: OptState, params: Params | None = None
+    ) -> tuple[Params, OptState]:
         silent = ~jnp.any(updates != 0)
-        found: Any
+        found: Params
         found, state = inner.update(jnp.where(silent, 1, updates), state, params)
         return jnp.where(silent, 0, found), state
 

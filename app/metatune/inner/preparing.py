@@ -12,6 +12,7 @@ import jax
 from metatune import tunables
 from metatune.data import Corpus, Progress, TokenClass, dated, load, look, tokenizer_of
 from metatune.hypergrad import Problem
+from metatune.hypergrad.shapes import Shapes
 from metatune.inner import initialisation, losses, optimizers, seeds, size
 from metatune.inner.estimators import program_is_there, too_many_directions
 from metatune.inner.hyperparameters import hyper_at_of, over_steps_of
@@ -33,6 +34,7 @@ from metatune.tunables import (
     averaging,
 )
 from metatune.tunables.mixture import starting_shares
+from metatune.tunables.shapes import Names
 from metatune.tunables.token_classes import PARTS
 
 Built = TypeVar("Built")
@@ -128,7 +130,7 @@ class _Parts(NamedTuple):
 
 
 def _parts(
-    sections: Mapping[str, Any],
+    sections: Mapping[str, Any],  # each a class of the schema, told apart by their names
     known: Sequence[Fault],
     listener: Callable[[Progress], None] | None = None,
     today: date | None = None,
@@ -217,9 +219,9 @@ def _setting(
     data: schema.DataSpec,
     inner: schema.InnerSpec | None,
     vocab_size: int,
-    seed: Any,
-    names: Any,
-    shapes: Any,
+    seed: int,
+    names: Names,
+    shapes: Shapes,
 ) -> Setting:
     """What is tuned for, before the data is read.
 

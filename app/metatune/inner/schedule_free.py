@@ -11,14 +11,18 @@ derivative is taken half from each.
 Source: Defazio et al., The Road Less Scheduled, NeurIPS 2024, algorithm 1.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float, Int
 
+from metatune.hypergrad.shapes import OptState, Params, Scalar
 from metatune.models import ParameterNames
 from metatune.recipe import schema
+from metatune.tunables.hyper import Rates
+from metatune.tunables.shapes import Names
 
 
 class ScheduleFreeState(NamedTuple):
@@ -31,16 +35,16 @@ class ScheduleFreeState(NamedTuple):
         inner: of what gives the direction.
     """
 
-    z: Any
-    weights: Any
-    largest: Any
-    inner: Any
+    z: Params
+    weights: Rates
+    largest: Rates
+    inner: OptState
 
 
-def init(inner: optax.GradientTransformation, names: Any, params: Any) -> ScheduleFreeState:
+def init(inner: optax.GradientTransformation, names: Names, params: Params) -> ScheduleFreeState:
     """The state that a training starts with."""
 
-    def nought(leaf: ParameterNames, p: jax.Array) -> jax.Array:
+    def nought(leaf: ParameterNames, p: Float[Array, "..."]) -> Float[Array, "..."]:
         return jnp.zeros(p.shape[: leaf.stacked] + (1,) * (p.ndim - leaf.stacked), p.dtype)
 
     # A copy: who trains gives the memory of parameters and state away.
@@ -52,11 +56,11 @@ def init(inner: optax.GradientTransformation, names: Any, params: Any) -> Schedu
 def step(
     spec: schema.ScheduleFreeAdamWSpec,
     inner: optax.GradientTransformation,
-    grads: Any,
+    grads: Params,
     state: ScheduleFreeState,
-    params: Any,
-    rates: Any,
-) -> tuple[Any, ScheduleFreeState]:
+    params: Params,
+    rates: Rates,
+) -> tuple[Params, ScheduleFreeState]:
     """The next y, and the next state.
 
     Args:
@@ -69,7 +73,9 @@ def step(
     """
     directions, inner_state = inner.update(grads, state.inner, params)
 
-    def largest(before: jax.Array, rate: jax.Array) -> jax.Array:
+    def largest(
+        before: Float[Array, "*whole"], rate: Float[Array, "..."]
+    ) -> Float[Array, "*whole"]:
         # Finer rates than one of a tensor count by their largest: an average is of whole tensors.
         within = tuple(axis for axis in range(rate.ndim) if before.shape[axis] == 1)
         return jnp.maximum(before, jnp.max(rate, axis=within, keepdims=True))
@@ -89,7 +95,7 @@ def step(
     return y, ScheduleFreeState(z, total, most, inner_state)
 
 
-def average(spec: schema.ScheduleFreeAdamWSpec, params: Any, state: ScheduleFreeState) -> Any:
+def average(spec: schema.ScheduleFreeAdamWSpec, params: Params, state: ScheduleFreeState) -> Params:
     """x, which is judged and kept."""
     return jax.tree.map(lambda y, z: (y - (1 - spec.b1) * z) / spec.b1, params, state.z)
 
@@ -102,19 +108,23 @@ class SecondMoment(NamedTuple):
         nu: decaying mean of the squared gradients.
     """
 
-    updates: Any
-    nu: Any
+    updates: Int[Array, ""]
+    nu: Params
 
 
-def scale_by_second_moment(b2: Any, eps: Any, eps_root: float) -> optax.GradientTransformation:
+def scale_by_second_moment(
+    b2: Scalar | float, eps: Scalar | float, eps_root: float
+) -> optax.GradientTransformation:
     """`optax.scale_by_adam` with b1 = 0, which keeps no first moment."""
 
-    def init(params: Any) -> SecondMoment:
+    def init(params: Params) -> SecondMoment:
         return SecondMoment(jnp.zeros([], jnp.int32), jax.tree.map(jnp.zeros_like, params))
 
-    def update(grads: Any, state: SecondMoment, params: Any = None) -> tuple[Any, SecondMoment]:
+    def update(
+        grads: Params, state: SecondMoment, params: Params | None = None
+    ) -> tuple[Params, SecondMoment]:
         del params
-        count = optax.safe_increment(state.updates)
+        count = jnp.asarray(optax.safe_increment(state.updates))
         nu = optax.tree.update_moment_per_elem_norm(grads, state.nu, b2, 2)
         unbiased = optax.tree.bias_correction(nu, b2, count)
         found = jax.tree.map(lambda g, v: g / (jnp.sqrt(v + eps_root) + eps), grads, unbiased)

@@ -3,12 +3,19 @@
 from collections.abc import Callable
 
 import numpy as np
+from jaxtyping import Float64, Int
 
 from metatune.recipe import schema
 
+Steps = Int[np.ndarray, "steps"]
+Fractions = Float64[np.ndarray, "steps"]
+"""Of the peak, in each step."""
 
-def base_rates(schedule: schema.ScheduleSpec, peak: float, steps: int) -> np.ndarray:
-    """The base learning rate of every update, absolute, [steps] float64.
+
+def base_rates(
+    schedule: schema.ScheduleSpec, peak: float, steps: int
+) -> Float64[np.ndarray, "{steps}"]:
+    """The base learning rate of every update, absolute.
 
     During a warmup of w steps the rate of update t is `peak (t + 1) / (w + 1)`, so that the first
     update isn't lost; after it the schedules are those of optax at the same steps.
@@ -24,24 +31,22 @@ def base_rates(schedule: schema.ScheduleSpec, peak: float, steps: int) -> np.nda
     return peak * np.where(t < warmup, (t + 1) / (warmup + 1), after)
 
 
-def _constant(schedule: schema.ConstantSpec, t: np.ndarray, warmup: int, steps: int) -> np.ndarray:
+def _constant(schedule: schema.ConstantSpec, t: Steps, warmup: int, steps: int) -> Fractions:
     return np.ones_like(t, np.float64)
 
 
-def _cosine(schedule: schema.CosineSpec, t: np.ndarray, warmup: int, steps: int) -> np.ndarray:
+def _cosine(schedule: schema.CosineSpec, t: Steps, warmup: int, steps: int) -> Fractions:
     progress = (t - warmup) / max(steps - warmup, 1)
     return schedule.final + (1 - schedule.final) * 0.5 * (1 + np.cos(np.pi * progress))
 
 
-def _wsd(
-    schedule: schema.WarmupStableDecaySpec, t: np.ndarray, warmup: int, steps: int
-) -> np.ndarray:
+def _wsd(schedule: schema.WarmupStableDecaySpec, t: Steps, warmup: int, steps: int) -> Fractions:
     decay = round(schedule.decay * steps)
     progress = np.clip((t - (steps - decay)) / max(decay, 1), 0, 1)
     return 1 - (1 - schedule.final) * progress
 
 
-SHAPES: dict[type, Callable[..., np.ndarray]] = {
+SHAPES: dict[type, Callable[..., Fractions]] = {
     schema.ConstantSpec: _constant,
     schema.CosineSpec: _cosine,
     schema.WarmupStableDecaySpec: _wsd,

@@ -11,6 +11,7 @@ from enum import IntEnum
 
 import jax
 import numpy as np
+from jaxtyping import Array, Key
 
 from metatune.data.randomness import WORD, seed_sequence
 
@@ -30,7 +31,7 @@ class Stream(IntEnum):
     HELD_OUT = 1
 
 
-def key(seed: int) -> jax.Array:
+def key(seed: int) -> Key[Array, ""]:
     """The key of a seed, 0 to 2**64 - 1, no two of which share one.
 
     JAX drops the upper half of a seed where its numbers have 32 bits, as they do by default.
@@ -41,7 +42,7 @@ def key(seed: int) -> jax.Array:
         return jax.random.key(np.uint64(seed))
 
 
-def model_key(seed: int, purpose: Purpose, index: int, member: int | None = None) -> jax.Array:
+def model_key(seed: int, purpose: Purpose, index: int, member: int | None = None) -> Key[Array, ""]:
     """The key of an initialisation.
 
     Args:
@@ -66,12 +67,12 @@ def training_seed(seed: int, purpose: Purpose, index: int) -> int:
     return int(seed_sequence((seed, purpose, index)).generate_state(1)[0])
 
 
-def tunable_key(seed: int) -> jax.Array:
+def tunable_key(seed: int) -> Key[Array, ""]:
     """The key of what tunables draw to start from."""
     return jax.random.fold_in(key(seed), len(Purpose) + 1)
 
 
-def direction_key(seed: int, step: int, member: int | None = None) -> jax.Array:
+def direction_key(seed: int, step: int, member: int | None = None) -> Key[Array, ""]:
     """The key of the random directions of a hypergradient.
 
     Args:
@@ -83,5 +84,5 @@ def direction_key(seed: int, step: int, member: int | None = None) -> jax.Array:
     return _of_member(own, member)
 
 
-def _of_member(own: jax.Array, member: int | None) -> jax.Array:
+def _of_member(own: Key[Array, ""], member: int | None) -> Key[Array, ""]:
     return own if member is None else jax.random.fold_in(own, member)

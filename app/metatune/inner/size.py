@@ -1,10 +1,11 @@
 """Sizes of a recipe that no machine could hold, found by counting before any array exists."""
 
 import math
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from typing import Final
 
 import jax
+from jaxtyping import Array, Key, PyTree
 
 from metatune.hypergrad import State
 from metatune.hypergrad.reverse.budget import amount
@@ -63,7 +64,7 @@ def _held_out(outer: schema.OuterSpec | None) -> Iterator[tuple[str, int]]:
         yield "outer.test.sequences", outer.test.sequences
 
 
-def refuse_larger_than_memory(initialise: Any, family: str) -> None:
+def refuse_larger_than_memory(initialise: Callable[[Key[Array, ""]], State], family: str) -> None:
     """Refuses a training whose state and gradients alone are larger than the device's memory.
 
     Args:
@@ -86,7 +87,7 @@ def refuse_larger_than_memory(initialise: Any, family: str) -> None:
         raise RecipeError("recipe", [Fault("model", family, problem, cure)])
 
 
-def _bytes(tree: Any) -> int:
+def _bytes(tree: PyTree[jax.ShapeDtypeStruct]) -> int:
     return sum(
         math.prod(leaf.shape) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(tree)

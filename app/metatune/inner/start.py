@@ -1,18 +1,31 @@
 """The model of a recipe, and the state that its trainings start from."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Key
 
 from metatune.hypergrad import State
+from metatune.hypergrad.shapes import OptState, Params
 from metatune.inner.seeds import key
 from metatune.inner.trainable import Trainable
 from metatune.models import LanguageModel, build, load_pretrained, locate, weights_sha256
 from metatune.recipe import schema
 from metatune.recipe.checks.model import one_origin_of_the_model
 from metatune.recipe.faults import Fault, RecipeError
+from metatune.tunables.shapes import Weights
+
+
+class _Options(TypedDict):
+    """How a model computes."""
+
+    vocab_size: int
+    dtype: str
+    remat: bool
+    attention_chunk: schema.Chunk
+    loss_chunk: schema.Chunk
 
 
 class Start(NamedTuple):
@@ -25,7 +38,7 @@ class Start(NamedTuple):
     """
 
     model: LanguageModel
-    params: Any | None
+    params: Weights | None
     weights_sha256: str | None
 
 
@@ -41,7 +54,7 @@ def start(wanted: schema.ModelSpec, vocab_size: int) -> Start:
     """
     if faults := tuple(one_origin_of_the_model(wanted)):
         raise RecipeError("model", faults)
-    options: dict[str, Any] = {
+    options: _Options = {
         "vocab_size": vocab_size,
         "dtype": wanted.dtype,
         "remat": wanted.remat,
@@ -65,8 +78,8 @@ def context_faults(model: LanguageModel, data: schema.DataSpec) -> Iterable[Faul
 
 
 def initialiser(
-    begin: Start, init: Callable[[Any], Any], part: Trainable
-) -> Callable[[jax.Array], State]:
+    begin: Start, init: Callable[[Params], OptState], part: Trainable
+) -> Callable[[Key[Array, ""]], State]:
     """A compiled function from a key to the state that a training of `part` starts from.
 
     Args:
@@ -75,7 +88,7 @@ def initialiser(
         part: what is trained.
     """
 
-    def state(params: Any, key: jax.Array) -> State:
+    def state(params: Weights, key: Key[Array, ""]) -> State:
         trained = part.trained(params, key)
         return State(trained, init(trained))
 
@@ -83,7 +96,7 @@ def initialiser(
         return jax.jit(lambda key: state(begin.model.init(key), key))
 
     @jax.jit
-    def copied(params: Any, key: jax.Array) -> State:
+    def copied(params: Weights, key: Key[Array, ""]) -> State:
         # Copies, because a training donates its state's buffers.
         return jax.tree.map(jnp.copy, state(params, key))
 
@@ -91,7 +104,7 @@ def initialiser(
     return lambda key: copied(begin.params, key)
 
 
-def frozen(begin: Start, part: Trainable, seed: int) -> Any:
+def frozen(begin: Start, part: Trainable, seed: int) -> Weights:
     """What no training of `part` moves: of a fresh model, as it is drawn once from `seed`."""
     if not part.freezes:
         return {}

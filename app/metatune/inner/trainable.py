@@ -9,21 +9,24 @@ another, and they are put together where the model reads them.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from metatune.inner import multi_token_head
 from metatune.inner.lora import PREFIX, Adapter, rank_fault
 from metatune.models import LORA_A, LORA_B, LanguageModel, ParameterNames
 from metatune.recipe import schema
 from metatune.recipe.faults import Fault, RecipeError
+from metatune.tunables.shapes import Names, Weights
 
 Path = tuple[str, ...]
 """The keys from the root of the parameters to a leaf."""
+Layers = Bool[np.ndarray, "layers"]
+"""Which layers of a leaf."""
 TRAIN, TARGETS = "inner.train", "inner.lora.targets"
 
 
@@ -32,24 +35,24 @@ class Trainable:
     """The trained part of a model.
 
     Attributes:
-        chosen: which layers of each leaf of the model are trained, [layers] booleans; [1] for a
-            leaf that isn't stacked.
+        chosen: which layers of each leaf of the model are trained; [1] for a leaf that isn't
+            stacked.
         adapters: by the path of the leaf that they are beside.
         head_width: of the multi-token-prediction head, trained whatever else is; None for none.
         names: `ParameterNames` at the leaves of a tree like the trained parameters.
     """
 
-    chosen: Mapping[Path, np.ndarray]
+    chosen: Mapping[Path, Layers]
     adapters: Mapping[Path, Adapter]
     head_width: int | None
-    names: Any
+    names: Names
 
     @property
     def freezes(self) -> bool:
         """Whether anything is frozen."""
         return not all(map(np.all, self.chosen.values()))
 
-    def trained(self, params: Mapping[str, Any], key: jax.Array) -> dict[str, Any]:
+    def trained(self, params: Weights, key: Key[Array, ""]) -> Weights:
         """What a training starts from.
 
         Args:
@@ -65,12 +68,12 @@ class Trainable:
             taken[multi_token_head.PATH] = multi_token_head.initial(self.head_width)
         return _nested(taken)
 
-    def frozen(self, params: Mapping[str, Any]) -> dict[str, Any]:
+    def frozen(self, params: Weights) -> Weights:
         """What stays as it is of all the model's parameters."""
         flat = _flat(params)
         return _nested({path: _taken(flat[path], ~layers) for path, layers in self.chosen.items()})
 
-    def joined(self, trained: Mapping[str, Any], frozen: Mapping[str, Any]) -> dict[str, Any]:
+    def joined(self, trained: Weights, frozen: Weights) -> Weights:
         """All parameters as the loss computes with them: adapters beside what they adapt."""
         ours, rest = _flat(trained), _flat(frozen)
         whole = {
@@ -87,7 +90,7 @@ class Trainable:
             whole[multi_token_head.PATH] = ours[multi_token_head.PATH]
         return _nested(whole)
 
-    def merged(self, trained: Mapping[str, Any], frozen: Mapping[str, Any]) -> dict[str, Any]:
+    def merged(self, trained: Weights, frozen: Weights) -> Weights:
         """All parameters as checkpoints have them: adapters added, without that head."""
         ours, whole = _flat(trained), _flat(self.joined(trained, frozen))
         for path, adapter in self.adapters.items():
@@ -157,16 +160,16 @@ def trainable(
     return Trainable(chosen, adapters, width, _nested(named))
 
 
-def _found(expressions: Sequence[str], leaf: ParameterNames) -> np.ndarray:
+def _found(expressions: Sequence[str], leaf: ParameterNames) -> Layers:
     """Which names of a leaf have one of the expressions."""
     return np.array([any(re.search(e, name) for e in expressions) for name in leaf.names])
 
 
-def _of(names: Sequence[str], layers: np.ndarray) -> tuple[str, ...]:
+def _of(names: Sequence[str], layers: Layers) -> tuple[str, ...]:
     return tuple(name for name, yes in zip(names, layers, strict=True) if yes)
 
 
-def _taken(leaf: jax.Array, layers: np.ndarray) -> jax.Array | None:
+def _taken(leaf: Float[Array, "..."], layers: Layers) -> Float[Array, "..."] | None:
     """The chosen layers of a leaf; None for none."""
     if layers.all():
         return leaf
@@ -174,8 +177,8 @@ def _taken(leaf: jax.Array, layers: np.ndarray) -> jax.Array | None:
 
 
 def _put_together(
-    taken: jax.Array | None, rest: jax.Array | None, layers: np.ndarray
-) -> jax.Array | None:
+    taken: Float[Array, "..."] | None, rest: Float[Array, "..."] | None, layers: Layers
+) -> Float[Array, "..."] | None:
     """A leaf of its chosen layers and the others, each layer in its place."""
     if taken is None or rest is None:
         return rest if taken is None else taken
@@ -183,12 +186,12 @@ def _put_together(
     return jnp.concatenate([taken, rest])[order]
 
 
-def _flat(tree: Mapping[str, Any]) -> dict[Path, Any]:
+def _flat(tree: PyTree) -> dict[Path, PyTree]:
     """The leaves of nested dictionaries by their paths."""
     return dict(flatten_dict(tree))
 
 
-def _nested(flat: Mapping[Path, Any]) -> dict[str, Any]:
+def _nested(flat: Mapping[Path, PyTree]) -> PyTree:
     """The contrary; leaves that are None are left out."""
     return unflatten_dict({path: leaf for path, leaf in flat.items() if leaf is not None})
 
@@ -209,7 +212,7 @@ def _unmatched(
 def _trained_twice(
     lora: schema.LoraSpec,
     adapters: Mapping[Path, Adapter],
-    chosen: Mapping[Path, np.ndarray],
+    chosen: Mapping[Path, Layers],
     names: Mapping[Path, ParameterNames],
 ) -> list[Fault]:
     """A fault if an adapter is beside a matrix that is trained itself."""

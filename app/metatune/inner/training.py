@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Array, Float32, Key, PyTree
 
 from metatune.data import Corpus
 from metatune.hypergrad import Problem, State, as_argument, programs
@@ -14,6 +14,9 @@ from metatune.inner.trainable import Trainable
 from metatune.models import LanguageModel
 from metatune.recipe.schema import Recipe
 from metatune.tunables import Hyper, TokenClasses, Trajectory, Tunable
+from metatune.tunables.hyper import Rates
+from metatune.tunables.shapes import Names, Slice, SlicesLike, Weights
+from metatune.tunables.used import Curve
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,20 +46,20 @@ class InnerTraining:
     corpus: Corpus
     tunables: tuple[Tunable, ...]
     part: Trainable
-    frozen: Any
+    frozen: Weights
     reweighted: Problem
     sampled: Problem
     weights_sha256: str | None
     checkpoints_sha256: Mapping[str, str]
-    initialise: Callable[[jax.Array], State]
+    initialise: Callable[[Key[Array, ""]], State]
     hyper_over: Callable[..., Hyper]
 
     @property
-    def names(self) -> Any:
+    def names(self) -> Names:
         """`ParameterNames` at the leaves of a tree like the trained parameters."""
         return self.part.names
 
-    def merged(self, params: Any) -> dict[str, Any]:
+    def merged(self, params: Weights) -> Weights:
         """All of the model's parameters, as `save_pretrained` takes them.
 
         Args:
@@ -64,12 +67,12 @@ class InnerTraining:
         """
         return self.part.merged(params, self.frozen)
 
-    def initial_eta(self) -> dict[str, jax.Array]:
+    def initial_eta(self) -> dict[str, Slice]:
         """The meta-parameters that leave the recipe as it is."""
         return {tunable.key: tunable.initial() for tunable in self.tunables}
 
-    def start(self, eta: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
-        """What a training starts from by checkpoint name, float32; None if that isn't tuned."""
+    def start(self, eta: SlicesLike) -> dict[str, Float32[np.ndarray, "..."]] | None:
+        """What a training starts from by checkpoint name; None if that isn't tuned."""
         problem = as_argument(self.reweighted)
         if problem.start is None:
             return None
@@ -78,7 +81,7 @@ class InnerTraining:
         begun = programs.begin(problem, dict(eta), given)
         return initialisation.by_name(self.names, begun.params)
 
-    def trajectory(self, eta: Mapping[str, Any]) -> Trajectory:
+    def trajectory(self, eta: SlicesLike) -> Trajectory:
         """What every inner step uses at these meta-parameters: the very numbers of the training."""
         hyper = self.hyper_over(dict(eta))
         rates = self._by_name(hyper.learning_rate)
@@ -99,14 +102,14 @@ class InnerTraining:
             hyper,
         )
 
-    def _by_name(self, tree: Any) -> dict[str, np.ndarray]:
-        """Values over all steps, [steps] by checkpoint name, from a tree like the parameters.
+    def _by_name(self, tree: Rates) -> dict[str, Curve]:
+        """Values over all steps by checkpoint name, from a tree like the parameters.
 
         Args:
             tree: each leaf [steps, ...], with an axis of layers where its parameter is stacked;
                 None at parameters that have no value.
         """
-        found: dict[str, np.ndarray] = {}
+        found: dict[str, Curve] = {}
         leaves = jax.tree.leaves(tree, is_leaf=lambda node: node is None)
         for leaf, values in zip(jax.tree.leaves(self.names), leaves, strict=True):
             if values is None:
@@ -127,10 +130,12 @@ class InnerTraining:
         return optimizers.decayed(self.recipe.inner.optimizer, self.names, params)
 
 
-def of_all_parameters(part: Trainable, rest: Any, function: Any) -> Any:
+def of_all_parameters(
+    part: Trainable, rest: Weights, function: Callable[..., PyTree]
+) -> jax.tree_util.Partial:
     """A function of all parameters as one of the trained ones, the `rest` bound to it."""
 
-    def of_trained(rest: Any, trained: Any, *further: Any) -> Any:
+    def of_trained(rest: Weights, trained: Weights, *further: PyTree) -> PyTree:
         return function(part.joined(trained, rest), *further)
 
     return jax.tree_util.Partial(of_trained, rest)

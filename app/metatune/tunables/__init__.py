@@ -4,11 +4,11 @@ A new tunable is a file here, a field of `metatune.recipe.schema.TuneSpec`, and 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
+from metatune.hypergrad.shapes import Scalar
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.schema import TuneSpec
 from metatune.tunables import (
@@ -43,6 +43,7 @@ from metatune.tunables.mixture import Mixture
 from metatune.tunables.optimizer import OptimizerField
 from metatune.tunables.rater import Rater
 from metatune.tunables.rating import Rating
+from metatune.tunables.shapes import Slices
 from metatune.tunables.token_classes import TokenClasses, token_classes
 from metatune.tunables.used import Trajectory, Used
 
@@ -95,8 +96,8 @@ class Entry(NamedTuple):
             None for none.
     """
 
-    build: Callable[[Any, Setting], Made]
-    section: Callable[[Sequence[Tunable], Mapping[str, jax.Array], Used], Any]
+    build: Callable[..., Made]
+    section: Callable[[Sequence[Tunable], Slices, Used], object]
 
 
 ENTRIES: Mapping[str, Entry] = {
@@ -164,9 +165,7 @@ def build(tune: TuneSpec, setting: Setting, known: Sequence[Fault] = ()) -> tupl
     return tuple(tunable for tunable in built if tunable is not None)
 
 
-def penalty(
-    tunables: Sequence[Tunable], eta: Mapping[str, jax.Array], deviation: float = 0.0
-) -> jax.Array:
+def penalty(tunables: Sequence[Tunable], eta: Slices, deviation: float = 0.0) -> Scalar:
     """What the search pays for meta-parameters besides the objective: the sum over tunables.
 
     Args:

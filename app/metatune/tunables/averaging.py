@@ -7,23 +7,29 @@ Control and Optimization, 1992; with an exponential window, as of `torch.optim.s
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from metatune.artefact.sections import averaging as sections
+from metatune.hypergrad.shapes import OptState, Params, Scalar, StepLike
 from metatune.recipe import schema
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.tunables.hyper import Hyper, Setting, Tunable
 from metatune.tunables.optimizer import remembered
+from metatune.tunables.shapes import Slices
 from metatune.tunables.used import Used
 from metatune.tunables.windows import window_of
 
 PATH = "tune.averaging"
+
+Update = Callable[[Params, OptState, Params, Hyper], tuple[Params, OptState]]
+"""`(grads, opt_state, params, hyper) -> (params, opt_state)`, as of a `Problem`."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +49,17 @@ class Averaging:
     steps: int
     key: str = "averaging"
 
-    def initial(self) -> jax.Array:
+    def initial(self) -> Float[Array, "{self.windows}"]:
         """Zeros, [windows]."""
         return jnp.zeros(self.windows, jnp.float32)
 
-    def apply(self, eta: jax.Array, step: jax.Array, hyper: Hyper) -> Hyper:
+    def apply(self, eta: Float[Array, "{self.windows}"], step: StepLike, hyper: Hyper) -> Hyper:
         """Sets the decay after this step."""
         since = jnp.maximum(step - self.first, 0)
         decay = remembered(self.decay, eta[window_of(since, self.windows, self.steps - self.first)])
         return hyper._replace(averaging=jnp.where(step < self.first, 0.0, decay))
 
-    def penalty(self, eta: jax.Array) -> jax.Array:
+    def penalty(self, eta: Float[Array, "{self.windows}"]) -> Scalar:
         """None."""
         return jnp.zeros((), eta.dtype)
 
@@ -66,8 +72,8 @@ class Averaged(NamedTuple):
         inner: the optimizer's own state.
     """
 
-    average: Any
-    inner: Any
+    average: Params
+    inner: OptState
 
 
 @dataclass(frozen=True)
@@ -78,38 +84,44 @@ class AveragedUpdate:
         update: the optimizer's own.
     """
 
-    update: Callable[..., tuple[Any, Any]]
+    update: Update
 
-    def __call__(self, grads: Any, state: Averaged, params: Any, hyper: Hyper) -> tuple[Any, Any]:
+    def __call__(
+        self, grads: Params, state: Averaged, params: Params, hyper: Hyper
+    ) -> tuple[Params, Averaged]:
         """As of a `Problem`."""
         params, inner = self.update(grads, state.inner, params, hyper)
         return params, Averaged(jax.tree.map(self._towards(hyper), state.average, params), inner)
 
-    def _towards(self, hyper: Hyper) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    def _towards(
+        self, hyper: Hyper
+    ) -> Callable[[Float[Array, "..."], Float[Array, "..."]], Float[Array, "..."]]:
         if (decay := hyper.averaging) is None:
             raise ValueError("a training that keeps an average needs its decay")
 
-        def towards(average: jax.Array, param: jax.Array) -> jax.Array:
+        def towards(
+            average: Float[Array, "*shape"], param: Float[Array, "*shape"]
+        ) -> Float[Array, "*shape"]:
             own = decay.astype(param.dtype)
             return own * average + (1 - own) * param
 
         return towards
 
 
-def begun(params: Any, inner: Any) -> Averaged:
+def begun(params: Params, inner: OptState) -> Averaged:
     """The state that a training starts with; its average is a copy, as its memory is given away."""
     return Averaged(jax.tree.map(jnp.copy, params), inner)
 
 
-def average(params: Any, state: Averaged) -> Any:
+def average(params: Params, state: Averaged) -> Params:
     """θ̄, which is judged and kept."""
     del params
     return state.average
 
 
 def beside(
-    init: Callable[[Any], Any], update: Callable[..., tuple[Any, Any]]
-) -> tuple[Callable[[Any], Averaged], AveragedUpdate, Callable[[Any, Averaged], Any]]:
+    init: Callable[[Params], OptState], update: Update
+) -> tuple[Callable[[Params], Averaged], AveragedUpdate, Callable[[Params, Averaged], Params]]:
     """An optimizer beside which an average is kept: its init, its update, and what is evaluated."""
     return lambda params: begun(params, init(params)), AveragedUpdate(update), average
 
@@ -137,9 +149,7 @@ def build(spec: schema.AveragingSpec, setting: Setting) -> Averaging:
     return Averaging(spec.decay, first, spec.windows, setting.steps)
 
 
-def section(
-    tunables: Sequence[Tunable], eta: Mapping[str, jax.Array], used: Used
-) -> sections.Averaging | None:
+def section(tunables: Sequence[Tunable], eta: Slices, used: Used) -> sections.Averaging | None:
     """The decay after every step, if an average is kept."""
     if used.trajectory.hyper.averaging is None:
         return None

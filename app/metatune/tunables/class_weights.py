@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float
 
+from metatune.hypergrad.shapes import Scalar, StepLike
 from metatune.recipe import schema
 from metatune.recipe.faults import Fault, RecipeError, unknown
 from metatune.tunables.hyper import Hyper, Setting, TrainingTokens
@@ -49,11 +51,16 @@ class ClassWeights:
         """Those of the occurring classes."""
         return tuple(self.classes.names[number] for number in self.occurring)
 
-    def initial(self) -> jax.Array:
+    def initial(self) -> Float[Array, "{self.windows} {len(self.occurring)}"]:
         """Logarithms of the starting weights, [windows, classes]."""
         return jnp.tile(jnp.log(jnp.asarray(self.start, jnp.float32)), (self.windows, 1))
 
-    def apply(self, eta: jax.Array, step: jax.Array, hyper: Hyper) -> Hyper:
+    def apply(
+        self,
+        eta: Float[Array, "{self.windows} {len(self.occurring)}"],
+        step: StepLike,
+        hyper: Hyper,
+    ) -> Hyper:
         """Sets the weights of this window, [all classes]; those of absent classes are one."""
         logs = eta[window_of(step, self.windows, self.steps)]
         # The largest cancels out, and so do its derivatives.
@@ -64,7 +71,7 @@ class ClassWeights:
         weights = weights.at[np.asarray(self.occurring)].set(jnp.exp(logs) / mean)
         return hyper._replace(class_weights=weights)
 
-    def penalty(self, eta: jax.Array) -> jax.Array:
+    def penalty(self, eta: Float[Array, "{self.windows} {len(self.occurring)}"]) -> Scalar:
         """None."""
         return jnp.zeros((), eta.dtype)
 
@@ -125,11 +132,11 @@ def _faults(spec: schema.LossWeightsSpec, tokens: TrainingTokens) -> Iterable[Fa
         yield Fault(f"{PATH}.per", spec.per, problem, f"take out {PATH} or tune.mixture")
 
 
-def _connected(occurs: np.ndarray) -> bool:
+def _connected(occurs: Bool[np.ndarray, "domains classes"]) -> bool:
     """Whether classes link all domains.
 
     Args:
-        occurs: whether a domain has tokens of a class, bool [domains, classes].
+        occurs: whether a domain has tokens of a class.
     """
     linked = occurs @ occurs.T
     for _ in linked:

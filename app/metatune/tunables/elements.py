@@ -3,13 +3,16 @@
 import math
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Array, Float
 
+from metatune.hypergrad.shapes import Params, Shapes
 from metatune.models import ParameterNames
 from metatune.recipe.schema import PerElement
+from metatune.tunables.shapes import Names
 
 
 class Elements(NamedTuple):
@@ -20,7 +23,7 @@ class Elements(NamedTuple):
         blocks: the shape of each leaf's values, of its rank: its own size along an axis, or one.
     """
 
-    names: Any
+    names: Names
     blocks: tuple[tuple[int, ...], ...]
 
     @property
@@ -28,11 +31,11 @@ class Elements(NamedTuple):
         """How many values there are."""
         return sum(map(math.prod, self.blocks))
 
-    def spread(self, values: jax.Array) -> Any:
+    def spread(self, values: Float[Array, "{self.size}"]) -> Params:
         """The values of each parameter.
 
         Args:
-            values: [size], leaf by leaf.
+            values: leaf by leaf.
 
         Returns:
             A tree like the parameters; each leaf has the shape of its block.
@@ -42,16 +45,18 @@ class Elements(NamedTuple):
         blocks = [p.reshape(block) for p, block in zip(parts, self.blocks, strict=True)]
         return jax.tree.unflatten(jax.tree.structure(self.names), blocks)
 
-    def by_name(self, values: np.ndarray) -> Mapping[str, np.ndarray]:
+    def by_name(
+        self, values: Float[np.ndarray, "*lead {self.size}"]
+    ) -> Mapping[str, Float[np.ndarray, "..."]]:
         """The values of each tensor of a checkpoint.
 
         Args:
-            values: [..., size].
+            values: leaf by leaf on the last axis.
 
         Returns:
             By checkpoint name, [..., *block], a block of the tensor's rank.
         """
-        found: dict[str, np.ndarray] = {}
+        found: dict[str, Float[np.ndarray, "..."]] = {}
         ends = np.cumsum([0, *map(math.prod, self.blocks)])
         leaves = jax.tree.leaves(self.names)
         for leaf, block, (begin, end) in zip(leaves, self.blocks, pairwise(ends), strict=True):
@@ -63,7 +68,7 @@ class Elements(NamedTuple):
         return found
 
 
-def elements(names: Any, shapes: Any, per: PerElement) -> Elements:
+def elements(names: Names, shapes: Shapes, per: PerElement) -> Elements:
     """Values within parameters.
 
     Args:

@@ -2,15 +2,18 @@
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
+from metatune.hypergrad.shapes import Params
 from metatune.models import ParameterNames
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.tunables.kinds import KINDS, kind_of
+from metatune.tunables.shapes import Index, Names
 
 BASE = -1
 """The index of a parameter that is in no group and keeps the base rate."""
@@ -27,7 +30,7 @@ class Groups(NamedTuple):
     """
 
     labels: tuple[str, ...]
-    index: Any
+    index: Index
     members: Mapping[str, tuple[str, ...]]
 
     @property
@@ -35,11 +38,11 @@ class Groups(NamedTuple):
         """How many groups there are."""
         return len(self.labels)
 
-    def spread(self, values: jax.Array, outside: float = 1.0) -> Any:
+    def spread(self, values: Float[Array, "{self.size}"], outside: float = 1.0) -> Params:
         """The value of each parameter's group.
 
         Args:
-            values: [groups].
+            values: of each group.
             outside: of a parameter of no group.
 
         Returns:
@@ -50,7 +53,7 @@ class Groups(NamedTuple):
         return jax.tree.map(lambda index: values[index], self.index)
 
 
-def group(names: Any, per: str | tuple[str, ...] | Mapping[str, str], path: str) -> Groups:
+def group(names: Names, per: str | tuple[str, ...] | Mapping[str, str], path: str) -> Groups:
     """Groups parameters.
 
     Args:
@@ -75,7 +78,7 @@ def group(names: Any, per: str | tuple[str, ...] | Mapping[str, str], path: str)
     _refuse_empty(members, per, path, [name for leaf in leaves for name in leaf.names])
     number = {label: i for i, label in enumerate(members)}
 
-    def numbers(leaf: ParameterNames) -> np.ndarray:
+    def numbers(leaf: ParameterNames) -> Int[np.ndarray | np.generic, "..."]:
         found = [label_of(name) for name in leaf.names]
         indices = np.array([BASE if label is None else number[label] for label in found], np.int32)
         return indices if leaf.stacked else indices[0]
@@ -137,7 +140,7 @@ def _refuse_empty(
         raise RecipeError(path, faults)
 
 
-def _refuse_unknown_kinds(names: Any, per: Any, path: str) -> None:
+def _refuse_unknown_kinds(names: Names, per: str, path: str) -> None:
     unknown = [n for leaf in jax.tree.leaves(names) for n in leaf.names if kind_of(n) is None]
     if unknown:
         problem = f"{unknown[0]} is none of {', '.join(KINDS)} ({len(unknown)} such in all)"

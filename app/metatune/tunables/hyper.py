@@ -1,27 +1,27 @@
 """The hyperparameters λ_t of an inner step, and what a tunable does to them."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
+from jaxtyping import Array, Float, Int64, Key, PyTree
 
+from metatune.hypergrad.shapes import Scalar, Shapes, StepLike
 from metatune.recipe import schema
+from metatune.tunables.shapes import Names, Slice
 from metatune.tunables.token_classes import TokenClasses
+
+Rates = PyTree[Float[Array, "..."]]
+"""A number for each parameter, or for parts of it: each leaf is broadcast against its parameter."""
 
 
 class Networks(NamedTuple):
-    """Weights of the networks of a learned update, of every group.
+    """Weights of the networks of a learned update, of every group."""
 
-    Attributes:
-        hidden: [groups, features, hidden].
-        bias: [groups, hidden].
-        output: [groups, hidden].
-    """
-
-    hidden: Any
-    bias: Any
-    output: Any
+    hidden: Float[Array | np.ndarray, "*groups features hidden"]
+    bias: Float[Array | np.ndarray, "*groups hidden"]
+    output: Float[Array | np.ndarray, "*groups hidden"]
 
 
 class Correction(NamedTuple):
@@ -29,11 +29,11 @@ class Correction(NamedTuple):
 
     Attributes:
         networks: of each group of parameters; the last is zero, of those in no group.
-        progress: fraction of the training that is done, [].
+        progress: fraction of the training that is done.
     """
 
     networks: Networks
-    progress: Any
+    progress: Scalar
 
 
 class Hyper(NamedTuple):
@@ -41,10 +41,10 @@ class Hyper(NamedTuple):
 
     Attributes:
         learning_rate: pytree like the parameters; each leaf is broadcast against its parameter.
-        mixture: share of each domain in the training data, [domains], sums to one.
-        loss_weights: weight of each domain's loss, [domains], averages one.
-        class_weights: weight of the loss of a token of each of the `TokenClasses`, [classes],
-            averages one over the training tokens; None where none is tuned.
+        mixture: share of each domain in the training data, sums to one.
+        loss_weights: weight of each domain's loss, averages one.
+        class_weights: weight of the loss of a token of each of the `TokenClasses`, averages one
+            over the training tokens; None where none is tuned.
         optimizer: numbers of the inner optimizer that are tuned, by name: scalars, of weight decay
             a tree like `learning_rate`, None at what doesn't decay. None where none is tuned.
         loss_terms: coefficients of the terms of the loss beside the next token's, scalars by name,
@@ -55,15 +55,15 @@ class Hyper(NamedTuple):
             leaves of this `Partial` are the network's parameters. None where none is tuned.
     """
 
-    learning_rate: Any
-    mixture: jax.Array
-    loss_weights: jax.Array
-    class_weights: jax.Array | None = None
-    optimizer: Mapping[str, Any] | None = None
-    loss_terms: Mapping[str, jax.Array] | None = None
+    learning_rate: Rates
+    mixture: Float[Array, "domains"]
+    loss_weights: Float[Array, "domains"]
+    class_weights: Float[Array, "classes"] | None = None
+    optimizer: Mapping[str, Scalar | Rates] | None = None
+    loss_terms: Mapping[str, Scalar] | None = None
     learned_update: Correction | None = None
     rater: jax.tree_util.Partial | None = None
-    averaging: jax.Array | None = None
+    averaging: Scalar | None = None
 
 
 class TrainingTokens(NamedTuple):
@@ -71,13 +71,13 @@ class TrainingTokens(NamedTuple):
 
     Attributes:
         classes: that tokens are put into.
-        of_class: predicted tokens of each domain and class, int64 [domains, classes].
+        of_class: predicted tokens of each domain and class.
         mixture: the domains' shares of the tokens, at the recipe's own shares of sequences.
         mixture_is_tuned: whether these are tuned too.
     """
 
     classes: TokenClasses
-    of_class: np.ndarray
+    of_class: Int64[np.ndarray, "domains classes"]
     mixture: tuple[float, ...]
     mixture_is_tuned: bool
 
@@ -113,20 +113,21 @@ class Setting(NamedTuple):
         seed_key: that of the recipe's seed itself; None likewise.
     """
 
-    names: Any
+    names: Names
     domains: tuple[str, ...]
     steps: int
-    shapes: Any = None
+    shapes: Shapes | None = None
     tokens: TrainingTokens | None = None
     supply: Supply | None = None
     optimizer: schema.InnerOptimizerSpec | None = None
-    decaying: Any = None
+    decaying: Names | None = None
     loss: schema.LossSpec | None = None
     vocab_size: int | None = None
-    key: jax.Array | None = None
-    seed_key: jax.Array | None = None
+    key: Key[Array, ""] | None = None
+    seed_key: Key[Array, ""] | None = None
 
 
+@runtime_checkable
 class Tunable(Protocol):
     """One entry of a recipe's `tune`."""
 
@@ -140,22 +141,22 @@ class Tunable(Protocol):
         """Stretches of the training with one value each."""
         ...
 
-    def initial(self) -> jax.Array:
+    def initial(self) -> Slice:
         """The slice of η that leaves the recipe as it is."""
         ...
 
-    def apply(self, eta: jax.Array, step: jax.Array, hyper: Hyper) -> Hyper:
+    def apply(self, eta: Slice, step: StepLike, hyper: Hyper) -> Hyper:
         """Puts this tunable's share into λ_t.
 
         Args:
             eta: this tunable's slice of η.
-            step: inner step t, an int32 scalar.
+            step: inner step t.
             hyper: λ_t as the recipe and the tunables before this one have it.
         """
         ...
 
-    def penalty(self, eta: jax.Array) -> jax.Array:
-        """What the search pays for these meta-parameters, besides the objective: a scalar.
+    def penalty(self, eta: Slice) -> Scalar:
+        """What the search pays for these meta-parameters, besides the objective.
 
         Zero where the recipe asks for none. No loss that is judged or reported holds it.
 

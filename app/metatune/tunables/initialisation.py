@@ -6,20 +6,23 @@ the parameters before the first one.
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from metatune.artefact.sections import initialisation as sections
+from metatune.hypergrad.shapes import Params, Scalar, StepLike
 from metatune.models import ParameterNames
 from metatune.recipe import schema
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.tunables.groups import Groups, group
 from metatune.tunables.hyper import Hyper, Setting, Tunable
+from metatune.tunables.shapes import Slice, Slices
 from metatune.tunables.used import Used
 
 PATH = "tune.initialisation"
@@ -31,7 +34,7 @@ class Begins(Protocol):
 
     key: str
 
-    def begin(self, eta: jax.Array, params: Any, others: Sequence[Any]) -> Any:
+    def begin(self, eta: Slice, params: Params, others: Sequence[Params]) -> Params:
         """The parameters before inner step 0.
 
         Args:
@@ -59,11 +62,13 @@ class StartingPoint:
     key: str = "initialisation"
     windows: int = 1
 
-    def initial(self) -> jax.Array:
-        """No offset: zeros, [weights], leaf by leaf."""
+    def initial(self) -> Float[Array, "weights"]:
+        """No offset: zeros, leaf by leaf."""
         return jnp.zeros(sum(map(math.prod, self.shapes)), jnp.float32)
 
-    def begin(self, eta: jax.Array, params: Any, others: Sequence[Any] = ()) -> Any:
+    def begin(
+        self, eta: Float[Array, "weights"], params: Params, others: Sequence[Params] = ()
+    ) -> Params:
         """Adds the offset."""
         del others
         leaves, treedef = jax.tree.flatten(params)
@@ -76,11 +81,11 @@ class StartingPoint:
         ]
         return jax.tree.unflatten(treedef, moved)
 
-    def apply(self, eta: jax.Array, step: jax.Array, hyper: Hyper) -> Hyper:
+    def apply(self, eta: Float[Array, "weights"], step: StepLike, hyper: Hyper) -> Hyper:
         """Changes nothing: it acts before the first step."""
         return hyper
 
-    def penalty(self, eta: jax.Array) -> jax.Array:
+    def penalty(self, eta: Float[Array, "weights"]) -> Scalar:
         """None."""
         return jnp.zeros((), eta.dtype)
 
@@ -102,11 +107,16 @@ class Interpolation:
     key: str = "initialisation"
     windows: int = 1
 
-    def initial(self) -> jax.Array:
+    def initial(self) -> Float[Array, "{len(self.checkpoints)*self.groups.size}"]:
         """The recipe's own start: zeros."""
         return jnp.zeros(len(self.checkpoints) * self.groups.size, jnp.float32)
 
-    def begin(self, eta: jax.Array, params: Any, others: Sequence[Any]) -> Any:
+    def begin(
+        self,
+        eta: Float[Array, "{len(self.checkpoints)*self.groups.size}"],
+        params: Params,
+        others: Sequence[Params],
+    ) -> Params:
         """Adds what leads from one start towards the others."""
         base, moved = params, params
         for coefficients, other in zip(self.coefficients(eta), others, strict=True):
@@ -114,16 +124,16 @@ class Interpolation:
             moved = jax.tree.map(_towards, moved, base, other, alphas)
         return moved
 
-    def apply(self, eta: jax.Array, step: jax.Array, hyper: Hyper) -> Hyper:
+    def apply(self, eta: Float[Array, "weights"], step: StepLike, hyper: Hyper) -> Hyper:
         """Changes nothing: it acts before the first step."""
         return hyper
 
-    def penalty(self, eta: jax.Array) -> jax.Array:
+    def penalty(self, eta: Float[Array, "weights"]) -> Scalar:
         """None."""
         return jnp.zeros((), eta.dtype)
 
-    def coefficients(self, eta: Any) -> Any:
-        """α, [checkpoints, groups]."""
+    def coefficients(self, eta: Slice) -> Float[Array | np.ndarray, "checkpoints groups"]:
+        """α."""
         return eta.reshape(len(self.checkpoints), self.groups.size)
 
 
@@ -165,21 +175,26 @@ def _point(spec: schema.PointSpec, setting: Setting) -> StartingPoint:
     return StartingPoint(layers, shapes)
 
 
-def _added(leaf: jax.Array, layers: tuple[int, ...], offset: jax.Array) -> jax.Array:
-    """A leaf with the offset of some of its layers, [moved, ...], or of all of it, [1, ...]."""
+def _added(
+    leaf: Float[Array, "*shape"], layers: tuple[int, ...], offset: Float[Array, "moved ..."]
+) -> Float[Array, "*shape"]:
+    """A leaf with the offset of some of its layers, or of all of it, [1, ...]."""
     if offset.size == leaf.size:
         return leaf + offset.reshape(leaf.shape)
     return leaf.at[np.asarray(layers)].add(offset)
 
 
-def _towards(moved: jax.Array, base: jax.Array, other: jax.Array, alpha: jax.Array) -> jax.Array:
+def _towards(
+    moved: Float[Array, "*shape"],
+    base: Float[Array, "*shape"],
+    other: Float[Array, "*shape"],
+    alpha: Float[Array, "*layers"],
+) -> Float[Array, "*shape"]:
     alpha = alpha.reshape(alpha.shape + (1,) * (base.ndim - alpha.ndim))
     return moved + alpha.astype(base.dtype) * (other - base)
 
 
-def section(
-    tunables: Sequence[Tunable], eta: Mapping[str, jax.Array], used: Used
-) -> sections.Initialisation | None:
+def section(tunables: Sequence[Tunable], eta: Slices, used: Used) -> sections.Initialisation | None:
     """What the tuned trainings start from, if that was tuned."""
     tuned = next((t for t in tunables if isinstance(t, StartingPoint | Interpolation)), None)
     if tuned is None or (weights := used.start()) is None:

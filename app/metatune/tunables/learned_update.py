@@ -5,19 +5,22 @@ optimizers, CoLLAs 2022, arXiv 2203.11860, whose small network and features thes
 correction of a hand-designed optimizer instead of a whole step.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Key
 
 from metatune.artefact.sections import learned_update as sections
+from metatune.hypergrad.shapes import Scalar, StepLike
 from metatune.recipe import schema
 from metatune.tunables.groups import Groups, group
 from metatune.tunables.hyper import Correction, Hyper, Networks, Setting, Tunable
+from metatune.tunables.shapes import Index, Slices
 from metatune.tunables.used import Used
 
 SECOND_MOMENT_DECAY: Final = 0.99
@@ -43,7 +46,7 @@ class Form(NamedTuple):
         keeps_size: whether a corrected step has the root-mean-square of the optimizer's own.
     """
 
-    index: Any
+    index: Index
     decays: tuple[float, ...]
     second_moment_decay: float
     time_scales: tuple[float, ...]
@@ -68,15 +71,15 @@ class LearnedUpdate:
         form: the rest of it.
         steps: horizon of the inner training.
         random: the key of the hidden layers.
-        unravel: from the weights of a group in a row, [weights], to its network.
+        unravel: from the weights of a group in a row to its network.
         start: the network that each group starts from, but for its hidden layer.
     """
 
     groups: Groups
     form: Form
     steps: int
-    random: jax.Array
-    unravel: Callable[[jax.Array], Networks]
+    random: Key[Array, ""]
+    unravel: Callable[[Float[Array, "weights"]], Networks]
     start: Networks
     key: str = "learned_update"
 
@@ -85,24 +88,26 @@ class LearnedUpdate:
         """One: the networks are those of the whole training."""
         return 1
 
-    def initial(self) -> jax.Array:
-        """Random hidden layers and zeros, [groups, weights] float32."""
+    def initial(self) -> Float[Array, "{self.groups.size} weights"]:
+        """Random hidden layers and zeros, float32."""
         shape = (self.groups.size, *self.start.hidden.shape)
         hidden = jax.random.normal(self.random, shape, np.float32)
         scaled = hidden / np.float32(np.sqrt(shape[1]))
         rows = [ravel_pytree(self.start._replace(hidden=own))[0] for own in scaled]
         return jnp.stack(rows)
 
-    def apply(self, eta: jax.Array, step: jax.Array, hyper: Hyper) -> Hyper:
+    def apply(
+        self, eta: Float[Array, "{self.groups.size} weights"], step: StepLike, hyper: Hyper
+    ) -> Hyper:
         """Puts the networks in, and how far the training is."""
-        progress = step.astype(eta.dtype) / self.steps
+        progress = jnp.asarray(step).astype(eta.dtype) / self.steps
         return hyper._replace(learned_update=Correction(self.networks(eta), progress))
 
-    def penalty(self, eta: jax.Array) -> jax.Array:
+    def penalty(self, eta: Float[Array, "{self.groups.size} weights"]) -> Scalar:
         """None."""
         return jnp.zeros((), eta.dtype)
 
-    def networks(self, eta: jax.Array) -> Networks:
+    def networks(self, eta: Float[Array, "{self.groups.size} weights"]) -> Networks:
         """The networks of all groups, and one of zeros."""
         # Its output is zero, and the factor that it gives exactly one.
         return jax.vmap(self.unravel)(jnp.pad(eta, ((0, 1), (0, 0))))
@@ -134,9 +139,7 @@ def build(spec: schema.LearnedUpdateSpec, setting: Setting) -> LearnedUpdate:
     return LearnedUpdate(groups, form, setting.steps, setting.seed_key, unravel, start)
 
 
-def section(
-    tunables: Sequence[Tunable], eta: Mapping[str, jax.Array], used: Used
-) -> sections.LearnedUpdate | None:
+def section(tunables: Sequence[Tunable], eta: Slices, used: Used) -> sections.LearnedUpdate | None:
     """The networks, if they were tuned."""
     tuned = next((each for each in tunables if isinstance(each, LearnedUpdate)), None)
     if tuned is None:

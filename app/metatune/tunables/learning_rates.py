@@ -1,19 +1,22 @@
 """Learning rates: multipliers of the base schedule, by parameters and windows, in log space."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float64
 
 from metatune.artefact.sections import elements as within
 from metatune.artefact.sections import learning_rates as sections
+from metatune.hypergrad.shapes import Scalar, StepLike
 from metatune.recipe import schema
 from metatune.tunables.elements import Elements, elements
 from metatune.tunables.groups import Groups, group
 from metatune.tunables.hyper import Hyper, Setting, Tunable
+from metatune.tunables.shapes import Slices
 from metatune.tunables.used import Used
 from metatune.tunables.windows import between_knots, window_of
 
@@ -55,20 +58,22 @@ class LearningRates:
         gap = (self.steps - 1) / (self.windows - 1)
         return tuple(knot * gap / self.steps for knot in range(self.windows))
 
-    def initial(self) -> jax.Array:
+    def initial(self) -> Float[Array, "{self.windows} {self.cells.size}"]:
         """All multipliers one: zeros, [windows, cells]."""
         return jnp.zeros((self.windows, self.cells.size), jnp.float32)
 
-    def apply(self, eta: jax.Array, step: jax.Array, hyper: Hyper) -> Hyper:
+    def apply(
+        self, eta: Float[Array, "{self.windows} {self.cells.size}"], step: StepLike, hyper: Hyper
+    ) -> Hyper:
         """Multiplies each parameter's rate by its cell's multiplier at this step."""
 
-        def scale(rate: jax.Array, chosen: jax.Array) -> jax.Array:
+        def scale(rate: Float[Array, "..."], chosen: Float[Array, "..."]) -> Float[Array, "..."]:
             return rate * chosen.reshape(chosen.shape + (1,) * (rate.ndim - chosen.ndim))
 
         multipliers = self.cells.spread(self._multipliers_at(eta, step))
         return hyper._replace(learning_rate=jax.tree.map(scale, hyper.learning_rate, multipliers))
 
-    def penalty(self, eta: jax.Array) -> jax.Array:
+    def penalty(self, eta: Float[Array, "{self.windows} {self.cells.size}"]) -> Scalar:
         """`prior * mean (log m)² + smoothness * mean (log m_{k+1} - log m_k)²`.
 
         The first mean is over knots and cells, the second over neighbouring knots and cells.
@@ -79,16 +84,19 @@ class LearningRates:
             total += self.smoothness * jnp.mean(jnp.diff(logs, axis=0) ** 2)
         return total
 
-    def multipliers(self, eta: np.ndarray) -> np.ndarray:
-        """The multipliers at the knots, [windows, cells] float64."""
+    def multipliers(
+        self, eta: Float[np.ndarray, "{self.windows} {self.cells.size}"]
+    ) -> Float64[np.ndarray, "{self.windows} {self.cells.size}"]:
+        """The multipliers at the knots."""
         logs = np.asarray(eta, np.float64)
         if self.max_multiplier is not None:
             most = np.log(self.max_multiplier)
             logs = most * np.tanh(logs / most)
         return np.exp(logs)
 
-    def _multipliers_at(self, eta: jax.Array, step: jax.Array) -> jax.Array:
-        """[cells]."""
+    def _multipliers_at(
+        self, eta: Float[Array, "{self.windows} {self.cells.size}"], step: StepLike
+    ) -> Float[Array, "{self.cells.size}"]:
         if self.windows == 1:
             return jnp.exp(self._logs(eta[0]))
         if self.interpolation == "constant":
@@ -98,7 +106,7 @@ class LearningRates:
         along = along.astype(eta.dtype)
         return (1 - along) * first + along * second
 
-    def _logs(self, eta: jax.Array) -> jax.Array:
+    def _logs(self, eta: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         if self.max_multiplier is None:
             return eta
         most = np.log(self.max_multiplier).astype(eta.dtype)
@@ -126,9 +134,7 @@ def build(spec: schema.LearningRatesSpec, setting: Setting) -> LearningRates:
     )
 
 
-def section(
-    tunables: Sequence[Tunable], eta: Mapping[str, jax.Array], used: Used
-) -> sections.LearningRates:
+def section(tunables: Sequence[Tunable], eta: Slices, used: Used) -> sections.LearningRates:
     """The rate of every parameter as every step used it, and what was tuned of it, if anything."""
     curves = used.trajectory.learning_rates
     kept, schedule = used.scheduled(list(curves.values()))
@@ -141,7 +147,7 @@ def section(
     )
 
 
-def _multipliers(tuned: LearningRates, eta: Mapping[str, jax.Array]) -> sections.Multipliers | None:
+def _multipliers(tuned: LearningRates, eta: Slices) -> sections.Multipliers | None:
     if not isinstance(tuned.cells, Groups):
         return None
     values = tuned.multipliers(np.asarray(eta[tuned.key]))
@@ -155,7 +161,7 @@ def _multipliers(tuned: LearningRates, eta: Mapping[str, jax.Array]) -> sections
     )
 
 
-def _elements(tuned: LearningRates, eta: Mapping[str, jax.Array]) -> within.ElementFactors | None:
+def _elements(tuned: LearningRates, eta: Slices) -> within.ElementFactors | None:
     if not isinstance(tuned.cells, Elements):
         return None
     values = tuned.multipliers(np.asarray(eta[tuned.key])).astype(np.float32)

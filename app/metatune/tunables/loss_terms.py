@@ -9,18 +9,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from metatune.artefact.sections import loss_terms as sections
+from metatune.hypergrad.shapes import Scalar, StepLike
 from metatune.recipe import schema
 from metatune.recipe.schema.inner import MULTI_TOKEN_TERM
 from metatune.tunables.hyper import Hyper, Setting, Tunable
 from metatune.tunables.optimizer import multiplied, remembered
+from metatune.tunables.shapes import Slices
 from metatune.tunables.used import Used
 from metatune.tunables.windows import window_of
 
-FORMS: Final[Mapping[str, Callable[[float, jax.Array], jax.Array]]] = {
+FORMS: Final[Mapping[str, Callable[[float, Scalar], Scalar]]] = {
     "z_loss": multiplied,
     MULTI_TOKEN_TERM: multiplied,
     "label_smoothing": remembered,  # a share between 0 and 1, as a decay is, by its odds
@@ -43,16 +45,16 @@ class LossTerm:
     windows: int
     steps: int
 
-    def initial(self) -> jax.Array:
+    def initial(self) -> Float[Array, "{self.windows}"]:
         """Zeros, [windows]."""
         return jnp.zeros(self.windows, jnp.float32)
 
-    def apply(self, eta: jax.Array, step: jax.Array, hyper: Hyper) -> Hyper:
+    def apply(self, eta: Float[Array, "{self.windows}"], step: StepLike, hyper: Hyper) -> Hyper:
         """Sets this coefficient."""
         value = FORMS[self.key](self.start, eta[window_of(step, self.windows, self.steps)])
         return hyper._replace(loss_terms={**(hyper.loss_terms or {}), self.key: value})
 
-    def penalty(self, eta: jax.Array) -> jax.Array:
+    def penalty(self, eta: Float[Array, "{self.windows}"]) -> Scalar:
         """None."""
         return jnp.zeros((), eta.dtype)
 
@@ -68,9 +70,7 @@ def build(spec: schema.LossTermsSpec, setting: Setting) -> tuple[LossTerm, ...]:
     )
 
 
-def section(
-    tunables: Sequence[Tunable], eta: Mapping[str, jax.Array], used: Used
-) -> sections.LossTerms | None:
+def section(tunables: Sequence[Tunable], eta: Slices, used: Used) -> sections.LossTerms | None:
     """What the loss had beside the next token's term, as every step used it."""
     values = used.trajectory.loss_terms
     if not values:

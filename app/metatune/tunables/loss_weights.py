@@ -3,18 +3,20 @@
 Their mean over the domains is one, so that they can't stand in for a learning rate.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from metatune.artefact.sections import loss_weights as sections
+from metatune.hypergrad.shapes import Scalar, StepLike
 from metatune.recipe import schema
 from metatune.tunables import class_weights
 from metatune.tunables.class_weights import ClassWeights
 from metatune.tunables.hyper import Hyper, Setting, Tunable
+from metatune.tunables.shapes import Slices
 from metatune.tunables.simplex import logits_of, shares
 from metatune.tunables.token_classes import TokenClasses
 from metatune.tunables.used import Used
@@ -36,16 +38,18 @@ class LossWeights:
     steps: int
     key: str = "loss_weights"
 
-    def initial(self) -> jax.Array:
+    def initial(self) -> Float[Array, "{self.windows} {len(self.start)}"]:
         """Logits of the starting weights, [windows, domains]; zeros where all are equal."""
         return jnp.tile(logits_of(self.start), (self.windows, 1))
 
-    def apply(self, eta: jax.Array, step: jax.Array, hyper: Hyper) -> Hyper:
+    def apply(
+        self, eta: Float[Array, "{self.windows} {len(self.start)}"], step: StepLike, hyper: Hyper
+    ) -> Hyper:
         """Sets the weights of this window."""
         logits = eta[window_of(step, self.windows, self.steps)]
         return hyper._replace(loss_weights=len(self.start) * shares(logits))
 
-    def penalty(self, eta: jax.Array) -> jax.Array:
+    def penalty(self, eta: Float[Array, "{self.windows} {len(self.start)}"]) -> Scalar:
         """None."""
         return jnp.zeros((), eta.dtype)
 
@@ -64,7 +68,7 @@ def build(spec: schema.LossWeightsSpec, setting: Setting) -> LossWeights | Class
 
 
 def section(
-    tunables: Sequence[Tunable], eta: Mapping[str, jax.Array], used: Used
+    tunables: Sequence[Tunable], eta: Slices, used: Used
 ) -> sections.LossWeights | sections.ClassWeights | None:
     """The weights that every step used, if they were tuned."""
     tuned = next((t for t in tunables if isinstance(t, LossWeights | ClassWeights)), None)

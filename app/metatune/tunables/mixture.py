@@ -1,17 +1,20 @@
 """The data mixture: shares of the domains, by window."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from metatune.artefact.sections import mixture as sections
+from metatune.hypergrad.shapes import Scalar, StepLike
 from metatune.recipe import schema
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.tunables import simplex
 from metatune.tunables.hyper import Hyper, Setting, Supply, Tunable
 from metatune.tunables.nested import Nested, nested
+from metatune.tunables.shapes import Slices
 from metatune.tunables.used import Used
 from metatune.tunables.windows import window_of
 
@@ -49,7 +52,7 @@ class Mixture:
     smoothness: float = 0.0
     key: str = "mixture"
 
-    def initial(self) -> jax.Array:
+    def initial(self) -> Float[Array, "{self.windows} coordinates"]:
         """Coordinates of the starting shares, [windows, domains] unless these are in groups."""
         if self.caps is None:
             row = simplex.logits_of(self.start, self.floor)
@@ -57,14 +60,16 @@ class Mixture:
             row = simplex.capped_logits_of(self.start, self.floor, self.caps)
         return jnp.tile(self.nested.coordinates(row) if self.nested else row, (self.windows, 1))
 
-    def apply(self, eta: jax.Array, step: jax.Array, hyper: Hyper) -> Hyper:
+    def apply(
+        self, eta: Float[Array, "{self.windows} coordinates"], step: StepLike, hyper: Hyper
+    ) -> Hyper:
         """Sets the shares of this window."""
         # All windows come first: shares computed step by step may differ by their rounding. The
         # loop keeps XLA from going back to that.
         shares = jax.lax.map(self._shares, eta)
         return hyper._replace(mixture=shares[window_of(step, self.windows, self.steps)])
 
-    def penalty(self, eta: jax.Array) -> jax.Array:
+    def penalty(self, eta: Float[Array, "{self.windows} coordinates"]) -> Scalar:
         """For the distance from the prior, and from window to window."""
         total = jnp.zeros((), eta.dtype)
         if self.kl:
@@ -78,7 +83,7 @@ class Mixture:
             total += self.smoothness * jnp.mean(jnp.sum(jnp.diff(shares, axis=0) ** 2, axis=-1))
         return total
 
-    def _shares(self, row: jax.Array) -> jax.Array:
+    def _shares(self, row: Float[Array, "coordinates"]) -> Float[Array, "{len(self.start)}"]:
         logits = self.nested.logits(row) if self.nested else row
         if self.caps is None:
             return simplex.shares(logits, self.floor)
@@ -170,9 +175,7 @@ def _faults(
             yield Fault(f"{PATH}.prior.{name}", spec.prior[name], problem, cure)
 
 
-def section(
-    tunables: Sequence[Tunable], eta: Mapping[str, jax.Array], used: Used
-) -> sections.Mixture | None:
+def section(tunables: Sequence[Tunable], eta: Slices, used: Used) -> sections.Mixture | None:
     """The shares that every step used, if they were tuned."""
     if not any(isinstance(each, Mixture) for each in tunables):
         return None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int32
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,8 @@ class Nested:
 
     groups: tuple[tuple[int, ...], ...]
 
-    def logits(self, coordinates: jax.Array) -> jax.Array:
-        """Logits of all members, [K], from g and then z, [groups + members of larger groups]."""
+    def logits(self, coordinates: Float[Array, "coordinates"]) -> Float[Array, "members"]:
+        """Logits of all members, from g and then z: groups, and members of the larger ones."""
         count = len(self.groups)
         chosen, within = coordinates[:count], coordinates[count:]
         members = self._with_company()
@@ -32,14 +33,14 @@ class Nested:
             inside = inside.at[group].set(logits)
         return inside
 
-    def coordinates(self, logits: jax.Array) -> jax.Array:
+    def coordinates(self, logits: Float[Array, "members"]) -> Float[Array, "coordinates"]:
         """Coordinates that `logits` maps to these, those within a group centred on zero."""
         groups = [np.asarray(group) for group in self.groups]
         chosen = jnp.stack([jax.nn.logsumexp(logits[group]) for group in groups])
         centred = [logits[group] - jnp.mean(logits[group]) for group in groups if len(group) > 1]
         return jnp.concatenate([chosen, *centred])
 
-    def _with_company(self) -> np.ndarray:
+    def _with_company(self) -> Int32[np.ndarray, "members"]:
         """Members of groups of more than one, group by group."""
         return np.array([d for group in self.groups if len(group) > 1 for d in group], np.int32)
 

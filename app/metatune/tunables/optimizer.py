@@ -6,17 +6,20 @@ own. All move multiplicatively from what the recipe says.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Final
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
 from metatune.artefact.sections import optimizer as sections
+from metatune.hypergrad.shapes import Scalar, StepLike
 from metatune.recipe import schema
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.tunables.groups import Groups, group
-from metatune.tunables.hyper import Hyper, Setting, Tunable
+from metatune.tunables.hyper import Hyper, Rates, Setting, Tunable
+from metatune.tunables.shapes import Slices
 from metatune.tunables.used import Used
 from metatune.tunables.windows import window_of
 
@@ -24,12 +27,12 @@ PATH: Final = "tune.optimizer"
 DECAYS: Final = "inner.optimizer.decay"
 
 
-def multiplied(start: float, logs: jax.Array) -> jax.Array:
+def multiplied(start: float, logs: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """`start exp η`: positive."""
     return start * jnp.exp(logs)
 
 
-def remembered(start: float, logs: jax.Array) -> jax.Array:
+def remembered(start: float, logs: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """β whose odds `β / (1 - β)` are those of `start` times exp η: between 0 and 1.
 
     >>> round(float(remembered(0.9, jnp.log(11.0))), 4)
@@ -39,7 +42,7 @@ def remembered(start: float, logs: jax.Array) -> jax.Array:
     return start * jnp.exp(logs) / (1 + start * jnp.expm1(logs))
 
 
-FORMS: Final[Mapping[str, Callable[[float, jax.Array], jax.Array]]] = {
+FORMS: Final[Mapping[str, Callable[[float, Float[Array, "..."]], Float[Array, "..."]]]] = {
     "weight_decay": multiplied,
     "momentum": remembered,
     "b1": remembered,
@@ -67,12 +70,14 @@ class OptimizerField:
     windows: int
     steps: int
 
-    def initial(self) -> jax.Array:
-        """Zeros, [windows, groups]; [windows, 1] where all parameters have one."""
+    def initial(self) -> Float[Array, "{self.windows} groups"]:
+        """Zeros; one group where all parameters have one number."""
         count = 1 if self.groups is None else len(self.groups.labels)
         return jnp.zeros((self.windows, count), jnp.float32)
 
-    def apply(self, eta: jax.Array, step: jax.Array, hyper: Hyper) -> Hyper:
+    def apply(
+        self, eta: Float[Array, "{self.windows} groups"], step: StepLike, hyper: Hyper
+    ) -> Hyper:
         """Sets this number, of each parameter by itself where it has groups."""
         logs = eta[window_of(step, self.windows, self.steps)]
         form = FORMS[self.key]
@@ -83,15 +88,17 @@ class OptimizerField:
             value = _spread(form(self.start, jnp.append(logs, 0.0)), self.groups, hyper)
         return hyper._replace(optimizer={**(hyper.optimizer or {}), self.key: value})
 
-    def penalty(self, eta: jax.Array) -> jax.Array:
+    def penalty(self, eta: Float[Array, "{self.windows} groups"]) -> Scalar:
         """None."""
         return jnp.zeros((), eta.dtype)
 
 
-def _spread(values: jax.Array, groups: Groups, hyper: Hyper) -> Any:
+def _spread(values: Float[Array, "{groups.size+1}"], groups: Groups, hyper: Hyper) -> Rates:
     """The value of each parameter's group, with the parameter's rank; None where it has none."""
 
-    def of(index: np.ndarray | None, rate: jax.Array) -> jax.Array | None:
+    def of(
+        index: Int[np.ndarray | np.generic, "..."] | None, rate: Float[Array, "..."]
+    ) -> Float[Array, "..."] | None:
         if index is None:
             return None
         chosen = values[index]
@@ -112,7 +119,9 @@ def build(spec: schema.OptimizerFieldsSpec, setting: Setting) -> tuple[Optimizer
     return tuple(_field(key, settings, setting) for key, _, settings in entries)
 
 
-def _field(key: str, settings: Any, setting: Setting) -> OptimizerField:
+def _field(
+    key: str, settings: schema.TunedFieldSpec | schema.WeightDecaySpec, setting: Setting
+) -> OptimizerField:
     groups = None
     if isinstance(settings, schema.WeightDecaySpec):
         if not jax.tree.leaves(setting.decaying):
@@ -123,9 +132,7 @@ def _field(key: str, settings: Any, setting: Setting) -> OptimizerField:
     return OptimizerField(key, start, groups, settings.windows, setting.steps)
 
 
-def section(
-    tunables: Sequence[Tunable], eta: Mapping[str, jax.Array], used: Used
-) -> sections.Optimizer:
+def section(tunables: Sequence[Tunable], eta: Slices, used: Used) -> sections.Optimizer:
     """The optimizer, and what was tuned of it as every step used it."""
     settings = {
         key: value
@@ -136,13 +143,15 @@ def section(
 
 
 def _schedules(used: Used) -> sections.OptimizerSchedules | None:
-    values = dict(used.trajectory.optimizer)
-    if not values:
+    numbers = used.trajectory.optimizer
+    if not numbers:
         return None
-    decay = values.pop("weight_decay", None)
-    kept, schedule = used.scheduled([*values.values(), *(decay or {}).values()])
+    values = {key: curve for key, curve in numbers.items() if not isinstance(curve, Mapping)}
+    found = numbers.get("weight_decay")
+    decay = found if isinstance(found, Mapping) else {}
+    kept, schedule = used.scheduled([*values.values(), *decay.values()])
     return sections.OptimizerSchedules(
         values={name: curve[kept] for name, curve in values.items()},
-        weight_decay=decay and {name: curve[kept] for name, curve in decay.items()},
+        weight_decay={name: curve[kept] for name, curve in decay.items()} or None,
         **schedule,
     )

@@ -4,17 +4,20 @@ Source: Calian et al., DataRater: Meta-Learned Dataset Curation, 2025, arXiv 250
 weighs a batch by the softmax of its scores, too.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Key
 
 from metatune.artefact.sections import rater as sections
+from metatune.hypergrad.shapes import Scalar, StepLike
 from metatune.recipe import schema
 from metatune.tunables.hyper import Hyper, Setting, Tunable
 from metatune.tunables.rating import Rating
+from metatune.tunables.shapes import Slices
 from metatune.tunables.used import Used
 
 
@@ -28,21 +31,21 @@ class Rater:
     """
 
     rating: Rating
-    random: jax.Array
+    random: Key[Array, ""]
     key: str = "rater"
     windows: int = 1
 
-    def initial(self) -> jax.Array:
+    def initial(self) -> Float[Array, "numbers"]:
         """Random numbers but for the last layer, which is zero: every weight is one."""
         return ravel_pytree(jax.jit(self.rating.init)(self.random))[0]
 
-    def apply(self, eta: jax.Array, step: jax.Array, hyper: Hyper) -> Hyper:
+    def apply(self, eta: Float[Array, "numbers"], step: StepLike, hyper: Hyper) -> Hyper:
         """Sets the weights of sequences."""
         del step
         params = self.rating.unravelled(eta)
         return hyper._replace(rater=jax.tree_util.Partial(self.rating.weights, params))
 
-    def penalty(self, eta: jax.Array) -> jax.Array:
+    def penalty(self, eta: Float[Array, "numbers"]) -> Scalar:
         """None."""
         return jnp.zeros((), eta.dtype)
 
@@ -54,9 +57,7 @@ def build(spec: schema.RaterSpec, setting: Setting) -> Rater:
     return Rater(Rating(spec, setting.vocab_size), setting.key)
 
 
-def section(
-    tunables: Sequence[Tunable], eta: Mapping[str, jax.Array], used: Used
-) -> sections.Rater | None:
+def section(tunables: Sequence[Tunable], eta: Slices, used: Used) -> sections.Rater | None:
     """The network, if one was tuned."""
     tuned = next((each for each in tunables if isinstance(each, Rater)), None)
     if tuned is None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, NamedTuple, get_args
+from typing import NamedTuple, cast, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +11,17 @@ import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Int, Key, PyTree, Shaped
 
+from metatune.hypergrad.shapes import Shapes
 from metatune.recipe import schema
 from metatune.recipe.faults import Fault, RecipeError
 
 EXPANSION = 2
 """Width of the hidden layer of a block, in widths of the network."""
+
+NetworkParams = PyTree[Float[Array | np.ndarray, "..."], "N"]
+"""Parameters of a `Network`, nested dictionaries."""
 
 
 class Network(nn.Module):
@@ -38,12 +43,14 @@ class Network(nn.Module):
     heads: int
 
     @nn.compact
-    def __call__(self, tokens: jax.Array, counted: jax.Array) -> jax.Array:
-        """Scores, [batch].
+    def __call__(
+        self, tokens: Int[Array, "batch sequence"], counted: Float[Array, "batch sequence-1"]
+    ) -> Float[Array, "batch"]:
+        """Scores.
 
         Args:
-            tokens: [batch, sequence].
-            counted: 1 for the places whose mean is taken, else 0, [batch, sequence - 1].
+            tokens: the sequences.
+            counted: 1 for the places whose mean is taken, else 0.
         """
         normal = nn.initializers.normal(self.hidden_size**-0.5)
         shape = (self.vocab_size, self.hidden_size)
@@ -61,8 +68,13 @@ class Network(nn.Module):
         head = nn.Dense(1, use_bias=False, kernel_init=nn.initializers.zeros, name="head")
         return head(pooled)[:, 0]
 
-    def _attended(self, hidden: jax.Array, counted: jax.Array, layer: int) -> jax.Array:
-        """Attention of all places to all that count, [batch, places, hidden]."""
+    def _attended(
+        self,
+        hidden: Float[Array, "batch places hidden"],
+        counted: Float[Array, "batch places"],
+        layer: int,
+    ) -> Float[Array, "batch places hidden"]:
+        """Attention of all places to all that count."""
         parts = nn.Dense(3 * self.hidden_size, use_bias=False, name=f"query_key_value_{layer}")(
             hidden
         )
@@ -96,33 +108,37 @@ class Rating:
         heads = getattr(self.spec, "heads", 0)
         return Network(self.vocab_size, self.spec.hidden_size, self.spec.layers, heads)
 
-    def init(self, key: jax.Array) -> dict[str, Any]:
+    def init(self, key: Key[Array, ""]) -> NetworkParams:
         """Fresh parameters of the network."""
         drawn = self.network.init(key, jnp.zeros((1, 2), jnp.int32), jnp.ones((1, 1)))
         return dict(drawn["params"])
 
-    def shapes(self) -> dict[str, Any]:
+    def shapes(self) -> Shapes:
         """The parameters' shapes."""
         return jax.eval_shape(self.init, jax.random.key(0))
 
-    def unravelled(self, flat: jax.Array) -> dict[str, Any]:
+    def unravelled(self, flat: Float[Array, "numbers"]) -> NetworkParams:
         """The parameters from one array, as `ravel_pytree` puts them one after another."""
         zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), self.shapes())
         return ravel_pytree(zeros)[1](flat)
 
-    def by_name(self, params: Any) -> dict[str, np.ndarray]:
+    def by_name(self, params: NetworkParams) -> dict[str, Float[np.ndarray, "..."]]:
         """The parameters by dotted names, as artefacts hold them."""
         flat = flatten_dict(params, sep=".")
         return {name: np.asarray(value) for name, value in flat.items()}
 
-    def scores(self, params: Any, tokens: jax.typing.ArrayLike, mask: Any = None) -> jax.Array:
-        """The score of each sequence, [batch]: the higher, the more it is worth learning.
+    def scores(
+        self,
+        params: NetworkParams,
+        tokens: Int[Array | np.ndarray, "batch sequence"],
+        mask: Shaped[Array | np.ndarray, "batch sequence-1"] | None = None,
+    ) -> Float[Array, "batch"]:
+        """The score of each sequence: the higher, the more it is worth learning.
 
         Args:
             params: of the network.
-            tokens: [batch, sequence].
-            mask: 1 for the tokens that are predicted and count, else 0, [batch, sequence - 1];
-                None where all are.
+            tokens: of the sequences.
+            mask: 1 for the tokens that are predicted and count, else 0; None where all are.
         """
         tokens = jnp.asarray(tokens)
         dtype = jax.tree.leaves(params)[0].dtype
@@ -131,18 +147,22 @@ class Rating:
         return jnp.asarray(scores)
 
     def weights(
-        self, params: Any, tokens: jax.typing.ArrayLike, mask: Any, drawn: jax.Array
-    ) -> jax.Array:
-        """Weights of the losses of a batch, [batch]: `exp(s / T)` over its mean.
+        self,
+        params: NetworkParams,
+        tokens: Int[Array | np.ndarray, "batch sequence"],
+        mask: Shaped[Array | np.ndarray, "batch sequence-1"] | None,
+        drawn: Float[Array, "batch"],
+    ) -> Float[Array, "batch"]:
+        """Weights of the losses of a batch: `exp(s / T)` over its mean.
 
         With all of `drawn` one, that is `B softmax(s / T)`. The mean is weighed by `drawn`, so that
         the weights average one over what the mixture draws, whatever a batch holds of each domain.
 
         Args:
             params: of the network.
-            tokens: [batch, sequence].
+            tokens: of the sequences.
             mask: as for `scores`.
-            drawn: how often each sequence stands for one that the mixture draws, [batch].
+            drawn: how often each sequence stands for one that the mixture draws.
         """
         scores = self.scores(params, tokens, mask) / self.spec.temperature
         # The largest cancels out, and so do its derivatives.
@@ -160,10 +180,12 @@ class Rated(NamedTuple):
     """
 
     rating: Rating
-    params: Any
+    params: NetworkParams
 
 
-def held(settings: Mapping[str, Any], parameters: Mapping[str, np.ndarray]) -> Rated:
+def held(
+    settings: Mapping[str, str | int | float], parameters: Mapping[str, Float[np.ndarray, "..."]]
+) -> Rated:
     """A rater that was tuned, ready to score.
 
     Args:
@@ -175,8 +197,8 @@ def held(settings: Mapping[str, Any], parameters: Mapping[str, np.ndarray]) -> R
     """
     kind = {each.kind: each for each in get_args(schema.RaterSpec)}[settings["kind"]]
     spec = kind(**{field.name: settings[field.name] for field in fields(kind)})
-    rating = Rating(spec, settings["vocab_size"])
-    shapes: dict[str, Any] = flatten_dict(rating.shapes(), sep=".")
+    rating = Rating(spec, int(settings["vocab_size"]))
+    shapes = cast(Mapping[str, jax.ShapeDtypeStruct], flatten_dict(rating.shapes(), sep="."))
     expected = {name: leaf.shape for name, leaf in shapes.items()}
     found = {name: value.shape for name, value in parameters.items()}
     if found != expected:

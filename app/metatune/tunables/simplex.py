@@ -5,24 +5,24 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
+
+from metatune.hypergrad.shapes import Scalar, Step
 
 
-def shares(logits: jax.Array, floor: float = 0.0) -> jax.Array:
+def shares(logits: Float[Array, "... K"], floor: float = 0.0) -> Float[Array, "... K"]:
     """Shares that sum to one, none below `floor`: `p = floor + (1 - K floor) softmax(logits)`.
 
     Args:
-        logits: [..., K].
+        logits: of K shares.
         floor: smallest share; K floor < 1.
-
-    Returns:
-        [..., K].
     """
     count = logits.shape[-1]
     return floor + (1 - count * floor) * jax.nn.softmax(logits, axis=-1)
 
 
-def logits_of(wanted: Sequence[float], floor: float = 0.0) -> jax.Array:
-    """Logits that `shares` maps to `wanted`, [K], centred on zero.
+def logits_of(wanted: Sequence[float], floor: float = 0.0) -> Float[Array, "{len(wanted)}"]:
+    """Logits that `shares` maps to `wanted`, centred on zero.
 
     Every wanted share lies above the floor.
     """
@@ -31,19 +31,18 @@ def logits_of(wanted: Sequence[float], floor: float = 0.0) -> jax.Array:
     return jnp.asarray(logits - logits.mean(), jnp.float32)
 
 
-def capped_shares(logits: jax.Array, floor: float, caps: Sequence[float]) -> jax.Array:
+def capped_shares(
+    logits: Float[Array, "{len(caps)}"], floor: float, caps: Sequence[float]
+) -> Float[Array, "{len(caps)}"]:
     """Shares that sum to one, each between `floor` and its cap.
 
     `p = floor + (cap - floor) sigmoid(logits + τ)` with the τ for which they sum to one: a logit is
     the logarithm of how far a share is from its floor over how far from its cap.
 
     Args:
-        logits: [K].
+        logits: of K shares.
         floor: smallest share; K floor < 1.
         caps: largest share of each, above the floor; they sum to more than one.
-
-    Returns:
-        [K].
     """
     room = jnp.asarray(caps, logits.dtype) - floor
     free = 1 - len(caps) * floor
@@ -60,8 +59,10 @@ def capped_shares(logits: jax.Array, floor: float, caps: Sequence[float]) -> jax
     return floor + room * jax.nn.sigmoid(logits + shift)
 
 
-def capped_logits_of(wanted: Sequence[float], floor: float, caps: Sequence[float]) -> jax.Array:
-    """Logits that `capped_shares` maps to `wanted`, [K], with a τ of zero.
+def capped_logits_of(
+    wanted: Sequence[float], floor: float, caps: Sequence[float]
+) -> Float[Array, "{len(wanted)}"]:
+    """Logits that `capped_shares` maps to `wanted`, with a τ of zero.
 
     Every wanted share lies between the floor and its cap; they sum to one.
     """
@@ -69,7 +70,7 @@ def capped_logits_of(wanted: Sequence[float], floor: float, caps: Sequence[float
     return jnp.asarray(np.log(share - floor) - np.log(cap - share), jnp.float32)
 
 
-def _shift(logits: jax.Array, room: jax.Array, free: float) -> jax.Array:
+def _shift(logits: Float[Array, "K"], room: Float[Array, "K"], free: float) -> Scalar:
     """The τ for which `Σ room sigmoid(logits + τ) = free`, by bisection."""
     part = free / jnp.sum(room)
     middle = jnp.log(part) - jnp.log1p(-part)
@@ -77,7 +78,7 @@ def _shift(logits: jax.Array, room: jax.Array, free: float) -> jax.Array:
     # none falls short of it.
     bracket = middle - jnp.max(logits), middle - jnp.min(logits)
 
-    def halved(_: int, bracket: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def halved(_: Step, bracket: tuple[Scalar, Scalar]) -> tuple[Scalar, Scalar]:
         low, high = bracket
         between = (low + high) / 2
         above = jnp.sum(room * jax.nn.sigmoid(logits + between)) > free

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int64, Integer, UInt8
 
 from metatune.data import Batch, Corpus, TokenClass
 from metatune.recipe import schema
@@ -23,16 +23,16 @@ class TokenClasses:
     Attributes:
         per: what decides.
         names: of the classes, by their numbers.
-        table: the class of each predicted position, uint8 [sequence - 1], or of each token id,
-            uint8 [vocabulary]; None for parts and labels of documents, which the data says.
+        table: the class of each predicted position, [sequence - 1], or of each token id,
+            [vocabulary]; None for parts and labels of documents, which the data says.
     """
 
     per: Literal["class", "label", "position", "frequency"]
     names: tuple[str, ...]
-    table: np.ndarray | None = None
+    table: UInt8[np.ndarray, "positions"] | None = None
 
-    def of(self, batch: Batch) -> jax.Array | None:
-        """The class of each token but the first, integers [batch, sequence - 1].
+    def of(self, batch: Batch) -> Integer[Array, "batch places"] | None:
+        """The class of each token but the first.
 
         None for parts of a document where all tokens are text.
         """
@@ -45,8 +45,8 @@ class TokenClasses:
             return table[targets]
         return jnp.broadcast_to(table[None], targets.shape)
 
-    def tokens(self, corpus: Corpus) -> np.ndarray:
-        """Predicted training tokens of each domain and class, int64 [domains, classes]."""
+    def tokens(self, corpus: Corpus) -> Int64[np.ndarray, "domains classes"]:
+        """Predicted training tokens of each domain and class."""
         if self.table is None:
             return corpus.label_tokens() if self.per == "label" else corpus.class_tokens()
         cells = corpus.id_tokens() if self.per == "frequency" else corpus.position_tokens()
@@ -83,12 +83,12 @@ def token_classes(
     return TokenClasses(spec.per, names, table)
 
 
-def _stretches(positions: int, count: int) -> np.ndarray:
+def _stretches(positions: int, count: int) -> UInt8[np.ndarray, "{positions}"]:
     """The stretch that each of some positions is in, of equal ones."""
     return (np.arange(positions) * count // positions).astype(np.uint8)
 
 
-def _by_frequency(shares: np.ndarray, count: int) -> np.ndarray:
+def _by_frequency(shares: Float[np.ndarray, "ids"], count: int) -> UInt8[np.ndarray, "ids"]:
     """The bucket of each token id, of about equal shares of the tokens, the most frequent first.
 
     Ids are put in the order of their shares, the lower id first of those alike. An id is in the

@@ -1,38 +1,49 @@
 """What a training uses at some meta-parameters: what the sections of an artefact are made of."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple, TypedDict
 
 import numpy as np
+from jaxtyping import Float, Float64, Int
 
 from metatune.artefact.curves import fractions, where_changed
 from metatune.recipe import schema
 from metatune.tunables.hyper import Hyper
+
+Curve = Float64[np.ndarray, "steps"]
+"""A number of every inner step."""
 
 
 class Trajectory(NamedTuple):
     """The hyperparameters of every inner step, float32 numbers held as float64.
 
     Attributes:
-        learning_rates: absolute rate of each update by checkpoint name, [steps] each; where rates
-            are tuned within parameters, those that their multipliers are of.
-        mixture: shares of the domains, [steps, domains]; rows sum to one in float64.
-        loss_weights: weights of the domains' losses, [steps, domains], rows average one.
-        class_weights: weights of the tokens' losses by their `TokenClasses`, [steps, classes];
-            None where none are tuned.
-        optimizer: numbers of the optimizer that are tuned, [steps] each, by name; of weight decay
-            a mapping by checkpoint name, of what decays.
-        loss_terms: coefficients of the terms of the loss, tuned or not, [steps] each, by name.
+        learning_rates: absolute rate of each update by checkpoint name; where rates are tuned
+            within parameters, those that their multipliers are of.
+        mixture: shares of the domains; rows sum to one in float64.
+        loss_weights: weights of the domains' losses; rows average one.
+        class_weights: weights of the tokens' losses by their `TokenClasses`; None where none are
+            tuned.
+        optimizer: numbers of the optimizer that are tuned, by name; of weight decay a mapping by
+            checkpoint name, of what decays.
+        loss_terms: coefficients of the terms of the loss, tuned or not, by name.
         hyper: all λ_t as the training has them, stacked.
     """
 
-    learning_rates: Mapping[str, np.ndarray]
-    mixture: np.ndarray
-    loss_weights: np.ndarray
-    class_weights: np.ndarray | None
-    optimizer: Mapping[str, Any]
-    loss_terms: Mapping[str, np.ndarray]
+    learning_rates: Mapping[str, Curve]
+    mixture: Float64[np.ndarray, "steps domains"]
+    loss_weights: Float64[np.ndarray, "steps domains"]
+    class_weights: Float64[np.ndarray, "steps classes"] | None
+    optimizer: Mapping[str, Curve | Mapping[str, Curve]]
+    loss_terms: Mapping[str, Curve]
     hyper: Hyper
+
+
+class Schedule(TypedDict):
+    """The fields that all schedules of an artefact have."""
+
+    knots: tuple[float, ...]
+    interpolation: Literal["constant"]
 
 
 class Used(NamedTuple):
@@ -54,9 +65,11 @@ class Used(NamedTuple):
     sequence_length: int
     optimizer: schema.InnerOptimizerSpec
     decayed: tuple[str, ...]
-    start: Callable[[], Mapping[str, np.ndarray] | None]
+    start: Callable[[], Mapping[str, Float[np.ndarray, "..."]] | None]
 
-    def scheduled(self, curves: Sequence[np.ndarray] | np.ndarray) -> tuple[np.ndarray, Any]:
-        """The steps at which some curves [steps] change, and the fields that all schedules have."""
+    def scheduled(
+        self, curves: Sequence[Curve] | Float64[np.ndarray, "curves steps"]
+    ) -> tuple[Int[np.ndarray, "knots"], Schedule]:
+        """The steps at which some curves change, and the fields that all schedules have."""
         kept = where_changed(np.stack(list(curves), axis=1))
         return kept, {"knots": fractions(kept, self.steps), "interpolation": "constant"}

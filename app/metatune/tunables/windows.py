@@ -3,11 +3,12 @@
 Source: Micaelli & Storkey, Gradient-based Hyperparameter Optimization Over Long Horizons, 2021.
 """
 
-import jax
 import jax.numpy as jnp
 
+from metatune.hypergrad.shapes import Scalar, StepLike
 
-def window_of(step: jax.Array, windows: int, steps: int) -> jax.Array:
+
+def window_of(step: StepLike, windows: int, steps: int) -> StepLike:
     """The window that inner step `step` of `steps` lies in.
 
     Window w begins at fraction w / windows of the training.
@@ -18,7 +19,7 @@ def window_of(step: jax.Array, windows: int, steps: int) -> jax.Array:
     return step * windows // steps
 
 
-def between_knots(step: jax.Array, knots: int, steps: int) -> tuple[jax.Array, jax.Array]:
+def between_knots(step: StepLike, knots: int, steps: int) -> tuple[StepLike, Scalar]:
     """The knot at or before inner step `step`, the last but one at most, and how far it is past it.
 
     Two knots or more are evenly spread from the first step to the last. At knot k the way past it

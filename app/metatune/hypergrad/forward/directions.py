@@ -19,9 +19,10 @@ from typing import Final, Literal
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float, Key
 
 from metatune.hypergrad.estimator import EstimatorError
-from metatune.hypergrad.problem import PyTree
+from metatune.hypergrad.shapes import Eta
 
 Distribution = Literal["rademacher", "gaussian", "orthogonal"]
 DISTRIBUTIONS: Final = ("rademacher", "gaussian", "orthogonal")
@@ -39,8 +40,10 @@ def refuse_unknown(distribution: str) -> None:
         )
 
 
-def draw(key: jax.Array | None, eta: PyTree, count: int, distribution: Distribution) -> jax.Array:
-    """Random directions, [count, N]; those of orthogonal ones have length √N.
+def draw(
+    key: Key[Array, ""] | None, eta: Eta, count: int, distribution: Distribution
+) -> Float[Array, "{count} N"]:
+    """Random directions; those of orthogonal ones have length √N.
 
     Args:
         key: where they come from.
@@ -91,22 +94,22 @@ def relative_variance(distribution: Distribution, count: int, size: int) -> floa
 
 
 def mean(
-    eta: PyTree,
-    derivatives: jax.Array,
-    directions: jax.Array,
+    eta: Eta,
+    derivatives: Float[Array, "b"],
+    directions: Float[Array, "b N"],
     distribution: Distribution,
-    control: PyTree = None,
-    kept: jax.Array | None = None,
-) -> tuple[PyTree, PyTree]:
+    control: Eta | None = None,
+    kept: Bool[Array, "b"] | None = None,
+) -> tuple[Eta, Eta | None]:
     """The mean of (dF·v - c·v) v + c over the directions, and its standard errors.
 
     Args:
         eta: meta-parameters η, whose coordinates they are.
-        derivatives: dF·v of each direction, [b].
-        directions: [b, N].
+        derivatives: dF·v of each direction.
+        directions: v, a row each.
         distribution: of the directions.
         control: the control variate c, a pytree like η that doesn't depend on them; None for zero.
-        kept: which of them to take the mean over, bool [b]; None for all.
+        kept: which of them to take the mean over; None for all.
 
     Returns:
         Two pytrees like η; None for the standard errors of a single direction. Not a number where
@@ -136,9 +139,7 @@ def mean(
     return gradient, unflatten(errors)
 
 
-def next_control(
-    control: PyTree, gradient: PyTree, distribution: Distribution, count: int
-) -> PyTree:
+def next_control(control: Eta, gradient: Eta, distribution: Distribution, count: int) -> Eta:
     """The control variate for the next estimate: the last one, moved towards this estimate.
 
     The step, 1 / (1 + r) with the relative variance r, is the one after which c is expected to be

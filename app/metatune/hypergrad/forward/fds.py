@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Integer
 
 from metatune.hypergrad import programs
 from metatune.hypergrad.estimator import Job, refuse_not_positive
@@ -30,11 +31,40 @@ MOST_ONSETS: Final = 16
 class Forward:
     """Forward-mode differentiation along every coordinate of η.
 
+        Z_{t+1} = A_t Z_t + B_t,  Z_0 = 0
+        dF/dη = (∂F/∂θ_T) Z_T
+
+    Z_t = d(θ_t, υ_t)/dη has a column for each of the N coordinates of `eta`, A_t and B_t are the
+    derivatives of an inner step in the state (`params` and `opt_state`) and in η; no matrix is
+    formed but Z_t. Step, F and λ_t = `hyper_at(eta, t)` are those of the problem. Where λ_t is
+    shared over windows, the columns of a window are zero before it begins, and aren't computed.
+
+    Bias: none unless tangents are clipped. Cost: 1 + 2N inner gradients a step, about half for
+    windows. Memory on top of training: N states, flat in the number of steps.
+
     When a coordinate first acts is found out before the training, from the derivatives with respect
     to η of λ_t in each step, and of the state that the steps begin with; under `jax.jit`, where
     values aren't known, all act from the start. A program is compiled for each number of
     coordinates that act, at most 16 numbers: of more onsets, neighbours begin together, with the
     first of them.
+
+    >>> import jax.numpy as jnp
+    >>> from metatune.hypergrad import Forward, Problem, State, hypergradient
+    >>> problem = Problem(
+    ...     loss=lambda theta, rate, x: (theta - x) ** 2 / 2,
+    ...     update=lambda g, state, theta, rate: (theta - rate * g, state),
+    ...     objective=lambda theta, x: (theta - x) ** 2 / 2,
+    ...     hyper_at=lambda eta, step: jnp.exp(eta),
+    ... )
+    >>> eta, theta, x = jnp.log(0.1), jnp.array(1.0), jnp.array(0.0)
+    >>> found = hypergradient(
+    ...     problem, eta, State(theta, ()), lambda step: x, [x], steps=3, estimator=Forward()
+    ... )
+    >>> round(float(found.gradient), 4)  # F = (1 - exp η)⁶ / 2: -3 exp η (1 - exp η)⁵
+    -0.1771
+
+    Source: Micaelli & Storkey, Gradient-based Hyperparameter Optimization Over Long Horizons,
+    NeurIPS 2021, section 3.
 
     Attributes:
         segment: inner steps per compiled program.
@@ -65,8 +95,8 @@ class Forward:
         """How its directions are pushed."""
         return Push(self.segment, self.chunk, self.clip_tangents, self.budget_bytes)
 
-    def onsets(self, job: Job) -> np.ndarray:
-        """The inner step that each coordinate of η is pushed from, [N]; the last for none.
+    def onsets(self, job: Job) -> Integer[np.ndarray, "N"]:
+        """The inner step that each coordinate of η is pushed from; the last for none.
 
         Raises:
             EstimatorError: what `Push` can't do.
@@ -90,8 +120,8 @@ class Forward:
         return Hypergradient(pushed.value, gradient, pushed.state, diagnostics)
 
 
-def first_steps(job: Job) -> np.ndarray:
-    """The inner step that each coordinate of η is pushed from, [N]; the last for none."""
+def first_steps(job: Job) -> Integer[np.ndarray, "N"]:
+    """The inner step that each coordinate of η is pushed from; the last for none."""
     with explain_custom_vjp():
         found = programs.onsets(job.problem, job.eta, np.int32(job.first), np.int32(job.stop))
     if isinstance(found, Tracer):

@@ -11,6 +11,7 @@ from math import sqrt
 from typing import ClassVar
 
 import numpy as np
+from jaxtyping import Integer
 
 from metatune.hypergrad.estimator import Job, refuse_not_positive
 from metatune.hypergrad.forward.directions import (
@@ -26,10 +27,39 @@ from metatune.hypergrad.problem import Diagnostics, Hypergradient
 
 @dataclass(frozen=True)
 class ForwardGradient:
-    """The mean of (dF·v) v over random directions v.
+    """The mean of (dF·v) v over random directions v, each by forward mode.
 
-    Needs the `key` of `hypergradient`; takes its `control` for a control variate. Directions are
-    spread over as many devices as divide them.
+        g = 1/b Σ_i (dF·v_i) v_i,  dF·v = (∂F/∂θ_T) z_T
+        z_{t+1} = A_t z_t + B_t v,  z_0 = 0
+
+    v_1 to v_b are `directions` in the N coordinates of η, with E[v vᵀ] = I, of a `distribution`;
+    z_t is the derivative of the state along one of them, A_t and B_t those of an inner step in the
+    state and in η. Needs the `key` of `hypergradient`, and takes its `control` c for a control
+    variate: (dF·v - c·v) v + c. Directions are spread over as many devices as divide them.
+
+    Bias: none. Its relative variance is (N - 1)/b for Rademacher directions, (N + 1)/b for Gaussian
+    ones, N/b - 1 for orthogonal ones. Cost: 1 + 2b inner gradients a step. Memory on top of
+    training: b states, flat in the number of steps and in N.
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from metatune.hypergrad import ForwardGradient, Problem, State, hypergradient
+    >>> problem = Problem(
+    ...     loss=lambda theta, rate, x: (theta - x) ** 2 / 2,
+    ...     update=lambda g, state, theta, rate: (theta - rate * g, state),
+    ...     objective=lambda theta, x: (theta - x) ** 2 / 2,
+    ...     hyper_at=lambda eta, step: jnp.exp(eta),
+    ... )
+    >>> eta, theta, x = jnp.log(0.1), jnp.array(1.0), jnp.array(0.0)
+    >>> found = hypergradient(
+    ...     problem, eta, State(theta, ()), lambda step: x, [x], steps=3,
+    ...     estimator=ForwardGradient(directions=2), key=jax.random.key(0)
+    ... )
+    >>> round(float(found.gradient), 4)  # F = (1 - exp η)⁶ / 2: -3 exp η (1 - exp η)⁵
+    -0.1771
+
+    Source: Shen et al., Memory-Efficient Gradient Unrolling for Large-Scale Bi-level Optimization,
+    NeurIPS 2024, section 3.1.
 
     Attributes:
         directions: how many, b.
@@ -64,8 +94,8 @@ class ForwardGradient:
         """How its directions are pushed."""
         return Push(self.segment, self.chunk, clip=None, budget_bytes=self.budget_bytes)
 
-    def onsets(self, job: Job) -> np.ndarray:
-        """The inner step that each direction is pushed from, [b]: the first.
+    def onsets(self, job: Job) -> Integer[np.ndarray, "{self.directions}"]:
+        """The inner step that each direction is pushed from: the first.
 
         Raises:
             EstimatorError: what `Push` can't do.

@@ -16,35 +16,40 @@ What is estimated is then the derivative of min(F, C), not of F: nothing changes
 diverges, and elsewhere the height of the wall is a convention.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Integer
 
 
 class Pairs(NamedTuple):
     """What pairs of trainings say, arrays of NumPy or JAX as the losses were.
 
     Attributes:
-        differences: F(η + μv) - F(η - μv) with diverged sides counted as C, [b]; zero where both
+        differences: F(η + μv) - F(η - μv) with diverged sides counted as C; zero where both
             diverged.
-        kept: whether a pair says anything: one of its sides is sound, bool [b].
-        diverged: sides that diverged, an integer scalar.
-        mean: of the finite losses, a scalar.
+        kept: whether a pair says anything: one of its sides is sound.
+        diverged: sides that diverged.
+        mean: of the finite losses.
     """
 
-    differences: Any
-    kept: Any
-    diverged: Any
-    mean: Any
+    differences: Float[Array | np.ndarray, "b"]
+    kept: Bool[Array | np.ndarray, "b"]
+    diverged: Integer[Array | np.integer, ""]
+    mean: Float[Array | np.floating, ""]
 
 
-def compared(sides: Any, others: Any = ()) -> Pairs:
+def compared(
+    sides: Float[Array | np.ndarray, "b 2"],
+    others: Float[Array | np.ndarray, "n"] | Sequence[float] = (),
+) -> Pairs:
     """The differences between the two sides of each pair.
 
     Args:
-        sides: losses at η + μv and η - μv, [b, 2]; not finite where training diverged.
-        others: further losses that are known, [n], for the range of finite ones.
+        sides: losses at η + μv and η - μv; not finite where training diverged.
+        others: further losses that are known, for the range of finite ones.
     """
     xp = np if isinstance(sides, np.ndarray) else jnp
     sound = xp.isfinite(sides)

@@ -17,18 +17,20 @@ with Persistent Evolution Strategies, ICML 2021, algorithm 2.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Shaped
 
 from metatune.hypergrad.estimator import EstimatorError, Job, refuse_not_positive
 from metatune.hypergrad.forward.directions import Distribution, draw, mean, refuse_unknown
 from metatune.hypergrad.forward.pairs import compared
 from metatune.hypergrad.forward.push import refuse_checkpoints
 from metatune.hypergrad.forward.zeroth_order import Trainings
-from metatune.hypergrad.problem import Diagnostics, Hypergradient, PyTree, State
+from metatune.hypergrad.problem import Diagnostics, Hypergradient, State
+from metatune.hypergrad.shapes import Eta, Leaf, OptState
 
 
 class Lived(NamedTuple):
@@ -38,11 +40,11 @@ class Lived(NamedTuple):
 
     Attributes:
         opt_state: optimizer states of the same trainings, [2, N, ...].
-        total: sums ξ of the perturbations of the first side; those of the other are -ξ; [N, n].
+        total: sums ξ of the perturbations of the first side; those of the other are -ξ.
     """
 
-    opt_state: PyTree
-    total: jax.Array
+    opt_state: OptState
+    total: Float[Array, "N n"]
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class PersistentES:
             pairs=self.pairs, step=self.step, segment=self.segment, chunk=self.chunk
         )
 
-    def begun(self, eta: PyTree, state: State) -> State:
+    def begun(self, eta: Eta, state: State) -> State:
         """Pairs that haven't lived yet.
 
         Args:
@@ -89,7 +91,7 @@ class PersistentES:
             Their state, of the form that an estimate returns.
         """
 
-        def of_all(leaf: Any) -> jax.Array:
+        def of_all(leaf: Shaped[Leaf, "*shape"]) -> Shaped[Array, "2 pairs *shape"]:
             return jnp.broadcast_to(leaf, (2, self.pairs, *jnp.shape(leaf)))
 
         flat, _ = ravel_pytree(eta)
@@ -175,14 +177,14 @@ def _chosen(state: State, rows: slice) -> State:
 def _together(states: list[State]) -> State:
     """All pairs, [2, N, ...], of trainings side by side, [2n, ...] each."""
 
-    def joined(*leaves: jax.Array) -> jax.Array:
+    def joined(*leaves: Shaped[Array, "..."]) -> Shaped[Array, "2 N ..."]:
         return jnp.concatenate([leaf.reshape(2, -1, *leaf.shape[1:]) for leaf in leaves], axis=1)
 
     return jax.tree.map(joined, *states)
 
 
-def _sound_mean(losses: jax.Array) -> jax.Array:
-    """Of losses [n, steps] the mean over those that are finite, [steps]; none is no number."""
+def _sound_mean(losses: Float[Array, "n steps"]) -> Float[Array, "steps"]:
+    """The mean over those losses that are finite; none is no number."""
     sound = jnp.isfinite(losses)
     count = jnp.sum(sound, axis=0).astype(losses.dtype)
     return jnp.sum(jnp.where(sound, losses, 0), axis=0) / count

@@ -6,20 +6,22 @@ from dataclasses import dataclass
 from functools import reduce
 from itertools import pairwise
 from math import gcd
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Array, Float
 
 from metatune.hypergrad import programs
 from metatune.hypergrad.estimator import EstimatorError, Job
 from metatune.hypergrad.forward.tangents import Tangents
-from metatune.hypergrad.problem import Growth, PyTree, State
+from metatune.hypergrad.problem import Growth, State
 from metatune.hypergrad.reverse.budget import amount
 from metatune.hypergrad.reverse.checkpoints import Checkpoints
 from metatune.hypergrad.segments import bounds, fetch, inexact
+from metatune.hypergrad.shapes import Scalar, Tree
 from metatune.hypergrad.sharding import gather, local, mesh_for, replicate, shard
 from metatune.hypergrad.stores import Device, tree_bytes
 
@@ -36,17 +38,17 @@ class Carry(NamedTuple):
         value: the objective at the points so far, of the chunk that isn't finished.
         along: its derivatives along the directions of this chunk.
         norms: of the tangents, of each chunk so far, at the boundaries between its segments so far,
-            [2] each.
+            of parameters and of optimizer state.
     """
 
-    derivatives: jax.Array
+    derivatives: Float[Array, "finished"]
     step: int
     state: State
     tangents: Tangents | None
-    losses: tuple[jax.Array, ...]
-    value: jax.Array
-    along: jax.Array
-    norms: tuple[tuple[jax.Array, ...], ...]
+    losses: tuple[Float[Array, "segment"], ...]
+    value: Scalar
+    along: Float[Array, "directions"]
+    norms: tuple[tuple[Float[Array, "2"], ...], ...]
 
 
 class Pushed(NamedTuple):
@@ -56,14 +58,14 @@ class Pushed(NamedTuple):
         value: the objective F(θ_T).
         derivatives: of F along each direction.
         state: the trained state.
-        losses: inner losses, [steps].
+        losses: inner losses.
         growth: of the tangents, in all directions together.
     """
 
-    value: jax.Array
-    derivatives: jax.Array
+    value: Scalar
+    derivatives: Float[Array, "directions"]
     state: State
-    losses: jax.Array
+    losses: Float[Array, "steps"]
     growth: Growth
 
 
@@ -91,12 +93,12 @@ class Push:
     clip: float | None
     budget_bytes: int | None
 
-    def __call__(self, job: Job, directions: jax.Array, onsets: Sequence[int]) -> Pushed:
+    def __call__(self, job: Job, directions: Float[Array, "n N"], onsets: Sequence[int]) -> Pushed:
         """Pushes directions through the training of a job.
 
         Args:
             job: the training and its objective.
-            directions: in the coordinates of η, [n, N].
+            directions: in the coordinates of η, a row each.
             onsets: the inner step that each first acts in, [n], in ascending order.
 
         Raises:
@@ -162,7 +164,7 @@ class _Chunk:
         self,
         how: Push,
         job: Job,
-        directions: jax.Array,
+        directions: Float[Array, "n N"],
         onsets: Sequence[int],
         passes: tuple[int, int],
     ):
@@ -171,7 +173,7 @@ class _Chunk:
         Args:
             how: how they are pushed.
             job: the training and its objective.
-            directions: [n, N].
+            directions: in the coordinates of η, a row each.
             onsets: their first steps.
             passes: how many trainings all chunks take, and how many have been.
         """
@@ -183,7 +185,7 @@ class _Chunk:
         self.mesh: Mesh | None = mesh_for(together, given) if together else None
         self.problem, self.eta, self.directions = self.replicate((job.problem, job.eta, directions))
 
-    def replicate(self, tree: PyTree) -> PyTree:
+    def replicate(self, tree: Tree) -> Tree:
         """Puts arrays on all devices."""
         return replicate(tree, self.mesh)
 
@@ -248,7 +250,7 @@ class _Chunk:
             norms=(*carry.norms[:-1], norms),
         )
 
-    def _norms(self, tangents: Tangents | None) -> jax.Array:
+    def _norms(self, tangents: Tangents | None) -> Float[Array, "2"]:
         """Of the two parts of the tangents, [2]; None for none, as none has begun."""
         if tangents is None:
             return jnp.zeros(2)
@@ -274,14 +276,17 @@ def refuse_checkpoints(job: Job) -> None:
 
 
 def _of_chunk(
-    job: Job, derivatives: jax.Array, count: int, norms: tuple[tuple[jax.Array, ...], ...] = ()
+    job: Job,
+    derivatives: Float[Array, "finished"],
+    count: int,
+    norms: tuple[tuple[Float[Array, "2"], ...], ...] = (),
 ) -> Carry:
     """Where a chunk of so many directions begins, after those with these derivatives and norms."""
     along, begun = jnp.zeros(count, derivatives.dtype), _copied(job.begin())
     return Carry(derivatives, job.start, begun, None, (), jnp.zeros(()), along, (*norms, ()))
 
 
-def _begun(job: Job, directions: jax.Array, size: int) -> Carry:
+def _begun(job: Job, directions: Float[Array, "n N"], size: int) -> Carry:
     """Where the estimate begins, or goes on; `size` directions at a time."""
     if job.carry is None:
         return _of_chunk(job, jnp.zeros(0, directions.dtype), size)
@@ -319,14 +324,14 @@ def _widened(tangents: Tangents | None, active: int, state: State) -> Tangents:
     if tangents is None:
         return jax.tree.map(lambda leaf: jnp.zeros((active, *leaf.shape), leaf.dtype), floats)
 
-    def widened(leaf: jax.Array) -> jax.Array:
+    def widened(leaf: Float[Array, "begun *shape"]) -> Float[Array, "active *shape"]:
         further = active - len(leaf)
         return jnp.pad(leaf, ((0, further), *((0, 0),) * (leaf.ndim - 1))) if further else leaf
 
     return jax.tree.map(widened, tangents)
 
 
-def _copied(tree: Any) -> Any:
+def _copied(tree: Tree) -> Tree:
     """A copy, whose memory may be given away."""
     return jax.tree.map(jnp.copy, tree)
 

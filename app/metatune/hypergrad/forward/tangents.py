@@ -14,32 +14,34 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float, Int32, PyTree
 
-from metatune.hypergrad.problem import Problem, PyTree, State, inner_gradient, inner_update
+from metatune.hypergrad.problem import Problem, State, inner_gradient, inner_update
 from metatune.hypergrad.segments import Segment, inexact, scan_segment
+from metatune.hypergrad.shapes import Batch, Eta, Floats, Params, Scalar, Step
 
 
 class Tangents(NamedTuple):
     """Tangents of a state along n directions.
 
     Attributes:
-        params: of the parameters, [n, ...] each.
-        opt_state: of the floating-point leaves of the optimizer state, [n, ...] each.
+        params: of the parameters.
+        opt_state: of the floating-point leaves of the optimizer state.
     """
 
-    params: PyTree
-    opt_state: list[jax.Array]
+    params: PyTree[Float[Array, "n ..."]]
+    opt_state: list[Float[Array, "n ..."]]
 
 
 def push_segment(
     problem: Problem,
-    eta: PyTree,
-    directions: PyTree,
+    eta: Eta,
+    directions: Eta,
     state: State,
     tangents: Tangents,
     segment: Segment,
     clip: float | None,
-) -> tuple[State, Tangents, jax.Array]:
+) -> tuple[State, Tangents, Float[Array, "length"]]:
     """Trains through a segment, with tangents.
 
     Args:
@@ -52,13 +54,13 @@ def push_segment(
         clip: largest global norm of the tangent of an inner gradient; None for no clipping.
 
     Returns:
-        State and tangents after the segment, and the inner losses, [length].
+        State and tangents after the segment, and the inner losses.
     """
 
-    def body(carry: tuple[State, Tangents], given: PyTree) -> tuple[PyTree, jax.Array]:
+    def body(carry: tuple[State, Tangents], given: PyTree) -> tuple[tuple[State, Tangents], Scalar]:
         (state, tangents), (step, batch, _) = carry, given
 
-        def along(direction: PyTree, tangent: Tangents) -> tuple[State, jax.Array, Tangents]:
+        def along(direction: Eta, tangent: Tangents) -> tuple[State, Scalar, Tangents]:
             return push_step(problem, eta, direction, state, tangent, batch, step, clip)
 
         # The step itself doesn't depend on the direction: it is computed once for all of them.
@@ -72,26 +74,24 @@ def push_segment(
 
 def push_step(
     problem: Problem,
-    eta: PyTree,
-    direction: PyTree,
+    eta: Eta,
+    direction: Eta,
     state: State,
     tangent: Tangents,
-    batch: PyTree,
-    step: jax.Array,
+    batch: Batch,
+    step: Step,
     clip: float | None,
-) -> tuple[State, jax.Array, Tangents]:
+) -> tuple[State, Scalar, Tangents]:
     """One inner step and its tangent along one direction: the next state, the loss, the tangent."""
 
-    def gradient(eta: PyTree, params: PyTree) -> tuple[PyTree, jax.Array]:
+    def gradient(eta: Eta, params: Params) -> tuple[Params, Scalar]:
         before = State(params, state.opt_state)
         loss, grads = inner_gradient(problem, eta, before, batch, step)
         return grads, loss
 
     floats, rebuild = inexact(state.opt_state)
 
-    def update(
-        eta: PyTree, grads: PyTree, params: PyTree, floats: list[jax.Array]
-    ) -> tuple[Tangents, State]:
+    def update(eta: Eta, grads: Params, params: Params, floats: Floats) -> tuple[Tangents, State]:
         after = inner_update(problem, eta, State(params, rebuild(floats)), grads, step)
         return Tangents(after.params, inexact(after.opt_state)[0]), after
 
@@ -109,8 +109,8 @@ def push_step(
     return after, loss, pushed
 
 
-def contract(params_bar: PyTree, opt_bar: list[jax.Array] | None, tangents: Tangents) -> jax.Array:
-    """The derivatives of the objective along the directions, `∇F · Z_T`, [n].
+def contract(params_bar: Params, opt_bar: Floats | None, tangents: Tangents) -> Float[Array, "n"]:
+    """The derivatives of the objective along the directions, `∇F · Z_T`.
 
     Args:
         params_bar: the gradient of the objective in the parameters.
@@ -124,39 +124,41 @@ def contract(params_bar: PyTree, opt_bar: list[jax.Array] | None, tangents: Tang
     return sum(jax.tree.leaves(products), jnp.zeros(()))
 
 
-def onsets(problem: Problem, eta: PyTree, first: jax.Array, stop: jax.Array) -> jax.Array:
-    """The inner step that each coordinate of η first acts in, [N]; `stop` for none.
+def onsets(problem: Problem, eta: Eta, first: Step, stop: Step) -> Int32[Array, "N"]:
+    """The inner step that each coordinate of η first acts in; `stop` for none.
 
     A coordinate acts in step t if it moves λ_t: before, its tangents are zero.
 
     Args:
         problem: the training.
         eta: meta-parameters η, N coordinates in all.
-        first: the first inner step, an int32 scalar.
-        stop: one past the last inner step, an int32 scalar.
+        first: the first inner step.
+        stop: one past the last inner step.
     """
     flat, unflatten = ravel_pytree(eta)
 
-    def acts(step: jax.Array) -> jax.Array:
-        def moves(direction: jax.Array) -> jax.Array:
+    def acts(step: Step) -> Bool[Array, "N"]:
+        def moves(direction: Float[Array, "N"]) -> Bool[Array, ""]:
             hyper_at = (lambda eta: inexact(problem.hyper_at(eta, step))[0], (eta,))
             _, moved = jax.jvp(*hyper_at, (unflatten(direction),))
             return jnp.any(jnp.stack([jnp.any(leaf != 0) for leaf in moved]))
 
         return jax.vmap(moves)(jnp.eye(len(flat), dtype=flat.dtype))
 
-    def body(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def body(
+        carry: tuple[Int32[Array, ""], Int32[Array, "N"]],
+    ) -> tuple[Int32[Array, ""], Int32[Array, "N"]]:
         step, found = carry
         return step + 1, jnp.where(acts(step) & (found == stop), step, found)
 
-    def goes_on(carry: tuple[jax.Array, jax.Array]) -> jax.Array:
+    def goes_on(carry: tuple[Int32[Array, ""], Int32[Array, "N"]]) -> Bool[Array, ""]:
         step, found = carry
         return (step < stop) & jnp.any(found == stop)
 
     return jax.lax.while_loop(goes_on, body, (first, jnp.full(len(flat), stop)))[1]
 
 
-def _clipped(grads_dot: PyTree, clip: float) -> PyTree:
+def _clipped(grads_dot: Params, clip: float) -> Params:
     """The tangent of a gradient, scaled down to a global norm of `clip` if it is larger."""
     norm = optax.tree.norm(grads_dot)
     scale = jnp.where(norm > clip, clip / jnp.maximum(norm, clip), 1)

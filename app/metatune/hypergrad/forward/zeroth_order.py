@@ -10,26 +10,54 @@ Approximation, 1992, eq. 2.2.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
 
 from metatune.hypergrad import programs
 from metatune.hypergrad.estimator import EstimatorError, Job, refuse_not_positive
 from metatune.hypergrad.forward.directions import Distribution, draw, mean, refuse_unknown
 from metatune.hypergrad.forward.pairs import compared
 from metatune.hypergrad.forward.push import refuse_checkpoints
-from metatune.hypergrad.problem import Diagnostics, Hypergradient, PyTree, State
+from metatune.hypergrad.problem import Diagnostics, Hypergradient, State
 from metatune.hypergrad.segments import fetch
+from metatune.hypergrad.shapes import Eta, Scalar
 
 
 @dataclass(frozen=True)
 class ZerothOrder:
-    """The mean of (F(η + μv) - F(η - μv)) / 2μ · v over random directions v, with an O(μ²) bias.
+    """Central differences of the objective along random directions v.
 
-    Takes 2b trainings besides the one at η. Needs the `key` of `hypergradient`.
+        g = 1/b Σ_i (F(η + μ v_i) - F(η - μ v_i)) / 2μ · v_i
+
+    v_1 to v_b are `directions` in the N coordinates of η, with E[v vᵀ] = I, of a `distribution`; μ
+    is `step`; F(η) is the objective after a whole training, whose start and data all share. Needs
+    the `key` of `hypergradient`.
+
+    Bias: O(μ²), and where F has steps, what they come to. Cost: 2b trainings besides the one at η.
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from metatune.hypergrad import ZerothOrder, Problem, State, hypergradient
+    >>> problem = Problem(
+    ...     loss=lambda theta, rate, x: (theta - x) ** 2 / 2,
+    ...     update=lambda g, state, theta, rate: (theta - rate * g, state),
+    ...     objective=lambda theta, x: (theta - x) ** 2 / 2,
+    ...     hyper_at=lambda eta, step: jnp.exp(eta),
+    ... )
+    >>> eta, theta, x = jnp.log(0.1), jnp.array(1.0), jnp.array(0.0)
+    >>> found = hypergradient(
+    ...     problem, eta, State(theta, ()), lambda step: x, [x], steps=3,
+    ...     estimator=ZerothOrder(directions=2), key=jax.random.key(0)
+    ... )
+    >>> round(float(found.gradient), 3)  # F = (1 - exp η)⁶ / 2: -3 exp η (1 - exp η)⁵
+    -0.177
+
+    Source: Spall, Multivariate Stochastic Approximation Using a Simultaneous Perturbation Gradient
+    Approximation, 1992, eq. 2.2.
 
     Attributes:
         directions: how many, b.
@@ -110,18 +138,18 @@ class Trainings:
         self.job, self.segment = job, segment
         self.done, self.total = 0, alone + chunks * (job.stop - job.first)
 
-    def before(self) -> tuple[State, list[jax.Array], jax.Array]:
+    def before(self) -> tuple[State, list[Float[Array, "length"]], Scalar]:
         """Through the steps that aren't differentiated, at η; as of `run`."""
         job, begun = self.job, _copied(self.job.begin())
         return self.run(programs.advance, job.value, job.eta, begun, job.start, job.first)
 
-    def around(self, directions: jax.Array, step: float) -> PyTree:
+    def around(self, directions: Float[Array, "n N"], step: float) -> Eta:
         """η on both sides along directions, [2n, ...]: first all of one side."""
         flat, unflatten = ravel_pytree(self.job.eta)
         offsets = step * jnp.concatenate([directions, -directions])
         return jax.vmap(unflatten)(flat[None, :] + offsets)
 
-    def begun(self, base: State, directions: jax.Array, step: float) -> State:
+    def begun(self, base: State, directions: Float[Array, "n N"], step: float) -> State:
         """What both sides begin with, [2n, ...], where all share the state before."""
         job = self.job
         if job.start_counts:
@@ -129,17 +157,17 @@ class Trainings:
         return jax.tree.map(lambda leaf: jnp.stack([leaf] * (2 * len(directions))), base)
 
     def sides(
-        self, states: State, directions: jax.Array, step: float
-    ) -> tuple[State, jax.Array, jax.Array]:
+        self, states: State, directions: Float[Array, "n N"], step: float
+    ) -> tuple[State, Float[Array, "2*n steps"], Float[Array, "n 2"]]:
         """Both sides along directions, through the steps that are differentiated.
 
         Args:
             states: before them, [2n, ...]; their memory is given away.
-            directions: [n, N].
+            directions: v, a row each.
             step: how far to either side.
 
         Returns:
-            The states after them, [2n, ...], the losses, [2n, steps], and the objective, [n, 2].
+            The states after them, [2n, ...], the losses, and the objective on both sides.
         """
         job, count, etas = self.job, len(directions), self.around(directions, step)
         states, losses, values = self.run(
@@ -150,18 +178,18 @@ class Trainings:
 
     def run(
         self,
-        program: Callable[..., Any],
-        measure: Callable[[State, int], jax.Array],
-        eta: PyTree,
+        program: Callable[..., tuple[State, Float[Array, "*each length"]]],
+        measure: Callable[[State, int], Float[Array, "*each"]],
+        eta: Eta,
         state: State,
         first: int,
         stop: int,
-    ) -> tuple[State, list[jax.Array], jax.Array]:
+    ) -> tuple[State, list[Float[Array, "*each length"]], Float[Array, "*each"]]:
         """Inner steps `first` to `stop` of one training, or of each of several, by a program.
 
         Returns:
-            The state after them, the losses of each segment, [..., length], and what the objective
-            comes to at the points among them, by `measure`.
+            The state after them, the losses of each segment, and what the objective comes to at
+            the points among them, by `measure`.
         """
         job, losses, value = self.job, [], jnp.zeros(())
         for lo, hi in job.bounds(first, stop, self.segment):

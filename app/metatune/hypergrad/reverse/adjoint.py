@@ -1,12 +1,13 @@
 """What a reverse-mode estimator has to offer: one segment forward, and its pullback."""
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
-import jax
+from jaxtyping import Array, Float, PyTree
 
-from metatune.hypergrad.problem import Problem, PyTree, State
+from metatune.hypergrad.problem import Problem, State
 from metatune.hypergrad.reverse.damping import Damping
 from metatune.hypergrad.segments import Segment
+from metatune.hypergrad.shapes import Eta, Floats, Params
 
 
 class SegmentRun(NamedTuple):
@@ -14,12 +15,12 @@ class SegmentRun(NamedTuple):
 
     Attributes:
         state: the state after the segment.
-        losses: inner losses, [length].
+        losses: inner losses.
         saved: whatever the pullback wants to see again, a pytree; () unless the estimator `saves`.
     """
 
     state: State
-    losses: jax.Array
+    losses: Float[Array, "length"]
     saved: PyTree
 
 
@@ -32,11 +33,12 @@ class Adjoint(NamedTuple):
         eta: with respect to η through all steps after this point.
     """
 
-    params: PyTree
-    opt_state: list[jax.Array]
-    eta: PyTree
+    params: Params
+    opt_state: Floats
+    eta: Eta
 
 
+@runtime_checkable
 class ReverseMode(Protocol):
     """A reverse-mode estimator, a frozen dataclass: a static argument of the compiled programs."""
 
@@ -64,20 +66,20 @@ class ReverseMode(Protocol):
         """A cap on the adjoint; None for the exact derivative."""
         ...
 
-    def forward(self, problem: Problem, eta: PyTree, state: State, segment: Segment) -> SegmentRun:
+    def forward(self, problem: Problem, eta: Eta, state: State, segment: Segment) -> SegmentRun:
         """Runs a segment."""
         ...
 
     def pullback(
         self,
         problem: Problem,
-        eta: PyTree,
+        eta: Eta,
         state: State,
         segment: Segment,
         saved: PyTree,
         adjoint: Adjoint,
-        largest: jax.Array | None,
-    ) -> tuple[Adjoint, jax.Array | None]:
+        largest: Float[Array, "*M"] | None,
+    ) -> tuple[Adjoint, Float[Array, "*M"] | None]:
         """Takes the adjoint from behind a segment to before it.
 
         Args:
@@ -87,8 +89,8 @@ class ReverseMode(Protocol):
             segment: the steps and their batches.
             saved: by `forward`.
             adjoint: from behind the segment.
-            largest: norm of the adjoint of the parameters after each inner step, [] or [trainings];
-                None for no cap on steps.
+            largest: norm of the adjoint of the parameters after each inner step, of each of M
+                trainings where there are several; None for no cap on steps.
 
         Returns:
             The adjoint, and the logarithm of what the cap multiplied it by; None without one.

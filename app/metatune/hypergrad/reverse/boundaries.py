@@ -1,18 +1,20 @@
 """The states between segments: kept where a policy says so, recomputed elsewhere."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree, Shaped, UInt32
 
-from metatune.hypergrad.problem import PyTree, State
+from metatune.hypergrad.problem import State
 from metatune.hypergrad.reverse.adjoint import SegmentRun
 from metatune.hypergrad.reverse.policies import Kept
 
-Heard = Callable[[int, jax.Array], None]
+Heard = Callable[[int, Float[Array, "length"]], None]
 
 
+@runtime_checkable
 class Keeper(Protocol):
     """Keeps pytrees by key, as `stores.Store` does."""
 
@@ -34,10 +36,10 @@ class ReplayError(RuntimeError):
 
 
 @jax.jit
-def _checksum(tree: PyTree) -> jax.Array:
+def _checksum(tree: PyTree) -> UInt32[Array, ""]:
     words = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}
 
-    def total(leaf: jax.Array) -> jax.Array:
+    def total(leaf: Shaped[Array, "..."]) -> UInt32[Array, ""]:
         if leaf.dtype == bool:
             leaf = leaf.astype(jnp.uint8)
         bits = jax.lax.bitcast_convert_type(leaf, words[leaf.dtype.itemsize])
@@ -151,7 +153,7 @@ class Boundaries:
 
     def _advance(
         self, segment: int, state: State, leaves: set[int], last: int
-    ) -> tuple[State, jax.Array]:
+    ) -> tuple[State, Float[Array, "length"]]:
         """Runs a segment; keeps what it saved if it won't be run again before its pullback."""
         after = self._run(segment, state)
         if segment == last:

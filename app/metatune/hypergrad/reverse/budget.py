@@ -3,7 +3,10 @@
 from math import isqrt
 from typing import Final, NamedTuple
 
-from metatune.hypergrad.problem import PyTree, State
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from metatune.hypergrad.problem import State
 from metatune.hypergrad.reverse.adjoint import SegmentRun
 from metatune.hypergrad.reverse.boundaries import Boundaries
 from metatune.hypergrad.reverse.policies import Every, Kept, Recursive
@@ -36,7 +39,7 @@ def cost(kept: Kept, segments: int, state_bytes: int, saved_bytes: int) -> Cost:
         saved_bytes: of what a segment saves for its pullback; 0 if nothing is saved.
     """
     store = _Ledger({"state": state_bytes, "saved": saved_bytes})
-    nothing = SegmentRun(State((), ()), (), ())  # pyright: ignore[reportArgumentType]
+    nothing = SegmentRun(State((), ()), jnp.zeros(0), ())
     boundaries = Boundaries(
         lambda index, state: nothing,
         segments,

@@ -12,9 +12,25 @@ from typing import Literal
 class Damping:
     """A cap on the adjoint, exact where it never binds.
 
-    `p ← p c / |p_θ|  where |p_θ| > c,  c = max_growth |∂F/∂θ|`: parameters and moments are scaled
-    together by what the parameters' part exceeds the cap by. The hypergradient of steps after the
-    last one where it binds is exact; that of earlier ones is biased, towards zero in norm.
+        p ← p c / |p_θ|  where |p_θ| > c,  c = max_growth |∂F/∂θ|
+
+    p = (p_θ, p_υ) is the adjoint of a state: of `params` and of the floating-point leaves of
+    `opt_state`, which are scaled together by what the parameters' part exceeds the cap by. |·| is
+    the Euclidean norm over all leaves, F the problem's `objective`.
+
+    Bias: the hypergradient of steps after the last one where it binds is exact; that of earlier
+    ones is biased, towards zero in norm. Cost: a norm of the adjoint a step, or a segment.
+
+    >>> import jax.numpy as jnp
+    >>> from metatune.hypergrad.reverse.adjoint import Adjoint
+    >>> from metatune.hypergrad.reverse.growth import capped
+    >>> adjoint = Adjoint(jnp.array([6.0, 8.0]), [jnp.array(1.0)], jnp.array(0.0))
+    >>> scaled, _ = capped(adjoint, largest=jnp.array(5.0), trainings=None)
+    >>> scaled.params.tolist(), scaled.opt_state[0].tolist()
+    ([3.0, 4.0], 0.5)
+
+    Source: Pascanu, Mikolov & Bengio, On the difficulty of training recurrent neural networks, ICML
+    2013, section 3.2, algorithm 1.
 
     Attributes:
         max_growth: largest norm of the adjoint of the parameters, in norms of the objective's

@@ -13,15 +13,20 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, PyTree
 
 from metatune.hypergrad.forward.tangents import Tangents
-from metatune.hypergrad.problem import Growth, PyTree
+from metatune.hypergrad.problem import Growth
 from metatune.hypergrad.reverse.adjoint import Adjoint
 from metatune.hypergrad.reverse.damping import Damping
+from metatune.hypergrad.shapes import Params
+
+OfEach = Float[Array, "*M"]
+"""A number of the training, or of each of M side by side."""
 
 
-def norms(adjoint: Adjoint | Tangents, trainings: int | None) -> tuple[jax.Array, jax.Array]:
-    """Norms of the two parts of an adjoint, or of tangents, [] or [trainings] each.
+def norms(adjoint: Adjoint | Tangents, trainings: int | None) -> tuple[OfEach, OfEach]:
+    """Norms of the two parts of an adjoint, or of tangents.
 
     Args:
         adjoint: whose leaves have the trainings on axis 0, if there are several.
@@ -33,24 +38,22 @@ def norms(adjoint: Adjoint | Tangents, trainings: int | None) -> tuple[jax.Array
     )
 
 
-def capped(
-    adjoint: Adjoint, largest: jax.Array, trainings: int | None
-) -> tuple[Adjoint, jax.Array]:
+def capped(adjoint: Adjoint, largest: OfEach, trainings: int | None) -> tuple[Adjoint, OfEach]:
     """An adjoint whose parameters' part has a norm of at most `largest`.
 
     Args:
         adjoint: as of `norms`.
-        largest: [] or [trainings].
+        largest: of each training.
         trainings: likewise.
 
     Returns:
-        It, and the logarithm of what it was multiplied by, [] or [trainings].
+        It, and the logarithm of what it was multiplied by.
     """
     norm = norms(adjoint, trainings)[0]
     # Exactly one where the cap doesn't bind, a factor that changes no bit.
     factor = jnp.where(norm > largest, largest / norm, jnp.ones_like(norm))
 
-    def scaled(leaf: jax.Array) -> jax.Array:
+    def scaled(leaf: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         return leaf * factor.reshape(factor.shape + (1,) * (leaf.ndim - factor.ndim)).astype(
             leaf.dtype
         )
@@ -64,7 +67,7 @@ _capped = jax.jit(capped, static_argnums=2, donate_argnums=0)
 
 
 @partial(jax.jit, static_argnums=1)
-def _norm(tree: PyTree, trainings: int | None) -> jax.Array:
+def _norm(tree: Params, trainings: int | None) -> OfEach:
     return jnp.sqrt(_square(tree, trainings))
 
 
@@ -82,25 +85,25 @@ class Watch:
             trainings: side by side; None for one.
         """
         self._damping, self._trainings = damping, trainings
-        self._largest: jax.Array | None = None
+        self._largest: OfEach | None = None
         self._steps: list[int] = []
-        self._norms: list[tuple[jax.Array, jax.Array]] = []
-        self._logs: list[jax.Array] = []
+        self._norms: list[tuple[OfEach, OfEach]] = []
+        self._logs: list[OfEach] = []
 
     @property
-    def of_steps(self) -> jax.Array | None:
-        """Largest norm after each inner step, [] or [trainings]; None for no such cap."""
+    def of_steps(self) -> OfEach | None:
+        """Largest norm after each inner step; None for no such cap."""
         if self._damping is None or self._damping.every != "step":
             return None
         return self._largest
 
-    def objective(self, bar: PyTree | None) -> None:
+    def objective(self, bar: Params | None) -> None:
         """The objective has added `bar` to the adjoint of the parameters; None for nothing."""
         if bar is not None and self._damping is not None:
             more = self._damping.max_growth * _norm(bar, self._trainings)
             self._largest = more if self._largest is None else self._largest + more
 
-    def segment(self, adjoint: Adjoint, logs: jax.Array | None) -> Adjoint:
+    def segment(self, adjoint: Adjoint, logs: OfEach | None) -> Adjoint:
         """The adjoint from before a segment as the cap lets it through, whose memory it takes.
 
         Args:
@@ -126,7 +129,7 @@ class Watch:
         return Growth(steps, params, opt_state, jnp.stack(self._logs[::-1]))
 
 
-def _square(tree: PyTree, trainings: int | None) -> jax.Array:
+def _square(tree: PyTree[Float[Array, "..."]], trainings: int | None) -> OfEach:
     """The sum of squares, in float32 at least; of each training."""
     shape = () if trainings is None else (trainings,)
     total = jnp.zeros(shape, jnp.float32)

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from math import comb
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Policy(Protocol):
     """Chooses the boundaries that a sweep over segments [lo, hi) keeps."""
 

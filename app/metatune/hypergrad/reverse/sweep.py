@@ -4,14 +4,16 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from metatune.hypergrad import programs
 from metatune.hypergrad.estimator import EstimatorError, Job
-from metatune.hypergrad.problem import Diagnostics, Hypergradient, PyTree, State
+from metatune.hypergrad.problem import Diagnostics, Hypergradient, State
 from metatune.hypergrad.reverse.adjoint import Adjoint, ReverseMode, SegmentRun
 from metatune.hypergrad.reverse.boundaries import Boundaries
 from metatune.hypergrad.reverse.growth import Watch
 from metatune.hypergrad.segments import fetch, inexact
+from metatune.hypergrad.shapes import Params, Scalar
 from metatune.hypergrad.stores import tree_bytes
 
 
@@ -31,7 +33,7 @@ def sweep(estimator: ReverseMode, job: Job) -> Hypergradient:
         segment = fetch(job.batches, *bounds, estimator.segment)
         return programs.forward(job.problem, estimator, job.eta, state, segment)
 
-    def heard(bounds: tuple[int, int], segment_losses: jax.Array) -> None:
+    def heard(bounds: tuple[int, int], segment_losses: Float[Array, "length"]) -> None:
         losses.append(segment_losses[: bounds[1] - bounds[0]])
         job.tell("forward", bounds[1] - job.start, losses[-1])
 
@@ -95,8 +97,8 @@ def sweep(estimator: ReverseMode, job: Job) -> Hypergradient:
 
 
 def _with_objective(
-    job: Job, step: int, state: State, value: jax.Array, adjoint: Adjoint
-) -> tuple[jax.Array, Adjoint, PyTree | None]:
+    job: Job, step: int, state: State, value: Scalar, adjoint: Adjoint
+) -> tuple[Scalar, Adjoint, Params | None]:
     """Value and adjoint with what the objective adds at a point; as they are anywhere else.
 
     Returns:
