@@ -128,6 +128,7 @@ def test_pairs_that_are_left_out_are_out_of_mean_and_error():
     found = mean(jnp.zeros(3), derivatives, directions, "gaussian", kept=kept)
     samples = np.asarray(derivatives[:, None] * directions)[[0, 2, 3]]
     np.testing.assert_allclose(found[0], samples.mean(axis=0), rtol=1e-12)
+    assert found[1] is not None
     np.testing.assert_allclose(found[1], samples.std(axis=0, ddof=1) / 3**0.5, rtol=1e-12)
 
 

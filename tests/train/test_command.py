@@ -16,8 +16,9 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from metatune import artefact, cli
+from metatune import artefact
 from metatune.artefact import ArtefactError
+from metatune.cli import commands
 from metatune.data import heldout_batches
 from metatune.fit.making import artefact_of
 from metatune.fit.measuring import measure
@@ -297,7 +298,7 @@ def test_a_signal_at_the_command_line(training, run, tmp_path, monkeypatch, numb
     monkeypatch.setattr(loop, "train", interrupted)
     monkeypatch.setattr("metatune.inner.prepare_file", lambda *_: training)
     said = CliRunner().invoke(
-        cli.app, ["train", str(recipe), "--out", str(out), "--with", str(run)]
+        commands.app, ["train", str(recipe), "--out", str(out), "--with", str(run)]
     )
     assert said.exit_code == 128 + number
     again = f"metatune train {recipe} --out '{out}' --with {run} --resume"

@@ -308,8 +308,8 @@ def _one_by_one(
 
 
 def _in_all(
-    counts: Sequence[int | Integer[Array, ""] | None],
-) -> int | Integer[Array, ""] | None:
+    counts: Sequence[int | Integer[Array | np.integer, ""] | None],
+) -> int | Integer[Array | np.integer, ""] | None:
     """The sum over all members; None where nothing is counted."""
     known = [count for count in counts if count is not None]
     return sum(known[1:], start=known[0]) if known else None

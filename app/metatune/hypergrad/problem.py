@@ -178,7 +178,7 @@ class Diagnostics(NamedTuple):
     standard_errors: Eta = None
     control: Eta = None
     lost_directions: int | Integer[Array, ""] | None = None
-    diverged_sides: int | Integer[Array, ""] | None = None
+    diverged_sides: int | Integer[Array | np.integer, ""] | None = None
     members: Eta = None
     growth: Growth | None = None
 

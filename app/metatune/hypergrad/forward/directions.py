@@ -18,6 +18,7 @@ from typing import Final, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Key
 
@@ -95,11 +96,11 @@ def relative_variance(distribution: Distribution, count: int, size: int) -> floa
 
 def mean(
     eta: Eta,
-    derivatives: Float[Array, "b"],
+    derivatives: Float[Array | np.ndarray, "b"],
     directions: Float[Array, "b N"],
     distribution: Distribution,
     control: Eta | None = None,
-    kept: Bool[Array, "b"] | None = None,
+    kept: Bool[Array | np.ndarray, "b"] | None = None,
 ) -> tuple[Eta, Eta | None]:
     """The mean of (dF·v - c·v) v + c over the directions, and its standard errors.
 

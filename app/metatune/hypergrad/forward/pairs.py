@@ -63,6 +63,6 @@ def compared(
         wall = largest + xp.where(largest > least, largest - least, size)
         mean = xp.sum(xp.where(sound, sides, 0)) / xp.sum(sound)
     counted = xp.where(sound, sides, wall)
-    kept = sound.any(axis=1)
+    kept = xp.any(sound, axis=1)
     differences = xp.where(kept, counted[:, 0] - counted[:, 1], 0)
     return Pairs(differences, kept, xp.sum(~sound), mean)
