@@ -16,7 +16,8 @@ import numpy as np
 
 from metatune.hypergrad.driver import train
 from metatune.hypergrad.estimator import Listener, evaluated, measured
-from metatune.hypergrad.problem import Batches, Problem, PyTree, State
+from metatune.hypergrad.problem import Batches, Problem, State
+from metatune.hypergrad.shapes import Batch, Eta
 
 SHRINK = 0.25
 """What the step is multiplied by where training diverges on a side."""
@@ -27,11 +28,11 @@ TRIES = 3
 
 def smoothed_slope(
     problem: Problem,
-    eta: PyTree,
-    direction: PyTree,
+    eta: Eta,
+    direction: Eta,
     state: State,
     batches: Batches,
-    outer_batches: Sequence[PyTree],
+    outer_batches: Sequence[Batch],
     *,
     step: float,
     steps: int,
@@ -85,10 +86,10 @@ def smoothed_slope(
 
 def objective(
     problem: Problem,
-    eta: PyTree,
+    eta: Eta,
     state: State,
     batches: Batches,
-    outer_batches: Sequence[PyTree],
+    outer_batches: Sequence[Batch],
     *,
     steps: int,
     start: int = 0,
