@@ -97,7 +97,7 @@ def test_where_growth_is_born():
         ),
         steps=100,
     )
-    found = origin(inner, grown([900.0, 20.0, 2.0, 0.5, 1.0]), 10)
+    found = origin(inner, grown([900.0, 20.0, 2.0, 0.5, 1.0]), 10, 100)
     assert found == {
         "before": 25,
         "steepest": [0, 25],

@@ -125,6 +125,22 @@ def test_the_budget_goes_round(case):
     assert second.signal.measured.tolist() == [0, -1, -1, 1, -1]
 
 
+def test_what_is_remembered_of_shares_keeps_its_direction(case):
+    """The hypergradient that says the direction may have turned round meanwhile: it is noise."""
+    shares = case.estimate.gradient["mixture"]
+    known = case.search._replace(
+        signal=case.search.signal._replace(measured=jnp.asarray([0, 0, 0, -1, 0], jnp.int32))
+    )
+    first, estimate, told = case.with_growth(1e6 * LIMIT, known)
+    assert told is not None and told["windows"][1]["measured"]
+    turned = first._replace(step=1)
+    _, again, told = case.with_growth(1e6 * LIMIT, turned, mixture=-shares)
+    assert told is not None and not told["windows"][1]["measured"]
+    before, after = estimate.gradient["mixture"][0], again.gradient["mixture"][0]
+    assert np.abs(before).max() > 0
+    np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-9)
+
+
 def test_what_is_not_finite_is_left_out(case):
     """The differences alone are followed, and the windows that are finite stay."""
     broken = case.estimate.gradient["learning_rates"].at[0, 0].set(jnp.nan)

@@ -8,13 +8,14 @@ from metatune.hypergrad import Growth
 from metatune.recipe.schema import InnerSpec
 
 
-def origin(inner: InnerSpec, growth: Growth, times: float) -> dict[str, Any]:
+def origin(inner: InnerSpec, growth: Growth, times: float, steps: int) -> dict[str, Any]:
     """Where the adjoint grew to so many times its least, as plain JSON values.
 
     Args:
         inner: of the recipe.
         growth: of its adjoint, of several trainings in the median.
         times: as of `SignalSpec.growth`.
+        steps: inner steps of the training.
 
     Returns:
         `before`, the inner step before which the hypergradient is dominated by growth; `steepest`,
@@ -25,9 +26,9 @@ def origin(inner: InnerSpec, growth: Growth, times: float) -> dict[str, Any]:
     exponents = np.asarray(growth.exponents)
     exponents = np.median(exponents.reshape(len(exponents), -1), axis=1)
     exponents = np.where(np.isnan(exponents), 0.0, exponents)
-    steps = growth.steps - growth.steps[-1] + inner.steps
+    at = growth.steps - growth.steps[-1] + steps
     # Of adjoints that aren't finite, only that they grew is known.
-    logs = np.append(np.cumsum((exponents * np.diff(steps))[::-1])[::-1], 0.0)
+    logs = np.append(np.cumsum((exponents * np.diff(at))[::-1])[::-1], 0.0)
     grown = logs - np.minimum.accumulate(logs[::-1])[::-1]
     beyond = np.flatnonzero(grown >= np.log(times))
     last = int(beyond[-1]) if len(beyond) else 0
@@ -35,10 +36,10 @@ def origin(inner: InnerSpec, growth: Growth, times: float) -> dict[str, Any]:
     with np.errstate(over="ignore"):
         per_step = float(np.exp(exponents[steepest]))
     return {
-        "before": int(steps[last]) or int(steps[1]),
-        "steepest": [int(steps[steepest]), int(steps[steepest + 1])],
+        "before": int(at[last]) or int(at[1]),
+        "steepest": [int(at[steepest]), int(at[steepest + 1])],
         "per_step": per_step if np.isfinite(per_step) else None,
-        "warmup": round(inner.optimizer.schedule.warmup * inner.steps),
+        "warmup": round(inner.optimizer.schedule.warmup * steps),
         "eps_root": getattr(inner.optimizer, "eps_root", None),
         "rate": inner.optimizer.learning_rate,
     }

@@ -64,11 +64,12 @@ class Memory(NamedTuple):
     """What a search keeps of the differences of before.
 
     Attributes:
-        slopes: the latest of each block, [blocks] float32; zero for none.
+        slopes: by tunable what the latest differences say, in the place of its hypergradient,
+            float32: a direction belongs to its outer step. Zero for none.
         measured: the outer step that it is of, [blocks] int32; -1 for none.
     """
 
-    slopes: jax.Array
+    slopes: Mapping[str, jax.Array]
     measured: jax.Array
 
 
@@ -125,18 +126,24 @@ class Signal:
             self._blend(i, grown[i], directions[i], members, slopes.get(i), search).line()
             for i in noisy
         ]
-        memory = search.signal
-        for i, found in slopes.items():
-            memory = Memory(
-                memory.slopes.at[i].set(float(found.mean())),
-                memory.measured.at[i].set(search.step),
-            )
-        born = origin(self.inner, growth, self.spec.growth)
+        born = origin(self.inner, growth, self.spec.growth, span.steps)
         return (
-            search._replace(signal=memory),
+            search._replace(signal=self._remembered(search, slopes, directions)),
             _with(estimate, members),
             {"windows": told, "origin": born},
         )
+
+    def _remembered(
+        self, search: Search, slopes: Mapping[int, np.ndarray], directions: Mapping[int, Any]
+    ) -> Memory:
+        """The memory with the slopes of this outer step, in the mean over members."""
+        known: dict[str, Any] = dict(search.signal.slopes)
+        measured = search.signal.measured
+        for i, found in slopes.items():
+            along = directions[i]
+            known = self.blocks[i].put(known, found.mean() / (along @ along) * along)
+            measured = measured.at[i].set(search.step)
+        return Memory({key: jnp.asarray(leaf) for key, leaf in known.items()}, measured)
 
     def _direction(
         self, block: Block, members: Sequence[Mapping[str, np.ndarray]]
@@ -188,8 +195,8 @@ class Signal:
         along = np.zeros(rows.shape[1]) if direction is None else direction
         square = float(along @ along)
         exact = rows @ along if finite else np.full(count, np.nan)
-        remembered = np.full(count, float(search.signal.slopes[number]))
-        smoothed = remembered if slopes is None else slopes
+        followed = block.row(search.signal.slopes)
+        smoothed = np.full(count, followed @ along) if slopes is None else slopes
         if not finite:
             weight = 0.0
         elif slopes is not None and count >= ENOUGH:
@@ -198,8 +205,9 @@ class Signal:
             weight = 1 / (1 + (growth / self.spec.growth) ** 2)
         for each, row, its in zip(members, rows, smoothed, strict=True):
             kept = weight * row if weight else np.zeros_like(row)
-            followed = kept + ((1 - weight) * its / square * along if square else 0.0)
-            each[block.key] = block.put(each, followed)[block.key]
+            if slopes is not None:
+                followed = its / square * along
+            each[block.key] = block.put(each, kept + (1 - weight) * followed)[block.key]
         return Blended(
             block.key,
             block.window,
@@ -230,10 +238,12 @@ def signal(
 
 def memory(training: InnerTraining) -> Memory | tuple[()]:
     """Of a search that begins; () where there is nothing to remember."""
-    count = len(blocks(training.tunables))
-    if training.recipe.outer.signal == "off" or not count:
+    found = blocks(training.tunables)
+    if training.recipe.outer.signal == "off" or not found:
         return ()
-    return Memory(jnp.zeros(count, jnp.float32), jnp.full(count, -1, jnp.int32))
+    keys, eta = sorted({each.key for each in found}), training.initial_eta()
+    slopes = {key: jnp.zeros(eta[key].shape, jnp.float32) for key in keys}
+    return Memory(slopes, jnp.full(len(found), -1, jnp.int32))
 
 
 def _members(estimate: Hypergradient, keys: set[str]) -> list[dict[str, np.ndarray]]:
