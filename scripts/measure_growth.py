@@ -26,10 +26,10 @@ from metatune.fit.process.compilation import keep_compiled
 from metatune.fit.searching.hypergradients import source
 from metatune.fit.searching.phases import begin
 from metatune.fit.searching.truncation import next_span
-from metatune.fit.signal.blocks import blocks, growths
 from metatune.inner import prepare_file
 from metatune.recipe import schema, shipped
 from metatune.recipe.phases import resolved
+from metatune.tunables.blocks import blocks, growths
 
 LIMIT = schema.SignalSpec().growth
 LLAMA = (

@@ -129,6 +129,7 @@ def test_a_certificate_is_printed_and_written(tmp_path):
         "signal",
         "metasmoothness",
         "horizons",
+        "growth",
     }
     for its in document["checks"].values():
         assert its["level"] in ("green", "amber", "red")

@@ -14,6 +14,8 @@ from metatune.check.certificate import explained
 from metatune.check.horizons import Flipped, judged
 from metatune.check.horizons import Row as Shorter
 from metatune.check.levels import (
+    CHAOS,
+    DAMPED,
     EPS_ROOT,
     ESTIMATOR,
     GREEN,
@@ -115,6 +117,42 @@ def test_what_is_not_finite_comes_back():
     np.testing.assert_array_equal(again.samples[0].gradient, [np.nan, np.inf])
     assert again.rounding == 0
     assert judge(replace(broken, moved=None, compared=None)).causes == (LEARNING_RATE,)
+
+
+# Growth.
+
+
+def test_growth_is_amber_where_half_of_the_seeds_have_it():
+    """The median over seeds, and the origin of the seed with the most."""
+    born = {"before": 40, "steepest": [5, 10]}
+    own = numbers(seeds=3)
+    grown = [[9.0, 1.0], [11.0, 2.0], [np.inf, 3.0]]
+    samples = tuple(
+        sample._replace(grown=np.array(times), origin={**born, "seed": number})
+        for number, (sample, times) in enumerate(zip(own.samples, grown, strict=True))
+    )
+    blocks = ("mixture window 1", "mixture window 2")
+    found = judge(replace(own, samples=samples, blocks=blocks))
+    assert found.growth.windows == {"mixture window 1": 11.0, "mixture window 2": 2.0}
+    assert found.growth.dominated == ("mixture window 1",)
+    assert found.growth.origin == {**born, "seed": 2}
+    assert found.verdict == "amber"
+    assert found.causes == (CHAOS,)
+    calm = tuple(sample._replace(grown=np.minimum(sample.grown, 9.9)) for sample in samples)
+    found = judge(replace(own, samples=calm, blocks=blocks))
+    assert found.verdict == "green"
+    assert found.growth.dominated == ()
+
+
+def test_a_cap_in_force_is_no_fault_of_the_estimator():
+    """What it takes away, an exact estimator has; without it the same numbers are red."""
+    own = numbers()
+    assert own.compared is not None
+    off = replace(own, compared=own.compared._replace(derivatives=own.compared.exact / 2))
+    assert judge(off).agreement.finding.causes == (ESTIMATOR,)
+    capped = (own.samples[0]._replace(damped=0.5), *own.samples[1:])
+    finding = judge(replace(off, samples=capped)).agreement.finding
+    assert finding == unresolved(DAMPED)
 
 
 # The training.

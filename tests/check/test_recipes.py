@@ -2,14 +2,18 @@
 
 import dataclasses
 import hashlib
+import types
 
 import jax
 import numpy as np
 import pytest
 
+from metatune.check.growth import judge_growth
+from metatune.check.levels import GREEN
 from metatune.check.numbers import Horizon
 from metatune.check.recipes import draw, first_phase_alone, shortened, subject_of
 from metatune.check.runs import sha256
+from metatune.check.subject import sample
 from metatune.inner import prepare, rescaled
 from metatune.inner.schedules import base_rates
 from metatune.recipe import schema, writing
@@ -109,6 +113,43 @@ def test_a_stretch_has_its_whole(training, tmp_path, unroll, steps, window, whol
     assert subject.whole is not None
     assert (subject.whole.steps, subject.whole.window) == (whole, None)
     assert subject.horizon == Horizon(steps, min(window or steps, steps), whole)
+
+
+def test_growth_is_watched_behind_each_window(training, tmp_path):
+    """Where training jumps, at a thousand times the rate, the first windows are dominated by it."""
+    subject = subject_of(training, tmp_path)
+    assert [block.name for block in subject.blocks][:2] == [
+        "learning_rates window 1",
+        "learning_rates window 2",
+    ]
+    found = sample(subject, draw(training, 0), "hypergradient")
+    assert len(found.grown) == 4 + 2
+    assert found.damped == 1.0
+    assert judge_growth(numbers_of(subject, [found])).finding == GREEN
+    hot = replaced(training, learning_rate=3.0)
+    subject = subject_of(hot, tmp_path)
+    found = sample(subject, draw(hot, 0), "hypergradient")
+    judged = judge_growth(numbers_of(subject, [found]))
+    assert "learning_rates window 1" in judged.dominated
+    assert judged.origin is not None
+    assert 0 < judged.origin["before"] <= 20
+    online = schema.OnlineSpec(window=4)
+    assert subject_of(unrolled(training, online), tmp_path).blocks == ()
+
+
+def replaced(training, **changes):
+    """The training with another optimizer."""
+    inner = dataclasses.replace(
+        RECIPE.inner, optimizer=dataclasses.replace(RECIPE.inner.optimizer, **changes)
+    )
+    return prepare(dataclasses.replace(RECIPE, inner=inner))
+
+
+def numbers_of(subject, samples):
+    """Those alone that growth is judged by."""
+    return types.SimpleNamespace(
+        samples=samples, blocks=tuple(block.name for block in subject.blocks)
+    )
 
 
 def test_of_phases_the_first_is_checked():

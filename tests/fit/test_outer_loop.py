@@ -111,6 +111,8 @@ def test_a_run_leaves_all_that_is_promised(finished):
     for line in lines:
         assert line["seconds"] > 0
         assert set(line["hypergradient_norm"]) == {"learning_rates", "mixture"}
+        for key, norm in line["hypergradient_norm"].items():
+            assert norm == pytest.approx(np.linalg.norm(line["window_norm"][key]), rel=1e-5)
         assert np.isfinite([line["objective"], line["held_out"], line["inner_loss"]]).all()
     assert any(folder.tensorboard.glob("events.out.tfevents*"))
     tuned = artefact.load(folder.path)
@@ -154,6 +156,7 @@ def test_tensorboard_gets_the_search_the_schedules_and_the_recipe(finished):
         "held_out",
         "hypergradient_norm/learning_rates",
         "hypergradient_norm/mixture",
+        "window_norm/mixture/2",
         "learning_rate/model.layers.0/window_2",
         "mixture/drama/window_1",
         "learning_rates/heat_map",

@@ -25,6 +25,8 @@ from metatune.plan import (
 )
 from metatune.plan.alternatives import alternatives
 from metatune.plan.compiling import Program
+from metatune.plan.cost import Seconds
+from metatune.plan.pace import pace
 from metatune.plan.timing import Line, Lines
 from metatune.plan.work import Work, horizon
 from metatune.recipe import schema
@@ -343,3 +345,23 @@ def test_a_tuned_start_lies_beside_the_state_that_it_is_made_of():
     tune = schema.TuneSpec(initialisation=schema.PointSpec())
     begun = Work(prepare(dataclasses.replace(RECIPE, tune=tune, outer=outer)), plain.estimator)
     assert begun.beside_bytes() == tree_bytes(begun.state())
+
+
+def test_differences_that_growth_may_ask_for_are_counted_beside_the_rest():
+    """Two trainings for each of two windows; of a population, for each member; none without."""
+    seconds = Seconds(8.0, Line(0.0, 1.0))
+
+    def of(estimator=RECIPE.outer.estimator, **outer):
+        training = prepare(with_outer(estimator=estimator, **outer))
+        return pace(Work(training, estimators.build(estimator)), seconds, (), 0.0)
+
+    own = of()
+    # A judgement trains as often as there are seeds, and evaluates as many sequences here.
+    one = own.judging / RECIPE.outer.validation.seeds
+    assert own.differences == pytest.approx(4 * one, rel=0.05)
+    assert of(signal=schema.SignalSpec(pairs=1)).differences == own.differences / 2
+    several = schema.PopulationSpec(members=3)
+    assert of(population=several).differences == pytest.approx(3 * own.differences)
+    assert of(signal="off").differences == 0
+    assert of(estimator=schema.ForwardSpec(segment=4)).differences == 0
+    assert of(unroll=schema.OnlineSpec(window=4)).differences == 0

@@ -61,6 +61,12 @@ DOCUMENT = {
                 }
             ],
         },
+        "growth": {
+            "level": "amber",
+            "windows": {"mixture window 1": None, "mixture window 2": 3.0},
+            "dominated": ["mixture window 1"],
+            "origin": {"before": 40, "steepest": [5, 10]},
+        },
     },
 }
 
@@ -82,6 +88,8 @@ def test_a_certificate_is_shown_with_its_verdict_causes_and_numbers():
         "signal to noise of 4 seeds' mean: mixture 0.9",
         "0.97 at a step of 0.1",
         "1/2 of the steps: 0% of 3 clear signs differ",
+        "the adjoint is inf times its least later behind mixture window 1; dominated by growth "
+        "before inner step 40: mixture window 1; it grew fastest from inner step 10 back to 5",
         "random 1",
         "0.9 0.9",
     ):
@@ -106,8 +114,16 @@ def test_checks_that_were_not_made_are_said_to_be_so():
     checks = {name: None for name in DOCUMENT["checks"]} | {"training": broken}
     text = shown(table(DOCUMENT | {"checks": checks}))
     assert "inner losses or objectives are not finite" in text
-    assert text.count("not made") == 5
+    assert text.count("not made") == 6
     assert summaries(checks) == {"training": "inner losses or objectives are not finite"}
+
+
+def test_growth_is_told_in_its_kind():
+    calm = {"windows": {"mixture window 1": 1.5, "mixture window 2": 3.0}, "dominated": []}
+    said = "the adjoint is 3 times its least later behind mixture window 2, the most of 2"
+    assert summaries({"growth": calm}) == {"growth": said}
+    none = {"windows": {}, "dominated": []}
+    assert summaries({"growth": none}) == {"growth": "no adjoint behind windows to watch"}
 
 
 def test_the_headline_is_a_line_for_verdict_and_cause_each():

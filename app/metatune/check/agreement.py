@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from metatune.check.levels import ESTIMATOR, ROUNDING, SAMPLING, Finding, graded, unresolved
+from metatune.check.levels import DAMPED, ESTIMATOR, ROUNDING, SAMPLING, Finding, graded, unresolved
 from metatune.check.numbers import Compared, Numbers
 
 ERRORS: Final = 3.0
@@ -62,6 +62,8 @@ def judge_agreement(numbers: Numbers, compared: Compared) -> Agreement:
     else:
         excess = float(np.linalg.norm(np.maximum(off - allowed, 0.0)) / scale)
     finding = graded(excess, AMBER_ERROR, RED_ERROR, ESTIMATOR)
+    if numbers.samples[0].damped < 1 and finding.level != "green":
+        return Agreement(other, error, excess, "", unresolved(DAMPED))
     if finding.level == "green":
         largest = np.linalg.norm([derivatives, exact])
         if ERRORS * np.linalg.norm(errors) > scale:

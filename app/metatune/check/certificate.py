@@ -8,6 +8,7 @@ from typing import Any, Final
 from metatune.artefact import CERTIFICATE_FORMAT, CERTIFICATE_VERSION
 from metatune.check.agreement import Agreement, judge_agreement
 from metatune.check.differences import Differences, judge_differences
+from metatune.check.growth import Dominance, judge_growth
 from metatune.check.horizons import Horizons, judge_horizons
 from metatune.check.levels import (
     EPS_ROOT,
@@ -52,6 +53,7 @@ class Certificate:
         signal: over seeds.
         metasmoothness: of the training.
         horizons: signs over shorter ones.
+        growth: of the adjoint behind each window.
     """
 
     steps: int
@@ -66,6 +68,7 @@ class Certificate:
     signal: Signal | None
     metasmoothness: Metasmoothness | None
     horizons: Horizons | None
+    growth: Dominance
 
     @property
     def checks(self) -> dict[str, Any]:
@@ -97,6 +100,7 @@ CHECKS: Final = (
     "signal",
     "metasmoothness",
     "horizons",
+    "growth",
 )
 
 
@@ -136,6 +140,7 @@ def judge(numbers: Numbers) -> Certificate:
         signal,
         metasmoothness,
         horizons,
+        judge_growth(numbers),
     )
 
 

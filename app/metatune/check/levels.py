@@ -45,6 +45,16 @@ SAMPLING: Final = (
     "the estimator's own sampling error hides what is compared: raise outer.estimator.directions, "
     "or take an exact estimator"
 )
+CHAOS: Final = (
+    "the hypergradient of early windows is dominated by growth: it is the derivative of one "
+    "chaotic trajectory. fit follows differences of whole trainings there (outer.signal); a lower "
+    "inner.optimizer.learning_rate, a longer warmup, inner.optimizer.eps_root or fewer inner.steps "
+    "make the training smoother"
+)
+DAMPED: Final = (
+    "not resolved: the cap of outer.estimator.damping is in force, so that what it gives is not "
+    "the derivative that an exact estimator has. What differences say of it stands beside"
+)
 ROUNDING: Final = (
     "rounding hides the derivative: the objective hardly depends on what is tuned, or float32 is "
     "too coarse for it"

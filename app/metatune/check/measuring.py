@@ -79,6 +79,7 @@ def measure(subject: Subject, settings: Settings = DEFAULT) -> Numbers:
         moved=steady,
         stretches=stretches,
         whole=whole,
+        blocks=tuple(block.name for block in subject.blocks),
     )
 
 

@@ -13,6 +13,8 @@ import numpy as np
 
 Kind = Literal["random", "coordinate"]
 
+NONE: Final = np.zeros(0)
+
 
 class Settings(NamedTuple):
     """How much is looked at.
@@ -56,12 +58,19 @@ class Sample(NamedTuple):
         errors: standard errors of the gradient, [N]; zero of an exact estimator, infinite where an
             estimate along one random direction doesn't tell.
         finite_losses: whether all inner losses and the objective are finite.
+        grown: how many times the adjoint behind each block grew, [blocks]; none of an estimator
+            without one.
+        damped: what a cap multiplied the adjoint by on its whole way; one for no cap in force.
+        origin: where it grew, as of `metatune.inner.origin`; None where no block's is dominated.
     """
 
     value: float
     gradient: np.ndarray
     errors: np.ndarray
     finite_losses: bool
+    grown: np.ndarray = NONE
+    damped: float = 1.0
+    origin: Mapping[str, Any] | None = None
 
 
 class Slope(NamedTuple):
@@ -144,6 +153,7 @@ class Numbers:
         moved: the trained parameters.
         stretches: shorter horizons, or of a stretch its own hypergradients again.
         whole: that a stretch is compared with; None of what is whole itself.
+        blocks: names of the windows whose growth is watched.
     """
 
     horizon: Horizon
@@ -159,6 +169,7 @@ class Numbers:
     moved: Moved | None
     stretches: tuple[Span, ...]
     whole: Span | None
+    blocks: tuple[str, ...] = ()
 
     @property
     def shortened(self) -> bool:
@@ -229,6 +240,7 @@ def from_record(record: Mapping[str, Any]) -> Numbers:
     its["slopes"] = tuple(map(_slope, its["slopes"]))
     its["stretches"] = tuple(map(_span, its["stretches"]))
     its["whole"] = its["whole"] and _span(its["whole"])
+    its["blocks"] = tuple(its.get("blocks", ()))
     its["compared"] = its["compared"] and Compared(**_arrays(its["compared"]))
     its["moved"] = its["moved"] and Moved(**its["moved"])
     return Numbers(**its)

@@ -4,10 +4,12 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
+from metatune.check.growth import LIMIT
 from metatune.check.subject import Draw, Subject, Watch
 from metatune.data import stratified_batches
 from metatune.inner import InnerTraining, estimators, rescaled
 from metatune.inner.metrics import held_out_batches
+from metatune.inner.origin import origin
 from metatune.inner.seeds import Purpose, Stream, data_seed, direction_key, model_key
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.phases import alone, resolved
@@ -19,6 +21,7 @@ from metatune.recipe.schema import (
     TruncatedSpec,
 )
 from metatune.recipe.trajectory import points
+from metatune.tunables.blocks import blocks
 
 
 def first_phase_alone(recipe: Recipe) -> Recipe:
@@ -84,6 +87,7 @@ def subject_of(training: InnerTraining, folder: Path, watch: Watch = lambda work
             return replace(whole, window=min(window, steps), whole=whole)
         case OnlineSpec(window=window, lifetime=lifetime):
             life = min(lifetime or steps, steps)
+            whole = replace(whole, blocks=(), origin=None)  # windows are those of a lifetime
             return replace(whole, steps=min(window, life), whole=replace(whole, steps=life))
 
 
@@ -98,6 +102,10 @@ def _whole(training: InnerTraining, folder: Path, watch: Watch) -> Subject:
         partial(points, training.recipe.outer.objective.trajectory),
         checkpoints=estimators.checkpoints(spec, folder),
         watch=watch,
+        blocks=blocks(training.tunables),
+        origin=partial(
+            origin, training.recipe.inner, times=LIMIT, steps=training.recipe.inner.steps
+        ),
     )
 
 

@@ -25,7 +25,8 @@ from metatune.hypergrad import (
     train,
 )
 from metatune.hypergrad.estimator import Estimator, Listener
-from metatune.hypergrad.problem import Batches
+from metatune.hypergrad.problem import Batches, Growth
+from metatune.tunables.blocks import Block, growths
 
 HYPERGRADIENT: Final = 4.0
 """Trainings that a hypergradient takes as long as, about."""
@@ -85,6 +86,8 @@ class Subject:
         watch: is told what is computed.
         own: how far the recipe goes; None where this goes as far.
         pace: of a horizon that isn't the whole, its steps over those of the whole.
+        blocks: the windows behind which the growth of the adjoint is watched.
+        origin: of a growth where it is born, as of `metatune.inner.origin`.
     """
 
     problem: Problem
@@ -100,6 +103,8 @@ class Subject:
     watch: Watch = lambda work: None
     own: Horizon | None = None
     pace: float = 1.0
+    blocks: Sequence[Block] = ()
+    origin: Callable[[Growth], Mapping[str, Any]] | None = None
 
     @property
     def horizon(self) -> Horizon:
@@ -239,7 +244,13 @@ def sample(subject: Subject, draw: Draw, what: str) -> Sample:
         errors = np.full(len(gradient), np.inf if random else 0.0)
     losses = np.asarray(found.diagnostics.losses, np.float64)
     finite = bool(np.isfinite([*losses, float(found.value)]).all())
-    return Sample(float(found.value), gradient, errors, finite)
+    value, growth = float(found.value), found.diagnostics.growth
+    if growth is None or growth.tangents:
+        return Sample(value, gradient, errors, finite)
+    grown = growths(growth, subject.blocks, subject.steps)
+    damped = float(np.exp(np.asarray(growth.damped, np.float64).sum()))
+    origin = subject.origin(growth) if subject.origin else None
+    return Sample(value, gradient, errors, finite, grown, damped, origin)
 
 
 def samples(subject: Subject, seeds: int, what: str) -> tuple[Sample, ...]:

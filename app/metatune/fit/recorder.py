@@ -12,7 +12,7 @@ from metatune.fit.measuring import unfinished
 from metatune.fit.run_folder import RunFolder
 from metatune.fit.searching import population
 from metatune.fit.searching.checkpoints import Checkpoints
-from metatune.fit.searching.growth import growth_line
+from metatune.fit.searching.growth import growth_line, window_norms
 from metatune.fit.searching.jumps import jumps
 from metatune.fit.searching.meta_update import Done
 from metatune.fit.searching.phases import End
@@ -157,6 +157,7 @@ def outer_step(
         hypergradient_norm={k: float(optax.tree.norm(g)) for k, g in estimate.gradient.items()},
         inner_loss=float(seen.losses[-1]) if len(seen.losses) else None,
         moved=moved(training, before.eta, done.eta),
+        window_norm=window_norms(training.tunables, estimate.gradient) or None,
         **population.spread(seen),
         lost_directions=None if seen.lost_directions is None else int(seen.lost_directions),
         diverged_sides=None if seen.diverged_sides is None else int(seen.diverged_sides),

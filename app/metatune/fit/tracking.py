@@ -28,6 +28,7 @@ LAYOUT = {
     "search": {
         "loss": ["objective", "held_out", "best_held_out"],
         "hypergradient": ["hypergradient_norm/.*", "standard_error/.*"],
+        "hypergradient by window": ["window_norm/.*"],
         "signal to noise": ["signal/.*/median"],
         "growth of the derivative": ["adjoint/.*", "tangents/.*"],
     },
@@ -95,6 +96,13 @@ class Tracker:
         scalars["phase"] = float(line["phase"])
         for name in ("hypergradient_norm", "standard_error", "moved"):
             scalars |= {f"{name}/{key}": value for key, value in line.get(name, {}).items()}
+        for key, norms in line.get("window_norm", {}).items():
+            for number, norm in enumerate(norms, 1):
+                if norm is not None:
+                    scalars[f"window_norm/{key}/{number}"] = norm
+        for name in ("diverged_sides", "lost_directions"):
+            if name in line:
+                scalars[name] = float(line[name])
         if shared := line.get("sharing"):
             scalars["shared_rates"] = float(shared["blocks"])
             if lines := sentences(shared["changes"]):

@@ -7,6 +7,8 @@ import numpy as np
 from metatune.plan.cost import OF_GRADIENT, Seconds
 from metatune.plan.work import Work
 from metatune.recipe import phases
+from metatune.recipe.schema import OnlineSpec, SignalSpec
+from metatune.tunables.blocks import blocks
 
 
 class Pace(NamedTuple):
@@ -20,6 +22,8 @@ class Pace(NamedTuple):
         compilation: of all programs.
         rounds: of a hypergradient by round of the timings; rounds of ways that were timed together,
             or counted from each other, belong together.
+        differences: of whole trainings, which an outer step takes beside the rest where growth
+            dominates the hypergradient, at most; in no other number here.
     """
 
     hypergradient: float
@@ -28,6 +32,7 @@ class Pace(NamedTuple):
     run: float
     compilation: float
     rounds: tuple[float, ...] = ()
+    differences: float = 0.0
 
     @property
     def quartiles(self) -> tuple[float, ...]:
@@ -57,4 +62,16 @@ def pace(work: Work, best: Seconds, rounds: tuple[float, ...], compilation: floa
     report = trainings(2 * outer.test.seeds, outer.test.sequences)
     outer_steps = sum(phase.steps for phase in phases.resolved(outer))
     run = compilation + outer_steps * outer_step + judgement + report
-    return Pace(best.hypergradient, judgement, outer_step, run, compilation, rounds)
+    differences = trainings(_differences(work), outer.objective.sequences)
+    return Pace(best.hypergradient, judgement, outer_step, run, compilation, rounds, differences)
+
+
+def _differences(work: Work) -> int:
+    """Trainings that differences take in an outer step at most."""
+    outer = work.recipe.outer
+    watched = work.estimator.backward and not isinstance(outer.unroll, OnlineSpec)
+    if outer.signal == "off" or not watched:
+        return 0
+    spec = SignalSpec() if outer.signal == "auto" else outer.signal
+    members = outer.population.members if outer.population else 1
+    return 2 * min(spec.pairs, len(blocks(work.training.tunables))) * members

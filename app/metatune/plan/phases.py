@@ -136,6 +136,7 @@ def in_all(paces: Sequence[Pace], steps: Sequence[int]) -> Pace:
         outer_step=searching / count,
         run=compilation + searching + once,
         compilation=compilation,
+        differences=max(pace.differences for pace in paces),
     )
 
 

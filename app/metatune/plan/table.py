@@ -52,6 +52,12 @@ def table(plan: Plan) -> RenderableType:
         "state: parameters, optimizer state, adjoint; carry: what waits for the backward sweep; "
         "activations: other temporary arrays",
     ]
+    if plan.pick and plan.pick.pace and plan.pick.pace.differences:
+        lines.append(
+            f"where growth dominates the hypergradient, differences of trainings take up to "
+            f"{duration(plan.pick.pace.differences)} more in an outer step (outer.signal; "
+            "metatune check tells whether it does at the recipe's own values)"
+        )
     if any(way.counted for way in plan.alternatives):
         lines.append(
             "~: counted from the way that was timed; reverse takes more bytes than are counted"

@@ -1,5 +1,6 @@
 """A certificate as tables for people."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -131,6 +132,23 @@ def _of_horizons(check: Mapping[str, Any]) -> str:
     return f"{last['name']}: {100 * share:.0f}% of {clear} clear signs differ"
 
 
+def _growth(check: Mapping[str, Any]) -> str:
+    if not check["windows"]:
+        return "no adjoint behind windows to watch"
+    # Null is of an adjoint that isn't finite.
+    times = {name: math.inf if its is None else its for name, its in check["windows"].items()}
+    most = max(times, key=lambda name: times[name])
+    said = f"the adjoint is {times[most]:.3g} times its least later behind {most}"
+    if not check["dominated"]:
+        return f"{said}, the most of {len(times)}"
+    born, names = check["origin"], ", ".join(check["dominated"])
+    first, second = born["steepest"]
+    return (
+        f"{said}; dominated by growth before inner step {born['before']}: {names}; it grew fastest "
+        f"from inner step {second} back to {first}"
+    )
+
+
 SUMMARIES: Final = {
     "training": _training,
     "differences": _differences,
@@ -138,6 +156,7 @@ SUMMARIES: Final = {
     "signal": _of_signal,
     "metasmoothness": _metasmoothness,
     "horizons": _of_horizons,
+    "growth": _growth,
 }
 
 

@@ -38,7 +38,7 @@ def dominated(
     Args:
         step: the point of the search.
         found: blocks that are so for the first time: `tunable`, `window` from 0, `growth`.
-        origin: where the growth is born, as of `fit.signal.origin`.
+        origin: where the growth is born, as of `inner.origin`.
         rate_factor: the largest multiplier of a learning rate; None if rates aren't tuned.
     """
     windows: dict[str, list[str]] = {}

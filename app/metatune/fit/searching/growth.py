@@ -1,11 +1,16 @@
-"""How the adjoint of an outer step grew on its way back, or its tangents on theirs forward."""
+"""How the adjoint of an outer step grew on its way back, or its tangents on theirs forward.
 
-from collections.abc import Mapping
+And what that leaves: how much of the hypergradient comes from which window of training.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 
 from metatune.hypergrad import Growth
+from metatune.tunables import Tunable
+from metatune.tunables.blocks import blocks
 
 MOST: Final = 64
 """Boundaries in a line of the metrics; of more, evenly spread ones."""
@@ -36,6 +41,18 @@ def growth_line(growth: Growth | None) -> dict[str, Any] | None:
         return {"of": "tangents", **line}
     damped = np.asarray(growth.damped, np.float64).sum(axis=0)
     return line | {"damped": float(np.exp(np.min(damped)))}
+
+
+def window_norms(
+    tunables: Sequence[Tunable], gradient: Mapping[str, Any]
+) -> dict[str, list[float | None]]:
+    """The norm of a hypergradient in each window of what is windowed; null for one not finite."""
+    found: dict[str, list[float | None]] = {}
+    for block in blocks(tunables):
+        with np.errstate(over="ignore", invalid="ignore"):
+            norm = float(np.linalg.norm(block.row(gradient)))
+        found.setdefault(block.key, []).append(norm if np.isfinite(norm) else None)
+    return found
 
 
 def growth_scalars(line: Mapping[str, Any]) -> dict[str, float]:

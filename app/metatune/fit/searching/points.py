@@ -28,6 +28,7 @@ class OuterStep(NamedTuple):
         penalty: on the meta-parameters.
         hypergradient_norm: by tunable, without the penalty's.
         inner_loss: of the last inner step; None where training is done elsewhere.
+        window_norm: of the hypergradient in each window, by tunable that has any.
         moved: how far learning rates and shares went, as `still_moving.moved` measures it.
         standard_error: of a population's hypergradient, by tunable.
         signal: of a population, by tunable.
@@ -47,6 +48,7 @@ class OuterStep(NamedTuple):
     hypergradient_norm: Mapping[str, float]
     inner_loss: float | None
     moved: Mapping[str, float]
+    window_norm: Mapping[str, list[float | None]] | None = None
     standard_error: Mapping[str, float] | None = None
     signal: Mapping[str, Mapping[str, float | None]] | None = None
     jumps: Mapping[str, Mapping[str, Any]] | None = None

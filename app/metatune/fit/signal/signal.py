@@ -18,16 +18,16 @@ import numpy as np
 from metatune.fit.searching.hypergradients import Trainings
 from metatune.fit.searching.search import Search
 from metatune.fit.searching.truncation import Span
-from metatune.fit.signal.blocks import Block, blocks, growths
-from metatune.fit.signal.origin import origin
 from metatune.hypergrad import Hypergradient
 from metatune.hypergrad.blending import ENOUGH, blend
 from metatune.hypergrad.estimator import Listener
 from metatune.hypergrad.population import standard_errors
 from metatune.hypergrad.smoothing import smoothed_slope
 from metatune.inner import InnerTraining
+from metatune.inner.origin import origin
 from metatune.recipe.phases import Phase
 from metatune.recipe.schema import InnerSpec, MixFlowSpec, OnlineSpec, ReverseSpec, SignalSpec
+from metatune.tunables.blocks import Block, blocks, growths
 
 
 class Blended(NamedTuple):

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from recipes import tiny
 
-from metatune.fit.signal.blocks import Block, blocks, growths
-from metatune.fit.signal.origin import origin
 from metatune.hypergrad import Growth
 from metatune.inner import prepare
+from metatune.inner.origin import origin
 from metatune.recipe import schema
+from metatune.tunables.blocks import Block, blocks, growths
 
 STEPS = np.array([0, 25, 50, 75, 100])
 
