@@ -159,6 +159,7 @@ def outer_step(
         moved=moved(training, before.eta, done.eta),
         window_norm=window_norms(training.tunables, estimate.gradient) or None,
         **population.spread(seen),
+        gated=done.gated,
         lost_directions=None if seen.lost_directions is None else int(seen.lost_directions),
         diverged_sides=None if seen.diverged_sides is None else int(seen.diverged_sides),
         sharing=record(after) | {"changes": done.changes} if after.shared else None,

@@ -100,6 +100,8 @@ class Tracker:
             for number, norm in enumerate(norms, 1):
                 if norm is not None:
                     scalars[f"window_norm/{key}/{number}"] = norm
+        for key, shares in line.get("gated", {}).items():
+            scalars |= {f"gated/{key}/{name}": share for name, share in shares.items()}
         for name in ("diverged_sides", "lost_directions"):
             if name in line:
                 scalars[name] = float(line[name])

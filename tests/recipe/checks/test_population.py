@@ -41,9 +41,9 @@ def faults(trainer=None, **outer):
                 "estimator": {"kind": "zeroth_order"},
                 "population": {"members": 4, "vmap": False},
             },
-            "outer.population = {'members': 4, 'stagger': True, 'adam': 'own', 'vmap': False}: an "
-            "external trainer does one training at a time, of the seed that it is told; leave it "
-            "out, and take more directions instead, or train here",
+            "outer.population = {'members': 4, 'stagger': True, 'adam': 'own', 'vmap': False, "
+            "'gate': None}: an external trainer does one training at a time, of the seed that it "
+            "is told; leave it out, and take more directions instead, or train here",
         ),
         *(
             (
@@ -63,7 +63,8 @@ def faults(trainer=None, **outer):
                 "estimator": {"kind": "persistent_es"},
                 "unroll": {"kind": "online", "window": 5},
             },
-            "outer.population = {'members': 4, 'stagger': True, 'adam': 'own', 'vmap': True}: the "
+            "outer.population = {'members': 4, 'stagger': True, 'adam': 'own', 'vmap': True, "
+            "'gate': None}: the "
             "estimator persistent_es has trainings of its own that live on, in pairs; leave it "
             "out, and take more pairs instead, or another estimator",
         ),

@@ -1,4 +1,4 @@
-"""How a hypergradient moves η: penalty, sharing, clipping, optimizer, average; in that order."""
+"""How a hypergradient moves η: penalty, sharing, clipping, optimizer, gate, average, in turn."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +11,14 @@ import optax
 
 from metatune import tunables
 from metatune.fit.searching import outer_optimizers, population
+from metatune.fit.searching.gating import Gated, gated
 from metatune.fit.searching.search import Search
 from metatune.fit.searching.sharing import Sharing, sharing
 from metatune.hypergrad import Hypergradient
 from metatune.inner import InnerTraining
 from metatune.recipe.phases import Phase, resolved
 from metatune.recipe.schema import OuterSpec
+from metatune.tunables.blocks import blocks
 
 
 class Done(NamedTuple):
@@ -26,11 +28,14 @@ class Done(NamedTuple):
         penalty: on the meta-parameters that it moved away from.
         eta: where the outer optimizer led, before blocks that were merged took their mean.
         changes: blocks that were split or merged, as `Sharing.revise` tells of them.
+        gated: by tunable the share of its values that noise held `still`, and of those that moved
+            `together`; None without a gate.
     """
 
     penalty: float
     eta: Mapping[str, Any]
     changes: Sequence[dict[str, Any]] = ()
+    gated: Mapping[str, Mapping[str, float]] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +47,7 @@ class MetaUpdate:
         sharing: how learning rates share values; None where each has its own.
         optimizers: that of each phase, clipping first, compiled.
         members: of a population whose members each have an optimizer; None for one in all.
+        gate: what noise leaves of updates, compiled; None for all of them.
         decay: of the moving average of η; None for no average.
     """
 
@@ -49,6 +55,7 @@ class MetaUpdate:
     sharing: Sharing | None
     optimizers: Sequence[Callable[..., tuple[Any, Any]]]
     members: int | None
+    gate: Callable[[Mapping[str, Any], Mapping[str, Any]], Gated] | None
     decay: float | None
 
     def __call__(self, search: Search, estimate: Hypergradient) -> tuple[Search, Done]:
@@ -62,7 +69,7 @@ class MetaUpdate:
             The search at η_(k+1), and what was done.
         """
         penalty, of_penalty = self.penalty(search.eta)
-        gradient, counts = estimate.gradient, {}
+        gradient, counts, priced = estimate.gradient, {}, of_penalty
         if self.members is not None:
             gradient = estimate.diagnostics.members
             of_penalty = jax.tree.map(lambda leaf: leaf[None], of_penalty)
@@ -72,6 +79,16 @@ class MetaUpdate:
             gradient = self.sharing.sum_blocks(search, gradient)
             counts = {"counts": self.sharing.counts(search)}
         updates, opt_state = self.optimizers[search.phase](gradient, search.opt_state, **counts)
+        held = None
+        if self.gate is not None:
+            several = estimate.diagnostics.members
+            assert several is not None, "a gate is of a population"
+            found = self.gate(updates, jax.tree.map(lambda g, p: g + p[None], several, priced))
+            updates = found.updates
+            held = {
+                key: {"still": float(still), "together": float(found.together[key])}
+                for key, still in found.still.items()
+            }
         if search.trust:
             updates = optax.tree.scale(search.trust.scale, updates)
         eta: Any = optax.apply_updates(search.eta, updates)
@@ -82,7 +99,7 @@ class MetaUpdate:
         changes: Sequence[dict[str, Any]] = ()
         if self.sharing:
             search, changes = self.sharing.revise(search)
-        return search, Done(float(penalty), eta, changes)
+        return search, Done(float(penalty), eta, changes, held)
 
 
 def meta_update(training: InnerTraining) -> MetaUpdate:
@@ -97,8 +114,19 @@ def meta_update(training: InnerTraining) -> MetaUpdate:
             for phase in resolved(outer)
         ],
         members=population.optimizers(outer),
+        gate=_gate(training),
         decay=outer.ema,
     )
+
+
+def _gate(
+    training: InnerTraining,
+) -> Callable[[Mapping[str, Any], Mapping[str, Any]], Gated] | None:
+    together = training.recipe.outer.population
+    if together is None or together.gate is None:
+        return None
+    pooled = frozenset(block.key for block in blocks(training.tunables) if not block.relative)
+    return jax.jit(partial(gated, pooled=pooled, gate=together.gate))
 
 
 def optimizer(phase: Phase, outer: OuterSpec, *, counted: bool) -> optax.GradientTransformation:

@@ -32,6 +32,8 @@ class OuterStep(NamedTuple):
         moved: how far learning rates and shares went, as `still_moving.moved` measures it.
         standard_error: of a population's hypergradient, by tunable.
         signal: of a population, by tunable.
+        gated: shares of a population's values that noise holds still, or that move together, by
+            tunable.
         jumps: of norms, by tunable, as `jumps.jumps` finds them.
         lost_directions: of differences between trainings, that are left out.
         diverged_sides: trainings of such differences whose loss isn't finite.
@@ -51,6 +53,7 @@ class OuterStep(NamedTuple):
     window_norm: Mapping[str, list[float | None]] | None = None
     standard_error: Mapping[str, float] | None = None
     signal: Mapping[str, Mapping[str, float | None]] | None = None
+    gated: Mapping[str, Mapping[str, float]] | None = None
     jumps: Mapping[str, Mapping[str, Any]] | None = None
     lost_directions: int | None = None
     diverged_sides: int | None = None

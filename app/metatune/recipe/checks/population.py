@@ -8,6 +8,7 @@ from metatune.recipe.phases import resolved
 from metatune.recipe.schema import (
     AutoSpec,
     InnerSpec,
+    LearningRatesSpec,
     MixFlowSpec,
     OnlineSpec,
     OuterSpec,
@@ -71,6 +72,16 @@ def members_of_other_ages_end_together(
             cure = "change one of them, or write false: all members are then of one age"
             yield Fault("outer.population.stagger", True, problem, cure)
             return
+
+
+def what_is_shared_has_no_gate(
+    outer_population: PopulationSpec, tune_learning_rates: LearningRatesSpec
+) -> Iterable[Fault]:
+    """Rates that share a value move together, by the noise of their sum."""
+    if outer_population.gate is not None and tune_learning_rates.sharing:
+        problem = "would part rates that tune.learning_rates.sharing keeps together"
+        cure = "leave one of them out"
+        yield Fault("outer.population.gate", outer_population.gate, problem, cure)
 
 
 def _has_steps(outer: OuterSpec) -> bool:

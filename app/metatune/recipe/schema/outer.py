@@ -136,12 +136,17 @@ class PopulationSpec:
             optimizers make of them is averaged; shared, the hypergradients are averaged first.
         vmap: all members in one program, of M times the memory, spread over as many of the
             machine's devices as divide them; false for one after the other.
+        gate: standard errors over the members, below which a value doesn't move in an outer step;
+            above, its step is shrunk by `1 - (gate/t)²`, t of its hypergradient. Values of a
+            window that don't move by themselves move together, if their mean tells where; not
+            those of shares or weights. Null for the optimizer's own steps.
     """
 
     members: int = ruled(AT_LEAST_TWO)
     stagger: bool = True
     adam: Literal["own", "shared"] = "own"
     vmap: bool = True
+    gate: float | None = ruled(None, POSITIVE)
 
 
 OptimizerSpec = AdamSpec | DescentSpec | SignSpec
