@@ -5,7 +5,9 @@ For each seed of a small Llama over 200 ordinary steps: the derivatives of the o
 rates of a window" and "share of code in a window" (the logit of its share), by the exact
 hypergradient, by damped ones, and by central differences of whole trainings a step of EPS apart in
 the meta-parameters, which are those of the smoothed objective, and taken for the truth. A truth is
-sure where its mean over the seeds is more than two standard errors from zero.
+sure where its mean over the seeds is more than two standard errors from zero. "followed" is what
+the first outer step of a search follows (`outer.signal: auto`): the exact derivative, blended with
+the difference of the same seed where growth dominates, for as many windows as it measures.
 
 Each number is written to OUT (JSON lines) as soon as it is there, and is not computed again. The
 table is made of what OUT holds.
@@ -21,18 +23,21 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import yaml
 
 from metatune.data import stratified_batches
 from metatune.fit.process.compilation import keep_compiled
-from metatune.hypergrad import Damping, MixFlow, hypergradient, measured, train
+from metatune.hypergrad import Damping, Growth, MixFlow, hypergradient, measured, train
 from metatune.inner import InnerTraining, prepare
 from metatune.inner.metrics import held_out_batches
 from metatune.inner.seeds import Purpose, Stream, data_seed, model_key
 from metatune.recipe import reading
+from metatune.recipe.schema import SignalSpec
+from metatune.tunables.blocks import Block, growths
 
-WINDOWS, STEPS = 4, 200
+WINDOWS, STEPS, SEGMENT = 4, 200, 25
 RECIPE = """
 model:
   config: {{model_type: llama, hidden_size: 128, intermediate_size: 384,
@@ -111,7 +116,7 @@ class Probe:
     def gradient(self, seed: int, damping: Damping | None) -> dict[str, Any]:
         """The derivatives by a hypergradient, and how its adjoint grew."""
         state, batches, held_out = self.options(seed)
-        problem, estimator = self.training.reweighted, MixFlow(25, damping=damping)
+        problem, estimator = self.training.reweighted, MixFlow(SEGMENT, damping=damping)
         found = hypergradient(
             problem, self.eta, state, batches, held_out, steps=STEPS, estimator=estimator
         )
@@ -130,8 +135,31 @@ class Probe:
         along = directions(self.eta)[name]
         eta = jax.tree.map(lambda leaf, part: leaf + eps * part, self.eta, along)
         problem = self.training.reweighted
-        end, _ = train(problem, eta, state, batches, steps=STEPS, segment=25)
+        end, _ = train(problem, eta, state, batches, steps=STEPS, segment=SEGMENT)
         return measured(problem, end.params, held_out, dtype=np.float64)
+
+
+def followed(exact: dict[str, Any], slopes: dict[str, float], names: list[str]) -> dict[str, float]:
+    """What a search follows along each direction, by the exact hypergradient and differences."""
+    spec, norms = SignalSpec(), jnp.asarray(exact["norms"])
+    growth = Growth(SEGMENT * np.arange(len(norms)), norms, norms, jnp.zeros(len(norms) - 1))
+    where = [Block(name, window_of(name), 0, 0, False) for name in names]
+    where = [
+        each._replace(first=each.window / WINDOWS, stop=(each.window + 1) / WINDOWS)
+        for each in where
+    ]
+    times = dict(zip(names, growths(growth, where, STEPS), strict=True))
+    measured = [name for name in names if times[name] >= spec.growth][: spec.pairs]
+    found = dict(exact["along"])
+    for name in measured:
+        weight = 1 / (1 + (times[name] / spec.growth) ** 2)
+        found[name] = weight * found[name] + (1 - weight) * slopes[name]
+    return found
+
+
+def window_of(name: str) -> int:
+    """The window that a direction is in."""
+    return int(name.split()[-1])
 
 
 def table(known: dict[tuple[int, str], Any], names: list[str], eps: float) -> None:
@@ -146,6 +174,11 @@ def table(known: dict[tuple[int, str], Any], names: list[str], eps: float) -> No
             sides = [known.get((seed, f"loss {name} {sign * eps:g}")) for sign in (1, -1)]
             if sides[0] is not None and sides[1] is not None:
                 by["smoothed"][name].append((sides[0] - sides[1]) / (2 * eps))
+        exact = known.get((seed, "gradient exact"))
+        if exact and all(len(by["smoothed"][name]) > seeds.index(seed) for name in names):
+            slopes = {name: by["smoothed"][name][-1] for name in names}
+            for name, value in followed(exact, slopes, names).items():
+                by["followed"][name].append(value)
     ways = sorted(by, key=lambda way: (way == "smoothed", way))
     print("|", *(f"| {way}" for way in ways), "|")
     agreed: dict[str, list[bool]] = defaultdict(list)
