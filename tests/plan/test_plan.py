@@ -298,6 +298,7 @@ SMALL = MEMORY._replace(carry=0)
     ("ways", "limit", "pick", "why"),
     [
         ((("own", MEMORY, FAST), ("b", SMALL, SLOW)), 15, "own", "the fastest that fits"),
+        ((("own", SMALL, FAST), ("b", MEMORY, FAST)), 15, "own", "others are as fast within"),
         ((("own", MEMORY, SLOW), ("b", SMALL, FAST)), 15, "b", "it is faster: set b=1"),
         ((("own", MEMORY, FAST), ("b", SMALL, SLOW)), 14, "b", "own way doesn't fit: set b=1"),
         ((("own", MEMORY, FAST), ("b", SMALL, SLOW)), 7, None, "the least is 8 bytes with b"),

@@ -35,7 +35,7 @@ def test_a_program_is_compiled_once_in_all_processes(folder, told, monkeypatch):
     exact = jax.jit(lambda x: jnp.sin(x @ x) * 2.0).lower(jnp.ones((9, 9))).compile()
     analysis = exact.memory_analysis()
     assert analysis is not None and first.temporary == analysis.temp_size_in_bytes
-    assert [doing for doing, _ in told.heard] == ["tracing product", "compiling product"]
+    assert [doing for doing, _ in told.heard] == ["preparing product", "compiling product"]
     monkeypatch.setattr(compiling, "_compile", lambda lowered: pytest.fail("compiled again"))
     again = analysed(lowering(2.0), told.tell)["product"]
     assert again._replace(lowered=None) == first._replace(lowered=None)

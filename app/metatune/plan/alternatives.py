@@ -95,7 +95,16 @@ class Plan:
                 "larger device"
             )
         if pick is own:
-            return "the recipe's own way is the fastest that fits"
+            tied = any(
+                way.pace and self.fits(way) and way is not own and not slower(way, own)
+                for way in self.alternatives
+            )
+            if not tied:
+                return "the recipe's own way is the fastest that fits"
+            return (
+                "the recipe's own way: others are as fast within the spread of the timings, and "
+                "take no less memory"
+            )
         if own.memory is None:
             reason = own.problem
         elif not self.fits(own):

@@ -51,7 +51,7 @@ def analysed(lower: Mapping[str, Callable[[], Any]], tell: Tell) -> dict[str, Pr
     pending: dict[Future[float], _Lowered] = {}
     with _Pool() as pool:
         for name, make in lower.items():
-            tell(f"tracing {name}", math.nan)
+            tell(f"preparing {name}", math.nan)
             lowered = make()
             text = lowered.as_text()
             key = cache.key_of(text)

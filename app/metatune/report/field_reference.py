@@ -65,7 +65,8 @@ def _said(alike: Sequence[Entry], width: int | None) -> Iterator[str]:
     paragraphs = [first.meaning]
     if first.section is not None:
         own = description(first.section)
-        paragraphs = own if first.meaning == own[0] else [first.meaning, *own]
+        begun = own[0].lower().startswith(first.meaning.rstrip(".").lower())
+        paragraphs = own if begun else [first.meaning, *own]
     for number, paragraph in enumerate(paragraphs):
         if number:
             yield ""

@@ -26,9 +26,10 @@ def announcement(training: InnerTraining, phases: Sequence[Phase], search: Searc
     if isinstance(phase.estimator, PersistentESSpec):
         steps += f" of {2 * phase.estimator.pairs} trainings in pairs"
     begin = f"from point {search.step}, " if search.step else ""
+    count = steps_at_most(phases, search)
     which = f"phase {phase.number + 1} of {len(phases)}, {ways(phase)}; "
     return (
-        f"tuning {tuned} over {steps_at_most(phases, search)} outer steps of {steps}; "
+        f"tuning {tuned} over {count} outer step{'' if count == 1 else 's'} of {steps}; "
         f"{which if len(phases) > 1 else ''}{begin}compiling ..."
     )
 
