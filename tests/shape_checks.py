@@ -1,8 +1,8 @@
 """Checks types and shapes of signatures while tests run, where METATUNE_CHECK_SHAPES is set.
 
 jaxtyping's import hook then puts `check` around all functions of `PACKAGES`. That takes processor
-time, so that `.ci/run` asks for it for the tests of these packages alone. Nothing is checked in what
-users run.
+time, so that `.ci/run` asks for it for the tests of these packages alone. Nothing is checked in
+what users run.
 """
 
 import os
@@ -23,9 +23,9 @@ checkers = {}
 def check(signature):
     """What checks arguments as a signature says, written once for each.
 
-    jaxtyping hands over functions that it makes of signatures and that do nothing else: of a closure
-    another one each time that it is defined, hence in each trace, and of one without annotations one
-    that says `Any` throughout.
+    jaxtyping hands over functions that it makes of signatures and that do nothing else: of a
+    closure another one each time that it is defined, hence in each trace, and of one without
+    annotations one that says `Any` throughout.
     """
     said = tuple(signature.__annotations__.items())
     if all(annotation is Any for _, annotation in said):
@@ -35,6 +35,7 @@ def check(signature):
     if key not in checkers:
         checkers[key] = written(signature)
     return checkers[key]
+
 
 if ON:
     install_import_hook(PACKAGES, f"{__name__}.check")
