@@ -106,7 +106,7 @@ def peak_bytes() -> int:
 
 
 def planned_bytes(training: InnerTraining) -> int:
-    """Of the estimator, as `metatune plan` foretells it from what XLA compiles."""
+    """Of the estimator, as `metatune plan` predicts it from what XLA compiles."""
     with TemporaryDirectory() as folder:
         estimator = training.recipe.outer.estimator
         memory = cost_model.cost(training, estimator, Path(folder)).memory

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What `metatune plan` foretells against what a hypergradient takes: bytes and seconds.
+"""What `metatune plan` predicts against what a hypergradient takes: bytes and seconds.
 
 Each case runs in two processes, once to compile. One then gives back all that is free, and runs
 again for the peak of its resident memory above the rest. The other keeps what was freed, as

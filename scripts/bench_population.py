@@ -2,7 +2,7 @@
 """What a population costs beside one training, and by how much its mean errs less.
 
 Each cost is measured in a process of its own: the least processor time of hypergradients of the
-quickstart after one that compiles, and the bytes that `metatune plan` foretells. The spread is that
+quickstart after one that compiles, and the bytes that `metatune plan` predicts. The spread is that
 of means over disjoint groups of members, all with the same held-out text, over the norm of the mean
 of all.
 
@@ -77,7 +77,7 @@ def of_members(training: InnerTraining, count: int, vmap: bool) -> Hypergradient
 
 
 def cost(steps: int, count: int, vmap: bool) -> tuple[float, int]:
-    """Processor seconds of a hypergradient of `count` members, and the bytes foretold."""
+    """Processor seconds of a hypergradient of `count` members, and the bytes predicted."""
     keep_compiled()
     training = training_of(steps)
     took = []

@@ -1,5 +1,6 @@
 """What every test shares: JAX's strictness, and its compilation cache."""
 
+import gc
 import itertools
 import os
 import signal
@@ -18,6 +19,10 @@ import pytest
 from metatune.fit.process.compilation import set_option
 
 pytest_plugins = ["optional_packages"]
+
+# Traces make objects by the million and few circles of them: Python looks for these every 700
+# objects and tells JAX each time, which took a tenth of the tests' processor time.
+gc.set_threshold(50_000)
 
 # Programs are small, and each is compiled in several runs: keep them all.
 for option, value in {

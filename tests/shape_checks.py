@@ -1,11 +1,12 @@
 """Checks types and shapes of signatures while tests run, where METATUNE_CHECK_SHAPES is set.
 
-jaxtyping's import hook then puts `check` around all functions of `PACKAGES`. Tests take about 1.4
-times the processor time (closures are checked anew in each trace), so that `.ci/run` asks for it
-for the tests of these packages alone. Nothing is checked in what users run.
+jaxtyping's import hook then puts `check` around all functions of `PACKAGES`. That takes processor
+time, so that `.ci/run` asks for it for the tests of these packages alone. Nothing is checked in
+what users run.
 """
 
 import os
+from typing import Any
 
 from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
@@ -14,7 +15,27 @@ PACKAGES = ["metatune.hypergrad", "metatune.inner", "metatune.tunables"]
 ON = os.environ.get("METATUNE_CHECK_SHAPES", "0") != "0"
 
 # A whole number is a float to Python's type checkers, too.
-check = beartype(conf=BeartypeConf(is_pep484_tower=True))
+written = beartype(conf=BeartypeConf(is_pep484_tower=True))
+checkers = {}
+"""By signature what beartype has written for it."""
+
+
+def check(signature):
+    """What checks arguments as a signature says, written once for each.
+
+    jaxtyping hands over functions that it makes of signatures and that do nothing else: of a
+    closure another one each time that it is defined, hence in each trace, and of one without
+    annotations one that says `Any` throughout.
+    """
+    said = tuple(signature.__annotations__.items())
+    if all(annotation is Any for _, annotation in said):
+        return signature
+    defaults = len(signature.__defaults__ or ()), *(signature.__kwdefaults__ or ())
+    key = (signature.__module__, signature.__qualname__, signature.__code__, defaults, said)
+    if key not in checkers:
+        checkers[key] = written(signature)
+    return checkers[key]
+
 
 if ON:
     install_import_hook(PACKAGES, f"{__name__}.check")

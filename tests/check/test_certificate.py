@@ -123,11 +123,11 @@ def found():
 
 
 def test_a_sound_training_is_green(found):
-    certificate, told, foretold = found
+    certificate, told, predicted = found
     assert certificate.verdict == "green"
     assert certificate.causes == ()
     assert not any(work.further for work in told)
-    assert sum(work.cost for work in told) == foretold
+    assert sum(work.cost for work in told) == predicted
 
 
 def test_differences_are_those_of_the_closed_form(found):

@@ -56,11 +56,11 @@ def out(tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def unforetold(monkeypatch):
+def unpredicted(monkeypatch):
     """Nothing is timed beforehand, which compiles programs that no test here needs."""
 
     def unknown(*_, **__):
-        raise plan.NotPredicted("not foretold")
+        raise plan.NotPredicted("not predicted")
 
     monkeypatch.setattr(plan, "expected", unknown)
 

@@ -1,4 +1,4 @@
-"""What keeping states costs, foretold; and the choice that a budget leaves."""
+"""What keeping states costs, predicted; and the choice that a budget leaves."""
 
 import jax.numpy as jnp
 import pytest
@@ -43,10 +43,10 @@ def estimate(checkpoints, segments, save=True):
     ],
     ids=str,
 )
-def test_the_cost_is_foretold_exactly(kept, policy, segments, save):
+def test_the_cost_is_predicted_exactly(kept, policy, segments, save):
     seen = estimate(kept, segments, save).diagnostics
-    foretold = cost(Kept(policy), segments, STATE, SAVED if save else 0)
-    assert foretold == (seen.peak_bytes, seen.peak_states, seen.recomputed_segments)
+    predicted = cost(Kept(policy), segments, STATE, SAVED if save else 0)
+    assert predicted == (seen.peak_bytes, seen.peak_states, seen.recomputed_segments)
 
 
 def test_a_budget_is_used_and_kept():

@@ -101,7 +101,7 @@ def test_a_plan_has_a_row_for_each_way_and_the_recipe_s_own_first(made):
     ("store", "along"),
     [("device", None), ("host", schema.TrajectorySpec(points=3)), ("disk", None)],
 )
-def test_what_is_kept_is_foretold_exactly(store, along, tmp_path):
+def test_what_is_kept_is_predicted_exactly(store, along, tmp_path):
     recipe = along_the_training(with_checkpoints(keep="sqrt", store=store), along)
     training = prepare(recipe)
     memory, _ = plans.expected(training, folder=tmp_path)
@@ -221,7 +221,7 @@ def test_what_schedule_free_training_averages_is_counted(tmp_path):
 @pytest.mark.parametrize(
     ("spec", "count"), [(RECIPE.outer.estimator, 1), (FEW[1][0], 1), (FEW[2][0], 2)]
 )
-def test_an_average_is_foretold_by_every_estimator(spec, count, uncompiled, monkeypatch, tmp_path):
+def test_an_average_is_predicted_by_every_estimator(spec, count, uncompiled, monkeypatch, tmp_path):
     """One so large that the moment of its making is the peak."""
     monkeypatch.setattr(Work, "averaged_bytes", lambda work: 10**12)
     cost = cost_model.cost(prepare(with_outer(estimator=spec)), spec, tmp_path)
@@ -234,7 +234,7 @@ def test_tangents_beyond_their_budget_are_an_alternative_that_can_t_be_run(tmp_p
         plans.expected(prepare(with_outer(estimator=spec)), folder=tmp_path)
 
 
-def test_an_external_trainer_is_not_foretold_but_counted(tmp_path):
+def test_an_external_trainer_is_not_predicted_but_counted(tmp_path):
     outer = schema.OuterSpec(steps=4, estimator=schema.ZerothOrderSpec(directions=3))
     trainer = schema.TrainerSpec("true", parallel=2)
     training = prepare(dataclasses.replace(RECIPE, outer=outer, trainer=trainer))

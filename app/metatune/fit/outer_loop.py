@@ -197,7 +197,7 @@ def _announce(
         display.say(line)
     if predict is None:
         return None
-    with display.waiting("foretelling time and memory", PREDICTING):
+    with display.waiting("predicting time and memory", PREDICTING):
         expected = predict(scratch)
     if expected:
         display.say(expected.sentence)

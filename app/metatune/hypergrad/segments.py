@@ -68,6 +68,8 @@ def scan_segment(
     """
     length = len(jax.tree.leaves(segment.batches)[0])
     steps = segment.start + jnp.arange(length, dtype=jnp.int32)
+    # Traced once for both uses below; inline, so that the program is the same without.
+    body = jax.jit(body, inline=True)
 
     def guarded(carry: Tree, given: PyTree) -> tuple[Tree, PyTree]:
         outputs = jax.eval_shape(body, carry, given)[1]

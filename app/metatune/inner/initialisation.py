@@ -138,7 +138,7 @@ def _misfits(path: str, source: str, model: LanguageModel, base: LanguageModel) 
 
 
 def _shapes(model: LanguageModel) -> dict[str, list[int]]:
-    shapes = jax.tree.leaves(jax.eval_shape(model.init, jax.random.key(0)))
+    shapes = jax.tree.leaves(model.init_shapes())
     return {
         name: list(shape.shape[leaf.stacked :])
         for leaf, shape in zip(jax.tree.leaves(model.names()), shapes, strict=True)

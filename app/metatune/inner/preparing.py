@@ -173,7 +173,7 @@ def _parts(
     # Where a fault keeps us from knowing what is trained, expressions can't be judged.
     if text and begin and tune and (part or not inner):
         names = part.names if part else begin.model.names()
-        shapes = jax.eval_shape(begin.model.init, jax.random.key(0))
+        shapes = begin.model.init_shapes()
         if part:
             shapes = jax.eval_shape(part.trained, shapes, jax.random.key(0))
         setting = _setting(text, inner, vocab_size, seed, names, shapes)

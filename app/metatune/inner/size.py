@@ -37,7 +37,7 @@ def faults(
         inner: the recipe's section, where it is sound.
         outer: the recipe's section, where it is sound.
     """
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    shapes = model.init_shapes()
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
     if count > MOST_PARAMETERS:
         problem = f"gives {count:,} parameters; must be {MOST_PARAMETERS:,} at most"

@@ -120,7 +120,7 @@ def trainable(
             trained and has an adapter as well.
     """
     names: Mapping[Path, ParameterNames] = _flat(model.names())
-    shapes = _flat(jax.eval_shape(model.init, jax.random.key(0)))
+    shapes = _flat(model.init_shapes())
     # The matrices of the blocks: what is stacked and has two axes more.
     matrices = {p: leaf for p, leaf in names.items() if leaf.stacked and shapes[p].ndim == 3}
     everything = () if lora else (".",)

@@ -48,7 +48,7 @@ def cost(
     trainer = training.recipe.trainer
     if trainer is not None and isinstance(spec, schema.ZerothOrderSpec):
         raise NotPredicted(
-            f"memory and time of an external trainer can't be foretold: a hypergradient takes "
+            f"memory and time of an external trainer can't be predicted: a hypergradient takes "
             f"{2 * spec.directions} of its trainings, {trainer.parallel} at a time"
         )
     return _of_population(training, COSTS[type(spec)](training, spec, folder, tell))

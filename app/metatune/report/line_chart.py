@@ -35,7 +35,7 @@ class Curve:
     Attributes:
         x: where it was measured.
         y: what was.
-        theory: not measured but foretold: a dashed line without dots.
+        theory: not measured but predicted: a dashed line without dots.
         stairs: a value holds up to the next one.
     """
 

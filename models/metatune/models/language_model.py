@@ -1,5 +1,6 @@
 """A language model as functions of its parameters."""
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -55,6 +56,12 @@ class LanguageModel:
         variables = self._module.init(key, jnp.zeros((1, 1), jnp.int32))
         return dict(variables["params"])
 
+    def init_shapes(self) -> dict[str, Any]:
+        """What `init` gives without its values: a `jax.ShapeDtypeStruct` at each leaf."""
+        return jax.tree.map(
+            lambda leaf: leaf, _init_shapes(self, jax.config.read("jax_enable_x64"))
+        )
+
     def hidden(
         self, params: Mapping[str, Any], tokens: jax.Array, documents: jax.Array | None = None
     ) -> jax.Array:
@@ -98,17 +105,22 @@ class LanguageModel:
 
     def names(self) -> dict[str, Any]:
         """Checkpoint names: like the parameters, with `ParameterNames` at the leaves."""
-        shapes = jax.eval_shape(self.init, jax.random.key(0))
         naming = FAMILIES[self.family].checkpoint_name
-        return parameter_names(shapes, naming, self.config.transposed)
+        return parameter_names(self.init_shapes(), naming, self.config.transposed)
 
     def shapes(self) -> dict[str, Shape]:
         """The shape of each parameter by its checkpoint name."""
-        return shapes_by_name(self.names(), jax.eval_shape(self.init, jax.random.key(0)))
+        return shapes_by_name(self.names(), self.init_shapes())
 
     def config_json(self) -> dict[str, Any]:
         """The fields of the `config.json` that the model was read from."""
         return json.loads(self.source)
+
+
+@functools.lru_cache(maxsize=64)
+def _init_shapes(model: LanguageModel, double: bool) -> dict[str, Any]:
+    """As of `init_shapes`, traced once for each model, and for each width of JAX's numbers."""
+    return jax.eval_shape(model.init, jax.random.key(0))
 
 
 def unembed(hidden: jax.Array, unembedding: jax.Array, *, softcap: float | None) -> jax.Array:

@@ -130,7 +130,7 @@ def read_config(folder: Path) -> Mapping[str, Any]:
 def _read_params(model: LanguageModel, folder: Path, tensors: Tensors) -> dict[str, Any]:
     """The parameters, in float32, after a look at the names and shapes of all tensors."""
     family, names = FAMILIES[model.family], model.names()
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    shapes = model.init_shapes()
     expected = {
         name: leaf.shape[named.stacked :]
         for named, leaf in zip(jax.tree.leaves(names), jax.tree.leaves(shapes), strict=True)
