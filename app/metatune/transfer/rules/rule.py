@@ -1,0 +1,24 @@
+"""What a rule is."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from metatune.transfer.factors import Factors
+from metatune.transfer.sizes import Side
+
+
+class Rule(NamedTuple):
+    """How a training follows its sizes.
+
+    Attributes:
+        name: on the command line.
+        words: what to call it, with its source.
+        factors: `(kind of optimizer, proxy, target)` to the factors of each of the target's
+            parameters; both have the same kinds of parameters.
+        optimizers: kinds that it says something of; None for all.
+    """
+
+    name: str
+    words: str
+    factors: Callable[[str, Side, Side], Factors]
+    optimizers: tuple[str, ...] | None
