@@ -25,13 +25,14 @@ ALLOWED = {
     "bench": BUILT_ON,
     "check": BUILT_ON,
     "fit": BUILT_ON | {"runs"},
+    "ladder": BUILT_ON | {"fit", "runs", "train", "transfer"},
     "plan": BUILT_ON,
     "score": BUILT_ON,
     "train": BUILT_ON | {"fit", "runs"},
     "transfer": BUILT_ON | {"fit", "plan", "runs", "train"},
     "verdict": BUILT_ON,
     "cli": BUILT_ON
-    | {"bench", "check", "fit", "plan", "runs", "score", "train", "transfer", "verdict"},
+    | {"bench", "check", "fit", "ladder", "plan", "runs", "score", "train", "transfer", "verdict"},
 }
 
 

@@ -81,7 +81,16 @@ def export(
                 tokens_per_step=tokens_per_step,
                 sequences_per_step=sequences_per_step,
             )
-            tuned, warnings = carried.artefact, carried.warnings
+            warnings = carried.warnings
+            if against is not None:
+                from metatune.ladder.beyond import operations_of, warning
+                from metatune.models import read_config
+
+                tokens = (tokens_per_step or 0) * (steps or 0) or tuned.horizon_tokens
+                vocabulary = tuned.provenance.get("vocab_size")
+                far = warning(tuned, operations_of(read_config(against), tokens, vocabulary))
+                warnings = (*warnings, *([f"warning: {far}"] if far else []))
+            tuned = carried.artefact
         done = exporters.export(
             tuned,
             to,
