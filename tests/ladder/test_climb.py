@@ -15,7 +15,7 @@ from metatune.fit.run_folder import RunFolder, RunFolderError
 from metatune.inner import prepare, prepare_file
 from metatune.ladder import climb
 from metatune.ladder.beyond import operations_of, warning
-from metatune.ladder.candidates import TUNED, leveled
+from metatune.ladder.candidates import TUNED, leveled, target_alone
 from metatune.ladder.measuring import following, held_out_loss
 from metatune.ladder.progress import Display
 from metatune.ladder.record import FILE
@@ -74,6 +74,7 @@ def test_a_climb_leaves_all_that_is_promised(run, document):
     assert (own["steps"], longer["steps"], wide["steps"]) == (6, 12, 6)
     assert wide["parameters"] > own["parameters"] == longer["parameters"]
     levels = {f"{which}{level}" for which in ("default", "tuned") for level in LEVELS}
+    levels |= {f"target{level}" for level in LEVELS[:-1]}
     for rung in document["rungs"]:
         assert set(rung["losses"]) == levels
         assert all(len(losses) == 2 for losses in rung["losses"].values())
@@ -135,6 +136,17 @@ def test_a_level_is_of_all_rates(run):
     for name, curve in tuned.learning_rates.parameters.items():
         assert list(half.learning_rates.parameters[name]) == [0.5 * value for value in curve]
     assert leveled(tuned, TUNED.level) is tuned
+
+
+def test_the_target_alone_is_trained_on_nothing_else(run):
+    tuned = artefact.load(run)
+    alone = target_alone(tuned)
+    assert alone is not None and alone.mixture is not None
+    shares = dict(zip(alone.mixture.domains, alone.mixture.weights[0], strict=True))
+    assert shares == {"code": 1.0, "drama": 0.0}
+    elsewhere = {**tuned.provenance, "target": {"code": 0.5, "other": 0.5}}
+    assert target_alone(dataclasses.replace(tuned, provenance=elsewhere)) is None
+    assert target_alone(dataclasses.replace(tuned, mixture=None)) is None
 
 
 def test_what_cannot_be_climbed_is_refused_before_it_is_trained(run, tmp_path):

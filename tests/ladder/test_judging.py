@@ -48,11 +48,17 @@ def test_a_proxy_keeps_all_of_its_own():
     found = judge(PROXY_LOSSES, None, 0.1)
     assert found.gain.mean == pytest.approx(0.21)
     assert found.retention == pytest.approx(1.0)
-    assert found.swept == 2.0
-    assert found.over_swept.mean == pytest.approx(2.95 - 2.89)
+    assert found.best == "default x2"
+    assert found.over_best.mean == pytest.approx(2.95 - 2.89)
     assert found.level == 1.0
     assert found.order is None
     assert found.low_gain is None
+
+
+def test_the_target_s_text_alone_is_a_baseline():
+    found = judge(PROXY_LOSSES | {"target": [2.9, 3.1], "target x0.5": [2.8, 3.0]}, None, 0.1)
+    assert found.best == "target x0.5"
+    assert found.over_best.mean == pytest.approx(0.01)
 
 
 def test_a_rung_is_held_against_the_proxy():
@@ -84,11 +90,11 @@ def measured(rung, losses):
         (scaled(-1.0), "it does harm at the largest rung, all x2 (1,000 parameters): 1.0000 worse"),
         (
             scaled(1.0) | {"default x2": [0.1, 0.1]},
-            "but the default at rates x2 is better there, by 2.",
+            "but the baseline default x2 is better there, by 2.",
         ),
         (
             scaled(1.0) | {"default x2": [2.0, 2.2]},
-            "but the default at rates x2 comes as far there",
+            "but the baseline default x2 comes as far there",
         ),
     ],
 )

@@ -1,9 +1,14 @@
-"""What is trained at every rung: the default and the tuned schedules, at several levels."""
+"""What is trained at every rung: the default and the tuned schedules, at several levels.
+
+Beside a tuned mixture stands the baseline that anyone would have tried: the target's text alone.
+"""
 
 from dataclasses import replace
 from typing import Final, Literal, NamedTuple
 
-from metatune.artefact import Artefact
+import numpy as np
+
+from metatune.artefact import Artefact, Mixture
 
 LEVELS: Final = (1.0, 0.5, 2.0)
 """Of all rates of a candidate: whether the optimum stays at one."""
@@ -14,7 +19,11 @@ LOW: Final = 0.1
 Source: arXiv 2512.24503, 2025, as cited in the docs: rankings of data flip with the rate.
 """
 
-Schedules = Literal["default", "tuned"]
+Schedules = Literal["default", "tuned", "target"]
+"""The recipe's own, those that were tuned, and the recipe's own on the target's text alone."""
+
+
+BASELINES: Final[tuple[Schedules, ...]] = ("default", "target")
 
 
 class Candidate(NamedTuple):
@@ -39,10 +48,29 @@ TUNED: Final = Candidate("tuned", 1.0)
 
 
 def candidates(tuned: Artefact) -> tuple[Candidate, ...]:
-    """All that are trained; of a tuned mixture at low rates, too. The two of the gain first."""
-    levels = (*LEVELS, LOW) if tuned.mixture is not None else LEVELS
-    which: tuple[Schedules, ...] = ("default", "tuned")
-    return tuple(Candidate(schedules, level) for level in levels for schedules in which)
+    """All that are trained, the two of the gain first.
+
+    Of a tuned mixture also both at low rates, and the target's text alone, where that is of domains
+    that are trained on.
+    """
+    found = [Candidate(which, level) for level in LEVELS for which in ("default", "tuned")]
+    if tuned.mixture is not None:
+        found += [Candidate(which, LOW) for which in ("default", "tuned")]
+        if target_alone(tuned) is not None:
+            found += [Candidate("target", level) for level in LEVELS]
+    return tuple(found)
+
+
+def target_alone(artefact: Artefact) -> Artefact | None:
+    """An artefact that trains on the target's shares throughout; None where it can't.
+
+    That is where no mixture was tuned, or the target weighs text that isn't trained on.
+    """
+    shares, mixture = artefact.provenance["target"], artefact.mixture
+    if mixture is None or any(w and name not in mixture.domains for name, w in shares.items()):
+        return None
+    row = np.asarray([[shares.get(name, 0.0) for name in mixture.domains]], np.float64)
+    return replace(artefact, mixture=Mixture((0.0,), "constant", mixture.domains, row))
 
 
 def leveled(artefact: Artefact, level: float) -> Artefact:

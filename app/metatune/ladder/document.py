@@ -46,7 +46,7 @@ class Measured(NamedTuple):
         kept = "" if share is None else f", {100 * share:.0f} % of the proxy's"
         return (
             f"{self.rung.name}: gain {gain.mean:+.4f} ({gain.low:+.4f} to {gain.high:+.4f}){kept}; "
-            f"{judged.over_swept.mean:+.4f} over the default at x{judged.swept:g}; "
+            f"{judged.over_best.mean:+.4f} over the best baseline, {judged.best}; "
             f"best level x{judged.level:g}"
         )
 
@@ -110,16 +110,10 @@ def verdict(found: Sequence[Measured]) -> str:
         return f"it does harm {largest}: {-gain.mean:.4f} worse than the default"
     if gain.low <= 0:
         return f"no gain is left that noise doesn't hide {largest}: {gain.mean:+.4f}"
-    if top.judged.over_swept.high < 0:
-        return (
-            f"the gain survives {largest} ({gain.mean:+.4f}), but the default at rates "
-            f"x{top.judged.swept:g} is better there, by {-top.judged.over_swept.mean:.4f}"
-        )
-    if top.judged.over_swept.low <= 0:
-        return (
-            f"the gain survives {largest} ({gain.mean:+.4f}), but the default at rates "
-            f"x{top.judged.swept:g} comes as far there"
-        )
+    over, best = top.judged.over_best, top.judged.best
+    if over.low <= 0:
+        how = f"is better there, by {-over.mean:.4f}" if over.high < 0 else "comes as far there"
+        return f"the gain survives {largest} ({gain.mean:+.4f}), but the baseline {best} {how}"
     share = "" if kept is None else f", {100 * kept:.0f} % of the proxy's"
     return f"the gain survives {largest}: {gain.mean:.4f}{share}"
 

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import stdtrit
 from scipy.stats import spearmanr
 
-from metatune.ladder.candidates import DEFAULT, LEVELS, TUNED, Candidate
+from metatune.ladder.candidates import BASELINES, DEFAULT, LEVELS, TUNED, Candidate
 
 CONFIDENCE: Final = 0.95
 
@@ -37,8 +37,9 @@ class Judged(NamedTuple):
 
     Attributes:
         gain: of the tuned schedules over the default's, both carried by the rule.
-        over_swept: over the default at its best level, chosen by the losses of these very seeds.
-        swept: that level.
+        over_best: over the best baseline, chosen by the losses of these very seeds: the default,
+            or the target's text alone, at any level.
+        best: that baseline's name.
         level: of the tuned schedules, the best.
         retention: the gain in that on the proxy; None where that is no gain.
         order: Spearman's rank correlation of the candidates' means with theirs on the proxy; None
@@ -47,8 +48,8 @@ class Judged(NamedTuple):
     """
 
     gain: Difference
-    over_swept: Difference
-    swept: float
+    over_best: Difference
+    best: str
     level: float
     retention: float | None
     order: float | None
@@ -75,13 +76,14 @@ def judge(losses: Losses, proxy: Losses | None, low: float) -> Judged:
         low: the level that only mixtures are tried at.
     """
     gain = difference(losses[DEFAULT.name], losses[TUNED.name])
-    swept = _best(losses, "default")
-    level = _best(losses, "tuned")
+    baselines = [Candidate(which, level) for which in BASELINES for level in LEVELS]
+    best = _best(losses, baselines).name
+    level = _best(losses, [Candidate("tuned", level) for level in LEVELS]).level
     at_low = [Candidate(schedules, low).name for schedules in ("default", "tuned")]
     return Judged(
         gain,
-        difference(losses[Candidate("default", swept).name], losses[TUNED.name]),
-        swept,
+        difference(losses[best], losses[TUNED.name]),
+        best,
         level,
         _retention(gain, losses if proxy is None else proxy),
         None if proxy is None else _order(losses, proxy),
@@ -100,8 +102,9 @@ def as_json(value: Any) -> Any:
     return [as_json(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
-def _best(losses: Losses, schedules: Any) -> float:
-    return min(LEVELS, key=lambda level: np.mean(losses[Candidate(schedules, level).name]))
+def _best(losses: Losses, among: Sequence[Candidate]) -> Candidate:
+    trained = [each for each in among if each.name in losses]
+    return min(trained, key=lambda each: np.mean(losses[each.name]))
 
 
 def _retention(gain: Difference, proxy: Losses) -> float | None:

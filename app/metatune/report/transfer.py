@@ -18,7 +18,7 @@ COLUMNS = (
     "gain",
     "95 %",
     "kept",
-    "over swept",
+    "over best",
     "level",
     "order",
     "predicted",
@@ -42,8 +42,8 @@ def table(document: Mapping[str, Any]) -> RenderableType:
         blocks.append(Pieces([f"{column} {cell}" for column, cell in numbers if cell]))
     about = (
         f"rule {document['rule']}, {document['seeds']} seeds, {document['unit']}. gain: default "
-        "minus tuned, both carried; over swept: over the default at its best level; level: the "
-        "best of the tuned rates; order: of all candidates, by the proxy's (Spearman)"
+        "minus tuned, both carried; over best: over the best baseline at its best level; level: "
+        "the best of the tuned rates; order: of all candidates, by the proxy's (Spearman)"
     )
     return Group(
         Text.assemble("transfer: ", (document["verdict"], "bold")),
@@ -96,7 +96,7 @@ def plan(ladder: Any, left: float) -> list[str]:
 
 def _cells(rung: Mapping[str, Any]) -> list[str]:
     losses = {name: _mean(values) for name, values in rung["losses"].items()}
-    gain, swept = rung["gain"], rung["over_swept"]
+    gain, over = rung["gain"], rung["over_best"]
     predicted = rung["predicted"]
     return [
         rung["name"],
@@ -107,7 +107,7 @@ def _cells(rung: Mapping[str, Any]) -> list[str]:
         _number(gain["mean"], "{:+.4f}"),
         f"{_number(gain['low'], '{:+.4f}')} to {_number(gain['high'], '{:+.4f}')}",
         "" if rung["retention"] is None else f"{100 * rung['retention']:.0f} %",
-        f"{_number(swept['mean'], '{:+.4f}')} (x{rung['swept']:g})",
+        f"{_number(over['mean'], '{:+.4f}')} ({rung['best']})",
         f"x{rung['level']:g}",
         "" if rung["order"] is None else f"{rung['order']:.2f}",
         "" if predicted is None else _predicted(predicted),
