@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from metatune.artefact import Artefact, ArtefactError
 from metatune.artefact.comparison import unmatched_parameters
@@ -14,8 +14,11 @@ from metatune.transfer.mapping import counterparts
 from metatune.transfer.rules import DEFAULT, RULES
 from metatune.transfer.sizes import Side
 
-WHERE = "carrying over"
+WHERE: Final = "carrying over"
 """What errors say they are of."""
+
+DIGITS: Final = 14
+"""Of factors; the last two of a float64 depend on the order of products."""
 
 
 class Carried(NamedTuple):
@@ -52,7 +55,17 @@ def factors_of(kind: str, proxy: Side, target: Side, rule: str) -> Factors:
         return found
     if kind != "sgd":  # a gradient in other units makes other steps there
         found = folded(found, proxy, target)
-    return as_made(found, proxy, target)
+    return _merged(as_made(found, proxy, target))
+
+
+def _merged(factors: Factors) -> Factors:
+    """Factors that differ by rounding as one, so that groups and words don't part them."""
+
+    def rounded(factor: Factor) -> Factor:
+        return Factor(*(float(f"{number:.{DIGITS}g}") for number in vars(factor).values()))
+
+    found = {name: rounded(factor) for name, factor in factors.parameters.items()}
+    return replace(factors, parameters=found)
 
 
 def carry(

@@ -50,4 +50,5 @@ COMPLETE_D_P = Rule(
     "Complete(d)P (Mlodozeniec et al. 2025, table 1)",
     factors,
     optimizers=("adamw",),
+    promises=("width", "depth"),
 )

@@ -33,5 +33,9 @@ def factors(kind: str, proxy: Side, target: Side) -> Factors:
 
 
 COMPLETEP = Rule(
-    "completep", "CompleteP (Dey et al. 2025, table 1, alpha 1)", factors, optimizers=("adamw",)
+    "completep",
+    "CompleteP (Dey et al. 2025, table 1, alpha 1)",
+    factors,
+    optimizers=("adamw",),
+    promises=("width", "depth"),
 )

@@ -60,4 +60,10 @@ def _factor(kind: str, proxy: Parameter, target: Parameter, wider: float) -> Fac
     return Factor(1 / into, into, eps, initial)
 
 
-MUP = Rule("mup", "muP (Yang et al. 2022, tables 3 and 8)", factors, optimizers=("adamw", "sgd"))
+MUP = Rule(
+    "mup",
+    "muP (Yang et al. 2022, tables 3 and 8)",
+    factors,
+    optimizers=("adamw", "sgd"),
+    promises=("width",),
+)

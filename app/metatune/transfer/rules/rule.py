@@ -1,10 +1,12 @@
 """What a rule is."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from metatune.transfer.factors import Factors
 from metatune.transfer.sizes import Side
+
+Axis = Literal["width", "depth"]
 
 
 class Rule(NamedTuple):
@@ -16,9 +18,11 @@ class Rule(NamedTuple):
         factors: `(kind of optimizer, proxy, target)` to the factors of each of the target's
             parameters; both have the same kinds of parameters.
         optimizers: kinds that it says something of; None for all.
+        promises: along what activations move alike at every size: see `coordinates`.
     """
 
     name: str
     words: str
     factors: Callable[[str, Side, Side], Factors]
     optimizers: tuple[str, ...] | None
+    promises: tuple[Axis, ...] = ()
