@@ -43,6 +43,7 @@ def test_what_is_no_rung_is_refused_by_name(words, said):
 
 def test_a_recipe_at_a_rung_is_enlarged_and_lengthened():
     recipe = recipe_at(tiny(), Rung(width=2, depth=3, steps=4))
+    assert recipe.model.config is not None
     model = build(recipe.model.config, vocab_size=10, path="rung")
     assert model.config.hidden_size == 16
     assert model.config.num_attention_heads == 4

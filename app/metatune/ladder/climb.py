@@ -175,6 +175,7 @@ def climb(ladder: Ladder, display: Display) -> dict[str, Any]:
     with locked(ladder.folder.path):
         record = Record(ladder.folder.path, ladder.identity)
         found: list[Measured] = []
+        written: dict[str, Any] = {}
         for step in ladder.steps:
             if not (record.losses(step.rung) or step.rung.name in record.predictions()):
                 _predict(step, found, record, display)
