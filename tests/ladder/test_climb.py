@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 
+import numpy as np
 import pytest
 from recipes import tiny
 from rich.console import Console
@@ -16,6 +17,7 @@ from metatune.inner import prepare, prepare_file
 from metatune.ladder import climb
 from metatune.ladder.beyond import operations_of, warning
 from metatune.ladder.candidates import TUNED, leveled, target_alone
+from metatune.ladder.judging import PARTS
 from metatune.ladder.measuring import following, held_out_loss
 from metatune.ladder.progress import Display
 from metatune.ladder.record import FILE
@@ -74,12 +76,15 @@ def test_a_climb_leaves_all_that_is_promised(run, document):
     assert (own["steps"], longer["steps"], wide["steps"]) == (6, 12, 6)
     assert wide["parameters"] > own["parameters"] == longer["parameters"]
     levels = {f"{which}{level}" for which in ("default", "tuned") for level in LEVELS}
-    levels |= {f"target{level}" for level in LEVELS[:-1]}
+    levels |= {f"target{level}" for level in LEVELS[:-1]} | {"rates", "mixture"}
     for rung in document["rungs"]:
         assert set(rung["losses"]) == levels
         assert all(len(losses) == 2 for losses in rung["losses"].values())
     gain = sum(own["losses"]["default"]) / 2 - sum(own["losses"]["tuned"]) / 2
     assert own["gain"]["mean"] == pytest.approx(gain)
+    parts = [np.subtract(own["losses"]["default"], own["losses"][part]) for part in PARTS]
+    assert own["rates_gain"]["mean"] == pytest.approx(parts[0].mean())
+    assert own["mixture_gain"]["mean"] == pytest.approx(parts[1].mean())
     assert own["predicted"] is longer["predicted"] is None
     assert set(wide["predicted"]) >= {"gain", "low", "high", "line", "made", "holds"}
     assert [each["times"] for each in document["farther"]] == [4.0, 64.0]

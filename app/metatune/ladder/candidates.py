@@ -1,8 +1,10 @@
 """What is trained at every rung: the default and the tuned schedules, at several levels.
 
-Beside a tuned mixture stands the baseline that anyone would have tried: the target's text alone.
+Beside a tuned mixture stands the baseline that anyone would have tried, the target's text alone,
+and each of rates and mixture by itself, to tell what carries over.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final, Literal, NamedTuple
 
@@ -19,8 +21,9 @@ LOW: Final = 0.1
 Source: arXiv 2512.24503, 2025, as cited in the docs: rankings of data flip with the rate.
 """
 
-Schedules = Literal["default", "tuned", "target"]
-"""The recipe's own, those that were tuned, and the recipe's own on the target's text alone."""
+Schedules = Literal["default", "tuned", "target", "rates", "mixture"]
+"""The recipe's own, those that were tuned, the recipe's own on the target's text alone, and of what
+was tuned the learning rates alone, and the mixture alone."""
 
 
 BASELINES: Final[tuple[Schedules, ...]] = ("default", "target")
@@ -47,18 +50,34 @@ DEFAULT: Final = Candidate("default", 1.0)
 TUNED: Final = Candidate("tuned", 1.0)
 
 
-def candidates(tuned: Artefact) -> tuple[Candidate, ...]:
-    """All that are trained, the two of the gain first.
+def sources(default: Artefact, tuned: Artefact) -> dict[Schedules, Artefact]:
+    """The schedules that are trained, on the proxy.
 
-    Of a tuned mixture also both at low rates, and the target's text alone, where that is of domains
-    that are trained on.
+    Args:
+        default: the recipe's own.
+        tuned: those that were tuned.
     """
-    found = [Candidate(which, level) for level in LEVELS for which in ("default", "tuned")]
-    if tuned.mixture is not None:
-        found += [Candidate(which, LOW) for which in ("default", "tuned")]
-        if target_alone(tuned) is not None:
-            found += [Candidate("target", level) for level in LEVELS]
-    return tuple(found)
+    found: dict[Schedules, Artefact] = {"default": default, "tuned": tuned}
+    if (alone := target_alone(default)) is not None:
+        found["target"] = alone
+    if tuned.mixture is not None and tuned.learning_rates.multipliers is not None:
+        found["rates"] = replace(default, learning_rates=tuned.learning_rates)
+        found["mixture"] = replace(default, mixture=tuned.mixture)
+    return found
+
+
+def candidates(found: Mapping[Schedules, Artefact]) -> tuple[Candidate, ...]:
+    """All that are trained, the two of the gain first; with a tuned mixture at low rates, too."""
+    low = (LOW,) if found["tuned"].mixture is not None else ()
+    levels: dict[Schedules, tuple[float, ...]] = {
+        "default": (*LEVELS, *low),
+        "tuned": (*LEVELS, *low),
+        "target": LEVELS,
+        "rates": (1.0,),
+        "mixture": (1.0,),
+    }
+    ordered = [Candidate(which, level) for which in found for level in levels[which]]
+    return tuple(sorted(ordered, key=lambda each: each.name not in (DEFAULT.name, TUNED.name)))
 
 
 def target_alone(artefact: Artefact) -> Artefact | None:

@@ -18,7 +18,7 @@ from metatune.fit.run_folder import RunFolder, RunFolderError
 from metatune.inner import InnerTraining, prepare
 from metatune.inner.size import refuse_larger_than_memory
 from metatune.ladder import judging
-from metatune.ladder.candidates import DEFAULT, LOW, Candidate, candidates, leveled, target_alone
+from metatune.ladder.candidates import DEFAULT, LOW, Candidate, candidates, leveled, sources
 from metatune.ladder.document import Measured, document
 from metatune.ladder.measuring import (
     Followed,
@@ -134,7 +134,7 @@ def ladder(
     refuse_no_ladder(own.recipe)
     refuse_changed(folder.path, inputs(own))
     default = artefact_of(own, own.initial_eta(), tuned.result)
-    sources = {"default": default, "tuned": tuned, "target": target_alone(default)}
+    own_schedules = sources(default, tuned)
     steps = []
     for rung in rungs:
         training = own
@@ -144,8 +144,7 @@ def ladder(
         side = of_training(training, rung.name)
         schedules = {
             name: carry(each, of_artefact(each), side, None if rung == PROXY else rule)
-            for name, each in sources.items()
-            if each is not None
+            for name, each in own_schedules.items()
         }
         steps.append(Step(rung, training, schedules))
     first = own.recipe.outer.test.seeds
@@ -154,7 +153,7 @@ def ladder(
         tuned,
         rule or DEFAULT_RULE,
         steps,
-        candidates(tuned),
+        candidates(own_schedules),
         tuple(range(first, first + seeds)),
     )
 

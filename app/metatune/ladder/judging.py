@@ -12,6 +12,9 @@ from metatune.ladder.candidates import BASELINES, DEFAULT, LEVELS, TUNED, Candid
 
 CONFIDENCE: Final = 0.95
 
+PARTS: Final = ("rates", "mixture")
+"""Of what was tuned, each alone."""
+
 Losses = Mapping[str, Sequence[float]]
 """Of each candidate by its name, of the same seeds; infinite where a training diverged."""
 
@@ -45,6 +48,8 @@ class Judged(NamedTuple):
         order: Spearman's rank correlation of the candidates' means with theirs on the proxy; None
             of the proxy.
         low_gain: at a tenth of all rates; None where that wasn't trained.
+        rates_gain: of the tuned rates alone; None where not both were tuned.
+        mixture_gain: of the tuned mixture alone; likewise.
     """
 
     gain: Difference
@@ -54,6 +59,8 @@ class Judged(NamedTuple):
     retention: float | None
     order: float | None
     low_gain: Difference | None
+    rates_gain: Difference | None
+    mixture_gain: Difference | None
 
 
 def difference(default: Sequence[float], tuned: Sequence[float]) -> Difference:
@@ -88,6 +95,10 @@ def judge(losses: Losses, proxy: Losses | None, low: float) -> Judged:
         _retention(gain, losses if proxy is None else proxy),
         None if proxy is None else _order(losses, proxy),
         difference(*(losses[name] for name in at_low)) if at_low[0] in losses else None,
+        *(
+            difference(losses[DEFAULT.name], losses[part]) if part in losses else None
+            for part in PARTS
+        ),
     )
 
 

@@ -18,11 +18,14 @@ COLUMNS = (
     "gain",
     "95 %",
     "kept",
+    "rates alone",
+    "mixture alone",
     "over best",
     "level",
     "order",
     "predicted",
 )
+PARTS = ("rates_gain", "mixture_gain")
 
 
 def table(document: Mapping[str, Any]) -> RenderableType:
@@ -107,6 +110,7 @@ def _cells(rung: Mapping[str, Any]) -> list[str]:
         _number(gain["mean"], "{:+.4f}"),
         f"{_number(gain['low'], '{:+.4f}')} to {_number(gain['high'], '{:+.4f}')}",
         "" if rung["retention"] is None else f"{100 * rung['retention']:.0f} %",
+        *("" if rung[part] is None else _number(rung[part]["mean"], "{:+.4f}") for part in PARTS),
         f"{_number(over['mean'], '{:+.4f}')} ({rung['best']})",
         f"x{rung['level']:g}",
         "" if rung["order"] is None else f"{rung['order']:.2f}",
