@@ -1,5 +1,7 @@
 """Multipliers that became part of the weights make the same training."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,7 +32,7 @@ def test_adam_does_not_see_the_units_of_a_weight():
             eps=eps * factor.eps,
             weight_decay=decay * factor.weight_decay,
         )
-        w = jnp.asarray(start) * factor.initial
+        w: Any = jnp.asarray(start) * factor.initial
         state = optimizer.init(w)
         for _ in range(20):
             updates, state = optimizer.update(jax.grad(loss)(w), state, w)

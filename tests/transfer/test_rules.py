@@ -1,6 +1,7 @@
 """Each rule equals its formulas, on configs whose factors were computed by hand."""
 
 import math
+from typing import Any
 
 import pytest
 from transfer_sides import GPT2, LLAMA, side
@@ -10,8 +11,8 @@ from metatune.transfer.enlarging import enlarged
 
 ROOT = math.sqrt(0.5)
 BLOCK = "model.layers.0."
-WIDE = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 4}
-DEEP = {"num_hidden_layers": 4}
+WIDE: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 4}
+DEEP: dict[str, Any] = {"num_hidden_layers": 4}
 
 
 def close(factor: Factor):
@@ -68,7 +69,7 @@ def test_a_fan_in_of_its_own_counts():
     ],
 )
 def test_mup_under_sgd_follows_both_fans(name, rate):
-    wide = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 8}
+    wide: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 8}
     found = rule("mup", side(), side("wide", **wide), "sgd").parameters[name]
     assert found.learning_rate == pytest.approx(rate)
     assert found.weight_decay == pytest.approx(1 / rate)
@@ -80,7 +81,7 @@ def test_larger_heads_want_smaller_scores():
 
 
 def test_tied_embeddings_want_smaller_logits():
-    tied = {"tie_word_embeddings": True}
+    tied: dict[str, Any] = {"tie_word_embeddings": True}
     found = rule("mup", side(**tied), side("wide", **WIDE, **tied))
     assert found.logits == 0.5
     assert values(found.parameters["model.embed_tokens.weight"]) == (1.0, 1.0, 0.5, 1.0)

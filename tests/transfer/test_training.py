@@ -2,6 +2,7 @@
 
 import os
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +67,8 @@ def test_the_same_training_is_left_as_it_is(tuned, small):
 
 def test_fresh_weights_are_as_large_as_the_rule_asks(found, big):
     key = jax.random.key(3)
-    plain, asked = big.initialise(key).params, scaled(big, found.artefact).initialise(key).params
+    plain: Any = big.initialise(key).params
+    asked: Any = scaled(big, found.artefact).initialise(key).params
     half, both = 2**-0.5, 2**-1.5  # twice the width; and twice the depth
     for path, factor in (
         (("lm_head", "weight"), 0.5),
@@ -82,7 +84,7 @@ def test_fresh_weights_are_as_large_as_the_rule_asks(found, big):
 
 
 def test_every_step_has_the_rule_s_numbers(found, big):
-    hyper = Schedules(big, found.artefact, 4).stretch(8).hyper
+    hyper: Any = Schedules(big, found.artefact, 4).stretch(8).hyper
     own = big.recipe.inner.optimizer
     assert isinstance(own, AdamWSpec)
     assert hyper.optimizer is not None
@@ -96,8 +98,8 @@ def test_every_step_has_the_rule_s_numbers(found, big):
     np.testing.assert_allclose(eps["lm_head"]["weight"], 2.0, rtol=1e-6)
     np.testing.assert_allclose(eps["model"]["layers"]["mlp"]["up_proj"]["weight"], 0.5, rtol=1e-6)
     rate = hyper.learning_rate["model"]["layers"]["mlp"]["up_proj"]["weight"]
-    plain = Schedules(big, None, 4).stretch(8).hyper.learning_rate
-    plain = plain["model"]["layers"]["mlp"]["up_proj"]["weight"]
+    own_hyper: Any = Schedules(big, None, 4).stretch(8).hyper
+    plain = own_hyper.learning_rate["model"]["layers"]["mlp"]["up_proj"]["weight"]
     np.testing.assert_allclose(np.ravel(rate)[0], np.ravel(plain)[0] / 4, rtol=0.2)
 
 
@@ -128,7 +130,7 @@ def test_a_training_says_what_it_does_and_runs(tuned, big, tmp_path):
 
 def test_eps_of_each_parameter_is_that_of_an_optimizer_of_its_own():
     """Against one optax optimizer for each parameter, with clipping by both norms together."""
-    names = {name: ParameterNames((name,), stacked=False) for name in ("a", "b")}
+    names: Any = {name: ParameterNames((name,), stacked=False) for name in ("a", "b")}
     random = np.random.default_rng(0)
     start = {name: jnp.asarray(random.normal(size=3), jnp.float32) for name in names}
     grads = [
@@ -137,19 +139,21 @@ def test_eps_of_each_parameter_is_that_of_an_optimizer_of_its_own():
     scales = {"a": 4.0, "b": 0.25}
     spec = AdamWSpec(learning_rate=0.1, weight_decay=0.0, eps=0.3, eps_root=0.04, clip_norm=1.0)
     inner = optimizers.build(spec, names)
-    hyper = Hyper(
+    hyper: Any = Hyper(
         learning_rate=dict.fromkeys(names, jnp.full((1,), 0.1)),
         mixture=jnp.ones(1),
         loss_weights=jnp.ones(1),
         eps_scale={name: jnp.full((1,), scale) for name, scale in scales.items()},
     )
     adam = partial(optax.adam, 0.1, b1=spec.b1, b2=spec.b2)
-    each = {name: adam(eps=0.3 * s, eps_root=0.04 * s**2) for name, s in scales.items()}
+    each: Any = {name: adam(eps=0.3 * s, eps_root=0.04 * s**2) for name, s in scales.items()}
     whole = optax.chain(
         optax.clip_by_global_norm(1.0), optax.partition(each, {name: name for name in names})
     )
-    params, state = start, inner.init(start)
-    like, theirs = start, whole.init(start)
+    params: Any = start
+    state = inner.init(start)
+    like: Any = start
+    theirs = whole.init(start)
     for grad in grads:
         params, state = inner.update(grad, state, params, hyper)
         updates, theirs = whole.update(grad, theirs, like)

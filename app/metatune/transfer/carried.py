@@ -98,10 +98,10 @@ def carry(
         return Carried(artefact, demands(artefact), warnings=warnings)
     faults = [*refusals.impossible(artefact, proxy, target)]
     chosen, noted = RULES[rule or DEFAULT], ()
-    unsaid = [*refusals.unsaid(artefact, chosen)]
+    unsaid = [*refusals.unsaid(artefact, target, chosen)]
     if rule is None and unsaid and proxy.like(target):
         # Of the same shapes they have always been taken as they are.
-        noted = (f"the rates are taken as they are: {unsaid[0].problem.rstrip('.')}",)
+        noted = (f"the rates are taken as they are: {unsaid[0]}",)
         chosen, unsaid = RULES["none"], []
     if faults or unsaid:
         raise ArtefactError(WHERE, faults + unsaid)

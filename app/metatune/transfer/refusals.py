@@ -34,10 +34,6 @@ def impossible(artefact: Artefact, proxy: Side, target: Side) -> Iterator[Fault]
         problem = f"must be that of the tuned training, {ours}: other tokens are another task"
         cure = "take the tokenizer that was tuned with, or tune with this one"
         yield Fault(f"{target.source}, hash of the tokenizer", theirs, problem, cure)
-    kind = artefact.optimizer.settings["kind"]
-    if target.optimizer not in (None, kind):
-        problem = f"must be {kind!r}, which the rates were tuned for"
-        yield Fault(f"{target.source}, optimizer.kind", target.optimizer, problem, "take that one")
     if FITTED in artefact.provenance:
         problem = "the artefact was carried to other sizes before"
         cure = "carry the one of the run over instead of an export"
@@ -59,11 +55,18 @@ def impossible(artefact: Artefact, proxy: Side, target: Side) -> Iterator[Fault]
         yield Fault("provenance.lora", artefact.provenance["lora"], problem, cure)
 
 
-def unsaid(artefact: Artefact, rule: Rule) -> Iterator[Fault]:
-    """What of an artefact a rule says nothing of."""
+def unsaid(artefact: Artefact, target: Side, rule: Rule) -> Iterator[Fault]:
+    """What of an artefact, or of what is to use it, a rule says nothing of."""
     if rule.optimizers is None:
         return
     settings = artefact.optimizer.settings
+    if target.optimizer not in (None, settings["kind"]):
+        problem = (
+            f"must be {settings['kind']!r}, which the rates were tuned for: {rule.name} says "
+            "nothing of a change"
+        )
+        cure = f"take that one; {AS_THEY_ARE}"
+        yield Fault(f"{target.source}, optimizer.kind", target.optimizer, problem, cure)
     if settings["kind"] not in rule.optimizers:
         problem = f"{rule.name} says nothing of it (only of {', '.join(rule.optimizers)})"
         yield Fault("optimizer.kind", settings["kind"], problem, AS_THEY_ARE)
