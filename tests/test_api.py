@@ -131,6 +131,38 @@ def test_a_recipe_is_a_name_a_file_sections_or_a_recipe(tmp_path):
         api._prepared(recipe, ["seed"], console)
 
 
+def test_schedules_are_carried_to_a_folder_s_model(tmp_path):
+    config = {
+        "model_type": "llama",
+        "hidden_size": 8,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "vocab_size": 17,
+    }
+    names = (
+        "model.embed_tokens.weight",
+        "model.norm.weight",
+        "lm_head.weight",
+        *(f"model.layers.0.self_attn.{which}_proj.weight" for which in "qkvo"),
+        *(f"model.layers.0.mlp.{which}_proj.weight" for which in ("gate", "up", "down")),
+        *(f"model.layers.0.{which}_layernorm.weight" for which in ("input", "post_attention")),
+    )
+    rates = LearningRates((0.0,), "constant", {name: np.array([0.25]) for name in names})
+    adamw = dict.fromkeys(("weight_decay", "b1", "b2", "eps", "eps_root"), 0.0)
+    optimizer = Optimizer({"kind": "adamw", **adamw, "clip_norm": None}, ())
+    tuned = api.Tuned(
+        Artefact(10, 1000, rates, None, None, optimizer, {"model_config": config}, {})
+    )
+    (tmp_path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 2}))
+    deep = tuned.carried(tmp_path, steps=40)
+    assert deep.learning_rate("model.layers.1.mlp.up_proj.weight", 39) == pytest.approx(0.125)
+    assert deep.learning_rate("model.layers.1.mlp.down_proj.weight", 39) == pytest.approx(0.0625)
+    assert "by Complete(d)P" in deep.asks[0] and len(deep.asks) > 1
+    none = tuned.carried(tmp_path, rule="none")
+    assert none.learning_rate("model.layers.1.mlp.up_proj.weight", 9) == 0.25
+
+
 def test_a_search_that_is_stopped_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
     whole = api.fit("quickstart", tmp_path / "whole", overrides=SMALL)
     step = loop.Loop.step

@@ -264,7 +264,7 @@ def test_what_a_target_can_not_express_is_refused_or_dropped(run, tmp_path):
     for what in ("rates", "curves", "moving_mixture"):
         assert f"{what} = 'llama-factory': llama-factory can't express it" in refused.output
     assert not (tmp_path / "tuned").exists()
-    lossy = metatune(*arguments, "--lossy")
+    lossy = metatune(*arguments)
     assert lossy.exit_code == 0
     assert "dropped: shares that change at" in lossy.output
 
@@ -307,13 +307,13 @@ def test_show_names_what_it_was_made_from(run):
         assert said in shown
 
 
-def test_rates_are_fitted_to_a_wider_model(run, tmp_path):
+def test_rates_are_carried_to_a_wider_and_a_deeper_model(run, tmp_path):
     out, _ = run
     config = json.loads((out / "artefact" / "tuned.json").read_text())["provenance"]["model_config"]
     wide = {**config, "hidden_size": 16, "intermediate_size": 32, "vocab_size": 300}
     (tmp_path / "config.json").write_text(json.dumps(wide))
     arguments = ("export", out, "--to", "torch", "--out", tmp_path / "tuned")
-    done = metatune(*arguments, "--against", tmp_path, "--widths", "mup")
+    done = metatune(*arguments, "--against", tmp_path, "--rule", "mup")
     assert done.exit_code == 0, done.output
     assert "note: **fitted**, not tuned: the rates were carried to" in done.stderr
     before = json.loads((out / "artefact" / "tuned.json").read_text())["learning_rates"]
@@ -322,11 +322,15 @@ def test_rates_are_fitted_to_a_wider_model(run, tmp_path):
         expected = np.multiply(factor, before["parameters"][name])
         np.testing.assert_allclose(after["parameters"][name], expected, rtol=1e-15)
     (tmp_path / "config.json").write_text(json.dumps({**wide, "num_hidden_layers": 2}))
-    deeper = metatune(*arguments, "--overwrite", "--against", tmp_path, "--widths", "mup")
-    assert deeper.exit_code == 2
-    assert "model.layers.1.mlp.up_proj.weight (nearest: model.layers.0" in deeper.stderr
-    alone = metatune(*arguments, "--overwrite", "--widths", "mup")
+    deeper = metatune(*arguments, "--overwrite", "--against", tmp_path)
+    assert deeper.exit_code == 0, deeper.output
+    assert "by Complete(d)P" in deeper.stderr
+    after = json.loads((tmp_path / "tuned" / "tuned.json").read_text())["learning_rates"]
+    assert "model.layers.1.mlp.up_proj.weight" in after["parameters"]
+    alone = metatune(*arguments, "--overwrite", "--rule", "mup")
     assert alone.exit_code == 2 and "add --against MODEL_DIR" in alone.stderr
+    old = metatune(*arguments, "--overwrite", "--widths", "mup")
+    assert old.exit_code == 2 and "--widths is --rule now: --rule mup" in old.stderr
 
 
 def test_a_certificate_is_not_put_beside_an_artefact_without_its_hash(run):

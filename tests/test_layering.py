@@ -19,17 +19,20 @@ ALLOWED = {
     "tunables": {"recipe", "artefact", "data", "models", "hypergrad"},
     "inner": {"recipe", "data", "models", "hypergrad", "tunables"},
     "artefact": {"recipe"},
-    "api": {"recipe", "artefact", "report", "inner", "fit", "plan"},
+    "api": {"recipe", "artefact", "report", "inner", "fit", "plan", "transfer"},
     "report": {"recipe", "artefact", "runs"},
     "runs": {"recipe", "artefact"},
     "bench": BUILT_ON,
     "check": BUILT_ON,
     "fit": BUILT_ON | {"runs"},
+    "ladder": BUILT_ON | {"fit", "runs", "train", "transfer"},
     "plan": BUILT_ON,
     "score": BUILT_ON,
     "train": BUILT_ON | {"fit", "runs"},
+    "transfer": BUILT_ON | {"fit", "plan", "runs", "train"},
     "verdict": BUILT_ON,
-    "cli": BUILT_ON | {"bench", "check", "fit", "plan", "runs", "score", "train", "verdict"},
+    "cli": BUILT_ON
+    | {"bench", "check", "fit", "ladder", "plan", "runs", "score", "train", "transfer", "verdict"},
 }
 
 

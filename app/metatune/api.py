@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from metatune import artefact
+from metatune.artefact.demands import destination, fitted_lines
 from metatune.artefact.files import TUNED
 from metatune.artefact.format import Artefact
 from metatune.artefact.writing import portable_files
@@ -202,7 +203,8 @@ class Planned:
 class Tuned:
     """Tuned schedules, for a training of any length.
 
-    Where `total` is not given, it is the length of the training that was tuned.
+    Where `total` is not given, it is the length of the training that was tuned, or that they were
+    carried to.
     """
 
     def __init__(self, held: Artefact):
@@ -253,6 +255,51 @@ class Tuned:
         ((3.5, 3.25), (3.25, 3.125))
         """
         return tuple(zip(self.before, self.after, strict=True))
+
+    def carried(
+        self,
+        model: str | Path,
+        *,
+        rule: str | None = None,
+        steps: int | None = None,
+        tokens_per_step: int | None = None,
+        sequences_per_step: int | None = None,
+    ) -> "Tuned":
+        """The schedules for a model and a training of other sizes, as `export --against` has them.
+
+        As in `api.load(run).carried("models/big", steps=10_000)`; `asks` says what is left to do.
+
+        Args:
+            model: a folder with its config.json.
+            rule: `none`, `mup`, `completep` or `complete_d_p`, which it is where something differs.
+            steps: updates of the training to come; those of the tuned one by default.
+            tokens_per_step: its tokens per update.
+            sequences_per_step: its sequences per update.
+
+        Raises:
+            ArtefactError: no such rule, or these schedules can't be carried there.
+            RecipeError: the folder has no config.json that can be read.
+        """
+        from metatune.transfer.toward import toward_folder
+
+        found = toward_folder(
+            self.artefact,
+            Path(model),
+            rule,
+            steps=steps,
+            tokens_per_step=tokens_per_step,
+            sequences_per_step=sequences_per_step,
+        )
+        return Tuned(found.artefact)
+
+    @property
+    def asks(self) -> tuple[str, ...]:
+        """What was done to carried schedules, and what their trainer must do beyond rates.
+
+        >>> tuned.asks
+        ()
+        """
+        return tuple(fitted_lines(self.artefact))
 
     def plot(self) -> Picture:
         """The schedules as a picture, which a notebook shows by itself.
@@ -341,7 +388,10 @@ class Tuned:
         return self._module("torch").Schedule(optimizer, self._total(total), path=self._file)
 
     def _total(self, total: int | None) -> int:
-        return self.artefact.horizon_steps if total is None else total
+        if total is not None:
+            return total
+        to = destination(self.artefact)
+        return (to and to.steps) or self.artefact.horizon_steps
 
     @functools.cached_property
     def _file(self) -> Path:

@@ -9,7 +9,6 @@ from safetensors.numpy import load_file, save_file
 from metatune import artefact
 from metatune.artefact import ArtefactError, Initialisation, Interpolated, load, write
 from metatune.artefact.exporters import export
-from metatune.artefact.widths import Widths, widened
 
 RANDOM = np.random.default_rng(0)
 WEIGHTS = {
@@ -79,13 +78,6 @@ def test_an_export_carries_the_start_and_names_it(make, tmp_path):
     (tmp_path / "out" / artefact.INITIALISATION).unlink()
     with pytest.raises(ArtefactError, match="where the weights of the start must be"):
         load(tmp_path / "out")
-
-
-def test_a_start_is_not_carried_to_other_widths(make):
-    whole = make(initialisation=STARTS["point"])
-    tuned, wide = (Widths(f"{n} wide", "llama", {}, n, False, 4) for n in (8, 16))
-    with pytest.raises(ArtefactError, match="initialisation: the weights of a tuned start have"):
-        widened(whole, tuned, wide, "mup")
 
 
 def test_a_target_that_takes_no_start_refuses_or_drops_it(make, tmp_path):

@@ -14,6 +14,8 @@ from metatune.artefact.files import (
 )
 from metatune.artefact.folders import replace_file
 from metatune.artefact.format import Artefact, Origin
+from metatune.artefact.ledger import read as read_ledger
+from metatune.artefact.ledger import with_ledger
 from metatune.artefact.reading import folder_of, load
 from metatune.artefact.sections.averaging import Averaging
 from metatune.artefact.sections.elements import ElementFactors
@@ -65,10 +67,12 @@ __all__ = [
     "load",
     "portable_files",
     "read_certificate",
+    "read_ledger",
     "refuse_artefact_folder",
     "rendered_certificate",
     "replace_file",
     "self_contained",
     "with_certificate",
+    "with_ledger",
     "write",
 ]

@@ -8,12 +8,16 @@ TENSORS = "tuned.safetensors"
 INITIALISATION = "initialisation.safetensors"
 README = "README.md"
 CERTIFICATE = "certificate.json"
+TRANSFER = "transfer.json"
 RECIPE = "recipe.yaml"
 META_PARAMETERS = "meta_parameters.safetensors"
 REPLAY = "replay.json"
 
 CERTIFICATE_FORMAT = "metatune-certificate"
 CERTIFICATE_VERSION = 1
+
+TRANSFER_FORMAT = "metatune-transfer"
+TRANSFER_VERSION = 1
 
 REPLAY_FORMAT = "metatune-replay"
 REPLAY_VERSION = 1

@@ -58,6 +58,8 @@ class Artefact:
         learned_update: networks that correct the optimizer's step, if they were tuned.
         rater: weighs the sequences of each batch, if one was tuned.
         averaging: the average of the parameters that is evaluated; None for none.
+        transfer: what `metatune transfer` measured of larger trainings; plain JSON values; None
+            where it wasn't asked.
     """
 
     horizon_steps: int
@@ -75,6 +77,7 @@ class Artefact:
     learned_update: LearnedUpdate | None = None
     rater: Rater | None = None
     averaging: Averaging | None = None
+    transfer: Mapping[str, Any] | None = None
 
     def learning_rate(self, name: str, step: int, total: int) -> float | np.ndarray:
         """The rate of parameter `name` at update `step` (from 0) of a training of `total` updates.

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from metatune.artefact.files import CERTIFICATE, TUNED
+from metatune.artefact.files import CERTIFICATE, TRANSFER, TUNED
 from metatune.recipe.faults import Fault
 
 WHERE = "integrity.files"
@@ -51,4 +51,6 @@ def _counts(path: Path) -> bool:
 def _away(name: str) -> str:
     if name == CERTIFICATE:
         return "delete it: `metatune check --run` writes it so that the artefact stays whole"
+    if name == TRANSFER:
+        return "delete it: `metatune transfer` writes it so that the artefact stays whole"
     return "move it away"

@@ -13,10 +13,17 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save as save_tensors
 
-from metatune.artefact import certificate, origin
+from metatune.artefact import certificate, ledger, origin
 from metatune.artefact.document import document, faults, held, tensor_faults
 from metatune.artefact.errors import ArtefactError
-from metatune.artefact.files import CERTIFICATE, INITIALISATION, README, TENSORS, TUNED
+from metatune.artefact.files import (
+    CERTIFICATE,
+    INITIALISATION,
+    README,
+    TENSORS,
+    TRANSFER,
+    TUNED,
+)
 from metatune.artefact.folders import replace_folder
 from metatune.artefact.format import Artefact
 from metatune.artefact.manifest import hashes, sha256
@@ -24,7 +31,7 @@ from metatune.recipe.faults import ABSENT, Fault
 
 LINE_LENGTH = 100
 
-OWN = {TUNED, TENSORS, INITIALISATION, README, CERTIFICATE, *origin.FILES}
+OWN = {TUNED, TENSORS, INITIALISATION, README, CERTIFICATE, TRANSFER, *origin.FILES}
 """Names of the files of an artefact."""
 
 CURE = "an artefact can't be written with it"
@@ -48,6 +55,8 @@ def write(folder: str | Path, artefact: Artefact, readme: str) -> Path:
     beside: dict[str, bytes | str] = {README: readme}
     if artefact.certificate is not None:
         beside[CERTIFICATE] = certificate.rendered(artefact.certificate)
+    if artefact.transfer is not None:
+        beside[TRANSFER] = ledger.rendered(artefact.transfer)
     if artefact.origin is not None:
         beside |= origin.files(artefact.origin)
     files = {**beside, **_files(artefact, str(folder), beside)}

@@ -19,6 +19,7 @@ from metatune.cli.root import root
 from metatune.cli.score import score
 from metatune.cli.show import show
 from metatune.cli.train import train
+from metatune.cli.transfer import transfer
 from metatune.runs import stops
 
 LONGEST_SENTENCE: Final = 1000
@@ -75,6 +76,7 @@ COMMANDS = {
     "show": show,
     "export": export,
     "train": train,
+    "transfer": transfer,
     "replay": replay,
     "score": score,
     "ls": list_recipes,

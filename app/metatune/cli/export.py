@@ -38,18 +38,22 @@ def export(
         Path | None,
         typer.Option(
             metavar="MODEL_DIR",
-            help="Refuse if this model has other parameters or shapes.",
+            help="Carry the schedules to this model's sizes, as its config.json says them.",
         ),
     ] = None,
-    widths: Annotated[
+    rule: Annotated[
         str | None,
-        typer.Option(help="Fit the rates to the widths of --against, by the rule 'mup'."),
+        typer.Option(
+            help="How the schedules follow the sizes of --against: none, mup, completep, "
+            "complete_d_p (where something differs)."
+        ),
     ] = None,
+    widths: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Write tuned schedules for another trainer; works there without metatune."""
     from metatune import artefact
     from metatune.artefact import exporters
-    from metatune.artefact.widths import fitted_lines
+    from metatune.artefact.demands import fitted_lines
     from metatune.recipe.file_errors import refuse_unmakeable
 
     if listed:
@@ -60,16 +64,33 @@ def export(
     if run is None or to is None or out is None:
         typer.echo("error: give RUN, --to and --out; targets: metatune export --list", err=True)
         raise typer.Exit(2)
+    if widths is not None:
+        typer.echo(f"error: --widths is --rule now: --rule {widths}", err=True)
+        raise typer.Exit(2)
     with plain_errors():
         refuse_unmakeable(out)
-        tuned = artefact.load(run)
-        if against is not None or widths is not None:
-            from metatune.fit.comparing.shapes import NO_SHAPES, shapes_of_artefact
-            from metatune.fit.comparing.widths import fitted
+        tuned, warnings = artefact.load(run), ()
+        if against is not None or rule is not None:
+            from metatune.transfer.toward import toward_folder
 
-            if widths is None and not shapes_of_artefact(tuned):
-                typer.echo(NO_SHAPES, err=True)
-            tuned = fitted(tuned, against, widths)
+            carried = toward_folder(
+                tuned,
+                against,
+                rule,
+                steps=steps,
+                tokens_per_step=tokens_per_step,
+                sequences_per_step=sequences_per_step,
+            )
+            warnings = carried.warnings
+            if against is not None:
+                from metatune.ladder.beyond import operations_of, warning
+                from metatune.models import read_config
+
+                tokens = (tokens_per_step or 0) * (steps or 0) or tuned.horizon_tokens
+                vocabulary = tuned.provenance.get("vocab_size")
+                far = warning(tuned, operations_of(read_config(against), tokens, vocabulary))
+                warnings = (*warnings, *([f"warning: {far}"] if far else []))
+            tuned = carried.artefact
         done = exporters.export(
             tuned,
             to,
@@ -85,6 +106,8 @@ def export(
             typer.echo(str(path))
         for what in fitted_lines(tuned):
             typer.echo(f"note: {what}", err=True)
+        for what in warnings:
+            typer.echo(what, err=True)
         for what in done.dropped:
             typer.echo(f"dropped: {what}", err=True)
         if done.warning:

@@ -20,6 +20,13 @@ def train(
             "--with", metavar="RUN", help="Train at the schedules of this run, or artefact."
         ),
     ] = None,
+    rule: Annotated[
+        str | None,
+        typer.Option(
+            help="How the schedules of --with follow the sizes of this training: none, mup, "
+            "completep, complete_d_p (where something differs)."
+        ),
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(help="Updates; the recipe's by default. Schedules stretch.")
     ] = None,
@@ -57,11 +64,16 @@ def train(
     from metatune.recipe import shipped
     from metatune.recipe.file_errors import refuse_unmakeable
     from metatune.train import command, folder, loop
+    from metatune.transfer.telling import carried
 
+    if rule is not None and with_ is None:
+        typer.echo(f"error: --rule {rule} needs --with RUN, whose schedules it carries", err=True)
+        raise typer.Exit(2)
     console = Console()
     given = {
         "--out": (out, None),
         "--with": (with_, None),
+        "--rule": (rule, None),
         "--steps": (steps, None),
         "--warmup": (warmup, "fraction"),
         "--seed": (seed, None),
@@ -84,6 +96,8 @@ def train(
         with tokenizing(console) as listener:
             day = place.day() if resume else None
             training = prepare_file(shipped.find(recipe), changes, listener, day)
+        if tuned is not None:
+            tuned = carried(tuned, training, recipe, rule, steps, console)
         outcome = command.train(
             training,
             place,

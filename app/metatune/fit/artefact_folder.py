@@ -13,12 +13,14 @@ from metatune.runs.space import DiskFull, is_full, shortage
 
 
 def write_artefact(folder: RunFolder, tuned: artefact.Artefact) -> artefact.Artefact:
-    """Writes an artefact into a run folder; a certificate of the recipe that is there stays.
+    """Writes an artefact into a run folder; what is there of the same schedules stays.
 
     Raises:
         DiskFull: there is no room.
     """
     tuned = artefact.with_certificate(tuned, artefact.read_certificate(folder.artefact))
+    if tuned.transfer is None:
+        tuned = artefact.with_ledger(tuned, artefact.read_ledger(folder.artefact))
     try:
         with stops.held():
             artefact.write(folder.artefact, tuned, readme(tuned))

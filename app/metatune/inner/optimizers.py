@@ -21,6 +21,7 @@ from metatune.inner.per_matrix import layers_apart, unless_zero
 from metatune.models import ParameterNames
 from metatune.recipe import schema
 from metatune.tunables import Correction, Form, Hyper
+from metatune.tunables.hyper import Rates
 from metatune.tunables.shapes import Names
 
 
@@ -70,6 +71,7 @@ def direction(
     transposed: bool = False,
     learned: Form | None = None,
     correction: Correction | None = None,
+    eps_scale: Rates | None = None,
 ) -> optax.GradientTransformation:
     """The update before its learning rate: `θ' = θ - rate * direction`.
 
@@ -82,14 +84,31 @@ def direction(
         transposed: whether the matrices of blocks are [in, out], not [out, in].
         learned: the form of a learned update; None for none.
         correction: its networks at this inner step; None to initialise alone.
+        eps_scale: as of `Hyper`.
     """
     norm = optimizer.clip_norm
     parts = DIRECTIONS[type(optimizer)](optimizer, names, transposed)
     if learned is not None:
         parts = (corrected(optax.chain(*parts), names, learned, correction),)
-    return optax.chain(
-        optax.identity() if norm is None else optax.clip_by_global_norm(norm), *parts
-    )
+    clipped = optax.identity() if norm is None else optax.clip_by_global_norm(norm)
+    if eps_scale is not None:
+        clipped = _shrunk_after(clipped, eps_scale)
+    return optax.chain(clipped, *parts)
+
+
+def _shrunk_after(first: optax.GradientTransformation, by: Rates) -> optax.GradientTransformation:
+    """Gradients over `by` after `first`, whose state stays as it is.
+
+    Adam divides the size of gradients out but for ε: over f, they have f times as large a one.
+    """
+
+    def update(
+        updates: Params, state: OptState, params: Params | None = None
+    ) -> tuple[Params, OptState]:
+        updates, state = first.update(updates, state, params)
+        return jax.tree.map(lambda g, f: g / f, updates, by), state
+
+    return optax.GradientTransformation(first.init, update)
 
 
 def decaying(optimizer: schema.InnerOptimizerSpec, names: Names, params: Shapes) -> Names:
@@ -124,7 +143,12 @@ def _along_a_direction(
         grads: Params, opt_state: OptState, params: Params, hyper: Hyper
     ) -> tuple[Params, OptState]:
         transformation = direction(
-            tuned(optimizer, hyper), names, transposed, learned, hyper.learned_update
+            tuned(optimizer, hyper),
+            names,
+            transposed,
+            learned,
+            hyper.learned_update,
+            hyper.eps_scale,
         )
         directions, opt_state = transformation.update(grads, opt_state, params)
         params = jax.tree.map(

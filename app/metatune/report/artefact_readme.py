@@ -10,7 +10,7 @@ from metatune.artefact.comparison import config_sha256
 from metatune.artefact.document import held
 from metatune.artefact.exporters import EXPORTERS
 from metatune.artefact.sections.section import ByKnot, OnLogScale
-from metatune.report import search, sharing
+from metatune.report import search, sharing, transfer
 from metatune.report.certificate import level, summaries
 from metatune.report.intervals import ENOUGH_PAIRS, interval, pairs
 
@@ -117,6 +117,7 @@ def readme(artefact: Artefact) -> str:
         *_course(artefact.result),
         *_sharing(artefact.result),
         *_certificate(artefact.certificate),
+        *_transfer(artefact.transfer),
         "## How to use it\n",
         *_usage(artefact),
         "## Knots\n",
@@ -191,6 +192,13 @@ def _certificate(certificate: Mapping[str, Any] | None) -> list[str]:
         *([_bullets(certificate["causes"])] if certificate["causes"] else []),
         _table(("check", "level", "found"), rows),
     ]
+
+
+def _transfer(ledger: Mapping[str, Any] | None) -> list[str]:
+    """What `metatune transfer` measured."""
+    if ledger is None:
+        return []
+    return ["## On larger trainings\n", _bullets(transfer.lines(ledger))]
 
 
 def _usage(artefact: Artefact) -> list[str]:

@@ -12,7 +12,7 @@ from rich.text import Text
 from metatune.artefact import Artefact
 from metatune.artefact.document import held
 from metatune.artefact.sections.section import ByKnot, Grid, OnLogScale
-from metatune.report import certificate, search, sharing
+from metatune.report import certificate, search, sharing, transfer
 from metatune.report.artefact_readme import (
     horizon,
     provenance_lines,
@@ -96,6 +96,8 @@ def _header(artefact: Artefact) -> Panel:
     lines.append(Text(f"horizon: {horizon(artefact)}"))
     if artefact.certificate is not None:
         lines += certificate.headline(artefact.certificate)
+    if artefact.transfer is not None:
+        lines += [Text(f"transfer: {line}") for line in transfer.lines(artefact.transfer)]
     return Panel(Group(*lines), title="metatune", title_align="left")
 
 

@@ -10,6 +10,7 @@ import jax
 from rich.console import Console
 
 from metatune import artefact
+from metatune.artefact.demands import demands
 from metatune.artefact.horizon import carried
 from metatune.fit.inputs import inputs
 from metatune.fit.telling import dataset_statistics
@@ -30,7 +31,7 @@ from metatune.train.loop import DEFAULT, SEGMENT, Intervals, Loop
 from metatune.train.matching import refuse_misfit, remarks
 from metatune.train.progress import Teller
 from metatune.train.schedules import Schedules
-from metatune.train.start import started
+from metatune.train.start import scaled, started
 
 
 class Tuned(NamedTuple):
@@ -117,7 +118,7 @@ def train(
     if tuned is not None:
         refuse_misfit(tuned.schedules, training, source)
         schedules = carried(tuned.schedules, recipe.inner.steps, warmup)
-        training = started(training, schedules)
+        training = scaled(started(training, schedules), schedules)
     training = corrected(training, schedules and schedules.learned_update)
     training = averaged(training, schedules and schedules.averaging)
     settings = writing.flat(writing.to_tree(recipe)) | {
@@ -125,6 +126,8 @@ def train(
         "--warmup": warmup,
         "--report-seed": report_seed,
     }
+    if schedules is not None and (asked := demands(schedules)) is not None:
+        settings["--rule"] = asked.rule
     files: dict[str, str | bytes] = {folder.recipe.name: writing.to_yaml(recipe)}
     if schedules is not None:
         files |= artefact.portable_files(schedules)

@@ -10,6 +10,7 @@ import numpy as np
 from metatune import artefact
 from metatune.artefact import Artefact, ClassWeights, Labels, Positions, Vocabulary
 from metatune.artefact.curves import rows_at
+from metatune.artefact.demands import Demands, demands
 from metatune.artefact.document import held
 from metatune.inner import InnerTraining
 from metatune.models import ParameterNames
@@ -141,8 +142,26 @@ FOLLOWERS: Final[Mapping[str, Callable[[Any, Steps, Hyper], Hyper]]] = {
 """A section's value, steps, and λ as the recipe and the sections before have it, to λ with it."""
 
 
+def _demanded(asked: Demands, at: Steps, hyper: Hyper) -> Hyper:
+    """λ with the numbers of the optimizer that a rule changed, and ε where parameters differ."""
+    ones = np.ones(len(at.steps))
+    if asked.settings:
+        numbers = {name: jnp.asarray(value * ones) for name, value in asked.settings.items()}
+        if "weight_decay" in numbers:
+            decayed = at.training.decayed()
+            columns = dict.fromkeys(decayed, asked.settings["weight_decay"] * ones)
+            numbers["weight_decay"] = at.by_parameter(columns)
+        hyper = hyper._replace(optimizer={**(hyper.optimizer or {}), **numbers})
+    if asked.eps:
+        columns = {name: factor * ones for name, factor in asked.eps.items()}
+        hyper = hyper._replace(eps_scale=at.by_parameter(columns))
+    return hyper
+
+
 def followed(tuned: Artefact, at: Steps, hyper: Hyper) -> Hyper:
     """λ of some steps, with what an artefact tuned in the place of the recipe's own."""
+    if (asked := demands(tuned)) is not None:
+        hyper = _demanded(asked, at, hyper)
     for section, value in held(tuned):
         hyper = FOLLOWERS[section.key](value, at, hyper)
     return hyper

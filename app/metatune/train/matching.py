@@ -8,6 +8,7 @@ import numpy as np
 
 from metatune.artefact import Artefact, ArtefactError, ClassWeights, Labels, Positions, Vocabulary
 from metatune.artefact.comparison import Counterpart, differences, one_sided
+from metatune.artefact.demands import demands
 from metatune.artefact.horizon import distance
 from metatune.data import TokenClass
 from metatune.inner import InnerTraining
@@ -93,7 +94,10 @@ def remarks(tuned: Artefact, training: InnerTraining) -> Iterator[str]:
         yield "warning: the artefact is of a search that isn't finished: the best so far"
     recipe = training.recipe
     chosen = asdict(recipe.inner.optimizer)
+    asked = demands(tuned)
     for key, value in tuned.optimizer.settings.items():
+        if asked is not None and key in asked.settings:
+            continue  # the rule's number is used
         if chosen.get(key) != value:
             yield (
                 f"warning: the rates were tuned for an optimizer with {key} {value}; the recipe's "
@@ -117,6 +121,8 @@ def remarks(tuned: Artefact, training: InnerTraining) -> Iterator[str]:
         "tokenizer": ("tokenizer_sha256", training.corpus.tokenizer.sha256),
         "model config": ("model_config", training.model.config_json()),
     }
+    if asked is not None:
+        del wanted["model config"]  # what it was carried to was said
     for what, (key, ours) in wanted.items():
         if key in tuned.provenance and tuned.provenance[key] != ours:
             yield f"warning: the artefact was tuned with another {what} than the recipe's"

@@ -1,4 +1,4 @@
-"""The start of an artefact in the place of a recipe's own."""
+"""The start of an artefact in the place of a recipe's own, or the recipe's own at its scales."""
 
 from dataclasses import replace
 from typing import Any
@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from metatune.artefact import Artefact, ArtefactError, Initialisation
+from metatune.artefact.demands import demands
 from metatune.hypergrad import State
 from metatune.inner import InnerTraining, optimizers
 from metatune.models import ParameterNames
@@ -36,9 +37,7 @@ def started(training: InnerTraining, tuned: Artefact | None) -> InnerTraining:
         parts = [jnp.asarray(weights[name], shape.dtype) for name in named.names]
         return jnp.stack(parts) if named.stacked else parts[0]
 
-    init = optimizers.build(
-        training.recipe.inner.optimizer, training.names, training.model.config.transposed
-    ).init
+    init = _init(training)
 
     @jax.jit
     def copied(params: Any) -> State:
@@ -48,6 +47,45 @@ def started(training: InnerTraining, tuned: Artefact | None) -> InnerTraining:
 
     params = jax.tree.map(leaf, training.names, shapes)
     return replace(training, initialise=lambda key: copied(params))
+
+
+def scaled(training: InnerTraining, tuned: Artefact | None) -> InnerTraining:
+    """A training whose fresh numbers are as large as a carried artefact asks.
+
+    Args:
+        training: of the recipe.
+        tuned: an artefact of the same parameters; None for none.
+
+    Returns:
+        The same training where nothing is asked.
+    """
+    asked = None if tuned is None else demands(tuned)
+    if asked is None or not asked.initial_scale:
+        return training
+    shapes = jax.eval_shape(training.initialise, jax.random.key(0)).params
+    init = _init(training)
+
+    def leaf(named: ParameterNames, shape: jax.ShapeDtypeStruct) -> jax.Array:
+        factors = [asked.initial_scale.get(name, 1.0) for name in named.names]
+        layers = (len(factors),) if named.stacked else ()
+        ones = (1,) * (len(shape.shape) - len(layers))
+        return jnp.asarray(factors, shape.dtype).reshape(*layers, *ones)
+
+    factors = jax.tree.map(leaf, training.names, shapes)
+
+    @jax.jit
+    def times(params: Any) -> State:
+        params = jax.tree.map(lambda fresh, factor: fresh * factor, params, factors)
+        return State(params, init(params))
+
+    initialise = training.initialise
+    return replace(training, initialise=lambda key: times(initialise(key).params))
+
+
+def _init(training: InnerTraining) -> Any:
+    """What makes the state of the optimizer of parameters."""
+    optimizer, transposed = training.recipe.inner.optimizer, training.model.config.transposed
+    return optimizers.build(optimizer, training.names, transposed).init
 
 
 def _refuse_other_shapes(start: Initialisation, training: InnerTraining, shapes: object) -> None:

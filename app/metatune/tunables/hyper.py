@@ -51,6 +51,9 @@ class Hyper(NamedTuple):
             of those that there are. None for none.
         learned_update: what corrects the optimizer's step; None where nothing does.
         averaging: decay of the average of the parameters after this step; None for no average.
+        eps_scale: what Adam's ε is multiplied by for each parameter, and what is added inside of
+            the root by its square, a tree like `learning_rate`; None where all have one ε. Nothing
+            tunes it: a training that was carried to other sizes asks for it.
         rater: a function of a batch to the weights of its sequences, as `Rating.weights`; the
             leaves of this `Partial` are the network's parameters. None where none is tuned.
     """
@@ -64,6 +67,7 @@ class Hyper(NamedTuple):
     learned_update: Correction | None = None
     rater: jax.tree_util.Partial | None = None
     averaging: Scalar | None = None
+    eps_scale: Rates | None = None
 
 
 class TrainingTokens(NamedTuple):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from metatune.artefact.capabilities import dropped
+from metatune.artefact.demands import destination
 from metatune.artefact.document import held
 from metatune.artefact.errors import ArtefactError
 from metatune.artefact.exporters.axolotl import AXOLOTL
@@ -108,7 +109,8 @@ def export(
         folder: absent or empty, unless `overwrite`.
         overwrite: replace an older export; other files are never replaced.
         lossy: go on where the target can't express all that was tuned.
-        steps: updates of the training to come; those of the tuned one by default.
+        steps: updates of the training to come; by default those of the one that the artefact was
+            carried to, or of the tuned one.
         tokens_per_step: its tokens per update; those of the tuned one by default.
         sequences_per_step: its sequences per update, for targets that count in these.
         warmup: whether the warmup is kept in `steps` or in its `fraction` of training.
@@ -162,7 +164,8 @@ def export(
         for section, value in held(artefact)
     }
     artefact = replace(artefact, **left)
-    steps = steps or artefact.horizon_steps
+    to = destination(artefact)
+    steps = steps or (to and to.steps) or artefact.horizon_steps
     tokens = tokens_per_step or max(1, round(artefact.horizon_tokens / artefact.horizon_steps))
     production = Production(
         artefact=carried(artefact, steps, warmup),

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import yaml
 
 from metatune.artefact.capabilities import Capabilities
+from metatune.artefact.demands import fitted_lines
 from metatune.artefact.document import held
 from metatune.artefact.files import README
 from metatune.artefact.format import Artefact
 from metatune.artefact.sections import AS_SAID
 from metatune.artefact.sections.loss_weights import ClassWeights, Labels, Positions, Vocabulary
-from metatune.artefact.widths import fitted_lines
 from metatune.artefact.writing import portable_files
 
 MODULE = "metatune_schedules.py"

@@ -1,0 +1,68 @@
+"""What a ledger says of a training that is larger than its rungs."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from metatune.artefact import Artefact
+from metatune.ladder.prediction import Point, predict
+from metatune.models import build
+
+FARTHEST: Final = 2.0
+"""Times the compute of the largest training that was done, up to which nothing is warned of."""
+
+
+def operations_of(config: Mapping[str, Any], tokens: int, vocabulary: int | None) -> float:
+    """Floating-point operations of a training, as of `measuring.operations`.
+
+    Args:
+        config: fields of the model's `config.json`.
+        tokens: that it reads.
+        vocabulary: of the model, where the config leaves it to the tokenizer.
+    """
+    size = None if "vocab_size" in config else vocabulary or 2
+    shapes = build(config, vocab_size=size, path="the model to come").shapes().values()
+    total = 0
+    for shape in shapes:
+        count = 1
+        for length in shape:
+            count *= length
+        total += count
+    return 6.0 * total * tokens
+
+
+def warning(tuned: Artefact, operations: float) -> str | None:
+    """What is to be told of a training far beyond those that were done; None for nothing.
+
+    Args:
+        tuned: the artefact, before it was carried.
+        operations: of the training to come.
+    """
+    ledger = tuned.transfer
+    if ledger is None:
+        config = tuned.provenance.get("model_config")
+        vocabulary = tuned.provenance.get("vocab_size")
+        if not config or operations <= FARTHEST * operations_of(
+            config, tuned.horizon_tokens, vocabulary
+        ):
+            return None
+        return (
+            "whether the gain carries over to so much larger a training was never measured; "
+            "metatune transfer RUN measures it on a ladder up to there"
+        )
+    rungs = ledger["rungs"]
+    largest = max(rung["operations"] for rung in rungs)
+    if operations <= FARTHEST * largest:
+        return None
+    points = [
+        Point(rung["operations"], rung["gain"]["mean"], rung["gain"]["error"], ledger["seeds"])
+        for rung in rungs
+        if rung["gain"]["error"] is not None
+    ]
+    beyond = f"{operations / largest:.3g} times the compute of the largest rung that was measured"
+    made = predict(points, operations) if points else None
+    if made is None:
+        return f"{beyond}: what gain is left there was never measured, nor can it be predicted"
+    return (
+        f"{beyond}: a gain of {made.gain:.4f} is predicted, {made.low:.4f} to {made.high:.4f} "
+        f"{ledger['unit']}"
+    )

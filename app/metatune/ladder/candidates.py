@@ -1,0 +1,108 @@
+"""What is trained at every rung: the default and the tuned schedules, at several levels.
+
+Beside a tuned mixture stands the baseline that anyone would have tried, the target's text alone,
+and each of rates and mixture by itself, to tell what carries over.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final, Literal, NamedTuple
+
+import numpy as np
+
+from metatune.artefact import Artefact, Mixture
+
+LEVELS: Final = (1.0, 0.5, 2.0)
+"""Of all rates of a candidate: whether the optimum stays at one."""
+
+LOW: Final = 0.1
+"""Of all rates, to see whether a mixture's rank flips with them.
+
+Source: arXiv 2512.24503, 2025, as cited in the docs: rankings of data flip with the rate.
+"""
+
+Schedules = Literal["default", "tuned", "target", "rates", "mixture"]
+"""The recipe's own, those that were tuned, the recipe's own on the target's text alone, and of what
+was tuned the learning rates alone, and the mixture alone."""
+
+
+BASELINES: Final[tuple[Schedules, ...]] = ("default", "target")
+
+
+class Candidate(NamedTuple):
+    """Schedules at a level.
+
+    Attributes:
+        schedules: which.
+        level: of all their learning rates.
+    """
+
+    schedules: Schedules
+    level: float
+
+    @property
+    def name(self) -> str:
+        """`tuned`, `default x0.5`."""
+        return self.schedules if self.level == 1 else f"{self.schedules} x{self.level:g}"
+
+
+DEFAULT: Final = Candidate("default", 1.0)
+TUNED: Final = Candidate("tuned", 1.0)
+
+
+def sources(default: Artefact, tuned: Artefact) -> dict[Schedules, Artefact]:
+    """The schedules that are trained, on the proxy.
+
+    Args:
+        default: the recipe's own.
+        tuned: those that were tuned.
+    """
+    found: dict[Schedules, Artefact] = {"default": default, "tuned": tuned}
+    if (alone := target_alone(default)) is not None:
+        found["target"] = alone
+    if tuned.mixture is not None and tuned.learning_rates.multipliers is not None:
+        found["rates"] = replace(default, learning_rates=tuned.learning_rates)
+        found["mixture"] = replace(default, mixture=tuned.mixture)
+    return found
+
+
+def candidates(found: Mapping[Schedules, Artefact]) -> tuple[Candidate, ...]:
+    """All that are trained, the two of the gain first; with a tuned mixture at low rates, too."""
+    low = (LOW,) if found["tuned"].mixture is not None else ()
+    levels: dict[Schedules, tuple[float, ...]] = {
+        "default": (*LEVELS, *low),
+        "tuned": (*LEVELS, *low),
+        "target": LEVELS,
+        "rates": (1.0,),
+        "mixture": (1.0,),
+    }
+    ordered = [Candidate(which, level) for which in found for level in levels[which]]
+    return tuple(sorted(ordered, key=lambda each: each.name not in (DEFAULT.name, TUNED.name)))
+
+
+def target_alone(artefact: Artefact) -> Artefact | None:
+    """An artefact that trains on the target's shares throughout; None where it can't.
+
+    That is where no mixture was tuned, or the target weighs text that isn't trained on.
+    """
+    shares, mixture = artefact.provenance["target"], artefact.mixture
+    if mixture is None or any(w and name not in mixture.domains for name, w in shares.items()):
+        return None
+    row = np.asarray([[shares.get(name, 0.0) for name in mixture.domains]], np.float64)
+    return replace(artefact, mixture=Mixture((0.0,), "constant", mixture.domains, row))
+
+
+def leveled(artefact: Artefact, level: float) -> Artefact:
+    """An artefact with all learning rates times a level; the very one at one."""
+    if level == 1:
+        return artefact
+    rates = artefact.learning_rates
+    own = {name: level * curve for name, curve in rates.parameters.items()}
+    multipliers = rates.multipliers and replace(
+        rates.multipliers,
+        groups={
+            label: tuple(level * value for value in values)
+            for label, values in rates.multipliers.groups.items()
+        },
+    )
+    return replace(artefact, learning_rates=replace(rates, parameters=own, multipliers=multipliers))

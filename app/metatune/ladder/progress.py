@@ -1,0 +1,59 @@
+"""What a user sees while a ladder is climbed."""
+
+from rich.console import Console
+
+from metatune import hypergrad
+from metatune.hypergrad.estimator import Listener
+from metatune.report.progress import Bar, Pace, Voice
+
+
+class Display:
+    """A bar on a terminal; elsewhere a line every now and then. Both tell the time left.
+
+    Work is counted in trainings of the proxy.
+    """
+
+    def __init__(self, console: Console, total: float):
+        """Prepares the display.
+
+        Args:
+            console: where to print.
+            total: work that there is.
+        """
+        self._voice, self._pace = Voice(console, at_once=True), Pace()
+        self._bar = Bar(console, total=max(total, 1))
+        self._total, self._done = total, 0.0
+
+    def __enter__(self) -> "Display":
+        """Shows the bar."""
+        self._bar.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Takes the bar away."""
+        self._bar.__exit__()
+
+    def say(self, text: str) -> None:
+        """Prints a line."""
+        self._voice.say(text)
+
+    def training(self, what: str, steps: int, work: float) -> Listener:
+        """A listener for the next training, of so much work."""
+        self._show(what, self._done)
+
+        def hear(heard: hypergrad.Progress) -> None:
+            self._show(f"{what}, inner step {heard.step}/{steps}", self._done)
+
+        self._next = work
+        return hear
+
+    def done(self) -> None:
+        """The training is over."""
+        self._done += self._next
+
+    def _show(self, what: str, done: float) -> None:
+        left = self._pace.left(done, self._total) if done else ""
+        words = ", ".join(filter(None, (left, what)))
+        self._bar.move(done, words, self._total)
+        if self._voice.must_speak:
+            self.say(f"  {done:.0f}/{self._total:.0f} {words}")

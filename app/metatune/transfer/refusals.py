@@ -1,0 +1,93 @@
+"""What can't be carried to other sizes, and what a rule says nothing of: refused before compute."""
+
+from collections.abc import Iterator
+
+from metatune.artefact import Artefact
+from metatune.artefact.demands import FITTED
+from metatune.recipe.faults import ABSENT, Fault, unknown
+from metatune.transfer.rules import RULES, Rule
+from metatune.transfer.sizes import Side
+
+AS_THEY_ARE = "--rule none takes the rates as they are"
+
+
+def named(rule: str) -> Fault | None:
+    """The fault of a rule that isn't there."""
+    return None if rule in RULES else unknown("--rule", rule, "rule", rule, tuple(RULES))
+
+
+def impossible(artefact: Artefact, proxy: Side, target: Side) -> Iterator[Fault]:
+    """Why no rule carries an artefact to a target; nothing if one can."""
+    if proxy.family != target.family:
+        problem = f"must be {proxy.family!r}, the family that was tuned"
+        cure = "name a model of the same family, or tune on one"
+        yield Fault(f"{target.source}, model_type", target.family, problem, cure)
+    elif proxy.tied != target.tied:
+        problem = (
+            f"must be {proxy.tied}, as in the tuned model: an embedding that is the head too has "
+            "another rate than one that isn't"
+        )
+        cure = "tie both or none, and tune anew"
+        yield Fault(f"{target.source}, tie_word_embeddings", target.tied, problem, cure)
+    ours, theirs = proxy.tokenizer_sha256, target.tokenizer_sha256
+    if ours and theirs and ours != theirs:
+        problem = f"must be that of the tuned training, {ours}: other tokens are another task"
+        cure = "take the tokenizer that was tuned with, or tune with this one"
+        yield Fault(f"{target.source}, hash of the tokenizer", theirs, problem, cure)
+    if FITTED in artefact.provenance:
+        problem = "the artefact was carried to other sizes before"
+        cure = "carry the one of the run over instead of an export"
+        yield Fault(
+            f"provenance.{FITTED}", artefact.provenance[FITTED]["demands"]["rule"], problem, cure
+        )
+    if proxy.like(target):
+        return
+    if artefact.learning_rates.elements is not None:
+        problem = "rates within parameters have the shapes of the tuned model"
+        cure = "tune rates of whole tensors, or of groups of them"
+        yield Fault("learning_rates.elements", ABSENT, problem, cure)
+    if artefact.initialisation is not None:
+        problem = "the weights of a tuned start have the shapes of the tuned model"
+        yield Fault("initialisation", ABSENT, problem, "tune the start on the model to come")
+    if "lora" in artefact.provenance:
+        problem = "adapters start from a pretrained model, whose sizes no rule changes"
+        cure = "tune adapters on the model to come"
+        yield Fault("provenance.lora", artefact.provenance["lora"], problem, cure)
+
+
+def unsaid(artefact: Artefact, target: Side, rule: Rule) -> Iterator[Fault]:
+    """What of an artefact, or of what is to use it, a rule says nothing of."""
+    if rule.optimizers is None:
+        return
+    settings = artefact.optimizer.settings
+    if target.optimizer not in (None, settings["kind"]):
+        problem = (
+            f"must be {settings['kind']!r}, which the rates were tuned for: {rule.name} says "
+            "nothing of a change"
+        )
+        cure = f"take that one; {AS_THEY_ARE}"
+        yield Fault(f"{target.source}, optimizer.kind", target.optimizer, problem, cure)
+    if settings["kind"] not in rule.optimizers:
+        problem = f"{rule.name} says nothing of it (only of {', '.join(rule.optimizers)})"
+        yield Fault("optimizer.kind", settings["kind"], problem, AS_THEY_ARE)
+    elif settings["kind"] == "sgd" and settings["clip_norm"] is not None:
+        problem = (
+            "clipping makes the steps of SGD depend on the norm of all gradients, which grows with "
+            f"the width: {rule.name} can't say how its rates follow"
+        )
+        yield Fault(
+            "optimizer.clip_norm",
+            settings["clip_norm"],
+            problem,
+            f"tune without clipping; {AS_THEY_ARE}",
+        )
+    for key, what in (("lora", "adapters"), ("weights_sha256", "pretrained weights")):
+        if key in artefact.provenance:
+            problem = f"{rule.name} is about trainings from fresh parameters, not of {what}"
+            yield Fault(f"provenance.{key}", artefact.provenance[key], problem, AS_THEY_ARE)
+    if artefact.learned_update is not None:
+        problem = f"{rule.name} says nothing of networks that correct the step"
+        yield Fault("learned_update", ABSENT, problem, f"tune without; {AS_THEY_ARE}")
+    if artefact.loss_terms is not None and "auxiliary" in artefact.loss_terms.values:
+        problem = f"{rule.name} says nothing of a head for the token after the next"
+        yield Fault("loss_terms.auxiliary", ABSENT, problem, f"tune without; {AS_THEY_ARE}")

@@ -1,0 +1,41 @@
+"""`completep`: width as `mup`, and depth by CompleteP, α = 1.
+
+With m_L the growth of the number of blocks: each branch adds 1 / m_L^α of what it did to the
+residual stream, and rates within blocks are m_L^(α - 1) times theirs; α = 1 alone lets every block
+learn beyond its linearisation, and leaves the rates as they are. The gradients within branches
+shrink by the multiplier, and ε with them (Dey et al., equation 1 and table 1, α = 1):
+
+    branches          1 / m_L
+    rates in blocks   1
+    ε in blocks       1 / m_L
+
+The published code of the authors (nanoGPT-mup, branch completep) multiplies the ε of all parameters
+so; here those outside of the blocks have that of `mup`, as the table does.
+
+Source: Dey et al., 2025, Don't be lazy: CompleteP enables compute-efficient deep transformers,
+arXiv 2505.01618, table 1.
+"""
+
+from metatune.transfer.factors import Factor, Factors
+from metatune.transfer.rules import mup
+from metatune.transfer.rules.rule import Rule
+from metatune.transfer.sizes import Side
+
+
+def factors(kind: str, proxy: Side, target: Side) -> Factors:
+    """Those of table 1."""
+    deeper = target.depth / proxy.depth
+    depth = {
+        name: Factor(eps=1.0 if parameter.layer is None else 1 / deeper)
+        for name, parameter in target.parameters.items()
+    }
+    return mup.factors(kind, proxy, target).times(parameters=depth, residual=1 / deeper)
+
+
+COMPLETEP = Rule(
+    "completep",
+    "CompleteP (Dey et al. 2025, table 1, alpha 1)",
+    factors,
+    optimizers=("adamw",),
+    promises=("width", "depth"),
+)

@@ -1,0 +1,165 @@
+"""Schedules of a proxy as those of a target: each parameter's counterpart, times its factor."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from metatune.artefact import Artefact, LearningRates, Multipliers, Optimizer, OptimizerSchedules
+from metatune.artefact.horizon import multipliers_at_knots
+from metatune.transfer.factors import Factors
+from metatune.transfer.mapping import Between, interpolated, renumbered_label
+
+Counterparts = Mapping[str, Between]
+
+AVERAGES = ("b1", "b2")
+"""Settings of the optimizer that say how much of an average stays in an update."""
+
+
+def rates(artefact: Artefact, ours: Counterparts, factors: Factors) -> LearningRates:
+    """The learning rates of the target; its multipliers have the factors, the base schedule none.
+
+    Args:
+        artefact: of the proxy.
+        ours: where each of the target's parameters lies in the proxy.
+        factors: of the target's parameters.
+    """
+    tuned = artefact.learning_rates
+    curves = {
+        name: factors.parameters[name].learning_rate * interpolated(at, tuned.parameters)
+        for name, at in ours.items()
+    }
+    return replace(tuned, parameters=curves, multipliers=_multipliers(artefact, ours, factors))
+
+
+def _multipliers(artefact: Artefact, ours: Counterparts, factors: Factors) -> Multipliers:
+    tuned = artefact.learning_rates
+    multipliers = tuned.multipliers
+    if multipliers is None:
+        every = tuple(tuned.parameters)
+        multipliers = Multipliers((0.0,), {"all": (1.0,)}, {"all": every})
+    group_of = {name: label for label, names in multipliers.members.items() for name in names}
+    if multipliers.interpolation == "linear" and _any_between(ours, group_of):
+        # Between layers is in log space and between knots on lines: at the knots of the rates
+        # themselves both can be had.
+        table = multipliers_at_knots(artefact).tolist()
+        groups = dict(zip(multipliers.members, map(tuple, table), strict=True))
+        multipliers = Multipliers(tuned.knots, groups, multipliers.members, tuned.interpolation)
+    values: dict[str, tuple[float, ...]] = {}
+    members: dict[str, list[str]] = {}
+    found = {name: _cell(name, at, group_of) for name, at in ours.items() if at.lower in group_of}
+    parted = _parted(found, factors)
+    for name, (label, lower, upper, along) in found.items():
+        factor = factors.parameters[name].learning_rate
+        if label in parted:
+            label = f"{label}, x{factor:.4g}"
+        groups = {g: np.asarray(multipliers.groups[g]) for g in (lower, upper)}
+        curve = factor * interpolated(Between(lower, upper, along), groups)
+        values[label] = tuple(map(float, curve))
+        members.setdefault(label, []).append(name)
+    return Multipliers(
+        multipliers.knots,
+        values,
+        {label: tuple(names) for label, names in members.items()},
+        multipliers.interpolation,
+    )
+
+
+def _cell(name: str, at: Between, group_of: Mapping[str, str]) -> tuple[str, str, str, float]:
+    """The label of a parameter's group, and the groups of the proxy that it lies between."""
+    lower, upper = group_of[at.lower], group_of[at.upper]
+    along = at.along if lower != upper else 0.0
+    first = renumbered_label(lower, at.lower, name)
+    second = renumbered_label(upper, at.upper, name)
+    label = first if first == second else f"{first} to {second}, {along:.3g} of the way"
+    return label, lower, upper, along
+
+
+def _parted(found: Mapping[str, tuple[str, str, str, float]], factors: Factors) -> set[str]:
+    """Labels whose members have more than one factor."""
+    seen: dict[str, set[float]] = {}
+    for name, (label, *_) in found.items():
+        seen.setdefault(label, set()).add(factors.parameters[name].learning_rate)
+    return {label for label, own in seen.items() if len(own) > 1}
+
+
+def _any_between(ours: Counterparts, group_of: Mapping[str, str]) -> bool:
+    return any(
+        at.along and group_of.get(at.lower) != group_of.get(at.upper) for at in ours.values()
+    )
+
+
+def optimizer(artefact: Artefact, ours: Counterparts, factors: Factors) -> Optimizer:
+    """The optimizer of the target.
+
+    What all parameters have alike is in its settings; weight decay that differs is a schedule.
+    ε that differs is no part of it: see `eps_apart`.
+    """
+    tuned = artefact.optimizer
+    decayed = tuple(name for name, at in ours.items() if at.lower in set(tuned.decayed))
+    changes = _changes(factors)
+    settings = {
+        key: float(changes[key](value)) if key in changes else value
+        for key, value in tuned.settings.items()
+    }
+    schedules = tuned.schedules
+    if schedules is not None:
+        values = {
+            key: changes[key](curve) if key in changes else curve
+            for key, curve in schedules.values.items()
+        }
+        schedules = replace(schedules, values=values)
+    decays = {name: factors.parameters[name].weight_decay for name in decayed}
+    shared = common(decays.values())
+    if schedules is not None and (by_name := schedules.weight_decay) is not None:
+        new = {n: factor * interpolated(ours[n], by_name) for n, factor in decays.items()}
+        schedules = replace(schedules, weight_decay=new)
+    elif shared is None and tuned.settings["weight_decay"]:
+        knots = schedules.knots if schedules else (0.0,)
+        each = {
+            name: np.full(len(knots), factor * tuned.settings["weight_decay"])
+            for name, factor in decays.items()
+        }
+        schedules = (
+            replace(schedules, weight_decay=each)
+            if schedules
+            else OptimizerSchedules(knots, "constant", {}, each)
+        )
+    if shared is not None:
+        settings["weight_decay"] *= shared
+    return Optimizer(settings, decayed, schedules)
+
+
+def eps_apart(factors: Factors) -> dict[str, float]:
+    """Factors of ε by name, where not all are one and the same; empty where they are."""
+    found = {name: factor.eps for name, factor in factors.parameters.items()}
+    return {} if common(found.values()) is not None else found
+
+
+def common(numbers: Iterable[float]) -> float | None:
+    """The one that all of them are; 1 of none, None where they differ."""
+    found = set(numbers)
+    return (found or {1.0}).pop() if len(found) <= 1 else None
+
+
+def _changes(factors: Factors) -> dict[str, Any]:
+    """What becomes of settings that all parameters share."""
+    found: dict[str, Any] = {}
+    if factors.memory != 1:
+        # At most all of a new number is taken: an average can't forget faster.
+        found |= dict.fromkeys(
+            AVERAGES, lambda value: 1 - np.minimum(1.0, (1 - value) * factors.memory)
+        )
+    eps = common(factor.eps for factor in factors.parameters.values())
+    if eps not in (None, 1.0):
+        found["eps"] = lambda value: value * eps
+        found["eps_root"] = lambda value: value * eps**2
+    return found
+
+
+def changed_settings(before: Optimizer, after: Optimizer) -> dict[str, float]:
+    """Settings that aren't what they were."""
+    return {
+        key: float(value) for key, value in after.settings.items() if value != before.settings[key]
+    }

@@ -1,0 +1,207 @@
+"""A ladder that is climbed: the same trainings as the run's own, resumed exactly, refused early."""
+
+import dataclasses
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+from recipes import tiny
+from rich.console import Console
+
+from metatune import artefact
+from metatune.fit.outer_loop import fit
+from metatune.fit.run_folder import RunFolder, RunFolderError
+from metatune.inner import prepare, prepare_file
+from metatune.ladder import climb
+from metatune.ladder.beyond import operations_of, warning
+from metatune.ladder.candidates import TUNED, leveled, target_alone
+from metatune.ladder.judging import PARTS
+from metatune.ladder.measuring import following, held_out_loss
+from metatune.ladder.progress import Display
+from metatune.ladder.record import FILE
+from metatune.ladder.rungs import parse
+from metatune.report.transfer import beyond, table
+
+QUIET = Console(quiet=True)
+
+
+def proxy(folder):
+    return prepare_file(folder.recipe)
+
+
+def climbed(run, words=("width=2", "steps=2"), rule=None):
+    found = climb.ladder(run, proxy, parse(words), rule, 2)
+    return climb.climb(found, Display(QUIET, 1.0))
+
+
+def timeless(document):
+    """Without the times at which predictions were made."""
+    document = json.loads(json.dumps(document))
+    for rung in document["rungs"]:
+        if rung["predicted"]:
+            del rung["predicted"]["made"]
+    return document
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("ladder") / "run"
+    fit(prepare(tiny(outer={"steps": 1})), out, console=QUIET)
+    return out
+
+
+@pytest.fixture(scope="module")
+def document(run):
+    return climbed(run)
+
+
+def test_at_the_proxy_a_training_is_that_of_the_run_s_result(run):
+    """To the last bit, by another way through the code: schedules of an artefact, not of η."""
+    tuned = artefact.load(run)
+    training = proxy(RunFolder(run))
+    followed = following(training, tuned, "proxy")
+    losses = [held_out_loss(followed, index) for index in (0, 1)]
+    assert losses == pytest.approx(tuned.result["after"], rel=1e-6)
+
+
+def test_a_climb_leaves_all_that_is_promised(run, document):
+    ledger = artefact.load(run).transfer
+    assert ledger == document
+    assert json.loads((run / "artefact" / "transfer.json").read_text()) == document
+    assert document["verdict"] in (run / "artefact" / "README.md").read_text()
+    assert [rung["name"] for rung in document["rungs"]] == ["proxy", "steps x2", "width x2"]
+    own, longer, wide = document["rungs"]
+    assert (own["steps"], longer["steps"], wide["steps"]) == (6, 12, 6)
+    assert wide["parameters"] > own["parameters"] == longer["parameters"]
+    levels = {f"{which}{level}" for which in ("default", "tuned") for level in LEVELS}
+    levels |= {f"target{level}" for level in LEVELS[:-1]} | {"rates", "mixture"}
+    for rung in document["rungs"]:
+        assert set(rung["losses"]) == levels
+        assert all(len(losses) == 2 for losses in rung["losses"].values())
+    gain = sum(own["losses"]["default"]) / 2 - sum(own["losses"]["tuned"]) / 2
+    assert own["gain"]["mean"] == pytest.approx(gain)
+    parts = [np.subtract(own["losses"]["default"], own["losses"][part]) for part in PARTS]
+    assert own["rates_gain"]["mean"] == pytest.approx(parts[0].mean())
+    assert own["mixture_gain"]["mean"] == pytest.approx(parts[1].mean())
+    assert own["predicted"] is longer["predicted"] is None
+    assert set(wide["predicted"]) >= {"gain", "low", "high", "line", "made", "holds"}
+    assert [each["times"] for each in document["farther"]] == [4.0, 64.0]
+    assert any("initial" in line or "fresh" in line for line in wide["left"])
+    for width in (80, 200):
+        console = Console(width=width, file=(file := io.StringIO()))
+        console.print(table(document))
+        said = file.getvalue()
+        assert max(map(len, said.splitlines())) <= width
+        assert "width x2" in said
+        assert f"{own['gain']['mean']:+.4f}" in said
+    assert len(beyond(document)) == 2
+
+
+LEVELS = ("", " x0.5", " x2", " x0.1")
+
+
+def test_predictions_are_made_before_their_rung_is_trained(run, document):
+    lines = [json.loads(line) for line in (run / FILE).read_text().splitlines()]
+    names = [line["rung"] for line in lines]
+    at = next(i for i, line in enumerate(lines) if "prediction" in line)
+    assert "width x2" not in names[:at]
+    assert names[at:].count("width x2") == len(names) - at
+
+
+@pytest.mark.parametrize("kept", [9, 33])
+def test_a_killed_climb_goes_on_to_the_same_numbers(run, document, tmp_path, kept):
+    """Also where a line was cut off."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    lines = (copy / FILE).read_text().splitlines(keepends=True)
+    (copy / FILE).write_text("".join(lines[:kept]) + lines[kept][:20])
+    again = climbed(copy)
+    assert timeless(again) == timeless(document)
+    assert len((copy / FILE).read_text().splitlines()) == len(lines)
+
+
+def test_another_rule_is_another_ladder(run, document, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    other = climbed(copy, ("width=2",), "none")
+    assert other["rule"] == "none"
+    own = {rung["name"]: rung for rung in document["rungs"]}
+    one, wide = other["rungs"]
+    # What is not carried is the same at the proxy, and another at twice the width.
+    assert one["losses"] == own["proxy"]["losses"]
+    assert wide["losses"] != own["width x2"]["losses"]
+    assert timeless(climbed(copy)) == timeless(document)
+
+
+def test_a_level_is_of_all_rates(run):
+    tuned = artefact.load(run)
+    half = leveled(tuned, 0.5)
+    for name, curve in tuned.learning_rates.parameters.items():
+        assert list(half.learning_rates.parameters[name]) == [0.5 * value for value in curve]
+    assert leveled(tuned, TUNED.level) is tuned
+
+
+def test_the_target_alone_is_trained_on_nothing_else(run):
+    tuned = artefact.load(run)
+    alone = target_alone(tuned)
+    assert alone is not None and alone.mixture is not None
+    shares = dict(zip(alone.mixture.domains, alone.mixture.weights[0], strict=True))
+    assert shares == {"code": 1.0, "drama": 0.0}
+    elsewhere = {**tuned.provenance, "target": {"code": 0.5, "other": 0.5}}
+    assert target_alone(dataclasses.replace(tuned, provenance=elsewhere)) is None
+    assert target_alone(dataclasses.replace(tuned, mixture=None)) is None
+
+
+def test_what_cannot_be_climbed_is_refused_before_it_is_trained(run, tmp_path):
+    with pytest.raises(RunFolderError, match="is no run folder"):
+        climb.ladder(tmp_path, proxy, parse(["width=2"]), None, 2)
+    with pytest.raises(artefact.ArtefactError, match="allowed: none, mup"):
+        climb.ladder(run, proxy, parse(["width=2"]), "mupp", 2)
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    tuned = json.loads((copy / "artefact" / "tuned.json").read_text())
+    assert tuned["result"]["status"] == "complete"
+
+    def other_data(folder):
+        return prepare_file(folder.recipe, ["data.domains.code.max_tokens=200000"])
+
+    with pytest.raises(RunFolderError, match="data"):
+        climb.ladder(copy, other_data, parse(["width=2"]), None, 2)
+
+
+def test_a_training_far_beyond_the_rungs_is_warned_of(run, document):
+    """With the interval of the ladder; without one, from twice the proxy's compute on."""
+    tuned = artefact.load(run)
+    config = dict(tuned.provenance["model_config"])
+    vocabulary = tuned.provenance["vocab_size"]
+    own = operations_of(config, tuned.horizon_tokens, vocabulary)
+    assert own == pytest.approx(document["rungs"][0]["operations"])
+    largest = max(rung["operations"] for rung in document["rungs"])
+    assert warning(tuned, 2 * largest) is None
+    far = warning(tuned, 4 * largest)
+    assert far is not None
+    (told, _) = document["farther"]
+    assert f"a gain of {told['gain']:.4f} is predicted" in far
+    assert f"{told['low']:.4f} to {told['high']:.4f} nats per byte" in far
+    unmeasured = dataclasses.replace(tuned, transfer=None)
+    assert warning(unmeasured, 2 * own) is None
+    never = warning(unmeasured, 2.1 * own)
+    assert never is not None
+    assert "was never measured" in never
+
+
+def test_a_ledger_is_of_its_own_schedules_alone(run, document):
+    tuned = artefact.load(run)
+    other = dataclasses.replace(tuned, result={**tuned.result, "best_outer_step": 0})
+    assert artefact.with_ledger(other, document).transfer is None
+    assert artefact.with_ledger(tuned, document).transfer == document
+    file = run / "artefact" / "transfer.json"
+    whole = file.read_text()
+    file.write_text(whole + " ")
+    try:
+        with pytest.raises(artefact.ArtefactError, match=r"transfer\.json"):
+            artefact.load(run)
+    finally:
+        file.write_text(whole)

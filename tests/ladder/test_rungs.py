@@ -1,0 +1,64 @@
+"""The rungs of a ladder, as they are asked for."""
+
+import dataclasses
+
+import pytest
+from recipes import tiny
+
+from metatune.ladder.rungs import PROXY, Rung, parse, recipe_at, refuse_no_ladder
+from metatune.models import build
+from metatune.recipe import schema
+from metatune.recipe.faults import RecipeError
+
+
+def test_rungs_come_in_the_order_of_their_compute_the_proxy_first():
+    found = parse(["width=2,4", "depth=2", "steps=4", "all=2"])
+    assert [rung.name for rung in found] == [
+        "proxy",
+        "depth x2",
+        "steps x4",
+        "width x2",
+        "all x2",
+        "width x4",
+    ]
+    assert [rung.compute for rung in found] == [1, 2, 4, 4, 16, 16]
+    assert parse(["depth=2", "depth=2"]) == (PROXY, Rung(depth=2))
+    assert Rung(width=2, steps=3).name == "width x2, steps x3"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["hight=2"], "--ladder = hight=2: unknown axis; allowed: width, depth, steps, all"),
+        (["width=1"], "--ladder = width=1: '1' must be a whole number from 2 to 64; write width=2"),
+        (["width=2,x", "steps="], "'x' must be a whole number from 2 to 64"),
+        (["width=65"], "'65' must be a whole number from 2 to 64"),
+    ],
+)
+def test_what_is_no_rung_is_refused_by_name(words, said):
+    with pytest.raises(RecipeError) as caught:
+        parse(words)
+    assert said in str(caught.value).replace("'hight=2'", "hight=2").replace("'width=1'", "width=1")
+
+
+def test_a_recipe_at_a_rung_is_enlarged_and_lengthened():
+    recipe = recipe_at(tiny(), Rung(width=2, depth=3, steps=4))
+    assert recipe.model.config is not None
+    model = build(recipe.model.config, vocab_size=10, path="rung")
+    assert model.config.hidden_size == 16
+    assert model.config.num_attention_heads == 4
+    assert model.config.head_dim == 4
+    assert len(model.config.layers) == 3
+    assert recipe.inner.steps == 24
+    assert recipe_at(tiny(), PROXY) == tiny()
+
+
+def test_what_has_one_size_is_refused():
+    refuse_no_ladder(tiny())
+    recipe = tiny()
+    model = dataclasses.replace(recipe.model, config=None, pretrained="somewhere")
+    with pytest.raises(RecipeError, match=r"model\.pretrained = .*is a model of one size"):
+        refuse_no_ladder(dataclasses.replace(recipe, model=model))
+    outside = dataclasses.replace(recipe, trainer=schema.TrainerSpec("true"))
+    with pytest.raises(RecipeError, match=r"trainer\.command = .*trains elsewhere"):
+        refuse_no_ladder(outside)

@@ -1,0 +1,48 @@
+"""The coordinate check in a reduced form: two sizes of each axis, one small model."""
+
+import numpy as np
+import pytest
+
+from metatune.recipe.schema import AdamWSpec
+from metatune.transfer.coordinates import LOGITS, STREAM, Check, slope, slopes
+
+CONFIG = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "vocab_size": 16,
+    "initializer_range": 0.005,
+}
+OPTIMIZER = AdamWSpec(learning_rate=2e-4, weight_decay=0.0, clip_norm=None)
+BATCHES = np.repeat(np.random.default_rng(0).integers(0, 16, (1, 2, 9)), 5, axis=0)
+
+
+def found(rule, axis):
+    measured = slopes(Check(CONFIG, rule, OPTIMIZER), axis, (1, 4), BATCHES, range(4))
+    return {name: each.slope for name, each in measured.items()}
+
+
+def test_activations_of_the_plain_model_run_away_with_width_and_depth():
+    wide, deep = found("none", "width"), found("none", "depth")
+    assert wide[LOGITS] > 0.8 and wide[STREAM] > 0.3
+    assert deep[STREAM] > 0.3
+
+
+@pytest.mark.parametrize("rule", ["mup", "complete_d_p"])
+def test_with_a_rule_for_the_width_they_do_not(rule):
+    assert found(rule, "width") == pytest.approx({LOGITS: 0.0, STREAM: 0.0}, abs=0.05)
+
+
+@pytest.mark.parametrize("rule", ["completep", "complete_d_p"])
+def test_with_a_rule_for_the_depth_they_do_not(rule):
+    assert found(rule, "depth") == pytest.approx({LOGITS: 0.0, STREAM: 0.0}, abs=0.05)
+
+
+def test_a_rule_for_the_width_alone_says_nothing_of_the_depth():
+    assert found("mup", "depth") == found("none", "depth")
+
+
+def test_the_slope_is_that_of_a_power():
+    assert slope([1, 2, 4], [5.0, 5.0 * 2**0.3, 5.0 * 4**0.3]) == pytest.approx(0.3)
