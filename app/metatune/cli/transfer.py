@@ -81,8 +81,12 @@ def transfer(
             console.print(f"expected: about {took} on this machine", highlight=False)
             return
         stops.farewell(f"interrupted; what was trained is in {run}; go on with\n  {again}")
-        with stops.listening(), Display(console, left) as display:
-            document = climb.climb(found, display)
+        try:
+            with stops.listening(), Display(console, left) as display:
+                document = climb.climb(found, display)
+        except KeyboardInterrupt:
+            typer.echo(f"interrupted; what was trained is kept; go on with\n  {again}", err=True)
+            raise typer.Exit(stops.exit_code()) from None
         typer.echo(json.dumps(document, indent=1) if as_json else "")
         if not as_json:
             console.print(report.table(document))

@@ -219,7 +219,7 @@ def _train(ladder: Ladder, step: Step, record: Record, display: Display) -> None
     """All candidates of a seed, then of the next: what is left out at a kill is balanced."""
     followed: dict[Candidate, Followed] = {}
     for line in step.schedules["tuned"].done:
-        display.say(f"{step.rung.name}: {line}")
+        display.say(line.replace("*", ""))
     for number, seed in enumerate(ladder.seeds, 1):
         for candidate in ladder.candidates:
             if record.loss(step.rung, candidate, seed) is not None:

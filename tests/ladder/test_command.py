@@ -1,0 +1,74 @@
+"""`metatune transfer` from the command line: plan, climb, stop, go on, and what is refused."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from recipes import tiny
+from rich.console import Console
+from typer.testing import CliRunner
+
+from metatune.cli.commands import app
+from metatune.fit.outer_loop import fit
+from metatune.inner import prepare
+
+METATUNE = (sys.executable, "-c", "from metatune.cli import main; main()")
+
+
+def metatune(*arguments):
+    return CliRunner().invoke(app, [str(word) for word in arguments])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("ladder") / "run"
+    fit(prepare(tiny(outer={"steps": 1})), out, console=Console(quiet=True))
+    return out
+
+
+def test_a_plan_trains_nothing(run):
+    done = metatune("transfer", run, "--ladder", "width=2", "steps=3", "--seeds", 2, "--plan")
+    assert done.exit_code == 0, done.output
+    assert "rungs: proxy, steps x3, width x2; at each 13 candidates and 2 seeds" in done.output
+    assert "expected: about" in done.output
+    assert not (run / "transfer.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--ladder", "widht=2"], "unknown axis; did you mean width?"),
+        (["--rule", "mupp"], "unknown rule; did you mean mup?"),
+        (["--seeds", "1"], "greater than or equal to 2"),
+    ],
+)
+def test_a_slip_is_told(run, words, said):
+    done = metatune("transfer", run, *words)
+    assert done.exit_code == 2
+    assert said in done.output
+
+
+def test_what_is_stopped_says_how_to_go_on_and_does(run):
+    words = ["transfer", str(run), "--ladder", "steps=2", "--seeds", "2"]
+    process = subprocess.Popen(
+        [*METATUNE, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    record, deadline = run / "transfer.jsonl", time.monotonic() + 120
+    while not record.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 143
+    assert "interrupted; what was trained is kept; go on with\n" in told
+    assert f"metatune transfer {run} --ladder steps=2 --seeds 2" in told
+    before = record.read_text()
+    done = metatune(*words, "--json")
+    assert done.exit_code == 0, done.output
+    assert record.read_text().startswith(before)
+    document = json.loads(done.stdout)
+    assert [rung["name"] for rung in document["rungs"]] == ["proxy", "steps x2"]
+    shown = metatune("show", run)
+    assert document["verdict"] in " ".join(shown.output.replace("│", " ").split())
