@@ -1,5 +1,6 @@
 """What every test shares: JAX's strictness, and its compilation cache."""
 
+import contextlib
 import gc
 import itertools
 import os
@@ -42,6 +43,29 @@ def pytest_report_header():
     return [said, f"shapes of signatures are {'' if shape_checks.ON else 'not '}checked"]
 
 
+LONG = {
+    "bench",
+    "check",
+    "fit",
+    "hypergrad",
+    "inner",
+    "plan",
+    "train",
+    "test_api.py",
+    "test_cli.py",
+}
+"""Folders and modules of tests that train."""
+
+
+def pytest_collection_modifyitems(items):
+    """The long ones first: at the end processes share what is short, and end together."""
+    tests = Path(__file__).parent
+    items.sort(key=lambda item: item.path.relative_to(tests).parts[0] not in LONG)
+
+
+HASTE = "jax_disable_most_optimizations"
+
+
 @pytest.fixture(autouse=True, scope="session")
 def ctrl_c_is_heard():
     """In a shell's background Ctrl-C is ignored, also by what is started there."""
@@ -56,19 +80,41 @@ def strict_ranks():
         yield
 
 
+@contextlib.contextmanager
+def compiled(optimized):
+    """Within, programs are optimized or not, here and in processes that are started."""
+    known = set_option(HASTE, not optimized)
+    if known and optimized:
+        jax.clear_caches()  # what was compiled in haste
+    with pytest.MonkeyPatch.context() as patch:
+        if known:
+            patch.setenv(HASTE.upper(), str(not optimized))
+        yield
+    if known:
+        set_option(HASTE, False)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def compiled_in_haste(request):
     """Programs are hardly optimized, but for modules that compare two of them bit for bit.
 
     Without optimization equal sums in two programs are rounded differently.
     """
-    exact = request.node.get_closest_marker("optimized")
-    known = set_option("jax_disable_most_optimizations", exact is None)
-    if known and exact:
-        jax.clear_caches()  # what another module had compiled in haste
-    yield
-    if known:
-        set_option("jax_disable_most_optimizations", False)
+    with compiled(request.node.get_closest_marker("optimized") is not None):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def optimized_alone(request, compiled_in_haste):
+    """A test that compares two programs bit for bit by itself, in a module that doesn't."""
+    node = request.node
+    if node.get_closest_marker("optimized") and not node.parent.get_closest_marker("optimized"):
+        with compiled(optimized=True):
+            yield
+        jax.clear_caches()
+        set_option(HASTE, True)
+    else:
+        yield
 
 
 TESTS = itertools.count(1)

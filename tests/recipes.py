@@ -8,7 +8,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from metatune.recipe import schema
+import jax
+
+from metatune.inner import prepare
+from metatune.inner.training import InnerTraining
+from metatune.recipe import schema, writing
 
 CONFIG: Mapping[str, Any] = {
     "model_type": "llama",
@@ -67,3 +71,23 @@ def changed(
         for name, changes in sections.items()
     }
     return dataclasses.replace(recipe, **held)
+
+
+_TRAININGS: dict[tuple[str, bool], InnerTraining] = {}
+
+
+def prepared(recipe: schema.Recipe) -> InnerTraining:
+    """The training of a recipe, one for all that differ in how they are tuned alone.
+
+    So these share compiled programs, which JAX knows by the training's functions. For tests of what
+    tuning does with a training; `prepare` makes another one.
+    """
+    outer = schema.OuterSpec(steps=1, objective=recipe.outer.objective)
+    alike = writing.to_yaml(dataclasses.replace(recipe, outer=outer))
+    key = alike, bool(jax.config.read("jax_enable_x64"))
+    if key not in _TRAININGS:
+        _TRAININGS[key] = prepare(recipe)
+    training = _TRAININGS[key]
+    return dataclasses.replace(
+        training, recipe=dataclasses.replace(training.recipe, outer=recipe.outer)
+    )

@@ -6,14 +6,14 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from recipes import tiny
+from recipes import prepared, tiny
 from rich.console import Console
 
 from metatune.fit.outer_loop import fit
 from metatune.fit.run_folder import RunFolder
 from metatune.fit.searching.growth import growth_curves, growth_line, growth_scalars
 from metatune.hypergrad import Damping, Growth, MixFlow
-from metatune.inner import estimators, prepare
+from metatune.inner import estimators
 from metatune.recipe import schema
 
 STEPS = np.array([0, 4, 8])
@@ -95,7 +95,7 @@ def test_a_search_keeps_to_the_cap_of_its_recipe_and_tells(tmp_path):
             recipe, outer=dataclasses.replace(recipe.outer, estimator=spec)
         )
         with open("/dev/null", "w") as nowhere:
-            fit(prepare(changed), tmp_path / name, console=Console(file=nowhere))
+            fit(prepared(changed), tmp_path / name, console=Console(file=nowhere))
         first, *_, last = RunFolder(tmp_path / name).read_metrics()
         assert first["growth"]["steps"] == [0, 2, 4, 6]
         assert "growth" not in last  # no step is taken from there

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from recipes import CODE, CONFIG, tiny
 from rich.console import Console
 
 from metatune import artefact
@@ -22,25 +23,9 @@ from metatune.report.terminal import summary
 from metatune.train import command
 from metatune.train.folder import usable
 
-pytestmark = pytest.mark.optimized  # two programs, bit for bit
-
-CONFIG = {
-    "model_type": "llama",
-    "hidden_size": 8,
-    "intermediate_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "initializer_range": 0.2,
-}
-RECIPE = schema.Recipe(
-    model=schema.ModelSpec(config=CONFIG, remat=False),
-    data=schema.DataSpec(
-        domains={"code": schema.SourceSpec(shipped="code_stdlib")},
-        target={"code": 1.0},
-        sequence_length=16,
-        batch_size=4,
-    ),
-    inner=schema.InnerSpec(optimizer=schema.AdamWSpec(learning_rate=1e-2), steps=3),
+RECIPE = tiny(
+    data={"domains": {"code": CODE}},
+    inner={"steps": 3},
     tune=schema.TuneSpec(initialisation=schema.PointSpec(parameters=("embed_tokens", "lm_head"))),
     outer=schema.OuterSpec(
         steps=8,

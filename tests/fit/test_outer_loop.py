@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from recipes import prepared, tiny
 from rich.console import Console
 from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -37,42 +38,7 @@ from metatune.report import terminal
 from metatune.report.heat_map import heat_map
 from metatune.runs.inputs import INPUTS
 
-pytestmark = pytest.mark.optimized  # two programs, bit for bit
-
-RECIPE = schema.Recipe(
-    model=schema.ModelSpec(
-        config={
-            "model_type": "llama",
-            "hidden_size": 8,
-            "intermediate_size": 16,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "initializer_range": 0.2,
-        },
-        remat=False,
-    ),
-    data=schema.DataSpec(
-        domains={
-            "code": schema.SourceSpec(shipped="code_stdlib"),
-            "drama": schema.SourceSpec(shipped="drama_shakespeare"),
-        },
-        target={"code": 1.0},
-        sequence_length=16,
-        batch_size=4,
-    ),
-    inner=schema.InnerSpec(optimizer=schema.AdamWSpec(learning_rate=1e-2), steps=6),
-    tune=schema.TuneSpec(
-        learning_rates=schema.LearningRatesSpec(per="layer", windows=3),
-        mixture=schema.MixtureSpec(windows=2, floor=0.05),
-    ),
-    outer=schema.OuterSpec(
-        steps=4,
-        estimator=schema.MixFlowSpec(segment=4),
-        objective=schema.ObjectiveSpec(sequences=8, micro_batch=8),
-        validation=schema.ValidationSpec(seeds=1, sequences=8),
-        test=schema.FinalTestSpec(seeds=2, sequences=8),
-    ),
-)
+RECIPE = tiny()
 ARTEFACT_FILES = ("tuned.json", "README.md")
 
 
@@ -86,7 +52,7 @@ def console():
 def finished(tmp_path_factory):
     """An uninterrupted run."""
     with open(os.devnull, "w") as nowhere:
-        return fit(prepare(RECIPE), tmp_path_factory.mktemp("run"), console=Console(file=nowhere))
+        return fit(prepared(RECIPE), tmp_path_factory.mktemp("run"), console=Console(file=nowhere))
 
 
 def contents(folder: RunFolder) -> list[bytes]:
@@ -176,7 +142,7 @@ def test_every_point_is_told_once_everywhere(finished, tmp_path, monkeypatch):
     def run(**options):
         screens.append(io.StringIO())
         console = Console(file=screens[-1])
-        return fit(prepare(RECIPE), tmp_path, console=console, **options)
+        return fit(prepared(RECIPE), tmp_path, console=console, **options)
 
     def points(screen):
         return [line for line in screen.getvalue().splitlines() if line.startswith("point ")]
@@ -283,7 +249,7 @@ def test_states_on_disk_give_the_same_bits_and_leave_none(finished, tmp_path, mo
     (folder.path / INPUTS).unlink()
     folder.scratch.mkdir()
     (folder.scratch / "left.safetensors").write_text("by a killed run")
-    outcome = fit(prepare(recipe), folder.path, resume=True, console=console)
+    outcome = fit(prepared(recipe), folder.path, resume=True, console=console)
     assert (
         taken(outcome.folder.read_metrics())[-1]["objective"]
         == (taken(finished.folder.read_metrics())[-1]["objective"])
@@ -304,10 +270,10 @@ def test_a_run_without_room_for_its_states_goes_on_with_more(finished, tmp_path,
 
     short = with_checkpoints(keep="all", store="disk", budget_bytes=1000)
     with pytest.raises(CheckpointError, match=r"scratch/states-.* needs \d+ bytes, but 1000 of"):
-        fit(prepare(short), tmp_path, console=console)
+        fit(prepared(short), tmp_path, console=console)
     assert not RunFolder(tmp_path).scratch.exists()
     enough = with_checkpoints(keep="sqrt", store="host")
-    outcome = fit(prepare(enough), tmp_path, resume=True, console=console)
+    outcome = fit(prepared(enough), tmp_path, resume=True, console=console)
     assert outcome.folder.recipe.read_text() == writing.to_yaml(enough)
     assert outcome.artefact.result == finished.artefact.result
 
@@ -329,7 +295,7 @@ def test_online_the_inner_training_lives_on(tmp_path, monkeypatch, console):
         return result
 
     monkeypatch.setattr(hypergradients_of, "hypergradient", spy)
-    outcome = fit(prepare(ONLINE), tmp_path / "run", console=console)
+    outcome = fit(prepared(ONLINE), tmp_path / "run", console=console)
     assert [part[:2] for part in seen] == [(0, 4), (4, 2), (0, 4), (4, 2)]
     np.testing.assert_array_equal(seen[1][2], seen[0][3])
     np.testing.assert_array_equal(seen[3][2], seen[2][3])
@@ -343,8 +309,8 @@ def test_online_the_inner_training_lives_on(tmp_path, monkeypatch, console):
 
     with monkeypatch.context() as patch:
         patch.setattr(hypergradients_of, "hypergradient", interrupted)
-        fit(prepare(ONLINE), tmp_path / "again", console=console)
-    resumed = fit(prepare(ONLINE), tmp_path / "again", resume=True, console=console)
+        fit(prepared(ONLINE), tmp_path / "again", console=console)
+    resumed = fit(prepared(ONLINE), tmp_path / "again", resume=True, console=console)
     assert contents(resumed.folder) == contents(outcome.folder)
 
 
@@ -362,7 +328,7 @@ def test_pairs_live_on_with_their_perturbations(tmp_path, monkeypatch, console):
         return result
 
     monkeypatch.setattr(hypergradients_of, "hypergradient", spy)
-    outcome = fit(prepare(recipe), tmp_path / "run", console=console)
+    outcome = fit(prepared(recipe), tmp_path / "run", console=console)
     lived = [isinstance(before.opt_state, Lived) for before, _ in seen]
     assert lived == [False, True, False, True]  # each life begins with one training
     for at in (1, 3):
@@ -380,15 +346,15 @@ def test_pairs_live_on_with_their_perturbations(tmp_path, monkeypatch, console):
 
     with monkeypatch.context() as patch:
         patch.setattr(hypergradients_of, "hypergradient", interrupted)
-        fit(prepare(recipe), tmp_path / "again", console=console)
-    resumed = fit(prepare(recipe), tmp_path / "again", resume=True, console=console)
+        fit(prepared(recipe), tmp_path / "again", console=console)
+    resumed = fit(prepared(recipe), tmp_path / "again", resume=True, console=console)
     assert contents(resumed.folder) == contents(outcome.folder)
     assert timeless(resumed.folder) == timeless(outcome.folder)
 
 
 def test_truncated_only_the_last_windows_move(finished, tmp_path, console):
     outer = dataclasses.replace(RECIPE.outer, steps=1, unroll=schema.TruncatedSpec(window=2))
-    outcome = fit(prepare(dataclasses.replace(RECIPE, outer=outer)), tmp_path, console=console)
+    outcome = fit(prepared(dataclasses.replace(RECIPE, outer=outer)), tmp_path, console=console)
     (line,) = taken(outcome.folder.read_metrics())
     assert line["objective"] == finished.folder.read_metrics()[0]["objective"]
     norms = line["hypergradient_norm"], finished.folder.read_metrics()[0]["hypergradient_norm"]
@@ -398,7 +364,7 @@ def test_truncated_only_the_last_windows_move(finished, tmp_path, console):
 def fitted(out, console, **changes):
     outer = dataclasses.replace(RECIPE.outer, steps=2, **changes)
     recipe = dataclasses.replace(RECIPE, outer=outer)
-    return fit(prepare(recipe), out, predict=lambda scratch: None, console=console)
+    return fit(prepared(recipe), out, predict=lambda scratch: None, console=console)
 
 
 def test_forward_mode_goes_the_same_way(finished, tmp_path, console):
@@ -455,7 +421,7 @@ def test_an_estimator_without_room_is_refused_before_anything_is_run(tmp_path, c
 def test_judged_now_and_then(tmp_path, console):
     validation = dataclasses.replace(RECIPE.outer.validation, every=3)
     outer = dataclasses.replace(RECIPE.outer, validation=validation)
-    outcome = fit(prepare(dataclasses.replace(RECIPE, outer=outer)), tmp_path, console=console)
+    outcome = fit(prepared(dataclasses.replace(RECIPE, outer=outer)), tmp_path, console=console)
     lines = outcome.folder.read_metrics()
     assert [line["held_out"] is not None for line in lines] == [True, False, False, True, True]
     assert outcome.artefact.result["best_outer_step"] in (0, 3, 4)
@@ -463,7 +429,7 @@ def test_judged_now_and_then(tmp_path, console):
 
 def test_a_finished_run_is_not_measured_again(finished, monkeypatch, console):
     monkeypatch.setattr(outer_loop, "measure", lambda *_: pytest.fail("measured twice"))
-    again = fit(prepare(RECIPE), finished.folder.path, resume=True, console=console)
+    again = fit(prepared(RECIPE), finished.folder.path, resume=True, console=console)
     assert again.artefact.result == finished.artefact.result
 
 
@@ -472,14 +438,14 @@ def test_a_finished_run_goes_on_to_more_steps_bit_for_bit(finished, tmp_path, co
         return dataclasses.replace(RECIPE, outer=dataclasses.replace(RECIPE.outer, **changes))
 
     short = of(steps=2, test=schema.FinalTestSpec(seeds=1, sequences=8))
-    fit(prepare(short), tmp_path, console=console)
-    resumed = fit(prepare(RECIPE), tmp_path, resume=True, console=console)
+    fit(prepared(short), tmp_path, console=console)
+    resumed = fit(prepared(RECIPE), tmp_path, resume=True, console=console)
     assert contents(resumed.folder) == contents(finished.folder)
     assert [line["step"] for line in resumed.folder.read_metrics()] == [0, 1, 2, 3, 4]
 
 
 def test_data_that_were_changed_are_refused_before_anything_is_written(finished, console):
-    training, folder = prepare(RECIPE), finished.folder
+    training, folder = prepared(RECIPE), finished.folder
     code, drama = training.corpus.domains
     corpus = dataclasses.replace(
         training.corpus, domains=(dataclasses.replace(code, sha256="0" * 64), drama)
@@ -503,11 +469,11 @@ def test_ctrl_c_leaves_a_valid_run_that_goes_on_bit_for_bit(
 
     with monkeypatch.context() as patch:
         patch.setattr(hypergradients_of, "hypergradient", interrupted)
-        stopped = fit(prepare(RECIPE), tmp_path / "run", console=console)
+        stopped = fit(prepared(RECIPE), tmp_path / "run", console=console)
     assert stopped.interrupted
     assert artefact.load(stopped.folder.path).result["status"] == "unfinished"
     assert len(stopped.folder.read_metrics()) == at
-    resumed = fit(prepare(RECIPE), tmp_path / "run", resume=True, console=console)
+    resumed = fit(prepared(RECIPE), tmp_path / "run", resume=True, console=console)
     assert not resumed.interrupted
     assert contents(resumed.folder) == contents(finished.folder)
     assert timeless(resumed.folder) == timeless(finished.folder)
@@ -526,7 +492,7 @@ def test_a_killed_run_goes_on_bit_for_bit(finished, tmp_path, console):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    resumed = fit(prepare(RECIPE), out, resume=True, console=console)
+    resumed = fit(prepared(RECIPE), out, resume=True, console=console)
     assert contents(resumed.folder) == contents(finished.folder)
     assert timeless(resumed.folder) == timeless(finished.folder)
 
@@ -544,10 +510,10 @@ def test_a_hypergradient_that_is_none_keeps_the_last_good_artefact(tmp_path, mon
     with monkeypatch.context() as patch:
         patch.setattr(hypergradients_of, "hypergradient", broken)
         with pytest.raises(NotFinite, match="point 2 of the search: the hypergradient of mixture"):
-            fit(prepare(RECIPE), tmp_path, console=console)
+            fit(prepared(RECIPE), tmp_path, console=console)
     assert len(RunFolder(tmp_path).read_metrics()) == 2
     assert artefact.load(tmp_path).result["status"] == "unfinished"
-    assert not fit(prepare(RECIPE), tmp_path, resume=True, console=console).interrupted
+    assert not fit(prepared(RECIPE), tmp_path, resume=True, console=console).interrupted
 
 
 def test_a_training_that_diverges_says_where(tmp_path, console):
@@ -556,14 +522,14 @@ def test_a_training_that_diverges_says_where(tmp_path, console):
     with pytest.raises(
         NotFinite, match=r"point 0 of the search, inner step \d: the inner loss is (nan|inf)"
     ):
-        fit(prepare(recipe), tmp_path, console=console)
+        fit(prepared(recipe), tmp_path, console=console)
     assert artefact.load(tmp_path).result["status"] == "unfinished"
 
 
 def test_a_run_is_not_overwritten(finished, console):
     before = contents(finished.folder)
     with pytest.raises(RunFolderError, match="holds a run already"):
-        fit(prepare(RECIPE), finished.folder.path, console=console)
+        fit(prepared(RECIPE), finished.folder.path, console=console)
     assert contents(finished.folder) == before
 
 
@@ -575,7 +541,7 @@ def test_patience_stops_the_search(tmp_path, monkeypatch, console):
 
     monkeypatch.setattr(outer_loop, "held_out_loss", told)
     recipe = dataclasses.replace(RECIPE, outer=dataclasses.replace(RECIPE.outer, patience=2))
-    outcome = fit(prepare(recipe), tmp_path, console=console)
+    outcome = fit(prepared(recipe), tmp_path, console=console)
     held_out = [line["held_out"] for line in outcome.folder.read_metrics()]
     assert held_out == [3.0, 2.0, 2.5, 2.4, 2.3]
     assert outcome.artefact.result["best_outer_step"] == 1
@@ -597,7 +563,7 @@ def test_what_is_not_drawn_anew_stays_that_of_the_first_step(tmp_path, monkeypat
         # The mixture decides which windows a batch holds: without it data orders compare.
         tune = schema.TuneSpec(learning_rates=RECIPE.tune.learning_rates)
         recipe = dataclasses.replace(RECIPE, outer=outer, tune=tune)
-        fit(prepare(recipe), tmp_path / str(initialisation), console=console)
+        fit(prepared(recipe), tmp_path / str(initialisation), console=console)
         (init_0, data_0), (init_1, data_1) = seen
         assert (init_0 != init_1) == initialisation
         assert (data_0 != data_1) == fresh_data
@@ -621,7 +587,7 @@ def test_rates_that_diverge_under_the_judges_are_not_the_best(tmp_path, monkeypa
         return said
 
     monkeypatch.setattr(outer_loop, "held_out_loss", told)
-    outcome = fit(prepare(RECIPE), tmp_path, console=console)
+    outcome = fit(prepared(RECIPE), tmp_path, console=console)
     held_out = [line["held_out"] for line in outcome.folder.read_metrics()]
     assert held_out == [3.0, 2.5, None, 2.7, None]
     assert outcome.artefact.result["best_outer_step"] == 1

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from recipes import tiny
 from rich.console import Console
 
 from metatune import artefact, tunables
@@ -18,41 +19,19 @@ from metatune.hypergrad import Diagnostics, Hypergradient
 from metatune.inner import prepare
 from metatune.recipe import schema
 
-RECIPE = schema.Recipe(
-    model=schema.ModelSpec(
-        config={
-            "model_type": "llama",
-            "hidden_size": 8,
-            "intermediate_size": 16,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-        },
-        remat=False,
-    ),
-    data=schema.DataSpec(
-        domains={
-            "code": schema.SourceSpec(shipped="code_stdlib"),
-            "drama": schema.SourceSpec(shipped="drama_shakespeare"),
-        },
-        target={"code": 1.0},
-        sequence_length=16,
-        batch_size=4,
-    ),
-    inner=schema.InnerSpec(optimizer=schema.AdamWSpec(learning_rate=1e-2), steps=6),
+RECIPE = tiny(
     tune=schema.TuneSpec(
         learning_rates=schema.LearningRatesSpec(per="global", windows=2),
         mixture=schema.MixtureSpec(
             windows=2, initial={"code": 1, "drama": 3}, kl=0.3, smoothness=0.2
         ),
     ),
-    outer=schema.OuterSpec(
-        steps=4,
-        optimizer=schema.DescentSpec(learning_rate=0.5, momentum=0.0),
-        clip_norm=None,
-        objective=schema.ObjectiveSpec(sequences=8, micro_batch=8, deviation=0.4),
-        validation=schema.ValidationSpec(seeds=1, sequences=8),
-        test=schema.FinalTestSpec(seeds=1, sequences=8),
-    ),
+    outer={
+        "optimizer": schema.DescentSpec(learning_rate=0.5, momentum=0.0),
+        "clip_norm": None,
+        "objective": schema.ObjectiveSpec(sequences=8, micro_batch=8, deviation=0.4),
+        "test": schema.FinalTestSpec(seeds=1, sequences=8),
+    },
 )
 SLOPES = {"learning_rates": [[0.5], [-0.25]], "mixture": [[-1.0, 1.0], [0.5, 0.0]]}
 

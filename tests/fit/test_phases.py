@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from recipes import tiny
 from rich.console import Console
 
 from metatune.fit import outer_loop
@@ -19,34 +20,7 @@ from metatune.hypergrad import Diagnostics, Hypergradient, hypergradient
 from metatune.inner import prepare
 from metatune.recipe import phases, schema
 
-pytestmark = pytest.mark.optimized  # two programs, bit for bit
-
-RECIPE = schema.Recipe(
-    model=schema.ModelSpec(
-        config={
-            "model_type": "llama",
-            "hidden_size": 8,
-            "intermediate_size": 16,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "initializer_range": 0.2,
-        },
-        remat=False,
-    ),
-    data=schema.DataSpec(
-        domains={
-            "code": schema.SourceSpec(shipped="code_stdlib"),
-            "drama": schema.SourceSpec(shipped="drama_shakespeare"),
-        },
-        target={"code": 1.0},
-        sequence_length=16,
-        batch_size=4,
-    ),
-    inner=schema.InnerSpec(optimizer=schema.AdamWSpec(learning_rate=1e-2), steps=6),
-    tune=schema.TuneSpec(
-        learning_rates=schema.LearningRatesSpec(per="layer", windows=3),
-        mixture=schema.MixtureSpec(windows=2, floor=0.05),
-    ),
+RECIPE = tiny(
     outer=schema.OuterSpec(
         phases=(
             schema.PhaseSpec(

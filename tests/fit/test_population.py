@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
+from recipes import tiny
 from rich.console import Console
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
@@ -25,43 +26,14 @@ from metatune.inner.seeds import Purpose, model_key
 from metatune.recipe import schema
 from metatune.recipe.phases import resolved
 
-pytestmark = pytest.mark.optimized  # two programs, bit for bit
-
-RECIPE = schema.Recipe(
-    model=schema.ModelSpec(
-        config={
-            "model_type": "llama",
-            "hidden_size": 8,
-            "intermediate_size": 16,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "initializer_range": 0.2,
-        },
-        remat=False,
-    ),
-    data=schema.DataSpec(
-        domains={
-            "code": schema.SourceSpec(shipped="code_stdlib"),
-            "drama": schema.SourceSpec(shipped="drama_shakespeare"),
-        },
-        target={"code": 1.0},
-        sequence_length=16,
-        batch_size=4,
-    ),
-    inner=schema.InnerSpec(optimizer=schema.AdamWSpec(learning_rate=1e-2), steps=6),
-    tune=schema.TuneSpec(
-        learning_rates=schema.LearningRatesSpec(per="layer", windows=3),
-        mixture=schema.MixtureSpec(windows=2, floor=0.05),
-    ),
-    outer=schema.OuterSpec(
-        steps=4,
-        estimator=schema.MixFlowSpec(segment=2),
-        unroll=schema.OnlineSpec(window=2),
-        population=schema.PopulationSpec(members=3),
-        objective=schema.ObjectiveSpec(sequences=8, micro_batch=8),
-        validation=schema.ValidationSpec(seeds=1, sequences=8, every=4),
-        test=schema.FinalTestSpec(seeds=1, sequences=8),
-    ),
+RECIPE = tiny(
+    outer={
+        "estimator": schema.MixFlowSpec(segment=2),
+        "unroll": schema.OnlineSpec(window=2),
+        "population": schema.PopulationSpec(members=3),
+        "validation": schema.ValidationSpec(seeds=1, sequences=8, every=4),
+        "test": schema.FinalTestSpec(seeds=1, sequences=8),
+    },
 )
 
 

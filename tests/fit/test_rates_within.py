@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from recipes import CODE, tiny
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -12,25 +13,10 @@ from metatune.fit.searching.points import taken
 from metatune.inner import prepare
 from metatune.recipe import schema
 
-RECIPE = schema.Recipe(
-    model=schema.ModelSpec(
-        config={
-            "model_type": "llama",
-            "hidden_size": 8,
-            "intermediate_size": 12,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "initializer_range": 0.3,
-        },
-        remat=False,
-    ),
-    data=schema.DataSpec(
-        domains={"code": schema.SourceSpec(shipped="code_stdlib")},
-        target={"code": 1.0},
-        sequence_length=16,
-        batch_size=2,
-    ),
-    inner=schema.InnerSpec(schema.AdamWSpec(learning_rate=1e-2), steps=4),
+RECIPE = tiny(
+    {"intermediate_size": 12, "initializer_range": 0.3},
+    data={"domains": {"code": CODE}, "batch_size": 2},
+    inner={"steps": 4},
     tune=schema.TuneSpec(
         learning_rates=schema.LearningRatesSpec(
             per="element", windows=2, interpolation="linear", smoothness=0.1, prior=0.3

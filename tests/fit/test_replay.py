@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+from recipes import DRAMA, tiny
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -23,8 +24,6 @@ from metatune.inner import prepare
 from metatune.recipe import schema
 from metatune.report.replay import lines
 
-pytestmark = pytest.mark.optimized  # two programs, bit for bit
-
 STEPS = 6
 
 
@@ -40,39 +39,14 @@ def text(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, text):
     """A finished run."""
-    recipe = schema.Recipe(
-        model=schema.ModelSpec(
-            config={
-                "model_type": "llama",
-                "hidden_size": 8,
-                "intermediate_size": 16,
-                "num_hidden_layers": 1,
-                "num_attention_heads": 2,
-                "initializer_range": 0.2,
-            },
-            remat=False,
-        ),
-        data=schema.DataSpec(
-            domains={
-                "code": schema.SourceSpec(jsonl=str(text)),
-                "drama": schema.SourceSpec(shipped="drama_shakespeare"),
-            },
-            target={"code": 1.0},
-            sequence_length=16,
-            batch_size=4,
-        ),
-        inner=schema.InnerSpec(optimizer=schema.AdamWSpec(learning_rate=1e-2), steps=STEPS),
-        tune=schema.TuneSpec(
-            learning_rates=schema.LearningRatesSpec(per="layer", windows=3),
-            mixture=schema.MixtureSpec(windows=2, floor=0.05),
-        ),
-        outer=schema.OuterSpec(
-            steps=1,
-            estimator=schema.ZerothOrderSpec(directions=1, segment=4),
-            objective=schema.ObjectiveSpec(sequences=8, micro_batch=8),
-            validation=schema.ValidationSpec(seeds=1, sequences=8),
-            test=schema.FinalTestSpec(seeds=3, sequences=8),
-        ),
+    recipe = tiny(
+        data={"domains": {"code": schema.SourceSpec(jsonl=str(text)), "drama": DRAMA}},
+        inner={"steps": STEPS},
+        outer={
+            "steps": 1,
+            "estimator": schema.ZerothOrderSpec(directions=1, segment=4),
+            "test": schema.FinalTestSpec(seeds=3, sequences=8),
+        },
     )
     out = tmp_path_factory.mktemp("run")
     with open(os.devnull, "w") as nowhere:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from recipes import CODE, tiny
 from rich.console import Console
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
@@ -191,33 +192,17 @@ def test_a_merge_takes_means_of_values_and_of_states():
 RATES = schema.LearningRatesSpec(
     per="kind", windows=2, prior=0.1, sharing=schema.SharingSpec(every=4, threshold=1.1)
 )
-RECIPE = schema.Recipe(
-    model=schema.ModelSpec(
-        config={
-            "model_type": "llama",
-            "hidden_size": 8,
-            "intermediate_size": 16,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "initializer_range": 0.2,
-        },
-        remat=False,
-    ),
-    data=schema.DataSpec(
-        domains={"code": schema.SourceSpec(shipped="code_stdlib")},
-        target={"code": 1.0},
-        sequence_length=8,
-        batch_size=2,
-    ),
-    inner=schema.InnerSpec(optimizer=schema.AdamWSpec(learning_rate=1e-2), steps=4),
+RECIPE = tiny(
+    data={"domains": {"code": CODE}, "sequence_length": 8, "batch_size": 2},
+    inner={"steps": 4},
     tune=schema.TuneSpec(learning_rates=RATES),
-    outer=schema.OuterSpec(
-        steps=7,
-        ema=0.5,
-        objective=schema.ObjectiveSpec(sequences=2, micro_batch=2, deviation=0.1),
-        validation=schema.ValidationSpec(seeds=1, sequences=2, every=9),
-        test=schema.FinalTestSpec(seeds=1, sequences=2),
-    ),
+    outer={
+        "steps": 7,
+        "ema": 0.5,
+        "objective": schema.ObjectiveSpec(sequences=2, micro_batch=2, deviation=0.1),
+        "validation": schema.ValidationSpec(seeds=1, sequences=2, every=9),
+        "test": schema.FinalTestSpec(seeds=1, sequences=2),
+    },
 )
 
 

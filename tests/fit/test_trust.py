@@ -5,14 +5,13 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from recipes import tiny
+from recipes import prepared, tiny
 from rich.console import Console
 
 from metatune.fit.outer_loop import fit
 from metatune.fit.run_folder import RunFolder
 from metatune.fit.searching import trust
 from metatune.fit.searching.search import Search
-from metatune.inner import prepare
 from metatune.recipe import schema
 
 OUTER = schema.OuterSpec(steps=9, validation=schema.ValidationSpec(seeds=2))
@@ -116,7 +115,7 @@ def test_a_search_that_is_driven_off_comes_back(tmp_path):
         )
         with (tmp_path / f"{name}.log").open("a") as file:
             console = Console(file=file, width=1000)
-            fit(prepare(recipe), tmp_path / name, resume=resume, console=console)
+            fit(prepared(recipe), tmp_path / name, resume=resume, console=console)
         return RunFolder(tmp_path / name).read_metrics(), (tmp_path / f"{name}.log").read_text()
 
     lines, said = search("whole", 8)

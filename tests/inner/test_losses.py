@@ -7,14 +7,12 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from metatune.data import Batch
-from metatune.inner.losses import (
-    batch_losses,
-    domain_losses,
-    held_out_loss,
-    sequence_losses,
-    worst_case,
-)
+from metatune.inner import losses
+from metatune.inner.losses import batch_losses, domain_losses, held_out_loss, worst_case
 from metatune.models import build
+
+# One program for each shape, in place of one for each operation of it.
+sequence_losses = jax.jit(losses.sequence_losses, static_argnums=0)
 
 LLAMA = {
     "model_type": "llama",

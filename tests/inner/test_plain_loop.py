@@ -15,8 +15,6 @@ from metatune.inner import prepare
 from metatune.inner.losses import sequence_losses
 from metatune.recipe import schema
 
-pytestmark = pytest.mark.optimized  # two programs, bit for bit
-
 RECIPE = tiny(
     {
         "hidden_size": 16,
@@ -206,6 +204,7 @@ BITWISE = {
 }
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("ours, theirs", BITWISE.values(), ids=BITWISE.keys())
 def test_with_nothing_tuned_and_a_constant_rate_it_is_optax_bit_for_bit(ours, theirs):
     for a, b in trained_both_ways(ours, theirs):

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from recipes import tiny
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -38,39 +39,15 @@ from metatune.train.schedules import Schedules
 
 pytestmark = pytest.mark.optimized  # two programs, bit for bit
 
-RECIPE = schema.Recipe(
-    model=schema.ModelSpec(
-        config={
-            "model_type": "llama",
-            "hidden_size": 8,
-            "intermediate_size": 16,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "initializer_range": 0.2,
-        },
-        remat=False,
-    ),
-    data=schema.DataSpec(
-        domains={
-            "code": schema.SourceSpec(shipped="code_stdlib"),
-            "drama": schema.SourceSpec(shipped="drama_shakespeare"),
-        },
-        target={"code": 3.0, "drama": 1.0},
-        sequence_length=16,
-        batch_size=4,
-    ),
-    inner=schema.InnerSpec(optimizer=schema.AdamWSpec(learning_rate=1e-2), steps=10, micro_batch=2),
+RECIPE = tiny(
+    {"num_hidden_layers": 2},
+    data={"target": {"code": 3.0, "drama": 1.0}},
+    inner={"steps": 10, "micro_batch": 2},
     tune=schema.TuneSpec(
         learning_rates=schema.LearningRatesSpec(per="tensor", windows=3),
         mixture=schema.MixtureSpec(windows=2, floor=0.05),
     ),
-    outer=schema.OuterSpec(
-        steps=2,
-        estimator=schema.MixFlowSpec(segment=4),
-        objective=schema.ObjectiveSpec(sequences=8, micro_batch=8),
-        validation=schema.ValidationSpec(seeds=1, sequences=8),
-        test=schema.FinalTestSpec(seeds=2, sequences=8),
-    ),
+    outer={"steps": 2},
 )
 OFTEN = Intervals(checkpoint_every=4, evaluate_every=6)
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from recipes import CODE, tiny
 from rich.console import Console
 
 from metatune import artefact
@@ -25,29 +26,18 @@ from metatune.train.folder import TrainingFolder
 from metatune.train.learned_update import corrected
 from metatune.train.matching import refuse_misfit
 
-pytestmark = pytest.mark.optimized  # two programs, bit for bit
-
 INNER = schema.InnerSpec(
     schema.AdamWSpec(learning_rate=1e-2), steps=6, train=("down_proj", "embed")
 )
-RECIPE = schema.Recipe(
-    model=schema.ModelSpec(
-        config={
-            "model_type": "llama",
-            "hidden_size": 4,
-            "intermediate_size": 6,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 1,
-            "initializer_range": 0.3,
-        },
-        remat=False,
-    ),
-    data=schema.DataSpec(
-        domains={"code": schema.SourceSpec(shipped="code_stdlib")},
-        target={"code": 1.0},
-        sequence_length=16,
-        batch_size=2,
-    ),
+RECIPE = tiny(
+    {
+        "hidden_size": 4,
+        "intermediate_size": 6,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 1,
+        "initializer_range": 0.3,
+    },
+    data={"domains": {"code": CODE}, "batch_size": 2},
     inner=INNER,
     # Not of every parameter, and networks that differ from layer to layer.
     tune=schema.TuneSpec(

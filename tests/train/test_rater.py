@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from recipes import CODE, DRAMA, tiny
 from rich.console import Console
 
 from metatune import artefact
@@ -25,30 +26,15 @@ from metatune.train import command, matching
 from metatune.train.folder import TrainingFolder
 
 STEPS = 3
-RECIPE = schema.Recipe(
-    model=schema.ModelSpec(
-        config={
-            "model_type": "llama",
-            "hidden_size": 8,
-            "intermediate_size": 12,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "initializer_range": 0.3,
-        },
-        remat=False,
-    ),
-    data=schema.DataSpec(
-        domains={
-            "code": schema.SourceSpec(shipped="code_stdlib"),
-            "drama": schema.SourceSpec(
-                shipped="drama_shakespeare", corrupt=schema.CorruptionSpec(share=0.5)
-            ),
-        },
-        target={"code": 1.0},
-        sequence_length=16,
-        batch_size=4,
-    ),
-    inner=schema.InnerSpec(schema.AdamWSpec(learning_rate=1e-2), steps=STEPS),
+RECIPE = tiny(
+    {"intermediate_size": 12, "initializer_range": 0.3},
+    data={
+        "domains": {
+            "code": CODE,
+            "drama": dataclasses.replace(DRAMA, corrupt=schema.CorruptionSpec(share=0.5)),
+        }
+    },
+    inner={"steps": STEPS},
     tune=schema.TuneSpec(
         mixture=schema.MixtureSpec(windows=1),
         rater=schema.MlpRaterSpec(hidden_size=4, temperature=0.5),

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from recipes import tiny
+from recipes import prepared, tiny
 from rich.console import Console
 
 from metatune.fit.outer_loop import fit
@@ -17,7 +17,6 @@ from metatune.fit.searching.phases import begin
 from metatune.fit.searching.truncation import next_span
 from metatune.fit.signal.signal import signal
 from metatune.hypergrad import Growth, measured, train
-from metatune.inner import prepare
 from metatune.recipe import schema
 from metatune.recipe.phases import resolved
 
@@ -29,7 +28,7 @@ class Case:
 
     def __init__(self, tmp_path, **outer):
         spec = schema.SignalSpec(growth=LIMIT, pairs=1, step=0.2)
-        self.training = prepare(tiny(outer={"signal": spec} | outer))
+        self.training = prepared(tiny(outer={"signal": spec} | outer))
         (self.phase,) = resolved(self.training.recipe.outer)
         self.search = begin(self.training, self.phase, self.training.initial_eta())
         self.span = next_span(self.training.recipe, self.phase, self.search)
@@ -184,7 +183,7 @@ def searched(tmp_path, name, steps, spec, resume=False):
     recipe = dataclasses.replace(recipe, inner=dataclasses.replace(recipe.inner, steps=12))
     with (tmp_path / f"{name}.log").open("a") as said:
         console = Console(file=said, width=1000)
-        outcome = fit(prepare(recipe), tmp_path / name, resume=resume, console=console)
+        outcome = fit(prepared(recipe), tmp_path / name, resume=resume, console=console)
     return outcome, (tmp_path / f"{name}.log").read_text()
 
 
