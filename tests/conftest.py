@@ -49,8 +49,10 @@ LONG = {
     "fit",
     "hypergrad",
     "inner",
+    "ladder",
     "plan",
     "train",
+    "transfer",
     "test_api.py",
     "test_cli.py",
 }

@@ -28,4 +28,4 @@ def side(source: str = "proxy", config: dict[str, Any] | None = None, **changes:
     return of_config(source, {**(config or LLAMA), **changes}, **training)
 
 
-TRAINING = ("steps", "batch_size", "sequence_length", "tokenizer_sha256", "optimizer")
+TRAINING = ("steps", "batch_size", "sequence_length", "tokenizer_sha256", "optimizer", "start")

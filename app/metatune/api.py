@@ -267,7 +267,7 @@ class Tuned:
     ) -> "Tuned":
         """The schedules for a model and a training of other sizes, as `export --against` has them.
 
-        As in `api.load(run).carried("models/big", steps=10_000)`; `asks` says what is left to do.
+        As in `api.load(run).carried("big-model", steps=10_000)`; `asks` says what is left to do.
 
         Args:
             model: a folder with its config.json.

@@ -331,6 +331,20 @@ def test_of_the_same_shapes_they_are_taken_as_they_are_and_it_is_said():
     assert "says nothing of it" in refused(whole, target(steps=20), "complete_d_p")
 
 
+def test_trainings_that_do_not_begin_fresh_or_train_a_part_are_not_followed():
+    said = refused(tuned(), target(2, start="pretrained weights"))
+    assert "big, start = 'pretrained weights': complete_d_p is about trainings from fresh" in said
+    part = dict(tuned().learning_rates.parameters)
+    del part["lm_head.weight"]
+    part["auxiliary_head.weight"] = part["model.norm.weight"]
+    rates = LearningRates((0.0, 0.5), "constant", part)
+    said = refused(tuned(learning_rates=rates), target(2))
+    for part in ("'lm_head.weight': wasn't trained", "'auxiliary_head.weight': is no parameter of"):
+        assert f"learning_rates.parameters = {part}" in said
+    longer = carry(tuned(learning_rates=rates), PROXY, target(steps=20))
+    assert longer.artefact.learning_rates is rates
+
+
 def test_nothing_is_carried_twice():
     once = carry(tuned(), PROXY, target(2)).artefact
     said = refused(once, target(4), proxy=target(2))

@@ -103,6 +103,11 @@ def test_completep_in_depth(name, expected):
     assert found.residual == pytest.approx(1 / 3)
 
 
+def test_mup_says_nothing_of_the_depth():
+    found = rule("mup", side(), side("deep", num_hidden_layers=6))
+    assert set(found.parameters.values()) == {Factor()} and found.residual == 1
+
+
 def test_completep_is_mup_where_the_depth_stays():
     sides = side(), side("wide", **WIDE)
     assert rule("completep", *sides) == rule("mup", *sides)

@@ -5,12 +5,11 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from metatune.artefact import Artefact, ArtefactError
-from metatune.artefact.comparison import unmatched_parameters
 from metatune.artefact.demands import FITTED, Demands, Destination, demands, recorded
 from metatune.transfer import refusals, schedules, supply, words
 from metatune.transfer.factors import Factor, Factors
 from metatune.transfer.folding import as_made, folded
-from metatune.transfer.mapping import counterparts
+from metatune.transfer.mapping import Between, counterparts
 from metatune.transfer.rules import DEFAULT, RULES
 from metatune.transfer.sizes import Side
 
@@ -98,7 +97,7 @@ def carry(
         return Carried(artefact, demands(artefact), warnings=warnings)
     faults = [*refusals.impossible(artefact, proxy, target)]
     chosen, noted = RULES[rule or DEFAULT], ()
-    unsaid = [*refusals.unsaid(artefact, target, chosen)]
+    unsaid = [*refusals.unsaid(artefact, proxy, target, chosen)]
     if rule is None and unsaid and proxy.like(target):
         # Of the same shapes they have always been taken as they are.
         noted = (f"the rates are taken as they are: {unsaid[0]}",)
@@ -106,7 +105,7 @@ def carry(
     if faults or unsaid:
         raise ArtefactError(WHERE, faults + unsaid)
     ours = counterparts(proxy, target)
-    _refuse_unmatched(artefact, proxy)
+    proxy, target, ours = _trained(artefact, proxy, target, ours)
     factors = factors_of(artefact.optimizer.settings["kind"], proxy, target, chosen.name)
     if proxy.like(target) and _all_one(factors):
         said = (*noted, *(f"not known: {what}" for what in factors.unknown))
@@ -142,8 +141,14 @@ def _all_one(factors: Factors) -> bool:
     return set(factors.parameters.values()) == {Factor()} and set(others) == {1.0}
 
 
-def _refuse_unmatched(artefact: Artefact, proxy: Side) -> None:
-    """The rates of an artefact are of the parameters that its own config says."""
-    if lines := unmatched_parameters(artefact, list(proxy.parameters), proxy.source):
-        said = "\n".join(f"  {line}" for line in lines)
-        raise ArtefactError(WHERE, [f"the rates aren't those of {proxy.source}\n{said}"])
+def _trained(
+    artefact: Artefact, proxy: Side, target: Side, ours: Mapping[str, Between]
+) -> tuple[Side, Side, dict[str, Between]]:
+    """Both sides without the parameters that stay as they are in the tuned training."""
+    rates = artefact.learning_rates.parameters
+    kept = {name: at for name, at in ours.items() if at.lower in rates and at.upper in rates}
+    return (
+        replace(proxy, parameters={n: own for n, own in proxy.parameters.items() if n in rates}),
+        replace(target, parameters={name: target.parameters[name] for name in kept}),
+        kept,
+    )

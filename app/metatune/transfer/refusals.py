@@ -55,7 +55,7 @@ def impossible(artefact: Artefact, proxy: Side, target: Side) -> Iterator[Fault]
         yield Fault("provenance.lora", artefact.provenance["lora"], problem, cure)
 
 
-def unsaid(artefact: Artefact, target: Side, rule: Rule) -> Iterator[Fault]:
+def unsaid(artefact: Artefact, proxy: Side, target: Side, rule: Rule) -> Iterator[Fault]:
     """What of an artefact, or of what is to use it, a rule says nothing of."""
     if rule.optimizers is None:
         return
@@ -81,13 +81,24 @@ def unsaid(artefact: Artefact, target: Side, rule: Rule) -> Iterator[Fault]:
             problem,
             f"tune without clipping; {AS_THEY_ARE}",
         )
+    fresh = f"{rule.name} is about trainings from fresh parameters, not of"
     for key, what in (("lora", "adapters"), ("weights_sha256", "pretrained weights")):
         if key in artefact.provenance:
-            problem = f"{rule.name} is about trainings from fresh parameters, not of {what}"
-            yield Fault(f"provenance.{key}", artefact.provenance[key], problem, AS_THEY_ARE)
+            value = artefact.provenance[key]
+            yield Fault(f"provenance.{key}", value, f"{fresh} {what}", AS_THEY_ARE)
+    if target.start is not None:
+        yield Fault(f"{target.source}, start", target.start, f"{fresh} these", AS_THEY_ARE)
     if artefact.learned_update is not None:
         problem = f"{rule.name} says nothing of networks that correct the step"
         yield Fault("learned_update", ABSENT, problem, f"tune without; {AS_THEY_ARE}")
     if artefact.loss_terms is not None and "auxiliary" in artefact.loss_terms.values:
         problem = f"{rule.name} says nothing of a head for the token after the next"
         yield Fault("loss_terms.auxiliary", ABSENT, problem, f"tune without; {AS_THEY_ARE}")
+    ours, theirs = artefact.learning_rates.parameters, proxy.parameters
+    for names, others, what in (
+        (ours, theirs, f"is no parameter of {proxy.source}'s config"),
+        (theirs, ours, "wasn't trained"),
+    ):
+        if alone := [name for name in names if name not in others]:
+            problem = f"{what}: {rule.name} is about trainings of all of a model's parameters"
+            yield Fault("learning_rates.parameters", alone[0], problem, AS_THEY_ARE)

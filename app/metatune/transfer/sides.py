@@ -66,6 +66,8 @@ def of_folder(folder: Path, **training: Any) -> Side:
 def of_training(training: InnerTraining, source: str) -> Side:
     """That of a recipe's training."""
     recipe = training.recipe
+    adapted = "adapters" if recipe.inner.lora else None
+    pretrained = "pretrained weights" if training.weights_sha256 else None
     return of_model(
         source,
         training.model,
@@ -74,4 +76,5 @@ def of_training(training: InnerTraining, source: str) -> Side:
         steps=recipe.inner.steps,
         tokenizer_sha256=training.corpus.tokenizer.sha256,
         optimizer=recipe.inner.optimizer.kind,
+        start=adapted or pretrained,
     )

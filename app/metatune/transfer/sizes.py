@@ -68,6 +68,7 @@ class Side:
         steps: updates of the whole training.
         tokenizer_sha256: hash of its vocabulary.
         optimizer: its kind.
+        start: what it starts from where that isn't fresh numbers alone, in words.
         config: fields of the model's `config.json`.
     """
 
@@ -89,6 +90,7 @@ class Side:
     steps: int | None = None
     tokenizer_sha256: str | None = None
     optimizer: str | None = None
+    start: str | None = None
     config: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
