@@ -78,7 +78,13 @@ def test_a_climb_leaves_all_that_is_promised(run, document):
     levels = {f"{which}{level}" for which in ("default", "tuned") for level in LEVELS}
     levels |= {f"target{level}" for level in LEVELS[:-1]} | {"rates", "mixture"}
     for rung in document["rungs"]:
-        assert set(rung["losses"]) == levels
+        swept = set(rung["losses"]) - levels
+        assert levels <= set(rung["losses"])
+        # Fast rates are better here: baselines go on until they turn.
+        assert "target x4" in swept
+        assert {name.split(" x")[0] for name in swept} <= {"default", "target"}
+        best = rung["best"].split(" x")
+        assert f"{best[0]} x{2 * float(best[1]):g}" in swept or best[1] == "16"
         assert all(len(losses) == 2 for losses in rung["losses"].values())
     gain = sum(own["losses"]["default"]) / 2 - sum(own["losses"]["tuned"]) / 2
     assert own["gain"]["mean"] == pytest.approx(gain)
@@ -110,7 +116,7 @@ def test_predictions_are_made_before_their_rung_is_trained(run, document):
     assert names[at:].count("width x2") == len(names) - at
 
 
-@pytest.mark.parametrize("kept", [9, 33])
+@pytest.mark.parametrize("kept", [9, -30])
 def test_a_killed_climb_goes_on_to_the_same_numbers(run, document, tmp_path, kept):
     """Also where a line was cut off."""
     copy = tmp_path / "run"

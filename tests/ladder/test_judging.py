@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
+from metatune.ladder.candidates import Candidate, further
 from metatune.ladder.document import Measured, verdict
 from metatune.ladder.judging import as_json, difference, judge
 from metatune.ladder.rungs import PROXY, Rung
@@ -59,6 +60,18 @@ def test_the_target_s_text_alone_is_a_baseline():
     found = judge(PROXY_LOSSES | {"target": [2.9, 3.1], "target x0.5": [2.8, 3.0]}, None, 0.1)
     assert found.best == "target x0.5"
     assert found.over_best.mean == pytest.approx(0.01)
+
+
+def test_a_baseline_is_swept_to_where_it_turns():
+    """On to twice the largest level while that is the best, and down likewise; not the tuned."""
+    losses = {"default x0.5": [3.0], "default": [2.0], "default x2": [1.0], "tuned x2": [0.1]}
+    assert further(losses) == (Candidate("default", 4.0),)
+    losses["default x4"] = [1.5]
+    assert further(losses) == ()
+    down = {"target x0.5": [1.0], "target": [2.0], "target x2": [np.inf]}
+    assert further(losses | down) == (Candidate("target", 0.25),)
+    ends = {f"default x{level:g}": [-level] for level in (0.5, 2, 4, 8, 16)}
+    assert further(ends | {"default": [0.0]}) == ()
 
 
 def test_a_rung_is_held_against_the_proxy():

@@ -4,7 +4,7 @@ Beside a tuned mixture stands the baseline that anyone would have tried, the tar
 and each of rates and mixture by itself, to tell what carries over.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final, Literal, NamedTuple
 
@@ -25,6 +25,12 @@ Schedules = Literal["default", "tuned", "target", "rates", "mixture"]
 """The recipe's own, those that were tuned, the recipe's own on the target's text alone, and of what
 was tuned the learning rates alone, and the mixture alone."""
 
+
+FARTHEST: Final = 16.0
+"""Times the carried rates, or one in so many: as far as baselines are swept."""
+
+SWEPT: Final = tuple(2.0**power for power in range(-4, 5))
+"""The levels of such a sweep."""
 
 BASELINES: Final[tuple[Schedules, ...]] = ("default", "target")
 
@@ -78,6 +84,29 @@ def candidates(found: Mapping[Schedules, Artefact]) -> tuple[Candidate, ...]:
     }
     ordered = [Candidate(which, level) for which in found for level in levels[which]]
     return tuple(sorted(ordered, key=lambda each: each.name not in (DEFAULT.name, TUNED.name)))
+
+
+def further(losses: Mapping[str, Sequence[float]]) -> tuple[Candidate, ...]:
+    """Levels of the baselines beyond those that were trained, where the best is at their end.
+
+    A baseline that would be better still at other rates is none: it is swept to where it turns,
+    or to `FARTHEST`.
+
+    Args:
+        losses: of each candidate by its name.
+    """
+    found = []
+    for which in BASELINES:
+        levels = [level for level in SWEPT if Candidate(which, level).name in losses]
+        if not levels:
+            continue
+        means = [np.mean(losses[Candidate(which, level).name]) for level in levels]
+        best = int(np.argmin(means))
+        if best == len(levels) - 1 and levels[-1] < FARTHEST:
+            found.append(Candidate(which, 2 * levels[-1]))
+        if best == 0 and levels[0] > 1 / FARTHEST:
+            found.append(Candidate(which, levels[0] / 2))
+    return tuple(found)
 
 
 def target_alone(artefact: Artefact) -> Artefact | None:

@@ -18,7 +18,15 @@ from metatune.fit.run_folder import RunFolder, RunFolderError
 from metatune.inner import InnerTraining, prepare
 from metatune.inner.size import refuse_larger_than_memory
 from metatune.ladder import judging
-from metatune.ladder.candidates import DEFAULT, LOW, Candidate, candidates, leveled, sources
+from metatune.ladder.candidates import (
+    DEFAULT,
+    LOW,
+    Candidate,
+    candidates,
+    further,
+    leveled,
+    sources,
+)
 from metatune.ladder.document import Measured, document
 from metatune.ladder.measuring import (
     Followed,
@@ -216,12 +224,27 @@ def _predict(step: Step, found: Sequence[Measured], record: Record, display: Dis
 
 
 def _train(ladder: Ladder, step: Step, record: Record, display: Display) -> None:
-    """All candidates of a seed, then of the next: what is left out at a kill is balanced."""
-    followed: dict[Candidate, Followed] = {}
+    """All candidates, and further levels of the baselines as long as they get better."""
     for line in step.schedules["tuned"].done:
         display.say(line.replace("*", ""))
+    more: Sequence[Candidate] = ladder.candidates
+    while more:
+        _train_all(ladder, step, more, record, display)
+        more = further(record.complete(step.rung, ladder.seeds))
+    jax.clear_caches()  # programs of a rung serve no other
+
+
+def _train_all(
+    ladder: Ladder,
+    step: Step,
+    candidates: Sequence[Candidate],
+    record: Record,
+    display: Display,
+) -> None:
+    """All of a seed, then of the next: what is left out at a kill is balanced."""
+    followed: dict[Candidate, Followed] = {}
     for number, seed in enumerate(ladder.seeds, 1):
-        for candidate in ladder.candidates:
+        for candidate in candidates:
             if record.loss(step.rung, candidate, seed) is not None:
                 continue
             if candidate not in followed:
@@ -233,12 +256,10 @@ def _train(ladder: Ladder, step: Step, record: Record, display: Display) -> None
             with stops.held():
                 record.add(step.rung, candidate, seed, loss)
             display.done()
-    jax.clear_caches()  # programs of a rung serve no other
 
 
 def _measured(ladder: Ladder, step: Step, record: Record, before: Sequence[Measured]) -> Measured:
-    names = [candidate.name for candidate in ladder.candidates]
-    losses = record.of(step.rung, names, ladder.seeds)
+    losses = record.complete(step.rung, ladder.seeds)
     return Measured(
         rung=step.rung,
         parameters=parameters(step.training),

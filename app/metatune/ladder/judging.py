@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import stdtrit
 from scipy.stats import spearmanr
 
-from metatune.ladder.candidates import BASELINES, DEFAULT, LEVELS, TUNED, Candidate
+from metatune.ladder.candidates import BASELINES, DEFAULT, LEVELS, SWEPT, TUNED, Candidate
 
 CONFIDENCE: Final = 0.95
 
@@ -41,7 +41,7 @@ class Judged(NamedTuple):
     Attributes:
         gain: of the tuned schedules over the default's, both carried by the rule.
         over_best: over the best baseline, chosen by the losses of these very seeds: the default,
-            or the target's text alone, at any level.
+            or the target's text alone, at any level; both are swept to where they turn.
         best: that baseline's name.
         level: of the tuned schedules, the best.
         retention: the gain in that on the proxy; None where that is no gain.
@@ -83,7 +83,7 @@ def judge(losses: Losses, proxy: Losses | None, low: float) -> Judged:
         low: the level that only mixtures are tried at.
     """
     gain = difference(losses[DEFAULT.name], losses[TUNED.name])
-    baselines = [Candidate(which, level) for which in BASELINES for level in LEVELS]
+    baselines = [Candidate(which, level) for which in BASELINES for level in SWEPT]
     best = _best(losses, baselines).name
     level = _best(losses, [Candidate("tuned", level) for level in LEVELS]).level
     at_low = [Candidate(schedules, low).name for schedules in ("default", "tuned")]
@@ -124,7 +124,7 @@ def _retention(gain: Difference, proxy: Losses) -> float | None:
 
 
 def _order(losses: Losses, proxy: Losses) -> float | None:
-    names = sorted(losses)
+    names = sorted(set(losses) & set(proxy))
     here, there = ([float(np.mean(each[name])) for name in names] for each in (losses, proxy))
     found = float(spearmanr(here, there)[0])  # pyright: ignore[reportArgumentType]
     return found if math.isfinite(found) else None

@@ -44,7 +44,7 @@ class Display:
         def hear(heard: hypergrad.Progress) -> None:
             self._show(f"{what}, inner step {heard.step}/{steps}", self._done)
 
-        self._next = work
+        self._next, self._total = work, max(self._total, self._done + work)
         return hear
 
     def done(self) -> None:

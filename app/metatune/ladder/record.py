@@ -59,10 +59,13 @@ class Record:
         """Keeps a prediction, before anything of its rung is trained."""
         self._append({"rung": rung, "prediction": dict(prediction)})
 
-    def of(self, rung: Rung, names: Sequence[str], seeds: Sequence[int]) -> dict[str, list[float]]:
-        """The losses of all candidates over the same seeds, all known."""
-        known = self.losses(rung)
-        return {name: [known[name][seed] for seed in seeds] for name in names}
+    def complete(self, rung: Rung, seeds: Sequence[int]) -> dict[str, list[float]]:
+        """The losses over the same seeds of all candidates of which all are known."""
+        return {
+            name: [by_seed[seed] for seed in seeds]
+            for name, by_seed in self.losses(rung).items()
+            if all(seed in by_seed for seed in seeds)
+        }
 
     def _append(self, line: dict[str, Any]) -> None:
         whole = {"of": self._identity, **line}
