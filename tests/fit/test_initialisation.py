@@ -78,7 +78,7 @@ def test_a_training_with_the_artefact_starts_there(run, tmp_path, console):
 
 
 def test_the_artefact_says_how_far_it_is_to_each_checkpoint(tmp_path):
-    model = build(CONFIG | {"vocab_size": 260})
+    model = build({**CONFIG, "vocab_size": 260})
     for seed, name in enumerate("ab"):
         save_pretrained(tmp_path / name, model, jax.jit(model.init)(jax.random.key(seed)))
     spec = schema.InterpolationSpec(checkpoints=(str(tmp_path / "b"),), per=("layers", "embed"))

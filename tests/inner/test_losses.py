@@ -46,7 +46,7 @@ def parameters(model):
 def test_the_mean_is_over_the_tokens_that_count(model, float64):
     params = parameters(model)
     # Attention looks back only: the loss of token t is what it adds to the sum up to it.
-    sums = [t * sequence_losses(model, params, TOKENS[:, : t + 1]) for t in range(1, 7)]
+    sums = [t * np.asarray(sequence_losses(model, params, TOKENS[:, : t + 1])) for t in range(1, 7)]
     each = np.diff(np.array(sums), axis=0, prepend=0).T
     expected = (each * MASK).sum(1) / MASK.sum(1)
     masked = sequence_losses(model, params, TOKENS, mask=MASK)

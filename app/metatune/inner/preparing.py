@@ -173,9 +173,7 @@ def _parts(
     # Where a fault keeps us from knowing what is trained, expressions can't be judged.
     if text and begin and tune and (part or not inner):
         names = part.names if part else begin.model.names()
-        shapes = begin.model.init_shapes()
-        if part:
-            shapes = jax.eval_shape(part.trained, shapes, jax.random.key(0))
+        shapes = _trained_shapes(begin, part) if part else begin.model.init_shapes()
         setting = _setting(text, inner, vocab_size, seed, names, shapes)
         if tune.optimizer and inner and part:
             setting = _with_optimizer(setting, inner.optimizer)
@@ -272,6 +270,11 @@ def _training_tokens(corpus: Corpus, tune: schema.TuneSpec) -> TrainingTokens | 
     return TrainingTokens(classes, of_class, mixture, tune.mixture is not None)
 
 
+def _trained_shapes(begin: Start, part: Trainable) -> Shapes:
+    """What is trained of a model, without its values."""
+    return jax.eval_shape(part.trained, begin.model.init_shapes(), jax.random.key(0))
+
+
 def _assemble(recipe: Recipe, parts: _Parts) -> InnerTraining:
     _, corpus, begin, part, tuning, others, _ = parts
     if corpus is None or begin is None or part is None or tuning is None or others is None:
@@ -285,7 +288,7 @@ def _assemble(recipe: Recipe, parts: _Parts) -> InnerTraining:
     initialise = initialisation.of_one_draw(
         recipe.tune.initialisation, initialiser(begin, optimizer.init, part), recipe.seed
     )
-    params = jax.eval_shape(initialise, jax.random.key(0)).params
+    params = _trained_shapes(begin, part)
     hyper_at = hyper_at_of(recipe, params, tuning)
     rest = frozen(begin, part, recipe.seed)
     classes = next((each.classes for each in tuning if isinstance(each, ClassWeights)), PARTS)

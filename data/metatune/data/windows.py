@@ -250,12 +250,20 @@ def all_windows(stream: Stream, length: int, packing: PackingSpec, pad_id: int) 
 def distinct(splits: Mapping[Split, Windows]) -> dict[Split, Windows]:
     """Drops held-out windows whose text stands in an earlier split too: texts repeat themselves."""
     hashes = {split: _hashes(windows) for split, windows in splits.items()}
-    seen, kept = hashes["train"], {"train": splits["train"]}
+    seen, kept = np.sort(hashes["train"]), {"train": splits["train"]}
     for split in SPLITS[1:]:
-        new = ~np.isin(hashes[split], seen)
+        new = ~_among(seen, hashes[split])
         kept[split] = replace(splits[split], numbers=splits[split].numbers[new])
-        seen = np.concatenate([seen, hashes[split]])
+        seen = np.sort(np.concatenate([seen, hashes[split]]))
     return {split: kept[split] for split in SPLITS}
+
+
+def _among(ascending: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Which of `numbers` are among those, bool; as of `np.isin`, which sorts them anew each time."""
+    if not len(ascending):
+        return np.zeros(len(numbers), bool)
+    places = np.searchsorted(ascending, numbers)
+    return ascending[np.minimum(places, len(ascending) - 1)] == numbers
 
 
 def _hashes(windows: Windows) -> np.ndarray:
