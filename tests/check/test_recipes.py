@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import types
+from typing import Any
 
 import jax
 import numpy as np
@@ -145,7 +146,7 @@ def replaced(training, **changes):
     return prepare(dataclasses.replace(RECIPE, inner=inner))
 
 
-def numbers_of(subject, samples):
+def numbers_of(subject, samples) -> Any:
     """Those alone that growth is judged by."""
     return types.SimpleNamespace(
         samples=samples, blocks=tuple(block.name for block in subject.blocks)

@@ -2,6 +2,7 @@
 
 import json
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -72,7 +73,7 @@ def searched(gate, key, members=8, steps=30):
     """
     optimizer = optax.adam(0.1)
     count = 200
-    eta = {"rates": jnp.concatenate([jnp.ones(count), jnp.zeros(count)])}
+    eta: Any = {"rates": jnp.concatenate([jnp.ones(count), jnp.zeros(count)])}
     scale = jnp.concatenate([jnp.full(count, 0.3), jnp.full(count, 3.0)])
     curve = jnp.concatenate([jnp.ones(count), jnp.zeros(count)])
 
@@ -80,6 +81,7 @@ def searched(gate, key, members=8, steps=30):
         eta, state = carry
         noise = scale[None] * jax.random.normal(key, (members, 2 * count))
         several = {"rates": (curve * eta["rates"])[None] + noise}
+        updates: Any
         updates, state = optimizer.update({"rates": several["rates"].mean(axis=0)}, state)
         if gate is not None:
             updates = gated(updates, several, frozenset(), gate).updates
