@@ -315,7 +315,7 @@ def test_rates_are_carried_to_a_wider_and_a_deeper_model(run, tmp_path):
     arguments = ("export", out, "--to", "torch", "--out", tmp_path / "tuned")
     done = metatune(*arguments, "--against", tmp_path, "--rule", "mup")
     assert done.exit_code == 0, done.output
-    assert "note: **fitted**, not tuned: the rates were carried from the tuned model to" in done.stderr
+    assert "note: **fitted**, not tuned: the rates were carried from the tuned" in done.stderr
     before = json.loads((out / "artefact" / "tuned.json").read_text())["learning_rates"]
     after = json.loads((tmp_path / "tuned" / "tuned.json").read_text())["learning_rates"]
     for name, factor in (("lm_head.weight", 0.5), ("model.norm.weight", 1.0)):
@@ -331,6 +331,13 @@ def test_rates_are_carried_to_a_wider_and_a_deeper_model(run, tmp_path):
     assert alone.exit_code == 2 and "add --against MODEL_DIR" in alone.stderr
     old = metatune(*arguments, "--overwrite", "--widths", "mup")
     assert old.exit_code == 2 and "--widths is --rule now: --rule mup" in old.stderr
+
+
+def test_a_rule_without_schedules_is_refused(tmp_path):
+    refused = metatune("train", "quickstart", "--out", tmp_path / "out", "--rule", "mup")
+    assert refused.exit_code == 2
+    assert "--rule mup needs --with RUN, whose schedules it carries" in refused.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_certificate_is_not_put_beside_an_artefact_without_its_hash(run):

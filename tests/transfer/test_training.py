@@ -18,6 +18,7 @@ from metatune.fit.making import artefact_of
 from metatune.inner import optimizers, prepare
 from metatune.models import ParameterNames
 from metatune.recipe.schema import AdamWSpec
+from metatune.runs.faults import RunFolderError
 from metatune.train import command
 from metatune.train.command import Tuned
 from metatune.train.folder import TrainingFolder
@@ -121,7 +122,7 @@ def test_a_training_says_what_it_does_and_runs(tuned, big, tmp_path):
     assert outcome.result is not None and outcome.steps == 24
     kept = artefact.load(folder.path / "tuned.json")
     assert demands(kept) == demands(now.schedules)
-    with open(os.devnull, "w") as nowhere, pytest.raises(Exception, match="--rule"):
+    with open(os.devnull, "w") as nowhere, pytest.raises(RunFolderError, match="--rule"):
         again = carried(
             Tuned(tuned, "ab" * 32), big, "big.yaml", "mup", None, Console(file=nowhere)
         )

@@ -16,9 +16,10 @@ training, shrinks by as much in all (rate times weight decay times updates: Wang
 arXiv 2405.13698), and sees less noise. That the best rates are indeed those is the paper's
 measurement, not a consequence.
 
-The paper's own text could not be read here. Width and depth were checked against Dey et al. and
-derived anew (see `mup`, `completep`); what is on duration was derived as said, and agrees with what
-two public accounts of its table say: the notes of others on section 2, and implementations.
+The paper's own text could not be read here. Width and depth are those of `mup` and `completep`;
+what is on duration was derived as said, and agrees with public notes on the paper's table, and with
+public implementations of it but for one that keeps β1 and has, for its matrices, an exponent of 0.3
+in place of 1/2, by its own measurements.
 
 Source: Mlodozeniec et al., 2025, Completed Hyperparameter Transfer across Modules, Width, Depth,
 Batch and Duration, arXiv 2512.22382, table 1.

@@ -9,8 +9,9 @@ shrink by the multiplier, and ε with them (Dey et al., equation 1 and table 1, 
     rates in blocks   1
     ε in blocks       1 / m_L
 
-The published code of the authors (nanoGPT-mup, branch completep) multiplies the ε of all parameters
-so; here those outside of the blocks have that of `mup`, as the table does.
+The table was read here as others quote it, the authors' code (nanoGPT-mup, branch completep) as it
+is: that multiplies the ε of all parameters so; here those outside of the blocks have that of `mup`,
+as the table is said to have it, and as follows from their gradients.
 
 Source: Dey et al., 2025, Don't be lazy: CompleteP enables compute-efficient deep transformers,
 arXiv 2505.01618, table 1.

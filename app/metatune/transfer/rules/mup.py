@@ -19,7 +19,8 @@ and, which that paper leaves open, so that the shrinking by rate times weight de
 multiplier is part of its weights):
 
     weight decay      r(fan-in)
-    ε                 1 / m_N; of the head 1
+    ε                 1 / m_N; of the head 1, and of norms of queries and keys, whose gradients sum
+                      over all heads
 
 Under SGD (table 3) a rate is r(fan-out) / r(fan-in), and weight decay the inverse.
 
