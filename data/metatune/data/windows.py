@@ -259,7 +259,7 @@ def distinct(splits: Mapping[Split, Windows]) -> dict[Split, Windows]:
 
 
 def _among(ascending: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """Which of `numbers` are among those, bool; as of `np.isin`, which sorts them anew each time."""
+    """Which of `numbers` are among those, bool: `np.isin`, which would sort them each time."""
     if not len(ascending):
         return np.zeros(len(numbers), bool)
     places = np.searchsorted(ascending, numbers)
