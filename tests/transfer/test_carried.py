@@ -183,6 +183,9 @@ def test_the_measured_case_by_hand():
     assert decay.weight_decay["model.embed_tokens.weight"] == pytest.approx([0.1 * root])
     assert decay.weight_decay["model.layers.3." + DOWN] == pytest.approx([0.1 * root * 4])
     assert set(decay.weight_decay) == set(carried.optimizer.decayed)
+    said = fitted_lines(carried)
+    assert "weight decay of model.embed_tokens.weight: x0.5774" in said
+    assert "Adam's eps of lm_head.weight: x1.732" in said
     assert carried.mixture is not None
     np.testing.assert_array_equal(carried.mixture.weights, [[0.75, 0.25]])
 

@@ -121,7 +121,8 @@ def carry(
         attention=factors.attention,
     )
     done = (*noted, *words.done(chosen, proxy, target, factors))
-    left, undone = tuple(words.left(asked, target)), tuple(words.undone(asked))
+    left = (*words.left(asked, target), *words.decays(factors, optimizer))
+    undone = tuple(words.undone(asked))
     to = Destination(target.source, target.config, target.steps)
     carried = replace(
         artefact,

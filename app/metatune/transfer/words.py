@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
+from metatune.artefact import Optimizer
 from metatune.artefact.demands import Demands
 from metatune.transfer.factors import Factors
 from metatune.transfer.rules import Rule
@@ -54,6 +55,16 @@ def left(demands: Demands, target: Side) -> Iterator[str]:
     for factor, names in _alike(demands.eps).items():
         if factor != 1:
             yield f"Adam's eps of {_some(names)}: x{factor:.4g}"
+
+
+def decays(factors: Factors, after: Optimizer) -> Iterator[str]:
+    """How weight decay that differs between parameters changed, a line each."""
+    if after.schedules is None or after.schedules.weight_decay is None:
+        return
+    found = {name: factors.parameters[name].weight_decay for name in after.decayed}
+    for factor, names in _alike(found).items():
+        if factor != 1:
+            yield f"weight decay of {_some(names)}: x{factor:.4g}"
 
 
 def undone(demands: Demands) -> Iterator[str]:
