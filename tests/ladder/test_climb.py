@@ -189,6 +189,7 @@ def test_a_training_far_beyond_the_rungs_is_warned_of(run, document):
     far = warning(tuned, 4 * largest)
     assert far is not None
     (told, _) = document["farther"]
+    assert far.startswith("4 times the compute of the largest rung")
     assert f"a gain of {told['gain']:.4f} is predicted" in far
     assert f"{told['low']:.4f} to {told['high']:.4f} nats per byte" in far
     unmeasured = dataclasses.replace(tuned, transfer=None)

@@ -58,7 +58,9 @@ def warning(tuned: Artefact, operations: float) -> str | None:
         for rung in rungs
         if rung["gain"]["error"] is not None
     ]
-    beyond = f"{operations / largest:.3g} times the compute of the largest rung that was measured"
+    times = operations / largest
+    said = f"{times:,.0f}" if times >= 10 else f"{times:.2g}"
+    beyond = f"{said} times the compute of the largest rung that was measured"
     made = predict(points, operations) if points else None
     if made is None:
         return f"{beyond}: what gain is left there was never measured, nor can it be predicted"
