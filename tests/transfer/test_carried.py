@@ -204,8 +204,13 @@ def test_a_longer_training_of_the_same_model_changes_settings_alone():
     np.testing.assert_allclose(curve(carried.artefact, FIRST + UP), half, rtol=1e-12)
 
 
-def test_a_shorter_training_forgets_at_most_everything():
-    carried = carry(tuned(), PROXY, target(steps=1)).artefact
+def test_a_shorter_training_forgets_at_most_everything_and_is_warned_of():
+    found = carry(tuned(), PROXY, target(steps=1))
+    (said,) = found.warnings
+    assert said.startswith("warning: a training 10 times shorter than the tuned one")
+    assert not carry(tuned(), PROXY, target(steps=1), "none").warnings
+    assert not carry(tuned(), PROXY, target(steps=20)).warnings
+    carried = found.artefact
     assert carried.optimizer.settings["b1"] == pytest.approx(0.0, abs=1e-12)
     assert carried.optimizer.settings["b2"] == pytest.approx(0.5)
     first = side(steps=100, batch_size=4, sequence_length=16)

@@ -107,6 +107,12 @@ def carry(
     ours = counterparts(proxy, target)
     proxy, target, ours = _trained(artefact, proxy, target, ours)
     factors = factors_of(artefact.optimizer.settings["kind"], proxy, target, chosen.name)
+    if factors.memory > 1 and proxy.steps and target.steps:
+        warnings = (
+            f"warning: a training {proxy.steps / target.steps:.3g} times shorter than the tuned "
+            "one has higher rates by this rule, and Adam forgets sooner; rules are measured towards "
+            "longer ones: compare with --rule none",
+        )
     if proxy.like(target) and _all_one(factors):
         said = (*noted, *(f"not known: {what}" for what in factors.unknown))
         return Carried(artefact, None, said, warnings=warnings)
