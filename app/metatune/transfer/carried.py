@@ -110,7 +110,7 @@ def carry(
     if factors.memory > 1 and proxy.steps and target.steps:
         warnings = (
             f"warning: a training {proxy.steps / target.steps:.3g} times shorter than the tuned "
-            "one has higher rates by this rule, and Adam forgets sooner; rules are measured towards "
+            "one has higher rates by this rule, and Adam forgets sooner; it was measured towards "
             "longer ones: compare with --rule none",
         )
     if proxy.like(target) and _all_one(factors):
