@@ -18,6 +18,7 @@ from metatune.fit.process.compilation import keep_compiled
 from metatune.recipe.schema import AdamWSpec
 from metatune.transfer import RULES
 from metatune.transfer.coordinates import FLAT, Check, slopes
+from metatune.transfer.rules.rule import Axis
 
 CONFIG = {
     "model_type": "llama",
@@ -31,7 +32,7 @@ CONFIG = {
 """So narrow a model has its limit's behaviour only where its branches begin small, which the
 standard deviation of its fresh numbers makes them."""
 OPTIMIZER = AdamWSpec(learning_rate=2e-4, weight_decay=0.0, clip_norm=None)
-AXES = {"width": (1, 2, 4, 8), "depth": (1, 2, 4)}
+AXES: dict[Axis, tuple[int, ...]] = {"width": (1, 2, 4, 8), "depth": (1, 2, 4)}
 STEPS, BATCH, LENGTH = 5, 2, 9
 
 

@@ -116,6 +116,7 @@ AS_THE_RECIPE = {
     "learned_update": factors_of_one,
     "rater": even_weights,
     "averaging": decay_of_the_recipe,
+    "eps_scale": lambda scale: same_everywhere(scale, 1),
 }
 """What each hyperparameter has to be, to the last bit."""
 

@@ -8,7 +8,9 @@ from metatune.hypergrad import Growth
 from metatune.recipe.schema import InnerSpec
 
 
-def origin(inner: InnerSpec, growth: Growth, times: float, steps: int) -> dict[str, Any]:
+def origin(
+    inner: InnerSpec, growth: Growth, times: float, steps: int
+) -> dict[str, Any]:  # plain JSON values
     """Where the adjoint grew to so many times its least, as plain JSON values.
 
     Args:

@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Float64
 
 from metatune.hypergrad import Growth
+from metatune.hypergrad.shapes import Leaf
 from metatune.tunables import (
     ClassWeights,
     LearningRates,
@@ -15,6 +17,9 @@ from metatune.tunables import (
     OptimizerField,
     Tunable,
 )
+
+Row = Float64[np.ndarray, "n"]
+"""The part of a window in a tree like η."""
 
 WINDOWED = (LearningRates, Mixture, LossWeights, ClassWeights, OptimizerField, LossTerm)
 """What acts window by window, on the training itself."""
@@ -45,11 +50,11 @@ class Block(NamedTuple):
         """For the screen; windows are counted from one there."""
         return f"{self.key} window {self.window + 1}"
 
-    def row(self, tree: Mapping[str, Any]) -> np.ndarray:
+    def row(self, tree: Mapping[str, Float[Leaf, "..."]]) -> Row:
         """Its part of a tree like η, flat float64."""
         return np.asarray(tree[self.key], np.float64)[self.window].reshape(-1)
 
-    def direction(self, row: np.ndarray) -> np.ndarray | None:
+    def direction(self, row: Row) -> Row | None:
         """The direction of its trainings, of largest range or entry one, [n].
 
         All values together; or, of values that matter relative to each other, as the hypergradient
@@ -66,7 +71,7 @@ class Block(NamedTuple):
         span = row.max() - row.min()
         return row / span if np.isfinite(span) and span > 0 else None
 
-    def put(self, tree: Mapping[str, Any], row: np.ndarray) -> dict[str, np.ndarray]:
+    def put(self, tree: Mapping[str, Float[Leaf, "..."]], row: Row) -> dict[str, Any]:  # as given
         """A tree like η with another part."""
         leaf = np.array(tree[self.key])
         leaf[self.window] = row.reshape(leaf[self.window].shape)
@@ -98,7 +103,7 @@ def blocks(tunables: Sequence[Tunable]) -> tuple[Block, ...]:
     return tuple(found)
 
 
-def growths(growth: Growth, found: Sequence[Block], steps: int) -> np.ndarray:
+def growths(growth: Growth, found: Sequence[Block], steps: int) -> Float64[np.ndarray, "blocks"]:
     """How many times the adjoint behind each block is the least that it was later, [blocks].
 
     The largest norm of the adjoint of the parameters at the boundaries that its steps lead to, in
@@ -132,7 +137,9 @@ def growths(growth: Growth, found: Sequence[Block], steps: int) -> np.ndarray:
     return np.asarray(times)
 
 
-def _behind(damped: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def _behind(
+    damped: Float64[np.ndarray, "between *M"], shape: tuple[int, ...]
+) -> Float64[np.ndarray, "n trainings"]:
     """The logarithm of what a cap multiplied the adjoint by from each boundary to the end."""
     of_each = damped.reshape(len(damped), -1)
     return np.concatenate([np.cumsum(of_each[::-1], axis=0)[::-1], np.zeros((1, shape[1]))])
