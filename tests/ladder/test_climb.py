@@ -22,6 +22,7 @@ from metatune.ladder.measuring import following, held_out_loss
 from metatune.ladder.progress import Display
 from metatune.ladder.record import FILE
 from metatune.ladder.rungs import parse
+from metatune.recipe import schema
 from metatune.report.transfer import beyond, table
 
 QUIET = Console(quiet=True)
@@ -61,7 +62,7 @@ def test_at_the_proxy_a_training_is_that_of_the_run_s_result(run):
     """To the last bit, by another way through the code: schedules of an artefact, not of η."""
     tuned = artefact.load(run)
     training = proxy(RunFolder(run))
-    followed = following(training, tuned, "proxy")
+    followed = following(training, tuned)
     losses = [held_out_loss(followed, index) for index in (0, 1)]
     assert losses == pytest.approx(tuned.result["after"], rel=1e-6)
 
@@ -212,3 +213,11 @@ def test_a_ledger_is_of_its_own_schedules_alone(run, document):
             artefact.load(run)
     finally:
         file.write_text(whole)
+
+
+def test_what_no_training_follows_is_refused_before_one_begins(tmp_path):
+    rates, out = schema.LearningRatesSpec(per="row"), tmp_path / "run"
+    fit(prepare(tiny(tune={"learning_rates": rates}, outer={"steps": 1})), out, console=QUIET)
+    with pytest.raises(artefact.ArtefactError, match=r"learning_rates\.elements"):
+        climb.ladder(out, proxy, parse(["steps=2"]), None, 2)
+    assert not (out / FILE).exists()

@@ -42,6 +42,7 @@ from metatune.ladder.rungs import PROXY, Rung, recipe_at, refuse_no_ladder
 from metatune.runs import stops
 from metatune.runs.inputs import refuse_changed
 from metatune.runs.lock import locked
+from metatune.train.matching import refuse_misfit
 from metatune.transfer.carried import Carried, carry
 from metatune.transfer.rules import DEFAULT as DEFAULT_RULE
 from metatune.transfer.sides import of_artefact, of_training
@@ -64,7 +65,7 @@ class Step:
     def followed(self, candidate: Candidate) -> Followed:
         """The training by a candidate's schedules."""
         tuned = leveled(self.schedules[candidate.schedules].artefact, candidate.level)
-        return following(self.training, tuned, self.rung.name)
+        return following(self.training, tuned)
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,6 +155,8 @@ def ladder(
             name: carry(each, of_artefact(each), side, None if rung == PROXY else rule)
             for name, each in own_schedules.items()
         }
+        for carried in schedules.values():
+            refuse_misfit(carried.artefact, training, rung.name)
         steps.append(Step(rung, training, schedules))
     first = own.recipe.outer.test.seeds
     return Ladder(

@@ -17,7 +17,6 @@ from metatune.recipe.phases import resolved
 from metatune.train.averaging import averaged
 from metatune.train.learned_update import corrected
 from metatune.train.loop import SEGMENT
-from metatune.train.matching import refuse_misfit
 from metatune.train.schedules import Schedules, scheduled
 from metatune.train.start import scaled, started
 
@@ -36,18 +35,13 @@ class Followed(NamedTuple):
     segment: int
 
 
-def following(training: InnerTraining, tuned: Artefact, source: str) -> Followed:
+def following(training: InnerTraining, tuned: Artefact) -> Followed:
     """A training by an artefact, as `metatune train --with` does it.
 
     Args:
         training: of the rung.
-        tuned: carried to it.
-        source: what errors call the rung.
-
-    Raises:
-        ArtefactError: the artefact doesn't fit the training.
+        tuned: carried to it, as `train.matching.refuse_misfit` wants it.
     """
-    refuse_misfit(tuned, training, source)
     equipped = scaled(started(training, tuned), tuned)
     equipped = averaged(corrected(equipped, tuned.learned_update), tuned.averaging)
     segment = getattr(resolved(training.recipe.outer)[0].estimator, "segment", SEGMENT)
