@@ -6,13 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from metatune.artefact.beside import read_stated
 from metatune.artefact.errors import ArtefactError
 from metatune.artefact.files import CERTIFICATE, CERTIFICATE_FORMAT, CERTIFICATE_VERSION, TUNED
 from metatune.artefact.format import Artefact
-from metatune.recipe.bounds import read_json
-from metatune.recipe.faults import ABSENT, Fault
+from metatune.recipe.faults import Fault
 
 CURE = "delete it, and write it anew with `metatune check --run`"
+KEYS = ("verdict", "causes", "checks")
 
 
 def rendered(certificate: Mapping[str, Any]) -> str:
@@ -26,23 +27,7 @@ def read(folder: Path) -> dict[str, Any] | None:
     Raises:
         ArtefactError: it can't be read, is of an unknown version, or lacks something.
     """
-    file = folder / CERTIFICATE
-    if not file.is_file():
-        return None
-    try:
-        document = read_json(file)
-    except ValueError as error:
-        raise ArtefactError(str(file), [f"not JSON ({error}); {CURE}"]) from error
-    stated = document if isinstance(document, dict) else {}
-    for key, known in (("format", CERTIFICATE_FORMAT), ("version", CERTIFICATE_VERSION)):
-        if stated.get(key) != known:
-            fault = Fault(key, stated.get(key), f"must be {known!r}", CURE)
-            raise ArtefactError(str(file), [fault])
-    missing = [key for key in ("verdict", "causes", "checks") if key not in stated]
-    if missing:
-        fault = Fault(missing[0], ABSENT, "is missing", CURE)
-        raise ArtefactError(str(file), [fault])
-    return stated
+    return read_stated(folder / CERTIFICATE, (CERTIFICATE_FORMAT, CERTIFICATE_VERSION), KEYS, CURE)
 
 
 def refuse_artefact_folder(out: Path) -> None:

@@ -6,15 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from metatune.artefact.errors import ArtefactError
+from metatune.artefact.beside import read_stated
 from metatune.artefact.files import TRANSFER, TRANSFER_FORMAT, TRANSFER_VERSION
 from metatune.artefact.format import Artefact
-from metatune.recipe.bounds import read_json
-from metatune.recipe.faults import ABSENT, Fault
 
 CURE = "delete it, and write it anew with `metatune transfer RUN`"
 OWN = ("recipe_sha256", "best_outer_step")
 """By what a ledger says whose it is."""
+
+KEYS = (*OWN, "verdict", "rule", "rungs", "farther")
 
 
 def rendered(ledger: Mapping[str, Any]) -> str:
@@ -28,23 +28,7 @@ def read(folder: Path) -> dict[str, Any] | None:
     Raises:
         ArtefactError: it can't be read, is of an unknown version, or lacks something.
     """
-    file = folder / TRANSFER
-    if not file.is_file():
-        return None
-    try:
-        document = read_json(file)
-    except ValueError as error:
-        raise ArtefactError(str(file), [f"not JSON ({error}); {CURE}"]) from error
-    stated = document if isinstance(document, dict) else {}
-    for key, known in (("format", TRANSFER_FORMAT), ("version", TRANSFER_VERSION)):
-        if stated.get(key) != known:
-            raise ArtefactError(
-                str(file), [Fault(key, stated.get(key), f"must be {known!r}", CURE)]
-            )
-    missing = [key for key in (*OWN, "verdict", "rule", "rungs", "farther") if key not in stated]
-    if missing:
-        raise ArtefactError(str(file), [Fault(missing[0], ABSENT, "is missing", CURE)])
-    return stated
+    return read_stated(folder / TRANSFER, (TRANSFER_FORMAT, TRANSFER_VERSION), KEYS, CURE)
 
 
 def with_ledger(artefact: Artefact, ledger: Mapping[str, Any] | None) -> Artefact:

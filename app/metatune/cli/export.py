@@ -86,7 +86,8 @@ def export(
                 from metatune.ladder.beyond import operations_of, warning
                 from metatune.models import read_config
 
-                tokens = (tokens_per_step or 0) * (steps or 0) or tuned.horizon_tokens
+                own = tuned.horizon_tokens // tuned.horizon_steps
+                tokens = (tokens_per_step or own) * (steps or tuned.horizon_steps)
                 vocabulary = tuned.provenance.get("vocab_size")
                 far = warning(tuned, operations_of(read_config(against), tokens, vocabulary))
                 warnings = (*warnings, *([f"warning: {far}"] if far else []))

@@ -40,8 +40,8 @@ def transfer(
 
     At every rung the default and the tuned schedules, both carried by the rule, are trained on the
     same unseen seeds, with all rates at x1/2, x1 and x2 (and x0.1 of a tuned mixture). Before a
-    rung is trained its gain is predicted by those below. Writes transfer.json into the run; goes on
-    where it was stopped or killed.
+    rung is trained its gain is predicted by those below. Writes transfer.json into the artefact;
+    goes on where it was stopped or killed.
     """
     import json
 

@@ -35,7 +35,7 @@ from metatune.ladder.measuring import (
     operations,
     parameters,
 )
-from metatune.ladder.prediction import Point, predict
+from metatune.ladder.prediction import predict
 from metatune.ladder.progress import Display
 from metatune.ladder.record import Record
 from metatune.ladder.rungs import PROXY, Rung, recipe_at, refuse_no_ladder
@@ -184,6 +184,7 @@ def climb(ladder: Ladder, display: Display) -> dict[str, Any]:
     """
     with locked(ladder.folder.path):
         record = Record(ladder.folder.path, ladder.identity)
+        record.mend()
         found: list[Measured] = []
         written: dict[str, Any] = {}
         for step in ladder.steps:
@@ -211,11 +212,7 @@ def seconds(ladder: Ladder, record: Record) -> float:
 
 
 def _predict(step: Step, found: Sequence[Measured], record: Record, display: Display) -> None:
-    points = [
-        Point(each.operations, each.judged.gain.mean, each.judged.gain.error, each.seeds)
-        for each in found
-    ]
-    if (made := predict(points, operations(step.training))) is None:
+    if (made := predict([each.point for each in found], operations(step.training))) is None:
         return
     at = datetime.now(UTC).isoformat(timespec="seconds")
     record.predict(step.rung.name, {**judging.as_json(made), "made": at})

@@ -10,7 +10,7 @@ from metatune.ladder.prediction import Point, predict
 from metatune.ladder.rungs import Rung
 
 FARTHER: Final = (4.0, 64.0)
-"""Times the compute of the largest rung, for which the gain is foretold."""
+"""Times the compute of the largest rung, for which the gain is predicted."""
 
 
 class Measured(NamedTuple):
@@ -37,6 +37,11 @@ class Measured(NamedTuple):
     judged: Judged
     left: Sequence[str] = ()
     undone: Sequence[str] = ()
+
+    @property
+    def point(self) -> Point:
+        """What predictions are made by."""
+        return Point(self.operations, self.judged.gain.mean, self.judged.gain.error, self.seeds)
 
     @property
     def sentence(self) -> str:
@@ -120,10 +125,7 @@ def verdict(found: Sequence[Measured]) -> str:
 
 def farther(found: Sequence[Measured]) -> list[dict[str, Any]]:
     """The gain that is to be expected of larger trainings, none of which was done."""
-    points = [
-        Point(each.operations, each.judged.gain.mean, each.judged.gain.error, each.seeds)
-        for each in found
-    ]
+    points = [each.point for each in found]
     told = []
     for times in FARTHER:
         operations = times * max(each.operations for each in found)

@@ -26,8 +26,11 @@ class Record:
             identity: what the numbers depend on besides rung, candidate and seed.
         """
         self._file, self._identity = run / FILE, dict(identity)
-        mend(self._file)
         self._lines = [line for line in whole_lines(self._file) if line.get("of") == self._identity]
+
+    def mend(self) -> None:
+        """Takes away a last line that was cut off; only who holds the run may."""
+        mend(self._file)
 
     def losses(self, rung: Rung) -> dict[str, dict[int, float]]:
         """Of each candidate by its name, then by seed."""
