@@ -72,3 +72,25 @@ def test_what_is_stopped_says_how_to_go_on_and_does(run):
     assert [rung["name"] for rung in document["rungs"]] == ["proxy", "steps x2"]
     shown = metatune("show", run)
     assert document["verdict"] in " ".join(shown.output.replace("│", " ").split())
+
+
+def test_an_export_counts_the_tokens_of_the_training_to_come(run, tmp_path):
+    """Of so many steps, as many in each as the proxy has, where nothing else is said."""
+    tuned = json.loads((run / "artefact" / "tuned.json").read_text())
+    model = tmp_path / "model"
+    model.mkdir()
+    config = tuned["provenance"]["model_config"] | {"vocab_size": tuned["provenance"]["vocab_size"]}
+    (model / "config.json").write_text(json.dumps(config))
+    steps = tuned["horizon"]["steps"]
+
+    def warned(count):
+        done = metatune(
+            *("export", run, "--to", "json", "--against", model, "--steps", count),
+            *("--out", tmp_path / f"out{count}"),
+        )
+        assert done.exit_code == 0, done.output
+        told = ("whether the gain carries over", "times the compute of the largest rung")
+        return any(words in done.stderr for words in told)
+
+    assert not warned(2 * steps)
+    assert warned(20 * steps)
