@@ -28,7 +28,7 @@ from metatune.data import shipped_text, tokenizer_of
 from metatune.data.encoded import encoded
 from metatune.data.pretrained_tokenizer import PretrainedTokenizer
 from metatune.data.sources.chat import conversation
-from metatune.data.sources.records import Place, Record, TokenClass
+from metatune.data.sources.records import Location, Record, TokenClass
 from metatune.recipe.faults import RecipeError
 from metatune.recipe.schema import DataSpec, SourceSpec
 
@@ -41,7 +41,7 @@ TEMPLATES = (
     "cohere2_training",
     "lfm2_training",
 )
-PLACE = Place("data.domains.d.jsonl", "random")
+PLACE = Location("data.domains.d.jsonl", "random")
 MARKS = re.compile(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}")
 SPECIAL = re.compile(r"<\|?[A-Za-z_0-9]+\|?>")
 

@@ -35,7 +35,7 @@ from metatune.inner.metrics import held_out_batches
 from metatune.inner.seeds import Purpose, Stream, data_seed, model_key
 from metatune.recipe import reading
 from metatune.recipe.schema import SignalSpec
-from metatune.tunables.blocks import Block, growths
+from metatune.tunables.blocks import WindowBlock, growths
 
 WINDOWS, STEPS, SEGMENT = 4, 200, 25
 RECIPE = """
@@ -143,7 +143,7 @@ def followed(exact: dict[str, Any], slopes: dict[str, float], names: list[str]) 
     """What a search follows along each direction, by the exact hypergradient and differences."""
     spec, norms = SignalSpec(), jnp.asarray(exact["norms"])
     growth = Growth(SEGMENT * np.arange(len(norms)), norms, norms, jnp.zeros(len(norms) - 1))
-    where = [Block(name, window_of(name), 0, 0, False) for name in names]
+    where = [WindowBlock(name, window_of(name), 0, 0, False) for name in names]
     where = [
         each._replace(first=each.window / WINDOWS, stop=(each.window + 1) / WINDOWS)
         for each in where

@@ -11,7 +11,11 @@ from pathlib import Path
 ASK = "from jaxlib import xla_client; xla_client.CompileOptions()"  # reads them in 0.2 s
 VENV = Path(__file__).parents[1] / ".venv"
 # Tests compile thousands of small programs, in half the time without much of what makes them fast.
-HASTY = ["--xla_backend_optimization_level=1", "--xla_cpu_use_fusion_emitters=false"]
+HASTY = [
+    "--xla_backend_optimization_level=1",
+    "--xla_cpu_use_fusion_emitters=false",
+    "--xla_cpu_parallel_codegen_split_count=1",
+]
 
 
 def accepts(flags: list[str]) -> bool:

@@ -165,7 +165,7 @@ def test_schedules_are_carried_to_a_folder_s_model(tmp_path):
 
 def test_a_search_that_is_stopped_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
     whole = api.fit("quickstart", tmp_path / "whole", overrides=SMALL)
-    step = loop.Loop.step
+    step = loop.SearchLoop.step
 
     def stopped(self, search):
         if search.step == 1:
@@ -173,7 +173,7 @@ def test_a_search_that_is_stopped_goes_on_as_if_it_had_not_been(tmp_path, monkey
         return step(self, search)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="resume=True"):
-        patch.setattr(loop.Loop, "step", stopped)
+        patch.setattr(loop.SearchLoop, "step", stopped)
         api.fit("quickstart", tmp_path / "run", overrides=SMALL)
     assert api.load(tmp_path / "run").pairs == ()
     with pytest.raises(RunFolderError, match="holds a run already"):

@@ -337,6 +337,12 @@ def test_a_rule_without_schedules_is_refused(tmp_path):
     refused = metatune("train", "quickstart", "--out", tmp_path / "out", "--rule", "mup")
     assert refused.exit_code == 2
     assert "--rule mup needs --with RUN, whose schedules it carries" in refused.stderr
+
+
+def test_an_option_of_before_is_refused_with_its_name_of_now(tmp_path):
+    refused = metatune("train", "quickstart", "--out", tmp_path / "out", "--report-seed", "3")
+    assert refused.exit_code == 2
+    assert "--report-seed is --test-seed now: --test-seed 3" in refused.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -11,7 +11,7 @@ from jaxtyping import TypeCheckError
 
 from metatune.hypergrad.forward.directions import mean
 from metatune.inner.multi_token_head import second_next_losses
-from metatune.tunables import LossWeights
+from metatune.tunables import TunableLossWeights
 
 PROJECT = Path(__file__).parents[1]
 PACKAGES = [PROJECT / "app/metatune" / name for name in ("hypergrad", "inner", "tunables")]
@@ -52,7 +52,7 @@ def test_inner_refuses_a_wrong_shape():
 
 @checked
 def test_tunables_refuse_a_slice_of_another_tunable_also_in_a_compiled_program():
-    weights = LossWeights((1.0, 1.0), windows=3, steps=6)
+    weights = TunableLossWeights((1.0, 1.0), windows=3, steps=6)
     assert jax.jit(weights.penalty)(jnp.zeros((3, 2))) == 0
     with pytest.raises(TypeCheckError, match="parameter 'eta'"):
         jax.jit(weights.penalty)(jnp.zeros((2, 3)))

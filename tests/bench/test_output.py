@@ -24,9 +24,9 @@ def row(variant, layers=6, parts=(10, 20, 30), **fields):
     shape = bench.SIZES["5.3M"]._replace(layers=layers)
     carry, parameters, activations = (MIB * part for part in parts)
     inputs = layers * shape.batch * shape.sequence * shape.width * 4
-    memory = bench.Memory(MIB, carry, parameters, activations, inputs)
+    memory = bench.ProgramMemory(MIB, carry, parameters, activations, inputs)
     (how,) = bench.variants([variant])
-    return bench.Row(bench.Case("5.3M", shape), how, memory, 1.0, 5 * MIB, **fields)
+    return bench.BenchRow(bench.Case("5.3M", shape), how, memory, 1.0, 5 * MIB, **fields)
 
 
 ROWS = [
@@ -84,7 +84,7 @@ def test_the_numbers_are_json():
     assert mixflow["temp_bytes"] == 60 * MIB
     assert mixflow["plain_steps_per_step"] == 3.0
     assert mixflow["layers"] == 6 and mixflow["variant"] == "mixflow+remat"
-    assert {f"{part}_bytes" for part in bench.Memory._fields} <= set(mixflow)
+    assert {f"{part}_bytes" for part in bench.ProgramMemory._fields} <= set(mixflow)
 
 
 def test_files_that_cannot_be_written_are_refused_before_anything_is_measured(tmp_path):

@@ -30,7 +30,7 @@ from metatune.check.measuring import cost
 from metatune.check.numbers import coordinate_names
 from metatune.check.slopes import EPSILONS, measured_slopes, random_directions
 from metatune.check.smoothness import moved
-from metatune.check.subject import Held, sample
+from metatune.check.subject import FixedDraw, sample
 from metatune.hypergrad import (
     Forward,
     ForwardGradient,
@@ -239,7 +239,7 @@ def test_an_objective_along_the_training_is_differenced_where_it_is_taken(window
     along = replace(alone(MixFlow(segment=8)), points=lambda steps: ALONG, window=window)
     draw, losses = along.draw(0), []
     found = along.hypergradient(draw, "")
-    held = Held(along, draw)
+    held = FixedDraw(along, draw)
 
     def loss(eta, steps):
         rates = RATES[:, None] * np.exp(eta)
@@ -260,7 +260,7 @@ def test_an_objective_along_the_training_is_differenced_where_it_is_taken(window
     assert float(found.value) == pytest.approx(at_once, rel=1e-12)
     assert error_of(along, held, sample(along, draw, ""), random) < 1e-5
     only_end = replace(along, points=lambda steps: {steps: 1.0})
-    assert error_of(only_end, Held(only_end, draw), sample(along, draw, ""), random) > 0.1
+    assert error_of(only_end, FixedDraw(only_end, draw), sample(along, draw, ""), random) > 0.1
 
 
 def error_of(subject, held, sample, random):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from metatune.check.differences import Row, compared, rows
+from metatune.check.differences import DirectionRow, compared, rows
 from metatune.check.levels import (
     ESTIMATOR,
     GREEN,
@@ -14,7 +14,7 @@ from metatune.check.levels import (
     Finding,
     unresolved,
 )
-from metatune.check.numbers import Slope
+from metatune.check.numbers import Sides
 from metatune.check.slopes import EPSILONS, difference, wanted
 
 EPS = float(np.finfo(np.float32).eps)
@@ -23,7 +23,7 @@ EPS = float(np.finfo(np.float32).eps)
 def along(derivatives, differences, noise, error=0.0, epsilon=0.01):
     both = zip(derivatives, differences, strict=True)
     return [
-        Row(str(i), one, other, noise, error, epsilon, "random")
+        DirectionRow(str(i), one, other, noise, error, epsilon, "random")
         for i, (one, other) in enumerate(both)
     ]
 
@@ -127,7 +127,7 @@ def looked_at(measured):
             for k in (at, at + 1):
                 by = EPSILONS[k] * differences[k]
                 values[EPSILONS[k]] = (value + by, value - by)
-        found.append(Slope(name, "coordinate", derivative, 0.0, values))
+        found.append(Sides(name, "coordinate", derivative, 0.0, values))
     return found, rounding
 
 

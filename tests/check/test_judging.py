@@ -12,7 +12,7 @@ from metatune.check import Settings, as_record, certificate, from_record
 from metatune.check.agreement import judge_agreement
 from metatune.check.certificate import explained
 from metatune.check.horizons import Flipped, judged
-from metatune.check.horizons import Row as Shorter
+from metatune.check.horizons import HorizonRow as Shorter
 from metatune.check.levels import (
     CHAOS,
     DAMPED,
@@ -33,13 +33,21 @@ from metatune.check.levels import (
 )
 from metatune.check.limits import limits
 from metatune.check.metasmoothness import judge_metasmoothness
-from metatune.check.numbers import Compared, Horizon, Moved, Numbers, Sample, Slope, Span
+from metatune.check.numbers import (
+    AtHorizon,
+    CheckedHorizon,
+    Compared,
+    Moved,
+    Numbers,
+    Sample,
+    Sides,
+)
 from metatune.check.signal import judge_signal, least
 from metatune.check.slopes import EPSILONS
 
 RECORDS = Path(__file__).parent / "records"
 EPS = float(np.finfo(np.float32).eps)
-OWN, QUARTER = Horizon(100, 100, 100), Horizon(25, 25, 25)
+OWN, QUARTER = CheckedHorizon(100, 100, 100), CheckedHorizon(25, 25, 25)
 
 
 def sampled(gradient, value=3.0):
@@ -68,12 +76,12 @@ def numbers(horizon=OWN, seeds=4, scale=0.1, spread=0.01, **changes):
         before=5.0,
         samples=samples,
         slopes=tuple(
-            Slope(f"mixture[0,{i}]", "coordinate", d, 0.0, smooth(d))
+            Sides(f"mixture[0,{i}]", "coordinate", d, 0.0, smooth(d))
             for i, d in enumerate(gradient)
         ),
         compared=Compared("Forward", gradient, gradient, np.zeros(2), ""),
         moved=Moved(0.95, 1.0),
-        stretches=(Span("1/2 of the steps", horizon.steps // 2, samples),),
+        stretches=(AtHorizon("1/2 of the steps", horizon.steps // 2, samples),),
         whole=None,
     )
     return replace(own, **changes)
@@ -304,7 +312,7 @@ def test_two_seeds_are_certain_of_no_sign_that_four_are_of(seeds, clear):
     spread = np.array([1.0, -1.0] * (seeds // 2))
     mean = 8 * spread.std(ddof=1) / seeds**0.5
     samples = tuple(sampled([mean + one, -mean + one]) for one in spread)
-    own = numbers(samples=samples, stretches=(Span("1/2", 50, samples),))
+    own = numbers(samples=samples, stretches=(AtHorizon("1/2", 50, samples),))
     row = judge(own).horizons.rows[0]
     assert row.tunables["mixture"].clear == clear
 
@@ -319,8 +327,8 @@ def test_limits_are_told_of_a_shortened_check_alone():
     assert told[0].startswith("25 of 100 inner steps")
     assert any("metasmoothness" in line for line in told)
     # Of a stretch the whole is what is shortened.
-    assert limits(Horizon(4, 4, 25), Horizon(4, 4, 100)) == told
-    assert numbers(Horizon(4, 4, 25), own=Horizon(4, 4, 100)).fraction == 1
+    assert limits(CheckedHorizon(4, 4, 25), CheckedHorizon(4, 4, 100)) == told
+    assert numbers(CheckedHorizon(4, 4, 25), own=CheckedHorizon(4, 4, 100)).fraction == 1
 
 
 # Recorded by scripts/measure_check.py.

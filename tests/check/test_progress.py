@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 
 from metatune.check import progress
-from metatune.check.progress import Display
-from metatune.check.subject import Work
+from metatune.check.progress import CheckDisplay
+from metatune.check.subject import Task
 from metatune.report import progress as displays
 
 
@@ -21,7 +21,7 @@ def clock(monkeypatch):
 def shown(clock, seconds, works, total=10):
     """Lines where each work takes so many seconds before the next begins."""
     console = Console(width=200, file=(file := io.StringIO()))
-    with Display(console) as display:
+    with CheckDisplay(console) as display:
         display.begin(total)
         for work, took in zip(works, seconds, strict=True):
             display.watch(work)
@@ -30,7 +30,7 @@ def shown(clock, seconds, works, total=10):
 
 
 def test_the_time_left_is_told_from_the_pace_after_compilation(clock):
-    works = [Work("hypergradient, seed 1 of 2", 4), *[Work(f"slope {i}", 1) for i in range(4)]]
+    works = [Task("hypergradient, seed 1 of 2", 4), *[Task(f"slope {i}", 1) for i in range(4)]]
     lines = shown(clock, [300, 20, 20, 20, 20], works)
     assert lines[0].startswith("as long as 10 trainings, and compilation")
     # 300 seconds of compilation are no pace: 4 of 10 are done, and nothing is known yet.
@@ -40,15 +40,15 @@ def test_the_time_left_is_told_from_the_pace_after_compilation(clock):
 
 
 def test_what_was_not_foreseen_is_added(clock):
-    works = [Work("first", 4), Work("slope", 1), Work("slope again", 2, further=True)]
+    works = [Task("first", 4), Task("slope", 1), Task("slope again", 2, further=True)]
     assert shown(clock, [20, 20, 20], works)[-1] == "  5/12 about 2 min left, slope again"
 
 
 def test_a_listener_tells_the_inner_step(clock):
     console = Console(width=200, file=(file := io.StringIO()))
-    with Display(console) as display:
+    with CheckDisplay(console) as display:
         display.begin(2)
-        hear = display.watch(Work("first", 1))
+        hear = display.watch(Task("first", 1))
         clock[0] += 60
         hear(progress.hypergrad.Progress("forward", 3, 8, 1.0))
     assert file.getvalue().splitlines()[-1] == "  0/2 first, forward, inner step 3/8"

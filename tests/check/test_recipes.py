@@ -11,7 +11,7 @@ import pytest
 
 from metatune.check.growth import judge_growth
 from metatune.check.levels import GREEN
-from metatune.check.numbers import Horizon
+from metatune.check.numbers import CheckedHorizon
 from metatune.check.recipes import draw, first_phase_alone, shortened, subject_of
 from metatune.check.runs import sha256
 from metatune.check.subject import sample
@@ -113,7 +113,7 @@ def test_a_stretch_has_its_whole(training, tmp_path, unroll, steps, window, whol
     assert (subject.steps, subject.window) == (steps, window)
     assert subject.whole is not None
     assert (subject.whole.steps, subject.whole.window) == (whole, None)
-    assert subject.horizon == Horizon(steps, min(window or steps, steps), whole)
+    assert subject.horizon == CheckedHorizon(steps, min(window or steps, steps), whole)
 
 
 def test_growth_is_watched_behind_each_window(training, tmp_path):

@@ -15,7 +15,7 @@ from metatune.data import (
     sampled_batches,
     stratified_batches,
 )
-from metatune.data.tokenized import Stream
+from metatune.data.tokenized import TokenStream
 from metatune.data.windows import Windows, all_windows
 from metatune.recipe.schema import PackingSpec
 
@@ -24,7 +24,7 @@ SPLITS = ("train", "validation", "test")
 
 
 def windows(rows):
-    stream = Stream(rows.astype(np.uint16).ravel(), np.zeros(1, np.int64), None)
+    stream = TokenStream(rows.astype(np.uint16).ravel(), np.zeros(1, np.int64), None)
     return all_windows(stream, LENGTH, PackingSpec(), 258)
 
 
@@ -321,7 +321,7 @@ def uneven():
         for split in SPLITS:
             starts = np.unique(np.append(0, random.integers(0, 6 * size, size)))
             tokens = random.integers(0, 250, 6 * size).astype(np.uint16)
-            stream = Stream(tokens, starts, None)
+            stream = TokenStream(tokens, starts, None)
             splits[split] = all_windows(stream, 6, PackingSpec(cross_documents=False), 258)
         held = Statistics(documents=0, tokens=0, bytes=0)
         domains.append(Domain(f"domain{number}", **splits, sha256="", statistics=held))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from metatune.data import load
-from metatune.data.tokenized import Stream
+from metatune.data.tokenized import TokenStream
 from metatune.data.windows import Windows, all_windows
 from metatune.recipe import schema
 from metatune.recipe.faults import RecipeError
@@ -15,7 +15,7 @@ LENGTH = 20
 
 def windows(count=2000, corruption=None, rest=0, **packing):
     tokens = np.arange(count * LENGTH + rest, dtype=np.uint16)
-    stream = Stream(tokens, np.zeros(1, np.int64), None)
+    stream = TokenStream(tokens, np.zeros(1, np.int64), None)
     whole = all_windows(stream, LENGTH, schema.PackingSpec(**packing), 0)
     return Windows(stream, LENGTH, whole.numbers, whole.packing, 0, corruption=corruption)
 

@@ -7,7 +7,7 @@ from tokenizers import processors
 
 from metatune.data import ByteTokenizer, TokenClass, look, tokenizer
 from metatune.data.encoded import Bos, encoded
-from metatune.data.sources import Record, Span, open_source
+from metatune.data.sources import ClassSpan, Record, open_source
 from metatune.recipe.faults import RecipeError
 from metatune.recipe.schema import DataSpec, SourceSpec
 
@@ -18,7 +18,9 @@ SAYS_BOS = (
 SAYS_NONE = SAYS_BOS.removeprefix("{{ bos_token }}")
 BOS = "<|end|>"  # of these tokenizers
 CHAT = [{"role": "user", "content": "two"}, {"role": "assistant", "content": "words"}]
-ANSWERED = Record("two words", (Span(TokenClass.PROMPT, 4), Span(TokenClass.COMPLETION, 9)))
+ANSWERED = Record(
+    "two words", (ClassSpan(TokenClass.PROMPT, 4), ClassSpan(TokenClass.COMPLETION, 9))
+)
 
 
 @pytest.fixture(scope="module")

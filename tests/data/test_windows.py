@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from metatune.data.documents import Split
-from metatune.data.tokenized import Stream
+from metatune.data.tokenized import TokenStream
 from metatune.data.windows import Windows, all_windows, distinct
 from metatune.recipe.schema import PackingSpec
 
@@ -16,7 +16,7 @@ def stream(*lengths, classes=False):
     total = sum(lengths)
     starts = np.cumsum([0, *lengths[:-1]])
     roles = (np.arange(total) % 3).astype(np.uint8) if classes else None
-    return Stream(np.arange(total).astype(np.uint16), starts, roles)
+    return TokenStream(np.arange(total).astype(np.uint16), starts, roles)
 
 
 def rows(windows):
@@ -106,7 +106,9 @@ def test_held_out_windows_that_stand_in_earlier_splits_are_left_out(dtype):
 
     def split():
         tokens = random.integers(0, 8, size=shape).astype(dtype)
-        return all_windows(Stream(tokens.ravel(), np.zeros(1, int), None), 3, PackingSpec(), PAD)
+        return all_windows(
+            TokenStream(tokens.ravel(), np.zeros(1, int), None), 3, PackingSpec(), PAD
+        )
 
     splits: dict[Split, Windows] = {"train": split(), "validation": split(), "test": split()}
     kept = distinct(splits)

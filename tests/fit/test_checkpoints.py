@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from metatune.fit.searching.checkpoints import Checkpoints
+from metatune.fit.searching.checkpoints import SearchCheckpoints
 from metatune.fit.searching.search import Search
 
 
@@ -19,11 +19,11 @@ def search(step: int, seed: int) -> Search:
 
 def test_the_newest_comes_back_bit_for_bit(tmp_path):
     saved = search(2, 7)._replace(best_held_out=1 / 3)
-    with Checkpoints(tmp_path) as checkpoints:
+    with SearchCheckpoints(tmp_path) as checkpoints:
         assert checkpoints.latest(lambda phase: search(0, 0)) is None
         checkpoints.save(search(1, 5))
         checkpoints.save(saved)
-    with Checkpoints(tmp_path) as checkpoints:
+    with SearchCheckpoints(tmp_path) as checkpoints:
         restored = checkpoints.latest(lambda phase: search(0, 0))
     assert restored is not None
     assert jax.tree.structure(restored) == jax.tree.structure(saved)

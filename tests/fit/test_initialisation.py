@@ -71,7 +71,7 @@ def test_the_result_comes_again_from_the_artefact(run, console):
 def test_a_training_with_the_artefact_starts_there(run, tmp_path, console):
     folder = usable(tmp_path / "out", resume=False, overwrite=False)
     tuned = command.load(run.folder.path)
-    done = command.train(prepare(RECIPE), folder, tuned, report_seed=1, console=console)
+    done = command.train(prepare(RECIPE), folder, tuned, test_seed=1, console=console)
     assert done.result is not None
     assert done.result["held_out"] == run.artefact.result["after"][1]
     assert folder.start.is_file()

@@ -45,7 +45,7 @@ def test_the_artefact_holds_what_every_step_used_and_a_training_follows_it(tmp_p
     assert [line for line in matching.remarks(found, other) if "in the loss" in line] == [
         "warning: the artefact was tuned with z_loss 0.001 in the loss; the recipe's 0.002 is used"
     ]
-    terms = Schedules(other, found, STEPS).stretch(0).hyper.loss_terms
+    terms = Schedules(other, found, STEPS).segment(0).hyper.loss_terms
     assert terms is not None
     np.testing.assert_array_equal(terms["label_smoothing"], used["label_smoothing"])
     np.testing.assert_array_equal(terms["z_loss"], np.full(STEPS, np.float32(2e-3)))

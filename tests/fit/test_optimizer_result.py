@@ -39,18 +39,18 @@ def test_the_artefact_holds_what_every_step_used_and_a_training_follows_it(tmp_p
     found = load(write(tmp_path / "artefact", artefact_of(training, eta, nothing), "readme"))
     assert found.optimizer.schedules is not None
     assert found.optimizer.schedules.knots == (0.0, 0.5)
-    stretch = Schedules(training, found, STEPS).stretch(0)
+    segment = Schedules(training, found, STEPS).segment(0)
     whole = training.hyper_over(eta).optimizer
     for step in range(STEPS):
         used = jax.tree.map(lambda leaf, step=step: leaf[step], whole)
         at = found.optimizer_at(step, STEPS)
-        assert used is not None and stretch.hyper.optimizer is not None
+        assert used is not None and segment.hyper.optimizer is not None
         assert at["b1"] == float(used["b1"]) and at["clip_norm"] == float(used["clip_norm"])
         by_layer = used["weight_decay"]["model"]["layers"]["mlp"]["up_proj"]["weight"]
         name = "model.layers.1.mlp.up_proj.weight"
         assert at["weight_decay"][name] == float(by_layer[1, 0, 0])
         assert "model.norm.weight" not in at["weight_decay"]
-        again = jax.tree.map(lambda leaf, step=step: leaf[step], stretch.hyper.optimizer)
+        again = jax.tree.map(lambda leaf, step=step: leaf[step], segment.hyper.optimizer)
         assert jax.tree.structure(again) == jax.tree.structure(used)
         for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(used), strict=True):
             np.testing.assert_array_equal(np.broadcast_to(a, b.shape), b)

@@ -7,7 +7,7 @@ import time
 import pytest
 from rich.console import Console
 
-from metatune.fit.telling.progress import Display
+from metatune.fit.telling.progress import SearchDisplay
 from metatune.fit.telling.waits import HYPERGRADIENT
 from metatune.hypergrad import Progress
 from metatune.report import progress as displays
@@ -39,10 +39,10 @@ FIELDS = [
 ]
 
 
-def shown(terminal: bool, width: int = 80) -> tuple[Display, io.StringIO]:
+def shown(terminal: bool, width: int = 80) -> tuple[SearchDisplay, io.StringIO]:
     output = io.StringIO()
     console = Console(file=output, force_terminal=terminal, width=width, color_system=None)
-    return Display(console, 4), output
+    return SearchDisplay(console, 4), output
 
 
 def plain(output: io.StringIO) -> list[str]:

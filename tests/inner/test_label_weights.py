@@ -129,7 +129,7 @@ def test_the_artefact_says_so_and_a_training_follows_it(recipe, training, tmp_pa
     rates = schema.TuneSpec(learning_rates=schema.LearningRatesSpec(per="global"))
     other = prepare(dataclasses.replace(recipe, tune=rates))
     matching.refuse_misfit(found, other, "mine")
-    stretch = Schedules(other, found, STEPS).stretch(0)
+    segment = Schedules(other, found, STEPS).segment(0)
     shares = np.full((STEPS, 2), 0.5)
     batch = sampled_batches(training.corpus, seed=(0,), batch_size=4, shares=shares)(0)
     params = training.initialise(jax.random.key(0)).params
@@ -137,7 +137,7 @@ def test_the_artefact_says_so_and_a_training_follows_it(recipe, training, tmp_pa
         params, training.sampled.hyper_at(training.initial_eta(), 0), batch
     )
     problem = scheduled(other, found)
-    got = jax.jit(problem.loss)(params, problem.hyper_at(stretch, jnp.int32(0)), batch)
+    got = jax.jit(problem.loss)(params, problem.hyper_at(segment, jnp.int32(0)), batch)
     assert float(got) == pytest.approx(float(want), rel=1e-6)
     bare = {
         name: dataclasses.replace(source, label=None)

@@ -165,7 +165,7 @@ def test_an_external_trainer_is_told_rates_of_whole_parameters():
 
 
 def test_metatune_train_takes_the_base_rates_and_refuses_the_factors(training):
-    rates = Schedules(training, None, 2).stretch(1)
+    rates = Schedules(training, None, 2).segment(1)
     assert all(leaf.size in (1, 2) for leaf in jax.tree.leaves(rates.hyper.learning_rate))
     tuned = artefact_of(training, some_eta(training), {})
     with pytest.raises(artefact.ArtefactError, match="learning_rates.elements = .*can't follow it"):

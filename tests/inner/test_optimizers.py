@@ -26,7 +26,7 @@ from metatune.hypergrad import (
 from metatune.inner import optimizers
 from metatune.models import ParameterNames
 from metatune.recipe import schema
-from metatune.tunables import Hyper, LearningRates, Setting, build
+from metatune.tunables import Hyper, Setting, TunableLearningRates, build
 from metatune.tunables.groups import group
 
 STEPS = 6
@@ -92,7 +92,7 @@ def tunables(spec):
     tune = schema.TuneSpec(optimizer=schema.OptimizerFieldsSpec(weight_decay=decay, **fields))
     names = optimizers.decaying(spec, NAMES, parameters())
     setting = Setting(NAMES, ("a",), STEPS, None, spec, names)
-    return (LearningRates(group(NAMES, "global", ""), 1, STEPS), *build(tune, setting))
+    return (TunableLearningRates(group(NAMES, "global", ""), 1, STEPS), *build(tune, setting))
 
 
 def problem_of(spec, tuning):
@@ -178,7 +178,7 @@ def test_what_is_tuned_starts_as_the_recipe_has_it(float64, spec):
 def test_hypergradients_are_finite_in_single_precision_with_the_defaults(kind):
     """Where a tensor's gradient and moments are zero, both divide by next to nothing."""
     spec = kind(learning_rate=0.01)
-    tuning = (LearningRates(group(NAMES, "tensor", ""), 1, STEPS),)
+    tuning = (TunableLearningRates(group(NAMES, "tensor", ""), 1, STEPS),)
     problem, init = problem_of(spec, tuning)
     eta = {each.key: each.initial() for each in tuning}
     found = estimate(problem, start(init, jnp.float32), eta, MixFlow(segment=3))

@@ -109,7 +109,7 @@ def test_small_seeds_keep_their_orders(seed, places, offsets, elsewhere):
     member = seeds.data_seed(seed, Purpose.VALIDATION, 2, Stream.TRAINING, member=1)
     assert generator((4, *alone), (0, 0, 1)).permutation(8).tolist() == places
     assert (
-        generator((5, *member), (batches.Stream.OFFSET,)).integers(2**30, size=2).tolist()
+        generator((5, *member), (batches.DrawStream.OFFSET,)).integers(2**30, size=2).tolist()
         == offsets
     )
     assert seeds.training_seed(seed, Purpose.TEST, 1) == elsewhere

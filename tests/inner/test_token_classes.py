@@ -143,13 +143,13 @@ def test_the_artefact_says_what_the_classes_are_and_a_training_follows_it(
     )
     other = prepare(dataclasses.replace(recipe, tune=rates))
     matching.refuse_misfit(found, other, "mine")
-    stretch = Schedules(other, found, STEPS).stretch(0)
+    segment = Schedules(other, found, STEPS).segment(0)
     batch, params = batch_of(training), training.initialise(jax.random.key(0)).params
     problem = scheduled(other, found)
     loss, followed = jax.jit(training.sampled.loss), jax.jit(problem.loss)
     for step in range(STEPS):
         want = loss(params, training.sampled.hyper_at(eta, step), batch)
-        got = followed(params, problem.hyper_at(stretch, jnp.int32(step)), batch)
+        got = followed(params, problem.hyper_at(segment, jnp.int32(step)), batch)
         assert float(got) == pytest.approx(float(want), rel=1e-6)
     data = dataclasses.replace(recipe.data, sequence_length=LENGTH + 1)
     if per == "position":

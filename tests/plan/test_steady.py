@@ -21,7 +21,7 @@ from metatune.plan import (
 )
 from metatune.plan.alternatives import slower
 from metatune.plan.compiling import Program
-from metatune.plan.measuring import Measured
+from metatune.plan.measuring import MeasuredWay
 from metatune.plan.timing import Samples, summary
 from metatune.recipe import schema
 
@@ -84,7 +84,7 @@ def test_the_same_pick_in_all_draws(spec, spread, pick, monkeypatch, tmp_path):
 
     def noisy(training, folder, tell):
         measured.append(drawn(spec.kind, random, spread))
-        return Measured(training, cost, measured[-1])
+        return MeasuredWay(training, cost, measured[-1])
 
     monkeypatch.setattr(WAYS, "forward_may_fit", lambda training, few=True: few)
     monkeypatch.setattr(WAYS, "limit_bytes", lambda: 10**12)

@@ -8,7 +8,7 @@ import yaml
 from metatune.recipe import reading, schema
 from metatune.recipe.examples import example
 from metatune.recipe.faults import ABSENT, RecipeError
-from metatune.recipe.reference import Entry, every, find, sections
+from metatune.recipe.reference import FieldEntry, every, find, sections
 from metatune.recipe.writing import plain
 from metatune.report.field_reference import explained, overview, value_said
 
@@ -109,4 +109,4 @@ def test_lines_end_between_words(width):
 
 def test_sections_are_those_of_a_recipe():
     assert [entry.path for entry in sections()] == [field.name for field in fields(schema.Recipe)]
-    assert all(isinstance(entry, Entry) for entry in sections())
+    assert all(isinstance(entry, FieldEntry) for entry in sections())

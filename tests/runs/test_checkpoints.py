@@ -8,7 +8,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from metatune.runs import manifest
-from metatune.runs.checkpoints import Checkpoints
+from metatune.runs.checkpoints import RunCheckpoints
 from metatune.runs.faults import RunFolderError
 from metatune.runs.space import DiskFull
 
@@ -16,7 +16,7 @@ from metatune.runs.space import DiskFull
 @pytest.fixture
 def three(tmp_path):
     """Checkpoints of steps 1 to 3, of which two stay."""
-    kept = Checkpoints(tmp_path / "checkpoints", ("arrays", "numbers"), keep=2)
+    kept = RunCheckpoints(tmp_path / "checkpoints", ("arrays", "numbers"), keep=2)
     for step in (1, 2, 3):
         save(kept, step)
     kept.close()
@@ -33,7 +33,7 @@ def save(kept, step):
 
 
 def latest(folder, said):
-    kept = Checkpoints(folder, ("arrays", "numbers"), keep=2)
+    kept = RunCheckpoints(folder, ("arrays", "numbers"), keep=2)
 
     def read(step):
         like = {"a": jnp.zeros(300)}
@@ -122,7 +122,7 @@ def test_those_of_before_the_manifests_are_tried(three):
 
 
 def test_a_full_disk_leaves_nothing_half_written(three, monkeypatch):
-    kept = Checkpoints(three, ("arrays", "numbers"), keep=2)
+    kept = RunCheckpoints(three, ("arrays", "numbers"), keep=2)
 
     def full(folder):
         raise OSError(errno.ENOSPC, "No space left on device")

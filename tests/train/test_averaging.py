@@ -22,7 +22,7 @@ from metatune.artefact.exporters import EXPORTERS, export
 from metatune.fit.making import artefact_of
 from metatune.fit.measuring import measure
 from metatune.fit.searching.search import Search
-from metatune.fit.telling.progress import Display
+from metatune.fit.telling.progress import SearchDisplay
 from metatune.fit.trainers.evaluation import held_out_loss
 from metatune.inner import prepare
 from metatune.recipe.reading import parse
@@ -70,7 +70,7 @@ def run(training, tmp_path_factory):
     """The folder of a search that ended at decays far from the recipe's."""
     eta = {"averaging": jnp.asarray([-1.0, 1.5], jnp.float32)}
     out, search = tmp_path_factory.mktemp("run"), Search(1, eta, None, eta, best_step=1)
-    with open(os.devnull, "w") as nowhere, Display(Console(file=nowhere), 1) as display:
+    with open(os.devnull, "w") as nowhere, SearchDisplay(Console(file=nowhere), 1) as display:
         found = measure(training, search, display, partial(held_out_loss, training))
     artefact.write(out / "artefact", artefact_of(training, eta, *found), "")
     return out

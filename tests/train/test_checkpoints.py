@@ -6,7 +6,7 @@ import numpy as np
 import optax
 
 from metatune.hypergrad import State
-from metatune.train.checkpoints import Checkpoints, Position
+from metatune.train.checkpoints import Position, TrainingCheckpoints
 
 
 def state(seed: int) -> State:
@@ -22,12 +22,12 @@ def state(seed: int) -> State:
 
 def test_the_newest_comes_back_bit_for_bit(tmp_path):
     like = jax.eval_shape(lambda: state(0))
-    with Checkpoints(tmp_path, keep=2) as checkpoints:
+    with TrainingCheckpoints(tmp_path, keep=2) as checkpoints:
         assert checkpoints.latest(like) is None
         for step in (1, 2, 3):
             checkpoints.save(Position(step, state(step), step / 3))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "3"]
-    with Checkpoints(tmp_path, keep=2) as checkpoints:
+    with TrainingCheckpoints(tmp_path, keep=2) as checkpoints:
         found = checkpoints.latest(like)
     assert found is not None
     assert (found.step, found.seconds) == (3, 1.0)

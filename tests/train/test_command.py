@@ -25,14 +25,14 @@ from metatune.fit.making import artefact_of
 from metatune.fit.measuring import measure
 from metatune.fit.run_folder import RunFolderError
 from metatune.fit.searching.search import Search
-from metatune.fit.telling.progress import Display
+from metatune.fit.telling.progress import SearchDisplay
 from metatune.fit.trainers.evaluation import held_out_loss
 from metatune.fit.trainers.failure import NotFinite
 from metatune.inner import prepare, rescaled
 from metatune.recipe import schema, writing
 from metatune.recipe.faults import RecipeError
 from metatune.train import command, loop
-from metatune.train.command import Tuned
+from metatune.train.command import FollowedArtefact
 from metatune.train.folder import TrainingFolder, usable
 from metatune.train.loop import Intervals
 from metatune.train.schedules import Schedules
@@ -74,7 +74,7 @@ def run(training, tmp_path_factory):
     }
     out, search = tmp_path_factory.mktemp("run"), Search(2, eta, None, eta, best_step=1)
     score = partial(held_out_loss, training)
-    with open(os.devnull, "w") as nowhere, Display(Console(file=nowhere), 2) as display:
+    with open(os.devnull, "w") as nowhere, SearchDisplay(Console(file=nowhere), 2) as display:
         found = measure(training, search, display, score)
     artefact.write(out / "artefact", artefact_of(training, eta, *found), "")
     return out
@@ -99,16 +99,14 @@ def metrics(folder: TrainingFolder) -> list[dict]:
     return [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in lines]
 
 
-@pytest.mark.parametrize("report_seed", [0, 1])
-def test_it_is_the_training_that_the_verdict_measured(
-    training, run, tmp_path, console, report_seed
-):
+@pytest.mark.parametrize("test_seed", [0, 1])
+def test_it_is_the_training_that_the_verdict_measured(training, run, tmp_path, console, test_seed):
     recorded = artefact.load(run).result
     for name, tuned, key in (("t", command.load(run), "after"), ("d", None, "before")):
         folder = TrainingFolder(tmp_path / name)
-        done = command.train(training, folder, tuned, report_seed=report_seed, console=console)
+        done = command.train(training, folder, tuned, test_seed=test_seed, console=console)
         assert done.result is not None
-        assert done.result["held_out"] == recorded[key][report_seed]
+        assert done.result["held_out"] == recorded[key][test_seed]
     assert recorded["after"] != recorded["before"]
 
 
@@ -125,7 +123,7 @@ def test_a_training_leaves_what_is_promised(training, run, finished):
     assert any(finished.tensorboard.glob("events.out.tfevents*"))
     lines = metrics(finished)
     trained = [line["step"] for line in lines if "loss" in line]
-    assert trained == [4, 6, 8, 10]  # stretches end where checkpoints and evaluations are
+    assert trained == [4, 6, 8, 10]  # segments end where checkpoints and evaluations are
     measured = [line for line in lines if "held_out" in line]
     assert [line["step"] for line in measured] == [6, 10]
     assert measured[-1]["held_out"] == result["held_out"]
@@ -186,7 +184,7 @@ def test_domains_are_drawn_at_shares_that_move(training, run, tmp_path, console)
     knots, shares = (0.0, 0.25, 0.5), np.array([[0.9, 0.1], [0.15, 0.85], [0.6, 0.4]])
     # In another order than the recipe's.
     mixture = artefact.Mixture(knots, "linear", ("drama", "code"), shares[:, ::-1])
-    moving = Tuned(dataclasses.replace(tuned.schedules, mixture=mixture), "")
+    moving = FollowedArtefact(dataclasses.replace(tuned.schedules, mixture=mixture), "")
     folder = TrainingFolder(tmp_path)
     command.train(training, folder, moving, steps=160, console=console)
     lines = [line for line in metrics(folder) if "loss" in line]
@@ -300,7 +298,7 @@ def test_an_artefact_of_another_recipe_begins_nothing(training, run, tmp_path, c
         command.train(
             training,
             usable(tmp_path / "x", resume=False, overwrite=False),
-            Tuned(other, ""),
+            FollowedArtefact(other, ""),
             source="mine.yaml",
             console=console,
         )
@@ -331,7 +329,9 @@ def test_a_training_that_diverges_says_where(training, run, tmp_path, console):
         tuned.schedules, learning_rates=dataclasses.replace(rates, parameters=hot)
     )
     with pytest.raises(NotFinite, match=r"step \d: the loss is (nan|inf); .* train without --with"):
-        command.train(training, TrainingFolder(tmp_path), Tuned(schedules, ""), console=console)
+        command.train(
+            training, TrainingFolder(tmp_path), FollowedArtefact(schedules, ""), console=console
+        )
 
 
 def test_what_an_artefact_doesn_t_tune_is_the_recipe_s_own(training, run):
@@ -345,13 +345,13 @@ def test_what_an_artefact_doesn_t_tune_is_the_recipe_s_own(training, run):
         (0.0, 0.5), "constant", ("drama", "code"), np.array([[0.5, 1.5], [1.25, 0.75]])
     )
     weighed = dataclasses.replace(tuned, loss_weights=loss_weights)
-    hyper = Schedules(training, weighed, 4).stretch(4).hyper
+    hyper = Schedules(training, weighed, 4).segment(4).hyper
     np.testing.assert_allclose(hyper.loss_weights, [[1.5, 0.5]] + [[0.75, 1.25]] * 3)
     classes = artefact.ClassWeights(
         (0.0,), "constant", ("prompt", "completion"), np.array([0.5, 0.5]), np.array([[0.4, 1.6]])
     )
     weighed = dataclasses.replace(tuned, loss_weights=classes)
-    hyper = Schedules(training, weighed, 4).stretch(0).hyper
+    hyper = Schedules(training, weighed, 4).segment(0).hyper
     np.testing.assert_allclose(
         np.asarray(hyper.class_weights), [[1, 0.4, 1.6, 1, 1]] * 4, rtol=1e-6
     )
@@ -360,9 +360,9 @@ def test_what_an_artefact_doesn_t_tune_is_the_recipe_s_own(training, run):
 
 def test_schedules_of_another_length_end_where_the_training_does(training):
     longer = rescaled(training, 6)
-    stretch = Schedules(longer, None, 4).stretch(4)
+    segment = Schedules(longer, None, 4).segment(4)
     rates = [
-        rates_of(longer, loop.scheduled(longer).hyper_at(stretch, jnp.int32(step)))
+        rates_of(longer, loop.scheduled(longer).hyper_at(segment, jnp.int32(step)))
         for step in (4, 5)
     ]
     assert all(len(set(row.values())) == 1 for row in rates)

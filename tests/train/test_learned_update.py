@@ -17,7 +17,7 @@ from metatune.fit.making import artefact_of
 from metatune.fit.measuring import measure
 from metatune.fit.replaying.replay import replay
 from metatune.fit.searching.search import Search
-from metatune.fit.telling.progress import Display
+from metatune.fit.telling.progress import SearchDisplay
 from metatune.fit.trainers.evaluation import held_out_loss
 from metatune.inner import prepare
 from metatune.recipe import schema
@@ -70,7 +70,7 @@ def run(training, tmp_path_factory):
     noise = np.random.default_rng(0).normal(size=start.shape)
     eta = {"learned_update": start + jnp.asarray(noise, start.dtype)}
     out, search = tmp_path_factory.mktemp("run"), Search(1, eta, None, eta, best_step=1)
-    with open(os.devnull, "w") as nowhere, Display(Console(file=nowhere), 1) as display:
+    with open(os.devnull, "w") as nowhere, SearchDisplay(Console(file=nowhere), 1) as display:
         found = measure(training, search, display, partial(held_out_loss, training))
     artefact.write(out / "artefact", artefact_of(training, eta, *found), "")
     return out

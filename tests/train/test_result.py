@@ -57,7 +57,7 @@ def test_adapters_are_merged_and_the_tokenizer_is_beside_the_model(tmp_path):
     folder.model.mkdir()
     (folder.model / "left.txt").write_text("by a process that was killed")
     position, losses = Position(2, state, 1.5), Losses(3.0, {"code": 3.0})
-    written = result.write(folder, training, position, losses, report_seed=1, artefact_sha256="ab")
+    written = result.write(folder, training, position, losses, test_seed=1, artefact_sha256="ab")
     assert folder.finished() == written
     assert written["tokens"] == 2 * 2 * 8
     assert (written["held_out"], written["domains"]) == (3.0, {"code": 3.0})

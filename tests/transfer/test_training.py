@@ -20,7 +20,7 @@ from metatune.models import ParameterNames
 from metatune.recipe.schema import AdamWSpec
 from metatune.runs.faults import RunFolderError
 from metatune.train import command
-from metatune.train.command import Tuned
+from metatune.train.command import FollowedArtefact
 from metatune.train.folder import TrainingFolder
 from metatune.train.matching import remarks
 from metatune.train.schedules import Schedules
@@ -85,7 +85,7 @@ def test_fresh_weights_are_as_large_as_the_rule_asks(found, big):
 
 
 def test_every_step_has_the_rule_s_numbers(found, big):
-    hyper: Any = Schedules(big, found.artefact, 4).stretch(8).hyper
+    hyper: Any = Schedules(big, found.artefact, 4).segment(8).hyper
     own = big.recipe.inner.optimizer
     assert isinstance(own, AdamWSpec)
     assert hyper.optimizer is not None
@@ -99,7 +99,7 @@ def test_every_step_has_the_rule_s_numbers(found, big):
     np.testing.assert_allclose(eps["lm_head"]["weight"], 2.0, rtol=1e-6)
     np.testing.assert_allclose(eps["model"]["layers"]["mlp"]["up_proj"]["weight"], 0.5, rtol=1e-6)
     rate = hyper.learning_rate["model"]["layers"]["mlp"]["up_proj"]["weight"]
-    own_hyper: Any = Schedules(big, None, 4).stretch(8).hyper
+    own_hyper: Any = Schedules(big, None, 4).segment(8).hyper
     plain = own_hyper.learning_rate["model"]["layers"]["mlp"]["up_proj"]["weight"]
     np.testing.assert_allclose(np.ravel(rate)[0], np.ravel(plain)[0] / 4, rtol=0.2)
 
@@ -112,7 +112,7 @@ def test_no_warning_is_of_what_the_rule_set(found, big):
 def test_a_training_says_what_it_does_and_runs(tuned, big, tmp_path):
     with open(tmp_path / "said", "w") as file:
         console = Console(file=file, width=400)
-        now = carried(Tuned(tuned, "ab" * 32), big, "big.yaml", None, None, console)
+        now = carried(FollowedArtefact(tuned, "ab" * 32), big, "big.yaml", None, None, console)
         folder = TrainingFolder(tmp_path / "out")
         outcome = command.train(big, folder, now, console=console)
     said = (tmp_path / "said").read_text()
@@ -124,7 +124,7 @@ def test_a_training_says_what_it_does_and_runs(tuned, big, tmp_path):
     assert demands(kept) == demands(now.schedules)
     with open(os.devnull, "w") as nowhere, pytest.raises(RunFolderError, match="--rule"):
         again = carried(
-            Tuned(tuned, "ab" * 32), big, "big.yaml", "mup", None, Console(file=nowhere)
+            FollowedArtefact(tuned, "ab" * 32), big, "big.yaml", "mup", None, Console(file=nowhere)
         )
         command.train(big, folder, again, resume=True, console=Console(file=nowhere))
 

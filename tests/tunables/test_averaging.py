@@ -9,13 +9,13 @@ from metatune.hypergrad import Forward, MixFlow, Problem, Reverse, State, hyperg
 from metatune.recipe import schema
 from metatune.recipe.faults import RecipeError
 from metatune.tunables import Hyper
-from metatune.tunables.averaging import Averaging, beside, build
+from metatune.tunables.averaging import TunableAveraging, beside, build
 from metatune.tunables.hyper import Setting
 
 STEPS, RATE, DECAY, FIRST = 12, 0.3, 0.8, 4
 GIVEN = np.array([0.7, -0.4, 0.2])
 TARGET = np.array([0.1, 0.5, -0.3])
-TUNABLE = Averaging(DECAY, FIRST, 2, STEPS)
+TUNABLE = TunableAveraging(DECAY, FIRST, 2, STEPS)
 
 
 def batch(step):
@@ -91,7 +91,7 @@ def test_the_hypergradient_is_that_by_hand_and_that_of_central_differences(float
 
 
 def test_at_zero_the_decay_is_the_recipe_s_own():
-    own = Averaging(0.97, 3, 2, 9)
+    own = TunableAveraging(0.97, 3, 2, 9)
     hyper = Hyper(None, jnp.ones(1), jnp.ones(1))
     decays = [own.apply(own.initial(), jnp.int32(t), hyper).averaging for t in range(9)]
     assert decays == [0.0] * 3 + [float(np.float32(0.97))] * 6

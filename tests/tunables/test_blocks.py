@@ -9,7 +9,7 @@ from metatune.hypergrad import Growth
 from metatune.inner import prepare
 from metatune.inner.origin import origin
 from metatune.recipe import schema
-from metatune.tunables.blocks import Block, blocks, growths
+from metatune.tunables.blocks import WindowBlock, blocks, growths
 
 STEPS = np.array([0, 25, 50, 75, 100])
 
@@ -20,7 +20,7 @@ def grown(params, damped=(0.0, 0.0, 0.0, 0.0), steps=STEPS):
 
 
 def halves(count=2):
-    return [Block("rates", w, w / count, (w + 1) / count, False) for w in range(count)]
+    return [WindowBlock("rates", w, w / count, (w + 1) / count, False) for w in range(count)]
 
 
 def test_windows_are_blocks():
@@ -45,7 +45,7 @@ def test_windows_are_blocks():
 
 def test_directions():
     """All rates alike; shares as the hypergradient has them, which says nothing of its size."""
-    rates, shares = Block("rates", 0, 0, 1, False), Block("mixture", 0, 0, 1, True)
+    rates, shares = WindowBlock("rates", 0, 0, 1, False), WindowBlock("mixture", 0, 0, 1, True)
     np.testing.assert_array_equal(rates.direction(np.array([3.0, -1.0])), [1, 1])
     np.testing.assert_array_equal(shares.direction(np.array([3.0, -3.0])), [0.5, -0.5])
     np.testing.assert_array_equal(shares.direction(np.array([-3e9, 3e9])), [-0.5, 0.5])

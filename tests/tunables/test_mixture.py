@@ -8,7 +8,7 @@ import pytest
 from metatune.models import ParameterNames
 from metatune.recipe import schema
 from metatune.recipe.faults import RecipeError
-from metatune.tunables import Hyper, Mixture, Setting, Supply, penalty
+from metatune.tunables import Hyper, Setting, Supply, TunableMixture, penalty
 from metatune.tunables.mixture import build
 from metatune.tunables.nested import Nested, nested
 from metatune.tunables.simplex import capped_logits_of, capped_shares, shares
@@ -86,7 +86,7 @@ def test_groups_share_and_their_members_share_theirs(float64):
 
 def mixture(**choices):
     start = choices.pop("start", (0.25, 0.45, 0.1, 0.2))
-    return Mixture(start, windows=3, floor=FLOOR, steps=9, **choices)
+    return TunableMixture(start, windows=3, floor=FLOOR, steps=9, **choices)
 
 
 @pytest.mark.parametrize("caps", [None, CAPS])
@@ -104,7 +104,7 @@ def test_every_mixture_starts_where_it_is_told_and_moves_within_its_bounds(caps,
 
 
 def test_all_steps_of_a_window_have_the_very_same_shares():
-    tunable = Mixture((0.25, 0.45, 0.1, 0.2), 2, FLOOR, 101, caps=CAPS)
+    tunable = TunableMixture((0.25, 0.45, 0.1, 0.2), 2, FLOOR, 101, caps=CAPS)
     eta = tunable.initial() + jnp.asarray([[0.1, 0.7, -0.3, 0.2], [1.3, -0.9, 0.4, 0.0]])
 
     @jax.jit
@@ -148,7 +148,7 @@ def test_the_penalties_are_those_of_the_definitions_with_their_gradients(float64
 def test_at_the_prior_there_is_no_penalty_and_a_vanished_share_has_a_finite_one():
     tunable = mixture(start=(0.25,) * 4, prior=(0.25,) * 4, kl=1.0)
     assert float(tunable.penalty(tunable.initial())) == pytest.approx(0, abs=1e-6)
-    gone = Mixture((0.5, 0.5), windows=1, floor=0.0, steps=1, prior=(0.5, 0.5), kl=1.0)
+    gone = TunableMixture((0.5, 0.5), windows=1, floor=0.0, steps=1, prior=(0.5, 0.5), kl=1.0)
     value, slope = jax.value_and_grad(gone.penalty)(jnp.asarray([[200.0, -200.0]]))
     assert float(value) == pytest.approx(np.log(2), rel=1e-5)
     np.testing.assert_array_equal(slope, 0)

@@ -3,8 +3,8 @@
 Needs JAX, Flax and Optax alone, neither data nor tokenizers, so that it runs wherever a device is.
 """
 
-from metatune.bench.grid import Case, Row, cases, run, variants
-from metatune.bench.memory import Memory
+from metatune.bench.grid import BenchRow, Case, cases, run, variants
+from metatune.bench.memory import ProgramMemory
 from metatune.bench.picture import cost_svg
 from metatune.bench.record import document, writable, write
 from metatune.bench.sizes import SIZES, Shape
@@ -15,8 +15,8 @@ __all__ = [
     "DEFAULT",
     "SIZES",
     "Case",
-    "Memory",
-    "Row",
+    "ProgramMemory",
+    "BenchRow",
     "Shape",
     "Variant",
     "cases",

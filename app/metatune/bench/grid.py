@@ -5,7 +5,12 @@ from dataclasses import dataclass
 from itertools import product
 
 from metatune.bench import timing
-from metatune.bench.memory import Memory, Program, compile_hypergradient, compile_plain_step
+from metatune.bench.memory import (
+    CompiledProgram,
+    ProgramMemory,
+    compile_hypergradient,
+    compile_plain_step,
+)
 from metatune.bench.memory import memory_of as measure
 from metatune.bench.sizes import AXES, SIZES, Shape
 from metatune.bench.variants import VARIANTS, Variant
@@ -35,7 +40,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Row:
+class BenchRow:
     """What one variant costs in one case.
 
     Attributes:
@@ -52,7 +57,7 @@ class Row:
 
     case: Case
     variant: Variant
-    memory: Memory
+    memory: ProgramMemory
     compile_seconds: float
     plain_temp_bytes: int
     seconds: float | None = None
@@ -115,7 +120,7 @@ def run(
     *,
     rounds: int = 0,
     listener: Listener = lambda message: None,
-) -> list[Row]:
+) -> list[BenchRow]:
     """Measures the variants of one case.
 
     Args:
@@ -125,8 +130,8 @@ def run(
         listener: is told what is being done.
     """
     unit = compile_plain_step(case.shape)
-    programs: dict[str, Program] = {}
-    memory: dict[str, Memory] = {}
+    programs: dict[str, CompiledProgram] = {}
+    memory: dict[str, ProgramMemory] = {}
     for variant in compared:
         listener(f"{case}: compiling {variant.name}")
         programs[variant.name] = compile_hypergradient(case.shape, variant)
@@ -139,7 +144,7 @@ def run(
         listener(f"{case}: timing")
         times = timing.seconds(case.shape, unit, fitting, rounds)
     return [
-        Row(
+        BenchRow(
             case,
             variant,
             memory[variant.name],
@@ -154,7 +159,7 @@ def run(
     ]
 
 
-def _too_large(memory: dict[str, Memory]) -> Iterator[tuple[str, str]]:
+def _too_large(memory: dict[str, ProgramMemory]) -> Iterator[tuple[str, str]]:
     """What doesn't fit, by name, and why."""
     free = timing.free_bytes()
     for name, needed in memory.items():

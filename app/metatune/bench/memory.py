@@ -14,7 +14,7 @@ TINY = {"batch": 1, "sequence": 8}
 """A batch whose activations are nothing beside the parameters."""
 
 
-class Memory(NamedTuple):
+class ProgramMemory(NamedTuple):
     """Bytes of one hypergradient as one program, by XLA's compile-time analysis.
 
     Attributes:
@@ -38,7 +38,7 @@ class Memory(NamedTuple):
         return self.carry + self.parameters + self.activations
 
 
-class Program(NamedTuple):
+class CompiledProgram(NamedTuple):
     """A compiled program.
 
     Attributes:
@@ -56,24 +56,24 @@ class Program(NamedTuple):
 
 
 @lru_cache(maxsize=16)  # of a grid that varies batch or sequence, the tiny ones come back
-def compile_hypergradient(shape: Shape, variant: Variant) -> Program:
+def compile_hypergradient(shape: Shape, variant: Variant) -> CompiledProgram:
     """Compiles one hypergradient as one program."""
     given = jax.eval_shape(partial(initial, shape), jax.random.key(0))
     return _compiled(jax.jit(estimate(shape, variant)), *given)
 
 
-def compile_plain_step(shape: Shape) -> Program:
+def compile_plain_step(shape: Shape) -> CompiledProgram:
     """Compiles the unit of time, each block rematerialised; the state is donated."""
     eta, state, tokens, _ = jax.eval_shape(partial(initial, shape), jax.random.key(0))
     batch = jax.ShapeDtypeStruct(tokens.shape[1:], tokens.dtype)
     return _compiled(jax.jit(plain_step(shape, remat=True), donate_argnums=1), eta, state, batch)
 
 
-def memory_of(shape: Shape, variant: Variant, program: Program) -> Memory:
+def memory_of(shape: Shape, variant: Variant, program: CompiledProgram) -> ProgramMemory:
     """Tells a program's memory apart; compiles another one, for a tiny batch."""
     resting = compile_hypergradient(shape._replace(**TINY), variant).temp_bytes
     carry = variant.carry_bytes(shape)
-    return Memory(
+    return ProgramMemory(
         arguments=program.run.memory_analysis().argument_size_in_bytes,
         carry=carry,
         parameters=resting - carry,
@@ -82,7 +82,7 @@ def memory_of(shape: Shape, variant: Variant, program: Program) -> Memory:
     )
 
 
-def _compiled(function: Any, *given: Any) -> Program:
+def _compiled(function: Any, *given: Any) -> CompiledProgram:
     began = time.perf_counter()
     run = function.lower(*given).compile()
-    return Program(run, time.perf_counter() - began)
+    return CompiledProgram(run, time.perf_counter() - began)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import groupby
 
-from metatune.bench.grid import Row
+from metatune.bench.grid import BenchRow
 from metatune.bench.table import MEMORY, MIB, TIME
 from metatune.report.svg_elements import INK, MARGIN, SOFT, WIDTH, page, text
 
@@ -15,7 +15,7 @@ TIME_TINT = SOFT
 TITLE = "One hypergradient, by how it is computed"
 
 
-def cost_svg(rows: Sequence[Row]) -> str:
+def cost_svg(rows: Sequence[BenchRow]) -> str:
     """Memory by its parts, and beside it time where it was measured, a panel for each case.
 
     Bars of a case share one scale; cases don't.
@@ -45,7 +45,7 @@ def _legend() -> list[str]:
     return parts
 
 
-def _bars(rows: list[Row], top: float, timed: bool) -> list[str]:
+def _bars(rows: list[BenchRow], top: float, timed: bool) -> list[str]:
     """The bars of one case, on top of each other."""
     left = MARGIN + NAMES
     room = (WIDTH - MARGIN - left) / (2 if timed else 1) - NUMBER

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from metatune.bench.grid import SOURCE, Row
+from metatune.bench.grid import SOURCE, BenchRow
 from metatune.bench.picture import cost_svg
 from metatune.recipe.faults import Fault, RecipeError
 
@@ -18,7 +18,7 @@ UNIT = "gradient and optimizer update of the same model, block remat, compiled b
 """What a plain step is."""
 
 
-def document(rows: Sequence[Row]) -> dict[str, Any]:
+def document(rows: Sequence[BenchRow]) -> dict[str, Any]:
     """All rows, what they are measured in, and the machine they were measured on."""
     return {
         "plain_step": UNIT,
@@ -34,7 +34,7 @@ def document(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _fields(row: Row) -> dict[str, Any]:
+def _fields(row: BenchRow) -> dict[str, Any]:
     memory = {f"{name}_bytes": value for name, value in row.memory._asdict().items()}
     return {
         "size": row.case.size,
@@ -53,7 +53,7 @@ def _fields(row: Row) -> dict[str, Any]:
     }
 
 
-def write(rows: Sequence[Row], numbers: Path | None, picture: Path | None) -> None:
+def write(rows: Sequence[BenchRow], numbers: Path | None, picture: Path | None) -> None:
     """Writes the files that were asked for."""
     if numbers is not None:
         numbers.write_text(json.dumps(document(rows), indent=1) + "\n", encoding="utf-8")

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from metatune.bench.grid import Row
+from metatune.bench.grid import BenchRow
 
 MIB = 2**20
 MEMORY = "memory in MiB by XLA's compile-time analysis of one hypergradient as one program"
@@ -19,7 +19,7 @@ LEGEND = (
 TIME = "time in plain steps per inner step; a plain step is gradient and update with block remat"
 
 
-def tables(rows: Sequence[Row]) -> RenderableType:
+def tables(rows: Sequence[BenchRow]) -> RenderableType:
     """A table for each case, its variants compared with the first one.
 
     Returns:
@@ -32,7 +32,7 @@ def tables(rows: Sequence[Row]) -> RenderableType:
     return Group(*parts, *(Text(f"\n{line}", "dim") for line in lines))
 
 
-def depth_law(rows: Sequence[Row]) -> Iterator[str]:
+def depth_law(rows: Sequence[BenchRow]) -> Iterator[str]:
     """What more layers add to activations beyond one block input for each, where they are varied.
 
     The law that block remat and mixed mode are to reach: next to nothing.
@@ -40,7 +40,7 @@ def depth_law(rows: Sequence[Row]) -> Iterator[str]:
     Source: Kemaev et al., Scalable Meta-Learning via Mixed-Mode Differentiation, ICML 2025.
     """
 
-    def alike(row: Row) -> tuple[str, str]:
+    def alike(row: BenchRow) -> tuple[str, str]:
         return row.variant.name, f"{row.case.size} {row.case.shape._replace(layers=0)}"
 
     for (variant, _), group in groupby(sorted(rows, key=alike), alike):
@@ -56,7 +56,7 @@ def depth_law(rows: Sequence[Row]) -> Iterator[str]:
             )
 
 
-def _case(rows: list[Row]) -> Iterator[RenderableType]:
+def _case(rows: list[BenchRow]) -> Iterator[RenderableType]:
     timed = any(row.plain_seconds for row in rows)
     table = Table(box=box.MARKDOWN, pad_edge=False)
     table.add_column("variant", no_wrap=True)

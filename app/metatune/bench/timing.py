@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from metatune.bench.memory import Program
+from metatune.bench.memory import CompiledProgram
 from metatune.bench.sizes import Shape
 from metatune.bench.workload import initial
 
@@ -17,7 +17,7 @@ SYSTEM_MEMORY = Path("/proc/meminfo")
 
 
 def seconds(
-    shape: Shape, unit: Program, programs: Mapping[str, Program], rounds: int
+    shape: Shape, unit: CompiledProgram, programs: Mapping[str, CompiledProgram], rounds: int
 ) -> dict[str, float]:
     """The least time of each, over some rounds in which each has a turn.
 
@@ -43,7 +43,7 @@ def seconds(
     return best | {UNIT: best[UNIT] / shape.steps}
 
 
-def _training(shape: Shape, unit: Program, given: Any) -> Callable[[], Any]:
+def _training(shape: Shape, unit: CompiledProgram, given: Any) -> Callable[[], Any]:
     """As many plain steps as the horizon has; the next turn goes on where this one ended."""
     eta, state, tokens, _ = given
     # The unit's state is donated, the hypergradients' must stay.

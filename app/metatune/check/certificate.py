@@ -25,7 +25,7 @@ from metatune.check.limits import limits
 from metatune.check.measuring import measure
 from metatune.check.metasmoothness import Metasmoothness, judge_metasmoothness
 from metatune.check.numbers import DEFAULT, Numbers, Settings
-from metatune.check.signal import Signal, judge_signal
+from metatune.check.signal import SignalCheck, judge_signal
 from metatune.check.subject import Subject
 from metatune.check.training import Training, judge_training
 
@@ -65,7 +65,7 @@ class Certificate:
     training: Training
     differences: Differences | None
     agreement: Agreement | None
-    signal: Signal | None
+    signal: SignalCheck | None
     metasmoothness: Metasmoothness | None
     horizons: Horizons | None
     growth: Dominance

@@ -28,7 +28,7 @@ from metatune.check.levels import (
     unresolved,
     worst,
 )
-from metatune.check.numbers import Kind, Numbers, Slope
+from metatune.check.numbers import Kind, Numbers, Sides
 from metatune.check.slopes import difference
 
 NOISES: Final = 2.0
@@ -50,7 +50,7 @@ ROUNDINGS: Final = 10.0
 """Times the rounding of the objective that noise may be and pass for rounding."""
 
 
-class Row(NamedTuple):
+class DirectionRow(NamedTuple):
     """A direction.
 
     Attributes:
@@ -89,7 +89,7 @@ class Differences:
         finding: what it comes to.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[DirectionRow, ...]
     sign_agreement: float | None
     resolved: int
     spearman: float | None
@@ -105,7 +105,7 @@ def judge_differences(numbers: Numbers) -> Differences:
     return compared(rows(numbers.slopes, numbers.rounding), numbers.rounding)
 
 
-def rows(slopes: Sequence[Slope], rounding: float) -> list[Row]:
+def rows(slopes: Sequence[Sides], rounding: float) -> list[DirectionRow]:
     """The directions, each with the difference that its slope is best known by.
 
     Args:
@@ -116,11 +116,11 @@ def rows(slopes: Sequence[Slope], rounding: float) -> list[Row]:
     for slope in slopes:
         epsilon, value, noise = difference(slope.values, rounding)
         its = (slope.derivative, value, noise, slope.error, epsilon)
-        found.append(Row(slope.name, *its, slope.kind))
+        found.append(DirectionRow(slope.name, *its, slope.kind))
     return found
 
 
-def compared(rows: Sequence[Row], rounding: float) -> Differences:
+def compared(rows: Sequence[DirectionRow], rounding: float) -> Differences:
     """What the rows come to.
 
     Args:

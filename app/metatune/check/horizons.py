@@ -35,7 +35,7 @@ from metatune.check.levels import (
     unresolved,
     worst,
 )
-from metatune.check.numbers import Numbers, Sample, Span, means
+from metatune.check.numbers import AtHorizon, Numbers, Sample, means
 
 CERTAIN: Final = 0.975
 """Probability that a mean of the other sign would have stayed below the bound."""
@@ -64,7 +64,7 @@ class Flipped(NamedTuple):
     size: int
 
 
-class Row(NamedTuple):
+class HorizonRow(NamedTuple):
     """A shorter horizon.
 
     Attributes:
@@ -89,7 +89,7 @@ class Horizons:
     """
 
     steps: int
-    rows: tuple[Row, ...]
+    rows: tuple[HorizonRow, ...]
     finding: Finding
 
 
@@ -102,7 +102,7 @@ def judge_horizons(numbers: Numbers) -> Horizons:
     return Horizons(steps, rows, judged(rows, shortened=numbers.shortened))
 
 
-def judged(rows: Sequence[Row], *, shortened: bool = False) -> Finding:
+def judged(rows: Sequence[HorizonRow], *, shortened: bool = False) -> Finding:
     """What the longest of the shorter horizons comes to, by the clear coordinates alone."""
     if not rows:
         return GREEN
@@ -122,7 +122,7 @@ def _graded(its: Flipped) -> Finding:
     return Finding("amber", (HORIZON,)) if certain <= RED_FLIPPED < share else finding
 
 
-def _row(numbers: Numbers, stretch: Span, reference: Sequence[Sample]) -> Row:
+def _row(numbers: Numbers, stretch: AtHorizon, reference: Sequence[Sample]) -> HorizonRow:
     (one, clear_one), (other, clear_other) = _signs(stretch.samples), _signs(reference)
     differ = numbers.by_tunable(one != other)
     clear = numbers.by_tunable(clear_one & clear_other)
@@ -131,7 +131,7 @@ def _row(numbers: Numbers, stretch: Span, reference: Sequence[Sample]) -> Row:
         count = int(clear[key].sum())
         share = float(signs[clear[key]].mean()) if count else None
         flipped[key] = Flipped(float(signs.mean()), count, share, signs.size)
-    return Row(stretch.name, stretch.steps, flipped)
+    return HorizonRow(stretch.name, stretch.steps, flipped)
 
 
 def _signs(found: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,9 +1,9 @@
 """What a shortened check can't say of the recipe's own horizon, told before it is run."""
 
-from metatune.check.numbers import Horizon
+from metatune.check.numbers import CheckedHorizon
 
 
-def limits(horizon: Horizon, own: Horizon) -> tuple[str, ...]:
+def limits(horizon: CheckedHorizon, own: CheckedHorizon) -> tuple[str, ...]:
     """Sentences; none of a check that goes as far as the recipe.
 
     Args:

@@ -9,12 +9,12 @@ from jax.flatten_util import ravel_pytree
 
 from metatune.check.numbers import (
     DEFAULT,
+    AtHorizon,
     Compared,
     Moved,
     Numbers,
     Sample,
     Settings,
-    Span,
     coordinate_names,
 )
 from metatune.check.slopes import measured_slopes, random_directions
@@ -22,9 +22,9 @@ from metatune.check.smoothness import moved
 from metatune.check.subject import (
     HYPERGRADIENT,
     Draw,
-    Held,
+    FixedDraw,
     Subject,
-    Work,
+    Task,
     samples,
 )
 from metatune.hypergrad import EstimatorError, Forward, MixFlow
@@ -49,7 +49,7 @@ def measure(subject: Subject, settings: Settings = DEFAULT) -> Numbers:
     """
     found = samples(subject, settings.seeds, "hypergradient")
     draw = subject.draw(0)
-    held = Held(subject, draw)
+    held = FixedDraw(subject, draw)
     size = len(subject.flat)
     eps = float(np.finfo(subject.flat.dtype).eps)
     shapes = {key: tuple(leaf.shape) for key, leaf in subject.eta.items()}
@@ -123,7 +123,7 @@ def _compared(subject: Subject, draw: Draw, sample: Sample, directions: np.ndarr
     name = type(other).__name__
     derivatives = directions @ sample.gradient
     errors = np.sqrt(directions**2 @ sample.errors**2)
-    work = Work(f"derivatives by {name}", _cost_along(other, len(directions)))
+    work = Task(f"derivatives by {name}", _cost_along(other, len(directions)))
     try:
         exact = subject.along(draw, work, directions, other)
     except EstimatorError as error:
@@ -131,24 +131,26 @@ def _compared(subject: Subject, draw: Draw, sample: Sample, directions: np.ndarr
     return Compared(name, derivatives, exact, errors, "")
 
 
-def _moved(held: Held, signs: np.ndarray, step: float) -> Moved:
+def _moved(held: FixedDraw, signs: np.ndarray, step: float) -> Moved:
     what = "metasmoothness, training {} of 3"
     flat = [ravel_pytree(held.trained(k * step * signs, what.format(k + 1)))[0] for k in range(3)]
     eps = float(np.finfo(flat[0].dtype).eps)
     return moved(*(np.asarray(trained, np.float64) for trained in flat), eps=eps)
 
 
-def _spans(subject: Subject, found: tuple[Sample, ...]) -> tuple[tuple[Span, ...], Span | None]:
+def _spans(
+    subject: Subject, found: tuple[Sample, ...]
+) -> tuple[tuple[AtHorizon, ...], AtHorizon | None]:
     if whole := _whole(subject):
         steps = subject.horizon.differentiated
         reference = samples(whole, len(found), f"{whole.steps} steps")
-        own = Span(f"the last {steps} steps", steps, found)
-        return (own,), Span("the whole", whole.steps, reference)
+        own = AtHorizon(f"the last {steps} steps", steps, found)
+        return (own,), AtHorizon("the whole", whole.steps, reference)
     stretches = []
     for fraction in FRACTIONS:
         if shorter := _shorter(subject, fraction):
             short = samples(shorter, len(found), f"{shorter.steps} steps")
-            stretches.append(Span(f"1/{fraction} of the steps", shorter.steps, short))
+            stretches.append(AtHorizon(f"1/{fraction} of the steps", shorter.steps, short))
     return tuple(stretches), None
 
 

@@ -35,7 +35,7 @@ class Settings(NamedTuple):
 DEFAULT: Final = Settings()
 
 
-class Horizon(NamedTuple):
+class CheckedHorizon(NamedTuple):
     """How far a training goes.
 
     Attributes:
@@ -73,7 +73,7 @@ class Sample(NamedTuple):
     origin: Mapping[str, Any] | None = None
 
 
-class Slope(NamedTuple):
+class Sides(NamedTuple):
     """A direction v, and the objective on either side of η along it.
 
     Attributes:
@@ -121,7 +121,7 @@ class Moved(NamedTuple):
     resolved: float
 
 
-class Span(NamedTuple):
+class AtHorizon(NamedTuple):
     """Hypergradients over another horizon.
 
     Attributes:
@@ -156,19 +156,19 @@ class Numbers:
         blocks: names of the windows whose growth is watched.
     """
 
-    horizon: Horizon
-    own: Horizon
+    horizon: CheckedHorizon
+    own: CheckedHorizon
     estimator: str
     eps: float
     shapes: Mapping[str, tuple[int, ...]]
     settings: Settings
     before: float
     samples: tuple[Sample, ...]
-    slopes: tuple[Slope, ...]
+    slopes: tuple[Sides, ...]
     compared: Compared | None
     moved: Moved | None
-    stretches: tuple[Span, ...]
-    whole: Span | None
+    stretches: tuple[AtHorizon, ...]
+    whole: AtHorizon | None
     blocks: tuple[str, ...] = ()
 
     @property
@@ -233,7 +233,7 @@ def as_record(numbers: Numbers, digits: int = 7) -> dict[str, Any]:
 def from_record(record: Mapping[str, Any]) -> Numbers:
     """The numbers of a record."""
     its: dict[str, Any] = dict(record)
-    its["horizon"], its["own"] = Horizon(**its["horizon"]), Horizon(**its["own"])
+    its["horizon"], its["own"] = CheckedHorizon(**its["horizon"]), CheckedHorizon(**its["own"])
     its["shapes"] = {key: tuple(shape) for key, shape in its["shapes"].items()}
     its["settings"] = Settings(**its["settings"])
     its["samples"] = _samples(its["samples"])
@@ -257,12 +257,12 @@ def _samples(records: Sequence[Mapping[str, Any]]) -> tuple[Sample, ...]:
     return tuple(Sample(**_arrays(record)) for record in records)
 
 
-def _slope(record: Mapping[str, Any]) -> Slope:
+def _slope(record: Mapping[str, Any]) -> Sides:
     values = {float(epsilon): tuple(pair) for epsilon, pair in record["values"].items()}
     its: dict[str, Any] = {**record, "values": values}
-    return Slope(**its)
+    return Sides(**its)
 
 
-def _span(record: Mapping[str, Any]) -> Span:
+def _span(record: Mapping[str, Any]) -> AtHorizon:
     its: dict[str, Any] = {**record, "samples": _samples(record["samples"])}
-    return Span(**its)
+    return AtHorizon(**its)

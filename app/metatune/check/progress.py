@@ -3,12 +3,12 @@
 from rich.console import Console
 
 from metatune import hypergrad
-from metatune.check.subject import Work
+from metatune.check.subject import Task
 from metatune.hypergrad.estimator import Listener
-from metatune.report.progress import Bar, Pace, Voice
+from metatune.report.progress import Bar, Tempo, Voice
 
 
-class Display:
+class CheckDisplay:
     """A bar on a terminal; elsewhere a line every now and then. Both tell the time left.
 
     Work is counted in trainings. The first computation is mostly compilation, so that the pace is
@@ -17,10 +17,10 @@ class Display:
 
     def __init__(self, console: Console):
         """Prepares the display; `console` is where to print."""
-        self._voice, self._bar, self._pace = Voice(console), Bar(console, total=1), Pace()
+        self._voice, self._bar, self._pace = Voice(console), Bar(console, total=1), Tempo()
         self._total = self._done = self._cost = 0.0
 
-    def __enter__(self) -> "Display":
+    def __enter__(self) -> "CheckDisplay":
         """Shows the bar."""
         self._bar.__enter__()
         return self
@@ -40,7 +40,7 @@ class Display:
         """Prints a line."""
         self._voice.say(text)
 
-    def watch(self, work: Work) -> Listener:
+    def watch(self, work: Task) -> Listener:
         """A listener for the next computation."""
         if work.further:
             self._total += work.cost

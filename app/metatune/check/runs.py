@@ -13,7 +13,7 @@ from metatune.check.certificate import as_json, judge
 from metatune.check.limits import limits
 from metatune.check.measuring import cost, measure
 from metatune.check.numbers import Numbers, Settings
-from metatune.check.progress import Display
+from metatune.check.progress import CheckDisplay
 from metatune.check.recipes import first_phase_alone, shortened, subject_of
 from metatune.inner import InnerTraining
 from metatune.recipe import writing
@@ -73,7 +73,7 @@ def measured(
     own = checked = replace(training, recipe=first)
     if steps is not None:
         checked = shortened(own, steps)
-    with Display(console) as display:
+    with CheckDisplay(console) as display:
         subject = subject_of(checked, scratch, display.watch)
         subject = replace(subject, own=subject_of(own, scratch).horizon)
         display.begin(cost(subject, settings))

@@ -52,7 +52,7 @@ class Strength(NamedTuple):
     coordinate: float
 
 
-class Tunable(NamedTuple):
+class TunableSignal(NamedTuple):
     """Of one tunable.
 
     Attributes:
@@ -65,7 +65,7 @@ class Tunable(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Signal:
+class SignalCheck:
     """Signal to noise over seeds.
 
     Attributes:
@@ -75,11 +75,11 @@ class Signal:
     """
 
     seeds: int
-    tunables: dict[str, Tunable]
+    tunables: dict[str, TunableSignal]
     finding: Finding
 
 
-def judge_signal(numbers: Numbers) -> Signal:
+def judge_signal(numbers: Numbers) -> SignalCheck:
     """Compares the hypergradients of two or more seeds."""
     found = numbers.samples
     gradients = numbers.by_tunable(np.stack([sample.gradient for sample in found]))
@@ -88,10 +88,10 @@ def judge_signal(numbers: Numbers) -> Signal:
         flat = values.reshape(len(found), -1)
         whole = strength(flat)
         windows = tuple(strength(values[:, window]) for window in range(values.shape[1]))
-        tunables[key] = Tunable(whole, windows)
+        tunables[key] = TunableSignal(whole, windows)
         hidden = np.abs(flat).max() <= ROUNDINGS * numbers.rounding
         findings.append(unresolved(ROUNDING) if hidden else judged(whole.norm, numbers))
-    return Signal(len(found), tunables, worst(findings))
+    return SignalCheck(len(found), tunables, worst(findings))
 
 
 def judged(norm: float, numbers: Numbers) -> Finding:

@@ -20,8 +20,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from metatune.check.numbers import Kind, Sample, Slope
-from metatune.check.subject import Held
+from metatune.check.numbers import Kind, Sample, Sides
+from metatune.check.subject import FixedDraw
 
 EPSILONS: Final = tuple(float(10 ** (k / 2)) for k in range(-6, 0))
 """Steps of η, units of log rate and of logits along a direction of length one."""
@@ -35,7 +35,7 @@ SETTLED: Final = 0.05
 Pairs = Mapping[float, tuple[float, float]]
 
 
-class Difference(NamedTuple):
+class CentralDifference(NamedTuple):
     """A central difference.
 
     Attributes:
@@ -49,7 +49,7 @@ class Difference(NamedTuple):
     noise: float
 
 
-def difference(values: Pairs, rounding: float) -> Difference:
+def difference(values: Pairs, rounding: float) -> CentralDifference:
     """The difference at the valley of u that the measured ε end in.
 
     Args:
@@ -60,10 +60,10 @@ def difference(values: Pairs, rounding: float) -> Difference:
     finite = [one for one in known.values() if np.isfinite(one.noise)]
     if finite:
         return min(finite, key=lambda one: one.noise)
-    return Difference(min(values), np.nan, np.inf)
+    return CentralDifference(min(values), np.nan, np.inf)
 
 
-def differences(values: Pairs, rounding: float) -> dict[int, Difference]:
+def differences(values: Pairs, rounding: float) -> dict[int, CentralDifference]:
     """All differences that have a larger neighbour, by the place of ε in `EPSILONS`."""
     slopes = {
         EPSILONS.index(epsilon): (above - below) / (2 * epsilon)
@@ -74,7 +74,9 @@ def differences(values: Pairs, rounding: float) -> dict[int, Difference]:
         if at + 1 in slopes:
             apart = abs(slope - slopes[at + 1])
             noise = apart + rounding / EPSILONS[at]
-            found[at] = Difference(EPSILONS[at], slope, noise if np.isfinite(noise) else np.inf)
+            found[at] = CentralDifference(
+                EPSILONS[at], slope, noise if np.isfinite(noise) else np.inf
+            )
     return found
 
 
@@ -119,8 +121,8 @@ def largest_coordinates(gradient: np.ndarray, count: int) -> np.ndarray:
 
 
 def measured_slopes(
-    held: Held, sample: Sample, random: np.ndarray, names: Sequence[str], rounding: float
-) -> tuple[Slope, ...]:
+    held: FixedDraw, sample: Sample, random: np.ndarray, names: Sequence[str], rounding: float
+) -> tuple[Sides, ...]:
     """The objective along all directions.
 
     Args:
@@ -144,14 +146,14 @@ def measured_slopes(
             along = direction != 0
             error = float(np.linalg.norm(direction[along] * sample.errors[along]))
             values = _looked_at(_objective(held, direction, label), rounding, slope)
-            found.append(Slope(label, kind, float(direction @ sample.gradient), error, values))
+            found.append(Sides(label, kind, float(direction @ sample.gradient), error, values))
     return tuple(found)
 
 
 Objective = Callable[[float, bool], tuple[float, float]]
 
 
-def _objective(held: Held, direction: np.ndarray, label: str) -> Objective:
+def _objective(held: FixedDraw, direction: np.ndarray, label: str) -> Objective:
     def either_side(epsilon: float, further: bool) -> tuple[float, float]:
         what = f"central difference, {label}, ε = {epsilon:.2g}"
         above, below = (

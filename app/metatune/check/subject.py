@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from metatune.check.numbers import Horizon, Sample
+from metatune.check.numbers import CheckedHorizon, Sample
 from metatune.hypergrad import (
     Checkpoints,
     Hypergradient,
@@ -26,13 +26,13 @@ from metatune.hypergrad import (
 )
 from metatune.hypergrad.estimator import Estimator, Listener
 from metatune.hypergrad.problem import Batches, Growth
-from metatune.tunables.blocks import Block, growths
+from metatune.tunables.blocks import WindowBlock, growths
 
 HYPERGRADIENT: Final = 4.0
 """Trainings that a hypergradient takes as long as, about."""
 
 
-class Work(NamedTuple):
+class Task(NamedTuple):
     """What is computed next.
 
     Attributes:
@@ -46,7 +46,7 @@ class Work(NamedTuple):
     further: bool = False
 
 
-Watch = Callable[[Work], Listener | None]
+Watch = Callable[[Task], Listener | None]
 """Is told what is computed next; returns a listener for it."""
 
 
@@ -101,16 +101,18 @@ class Subject:
     whole: "Subject | None" = None
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     watch: Watch = lambda work: None
-    own: Horizon | None = None
+    own: CheckedHorizon | None = None
     pace: float = 1.0
-    blocks: Sequence[Block] = ()
+    blocks: Sequence[WindowBlock] = ()
     origin: Callable[[Growth], Mapping[str, Any]] | None = None
 
     @property
-    def horizon(self) -> Horizon:
+    def horizon(self) -> CheckedHorizon:
         """How far it goes."""
         differentiated = min(self.window or self.steps, self.steps)
-        return Horizon(self.steps, differentiated, self.whole.steps if self.whole else self.steps)
+        return CheckedHorizon(
+            self.steps, differentiated, self.whole.steps if self.whole else self.steps
+        )
 
     @property
     def flat(self) -> np.ndarray:
@@ -124,11 +126,11 @@ class Subject:
 
     def hypergradient(self, draw: Draw, what: str) -> Hypergradient:
         """The recipe's own estimate."""
-        work = Work(what, HYPERGRADIENT * self.pace)
+        work = Task(what, HYPERGRADIENT * self.pace)
         return self._estimate(draw, work, self.problem, self.eta, self.estimator, self.checkpoints)
 
     def along(
-        self, draw: Draw, work: Work, directions: np.ndarray, estimator: Estimator
+        self, draw: Draw, work: Task, directions: np.ndarray, estimator: Estimator
     ) -> np.ndarray:
         """Derivatives of the objective along directions [n, N] by another estimator, [n].
 
@@ -149,7 +151,7 @@ class Subject:
     def _estimate(
         self,
         draw: Draw,
-        work: Work,
+        work: Task,
         problem: Problem,
         eta: Any,
         estimator: Estimator,
@@ -171,7 +173,7 @@ class Subject:
         )
 
 
-class Held:
+class FixedDraw:
     """A subject with one draw held fixed: trained parameters and objective as functions of η."""
 
     def __init__(self, subject: Subject, draw: Draw):
@@ -182,19 +184,19 @@ class Held:
         self._points = subject.points(subject.steps)
         if self._first:
             self._state, self._value = self._measured(
-                subject.eta, draw.state, 0, self._first, Work("before the window", 1.0)
+                subject.eta, draw.state, 0, self._first, Task("before the window", 1.0)
             )
 
     def trained(self, by: np.ndarray, what: str) -> Any:
         """The trained parameters, as they are evaluated, at η moved by a vector, [N]."""
         eta = self.subject.shifted(by)
-        count, listener = self.subject.steps - self._first, self.subject.watch(Work(what, 1.0))
+        count, listener = self.subject.steps - self._first, self.subject.watch(Task(what, 1.0))
         return self.evaluated(self._trained(eta, self._state, self._first, count, listener))
 
     def measured(self, by: np.ndarray, what: str, further: bool = False) -> float:
         """The objective, wherever the subject takes it, at η moved by a vector, [N]."""
         eta, steps = self.subject.shifted(by), self.subject.steps
-        work = Work(what, 1.0, further)
+        work = Task(what, 1.0, further)
         return self._value + self._measured(eta, self._state, self._first, steps, work)[1]
 
     def evaluated(self, state: State) -> Any:
@@ -206,7 +208,7 @@ class Held:
         return measured(self.subject.problem, params, self.draw.outer_batches, np.float64)
 
     def _measured(
-        self, eta: Any, state: State, start: int, stop: int, work: Work
+        self, eta: Any, state: State, start: int, stop: int, work: Task
     ) -> tuple[State, float]:
         """The state at `stop`, and the objective at the points on the way there, weighted."""
         listener, value = self.subject.watch(work), 0.0

@@ -34,12 +34,13 @@ def train(
         str, typer.Option(help="Keep the tuned warmup in 'steps', or its 'fraction' of training.")
     ] = "fraction",
     seed: Annotated[int | None, typer.Option(help="In place of the recipe's seed.")] = None,
-    report_seed: Annotated[
+    test_seed: Annotated[
         int,
         typer.Option(
             min=0, help="Of its trainings by this seed, which: the one of a run's held_out_seeds."
         ),
     ] = 0,
+    report_seed: Annotated[int | None, typer.Option(hidden=True)] = None,
     checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 500,
     evaluate_every: Annotated[int, typer.Option(help="Steps between evaluations.")] = 500,
     keep: Annotated[int, typer.Option(help="Checkpoints that stay.")] = 2,
@@ -66,6 +67,9 @@ def train(
     from metatune.train import command, folder, loop
     from metatune.transfer.telling import carried
 
+    if report_seed is not None:
+        typer.echo(f"error: --report-seed is --test-seed now: --test-seed {report_seed}", err=True)
+        raise typer.Exit(2)
     if rule is not None and with_ is None:
         typer.echo(f"error: --rule {rule} needs --with RUN, whose schedules it carries", err=True)
         raise typer.Exit(2)
@@ -77,7 +81,7 @@ def train(
         "--steps": (steps, None),
         "--warmup": (warmup, "fraction"),
         "--seed": (seed, None),
-        "--report-seed": (report_seed, 0),
+        "--test-seed": (test_seed, 0),
         "--checkpoint-every": (checkpoint_every, loop.DEFAULT.checkpoint_every),
         "--evaluate-every": (evaluate_every, loop.DEFAULT.evaluate_every),
         "--keep": (keep, 2),
@@ -105,7 +109,7 @@ def train(
             source=recipe,
             steps=steps,
             warmup=warmup,
-            report_seed=report_seed,
+            test_seed=test_seed,
             intervals=loop.Intervals(checkpoint_every, evaluate_every),
             keep=keep,
             resume=resume,

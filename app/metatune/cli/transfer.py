@@ -54,7 +54,7 @@ def transfer(
     from metatune.inner import InnerTraining, prepare_file
     from metatune.ladder import climb, rungs
     from metatune.ladder.progress import Display
-    from metatune.ladder.record import Record
+    from metatune.ladder.record import LadderRecord
     from metatune.plan.table import duration
     from metatune.report import transfer as report
 
@@ -72,7 +72,7 @@ def transfer(
         keep_compiled()
         keep_memory()
         found = climb.ladder(run, proxy, wanted, rule, seeds)
-        record = Record(found.folder.path, found.identity)
+        record = LadderRecord(found.folder.path, found.identity)
         left = found.left(record)
         for line in report.plan(found, left):
             console.print(line, highlight=False, soft_wrap=True)

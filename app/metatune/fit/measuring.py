@@ -9,14 +9,14 @@ import numpy as np
 from metatune.fit.replaying.record import record
 from metatune.fit.searching.checkpoints import Search
 from metatune.fit.searching.sharing import record as shared
-from metatune.fit.telling.progress import Display
+from metatune.fit.telling.progress import SearchDisplay
 from metatune.fit.trainers.evaluation import Score
 from metatune.inner import InnerTraining
 from metatune.inner.seeds import Purpose
 from metatune.recipe.measures import unit
 
 
-class Measured(NamedTuple):
+class MeasuredResult(NamedTuple):
     """What measuring came to.
 
     Attributes:
@@ -32,10 +32,10 @@ class Measured(NamedTuple):
 def measure(
     training: InnerTraining,
     search: Search,
-    display: Display,
+    display: SearchDisplay,
     score: Score,
     programs: Sequence[str] = (),
-) -> Measured:
+) -> MeasuredResult:
     """Trains with the recipe's defaults and with the best found, on the same unseen seeds.
 
     Args:
@@ -43,7 +43,7 @@ def measure(
         search: the finished search.
         display: is told of every pair.
         score: how a training is done and measured.
-        programs: that it compiles, as `Display.listener` takes them.
+        programs: that it compiles, as `SearchDisplay.listener` takes them.
 
     Returns:
         The result, and a record of the first tuned training.
@@ -79,7 +79,7 @@ def measure(
         "before": before,
         "after": after,
     }
-    return Measured(result, record(curves[0]) if curves else None)
+    return MeasuredResult(result, record(curves[0]) if curves else None)
 
 
 def unfinished(training: InnerTraining, search: Search) -> dict[str, Any]:

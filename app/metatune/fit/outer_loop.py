@@ -16,9 +16,9 @@ from metatune.fit.measuring import measure
 from metatune.fit.recorder import Recorder
 from metatune.fit.run_folder import RunFolder, open_run, usable
 from metatune.fit.searching import population
-from metatune.fit.searching.checkpoints import Checkpoints
+from metatune.fit.searching.checkpoints import SearchCheckpoints
 from metatune.fit.searching.hypergradients import source
-from metatune.fit.searching.loop import Loop
+from metatune.fit.searching.loop import SearchLoop
 from metatune.fit.searching.meta_update import meta_update
 from metatune.fit.searching.phases import begin, steps_at_most
 from metatune.fit.searching.points import taken
@@ -29,7 +29,7 @@ from metatune.fit.signal.signal import signal
 from metatune.fit.telling import dataset_statistics, rounding
 from metatune.fit.telling.announcement import announcement
 from metatune.fit.telling.expectation import Expectation, comparison, measured
-from metatune.fit.telling.progress import Display
+from metatune.fit.telling.progress import SearchDisplay
 from metatune.fit.telling.waits import HYPERGRADIENT, PREDICTING, TRAINING, durations_of
 from metatune.fit.tracking import Tracker
 from metatune.fit.trainers.evaluation import Score, held_out_loss
@@ -45,7 +45,7 @@ Predict = Callable[[Path], Expectation | None]
 """Given the folder for what is kept on disk, predicts what a run takes, None if it can't."""
 
 
-class Outcome(NamedTuple):
+class SearchOutcome(NamedTuple):
     """What a run came to.
 
     Attributes:
@@ -69,7 +69,7 @@ def fit(
     overwrite: bool = False,
     predict: Predict | None = None,
     console: Console | None = None,
-) -> Outcome:
+) -> SearchOutcome:
     """Tunes a training.
 
     Args:
@@ -104,7 +104,7 @@ def fit(
     usable(out, **options)
     if resume and (done := finished(folder, recipe, given)):
         options["say"](f"{out}: this run is finished; nothing is left to do")
-        return Outcome(folder, done, interrupted=False)
+        return SearchOutcome(folder, done, interrupted=False)
 
     def like(number: int) -> Search:
         return begin(training, phases[number], eta)
@@ -112,14 +112,14 @@ def fit(
     with (
         stops.listening(),
         open_run(out, recipe, given, **options) as held,
-        Checkpoints(folder.checkpoints, held.checkpointed) as checkpoints,
+        SearchCheckpoints(folder.checkpoints, held.checkpointed) as checkpoints,
     ):
         search = checkpoints.latest(like, options["say"]) or like(0)
         folder.forget_metrics_from(search.step)
         first = len(folder.read_metrics())
         with (
             folder.cleared_scratch(),
-            Display(
+            SearchDisplay(
                 console,
                 steps_at_most(phases, search),
                 done=search.step,
@@ -139,7 +139,7 @@ def fit(
                     training, estimate.trainings, partial(display.listener, programs=TRAINING)
                 )
             recorder = Recorder(training, folder, checkpoints, tracker, display)
-            loop = Loop(
+            loop = SearchLoop(
                 training,
                 phases,
                 estimate,
@@ -172,16 +172,16 @@ def fit(
                 # A result that is written stays, whatever comes after it.
                 tuned = complete or recorder.write_best(search)
                 if isinstance(stop, KeyboardInterrupt):
-                    return Outcome(folder, tuned, interrupted=True, during=display.doing)
+                    return SearchOutcome(folder, tuned, interrupted=True, during=display.doing)
                 raise
-    return Outcome(folder, complete, interrupted=False)
+    return SearchOutcome(folder, complete, interrupted=False)
 
 
 def _announce(
     training: InnerTraining,
     phases: Sequence[Phase],
     search: Search,
-    display: Display,
+    display: SearchDisplay,
     scratch: Path,
     predict: Predict | None,
 ) -> Expectation | None:

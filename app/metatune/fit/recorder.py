@@ -11,17 +11,17 @@ from metatune.fit.making import artefact_of
 from metatune.fit.measuring import unfinished
 from metatune.fit.run_folder import RunFolder
 from metatune.fit.searching import population
-from metatune.fit.searching.checkpoints import Checkpoints
+from metatune.fit.searching.checkpoints import SearchCheckpoints
 from metatune.fit.searching.growth import growth_line, window_norms
 from metatune.fit.searching.jumps import jumps
 from metatune.fit.searching.meta_update import Done
 from metatune.fit.searching.phases import End
-from metatune.fit.searching.points import OuterStep, Point, rate_factors
+from metatune.fit.searching.points import OuterStep, SearchPoint, rate_factors
 from metatune.fit.searching.search import Search
 from metatune.fit.searching.sharing import record
 from metatune.fit.searching.still_moving import moved
 from metatune.fit.searching.trust import TakenBack
-from metatune.fit.telling.progress import Display
+from metatune.fit.telling.progress import SearchDisplay
 from metatune.fit.tracking import Tracker
 from metatune.hypergrad import Hypergradient
 from metatune.inner import InnerTraining
@@ -39,9 +39,9 @@ class Recorder:
         self,
         training: InnerTraining,
         folder: RunFolder,
-        checkpoints: Checkpoints,
+        checkpoints: SearchCheckpoints,
         tracker: Tracker,
-        display: Display,
+        display: SearchDisplay,
     ):
         """Reads the metrics so far.
 
@@ -61,7 +61,7 @@ class Recorder:
         """All of the metrics."""
         return self._lines
 
-    def step(self, before: Search, after: Search, phase: Phase, point: Point) -> None:
+    def step(self, before: Search, after: Search, phase: Phase, point: SearchPoint) -> None:
         """Keeps and tells of a point that an outer step was taken from, and where it led.
 
         Args:
@@ -95,7 +95,7 @@ class Recorder:
         if sides := line.get("diverged_sides"):
             self._display.say(diverged(point.step, sides, line["lost_directions"]))
 
-    def last(self, search: Search, point: Point, why: End) -> None:
+    def last(self, search: Search, point: SearchPoint, why: End) -> None:
         """Keeps and tells of the point that the search ends at.
 
         Args:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 
 from metatune import tunables
-from metatune.data import Corpus, Progress, TokenClass, dated, load, look, tokenizer_of
+from metatune.data import Corpus, TokenClass, TokenizingProgress, dated, load, look, tokenizer_of
 from metatune.hypergrad import Problem
 from metatune.hypergrad.shapes import Shapes
 from metatune.inner import initialisation, losses, optimizers, seeds, size
@@ -24,13 +24,13 @@ from metatune.recipe import reading, schema
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.schema import Recipe
 from metatune.tunables import (
-    ClassWeights,
     Form,
-    LearnedUpdate,
     Setting,
     Supply,
     TrainingTokens,
     Tunable,
+    TunableClassWeights,
+    TunableLearnedUpdate,
     averaging,
 )
 from metatune.tunables.mixture import starting_shares
@@ -43,7 +43,7 @@ Built = TypeVar("Built")
 def prepare_file(
     path: Path,
     overrides: Sequence[str] = (),
-    listener: Callable[[Progress], None] | None = None,
+    listener: Callable[[TokenizingProgress], None] | None = None,
     today: date | None = None,
 ) -> InnerTraining:
     """Reads a recipe and prepares its training.
@@ -68,7 +68,7 @@ def prepare_file(
 def prepare(
     recipe: Recipe,
     source: str = "recipe",
-    listener: Callable[[Progress], None] | None = None,
+    listener: Callable[[TokenizingProgress], None] | None = None,
 ) -> InnerTraining:
     """Loads the data and builds the training of a recipe; computes nothing yet.
 
@@ -132,7 +132,7 @@ class _Parts(NamedTuple):
 def _parts(
     sections: Mapping[str, Any],  # each a class of the schema, told apart by their names
     known: Sequence[Fault],
-    listener: Callable[[Progress], None] | None = None,
+    listener: Callable[[TokenizingProgress], None] | None = None,
     today: date | None = None,
 ) -> _Parts:
     """Looks at everything that sections name, though some may be missing.
@@ -291,7 +291,9 @@ def _assemble(recipe: Recipe, parts: _Parts) -> InnerTraining:
     params = _trained_shapes(begin, part)
     hyper_at = hyper_at_of(recipe, params, tuning)
     rest = frozen(begin, part, recipe.seed)
-    classes = next((each.classes for each in tuning if isinstance(each, ClassWeights)), PARTS)
+    classes = next(
+        (each.classes for each in tuning if isinstance(each, TunableClassWeights)), PARTS
+    )
     of_all = partial(of_all_parameters, part, rest)
     reweighted = Problem(
         of_all(losses.reweighted_loss(model, classes)),
@@ -331,4 +333,6 @@ def _attempt(faults: list[Fault], make: Callable[[], Built]) -> Built | None:
 
 def _learned_form(tuning: tuple[Tunable, ...]) -> Form | None:
     """That of the learned update, if one is tuned."""
-    return next((tunable.form for tunable in tuning if isinstance(tunable, LearnedUpdate)), None)
+    return next(
+        (tunable.form for tunable in tuning if isinstance(tunable, TunableLearnedUpdate)), None
+    )

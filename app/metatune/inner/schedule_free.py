@@ -44,13 +44,13 @@ class ScheduleFreeState(NamedTuple):
 def init(inner: optax.GradientTransformation, names: Names, params: Params) -> ScheduleFreeState:
     """The state that a training starts with."""
 
-    def nought(leaf: ParameterNames, p: Float[Array, "..."]) -> Float[Array, "..."]:
+    def zero(leaf: ParameterNames, p: Float[Array, "..."]) -> Float[Array, "..."]:
         return jnp.zeros(p.shape[: leaf.stacked] + (1,) * (p.ndim - leaf.stacked), p.dtype)
 
     # A copy: who trains gives the memory of parameters and state away.
     z = jax.tree.map(jnp.copy, params)
-    noughts = jax.tree.map(nought, names, params)
-    return ScheduleFreeState(z, noughts, jax.tree.map(jnp.copy, noughts), inner.init(params))
+    zeros = jax.tree.map(zero, names, params)
+    return ScheduleFreeState(z, zeros, jax.tree.map(jnp.copy, zeros), inner.init(params))
 
 
 def step(

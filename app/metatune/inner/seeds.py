@@ -4,7 +4,7 @@ Trainings of different purposes never share an initialisation or a data order, s
 the best and what reports the result have not been seen by the hypergradients.
 
 Entry i of a result's `held_out_seeds` is training number i for the purpose `TEST`, measured on
-the held-out text of number 0. `metatune train --report-seed i` is the same training, 0 by default.
+the held-out text of number 0. `metatune train --test-seed i` is the same training, 0 by default.
 """
 
 from enum import IntEnum

@@ -37,7 +37,7 @@ from metatune.ladder.measuring import (
 )
 from metatune.ladder.prediction import predict
 from metatune.ladder.progress import Display
-from metatune.ladder.record import Record
+from metatune.ladder.record import LadderRecord
 from metatune.ladder.rungs import PROXY, Rung, recipe_at, refuse_no_ladder
 from metatune.runs import stops
 from metatune.runs.inputs import refuse_changed
@@ -101,7 +101,7 @@ class Ladder:
         """Of a training there, in trainings of the proxy."""
         return operations(step.training) / operations(self.steps[0].training)
 
-    def left(self, record: Record) -> float:
+    def left(self, record: LadderRecord) -> float:
         """Work that isn't done yet."""
         return sum(
             self.work(step)
@@ -183,7 +183,7 @@ def climb(ladder: Ladder, display: Display) -> dict[str, Any]:
         The document of the artefact's `transfer.json`, which is there after each rung.
     """
     with locked(ladder.folder.path):
-        record = Record(ladder.folder.path, ladder.identity)
+        record = LadderRecord(ladder.folder.path, ladder.identity)
         record.mend()
         found: list[Measured] = []
         written: dict[str, Any] = {}
@@ -198,7 +198,7 @@ def climb(ladder: Ladder, display: Display) -> dict[str, Any]:
     return written
 
 
-def seconds(ladder: Ladder, record: Record) -> float:
+def seconds(ladder: Ladder, record: LadderRecord) -> float:
     """What the rest takes, about: by a segment of the proxy's training, after its compilation."""
     followed = ladder.steps[0].followed(DEFAULT)
     recipe = followed.training.recipe
@@ -211,7 +211,7 @@ def seconds(ladder: Ladder, record: Record) -> float:
     return ladder.left(record) * took[-1] * recipe.inner.steps / short
 
 
-def _predict(step: Step, found: Sequence[Measured], record: Record, display: Display) -> None:
+def _predict(step: Step, found: Sequence[Measured], record: LadderRecord, display: Display) -> None:
     if (made := predict([each.point for each in found], operations(step.training))) is None:
         return
     at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -223,7 +223,7 @@ def _predict(step: Step, found: Sequence[Measured], record: Record, display: Dis
     )
 
 
-def _train(ladder: Ladder, step: Step, record: Record, display: Display) -> None:
+def _train(ladder: Ladder, step: Step, record: LadderRecord, display: Display) -> None:
     """All candidates, and further levels of the baselines as long as they get better."""
     for line in step.schedules["tuned"].done:
         display.say(line.replace("*", ""))
@@ -238,7 +238,7 @@ def _train_all(
     ladder: Ladder,
     step: Step,
     candidates: Sequence[Candidate],
-    record: Record,
+    record: LadderRecord,
     display: Display,
 ) -> None:
     """All of a seed, then of the next: what is left out at a kill is balanced."""
@@ -258,7 +258,9 @@ def _train_all(
             display.done()
 
 
-def _measured(ladder: Ladder, step: Step, record: Record, before: Sequence[Measured]) -> Measured:
+def _measured(
+    ladder: Ladder, step: Step, record: LadderRecord, before: Sequence[Measured]
+) -> Measured:
     losses = record.complete(step.rung, ladder.seeds)
     return Measured(
         rung=step.rung,

@@ -72,10 +72,10 @@ def held_out_loss(
     )
     problem = scheduled(training, schedules.tuned)
     state = training.initialise(model_key(recipe.seed, Purpose.TEST, index))
-    for first, count in _stretches(steps or recipe.inner.steps, segment):
+    for first, count in _segments(steps or recipe.inner.steps, segment):
         state, losses = train(
             problem,
-            schedules.stretch(first),
+            schedules.segment(first),
             state,
             batches,
             steps=count,
@@ -107,6 +107,6 @@ def operations(training: InnerTraining) -> float:
     return 6.0 * parameters(training) * tokens
 
 
-def _stretches(steps: int, segment: int) -> Iterator[tuple[int, int]]:
+def _segments(steps: int, segment: int) -> Iterator[tuple[int, int]]:
     for first in range(0, steps, segment):
         yield first, min(segment, steps - first)

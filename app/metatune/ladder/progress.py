@@ -4,7 +4,7 @@ from rich.console import Console
 
 from metatune import hypergrad
 from metatune.hypergrad.estimator import Listener
-from metatune.report.progress import Bar, Pace, Voice
+from metatune.report.progress import Bar, Tempo, Voice
 
 
 class Display:
@@ -20,7 +20,7 @@ class Display:
             console: where to print.
             total: work that there is.
         """
-        self._voice, self._pace = Voice(console, at_once=True), Pace()
+        self._voice, self._pace = Voice(console, at_once=True), Tempo()
         self._bar = Bar(console, total=max(total, 1))
         self._total, self._done = total, 0.0
 

@@ -11,7 +11,7 @@ from metatune.runs.files import append_line, mend, whole_lines
 FILE: Final = "transfer.jsonl"
 
 
-class Record:
+class LadderRecord:
     """The losses of a run's ladder under a rule; others beside them stay as they are.
 
     A line has `rule`, `rung`, and either `candidate`, `seed` and `loss` (null where the training

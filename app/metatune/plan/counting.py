@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, overload
 from metatune.inner import InnerTraining, estimators
 from metatune.plan import cost_model, forward_mode, reverse_mode
 from metatune.plan.cost import Seconds
-from metatune.plan.measuring import Measured
+from metatune.plan.measuring import MeasuredWay
 from metatune.plan.memory import Memory
 from metatune.plan.pace import Pace, pace
 from metatune.plan.progress import Tell
@@ -45,7 +45,7 @@ class Counted(NamedTuple):
     gradients: float | None
 
 
-def counted(training: InnerTraining, base: Measured, folder: Path, tell: Tell) -> Counted:
+def counted(training: InnerTraining, base: MeasuredWay, folder: Path, tell: Tell) -> Counted:
     """What a training with its estimator needs, from a way that was measured.
 
     Args:
@@ -115,7 +115,7 @@ def in_all(training: InnerTraining, spec: schema.EstimatorSpec, memory: Memory) 
 
 
 def _memory(
-    training: InnerTraining, spec: Spec, base: Measured, folder: Path, tell: Tell
+    training: InnerTraining, spec: Spec, base: MeasuredWay, folder: Path, tell: Tell
 ) -> Memory:
     """Bytes of a way of reverse mode, from those of the programs of a MixFlow."""
     known = base.spec

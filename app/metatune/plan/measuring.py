@@ -14,7 +14,7 @@ from metatune.plan.work import Work
 from metatune.recipe import schema
 
 
-class Measured(NamedTuple):
+class MeasuredWay(NamedTuple):
     """A way to a hypergradient, compiled and timed.
 
     Attributes:
@@ -54,7 +54,7 @@ class Measured(NamedTuple):
         return pace(work, self.best, rounds, self.cost.compilation)
 
 
-def measured(training: InnerTraining, folder: Path, tell: Tell) -> Measured:
+def measured(training: InnerTraining, folder: Path, tell: Tell) -> MeasuredWay:
     """Compiles and times a training with its estimator.
 
     Args:
@@ -69,4 +69,4 @@ def measured(training: InnerTraining, folder: Path, tell: Tell) -> Measured:
     """
     found = cost(training, training.recipe.outer.estimator, folder, tell)
     timings = timed(found.probes(), lambda lines: found.seconds(lines).hypergradient, tell)
-    return Measured(training, found, timings)
+    return MeasuredWay(training, found, timings)

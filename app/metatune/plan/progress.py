@@ -14,7 +14,7 @@ Tell = Callable[[str, float], None]
 """Is told what is done at the moment, and the seconds left of it; not a number if unknown."""
 
 
-class Progress(NamedTuple):
+class PlanProgress(NamedTuple):
     """Where a prediction is.
 
     Attributes:
@@ -39,16 +39,16 @@ class Progress(NamedTuple):
         return f"{which}: {self.doing}, about {self.seconds_left:.0f} s left"
 
 
-Listener = Callable[[Progress], None]
+Listener = Callable[[PlanProgress], None]
 
 
-def silent(_: Progress) -> None:
+def silent(_: PlanProgress) -> None:
     """Tells nobody."""
 
 
 def told(listener: Listener, way: str, number: int = 1, total: int = 1) -> Tell:
     """What tells of a way, as one of so many."""
-    return lambda doing, left: listener(Progress(way, number, total, doing, left))
+    return lambda doing, left: listener(PlanProgress(way, number, total, doing, left))
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def spoken(say: Callable[[str], None], quiet_seconds: float = QUIET_SECONDS) -> 
     """
     spoke, latest = -math.inf, ""
 
-    def hear(progress: Progress) -> None:
+    def hear(progress: PlanProgress) -> None:
         nonlocal spoke, latest
         now, stage = time.monotonic(), f"{progress.number} {progress.doing.split(' ')[0]}"
         if stage != latest or now - spoke >= quiet_seconds:

@@ -10,7 +10,7 @@ from metatune.recipe import shipped
 from metatune.recipe.document import load
 from metatune.recipe.faults import ABSENT
 from metatune.recipe.reading import kinds_of, members_of
-from metatune.recipe.reference import ITEM, NAME, Entry
+from metatune.recipe.reference import ITEM, NAME, FieldEntry
 from metatune.recipe.writing import plain
 
 NUMBERS: Final = (2, 4, 0.1, 1, 0.5, 1.5)
@@ -43,7 +43,7 @@ EXPRESSION: Final = "mlp"
 """Finds parameters in every family, as a regular expression."""
 
 
-def example(entry: Entry) -> Any:
+def example(entry: FieldEntry) -> Any:
     """A plain value that a recipe may have there."""
     for value in _shipped(entry.path):
         return value
@@ -52,7 +52,7 @@ def example(entry: Entry) -> Any:
     return _sample(entry)
 
 
-def _sample(entry: Entry) -> Any:
+def _sample(entry: FieldEntry) -> Any:
     """A value of the type, that obeys the rule."""
     name = entry.path.rsplit(".", 1)[-1].removesuffix(ITEM)
     for value in _of_type(entry.expected, name):
@@ -97,7 +97,7 @@ def _of_section(cls: type) -> dict[str, Any]:
     return {
         name: field.default
         if name == "kind"
-        else _sample(Entry(name, name, hints[name], "", rule=field.metadata.get("rule")))
+        else _sample(FieldEntry(name, name, hints[name], "", rule=field.metadata.get("rule")))
         for name, field in needed.items()
     }
 

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 from metatune.recipe.faults import ABSENT, RecipeError, unknown
 from metatune.recipe.moved import refusal
 from metatune.recipe.reading import kinds_of, members_of, words_of
-from metatune.recipe.rules import Rule
+from metatune.recipe.rules import ValueRule
 from metatune.recipe.schema import Recipe
 
 NAME: Final = "NAME"
@@ -24,7 +24,7 @@ ITEM: Final = "[0]"
 
 
 @dataclass(frozen=True)
-class Entry:
+class FieldEntry:
     """One field of a recipe, a kind of section, or an item of a mapping or of a list.
 
     Attributes:
@@ -41,7 +41,7 @@ class Entry:
     expected: Any
     meaning: str
     default: Any = ABSENT
-    rule: Rule | None = None
+    rule: ValueRule | None = None
 
     @property
     def kinds(self) -> Mapping[str, type]:
@@ -82,11 +82,11 @@ class Entry:
         ]
         return ", ".join(map(str, choices))
 
-    def entries(self) -> list["Entry"]:
+    def entries(self) -> list["FieldEntry"]:
         """What is one step below it."""
         if self.kinds:
             return [
-                Entry(f"{self.path}.{kind}", self.key, cls, summary(cls))
+                FieldEntry(f"{self.path}.{kind}", self.key, cls, summary(cls))
                 for kind, cls in self.kinds.items()
             ]
         if self.section is not None:
@@ -98,16 +98,16 @@ class Entry:
                     return []
                 path = f"{self.path}{place}" if place == ITEM else f"{self.path}.{place}"
                 key = f"{self.key}{place}" if place == ITEM else f"{self.key}.{place}"
-                return [Entry(path, key, below, self.meaning)]
+                return [FieldEntry(path, key, below, self.meaning)]
         return []
 
 
-def sections() -> list[Entry]:
+def sections() -> list[FieldEntry]:
     """The fields of a recipe itself."""
     return _fields(Recipe, "", "", {})
 
 
-def every() -> Iterator[Entry]:
+def every() -> Iterator[FieldEntry]:
     """All fields, kinds and items of a recipe, those above before those below."""
     waiting = sections()
     while waiting:
@@ -116,7 +116,7 @@ def every() -> Iterator[Entry]:
         waiting = [*entry.entries(), *waiting]
 
 
-def find(path: str) -> list[Entry]:
+def find(path: str) -> list[FieldEntry]:
     """What a dotted path means: of a section with kinds, a field of each kind that has it.
 
     Args:
@@ -126,7 +126,7 @@ def find(path: str) -> list[Entry]:
     Raises:
         RecipeError: there is nothing by that path, with the nearest that there is.
     """
-    at: list[Entry] = []
+    at: list[FieldEntry] = []
     for number, part in enumerate(parts := _parts(path)):
         before = ".".join(parts[: number + 1])
         below = [inner for entry in at for inner in _reachable(entry)] if number else sections()
@@ -159,7 +159,7 @@ def description(cls: type) -> list[str]:
     return _paragraphs(cls)
 
 
-def _fields(cls: type, path: str, key: str, kinds: Mapping[str, type]) -> list[Entry]:
+def _fields(cls: type, path: str, key: str, kinds: Mapping[str, type]) -> list[FieldEntry]:
     hints, said = get_type_hints(cls), _attributes(cls)
     entries = []
     for field in fields(cls):
@@ -167,7 +167,7 @@ def _fields(cls: type, path: str, key: str, kinds: Mapping[str, type]) -> list[E
         default = field.default if field.default_factory is MISSING else field.default_factory()
         meaning = said.get(field.name) or _by_type(cls, field, expected)
         entries.append(
-            Entry(
+            FieldEntry(
                 f"{path}.{field.name}" if path else field.name,
                 f"{key}.{field.name}" if key else field.name,
                 expected,
@@ -198,13 +198,13 @@ def _inside(expected: Any) -> tuple[str, Any] | None:
     return None
 
 
-def _reachable(entry: Entry) -> list[Entry]:
+def _reachable(entry: FieldEntry) -> list[FieldEntry]:
     """What a path may go on with: of kinds, their fields too, as a recipe writes them."""
     below = entry.entries()
     return below + [inner for kind in below for inner in kind.entries()] if entry.kinds else below
 
 
-def _is_open(entry: Entry) -> bool:
+def _is_open(entry: FieldEntry) -> bool:
     """Whether it holds what others define, as a Hugging Face config does."""
     return any((_inside(each) or ("", None))[1] is Any for each in members_of(entry.expected))
 

@@ -10,40 +10,40 @@ from metatune.recipe.faults import Fault
 
 
 @dataclass(frozen=True)
-class Rule:
+class ValueRule:
     """A test on one value, and the words for what passes it."""
 
     holds: Callable[[Any], bool]
     allowed: str
 
 
-AT_LEAST_ONE_OR_NAMED = Rule(
+AT_LEAST_ONE_OR_NAMED = ValueRule(
     lambda value: isinstance(value, str) or value >= 1, "one of the names, or 1 or above"
 )
-SOME = Rule(lambda value: len(value) > 0, "a list of at least one")
-NOT_EMPTY = Rule(lambda value: len(value) > 0, "null, or a list of at least one")
-POSITIVE = Rule(lambda value: value > 0, "a number above 0")
-EACH_POSITIVE = Rule(
+SOME = ValueRule(lambda value: len(value) > 0, "a list of at least one")
+NOT_EMPTY = ValueRule(lambda value: len(value) > 0, "null, or a list of at least one")
+POSITIVE = ValueRule(lambda value: value > 0, "a number above 0")
+EACH_POSITIVE = ValueRule(
     lambda value: all(n > 0 for n in (value.values() if isinstance(value, Mapping) else (value,))),
     "a number above 0, or one by name",
 )
-NOT_NEGATIVE = Rule(lambda value: value >= 0, "0 or above")
-ABOVE_ONE = Rule(lambda value: value > 1, "null, or a number above 1")
-MORE_THAN_ONE = Rule(lambda value: value > 1, "a number above 1")
-SEED = Rule(lambda value: 0 <= value < 2**64, "a whole number from 0 to 2**64 - 1")
-AT_LEAST_ONE = Rule(lambda value: value >= 1, "a whole number of 1 or above")
-FOUR_TO_SIXTEEN = Rule(lambda value: 4 <= value <= 16, "a whole number from 4 to 16")
-AT_LEAST_TWO = Rule(lambda value: value >= 2, "a whole number of 2 or above")
-BUCKETS = Rule(lambda value: 2 <= value <= 256, "null, or a whole number from 2 to 256")
-INNER_FRACTION = Rule(lambda value: 0 < value < 1, "a fraction between 0 and 1, both excluded")
-FRACTION = Rule(lambda value: 0 <= value < 1, "a fraction from 0 up to, not including, 1")
-DECAYS = Rule(
+NOT_NEGATIVE = ValueRule(lambda value: value >= 0, "0 or above")
+ABOVE_ONE = ValueRule(lambda value: value > 1, "null, or a number above 1")
+MORE_THAN_ONE = ValueRule(lambda value: value > 1, "a number above 1")
+SEED = ValueRule(lambda value: 0 <= value < 2**64, "a whole number from 0 to 2**64 - 1")
+AT_LEAST_ONE = ValueRule(lambda value: value >= 1, "a whole number of 1 or above")
+FOUR_TO_SIXTEEN = ValueRule(lambda value: 4 <= value <= 16, "a whole number from 4 to 16")
+AT_LEAST_TWO = ValueRule(lambda value: value >= 2, "a whole number of 2 or above")
+BUCKETS = ValueRule(lambda value: 2 <= value <= 256, "null, or a whole number from 2 to 256")
+INNER_FRACTION = ValueRule(lambda value: 0 < value < 1, "a fraction between 0 and 1, both excluded")
+FRACTION = ValueRule(lambda value: 0 <= value < 1, "a fraction from 0 up to, not including, 1")
+DECAYS = ValueRule(
     lambda values: len(set(values)) == len(values) > 0 and all(0 < value < 1 for value in values),
     "a list of different fractions between 0 and 1, both excluded",
 )
-HIDDEN = Rule(lambda value: 4 <= value <= 32, "a whole number from 4 to 32")
+HIDDEN = ValueRule(lambda value: 4 <= value <= 32, "a whole number from 4 to 32")
 
-CHUNK = Rule(
+CHUNK = ValueRule(
     lambda value: value == "auto" or (isinstance(value, int) and value >= 1),
     "auto, null or a whole number of 1 or above",
 )
@@ -56,7 +56,7 @@ def _is_date(value: str) -> bool:
         return False
 
 
-ISO_DATE = Rule(_is_date, "null, or a day as YYYY-MM-DD")
+ISO_DATE = ValueRule(_is_date, "null, or a day as YYYY-MM-DD")
 
 
 def arguments(command: str | Sequence[str]) -> tuple[str, ...]:
@@ -75,7 +75,9 @@ def _is_command(value: str | Sequence[str]) -> bool:
         return False
 
 
-COMMAND = Rule(_is_command, "a program and its arguments, as a list or as text in closed quotes")
+COMMAND = ValueRule(
+    _is_command, "a program and its arguments, as a list or as text in closed quotes"
+)
 
 
 def broken_rules(section: Any, path: str) -> Iterator[Fault]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from metatune.recipe.faults import ABSENT
-from metatune.recipe.reference import ITEM, NAME, Entry, description, every, sections
+from metatune.recipe.reference import ITEM, NAME, FieldEntry, description, every, sections
 from metatune.recipe.writing import plain
 from metatune.report.field_reference import value_said
 
@@ -22,7 +22,7 @@ without a default must be given. What sections have in common is said once and l
 def markdown() -> str:
     """The page: a heading for each section and each choice of kinds, a table of its fields."""
     headed = [entry for entry in every() if entry.kinds or entry.section]
-    home: dict[object, Entry] = {}
+    home: dict[object, FieldEntry] = {}
     for entry in sorted(headed, key=lambda entry: entry.path.count(".")):
         home.setdefault(_shared(entry), entry)
     lines = [HEAD, "## A recipe", "", *_table(sections(), home)]
@@ -37,12 +37,12 @@ def anchor(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
 
 
-def _shared(entry: Entry) -> object:
+def _shared(entry: FieldEntry) -> object:
     """What two sections have in common that need only be told once."""
     return tuple(entry.kinds.values()) or entry.section
 
 
-def _said(entry: Entry, home: dict[object, Entry]) -> Iterator[str]:
+def _said(entry: FieldEntry, home: dict[object, FieldEntry]) -> Iterator[str]:
     yield from ("", f"## `{entry.path}`", "")
     for paragraph in description(entry.section) if entry.section else [entry.meaning]:
         yield from (_prose(paragraph), "")
@@ -54,7 +54,7 @@ def _said(entry: Entry, home: dict[object, Entry]) -> Iterator[str]:
         yield from _table(entry.entries(), home)
 
 
-def _table(entries: list[Entry], home: dict[object, Entry]) -> Iterator[str]:
+def _table(entries: list[FieldEntry], home: dict[object, FieldEntry]) -> Iterator[str]:
     yield "| field | what it is | value | default |"
     yield "| --- | --- | --- | --- |"
     for entry in entries:
@@ -62,13 +62,13 @@ def _table(entries: list[Entry], home: dict[object, Entry]) -> Iterator[str]:
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
-def _name(entry: Entry, home: dict[object, Entry]) -> str:
+def _name(entry: FieldEntry, home: dict[object, FieldEntry]) -> str:
     name = f"`{entry.path.rsplit('.', 1)[-1]}`"
     held = _held(entry)
     return name if held is None else f"[{name}]({_link(held, home)})"
 
 
-def _held(entry: Entry) -> Entry | None:
+def _held(entry: FieldEntry) -> FieldEntry | None:
     """The section that it is, or that its items are; None for plain values."""
     while not (entry.kinds or entry.section):
         inner = entry.entries()
@@ -78,11 +78,11 @@ def _held(entry: Entry) -> Entry | None:
     return entry
 
 
-def _link(entry: Entry, home: dict[object, Entry]) -> str:
+def _link(entry: FieldEntry, home: dict[object, FieldEntry]) -> str:
     return f"#{anchor(f'`{home[_shared(entry)].path}`')}"
 
 
-def _value(entry: Entry) -> str:
+def _value(entry: FieldEntry) -> str:
     """What may stand there, in words."""
     held = _held(entry)
     if held is not None and held is not entry:
@@ -99,7 +99,7 @@ def _value(entry: Entry) -> str:
     return _prose(said + (" or null" if null and "null" not in allowed else ""))
 
 
-def _default(entry: Entry) -> str:
+def _default(entry: FieldEntry) -> str:
     return "" if entry.default is ABSENT else f"`{value_said(plain(entry.default))}`"
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from metatune.recipe.examples import example
 from metatune.recipe.faults import ABSENT
-from metatune.recipe.reference import ITEM, Entry, description, sections
+from metatune.recipe.reference import ITEM, FieldEntry, description, sections
 from metatune.recipe.writing import plain
 
 LABEL: Final = 10
@@ -33,14 +33,14 @@ def overview(width: int | None = None) -> str:
     return "\n".join(lines)
 
 
-def explained(entries: Sequence[Entry], width: int | None = None) -> str:
+def explained(entries: Sequence[FieldEntry], width: int | None = None) -> str:
     """What there is to say of the fields that a path may mean.
 
     Args:
         entries: those, of each kind of section that has one.
         width: columns; those of the terminal by default.
     """
-    alike: dict[tuple[str, str, str, str], list[Entry]] = {}
+    alike: dict[tuple[str, str, str, str], list[FieldEntry]] = {}
     for entry in entries:
         alike.setdefault((entry.meaning, entry.type, entry.allowed, _default(entry)), []).append(
             entry
@@ -59,7 +59,7 @@ def value_said(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _said(alike: Sequence[Entry], width: int | None) -> Iterator[str]:
+def _said(alike: Sequence[FieldEntry], width: int | None) -> Iterator[str]:
     first = alike[0]
     yield from (entry.path for entry in alike)
     paragraphs = [first.meaning]
@@ -93,7 +93,7 @@ def _said(alike: Sequence[Entry], width: int | None) -> Iterator[str]:
             yield from _wrapped(inner.meaning, "      ", width)
 
 
-def _default(entry: Entry) -> str:
+def _default(entry: FieldEntry) -> str:
     return "none: it must be given" if entry.default is ABSENT else value_said(plain(entry.default))
 
 
@@ -110,5 +110,5 @@ def _wrapped(text: str, before: str, width: int | None) -> list[str]:
     )
 
 
-def _last(entry: Entry) -> str:
+def _last(entry: FieldEntry) -> str:
     return entry.path.rsplit(".", 1)[-1]

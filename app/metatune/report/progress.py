@@ -74,7 +74,7 @@ class Voice:
         return not self._console.is_terminal and time.monotonic() - self._spoke > QUIET_SECONDS
 
 
-class Pace:
+class Tempo:
     """How fast work is done, from the end of its first part on, which compiles."""
 
     def __init__(self) -> None:

@@ -19,7 +19,7 @@ BESIDE_ARRAYS: Final = 128 * 1024
 T = TypeVar("T")
 
 
-class Checkpoints:
+class RunCheckpoints:
     """The checkpoints of a run, known by a number of steps; the newest are kept."""
 
     def __init__(self, folder: Path, items: Sequence[str], keep: int):

@@ -28,7 +28,7 @@ class Position(NamedTuple):
     seconds: float = 0.0
 
 
-class Checkpoints:
+class TrainingCheckpoints:
     """The checkpoints of one training; the newest are kept."""
 
     def __init__(self, folder: Path, keep: int, saved: Callable[[], object] = lambda: None):
@@ -40,9 +40,9 @@ class Checkpoints:
             saved: is called whenever there is a checkpoint.
         """
         self._saved = saved
-        self._kept = checkpoints.Checkpoints(folder, ("state", "numbers"), keep)
+        self._kept = checkpoints.RunCheckpoints(folder, ("state", "numbers"), keep)
 
-    def __enter__(self) -> "Checkpoints":
+    def __enter__(self) -> "TrainingCheckpoints":
         """Returns itself."""
         return self
 

@@ -24,17 +24,17 @@ from metatune.recipe.phases import resolved
 from metatune.runs import stops
 from metatune.train import result
 from metatune.train.averaging import averaged
-from metatune.train.checkpoints import Checkpoints, Position
+from metatune.train.checkpoints import Position, TrainingCheckpoints
 from metatune.train.folder import TrainingFolder, finished, open_training, usable
 from metatune.train.learned_update import corrected
-from metatune.train.loop import DEFAULT, SEGMENT, Intervals, Loop
+from metatune.train.loop import DEFAULT, SEGMENT, Intervals, TrainingLoop
 from metatune.train.matching import refuse_misfit, remarks
 from metatune.train.progress import Teller
 from metatune.train.schedules import Schedules
 from metatune.train.start import scaled, started
 
 
-class Tuned(NamedTuple):
+class FollowedArtefact(NamedTuple):
     """An artefact to train with.
 
     Attributes:
@@ -46,7 +46,7 @@ class Tuned(NamedTuple):
     sha256: str
 
 
-class Outcome(NamedTuple):
+class TrainingOutcome(NamedTuple):
     """What a training came to.
 
     Attributes:
@@ -58,7 +58,7 @@ class Outcome(NamedTuple):
     steps: int
 
 
-def load(path: Path) -> Tuned:
+def load(path: Path) -> FollowedArtefact:
     """Reads the artefact of a run.
 
     Raises:
@@ -66,24 +66,24 @@ def load(path: Path) -> Tuned:
     """
     schedules = artefact.load(path)
     file = path if path.is_file() else artefact.folder_of(path) / "tuned.json"
-    return Tuned(schedules, json.loads(file.read_bytes())["integrity"]["sha256"])
+    return FollowedArtefact(schedules, json.loads(file.read_bytes())["integrity"]["sha256"])
 
 
 def train(
     training: InnerTraining,
     folder: TrainingFolder,
-    tuned: Tuned | None = None,
+    tuned: FollowedArtefact | None = None,
     *,
     source: str = "recipe",
     steps: int | None = None,
     warmup: str = "fraction",
-    report_seed: int = 0,
+    test_seed: int = 0,
     intervals: Intervals = DEFAULT,
     keep: int = 2,
     resume: bool = False,
     overwrite: bool = False,
     console: Console | None = None,
-) -> Outcome:
+) -> TrainingOutcome:
     """Trains, evaluates, and writes the model.
 
     Args:
@@ -93,7 +93,7 @@ def train(
         source: what to call the recipe in errors.
         steps: updates; the recipe's `inner.steps` by default, to which schedules stretch.
         warmup: whether a tuned warmup is kept in `steps` or in its `fraction` of training.
-        report_seed: which of the trainings of a verdict: initialisation and data order.
+        test_seed: which of those that a result is measured by: initialisation and data order.
         intervals: what happens between steps.
         keep: checkpoints that stay.
         resume: go on with the training in `folder`.
@@ -124,7 +124,7 @@ def train(
     settings = writing.flat(writing.to_tree(recipe)) | {
         "--with": tuned and tuned.sha256,
         "--warmup": warmup,
-        "--report-seed": report_seed,
+        "--test-seed": test_seed,
     }
     if schedules is not None and (asked := demands(schedules)) is not None:
         settings["--rule"] = asked.rule
@@ -140,20 +140,20 @@ def train(
     usable(folder.path, **options)
     if resume and (done := finished(folder, settings, given)):
         options["say"](f"{folder.path}: this training is finished; nothing is left to do")
-        return Outcome(done, done["steps"])
+        return TrainingOutcome(done, done["steps"])
     segment = getattr(resolved(recipe.outer)[0].estimator, "segment", SEGMENT)
-    loop = Loop(
+    loop = TrainingLoop(
         training,
         Schedules(training, schedules, segment),
-        report_seed=report_seed,
+        test_seed=test_seed,
         segment=segment,
         intervals=intervals,
     )
-    key = model_key(recipe.seed, Purpose.TEST, report_seed)
+    key = model_key(recipe.seed, Purpose.TEST, test_seed)
     with (
         stops.listening(),
         open_training(folder, settings, files, given, **options) as held,
-        Checkpoints(folder.checkpoints, keep, held.checkpointed) as checkpoints,
+        TrainingCheckpoints(folder.checkpoints, keep, held.checkpointed) as checkpoints,
     ):
         like = jax.eval_shape(training.initialise, key)
         position = checkpoints.latest(like, options["say"])
@@ -165,19 +165,21 @@ def train(
             teller.say(units)
             position, losses = loop.run(position, checkpoints, teller, hold)
             if losses is None or hold.asked:
-                return Outcome(None, position.step)
+                return TrainingOutcome(None, position.step)
         written = result.write(
             folder,
             training,
             position,
             losses,
-            report_seed=report_seed,
+            test_seed=test_seed,
             artefact_sha256=tuned and tuned.sha256,
         )
-    return Outcome(written, position.step)
+    return TrainingOutcome(written, position.step)
 
 
-def _announce(say: Callable[[str], None], loop: Loop, tuned: Tuned | None, done: int) -> None:
+def _announce(
+    say: Callable[[str], None], loop: TrainingLoop, tuned: FollowedArtefact | None, done: int
+) -> None:
     """What is about to be done, and what a user should know of it."""
     training = loop.training
     for line in remarks(tuned.schedules, training) if tuned else ():

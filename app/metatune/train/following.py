@@ -124,7 +124,7 @@ def _averaging(averaging: artefact.Averaging, at: Steps, hyper: Hyper) -> Hyper:
 
 
 def _elsewhere(value: Any, at: Steps, hyper: Hyper) -> Hyper:
-    """It acts once: before the first step, or in what every stretch is given."""
+    """It acts once: before the first step, or in what every segment is given."""
     return hyper
 
 

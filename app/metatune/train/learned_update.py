@@ -12,7 +12,7 @@ from metatune import artefact
 from metatune.hypergrad import State
 from metatune.inner import InnerTraining, optimizers
 from metatune.models import ParameterNames
-from metatune.tunables import Correction, Form, LearnedUpdate, Networks
+from metatune.tunables import Correction, Form, Networks, TunableLearnedUpdate
 
 
 def corrected(training: InnerTraining, learned: artefact.LearnedUpdate | None) -> InnerTraining:
@@ -22,7 +22,7 @@ def corrected(training: InnerTraining, learned: artefact.LearnedUpdate | None) -
         training: the training.
         learned: the artefact's; None for the optimizer's own steps.
     """
-    own = any(isinstance(tunable, LearnedUpdate) for tunable in training.tunables)
+    own = any(isinstance(tunable, TunableLearnedUpdate) for tunable in training.tunables)
     if learned is None and not own:
         return training
     optimizer = optimizers.build(

@@ -1,4 +1,4 @@
-"""The loop of a training: stretches of steps, evaluations and checkpoints between them."""
+"""The loop of a training: segments of steps, evaluations and checkpoints between them."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,9 +15,9 @@ from metatune.hypergrad import train
 from metatune.inner import InnerTraining
 from metatune.inner.seeds import Purpose, Stream, data_seed
 from metatune.runs.stops import Hold
-from metatune.train.checkpoints import Checkpoints, Position
+from metatune.train.checkpoints import Position, TrainingCheckpoints
 from metatune.train.progress import Teller
-from metatune.train.schedules import Schedules, Stretch, scheduled
+from metatune.train.schedules import Schedules, SegmentSchedules, scheduled
 
 SEGMENT = 16
 """Steps of a compiled program where the recipe's estimator has none of its own."""
@@ -65,11 +65,11 @@ class _Done(NamedTuple):
     first: int
     stop: int
     losses: jax.Array
-    schedules: Stretch
+    schedules: SegmentSchedules
     counts: np.ndarray
 
 
-class Loop:
+class TrainingLoop:
     """A training from where it stands to its end, or to Ctrl-C."""
 
     def __init__(
@@ -77,7 +77,7 @@ class Loop:
         training: InnerTraining,
         schedules: Schedules,
         *,
-        report_seed: int,
+        test_seed: int,
         segment: int,
         intervals: Intervals,
     ):
@@ -86,7 +86,7 @@ class Loop:
         Args:
             training: the training, at its horizon.
             schedules: what its steps use.
-            report_seed: which of the trainings that a verdict has: the order of its data.
+            test_seed: which of the trainings that a result is measured by: the order of its data.
             segment: steps of a compiled program.
             intervals: what happens between steps.
         """
@@ -100,7 +100,7 @@ class Loop:
         self._shares = schedules.shares()
         self._batches = sampled_batches(
             training.corpus,
-            seed=data_seed(recipe.seed, Purpose.TEST, report_seed, Stream.TRAINING),
+            seed=data_seed(recipe.seed, Purpose.TEST, test_seed, Stream.TRAINING),
             batch_size=recipe.data.batch_size,
             shares=self._shares,
         )
@@ -108,7 +108,7 @@ class Loop:
     def run(
         self,
         position: Position,
-        checkpoints: Checkpoints,
+        checkpoints: TrainingCheckpoints,
         teller: Teller,
         hold: Hold,
     ) -> tuple[Position, Losses | None]:
@@ -134,12 +134,12 @@ class Loop:
             known = teller.measured(position.step)
             if position.step == self.steps or not known:
                 losses = self._evaluation(position, None if known else teller)
-        for first, stop in stretches(position.step, self.steps, self._segment, *self._intervals):
-            stretch = self._schedules.stretch(first)
+        for first, stop in segments(position.step, self.steps, self._segment, *self._intervals):
+            segment = self._schedules.segment(first)
             counts: dict[int, np.ndarray] = {}
             state, inner = train(
                 self._problem,
-                stretch,
+                segment,
                 position.state,
                 self._counted(counts),
                 steps=stop - first,
@@ -151,7 +151,7 @@ class Loop:
             # The last ones are looked at while these are computed.
             if pending:
                 told = self._tell(teller, pending, told)
-            pending = _Done(first, stop, inner, stretch, np.sum(list(counts.values()), axis=0))
+            pending = _Done(first, stop, inner, segment, np.sum(list(counts.values()), axis=0))
             pause = hold.asked
             if not (pause or stop == self.steps or due(stop, *self._intervals)):
                 continue
@@ -243,7 +243,7 @@ class Loop:
         return now
 
 
-def stretches(first: int, steps: int, *every: int) -> Iterator[tuple[int, int]]:
+def segments(first: int, steps: int, *every: int) -> Iterator[tuple[int, int]]:
     """Cuts steps `first` to `steps` at all multiples of any of `every`."""
     while first < steps:
         stop = min(steps, *((first // each + 1) * each for each in every))

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import TextColumn
 
-from metatune.report.progress import Bar, Pace, Voice
+from metatune.report.progress import Bar, Tempo, Voice
 from metatune.report.tensorboard import EventWriter
 from metatune.train.folder import TrainingFolder
 
@@ -32,7 +32,7 @@ class Teller:
         self._events = EventWriter(folder.tensorboard, purge_step=done + 1 if done else None)
         if not done:
             self._events.text("units", units)
-        self._voice, self._pace = Voice(console, at_once=True), Pace()
+        self._voice, self._pace = Voice(console, at_once=True), Tempo()
         self._bar = Bar(console, TextColumn("training"), total=steps, done=done)
 
     def __enter__(self) -> "Teller":

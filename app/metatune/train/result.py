@@ -31,7 +31,7 @@ def write(
     position: Position,
     losses: Losses,
     *,
-    report_seed: int,
+    test_seed: int,
     artefact_sha256: str | None,
 ) -> dict[str, Any]:
     """Writes the model, then the result, each beside its place and then renamed.
@@ -41,7 +41,7 @@ def write(
         training: the training.
         position: where it ended.
         losses: on the test split.
-        report_seed: which of the trainings of a verdict it is.
+        test_seed: which of the trainings that a result is measured by it is.
         artefact_sha256: the integrity hash of the artefact; None without one.
 
     Returns:
@@ -71,7 +71,7 @@ def write(
         "held_out": losses.held_out,
         "domains": dict(losses.domains),
         "seed": recipe.seed,
-        "report_seed": report_seed,
+        "test_seed": test_seed,
         "artefact_sha256": artefact_sha256,
         "recipe_sha256": hashlib.sha256(writing.to_yaml(recipe).encode()).hexdigest(),
         "weights_sha256": weights_sha256(folder.model),

@@ -1,6 +1,6 @@
 """What every step of a training uses: the recipe's own choices, and tuned ones in their place.
 
-The numbers of a stretch of steps are an argument of the compiled program, so that the same program
+The numbers of a segment of steps are an argument of the compiled program, so that the same program
 trains at any schedule, and what is on the device doesn't grow with the number of steps.
 """
 
@@ -19,7 +19,7 @@ from metatune.tunables import Hyper
 from metatune.tunables.rating import held
 
 
-class Stretch(NamedTuple):
+class SegmentSchedules(NamedTuple):
     """The hyperparameters of some steps: what stands for η in the compiled program.
 
     Attributes:
@@ -33,17 +33,17 @@ class Stretch(NamedTuple):
     rater: jax.tree_util.Partial | None = None
 
 
-def _hyper_at(stretch: Stretch, step: jax.Array) -> Hyper:
-    """The map from a stretch to λ_t, in the place of that from η."""
-    at = step - stretch.first
+def _hyper_at(segment: SegmentSchedules, step: jax.Array) -> Hyper:
+    """The map from a segment to λ_t, in the place of that from η."""
+    at = step - segment.first
     hyper = jax.tree.map(
-        lambda leaf: jax.lax.dynamic_index_in_dim(leaf, at, keepdims=False), stretch.hyper
+        lambda leaf: jax.lax.dynamic_index_in_dim(leaf, at, keepdims=False), segment.hyper
     )
-    return hyper._replace(rater=stretch.rater)
+    return hyper._replace(rater=segment.rater)
 
 
 def scheduled(training: InnerTraining, tuned: Artefact | None = None) -> Problem:
-    """The training by true sampling, with a `Stretch` in the place of the meta-parameters.
+    """The training by true sampling, with a `SegmentSchedules` in the place of the meta-parameters.
 
     Tokens are in the classes that an artefact weighs, where it weighs any.
     """
@@ -63,7 +63,7 @@ def _weights(tuned: Artefact) -> jax.tree_util.Partial | None:
 
 
 class Schedules:
-    """The hyperparameters of a training, stretch by stretch."""
+    """The hyperparameters of a training, segment by segment."""
 
     def __init__(self, training: InnerTraining, tuned: Artefact | None, length: int):
         """Puts tuned schedules in the place of a recipe's own.
@@ -72,7 +72,7 @@ class Schedules:
             training: whose recipe says what isn't tuned; its horizon is the training's.
             tuned: an artefact that fits it, as `matching.refuse_misfit` wants it; None for the
                 recipe's own choices alone.
-            length: steps of a stretch.
+            length: steps of a segment.
         """
         self._training = training
         self._tuned = tuned
@@ -88,13 +88,13 @@ class Schedules:
         """What it follows; None for the recipe's own choices alone."""
         return self._tuned
 
-    def stretch(self, first: int) -> Stretch:
+    def segment(self, first: int) -> SegmentSchedules:
         """The hyperparameters of steps `first` up to `first + length`."""
         steps = self._steps(first)
         hyper = self._recipe_s(steps)
         if self._tuned is not None:
             hyper = followed(self._tuned, self._at(steps), hyper)
-        return Stretch(np.int32(first), hyper, self._rater)
+        return SegmentSchedules(np.int32(first), hyper, self._rater)
 
     def shares(self) -> np.ndarray:
         """The shares of the domains at every step, float64 [steps, domains]; rows sum to one."""
@@ -105,8 +105,8 @@ class Schedules:
         shares = np.concatenate(parts)[: self._total].astype(np.float64)
         return shares / shares.sum(-1, keepdims=True)
 
-    def rates(self, stretch: Stretch, step: int) -> dict[str, float]:
-        """The learning rate of each group of parameters that share one, at a step of a stretch."""
+    def rates(self, segment: SegmentSchedules, step: int) -> dict[str, float]:
+        """The learning rate of each group of parameters that share one, at a step of a segment."""
         multipliers = self._tuned and self._tuned.learning_rates.multipliers
         named = jax.tree.leaves(self._training.names)
         if multipliers:
@@ -114,14 +114,14 @@ class Schedules:
         else:
             groups = {"all": named[0].names[0]}
         found: dict[str, float] = {}
-        for leaf, curve in zip(named, jax.tree.leaves(stretch.hyper.learning_rate), strict=True):
-            at_step = np.ravel(np.asarray(curve)[step - stretch.first])
+        for leaf, curve in zip(named, jax.tree.leaves(segment.hyper.learning_rate), strict=True):
+            at_step = np.ravel(np.asarray(curve)[step - segment.first])
             row = np.broadcast_to(at_step, (len(leaf.names),))
             found |= dict(zip(leaf.names, map(float, row), strict=True))
         return {label: found[name] for label, name in groups.items()}
 
     def _steps(self, first: int) -> list[int]:
-        """Steps of a stretch; where it ends after the training, its last again, to be skipped."""
+        """Steps of a segment; where it ends after the training, its last again, to be skipped."""
         return [min(step, self._total - 1) for step in range(first, first + self._length)]
 
     def _recipe_s(self, steps: Sequence[int]) -> Hyper:

@@ -3,18 +3,18 @@
 from rich.console import Console
 
 from metatune.inner import InnerTraining
-from metatune.train.command import Tuned
+from metatune.train.command import FollowedArtefact
 from metatune.transfer.toward import toward_training
 
 
 def carried(
-    tuned: Tuned,
+    tuned: FollowedArtefact,
     training: InnerTraining,
     source: str,
     rule: str | None,
     steps: int | None,
     console: Console,
-) -> Tuned:
+) -> FollowedArtefact:
     """The schedules for a training, and a line for each thing that a user should know of it.
 
     Arguments and what is refused as of `toward_training`.

@@ -22,7 +22,7 @@ from metatune.tunables import (
     optimizer,
     rater,
 )
-from metatune.tunables.class_weights import ClassWeights
+from metatune.tunables.class_weights import TunableClassWeights
 from metatune.tunables.elements import Elements
 from metatune.tunables.groups import Groups
 from metatune.tunables.hyper import (
@@ -35,13 +35,13 @@ from metatune.tunables.hyper import (
     Tunable,
 )
 from metatune.tunables.initialisation import Begins, Interpolation, StartingPoint
-from metatune.tunables.learned_update import Form, LearnedUpdate
-from metatune.tunables.learning_rates import LearningRates
+from metatune.tunables.learned_update import Form, TunableLearnedUpdate
+from metatune.tunables.learning_rates import TunableLearningRates
 from metatune.tunables.loss_terms import LossTerm
-from metatune.tunables.loss_weights import LossWeights
-from metatune.tunables.mixture import Mixture
+from metatune.tunables.loss_weights import TunableLossWeights
+from metatune.tunables.mixture import TunableMixture
 from metatune.tunables.optimizer import OptimizerField
-from metatune.tunables.rater import Rater
+from metatune.tunables.rater import TunableRater
 from metatune.tunables.rating import Rating
 from metatune.tunables.shapes import Slices
 from metatune.tunables.token_classes import TokenClasses, token_classes
@@ -50,21 +50,21 @@ from metatune.tunables.used import Trajectory, Used
 __all__ = [
     "ENTRIES",
     "Begins",
-    "ClassWeights",
+    "TunableClassWeights",
     "Correction",
     "Elements",
     "Form",
     "Groups",
     "Hyper",
     "Interpolation",
-    "LearnedUpdate",
-    "LearningRates",
+    "TunableLearnedUpdate",
+    "TunableLearningRates",
     "LossTerm",
-    "LossWeights",
-    "Mixture",
+    "TunableLossWeights",
+    "TunableMixture",
     "Networks",
     "OptimizerField",
-    "Rater",
+    "TunableRater",
     "Rating",
     "Setting",
     "StartingPoint",
@@ -129,12 +129,14 @@ def needs_tokens(tune: TuneSpec) -> bool:
 
 def within_parameters(tunable: Tunable) -> bool:
     """Whether what is tuned is as large as the parameters: a rate for each row, say."""
-    return isinstance(tunable, LearningRates) and isinstance(tunable.cells, Elements)
+    return isinstance(tunable, TunableLearningRates) and isinstance(tunable.cells, Elements)
 
 
 def scheduled(tunable: Tunable) -> bool:
     """Whether what is tuned is a few numbers for each inner step."""
-    return not within_parameters(tunable) and not isinstance(tunable, LearnedUpdate | Rater)
+    return not within_parameters(tunable) and not isinstance(
+        tunable, TunableLearnedUpdate | TunableRater
+    )
 
 
 def build(tune: TuneSpec, setting: Setting, known: Sequence[Fault] = ()) -> tuple[Tunable, ...]:

@@ -33,7 +33,7 @@ Update = Callable[[Params, OptState, Params, Hyper], tuple[Params, OptState]]
 
 
 @dataclass(frozen=True)
-class Averaging:
+class TunableAveraging:
     """`β_t = remembered(decay, η[window of t])` from its first step on, 0 before.
 
     Attributes:
@@ -128,10 +128,10 @@ def beside(
 
 def averages(tunables: Sequence[Tunable]) -> bool:
     """Whether an average is kept."""
-    return any(isinstance(tunable, Averaging) for tunable in tunables)
+    return any(isinstance(tunable, TunableAveraging) for tunable in tunables)
 
 
-def build(spec: schema.AveragingSpec, setting: Setting) -> Averaging:
+def build(spec: schema.AveragingSpec, setting: Setting) -> TunableAveraging:
     """The tunable of a recipe's `tune.averaging`.
 
     Raises:
@@ -146,7 +146,7 @@ def build(spec: schema.AveragingSpec, setting: Setting) -> Averaging:
         )
         fault = Fault(f"{PATH}.start", spec.start, problem, "lower one of them")
         raise RecipeError("tune", [fault])
-    return Averaging(spec.decay, first, spec.windows, setting.steps)
+    return TunableAveraging(spec.decay, first, spec.windows, setting.steps)
 
 
 def section(tunables: Sequence[Tunable], eta: Slices, used: Used) -> sections.Averaging | None:

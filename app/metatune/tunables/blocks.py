@@ -9,26 +9,33 @@ from jaxtyping import Float, Float64
 from metatune.hypergrad import Growth
 from metatune.hypergrad.shapes import Leaf
 from metatune.tunables import (
-    ClassWeights,
-    LearningRates,
     LossTerm,
-    LossWeights,
-    Mixture,
     OptimizerField,
     Tunable,
+    TunableClassWeights,
+    TunableLearningRates,
+    TunableLossWeights,
+    TunableMixture,
 )
 
 Row = Float64[np.ndarray, "n"]
 """The part of a window in a tree like η."""
 
-WINDOWED = (LearningRates, Mixture, LossWeights, ClassWeights, OptimizerField, LossTerm)
+WINDOWED = (
+    TunableLearningRates,
+    TunableMixture,
+    TunableLossWeights,
+    TunableClassWeights,
+    OptimizerField,
+    LossTerm,
+)
 """What acts window by window, on the training itself."""
 
-RELATIVE = (Mixture, LossWeights, ClassWeights)
+RELATIVE = (TunableMixture, TunableLossWeights, TunableClassWeights)
 """Of these the values of a window matter relative to each other: a common change does nothing."""
 
 
-class Block(NamedTuple):
+class WindowBlock(NamedTuple):
     """A window of a tunable.
 
     Attributes:
@@ -78,21 +85,21 @@ class Block(NamedTuple):
         return {**tree, self.key: leaf}
 
 
-def blocks(tunables: Sequence[Tunable]) -> tuple[Block, ...]:
+def blocks(tunables: Sequence[Tunable]) -> tuple[WindowBlock, ...]:
     """Those of what is tuned; none of what has no windows, or acts beside the training."""
     found = []
     for tunable in tunables:
         if not isinstance(tunable, WINDOWED):
             continue
         count = tunable.windows
-        linear = isinstance(tunable, LearningRates) and tunable.interpolation == "linear"
+        linear = isinstance(tunable, TunableLearningRates) and tunable.interpolation == "linear"
         for window in range(count):
             if linear and count > 1:
                 first, stop = (window - 1) / (count - 1), (window + 1) / (count - 1)
             else:
                 first, stop = window / count, (window + 1) / count
             found.append(
-                Block(
+                WindowBlock(
                     tunable.key,
                     window,
                     max(first, 0.0),
@@ -103,7 +110,9 @@ def blocks(tunables: Sequence[Tunable]) -> tuple[Block, ...]:
     return tuple(found)
 
 
-def growths(growth: Growth, found: Sequence[Block], steps: int) -> Float64[np.ndarray, "blocks"]:
+def growths(
+    growth: Growth, found: Sequence[WindowBlock], steps: int
+) -> Float64[np.ndarray, "blocks"]:
     """How many times the adjoint behind each block is the least that it was later, [blocks].
 
     The largest norm of the adjoint of the parameters at the boundaries that its steps lead to, in

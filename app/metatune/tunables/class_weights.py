@@ -26,7 +26,7 @@ PATH = "tune.loss_weights"
 
 
 @dataclass(frozen=True)
-class ClassWeights:
+class TunableClassWeights:
     """`w_t = exp η[window of t] / Σ_c s_c exp η_c[window of t]` over classes c of shares s.
 
     Attributes:
@@ -76,7 +76,7 @@ class ClassWeights:
         return jnp.zeros((), eta.dtype)
 
 
-def build(spec: schema.LossWeightsSpec, setting: Setting) -> ClassWeights | None:
+def build(spec: schema.LossWeightsSpec, setting: Setting) -> TunableClassWeights | None:
     """The tunable of a recipe's `tune.loss_weights` of tokens; None before the data is read.
 
     Raises:
@@ -92,7 +92,7 @@ def build(spec: schema.LossWeightsSpec, setting: Setting) -> ClassWeights | None
     shares = np.asarray(setting.tokens.mixture) @ within
     classes, occurring = setting.tokens.classes, tuple(map(int, np.flatnonzero(shares)))
     given = spec.initial or {}
-    return ClassWeights(
+    return TunableClassWeights(
         classes,
         occurring,
         tuple(float(shares[number]) for number in occurring),

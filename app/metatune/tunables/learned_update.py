@@ -60,7 +60,7 @@ class Form(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class LearnedUpdate:
+class TunableLearnedUpdate:
     """A network for each group: its weights, in a row, are the meta-parameters.
 
     The hidden layer begins at random, the output layer at zero, so that the optimizer's step is
@@ -113,7 +113,7 @@ class LearnedUpdate:
         return jax.vmap(self.unravel)(jnp.pad(eta, ((0, 1), (0, 0))))
 
 
-def build(spec: schema.LearnedUpdateSpec, setting: Setting) -> LearnedUpdate:
+def build(spec: schema.LearnedUpdateSpec, setting: Setting) -> TunableLearnedUpdate:
     """The tunable of a recipe's `tune.learned_update`.
 
     Raises:
@@ -136,12 +136,12 @@ def build(spec: schema.LearnedUpdateSpec, setting: Setting) -> LearnedUpdate:
         output=np.zeros(spec.hidden_size, np.float32),
     )
     _, unravel = ravel_pytree(start)
-    return LearnedUpdate(groups, form, setting.steps, setting.seed_key, unravel, start)
+    return TunableLearnedUpdate(groups, form, setting.steps, setting.seed_key, unravel, start)
 
 
 def section(tunables: Sequence[Tunable], eta: Slices, used: Used) -> sections.LearnedUpdate | None:
     """The networks, if they were tuned."""
-    tuned = next((each for each in tunables if isinstance(each, LearnedUpdate)), None)
+    tuned = next((each for each in tunables if isinstance(each, TunableLearnedUpdate)), None)
     if tuned is None:
         return None
     form = tuned.form

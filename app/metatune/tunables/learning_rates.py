@@ -22,7 +22,7 @@ from metatune.tunables.windows import between_knots, window_of
 
 
 @dataclass(frozen=True, eq=False)
-class LearningRates:
+class TunableLearningRates:
     """`rate_t(parameter) = base_t * m_t(parameter)` with multipliers m of the parameters' cells.
 
     A cell is what shares a multiplier: a group of parameters, or an element, row or column of one.
@@ -113,7 +113,7 @@ class LearningRates:
         return most * jnp.tanh(eta / most)
 
 
-def build(spec: schema.LearningRatesSpec, setting: Setting) -> LearningRates:
+def build(spec: schema.LearningRatesSpec, setting: Setting) -> TunableLearningRates:
     """The tunable of a recipe's `tune.learning_rates`.
 
     Raises:
@@ -123,7 +123,7 @@ def build(spec: schema.LearningRatesSpec, setting: Setting) -> LearningRates:
         cells = elements(setting.names, setting.shapes, spec.per)
     else:
         cells = group(setting.names, spec.per, "tune.learning_rates.per")
-    return LearningRates(
+    return TunableLearningRates(
         cells,
         spec.windows,
         setting.steps,
@@ -138,7 +138,7 @@ def section(tunables: Sequence[Tunable], eta: Slices, used: Used) -> sections.Le
     """The rate of every parameter as every step used it, and what was tuned of it, if anything."""
     curves = used.trajectory.learning_rates
     kept, schedule = used.scheduled(list(curves.values()))
-    tuned = next((each for each in tunables if isinstance(each, LearningRates)), None)
+    tuned = next((each for each in tunables if isinstance(each, TunableLearningRates)), None)
     return sections.LearningRates(
         parameters={name: curve[kept] for name, curve in curves.items()},
         multipliers=tuned and _multipliers(tuned, eta),
@@ -147,7 +147,7 @@ def section(tunables: Sequence[Tunable], eta: Slices, used: Used) -> sections.Le
     )
 
 
-def _multipliers(tuned: LearningRates, eta: Slices) -> sections.Multipliers | None:
+def _multipliers(tuned: TunableLearningRates, eta: Slices) -> sections.Multipliers | None:
     if not isinstance(tuned.cells, Groups):
         return None
     values = tuned.multipliers(np.asarray(eta[tuned.key]))
@@ -161,7 +161,7 @@ def _multipliers(tuned: LearningRates, eta: Slices) -> sections.Multipliers | No
     )
 
 
-def _elements(tuned: LearningRates, eta: Slices) -> within.ElementFactors | None:
+def _elements(tuned: TunableLearningRates, eta: Slices) -> within.ElementFactors | None:
     if not isinstance(tuned.cells, Elements):
         return None
     values = tuned.multipliers(np.asarray(eta[tuned.key])).astype(np.float32)

@@ -14,7 +14,7 @@ from metatune.artefact.sections import loss_weights as sections
 from metatune.hypergrad.shapes import Scalar, StepLike
 from metatune.recipe import schema
 from metatune.tunables import class_weights
-from metatune.tunables.class_weights import ClassWeights
+from metatune.tunables.class_weights import TunableClassWeights
 from metatune.tunables.hyper import Hyper, Setting, Tunable
 from metatune.tunables.shapes import Slices
 from metatune.tunables.simplex import logits_of, shares
@@ -24,7 +24,7 @@ from metatune.tunables.windows import window_of
 
 
 @dataclass(frozen=True)
-class LossWeights:
+class TunableLossWeights:
     """`w_t = K softmax(η[window of t])` over K domains.
 
     Attributes:
@@ -54,7 +54,9 @@ class LossWeights:
         return jnp.zeros((), eta.dtype)
 
 
-def build(spec: schema.LossWeightsSpec, setting: Setting) -> LossWeights | ClassWeights | None:
+def build(
+    spec: schema.LossWeightsSpec, setting: Setting
+) -> TunableLossWeights | TunableClassWeights | None:
     """The tunable of a recipe's `tune.loss_weights`; None for tokens before the data is read.
 
     Raises:
@@ -64,18 +66,20 @@ def build(spec: schema.LossWeightsSpec, setting: Setting) -> LossWeights | Class
         return class_weights.build(spec, setting)
     given = spec.initial or {}
     start = tuple(given.get(domain, 1.0) for domain in setting.domains)
-    return LossWeights(start, spec.windows, setting.steps)
+    return TunableLossWeights(start, spec.windows, setting.steps)
 
 
 def section(
     tunables: Sequence[Tunable], eta: Slices, used: Used
 ) -> sections.LossWeights | sections.ClassWeights | None:
     """The weights that every step used, if they were tuned."""
-    tuned = next((t for t in tunables if isinstance(t, LossWeights | ClassWeights)), None)
+    tuned = next(
+        (t for t in tunables if isinstance(t, TunableLossWeights | TunableClassWeights)), None
+    )
     if tuned is None:
         return None
     rows = used.trajectory.class_weights
-    if not isinstance(tuned, ClassWeights) or rows is None:
+    if not isinstance(tuned, TunableClassWeights) or rows is None:
         rows = used.trajectory.loss_weights
         kept, schedule = used.scheduled(rows.T)
         return sections.LossWeights(domains=used.domains, weights=rows[kept], **schedule)

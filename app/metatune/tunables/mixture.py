@@ -24,7 +24,7 @@ ROOM = 1e-3
 
 
 @dataclass(frozen=True)
-class Mixture:
+class TunableMixture:
     """`p_t = floor + (1 - K floor) softmax(η[window of t])` over K domains.
 
     With caps it is `simplex.capped_shares` of η, with groups of domains that of `nested.logits`.
@@ -90,7 +90,7 @@ class Mixture:
         return simplex.capped_shares(logits, self.floor, self.caps)
 
 
-def build(spec: schema.MixtureSpec, setting: Setting) -> Mixture | None:
+def build(spec: schema.MixtureSpec, setting: Setting) -> TunableMixture | None:
     """The tunable of a recipe's `tune.mixture`; None for one with caps before the data is read.
 
     Raises:
@@ -107,7 +107,7 @@ def build(spec: schema.MixtureSpec, setting: Setting) -> Mixture | None:
         if faults:
             raise RecipeError("tune", faults)
         caps = None if min(caps) >= 1 else caps
-    return Mixture(
+    return TunableMixture(
         start,
         spec.windows,
         spec.floor,
@@ -177,7 +177,7 @@ def _faults(
 
 def section(tunables: Sequence[Tunable], eta: Slices, used: Used) -> sections.Mixture | None:
     """The shares that every step used, if they were tuned."""
-    if not any(isinstance(each, Mixture) for each in tunables):
+    if not any(isinstance(each, TunableMixture) for each in tunables):
         return None
     rows = used.trajectory.mixture
     kept, schedule = used.scheduled(rows.T)

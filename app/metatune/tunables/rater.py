@@ -22,7 +22,7 @@ from metatune.tunables.used import Used
 
 
 @dataclass(frozen=True, eq=False)
-class Rater:
+class TunableRater:
     """The numbers of the network, all in one array.
 
     Attributes:
@@ -50,16 +50,16 @@ class Rater:
         return jnp.zeros((), eta.dtype)
 
 
-def build(spec: schema.RaterSpec, setting: Setting) -> Rater:
+def build(spec: schema.RaterSpec, setting: Setting) -> TunableRater:
     """The tunable of a recipe's `tune.rater`."""
     if setting.vocab_size is None or setting.key is None:
         raise ValueError("a rater needs to know the vocabulary, and a key for its numbers")
-    return Rater(Rating(spec, setting.vocab_size), setting.key)
+    return TunableRater(Rating(spec, setting.vocab_size), setting.key)
 
 
 def section(tunables: Sequence[Tunable], eta: Slices, used: Used) -> sections.Rater | None:
     """The network, if one was tuned."""
-    tuned = next((each for each in tunables if isinstance(each, Rater)), None)
+    tuned = next((each for each in tunables if isinstance(each, TunableRater)), None)
     if tuned is None:
         return None
     rating = tuned.rating

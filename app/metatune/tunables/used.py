@@ -39,7 +39,7 @@ class Trajectory(NamedTuple):
     hyper: Hyper
 
 
-class Schedule(TypedDict):
+class ScheduleFields(TypedDict):
     """The fields that all schedules of an artefact have."""
 
     knots: tuple[float, ...]
@@ -69,7 +69,7 @@ class Used(NamedTuple):
 
     def scheduled(
         self, curves: Sequence[Curve] | Float64[np.ndarray, "curves steps"]
-    ) -> tuple[Int[np.ndarray, "knots"], Schedule]:
+    ) -> tuple[Int[np.ndarray, "knots"], ScheduleFields]:
         """The steps at which some curves change, and the fields that all schedules have."""
         kept = where_changed(np.stack(list(curves), axis=1))
         return kept, {"knots": fractions(kept, self.steps), "interpolation": "constant"}

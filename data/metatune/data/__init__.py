@@ -15,7 +15,7 @@ from metatune.data.domains import Corpus, Domain, load, look
 from metatune.data.shipped import SHIPPED, DamagedCorpus, ShippedCorpus, shipped_text
 from metatune.data.sources import TokenClass
 from metatune.data.statistics import FEW_REPEATS, Statistics
-from metatune.data.tokenized import Progress
+from metatune.data.tokenized import TokenizingProgress
 from metatune.data.tokenizers import (
     ByteTokenizer,
     Tokenizer,
@@ -35,7 +35,7 @@ __all__ = [
     "DamagedCorpus",
     "Domain",
     "Part",
-    "Progress",
+    "TokenizingProgress",
     "ShippedCorpus",
     "Statistics",
     "TokenClass",

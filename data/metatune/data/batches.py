@@ -13,7 +13,7 @@ from typing import Final, Literal
 import numpy as np
 
 from metatune.data.domains import Corpus
-from metatune.data.draws import Batch, Draws, Stream, generator
+from metatune.data.draws import Batch, Draws, DrawStream, generator
 from metatune.recipe.schema import Average
 
 # Offsets are multiples of 2^-32, so that batch size minus offset is exact in float64.
@@ -181,7 +181,7 @@ def heldout_batches(
     counts[members] = _evenly(size, len(members))
     weights[members] = target[members] * size / counts[members]
     draws = Draws(
-        corpus, [getattr(domain, split) for domain in domains], seed, Stream[split.upper()]
+        corpus, [getattr(domain, split) for domain in domains], seed, DrawStream[split.upper()]
     )
     domain = np.repeat(np.arange(len(counts)), counts)
     firsts = [index * counts for index in range(-(-sequences // size))]
@@ -236,7 +236,7 @@ def _distributions(shares: np.ndarray, domains: int) -> np.ndarray:
 
 def _systematic(shares: np.ndarray, seed: tuple[int, ...], total: int) -> np.ndarray:
     """Counts of each domain in `total` systematic draws at each step, [steps, domains]."""
-    offsets = generator(seed, Stream.OFFSET).integers(OFFSETS, size=len(shares)) / OFFSETS
+    offsets = generator(seed, DrawStream.OFFSET).integers(OFFSETS, size=len(shares)) / OFFSETS
     # Dividing by the last sum: the last edge, and that of domains of share zero before it, is
     # then exactly one.
     edges = np.cumsum(shares, axis=1)
@@ -255,7 +255,7 @@ def _training_batches(
 ) -> Callable[[int], Batch]:
     """Batches with these counts of the domains at each step, [steps, domains]."""
     firsts = np.cumsum(counts, axis=0) - counts
-    draws = Draws(corpus, [domain.train for domain in corpus.domains], seed, Stream.TRAIN)
+    draws = Draws(corpus, [domain.train for domain in corpus.domains], seed, DrawStream.TRAIN)
     rows = part.rows(int(counts[0].sum()) if len(counts) else 0)
 
     def batch(step: int) -> Batch:

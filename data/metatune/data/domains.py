@@ -9,7 +9,7 @@ import numpy as np
 from metatune.data.documents import SPLITS, Split
 from metatune.data.sources import Reader, TokenClass, open_source
 from metatune.data.statistics import Statistics, copies, repeats
-from metatune.data.tokenized import MOST_LABELS, Listener, Stream, Tokenized, tokenized
+from metatune.data.tokenized import MOST_LABELS, Listener, Tokenized, TokenStream, tokenized
 from metatune.data.tokenizers import Tokenizer, tokenizer_of
 from metatune.data.windows import Windows, all_windows, distinct
 from metatune.recipe.checks import check
@@ -270,7 +270,7 @@ def _splits(source: SourceSpec) -> tuple[Split, ...]:
     return SPLITS if source.use == "all" else (source.use,)
 
 
-def _numbered(stream: Stream, own: Sequence[str], labels: Sequence[str]) -> Stream:
+def _numbered(stream: TokenStream, own: Sequence[str], labels: Sequence[str]) -> TokenStream:
     """A stream whose labels have the numbers of all domains' in place of its own."""
     if stream.labels is None:
         return stream

@@ -47,7 +47,7 @@ class Batch(NamedTuple):
     lengths: np.ndarray | None = None
 
 
-class Stream(IntEnum):
+class DrawStream(IntEnum):
     """What randomness is for; different purposes never share random numbers."""
 
     TRAIN = 0
@@ -60,7 +60,7 @@ class Draws:
     """Draws without replacement, epoch by epoch, from the windows of each domain."""
 
     def __init__(
-        self, corpus: Corpus, windows: list[Windows], seed: tuple[int, ...], stream: Stream
+        self, corpus: Corpus, windows: list[Windows], seed: tuple[int, ...], stream: DrawStream
     ):
         """Draws nothing yet.
 

@@ -32,7 +32,7 @@ BATCH_CHARACTERS: Final = 2**20
 """Text that is tokenized at a time."""
 
 
-class Progress(NamedTuple):
+class TokenizingProgress(NamedTuple):
     """How far the tokenizing of a domain is.
 
     Attributes:
@@ -50,10 +50,10 @@ class Progress(NamedTuple):
     done: bool
 
 
-Listener = Callable[[Progress], None]
+Listener = Callable[[TokenizingProgress], None]
 
 
-class Stream(NamedTuple):
+class TokenStream(NamedTuple):
     """All tokens of a split, document after document, an end-of-sequence token after each text.
 
     Attributes:
@@ -85,7 +85,7 @@ class Tokenized:
         labels: of documents, by their numbers.
     """
 
-    streams: Mapping[Split, Stream]
+    streams: Mapping[Split, TokenStream]
     sha256: str
     hashes: np.ndarray
     bytes: int
@@ -140,8 +140,8 @@ def tokenized(
     folder, known = cached(what, write)
     dtype = token_dtype(tokenizer)
     classed = has_classes(source)
-    streams: dict[Split, Stream] = {
-        split: Stream(
+    streams: dict[Split, TokenStream] = {
+        split: TokenStream(
             _mapped(folder / f"{split}.tokens", dtype),
             _mapped(folder / f"{split}.starts", np.int64),
             _mapped(folder / f"{split}.classes", np.uint8) if classed else None,
@@ -204,7 +204,7 @@ def _write(
     def told(done: bool) -> None:
         if listener is not None:
             documents = sum(writer.documents for writer in writers.values())
-            listener(Progress(name, documents, size, total(), done))
+            listener(TokenizingProgress(name, documents, size, total(), done))
 
     def total() -> int:
         return sum(writer.tokens for writer in writers.values())

@@ -9,7 +9,7 @@ import numpy as np
 from metatune.data.corruption import INTACT, drawn_ways, spoilt
 from metatune.data.documents import SPLITS, Split
 from metatune.data.sources import TokenClass
-from metatune.data.tokenized import Stream, release
+from metatune.data.tokenized import TokenStream, release
 from metatune.recipe.schema import CorruptionSpec, PackingSpec
 
 TOKENS_AT_A_TIME: Final = 2**20  # where all windows are looked at
@@ -57,7 +57,7 @@ class Windows:
         corruption: what is spoilt of them on purpose; None for nothing.
     """
 
-    stream: Stream
+    stream: TokenStream
     length: int
     numbers: np.ndarray
     packing: PackingSpec
@@ -231,7 +231,7 @@ class Windows:
         return taken
 
 
-def all_windows(stream: Stream, length: int, packing: PackingSpec, pad_id: int) -> Windows:
+def all_windows(stream: TokenStream, length: int, packing: PackingSpec, pad_id: int) -> Windows:
     """The windows of a stream in which a token is predicted.
 
     The rest that fills no window is left out or is the last one, as `packing` says.

@@ -10,7 +10,7 @@ from metatune.models.fields import FLAG, FULL, LAYERS, POSITIVE, SIZE, SLIDING, 
 from metatune.models.rope import Rope
 from metatune.models.rope_config import SECTIONS, THETA, read_rope
 from metatune.recipe.faults import Fault
-from metatune.recipe.rules import Rule
+from metatune.recipe.rules import ValueRule
 
 Renaming = tuple[tuple[str, str], ...]
 """Regular expressions and what replaces what they find, one after the other."""
@@ -70,7 +70,7 @@ class Family:
         "num_hidden_layers",
         "num_attention_heads",
     )
-    fixed: Mapping[str, Rule] = field(default_factory=lambda: WITHOUT_DROPOUT)
+    fixed: Mapping[str, ValueRule] = field(default_factory=lambda: WITHOUT_DROPOUT)
     without_effect: frozenset[str] = frozenset()
     types: Callable[[Mapping[str, Any]], tuple[str, ...]] = all_full
     ropes: Callable[[str, Mapping[str, Any], int], Ropes] = one_rope()
@@ -98,8 +98,8 @@ def _renamed(name: str, renaming: Renaming) -> str:
     return name
 
 
-WITHOUT_DROPOUT: Mapping[str, Rule] = {"attention_dropout": only(0)}
-ACTIVATION = Rule(lambda value: value in list(ACTIVATIONS), " or ".join(ACTIVATIONS))
+WITHOUT_DROPOUT: Mapping[str, ValueRule] = {"attention_dropout": only(0)}
+ACTIVATION = ValueRule(lambda value: value in list(ACTIVATIONS), " or ".join(ACTIVATIONS))
 ALL: Mapping[str, Field] = {
     "hidden_size": Field(SIZE),
     "intermediate_size": Field(SIZE),

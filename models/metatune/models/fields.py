@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from metatune.recipe.faults import ABSENT, Fault, nearest, unknown
-from metatune.recipe.rules import Rule
+from metatune.recipe.rules import ValueRule
 
 
 def _is_number(value: Any) -> bool:
@@ -13,32 +13,32 @@ def _is_number(value: Any) -> bool:
 
 
 LARGEST_SIZE = 2**26
-SIZE = Rule(
+SIZE = ValueRule(
     lambda value: (
         isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST_SIZE
     ),
     f"a whole number from 1 to {LARGEST_SIZE:,}",
 )
 MOST_LAYERS = 10_000
-LAYERS = Rule(
+LAYERS = ValueRule(
     lambda value: SIZE.holds(value) and value <= MOST_LAYERS,
     f"a whole number from 1 to {MOST_LAYERS:,}",
 )
-POSITIVE = Rule(lambda value: _is_number(value) and value > 0, "a number above 0")
-STRETCH = Rule(lambda value: _is_number(value) and value >= 1, "a number of 1 or above")
-NOT_NEGATIVE = Rule(lambda value: _is_number(value) and value >= 0, "a number of 0 or above")
-SHARE = Rule(lambda value: _is_number(value) and 0 < value <= 1, "a fraction above 0 up to 1")
-FLAG = Rule(lambda value: isinstance(value, bool), "true or false")
+POSITIVE = ValueRule(lambda value: _is_number(value) and value > 0, "a number above 0")
+STRETCH = ValueRule(lambda value: _is_number(value) and value >= 1, "a number of 1 or above")
+NOT_NEGATIVE = ValueRule(lambda value: _is_number(value) and value >= 0, "a number of 0 or above")
+SHARE = ValueRule(lambda value: _is_number(value) and 0 < value <= 1, "a fraction above 0 up to 1")
+FLAG = ValueRule(lambda value: isinstance(value, bool), "true or false")
 FULL, SLIDING = "full_attention", "sliding_attention"
-LAYER_TYPES = Rule(
+LAYER_TYPES = ValueRule(
     lambda value: isinstance(value, list) and all(one in (FULL, SLIDING) for one in value),
     f"a list of {FULL} and {SLIDING}",
 )
-SWITCHES = Rule(
+SWITCHES = ValueRule(
     lambda value: isinstance(value, list) and all(one in (0, 1) for one in value),
     "a list of 0 and 1",
 )
-NULL = Rule(lambda value: False, "null, the only one that is supported")
+NULL = ValueRule(lambda value: False, "null, the only one that is supported")
 
 
 class Field(NamedTuple):
@@ -50,20 +50,20 @@ class Field(NamedTuple):
         nullable: whether null is a value of its own, None, and not the default.
     """
 
-    rule: Rule
+    rule: ValueRule
     default: Any = None
     nullable: bool = False
 
 
-def only(allowed: Any) -> Rule:
+def only(allowed: Any) -> ValueRule:
     """The rule of a field that is understood at one value alone."""
-    return Rule(lambda value: value == allowed, f"{allowed!r}, the only one that is supported")
+    return ValueRule(lambda value: value == allowed, f"{allowed!r}, the only one that is supported")
 
 
 def faults(
     path: str,
     given: Mapping[str, Any],
-    rules: Mapping[str, Rule],
+    rules: Mapping[str, ValueRule],
     required: Collection[str],
     ignored: Collection[str] = (),
 ) -> list[Fault]:

@@ -39,7 +39,7 @@ class PerLayer(NamedTuple):
     scale: jax.Array
 
 
-class Shared(NamedTuple):
+class SharedInputs(NamedTuple):
     """What all blocks see; None where the model or the batch has none.
 
     Attributes:
@@ -60,7 +60,7 @@ class Attention(nn.Module):
     chunk: Chunk
 
     @nn.compact
-    def __call__(self, x: jax.Array, layer: PerLayer, shared: Shared) -> jax.Array:
+    def __call__(self, x: jax.Array, layer: PerLayer, shared: SharedInputs) -> jax.Array:
         """Maps [batch, seq, hidden] to the same shape."""
         a = self.architecture
         batch, length, hidden = x.shape
@@ -145,7 +145,9 @@ class Block(nn.Module):
     attention_chunk: Chunk
 
     @nn.compact
-    def __call__(self, x: jax.Array, layer: PerLayer, shared: Shared) -> tuple[jax.Array, None]:
+    def __call__(
+        self, x: jax.Array, layer: PerLayer, shared: SharedInputs
+    ) -> tuple[jax.Array, None]:
         """Maps [batch, seq, hidden] to the same shape; a body for `nn.scan`."""
         a = self.architecture
 
@@ -221,7 +223,7 @@ class Transformer(nn.Module):
 
 def _for_blocks(
     architecture: Architecture, length: int, positions: jax.Array, documents: jax.Array | None
-) -> tuple[PerLayer, Shared]:
+) -> tuple[PerLayer, SharedInputs]:
     """The inputs of the blocks besides the residual stream.
 
     Args:
@@ -249,4 +251,4 @@ def _for_blocks(
         windows = [whole if layer.window is None else layer.window for layer in layers]
         window = jnp.array(windows, jnp.int32)
     scale = jnp.asarray(np.array([layer.scale for layer in layers]))
-    return PerLayer(rope, window, scale), Shared(cos, sin, documents)
+    return PerLayer(rope, window, scale), SharedInputs(cos, sin, documents)

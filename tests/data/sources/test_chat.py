@@ -11,12 +11,12 @@ from metatune.data import TokenClass, load, tokenizer_of
 from metatune.data.pretrained_tokenizer import PretrainedTokenizer, load_pretrained
 from metatune.data.sources import open_source
 from metatune.data.sources.chat import conversation
-from metatune.data.sources.records import Place, Record
+from metatune.data.sources.records import Location, Record
 from metatune.data.tokenized import _encoded
 from metatune.recipe.faults import RecipeError
 from metatune.recipe.schema import DataSpec, SourceSpec
 
-PLACE = Place("data.domains.mine.jsonl", "a.jsonl", "line", 3)
+PLACE = Location("data.domains.mine.jsonl", "a.jsonl", "line", 3)
 ASK = {"role": "user", "content": "Two times two?"}
 ANSWER = {"role": "assistant", "content": "Four."}
 AGAIN = {"role": "user", "content": "And three?"}

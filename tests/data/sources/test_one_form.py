@@ -24,7 +24,7 @@ from metatune.data import TokenClass, tokenizer
 from metatune.data.sources import open_source
 from metatune.data.sources.files import zstd
 from metatune.data.sources.normal import normal, spelled
-from metatune.data.sources.records import Place
+from metatune.data.sources.records import Location
 from metatune.data.tokenized import tokenized
 from metatune.recipe.faults import RecipeError
 from metatune.recipe.schema import DataSpec, HeldOutSpec, SourceSpec
@@ -610,7 +610,7 @@ def test_what_a_table_holds_that_is_no_json_or_no_map_is_said(tmp_path):
 
 
 def test_dates_and_other_numbers_have_a_normal_form():
-    place = Place("field", "source")
+    place = Location("field", "source")
     value = {
         "day": date(2026, 1, 2),
         "moment": datetime(2026, 1, 2, 3),

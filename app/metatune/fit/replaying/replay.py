@@ -24,7 +24,7 @@ from metatune.fit.inputs import INPUTS
 from metatune.fit.making import artefact_of, provenance
 from metatune.fit.process.machine import differences, machine, repeats_itself
 from metatune.fit.replaying.record import meta_parameters
-from metatune.fit.telling.progress import Display, tokenizing
+from metatune.fit.telling.progress import SearchDisplay, tokenizing
 from metatune.fit.telling.waits import TRAINING
 from metatune.fit.trainers.evaluation import held_out_loss
 from metatune.fit.trainers.failure import NotFinite
@@ -138,7 +138,7 @@ def replay(run: Path, console: Console) -> Replay:
     machines = tuple(differences(recorded["machine"], here))
     exact = not machines and repeats_itself(here)
     again = artefact_of(training, eta, tuned.result)
-    with Display(console, len(tuned.result["after"]), what="test seeds") as display:
+    with SearchDisplay(console, len(tuned.result["after"]), what="test seeds") as display:
         display.say(_announcement(tuned, machines, exact))
         losses, curve = _trained(training, eta, tuned.result, display)
     steps = recorded["training"]["steps"]
@@ -246,7 +246,7 @@ def _trained(
     training: InnerTraining,
     eta: Mapping[str, jax.Array],
     result: Mapping[str, Any],
-    display: Display,
+    display: SearchDisplay,
 ) -> tuple[list[float], np.ndarray]:
     """Held-out losses of all test seeds, and the training losses of the first, [steps]."""
     losses: list[float] = []

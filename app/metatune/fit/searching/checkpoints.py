@@ -14,15 +14,15 @@ from metatune.fit.searching.search import Search
 from metatune.runs import checkpoints
 
 
-class Checkpoints:
+class SearchCheckpoints:
     """The checkpoints of one run; the newest two are kept."""
 
     def __init__(self, folder: Path, saved: Callable[[], object] = lambda: None):
         """Opens `folder`, makes it if needed, and calls `saved` whenever there is a checkpoint."""
         self._saved = saved
-        self._kept = checkpoints.Checkpoints(folder, ("arrays", "numbers"), keep=2)
+        self._kept = checkpoints.RunCheckpoints(folder, ("arrays", "numbers"), keep=2)
 
-    def __enter__(self) -> "Checkpoints":
+    def __enter__(self) -> "SearchCheckpoints":
         """Returns itself."""
         return self
 

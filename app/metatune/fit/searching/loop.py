@@ -9,21 +9,21 @@ from metatune.fit.recorder import Recorder, outer_step
 from metatune.fit.searching.hypergradients import Source
 from metatune.fit.searching.meta_update import MetaUpdate
 from metatune.fit.searching.phases import End, end_of, enter, steps_at_most
-from metatune.fit.searching.points import Point
+from metatune.fit.searching.points import SearchPoint
 from metatune.fit.searching.search import Search
 from metatune.fit.searching.truncation import advance, next_span
 from metatune.fit.searching.trust import judge
 from metatune.fit.searching.validation import Validated, Validation
 from metatune.fit.signal.signal import Signal
 from metatune.fit.telling.announcement import ways
-from metatune.fit.telling.progress import Display
+from metatune.fit.telling.progress import SearchDisplay
 from metatune.fit.trainers.failure import refuse_not_finite
 from metatune.inner import InnerTraining
 from metatune.recipe.phases import Phase
 
 
 @dataclass(frozen=True, eq=False)
-class Loop:
+class SearchLoop:
     """A search, as what it is made of.
 
     Attributes:
@@ -44,7 +44,7 @@ class Loop:
     validation: Validation
     update: MetaUpdate
     recorder: Recorder
-    display: Display
+    display: SearchDisplay
 
     def run(self, search: Search) -> Iterator[Search]:
         """All outer steps that are left, then the last point.
@@ -121,6 +121,6 @@ class Loop:
         return search
 
 
-def _point(search: Search, validated: Validated, began: float) -> Point:
+def _point(search: Search, validated: Validated, began: float) -> SearchPoint:
     seconds = time.monotonic() - began
-    return Point(search.step, search.phase, validated, search.best_held_out, seconds)
+    return SearchPoint(search.step, search.phase, validated, search.best_held_out, seconds)

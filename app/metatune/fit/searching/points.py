@@ -13,7 +13,7 @@ import numpy as np
 
 from metatune.fit.searching.validation import Validated
 from metatune.inner import InnerTraining
-from metatune.tunables import LearningRates
+from metatune.tunables import TunableLearningRates
 
 Line = Mapping[str, Any]
 """A line of the metrics, as it is read back: that of an older version may lack what is new."""
@@ -63,7 +63,7 @@ class OuterStep(NamedTuple):
     taken_back: Mapping[str, Any] | None = None
 
 
-class Point(NamedTuple):
+class SearchPoint(NamedTuple):
     """What is recorded at a point.
 
     Attributes:
@@ -106,7 +106,7 @@ def taken(lines: Sequence[Line]) -> list[Line]:
 def rate_factors(training: InnerTraining, eta: Mapping[str, Any]) -> tuple[float, float] | None:
     """The least and the largest multiplier of a learning rate; None where rates aren't tuned."""
     rates = {tunable.key: tunable for tunable in training.tunables}.get("learning_rates")
-    if not isinstance(rates, LearningRates):
+    if not isinstance(rates, TunableLearningRates):
         return None
     multipliers = rates.multipliers(np.asarray(eta[rates.key]))
     return float(multipliers.min()), float(multipliers.max())

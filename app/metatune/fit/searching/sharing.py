@@ -28,10 +28,10 @@ import numpy as np
 
 from metatune.fit.searching.search import Search
 from metatune.inner import InnerTraining
-from metatune.tunables import Groups, LearningRates
+from metatune.tunables import Groups, TunableLearningRates
 from metatune.tunables.divisions import described, divisions
 
-KEY = LearningRates.key
+KEY = TunableLearningRates.key
 
 
 class Shared(NamedTuple):
@@ -199,7 +199,7 @@ def sharing(training: InnerTraining) -> Sharing | None:
     if rates is None or rates.sharing is None:
         return None
     for tunable in training.tunables:
-        if isinstance(tunable, LearningRates) and isinstance(tunable.cells, Groups):
+        if isinstance(tunable, TunableLearningRates) and isinstance(tunable.cells, Groups):
             spec = rates.sharing
             return Sharing(tunable.cells, tunable.windows, spec.every, spec.threshold)
     raise ValueError("a sound recipe shares rates of groups of parameters")

@@ -10,7 +10,7 @@ from metatune.fit.searching.phases import End
 from metatune.fit.searching.points import Line, taken
 from metatune.inner import InnerTraining
 from metatune.recipe import schema
-from metatune.tunables import LearningRates
+from metatune.tunables import TunableLearningRates
 
 LAST: Final = 5
 """Points at the end that a trend is taken over."""
@@ -27,7 +27,7 @@ def moved(
         out.
     """
     found, keys = {}, {tunable.key: tunable for tunable in training.tunables}
-    if isinstance(rates := keys.get("learning_rates"), LearningRates):
+    if isinstance(rates := keys.get("learning_rates"), TunableLearningRates):
         one, other = (
             np.log(rates.multipliers(np.asarray(eta[rates.key]))) for eta in (before, after)
         )

@@ -27,7 +27,7 @@ from metatune.inner import InnerTraining
 from metatune.inner.origin import origin
 from metatune.recipe.phases import Phase
 from metatune.recipe.schema import InnerSpec, MixFlowSpec, OnlineSpec, ReverseSpec, SignalSpec
-from metatune.tunables.blocks import Block, blocks, growths
+from metatune.tunables.blocks import WindowBlock, blocks, growths
 
 
 class Blended(NamedTuple):
@@ -60,7 +60,7 @@ class Blended(NamedTuple):
         }
 
 
-class Memory(NamedTuple):
+class SlopeMemory(NamedTuple):
     """What a search keeps of the differences of before.
 
     Attributes:
@@ -87,7 +87,7 @@ class Signal:
 
     spec: SignalSpec
     inner: InnerSpec
-    blocks: Sequence[Block]
+    blocks: Sequence[WindowBlock]
     trainings: Trainings
     listen: Callable[[str], Listener]
 
@@ -135,7 +135,7 @@ class Signal:
 
     def _remembered(
         self, search: Search, slopes: Mapping[int, np.ndarray], directions: Mapping[int, Any]
-    ) -> Memory:
+    ) -> SlopeMemory:
         """The memory with the slopes of this outer step, in the mean over members."""
         known: dict[str, Any] = dict(search.signal.slopes)
         measured = search.signal.measured
@@ -143,10 +143,10 @@ class Signal:
             along = directions[i]
             known = self.blocks[i].put(known, found.mean() / (along @ along) * along)
             measured = measured.at[i].set(search.step)
-        return Memory({key: jnp.asarray(leaf) for key, leaf in known.items()}, measured)
+        return SlopeMemory({key: jnp.asarray(leaf) for key, leaf in known.items()}, measured)
 
     def _direction(
-        self, block: Block, members: Sequence[Mapping[str, np.ndarray]]
+        self, block: WindowBlock, members: Sequence[Mapping[str, np.ndarray]]
     ) -> np.ndarray | None:
         return block.direction(np.mean([block.row(each) for each in members], axis=0))
 
@@ -236,14 +236,14 @@ def signal(
     return Signal(chosen, training.recipe.inner, found, trainings, listen)
 
 
-def memory(training: InnerTraining) -> Memory | tuple[()]:
+def memory(training: InnerTraining) -> SlopeMemory | tuple[()]:
     """Of a search that begins; () where there is nothing to remember."""
     found = blocks(training.tunables)
     if training.recipe.outer.signal == "off" or not found:
         return ()
     keys, eta = sorted({each.key for each in found}), training.initial_eta()
     slopes = {key: jnp.zeros(eta[key].shape, jnp.float32) for key in keys}
-    return Memory(slopes, jnp.full(len(found), -1, jnp.int32))
+    return SlopeMemory(slopes, jnp.full(len(found), -1, jnp.int32))
 
 
 def _members(estimate: Hypergradient, keys: set[str]) -> list[dict[str, np.ndarray]]:

@@ -12,7 +12,7 @@ from rich.progress import Progress, TextColumn
 from rich.spinner import Spinner
 
 from metatune import hypergrad
-from metatune.data import Progress as Tokenizing
+from metatune.data import TokenizingProgress
 from metatune.fit.telling.waits import Durations, Waits
 from metatune.hypergrad.estimator import Listener
 from metatune.report import progress as displays
@@ -23,7 +23,7 @@ FRAMES_PER_SECOND = 5
 
 
 @contextmanager
-def tokenizing(console: Console) -> Iterator[Callable[[Tokenizing], None]]:
+def tokenizing(console: Console) -> Iterator[Callable[[TokenizingProgress], None]]:
     """Shows how far the tokenizing of the data is, and a line for each domain that is done.
 
     Args:
@@ -35,7 +35,7 @@ def tokenizing(console: Console) -> Iterator[Callable[[Tokenizing], None]]:
     voice, began = Voice(console), time.monotonic()
     with console.status("reading the data") as status:
 
-        def tell(progress: Tokenizing) -> None:
+        def tell(progress: TokenizingProgress) -> None:
             nonlocal began
             now = time.monotonic()
             line = (
@@ -52,7 +52,7 @@ def tokenizing(console: Console) -> Iterator[Callable[[Tokenizing], None]]:
         yield tell
 
 
-class Display:
+class SearchDisplay:
     """Two bars on a terminal (outer steps, inner steps), and a line for every point of the search.
 
     While a program is compiled, nothing tells how far that is: then a spinner, the time that has
@@ -97,7 +97,7 @@ class Display:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._speak_up, daemon=True)
 
-    def __enter__(self) -> "Display":
+    def __enter__(self) -> "SearchDisplay":
         """Shows the bars."""
         if self._console.is_terminal:
             self._live.start()

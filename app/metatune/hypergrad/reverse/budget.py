@@ -15,7 +15,7 @@ from metatune.hypergrad.stores import CheckpointError
 SCALES: Final = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 
 
-class Cost(NamedTuple):
+class SweepCost(NamedTuple):
     """What both sweeps over a training take.
 
     Attributes:
@@ -29,7 +29,7 @@ class Cost(NamedTuple):
     recomputed_segments: int
 
 
-def cost(kept: Kept, segments: int, state_bytes: int, saved_bytes: int) -> Cost:
+def cost(kept: Kept, segments: int, state_bytes: int, saved_bytes: int) -> SweepCost:
     """Walks through both sweeps without computing anything.
 
     Args:
@@ -51,7 +51,7 @@ def cost(kept: Kept, segments: int, state_bytes: int, saved_bytes: int) -> Cost:
     boundaries.forward(nothing.state, lambda index, losses: None)
     for index in reversed(range(segments)):
         boundaries.take(index)
-    return Cost(store.peak_bytes, boundaries.peak, boundaries.recomputed)
+    return SweepCost(store.peak_bytes, boundaries.peak, boundaries.recomputed)
 
 
 def cheapest(segments: int, state_bytes: int, saved_bytes: int, budget_bytes: int) -> Kept:
@@ -64,7 +64,7 @@ def cheapest(segments: int, state_bytes: int, saved_bytes: int, budget_bytes: in
         CheckpointError: nothing fits; says what would, and with which options.
     """
 
-    def costs(kept: Kept) -> Cost:
+    def costs(kept: Kept) -> SweepCost:
         return cost(kept, segments, state_bytes, saved_bytes)
 
     def most_slots(saved: bool) -> list[Kept]:

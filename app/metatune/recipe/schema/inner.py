@@ -9,7 +9,7 @@ from metatune.recipe.rules import (
     INNER_FRACTION,
     NOT_NEGATIVE,
     POSITIVE,
-    Rule,
+    ValueRule,
     ruled,
 )
 
@@ -220,7 +220,7 @@ class AdafactorSpec:
     clipping_threshold: float | None = ruled(1.0, POSITIVE)
     scale_by_parameter: bool = True
     min_dim_size_to_factor: int = ruled(128, AT_LEAST_ONE)
-    eps: float = ruled(1e-20, Rule(lambda value: value >= 1e-24, "1e-24 or above"))
+    eps: float = ruled(1e-20, ValueRule(lambda value: value >= 1e-24, "1e-24 or above"))
     weight_decay: float = ruled(0.0, NOT_NEGATIVE)
     decay: Literal["matrices", "all"] = "matrices"
     clip_norm: float | None = ruled(None, POSITIVE)

@@ -2,6 +2,6 @@
 
 from metatune.data.sources.columns import has_classes
 from metatune.data.sources.readers import Reader, open_source
-from metatune.data.sources.records import Record, Span, TokenClass
+from metatune.data.sources.records import ClassSpan, Record, TokenClass
 
-__all__ = ["Reader", "Record", "Span", "TokenClass", "has_classes", "open_source"]
+__all__ = ["Reader", "Record", "ClassSpan", "TokenClass", "has_classes", "open_source"]

@@ -11,7 +11,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from metatune.data.sources.files import reading
-from metatune.data.sources.records import Place, Row
+from metatune.data.sources.records import Location, Row
 
 ROWS: Final = 256  # that are plain values at a time
 MAGIC: Final = b"ARROW1"  # a file begins so, a stream doesn't
@@ -23,13 +23,13 @@ def arrow_rows(path: Path, field: str, wanted: Sequence[str]) -> Iterator[Row]:
     Raises:
         RecipeError: the file is damaged, or a column that is wanted is missing.
     """
-    whole, number = Place(field, str(path)), 0
+    whole, number = Location(field, str(path)), 0
     with reading(whole), pa.memory_map(str(path)) as file:
         for batch in _batches(file):
             whole.require(wanted, batch.schema.names)
             for values in plain_rows(batch.select(list(wanted))):
                 number += 1
-                yield Row(Place(field, str(path), "row", number), values)
+                yield Row(Location(field, str(path), "row", number), values)
 
 
 def _batches(file: pa.MemoryMappedFile) -> Iterator[pa.RecordBatch]:

@@ -13,7 +13,7 @@ from os.path import commonprefix
 from typing import Any, Final
 
 from metatune.data.pretrained_tokenizer import PretrainedTokenizer
-from metatune.data.sources.records import Place, Span, TokenClass
+from metatune.data.sources.records import ClassSpan, Location, TokenClass
 
 ROLES: Final[Mapping[str, TokenClass]] = {
     "system": TokenClass.SYSTEM,
@@ -37,8 +37,8 @@ Stretch = tuple[int, int]
 
 
 def conversation(
-    tokenizer: PretrainedTokenizer, messages: Any, place: Place
-) -> tuple[str, tuple[Span, ...]]:
+    tokenizer: PretrainedTokenizer, messages: Any, place: Location
+) -> tuple[str, tuple[ClassSpan, ...]]:
     """The text of a conversation, and its spans.
 
     An answer is what the template marks as such. Where it has no marks, an answer begins where the
@@ -69,7 +69,7 @@ def conversation(
 class _Chat:
     """A conversation that is being rendered."""
 
-    def __init__(self, tokenizer: PretrainedTokenizer, messages: Sequence[Any], place: Place):
+    def __init__(self, tokenizer: PretrainedTokenizer, messages: Sequence[Any], place: Location):
         self._tokenizer = tokenizer
         self._messages = messages
         self._place = place
@@ -83,7 +83,7 @@ class _Chat:
         """What the template marks as answers, in order."""
         return self._tokenizer.answers(self._messages)
 
-    def turns(self) -> Iterator[Span]:
+    def turns(self) -> Iterator[ClassSpan]:
         """The turns, as far as they can be told apart; answers as prompts."""
         before, end = "", 0
         for index, message in enumerate(self._messages):
@@ -91,11 +91,11 @@ class _Chat:
             if found is not None and found > end:
                 end = found
                 role = ROLES.get(message["role"], TokenClass.PROMPT)
-                yield Span(TokenClass.PROMPT if role is TokenClass.COMPLETION else role, end)
+                yield ClassSpan(TokenClass.PROMPT if role is TokenClass.COMPLETION else role, end)
         if end < len(self.whole):
-            yield Span(TokenClass.PROMPT, len(self.whole))
+            yield ClassSpan(TokenClass.PROMPT, len(self.whole))
 
-    def answered(self) -> Iterator[Span]:
+    def answered(self) -> Iterator[ClassSpan]:
         """The turns of a template without marks, answers between their prompts.
 
         Raises:
@@ -110,16 +110,16 @@ class _Chat:
                 if begin is None:
                     raise self._place.refuse(_unclear(index, "begins"), CURE)
                 if begin > end:
-                    yield Span(TokenClass.PROMPT, begin)
+                    yield ClassSpan(TokenClass.PROMPT, begin)
                     end = begin
             found, before = self._end(index, end, before)
             if answer and (found is None or found <= end):
                 raise self._place.refuse(_unclear(index, "ends"), CURE)
             if found is not None and found > end:
-                yield Span(role, found)
+                yield ClassSpan(role, found)
                 end = found
         if end < len(self.whole):
-            yield Span(TokenClass.PROMPT, len(self.whole))
+            yield ClassSpan(TokenClass.PROMPT, len(self.whole))
 
     def _begin(self, index: int, end: int, before: str) -> int | None:
         """Where an answer begins.
@@ -227,20 +227,20 @@ def _marked(message: Mapping[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def _overlaid(turns: Iterator[Span], answers: Sequence[Stretch]) -> Iterator[Span]:
+def _overlaid(turns: Iterator[ClassSpan], answers: Sequence[Stretch]) -> Iterator[ClassSpan]:
     """Spans with the answers cut out of them."""
     begin, rest = 0, [answer for answer in answers if answer[0] < answer[1]]
     for turn in turns:
         while begin < turn.end:
             if not rest or rest[0][0] >= turn.end:
-                yield Span(turn.role, turn.end)
+                yield ClassSpan(turn.role, turn.end)
                 begin = turn.end
             elif rest[0][0] > begin:
-                yield Span(turn.role, rest[0][0])
+                yield ClassSpan(turn.role, rest[0][0])
                 begin = rest[0][0]
             else:
                 stop = min(rest[0][1], turn.end)
-                yield Span(TokenClass.COMPLETION, stop)
+                yield ClassSpan(TokenClass.COMPLETION, stop)
                 begin = stop
                 if stop == rest[0][1]:
                     rest.pop(0)

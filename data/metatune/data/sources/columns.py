@@ -9,7 +9,7 @@ from metatune.data.sources.chat import conversation
 from metatune.data.sources.messages import in_one_form
 from metatune.data.sources.normal import normal, normal_list, spelled
 from metatune.data.sources.ready import ready_tokens
-from metatune.data.sources.records import Record, Row, Span, TokenClass
+from metatune.data.sources.records import ClassSpan, Record, Row, TokenClass
 from metatune.data.sources.unicode import Policy
 from metatune.data.tokenizers import Tokenizer
 from metatune.recipe import schema
@@ -102,8 +102,8 @@ def _answer(
         return Record("")
     whole = asked + answered
     spans = (
-        Span(TokenClass.PROMPT, len(asked)),
-        Span(TokenClass.COMPLETION, len(whole)),
+        ClassSpan(TokenClass.PROMPT, len(asked)),
+        ClassSpan(TokenClass.COMPLETION, len(whole)),
     )
     return Record(whole, spans, first + second)
 

@@ -17,7 +17,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from metatune.data.sources.records import Place
+from metatune.data.sources.records import Location
 from metatune.recipe.faults import Fault, RecipeError
 
 if sys.version_info >= (3, 14):
@@ -92,7 +92,7 @@ def find(field: str, patterns: str | Sequence[str]) -> list[Path]:
 
 
 @contextmanager
-def reading(place: Place) -> Iterator[None]:
+def reading(place: Location) -> Iterator[None]:
     """Turns what a damaged or unreadable file raises into a RecipeError."""
     try:
         yield
@@ -109,25 +109,25 @@ def open_file(path: Path) -> io.BufferedIOBase:
 
 def blocks(path: Path, field: str, size: int = 2**20) -> Iterator[bytes]:
     """The bytes of a file, `size` at a time."""
-    with reading(Place(field, str(path))), open_file(path) as file:
+    with reading(Location(field, str(path))), open_file(path) as file:
         while block := file.read(size):
             yield block
 
 
-def lines(path: Path, field: str) -> Iterator[tuple[Place, str]]:
+def lines(path: Path, field: str) -> Iterator[tuple[Location, str]]:
     """The lines of a file with their ends, what isn't UTF-8 as surrogates; a mark is left out."""
     source = str(path)
-    with reading(Place(field, source, "line")), open_file(path) as file:
+    with reading(Location(field, source, "line")), open_file(path) as file:
         for number, line in enumerate(file, 1):
             line = line.removeprefix(MARK) if number == 1 else line
-            yield Place(field, source, "line", number), line.decode("utf-8", "surrogateescape")
+            yield Location(field, source, "line", number), line.decode("utf-8", "surrogateescape")
 
 
 def content_hash(paths: Sequence[Path], field: str) -> str:
     """The identity of files: their contents in order, and how they are compressed."""
     whole = sha256()
     for path in paths:
-        with reading(Place(field, str(path))), path.open("rb") as file:
+        with reading(Location(field, str(path))), path.open("rb") as file:
             suffix = path.suffix.lower()
             whole.update(f"{suffix in OPENERS and suffix}\n".encode())
             whole.update(file_digest(file, "sha256").digest())

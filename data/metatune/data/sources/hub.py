@@ -8,14 +8,14 @@ from typing import Any, Final
 
 from metatune.data.sources import files
 from metatune.data.sources.arrow import ROWS, plain_rows
-from metatune.data.sources.records import Place, Row
+from metatune.data.sources.records import Location, Row
 from metatune.recipe.faults import RecipeError
 from metatune.recipe.schema import SourceSpec
 
 TRAIN: Final = "train"
 
 
-def open_dataset(source: SourceSpec, place: Place) -> Any:
+def open_dataset(source: SourceSpec, place: Location) -> Any:
     """A dataset by hub id or folder, one split of it.
 
     Args:
@@ -48,7 +48,7 @@ def open_dataset(source: SourceSpec, place: Place) -> Any:
         raise _refused(place, error) from error
 
 
-def open_saved(source: SourceSpec, place: Place) -> Any:
+def open_saved(source: SourceSpec, place: Location) -> Any:
     """A dataset that `save_to_disk` wrote, one split of it.
 
     Raises:
@@ -72,7 +72,7 @@ def open_saved(source: SourceSpec, place: Place) -> Any:
     return saved[split]
 
 
-def _refused(place: Place, error: Exception) -> RecipeError:
+def _refused(place: Location, error: Exception) -> RecipeError:
     """The first line of an error, and that of its first cause: the library wraps what is wrong."""
     first: BaseException = error
     while first.__cause__ is not None:
@@ -83,7 +83,7 @@ def _refused(place: Place, error: Exception) -> RecipeError:
     return place.refuse(f"can't be loaded: {': '.join(dict.fromkeys(lines))}", cure)
 
 
-def dataset_rows(dataset: Any, place: Place, wanted: Sequence[str]) -> Iterator[Row]:
+def dataset_rows(dataset: Any, place: Location, wanted: Sequence[str]) -> Iterator[Row]:
     """The rows of a dataset, only the columns that are wanted.
 
     Raises:

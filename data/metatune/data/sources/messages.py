@@ -6,7 +6,7 @@ Known are messages of {role, content}, those of ShareGPT, {from, value}, and con
 from collections.abc import Mapping
 from typing import Any, Final
 
-from metatune.data.sources.records import Place
+from metatune.data.sources.records import Location
 
 SENDERS: Final[Mapping[str, str]] = {
     "human": "user",
@@ -28,7 +28,7 @@ FORMS: Final = (
 )
 
 
-def in_one_form(messages: list[Any], place: Place, column: str) -> list[dict[str, Any]]:
+def in_one_form(messages: list[Any], place: Location, column: str) -> list[dict[str, Any]]:
     """The messages of a conversation.
 
     Args:
@@ -45,7 +45,7 @@ def in_one_form(messages: list[Any], place: Place, column: str) -> list[dict[str
     ]
 
 
-def _message(message: Any, what: str, place: Place) -> dict[str, Any]:
+def _message(message: Any, what: str, place: Location) -> dict[str, Any]:
     if not isinstance(message, dict):
         raise place.refuse(f"{what} is {type(message).__name__}", FORMS)
     if "role" not in message and "from" in message:
@@ -68,7 +68,7 @@ def _message(message: Any, what: str, place: Place) -> dict[str, Any]:
     return others if content is None else {**message, "content": content}
 
 
-def _text(part: Any, what: str, place: Place) -> str:
+def _text(part: Any, what: str, place: Location) -> str:
     """The text of a part of a content; templates write one behind the other."""
     kind = part.get("type") if isinstance(part, dict) else type(part).__name__
     if kind != "text" or not isinstance(part.get("text"), str):

@@ -21,7 +21,7 @@ from decimal import Decimal
 from math import isinf, isnan
 from typing import Any, Final
 
-from metatune.data.sources.records import Place
+from metatune.data.sources.records import Location
 from metatune.data.sources.unicode import Policy, sound
 
 EXACT: Final = 2**53  # up to here, every whole number is a float64 of its own
@@ -29,7 +29,7 @@ NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 """A number as JSON writes it. What begins with zeros, as a code of a country, stays text."""
 
 
-def normal(value: Any, policy: Policy, place: Place, what: str) -> tuple[Any, int]:
+def normal(value: Any, policy: Policy, place: Location, what: str) -> tuple[Any, int]:
     """The normal form of a value.
 
     Args:
@@ -68,7 +68,7 @@ def normal(value: Any, policy: Policy, place: Place, what: str) -> tuple[Any, in
     raise place.refuse(problem, cure)
 
 
-def normal_list(value: Any, policy: Policy, place: Place, what: str) -> tuple[list[Any], int]:
+def normal_list(value: Any, policy: Policy, place: Location, what: str) -> tuple[list[Any], int]:
     """The normal form of a list; text is read as JSON, because CSV has nothing else.
 
     Args:

@@ -10,7 +10,7 @@ from metatune.data.shipped import SHIPPED, shipped_text
 from metatune.data.sources import hub
 from metatune.data.sources.columns import to_records, wanted_columns
 from metatune.data.sources.files import content_hash, find
-from metatune.data.sources.records import Place, Record, Row
+from metatune.data.sources.records import Location, Record, Row
 from metatune.data.sources.tables import TABLES
 from metatune.data.sources.text import text_records
 from metatune.data.sources.unicode import Policy
@@ -31,7 +31,7 @@ class Reader:
         identity: what its content is: equal identities mean equal records. May read all of it.
     """
 
-    place: Place
+    place: Location
     records: Callable[[], Iterator[Record]]
     identity: Callable[[], str]
 
@@ -57,7 +57,7 @@ def open_source(
     if len(kinds) != 1:
         return None
     (kind,) = kinds
-    place = Place(f"{joined('data.domains', name)}.{kind}", _words(getattr(source, kind)))
+    place = Location(f"{joined('data.domains', name)}.{kind}", _words(getattr(source, kind)))
     reader = OPENERS[kind](place, source, policy, tokenizer)
     records = reader.records()
     if not any(record.ready or record.text.strip() for record in records):
@@ -70,7 +70,7 @@ def _words(said: str | Iterable[str]) -> str:
 
 
 def _open_shipped(
-    place: Place, source: SourceSpec, policy: Policy, tokenizer: Tokenizer | None
+    place: Location, source: SourceSpec, policy: Policy, tokenizer: Tokenizer | None
 ) -> Reader:
     if place.source not in SHIPPED:
         corpora = list(SHIPPED)
@@ -85,7 +85,7 @@ def _open_shipped(
 
 
 def _open_text(
-    place: Place, source: SourceSpec, policy: Policy, tokenizer: Tokenizer | None
+    place: Location, source: SourceSpec, policy: Policy, tokenizer: Tokenizer | None
 ) -> Reader:
     paths = find(place.field, source.path or ())
     return Reader(
@@ -96,7 +96,7 @@ def _open_text(
 
 
 def _open_table(
-    place: Place, source: SourceSpec, policy: Policy, tokenizer: Tokenizer | None
+    place: Location, source: SourceSpec, policy: Policy, tokenizer: Tokenizer | None
 ) -> Reader:
     kind = place.field.rpartition(".")[2]
     paths, wanted = find(place.field, getattr(source, kind)), wanted_columns(source)
@@ -109,7 +109,7 @@ def _open_table(
 
 
 def _open_dataset(
-    place: Place, source: SourceSpec, policy: Policy, tokenizer: Tokenizer | None
+    place: Location, source: SourceSpec, policy: Policy, tokenizer: Tokenizer | None
 ) -> Reader:
     opened = hub.open_dataset(source, place)
     return _of_dataset(
@@ -118,7 +118,7 @@ def _open_dataset(
 
 
 def _open_saved(
-    place: Place, source: SourceSpec, policy: Policy, tokenizer: Tokenizer | None
+    place: Location, source: SourceSpec, policy: Policy, tokenizer: Tokenizer | None
 ) -> Reader:
     opened = hub.open_saved(source, place)
     paths = find(place.field, f"{place.source}/**")
@@ -128,7 +128,7 @@ def _open_saved(
 
 
 def _of_dataset(
-    place: Place,
+    place: Location,
     source: SourceSpec,
     policy: Policy,
     tokenizer: Tokenizer | None,
@@ -142,7 +142,7 @@ def _of_dataset(
     return Reader(place, records, identity)
 
 
-OPENERS: Final[Mapping[str, Callable[[Place, SourceSpec, Policy, Tokenizer | None], Reader]]] = {
+OPENERS: Final[Mapping[str, Callable[[Location, SourceSpec, Policy, Tokenizer | None], Reader]]] = {
     "shipped": _open_shipped,
     "path": _open_text,
     "jsonl": _open_table,

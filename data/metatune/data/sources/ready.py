@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from metatune.data.sources.records import Place, Ready, Row, TokenClass
+from metatune.data.sources.records import Location, Ready, Row, TokenClass
 from metatune.data.tokenizers import Tokenizer
 from metatune.recipe.schema import SourceSpec
 
@@ -91,6 +91,6 @@ def _numbers(row: Row, column: str) -> np.ndarray:
     return np.empty(0, np.int64) if whole is None else whole
 
 
-def _no_numbers(place: Place, column: str, what: str) -> Exception:
+def _no_numbers(place: Location, column: str, what: str) -> Exception:
     problem = f"column {column} holds {what}; must be a list of whole numbers"
     return place.refuse(problem, "name another column, or text as column")

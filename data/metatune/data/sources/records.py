@@ -20,7 +20,7 @@ class TokenClass(IntEnum):
     TOOL = 4
 
 
-class Span(NamedTuple):
+class ClassSpan(NamedTuple):
     """A stretch of a document, from where the one before ends.
 
     Attributes:
@@ -47,7 +47,7 @@ class Record(NamedTuple):
     """
 
     text: str
-    spans: tuple[Span, ...] = ()
+    spans: tuple[ClassSpan, ...] = ()
     replaced: int = 0
     label: str = ""
     origin: str = ""
@@ -72,7 +72,7 @@ class Ready(NamedTuple):
     classes: np.ndarray | None
 
 
-class Place(NamedTuple):
+class Location(NamedTuple):
     """Where something stands, for errors.
 
     Attributes:
@@ -114,5 +114,5 @@ class Row(NamedTuple):
     Text may hold surrogates for bytes that aren't UTF-8, or be bytes.
     """
 
-    place: Place
+    place: Location
     values: Mapping[str, Any]

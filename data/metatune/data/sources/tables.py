@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from metatune.data.sources.arrow import ROWS, arrow_rows, plain_rows
 from metatune.data.sources.files import lines, reading
-from metatune.data.sources.records import Place, Row
+from metatune.data.sources.records import Location, Row
 
 PARQUET_BUFFER: Final = 2**20  # bytes of a column that are read at a time
 
@@ -41,10 +41,10 @@ def jsonl_rows(path: Path, field: str, wanted: Sequence[str]) -> Iterator[Row]:
         if number <= ROWS:
             there |= dict.fromkeys(values)
         if number == ROWS:
-            Place(field, str(path)).require(wanted, there)
+            Location(field, str(path)).require(wanted, there)
         yield Row(place, values)
     if 0 < number < ROWS:
-        Place(field, str(path)).require(wanted, there)
+        Location(field, str(path)).require(wanted, there)
 
 
 def csv_rows(path: Path, field: str, wanted: Sequence[str]) -> Iterator[Row]:
@@ -55,7 +55,7 @@ def csv_rows(path: Path, field: str, wanted: Sequence[str]) -> Iterator[Row]:
             a column that is wanted is missing.
     """
     csv.field_size_limit(sys.maxsize)  # of the whole process; documents may be longer than 131072
-    place = Place(field, str(path), "line", 1)
+    place = Location(field, str(path), "line", 1)
     content = (line for place, line in lines(path, field))
     rows = csv.reader(content, strict=True)
     try:
@@ -79,13 +79,13 @@ def parquet_rows(path: Path, field: str, wanted: Sequence[str]) -> Iterator[Row]
     Raises:
         RecipeError: the file is damaged, or a column that is wanted is missing.
     """
-    whole, number = Place(field, str(path)), 0
+    whole, number = Location(field, str(path)), 0
     with reading(whole), pq.ParquetFile(path, buffer_size=PARQUET_BUFFER, pre_buffer=False) as file:
         whole.require(wanted, file.schema_arrow.names)
         for batch in file.iter_batches(ROWS, columns=list(wanted), use_threads=False):
             for values in plain_rows(batch.select(list(wanted))):
                 number += 1
-                yield Row(Place(field, str(path), "row", number), values)
+                yield Row(Location(field, str(path), "row", number), values)
 
 
 TABLES: Final[Mapping[str, Callable[[Path, str, Sequence[str]], Iterator[Row]]]] = {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from metatune.data.documents import cut
 from metatune.data.sources.files import MARK, blocks
-from metatune.data.sources.records import Place, Record
+from metatune.data.sources.records import Location, Record
 from metatune.data.sources.unicode import CURE, Policy, sound
 
 
@@ -17,7 +17,7 @@ def text_records(paths: Iterable[Path], field: str, policy: Policy) -> Iterator[
         RecipeError: a file can't be read, or isn't UTF-8 and shall be refused.
     """
     for path in paths:
-        place, content = Place(field, str(path)), blocks(path, field)
+        place, content = Location(field, str(path)), blocks(path, field)
         first = next(content, b"")
         before = len(MARK) if first.startswith(MARK) else 0
         for document in cut(chain([first[before:]], content)):

@@ -7,7 +7,7 @@ holds, until it is judged here. JSON can hold surrogates too, written as escapes
 import re
 from typing import Final, Literal
 
-from metatune.data.sources.records import Place
+from metatune.data.sources.records import Location
 
 Policy = Literal["refuse", "replace"]
 
@@ -15,7 +15,7 @@ SURROGATES: Final = re.compile("[\ud800-\udfff]")
 CURE: Final = "convert it to UTF-8 text, or set data.invalid_utf8 to replace"
 
 
-def sound(text: str | bytes, policy: Policy, place: Place, what: str) -> tuple[str, int]:
+def sound(text: str | bytes, policy: Policy, place: Location, what: str) -> tuple[str, int]:
     """Valid text.
 
     Args:
