@@ -7,6 +7,9 @@ judged anew from these numbers whenever the table is printed, so that a changed 
 measurement, unless it asks for other numbers. Cheap cells come first, those that are in the record
 are passed over, and an interrupted run goes on.
 
+Each is measured by a process of its own: the machine code of many checks together is more than
+Linux lets one process map.
+
 The last cells are of a quickstart that is chaotic, at a learning rate of 0.3, which must be red.
 
 usage: measure_check.py --out RECORD.jsonl [--seeds K] [--directions D] [--steps 25 50 all]
@@ -111,10 +114,11 @@ def read(file: Path) -> dict[Cell, dict[str, Any]]:
     if not file.exists():
         return {}
     lines = map(json.loads, file.read_text().splitlines())
-    return {
-        Cell(**line["cell"] | {"overrides": tuple(line["cell"]["overrides"])}): line
-        for line in lines
-    }
+    return {_cell(line["cell"]): line for line in lines}
+
+
+def _cell(fields: dict[str, Any]) -> Cell:
+    return Cell(**fields | {"overrides": tuple(fields["overrides"])})
 
 
 def table(record: dict[Cell, dict[str, Any]]) -> Table:
@@ -147,22 +151,27 @@ def main() -> None:
     parser.add_argument("--directions", type=int, default=2)
     parser.add_argument("--steps", nargs="+", default=["25", "50", "all"])
     parser.add_argument("--judge", action="store_true")
+    parser.add_argument("--cell", type=json.loads, help=argparse.SUPPRESS)
     parser.add_argument("recipes", nargs="*")
     given = parser.parse_args()
     out = given.out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True)
+    if given.cell is not None:
+        keep_compiled()
+        line = measure(_cell(given.cell), console)
+        with out.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        return
     if not given.judge:
         os.chdir(out.parent)
-        keep_compiled()
         names = [name for name in given.recipes or shipped.names() if available(name, out.parent)]
         for cell in cells(names, given.steps, given.seeds, given.directions):
             if cell in read(out):
                 continue
             console.print(f"{time.strftime('%H:%M:%S')} {cell}", highlight=False, soft_wrap=True)
-            line = measure(cell, console)
-            with out.open("a") as file:
-                file.write(json.dumps(line) + "\n")
+            command = [sys.executable, Path(__file__).resolve(), "--out", out]
+            subprocess.run([*command, "--cell", json.dumps(cell._asdict())], check=True)
     Console(width=200).print(table(read(out)))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from recipes import tiny
 
 from metatune.check.growth import judge_growth
 from metatune.check.levels import GREEN
@@ -20,38 +21,12 @@ from metatune.inner.schedules import base_rates
 from metatune.recipe import schema, writing
 from metatune.recipe.faults import RecipeError
 
-RECIPE = schema.Recipe(
-    model=schema.ModelSpec(
-        config={
-            "model_type": "llama",
-            "hidden_size": 8,
-            "intermediate_size": 16,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-        }
-    ),
-    data=schema.DataSpec(
-        domains={
-            "code": schema.SourceSpec(shipped="code_stdlib"),
-            "drama": schema.SourceSpec(shipped="drama_shakespeare"),
-        },
-        target={"code": 1.0},
-        sequence_length=16,
-        batch_size=4,
-    ),
-    inner=schema.InnerSpec(
-        optimizer=schema.AdamWSpec(learning_rate=1e-2, schedule=schema.CosineSpec(warmup=0.1)),
-        steps=20,
-    ),
-    tune=schema.TuneSpec(
-        learning_rates=schema.LearningRatesSpec(per="global", windows=4),
-        mixture=schema.MixtureSpec(windows=2, floor=0.05),
-    ),
-    outer=schema.OuterSpec(
-        steps=4,
-        estimator=schema.MixFlowSpec(segment=4),
-        objective=schema.ObjectiveSpec(sequences=8, micro_batch=8),
-    ),
+RECIPE = tiny(
+    inner={
+        "optimizer": schema.AdamWSpec(learning_rate=1e-2, schedule=schema.CosineSpec(warmup=0.1)),
+        "steps": 20,
+    },
+    tune={"learning_rates": schema.LearningRatesSpec(per="global", windows=4)},
 )
 
 
