@@ -180,6 +180,17 @@ def test_metasmoothness_is_that_of_the_closed_form(found):
     assert found[0].metasmoothness.value == pytest.approx(moved(*thetas).smoothness)
 
 
+def test_the_slopes_over_a_step_are_those_of_the_closed_form(found):
+    check, exact = found[0].linearity, gradient(0).ravel()
+    random, value = random_directions(8, 3, SETTINGS.seed), objective
+    for direction, slope, derivative in zip(random, check.slopes, check.derivatives, strict=True):
+        signs = (direction * np.sqrt(8)).reshape(WINDOWS, 4)
+        above, below = (value(trained(s * SETTINGS.step * signs, 0), 0.0) for s in (1, -1))
+        assert slope == pytest.approx(float(above - below) / (2 * SETTINGS.step * np.sqrt(8)))
+        assert derivative == pytest.approx(direction @ exact, rel=1e-12)
+    assert check.left == pytest.approx(1, abs=0.1)
+
+
 def test_metasmoothness_weighs_parameters_by_how_far_they_move():
     at, beyond, further = np.array([[0, 0, 0], [1, 1, -1], [5, 0.5, -2.0]])
     assert moved(at, beyond, further).smoothness == pytest.approx((5 - 0.5 + 2) / 7.5)

@@ -81,7 +81,7 @@ def test_differences_are_looked_for_downhill(values, next_one):
 
 def test_the_first_step_is_a_hundred_times_above_rounding():
     assert wanted({}, 1e-9, 1.0) == 0
-    assert wanted({}, 1e-4, 1.0) == 2
+    assert wanted({}, 1e-4, 1.0) == 4
     assert wanted({}, 0.0, 0.0) == 0
     assert wanted({}, 1e-7, 0.0) == len(EPSILONS) - 2
 
@@ -90,21 +90,27 @@ def test_the_noise_of_a_difference_is_what_a_larger_step_changes_and_rounding():
     pairs = {e: (3.0 + d * e, 3.0 - d * e) for e, d in zip(EPSILONS, (1.0, 0.8), strict=False)}
     epsilon, value, noise = difference(pairs, rounding=1e-5)
     assert (epsilon, value) == (EPSILONS[0], pytest.approx(1.0))
-    assert noise == pytest.approx(0.2 + 1e-5 / 1e-3)
+    assert noise == pytest.approx(0.2 + 1e-5 / 1e-4)
     diverged = {EPSILONS[0]: (np.inf, 3.0), EPSILONS[1]: (np.inf, np.inf)}
     assert difference(diverged, rounding=1e-5).noise == np.inf
 
 
 FINE = (
     3.042,
-    {  # objective, and slopes at the six ε, of the quickstart over 25 steps
+    {  # objective, and slopes at the ε, of the quickstart over 25 steps
         "learning_rates[1,0]": (
             -0.0334,
-            (-0.03326, -0.03320, -0.03319, -0.03317, -0.03308, -0.03216),
+            (-0.03219, -0.03355, -0.03326, -0.03317, -0.03319, -0.03317, -0.03308, -0.03216),
         ),
-        # Nearly the signs of gradients at first, Adam's updates have another slope from 0.003 on.
-        "mixture[0,2]": (0.0302, (0.02718, 0.02188, 0.00683, 0.00453, 0.00787, 0.00882)),
-        "mixture[0,0]": (-0.0238, (-0.02372, -0.01830, -0.02279, -0.02036, -0.02235, -0.01740)),
+        # Nearly the signs of gradients at first, Adam's updates have another slope from 0.001 on.
+        "mixture[0,2]": (
+            0.0302,
+            (0.0298, 0.03016, 0.02718, 0.0219, 0.00683, 0.00453, 0.00787, 0.00881),
+        ),
+        "random 2": (
+            -0.0138,
+            (-0.01192, -0.01395, -0.01383, -0.01387, -0.01366, -0.01252, -0.01273, -0.01331),
+        ),
     },
 )
 CHAOTIC = (
@@ -137,8 +143,8 @@ def test_the_slope_of_the_finest_step_is_the_one_that_is_compared():
     assert found.finding == GREEN
     assert found.sign_agreement == 1
     fine = next(row for row in found.rows if row.name == "mixture[0,2]")
-    assert (fine.epsilon, fine.difference) == (EPSILONS[0], pytest.approx(0.02718))
-    assert fine.noise == pytest.approx(0.0053 + rounding / EPSILONS[0])
+    assert (fine.epsilon, fine.difference) == (EPSILONS[0], pytest.approx(0.0298))
+    assert fine.noise == pytest.approx(0.00036 + rounding / EPSILONS[0])
     wrong = [slope._replace(derivative=1.5 * slope.derivative) for slope in slopes]
     found = compared(rows(wrong, rounding), rounding)
     assert found.finding == Finding("red", (ESTIMATOR,))

@@ -27,11 +27,14 @@ from metatune.check.levels import (
     ROUNDING,
     SAMPLING,
     SHORTENED,
+    STRIDE,
     UNSETTLED,
+    WRINKLED,
     Finding,
     unresolved,
 )
 from metatune.check.limits import limits
+from metatune.check.linearity import judge_linearity
 from metatune.check.metasmoothness import judge_metasmoothness
 from metatune.check.numbers import (
     AtHorizon,
@@ -57,7 +60,7 @@ def sampled(gradient, value=3.0):
 def smooth(derivative, value=3.0):
     """The objective `value + derivative x + x³` on either side."""
     return {
-        e: (value + derivative * e + e**3, value - derivative * e - e**3) for e in EPSILONS[2:4]
+        e: (value + derivative * e + e**3, value - derivative * e - e**3) for e in EPSILONS[4:6]
     }
 
 
@@ -357,6 +360,55 @@ def test_a_chaotic_quickstart_is_red_and_says_why(steps, smoothness, ratio, esti
     assert certificate.signal.finding == unresolved(NOISE)
 
 
+def over_step(*pairs, step=0.1):
+    """Directions of given derivatives and slopes over the step."""
+    found = [
+        Sides(
+            f"random {i + 1}",
+            "random",
+            derivative,
+            0.0,
+            {step: (3 + slope * step, 3 - slope * step)},
+        )
+        for i, (derivative, slope) in enumerate(pairs)
+    ]
+    return tuple(found)
+
+
+STRAIGHT = over_step((-0.0099, -0.0036), (-0.0132, -0.0135))  # six domains, all of its 100 steps
+ROUGH_START = over_step((0.0318, -0.0144), (0.0223, -0.0035))  # over 25, the warmup's a single one
+
+
+def test_a_derivative_of_a_wrinkle_is_amber_and_named():
+    found = judge_linearity(numbers(compared=None, over_step=ROUGH_START))
+    assert found.left == pytest.approx((0.0318 * -0.0144 + 0.0223 * -0.0035) / 0.00150853)
+    assert found.finding == Finding("amber", (WRINKLED,))
+    assert judge_linearity(numbers(compared=None, over_step=STRAIGHT)).finding == GREEN
+    assert judge(numbers()).linearity is None  # of a record of before
+
+
+def test_a_wrong_estimator_makes_no_wrinkle():
+    wrong = tuple(each._replace(derivative=-each.derivative) for each in STRAIGHT)
+    exact = np.array([each.derivative for each in STRAIGHT])
+    compared = Compared("Forward", -exact, exact, np.zeros(2), "")
+    assert judge_linearity(numbers(compared=compared, over_step=wrong)).finding == GREEN
+
+
+def test_a_shortened_check_leaves_wrinkles_unresolved():
+    found = judge_linearity(numbers(QUARTER, own=OWN, compared=None, over_step=ROUGH_START))
+    assert found.finding == unresolved(STRIDE)
+
+
+def test_a_step_on_which_training_diverges_is_amber():
+    found = judge_linearity(numbers(compared=None, over_step=over_step((0.03, np.inf))))
+    assert found.finding == Finding("amber", (LEARNING_RATE,))
+
+
+def test_random_estimates_that_tell_nothing_leave_it_unresolved():
+    noisy = tuple(each._replace(error=0.1) for each in ROUGH_START)
+    assert judge_linearity(numbers(compared=None, over_step=noisy)).finding == unresolved(SAMPLING)
+
+
 def test_a_quickstart_of_a_quarter_of_its_steps_is_green():
     certificate = judge(recorded("quickstart_25"))
     assert certificate.verdict == "green"
@@ -371,7 +423,7 @@ def test_a_quickstart_whose_slopes_do_not_settle_is_not_red():
     """Its slopes along `mixture[0,2]` differ by twice their size at coarse steps."""
     own = recorded("quickstart_25")
     coarse = tuple(
-        slope._replace(values={e: slope.values[e] for e in EPSILONS[1:3]})
+        slope._replace(values={e: slope.values[e] for e in EPSILONS[3:5]})
         for slope in own.slopes
         if slope.name == "mixture[0,2]"
     )

@@ -22,6 +22,7 @@ from metatune.check.levels import (
     worst,
 )
 from metatune.check.limits import limits
+from metatune.check.linearity import Linearity, judge_linearity
 from metatune.check.measuring import measure
 from metatune.check.metasmoothness import Metasmoothness, judge_metasmoothness
 from metatune.check.numbers import DEFAULT, Numbers, Settings
@@ -54,6 +55,7 @@ class Certificate:
         metasmoothness: of the training.
         horizons: signs over shorter ones.
         growth: of the adjoint behind each window.
+        linearity: over the step that a search takes.
     """
 
     steps: int
@@ -69,6 +71,7 @@ class Certificate:
     metasmoothness: Metasmoothness | None
     horizons: Horizons | None
     growth: Dominance
+    linearity: Linearity | None
 
     @property
     def checks(self) -> dict[str, Any]:
@@ -101,6 +104,7 @@ CHECKS: Final = (
     "metasmoothness",
     "horizons",
     "growth",
+    "linearity",
 )
 
 
@@ -141,6 +145,7 @@ def judge(numbers: Numbers) -> Certificate:
         metasmoothness,
         horizons,
         judge_growth(numbers),
+        judge_linearity(numbers),
     )
 
 

@@ -33,6 +33,15 @@ UNSETTLED: Final = (
     "not resolved: central differences don't settle at any step that float32 can tell from its "
     "rounding, so that they don't tell a right derivative from a wrong one"
 )
+WRINKLED: Final = (
+    "the derivative is that of a wrinkle of the objective: it holds over much less than a step of "
+    "the search. Lengthen the warmup of inner.optimizer.schedule, raise inner.optimizer.eps or "
+    "eps_root, or lower outer.optimizer.learning_rate"
+)
+STRIDE: Final = (
+    "not resolved by a shortened check: the derivative holds over much less than a step of the "
+    "search, as it may where a warmup is left hardly a step; check without --steps"
+)
 LONGER: Final = (
     "not resolved by a shortened check: roughness grows with the steps, and may be too much at the "
     "recipe's own horizon; check without --steps"

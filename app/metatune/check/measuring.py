@@ -17,7 +17,7 @@ from metatune.check.numbers import (
     Settings,
     coordinate_names,
 )
-from metatune.check.slopes import measured_slopes, random_directions
+from metatune.check.slopes import measured_slopes, random_directions, slopes_over_step
 from metatune.check.smoothness import moved
 from metatune.check.subject import (
     HYPERGRADIENT,
@@ -56,13 +56,14 @@ def measure(subject: Subject, settings: Settings = DEFAULT) -> Numbers:
     random = random_directions(size, settings.directions, settings.seed)
     finite = all(sample.finite_losses for sample in found)
     differentiable = finite and all(np.isfinite(sample.gradient).all() for sample in found)
-    steady, slopes, compared, stretches, whole = None, (), None, (), None
+    steady, slopes, over_step, compared, stretches, whole = None, (), (), None, (), None
     if finite:
         steady = _moved(held, random[0] * math.sqrt(size), settings.step)
     if differentiable:
         rounding = eps * abs(found[0].value)
         names = coordinate_names(shapes)
         slopes = measured_slopes(held, found[0], random, names, rounding)
+        over_step = slopes_over_step(held, found[0], random, settings.step)
         compared = _compared(subject, draw, found[0], random)
         stretches, whole = _spans(subject, found)
     return Numbers(
@@ -80,6 +81,7 @@ def measure(subject: Subject, settings: Settings = DEFAULT) -> Numbers:
         stretches=stretches,
         whole=whole,
         blocks=tuple(block.name for block in subject.blocks),
+        over_step=over_step,
     )
 
 
@@ -98,6 +100,7 @@ def cost(subject: Subject, settings: Settings) -> float:
         settings.seeds * hypergradients * HYPERGRADIENT
         + before
         + differences
+        + 2 * settings.directions  # over a step
         + _cost_along(another(subject.estimator), settings.directions)
         + 3  # of the metasmoothness
     )

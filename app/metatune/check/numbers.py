@@ -154,6 +154,7 @@ class Numbers:
         stretches: shorter horizons, or of a stretch its own hypergradients again.
         whole: that a stretch is compared with; None of what is whole itself.
         blocks: names of the windows whose growth is watched.
+        over_step: the objective a search's step away on either side, along the random directions.
     """
 
     horizon: CheckedHorizon
@@ -170,6 +171,7 @@ class Numbers:
     stretches: tuple[AtHorizon, ...]
     whole: AtHorizon | None
     blocks: tuple[str, ...] = ()
+    over_step: tuple[Sides, ...] = ()
 
     @property
     def shortened(self) -> bool:
@@ -240,6 +242,7 @@ def from_record(record: Mapping[str, Any]) -> Numbers:
     its["slopes"] = tuple(map(_slope, its["slopes"]))
     its["stretches"] = tuple(map(_span, its["stretches"]))
     its["whole"] = its["whole"] and _span(its["whole"])
+    its["over_step"] = tuple(map(_slope, its.get("over_step", ())))
     its["blocks"] = tuple(its.get("blocks", ()))
     its["compared"] = its["compared"] and Compared(**_arrays(its["compared"]))
     its["moved"] = its["moved"] and Moved(**its["moved"])

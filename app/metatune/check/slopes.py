@@ -15,6 +15,7 @@ whose rounding is a hundredth of the slope, then at smaller ones, then at larger
 small.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -23,7 +24,7 @@ import numpy as np
 from metatune.check.numbers import Kind, Sample, Sides
 from metatune.check.subject import FixedDraw
 
-EPSILONS: Final = tuple(float(10 ** (k / 2)) for k in range(-6, 0))
+EPSILONS: Final = tuple(float(10 ** (k / 2)) for k in range(-8, 0))
 """Steps of η, units of log rate and of logits along a direction of length one."""
 
 ROUNDED: Final = 0.01
@@ -147,6 +148,28 @@ def measured_slopes(
             error = float(np.linalg.norm(direction[along] * sample.errors[along]))
             values = _looked_at(_objective(held, direction, label), rounding, slope)
             found.append(Sides(label, kind, float(direction @ sample.gradient), error, values))
+    return tuple(found)
+
+
+def slopes_over_step(
+    held: FixedDraw, sample: Sample, random: np.ndarray, step: float
+) -> tuple[Sides, ...]:
+    """The objective a search's step away, on either side of η, along random directions.
+
+    Args:
+        held: the trainings, at the draw of the sample.
+        sample: the hypergradient.
+        random: directions of length one, with entries of one magnitude, [D, N].
+        step: of each coordinate.
+    """
+    epsilon = step * math.sqrt(random.shape[1])
+    found = []
+    for number, direction in enumerate(random, 1):
+        label = f"random {number}"
+        error = float(np.linalg.norm(direction * sample.errors))
+        sides = _objective(held, direction, label)(epsilon, False)
+        along = float(direction @ sample.gradient)
+        found.append(Sides(label, "random", along, error, {epsilon: sides}))
     return tuple(found)
 
 

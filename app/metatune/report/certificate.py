@@ -149,6 +149,12 @@ def _growth(check: Mapping[str, Any]) -> str:
     )
 
 
+def _linearity(check: Mapping[str, Any]) -> str:
+    left = check["left"]
+    share = "not finite numbers" if left is None else f"{100 * left:.0f}% of the derivative is left"
+    return f"{share} over a search's step of {number(check['step'])}"
+
+
 SUMMARIES: Final = {
     "training": _training,
     "differences": _differences,
@@ -157,6 +163,7 @@ SUMMARIES: Final = {
     "metasmoothness": _metasmoothness,
     "horizons": _of_horizons,
     "growth": _growth,
+    "linearity": _linearity,
 }
 
 
