@@ -48,6 +48,43 @@ def test_without_a_line_nothing_is_predicted():
     assert predict([Point(1, 0.4, 0.0, 5), Point(2, 0.4, 0.01, 5)], 10) is None
 
 
+def test_rungs_off_a_line_are_on_a_plane_where_parameters_are_known():
+    """Against the posterior as weighted least squares with two rows more, one for each slope."""
+    sizes = np.array([[1, 1], [2, 1], [1, 2], [4, 1]])  # parameters and tokens, of the proxy's
+    gains, error = np.array([0.42, 0.37, 0.51, 0.33]), 0.01
+    points = [Point(6 * n * d, g, error, 5, n) for (n, d), g in zip(sizes, gains, strict=True)]
+    made = predict(points, 6 * 4 * 4, 4)
+    assert made is not None and not made.line
+    noise, prior = np.hypot(error, 0.05 * 0.43), 0.2 * 0.43
+    rows = np.column_stack([np.ones(4), np.log2(sizes)]) / noise
+    rows = np.concatenate([rows, np.array([[0, 1, 0], [0, 0, 1]]) / prior])
+    plane = np.linalg.lstsq(rows, np.concatenate([gains / noise, [0, 0]]), rcond=None)[0]
+    at = np.array([1, 2, 2])
+    assert made.gain == pytest.approx(at @ plane)
+    variance = at @ np.linalg.inv(rows.T @ rows) @ at + noise**2
+    assert made.high - made.gain == pytest.approx(student.ppf(0.975, 16) * np.sqrt(variance))
+
+
+def test_of_a_plane_the_interval_holds_as_often_as_it_says():
+    """Slopes as they are expected to be, over parameters and tokens, and a rung's own deviation."""
+    rng, held, asked, trials = np.random.default_rng(0), 0, 0, 400
+    sizes = np.array([[1, 1], [2, 1], [1, 2], [4, 1], [1, 4], [4, 4.0]])
+    for _ in range(trials):
+        slopes, own = 0.08 * rng.normal(size=2), 0.02 * rng.normal(size=(6, 1))
+        seeds = 0.4 + (np.log2(sizes) @ slopes)[:, None] + own + 0.02 * rng.normal(size=(6, 5))
+        means, errors = seeds.mean(axis=1), seeds.std(axis=1, ddof=1) / np.sqrt(5)
+        points = [
+            Point(6 * n * d, m, e, 5, n) for (n, d), m, e in zip(sizes, means, errors, strict=True)
+        ]
+        made = predict(points[:5], 6 * 16.0, 4.0)
+        assert made is not None
+        if not made.line:
+            asked += 1
+            held += made.low <= means[5] <= made.high
+    assert asked > 200
+    assert 0.9 < held / asked <= 1.0
+
+
 @pytest.mark.parametrize("slope", [0.0, -0.1])
 def test_the_interval_holds_as_often_as_it_says(slope):
     """Gains that hold, and that vanish with size: of noise over five seeds, 95 of 100."""
