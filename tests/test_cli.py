@@ -339,6 +339,12 @@ def test_a_rule_without_schedules_is_refused(tmp_path):
     assert "--rule mup needs --with RUN, whose schedules it carries" in refused.stderr
 
 
+def test_what_is_smoother_makes_no_certificate(tmp_path):
+    refused = metatune("check", "quickstart", "--smoother", "--out", tmp_path)
+    assert refused.exit_code == 2
+    assert "--smoother with --out: it makes no certificate" in refused.stderr
+
+
 def test_an_option_of_before_is_refused_with_its_name_of_now(tmp_path):
     refused = metatune("train", "quickstart", "--out", tmp_path / "out", "--report-seed", "3")
     assert refused.exit_code == 2

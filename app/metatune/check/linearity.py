@@ -17,7 +17,7 @@ Source: the distance that a linearisation holds for, as the agreement ratio of t
 (Conn, Gould & Toint, Trust-Region Methods, 2000, section 6.1).
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +31,7 @@ from metatune.check.levels import (
     Finding,
     unresolved,
 )
-from metatune.check.numbers import Numbers
+from metatune.check.numbers import Numbers, Sides
 
 LEAST, MOST = 0.5, 2.0
 """The part of the derivative that is left, within which a search is told where to go."""
@@ -64,13 +64,12 @@ def judge_linearity(numbers: Numbers) -> Linearity | None:
     errors = np.array([each.error for each in numbers.over_step])
     if numbers.compared is not None and not numbers.compared.problem:
         derivatives, errors = numbers.compared.exact, np.zeros(len(errors))
-    slopes = np.array([_slope(each.values) for each in numbers.over_step])
-    square = float(derivatives @ derivatives)
-    left = float(slopes @ derivatives) / square if square else 1.0
+    slopes = np.array([_slope(each) for each in numbers.over_step])
+    left = _left(slopes, derivatives)
     found = (numbers.settings.step, left, tuple(derivatives.tolist()), tuple(slopes.tolist()))
     if not np.isfinite(slopes).all():
         return Linearity(*found, Finding("amber", (LEARNING_RATE,)))
-    if np.linalg.norm(errors) > np.sqrt(square) / 2:
+    if np.linalg.norm(errors) > np.linalg.norm(derivatives) / 2:
         return Linearity(*found, unresolved(SAMPLING))
     if LEAST <= left <= MOST:
         return Linearity(*found, GREEN)
@@ -79,6 +78,20 @@ def judge_linearity(numbers: Numbers) -> Linearity | None:
     return Linearity(*found, Finding("amber", (WRINKLED,)))
 
 
-def _slope(values: Mapping[float, tuple[float, float]]) -> float:
-    ((epsilon, (above, below)),) = values.items()
-    return (above - below) / (2 * epsilon)
+def left_over_step(sides: Sequence[Sides]) -> float:
+    """The part of exact derivatives that is left over a step; nan where a training diverges.
+
+    Args:
+        sides: as of `slopes_over_step`.
+    """
+    return _left(np.array(list(map(_slope, sides))), np.array([each.derivative for each in sides]))
+
+
+def _left(slopes: np.ndarray, derivatives: np.ndarray) -> float:
+    square = float(derivatives @ derivatives)
+    return float(slopes @ derivatives) / square if square else 1.0
+
+
+def _slope(sides: Sides) -> float:
+    ((epsilon, (above, below)),) = sides.values.items()
+    return (above - below) / (2 * epsilon) if np.isfinite([above, below]).all() else np.nan
