@@ -360,6 +360,10 @@ def test_a_chaotic_quickstart_is_red_and_says_why(steps, smoothness, ratio, esti
     assert certificate.signal.finding == unresolved(NOISE)
 
 
+def linearity(numbers) -> Any:
+    return judge_linearity(numbers)
+
+
 def over_step(*pairs, step=0.1):
     """Directions of given derivatives and slopes over the step."""
     found = [
@@ -380,10 +384,10 @@ ROUGH_START = over_step((0.0318, -0.0144), (0.0223, -0.0035))  # over 25, the wa
 
 
 def test_a_derivative_of_a_wrinkle_is_amber_and_named():
-    found = judge_linearity(numbers(compared=None, over_step=ROUGH_START))
+    found = linearity(numbers(compared=None, over_step=ROUGH_START))
     assert found.left == pytest.approx((0.0318 * -0.0144 + 0.0223 * -0.0035) / 0.00150853)
     assert found.finding == Finding("amber", (WRINKLED,))
-    assert judge_linearity(numbers(compared=None, over_step=STRAIGHT)).finding == GREEN
+    assert linearity(numbers(compared=None, over_step=STRAIGHT)).finding == GREEN
     assert judge(numbers()).linearity is None  # of a record of before
 
 
@@ -391,22 +395,22 @@ def test_a_wrong_estimator_makes_no_wrinkle():
     wrong = tuple(each._replace(derivative=-each.derivative) for each in STRAIGHT)
     exact = np.array([each.derivative for each in STRAIGHT])
     compared = Compared("Forward", -exact, exact, np.zeros(2), "")
-    assert judge_linearity(numbers(compared=compared, over_step=wrong)).finding == GREEN
+    assert linearity(numbers(compared=compared, over_step=wrong)).finding == GREEN
 
 
 def test_a_shortened_check_leaves_wrinkles_unresolved():
-    found = judge_linearity(numbers(QUARTER, own=OWN, compared=None, over_step=ROUGH_START))
+    found = linearity(numbers(QUARTER, own=OWN, compared=None, over_step=ROUGH_START))
     assert found.finding == unresolved(STRIDE)
 
 
 def test_a_step_on_which_training_diverges_is_amber():
-    found = judge_linearity(numbers(compared=None, over_step=over_step((0.03, np.inf))))
+    found = linearity(numbers(compared=None, over_step=over_step((0.03, np.inf))))
     assert found.finding == Finding("amber", (LEARNING_RATE,))
 
 
 def test_random_estimates_that_tell_nothing_leave_it_unresolved():
     noisy = tuple(each._replace(error=0.1) for each in ROUGH_START)
-    assert judge_linearity(numbers(compared=None, over_step=noisy)).finding == unresolved(SAMPLING)
+    assert linearity(numbers(compared=None, over_step=noisy)).finding == unresolved(SAMPLING)
 
 
 def test_a_quickstart_of_a_quarter_of_its_steps_is_green():
