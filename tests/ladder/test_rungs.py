@@ -5,10 +5,11 @@ import dataclasses
 import pytest
 from recipes import tiny
 
-from metatune.ladder.rungs import PROXY, Rung, parse, recipe_at, refuse_no_ladder
+from metatune.ladder.rungs import parse, refuse_no_ladder
 from metatune.models import build
 from metatune.recipe import schema
 from metatune.recipe.faults import RecipeError
+from metatune.transfer.rung import PROXY, Rung, recipe_at
 
 
 def test_rungs_come_in_the_order_of_their_compute_the_proxy_first():

@@ -38,13 +38,14 @@ from metatune.ladder.measuring import (
 from metatune.ladder.prediction import predict
 from metatune.ladder.progress import Display
 from metatune.ladder.record import Record
-from metatune.ladder.rungs import PROXY, Rung, recipe_at, refuse_no_ladder
+from metatune.ladder.rungs import refuse_no_ladder
 from metatune.runs import stops
 from metatune.runs.inputs import refuse_changed
 from metatune.runs.lock import locked
 from metatune.train.matching import refuse_misfit
 from metatune.transfer.carried import Carried, carry
 from metatune.transfer.rules import DEFAULT as DEFAULT_RULE
+from metatune.transfer.rung import PROXY, Rung, recipe_at
 from metatune.transfer.sides import of_artefact, of_training
 
 

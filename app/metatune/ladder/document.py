@@ -7,7 +7,7 @@ from metatune.artefact import Artefact
 from metatune.artefact.files import TRANSFER_FORMAT, TRANSFER_VERSION
 from metatune.ladder.judging import Judged, as_json
 from metatune.ladder.prediction import Point, predict
-from metatune.ladder.rungs import Rung
+from metatune.transfer.rung import Rung
 
 FARTHER: Final = (4.0, 64.0)
 """Times the compute of the largest rung, for which the gain is predicted."""

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from metatune.ladder.candidates import Candidate
-from metatune.ladder.rungs import Rung
 from metatune.runs.files import append_line, mend, whole_lines
+from metatune.transfer.rung import Rung
 
 FILE: Final = "transfer.jsonl"
 

@@ -1,52 +1,15 @@
-"""The rungs of a ladder: the recipe of a run at other sizes, from the proxy's own upwards."""
+"""The rungs that a user asks for, and recipes that have none."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from metatune.recipe.faults import Fault, RecipeError, unknown
 from metatune.recipe.schema import Recipe
-from metatune.transfer.enlarging import enlarged
+from metatune.transfer.rung import ALL, AXES, PROXY, Rung
 
-AXES: Final = ("width", "depth", "steps")
-ALL: Final = "all"
 DEFAULT: Final = ("all=2",)
 LARGEST: Final = 64
 """Times the proxy along an axis, beyond which a ladder is a slip of the keyboard."""
-
-
-@dataclass(frozen=True)
-class Rung:
-    """A training, in the proxy's sizes.
-
-    Attributes:
-        width: times its features and heads.
-        depth: times its blocks.
-        steps: times its updates.
-    """
-
-    width: int = 1
-    depth: int = 1
-    steps: int = 1
-
-    @property
-    def name(self) -> str:
-        """`proxy`, `width x2`, `all x4`, or all three apart."""
-        factors = {axis: getattr(self, axis) for axis in AXES}
-        changed = {axis: factor for axis, factor in factors.items() if factor != 1}
-        if not changed:
-            return "proxy"
-        if len(changed) == len(AXES) and len(set(changed.values())) == 1:
-            return f"{ALL} x{self.width}"
-        return ", ".join(f"{axis} x{factor}" for axis, factor in changed.items())
-
-    @property
-    def compute(self) -> int:
-        """Times the proxy's operations, but for embeddings: parameters grow with width squared."""
-        return self.width**2 * self.depth * self.steps
-
-
-PROXY: Final = Rung()
 
 
 def parse(words: Sequence[str]) -> tuple[Rung, ...]:
@@ -73,18 +36,6 @@ def parse(words: Sequence[str]) -> tuple[Rung, ...]:
     if faults:
         raise RecipeError("transfer", faults)
     return tuple(sorted(rungs, key=lambda rung: (rung.compute, rung.name)))
-
-
-def recipe_at(recipe: Recipe, rung: Rung) -> Recipe:
-    """The recipe at a rung: its model enlarged, its training lengthened, all else as it is."""
-    config = dict(recipe.model.config or {})
-    if (rung.width, rung.depth) != (1, 1):
-        config = enlarged(config, width=rung.width, depth=rung.depth)
-    return replace(
-        recipe,
-        model=replace(recipe.model, config=config),
-        inner=replace(recipe.inner, steps=rung.steps * recipe.inner.steps),
-    )
 
 
 def refuse_no_ladder(recipe: Recipe) -> None:
