@@ -53,6 +53,12 @@ class Sized(NamedTuple):
         """`proxy`, `width x2`."""
         return self.rung.name
 
+    @property
+    def parameters(self) -> int:
+        """Numbers that it moves."""
+        shapes = jax.eval_shape(self.training.initialise, jax.random.key(0)).params
+        return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+
 
 def rungs(spec: RobustSpec) -> tuple[Rung, ...]:
     """The sizes of `outer.robust`, the smallest first."""
