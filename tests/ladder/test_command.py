@@ -32,7 +32,9 @@ def run(tmp_path_factory):
 def test_a_plan_trains_nothing(run):
     done = metatune("transfer", run, "--ladder", "width=2", "steps=3", "--seeds", 2, "--plan")
     assert done.exit_code == 0, done.output
-    assert "rungs: proxy, steps x3, width x2; at each 13 candidates and 2 seeds" in done.output
+    assert (
+        "rungs: proxy, steps x3, width x2; at each 13 to 19 candidates and 2 seeds" in done.output
+    )
     assert "expected: about" in done.output
     assert not (run / "transfer.jsonl").exists()
 
@@ -43,6 +45,10 @@ def test_a_plan_trains_nothing(run):
         (["--ladder", "widht=2"], "unknown axis; did you mean width?"),
         (["--rule", "mupp"], "unknown rule; did you mean mup?"),
         (["--seeds", "1"], "greater than or equal to 2"),
+        (["--baselines", "topp"], "--baselines = 'topp': unknown choice; did you mean top?"),
+        (["--retune", "all x3"], "did you mean all x2?"),
+        (["--at", "big"], "--at MODEL_DIR and --steps N go together"),
+        (["--steps", "10"], "--at MODEL_DIR and --steps N go together"),
     ],
 )
 def test_a_slip_is_told(run, words, said):

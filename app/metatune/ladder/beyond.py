@@ -30,6 +30,15 @@ def operations_of(config: Mapping[str, Any], tokens: int, vocabulary: int | None
     return 6.0 * total * tokens
 
 
+def points_of(ledger: Mapping[str, Any]) -> list[Point]:
+    """The gains of a ledger's rungs, of those where no training diverged."""
+    return [
+        Point(rung["operations"], rung["gain"]["mean"], rung["gain"]["error"], ledger["seeds"])
+        for rung in ledger["rungs"]
+        if rung["gain"]["error"] is not None
+    ]
+
+
 def warning(tuned: Artefact, operations: float) -> str | None:
     """What is to be told of a training far beyond those that were done; None for nothing.
 
@@ -53,11 +62,7 @@ def warning(tuned: Artefact, operations: float) -> str | None:
     largest = max(rung["operations"] for rung in rungs)
     if operations <= FARTHEST * largest:
         return None
-    points = [
-        Point(rung["operations"], rung["gain"]["mean"], rung["gain"]["error"], ledger["seeds"])
-        for rung in rungs
-        if rung["gain"]["error"] is not None
-    ]
+    points = points_of(ledger)
     times = operations / largest
     said = f"{times:,.0f}" if times >= 10 else f"{times:.2g}"
     beyond = f"{said} times the compute of the largest rung that was measured"

@@ -61,6 +61,7 @@ def document(
     tuned: Artefact,
     found: Sequence[Measured],
     predictions: Mapping[str, Mapping[str, Any]],
+    named: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """All that is known, as plain JSON values.
 
@@ -69,15 +70,17 @@ def document(
         tuned: what was.
         found: the rungs so far, the proxy first.
         predictions: by rung.
+        named: predictions for models that were named, none of which was trained.
     """
     rungs = []
     for each in found:
-        predicted = predictions.get(each.rung.name)
+        predicted = predictions.get(each.rung.key)
         rungs.append(
             {
                 "name": each.rung.name,
-                "width": each.rung.width,
-                "depth": each.rung.depth,
+                **(
+                    {} if each.rung.config else {"width": each.rung.width, "depth": each.rung.depth}
+                ),
                 "parameters": each.parameters,
                 "steps": each.steps,
                 "operations": each.operations,
@@ -99,7 +102,7 @@ def document(
             "seeds": found[0].seeds,
             "verdict": verdict(found),
             "rungs": rungs,
-            "farther": farther(found),
+            "farther": [*farther(found), *named],
         }
     )
 
