@@ -278,7 +278,7 @@ def foretold(row: Row) -> str:
 
 def main() -> None:
     """Climbs, prints, draws."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description="What becomes of a gain on larger trainings.")
     parser.add_argument("run", type=Path)
     parser.add_argument("--ladder", default="all=2,4,8", help="rungs, as of metatune transfer")
     parser.add_argument("--rule", action="append", help="none and complete_d_p by default")

@@ -57,7 +57,17 @@ def test_a_slip_is_told(run, words, said):
     assert said in done.output
 
 
-def test_what_is_stopped_says_how_to_go_on_and_does(run):
+def big_model(run, tmp_path):
+    """A folder with the config of the tuned model."""
+    tuned = json.loads((run / "artefact" / "tuned.json").read_text())["provenance"]
+    model = tmp_path / "model"
+    model.mkdir()
+    config = tuned["model_config"] | {"vocab_size": tuned["vocab_size"]}
+    (model / "config.json").write_text(json.dumps(config))
+    return model
+
+
+def test_what_is_stopped_says_how_to_go_on_and_does(run, tmp_path):
     words = ["transfer", str(run), "--ladder", "steps=2", "--seeds", "2"]
     process = subprocess.Popen(
         [*METATUNE, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -78,16 +88,19 @@ def test_what_is_stopped_says_how_to_go_on_and_does(run):
     assert [rung["name"] for rung in document["rungs"]] == ["proxy", "steps x2"]
     shown = metatune("show", run)
     assert document["verdict"] in " ".join(shown.output.replace("│", " ").split())
+    model = big_model(run, tmp_path)
+    done = metatune("transfer", run, "--at", model, "--steps", 100)
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith(f"at {model}, 100 steps (")
+    assert "a gain of" in done.output
+    shown = metatune("show", run)
+    assert done.output.strip()[:60] in " ".join(shown.output.replace("│", " ").split())
 
 
 def test_an_export_counts_the_tokens_of_the_training_to_come(run, tmp_path):
     """Of so many steps, as many in each as the proxy has, where nothing else is said."""
-    tuned = json.loads((run / "artefact" / "tuned.json").read_text())
-    model = tmp_path / "model"
-    model.mkdir()
-    config = tuned["provenance"]["model_config"] | {"vocab_size": tuned["provenance"]["vocab_size"]}
-    (model / "config.json").write_text(json.dumps(config))
-    steps = tuned["horizon"]["steps"]
+    model = big_model(run, tmp_path)
+    steps = json.loads((run / "artefact" / "tuned.json").read_text())["horizon"]["steps"]
 
     def warned(count):
         done = metatune(

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,8 +50,7 @@ def parse(words: Sequence[str]) -> tuple[Rung, ...]:
                 faults.append(Fault(PATH, word, problem, f"write {axis}=2,4, say"))
                 continue
             axes = AXES if axis == ALL else (axis,)
-            sizes: dict[str, int] = dict.fromkeys(axes, int(factor))
-            rungs.add(Rung(**sizes))
+            rungs.add(replace(PROXY, **dict.fromkeys(axes, int(factor))))
     if faults:
         raise RecipeError("transfer", faults)
     ordered = sorted(rungs, key=lambda rung: (rung.compute, rung.name))

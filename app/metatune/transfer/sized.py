@@ -214,7 +214,7 @@ def _refuse_other_groups(
         if not before.get(at.lower) == before.get(at.upper) == after.get(name):
             path = f"tune.optimizer.{own.key}.per"
             problem = f"groups {name} of {target.source} otherwise than what it lies between"
-            cure = f"take kind or global, or leave {PATH}.depths out"
+            cure = f"take global, or expressions on kinds, or leave {PATH}.depths out"
             raise RecipeError(PATH, [Fault(path, list(own.groups.labels), problem, cure)])
 
 
