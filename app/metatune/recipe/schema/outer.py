@@ -166,7 +166,7 @@ class RobustSpec:
         rule: how rates, weight decay, eps and fresh numbers follow the sizes.
     """
 
-    widths: tuple[int, ...] = ruled((1,), SIZES)
+    widths: tuple[int, ...] = ruled((1, 2), SIZES)
     depths: tuple[int, ...] = ruled((1,), SIZES)
     seeds: int = ruled(1, AT_LEAST_ONE)
     rule: Literal["none", "mup", "completep", "complete_d_p"] = "complete_d_p"
