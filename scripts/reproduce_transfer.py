@@ -76,7 +76,7 @@ def rows(run: Path, tuned: artefact.Artefact, rule: str, rungs: Sequence[Rung]) 
         "best_outer_step": tuned.result["best_outer_step"],
     }
     record, found = Record(run, identity), list[Row]()
-    for rung in rungs:
+    for rung in sorted(rungs, key=lambda rung: sizes.get(rung.name, {}).get("operations", 0.0)):
         seeds = sorted(record.losses(rung).get("tuned", {}))
         losses = record.complete(rung, seeds)
         if rung.name not in sizes or len(seeds) < 2 or not {"default", "tuned"} <= set(losses):
