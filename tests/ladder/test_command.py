@@ -33,7 +33,7 @@ def test_a_plan_trains_nothing(run):
     done = metatune("transfer", run, "--ladder", "width=2", "steps=3", "--seeds", 2, "--plan")
     assert done.exit_code == 0, done.output
     assert (
-        "rungs: proxy, steps x3, width x2; at each 13 to 19 candidates and 2 seeds" in done.output
+        "rungs: proxy, width x2, steps x3; at each 13 to 20 candidates and 2 seeds" in done.output
     )
     assert "expected: about" in done.output
     assert not (run / "transfer.jsonl").exists()

@@ -105,8 +105,11 @@ def judge(losses: Losses, proxy: Losses | None, low: float) -> Judged:
         _retention(gain, losses if proxy is None else proxy),
         None if proxy is None else _order(losses, proxy),
         difference(*(losses[name] for name in at_low)) if at_low[0] in losses else None,
-        *parts,
-        None if parts[-1] is None else _share(gain, parts[-1]),
+        rates,
+        mixture,
+        by_update,
+        retuned,
+        None if retuned is None else _share(gain, retuned),
     )
 
 

@@ -1,6 +1,6 @@
 """All that is to be trained of a ladder, and what is refused before anything is."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -13,7 +13,7 @@ from metatune.fit.run_folder import RunFolder, RunFolderError
 from metatune.inner import InnerTraining, prepare
 from metatune.inner.size import refuse_larger_than_memory
 from metatune.ladder import memory
-from metatune.ladder.candidates import Candidate, by_update, candidates, leveled, sources
+from metatune.ladder.candidates import Candidate, Schedules, by_update, candidates, leveled, sources
 from metatune.ladder.measuring import Followed, following, operations
 from metatune.ladder.record import Record
 from metatune.ladder.rungs import refuse_no_ladder
@@ -44,7 +44,7 @@ class Step:
 
     rung: Rung
     training: InnerTraining
-    schedules: Mapping[str, Carried]
+    schedules: Mapping[Schedules, Carried]
     candidates: Sequence[Candidate]
 
     def followed(self, candidate: Candidate) -> Followed:
@@ -131,7 +131,7 @@ def ladder(
             training = prepare(recipe_at(own.recipe, rung), rung.name)
         refuse_larger_than_memory(training.initialise, training.model.family)
         side = of_training(training, rung.name)
-        schedules: dict[str, Carried] = {
+        schedules: dict[Schedules, Carried] = {
             name: carry(each, of_artefact(each), side, None if rung == PROXY else rule)
             for name, each in own_schedules.items()
         }
@@ -173,8 +173,8 @@ def with_candidates(step: Step, *, constants: bool) -> Step:
         constants: whether baselines at constant rates are.
     """
     low = step.schedules["tuned"].artefact.mixture is not None
-    found: Collection[Any] = step.schedules
-    return replace(step, candidates=candidates(found, low=low, constants=constants))
+    found = candidates(step.schedules, low=low, constants=constants)
+    return replace(step, candidates=found)
 
 
 def finished(run: Path) -> tuple[RunFolder, Artefact]:

@@ -13,6 +13,7 @@ from metatune.artefact import Artefact
 from metatune.fit.outer_loop import fit
 from metatune.fit.run_folder import RunFolder
 from metatune.inner import InnerTraining
+from metatune.ladder.candidates import Schedules
 from metatune.ladder.preparing import Ladder, Step, with_candidates
 from metatune.recipe.faults import RecipeError, unknown
 from metatune.recipe.schema import FinalTestSpec
@@ -23,7 +24,6 @@ FOLDER: Final = "retuned"
 """In the run folder: a run folder for each rung."""
 
 ALL: Final = "all"
-SCHEDULES: Final = "retuned"
 
 
 class Interrupted(KeyboardInterrupt):
@@ -81,7 +81,8 @@ def searched(ladder: Ladder, steps: Collection[Step], console: Console) -> Ladde
         if step.rung not in found:
             return step
         constants = step is top or "default constant" in {c.schedules for c in step.candidates}
-        schedules = {**step.schedules, SCHEDULES: Carried(found[step.rung], None)}
+        own: dict[Schedules, Carried] = {"retuned": Carried(found[step.rung], None)}
+        schedules = {**step.schedules, **own}
         return with_candidates(replace(step, schedules=schedules), constants=constants)
 
     return replace(ladder, steps=[equipped(step) for step in ladder.steps])
