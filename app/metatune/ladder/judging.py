@@ -93,9 +93,9 @@ def judge(losses: Losses, proxy: Losses | None, low: float) -> Judged:
     baselines = [Candidate(which, level) for which in BASELINES for level in SWEPT]
     best = _best(losses, baselines).name
     level = _best(losses, [Candidate("tuned", level) for level in LEVELS]).level
-    parts = [
+    rates, mixture, by_update, retuned = (
         difference(losses[DEFAULT.name], losses[part]) if part in losses else None for part in PARTS
-    ]
+    )
     at_low = [Candidate(schedules, low).name for schedules in ("default", "tuned")]
     return Judged(
         gain,
