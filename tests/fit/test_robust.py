@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from recipes import tiny
 from rich.console import Console
+from typer.testing import CliRunner
 
+from metatune.cli.commands import app
 from metatune.fit import outer_loop
 from metatune.fit.making import artefact_of
 from metatune.fit.outer_loop import fit
@@ -20,11 +22,11 @@ from metatune.fit.searching.phases import begin
 from metatune.fit.searching.truncation import next_span
 from metatune.fit.trainers.evaluation import held_out_loss
 from metatune.hypergrad import hypergradient, hypergradients, measured, train
-from metatune.inner import prepare
+from metatune.inner import prepare, rescaled
 from metatune.inner.seeds import Purpose
 from metatune.ladder.measuring import following
 from metatune.ladder.measuring import held_out_loss as followed_loss
-from metatune.recipe import checks, schema
+from metatune.recipe import checks, schema, writing
 from metatune.recipe.faults import RecipeError
 from metatune.recipe.phases import resolved
 from metatune.transfer import carry, of_artefact, of_training
@@ -276,11 +278,42 @@ def test_the_sizes_are_all_widths_at_all_depths():
     assert found == (Rung(1, 1), Rung(1, 2), Rung(4, 1), Rung(4, 2))
 
 
+def test_sizes_are_prepared_once_for_a_training_and_anew_for_another_horizon(training):
+    """So that planning and searching share programs; the search's own choices are current."""
+    first, again = sizes(training), sizes(training)
+    assert [each.training.reweighted for each in first] == [
+        each.training.reweighted for each in again
+    ]
+    outer = dataclasses.replace(training.recipe.outer, steps=9)
+    other = dataclasses.replace(training, recipe=dataclasses.replace(training.recipe, outer=outer))
+    assert sizes(other)[-1].training.recipe.outer == dataclasses.replace(outer, robust=None)
+    assert sizes(other)[-1].training.reweighted is first[-1].training.reweighted
+    shorter = sizes(rescaled(training, 3))[-1].training
+    assert shorter.recipe.inner.steps == 3
+    assert shorter.tunables[0].steps == 3
+
+
 def test_groups_that_other_depths_part_are_refused():
     decay = schema.OptimizerFieldsSpec(weight_decay=schema.WeightDecaySpec(per="layer"))
     training = prepare(robust_recipe(tune={"optimizer": decay}))
     with pytest.raises(RecipeError, match=r"tune\.optimizer\.weight_decay\.per"):
         sizes(training)
+
+
+def test_validate_names_the_sizes_and_refuses_what_has_none(tmp_path):
+    def validated(recipe):
+        file = tmp_path / "recipe.yaml"
+        file.write_text(writing.to_yaml(recipe))
+        return CliRunner().invoke(app, ["validate", str(file)])
+
+    done = validated(robust_recipe(spec=schema.RobustSpec()))
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.output.split())
+    assert "tuned for transfer at proxy: 5,464 parameters; width x2: 13,488 parameters" in said
+    decay = schema.OptimizerFieldsSpec(weight_decay=schema.WeightDecaySpec(per="layer"))
+    done = validated(robust_recipe(tune={"optimizer": decay}))
+    assert done.exit_code == 2
+    assert "tune.optimizer.weight_decay.per" in done.output
 
 
 def test_the_optimizers_of_the_rules_are_theirs():

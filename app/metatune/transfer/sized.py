@@ -259,10 +259,13 @@ class _Same(NamedTuple):
     training: InnerTraining
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.training.initialise is other.training.initialise
+        if not isinstance(other, _Same):
+            return False
+        ours, theirs = self.training, other.training
+        return ours.initialise is theirs.initialise and ours.tunables is theirs.tunables
 
     def __hash__(self) -> int:
-        return id(self.training.initialise)
+        return hash((id(self.training.initialise), id(self.training.tunables)))
 
 
 @lru_cache(maxsize=2)
