@@ -254,11 +254,12 @@ def test_members_may_have_problems_of_their_own(float64):
         left = 1 - factor * 0.1
         values.append(size * left ** (2 * steps) / 2)
         slopes.append(-size * steps * left ** (2 * steps - 1) * factor * 0.1)
+    assert found.diagnostics.values is not None
     np.testing.assert_allclose(found.diagnostics.values, values, rtol=1e-12)
     np.testing.assert_allclose(found.diagnostics.members, slopes, rtol=1e-12)
     assert float(found.gradient) == pytest.approx(np.mean(slopes), rel=1e-12)
     assert float(found.value) == pytest.approx(np.mean(values), rel=1e-12)
-    for options in ({}, {"vmap": False}):
+    for vmap in (True, False):
         with pytest.raises(ValueError, match="vmap=False, states=False"):
             hypergradients(
                 shrinking(1.0),
@@ -267,7 +268,7 @@ def test_members_may_have_problems_of_their_own(float64):
                 [jnp.zeros(1)],
                 steps=steps,
                 estimator=MixFlow(),
-                **options,
+                vmap=vmap,
             )
 
 
