@@ -28,6 +28,7 @@ from metatune.ladder.rungs import parse
 from metatune.recipe import schema
 from metatune.recipe.faults import RecipeError
 from metatune.report.transfer import beyond, lines, table
+from metatune.runs.kinds import RUN, foreign
 
 QUIET = Console(quiet=True)
 
@@ -341,6 +342,7 @@ def test_what_is_carried_is_held_against_a_search_at_the_rung(run, tmp_path):
     assert retuned.provenance["model_config"]["hidden_size"] == 16
     document = climb.climb(found, Display(QUIET, 1.0))
     _, wide = document["rungs"]
+    assert foreign(copy, RUN) == []  # so that --overwrite replaces what a ladder left, too
     losses = wide["losses"]
     searched = np.mean(losses["default"]) - np.mean(losses["retuned"])
     assert wide["search_gain"]["mean"] == pytest.approx(searched)
