@@ -30,7 +30,7 @@ from metatune.transfer.sides import of_training
 from metatune.transfer.sizes import Side
 from metatune.tunables import Groups, Hyper, LearningRates, OptimizerField, Tunable
 from metatune.tunables.averaging import averages, begun
-from metatune.tunables.between import Between
+from metatune.tunables.between_cells import BetweenCells
 
 PATH = "outer.robust"
 
@@ -223,7 +223,7 @@ def _labels(groups: Groups) -> dict[str, str]:
     return {name: label for label, names in groups.members.items() for name in names}
 
 
-def _between(cells: Groups, training: InnerTraining, proxy: Side, target: Side) -> Between:
+def _between(cells: Groups, training: InnerTraining, proxy: Side, target: Side) -> BetweenCells:
     """Where each parameter at a size lies between the cells of the recipe's own."""
     number = {label: at for at, label in enumerate(cells.labels)}
     cell_of = {name: number[label] for name, label in _labels(cells).items()}
@@ -236,7 +236,7 @@ def _between(cells: Groups, training: InnerTraining, proxy: Side, target: Side) 
 
         return jax.tree.map(leaf, training.names)
 
-    return Between(
+    return BetweenCells(
         cells.size,
         tree(lambda name: cell_of.get(ours[name].lower, -1), np.int32),
         tree(lambda name: cell_of.get(ours[name].upper, -1), np.int32),

@@ -13,7 +13,7 @@ from metatune.artefact.sections import elements as within
 from metatune.artefact.sections import learning_rates as sections
 from metatune.hypergrad.shapes import Scalar, StepLike
 from metatune.recipe import schema
-from metatune.tunables.between import Between
+from metatune.tunables.between_cells import BetweenCells
 from metatune.tunables.elements import Elements, elements
 from metatune.tunables.groups import Groups, group
 from metatune.tunables.hyper import Hyper, Setting, Tunable
@@ -43,7 +43,7 @@ class LearningRates:
         prior: weight of the penalty on log multipliers.
     """
 
-    cells: Groups | Elements | Between
+    cells: Groups | Elements | BetweenCells
     windows: int
     steps: int
     interpolation: Literal["constant", "linear"] = "constant"

@@ -11,7 +11,7 @@ from metatune.hypergrad.shapes import Params
 from metatune.tunables.shapes import Index
 
 
-class Between(NamedTuple):
+class BetweenCells(NamedTuple):
     """Cells of a larger model in those of the tuned one: each parameter lies between two.
 
     A value is `lower (upper / lower)^along`, which is between both in log space, and exactly that
