@@ -118,7 +118,7 @@ def read(file: Path) -> dict[Cell, dict[str, Any]]:
 
 
 def _cell(fields: dict[str, Any]) -> Cell:
-    return Cell(**fields | {"overrides": tuple(fields["overrides"])})
+    return Cell(**{**fields, "overrides": tuple(fields["overrides"])})
 
 
 def table(record: dict[Cell, dict[str, Any]]) -> Table:

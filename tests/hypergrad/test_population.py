@@ -221,6 +221,57 @@ def test_members_are_spread_over_devices():
     np.testing.assert_allclose(got, of_all(found.diagnostics.members), rtol=1e-4, atol=1e-7)
 
 
+def shrinking(factor):
+    """A parabola whose rate is `factor` times that of η; a size of its own."""
+    return Problem(
+        loss=lambda theta, rate, x: jnp.sum((theta - x) ** 2) / 2,
+        update=lambda g, state, theta, rate: (theta - rate * g, state),
+        objective=lambda theta, x: jnp.sum((theta - x) ** 2) / 2,
+        hyper_at=lambda eta, step: factor * jnp.exp(eta),
+    )
+
+
+def test_members_may_have_problems_of_their_own(float64):
+    """Of other shapes and rates, in one η: by hand, `F = n (1 - f e^η)^(2T) / 2` of n ones."""
+    eta, steps = jnp.log(0.1), 3
+
+    def one(size, problem):
+        return Member(lambda: State(jnp.ones(size), ()), lambda step: jnp.zeros(1), problem=problem)
+
+    members = [one(1, None), one(4, shrinking(0.5))]
+    found = hypergradients(
+        shrinking(1.0),
+        eta,
+        members,
+        [jnp.zeros(1)],
+        steps=steps,
+        estimator=MixFlow(),
+        vmap=False,
+        states=False,
+    )
+    values, slopes = [], []
+    for size, factor in ((1, 1.0), (4, 0.5)):
+        left = 1 - factor * 0.1
+        values.append(size * left ** (2 * steps) / 2)
+        slopes.append(-size * steps * left ** (2 * steps - 1) * factor * 0.1)
+    assert found.diagnostics.values is not None
+    np.testing.assert_allclose(found.diagnostics.values, values, rtol=1e-12)
+    np.testing.assert_allclose(found.diagnostics.members, slopes, rtol=1e-12)
+    assert float(found.gradient) == pytest.approx(np.mean(slopes), rel=1e-12)
+    assert float(found.value) == pytest.approx(np.mean(values), rel=1e-12)
+    for vmap in (True, False):
+        with pytest.raises(ValueError, match="vmap=False, states=False"):
+            hypergradients(
+                shrinking(1.0),
+                eta,
+                members,
+                [jnp.zeros(1)],
+                steps=steps,
+                estimator=MixFlow(),
+                vmap=vmap,
+            )
+
+
 if __name__ == "__main__":
     assert len(jax.devices()) == 2
     found = together(TWO, estimator=MixFlow(2))

@@ -32,7 +32,9 @@ def run(tmp_path_factory):
 def test_a_plan_trains_nothing(run):
     done = metatune("transfer", run, "--ladder", "width=2", "steps=3", "--seeds", 2, "--plan")
     assert done.exit_code == 0, done.output
-    assert "rungs: proxy, steps x3, width x2; at each 13 candidates and 2 seeds" in done.output
+    assert (
+        "rungs: proxy, width x2, steps x3; at each 13 to 20 candidates and 2 seeds" in done.output
+    )
     assert "expected: about" in done.output
     assert not (run / "transfer.jsonl").exists()
 
@@ -43,6 +45,10 @@ def test_a_plan_trains_nothing(run):
         (["--ladder", "widht=2"], "unknown axis; did you mean width?"),
         (["--rule", "mupp"], "unknown rule; did you mean mup?"),
         (["--seeds", "1"], "greater than or equal to 2"),
+        (["--baselines", "topp"], "--baselines = 'topp': unknown choice; did you mean top?"),
+        (["--retune", "all x3"], "did you mean all x2?"),
+        (["--at", "big"], "--at MODEL_DIR and --steps N go together"),
+        (["--steps", "10"], "--at MODEL_DIR and --steps N go together"),
     ],
 )
 def test_a_slip_is_told(run, words, said):
@@ -51,7 +57,17 @@ def test_a_slip_is_told(run, words, said):
     assert said in done.output
 
 
-def test_what_is_stopped_says_how_to_go_on_and_does(run):
+def big_model(run, tmp_path):
+    """A folder with the config of the tuned model."""
+    tuned = json.loads((run / "artefact" / "tuned.json").read_text())["provenance"]
+    model = tmp_path / "model"
+    model.mkdir()
+    config = tuned["model_config"] | {"vocab_size": tuned["vocab_size"]}
+    (model / "config.json").write_text(json.dumps(config))
+    return model
+
+
+def test_what_is_stopped_says_how_to_go_on_and_does(run, tmp_path):
     words = ["transfer", str(run), "--ladder", "steps=2", "--seeds", "2"]
     process = subprocess.Popen(
         [*METATUNE, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -72,16 +88,19 @@ def test_what_is_stopped_says_how_to_go_on_and_does(run):
     assert [rung["name"] for rung in document["rungs"]] == ["proxy", "steps x2"]
     shown = metatune("show", run)
     assert document["verdict"] in " ".join(shown.output.replace("│", " ").split())
+    model = big_model(run, tmp_path)
+    done = metatune("transfer", run, "--at", model, "--steps", 100)
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith(f"at {model}, 100 steps (")
+    assert "a gain of" in done.output
+    shown = metatune("show", run)
+    assert done.output.strip()[:60] in " ".join(shown.output.replace("│", " ").split())
 
 
 def test_an_export_counts_the_tokens_of_the_training_to_come(run, tmp_path):
     """Of so many steps, as many in each as the proxy has, where nothing else is said."""
-    tuned = json.loads((run / "artefact" / "tuned.json").read_text())
-    model = tmp_path / "model"
-    model.mkdir()
-    config = tuned["provenance"]["model_config"] | {"vocab_size": tuned["provenance"]["vocab_size"]}
-    (model / "config.json").write_text(json.dumps(config))
-    steps = tuned["horizon"]["steps"]
+    model = big_model(run, tmp_path)
+    steps = json.loads((run / "artefact" / "tuned.json").read_text())["horizon"]["steps"]
 
     def warned(count):
         done = metatune(

@@ -7,7 +7,7 @@ from scipy.stats import t as student
 from metatune.ladder.candidates import Candidate, further
 from metatune.ladder.document import Measured, verdict
 from metatune.ladder.judging import as_json, difference, judge
-from metatune.ladder.rungs import PROXY, Rung
+from metatune.transfer.rung import PROXY, Rung
 
 PROXY_LOSSES = {
     "default": [3.0, 3.2],

@@ -1,14 +1,16 @@
 """The rungs of a ladder, as they are asked for."""
 
 import dataclasses
+import json
 
 import pytest
 from recipes import tiny
 
-from metatune.ladder.rungs import PROXY, Rung, parse, recipe_at, refuse_no_ladder
+from metatune.ladder.rungs import parse, refuse_no_ladder
 from metatune.models import build
 from metatune.recipe import schema
 from metatune.recipe.faults import RecipeError
+from metatune.transfer.rung import PROXY, Rung, recipe_at
 
 
 def test_rungs_come_in_the_order_of_their_compute_the_proxy_first():
@@ -24,6 +26,38 @@ def test_rungs_come_in_the_order_of_their_compute_the_proxy_first():
     assert [rung.compute for rung in found] == [1, 2, 4, 4, 16, 16]
     assert parse(["depth=2", "depth=2"]) == (PROXY, Rung(depth=2))
     assert Rung(width=2, steps=3).name == "width x2, steps x3"
+
+
+def test_a_config_is_a_rung_called_after_its_file_or_folder(tmp_path):
+    config = {"model_type": "llama", "hidden_size": 8}
+    (tmp_path / "wide").mkdir()
+    files = [tmp_path / "wide" / "config.json", tmp_path / "deep.json"]
+    for number, file in enumerate(files):
+        file.write_text(json.dumps({**config, "num_hidden_layers": number}))
+    found = parse(["width=2", *map(str, files)])
+    assert [rung.name for rung in found] == ["proxy", "width x2", "wide", "deep"]
+    assert len({rung.key for rung in found}) == 4
+    recipe = recipe_at(tiny(), found[-1])
+    assert recipe.model.config == {**config, "num_hidden_layers": 1}
+    assert recipe.inner == tiny().inner
+    # What is kept of a config is of what stands in it.
+    files[1].write_text(json.dumps({**config, "num_hidden_layers": 3}))
+    again = parse([str(files[1])])[-1]
+    assert (again.name, again.key == found[-1].key) == ("deep", False)
+
+
+def test_what_is_no_config_is_refused_by_name(tmp_path):
+    (tmp_path / "proxy.json").write_text('{"model_type": "llama"}')
+    (tmp_path / "list.json").write_text("[]")
+    words = [str(tmp_path / name) for name in ("none.json", "list.json", "proxy.json")]
+    with pytest.raises(RecipeError) as caught:
+        parse(words)
+    for said in (
+        "none.json': can't be read as a model's config",
+        "list.json': can't be read as a model's config: it has no model_type; give a config.json",
+        "proxy.json': is called proxy, as another rung is",
+    ):
+        assert said in str(caught.value)
 
 
 @pytest.mark.parametrize(

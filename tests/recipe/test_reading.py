@@ -340,7 +340,8 @@ def test_missing_keys_say_what_to_write(tree):
         "completion, messages, input_ids, labels, loss_mask, label, max_tokens, corrupt, use)",
         "inner.steps: missing; write a whole number of 1 or above",
         "outer: missing; write a section with steps, phases, estimator, unroll, optimizer, "
-        "clip_norm, clip, ema, patience, objective, fresh, population, signal, validation, test",
+        "clip_norm, clip, ema, patience, objective, fresh, population, robust, signal, validation, "
+        "test",
     ]
 
 

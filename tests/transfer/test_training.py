@@ -112,7 +112,7 @@ def test_no_warning_is_of_what_the_rule_set(found, big):
 def test_a_training_says_what_it_does_and_runs(tuned, big, tmp_path):
     with open(tmp_path / "said", "w") as file:
         console = Console(file=file, width=400)
-        now = carried(FollowedArtefact(tuned, "ab" * 32), big, "big.yaml", None, None, console)
+        now = FollowedArtefact(carried(tuned, big, "big.yaml", None, None, console), "ab" * 32)
         folder = TrainingFolder(tmp_path / "out")
         outcome = command.train(big, folder, now, console=console)
     said = (tmp_path / "said").read_text()
@@ -123,9 +123,8 @@ def test_a_training_says_what_it_does_and_runs(tuned, big, tmp_path):
     kept = artefact.load(folder.path / "tuned.json")
     assert demands(kept) == demands(now.schedules)
     with open(os.devnull, "w") as nowhere, pytest.raises(RunFolderError, match="--rule"):
-        again = carried(
-            FollowedArtefact(tuned, "ab" * 32), big, "big.yaml", "mup", None, Console(file=nowhere)
-        )
+        other = carried(tuned, big, "big.yaml", "mup", None, Console(file=nowhere))
+        again = FollowedArtefact(other, "ab" * 32)
         command.train(big, folder, again, resume=True, console=Console(file=nowhere))
 
 

@@ -83,13 +83,13 @@ def export(
             )
             warnings = carried.warnings
             if against is not None:
-                from metatune.ladder.beyond import operations_of, warning
+                from metatune.ladder.beyond import parameters_of, warning
                 from metatune.models import read_config
 
                 own = tuned.horizon_tokens // tuned.horizon_steps
                 tokens = (tokens_per_step or own) * (steps or tuned.horizon_steps)
                 vocabulary = tuned.provenance.get("vocab_size")
-                far = warning(tuned, operations_of(read_config(against), tokens, vocabulary))
+                far = warning(tuned, parameters_of(read_config(against), vocabulary), tokens)
                 warnings = (*warnings, *([f"warning: {far}"] if far else []))
             tuned = carried.artefact
         done = exporters.export(

@@ -37,13 +37,18 @@ def validate(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     from metatune.fit.telling.progress import tokenizing
     from metatune.inner import prepare_file
     from metatune.recipe import shipped
+    from metatune.transfer.sized import sizes
 
     with plain_errors():
         path = shipped.find(recipe)
         with tokenizing(Console()) as listener:
             training = prepare_file(path, overrides or (), listener)
+        several = sizes(training)
         for line in rendered(training):
             typer.echo(line)
         held = training.corpus.statistics
-        sizes = ", ".join(f"{name} {its.tokens:,}" for name, its in held.items())
-        typer.echo(wrapped(f"{path}: valid; tokens: {sizes}"))
+        tokens = ", ".join(f"{name} {its.tokens:,}" for name, its in held.items())
+        typer.echo(wrapped(f"{path}: valid; tokens: {tokens}"))
+        if len(several) > 1:
+            counts = "; ".join(f"{each.name}: {each.parameters:,} parameters" for each in several)
+            typer.echo(wrapped(f"tuned for transfer at {counts}"))

@@ -101,7 +101,8 @@ def train(
             day = place.day() if resume else None
             training = prepare_file(shipped.find(recipe), changes, listener, day)
         if tuned is not None:
-            tuned = carried(tuned, training, recipe, rule, steps, console)
+            fitting = carried(tuned.schedules, training, recipe, rule, steps, console)
+            tuned = tuned._replace(schedules=fitting)
         outcome = command.train(
             training,
             place,

@@ -27,7 +27,7 @@ from metatune.fit.searching.still_moving import course
 from metatune.fit.searching.validation import Validation
 from metatune.fit.signal.signal import signal
 from metatune.fit.telling import dataset_statistics, rounding
-from metatune.fit.telling.announcement import announcement
+from metatune.fit.telling.announcement import announcement, undone
 from metatune.fit.telling.expectation import Expectation, comparison, measured
 from metatune.fit.telling.progress import SearchDisplay
 from metatune.fit.telling.waits import HYPERGRADIENT, PREDICTING, TRAINING, durations_of
@@ -40,6 +40,7 @@ from metatune.inner.size import refuse_larger_than_memory
 from metatune.recipe.measures import sentence
 from metatune.recipe.phases import Phase, resolved
 from metatune.runs import files, stops
+from metatune.transfer.sized import sizes
 
 Predict = Callable[[Path], Expectation | None]
 """Given the folder for what is kept on disk, predicts what a run takes, None if it can't."""
@@ -93,7 +94,9 @@ def fit(
         ReplayError: the inner training did not repeat itself exactly.
     """
     recipe, folder = training.recipe, RunFolder(out)
-    refuse_larger_than_memory(training.initialise, training.model.family)
+    several = sizes(training)
+    for each in several:
+        refuse_larger_than_memory(each.training.initialise, training.model.family)
     phases, eta = resolved(recipe.outer), training.initial_eta()
     console, given = console or Console(), inputs(training)
     options: dict[str, Any] = {
@@ -130,6 +133,10 @@ def fit(
             external = external_trainer(training, folder, display.say)
             score: Score = external.score if external else partial(held_out_loss, training)
             programs = () if external else TRAINING
+            scores: dict[str, Score] = {
+                each.name: score if external else partial(held_out_loss, each.training)
+                for each in several
+            }
             if external:
                 estimate, watched = external.estimate, None
             else:
@@ -144,7 +151,7 @@ def fit(
                 phases,
                 estimate,
                 watched,
-                Validation(recipe.outer, score, partial(display.listener, programs=programs)),
+                Validation(recipe.outer, scores, partial(display.listener, programs=programs)),
                 meta_update(training),
                 recorder,
                 display,
@@ -191,6 +198,7 @@ def _announce(
         *dataset_statistics.copied(training),
         *dataset_statistics.repeated(training),
         *rounding.precision_warnings(training),
+        *undone(training),
         announcement(training, phases, search),
         sentence(training.recipe),
     ):

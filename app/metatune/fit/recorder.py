@@ -17,6 +17,7 @@ from metatune.fit.searching.jumps import jumps
 from metatune.fit.searching.meta_update import Done
 from metatune.fit.searching.phases import End
 from metatune.fit.searching.points import OuterStep, SearchPoint, rate_factors
+from metatune.fit.searching.robust import objectives
 from metatune.fit.searching.search import Search
 from metatune.fit.searching.sharing import record
 from metatune.fit.searching.still_moving import moved
@@ -153,6 +154,7 @@ def outer_step(
     return OuterStep(
         inner_steps=inner_steps,
         objective=float(estimate.value),
+        objective_sizes=objectives(training.recipe.outer.robust, estimate),
         penalty=done.penalty,
         hypergradient_norm={k: float(optax.tree.norm(g)) for k, g in estimate.gradient.items()},
         inner_loss=float(seen.losses[-1]) if len(seen.losses) else None,

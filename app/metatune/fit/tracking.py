@@ -24,9 +24,13 @@ POINTS = 1000
 EXACT = 2**53
 """Above, TensorBoard's numbers, which are float64, skip whole ones: they are shown as text."""
 
+SIZES = ("objective_sizes", "held_out_sizes")
+"""What a line has of each size of `outer.robust`."""
+
 LAYOUT = {
     "search": {
         "loss": ["objective", "held_out", "best_held_out"],
+        "loss by size": [f"{name}/.*" for name in SIZES],
         "hypergradient": ["hypergradient_norm/.*", "standard_error/.*"],
         "hypergradient by window": ["window_norm/.*"],
         "signal to noise": ["signal/.*/median"],
@@ -94,7 +98,7 @@ class Tracker:
         else:
             del scalars["seconds"]
         scalars["phase"] = float(line["phase"])
-        for name in ("hypergradient_norm", "standard_error", "moved"):
+        for name in (*SIZES, "hypergradient_norm", "standard_error", "moved"):
             scalars |= {f"{name}/{key}": value for key, value in line.get(name, {}).items()}
         for key, norms in line.get("window_norm", {}).items():
             for number, norm in enumerate(norms, 1):

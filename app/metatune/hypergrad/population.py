@@ -55,12 +55,14 @@ class Member(NamedTuple):
         batches: the batch of an inner step of its own.
         start: its first inner step.
         key: where an estimator that draws directions takes its randomness from.
+        problem: of its own, such as that of a larger model, in the same η; None for that of all.
     """
 
     begin: Callable[[], State]
     batches: Batches
     start: int = 0
     key: Key[Array, ""] | None = None
+    problem: Problem | None = None
 
 
 def hypergradients(
@@ -112,7 +114,7 @@ def hypergradients(
     Source: Calian et al., DataRater: Meta-Learned Dataset Curation, 2025 (there eight trainings).
 
     Args:
-        problem: of each training.
+        problem: of each training that has none of its own.
         eta: meta-parameters η, those of all.
         members: the trainings, two or more.
         outer_batches: held-out batches, those of all.
@@ -130,14 +132,20 @@ def hypergradients(
 
     Returns:
         The means of value, gradient, losses and control; in the diagnostics the `members`'
-        gradients, [M, ...], and the standard errors of their mean.
+        gradients, [M, ...], and the standard errors of their mean; one after the other, the values
+        of each, too.
 
     Raises:
-        ValueError: fewer than two members.
+        ValueError: fewer than two members; problems of their own, with `vmap` or `states`.
         EstimatorError: random directions through all members at once; and as `hypergradient`.
     """
     if len(members) < 2:
         raise ValueError(f"a population of {len(members)}: must have two members or more")
+    if (vmap or states) and any(each.problem is not None for each in members):
+        raise ValueError(
+            "members with problems of their own have states of other shapes: they are taken with "
+            "vmap=False, states=False"
+        )
     estimate = partial(
         hypergradient,
         outer_batches=outer_batches,
@@ -148,8 +156,8 @@ def hypergradients(
         checkpoints=checkpoints,
     )
     if not vmap:
-        estimate = partial(estimate, problem, eta, control=control)
-        return _one_by_one(estimate, members, states, listener)
+        estimate = partial(estimate, control=control)
+        return _one_by_one(estimate, problem, eta, members, states, listener)
     if estimator.draws:
         raise EstimatorError(
             "random directions in the meta-parameters of all members at once would add the noise "
@@ -264,6 +272,8 @@ def _at_once(
 
 def _one_by_one(
     estimate: Callable[..., Hypergradient],
+    problem: Problem,
+    eta: Eta,
     members: Sequence[Member],
     states: bool,
     listener: Listener | None,
@@ -278,6 +288,8 @@ def _one_by_one(
 
     for each in members:
         result = estimate(
+            problem if each.problem is None else each.problem,
+            eta,
             each.begin(),
             each.batches,
             start=each.start,
@@ -288,8 +300,9 @@ def _one_by_one(
         found.append(result if states else result._replace(state=NONE))
     gradients = stack([result.gradient for result in found])
     seen = [result.diagnostics for result in found]
+    values = jnp.stack([result.value for result in found])
     return Hypergradient(
-        jnp.mean(jnp.stack([result.value for result in found])),
+        jnp.mean(values),
         _mean(gradients),
         stack([result.state for result in found]),
         seen[0]._replace(
@@ -302,6 +315,7 @@ def _one_by_one(
             lost_directions=_in_all([each.lost_directions for each in seen]),
             diverged_sides=_in_all([each.diverged_sides for each in seen]),
             members=gradients,
+            values=values,
             growth=_side_by_side([each.growth for each in seen]),
         ),
     )

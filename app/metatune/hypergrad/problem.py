@@ -167,6 +167,7 @@ class Diagnostics(NamedTuple):
         diverged_sides: trainings on either side of η whose loss isn't finite, of those directions
             too; None where there are no sides.
         members: hypergradients of the trainings of a population, stacked; None for one training.
+        values: their objectives, where they were taken one after the other; None else.
         growth: of the adjoint in reverse mode, of the tangents in forward mode; of the members'
             where there are several. None else.
     """
@@ -180,6 +181,7 @@ class Diagnostics(NamedTuple):
     lost_directions: int | Integer[Array, ""] | None = None
     diverged_sides: int | Integer[Array | np.integer, ""] | None = None
     members: Eta = None
+    values: Float[Array, "M"] | None = None
     growth: Growth | None = None
 
 

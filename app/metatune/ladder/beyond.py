@@ -1,5 +1,6 @@
 """What a ledger says of a training that is larger than its rungs."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -11,12 +12,11 @@ FARTHEST: Final = 2.0
 """Times the compute of the largest training that was done, up to which nothing is warned of."""
 
 
-def operations_of(config: Mapping[str, Any], tokens: int, vocabulary: int | None) -> float:
-    """Floating-point operations of a training, as of `measuring.operations`.
+def parameters_of(config: Mapping[str, Any], vocabulary: int | None) -> int:
+    """Numbers of a model, as of `measuring.parameters`.
 
     Args:
         config: fields of the model's `config.json`.
-        tokens: that it reads.
         vocabulary: of the model, where the config leaves it to the tokenizer.
     """
     size = None if "vocab_size" in config else vocabulary or 2
@@ -27,23 +27,43 @@ def operations_of(config: Mapping[str, Any], tokens: int, vocabulary: int | None
         for length in shape:
             count *= length
         total += count
-    return 6.0 * total * tokens
+    return total
 
 
-def warning(tuned: Artefact, operations: float) -> str | None:
+def operations_of(parameters: float, tokens: int) -> float:
+    """Floating-point operations of a training, as of `measuring.operations`."""
+    return 6.0 * parameters * tokens
+
+
+def points_of(ledger: Mapping[str, Any]) -> list[Point]:
+    """The gains of a ledger's rungs, of those where no training diverged."""
+    return [
+        Point(
+            rung["operations"],
+            rung["gain"]["mean"],
+            rung["gain"]["error"],
+            ledger["seeds"],
+            rung["parameters"],
+        )
+        for rung in ledger["rungs"]
+        if rung["gain"]["error"] is not None
+    ]
+
+
+def warning(tuned: Artefact, parameters: float, tokens: int) -> str | None:
     """What is to be told of a training far beyond those that were done; None for nothing.
 
     Args:
         tuned: the artefact, before it was carried.
-        operations: of the training to come.
+        parameters: of the model to come.
+        tokens: that its training reads.
     """
-    ledger = tuned.transfer
+    ledger, operations = tuned.transfer, operations_of(parameters, tokens)
     if ledger is None:
         config = tuned.provenance.get("model_config")
         vocabulary = tuned.provenance.get("vocab_size")
-        if not config or operations <= FARTHEST * operations_of(
-            config, tuned.horizon_tokens, vocabulary
-        ):
+        own = parameters_of(config, vocabulary) if config else math.inf
+        if operations <= FARTHEST * operations_of(own, tuned.horizon_tokens):
             return None
         return (
             "whether the gain carries over to so much larger a training was never measured; "
@@ -53,15 +73,11 @@ def warning(tuned: Artefact, operations: float) -> str | None:
     largest = max(rung["operations"] for rung in rungs)
     if operations <= FARTHEST * largest:
         return None
-    points = [
-        Point(rung["operations"], rung["gain"]["mean"], rung["gain"]["error"], ledger["seeds"])
-        for rung in rungs
-        if rung["gain"]["error"] is not None
-    ]
+    points = points_of(ledger)
     times = operations / largest
     said = f"{times:,.0f}" if times >= 10 else f"{times:.2g}"
     beyond = f"{said} times the compute of the largest rung that was measured"
-    made = predict(points, operations) if points else None
+    made = predict(points, operations, parameters) if points else None
     if made is None:
         return f"{beyond}: what gain is left there was never measured, nor can it be predicted"
     return (

@@ -4,13 +4,14 @@ Beside a tuned mixture stands the baseline that anyone would have tried, the tar
 and each of rates and mixture by itself, to tell what carries over.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Final, Literal, NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 
 from metatune.artefact import Artefact, Mixture
+from metatune.artefact.document import held
 
 LEVELS: Final = (1.0, 0.5, 2.0)
 """Of all rates of a candidate: whether the optimum stays at one."""
@@ -21,9 +22,21 @@ LOW: Final = 0.1
 Source: arXiv 2512.24503, 2025, as cited in the docs: rankings of data flip with the rate.
 """
 
-Schedules = Literal["default", "tuned", "target", "rates", "mixture"]
-"""The recipe's own, those that were tuned, the recipe's own on the target's text alone, and of what
-was tuned the learning rates alone, and the mixture alone."""
+Schedules = Literal[
+    "default",
+    "tuned",
+    "target",
+    "rates",
+    "mixture",
+    "by update",
+    "default constant",
+    "target constant",
+    "retuned",
+]
+"""The recipe's own, those that were tuned, the recipe's own on the target's text alone; of what was
+tuned the learning rates alone, the mixture alone, and all of it, read by update instead of by share
+of the training; the first and the third at rates that stay where they are highest; and what a
+search at the rung itself has found."""
 
 
 FARTHEST: Final = 16.0
@@ -32,7 +45,9 @@ FARTHEST: Final = 16.0
 SWEPT: Final = tuple(2.0**power for power in range(-4, 5))
 """The levels of such a sweep."""
 
-BASELINES: Final[tuple[Schedules, ...]] = ("default", "target")
+CONSTANT: Final[tuple[Schedules, ...]] = ("default constant", "target constant")
+
+BASELINES: Final[tuple[Schedules, ...]] = ("default", "target", *CONSTANT)
 
 
 class Candidate(NamedTuple):
@@ -64,26 +79,40 @@ def sources(default: Artefact, tuned: Artefact) -> dict[Schedules, Artefact]:
         tuned: those that were tuned.
     """
     found: dict[Schedules, Artefact] = {"default": default, "tuned": tuned}
+    found["default constant"] = constant(default)
     if (alone := target_alone(default)) is not None:
         found["target"] = alone
+        found["target constant"] = constant(alone)
     if tuned.mixture is not None and tuned.learning_rates.multipliers is not None:
         found["rates"] = replace(default, learning_rates=tuned.learning_rates)
         found["mixture"] = replace(default, mixture=tuned.mixture)
     return found
 
 
-def candidates(found: Mapping[Schedules, Artefact]) -> tuple[Candidate, ...]:
-    """All that are trained, the two of the gain first; with a tuned mixture at low rates, too."""
-    low = (LOW,) if found["tuned"].mixture is not None else ()
+def candidates(
+    found: Collection[Schedules], *, low: bool, constants: bool
+) -> tuple[Candidate, ...]:
+    """All that are trained, the two of the gain first.
+
+    Args:
+        found: the schedules that there are.
+        low: whether the order at a tenth of all rates is asked for, as of a tuned mixture.
+        constants: whether baselines at constant rates are trained, too.
+    """
+    at_low = (LOW,) if low else ()
     levels: dict[Schedules, tuple[float, ...]] = {
-        "default": (*LEVELS, *low),
-        "tuned": (*LEVELS, *low),
+        "default": (*LEVELS, *at_low),
+        "tuned": (*LEVELS, *at_low),
         "target": LEVELS,
+        **(dict.fromkeys(CONSTANT, LEVELS) if constants else {}),
         "rates": (1.0,),
         "mixture": (1.0,),
+        "by update": (1.0,),
+        "retuned": (1.0,),
     }
-    ordered = [Candidate(which, level) for which in found for level in levels[which]]
-    return tuple(sorted(ordered, key=lambda each: each.name not in (DEFAULT.name, TUNED.name)))
+    ordered = [Candidate(which, level) for which in levels for level in levels[which]]
+    there = [each for each in ordered if each.schedules in found]
+    return tuple(sorted(there, key=lambda each: each.name not in (DEFAULT.name, TUNED.name)))
 
 
 def further(losses: Mapping[str, Sequence[float]]) -> tuple[Candidate, ...]:
@@ -119,6 +148,38 @@ def target_alone(artefact: Artefact) -> Artefact | None:
         return None
     row = np.asarray([[shares.get(name, 0.0) for name in mixture.domains]], np.float64)
     return replace(artefact, mixture=Mixture((0.0,), "constant", mixture.domains, row))
+
+
+def constant(artefact: Artefact) -> Artefact:
+    """An artefact whose learning rates stay where they are highest once they are there."""
+    rates = artefact.learning_rates
+    kept = {name: np.maximum.accumulate(curve) for name, curve in rates.parameters.items()}
+    return replace(artefact, learning_rates=replace(rates, parameters=kept))
+
+
+def by_update(artefact: Artefact, times: float) -> Artefact:
+    """An artefact whose curves are read by update, in a training so many times as long.
+
+    Update t of it uses what update t of the tuned training uses, and after the last of these what
+    that uses; by share of the training, which is how all others are read, update t uses what update
+    `t / times` of the tuned one does. The factors of a rule stay.
+
+    Args:
+        artefact: carried to the training.
+        times: its updates in those of the tuned one.
+    """
+    sections = {section.key: _squeezed(value, times) for section, value in held(artefact)}
+    return replace(artefact, **sections)
+
+
+def _squeezed(value: Any, times: float) -> Any:
+    """A schedule, and those within it, with knots so much earlier."""
+    if not is_dataclass(value) or isinstance(value, type):
+        return value
+    parts = {field.name: _squeezed(getattr(value, field.name), times) for field in fields(value)}
+    if "knots" in parts:
+        parts["knots"] = tuple(knot / times for knot in parts["knots"])
+    return type(value)(**parts)
 
 
 def leveled(artefact: Artefact, level: float) -> Artefact:

@@ -1,5 +1,6 @@
 """`transfer.json`: the rungs, the predictions, and what they come to, as plain values."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -7,7 +8,7 @@ from metatune.artefact import Artefact
 from metatune.artefact.files import TRANSFER_FORMAT, TRANSFER_VERSION
 from metatune.ladder.judging import Judged, as_json
 from metatune.ladder.prediction import Point, predict
-from metatune.ladder.rungs import Rung
+from metatune.transfer.rung import Rung
 
 FARTHER: Final = (4.0, 64.0)
 """Times the compute of the largest rung, for which the gain is predicted."""
@@ -41,7 +42,8 @@ class Measured(NamedTuple):
     @property
     def point(self) -> Point:
         """What predictions are made by."""
-        return Point(self.operations, self.judged.gain.mean, self.judged.gain.error, self.seeds)
+        gain = self.judged.gain
+        return Point(self.operations, gain.mean, gain.error, self.seeds, self.parameters)
 
     @property
     def sentence(self) -> str:
@@ -61,6 +63,7 @@ def document(
     tuned: Artefact,
     found: Sequence[Measured],
     predictions: Mapping[str, Mapping[str, Any]],
+    named: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """All that is known, as plain JSON values.
 
@@ -69,15 +72,17 @@ def document(
         tuned: what was.
         found: the rungs so far, the proxy first.
         predictions: by rung.
+        named: predictions for models that were named, none of which was trained.
     """
     rungs = []
     for each in found:
-        predicted = predictions.get(each.rung.name)
+        predicted = predictions.get(each.rung.key)
         rungs.append(
             {
                 "name": each.rung.name,
-                "width": each.rung.width,
-                "depth": each.rung.depth,
+                **(
+                    {} if each.rung.config else {"width": each.rung.width, "depth": each.rung.depth}
+                ),
                 "parameters": each.parameters,
                 "steps": each.steps,
                 "operations": each.operations,
@@ -99,7 +104,7 @@ def document(
             "seeds": found[0].seeds,
             "verdict": verdict(found),
             "rungs": rungs,
-            "farther": farther(found),
+            "farther": [*farther(found), *named],
         }
     )
 
@@ -124,14 +129,21 @@ def verdict(found: Sequence[Measured]) -> str:
 
 
 def farther(found: Sequence[Measured]) -> list[dict[str, Any]]:
-    """The gain that is to be expected of larger trainings, none of which was done."""
-    points = [each.point for each in found]
-    told = []
+    """The gain that is to be expected of larger trainings, none of which was done.
+
+    Their compute is larger by parameters and by tokens alike (Hoffmann et al., 2022).
+    """
+    points, largest, told = [each.point for each in found], max(found, key=_operations), []
     for times in FARTHER:
-        operations = times * max(each.operations for each in found)
-        if (made := predict(points, operations)) is not None:
+        operations = times * largest.operations
+        size = largest.parameters * math.sqrt(times)
+        if (made := predict(points, operations, size)) is not None:
             told.append({"times": times, "operations": operations, **made._asdict()})
     return told
+
+
+def _operations(measured: Measured) -> float:
+    return measured.operations
 
 
 def _holds(predicted: Mapping[str, Any], measured: Measured) -> bool:

@@ -12,8 +12,8 @@ from metatune.ladder.candidates import BASELINES, DEFAULT, LEVELS, SWEPT, TUNED,
 
 CONFIDENCE: Final = 0.95
 
-PARTS: Final = ("rates", "mixture")
-"""Of what was tuned, each alone."""
+PARTS: Final = ("rates", "mixture", "by update", "retuned")
+"""Of what was tuned, each alone; all of it, read by update; and what a search there finds."""
 
 Losses = Mapping[str, Sequence[float]]
 """Of each candidate by its name, of the same seeds; infinite where a training diverged."""
@@ -50,6 +50,10 @@ class Judged(NamedTuple):
         low_gain: at a tenth of all rates; None where that wasn't trained.
         rates_gain: of the tuned rates alone; None where not both were tuned.
         mixture_gain: of the tuned mixture alone; likewise.
+        by_update_gain: of the tuned schedules read by update, not by share of the training; None
+            where that is the same, or wasn't trained.
+        search_gain: of what a search at the rung itself has found; None where there was none.
+        of_search: the gain in that; None likewise, and where that is no gain.
     """
 
     gain: Difference
@@ -61,6 +65,9 @@ class Judged(NamedTuple):
     low_gain: Difference | None
     rates_gain: Difference | None
     mixture_gain: Difference | None
+    by_update_gain: Difference | None = None
+    search_gain: Difference | None = None
+    of_search: float | None = None
 
 
 def difference(default: Sequence[float], tuned: Sequence[float]) -> Difference:
@@ -86,6 +93,9 @@ def judge(losses: Losses, proxy: Losses | None, low: float) -> Judged:
     baselines = [Candidate(which, level) for which in BASELINES for level in SWEPT]
     best = _best(losses, baselines).name
     level = _best(losses, [Candidate("tuned", level) for level in LEVELS]).level
+    rates, mixture, by_update, retuned = (
+        difference(losses[DEFAULT.name], losses[part]) if part in losses else None for part in PARTS
+    )
     at_low = [Candidate(schedules, low).name for schedules in ("default", "tuned")]
     return Judged(
         gain,
@@ -95,10 +105,11 @@ def judge(losses: Losses, proxy: Losses | None, low: float) -> Judged:
         _retention(gain, losses if proxy is None else proxy),
         None if proxy is None else _order(losses, proxy),
         difference(*(losses[name] for name in at_low)) if at_low[0] in losses else None,
-        *(
-            difference(losses[DEFAULT.name], losses[part]) if part in losses else None
-            for part in PARTS
-        ),
+        rates,
+        mixture,
+        by_update,
+        retuned,
+        None if retuned is None else _share(gain, retuned),
     )
 
 
@@ -119,8 +130,12 @@ def _best(losses: Losses, among: Sequence[Candidate]) -> Candidate:
 
 
 def _retention(gain: Difference, proxy: Losses) -> float | None:
-    own = difference(proxy[DEFAULT.name], proxy[TUNED.name])
-    return gain.mean / own.mean if own.low > 0 and math.isfinite(own.mean) else None
+    return _share(gain, difference(proxy[DEFAULT.name], proxy[TUNED.name]))
+
+
+def _share(gain: Difference, whole: Difference) -> float | None:
+    """A gain in another; None where that is none beyond noise."""
+    return gain.mean / whole.mean if whole.low > 0 and math.isfinite(whole.mean) else None
 
 
 def _order(losses: Losses, proxy: Losses) -> float | None:

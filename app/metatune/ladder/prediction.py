@@ -11,7 +11,7 @@ the Linear Model, 1972); parameters and tokens as the two sizes of a training: H
 """
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from scipy.special import chdtrc, stdtrit
@@ -130,6 +130,6 @@ def _on_plane(known: Sequence[Point], compute: float, parameters: float) -> Pred
     return _interval(float(at @ plane), variance, freedom, line=False)
 
 
-def _interval(gain: float, variance: float, freedom: int, *, line: bool) -> Prediction:
+def _interval(gain: float, variance: Any, freedom: int, *, line: bool) -> Prediction:
     half = float(stdtrit(freedom, (1 + CONFIDENCE) / 2) * np.sqrt(variance))
     return Prediction(gain, gain - half, gain + half, line)

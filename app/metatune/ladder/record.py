@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from metatune.ladder.candidates import Candidate
-from metatune.ladder.rungs import Rung
 from metatune.runs.files import append_line, mend, whole_lines
+from metatune.transfer.rung import Rung
 
 FILE: Final = "transfer.jsonl"
 
@@ -15,7 +15,8 @@ class LadderRecord:
     """The losses of a run's ladder under a rule; others beside them stay as they are.
 
     A line has `rule`, `rung`, and either `candidate`, `seed` and `loss` (null where the training
-    diverged), or a `prediction` with the time at which it was made.
+    diverged), or a `prediction` with the time at which it was made; or `at`, a prediction for a
+    model that was named.
     """
 
     def __init__(self, run: Path, identity: Mapping[str, Any]):
@@ -36,7 +37,7 @@ class LadderRecord:
         """Of each candidate by its name, then by seed."""
         found: dict[str, dict[int, float]] = {}
         for line in self._lines:
-            if line["rung"] == rung.name and "candidate" in line:
+            if "candidate" in line and line["rung"] == rung.key:
                 loss = float("inf") if line["loss"] is None else line["loss"]
                 found.setdefault(line["candidate"], {})[line["seed"]] = loss
         return found
@@ -48,7 +49,7 @@ class LadderRecord:
     def add(self, rung: Rung, candidate: Candidate, seed: int, loss: float) -> None:
         """Keeps a loss."""
         finite = loss if loss != float("inf") else None
-        self._append({"rung": rung.name, "candidate": candidate.name, "seed": seed, "loss": finite})
+        self._append({"rung": rung.key, "candidate": candidate.name, "seed": seed, "loss": finite})
 
     def predictions(self) -> dict[str, dict[str, Any]]:
         """By rung, the first that was made of each."""
@@ -57,6 +58,18 @@ class LadderRecord:
             if "prediction" in line:
                 found.setdefault(line["rung"], line["prediction"])
         return found
+
+    def named(self) -> list[dict[str, Any]]:
+        """Predictions for models that were named, the latest of each with its number of steps."""
+        found: dict[tuple[str, int], dict[str, Any]] = {}
+        for line in self._lines:
+            if "at" in line:
+                found[line["at"]["at"], line["at"]["steps"]] = line["at"]
+        return list(found.values())
+
+    def name(self, prediction: Mapping[str, Any]) -> None:
+        """Keeps a prediction for a model that was named."""
+        self._append({"at": dict(prediction)})
 
     def predict(self, rung: str, prediction: Mapping[str, Any]) -> None:
         """Keeps a prediction, before anything of its rung is trained."""

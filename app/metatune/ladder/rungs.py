@@ -1,90 +1,74 @@
-"""The rungs of a ladder: the recipe of a run at other sizes, from the proxy's own upwards."""
+"""The rungs that a user asks for, and recipes that have none."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
+from metatune.recipe import file_errors
+from metatune.recipe.bounds import read_json
 from metatune.recipe.faults import Fault, RecipeError, unknown
 from metatune.recipe.schema import Recipe
-from metatune.transfer.enlarging import enlarged
+from metatune.transfer.rung import ALL, AXES, PROXY, Rung
 
-AXES: Final = ("width", "depth", "steps")
-ALL: Final = "all"
+PATH: Final = "--ladder"
 DEFAULT: Final = ("all=2",)
 LARGEST: Final = 64
 """Times the proxy along an axis, beyond which a ladder is a slip of the keyboard."""
 
 
-@dataclass(frozen=True)
-class Rung:
-    """A training, in the proxy's sizes.
-
-    Attributes:
-        width: times its features and heads.
-        depth: times its blocks.
-        steps: times its updates.
-    """
-
-    width: int = 1
-    depth: int = 1
-    steps: int = 1
-
-    @property
-    def name(self) -> str:
-        """`proxy`, `width x2`, `all x4`, or all three apart."""
-        factors = {axis: getattr(self, axis) for axis in AXES}
-        changed = {axis: factor for axis, factor in factors.items() if factor != 1}
-        if not changed:
-            return "proxy"
-        if len(changed) == len(AXES) and len(set(changed.values())) == 1:
-            return f"{ALL} x{self.width}"
-        return ", ".join(f"{axis} x{factor}" for axis, factor in changed.items())
-
-    @property
-    def compute(self) -> int:
-        """Times the proxy's operations, but for embeddings: parameters grow with width squared."""
-        return self.width**2 * self.depth * self.steps
-
-
-PROXY: Final = Rung()
-
-
 def parse(words: Sequence[str]) -> tuple[Rung, ...]:
     """The rungs of `width=2,4 depth=2 all=2`, the proxy first, in the order of their compute.
+
+    A word without `=` is the file of a model's config, whose rung is called after it, or, where it
+    is called `config`, after its folder; these come last.
 
     Raises:
         RecipeError: naming each word that is none.
     """
     faults: list[Fault] = []
-    rungs = {PROXY}
+    rungs, configs = {PROXY}, dict[str, Rung]()
     for word in words:
-        axis, _, said = word.partition("=")
+        axis, equals, said = word.partition("=")
+        if not equals:
+            found = _of_config(Path(word))
+            if isinstance(found, Rung) and found.name in (*configs, PROXY.name):
+                problem = f"is called {found.name}, as another rung is"
+                found = Fault(PATH, word, problem, "rename the file, or its folder")
+            if isinstance(found, Fault):
+                faults.append(found)
+            else:
+                configs[found.name] = found
+            continue
         if axis not in (*AXES, ALL):
-            faults.append(unknown("--ladder", word, "axis", axis, (*AXES, ALL)))
+            faults.append(unknown(PATH, word, "axis", axis, (*AXES, ALL)))
             continue
         for factor in said.split(","):
             if not factor.isdecimal() or not 2 <= int(factor) <= LARGEST:
                 problem = f"{factor!r} must be a whole number from 2 to {LARGEST}"
-                faults.append(Fault("--ladder", word, problem, f"write {axis}=2,4, say"))
+                faults.append(Fault(PATH, word, problem, f"write {axis}=2,4, say"))
                 continue
             axes = AXES if axis == ALL else (axis,)
-            sizes: dict[str, int] = dict.fromkeys(axes, int(factor))
-            rungs.add(Rung(**sizes))
+            rungs.add(replace(PROXY, **dict.fromkeys(axes, int(factor))))
     if faults:
         raise RecipeError("transfer", faults)
-    return tuple(sorted(rungs, key=lambda rung: (rung.compute, rung.name)))
+    ordered = sorted(rungs, key=lambda rung: (rung.compute, rung.name))
+    return (*ordered, *configs.values())
 
 
-def recipe_at(recipe: Recipe, rung: Rung) -> Recipe:
-    """The recipe at a rung: its model enlarged, its training lengthened, all else as it is."""
-    config = dict(recipe.model.config or {})
-    if (rung.width, rung.depth) != (1, 1):
-        config = enlarged(config, width=rung.width, depth=rung.depth)
-    return replace(
-        recipe,
-        model=replace(recipe.model, config=config),
-        inner=replace(recipe.inner, steps=rung.steps * recipe.inner.steps),
-    )
+def _of_config(path: Path) -> Rung | Fault:
+    """The rung of a model's config, or why it is none."""
+    try:
+        config = read_json(path)
+        if not isinstance(config, Mapping) or "model_type" not in config:
+            raise ValueError("it has no model_type")
+    except (OSError, ValueError) as error:
+        why = file_errors.problem(error) if isinstance(error, OSError) else error
+        problem = f"can't be read as a model's config: {why}"
+        return Fault(PATH, str(path), problem, "give a config.json, or AXIS=FACTORS")
+    name = path.absolute().parent.name if path.stem == "config" else path.stem
+    return Rung(config=json.dumps(config, sort_keys=True), called=name)
 
 
 def refuse_no_ladder(recipe: Recipe) -> None:

@@ -99,6 +99,8 @@ def candidates(
 
 def forward_may_fit(training: InnerTraining) -> bool:
     """Whether forward mode may take less memory than reverse mode: N < 2√T, one by one."""
+    if training.recipe.outer.robust is not None:
+        return False  # what it takes isn't counted over several sizes
     few = meta_parameters(training) < 2 * sqrt(horizon(training.recipe).window)
     return few and together(training.recipe) is None
 

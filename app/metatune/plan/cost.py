@@ -15,11 +15,13 @@ class Seconds(NamedTuple):
 
     Attributes:
         hypergradient: seconds of one.
-        training: of one training alone, without derivatives by η.
+        training: of one training alone, without derivatives by η; of several sizes, of one each.
+        own: of one of the recipe's own size, where there are several; None where it is `training`.
     """
 
     hypergradient: float
     training: Line
+    own: Line | None = None
 
 
 class Cost(NamedTuple):

@@ -11,9 +11,11 @@ from metatune.inner import InnerTraining
 from metatune.plan import forward_mode, persistent, reverse_mode, zeroth_order
 from metatune.plan.cost import Cost, Seconds
 from metatune.plan.memory import Memory
+from metatune.plan.over_sizes import over_sizes
 from metatune.plan.progress import Tell
 from metatune.plan.timing import Lines
 from metatune.recipe import schema
+from metatune.transfer.sized import sizes
 
 COSTS: Mapping[type, Callable[[InnerTraining, Any, Path, Tell], Cost]] = {
     schema.MixFlowSpec: reverse_mode.cost,
@@ -51,7 +53,12 @@ def cost(
             f"memory and time of an external trainer can't be predicted: a hypergradient takes "
             f"{2 * spec.directions} of its trainings, {trainer.parallel} at a time"
         )
-    return _of_population(training, COSTS[type(spec)](training, spec, folder, tell))
+    make, robust = COSTS[type(spec)], training.recipe.outer.robust
+    if robust is not None:
+        several = sizes(training)
+        costs = [make(each.training, spec, folder, tell) for each in several]
+        return over_sizes(several, costs, robust.seeds)
+    return _of_population(training, make(training, spec, folder, tell))
 
 
 def add_members(training: InnerTraining, memory: Memory) -> Memory:
@@ -72,8 +79,13 @@ def add_members(training: InnerTraining, memory: Memory) -> Memory:
 
 
 def repeats(training: InnerTraining) -> int:
-    """How often a hypergradient is taken for an outer step: of members one by one, as many."""
-    population = training.recipe.outer.population
+    """How often a hypergradient is taken for an outer step: of members one by one, as many.
+
+    Of several sizes, one of each counts as one.
+    """
+    population, robust = training.recipe.outer.population, training.recipe.outer.robust
+    if robust is not None:
+        return robust.seeds
     return 1 if population is None or population.vmap else population.members
 
 

@@ -15,6 +15,7 @@ from metatune.plan import cost_model, forward_mode, reverse_mode
 from metatune.plan.cost import Seconds
 from metatune.plan.measuring import MeasuredWay
 from metatune.plan.memory import Memory
+from metatune.plan.over_sizes import largest
 from metatune.plan.pace import Pace, pace
 from metatune.plan.progress import Tell
 from metatune.plan.reverse_mode import Spec
@@ -69,7 +70,7 @@ def counted(training: InnerTraining, base: MeasuredWay, folder: Path, tell: Tell
             return found.seconds({forward_mode.PLAIN: of.training}).hypergradient
 
     elif isinstance(spec, Spec):
-        memory = _memory(training, spec, base, folder, tell)
+        memory = _memory(largest(training), spec, base, folder, tell)
         count, own = in_all(training, spec, memory), in_all(training, base.spec, base.memory)
         seconds = partial(_seconds, count, own)
 

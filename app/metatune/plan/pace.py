@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from metatune.plan.cost import OF_GRADIENT, Seconds
+from metatune.plan.timing import Line
 from metatune.plan.work import Work
 from metatune.recipe import phases
 from metatune.recipe.schema import OnlineSpec, SignalSpec
@@ -52,14 +53,14 @@ def pace(work: Work, best: Seconds, rounds: tuple[float, ...], compilation: floa
     """
     recipe, outer = work.recipe, work.recipe.outer
 
-    def trainings(count: int, sequences: int) -> float:
-        measured = OF_GRADIENT * work.gradients(sequences) * best.training.step
-        return count * (best.training.of(recipe.inner.steps, work.estimator.segment) + measured)
+    def trainings(count: int, sequences: int, line: Line = best.training) -> float:
+        measured = OF_GRADIENT * work.gradients(sequences) * line.step
+        return count * (line.of(recipe.inner.steps, work.estimator.segment) + measured)
 
     candidates = 1 if outer.ema is None else 2
     judgement = trainings(candidates * outer.validation.seeds, outer.validation.sequences)
     outer_step = best.hypergradient + judgement / outer.validation.every
-    report = trainings(2 * outer.test.seeds, outer.test.sequences)
+    report = trainings(2 * outer.test.seeds, outer.test.sequences, best.own or best.training)
     outer_steps = sum(phase.steps for phase in phases.resolved(outer))
     run = compilation + outer_steps * outer_step + judgement + report
     differences = trainings(_differences(work), outer.objective.sequences)
@@ -74,4 +75,6 @@ def _differences(work: Work) -> int:
         return 0
     spec = SignalSpec() if outer.signal == "auto" else outer.signal
     members = outer.population.members if outer.population else 1
+    if outer.robust:  # of each size one, whose seconds are those of all sizes
+        members = outer.robust.seeds
     return 2 * min(spec.pairs, len(blocks(work.training.tunables))) * members

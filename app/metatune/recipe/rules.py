@@ -34,6 +34,14 @@ SEED = ValueRule(lambda value: 0 <= value < 2**64, "a whole number from 0 to 2**
 AT_LEAST_ONE = ValueRule(lambda value: value >= 1, "a whole number of 1 or above")
 FOUR_TO_SIXTEEN = ValueRule(lambda value: 4 <= value <= 16, "a whole number from 4 to 16")
 AT_LEAST_TWO = ValueRule(lambda value: value >= 2, "a whole number of 2 or above")
+LARGEST_SIZE = 64
+"""Times a recipe's own, beyond which a size is a slip of the keyboard."""
+SIZES = ValueRule(
+    lambda values: (
+        len(set(values)) == len(values) > 0 and all(1 <= value <= LARGEST_SIZE for value in values)
+    ),
+    f"a list of different whole numbers from 1 to {LARGEST_SIZE}",
+)
 BUCKETS = ValueRule(lambda value: 2 <= value <= 256, "null, or a whole number from 2 to 256")
 INNER_FRACTION = ValueRule(lambda value: 0 < value < 1, "a fraction between 0 and 1, both excluded")
 FRACTION = ValueRule(lambda value: 0 <= value < 1, "a fraction from 0 up to, not including, 1")

@@ -20,12 +20,14 @@ COLUMNS = (
     "kept",
     "rates alone",
     "mixture alone",
+    "by update",
+    "of a search",
     "over best",
     "level",
     "order",
     "predicted",
 )
-PARTS = ("rates_gain", "mixture_gain")
+PARTS = ("rates_gain", "mixture_gain", "by_update_gain")
 
 
 def table(document: Mapping[str, Any]) -> RenderableType:
@@ -45,8 +47,10 @@ def table(document: Mapping[str, Any]) -> RenderableType:
         blocks.append(Pieces([f"{column} {cell}" for column, cell in numbers if cell]))
     about = (
         f"rule {document['rule']}, {document['seeds']} seeds, {document['unit']}. gain: default "
-        "minus tuned, both carried; over best: over the best baseline at its best level; level: "
-        "the best of the tuned rates; order: of all candidates, by the proxy's (Spearman)"
+        "minus tuned, both carried; by update: the gain where tuned curves are read by update "
+        "instead of by share of the training; of a search: the gain in that of a search there; "
+        "over best: over the best baseline at its best level; level: the best of the tuned rates; "
+        "order: of all candidates, by the proxy's (Spearman)"
     )
     return Group(
         Text.assemble("transfer: ", (document["verdict"], "bold")),
@@ -58,11 +62,7 @@ def table(document: Mapping[str, Any]) -> RenderableType:
 
 def beyond(document: Mapping[str, Any]) -> list[str]:
     """What is to be expected of larger trainings, a line each."""
-    return [
-        f"at {each['times']:g} times the largest rung's compute: a gain of {each['gain']:.4f} is "
-        f"predicted, {each['low']:.4f} to {each['high']:.4f}" + _bent(each)
-        for each in document["farther"]
-    ]
+    return [f"{_where(each)}: " + _expected(each) for each in document["farther"]]
 
 
 def lines(document: Mapping[str, Any]) -> list[str]:
@@ -76,7 +76,9 @@ def lines(document: Mapping[str, Any]) -> list[str]:
         f"parameters and {max(rung['steps'] for rung in rungs):,} steps, carried by the rule "
         f"{document['rule']}{told}"
     )
-    return [document["verdict"], covers, *beyond(document)[:1]]
+    named = [each for each in document["farther"] if each.get("at")]
+    told = beyond({"farther": named or document["farther"][:1]})
+    return [document["verdict"], covers, *told]
 
 
 def plan(ladder: Any, left: float) -> list[str]:
@@ -87,11 +89,13 @@ def plan(ladder: Any, left: float) -> list[str]:
         left: work that isn't done, in trainings of the proxy.
     """
     names = ", ".join(step.rung.name for step in ladder.steps)
-    count = len(ladder.candidates) * len(ladder.seeds)
+    counts = sorted({len(step.candidates) for step in ladder.steps})
+    each = " to ".join(map(str, counts[:: max(1, len(counts) - 1)]))
+    count = sum(len(step.candidates) for step in ladder.steps) * len(ladder.seeds)
     largest = max(ladder.work(step) for step in ladder.steps)
     return [
-        f"rungs: {names}; at each {len(ladder.candidates)} candidates and {len(ladder.seeds)} "
-        f"seeds, {count} trainings, by the rule {ladder.rule}",
+        f"rungs: {names}; at each {each} candidates and {len(ladder.seeds)} "
+        f"seeds, {count} trainings in all, by the rule {ladder.rule}",
         f"left: as long as {left:,.0f} trainings of the proxy; one of the largest rung takes "
         f"{largest:,.0f}",
     ]
@@ -110,7 +114,11 @@ def _cells(rung: Mapping[str, Any]) -> list[str]:
         _number(gain["mean"], "{:+.4f}"),
         f"{_number(gain['low'], '{:+.4f}')} to {_number(gain['high'], '{:+.4f}')}",
         "" if rung["retention"] is None else f"{100 * rung['retention']:.0f} %",
-        *("" if rung[part] is None else _number(rung[part]["mean"], "{:+.4f}") for part in PARTS),
+        *(
+            "" if rung.get(part) is None else _number(rung[part]["mean"], "{:+.4f}")
+            for part in PARTS
+        ),
+        "" if rung.get("of_search") is None else f"{100 * rung['of_search']:.0f} %",
         f"{_number(over['mean'], '{:+.4f}')} ({rung['best']})",
         f"x{rung['level']:g}",
         "" if rung["order"] is None else f"{rung['order']:.2f}",
@@ -118,13 +126,31 @@ def _cells(rung: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _part(gain: Mapping[str, Any] | None) -> str:
+    return "" if gain is None else _number(gain["mean"], "{:+.4f}")
+
+
 def _predicted(predicted: Mapping[str, Any]) -> str:
     word = "holds" if predicted["holds"] else "missed"
     return f"{predicted['low']:.4f} to {predicted['high']:.4f}: {word}"
 
 
+def _where(each: Mapping[str, Any]) -> str:
+    times = f"{each['times']:,.3g} times the largest rung's compute"
+    if not each.get("at"):
+        return f"at {times}"
+    return f"at {each['at']}, {each['steps']:,} steps ({times}; predicted {each['made']})"
+
+
+def _expected(each: Mapping[str, Any]) -> str:
+    return (
+        f"a gain of {each['gain']:.4f} is predicted, {each['low']:.4f} to {each['high']:.4f}"
+        + _bent(each)
+    )
+
+
 def _bent(each: Mapping[str, Any]) -> str:
-    return "" if each["line"] else " (the rungs don't lie on a line)"
+    return "" if each["line"] else " (by parameters and tokens: the rungs refuse a line)"
 
 
 def _mean(values: Any) -> float | None:

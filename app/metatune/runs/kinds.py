@@ -54,6 +54,8 @@ RUN: Final = Kind(
             "metrics.jsonl",
             "commands.jsonl",
             "expected.json",
+            "transfer.jsonl",
+            "retuned",
             "tensorboard",
             "checkpoints",
             "scratch",

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from metatune.artefact import Artefact, ArtefactError, Initialisation
 from metatune.artefact.demands import demands
 from metatune.hypergrad import State
-from metatune.inner import InnerTraining, optimizers
+from metatune.inner import InnerTraining, optimizers, scaling
 from metatune.models import ParameterNames
 from metatune.recipe.faults import ABSENT, Fault
 
@@ -62,24 +62,7 @@ def scaled(training: InnerTraining, tuned: Artefact | None) -> InnerTraining:
     asked = None if tuned is None else demands(tuned)
     if asked is None or not asked.initial_scale:
         return training
-    shapes = jax.eval_shape(training.initialise, jax.random.key(0)).params
-    init = _init(training)
-
-    def leaf(named: ParameterNames, shape: jax.ShapeDtypeStruct) -> jax.Array:
-        factors = [asked.initial_scale.get(name, 1.0) for name in named.names]
-        layers = (len(factors),) if named.stacked else ()
-        ones = (1,) * (len(shape.shape) - len(layers))
-        return jnp.asarray(factors, shape.dtype).reshape(*layers, *ones)
-
-    factors = jax.tree.map(leaf, training.names, shapes)
-
-    @jax.jit
-    def times(params: Any) -> State:
-        params = jax.tree.map(lambda fresh, factor: fresh * factor, params, factors)
-        return State(params, init(params))
-
-    initialise = training.initialise
-    return replace(training, initialise=lambda key: times(initialise(key).params))
+    return scaling.scaled(training, asked.initial_scale, _init(training))
 
 
 def _init(training: InnerTraining) -> Any:

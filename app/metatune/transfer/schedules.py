@@ -13,6 +13,9 @@ from metatune.transfer.mapping import Between, interpolated, renumbered_label
 
 Counterparts = Mapping[str, Between]
 
+BASE = "the base rate"
+"""What a parameter of no group has, where one that lies beside it has a group."""
+
 AVERAGES = ("b1", "b2")
 """Settings of the optimizer that say how much of an average stays in an update."""
 
@@ -48,13 +51,18 @@ def _multipliers(artefact: Artefact, ours: Counterparts, factors: Factors) -> Mu
         multipliers = Multipliers(tuned.knots, groups, multipliers.members, tuned.interpolation)
     values: dict[str, tuple[float, ...]] = {}
     members: dict[str, list[str]] = {}
-    found = {name: _cell(name, at, group_of) for name, at in ours.items() if at.lower in group_of}
+    known = {**multipliers.groups, BASE: (1.0,) * len(multipliers.knots)}
+    found = {
+        name: _cell(name, at, group_of)
+        for name, at in ours.items()
+        if at.lower in group_of or at.upper in group_of
+    }
     parted = _parted(found, factors)
     for name, (label, lower, upper, along) in found.items():
         factor = factors.parameters[name].learning_rate
         if label in parted:
             label = f"{label}, x{factor:.4g}"
-        groups = {g: np.asarray(multipliers.groups[g]) for g in (lower, upper)}
+        groups = {label: np.asarray(known[label]) for label in (lower, upper)}
         curve = factor * interpolated(Between(lower, upper, along), groups)
         values[label] = tuple(map(float, curve))
         members.setdefault(label, []).append(name)
@@ -68,7 +76,7 @@ def _multipliers(artefact: Artefact, ours: Counterparts, factors: Factors) -> Mu
 
 def _cell(name: str, at: Between, group_of: Mapping[str, str]) -> tuple[str, str, str, float]:
     """The label of a parameter's group, and the groups of the proxy that it lies between."""
-    lower, upper = group_of[at.lower], group_of[at.upper]
+    lower, upper = group_of.get(at.lower, BASE), group_of.get(at.upper, BASE)
     along = at.along if lower != upper else 0.0
     first = renumbered_label(lower, at.lower, name)
     second = renumbered_label(upper, at.upper, name)

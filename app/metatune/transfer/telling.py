@@ -2,24 +2,24 @@
 
 from rich.console import Console
 
+from metatune.artefact import Artefact
 from metatune.inner import InnerTraining
-from metatune.train.command import FollowedArtefact
 from metatune.transfer.toward import toward_training
 
 
 def carried(
-    tuned: FollowedArtefact,
+    tuned: Artefact,
     training: InnerTraining,
     source: str,
     rule: str | None,
     steps: int | None,
     console: Console,
-) -> FollowedArtefact:
+) -> Artefact:
     """The schedules for a training, and a line for each thing that a user should know of it.
 
     Arguments and what is refused as of `toward_training`.
     """
-    found = toward_training(tuned.schedules, training, source, rule, steps=steps)
+    found = toward_training(tuned, training, source, rule, steps=steps)
     lines = [
         *found.done,
         *(f"done here: {what}" for what in found.left),
@@ -28,4 +28,4 @@ def carried(
     ]
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
-    return tuned._replace(schedules=found.artefact)
+    return found.artefact

@@ -13,6 +13,7 @@ from metatune.artefact.sections import elements as within
 from metatune.artefact.sections import learning_rates as sections
 from metatune.hypergrad.shapes import Scalar, StepLike
 from metatune.recipe import schema
+from metatune.tunables.between_cells import BetweenCells
 from metatune.tunables.elements import Elements, elements
 from metatune.tunables.groups import Groups, group
 from metatune.tunables.hyper import Hyper, Setting, Tunable
@@ -25,7 +26,8 @@ from metatune.tunables.windows import between_knots, window_of
 class TunableLearningRates:
     """`rate_t(parameter) = base_t * m_t(parameter)` with multipliers m of the parameters' cells.
 
-    A cell is what shares a multiplier: a group of parameters, or an element, row or column of one.
+    A cell is what shares a multiplier: a group of parameters, or an element, row or column of one;
+    parameters of a model of another depth lie between two.
     At knot k it is `m = exp b(η_k)`, where b bounds logarithms smoothly, `b(η) = L tanh(η / L)`
     with `L = log max_multiplier`, of slope one at η = 0; without a bound, `b(η) = η`. Windows are
     knots whose multiplier is held until the next begins; or it moves on lines between knots.
@@ -41,7 +43,7 @@ class TunableLearningRates:
         prior: weight of the penalty on log multipliers.
     """
 
-    cells: Groups | Elements
+    cells: Groups | Elements | BetweenCells
     windows: int
     steps: int
     interpolation: Literal["constant", "linear"] = "constant"

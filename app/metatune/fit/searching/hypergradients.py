@@ -1,25 +1,22 @@
-"""Where the hypergradient of an outer step comes from: one training, a population, or a command."""
+"""Where the hypergradient of an outer step comes from: one training, several, or a command."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from metatune.data import stratified_batches
 from metatune.fit.searching import population
+from metatune.fit.searching.asking import asked
+from metatune.fit.searching.robust import OfSizes
 from metatune.fit.searching.search import Search
 from metatune.fit.searching.truncation import Span
 from metatune.hypergrad import Hypergradient, Member, hypergradient, hypergradients
 from metatune.hypergrad.estimator import Listener
-from metatune.hypergrad.problem import Batches
-from metatune.inner import InnerTraining, estimators
-from metatune.inner.horizons import Rescaled
-from metatune.inner.metrics import held_out_batches
-from metatune.inner.seeds import Purpose, Stream, data_seed, direction_key, model_key
+from metatune.inner import InnerTraining
+from metatune.inner.seeds import Purpose, direction_key, model_key
 from metatune.recipe import schema
 from metatune.recipe.phases import Phase
-from metatune.recipe.trajectory import points
+from metatune.transfer.sized import sizes
 
 Trainings = Callable[[Search, Phase, Span], tuple[Sequence[Member], Mapping[str, Any]]]
 """The trainings of an outer step, and the arguments of `hypergradient` that all have."""
@@ -70,7 +67,7 @@ class OfOneTraining:
     ) -> tuple[Sequence[Member], Mapping[str, Any]]:
         """As of `Trainings`."""
         recipe = self.training.recipe
-        batches, options = _asked(self.training, search, phase, span, self.scratch)
+        batches, options = asked(self.training, search, phase, span, self.scratch)
         first = span.training if recipe.outer.fresh.initialisation else 0
         key = model_key(recipe.seed, Purpose.HYPERGRADIENT, first)
         one = Member(
@@ -113,7 +110,7 @@ class OfPopulation:
         self, search: Search, phase: Phase, span: Span
     ) -> tuple[Sequence[Member], Mapping[str, Any]]:
         """As of `Trainings`."""
-        batches, options = _asked(self.training, search, phase, span, self.scratch)
+        batches, options = asked(self.training, search, phase, span, self.scratch)
         return population.members(self.training, phase, search, span, batches), options
 
 
@@ -121,47 +118,11 @@ def source(
     training: InnerTraining,
     scratch: Path,
     listen: Callable[[], Listener],
-) -> OfOneTraining | OfPopulation:
+) -> OfOneTraining | OfPopulation | OfSizes:
     """That of a recipe whose training is done here."""
-    if together := training.recipe.outer.population:
+    outer = training.recipe.outer
+    if outer.robust:
+        return OfSizes(training, sizes(training), outer.robust.seeds, scratch, listen)
+    if together := outer.population:
         return OfPopulation(training, together.vmap, scratch, listen)
     return OfOneTraining(training, scratch, listen)
-
-
-def _asked(
-    training: InnerTraining, search: Search, phase: Phase, span: Span, scratch: Path
-) -> tuple[Callable[[int, int | None], Batches], dict[str, Any]]:
-    """The data, by the number of a training and of a member, and what is asked for in both ways."""
-    recipe, outer = training.recipe, training.recipe.outer
-    seed = partial(data_seed, recipe.seed, Purpose.HYPERGRADIENT)
-    if span.rescaled:
-        shorter = Rescaled(training, span.steps)
-        problem, shares = shorter.problem, shorter.shares(search.eta)
-    else:
-        problem, shares = training.reweighted, training.trajectory(search.eta).mixture
-
-    def batches(number: int, member: int | None) -> Batches:
-        return stratified_batches(
-            training.corpus,
-            seed=seed(number if outer.fresh.data else 0, Stream.TRAINING, member),
-            batch_size=recipe.data.batch_size,
-            shares=shares,
-        )
-
-    return batches, {
-        "problem": problem,
-        "eta": search.eta,
-        "outer_batches": held_out_batches(
-            outer,
-            training.corpus,
-            "validation",
-            seed=seed(search.step if outer.fresh.data else 0, Stream.HELD_OUT),
-            sequences=outer.objective.sequences,
-        ),
-        "steps": span.steps,
-        "window": span.window,
-        "points": points(outer.objective.trajectory, span.steps),
-        "estimator": estimators.build(phase.estimator),
-        "checkpoints": estimators.checkpoints(phase.estimator, scratch),
-        "control": search.control or None,
-    }

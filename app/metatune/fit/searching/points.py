@@ -26,6 +26,7 @@ class OuterStep(NamedTuple):
         inner_steps: that it differentiates.
         objective: the held-out loss after them.
         penalty: on the meta-parameters.
+        objective_sizes: the objective of each size of `outer.robust`, by its name; None of one.
         hypergradient_norm: by tunable, without the penalty's.
         inner_loss: of the last inner step; None where training is done elsewhere.
         window_norm: of the hypergradient in each window, by tunable that has any.
@@ -50,6 +51,7 @@ class OuterStep(NamedTuple):
     hypergradient_norm: Mapping[str, float]
     inner_loss: float | None
     moved: Mapping[str, float]
+    objective_sizes: Mapping[str, float] | None = None
     window_norm: Mapping[str, list[float | None]] | None = None
     standard_error: Mapping[str, float] | None = None
     signal: Mapping[str, Mapping[str, float | None]] | None = None
@@ -85,13 +87,14 @@ class SearchPoint(NamedTuple):
     def line(self) -> dict[str, Any]:
         """The point as a line of the metrics; null for a loss that isn't a finite number."""
         taken = self.taken._asdict() if self.taken else {}
-        held_out, of_average, each = self.validated
+        held_out, of_average, each, sizes = self.validated
         return {
             "step": self.step,
             "phase": self.phase,
             **{key: v for key, v in taken.items() if v is not None or key == "inner_loss"},
             "held_out": _finite(held_out),
             **({"held_out_each": list(each)} if each else {}),
+            **({"held_out_sizes": dict(sizes)} if sizes else {}),
             "best_held_out": self.best_held_out,
             "seconds": self.seconds,
             **({} if of_average is None else {"held_out_average": _finite(of_average)}),

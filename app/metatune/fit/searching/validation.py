@@ -1,7 +1,7 @@
 """Validation: whole trainings at the meta-parameters of a point, measured on held-out text."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,12 +24,15 @@ class Validated(NamedTuple):
             none was asked for.
         of_average: at their moving average, likewise; None where there is none.
         each: of each training at the meta-parameters, [seeds]; none where one diverged, or none
+            was asked for. Of several sizes the mean of each seed's.
+        sizes: of each size by its name, the mean over seeds; None where there is one size, or none
             was asked for.
     """
 
     held_out: float = math.nan
     of_average: float | None = None
     each: tuple[float, ...] = ()
+    sizes: Mapping[str, float] | None = None
 
     @property
     def remark(self) -> str:
@@ -43,12 +46,12 @@ class Validation:
 
     Attributes:
         outer: of the recipe.
-        score: how a training is done and measured.
+        scores: how a training is done and measured, by the name of its size.
         listen: makes what is told how far the training of a name is.
     """
 
     outer: OuterSpec
-    score: Score
+    scores: Mapping[str, Score]
     listen: Callable[[str], Listener]
 
     def is_due(self, search: Search) -> bool:
@@ -57,39 +60,55 @@ class Validation:
 
     def __call__(self, search: Search) -> tuple[Search, Validated]:
         """Validates the meta-parameters and, where there is one, their average; keeps the best."""
-        each = self._losses(search.eta, search.step)
+        each, sizes = self._losses(search.eta, search.step)
         held_out = _mean(each)
         search = keep_best(search, held_out)
         if self.outer.ema is None:
-            return search, Validated(held_out, each=each)
+            return search, Validated(held_out, None, each, sizes)
         if not search.step:
-            return search, Validated(held_out, held_out, each)  # an average of one
-        of_average = _mean(self._losses(search.average, search.step))
-        return keep_best(search, of_average, averaged=True), Validated(held_out, of_average, each)
+            return search, Validated(held_out, held_out, each, sizes)  # an average of one
+        of_average = _mean(self._losses(search.average, search.step)[0])
+        search = keep_best(search, of_average, averaged=True)
+        return search, Validated(held_out, of_average, each, sizes)
 
-    def _losses(self, eta: Mapping[str, Any], step: int) -> tuple[float, ...]:
-        """Held-out losses of whole trainings at some meta-parameters.
+    def _losses(
+        self, eta: Mapping[str, Any], step: int
+    ) -> tuple[tuple[float, ...], dict[str, float] | None]:
+        """Held-out losses of whole trainings at some meta-parameters, by seed and by size.
 
         None if one diverges: such meta-parameters can't be the best, but the search may leave them
         again. At the recipe's own it is a fault.
         """
         release_memory()
+        seeds = range(self.outer.validation.seeds)
         try:
-            return tuple(self._loss(eta, index) for index in range(self.outer.validation.seeds))
+            found = {
+                name: [self._loss(eta, index, name, score) for index in seeds]
+                for name, score in self.scores.items()
+            }
         except NotFinite:
             if step == 0:
                 raise
-            return ()
+            return (), None
+        several = len(found) > 1
+        sizes = {name: float(np.mean(losses)) for name, losses in found.items()}
+        return _over_sizes(list(found.values())), sizes if several else None
 
-    def _loss(self, eta: Mapping[str, Any], index: int) -> float:
-        return self.score(
+    def _loss(self, eta: Mapping[str, Any], index: int, name: str, score: Score) -> float:
+        where = f", {name}" if len(self.scores) > 1 else ""
+        return score(
             eta,
             purpose=Purpose.VALIDATION,
             index=index,
             split="validation",
             sequences=self.outer.validation.sequences,
-            listener=self.listen(f"validation {index + 1}"),
+            listener=self.listen(f"validation {index + 1}{where}"),
         )
+
+
+def _over_sizes(found: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    """Of each seed the mean over sizes; of one size the very losses."""
+    return tuple(found[0]) if len(found) == 1 else tuple(map(float, np.mean(found, axis=0)))
 
 
 def _mean(losses: tuple[float, ...]) -> float:

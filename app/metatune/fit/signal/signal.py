@@ -161,7 +161,7 @@ class Signal:
             along = self.blocks[i].put(zeros, direction)
             of_each = [
                 smoothed_slope(
-                    options["problem"],
+                    options["problem"] if each.problem is None else each.problem,
                     search.eta,
                     along,
                     each.begin(),

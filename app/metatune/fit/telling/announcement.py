@@ -1,6 +1,6 @@
 """What a search is about to do, in words."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from metatune.fit.searching import population
 from metatune.fit.searching.phases import steps_at_most
@@ -9,6 +9,7 @@ from metatune.fit.searching.truncation import next_span
 from metatune.inner import InnerTraining
 from metatune.recipe.phases import Phase
 from metatune.recipe.schema import PersistentESSpec
+from metatune.transfer.sized import rungs, sizes
 
 
 def announcement(training: InnerTraining, phases: Sequence[Phase], search: Search) -> str:
@@ -23,6 +24,10 @@ def announcement(training: InnerTraining, phases: Sequence[Phase], search: Searc
         steps += f" of {len(ages)} trainings"
         if any(ages) and search.step == search.phase_start:
             steps += f", trained to the ages of {', '.join(map(str, ages))} inner steps first"
+    if robust := training.recipe.outer.robust:
+        names = "; ".join(rung.name for rung in rungs(robust))
+        each = f", {robust.seeds} of each" if robust.seeds > 1 else ""
+        steps += f" at {len(rungs(robust))} sizes{each} ({names}; by {robust.rule})"
     if isinstance(phase.estimator, PersistentESSpec):
         steps += f" of {2 * phase.estimator.pairs} trainings in pairs"
     begin = f"from point {search.step}, " if search.step else ""
@@ -32,6 +37,12 @@ def announcement(training: InnerTraining, phases: Sequence[Phase], search: Searc
         f"tuning {tuned} over {count} outer step{'' if count == 1 else 's'} of {steps}; "
         f"{which if len(phases) > 1 else ''}{begin}compiling ..."
     )
+
+
+def undone(training: InnerTraining) -> Iterator[str]:
+    """What a rule asks of trainings of other sizes that none here does, a line each."""
+    for each in sizes(training):
+        yield from (f"warning: not done here at {each.name}: {what}" for what in each.undone)
 
 
 def ways(phase: Phase) -> str:

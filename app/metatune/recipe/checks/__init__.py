@@ -31,6 +31,7 @@ from metatune.recipe.checks import (
     outer_and_tune,
     population,
     rater,
+    robust,
     sharing,
     trainer,
     tune,
@@ -41,7 +42,7 @@ from metatune.recipe.schema import Recipe
 Check = Callable[..., Iterable[Fault]]
 
 MODULES: Final[tuple[ModuleType, ...]] = (
-    *(model, data, inner, outer, trainer, objective, population, outer_and_tune),
+    *(model, data, inner, outer, trainer, objective, population, robust, outer_and_tune),
     *(tune, optimizer, loss_terms, learned_update, entries, rater, divisions, sharing),
     *(mixture, loss_weights, initialisation),
 )

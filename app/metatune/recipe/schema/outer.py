@@ -13,6 +13,7 @@ from metatune.recipe.rules import (
     NOT_EMPTY,
     NOT_NEGATIVE,
     POSITIVE,
+    SIZES,
     ruled,
 )
 from metatune.recipe.schema.estimators import EstimatorSpec, MixFlowSpec
@@ -147,6 +148,28 @@ class PopulationSpec:
     adam: Literal["own", "shared"] = "own"
     vmap: bool = True
     gate: float | None = ruled(None, POSITIVE)
+
+
+@dataclass(frozen=True)
+class RobustSpec:
+    """Tuning for transfer: the outer objective is the mean over trainings of several sizes.
+
+    At each size the same meta-parameters, carried there by the rule as the artefact will be, are
+    trained, differentiated and validated; what is followed is the mean of the hypergradients, and
+    the best point is the best in the mean. So what is tuned is what carries over. One size after
+    the other is on the device, all on the same data; the result is measured at the recipe's own.
+
+    Attributes:
+        widths: times the recipe's features and heads.
+        depths: times its blocks; each with each of the widths.
+        seeds: trainings of each size for a hypergradient, the same seeds at all.
+        rule: how rates, weight decay, eps and fresh numbers follow the sizes.
+    """
+
+    widths: tuple[int, ...] = ruled((1, 2), SIZES)
+    depths: tuple[int, ...] = ruled((1,), SIZES)
+    seeds: int = ruled(1, AT_LEAST_ONE)
+    rule: Literal["none", "mup", "completep", "complete_d_p"] = "complete_d_p"
 
 
 OptimizerSpec = AdamSpec | DescentSpec | SignSpec
@@ -326,6 +349,8 @@ class OuterSpec:
         objective: what is differentiated.
         fresh: what is drawn anew at every outer step.
         population: several trainings for each hypergradient; null for one.
+        robust: trainings of several sizes for each hypergradient, so that what is tuned carries
+            over; null for the recipe's own size alone.
         signal: what is done about noise: auto, as a section without any fields has it; off,
             nothing: hypergradients are followed as they are. Windows that growth dominates are of
             estimators that go back through the training, not of online unrolls. With any estimator
@@ -348,6 +373,7 @@ class OuterSpec:
     objective: ObjectiveSpec = field(default_factory=ObjectiveSpec)
     fresh: FreshSpec = field(default_factory=FreshSpec)
     population: PopulationSpec | None = None
+    robust: RobustSpec | None = None
     signal: SignalSpec | Literal["auto", "off"] = "auto"
     validation: ValidationSpec = field(default_factory=ValidationSpec)
     test: FinalTestSpec = field(default_factory=FinalTestSpec)
