@@ -22,7 +22,7 @@ RIVALS = ("grid", "random", "tpe", "regression")
 
 
 def noisy(means, seed, spread=0.01):
-    """Losses of contestants: what is true, noise of a seed that all share, and noise of their own."""
+    """Losses of contestants: what is true, noise of a seed that all share, and their own."""
 
     def loss(name, at):
         shared = np.random.default_rng((seed, at)).normal()

@@ -1,0 +1,118 @@
+"""A verdict for people: what it is about to take, and what it came to."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from metatune.report.fitting import Fitting, Pieces
+
+COLUMNS = (
+    "contestant",
+    "loss",
+    "behind tuned",
+    "95 %",
+    "trainings",
+    "inner steps",
+    "gradients",
+    "seconds",
+    "chose",
+)
+
+
+def lines(document: Mapping[str, Any]) -> list[str]:
+    """A verdict in two lines: what to do, and what it was held against."""
+    names = ", ".join(each["name"] for each in document["rivals"]) or "nobody else"
+    return [
+        document["sentence"],
+        f"{document['seeds']} fresh seeds, held against the default and {names}, "
+        f"{document['budget']:,} inner steps each",
+    ]
+
+
+def table(document: Mapping[str, Any], seconds: Mapping[str, float]) -> RenderableType:
+    """The contestants, the best first, with what they cost, and the verdict.
+
+    Args:
+        document: a `verdict.json`.
+        seconds: of each one's search, by name, as the record has them.
+    """
+    rows, blocks = Table(*COLUMNS, box=None, pad_edge=False), []
+    for column in rows.columns:
+        column.no_wrap = True
+    for name, *cells in _rows(document, seconds):
+        rows.add_row(name, *cells)
+        blocks.append(Text(name, "bold"))
+        told = zip(COLUMNS[1:], cells, strict=True)
+        blocks.append(Pieces([f"{column} {cell}" for column, cell in told if cell]))
+    about = (
+        f"{document['seeds']} fresh seeds on the test split, {document['unit']}; behind tuned: its "
+        "loss minus that of what was tuned, in pairs; * told from zero, all contestants and looks "
+        "allowed for. A contestant that is told needs no further seeds"
+    )
+    refused = [f"{each['name']} took no part: {each['why']}" for each in document["refused"]]
+    return Group(
+        Text.assemble("verdict: ", (document["sentence"], "bold")),
+        Text(about, "dim"),
+        Fitting((rows, Group(*blocks))),
+        *(Text(line, "dim") for line in refused),
+    )
+
+
+def plan(contest: Any) -> list[str]:
+    """What a contest takes.
+
+    Args:
+        contest: of `metatune.verdict.contest`.
+    """
+    names = ", ".join(each.name for each in contest.contestants)
+    spent, steps = contest.spent, contest.setting.steps
+    also = f", and {', '.join(contest.also)}" if contest.also else ""
+    return [
+        f"the search took {spent.inner_steps:,} inner steps ({spent.trainings(steps):.0f} "
+        f"trainings; {spent.gradients:,.0f} gradients) and {spent.seconds:,.0f} s",
+        f"contestants, of {contest.budget:,} inner steps each: {names or 'none'}{also}",
+        *(f"  {name} takes no part: {why}" for name, why in contest.refused.items()),
+        f"resolution {contest.resolution:.4f}: about {contest.expected_seeds} seeds are expected "
+        f"to tell, {contest.most} at most; about {contest.work:,} trainings in all",
+    ]
+
+
+def _rows(document: Mapping[str, Any], seconds: Mapping[str, float]) -> list[Sequence[str]]:
+    tuned, default = document["tuned"], document["default"]
+    found = [
+        (
+            _mean(tuned["losses"]),
+            "tuned",
+            ("", ""),
+            ("", f"{tuned['inner_steps']:,}", f"{tuned['gradients']:,.0f}"),
+            "",
+        ),
+        (_mean(default["losses"]), "default", _behind(document["gain"]), ("", "", ""), ""),
+    ]
+    for each in document["rivals"]:
+        cost = ("", "", "")
+        if "trainings" in each:
+            cost = tuple(f"{each[key]:,}" for key in ("trainings", "inner_steps", "gradients"))
+        behind = _behind(each["behind_tuned"])
+        found.append((_mean(each["losses"]), each["name"], behind, cost, each.get("words", "")))
+    rows = []
+    for mean, name, behind, cost, words in sorted(found, key=lambda row: row[0]):
+        took = f"{seconds[name]:.0f}" if seconds.get(name) else ""
+        shown = f"{mean:.4f}" if mean < float("inf") else "diverged"
+        rows.append((name, shown, *behind, *cost, took, words))
+    return rows
+
+
+def _mean(losses: Sequence[float | None]) -> float:
+    known = [loss for loss in losses if loss is not None]
+    return sum(known) / len(known) if len(known) == len(losses) else float("inf")
+
+
+def _behind(found: Mapping[str, Any]) -> tuple[str, str]:
+    star = "*" if found["settled"] else ""
+    if found["mean"] is None:
+        return f"diverged{star}", ""
+    return f"{found['mean']:+.4f}{star}", f"{found['low']:+.4f} to {found['high']:+.4f}"
