@@ -44,6 +44,13 @@ def verdict(
             "0.002 at least, by default.",
         ),
     ] = None,
+    parts: Annotated[
+        bool,
+        typer.Option(
+            help="Where there is a gain, say what of the schedules it is of, and look for simple "
+            "ones that keep it.",
+        ),
+    ] = True,
     plan: Annotated[
         bool, typer.Option("--plan", help="Say what it takes, and train nothing.")
     ] = False,
@@ -54,7 +61,8 @@ def verdict(
     Grids, random search, TPE and others get the inner steps that the search took, and choose on the
     validation split; then they, the default and what was tuned are trained on the same fresh seeds
     and measured on the test split, until the differences are told. Writes verdict.json into the
-    artefact; goes on where it was stopped or killed. Exits with 0 whatever it comes to.
+    artefact, and artefact-simple beside it where simple schedules keep the gain; goes on where it
+    was stopped or killed. Exits with 0 whatever it comes to.
     """
     import json
 
@@ -69,7 +77,6 @@ def verdict(
     from metatune.plan.table import duration
     from metatune.report import verdict as report
     from metatune.verdict import contest
-    from metatune.verdict.trials import SEARCH
 
     console = Console(stderr=as_json)
 
@@ -80,6 +87,7 @@ def verdict(
     options = {"--only": only, "--budget": budget, "--resolution": resolution}
     said = [word for name, value in options.items() if value is not None for word in (name, value)]
     said += [word for each in also or () for word in ("--also", each)]
+    said += () if parts else ("--no-parts",)
     again = typed("verdict", run, "--max-seeds", max_seeds, *said)
     with plain_errors(RunFolderError):
         keep_compiled()
@@ -92,6 +100,7 @@ def verdict(
             most=max_seeds,
             resolution=resolution,
             also=also or (),
+            parts=parts,
         )
         for line in report.plan(found):
             console.print(line, highlight=False, soft_wrap=True)
@@ -109,5 +118,5 @@ def verdict(
         if as_json:
             typer.echo(json.dumps(document, indent=1))
             return
-        seconds = {each.name: record.seconds(SEARCH, each.name) for each in found.contestants}
+        seconds = {each.name: record.seconds("search", each.name) for each in found.contestants}
         console.print(report.table(document, {"tuned": found.spent.seconds, **seconds}))

@@ -27,6 +27,7 @@ def lines(document: Mapping[str, Any]) -> list[str]:
     names = ", ".join(each["name"] for each in document["rivals"]) or "nobody else"
     return [
         document["sentence"],
+        *_simple(document.get("simple")),
         f"{document['seeds']} fresh seeds, held against the default and {names}, "
         f"{document['budget']:,} inner steps each",
     ]
@@ -52,13 +53,43 @@ def table(document: Mapping[str, Any], seconds: Mapping[str, float]) -> Renderab
         "loss minus that of what was tuned, in pairs; * told from zero, all contestants and looks "
         "allowed for. A contestant that is told needs no further seeds"
     )
+    lines = [*_parts(document.get("parts")), *_simple(document.get("simple"))]
     refused = [f"{each['name']} took no part: {each['why']}" for each in document["refused"]]
     return Group(
         Text.assemble("verdict: ", (document["sentence"], "bold")),
         Text(about, "dim"),
         Fitting((rows, Group(*blocks))),
+        *(Text(line) for line in lines),
         *(Text(line, "dim") for line in refused),
     )
+
+
+def _parts(parts: Mapping[str, Any] | None) -> list[str]:
+    """What is lost without a part, the most first."""
+    if parts is None:
+        return []
+    ordered = sorted(parts["variants"], key=lambda each: -(each["lost"]["mean"] or float("inf")))
+    gain = parts["gain"]["mean"]
+    lines = [f"of a gain of {gain:+.4f} in validation is lost, 95 % intervals in brackets:"]
+    for each in ordered:
+        lost = each["lost"]
+        if lost["mean"] is None:
+            lines.append(f"  {each['name']}: diverged")
+            continue
+        share = "" if each["share"] is None else f", {each['share']:.0%}"
+        between = f"{lost['low']:+.4f} to {lost['high']:+.4f}"
+        lines.append(f"  {each['name']}: {lost['mean']:+.4f} ({between}){share}")
+    return lines
+
+
+def _simple(simple: Mapping[str, Any] | None) -> list[str]:
+    """What the simple schedules are, and keep."""
+    if simple is None:
+        return []
+    return [
+        f"simple schedules, in artefact-simple: {simple['words']}; {simple['kept']:.0%} of the "
+        "gain is kept"
+    ]
 
 
 def plan(contest: Any) -> list[str]:

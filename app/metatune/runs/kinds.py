@@ -57,9 +57,13 @@ RUN: Final = Kind(
             "tensorboard",
             "checkpoints",
             "scratch",
-            "artefact",
-            ".artefact.new",
-            ".artefact.old",
+            "transfer.jsonl",
+            "verdict.jsonl",
+            *(
+                f"{before}{name}{after}"
+                for name in ("artefact", "artefact-simple")
+                for before, after in (("", ""), (".", ".new"), (".", ".old"))
+            ),
         }
     ),
 )

@@ -1,5 +1,6 @@
 """A contest: what was tuned, the default, and what a user would have done, at equal cost."""
 
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,27 +16,30 @@ from metatune.fit.inputs import inputs
 from metatune.fit.making import artefact_of
 from metatune.fit.run_folder import RunFolder
 from metatune.inner import InnerTraining
+from metatune.inner.seeds import Purpose
 from metatune.inner.size import refuse_larger_than_memory
 from metatune.ladder.measuring import Followed, held_out_loss
 from metatune.ladder.progress import Display
 from metatune.recipe.faults import Fault, RecipeError
+from metatune.report.artefact_readme import readme
 from metatune.report.tensorboard import EventWriter
+from metatune.runs import stops
 from metatune.runs.inputs import refuse_changed
 from metatune.runs.lock import locked
 from metatune.train.matching import refuse_misfit
 from metatune.verdict import contestants as table
+from metatune.verdict.aftermath import FRESH, SEEDS, hash_of, with_aftermath
 from metatune.verdict.budget import Spent, spent
 from metatune.verdict.contestants import Contestant, Setting
-from metatune.verdict.document import Told, document
-from metatune.verdict.points import Point
+from metatune.verdict.document import About, Told, document
+from metatune.verdict.measuring import Measuring
+from metatune.verdict.parts import variants
 from metatune.verdict.searching import Chosen, Searching, trainings_of
+from metatune.verdict.simple import FOLDER
 from metatune.verdict.statistics import DEFAULT, TUNED, Outcome, contest, expected_seeds
 from metatune.verdict.trainings import Trainings, setting_of, trainings
-from metatune.verdict.trials import TEST, Trials
+from metatune.verdict.trials import Trials
 from metatune.verdict.words import decide
-
-FRESH: Final = 1 << 20
-"""Numbers of test trainings from which on a verdict has its own: no run's result has seen them."""
 
 COARSEST: Final = 0.1
 """Of the gain that the run measured, the resolution by default."""
@@ -63,6 +67,7 @@ class Contest:
         also: artefacts of further runs, by name.
         most: seeds at the last look.
         resolution: half-width of an interval that is fine enough.
+        parts: whether what of the tuned schedules the gain is of is looked at, too.
     """
 
     folder: RunFolder
@@ -76,6 +81,30 @@ class Contest:
     also: Mapping[str, Artefact]
     most: int
     resolution: float
+    parts: bool
+
+    @property
+    def peak(self) -> float:
+        """The recipe's peak learning rate."""
+        return self.trainings.training.recipe.inner.optimizer.learning_rate
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """That are trained on."""
+        return tuple(self.trainings.training.corpus.names)
+
+    @property
+    def about(self) -> About:
+        """What a document says of it."""
+        return About(
+            self.tuned,
+            self.peak,
+            self.domains,
+            self.spent,
+            self.budget,
+            self.resolution,
+            self.refused,
+        )
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -94,7 +123,12 @@ class Contest:
     def work(self) -> int:
         """Trainings of all searches, and of as many seeds as are expected."""
         searches = trainings_of(self.contestants, self.budget, self.setting.steps)
-        return searches + self.expected_seeds * (2 + len(self.contestants) + len(self.also))
+        measured = self.expected_seeds * (2 + len(self.contestants) + len(self.also))
+        of_parts = 0
+        if self.parts:
+            made = variants(self.trainings.training, self.trainings.default, self.tuned)
+            of_parts = SEEDS * (2 + len(made)) + self.expected_seeds
+        return searches + measured + of_parts
 
 
 def prepare(
@@ -106,6 +140,7 @@ def prepare(
     most: int,
     resolution: float | None = None,
     also: Sequence[Path] = (),
+    parts: bool = True,
 ) -> Contest:
     """Reads all that takes part, and refuses what can't before anything is trained.
 
@@ -118,6 +153,7 @@ def prepare(
         resolution: half-width of an interval that is fine enough; a tenth of the run's gain, and
             `FINEST` at least, for None.
         also: further runs or artefacts of the same parameters and domains.
+        parts: whether to look at what of the tuned schedules the gain is of, too.
 
     Raises:
         RunFolderError: it is no finished run, or its data have changed.
@@ -153,6 +189,7 @@ def prepare(
         others,
         most,
         max(FINEST, COARSEST * gain) if resolution is None else resolution,
+        parts,
     )
 
 
@@ -169,30 +206,34 @@ def hold(contest: Contest, display: Display) -> tuple[dict[str, Any], Trials]:
     with locked(contest.folder.path):
         record = Trials(contest.folder.path, contest.identity)
         record.mend()
-        searching = Searching(
-            contest.trainings,
-            contest.setting,
-            contest.budget,
-            record,
-            lambda what, share: display.training(
-                what, max(1, round(share * contest.setting.steps)), share
-            ),
-            display.done,
-        )
+        measure = Measuring(record, display, contest.setting.steps)
+        searching = Searching(contest.trainings, contest.setting, contest.budget, measure)
         chosen: dict[str, Chosen] = {}
         for each in contest.contestants:
             chosen[each.name] = found = searching.search(each)
-            words = found.point.words(
-                _peak(contest), tuple(contest.trainings.training.corpus.names)
-            )
+            words = found.point.words(contest.peak, contest.domains)
             display.say(f"{each.name}: {found.held_out:.4f} in validation; {words}")
-        outcome = _measured(contest, chosen, record, display)
-        told = Told(contest, chosen, outcome, decide(outcome))
+        outcome = _measured(contest, chosen, measure)
+        told = Told(contest.about, chosen, outcome, decide(outcome))
+        if outcome.gain.better and contest.parts:
+            told = with_aftermath(told, contest.trainings, contest.tuned, measure)
         written = document(told)
+        _write_simple(contest.folder, told.simple)
         write_artefact(contest.folder, replace(contest.tuned, verdict=written))
         with EventWriter(contest.folder.tensorboard) as writer:
             writer.text("verdict", written["sentence"], contest.tuned.result["outer_steps"])
     return written, record
+
+
+def _write_simple(folder: RunFolder, simple: Artefact | None) -> None:
+    """The simple schedules beside the artefact; those of an earlier verdict go."""
+    path = folder.path / FOLDER
+    if simple is None:
+        if path.exists():
+            shutil.rmtree(path)
+        return
+    with stops.held():
+        artefact.write(path, simple, readme(simple))
 
 
 def seconds(contest: Contest) -> float:
@@ -207,49 +248,37 @@ def seconds(contest: Contest) -> float:
     return contest.work * took * steps / short
 
 
-def _measured(
-    contest_: Contest, chosen: Mapping[str, Chosen], record: Trials, display: Display
-) -> Outcome:
+def _measured(found: Contest, chosen: Mapping[str, Chosen], measure: Measuring) -> Outcome:
     """All of them on the test split, on fresh paired seeds."""
-    points: dict[str, Point | str] = {name: each.point for name, each in chosen.items()}
-    points |= {name: _hash(each) for name, each in contest_.also.items()}
-    points |= {TUNED: _hash(contest_.tuned), DEFAULT: "default"}
+    schedules = {TUNED: found.tuned, DEFAULT: found.trainings.default, **found.also}
     made: dict[str, Followed] = {}
 
     def followed(name: str) -> Followed:
-        if name in chosen:
-            return contest_.trainings.followed(chosen[name].point)
-        own = {TUNED: contest_.tuned, DEFAULT: contest_.trainings.default, **contest_.also}
-        return contest_.trainings.of_artefact(own[name])
+        if name not in made:
+            made[name] = (
+                found.trainings.followed(chosen[name].point)
+                if name in chosen
+                else found.trainings.of_artefact(schedules[name])
+            )
+        return made[name]
 
     def loss(name: str, seed: int) -> float:
-        found = record.loss(TEST, name, points[name], seed)
-        if found is not None:
-            return found
-        if name not in made:
-            made[name] = followed(name)
-        began = time.monotonic()
-        listener = display.training(f"test seed {seed + 1}, {name}", contest_.setting.steps, 1.0)
-        found = held_out_loss(made[name], FRESH + seed, listener=listener)
-        record.add(TEST, name, points[name], seed, found, time.monotonic() - began)
-        display.done()
-        return found
+        point = chosen[name].point if name in chosen else hash_of(schedules[name])
+        return measure(
+            "test",
+            name,
+            point,
+            FRESH + seed,
+            lambda: followed(name),
+            purpose=Purpose.TEST,
+            what=f"test seed {seed + 1}, {name}",
+        )
 
     def tell(outcome: Outcome) -> None:
         gain = outcome.gain
-        display.say(
-            f"{outcome.seeds} seeds: tuned better than the default by {gain.mean:+.4f} "
+        measure.display.say(
+            f"{outcome.seeds} seeds: tuned is better than the default by {gain.mean:+.4f} "
             f"({gain.low:+.4f} to {gain.high:+.4f})"
         )
 
-    rivals = [*chosen, *contest_.also]
-    return contest(loss, rivals, contest_.resolution, contest_.most, tell)
-
-
-def _hash(tuned: Artefact) -> str:
-    """By what a record knows schedules that were tuned."""
-    return f"{tuned.provenance['recipe_sha256']}, point {tuned.result['best_outer_step']}"
-
-
-def _peak(contest: Contest) -> float:
-    return contest.trainings.training.recipe.inner.optimizer.learning_rate
+    return contest(loss, [*chosen, *found.also], found.resolution, found.most, tell)

@@ -1,21 +1,18 @@
 """A contestant's search, by real trainings on the validation split, within the budget."""
 
-import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
-from metatune.hypergrad.estimator import Listener
 from metatune.inner.seeds import Purpose
-from metatune.ladder.measuring import held_out_loss
 from metatune.verdict.budget import in_trainings
 from metatune.verdict.contestants import DIVERGED, Contestant, Setting
-from metatune.verdict.points import Plain, Point
+from metatune.verdict.measuring import Measuring
+from metatune.verdict.points import Point
 from metatune.verdict.trainings import Trainings
-from metatune.verdict.trials import SEARCH, Trials
 
 FINALISTS: Final = 3
 RESEEDS: Final = 2
@@ -53,17 +50,13 @@ class Searching:
         trainings: makes that of a point.
         setting: what contestants are told.
         budget: inner steps of each search.
-        record: of all trainings.
-        listen: makes what is told of a training, from its name and its share of the inner steps.
-        done: is told that a training is over.
+        measure: trains what isn't known.
     """
 
     trainings: Trainings
     setting: Setting
     budget: int
-    record: Trials
-    listen: Callable[[str, float], Listener | None]
-    done: Callable[[], None]
+    measure: Measuring
 
     def search(self, contestant: Contestant) -> Chosen:
         """Runs a search, then the final of its best points."""
@@ -73,43 +66,45 @@ class Searching:
         whole: dict[Point, float] = {}
         taken: list[float] = []
 
-        def evaluate(point: Point, share: float = 1.0) -> float:
-            number = len(taken) + 1
-            loss = self._loss(name, point, first, share, f"{name}, training {number} of {count}")
+        def loss(point: Point, seed: int, share: float, what: str) -> float:
             taken.append(share)
+            found = self.measure(
+                "search",
+                name,
+                point,
+                seed,
+                lambda: self.trainings.followed(point, share),
+                purpose=Purpose.VALIDATION,
+                what=f"{name}, {what}",
+                share=share,
+            )
+            return found if np.isfinite(found) else DIVERGED
+
+        def evaluate(point: Point, share: float = 1.0) -> float:
+            found = loss(point, first, share, f"training {len(taken) + 1} of {count}")
             if share == 1:
-                whole[point] = loss
-            return loss
+                whole[point] = found
+            return found
 
         contestant.search(self.setting, count - final, evaluate, first)
-        best = sorted(whole, key=lambda point: whole[point])[:FINALISTS]
-        losses = {point: [whole[point]] for point in best}
-        for point in best if final else ():
-            for reseed in range(1, RESEEDS + 1):
-                what = f"{name}, final"
-                losses[point].append(self._loss(name, point, first + reseed, 1.0, what))
-                taken.append(1.0)
-        if not losses:
-            losses = {Plain(): [DIVERGED]}
-        chosen = min(best or losses, key=lambda point: float(np.mean(losses[point])))
-        held_out = float(np.mean(losses[chosen]))
-        steps = round(sum(share * self.setting.steps for share in taken))
-        return Chosen(chosen, held_out, len(taken), steps)
-
-    def _loss(self, name: str, point: Point, seed: int, share: float, what: str) -> float:
-        """Of the record, or of a training; a large number where that diverged."""
-        loss = self.record.loss(SEARCH, name, point, seed, share)
-        if loss is None:
-            began = time.monotonic()
-            loss = held_out_loss(
-                self.trainings.followed(point, share),
-                seed,
-                purpose=Purpose.VALIDATION,
-                listener=self.listen(what, share),
+        best = sorted(whole, key=lambda point: whole[point])[: FINALISTS if final else 1]
+        means = {
+            point: float(
+                np.mean(
+                    [
+                        whole[point],
+                        *(
+                            loss(point, first + reseed, 1.0, "final")
+                            for reseed in range(1, 1 + RESEEDS if final else 1)
+                        ),
+                    ]
+                )
             )
-            self.record.add(SEARCH, name, point, seed, loss, time.monotonic() - began, share)
-            self.done()
-        return loss if np.isfinite(loss) else DIVERGED
+            for point in best
+        }
+        chosen = min(best, key=lambda point: means[point])
+        steps = round(sum(share * self.setting.steps for share in taken))
+        return Chosen(chosen, means[chosen], len(taken), steps)
 
 
 def seeds(name: str) -> int:
@@ -117,6 +112,6 @@ def seeds(name: str) -> int:
     return OWN_SEEDS + (zlib.crc32(name.encode()) % (1 << 20)) * (1 + RESEEDS)
 
 
-def trainings_of(contestants: Sequence[Any], budget: int, steps: int) -> int:
+def trainings_of(contestants: Sequence[Contestant], budget: int, steps: int) -> int:
     """About how many whole trainings all searches take."""
     return len(contestants) * in_trainings(budget, steps)

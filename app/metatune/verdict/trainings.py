@@ -119,8 +119,10 @@ def setting_of(training: InnerTraining, default: Artefact) -> Setting:
         caps=caps,
         coordinates=coordinates(training),
         layers=max(1, len(heights) - 2),
-        whole=recipe.model.pretrained is None and recipe.inner.lora is None,
-        plain=default.learned_update is None and default.averaging is None,
+        plain=all(
+            part is None
+            for part in (default.learned_update, default.averaging, default.initialisation)
+        ),
     )
 
 

@@ -8,7 +8,7 @@ under way is all that is lost.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from metatune.runs import stops
 from metatune.runs.files import append_line, mend, whole_lines
@@ -16,14 +16,14 @@ from metatune.verdict.points import Point, as_json
 
 FILE: Final = "verdict.jsonl"
 
-SEARCH: Final = "search"
-TEST: Final = "test"
+Part = Literal["search", "test", "parts"]
+"""Searches, the measurement of all, and what each part of the tuned schedules is worth."""
 
 
 class Trials:
     """The trainings of a run's verdict.
 
-    A line has `of`, whose verdict it is; `part`, search or test; `name`, of the contestant;
+    A line has `of`, whose verdict it is; `part`, as of `Part`; `name`, of the contestant;
     `point`; `seed`; `share` of the inner steps; `loss`, null where it diverged; and `seconds`.
     """
 
@@ -45,12 +45,12 @@ class Trials:
         mend(self._file)
 
     def loss(
-        self, part: str, name: str, point: Point | str, seed: int, share: float = 1.0
+        self, part: Part, name: str, point: Point | str, seed: int, share: float = 1.0
     ) -> float | None:
         """A loss, infinite where the training diverged; None where it isn't known.
 
         Args:
-            part: `SEARCH` or `TEST`.
+            part: of the verdict.
             name: of the contestant.
             point: where it trained; or the hash of what was tuned.
             seed: of the training.
@@ -63,7 +63,7 @@ class Trials:
 
     def add(
         self,
-        part: str,
+        part: Part,
         name: str,
         point: Point | str,
         seed: int,
@@ -82,15 +82,10 @@ class Trials:
             append_line(self._file, line)
         self._known[_key(line)] = line
 
-    def seconds(self, part: str, name: str) -> float:
+    def seconds(self, part: Part, name: str) -> float:
         """What the trainings of a contestant took."""
         mine = (e for e in self._known.values() if (e["part"], e["name"]) == (part, name))
         return sum(each["seconds"] for each in mine)
-
-    def pace(self) -> float | None:
-        """Seconds of a whole training, the median of those that are known; None of none."""
-        whole = sorted(e["seconds"] / e["share"] for e in self._known.values())
-        return whole[len(whole) // 2] if whole else None
 
 
 def _line(part: str, name: str, point: Point | str, seed: int, share: float) -> dict[str, Any]:

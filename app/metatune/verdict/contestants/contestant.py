@@ -29,8 +29,8 @@ class Setting:
         caps: largest shares; empty for none.
         coordinates: how many meta-parameters there are.
         layers: of the model.
-        whole: whether all of the model is trained from scratch.
-        plain: whether the update is the optimizer's own: neither corrected nor averaged.
+        plain: whether start and update are the optimizer's own: neither corrected, averaged nor
+            begun from what was tuned.
     """
 
     optimizer: str = "adamw"
@@ -40,7 +40,6 @@ class Setting:
     caps: tuple[float, ...] = ()
     coordinates: int = 1
     layers: int = 2
-    whole: bool = True
     plain: bool = True
 
 

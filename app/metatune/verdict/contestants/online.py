@@ -6,6 +6,7 @@ Source: Baydin et al., Online Learning Rate Adaptation with Hypergradient Descen
 from typing import Final
 
 from metatune.verdict.contestants.contestant import Evaluate, Setting
+from metatune.verdict.contestants.schedule_free import MIXED
 from metatune.verdict.contestants.sweep import sweep, with_mixtures
 from metatune.verdict.points import Plain
 
@@ -23,7 +24,7 @@ class Online:
         """It needs the optimizer's own update."""
         if setting.optimizer == "schedule_free_adamw":
             return "of a schedule-free optimizer no update goes where a gradient points"
-        return None if setting.plain else "the recipe's update is corrected or averaged"
+        return None if setting.plain else MIXED
 
     def search(self, setting: Setting, budget: int, evaluate: Evaluate, key: int) -> None:
         """See `Contestant`."""

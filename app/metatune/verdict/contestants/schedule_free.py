@@ -3,9 +3,13 @@
 Source: Defazio et al., The Road Less Scheduled, NeurIPS 2024.
 """
 
+from typing import Final
+
 from metatune.verdict.contestants.contestant import Evaluate, Setting
 from metatune.verdict.contestants.sweep import sweep, with_mixtures
 from metatune.verdict.points import Plain
+
+MIXED: Final = "the recipe's update is corrected or averaged, or its start is tuned"
 
 
 class ScheduleFree:
@@ -28,4 +32,4 @@ def refusal_of_another(setting: Setting) -> str | None:
     """Why another optimizer can't be put in the place of the recipe's; None where it can."""
     if setting.optimizer != "adamw":
         return f"it takes AdamW's place, the recipe trains by {setting.optimizer}"
-    return None if setting.plain else "the recipe's update is corrected or averaged"
+    return None if setting.plain else MIXED
