@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from metatune.artefact import Artefact
+from metatune.artefact.curves import counted
 from metatune.fit.measuring import paired
 from metatune.verdict.statistics import ALPHA, TUNED, Difference, Outcome, difference
 from metatune.verdict.surgery import ALL, kinds, numbers, simpler_rates, simpler_shares
@@ -140,7 +141,8 @@ def _words(choice: _Choice, made: Artefact, rated: bool, mixed: bool) -> str:
     if rated:
         how = {ALL: "one for all parameters", "kind": "one for each kind of parameter"}
         each = how.get(choice.groups, "as many groups as were tuned")
-        lines.append(f"{numbers(made)} factors of the base schedule ({each})")
+        factors = counted(numbers(made) or 0, "factor")
+        lines.append(f"{factors} of the base schedule ({each})")
     if mixed:
         moving = "one mixture" if choice.mixture == 1 else f"{choice.mixture} mixtures"
         lines.append(f"{moving}, shares in steps of {choice.grain:.0%}" if choice.grain else moving)

@@ -145,7 +145,7 @@ def simpler_shares(tuned: Artefact, count: int, grain: float) -> Artefact:
 def rounded(shares: np.ndarray, grain: float) -> np.ndarray:
     """Shares as multiples of a grain that sum to one; unchanged for a grain of zero.
 
-    >>> rounded(np.asarray([0.62, 0.37, 0.01]), 0.05).tolist()
+    >>> rounded(np.asarray([0.63, 0.36, 0.01]), 0.05).tolist()
     [0.65, 0.35, 0.0]
     """
     if not grain:

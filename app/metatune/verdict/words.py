@@ -90,10 +90,12 @@ def _of_a_gain(outcome: Outcome, rivals: Mapping[str, Difference]) -> Decision:
     best = min(contenders, key=lambda name: contenders[name].mean)
     close = contenders[best]
     if close.worse:
-        why = f"it is better than what was tuned by {_said(_turned(close))}"
+        why = f"its loss is {_said(_turned(close))} below that of what was tuned"
         return Decision(PLAIN, best, why)
     if outcome.resolved(best):
-        why = f"what was tuned is better by {_said(close)} alone: noise"
+        why = (
+            f"its loss is that of what was tuned to {outcome.resolution:.2g}: {_said(close)} above"
+        )
         return Decision(PLAIN, best, why)
     why = f"the gain over your default is {_said(gain)}, that over {best} {_said(close)}"
     return Decision(UNKNOWN, best, why, max(1, outcome.more))
