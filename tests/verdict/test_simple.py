@@ -1,4 +1,4 @@
-"""Parts and simple schedules, by arithmetic on artefacts; losses are a function of the schedules."""
+"""Parts and simple schedules by arithmetic on artefacts; losses are a function of schedules."""
 
 import dataclasses
 
