@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Verdicts where the truth is known, and of the quickstart.
 
-null        Two domains with the same text, a mixture tuned between them: no schedule can be better
+null        Two domains with the same text, a mixture tuned between them: no mixture can be better
             than the default. Each problem is a search and a verdict of a tiny model, with a seed of
-            its own.
+            its own, against the regression over mixtures; rates, at which the default isn't the
+            best, are left to nobody.
 planted     The same trainings, with 0.02 nats taken off every loss of what was tuned.
 quickstart  The quickstart, tuned first if it isn't there, against all contestants.
 
@@ -76,7 +77,7 @@ def problems(count: int, out: Path) -> tuple[collections.Counter[str], collectio
         if not (run / "artefact").exists():
             shutil.rmtree(run, ignore_errors=True)
             fit(prepare(null(seed)), run, console=QUIET)
-        options = {"only": ["random", "regression"], "most": SEEDS, "parts": False}
+        options = {"only": ["regression"], "most": SEEDS, "parts": False}
         found = contest.prepare(run, training_of, **options)
         document, _ = contest.hold(found, Display(QUIET, 1.0))
         said[document["word"]] += 1

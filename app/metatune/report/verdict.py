@@ -21,6 +21,8 @@ COLUMNS = (
     "chose",
 )
 
+COSTS = ("trainings", "inner_steps", "gradients")
+
 
 def lines(document: Mapping[str, Any]) -> list[str]:
     """A verdict in two lines: what to do, and what it was held against."""
@@ -113,7 +115,7 @@ def plan(contest: Any) -> list[str]:
 
 def _rows(document: Mapping[str, Any], seconds: Mapping[str, float]) -> list[Sequence[str]]:
     tuned, default = document["tuned"], document["default"]
-    found = [
+    found: list[tuple[float, str, Sequence[str], Sequence[str], str]] = [
         (
             _mean(tuned["losses"]),
             "tuned",
@@ -124,9 +126,7 @@ def _rows(document: Mapping[str, Any], seconds: Mapping[str, float]) -> list[Seq
         (_mean(default["losses"]), "default", _behind(document["gain"]), ("", "", ""), ""),
     ]
     for each in document["rivals"]:
-        cost = ("", "", "")
-        if "trainings" in each:
-            cost = tuple(f"{each[key]:,}" for key in ("trainings", "inner_steps", "gradients"))
+        cost = [f"{each[key]:,}" if key in each else "" for key in COSTS]
         behind = _behind(each["behind_tuned"])
         found.append((_mean(each["losses"]), each["name"], behind, cost, each.get("words", "")))
     rows = []

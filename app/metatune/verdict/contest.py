@@ -47,9 +47,6 @@ COARSEST: Final = 0.1
 FINEST: Final = 0.002
 """Nats per token, or what else is measured: nothing finer matters, by default."""
 
-PACE_STEPS: Final = 2
-"""Trainings of one segment, the second of which is timed."""
-
 
 @dataclass(frozen=True, eq=False)
 class Contest:
@@ -237,15 +234,22 @@ def _write_simple(folder: RunFolder, simple: Artefact | None) -> None:
 
 
 def seconds(contest: Contest) -> float:
-    """What a contest takes, about: by a segment of the default's training, once it is compiled."""
+    """What a contest takes, about: by one segment of the default's training, and by two."""
     followed = contest.trainings.of_artefact(contest.trainings.default)
-    steps = contest.setting.steps
-    short, took = min(followed.segment, steps), 0.0
-    for _ in range(PACE_STEPS):
+    steps, segment = contest.setting.steps, followed.segment
+
+    def took(segments: int) -> float:
         began = time.monotonic()
-        held_out_loss(followed, FRESH, steps=short)
-        took = time.monotonic() - began
-    return contest.work * took * steps / short
+        held_out_loss(followed, FRESH, steps=min(steps, segments * segment))
+        return time.monotonic() - began
+
+    took(1)  # compiles
+    one = took(1)
+    if steps <= segment:
+        return contest.work * one
+    # What is drawn and measured around the steps doesn't grow with them.
+    more = max(0.0, took(2) - one)
+    return contest.work * (one + more * (steps - segment) / segment)
 
 
 def _measured(found: Contest, chosen: Mapping[str, Chosen], measure: Measuring) -> Outcome:

@@ -51,8 +51,13 @@ class Contestant(Protocol):
         summary: what it does, in a line.
     """
 
-    name: str
-    summary: str
+    @property
+    def name(self) -> str:  # noqa: D102
+        ...
+
+    @property
+    def summary(self) -> str:  # noqa: D102
+        ...
 
     def refusal(self, setting: Setting) -> str | None:
         """Why it doesn't apply to a training; None where it does."""

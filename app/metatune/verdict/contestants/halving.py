@@ -49,9 +49,11 @@ class Halving:
             points = sorted(points, key=lambda each: losses[each])[:left]
 
 
-def _drawn(ranges: dict[str, tuple[float, float, bool]], drawing: np.random.Generator) -> dict:
+def _drawn(
+    ranges: dict[str, tuple[float, float, bool]], drawing: np.random.Generator
+) -> dict[str, float]:
     found = {}
     for name, (low, high, log) in ranges.items():
-        at = drawing.uniform(*(np.log([low, high]) if log else (low, high)))
-        found[name] = float(np.exp(at) if log else at)
+        along = drawing.uniform()
+        found[name] = low * (high / low) ** along if log else low + (high - low) * along
     return found

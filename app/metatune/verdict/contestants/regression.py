@@ -53,7 +53,8 @@ class Regression:
             if len(told) < FEWEST:
                 return
             many = np.stack([_mixture(centre, simulated, setting.caps) for _ in range(SIMULATED)])
-            predicted = _predicted(*map(np.asarray, zip(*told, strict=True)), many)
+            seen = np.stack([shares for shares, _ in told])
+            predicted = _predicted(seen, np.asarray([loss for _, loss in told]), many)
             best = many[np.argsort(predicted, kind="stable")[:BEST]].mean(axis=0)
             shares = fitting(tuple(map(float, best / best.sum())), setting.caps)
             known.append((np.asarray(shares), _loss(np.asarray(shares), evaluate)))
