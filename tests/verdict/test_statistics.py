@@ -110,6 +110,22 @@ def test_a_rival_that_beats_a_tuning_without_gain_is_named():
     assert {(each.word, each.rival) for each in found} == {(PLAIN, "grid")}
 
 
+def test_a_rival_that_was_shown_to_be_better_goes_before_one_that_only_seems_so():
+    base = noisy({TUNED: 1.9, "grid": 1.85}, 0)
+
+    def loss(name, seed):
+        wild = 0.5 * np.random.default_rng(seed).normal()
+        return 1.7 + wild if name == "tpe" else base(name, seed)
+
+    outcome = contest(loss, RIVALS, 0.004, 12)
+    assert not outcome.rivals["tpe"].settled
+    assert outcome.rivals["tpe"].mean < outcome.rivals["grid"].mean
+    found = decide(outcome)
+    assert (found.word, found.rival) == (PLAIN, "grid")
+    assert found.sentence({}).startswith("a plain change does as well: grid; its loss is +0.05")
+    assert found.sentence({"grid": "rate x2"}).startswith(f"{PLAIN}: grid (rate x2); ")
+
+
 def test_what_noise_hides_is_not_told_and_more_seeds_would():
     """So many more as bring the interval to the resolution, by the law of the root."""
     found = judged({TUNED: 1.999}, seed=0, most=8, spread=0.05)

@@ -159,6 +159,10 @@ def test_another_run_takes_part(run, tmp_path):
 def test_what_cannot_be_judged_is_refused_before_it_is_trained(run, tmp_path):
     with pytest.raises(RunFolderError, match="is no run folder"):
         prepared(tmp_path)
+    before = sorted(path.name for path in (run / "artefact").iterdir())
+    with pytest.raises(RunFolderError, match="is no run folder"):
+        prepared(run / "artefact")
+    assert sorted(path.name for path in (run / "artefact").iterdir()) == before
     with pytest.raises(RecipeError, match=r"did you mean grid\?"):
         prepared(run, only=["gird"])
     done = metatune("verdict", run, "--only", "gird")

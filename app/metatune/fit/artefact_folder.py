@@ -49,7 +49,8 @@ def complete(run: Path) -> tuple[RunFolder, artefact.Artefact]:
         ArtefactError: its artefact can't be read.
     """
     folder = RunFolder(run)
-    if not folder.recipe.is_file():
+    # An artefact, and a training that follows one, have a recipe, too.
+    if not folder.recipe.is_file() or (folder.path / "tuned.json").is_file():
         raise RunFolderError(f"{run}: is no run folder; give the folder that metatune fit wrote")
     tuned = artefact.load(folder.path)
     if tuned.result.get("status") != "complete":

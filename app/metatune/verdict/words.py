@@ -40,11 +40,12 @@ class Decision(NamedTuple):
         """The decision in a line.
 
         Args:
-            named: what a rival does, by its name.
+            named: what rivals do, by name, of those of whom it can be said.
         """
         what = self.word
         if self.word == PLAIN and self.rival is not None:
-            what = f"{PLAIN}: {self.rival} ({named.get(self.rival, self.rival)})"
+            does = f" ({named[self.rival]})" if self.rival in named else ""
+            what = f"{PLAIN}: {self.rival}{does}"
         if self.word == UNKNOWN:
             what = f"{UNKNOWN}: {self.more} more seeds would"
         return f"{what}; {self.why}"
@@ -87,8 +88,9 @@ def _of_a_gain(outcome: Outcome, rivals: Mapping[str, Difference]) -> Decision:
             best = min(rivals, key=lambda name: rivals[name].mean)
             why += f", and than the best rival, {best}, by {_said(rivals[best])}"
         return Decision(USE, None, why)
-    best = min(contenders, key=lambda name: contenders[name].mean)
-    close = contenders[best]
+    ahead = {name: each for name, each in contenders.items() if each.worse} or contenders
+    best = min(ahead, key=lambda name: ahead[name].mean)
+    close = ahead[best]
     if close.worse:
         why = f"its loss is {_said(_turned(close))} below that of what was tuned"
         return Decision(PLAIN, best, why)
