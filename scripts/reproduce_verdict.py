@@ -31,6 +31,9 @@ from metatune.verdict.statistics import contest as compare
 from metatune.verdict.words import decide
 
 PLANTED = 0.02
+RESOLUTION = 0.01
+"""Of null problems: that of 0.002 takes a thousand pairs of such small and noisy trainings."""
+
 SEEDS = 40
 QUIET = Console(quiet=True)
 TEXT = schema.SourceSpec(shipped="code_stdlib")
@@ -77,8 +80,14 @@ def problems(count: int, out: Path) -> tuple[collections.Counter[str], collectio
         if not (run / "artefact").exists():
             shutil.rmtree(run, ignore_errors=True)
             fit(prepare(null(seed)), run, console=QUIET)
-        options = {"only": ["regression"], "most": SEEDS, "parts": False}
-        found = contest.prepare(run, training_of, **options)
+        found = contest.prepare(
+            run,
+            training_of,
+            only=["regression"],
+            most=SEEDS,
+            resolution=RESOLUTION,
+            parts=False,
+        )
         document, _ = contest.hold(found, Display(QUIET, 1.0))
         said[document["word"]] += 1
         losses = {TUNED: document["tuned"]["losses"], DEFAULT: document["default"]["losses"]}
@@ -87,7 +96,7 @@ def problems(count: int, out: Path) -> tuple[collections.Counter[str], collectio
             return losses[name][seed] - PLANTED * (name == TUNED)
 
         seeds = document["seeds"]
-        planted[decide(compare(loss, (), max(0.002, PLANTED / 10), seeds)).word] += 1
+        planted[decide(compare(loss, (), RESOLUTION, seeds)).word] += 1
         print(f"{seed + 1}: {document['sentence']}", flush=True)
     return said, planted
 

@@ -151,7 +151,7 @@ def test_tuned_against_itself_is_no_gain(run, tmp_path):
 def test_another_run_takes_part(run, tmp_path):
     found = held(run, only=(), also=(run,))
     (other,) = found["rivals"]
-    assert other["name"] == "also:run"
+    assert other["name"] == f"also {run}"
     assert other["losses"] == found["tuned"]["losses"]
     assert other["behind_tuned"]["mean"] == 0
 

@@ -167,7 +167,7 @@ def prepare(
     refuse_changed(folder.path, inputs(training))
     refuse_larger_than_memory(training.initialise, training.model.family)
     default = artefact_of(training, training.initial_eta(), tuned.result)
-    others = {f"also:{path.name or path.resolve().name}": artefact.load(path) for path in also}
+    others = {f"also {path}": artefact.load(path) for path in also}
     for source, each in {str(run): tuned, "default": default, **others}.items():
         refuse_misfit(each, training, source)
     setting = setting_of(training, default)

@@ -75,7 +75,8 @@ def decide(outcome: Outcome) -> Decision:
         return Decision(KEEP, None, f"what was tuned is worse: {_said(gain)}")
     if outcome.resolved(DEFAULT):
         return Decision(KEEP, None, f"there is no gain beyond noise: {_said(gain)}")
-    return Decision(UNKNOWN, None, f"the gain so far is {_said(gain)}", max(1, outcome.more))
+    why = f"until then keep your defaults: the gain so far is {_said(gain)}"
+    return Decision(UNKNOWN, None, why, max(1, outcome.more))
 
 
 def _of_a_gain(outcome: Outcome, rivals: Mapping[str, Difference]) -> Decision:
