@@ -35,7 +35,7 @@ from metatune.verdict.document import About, Told, document
 from metatune.verdict.measuring import Measuring
 from metatune.verdict.parts import variants
 from metatune.verdict.searching import Chosen, Searching, trainings_of
-from metatune.verdict.simple import FOLDER
+from metatune.verdict.simple import FOLDER, TRIED
 from metatune.verdict.statistics import DEFAULT, TUNED, Outcome, contest, expected_seeds
 from metatune.verdict.trainings import Trainings, setting_of, trainings
 from metatune.verdict.trials import Trials
@@ -124,7 +124,7 @@ class Contest:
         of_parts = 0
         if self.parts:
             made = variants(self.trainings.training, self.trainings.default, self.tuned)
-            of_parts = SEEDS * (2 + len(made)) + self.expected_seeds
+            of_parts = SEEDS * (2 + len(made) + TRIED) + self.expected_seeds
         return searches + measured + of_parts
 
 

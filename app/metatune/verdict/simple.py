@@ -30,6 +30,9 @@ GRAINS: Final = (0.05, 0.01, 0.0)
 FEW: Final = (1, 2)
 """Windows that are tried before as many as were tuned."""
 
+TRIED: Final = 2 + len(FEW) + len(FEW) + len(GRAINS) - 1
+"""Schedules that are tried at most: as many ways to share, windows, mixtures and grains."""
+
 NAME: Final = "simple"
 FOLDER: Final = "artefact-simple"
 
