@@ -15,6 +15,7 @@ from metatune.verdict import parts, simple
 from metatune.verdict.aftermath import FRESH
 from metatune.verdict.statistics import DEFAULT, TUNED, contest
 from metatune.verdict.surgery import (
+    clusters,
     kinds,
     numbers,
     rate_table,
@@ -138,6 +139,14 @@ def test_rounded_shares_sum_to_one(given, grain, wanted):
     found = rounded(np.asarray(given), grain)
     assert found.tolist() == pytest.approx(wanted)
     assert found.sum() == pytest.approx(1, abs=1e-12)
+
+
+def test_clusters_are_of_parameters_whose_factors_are_alike(default, tuned):
+    """The layer's parameters were made faster, all others were left as they were."""
+    slow, fast = clusters(default, tuned, 2).values()
+    names = list(tuned.learning_rates.parameters)
+    assert {names[column] for column in fast} == {n for n in names if "layers.0" in n}
+    assert sorted([*slow, *fast]) == list(range(len(names)))
 
 
 def test_one_mixture_is_the_mean_over_training(tuned):

@@ -1,8 +1,8 @@
 """The simplest schedules that keep most of the gain: engineers ship the simple ones.
 
 One thing after the other is made as simple as it goes, the others staying as they are by then:
-which parameters share a factor, the windows of the factors, the windows of the mixture, how round
-its shares are. Of each the simplest is taken that keeps `KEPT` of the gain in validation.
+which parameters share a factor (all, each kind, or those whose factors are alike), the windows of
+the factors, the windows of the mixture, how round its shares are. Of each the simplest is taken that keeps `KEPT` of the gain in validation.
 """
 
 import math
@@ -16,7 +16,7 @@ from metatune.artefact import Artefact
 from metatune.artefact.curves import counted
 from metatune.fit.measuring import paired
 from metatune.verdict.statistics import ALPHA, TUNED, Difference, Outcome, difference
-from metatune.verdict.surgery import ALL, kinds, numbers, simpler_rates, simpler_shares
+from metatune.verdict.surgery import ALL, clusters, kinds, numbers, simpler_rates, simpler_shares
 
 KEPT: Final = 0.9
 """Of the gain of the tuned schedules."""
@@ -30,7 +30,10 @@ GRAINS: Final = (0.05, 0.01, 0.0)
 FEW: Final = (1, 2)
 """Windows that are tried before as many as were tuned."""
 
-TRIED: Final = 2 + len(FEW) + len(FEW) + len(GRAINS) - 1
+CLUSTERS: Final = (2, 3, 4, 6, 8)
+"""Of parameters whose tuned factors are alike, that may share one."""
+
+TRIED: Final = 2 + len(CLUSTERS) + len(FEW) + len(FEW) + len(GRAINS) - 1
 """Schedules that are tried at most: as many ways to share, windows, mixtures and grains."""
 
 NAME: Final = "simple"
@@ -87,9 +90,15 @@ def simplest(
     gain = float(before - after)
     if not (rated or mixed) or not np.isfinite(gain) or gain <= 0:
         return None
+    few = len(multipliers.groups) if multipliers is not None else 0
     own: dict[str, dict[str, list[int]]] = {
         ALL: {ALL: list(range(len(tuned.learning_rates.parameters)))},
         "kind": kinds(tuned),
+        **{
+            f"{count} clusters": clusters(default, tuned, count)
+            for count in CLUSTERS
+            if count < few
+        },
     }
     if multipliers is not None:
         column = {name: i for i, name in enumerate(tuned.learning_rates.parameters)}
@@ -116,6 +125,7 @@ def simplest(
     ways: list[tuple[str, Sequence[Any]]] = []
     if rated:
         fewer = [name for name, each in own.items() if len(each) < len(own[whole.groups])]
+        fewer.sort(key=lambda name: len(own[name]))
         ways += [("groups", fewer), ("windows", _fewer(whole.windows))]
     if mixed:
         ways += [("mixture", _fewer(whole.mixture)), ("grain", GRAINS[:-1])]
@@ -142,8 +152,12 @@ def _words(choice: _Choice, made: Artefact, rated: bool, mixed: bool) -> str:
     """What the schedules are, for people."""
     lines = []
     if rated:
-        how = {ALL: "one for all parameters", "kind": "one for each kind of parameter"}
-        each = how.get(choice.groups, "as many groups as were tuned")
+        how = {
+            ALL: "one for all parameters",
+            "kind": "one for each kind of parameter",
+            "as tuned": "as many groups as were tuned",
+        }
+        each = how.get(choice.groups, f"{choice.groups} of parameters")
         factors = counted(numbers(made) or 0, "factor")
         lines.append(f"{factors} of the base schedule ({each})")
     if mixed:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
+from scipy.cluster.hierarchy import fcluster, linkage
 
 from metatune.artefact import Artefact, LearningRates, Mixture, Multipliers
 from metatune.artefact.curves import fractions, where_changed
@@ -89,6 +90,30 @@ def kinds(tuned: Artefact) -> dict[str, list[int]]:
     return found
 
 
+def log_factors(default: Artefact, tuned: Artefact) -> Table:
+    """Logarithms of the tuned rates over the recipe's own; zero where there is no rate."""
+    own, theirs = rate_table(default), rate_table(tuned)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where((own > 0) & (theirs > 0), np.log(theirs) - np.log(own), 0.0)
+
+
+def clusters(default: Artefact, tuned: Artefact, count: int) -> dict[str, list[int]]:
+    """Columns of the rates in so many clusters, by how alike the logarithms of their factors are.
+
+    Args:
+        default: has the recipe's own rates.
+        tuned: those that were tuned.
+        count: how many clusters, the slowest first.
+
+    Source: Ward, Hierarchical grouping to optimize an objective function, JASA 1963.
+    """
+    rows = log_factors(default, tuned).T
+    number = fcluster(linkage(rows, "ward"), count, "maxclust")
+    found = [np.flatnonzero(number == each) for each in np.unique(number)]
+    found.sort(key=lambda columns: rows[columns].mean())
+    return {f"rates {i}": columns.tolist() for i, columns in enumerate(found, 1)}
+
+
 ALL: Final = "all"
 
 
@@ -106,9 +131,7 @@ def simpler_rates(
         count: windows.
         digits: significant digits of a factor.
     """
-    own, theirs = rate_table(default), rate_table(tuned)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.where((own > 0) & (theirs > 0), np.log(theirs) - np.log(own), 0.0)
+    own, logs = rate_table(default), log_factors(default, tuned)
     window = windows_of(len(own), count)
     names = list(tuned.learning_rates.parameters)
     factors, table = {}, own.copy()
