@@ -2,7 +2,8 @@
 
 One thing after the other is made as simple as it goes, the others staying as they are by then:
 which parameters share a factor (all, each kind, or those whose factors are alike), the windows of
-the factors, the windows of the mixture, how round its shares are. Of each the simplest is taken that keeps `KEPT` of the gain in validation.
+the factors, the windows of the mixture, how round its shares are. Of each the simplest is taken
+that keeps `KEPT` of the gain in validation.
 """
 
 import math
