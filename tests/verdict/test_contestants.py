@@ -6,11 +6,11 @@ import math
 import numpy as np
 import pytest
 
-from metatune.verdict.contestants import CONTESTANTS, DIVERGED, Setting, chosen
+from metatune.verdict.contestants import CONTESTANTS, DIVERGED, ContestSetting, chosen
 from metatune.verdict.contestants.contestant import fitting
 from metatune.verdict.points import Coordinates, Plain, as_json
 
-SETTING = Setting(
+SETTING = ContestSetting(
     mixtures={
         "recipe": (1 / 3, 1 / 3, 1 / 3),
         "by size": (0.5, 0.3, 0.2),
@@ -134,7 +134,7 @@ def test_a_regression_predicts_a_mixture_better_than_those_it_has_seen():
 
 def test_who_has_no_place_says_why():
     def refusals(**changes):
-        setting = Setting(**changes)
+        setting = ContestSetting(**changes)
         found = {name: each.refusal(setting) for name, each in CONTESTANTS.items()}
         return {name: why for name, why in found.items() if why}
 

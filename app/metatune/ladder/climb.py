@@ -9,11 +9,12 @@ from typing import Any
 
 import jax
 
+from metatune import artefact
 from metatune.artefact import Artefact
-from metatune.fit.artefact_folder import complete, write_artefact
+from metatune.fit.artefact_folder import write_artefact
 from metatune.fit.inputs import inputs
 from metatune.fit.making import artefact_of
-from metatune.fit.run_folder import RunFolder
+from metatune.fit.run_folder import RunFolder, RunFolderError
 from metatune.inner import InnerTraining, prepare
 from metatune.inner.size import refuse_larger_than_memory
 from metatune.ladder import judging
@@ -132,7 +133,12 @@ def ladder(
         RecipeError: its recipe has no other sizes, or a rung doesn't fit into memory.
         ArtefactError: what was tuned can't be carried, or the rule says nothing of it.
     """
-    folder, tuned = complete(run)
+    folder = RunFolder(run)
+    if not folder.recipe.is_file():
+        raise RunFolderError(f"{run}: is no run folder; give the folder that metatune fit wrote")
+    tuned = artefact.load(folder.path)
+    if tuned.result.get("status") != "complete":
+        raise RunFolderError(f"{run}: its search isn't finished; go on with it by --resume first")
     own = proxy(folder)
     refuse_no_ladder(own.recipe)
     refuse_changed(folder.path, inputs(own))

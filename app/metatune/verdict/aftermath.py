@@ -12,7 +12,7 @@ from metatune.verdict.parts import ablation, as_plain, variants
 from metatune.verdict.searching import seeds
 from metatune.verdict.simple import NAME, Simple, measured, ships, simplest
 from metatune.verdict.statistics import DEFAULT
-from metatune.verdict.trainings import Trainings
+from metatune.verdict.trainings import ContestTrainings
 from metatune.verdict.words import SIMPLE, USE, Decision
 
 FRESH: Final = 1 << 20
@@ -22,7 +22,9 @@ SEEDS: Final = 5
 """Of validation trainings for each variant of the tuned schedules."""
 
 
-def with_aftermath(told: Told, trainings: Trainings, tuned: Artefact, measure: Measuring) -> Told:
+def with_aftermath(
+    told: Told, trainings: ContestTrainings, tuned: Artefact, measure: Measuring
+) -> Told:
     """A verdict that also says what of the schedules the gain is of, with the simple ones.
 
     The simple ones are chosen on the validation split, and then measured on the test split, on the
@@ -65,7 +67,7 @@ def with_aftermath(told: Told, trainings: Trainings, tuned: Artefact, measure: M
 
 
 def _with_simple(
-    told: Told, found: Simple, trainings: Trainings, tuned: Artefact, measure: Measuring
+    told: Told, found: Simple, trainings: ContestTrainings, tuned: Artefact, measure: Measuring
 ) -> Told:
     """The same with simple schedules, which are to be used where they do as well."""
     outcome, followed = told.outcome, trainings.of_artefact(found.artefact)

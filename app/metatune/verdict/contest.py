@@ -30,14 +30,14 @@ from metatune.train.matching import refuse_misfit
 from metatune.verdict import contestants as table
 from metatune.verdict.aftermath import FRESH, SEEDS, hash_of, with_aftermath
 from metatune.verdict.budget import Spent, spent
-from metatune.verdict.contestants import Contestant, Setting
+from metatune.verdict.contestants import Contestant, ContestSetting
 from metatune.verdict.document import About, Told, document
 from metatune.verdict.measuring import Measuring
 from metatune.verdict.parts import variants
 from metatune.verdict.searching import Chosen, Searching, trainings_of
 from metatune.verdict.simple import FOLDER, TRIED
 from metatune.verdict.statistics import DEFAULT, TUNED, Outcome, contest, expected_seeds
-from metatune.verdict.trainings import Trainings, setting_of, trainings
+from metatune.verdict.trainings import ContestTrainings, setting_of, trainings
 from metatune.verdict.trials import Trials
 from metatune.verdict.words import decide
 
@@ -69,8 +69,8 @@ class Contest:
 
     folder: RunFolder
     tuned: Artefact
-    trainings: Trainings
-    setting: Setting
+    trainings: ContestTrainings
+    setting: ContestSetting
     spent: Spent
     budget: int
     contestants: Sequence[Contestant]

@@ -9,7 +9,7 @@ from metatune.inner.seeds import Purpose
 from metatune.ladder.measuring import Followed, held_out_loss
 from metatune.ladder.progress import Display
 from metatune.verdict.points import Point
-from metatune.verdict.trials import Part, Trials
+from metatune.verdict.trials import RecordPart, Trials
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Measuring:
 
     def __call__(
         self,
-        part: Part,
+        part: RecordPart,
         name: str,
         point: Point | str,
         seed: int,

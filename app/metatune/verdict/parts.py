@@ -8,7 +8,7 @@ import numpy as np
 
 from metatune.artefact import Artefact
 from metatune.inner import InnerTraining
-from metatune.verdict.statistics import Difference, difference
+from metatune.verdict.statistics import PairedDifference, difference
 from metatune.verdict.surgery import kinds, rates_back, shares_back, windows_of
 
 LEVEL: Final = 0.05
@@ -18,7 +18,7 @@ RATES: Final = "learning_rates"
 MIXTURE: Final = "mixture"
 
 
-class Part(NamedTuple):
+class SchedulePart(NamedTuple):
     """A variant of the tuned schedules, and what of their gain it lacks.
 
     Attributes:
@@ -28,7 +28,7 @@ class Part(NamedTuple):
     """
 
     name: str
-    lost: Difference
+    lost: PairedDifference
     share: float | None
 
 
@@ -82,7 +82,7 @@ def ablation(
     losses: Callable[[str, Artefact], list[float]],
     tuned: Artefact,
     default: Artefact,
-) -> tuple[Difference, list[Part]]:
+) -> tuple[PairedDifference, list[SchedulePart]]:
     """Trains all variants, and tells what each lacks.
 
     Args:
@@ -100,11 +100,11 @@ def ablation(
     for name, each in found.items():
         lost = difference(losses(name, each), own, LEVEL)
         told = gain.mean > 0 and np.isfinite(lost.mean) and np.isfinite(gain.mean)
-        parts.append(Part(name, lost, lost.mean / gain.mean if told else None))
+        parts.append(SchedulePart(name, lost, lost.mean / gain.mean if told else None))
     return gain, parts
 
 
-def as_plain(gain: Difference, parts: list[Part]) -> dict[str, Any]:
+def as_plain(gain: PairedDifference, parts: list[SchedulePart]) -> dict[str, Any]:
     """For the document."""
     return {
         "gain": gain._asdict(),

@@ -9,10 +9,10 @@ import numpy as np
 
 from metatune.inner.seeds import Purpose
 from metatune.verdict.budget import in_trainings
-from metatune.verdict.contestants import DIVERGED, Contestant, Setting
+from metatune.verdict.contestants import DIVERGED, Contestant, ContestSetting
 from metatune.verdict.measuring import Measuring
 from metatune.verdict.points import Point
-from metatune.verdict.trainings import Trainings
+from metatune.verdict.trainings import ContestTrainings
 
 FINALISTS: Final = 3
 RESEEDS: Final = 2
@@ -53,8 +53,8 @@ class Searching:
         measure: trains what isn't known.
     """
 
-    trainings: Trainings
-    setting: Setting
+    trainings: ContestTrainings
+    setting: ContestSetting
     budget: int
     measure: Measuring
 

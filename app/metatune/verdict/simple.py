@@ -16,7 +16,7 @@ import numpy as np
 from metatune.artefact import Artefact
 from metatune.artefact.curves import counted
 from metatune.fit.measuring import paired
-from metatune.verdict.statistics import ALPHA, TUNED, Difference, Outcome, difference
+from metatune.verdict.statistics import ALPHA, TUNED, Outcome, PairedDifference, difference
 from metatune.verdict.surgery import ALL, clusters, kinds, numbers, simpler_rates, simpler_shares
 
 KEPT: Final = 0.9
@@ -194,7 +194,7 @@ def measured(
     )
 
 
-def ships(outcome: Outcome, losses: Sequence[float]) -> tuple[bool, Difference]:
+def ships(outcome: Outcome, losses: Sequence[float]) -> tuple[bool, PairedDifference]:
     """Whether the simple schedules are to be used, and by how much they are behind the tuned.
 
     They are where they keep `KEPT` of the gain on the test split too, and were shown to be better

@@ -38,7 +38,7 @@ Loss = Callable[[str, int], float]
 """The held-out loss of a contestant by its name, trained with a seed; infinite if it diverged."""
 
 
-class Difference(NamedTuple):
+class PairedDifference(NamedTuple):
     """Between two contestants, paired by seed: the first one's loss minus the second one's.
 
     Attributes:
@@ -89,8 +89,8 @@ class Outcome(NamedTuple):
         more: seeds that it would take further to settle what isn't; zero where all is.
     """
 
-    rivals: Mapping[str, Difference]
-    over_default: Mapping[str, Difference]
+    rivals: Mapping[str, PairedDifference]
+    over_default: Mapping[str, PairedDifference]
     losses: Mapping[str, Sequence[float]]
     plan: tuple[int, ...]
     seeds: int
@@ -98,7 +98,7 @@ class Outcome(NamedTuple):
     more: int
 
     @property
-    def gain(self) -> Difference:
+    def gain(self) -> PairedDifference:
         """The default's loss minus that of what was tuned."""
         return self.rivals[DEFAULT]
 
@@ -124,7 +124,7 @@ def looks(most: int) -> tuple[int, ...]:
     return (*found, most)
 
 
-def difference(first: Sequence[float], second: Sequence[float], level: float) -> Difference:
+def difference(first: Sequence[float], second: Sequence[float], level: float) -> PairedDifference:
     """The first's losses minus the second's, with the interval of confidence `1 - level`.
 
     Where the first diverged and the second didn't, the second is better, and the other way round.
@@ -139,17 +139,17 @@ def difference(first: Sequence[float], second: Sequence[float], level: float) ->
     finite = [np.isfinite(each).all() for each in (ones, others)]
     if not all(finite):
         if finite[0] == finite[1]:
-            return Difference(math.nan, math.nan, -math.inf, math.inf, 1.0, count)
+            return PairedDifference(math.nan, math.nan, -math.inf, math.inf, 1.0, count)
         sign = math.inf if finite[1] else -math.inf
-        return Difference(sign, math.nan, -math.inf, math.inf, 0.0, count)
+        return PairedDifference(sign, math.nan, -math.inf, math.inf, 0.0, count)
     apart = ones - others
     mean = float(apart.mean())
     if (apart == apart[0]).all():  # of the same trainings: as sure as can be
-        return Difference(mean, 0.0, mean, mean, 1.0 if mean == 0 else 0.0, count)
+        return PairedDifference(mean, 0.0, mean, mean, 1.0 if mean == 0 else 0.0, count)
     error = float(apart.std(ddof=1) / math.sqrt(count))
     half = quantile(count, level) * error
     p = 2 * float(stdtr(count - 1, -abs(mean) / error))
-    return Difference(mean, error, mean - half, mean + half, p, count)
+    return PairedDifference(mean, error, mean - half, mean + half, p, count)
 
 
 def quantile(count: int, level: float) -> float:
@@ -248,7 +248,7 @@ def contest(
     return outcome
 
 
-def _settled(found: Mapping[str, Difference], told: set[str]) -> dict[str, Difference]:
+def _settled(found: Mapping[str, PairedDifference], told: set[str]) -> dict[str, PairedDifference]:
     """Differences that were told from zero at some look, and that no later one takes back."""
     return {
         name: each._replace(settled=name in told and (each.low > 0 or each.high < 0 or not each.p))
@@ -256,7 +256,7 @@ def _settled(found: Mapping[str, Difference], told: set[str]) -> dict[str, Diffe
     }
 
 
-def _rank(found: Difference) -> float:
+def _rank(found: PairedDifference) -> float:
     """Rivals by how little they lose."""
     return found.mean if not math.isnan(found.mean) else math.inf
 

@@ -16,8 +16,8 @@ from metatune.inner.optimizers import InnerOptimizer
 from metatune.ladder.measuring import Followed, following
 from metatune.recipe import schema
 from metatune.tunables import Hyper
-from metatune.tunables.mixture import Mixture, starting_shares
-from metatune.verdict.contestants.contestant import BY_SIZE, Setting, fitting
+from metatune.tunables.mixture import starting_shares
+from metatune.verdict.contestants.contestant import BY_SIZE, ContestSetting, fitting
 from metatune.verdict.points import RECIPE, Plain, Point
 from metatune.verdict.schedules import artefact_of, below, coordinates
 
@@ -30,7 +30,7 @@ SHORTEST: Final = 1
 
 
 @dataclass(frozen=True, eq=False)
-class Trainings:
+class ContestTrainings:
     """Makes the training of a point.
 
     Attributes:
@@ -67,14 +67,14 @@ class Trainings:
         return _descending(made, point.online_rate) if kind == "online" else made
 
 
-def trainings(training: InnerTraining, default: Artefact) -> Trainings:
+def trainings(training: InnerTraining, default: Artefact) -> ContestTrainings:
     """Those of a recipe; none is made yet.
 
     Args:
         training: the recipe's.
         default: the artefact of the recipe as it is.
     """
-    return Trainings(training, default, {})
+    return ContestTrainings(training, default, {})
 
 
 def shortened(training: InnerTraining, share: float) -> InnerTraining:
@@ -86,7 +86,7 @@ def shortened(training: InnerTraining, share: float) -> InnerTraining:
     return replace(training, recipe=replace(recipe, inner=replace(recipe.inner, steps=steps)))
 
 
-def setting_of(training: InnerTraining, default: Artefact) -> Setting:
+def setting_of(training: InnerTraining, default: Artefact) -> ContestSetting:
     """What contestants are told of a training.
 
     Args:
@@ -96,7 +96,7 @@ def setting_of(training: InnerTraining, default: Artefact) -> Setting:
     recipe, corpus = training.recipe, training.corpus
     mixtures: dict[str, tuple[float, ...]] = {}
     target, caps = (), ()
-    tuned = next((each for each in training.tunables if isinstance(each, Mixture)), None)
+    tuned: Any = {each.key: each for each in training.tunables}.get("mixture")
     if tuned is not None and len(corpus.names) > 1:
         caps = tuned.caps or ()
         tokens = np.asarray([len(domain.train) for domain in corpus.domains], np.float64)
@@ -111,7 +111,7 @@ def setting_of(training: InnerTraining, default: Artefact) -> Setting:
         mixtures = {name: mixtures[name] for name in reversed(firsts.values())}
     names = tuple(default.learning_rates.parameters)
     heights = set(below(names, 0.5).values())
-    return Setting(
+    return ContestSetting(
         optimizer=recipe.inner.optimizer.kind,
         steps=recipe.inner.steps,
         mixtures=mixtures,

@@ -16,14 +16,14 @@ from metatune.verdict.points import Point, as_json
 
 FILE: Final = "verdict.jsonl"
 
-Part = Literal["search", "test", "parts"]
+RecordPart = Literal["search", "test", "parts"]
 """Searches, the measurement of all, and what each part of the tuned schedules is worth."""
 
 
 class Trials:
     """The trainings of a run's verdict.
 
-    A line has `of`, whose verdict it is; `part`, as of `Part`; `name`, of the contestant;
+    A line has `of`, whose verdict it is; `part`, as of `RecordPart`; `name`, of the contestant;
     `point`; `seed`; `share` of the inner steps; `loss`, null where it diverged; and `seconds`.
     """
 
@@ -45,7 +45,7 @@ class Trials:
         mend(self._file)
 
     def loss(
-        self, part: Part, name: str, point: Point | str, seed: int, share: float = 1.0
+        self, part: RecordPart, name: str, point: Point | str, seed: int, share: float = 1.0
     ) -> float | None:
         """A loss, infinite where the training diverged; None where it isn't known.
 
@@ -63,7 +63,7 @@ class Trials:
 
     def add(
         self,
-        part: Part,
+        part: RecordPart,
         name: str,
         point: Point | str,
         seed: int,
@@ -82,7 +82,7 @@ class Trials:
             append_line(self._file, line)
         self._known[_key(line)] = line
 
-    def seconds(self, part: Part, name: str) -> float:
+    def seconds(self, part: RecordPart, name: str) -> float:
         """What the trainings of a contestant took."""
         mine = (e for e in self._known.values() if (e["part"], e["name"]) == (part, name))
         return sum(each["seconds"] for each in mine)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple
 
-from metatune.verdict.statistics import DEFAULT, Difference, Outcome
+from metatune.verdict.statistics import DEFAULT, Outcome, PairedDifference
 
 USE: Final = "use it"
 SIMPLE: Final = "use the simple one"
@@ -79,7 +79,7 @@ def decide(outcome: Outcome) -> Decision:
     return Decision(UNKNOWN, None, why, max(1, outcome.more))
 
 
-def _of_a_gain(outcome: Outcome, rivals: Mapping[str, Difference]) -> Decision:
+def _of_a_gain(outcome: Outcome, rivals: Mapping[str, PairedDifference]) -> Decision:
     """Of what was shown to be better than the default."""
     gain = outcome.gain
     contenders = {name: each for name, each in rivals.items() if not each.better}
@@ -104,11 +104,11 @@ def _of_a_gain(outcome: Outcome, rivals: Mapping[str, Difference]) -> Decision:
     return Decision(UNKNOWN, best, why, max(1, outcome.more))
 
 
-def _turned(found: Difference) -> Difference:
+def _turned(found: PairedDifference) -> PairedDifference:
     return found._replace(mean=-found.mean, low=-found.high, high=-found.low)
 
 
-def _said(found: Difference) -> str:
+def _said(found: PairedDifference) -> str:
     if math.isinf(found.mean):
         return "a divergence"
     return f"{found.mean:+.4f} ({found.low:+.4f} to {found.high:+.4f})"

@@ -5,8 +5,8 @@ from typing import Final
 
 from metatune.recipe.faults import RecipeError, unknown
 from metatune.verdict.contestants.black_box import RANDOM, RANDOM_ALL, TPE, TPE_ALL
-from metatune.verdict.contestants.contestant import DIVERGED, Contestant, Evaluate, Setting
-from metatune.verdict.contestants.grid import Grid
+from metatune.verdict.contestants.contestant import DIVERGED, Contestant, ContestSetting, Evaluate
+from metatune.verdict.contestants.grid import GridSweep
 from metatune.verdict.contestants.halving import Halving
 from metatune.verdict.contestants.layer_wise import LayerWise
 from metatune.verdict.contestants.online import Online
@@ -14,10 +14,10 @@ from metatune.verdict.contestants.prodigy import Prodigy
 from metatune.verdict.contestants.regression import Regression
 from metatune.verdict.contestants.schedule_free import ScheduleFree
 
-__all__ = ["CONTESTANTS", "DIVERGED", "Contestant", "Evaluate", "Setting", "chosen"]
+__all__ = ["CONTESTANTS", "DIVERGED", "ContestSetting", "Contestant", "Evaluate", "chosen"]
 
 _ALL: Final[tuple[Contestant, ...]] = (
-    Grid(),
+    GridSweep(),
     RANDOM,
     TPE,
     RANDOM_ALL,

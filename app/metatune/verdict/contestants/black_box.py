@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from metatune.verdict.contestants import study
-from metatune.verdict.contestants.contestant import Evaluate, Setting
+from metatune.verdict.contestants.contestant import ContestSetting, Evaluate
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class InFew:
     summary: str
     sampler: study.Sampler
 
-    def refusal(self, setting: Setting) -> str | None:
+    def refusal(self, setting: ContestSetting) -> str | None:
         """It always applies."""
         return None
 
-    def search(self, setting: Setting, budget: int, evaluate: Evaluate, key: int) -> None:
+    def search(self, setting: ContestSetting, budget: int, evaluate: Evaluate, key: int) -> None:
         """See `Contestant`."""
         ranges = study.few(setting)
         first = {name: study.FEW_FIRST[name] for name in ranges}
@@ -51,13 +51,13 @@ class InAll:
     summary: str
     sampler: study.Sampler
 
-    def refusal(self, setting: Setting) -> str | None:
+    def refusal(self, setting: ContestSetting) -> str | None:
         """Too many are a walk in the dark."""
         if setting.coordinates <= study.MOST:
             return None
         return f"{setting.coordinates:,} meta-parameters are more than {study.MOST:,}"
 
-    def search(self, setting: Setting, budget: int, evaluate: Evaluate, key: int) -> None:
+    def search(self, setting: ContestSetting, budget: int, evaluate: Evaluate, key: int) -> None:
         """See `Contestant`."""
         ranges = study.all_of(setting)
         first = dict.fromkeys(ranges, 0.0)

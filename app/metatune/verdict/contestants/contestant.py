@@ -17,7 +17,7 @@ it diverged. `share` of the inner steps, to which schedules are squeezed."""
 
 
 @dataclass(frozen=True)
-class Setting:
+class ContestSetting:
     """The training that contestants are to choose for.
 
     Attributes:
@@ -59,11 +59,11 @@ class Contestant(Protocol):
     def summary(self) -> str:  # noqa: D102
         ...
 
-    def refusal(self, setting: Setting) -> str | None:
+    def refusal(self, setting: ContestSetting) -> str | None:
         """Why it doesn't apply to a training; None where it does."""
         ...
 
-    def search(self, setting: Setting, budget: int, evaluate: Evaluate, key: int) -> None:
+    def search(self, setting: ContestSetting, budget: int, evaluate: Evaluate, key: int) -> None:
         """Looks for the best point: of those that it evaluates, the best is chosen.
 
         It depends on its arguments and on the losses alone, and does with a larger budget first

@@ -2,24 +2,24 @@
 
 from typing import Final
 
-from metatune.verdict.contestants.contestant import Evaluate, Setting
+from metatune.verdict.contestants.contestant import ContestSetting, Evaluate
 from metatune.verdict.contestants.sweep import sweep, with_mixtures
 from metatune.verdict.points import Plain
 
 SCHEDULES: Final = ("cosine", "constant", "wsd")
 
 
-class Grid:
+class GridSweep:
     """Cosine, constant and warmup-stable-decay, at rates from the recipe's own outwards."""
 
     name = "grid"
     summary = "schedules (cosine, constant, wsd) x rates x mixtures (the recipe's, by size, target)"
 
-    def refusal(self, setting: Setting) -> str | None:
+    def refusal(self, setting: ContestSetting) -> str | None:
         """It always applies."""
         return None
 
-    def search(self, setting: Setting, budget: int, evaluate: Evaluate, key: int) -> None:
+    def search(self, setting: ContestSetting, budget: int, evaluate: Evaluate, key: int) -> None:
         """See `Contestant`."""
         options = [
             point

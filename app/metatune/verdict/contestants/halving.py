@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from metatune.verdict.contestants import study
-from metatune.verdict.contestants.contestant import Evaluate, Setting
+from metatune.verdict.contestants.contestant import ContestSetting, Evaluate
 from metatune.verdict.points import Plain
 
 KEPT: Final = 3
@@ -29,13 +29,13 @@ class Halving:
     name = "halving"
     summary = "random search in peak, warmup, decay and target share, by successive halving"
 
-    def refusal(self, setting: Setting) -> str | None:
+    def refusal(self, setting: ContestSetting) -> str | None:
         """It needs trainings that can be shortened."""
         if setting.steps < SHORTEST:
             return f"trainings of {setting.steps} inner steps can't be shortened"
         return None
 
-    def search(self, setting: Setting, budget: int, evaluate: Evaluate, key: int) -> None:
+    def search(self, setting: ContestSetting, budget: int, evaluate: Evaluate, key: int) -> None:
         """See `Contestant`."""
         rungs = RUNGS[-min(budget, len(RUNGS)) :]
         survivors = budget // len(rungs)

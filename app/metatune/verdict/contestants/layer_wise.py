@@ -6,7 +6,7 @@ Source: Howard & Ruder, Universal Language Model Fine-tuning for Text Classifica
 
 from typing import Final
 
-from metatune.verdict.contestants.contestant import Evaluate, Setting
+from metatune.verdict.contestants.contestant import ContestSetting, Evaluate
 from metatune.verdict.contestants.sweep import sweep, with_mixtures
 from metatune.verdict.points import Plain
 
@@ -19,11 +19,11 @@ class LayerWise:
     name = "layer-wise"
     summary = "rates that fall by a factor (0.9, 0.75, 0.5) a layer downwards x rates x mixtures"
 
-    def refusal(self, setting: Setting) -> str | None:
+    def refusal(self, setting: ContestSetting) -> str | None:
         """It needs layers."""
         return None if setting.layers > 1 else "the model has a single layer"
 
-    def search(self, setting: Setting, budget: int, evaluate: Evaluate, key: int) -> None:
+    def search(self, setting: ContestSetting, budget: int, evaluate: Evaluate, key: int) -> None:
         """See `Contestant`."""
         options = [
             point

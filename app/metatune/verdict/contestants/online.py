@@ -5,7 +5,7 @@ Source: Baydin et al., Online Learning Rate Adaptation with Hypergradient Descen
 
 from typing import Final
 
-from metatune.verdict.contestants.contestant import Evaluate, Setting
+from metatune.verdict.contestants.contestant import ContestSetting, Evaluate
 from metatune.verdict.contestants.schedule_free import MIXED
 from metatune.verdict.contestants.sweep import sweep, with_mixtures
 from metatune.verdict.points import Plain
@@ -20,13 +20,13 @@ class Online:
     name = "online"
     summary = "hypergradient descent on the rate during the training x its step x rates x mixtures"
 
-    def refusal(self, setting: Setting) -> str | None:
+    def refusal(self, setting: ContestSetting) -> str | None:
         """It needs the optimizer's own update."""
         if setting.optimizer == "schedule_free_adamw":
             return "of a schedule-free optimizer no update goes where a gradient points"
         return None if setting.plain else MIXED
 
-    def search(self, setting: Setting, budget: int, evaluate: Evaluate, key: int) -> None:
+    def search(self, setting: ContestSetting, budget: int, evaluate: Evaluate, key: int) -> None:
         """See `Contestant`."""
         options = [
             point

@@ -3,7 +3,7 @@
 Source: Mishchenko & Defazio, Prodigy: An Expeditiously Adaptive Parameter-Free Learner, ICML 2024.
 """
 
-from metatune.verdict.contestants.contestant import Evaluate, Setting
+from metatune.verdict.contestants.contestant import ContestSetting, Evaluate
 from metatune.verdict.contestants.schedule_free import refusal_of_another
 from metatune.verdict.contestants.sweep import sweep, with_mixtures
 from metatune.verdict.points import Plain
@@ -15,11 +15,11 @@ class Prodigy:
     name = "prodigy"
     summary = "Prodigy, by the recipe's schedule and at a constant rate x rates x mixtures"
 
-    def refusal(self, setting: Setting) -> str | None:
+    def refusal(self, setting: ContestSetting) -> str | None:
         """It is in AdamW's place."""
         return refusal_of_another(setting)
 
-    def search(self, setting: Setting, budget: int, evaluate: Evaluate, key: int) -> None:
+    def search(self, setting: ContestSetting, budget: int, evaluate: Evaluate, key: int) -> None:
         """See `Contestant`."""
         options = [
             point

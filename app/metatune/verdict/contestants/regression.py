@@ -11,7 +11,13 @@ from typing import Final
 
 import numpy as np
 
-from metatune.verdict.contestants.contestant import BY_SIZE, DIVERGED, Evaluate, Setting, fitting
+from metatune.verdict.contestants.contestant import (
+    BY_SIZE,
+    DIVERGED,
+    ContestSetting,
+    Evaluate,
+    fitting,
+)
 from metatune.verdict.points import Plain
 
 SIMULATED: Final = 10_000
@@ -34,11 +40,11 @@ class Regression:
     name = "regression"
     summary = "a regression over random mixtures, as RegMix does"
 
-    def refusal(self, setting: Setting) -> str | None:
+    def refusal(self, setting: ContestSetting) -> str | None:
         """It needs a mixture."""
         return None if setting.mixtures else "no mixture is tuned"
 
-    def search(self, setting: Setting, budget: int, evaluate: Evaluate, key: int) -> None:
+    def search(self, setting: ContestSetting, budget: int, evaluate: Evaluate, key: int) -> None:
         """See `Contestant`."""
         centre = np.asarray(setting.mixtures.get(BY_SIZE) or next(iter(setting.mixtures.values())))
         rounds = min(ROUNDS, max(0, budget - FEWEST))

@@ -5,7 +5,7 @@ Source: Defazio et al., The Road Less Scheduled, NeurIPS 2024.
 
 from typing import Final
 
-from metatune.verdict.contestants.contestant import Evaluate, Setting
+from metatune.verdict.contestants.contestant import ContestSetting, Evaluate
 from metatune.verdict.contestants.sweep import sweep, with_mixtures
 from metatune.verdict.points import Plain
 
@@ -18,17 +18,17 @@ class ScheduleFree:
     name = "schedule-free"
     summary = "schedule-free AdamW at a constant rate x rates x mixtures"
 
-    def refusal(self, setting: Setting) -> str | None:
+    def refusal(self, setting: ContestSetting) -> str | None:
         """It is AdamW's."""
         return refusal_of_another(setting)
 
-    def search(self, setting: Setting, budget: int, evaluate: Evaluate, key: int) -> None:
+    def search(self, setting: ContestSetting, budget: int, evaluate: Evaluate, key: int) -> None:
         """See `Contestant`."""
         plain = Plain(schedule="constant", optimizer="schedule_free")
         sweep([*with_mixtures(setting, plain)], budget, evaluate)
 
 
-def refusal_of_another(setting: Setting) -> str | None:
+def refusal_of_another(setting: ContestSetting) -> str | None:
     """Why another optimizer can't be put in the place of the recipe's; None where it can."""
     if setting.optimizer != "adamw":
         return f"it takes AdamW's place, the recipe trains by {setting.optimizer}"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final, Literal
 
-from metatune.verdict.contestants.contestant import Evaluate, Setting, fitting
+from metatune.verdict.contestants.contestant import ContestSetting, Evaluate, fitting
 from metatune.verdict.points import Coordinates, Plain, Point
 
 Sampler = Literal["random", "tpe"]
@@ -69,7 +69,7 @@ def search(
         optuna.logging.set_verbosity(verbosity)
 
 
-def few(setting: Setting) -> dict[str, tuple[float, float, bool]]:
+def few(setting: ContestSetting) -> dict[str, tuple[float, float, bool]]:
     """The numbers that anyone would search in: peak, warmup, decay and the target's share."""
     found = {
         "rate": (1 / 16, 16.0, True),
@@ -85,7 +85,7 @@ FEW_FIRST: Final[Mapping[str, float]] = {"rate": 1.0, "warmup": 0.05, "decay": 0
 """Of the first trial: about what a recipe has."""
 
 
-def of_few(setting: Setting, numbers: Mapping[str, float]) -> Plain:
+def of_few(setting: ContestSetting, numbers: Mapping[str, float]) -> Plain:
     """The point of such numbers: warmup, plateau, and a linear decay to zero."""
     plain = Plain(
         rate=numbers["rate"],
@@ -100,7 +100,7 @@ def of_few(setting: Setting, numbers: Mapping[str, float]) -> Plain:
     return replace(plain, mixture="towards the target", shares=fitting(shares, setting.caps))
 
 
-def all_of(setting: Setting) -> dict[str, tuple[float, float, bool]]:
+def all_of(setting: ContestSetting) -> dict[str, tuple[float, float, bool]]:
     """All meta-parameters."""
     return {str(i): (-REACH, REACH, False) for i in range(setting.coordinates)}
 

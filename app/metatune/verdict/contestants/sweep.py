@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
-from metatune.verdict.contestants.contestant import Evaluate, Setting
+from metatune.verdict.contestants.contestant import ContestSetting, Evaluate
 from metatune.verdict.points import Plain
 
 RATES: Final = (1.0, 2.0, 0.5, 4.0, 0.25, 8.0, 0.125, 16.0, 0.0625)
@@ -14,7 +14,7 @@ AROUND: Final = (2**0.5, 0.5**0.5)
 """Times the best rate, for what is left of the budget."""
 
 
-def with_mixtures(setting: Setting, option: Plain) -> Iterator[Plain]:
+def with_mixtures(setting: ContestSetting, option: Plain) -> Iterator[Plain]:
     """An option with each mixture that anyone would try."""
     if not setting.mixtures:
         yield option
