@@ -17,8 +17,6 @@ search  Five windows of the learning rate, momentum and weight decay, all from z
 Source: Micaelli & Storkey, Gradient-based Hyperparameter Optimization Over Long Horizons, 2021,
 theorem 3.1 and section 5.
 
-Needs the `benchmark` extra.
-
 usage: reproduce_fds.py [--quick] [--json FILE] [--picture FILE.svg]
 """
 
@@ -34,7 +32,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import optuna  # pyright: ignore[reportMissingImports]
+import optuna
 from PIL import Image, ImageDraw, ImageFont
 
 from metatune.fit.process.compilation import keep_compiled

@@ -30,7 +30,7 @@ ALLOWED = {
     "score": BUILT_ON,
     "train": BUILT_ON | {"fit", "runs"},
     "transfer": BUILT_ON,
-    "verdict": BUILT_ON,
+    "verdict": BUILT_ON | {"fit", "ladder", "plan", "runs", "train"},
     "cli": BUILT_ON
     | {"bench", "check", "fit", "ladder", "plan", "runs", "score", "train", "transfer", "verdict"},
 }

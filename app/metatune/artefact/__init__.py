@@ -33,6 +33,8 @@ from metatune.artefact.sections.loss_weights import (
 from metatune.artefact.sections.mixture import Mixture
 from metatune.artefact.sections.optimizer import SETTINGS, Optimizer, OptimizerSchedules
 from metatune.artefact.sections.rater import Rater
+from metatune.artefact.verdict import read as read_verdict
+from metatune.artefact.verdict import with_verdict
 from metatune.artefact.writing import portable_files, self_contained, write
 
 __all__ = [
@@ -68,11 +70,13 @@ __all__ = [
     "portable_files",
     "read_certificate",
     "read_ledger",
+    "read_verdict",
     "refuse_artefact_folder",
     "rendered_certificate",
     "replace_file",
     "self_contained",
     "with_certificate",
     "with_ledger",
+    "with_verdict",
     "write",
 ]

@@ -1,12 +1,28 @@
-"""Reads JSON documents that lie beside a tuned.json, each with a format and a version."""
+"""JSON documents that lie beside a tuned.json, each with a format and a version."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from metatune.artefact.errors import ArtefactError
+from metatune.artefact.format import Artefact
 from metatune.recipe.bounds import read_json
 from metatune.recipe.faults import ABSENT, Fault
+
+OWN: Final = ("recipe_sha256", "best_outer_step")
+"""By what a document says which schedules it is of."""
+
+
+def rendered(document: Mapping[str, Any]) -> str:
+    """The text of a document."""
+    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def is_of(artefact: Artefact, document: Mapping[str, Any]) -> bool:
+    """Whether a document is of the schedules of an artefact."""
+    own = (artefact.provenance.get(OWN[0]), artefact.result.get(OWN[1]))
+    return tuple(document.get(key) for key in OWN) == own
 
 
 def read_stated(

@@ -9,6 +9,7 @@ INITIALISATION = "initialisation.safetensors"
 README = "README.md"
 CERTIFICATE = "certificate.json"
 TRANSFER = "transfer.json"
+VERDICT = "verdict.json"
 RECIPE = "recipe.yaml"
 META_PARAMETERS = "meta_parameters.safetensors"
 REPLAY = "replay.json"
@@ -18,6 +19,9 @@ CERTIFICATE_VERSION = 1
 
 TRANSFER_FORMAT = "metatune-transfer"
 TRANSFER_VERSION = 1
+
+VERDICT_FORMAT = "metatune-verdict"
+VERDICT_VERSION = 1
 
 REPLAY_FORMAT = "metatune-replay"
 REPLAY_VERSION = 1

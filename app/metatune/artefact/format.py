@@ -60,6 +60,8 @@ class Artefact:
         averaging: the average of the parameters that is evaluated; None for none.
         transfer: what `metatune transfer` measured of larger trainings; plain JSON values; None
             where it wasn't asked.
+        verdict: what `metatune verdict` found against what a user would have done; plain JSON
+            values; None where it wasn't asked.
     """
 
     horizon_steps: int
@@ -78,6 +80,7 @@ class Artefact:
     rater: Rater | None = None
     averaging: Averaging | None = None
     transfer: Mapping[str, Any] | None = None
+    verdict: Mapping[str, Any] | None = None
 
     def learning_rate(self, name: str, step: int, total: int) -> float | np.ndarray:
         """The rate of parameter `name` at update `step` (from 0) of a training of `total` updates.

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from metatune.artefact.files import CERTIFICATE, TRANSFER, TUNED
+from metatune.artefact.files import CERTIFICATE, TRANSFER, TUNED, VERDICT
 from metatune.recipe.faults import Fault
 
 WHERE = "integrity.files"
@@ -53,4 +53,6 @@ def _away(name: str) -> str:
         return "delete it: `metatune check --run` writes it so that the artefact stays whole"
     if name == TRANSFER:
         return "delete it: `metatune transfer` writes it so that the artefact stays whole"
+    if name == VERDICT:
+        return "delete it: `metatune verdict` writes it so that the artefact stays whole"
     return "move it away"

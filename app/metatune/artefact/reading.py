@@ -9,7 +9,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 
-from metatune.artefact import certificate, ledger, manifest, origin
+from metatune.artefact import certificate, ledger, manifest, origin, verdict
 from metatune.artefact.document import faults, tensor_faults
 from metatune.artefact.errors import ArtefactError
 from metatune.artefact.files import FORMAT, TENSORS, TUNED, VERSION
@@ -31,8 +31,8 @@ def load(path: str | Path) -> Artefact:
         path: a tuned.json, the artefact folder, or a run folder that holds `artefact/`.
 
     Returns:
-        The artefact, every number exactly as it was written, and the certificate and the ledger of
-        a transfer beside it if they are of its recipe.
+        The artefact, every number exactly as it was written, and the certificate, the ledger of a
+        transfer and the verdict beside it if they are of its recipe.
 
     Raises:
         ArtefactError: nothing there, not an artefact, an unknown version, a missing or unknown
@@ -59,7 +59,8 @@ def load(path: str | Path) -> Artefact:
         origin=origin.read(file.parent),
         **sections,
     )
-    return ledger.with_ledger(certificate.with_certificate(tuned, found), ledger.read(file.parent))
+    tuned = ledger.with_ledger(certificate.with_certificate(tuned, found), ledger.read(file.parent))
+    return verdict.with_verdict(tuned, verdict.read(file.parent))
 
 
 def folder_of(path: str | Path) -> Path:

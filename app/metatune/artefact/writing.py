@@ -1,8 +1,8 @@
 """Writes an artefact: tuned.json, its README.md, and what else it has.
 
 That is tuned.safetensors if the curves are many, what its sections put into files of their own,
-certificate.json if it was checked, and what it can be trained again from. tuned.json has the hashes
-of all of them.
+certificate.json, transfer.json and verdict.json if it was asked for them, and what it can be
+trained again from. tuned.json has the hashes of all of them.
 """
 
 import json
@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save as save_tensors
 
-from metatune.artefact import certificate, ledger, origin
+from metatune.artefact import beside as documents
+from metatune.artefact import certificate, origin
 from metatune.artefact.document import document, faults, held, tensor_faults
 from metatune.artefact.errors import ArtefactError
 from metatune.artefact.files import (
@@ -23,6 +24,7 @@ from metatune.artefact.files import (
     TENSORS,
     TRANSFER,
     TUNED,
+    VERDICT,
 )
 from metatune.artefact.folders import replace_folder
 from metatune.artefact.format import Artefact
@@ -31,7 +33,7 @@ from metatune.recipe.faults import ABSENT, Fault
 
 LINE_LENGTH = 100
 
-OWN = {TUNED, TENSORS, INITIALISATION, README, CERTIFICATE, TRANSFER, *origin.FILES}
+OWN = {TUNED, TENSORS, INITIALISATION, README, CERTIFICATE, TRANSFER, VERDICT, *origin.FILES}
 """Names of the files of an artefact."""
 
 CURE = "an artefact can't be written with it"
@@ -56,7 +58,9 @@ def write(folder: str | Path, artefact: Artefact, readme: str) -> Path:
     if artefact.certificate is not None:
         beside[CERTIFICATE] = certificate.rendered(artefact.certificate)
     if artefact.transfer is not None:
-        beside[TRANSFER] = ledger.rendered(artefact.transfer)
+        beside[TRANSFER] = documents.rendered(artefact.transfer)
+    if artefact.verdict is not None:
+        beside[VERDICT] = documents.rendered(artefact.verdict)
     if artefact.origin is not None:
         beside |= origin.files(artefact.origin)
     files = {**beside, **_files(artefact, str(folder), beside)}

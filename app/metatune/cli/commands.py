@@ -20,6 +20,7 @@ from metatune.cli.score import score
 from metatune.cli.show import show
 from metatune.cli.train import train
 from metatune.cli.transfer import transfer
+from metatune.cli.verdict import verdict
 from metatune.runs import stops
 
 LONGEST_SENTENCE: Final = 1000
@@ -77,6 +78,7 @@ COMMANDS = {
     "export": export,
     "train": train,
     "transfer": transfer,
+    "verdict": verdict,
     "replay": replay,
     "score": score,
     "ls": list_recipes,

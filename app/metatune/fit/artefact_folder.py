@@ -1,10 +1,11 @@
 """The artefact in a run's folder: written while the search is on, looked at when it goes on."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from metatune import artefact
-from metatune.fit.run_folder import RunFolder, refuse_other_recipe, same_end
+from metatune.fit.run_folder import RunFolder, RunFolderError, refuse_other_recipe, same_end
 from metatune.recipe.schema import Recipe
 from metatune.report.artefact_readme import readme
 from metatune.runs import stops
@@ -21,6 +22,8 @@ def write_artefact(folder: RunFolder, tuned: artefact.Artefact) -> artefact.Arte
     tuned = artefact.with_certificate(tuned, artefact.read_certificate(folder.artefact))
     if tuned.transfer is None:
         tuned = artefact.with_ledger(tuned, artefact.read_ledger(folder.artefact))
+    if tuned.verdict is None:
+        tuned = artefact.with_verdict(tuned, artefact.read_verdict(folder.artefact))
     try:
         with stops.held():
             artefact.write(folder.artefact, tuned, readme(tuned))
@@ -36,6 +39,23 @@ def _needed(folder: RunFolder, tuned: artefact.Artefact) -> int:
     numbers = sum(map(len, artefact.portable_files(tuned).values()))
     there = folder.artefact.iterdir() if folder.artefact.is_dir() else ()
     return max(numbers, sum(512 * file.stat().st_blocks for file in there))
+
+
+def complete(run: Path) -> tuple[RunFolder, artefact.Artefact]:
+    """A run that is finished, and what it tuned.
+
+    Raises:
+        RunFolderError: it is no run, or its search isn't finished.
+        ArtefactError: its artefact can't be read.
+    """
+    folder = RunFolder(run)
+    # An artefact, and a training that follows one, have a recipe, too.
+    if not folder.recipe.is_file() or (folder.path / "tuned.json").is_file():
+        raise RunFolderError(f"{run}: is no run folder; give the folder that metatune fit wrote")
+    tuned = artefact.load(folder.path)
+    if tuned.result.get("status") != "complete":
+        raise RunFolderError(f"{run}: its search isn't finished; go on with it by --resume first")
+    return folder, tuned
 
 
 def finished(

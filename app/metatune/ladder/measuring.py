@@ -1,7 +1,7 @@
 """A training at a rung, by schedules that were carried to it, and what it comes to."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -49,13 +49,19 @@ def following(training: InnerTraining, tuned: Artefact) -> Followed:
 
 
 def held_out_loss(
-    followed: Followed, index: int, *, steps: int | None = None, listener: Listener | None = None
+    followed: Followed,
+    index: int,
+    *,
+    purpose: Literal[Purpose.TEST, Purpose.VALIDATION] = Purpose.TEST,
+    steps: int | None = None,
+    listener: Listener | None = None,
 ) -> float:
-    """Trains once and measures on the test split: what a report measures, at these schedules.
+    """Trains once and measures: on the test split, what a report measures, at these schedules.
 
     Args:
         followed: the training.
-        index: of its test trainings, which: initialisation and data order.
+        index: of the trainings of that purpose, which: initialisation and data order.
+        purpose: what the training is for, and so the split that it is measured on.
         steps: to stop after, for its time; all by default.
         listener: is told where it stands.
 
@@ -66,12 +72,12 @@ def held_out_loss(
     recipe = training.recipe
     batches = sampled_batches(
         training.corpus,
-        seed=data_seed(recipe.seed, Purpose.TEST, index, Stream.TRAINING),
+        seed=data_seed(recipe.seed, purpose, index, Stream.TRAINING),
         batch_size=recipe.data.batch_size,
         shares=schedules.shares(),
     )
     problem = scheduled(training, schedules.tuned)
-    state = training.initialise(model_key(recipe.seed, Purpose.TEST, index))
+    state = training.initialise(model_key(recipe.seed, purpose, index))
     for first, count in _segments(steps or recipe.inner.steps, segment):
         state, losses = train(
             problem,
@@ -86,8 +92,14 @@ def held_out_loss(
         )
         if not np.isfinite(np.asarray(losses)).all():
             return float("inf")
-    test = recipe.outer.test
-    loss = measured(training, state, purpose=Purpose.TEST, split="test", sequences=test.sequences)
+    outer, test = recipe.outer, purpose is Purpose.TEST
+    loss = measured(
+        training,
+        state,
+        purpose=purpose,
+        split="test" if test else "validation",
+        sequences=(outer.test if test else outer.validation).sequences,
+    )
     return loss if np.isfinite(loss) else float("inf")
 
 

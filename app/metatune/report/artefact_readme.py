@@ -11,6 +11,7 @@ from metatune.artefact.document import held
 from metatune.artefact.exporters import EXPORTERS
 from metatune.artefact.sections.section import ByKnot, OnLogScale
 from metatune.report import search, sharing, transfer
+from metatune.report import verdict as contest
 from metatune.report.certificate import level, summaries
 from metatune.report.intervals import ENOUGH_PAIRS, interval, pairs
 
@@ -117,6 +118,7 @@ def readme(artefact: Artefact) -> str:
         *_course(artefact.result),
         *_sharing(artefact.result),
         *_certificate(artefact.certificate),
+        *_verdict(artefact.verdict),
         *_transfer(artefact.transfer),
         "## How to use it\n",
         *_usage(artefact),
@@ -191,6 +193,29 @@ def _certificate(certificate: Mapping[str, Any] | None) -> list[str]:
         f"`certificate.json`: **{certificate['verdict']}**, of the recipe before it was tuned.\n",
         *([_bullets(certificate["causes"])] if certificate["causes"] else []),
         _table(("check", "level", "found"), rows),
+    ]
+
+
+def _verdict(found: Mapping[str, Any] | None) -> list[str]:
+    """What `metatune verdict` found."""
+    if found is None:
+        return []
+    first, *rest = contest.lines(found)
+    rows = [
+        (
+            each["name"],
+            "diverged"
+            if each["behind_tuned"]["mean"] is None
+            else f"{each['behind_tuned']['mean']:+.4f}",
+            each.get("words", ""),
+        )
+        for each in found["rivals"]
+    ]
+    return [
+        "## Against what you would have done\n",
+        f"`verdict.json`: **{first}**.\n",
+        _bullets(rest),
+        *([_table(("contestant", "loss minus tuned", "chose"), rows)] if rows else []),
     ]
 
 

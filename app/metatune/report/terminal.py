@@ -13,6 +13,7 @@ from metatune.artefact import Artefact
 from metatune.artefact.document import held
 from metatune.artefact.sections.section import ByKnot, Grid, OnLogScale
 from metatune.report import certificate, search, sharing, transfer
+from metatune.report import verdict as contest
 from metatune.report.artefact_readme import (
     horizon,
     provenance_lines,
@@ -98,6 +99,8 @@ def _header(artefact: Artefact) -> Panel:
         lines += certificate.headline(artefact.certificate)
     if artefact.transfer is not None:
         lines += [Text(f"transfer: {line}") for line in transfer.lines(artefact.transfer)]
+    if artefact.verdict is not None:
+        lines += [Text(f"verdict: {line}") for line in contest.lines(artefact.verdict)]
     return Panel(Group(*lines), title="metatune", title_align="left")
 
 

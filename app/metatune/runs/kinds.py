@@ -59,9 +59,12 @@ RUN: Final = Kind(
             "tensorboard",
             "checkpoints",
             "scratch",
-            "artefact",
-            ".artefact.new",
-            ".artefact.old",
+            "verdict.jsonl",
+            *(
+                f"{before}{name}{after}"
+                for name in ("artefact", "artefact-simple")
+                for before, after in (("", ""), (".", ".new"), (".", ".old"))
+            ),
         }
     ),
 )

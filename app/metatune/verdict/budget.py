@@ -1,0 +1,95 @@
+"""What a search has spent, counted from the run's own record: what every contestant may spend."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from metatune.plan.counting import MIXFLOW
+from metatune.plan.counting import gradients as of_reverse
+from metatune.recipe import schema
+from metatune.recipe.phases import Phase, resolved
+from metatune.recipe.schema import Recipe
+
+
+class Spent(NamedTuple):
+    """What a search took.
+
+    Attributes:
+        inner_steps: of all trainings that were run forwards, validation included.
+        gradients: gradients of an inner step, those of the derivatives included.
+        seconds: of all its outer steps and validations.
+    """
+
+    inner_steps: int
+    gradients: float
+    seconds: float
+
+    def trainings(self, steps: int) -> float:
+        """In whole trainings of so many inner steps."""
+        return self.inner_steps / steps
+
+
+def spent(recipe: Recipe, lines: Iterable[Mapping[str, Any]], numbers: int) -> Spent:
+    """What a run's search took: hypergradients, validations and differences.
+
+    What measured the result isn't counted: every contestant is measured, too. Nor are validations
+    that diverged, of which the record doesn't tell how many trainings they took.
+
+    Args:
+        recipe: of the run.
+        lines: of its metrics.
+        numbers: how many meta-parameters it has.
+    """
+    phases, outer = resolved(recipe.outer), recipe.outer
+    members = outer.population.members if outer.population else 1
+    steps, gradients, seconds = 0, 0.0, 0.0
+    for line in lines:
+        seconds += line["seconds"]
+        validated = _validations(outer, line) * recipe.inner.steps
+        steps, gradients = steps + validated, gradients + validated
+        if "objective" not in line:
+            continue
+        phase = phases[line["phase"]]
+        forwards, differentiated = _hypergradient(recipe, phase, line["inner_steps"], numbers)
+        steps += members * forwards
+        gradients += members * differentiated
+        for each in (line.get("blended") or {}).get("windows", ()):
+            if each.get("measured"):  # two trainings, of each member
+                steps += 2 * members * line["inner_steps"]
+                gradients += 2 * members * line["inner_steps"]
+    return Spent(steps, gradients, seconds)
+
+
+def _validations(outer: schema.OuterSpec, line: Mapping[str, Any]) -> int:
+    """Trainings that a point was judged by."""
+    found = len(line.get("held_out_each") or ())
+    count = found or (0 if line.get("held_out") is None else outer.validation.seeds)
+    averaged = line.get("held_out_average") is not None and line["step"] > 0
+    return count + (outer.validation.seeds if averaged else 0)
+
+
+def _hypergradient(
+    recipe: Recipe, phase: Phase, differentiated: int, numbers: int
+) -> tuple[int, float]:
+    """Inner steps forwards, and gradients, of a hypergradient of one training."""
+    steps, spec = recipe.inner.steps, phase.estimator
+    truncated = isinstance(phase.unroll, schema.TruncatedSpec)
+    before = max(0, steps - differentiated) if truncated else 0
+    match spec:
+        case schema.ForwardSpec():
+            each, ways = 1 + 2.0 * numbers, 1
+        case schema.ForwardGradientSpec(directions=count):
+            each, ways = 1 + 2.0 * count, 1
+        case schema.ZerothOrderSpec(directions=count):
+            each, ways = 2.0 * count, 2 * count
+        case schema.PersistentESSpec(pairs=count):
+            each, ways = 2.0 * count, 2 * count
+        case schema.MixFlowSpec() | schema.ReverseSpec():
+            each, ways = of_reverse(spec), 1
+        case schema.AutoSpec():  # which takes mixflow, if nothing else is said
+            each, ways = MIXFLOW, 1
+    return ways * (before + differentiated), ways * before + each * differentiated
+
+
+def in_trainings(budget: int, steps: int) -> int:
+    """Whole trainings of so many inner steps that a budget is good for; one at least."""
+    return max(1, budget // steps)

@@ -1,0 +1,117 @@
+"""A contestant's search, by real trainings on the validation split, within the budget."""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from metatune.inner.seeds import Purpose
+from metatune.verdict.budget import in_trainings
+from metatune.verdict.contestants import DIVERGED, Contestant, ContestSetting
+from metatune.verdict.measuring import Measuring
+from metatune.verdict.points import Point
+from metatune.verdict.trainings import ContestTrainings
+
+FINALISTS: Final = 3
+RESEEDS: Final = 2
+"""Of a search the best few by the one seed that all of its trainings have are trained with so many
+more, and the best by the mean of all is chosen: else the luckiest is."""
+
+ENOUGH: Final = 2 * FINALISTS * RESEEDS
+"""Whole trainings of a budget, below which there is no such final."""
+
+OWN_SEEDS: Final = 1 << 16
+"""Numbers of validation trainings from which on contestants have theirs; a search has the first."""
+
+
+class Chosen(NamedTuple):
+    """What a contestant came to.
+
+    Attributes:
+        point: that it chose.
+        held_out: its loss on the validation split, the mean over the seeds it was trained with.
+        trainings: that it took, shortened ones too.
+        inner_steps: that it took.
+    """
+
+    point: Point
+    held_out: float
+    trainings: int
+    inner_steps: int
+
+
+@dataclass(frozen=True, eq=False)
+class Searching:
+    """Where contestants search.
+
+    Attributes:
+        trainings: makes that of a point.
+        setting: what contestants are told.
+        budget: inner steps of each search.
+        measure: trains what isn't known.
+    """
+
+    trainings: ContestTrainings
+    setting: ContestSetting
+    budget: int
+    measure: Measuring
+
+    def search(self, contestant: Contestant) -> Chosen:
+        """Runs a search, then the final of its best points."""
+        count = in_trainings(self.budget, self.setting.steps)
+        final = FINALISTS * RESEEDS if count >= ENOUGH else 0
+        name, first = contestant.name, seeds(contestant.name)
+        whole: dict[Point, float] = {}
+        taken: list[float] = []
+
+        def loss(point: Point, seed: int, share: float, what: str) -> float:
+            taken.append(share)
+            found = self.measure(
+                "search",
+                name,
+                point,
+                seed,
+                lambda: self.trainings.followed(point, share),
+                purpose=Purpose.VALIDATION,
+                what=f"{name}, {what}",
+                share=share,
+            )
+            return found if np.isfinite(found) else DIVERGED
+
+        def evaluate(point: Point, share: float = 1.0) -> float:
+            found = loss(point, first, share, f"training {len(taken) + 1} of {count}")
+            if share == 1:
+                whole[point] = found
+            return found
+
+        contestant.search(self.setting, count - final, evaluate, first)
+        best = sorted(whole, key=lambda point: whole[point])[: FINALISTS if final else 1]
+        means = {
+            point: float(
+                np.mean(
+                    [
+                        whole[point],
+                        *(
+                            loss(point, first + reseed, 1.0, "final")
+                            for reseed in range(1, 1 + RESEEDS if final else 1)
+                        ),
+                    ]
+                )
+            )
+            for point in best
+        }
+        chosen = min(best, key=lambda point: means[point])
+        steps = round(sum(share * self.setting.steps for share in taken))
+        return Chosen(chosen, means[chosen], len(taken), steps)
+
+
+def seeds(name: str) -> int:
+    """The number of the first validation training of a contestant: each has its own."""
+    return OWN_SEEDS + (zlib.crc32(name.encode()) % (1 << 20)) * (1 + RESEEDS)
+
+
+def trainings_of(contestants: Sequence[Contestant], budget: int, steps: int) -> int:
+    """About how many whole trainings all searches take."""
+    return len(contestants) * in_trainings(budget, steps)

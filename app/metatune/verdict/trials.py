@@ -1,0 +1,99 @@
+"""The record of a verdict, a line for each training: a verdict that was stopped or killed goes on.
+
+Contestants choose by the losses that they are told, and by nothing else. So a search is done again
+from its beginning, and what was trained is answered from here: it comes to the same point. What was
+under way is all that is lost.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from metatune.runs import stops
+from metatune.runs.files import append_line, mend, whole_lines
+from metatune.verdict.points import Point, as_json
+
+FILE: Final = "verdict.jsonl"
+
+RecordPart = Literal["search", "test", "parts"]
+"""Searches, the measurement of all, and what each part of the tuned schedules is worth."""
+
+
+class Trials:
+    """The trainings of a run's verdict.
+
+    A line has `of`, whose verdict it is; `part`, as of `RecordPart`; `name`, of the contestant;
+    `point`; `seed`; `share` of the inner steps; `loss`, null where it diverged; and `seconds`.
+    """
+
+    def __init__(self, run: Path, identity: Mapping[str, Any]):
+        """Reads what is known.
+
+        Args:
+            run: the run folder.
+            identity: what the numbers depend on besides name, point and seed.
+        """
+        self._file, self._identity = run / FILE, dict(identity)
+        self._known: dict[tuple[Any, ...], dict[str, Any]] = {}
+        for line in whole_lines(self._file):
+            if line.get("of") == self._identity:
+                self._known[_key(line)] = line
+
+    def mend(self) -> None:
+        """Takes away a last line that was cut off; only who holds the run may."""
+        mend(self._file)
+
+    def loss(
+        self, part: RecordPart, name: str, point: Point | str, seed: int, share: float = 1.0
+    ) -> float | None:
+        """A loss, infinite where the training diverged; None where it isn't known.
+
+        Args:
+            part: of the verdict.
+            name: of the contestant.
+            point: where it trained; or the hash of what was tuned.
+            seed: of the training.
+            share: of the inner steps.
+        """
+        found = self._known.get(_key(_line(part, name, point, seed, share)))
+        if found is None:
+            return None
+        return float("inf") if found["loss"] is None else found["loss"]
+
+    def add(
+        self,
+        part: RecordPart,
+        name: str,
+        point: Point | str,
+        seed: int,
+        loss: float,
+        seconds: float,
+        share: float = 1.0,
+    ) -> None:
+        """Keeps a loss; arguments as of `loss`, and how long the training took."""
+        line = {
+            "of": self._identity,
+            **_line(part, name, point, seed, share),
+            "loss": None if loss == float("inf") else loss,
+            "seconds": seconds,
+        }
+        with stops.held():
+            append_line(self._file, line)
+        self._known[_key(line)] = line
+
+    def seconds(self, part: RecordPart, name: str) -> float:
+        """What the trainings of a contestant took."""
+        mine = (e for e in self._known.values() if (e["part"], e["name"]) == (part, name))
+        return sum(each["seconds"] for each in mine)
+
+
+def _line(part: str, name: str, point: Point | str, seed: int, share: float) -> dict[str, Any]:
+    stated = point if isinstance(point, str) else as_json(point)
+    return {"part": part, "name": name, "point": stated, "seed": seed, "share": share}
+
+
+def _key(line: Mapping[str, Any]) -> tuple[Any, ...]:
+    point = line["point"]
+    canonical = point if isinstance(point, str) else json.dumps(point, sort_keys=True)
+    return line["part"], line["name"], canonical, line["seed"], line["share"]

@@ -1,0 +1,62 @@
+"""What a search has spent, against counting by hand."""
+
+import pytest
+from recipes import tiny
+
+from metatune.plan.counting import MIXFLOW
+from metatune.recipe import schema
+from metatune.verdict.budget import in_trainings, spent
+
+
+def point(step, inner_steps=None, *, seeds=2, seconds=1.0, **further):
+    line = {"step": step, "phase": 0, "held_out": 2.0, "seconds": seconds}
+    line["held_out_each"] = [2.0] * seeds
+    if inner_steps is not None:
+        line |= {"objective": 2.0, "inner_steps": inner_steps}
+    return {**line, **further}
+
+
+def recipe(**outer):
+    return tiny(inner={"steps": 6}, outer={"validation": schema.ValidationSpec(seeds=2), **outer})
+
+
+def test_hypergradients_and_validations_are_counted():
+    lines = [point(0, 6), point(1, 6), point(2)]
+    found = spent(recipe(), lines, 13)
+    assert found.inner_steps == 2 * 6 + 3 * 2 * 6
+    assert found.gradients == pytest.approx(2 * 6 * MIXFLOW + 3 * 2 * 6)
+    assert found.seconds == 3
+    assert found.trainings(6) == 8
+
+
+@pytest.mark.parametrize(
+    ("estimator", "forwards", "gradients"),
+    [
+        (schema.ForwardSpec(), 6, 6 * (1 + 2 * 13)),
+        (schema.ForwardGradientSpec(directions=4), 6, 6 * 9),
+        (schema.ZerothOrderSpec(directions=4), 8 * 6, 8 * 6),
+    ],
+)
+def test_each_estimator_has_its_cost(estimator, forwards, gradients):
+    """As the design's table of costs has it; differences train as often as they have sides."""
+    found = spent(recipe(estimator=estimator), [point(0, 6, seeds=0, held_out=None)], 13)
+    assert (found.inner_steps, found.gradients) == (forwards, gradients)
+
+
+def test_members_windows_averages_and_differences_are_counted():
+    members = recipe(population=schema.PopulationSpec(members=3))
+    assert spent(members, [point(0, 6, seeds=0, held_out=None)], 1).inner_steps == 18
+    truncated = recipe(unroll=schema.TruncatedSpec(window=2))
+    found = spent(truncated, [point(0, 2, seeds=0, held_out=None)], 1)
+    assert found.inner_steps == 6
+    assert found.gradients == pytest.approx(4 + 2 * MIXFLOW)
+    averaged = spent(recipe(ema=0.9), [point(1, 6, held_out_average=2.0)], 1)
+    assert averaged.inner_steps == 6 + 2 * 2 * 6
+    windows = [{"measured": True}, {"measured": False}]
+    blended = spent(recipe(), [point(0, 6, blended={"windows": windows})], 1)
+    assert blended.inner_steps == 6 + 2 * 6 + 2 * 6
+
+
+def test_a_budget_is_whole_trainings_and_one_at_least():
+    assert in_trainings(35, 6) == 5
+    assert in_trainings(3, 6) == 1
