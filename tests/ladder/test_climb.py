@@ -12,6 +12,7 @@ from rich.console import Console
 
 from metatune import artefact
 from metatune.artefact.curves import curves_at, rows_at
+from metatune.fit.artefact_folder import complete
 from metatune.fit.outer_loop import fit
 from metatune.fit.run_folder import RunFolder, RunFolderError
 from metatune.inner import prepare, prepare_file
@@ -267,7 +268,7 @@ def test_a_gain_is_predicted_at_a_model_that_is_named(run, document, tmp_path):
     copy, model = tmp_path / "run", tmp_path / "big"
     shutil.copytree(run, copy)
     model.mkdir()
-    folder, tuned = preparing.finished(copy)
+    folder, tuned = complete(copy)
     config = dict(tuned.provenance["model_config"]) | {"vocab_size": tuned.provenance["vocab_size"]}
     config |= {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 8}
     (model / "config.json").write_text(json.dumps(config))

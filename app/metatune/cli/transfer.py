@@ -132,15 +132,15 @@ def _predict(run: Any, at: Path | None, steps: int | None, as_json: bool) -> Non
     """What is to be expected at a model that is named."""
     import json
 
+    from metatune.fit.artefact_folder import complete
     from metatune.fit.run_folder import RunFolderError
     from metatune.ladder.naming import predicted_at
-    from metatune.ladder.preparing import finished
     from metatune.report import transfer as report
 
     if at is None or steps is None:
         typer.echo("error: --at MODEL_DIR and --steps N go together", err=True)
         raise typer.Exit(2)
     with plain_errors(RunFolderError):
-        found = predicted_at(*finished(run), at, steps)
+        found = predicted_at(*complete(run), at, steps)
         (said,) = report.beyond({"farther": [found]})
         typer.echo(json.dumps(found, indent=1) if as_json else said)

@@ -1,6 +1,5 @@
 """Climbs a ladder: what is tuned and the default, carried to each rung and trained there."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -9,7 +8,7 @@ from typing import Any
 import jax
 
 from metatune.fit.artefact_folder import write_artefact
-from metatune.ladder import judging
+from metatune.ladder import judging, measuring
 from metatune.ladder.candidates import DEFAULT, LOW, Candidate, further
 from metatune.ladder.document import Measured, document
 from metatune.ladder.measuring import Followed, held_out_loss, operations, parameters
@@ -53,16 +52,9 @@ def climb(ladder: Ladder, display: Display) -> dict[str, Any]:
 
 
 def seconds(ladder: Ladder, record: LadderRecord) -> float:
-    """What the rest takes, about: by a segment of the proxy's training, after its compilation."""
-    followed = ladder.steps[0].followed(DEFAULT)
-    recipe = followed.training.recipe
-    short = min(followed.segment, recipe.inner.steps)
-    took = []
-    for _ in range(2):
-        began = time.monotonic()
-        held_out_loss(followed, ladder.seeds[0], steps=short)
-        took.append(time.monotonic() - began)
-    return ladder.left(record) * took[-1] * recipe.inner.steps / short
+    """What the rest takes, about, by a training of the proxy."""
+    own = ladder.steps[0].followed(DEFAULT)
+    return ladder.left(record) * measuring.seconds(own, ladder.seeds[0])
 
 
 def _predict(step: Step, found: Sequence[Measured], record: LadderRecord, display: Display) -> None:

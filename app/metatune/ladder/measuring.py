@@ -1,5 +1,6 @@
 """A training at a rung, by schedules that were carried to it, and what it comes to."""
 
+import time
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
@@ -101,6 +102,28 @@ def held_out_loss(
         sequences=(outer.test if test else outer.validation).sequences,
     )
     return loss if np.isfinite(loss) else float("inf")
+
+
+def seconds(followed: Followed, index: int) -> float:
+    """What a training and its measurement take, about: by one segment of it, and by two.
+
+    Args:
+        followed: as of `following`; what it takes is compiled first.
+        index: of the seeds, as of `held_out_loss`.
+    """
+    steps, segment = followed.training.recipe.inner.steps, followed.segment
+
+    def took(segments: int) -> float:
+        began = time.monotonic()
+        held_out_loss(followed, index, steps=min(steps, segments * segment))
+        return time.monotonic() - began
+
+    took(1)  # compiles
+    one = took(1)
+    if steps <= segment:
+        return one
+    # What is drawn and measured around the steps doesn't grow with them.
+    return one + max(0.0, took(2) - one) * (steps - segment) / segment
 
 
 def parameters(training: InnerTraining) -> int:

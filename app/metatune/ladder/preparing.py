@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from metatune import artefact
 from metatune.artefact import Artefact
+from metatune.fit.artefact_folder import complete
 from metatune.fit.inputs import inputs
 from metatune.fit.making import artefact_of
-from metatune.fit.run_folder import RunFolder, RunFolderError
+from metatune.fit.run_folder import RunFolder
 from metatune.inner import InnerTraining, prepare
 from metatune.inner.size import refuse_larger_than_memory
 from metatune.ladder import memory
@@ -118,7 +118,7 @@ def ladder(
         RecipeError: its recipe has no other sizes, or a rung doesn't fit into memory.
         ArtefactError: what was tuned can't be carried, or the rule says nothing of it.
     """
-    folder, tuned = finished(run)
+    folder, tuned = complete(run)
     own = proxy(folder)
     refuse_no_ladder(own.recipe)
     refuse_changed(folder.path, inputs(own))
@@ -175,18 +175,3 @@ def with_candidates(step: Step, *, constants: bool) -> Step:
     low = step.schedules["tuned"].artefact.mixture is not None
     found = candidates(step.schedules, low=low, constants=constants)
     return replace(step, candidates=found)
-
-
-def finished(run: Path) -> tuple[RunFolder, Artefact]:
-    """The folder and the artefact of a run that is finished.
-
-    Raises:
-        RunFolderError: it is none.
-    """
-    folder = RunFolder(run)
-    if not folder.recipe.is_file():
-        raise RunFolderError(f"{run}: is no run folder; give the folder that metatune fit wrote")
-    tuned = artefact.load(folder.path)
-    if tuned.result.get("status") != "complete":
-        raise RunFolderError(f"{run}: its search isn't finished; go on with it by --resume first")
-    return folder, tuned

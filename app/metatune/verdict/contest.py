@@ -1,7 +1,6 @@
 """A contest: what was tuned, the default, and what a user would have done, at equal cost."""
 
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,8 @@ from metatune.fit.run_folder import RunFolder
 from metatune.inner import InnerTraining
 from metatune.inner.seeds import Purpose
 from metatune.inner.size import refuse_larger_than_memory
-from metatune.ladder.measuring import Followed, held_out_loss
+from metatune.ladder import measuring
+from metatune.ladder.measuring import Followed
 from metatune.ladder.progress import Display
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.report.artefact_readme import readme
@@ -234,22 +234,10 @@ def _write_simple(folder: RunFolder, simple: Artefact | None) -> None:
 
 
 def seconds(contest: Contest) -> float:
-    """What a contest takes, about: by one segment of the default's training, and by two."""
-    followed = contest.trainings.of_artefact(contest.trainings.default)
-    steps, segment = contest.setting.steps, followed.segment
-
-    def took(segments: int) -> float:
-        began = time.monotonic()
-        held_out_loss(followed, FRESH, steps=min(steps, segments * segment))
-        return time.monotonic() - began
-
-    took(1)  # compiles
-    one = took(1)
-    if steps <= segment:
-        return contest.work * one
-    # What is drawn and measured around the steps doesn't grow with them.
-    more = max(0.0, took(2) - one)
-    return contest.work * (one + more * (steps - segment) / segment)
+    """What a contest takes, about, by a training of the default."""
+    return contest.work * measuring.seconds(
+        contest.trainings.of_artefact(contest.trainings.default), FRESH
+    )
 
 
 def _measured(found: Contest, chosen: Mapping[str, Chosen], measure: Measuring) -> Outcome:
