@@ -130,6 +130,7 @@ def test_a_certificate_is_printed_and_written(tmp_path):
         "metasmoothness",
         "horizons",
         "growth",
+        "linearity",
     }
     for its in document["checks"].values():
         assert its["level"] in ("green", "amber", "red")
@@ -139,7 +140,7 @@ def test_a_certificate_is_printed_and_written(tmp_path):
     assert document["checks"]["agreement"]["relative_error"] < 1e-3
     assert set(document["checks"]["signal"]["tunables"]) == {"learning_rates", "mixture"}
     assert len(document["checks"]["signal"]["tunables"]["mixture"]["windows"]) == 5
-    assert "as long as 22 trainings" in done.stderr
+    assert "as long as 24 trainings" in done.stderr
 
 
 def test_a_certificate_lies_beside_the_result_of_its_run(run, tmp_path):
