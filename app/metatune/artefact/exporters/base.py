@@ -17,6 +17,8 @@ from metatune.artefact.sections.loss_weights import ClassWeights, Labels, Positi
 from metatune.artefact.writing import portable_files
 
 MODULE = "metatune_schedules.py"
+MIXTURE_MODULE = "metatune_mixture.py"
+SCHEDULES_OF_TORCH = "torch_schedules.py"
 
 
 class Production(NamedTuple):
@@ -81,16 +83,27 @@ def export_files(
         learned_update=_learned_update(artefact, readme),
         max_grad_norm=artefact.optimizer.settings["clip_norm"] or 0.0,
         mixture=_mixture(artefact),
+        mixed=_mixed(production, readme),
         loss_weights="\n\n".join([_loss_weights(artefact, readme), *_loss_terms(artefact, readme)]),
         dropped=_bullets(_lost(production)),
     )
     files = {name: template(source) for name, source in modules.items()}
+    if artefact.mixture is not None and SCHEDULES_OF_TORCH in modules.values():
+        files[MIXTURE_MODULE] = template("torch_mixture.py")
     files |= {
         f"metatune_{section.key}.py": template(section.modules[readme])
         for section, _ in held(artefact)
         if readme in section.modules
     }
     return {README: text, **files, **portable_files(artefact)}
+
+
+def torch_modules(production: Production) -> dict[str, str]:
+    """The module for PyTorch, and that of the data where a mixture was tuned."""
+    files = {MODULE: template(SCHEDULES_OF_TORCH)}
+    if production.artefact.mixture is not None:
+        files[MIXTURE_MODULE] = template("torch_mixture.py")
+    return files
 
 
 def config_files(
@@ -271,6 +284,50 @@ HOW = {
     ),
 }
 """What gives the losses of tokens with their terms, by template."""
+
+
+def _mixed(production: Production, readme: str) -> str:
+    """How to read data by the shares as they move; empty where no mixture was tuned."""
+    if production.artefact.mixture is None or readme not in MIXED:
+        return ""
+    return Template(MIXED[readme] + ORDER).substitute(steps=production.steps) + "\n\n"
+
+
+MIXED = {
+    "torch": """The dataset, of a source of examples for each domain:
+
+```python
+from metatune_mixture import Mixed
+from torch.utils.data import DataLoader
+
+batch_size = 8  # sequences of an update, over all processes and accumulated gradients
+mixed = Mixed(sources, $steps, batch_size)
+loader = DataLoader(mixed, batch_size=batch_size)  # or less: of one process, of one micro-batch
+```
+
+In a training by torch.distributed each process draws its own sequences; `rank` and `ranks` say it
+where some processes see the same data. With the loaders that `accelerate` prepares, which share
+batches out themselves, give `ranks=1`. With several workers give `microbatch`, the loader's
+`batch_size`. To resume, give `start_step`, the updates made; `state_dict()` is for torchdata's
+`StatefulDataLoader`. """,
+    "hf_trainer": """The dataset is
+
+```python
+from metatune_mixture import Mixed
+
+dataset = Mixed(sources, $steps, batch_size)  # a source of examples for each domain
+```
+
+`batch_size` counts the sequences of one update, over all processes and accumulated gradients, and
+`$steps` are its `max_steps`: `TunedTrainer` refuses others, and shares sequences out. """,
+}
+"""How to use `Mixed`, by template."""
+
+ORDER = """Don't
+shuffle it: its order is the schedule; shuffle the sources before. What is drawn depends on the
+seed and the update alone. Each example that is a dict gets the weight of its domain as
+`loss_weight` where those were tuned: multiply the loss of the sequence by it. A source with a
+length begins anew past its end."""
 
 
 def _mixture(artefact: Artefact) -> str:

@@ -4,11 +4,10 @@ import json
 
 from metatune.artefact.capabilities import able
 from metatune.artefact.exporters.base import (
-    MODULE,
     Exporter,
     Production,
     config_files,
-    template,
+    torch_modules,
 )
 from metatune.artefact.exporters.stages import averaged
 
@@ -33,7 +32,7 @@ dataset = CombinedStreamingDataset(
 
 
 def _files(production: Production) -> dict[str, bytes | str]:
-    files, mixture = {MODULE: template("torch_schedules.py")}, production.artefact.mixture
+    files, mixture = torch_modules(production), production.artefact.mixture
     if mixture is not None:
         shares = averaged(mixture, production.steps)
         files["weights.json"] = json.dumps(shares, indent=2, ensure_ascii=False) + "\n"

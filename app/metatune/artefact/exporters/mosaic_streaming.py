@@ -2,13 +2,12 @@
 
 from metatune.artefact.capabilities import able
 from metatune.artefact.exporters.base import (
-    MODULE,
     Exporter,
     Production,
     as_yaml,
     config_files,
     place,
-    template,
+    torch_modules,
 )
 from metatune.artefact.exporters.stages import averaged
 
@@ -35,7 +34,7 @@ def streams(shares: dict[str, float]) -> dict[str, dict[str, object]]:
 
 
 def _files(production: Production) -> dict[str, bytes | str]:
-    files, lost = {MODULE: template("torch_schedules.py")}, []
+    files, lost = torch_modules(production), []
     if production.artefact.mixture is not None:
         shares = averaged(production.artefact.mixture, production.steps)
         files["streams.yaml"] = as_yaml({"streams": streams(shares)})

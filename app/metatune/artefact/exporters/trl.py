@@ -2,13 +2,12 @@
 
 from metatune.artefact.capabilities import able
 from metatune.artefact.exporters.base import (
-    MODULE,
     Exporter,
     Production,
     as_yaml,
     config_files,
     place,
-    template,
+    torch_modules,
 )
 from metatune.artefact.exporters.stages import averaged
 
@@ -34,7 +33,7 @@ paths.
 
 def _files(production: Production) -> dict[str, bytes | str]:
     artefact = production.artefact
-    files, lost = {MODULE: template("torch_schedules.py")}, []
+    files, lost = torch_modules(production), []
     if artefact.mixture is not None:
         shares = averaged(artefact.mixture, production.steps)
         datasets = [{"path": place(name), "fraction": share} for name, share in shares.items()]
