@@ -1,6 +1,7 @@
 """Exporters: folders that carry tuned schedules into a trainer, without metatune."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -67,10 +68,10 @@ SUGGESTED = ("hf-trainer", "torch", "optax", "json")
 
 WRITTEN = re.compile(
     r"README\.md|__pycache__|tuned\.(json|yaml|safetensors)|initialisation\.safetensors"
-    rf"|metatune_(schedules|trainer|rates|{'|'.join(SECTIONS)})\.py"
+    rf"|metatune_(schedules|trainer|rates|axolotl|llm_foundry|megatron|olmo_core|torchtitan|{'|'.join(SECTIONS)})\.py"
     rf"|({'|'.join(SECTIONS)}|weight_decay)\.csv"
     r"|(mixture|streams)\.yaml|launch\.sh"
-    r"|phase_\d+\.(txt|json)|(sources|weights|static_rates|shared_schedule)\.json"
+    r"|phase_\d+\.(txt|json)|(sources|weights|static_rates)\.json"
 )
 """Names that exports give their files; `overwrite` replaces these and no others."""
 
@@ -100,6 +101,7 @@ def export(
     tokens_per_step: int | None = None,
     sequences_per_step: int | None = None,
     warmup: str = "fraction",
+    sizes: Mapping[str, int] | None = None,
 ) -> Exported:
     """Writes `artefact` for `target` into `folder`, all files or none.
 
@@ -114,6 +116,8 @@ def export(
         tokens_per_step: its tokens per update; those of the tuned one by default.
         sequences_per_step: its sequences per update, for targets that count in these.
         warmup: whether the warmup is kept in `steps` or in its `fraction` of training.
+        sizes: elements of each parameter, by checkpoint name: weights of means over parameters;
+            all alike where they aren't given.
 
     Raises:
         ArtefactError: an unknown target, a folder that isn't empty, a folder with other files,
@@ -175,6 +179,9 @@ def export(
         warmup=warmup,
         dropped=tuple(without.values()),
         warning=distance(artefact, steps, tokens),
+        sizes=sizes,
+        averaged="moving_mixture" in without,
+        numbers=exporter.numbers,
     )
     paths = replace_folder(folder, exporter.files(production), replaceable)
     return Exported(paths, production.dropped, production.warning)

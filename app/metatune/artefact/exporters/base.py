@@ -32,6 +32,9 @@ class Production(NamedTuple):
         warmup: what was kept of the warmup.
         dropped: what was tuned and the target can't express, a line each.
         warning: that the tuned training was far from this one; None if it wasn't.
+        sizes: elements of each parameter, by checkpoint name; None where they aren't known.
+        averaged: whether shares that move were left out, and their means stand for them.
+        numbers: of the exporter.
     """
 
     artefact: Artefact
@@ -41,6 +44,9 @@ class Production(NamedTuple):
     warmup: str
     dropped: tuple[str, ...] = ()
     warning: str | None = None
+    sizes: Mapping[str, int] | None = None
+    averaged: bool = False
+    numbers: Mapping[str, str] = {}
 
 
 class Exporter(NamedTuple):
@@ -53,6 +59,8 @@ class Exporter(NamedTuple):
         files: the contents by file name; the folder works where metatune isn't installed.
         version: of the target that the files are for; empty where any will do.
         optimizers: kinds of optimizers whose rates it takes, where it takes rates.
+        numbers: what each number in the files that the target itself reads means there, with its
+            unit, by the name of its field.
     """
 
     name: str
@@ -61,6 +69,7 @@ class Exporter(NamedTuple):
     files: Callable[[Production], Mapping[str, bytes | str]]
     version: str = ""
     optimizers: tuple[str, ...] = ("adamw", "sgd")
+    numbers: Mapping[str, str] = {}
 
 
 def export_files(
@@ -126,7 +135,8 @@ def config_files(
         f"# Tuned schedules for {title}",
         _facts(production),
         usage.strip(),
-        _mixture(production.artefact),
+        _mixture(production.artefact, production.averaged),
+        *_meanings(production.numbers),
         "## What is lost",
         _bullets([*_lost(production), *lost]) or "Nothing.",
     ]
@@ -330,10 +340,20 @@ seed and the update alone. Each example that is a dict gets the weight of its do
 length begins anew past its end."""
 
 
-def _mixture(artefact: Artefact) -> str:
+def _meanings(numbers: Mapping[str, str]) -> list[str]:
+    """What each number means in the target, in two parts of a README."""
+    if not numbers:
+        return []
+    lines = [f"`{field}`: {meaning}" for field, meaning in numbers.items()]
+    return ["## What the numbers mean", _bullets(lines)]
+
+
+def _mixture(artefact: Artefact, averaged: bool = False) -> str:
     """What a reader must know of the shares of the domains."""
     if artefact.mixture is None:
         return "No mixture was tuned: sample the domains as the tuned training did."
+    if averaged:
+        return "The tuned shares change over training; the files hold their means over it."
     starts = ", ".join(f"{knot:g}" for knot in artefact.mixture.knots)
     if artefact.mixture.interpolation == "linear":
         return f"The shares move at every update, on lines between the fractions {starts}."

@@ -49,13 +49,22 @@ class Tuned(Before):
         *arguments: Any,
         checkpoint_name: Callable[[str], str] = str,
         path: Path = TUNED,
+        mixed: Any = None,
         **options: Any,
     ):
         """Arguments of the Trainer, and those of `metatune_schedules.optimizer`.
 
+        Args:
+            *arguments: of the Trainer.
+            checkpoint_name: gives the name in tuned.json of a parameter named otherwise.
+            path: the tuned.json.
+            mixed: the `Mixed` that `train_dataset` reads, where it isn't that itself.
+            **options: of the Trainer.
+
         Raises:
             ValueError: numbers of the arguments that aren't those of the tuned training.
         """
+        self._mixed = mixed
         self._tuned: dict[str, Any] = {"path": path, "checkpoint_name": checkpoint_name}
         if options.get("optimizers", (None, None)) != (None, None):
             raise ValueError("optimizers: leave them out, the tuned ones are made here")
@@ -95,9 +104,10 @@ class Tuned(Before):
             ValueError: `Mixed` was made for another training.
         """
         # An import of metatune_mixture here would ask for it where no mixture was tuned.
-        mixed = getattr(sys.modules.get("metatune_mixture"), "Mixed", ())
-        if isinstance(dataset := self.train_dataset, mixed):
-            self._share(dataset)
+        kind = getattr(sys.modules.get("metatune_mixture"), "Mixed", ())
+        for dataset in (self._mixed, self.train_dataset):
+            if isinstance(dataset, kind):
+                self._share(dataset)
         return super().get_train_dataloader()
 
     def _share(self, dataset: Any) -> None:
