@@ -33,6 +33,10 @@ def export(
     warmup: Annotated[
         str, typer.Option(help="Keep the warmup in 'steps', or its 'fraction' of training.")
     ] = "fraction",
+    groups: Annotated[
+        int | None,
+        typer.Option(help="Merge the nearest curves until there are so many groups of parameters."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
     against: Annotated[
         Path | None,
@@ -54,6 +58,7 @@ def export(
     from metatune import artefact
     from metatune.artefact import exporters
     from metatune.artefact.demands import fitted_lines
+    from metatune.fit.comparing.shapes import sizes_of_parameters
     from metatune.recipe.file_errors import refuse_unmakeable
 
     if listed:
@@ -102,11 +107,15 @@ def export(
             tokens_per_step=tokens_per_step,
             sequences_per_step=sequences_per_step,
             warmup=warmup,
+            sizes=sizes_of_parameters(tuned),
+            groups=groups,
         )
         for path in done.paths:
             typer.echo(str(path))
         for what in fitted_lines(tuned):
             typer.echo(f"note: {what}", err=True)
+        if done.merged:
+            typer.echo(f"note: {done.merged}", err=True)
         for what in warnings:
             typer.echo(what, err=True)
         for what in done.dropped:

@@ -33,6 +33,7 @@ from metatune.artefact.exporters.trl import TRL
 from metatune.artefact.folders import replace_folder
 from metatune.artefact.format import Artefact
 from metatune.artefact.horizon import carried, distance
+from metatune.artefact.merging import merged
 from metatune.artefact.sections import SECTIONS
 from metatune.recipe.faults import Fault, unknown
 
@@ -83,11 +84,13 @@ class Exported(NamedTuple):
         paths: of the files.
         dropped: what was tuned and the target can't express, a line each.
         warning: that the tuned training was far from the one to come; None if it wasn't.
+        merged: what merging groups of parameters did to their rates; None where none was asked.
     """
 
     paths: list[Path]
     dropped: tuple[str, ...]
     warning: str | None
+    merged: str | None = None
 
 
 def export(
@@ -102,6 +105,7 @@ def export(
     sequences_per_step: int | None = None,
     warmup: str = "fraction",
     sizes: Mapping[str, int] | None = None,
+    groups: int | None = None,
 ) -> Exported:
     """Writes `artefact` for `target` into `folder`, all files or none.
 
@@ -118,6 +122,7 @@ def export(
         warmup: whether the warmup is kept in `steps` or in its `fraction` of training.
         sizes: elements of each parameter, by checkpoint name: weights of means over parameters;
             all alike where they aren't given.
+        groups: at most so many groups of parameters, the nearest curves merged; None for all.
 
     Raises:
         ArtefactError: an unknown target, a folder that isn't empty, a folder with other files,
@@ -130,6 +135,7 @@ def export(
         "--steps": steps,
         "--tokens-per-step": tokens_per_step,
         "--sequences-per-step": sequences_per_step,
+        "--groups": groups,
     }
     faults = [
         Fault(
@@ -167,7 +173,9 @@ def export(
         section.key: section.lossy(value, without, artefact.horizon_steps)
         for section, value in held(artefact)
     }
-    artefact = replace(artefact, **left)
+    artefact, merged_as = replace(artefact, **left), None
+    if groups is not None:
+        artefact, merged_as = merged(artefact, groups, sizes)
     to = destination(artefact)
     steps = steps or (to and to.steps) or artefact.horizon_steps
     tokens = tokens_per_step or max(1, round(artefact.horizon_tokens / artefact.horizon_steps))
@@ -182,9 +190,10 @@ def export(
         sizes=sizes,
         averaged="moving_mixture" in without,
         numbers=exporter.numbers,
+        merged=merged_as,
     )
     paths = replace_folder(folder, exporter.files(production), replaceable)
-    return Exported(paths, production.dropped, production.warning)
+    return Exported(paths, production.dropped, production.warning, merged_as)
 
 
 def suited(artefact: Artefact) -> str | None:

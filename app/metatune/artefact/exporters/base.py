@@ -35,6 +35,7 @@ class Production(NamedTuple):
         sizes: elements of each parameter, by checkpoint name; None where they aren't known.
         averaged: whether shares that move were left out, and their means stand for them.
         numbers: of the exporter.
+        merged: what merging groups of parameters did to their rates; None where none was asked.
     """
 
     artefact: Artefact
@@ -47,6 +48,7 @@ class Production(NamedTuple):
     sizes: Mapping[str, int] | None = None
     averaged: bool = False
     numbers: Mapping[str, str] = {}
+    merged: str | None = None
 
 
 class Exporter(NamedTuple):
@@ -180,6 +182,7 @@ def _facts(production: Production) -> str:
         f"exported for {production.steps:,} updates of {production.tokens_per_step:,} tokens",
         *([f"**warning**: {production.warning}"] if production.warning else []),
         f"the warmup is kept in {_kept(production)}",
+        *([production.merged] if production.merged else []),
         *rates,
         f"for the optimizer {kind}: {chosen}",
         *fitted_lines(artefact),

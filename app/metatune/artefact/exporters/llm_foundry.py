@@ -1,7 +1,6 @@
 """Exports to llm-foundry: parameter groups, and a curriculum of stream mixtures."""
 
 from metatune.artefact.capabilities import able
-from metatune.artefact.errors import ArtefactError
 from metatune.artefact.exporters.base import (
     Exporter,
     Production,
@@ -15,7 +14,6 @@ from metatune.artefact.exporters.named_rates import flattened
 from metatune.artefact.exporters.stages import averaged, staged
 from metatune.artefact.exporters.static_rates import groups, pattern
 from metatune.artefact.exporters.supply import supply
-from metatune.recipe.faults import Fault
 
 USAGE = """
 Merge `tuned.yaml` into your configuration and put in the folders of your data. `max_duration` must
@@ -39,10 +37,6 @@ SCHEDULERS = {
 def _files(production: Production) -> dict[str, bytes | str]:
     artefact, per_step = production.artefact, production.tokens_per_step
     settings, base = artefact.optimizer.settings, base_schedule(production)
-    if settings["kind"] != "adamw":
-        problem = "llm-foundry's groups are exported for adamw alone"
-        cure = "export to torch, and build the optimizer with that"
-        raise ArtefactError("export", [Fault("optimizer.kind", settings["kind"], problem, cure)])
     lost = flattened(production)
     if base.deviation > 1e-6:
         lost.append(f"the base schedule is fitted: {base.words(production.steps)}")
@@ -120,6 +114,7 @@ LLM_FOUNDRY = Exporter(
     able(rates="exact", mixture="quantised", moving_mixture="quantised"),
     _files,
     "0.22.0",
+    optimizers=("adamw",),
     numbers={
         "lr": "rate at the peak of the schedule, absolute, per update",
         "weight_decay": "rate at the peak x tuned decay: it isn't multiplied by the rate, but by "

@@ -27,10 +27,6 @@ EXCLUDES = (
 def _files(production: Production) -> dict[str, bytes | str]:
     artefact, peak = production.artefact, static_rates(production.artefact).peak
     settings, base = artefact.optimizer.settings, base_schedule(production)
-    if settings["kind"] != "adamw":
-        problem = "NeMo AutoModel's groups are exported for adamw alone"
-        cure = "export to torch, and build the optimizer with that"
-        raise ArtefactError("export", [Fault("optimizer.kind", settings["kind"], problem, cure)])
     lost = flattened(production)
     if base.deviation > 1e-6:
         lost.append(f"the base schedule is fitted: {base.words(production.steps)}")
@@ -113,6 +109,7 @@ NEMO_AUTOMODEL = Exporter(
     able(rates="exact", mixture="exact", loss_weights="fitted"),
     _files,
     "0.7.0",
+    optimizers=("adamw",),
     numbers={
         "lr": "rate at the peak of the base schedule, absolute, per update",
         "lr_mult": "times the rate of the schedule, at each update",

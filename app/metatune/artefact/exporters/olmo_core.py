@@ -3,12 +3,10 @@
 import json
 
 from metatune.artefact.capabilities import able
-from metatune.artefact.errors import ArtefactError
 from metatune.artefact.exporters.base import Exporter, Production, config_files, place
 from metatune.artefact.exporters.named_rates import names, rate_files
 from metatune.artefact.exporters.stages import averaged
 from metatune.artefact.exporters.supply import supply
-from metatune.recipe.faults import Fault
 
 RATES = """
 Put this folder on the Python path. The optimizer and its schedule:
@@ -31,10 +29,6 @@ SOURCES = """
 
 def _files(production: Production) -> dict[str, bytes | str]:
     artefact, settings = production.artefact, production.artefact.optimizer.settings
-    if settings["kind"] != "adamw":
-        problem = "OLMo-core's groups are exported for adamw alone"
-        cure = "export to torch, and build the optimizer with that"
-        raise ArtefactError("export", [Fault("optimizer.kind", settings["kind"], problem, cure)])
     files = rate_files(production, "olmo-core", "olmo_core")
     usage = RATES.format(steps=production.steps, clip=settings["clip_norm"])
     usage += names(production, "olmo-core", "OLMo-core")
@@ -62,6 +56,6 @@ OLMO_CORE = Exporter(
     able(rates="exact", curves="exact", mixture="exact"),
     _files,
     "3.0.0",
-    ("adamw", "sgd"),
+    ("adamw",),
     {"target_ratio": "share of the tokens, the mean over training"},
 )

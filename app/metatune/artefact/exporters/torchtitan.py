@@ -3,12 +3,10 @@
 import json
 
 from metatune.artefact.capabilities import able
-from metatune.artefact.errors import ArtefactError
 from metatune.artefact.exporters.base import Exporter, Production, config_files, place
 from metatune.artefact.exporters.named_rates import names, rate_files
 from metatune.artefact.exporters.stages import averaged
 from metatune.artefact.exporters.supply import supply
-from metatune.recipe.faults import Fault
 
 RATES = """
 Put this folder on the Python path. In your `config_registry`, for the optimizer and its schedule:
@@ -62,10 +60,6 @@ dataloader = InterleavedHuggingFaceTextDataLoader.Config(
 
 def _files(production: Production) -> dict[str, bytes | str]:
     artefact, settings = production.artefact, production.artefact.optimizer.settings
-    if settings["kind"] != "adamw":
-        problem = "torchtitan's groups are exported for adamw alone"
-        cure = "export to torch, and build the optimizer with that"
-        raise ArtefactError("export", [Fault("optimizer.kind", settings["kind"], problem, cure)])
     files = rate_files(production, "torchtitan", "torchtitan")
     clip = settings["clip_norm"] or 1e9
     usage = RATES.format(steps=production.steps, clip=clip)
@@ -91,6 +85,6 @@ TORCHTITAN = Exporter(
     able(rates="exact", curves="exact", mixture="exact"),
     _files,
     "0.3.0",
-    ("adamw", "sgd"),
+    ("adamw",),
     {"weight": "share of the packed sequences, that is of the tokens, the mean over training"},
 )

@@ -149,10 +149,11 @@ class Tuned(Before):
         Raises:
             ValueError: several devices in one process, or weights of classes without `classes`.
         """
-        path, step, total = self._tuned["path"], 0, max(1, self.state.max_steps)
+        path, total = self._tuned["path"], max(1, self.state.max_steps)
+        step = self.state.global_step
         if isinstance(self.lr_scheduler, Schedule):
-            # As the rates do: an update that a GradScaler skips isn't counted.
-            step = min(self.lr_scheduler.last_epoch, total - 1)
+            step = self.lr_scheduler.last_epoch  # an update that a GradScaler skips isn't counted
+        step = min(step, total - 1)  # an evaluation may come after the last
         termed = model.training and bool(loss_terms(step, total, path=path))
         classed = bool(class_weights(step, total, path=path))
         if classed and "classes" not in inputs:
