@@ -380,8 +380,8 @@ class Tuned:
     def clip_norm(self, step: int, total: int | None = None) -> float | None:
         """The largest global norm of the gradient at update `step`, from 0; None for no clipping.
 
-        >>> tuned.clip_norm(0)
-        1.0
+        >>> print(tuned.clip_norm(0))
+        None
 
         Raises:
             ArtefactError: a negative step or a total below 1.

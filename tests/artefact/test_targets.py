@@ -105,6 +105,46 @@ def test_every_file_parses(written, target):
         ast.parse(code)
 
 
+OURS = {"tuned.json", "static_rates.json"}
+"""What no trainer reads by itself, but modules of the export."""
+
+
+def numbers_in(value, path):
+    """The paths to the numbers in a document, those written as strings too."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from numbers_in(inner, (*path, key))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from numbers_in(inner, path)
+    elif isinstance(value, int | float) or re.match(r"\d", str(value)):
+        if not isinstance(value, bool):
+            yield path
+
+
+@pytest.mark.parametrize("target", EXPORTERS)
+def test_every_number_that_a_trainer_reads_has_a_stated_meaning(written, target):
+    """A field of one name means other things in other trainers: `weight_decay`, `weight`."""
+    folder, stated, used = (
+        written(target, sequences_per_step=2048),
+        EXPORTERS[target].numbers,
+        set(),
+    )
+    readme = (folder / "README.md").read_text(encoding="utf-8")
+    for path in folder.iterdir():
+        if path.suffix not in (".yaml", ".json") or path.name in OURS:
+            continue
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for keys in numbers_in(document, (path.name,)):
+            known = [key for key in keys if key in stated]
+            assert known, (path.name, keys)
+            used |= set(known)
+    elsewhere = {"phase_*.txt", "--lr", "--weight-decay"}  # of words and of a command
+    assert used == set(stated) - elsewhere
+    for field, meaning in stated.items():
+        assert f"- `{field}`: {meaning}\n" in readme
+
+
 def test_csv_holds_every_value_at_every_update(written, static):
     folder = written("csv", steps=37)
     for name, at in (("mixture", static.mixture_at), ("loss_weights", static.loss_weights_at)):

@@ -124,5 +124,8 @@ LLM_FOUNDRY = Exporter(
         "alpha_f": "the rate at the end of training, as a fraction of the peak",
         "clipping_threshold": "largest global norm of the gradient of an update",
         "proportion": "share of the sequences of the stage",
+        "max_duration": "tokens of the training",
+        "duration": "tokens of the stage",
+        "t_warmup": "tokens before the peak",
     },
 )
