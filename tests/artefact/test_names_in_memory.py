@@ -1,5 +1,7 @@
 """Names of parameters as wrappers of modules make them, and every number that a group carries."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -12,7 +14,7 @@ pytestmark = pytest.mark.needs("torch")
 STEPS = 20
 
 
-def tiny():
+def tiny() -> Any:
     torch.manual_seed(0)
     block = nn.ModuleDict({"q_proj": nn.Linear(3, 3, bias=False), "norm": nn.LayerNorm(3)})
     return nn.ModuleDict({"model": nn.ModuleDict({"layers": nn.ModuleList([block])})})
@@ -45,7 +47,7 @@ class Saved(nn.Module):
         self.modules_to_save = nn.ModuleDict({"default": base})
 
 
-def wrapped(how):
+def wrapped(how) -> Any:
     model = tiny()
     block = model["model"]["layers"][0]
     if how == "checkpointed":
@@ -138,7 +140,7 @@ def test_groups_carry_every_number_of_the_tuned_optimizer(exported):
 
 
 def update(model, optimizer, factor=1.0):
-    (factor * sum(p.sum() for p in model.parameters())).backward()
+    (factor * torch.stack([p.sum() for p in model.parameters()]).sum()).backward()
     optimizer.step()
     optimizer.zero_grad()
 
@@ -174,7 +176,8 @@ def test_an_update_that_a_scaler_skips_isnt_counted(exported, fused):
     name, done = optimizer.param_groups[0]["curve"], 0
     for bad in (False, True, False, False, True):
         factor = float("inf") if bad else 1.0
-        scaler.scale(factor * sum(p.sum() for p in model.parameters())).backward()
+        loss = factor * torch.stack([p.sum() for p in model.parameters()]).sum()
+        scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
         schedule.step()

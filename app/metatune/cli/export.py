@@ -37,6 +37,13 @@ def export(
         int | None,
         typer.Option(help="Merge the nearest curves until there are so many groups of parameters."),
     ] = None,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Have the target's own code read it, where that is installed, and compare.",
+        ),
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
     against: Annotated[
         Path | None,
@@ -109,11 +116,14 @@ def export(
             warmup=warmup,
             sizes=sizes_of_parameters(tuned),
             groups=groups,
+            verified=verify,
         )
         for path in done.paths:
             typer.echo(str(path))
         for what in fitted_lines(tuned):
             typer.echo(f"note: {what}", err=True)
+        for what in done.verified:
+            typer.echo(f"verified: {what}", err=True)
         if done.merged:
             typer.echo(f"note: {done.merged}", err=True)
         for what in warnings:

@@ -30,6 +30,7 @@ from metatune.artefact.exporters.optax import OPTAX
 from metatune.artefact.exporters.torch import TORCH
 from metatune.artefact.exporters.torchtitan import TORCHTITAN
 from metatune.artefact.exporters.trl import TRL
+from metatune.artefact.exporters.verifying import verify
 from metatune.artefact.folders import replace_folder
 from metatune.artefact.format import Artefact
 from metatune.artefact.horizon import carried, distance
@@ -85,12 +86,14 @@ class Exported(NamedTuple):
         dropped: what was tuned and the target can't express, a line each.
         warning: that the tuned training was far from the one to come; None if it wasn't.
         merged: what merging groups of parameters did to their rates; None where none was asked.
+        verified: what was compared of it by the target's own code, a line each.
     """
 
     paths: list[Path]
     dropped: tuple[str, ...]
     warning: str | None
     merged: str | None = None
+    verified: tuple[str, ...] = ()
 
 
 def export(
@@ -106,6 +109,7 @@ def export(
     warmup: str = "fraction",
     sizes: Mapping[str, int] | None = None,
     groups: int | None = None,
+    verified: bool = False,
 ) -> Exported:
     """Writes `artefact` for `target` into `folder`, all files or none.
 
@@ -123,6 +127,7 @@ def export(
         sizes: elements of each parameter, by checkpoint name: weights of means over parameters;
             all alike where they aren't given.
         groups: at most so many groups of parameters, the nearest curves merged; None for all.
+        verified: have the target's own code read what was written, and compare it with `artefact`.
 
     Raises:
         ArtefactError: an unknown target, a folder that isn't empty, a folder with other files,
@@ -193,7 +198,8 @@ def export(
         merged=merged_as,
     )
     paths = replace_folder(folder, exporter.files(production), replaceable)
-    return Exported(paths, production.dropped, production.warning, merged_as)
+    compared = verify(production, target, folder) if verified else ()
+    return Exported(paths, production.dropped, production.warning, merged_as, tuple(compared))
 
 
 def suited(artefact: Artefact) -> str | None:

@@ -1,5 +1,8 @@
 """Exports to Megatron-LM: data blends by phase with a launcher, and overrides by parameter."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from metatune.artefact.capabilities import able
 from metatune.artefact.exporters.base import Exporter, Production, config_files, place
 from metatune.artefact.exporters.base_schedule import base_schedule
@@ -139,9 +142,8 @@ def _files(production: Production) -> dict[str, bytes | str]:
     return config_files(production, "Megatron-LM (core 0.19.2)", usage, files, lost)
 
 
-def _arguments(settings: object, peak: float, last: float, kind: str) -> list[str]:
+def _arguments(own: Mapping[str, Any], peak: float, last: float, kind: str) -> list[str]:
     """The command-line options of the optimizer and its schedule."""
-    own = dict(settings)  # pyright: ignore[reportCallIssue, reportArgumentType]
     if own["kind"] == "adamw":
         numbers = (
             f"--optimizer adam --adam-beta1 {own['b1']!r} --adam-beta2 {own['b2']!r}"
