@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Writes what docs/ has from the code: every field of a recipe, and what each target can express.
 
-docs/fields.md is written anew; in docs/exports.md the tables of targets and of numbers are. Run it after a change of
-the schema or of an exporter; tests/docs/test_generated.py fails until it was.
+docs/fields.md is written anew; in docs/exports.md the tables of targets and of numbers are. Run it
+after a change of the schema or of an exporter; tests/docs/test_generated.py fails until it was.
 
 usage: render_reference.py
 """

@@ -15,6 +15,7 @@ import shutil
 import site
 import subprocess
 import sys
+import tempfile
 import venv
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +31,7 @@ from metatune.artefact import (
 )
 from metatune.artefact.exporters import export
 
+WHERE = Path(tempfile.gettempdir()) / "metatune-exports"
 STEPS, DOMAINS = 10, ("code", "drama")
 LAYER = "model.layers.0."
 LLAMA = (
@@ -115,8 +117,12 @@ class Trial(NamedTuple):
 
 
 TRIALS = {
-    "json": Trial(),
-    "csv": Trial(after="assert len(rates) == STEPS and len(rates[0]) == 11\n"),
+    "json": Trial(
+        "import metatune_schedule as own\n"
+        "own._read()['learning_rates']['parameters']['NAME.OF.A.PARAMETER'] = [1.0] * STEPS\n",
+        "assert shares(0, STEPS) == {'code': 0.75, 'drama': 0.25}\n",
+    ),
+    "csv": Trial(after="assert len(rates) == STEPS and len(rates[0]) == 1 + 11\n"),
     "optax": Trial(
         "import jax.numpy as jnp, json\n"
         "names = json.load(open('tuned.json'))['learning_rates']['parameters']\n"
@@ -280,7 +286,7 @@ def main() -> None:
     """Tries all, or some."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("targets", nargs="*", metavar="TARGET", default=list(TRIALS))
-    parser.add_argument("--where", type=Path, default=Path("build/try_exports"))
+    parser.add_argument("--where", type=Path, default=WHERE)
     arguments = parser.parse_args()
     found = {}
     for target in arguments.targets:

@@ -104,7 +104,8 @@ def test_overwriting_is_asked_for(make, tmp_path):
         f"export: --out = {str(folder)!r}: is not empty; name another, or replace it (--overwrite)"
     )
     export(make(), "json", folder, overwrite=True)
-    assert {path.name for path in folder.iterdir()} == {"tuned.json", "README.md"}
+    found = {path.name for path in folder.iterdir()}
+    assert found == {"tuned.json", "README.md", "metatune_schedule.py"}
 
 
 def test_overwriting_spares_other_files(make, tmp_path):

@@ -145,6 +145,22 @@ def test_every_number_that_a_trainer_reads_has_a_stated_meaning(written, target)
         assert f"- `{field}`: {meaning}\n" in readme
 
 
+def test_json_has_a_module_of_no_package(written, static):
+    module = module_at(written("json") / "metatune_schedule.py")
+    for total in (100, 37):
+        for step in range(total):
+            assert module.shares(step, total) == static.mixture_at(step, total)
+            assert module.loss_weights(step, total) == static.loss_weights_at(step, total)
+            for name in NAMES:
+                assert module.rate(name, step, total) == static.learning_rate(name, step, total)
+    imported = ast.parse(
+        (written("json", overwrite=True) / "metatune_schedule.py").read_text()
+    ).body
+    modules = {a.name for n in imported if isinstance(n, ast.Import) for a in n.names}
+    modules |= {n.module for n in imported if isinstance(n, ast.ImportFrom)}
+    assert modules <= set(sys.stdlib_module_names)
+
+
 def test_csv_holds_every_value_at_every_update(written, static):
     folder = written("csv", steps=37)
     for name, at in (("mixture", static.mixture_at), ("loss_weights", static.loss_weights_at)):
@@ -442,8 +458,11 @@ def test_levanter_aligns_stages_to_blocks(written, static):
     assert before == dict(zip(DOMAINS, SHARES[0], strict=True))
     assert after == dict(zip(DOMAINS, SHARES[1], strict=True))
     assert "up to 0 updates away" in (folder / "README.md").read_text()
-    with pytest.raises(ArtefactError, match="--sequences-per-step: Levanter changes"):
+    with pytest.raises(ArtefactError, match="--sequences-per-step: levanter changes shares by seq"):
         export(static, "levanter", folder / "more", lossy=True)
+    with pytest.raises(ArtefactError) as both:  # with what --lossy is asked for, not after it
+        export(static, "levanter", folder / "more")
+    assert "--sequences-per-step" in str(both.value) and "--lossy" in str(both.value)
     with pytest.raises(ArtefactError, match="2 stages are shorter than a block of 64"):
         export(static, "levanter", folder / "more", lossy=True, steps=8, sequences_per_step=1)
 

@@ -34,7 +34,7 @@ def verified(artefact, target, folder, load_module):
     return module.verify(expected(Production(artefact, 20, 512, None, "fraction")), folder)
 
 
-@pytest.mark.parametrize("target", ["optax", "csv", "megatron"])
+@pytest.mark.parametrize("target", ["json", "optax", "csv", "megatron"])
 def test_others(make, tmp_path, load_module, target):
     artefact = make(NAMES)
     export(artefact, target, tmp_path / "out", lossy=True, sequences_per_step=2048)

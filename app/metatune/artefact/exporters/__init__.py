@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from metatune.artefact.capabilities import dropped
+from metatune.artefact.capabilities import asked, dropped
 from metatune.artefact.demands import destination
 from metatune.artefact.document import held
 from metatune.artefact.errors import ArtefactError
@@ -36,7 +36,7 @@ from metatune.artefact.format import Artefact
 from metatune.artefact.horizon import carried, distance
 from metatune.artefact.merging import merged
 from metatune.artefact.sections import SECTIONS
-from metatune.recipe.faults import Fault, unknown
+from metatune.recipe.faults import ABSENT, Fault, unknown
 
 __all__ = ["EXPORTERS", "Exported", "Exporter", "export", "replaceable", "suited"]
 
@@ -70,7 +70,7 @@ SUGGESTED = ("hf-trainer", "torch", "optax", "json")
 
 WRITTEN = re.compile(
     r"README\.md|__pycache__|tuned\.(json|yaml|safetensors)|initialisation\.safetensors"
-    rf"|metatune_(schedules|trainer|rates|axolotl|llm_foundry|megatron|olmo_core|torchtitan|{'|'.join(SECTIONS)})\.py"
+    rf"|metatune_(schedules?|trainer|rates|axolotl|llm_foundry|megatron|olmo_core|torchtitan|{'|'.join(SECTIONS)})\.py"
     rf"|({'|'.join(SECTIONS)}|weight_decay)\.csv"
     r"|(mixture|streams)\.yaml|launch\.sh"
     r"|phase_\d+\.(txt|json)|(sources|weights|static_rates)\.json"
@@ -166,6 +166,10 @@ def export(
         cure = f"choose another target: {', '.join(others)}"
         faults.append(Fault("optimizer.kind", kind, problem, cure))
     without = dropped(artefact, exporter.capabilities)
+    if exporter.counts_sequences and "moving_mixture" in asked(artefact) and not sequences_per_step:
+        problem = f"{target} changes shares by sequences: their number must be known"
+        cure = "give the sequences of an update"
+        faults.append(Fault("--sequences-per-step", ABSENT, problem, cure))
     if not lossy:
         cure = "go on without it (--lossy), or choose another target (metatune export --list)"
         faults += [

@@ -63,6 +63,7 @@ class Exporter(NamedTuple):
         optimizers: kinds of optimizers whose rates it takes, where it takes rates.
         numbers: what each number in the files that the target itself reads means there, with its
             unit, by the name of its field.
+        counts_sequences: whether shares that change ask for the sequences of an update.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Exporter(NamedTuple):
     version: str = ""
     optimizers: tuple[str, ...] = ("adamw", "sgd")
     numbers: Mapping[str, str] = {}
+    counts_sequences: bool = False
 
 
 def export_files(

@@ -8,7 +8,7 @@ from metatune.artefact.exporters.base import Exporter, Production, as_yaml, conf
 from metatune.artefact.exporters.one_rate import one_rate
 from metatune.artefact.exporters.stages import Stage, averaged, staged
 from metatune.artefact.exporters.supply import supply
-from metatune.recipe.faults import ABSENT, Fault
+from metatune.recipe.faults import Fault
 
 LARGEST, SMALLEST = 2048, 64
 """Sequences of a block: Levanter's own choice, and the least that holds shares to a per cent."""
@@ -25,7 +25,7 @@ def _files(production: Production) -> dict[str, bytes | str]:
     mixture = production.artefact.mixture
     if mixture is not None:
         cut = staged(mixture, production.steps)
-        block, stages, shift = _aligned(cut.stages, production.sequences_per_step)
+        block, stages, shift = _aligned(cut.stages, production.sequences_per_step or 1)
         entries = [[stage.start, stage.values] for stage in stages]
         weights = entries if len(entries) > 1 else entries[0][1]
         data = {"train_weights": weights, "mixture_block_size": block}
@@ -53,19 +53,13 @@ def _rounding(shares: dict[str, float], block: int) -> float:
     return max(abs(counts[domain] / block - share) for domain, share in shares.items())
 
 
-def _aligned(
-    stages: tuple[Stage, ...], sequences: int | None
-) -> tuple[int, tuple[Stage, ...], int]:
+def _aligned(stages: tuple[Stage, ...], sequences: int) -> tuple[int, tuple[Stage, ...], int]:
     """A block size, the stages at its multiples, and how far the farthest was moved in updates.
 
     Blocks may have any size: the largest that moves the stages least is taken.
     """
     if len(stages) == 1:
         return LARGEST, stages, 0
-    if sequences is None:
-        problem = "Levanter changes shares at whole blocks of sequences: their number must be known"
-        cure = "give the sequences of an update (--sequences-per-step)"
-        raise ArtefactError("export", [Fault("--sequences-per-step", ABSENT, problem, cure)])
     best: tuple[int, int, tuple[Stage, ...]] | None = None
     for block in range(LARGEST, SMALLEST - 1, -1):
         unit = block // math.gcd(block, sequences)
@@ -94,6 +88,7 @@ LEVANTER = Exporter(
     able(mixture="quantised", moving_mixture="quantised"),
     _files,
     "marin-levanter 0.2.0",
+    counts_sequences=True,
     numbers={
         "train_weights": "the first update of the stage, from 0, then shares of its sequences",
         "mixture_block_size": "sequences, each block of which has the shares, rounded",

@@ -16,6 +16,7 @@ from metatune.artefact.sections.loss_weights import ClassWeights
 from metatune.recipe.faults import Fault
 
 VERIFIERS: Final = {
+    "json": ("plain", ()),
     "csv": ("tables", ()),
     "optax": ("optax", ("optax",)),
     "grain": ("optax", ("optax",)),
