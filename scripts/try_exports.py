@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import venv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,7 +85,7 @@ def loss(model, batch):
     return model(input_ids=batch, labels=batch).loss
 """
 )
-STUBS = {
+VISION = {
     "torchvision/__init__.py": "",
     "torchvision/datasets/__init__.py": "class VisionDataset:\n    pass\n",
     "torchvision/transforms/__init__.py": "",
@@ -94,6 +95,32 @@ STUBS = {
 
 AWS = ("boto3", "botocore", "s3transfer", "jmespath", "requests", "urllib3", "idna", "certifi")
 """What loaders of data import even where they read from a disk."""
+
+CLOUD = {
+    "cached_path/__init__.py": "def cached_path(*a, **k):\n    raise OSError\n",
+    "cached_path/schemes.py": "class SchemeClient:\n    recoverable_errors = ()\n"
+    "class S3Client(SchemeClient):\n    pass\n"
+    "def add_scheme_client(*a):\n    pass\n",
+}
+"""Stubs of what reads from clouds."""
+TINY = """
+import json, torch
+from metatune_rates import groups
+names = json.load(open("static_rates.json"))["names"]
+model = torch.nn.Module()
+for name in names:
+    *path, last = name.split(".")
+    at = model
+    for part in path:
+        if part not in at._modules:
+            at.add_module(part, torch.nn.Module())
+        at = at._modules[part]
+    at.register_parameter(last, torch.nn.Parameter(torch.ones(2)))
+curves = json.load(open("tuned.json"))["learning_rates"]["parameters"]
+def agree(own, rate, step):
+    (name,) = names[own]
+    assert rate == curves[name][step], (own, rate, step)
+"""
 
 
 class Trial(NamedTuple):
@@ -105,7 +132,7 @@ class Trial(NamedTuple):
         order: of the README's blocks; None for as they stand.
         packages: from the index, without what they depend on.
         names: parameters of the artefact.
-        stubs: whether torchvision is stubbed.
+        stubs: files that stand for packages that can't be had.
     """
 
     before: str = ""
@@ -113,7 +140,7 @@ class Trial(NamedTuple):
     order: tuple[int, ...] | None = None
     packages: tuple[str, ...] = ()
     names: tuple[str, ...] = LLAMA
-    stubs: bool = False
+    stubs: Mapping[str, str] = {}
 
 
 TRIALS = {
@@ -210,7 +237,67 @@ TRIALS = {
             "catalogue",
             *AWS,
         ),
-        stubs=True,
+        stubs=VISION,
+    ),
+    "torchtitan": Trial(
+        "import json, pathlib\n"
+        "for name in ('code', 'drama'):\n"
+        "    path = pathlib.Path('PATH/TO') / name\n"
+        "    path.parent.mkdir(parents=True, exist_ok=True)\n"
+        "    path.write_text(json.dumps({'text': name}) + '\\n')\n",
+        TINY
+        + "for source in dataloader.sources:\n"
+        + "    data = DATASETS[source.dataset]\n"
+        + "    row = next(iter(data.loader(source.dataset_path)))\n"
+        + "    assert data.sample_processor(row) == source.dataset.rsplit('_', 1)[1]\n"
+        + "optimizer.implementation = 'for-loop'\n"
+        + "optimizer.fused = lr_scheduler.fused = 'mean'  # its queries, keys and values are one\n"
+        + "own = optimizer.build(model_parts=[model])\n"
+        + "schedules = lr_scheduler.build(optimizers=own, training_steps=STEPS)\n"
+        + "for step in range(STEPS):\n"
+        + "    for group in own.optimizers[0].param_groups:\n"
+        + "        if len(names[group['tuned']]) == 1:\n"
+        + "            (name,) = names[group['tuned']]\n"
+        + "            assert abs(group['lr'] / curves[name][step] - 1) < 1e-9\n"
+        + "    own.step()\n"
+        + "    schedules.step()\n",
+        packages=(
+            "torchtitan==0.3.0",
+            "tyro",
+            "docstring-parser",
+            "shtab",
+            "typeguard",
+            "spmd-types",
+            "torchdata",
+        ),
+    ),
+    "olmo-core": Trial(
+        "",
+        TINY
+        + "from types import SimpleNamespace\n"
+        + "own = optim.build(model)\n"
+        + "for step in range(STEPS):\n"
+        + "    for group in own.param_groups:\n"
+        + "        trainer = SimpleNamespace(global_step=step + 1, max_steps=STEPS)\n"
+        + "        agree(group['tuned'], scheduler.set_lr(group, trainer), step)\n",
+        packages=(
+            "ai2-olmo-core==3.0.0",
+            "dataclass-extensions",
+            "bettermap",
+            "omegaconf",
+            "antlr4-python3-runtime",
+            "importlib-resources",
+            "google-cloud-storage",
+            "google-api-core",
+            "google-auth",
+            "google-cloud-core",
+            "googleapis-common-protos",
+            "proto-plus",
+            "google-resumable-media",
+            "google-crc32c",
+            *AWS,
+        ),
+        stubs=CLOUD,
     ),
 }
 """By target; others have no Python to run, or can't be had without a GPU."""
@@ -251,7 +338,7 @@ def environment(folder: Path, trial: Trial) -> Path:
         if trial.packages:
             command = [python, "-m", "pip", "install", "-q", "--no-deps", *trial.packages]
             subprocess.run(command, check=True)
-        for name, text in STUBS.items() if trial.stubs else ():
+        for name, text in trial.stubs.items():
             (own / name).parent.mkdir(parents=True, exist_ok=True)
             (own / name).write_text(text)
     return python
@@ -266,7 +353,7 @@ def tried(target: str, trial: Trial, where: Path) -> str:
     """What came of one target."""
     folder = where / "exports" / target
     shutil.rmtree(folder, ignore_errors=True)
-    export(artefact(trial.names), target, folder, sequences_per_step=8)
+    export(artefact(trial.names), target, folder, lossy=True, sequences_per_step=8)
     text = (folder / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     if not blocks:
