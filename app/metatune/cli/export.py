@@ -37,6 +37,9 @@ def export(
         int | None,
         typer.Option(help="Merge the nearest curves until there are so many groups of parameters."),
     ] = None,
+    target_version: Annotated[
+        str | None, typer.Option(help="Refuse if the export isn't written for this version.")
+    ] = None,
     verify: Annotated[
         bool,
         typer.Option(
@@ -117,6 +120,7 @@ def export(
             sizes=sizes_of_parameters(tuned),
             groups=groups,
             verified=verify,
+            target_version=target_version,
         )
         for path in done.paths:
             typer.echo(str(path))

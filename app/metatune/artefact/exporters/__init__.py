@@ -110,6 +110,7 @@ def export(
     sizes: Mapping[str, int] | None = None,
     groups: int | None = None,
     verified: bool = False,
+    target_version: str | None = None,
 ) -> Exported:
     """Writes `artefact` for `target` into `folder`, all files or none.
 
@@ -128,6 +129,7 @@ def export(
             all alike where they aren't given.
         groups: at most so many groups of parameters, the nearest curves merged; None for all.
         verified: have the target's own code read what was written, and compare it with `artefact`.
+        target_version: that the export must be written for; None for the one that is known.
 
     Raises:
         ArtefactError: an unknown target, a folder that isn't empty, a folder with other files,
@@ -165,6 +167,11 @@ def export(
         ]
         cure = f"choose another target: {', '.join(others)}"
         faults.append(Fault("optimizer.kind", kind, problem, cure))
+    if target_version is not None and target_version != exporter.version:
+        written = exporter.version or "no version in particular"
+        problem = f"the export to {target} is written for {written}"
+        cure = "leave it out, and try what is written with yours (--verify)"
+        faults.append(Fault("--target-version", target_version, problem, cure))
     without = dropped(artefact, exporter.capabilities)
     if exporter.counts_sequences and "moving_mixture" in asked(artefact) and not sequences_per_step:
         problem = f"{target} changes shares by sequences: their number must be known"

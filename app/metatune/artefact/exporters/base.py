@@ -10,6 +10,7 @@ import yaml
 from metatune.artefact.capabilities import Capabilities
 from metatune.artefact.demands import fitted_lines
 from metatune.artefact.document import held
+from metatune.artefact.exporters.supply import supply_of_mixture
 from metatune.artefact.files import README
 from metatune.artefact.format import Artefact
 from metatune.artefact.sections import AS_SAID
@@ -98,7 +99,7 @@ def export_files(
         mixture=_mixture(artefact),
         mixed=_mixed(production, readme),
         loss_weights="\n\n".join([_loss_weights(artefact, readme), *_loss_terms(artefact, readme)]),
-        dropped=_bullets(_lost(production)),
+        dropped=_bullets([*_lost(production), *supply_of_mixture(production, AT_END[readme])]),
     )
     files = {name: template(source) for name, source in modules.items()}
     if artefact.mixture is not None and SCHEDULES_OF_TORCH in modules.values():
@@ -253,6 +254,11 @@ def _loss_weights(artefact: Artefact, readme: str) -> str:
     text = Template(template(f"{readme}_classes.md")).substitute(places=places, what=what)
     return text.rstrip() + found
 
+
+AT_END = dict.fromkeys(("json", "optax"), "your loader decides what comes then") | dict.fromkeys(
+    ("torch", "hf_trainer"), "`Mixed` begins a source with a length anew"
+)
+"""What happens where a domain is exhausted, by template."""
 
 FOUND = {"json": "\n`{}` says the class of a token."} | dict.fromkeys(
     ("optax", "torch", "hf_trainer"),

@@ -1,13 +1,17 @@
 """Whether the data of a mixture last for the training to come, and what its shares count."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from metatune.artefact.exporters.base import Production
+from metatune.artefact.exporters.stages import averaged
+
+if TYPE_CHECKING:  # which uses this
+    from metatune.artefact.exporters.base import Production
 
 TOKENS, DOCUMENTS = "tokens", "documents"
 
 
-def needed(production: Production, shares: Mapping[str, float]) -> dict[str, float]:
+def needed(production: "Production", shares: Mapping[str, float]) -> dict[str, float]:
     """Tokens of each domain that the training reads.
 
     Args:
@@ -18,7 +22,7 @@ def needed(production: Production, shares: Mapping[str, float]) -> dict[str, flo
     return {name: share * total for name, share in shares.items()}
 
 
-def supply(production: Production, shares: Mapping[str, float], at_end: str) -> list[str]:
+def supply(production: "Production", shares: Mapping[str, float], at_end: str) -> list[str]:
     """What a README says of domains that don't last, a line each.
 
     Args:
@@ -41,7 +45,17 @@ def supply(production: Production, shares: Mapping[str, float], at_end: str) -> 
     return lines
 
 
-def documents(production: Production, shares: Mapping[str, float]) -> tuple[dict[str, float], str]:
+def supply_of_mixture(production: "Production", at_end: str) -> list[str]:
+    """`supply` of the tuned mixture; nothing where none was tuned."""
+    mixture = production.artefact.mixture
+    if mixture is None:
+        return []
+    return supply(production, averaged(mixture, production.steps), at_end)
+
+
+def documents(
+    production: "Production", shares: Mapping[str, float]
+) -> tuple[dict[str, float], str]:
     """Shares of documents that give `shares` of tokens, and how exactly.
 
     A document of a domain is taken to be as long as those of the tuned data are on average.
@@ -65,5 +79,5 @@ def documents(production: Production, shares: Mapping[str, float]) -> tuple[dict
     )
 
 
-def _held(production: Production) -> Mapping[str, Mapping[str, int]]:
+def _held(production: "Production") -> Mapping[str, Mapping[str, int]]:
     return production.artefact.provenance.get("domains") or {}
