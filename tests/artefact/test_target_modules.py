@@ -194,7 +194,7 @@ def test_axolotl_trains_by_its_own_trainer_with_the_tuned_optimizer(
         save_strategy="no",
         logging_steps=1,
     )
-    rows = [{"x": 1.0} for _ in range(32)]
+    rows: Any = [{"x": 1.0} for _ in range(32)]
     trainer = trainer_class(model=Adapted(), args=arguments, train_dataset=rows)
     trainer.train()
     for step, logs in enumerate(trainer.state.log_history[:4]):

@@ -255,9 +255,10 @@ def _loss_weights(artefact: Artefact, readme: str) -> str:
     return text.rstrip() + found
 
 
-AT_END = dict.fromkeys(("json", "optax"), "your loader decides what comes then") | dict.fromkeys(
-    ("torch", "hf_trainer"), "`Mixed` begins a source with a length anew"
-)
+AT_END: Mapping[str, str] = {
+    **dict.fromkeys(("json", "optax"), "your loader decides what comes then"),
+    **dict.fromkeys(("torch", "hf_trainer"), "`Mixed` begins a source with a length anew"),
+}
 """What happens where a domain is exhausted, by template."""
 
 FOUND = {"json": "\n`{}` says the class of a token."} | dict.fromkeys(

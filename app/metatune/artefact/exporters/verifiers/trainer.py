@@ -15,7 +15,7 @@ from metatune.artefact.exporters.verifiers.modules import groups_of, tiny
 UPDATES = 3
 
 
-class Model(torch.nn.Module):
+class TinyLoss(torch.nn.Module):
     """Tiny parameters under the names of the checkpoint."""
 
     def __init__(self, expected: Expected):
@@ -29,7 +29,7 @@ class Model(torch.nn.Module):
         return {"loss": parts.sum() * x.float().mean()}
 
 
-class Watch(transformers.TrainerCallback):
+class ComparedUpdates(transformers.TrainerCallback):
     """Compares the rates of each update, and ends the training after some."""
 
     def __init__(self, expected: Expected, model: torch.nn.Module):
@@ -50,7 +50,7 @@ class Watch(transformers.TrainerCallback):
 def verify(expected: Expected, folder: Path) -> list[str]:
     """What is verified of the export to PyTorch, and the rates in a Trainer's own updates."""
     lines = pytorch.verify(expected, folder)
-    model = Model(expected)
+    model = TinyLoss(expected)
     with tempfile.TemporaryDirectory() as scratch:
         arguments = transformers.TrainingArguments(
             output_dir=scratch,
@@ -68,7 +68,7 @@ def verify(expected: Expected, folder: Path) -> list[str]:
             model=model,
             args=arguments,
             train_dataset=[{"x": 1} for _ in range(4)],
-            callbacks=[Watch(expected, model)],
+            callbacks=[ComparedUpdates(expected, model)],
         ).train()
     done = min(UPDATES, expected.total)
     return [*lines, f"{done} updates by the Trainer of transformers {transformers.__version__}"]
