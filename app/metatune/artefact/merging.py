@@ -56,8 +56,7 @@ def merged(
         raise ArtefactError("export", [Fault("--groups", groups, problem, "give more")])
     if before <= groups:
         return artefact, f"{before} groups of parameters: no more than the {groups} asked for"
-    while len(clusters) > groups:
-        clusters = _nearest_joined(clusters)
+    clusters = _joined(clusters, groups)
     of = {name: one for one in clusters for name in one.names}
     alike = {id(one): _alike(rates, one) for one in clusters}
     curves = {
@@ -101,22 +100,33 @@ def _alike(rates: LearningRates, cluster: _Cluster) -> bool:
     return all(np.array_equal(curve, curves[0]) for curve in curves)
 
 
-def _nearest_joined(clusters: list[_Cluster]) -> list[_Cluster]:
-    """The clusters with the nearest two as one."""
+def _joined(clusters: list[_Cluster], count: int) -> list[_Cluster]:
+    """The nearest two as one, again and again until `count` are left."""
+    held: dict[int, _Cluster] = dict(enumerate(clusters))
     logs = np.stack([one.logs for one in clusters])
     weights = np.array([one.weight for one in clusters])
-    squares = (logs**2).sum(axis=1)
-    apart = np.maximum(squares[:, None] + squares[None] - 2 * logs @ logs.T, 0.0)
-    cost = apart * weights[:, None] * weights[None] / (weights[:, None] + weights[None])
-    of = {kind: number for number, kind in enumerate(dict.fromkeys(c.kind for c in clusters))}
-    kinds = np.array([of[one.kind] for one in clusters])
-    cost[(kinds[:, None] != kinds[None]) | np.eye(len(clusters), dtype=bool)] = np.inf
-    first, second = sorted(np.unravel_index(np.argmin(cost), cost.shape))
-    a, b = clusters[first], clusters[second]
-    weight = a.weight + b.weight
-    mean = (a.weight * a.logs + b.weight * b.logs) / weight
-    rest = [one for at, one in enumerate(clusters) if at not in (first, second)]
-    return [*rest, _Cluster((*a.names, *b.names), a.kind, weight, mean)]
+    numbers = {kind: i for i, kind in enumerate(dict.fromkeys(one.kind for one in clusters))}
+    kinds = np.array([numbers[one.kind] for one in clusters])
+
+    def costs(place: int) -> np.ndarray:
+        """What joining the cluster at a place with each other adds to the sum."""
+        apart = ((logs - logs[place]) ** 2).sum(axis=1)
+        found = apart * weights * weights[place] / (weights + weights[place])
+        found[kinds != kinds[place]] = np.inf
+        found[[at for at in range(len(found)) if at == place or at not in held]] = np.inf
+        return found
+
+    table = np.stack([costs(place) for place in range(len(clusters))])
+    while len(held) > count:
+        first, second = sorted(map(int, np.unravel_index(np.argmin(table), table.shape)))
+        a, b = held[first], held.pop(second)
+        weight = a.weight + b.weight
+        mean = (a.weight * a.logs + b.weight * b.logs) / weight
+        held[first] = _Cluster((*a.names, *b.names), a.kind, weight, mean)
+        logs[first], weights[first] = mean, weight
+        table[second], table[:, second] = np.inf, np.inf
+        table[first] = table[:, first] = costs(first)
+    return list(held.values())
 
 
 def _multipliers(

@@ -68,7 +68,6 @@ def export(
     from metatune import artefact
     from metatune.artefact import exporters
     from metatune.artefact.demands import fitted_lines
-    from metatune.fit.comparing.shapes import sizes_of_parameters
     from metatune.recipe.file_errors import refuse_unmakeable
 
     if listed:
@@ -107,6 +106,14 @@ def export(
                 far = warning(tuned, operations_of(read_config(against), tokens, vocabulary))
                 warnings = (*warnings, *([f"warning: {far}"] if far else []))
             tuned = carried.artefact
+        sizes = None
+        weighed = groups is not None or (
+            to in exporters.EXPORTERS and exporters.weighs_parameters(to)
+        )
+        if weighed:
+            from metatune.fit.comparing.shapes import sizes_of_parameters
+
+            sizes = sizes_of_parameters(tuned)
         done = exporters.export(
             tuned,
             to,
@@ -117,7 +124,7 @@ def export(
             tokens_per_step=tokens_per_step,
             sequences_per_step=sequences_per_step,
             warmup=warmup,
-            sizes=sizes_of_parameters(tuned),
+            sizes=sizes,
             groups=groups,
             verified=verify,
             target_version=target_version,

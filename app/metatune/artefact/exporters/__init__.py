@@ -29,6 +29,7 @@ from metatune.artefact.exporters.olmo_core import OLMO_CORE
 from metatune.artefact.exporters.optax import OPTAX
 from metatune.artefact.exporters.torch import TORCH
 from metatune.artefact.exporters.torchtitan import TORCHTITAN
+from metatune.artefact.exporters.trainer_names import TABLES
 from metatune.artefact.exporters.trl import TRL
 from metatune.artefact.exporters.verifying import verify
 from metatune.artefact.folders import replace_folder
@@ -38,7 +39,15 @@ from metatune.artefact.merging import merged
 from metatune.artefact.sections import SECTIONS
 from metatune.recipe.faults import ABSENT, Fault, unknown
 
-__all__ = ["EXPORTERS", "Exported", "Exporter", "export", "replaceable", "suited"]
+__all__ = [
+    "EXPORTERS",
+    "Exported",
+    "Exporter",
+    "export",
+    "replaceable",
+    "suited",
+    "weighs_parameters",
+]
 
 EXPORTERS = {
     exporter.name: exporter
@@ -211,6 +220,11 @@ def export(
     paths = replace_folder(folder, exporter.files(production), replaceable)
     compared = verify(production, target, folder) if verified else ()
     return Exported(paths, production.dropped, production.warning, merged_as, tuple(compared))
+
+
+def weighs_parameters(target: str) -> bool:
+    """Whether an export to a target of `EXPORTERS` has means over parameters, weighted by size."""
+    return target in TABLES or EXPORTERS[target].capabilities["rates"] == "no"
 
 
 def suited(artefact: Artefact) -> str | None:

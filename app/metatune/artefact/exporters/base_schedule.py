@@ -4,7 +4,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from metatune.artefact.curves import value_at
+from metatune.artefact.curves import values_at
 from metatune.artefact.exporters.base import Production
 from metatune.artefact.horizon import base_rates
 from metatune.artefact.sections.learning_rates import LearningRates
@@ -76,4 +76,4 @@ def base_schedule(production: Production) -> Described:
 def over(curve: np.ndarray, rates: LearningRates, steps: int) -> np.ndarray:
     """A curve at the knots of the learning rates, at every update, float64 [steps]."""
     knots, interpolation = rates.knots, rates.interpolation
-    return np.array([float(value_at(knots, curve, interpolation, t, steps)) for t in range(steps)])
+    return values_at(knots, np.asarray(curve)[:, None], interpolation, range(steps), steps)[:, 0]
