@@ -87,7 +87,8 @@ def test_numbers_that_must_agree_are_compared(made, model):
     net = model()
     net.config = None  # the Trainer itself asks for it there
     assert refusal(net=net, label_smoothing_factor=0.1) == "label_smoothing_factor 0.1: must be 0"
-    assert refusal(options={"optimizers": (object(), None)}).startswith("optimizers: leave them")
+    for own, given in (("optimizers", (1, None)), ("optimizer_cls_and_kwargs", (1, {}))):
+        assert refusal(options={own: given}).startswith(f"{own}: leave it out, the tuned")
 
 
 def test_the_schedule_is_over_the_updates_that_the_trainer_makes(made, modules):

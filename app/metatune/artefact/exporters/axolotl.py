@@ -30,7 +30,7 @@ def _files(production: Production) -> dict[str, bytes | str]:
     document = {
         "plugins": ["metatune_axolotl.TunedPlugin"],
         "max_steps": production.steps,
-        # 0 is "not given" there, and the Trainer would clip at 1.
+        # Left out it would be 1, the Trainer's own.
         "max_grad_norm": settings["clip_norm"] or 0.0,
         "optimizer": "adamw_torch" if settings["kind"] == "adamw" else "sgd",
         "lr_scheduler": "constant",

@@ -66,8 +66,9 @@ class Tuned(Before):
         """
         self._mixed = mixed
         self._tuned: dict[str, Any] = {"path": path, "checkpoint_name": checkpoint_name}
-        if options.get("optimizers", (None, None)) != (None, None):
-            raise ValueError("optimizers: leave them out, the tuned ones are made here")
+        for own in ("optimizers", "optimizer_cls_and_kwargs"):
+            if options.get(own) not in (None, (None, None)):
+                raise ValueError(f"{own}: leave it out, the tuned optimizer is made here")
         super().__init__(*arguments, **options)
         args, tuned = self.args, clip_norm(0, 1, path=path) or 0.0
         wrong = []
