@@ -10,7 +10,6 @@ For a Trainer of another library, put `Tuned` before it:
         pass
 """
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,10 +103,8 @@ class Tuned(Before):
         Raises:
             ValueError: `Mixed` was made for another training.
         """
-        # An import of metatune_mixture here would ask for it where no mixture was tuned.
-        kind = getattr(sys.modules.get("metatune_mixture"), "Mixed", ())
         for dataset in (self._mixed, self.train_dataset):
-            if isinstance(dataset, kind):
+            if callable(getattr(dataset, "shared", None)):  # a `Mixed`, wherever that stands
                 self._share(dataset)
         return super().get_train_dataloader()
 
