@@ -365,6 +365,9 @@ class Tuned:
     def torch_param_groups(self, model: Any, total: int | None = None) -> list[dict[str, Any]]:
         """Groups of the model's trainable parameters, for an optimizer of PyTorch.
 
+        They carry every number that PyTorch has of the tuned optimizer, but for its clipping:
+        `clip_norm`.
+
         >>> groups = tuned.torch_param_groups(model, 1000)
         >>> [group["lr"] for group in groups]
         [0.004, 0.001]
@@ -373,6 +376,17 @@ class Tuned:
             ValueError: a trainable parameter has no curve; both sides are listed.
         """
         return self._module("torch").param_groups(model, self._total(total), path=self._file)
+
+    def clip_norm(self, step: int, total: int | None = None) -> float | None:
+        """The largest global norm of the gradient at update `step`, from 0; None for no clipping.
+
+        >>> print(tuned.clip_norm(0))
+        None
+
+        Raises:
+            ArtefactError: a negative step or a total below 1.
+        """
+        return self.artefact.optimizer_at(step, self._total(total))["clip_norm"]
 
     def torch_scheduler(self, optimizer: Any, total: int | None = None) -> Any:
         """The scheduler that moves each group of `torch_param_groups` along its curve.

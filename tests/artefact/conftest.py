@@ -1,5 +1,5 @@
 import dataclasses
-import importlib.util
+import importlib
 import json
 import sys
 
@@ -108,17 +108,13 @@ def edit():
 
 
 @pytest.fixture
-def load_module():
-    """Imports the module of an export from its folder."""
+def load_module(monkeypatch):
+    """Imports a module of an export, and those that it needs, from its folder alone."""
 
-    def load(folder):
-        spec = importlib.util.spec_from_file_location(
-            "exported_schedules", folder / "metatune_schedules.py"
-        )
-        assert spec and spec.loader
-        module = importlib.util.module_from_spec(spec)
-        sys.modules.pop("exported_schedules", None)
-        spec.loader.exec_module(module)
-        return module
+    def load(folder, name="metatune_schedules"):
+        for known in [key for key in sys.modules if key.startswith("metatune_")]:
+            monkeypatch.delitem(sys.modules, known)
+        monkeypatch.syspath_prepend(str(folder))
+        return importlib.import_module(name)
 
     return load

@@ -6,6 +6,9 @@ import pytest
 from metatune.artefact import ArtefactError, LearningRates, Mixture, Multipliers
 from metatune.artefact.capabilities import able, asked, dropped
 from metatune.artefact.exporters import EXPORTERS, export
+from metatune.artefact.exporters.base import Production
+from metatune.artefact.exporters.base_schedule import described
+from metatune.artefact.exporters.one_rate import one_curve, one_rate
 from metatune.artefact.exporters.stages import averaged, staged
 from metatune.artefact.exporters.static_rates import static_rates
 
@@ -88,29 +91,48 @@ def test_rates_that_move_have_a_geometric_mean_and_say_how_far_off(make):
     assert rates.deviation == pytest.approx(1.0)
 
 
-def test_rates_that_move_alike_share_a_curve_exactly(make):
-    groups = {"a.weight": (1.0, 4.0), "b.weight": (0.5, 2.0)}
-    artefact = with_multipliers(make, (0.0, 0.5), groups)
-    rates = static_rates(artefact, shared=True)
-    assert rates.deviation == 0
-    for name, rate in rates.parameters.items():
-        np.testing.assert_allclose(
-            rate * rates.curve / rates.peak,
-            artefact.learning_rates.parameters[name],
-            rtol=1e-12,
-        )
-
-
-def test_a_shared_curve_says_how_far_off_it_is(make):
+def test_one_curve_for_all_is_the_mean_by_size(make):
     groups = {"a.weight": (1.0, 4.0), "b.weight": (1.0, 1.0), "c.weight": (3.0, 1.0)}
     artefact = with_multipliers(make, (0.0, 0.25), groups)
-    rates = static_rates(artefact, shared=True)
-    worst = max(
-        np.abs(rate * rates.curve / rates.peak / artefact.learning_rates.parameters[name] - 1).max()
-        for name, rate in rates.parameters.items()
-    )
-    assert rates.deviation == pytest.approx(worst, rel=1e-12)
-    assert 0.1 < worst < static_rates(artefact).deviation
+    sizes = {"a.weight": 300, "b.weight": 100, "c.weight": 0}
+    production = Production(artefact, 20, 512, None, "fraction", sizes=sizes)
+    curve, deviation = one_curve(production)
+    rates = artefact.learning_rates.parameters
+    expected = np.exp(0.75 * np.log(rates["a.weight"]) + 0.25 * np.log(rates["b.weight"]))
+    np.testing.assert_allclose(curve, expected, rtol=1e-12)
+    worst = max(np.abs(curve / own - 1).max() for own in rates.values())
+    assert deviation == pytest.approx(worst, rel=1e-12)
+    text = one_rate(production)
+    assert "fitted, the geometric mean" in text and "weighted by their sizes" in text
+    assert f"Its peak is {float(curve.max())!r}" in text
+    assert "each alike: sizes aren't known" in one_rate(production._replace(sizes=None))
+
+
+def test_one_rate_that_all_have_is_exact(make):
+    artefact = with_multipliers(make, (0.0,), {"a.weight": (2.0,), "b.weight": (2.0,)})
+    production = Production(artefact, 20, 512, None, "fraction")
+    curve, deviation = one_curve(production)
+    assert deviation == 0
+    np.testing.assert_array_equal(curve, artefact.learning_rates.parameters["a.weight"])
+    assert "the tuned one, which all have" in one_rate(production)
+
+
+@pytest.mark.parametrize("kind", ["constant", "linear", "cosine"])
+def test_a_schedule_is_told_in_the_words_of_trainers(kind):
+    steps, warmup, peak, last = 200, 10, 3e-3, 0.1
+    t = np.arange(warmup, steps) / 1.0
+    along = (t - warmup) / (steps - warmup)
+    shape = {"constant": 1, "linear": 1 - along, "cosine": 0.5 * (1 + np.cos(np.pi * along))}[kind]
+    falling = shape * np.ones_like(t) if kind == "constant" else last + (1 - last) * shape
+    curve = peak * np.concatenate([(np.arange(warmup) + 1) / (warmup + 1), falling])
+    found = described(curve)
+    assert (found.kind, found.warmup) == (kind, warmup)
+    assert found.peak == pytest.approx(peak) and found.deviation < 1e-9
+    assert found.last == pytest.approx(1.0 if kind == "constant" else last, abs=1e-9)
+    end = "" if kind == "constant" else ", to 10 % of the peak"
+    assert found.words(steps) == f"{kind} after a linear warmup of 10 updates (5 %){end}"
+    bent = described(curve * np.where(np.arange(steps) == 100, 0.5, 1.0))
+    assert "off by up to" in bent.words(steps) and bent.deviation > 0.1
 
 
 def test_stages_of_a_constant_schedule_are_exact():

@@ -258,11 +258,10 @@ def test_optax_and_pytorch_train_as_it_was_tuned(make, float64, kind, interpolat
 
     held = {name: torch.nn.Parameter(torch.tensor(value)) for name, value in params.items()}
     groups = tuned.torch_param_groups(Named(held))
-    settings = artefact.optimizer.settings
     if kind == "adamw":
-        built = torch.optim.AdamW(groups, betas=(0.9, 0.95), eps=1e-8)
+        built = torch.optim.AdamW(groups)
     else:
-        built = torch.optim.SGD(groups, momentum=settings["momentum"])
+        built = torch.optim.SGD(groups)
     schedule = tuned.torch_scheduler(built)
     for gradient in gradients:
         for name, value in gradient.items():
@@ -279,7 +278,7 @@ class Named:
     def __init__(self, parameters):
         self._parameters = parameters
 
-    def named_parameters(self):
+    def named_parameters(self, remove_duplicate=True):
         return self._parameters.items()
 
 

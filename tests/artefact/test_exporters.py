@@ -1,13 +1,15 @@
 import ast
+import dataclasses
 import os
 import re
 import subprocess
 import sys
 import sysconfig
 
+import numpy as np
 import pytest
 
-from metatune.artefact import ArtefactError, load
+from metatune.artefact import ArtefactError, Mixture, load
 from metatune.artefact.exporters import EXPORTERS, export, replaceable
 from metatune.artefact.sections import learning_rates as rates_module
 
@@ -38,8 +40,8 @@ def test_an_export_holds_every_number(make, tmp_path, monkeypatch, target):
 @pytest.mark.parametrize("bare", [False, True])
 def test_the_readme_says_what_is_there(make, settings, tmp_path, target, bare):
     changes = {"mixture": None, "loss_weights": None} if bare else {}
-    if target == "torchtitan" and settings["kind"] == "sgd":
-        with pytest.raises(ArtefactError, match="groups are exported for adamw alone; export to"):
+    if settings["kind"] not in EXPORTERS[target].optimizers:
+        with pytest.raises(ArtefactError, match=f"{target} takes the rates of adamw alone; choose"):
             export(make(settings=settings), target, tmp_path / "out", **ALL)
         return
     export(make(settings=settings, **changes), target, tmp_path / "out", **ALL)
@@ -104,7 +106,8 @@ def test_overwriting_is_asked_for(make, tmp_path):
         f"export: --out = {str(folder)!r}: is not empty; name another, or replace it (--overwrite)"
     )
     export(make(), "json", folder, overwrite=True)
-    assert {path.name for path in folder.iterdir()} == {"tuned.json", "README.md"}
+    found = {path.name for path in folder.iterdir()}
+    assert found == {"tuned.json", "README.md", "metatune_schedule.py"}
 
 
 def test_overwriting_spares_other_files(make, tmp_path):
@@ -125,3 +128,31 @@ print(sorted({"jax", "torch", "transformers"} & set(sys.modules)))
         [sys.executable, "-c", code], env=os.environ | path, capture_output=True, text=True
     )
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_another_version_of_a_target_is_refused(make, tmp_path):
+    export(make(), "torch", tmp_path / "out", target_version="2.13")
+    with pytest.raises(ArtefactError, match="--target-version = '9': the export to torch is"):
+        export(make(), "torch", tmp_path / "more", target_version="9")
+
+
+@pytest.mark.parametrize("target", EXPORTERS)
+def test_every_export_of_a_mixture_says_whether_the_data_last(make, tmp_path, target):
+    """The tokens of `steps` x `tokens_per_step` at the mean shares, against those of the data."""
+    shares = np.array([[0.75, 0.25], [0.25, 0.75]])
+    mixture = Mixture((0.0, 0.5), "constant", ("code", "drama"), shares)
+    held = {"code": {"documents": 5, "tokens": 2000}, "drama": {"documents": 5, "tokens": 9000}}
+    artefact = make(mixture=mixture, loss_weights=None, provenance={"domains": held})
+    options = {"steps": 20, "tokens_per_step": 512, "sequences_per_step": 2048, "lossy": True}
+    export(artefact, target, tmp_path / "out", **options)
+    text = (tmp_path / "out" / "README.md").read_text()
+    if EXPORTERS[target].capabilities["mixture"] == "no":
+        assert "2.56 times" not in text
+        return
+    said = (
+        "- code: the training reads 5,120 tokens, 2.56 times those of the tuned data (2,000): give"
+    )
+    assert said in text and "- drama: the training reads" not in text
+    export(dataclasses.replace(artefact, provenance={}), target, tmp_path / "more", **options)
+    text = (tmp_path / "more" / "README.md").read_text()
+    assert "- drama: give it 5,120 tokens or more, as the training reads" in text

@@ -25,7 +25,8 @@ class Refuse:
 
 sys.meta_path.insert(0, Refuse())
 import torch
-from metatune_schedules import Mixed, Schedule, optimizer, trainer_arguments
+from metatune_mixture import Mixed
+from metatune_schedules import Schedule, optimizer
 from metatune_trainer import TunedTrainer
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback, TrainingArguments
 
@@ -50,7 +51,7 @@ def model():
 def mixed():
     return Mixed(sources, {STEPS}, {BATCH * ACCUMULATED}, seed=3)
 
-def train(steps, resume):
+def train(resume):
     net, rates, batches = model(), [], []
 
     class Watch(TrainerCallback):
@@ -64,13 +65,12 @@ def train(steps, resume):
             return super().compute_loss(model, inputs, *rest, **more)
 
     arguments = TrainingArguments(
-        output_dir=sys.argv[2], max_steps=steps, per_device_train_batch_size={BATCH},
+        output_dir=sys.argv[2], max_steps={STEPS}, per_device_train_batch_size={BATCH},
         gradient_accumulation_steps={ACCUMULATED}, max_grad_norm=1.0, save_steps={STOP},
         remove_unused_columns=False, report_to=[], use_cpu=True, disable_tqdm=True,
         logging_strategy="no",
     )
-    trainer = Watched(model=net, args=arguments, train_dataset=mixed(), callbacks=[Watch()],
-                      **trainer_arguments(net, {STEPS}))
+    trainer = Watched(model=net, args=arguments, train_dataset=mixed(), callbacks=[Watch()])
     trainer.train(resume_from_checkpoint=f"{{sys.argv[2]}}/checkpoint-{STOP}" if resume else None)
     return rates, batches, {{name: p.tolist() for name, p in net.named_parameters()}}
 
@@ -94,8 +94,8 @@ def by_hand():
         tuned.zero_grad()
     return {{name: p.tolist() for name, p in net.named_parameters()}}
 
-rates, batches, straight = train({STEPS}, False)
-late_rates, late_batches, resumed = train({STEPS}, True)
+rates, batches, straight = train(False)
+late_rates, late_batches, resumed = train(True)
 print(json.dumps(dict(rates=rates, batches=batches, straight=straight, by_hand=by_hand(),
                       late_rates=late_rates, late_batches=late_batches, resumed=resumed)))
 """

@@ -184,8 +184,37 @@ def test_unmatched_parameters_are_listed_on_both_sides(exported, params, tmp_pat
         "  model.layers.0.kernel (nearest: model.layers.0.weight)\n"
         "1 curves have no parameter:\n"
         "  model.layers.0.weight\n"
-        "Give the parameters the names of the checkpoint, as the head of this file says."
+        "Give the parameters the names of the checkpoint, or map them (checkpoint_name)."
     )
+
+
+def test_names_of_a_module_may_be_mapped(exported, params):
+    """Flax calls a weight `kernel`; weight decay, too, goes by the checkpoint's name."""
+    artefact, module = exported()
+    flax = {name.replace(".weight", ".kernel"): p for name, p in params.items()}
+    own = module.optimizer(STEPS)
+    mapped = module.optimizer(STEPS, checkpoint_name=lambda n: n.replace(".kernel", ".weight"))
+    ones, theirs = (jax.tree.map(jnp.ones_like, tree) for tree in (params, flax))
+    updates, _ = own.update(ones, own.init(params), params)
+    renamed, _ = mapped.update(theirs, mapped.init(flax), flax)
+    for name, update in updates.items():
+        np.testing.assert_array_equal(renamed[name.replace(".weight", ".kernel")], update)
+
+
+def test_a_curve_without_a_parameter_is_refused(exported, params):
+    _, module = exported()
+    del params["model.layers.0.weight"]
+    with pytest.raises(ValueError, match=r"1 curves have no parameter:\n  model.layers.0.weight"):
+        module.optimizer(STEPS).init(params)
+
+
+def test_targets_of_minus_100_have_no_loss(exported):
+    _, module = exported()
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=(1, 3, 5)), jnp.float32)
+    losses = module.token_losses(logits, jnp.asarray([[2, -100, 4]]), 0, STEPS)
+    expected = module.token_losses(logits, jnp.asarray([[2, 0, 4]]), 0, STEPS)
+    np.testing.assert_array_equal(losses[0, [0, 2]], expected[0, [0, 2]])
+    assert losses[0, 1] == 0
 
 
 def test_shares_and_loss_weights(exported, tmp_path):

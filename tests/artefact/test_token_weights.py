@@ -186,14 +186,10 @@ def test_the_trainer_of_the_readme_trains_on_the_weighted_loss(
     names = [name for name, _ in model.named_parameters()]
     artefact = make(names, steps=2, loss_weights=by_class)
     export(artefact, "hf-trainer", tmp_path / "out")
-    monkeypatch.syspath_prepend(tmp_path / "out")
-    text = (tmp_path / "out" / "README.md").read_text()
-    (code,) = [c for c in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "class W" in c]
-    (tmp_path / "out" / "weighted_trainer.py").write_text(code)
-    trainer_class = importlib.import_module("weighted_trainer").WeightedTrainer
+    trainer_class = load_module(tmp_path / "out", "metatune_trainer").TunedTrainer
     columns = {"input_ids": TOKENS, "labels": LABELS, "classes": CLASSES}
     rows = [{name: torch.tensor(v[i]) for name, v in columns.items()} for i in range(4)]
-    module = load_module(tmp_path / "out")
+    module = importlib.import_module("metatune_schedules")
     trainer = trainer_class(
         model=model,
         args=transformers.TrainingArguments(
@@ -209,7 +205,6 @@ def test_the_trainer_of_the_readme_trains_on_the_weighted_loss(
             disable_tqdm=True,
         ),
         train_dataset=rows,
-        **module.trainer_arguments(model, 2),
     )
     trainer.train()
     # The same by hand: two updates on all four sequences.

@@ -167,7 +167,9 @@ def test_the_curves_are_not_in_the_state(artefact, module, model, make, tmp_path
         train_step(model, optimizer, schedule)
     state = schedule.state_dict()
     assert state["last_epoch"] == 5
-    assert not any(callable(value) or isinstance(value, dict) for value in state.values())
+    assert state["_agreed"] == {"total_steps": STEPS}
+    others = [value for key, value in state.items() if key != "_agreed"]
+    assert not any(callable(value) or isinstance(value, dict) for value in others)
     for curve in artefact.learning_rates.parameters.values():
         curve *= 3
     export(artefact, "torch", tmp_path / "anew")
@@ -206,8 +208,9 @@ def test_unmatched_parameters_are_listed_on_both_sides(module, model, tmp_path):
     assert str(caught.value) == (
         f"1 trainable parameters of the model have no curve in {path}:\n"
         "  model.layers.0.k_proj.weight (nearest: model.layers.0.q_proj.weight)\n"
-        "1 curves have no trainable parameter in the model:\n"
+        "1 curves have no parameter in the model:\n"
         "  model.layers.0.q_proj.weight\n"
+        "Give the whole model, or say that it is a part (`partial=True`).\n"
         "Freeze those parameters, or map names by `checkpoint_name`."
     )
 
@@ -251,7 +254,7 @@ def test_draws_follow_the_shares_as_they_move(make, tmp_path, load_module):
     shares = np.array([[1.0, 0.0], [0.25, 0.75]])
     mixture = Mixture((0.0, 0.5), "constant", ("code", "drama"), shares)
     export(make(mixture=mixture), "torch", tmp_path / "out")
-    module = load_module(tmp_path / "out")
+    module = load_module(tmp_path / "out", "metatune_mixture")
     sources = {
         "code": (("code", i) for i in range(8000)),
         "drama": (("drama", i) for i in range(8000)),

@@ -188,7 +188,8 @@ def test_readme_of_a_gain():
     assert "- recipe: 0123456789ab\n- packages: jax 1.2" in text
     assert "keep your defaults" not in text
     targets = re.findall(r"^metatune export \. --to (\S+) +--out tuned-(\S+)", text, re.M)
-    whole = ["json", "csv", "optax", "torch", "hf-trainer", "grain"]
+    whole = ["json", "csv", "optax", "torch", "hf-trainer", "trl", "mosaic-streaming", "litdata"]
+    whole.append("grain")
     assert targets == [(name, name) for name in whole]
     assert "`metatune export --list` prints" in text
 

@@ -33,6 +33,20 @@ def export(
     warmup: Annotated[
         str, typer.Option(help="Keep the warmup in 'steps', or its 'fraction' of training.")
     ] = "fraction",
+    groups: Annotated[
+        int | None,
+        typer.Option(help="Merge the nearest curves until there are so many groups of parameters."),
+    ] = None,
+    target_version: Annotated[
+        str | None, typer.Option(help="Refuse if the export isn't written for this version.")
+    ] = None,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Have the target's own code read it, where that is installed, and compare.",
+        ),
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
     against: Annotated[
         Path | None,
@@ -92,6 +106,14 @@ def export(
                 far = warning(tuned, parameters_of(read_config(against), vocabulary), tokens)
                 warnings = (*warnings, *([f"warning: {far}"] if far else []))
             tuned = carried.artefact
+        sizes = None
+        weighed = groups is not None or (
+            to in exporters.EXPORTERS and exporters.weighs_parameters(to)
+        )
+        if weighed:
+            from metatune.fit.comparing.shapes import sizes_of_parameters
+
+            sizes = sizes_of_parameters(tuned)
         done = exporters.export(
             tuned,
             to,
@@ -102,11 +124,19 @@ def export(
             tokens_per_step=tokens_per_step,
             sequences_per_step=sequences_per_step,
             warmup=warmup,
+            sizes=sizes,
+            groups=groups,
+            verified=verify,
+            target_version=target_version,
         )
         for path in done.paths:
             typer.echo(str(path))
         for what in fitted_lines(tuned):
             typer.echo(f"note: {what}", err=True)
+        for what in done.verified:
+            typer.echo(f"verified: {what}", err=True)
+        if done.merged:
+            typer.echo(f"note: {done.merged}", err=True)
         for what in warnings:
             typer.echo(what, err=True)
         for what in done.dropped:

@@ -63,3 +63,11 @@ def markdown() -> str:
         for name, exporter in EXPORTERS.items()
     ]
     return "".join(f"| {' | '.join(row)} |\n" for row in [heads, rule, *rows])
+
+
+def meanings() -> str:
+    """What each number in the files of a target means there, as a table in Markdown."""
+    rows = [["in", "number", "means there"], ["---"] * 3]
+    for name, exporter in EXPORTERS.items():
+        rows += [[f"`{name}`", f"`{field}`", said] for field, said in exporter.numbers.items()]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)

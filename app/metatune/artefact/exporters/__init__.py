@@ -1,11 +1,12 @@
 """Exporters: folders that carry tuned schedules into a trainer, without metatune."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from metatune.artefact.capabilities import dropped
+from metatune.artefact.capabilities import asked, dropped
 from metatune.artefact.demands import destination
 from metatune.artefact.document import held
 from metatune.artefact.errors import ArtefactError
@@ -28,14 +29,25 @@ from metatune.artefact.exporters.olmo_core import OLMO_CORE
 from metatune.artefact.exporters.optax import OPTAX
 from metatune.artefact.exporters.torch import TORCH
 from metatune.artefact.exporters.torchtitan import TORCHTITAN
+from metatune.artefact.exporters.trainer_names import TABLES
 from metatune.artefact.exporters.trl import TRL
+from metatune.artefact.exporters.verifying import verify
 from metatune.artefact.folders import replace_folder
 from metatune.artefact.format import Artefact
 from metatune.artefact.horizon import carried, distance
+from metatune.artefact.merging import merged
 from metatune.artefact.sections import SECTIONS
-from metatune.recipe.faults import Fault, unknown
+from metatune.recipe.faults import ABSENT, Fault, unknown
 
-__all__ = ["EXPORTERS", "Exported", "Exporter", "export", "replaceable", "suited"]
+__all__ = [
+    "EXPORTERS",
+    "Exported",
+    "Exporter",
+    "export",
+    "replaceable",
+    "suited",
+    "weighs_parameters",
+]
 
 EXPORTERS = {
     exporter.name: exporter
@@ -67,10 +79,10 @@ SUGGESTED = ("hf-trainer", "torch", "optax", "json")
 
 WRITTEN = re.compile(
     r"README\.md|__pycache__|tuned\.(json|yaml|safetensors)|initialisation\.safetensors"
-    rf"|metatune_(schedules|trainer|rates|{'|'.join(SECTIONS)})\.py"
+    rf"|metatune_(schedules?|trainer|rates|axolotl|llm_foundry|megatron|olmo_core|torchtitan|{'|'.join(SECTIONS)})\.py"
     rf"|({'|'.join(SECTIONS)}|weight_decay)\.csv"
     r"|(mixture|streams)\.yaml|launch\.sh"
-    r"|phase_\d+\.(txt|json)|(sources|weights|static_rates|shared_schedule)\.json"
+    r"|phase_\d+\.(txt|json)|(sources|weights|static_rates)\.json"
 )
 """Names that exports give their files; `overwrite` replaces these and no others."""
 
@@ -82,11 +94,15 @@ class Exported(NamedTuple):
         paths: of the files.
         dropped: what was tuned and the target can't express, a line each.
         warning: that the tuned training was far from the one to come; None if it wasn't.
+        merged: what merging groups of parameters did to their rates; None where none was asked.
+        verified: what was compared of it by the target's own code, a line each.
     """
 
     paths: list[Path]
     dropped: tuple[str, ...]
     warning: str | None
+    merged: str | None = None
+    verified: tuple[str, ...] = ()
 
 
 def export(
@@ -100,6 +116,10 @@ def export(
     tokens_per_step: int | None = None,
     sequences_per_step: int | None = None,
     warmup: str = "fraction",
+    sizes: Mapping[str, int] | None = None,
+    groups: int | None = None,
+    verified: bool = False,
+    target_version: str | None = None,
 ) -> Exported:
     """Writes `artefact` for `target` into `folder`, all files or none.
 
@@ -114,6 +134,11 @@ def export(
         tokens_per_step: its tokens per update; those of the tuned one by default.
         sequences_per_step: its sequences per update, for targets that count in these.
         warmup: whether the warmup is kept in `steps` or in its `fraction` of training.
+        sizes: elements of each parameter, by checkpoint name: weights of means over parameters;
+            all alike where they aren't given.
+        groups: at most so many groups of parameters, the nearest curves merged; None for all.
+        verified: have the target's own code read what was written, and compare it with `artefact`.
+        target_version: that the export must be written for; None for the one that is known.
 
     Raises:
         ArtefactError: an unknown target, a folder that isn't empty, a folder with other files,
@@ -126,6 +151,7 @@ def export(
         "--steps": steps,
         "--tokens-per-step": tokens_per_step,
         "--sequences-per-step": sequences_per_step,
+        "--groups": groups,
     }
     faults = [
         Fault(
@@ -150,7 +176,16 @@ def export(
         ]
         cure = f"choose another target: {', '.join(others)}"
         faults.append(Fault("optimizer.kind", kind, problem, cure))
+    if target_version is not None and target_version != exporter.version:
+        written = exporter.version or "no version in particular"
+        problem = f"the export to {target} is written for {written}"
+        cure = "leave it out, and try what is written with yours (--verify)"
+        faults.append(Fault("--target-version", target_version, problem, cure))
     without = dropped(artefact, exporter.capabilities)
+    if exporter.counts_sequences and "moving_mixture" in asked(artefact) and not sequences_per_step:
+        problem = f"{target} changes shares by sequences: their number must be known"
+        cure = "give the sequences of an update"
+        faults.append(Fault("--sequences-per-step", ABSENT, problem, cure))
     if not lossy:
         cure = "go on without it (--lossy), or choose another target (metatune export --list)"
         faults += [
@@ -163,7 +198,9 @@ def export(
         section.key: section.lossy(value, without, artefact.horizon_steps)
         for section, value in held(artefact)
     }
-    artefact = replace(artefact, **left)
+    artefact, merged_as = replace(artefact, **left), None
+    if groups is not None:
+        artefact, merged_as = merged(artefact, groups, sizes)
     to = destination(artefact)
     steps = steps or (to and to.steps) or artefact.horizon_steps
     tokens = tokens_per_step or max(1, round(artefact.horizon_tokens / artefact.horizon_steps))
@@ -175,9 +212,19 @@ def export(
         warmup=warmup,
         dropped=tuple(without.values()),
         warning=distance(artefact, steps, tokens),
+        sizes=sizes,
+        averaged="moving_mixture" in without,
+        numbers=exporter.numbers,
+        merged=merged_as,
     )
     paths = replace_folder(folder, exporter.files(production), replaceable)
-    return Exported(paths, production.dropped, production.warning)
+    compared = verify(production, target, folder) if verified else ()
+    return Exported(paths, production.dropped, production.warning, merged_as, tuple(compared))
+
+
+def weighs_parameters(target: str) -> bool:
+    """Whether an export to a target of `EXPORTERS` has means over parameters, weighted by size."""
+    return target in TABLES or EXPORTERS[target].capabilities["rates"] == "no"
 
 
 def suited(artefact: Artefact) -> str | None:

@@ -1,70 +1,61 @@
-"""Exports to Axolotl: groups of modules with a learning rate, and that of the embeddings."""
-
-import math
-import re
-from collections.abc import Collection
+"""Exports to Axolotl: a plugin that trains by its trainer with every parameter on its curve."""
 
 from metatune.artefact.capabilities import able
-from metatune.artefact.exporters.base import Exporter, Production, as_yaml, config_files
-from metatune.artefact.exporters.named_rates import flattened
-from metatune.artefact.exporters.static_rates import static_rates
-
-EMBEDDINGS = re.compile(r"embed_tokens|lm_head")
-UNREACHED = re.compile(r"bias|norm|ln_")
-"""Parameters of biases and normalisations, which no group of Axolotl reaches."""
+from metatune.artefact.exporters.base import (
+    MODULE,
+    SCHEDULES_OF_TORCH,
+    Exporter,
+    Production,
+    as_yaml,
+    config_files,
+    template,
+)
 
 USAGE = """
-Merge `tuned.yaml` into your configuration. Choose `lr_scheduler` and warmup yourself: the rates are
-peaks.
+Put this folder on the Python path, and merge `tuned.yaml` into your configuration. The plugin makes
+the optimizer and its schedule: each parameter has its own curve, its decay, the tuned betas and
+eps, embeddings, norms and adapters as well, which `lr_groups` of Axolotl don't reach. A parameter
+without a curve, and a curve without a parameter, are refused when the training starts.
+`learning_rate`, `lr_scheduler`, `optimizer`, `weight_decay`, `warmup_steps` and `embedding_lr` have
+no effect; Axolotl asks for the first ones. An update has {tokens} tokens in the tuned schedules:
+`micro_batch_size`, `gradient_accumulation_steps` and processes make it up.
+
+Axolotl's `datasets[].weight` keeps a part of the rows of each dataset, so that the shares of the
+training depend on their sizes: shares aren't exported.
 """
 
 
 def _files(production: Production) -> dict[str, bytes | str]:
-    rates = static_rates(production.artefact).parameters
-    embeddings = [rate for name, rate in rates.items() if EMBEDDINGS.search(name)]
-    rest = {name: rate for name, rate in rates.items() if not EMBEDDINGS.search(name)}
-    unreached = [rate for name, rate in rest.items() if UNREACHED.search(name)]
-    groups: dict[float, list[str]] = {}
-    for name, rate in rest.items():
-        if not UNREACHED.search(name):
-            groups.setdefault(rate, []).append(name)
-    base = _middle(unreached or list(rates.values()))
-    document: dict[str, object] = {
-        "learning_rate": base,
-        "lr_groups": [
-            {"name": f"tuned_{number}", "modules": names, "lr": rate}
-            for number, (rate, names) in enumerate(groups.items(), 1)
-        ],
+    settings = production.artefact.optimizer.settings
+    document = {
+        "plugins": ["metatune_axolotl.TunedPlugin"],
+        "max_steps": production.steps,
+        # Left out it would be 1, the Trainer's own.
+        "max_grad_norm": settings["clip_norm"] or 0.0,
+        "optimizer": "adamw_torch" if settings["kind"] == "adamw" else "sgd",
+        "lr_scheduler": "constant",
+        "learning_rate": 0.0,
     }
-    lost = flattened(production)
-    if embeddings:
-        document["embedding_lr"] = _middle(embeddings)
-        lost += _spread("embeddings and output layer have one rate", embeddings)
-    lost += _spread("biases and normalisations have one rate, `learning_rate`", unreached)
-    files = {"tuned.yaml": as_yaml(document)}
-    return config_files(production, "Axolotl 0.21.0", USAGE, files, lost)
-
-
-def _middle(rates: Collection[float]) -> float:
-    """The geometric mean; the rate itself where there is but one."""
-    if len(set(rates)) == 1:
-        return next(iter(rates))
-    if min(rates) <= 0:
-        return 0.0
-    return math.exp(math.fsum(map(math.log, rates)) / len(rates))
-
-
-def _spread(what: str, rates: Collection[float]) -> list[str]:
-    if len(set(rates)) < 2:
-        return []
-    off = max(abs(_middle(rates) / rate - 1) if rate else math.inf for rate in rates)
-    return [f"{what}: off by up to {100 * off:.3g} %"]
+    files = {
+        "tuned.yaml": as_yaml(document),
+        "metatune_axolotl.py": template("axolotl.py"),
+        "metatune_trainer.py": template("hf_trainer.py"),
+        MODULE: template(SCHEDULES_OF_TORCH),
+    }
+    lost = ["`eps_root`, which PyTorch's AdamW doesn't have"]
+    usage = USAGE.format(tokens=f"{production.tokens_per_step:,}")
+    return config_files(production, "Axolotl 0.21.0", usage, files, lost)
 
 
 AXOLOTL = Exporter(
     "axolotl",
-    "YAML of groups of modules with a learning rate each",
-    able(rates="fitted"),
+    "a plugin that gives Axolotl's trainer its optimizer",
+    able(rates="exact", curves="exact"),
     _files,
     "0.21.0",
+    numbers={
+        "max_steps": "updates of the training",
+        "max_grad_norm": "largest global norm of the gradient of an update; 0 for no clipping",
+        "learning_rate": "asked for, without effect",
+    },
 )

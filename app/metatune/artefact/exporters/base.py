@@ -10,6 +10,7 @@ import yaml
 from metatune.artefact.capabilities import Capabilities
 from metatune.artefact.demands import fitted_lines
 from metatune.artefact.document import held
+from metatune.artefact.exporters.supply import supply_of_mixture
 from metatune.artefact.files import README
 from metatune.artefact.format import Artefact
 from metatune.artefact.sections import AS_SAID
@@ -17,6 +18,8 @@ from metatune.artefact.sections.loss_weights import ClassWeights, Labels, Positi
 from metatune.artefact.writing import portable_files
 
 MODULE = "metatune_schedules.py"
+MIXTURE_MODULE = "metatune_mixture.py"
+SCHEDULES_OF_TORCH = "torch_schedules.py"
 
 
 class Production(NamedTuple):
@@ -30,6 +33,10 @@ class Production(NamedTuple):
         warmup: what was kept of the warmup.
         dropped: what was tuned and the target can't express, a line each.
         warning: that the tuned training was far from this one; None if it wasn't.
+        sizes: elements of each parameter, by checkpoint name; None where they aren't known.
+        averaged: whether shares that move were left out, and their means stand for them.
+        numbers: of the exporter.
+        merged: what merging groups of parameters did to their rates; None where none was asked.
     """
 
     artefact: Artefact
@@ -39,6 +46,10 @@ class Production(NamedTuple):
     warmup: str
     dropped: tuple[str, ...] = ()
     warning: str | None = None
+    sizes: Mapping[str, int] | None = None
+    averaged: bool = False
+    numbers: Mapping[str, str] = {}
+    merged: str | None = None
 
 
 class Exporter(NamedTuple):
@@ -51,6 +62,9 @@ class Exporter(NamedTuple):
         files: the contents by file name; the folder works where metatune isn't installed.
         version: of the target that the files are for; empty where any will do.
         optimizers: kinds of optimizers whose rates it takes, where it takes rates.
+        numbers: what each number in the files that the target itself reads means there, with its
+            unit, by the name of its field.
+        counts_sequences: whether shares that change ask for the sequences of an update.
     """
 
     name: str
@@ -59,6 +73,8 @@ class Exporter(NamedTuple):
     files: Callable[[Production], Mapping[str, bytes | str]]
     version: str = ""
     optimizers: tuple[str, ...] = ("adamw", "sgd")
+    numbers: Mapping[str, str] = {}
+    counts_sequences: bool = False
 
 
 def export_files(
@@ -81,16 +97,27 @@ def export_files(
         learned_update=_learned_update(artefact, readme),
         max_grad_norm=artefact.optimizer.settings["clip_norm"] or 0.0,
         mixture=_mixture(artefact),
+        mixed=_mixed(production, readme),
         loss_weights="\n\n".join([_loss_weights(artefact, readme), *_loss_terms(artefact, readme)]),
-        dropped=_bullets(_lost(production)),
+        dropped=_bullets([*_lost(production), *supply_of_mixture(production, AT_END[readme])]),
     )
     files = {name: template(source) for name, source in modules.items()}
+    if artefact.mixture is not None and SCHEDULES_OF_TORCH in modules.values():
+        files[MIXTURE_MODULE] = template("torch_mixture.py")
     files |= {
         f"metatune_{section.key}.py": template(section.modules[readme])
         for section, _ in held(artefact)
         if readme in section.modules
     }
     return {README: text, **files, **portable_files(artefact)}
+
+
+def torch_modules(production: Production) -> dict[str, str]:
+    """The module for PyTorch, and that of the data where a mixture was tuned."""
+    files = {MODULE: template(SCHEDULES_OF_TORCH)}
+    if production.artefact.mixture is not None:
+        files[MIXTURE_MODULE] = template("torch_mixture.py")
+    return files
 
 
 def config_files(
@@ -113,7 +140,8 @@ def config_files(
         f"# Tuned schedules for {title}",
         _facts(production),
         usage.strip(),
-        _mixture(production.artefact),
+        _mixture(production.artefact, production.averaged),
+        *_meanings(production.numbers),
         "## What is lost",
         _bullets([*_lost(production), *lost]) or "Nothing.",
     ]
@@ -157,6 +185,7 @@ def _facts(production: Production) -> str:
         f"exported for {production.steps:,} updates of {production.tokens_per_step:,} tokens",
         *([f"**warning**: {production.warning}"] if production.warning else []),
         f"the warmup is kept in {_kept(production)}",
+        *([production.merged] if production.merged else []),
         *rates,
         f"for the optimizer {kind}: {chosen}",
         *fitted_lines(artefact),
@@ -226,6 +255,12 @@ def _loss_weights(artefact: Artefact, readme: str) -> str:
     return text.rstrip() + found
 
 
+AT_END: Mapping[str, str] = {
+    **dict.fromkeys(("json", "optax"), "your loader decides what comes then"),
+    **dict.fromkeys(("torch", "hf_trainer"), "`Mixed` begins a source with a length anew"),
+}
+"""What happens where a domain is exhausted, by template."""
+
 FOUND = {"json": "\n`{}` says the class of a token."} | dict.fromkeys(
     ("optax", "torch", "hf_trainer"),
     "\n\n`token_classes(tokens)` gives the classes of tokens [batch, sequence], from the `{}` in\n"
@@ -273,10 +308,64 @@ HOW = {
 """What gives the losses of tokens with their terms, by template."""
 
 
-def _mixture(artefact: Artefact) -> str:
+def _mixed(production: Production, readme: str) -> str:
+    """How to read data by the shares as they move; empty where no mixture was tuned."""
+    if production.artefact.mixture is None or readme not in MIXED:
+        return ""
+    return Template(MIXED[readme] + ORDER).substitute(steps=production.steps) + "\n\n"
+
+
+MIXED = {
+    "torch": """The dataset, of a source of examples for each domain:
+
+```python
+from metatune_mixture import Mixed
+from torch.utils.data import DataLoader
+
+batch_size = 8  # sequences of an update, over all processes and accumulated gradients
+mixed = Mixed(sources, $steps, batch_size)
+loader = DataLoader(mixed, batch_size=batch_size)  # or less: of one process, of one micro-batch
+```
+
+In a training by torch.distributed each process draws its own sequences; `rank` and `ranks` say it
+where some processes see the same data. With the loaders that `accelerate` prepares, which share
+batches out themselves, give `ranks=1`. With several workers give `microbatch`, the loader's
+`batch_size`. To resume, give `start_step`, the updates made; `state_dict()` is for torchdata's
+`StatefulDataLoader`. """,
+    "hf_trainer": """The dataset is
+
+```python
+from metatune_mixture import Mixed
+
+dataset = Mixed(sources, $steps, batch_size)  # a source of examples for each domain
+```
+
+`batch_size` counts the sequences of one update, over all processes and accumulated gradients, and
+`$steps` are its `max_steps`: `TunedTrainer` refuses others, and shares sequences out. """,
+}
+"""How to use `Mixed`, by template."""
+
+ORDER = """Don't
+shuffle it: its order is the schedule; shuffle the sources before. What is drawn depends on the
+seed and the update alone. Each example that is a dict gets the weight of its domain as
+`loss_weight` where those were tuned: multiply the loss of the sequence by it. A source with a
+length begins anew past its end."""
+
+
+def _meanings(numbers: Mapping[str, str]) -> list[str]:
+    """What each number means in the target, in two parts of a README."""
+    if not numbers:
+        return []
+    lines = [f"`{field}`: {meaning}" for field, meaning in numbers.items()]
+    return ["## What the numbers mean", _bullets(lines)]
+
+
+def _mixture(artefact: Artefact, averaged: bool = False) -> str:
     """What a reader must know of the shares of the domains."""
     if artefact.mixture is None:
         return "No mixture was tuned: sample the domains as the tuned training did."
+    if averaged:
+        return "The tuned shares change over training; the files hold their means over it."
     starts = ", ".join(f"{knot:g}" for knot in artefact.mixture.knots)
     if artefact.mixture.interpolation == "linear":
         return f"The shares move at every update, on lines between the fractions {starts}."

@@ -8,6 +8,7 @@ import numpy as np
 from metatune.artefact.capabilities import WHOLE_PARAMETERS, able
 from metatune.artefact.document import held
 from metatune.artefact.exporters.base import Exporter, Production, config_files
+from metatune.artefact.exporters.supply import supply_of_mixture
 from metatune.artefact.sections.optimizer import SETTINGS
 from metatune.artefact.sections.section import Columns
 
@@ -34,7 +35,8 @@ def _files(production: Production) -> dict[str, bytes | str]:
         for section, value in held(artefact)
         for name, columns in section.tables(value, steps, production.steps).items()
     }
-    return config_files(production, "any trainer: CSV tables", USAGE, files)
+    lost = supply_of_mixture(production, "your loader decides what comes then")
+    return config_files(production, "any trainer: CSV tables", USAGE, files, lost)
 
 
 def _table(columns: Columns) -> str:

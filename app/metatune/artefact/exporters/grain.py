@@ -2,6 +2,7 @@
 
 from metatune.artefact.capabilities import DOMAINS
 from metatune.artefact.exporters.base import MODULE, Exporter, Production, config_files, template
+from metatune.artefact.exporters.supply import supply_of_mixture
 
 USAGE = """
 Rates come from `metatune_schedules.py`, as in the export to optax (`optimizer`). The data, from a
@@ -25,7 +26,8 @@ def _files(production: Production) -> dict[str, bytes | str]:
     modules = {MODULE: "optax_schedules.py", "metatune_mixture.py": "grain_mixture.py"}
     files = {name: template(source) for name, source in modules.items()}
     usage = USAGE.format(steps=production.steps)
-    return config_files(production, "Grain 0.2.18 and Optax", usage, files)
+    lost = supply_of_mixture(production, "`Mixed` begins it anew")
+    return config_files(production, "Grain 0.2.18 and Optax", usage, files, lost)
 
 
 GRAIN = Exporter(

@@ -1,4 +1,4 @@
-"""Exports the numbers alone, for a trainer that reads JSON by itself."""
+"""Exports the numbers, and a module of no package, for a trainer of one file."""
 
 from metatune.artefact.capabilities import SCHEDULES, able
 from metatune.artefact.exporters.base import Exporter, export_files
@@ -6,8 +6,8 @@ from metatune.artefact.sections.optimizer import SETTINGS
 
 JSON = Exporter(
     "json",
-    "tuned.json alone, every number in it",
+    "tuned.json, every number in it, and a module that reads it without any package",
     able(SCHEDULES, rater="exact", auxiliary_head="exact"),
-    lambda production: export_files(production, "json", {}),
+    lambda production: export_files(production, "json", {"metatune_schedule.py": "schedule.py"}),
     optimizers=tuple(SETTINGS),
 )

@@ -1,50 +1,62 @@
-"""Exports to litdata: weights of combined streaming datasets, with the module for PyTorch."""
+"""Exports to litdata: shares of streaming datasets as they move, with the module for PyTorch."""
 
 import json
 
 from metatune.artefact.capabilities import able
 from metatune.artefact.exporters.base import (
-    MODULE,
     Exporter,
     Production,
     config_files,
-    template,
+    torch_modules,
 )
 from metatune.artefact.exporters.stages import averaged
+from metatune.artefact.exporters.supply import supply
 
 USAGE = """
-Rates come from `metatune_schedules.py`, as in the export to torch (`optimizer`, `Schedule`). The
-weights of the domains, with a dataset for each name:
+Rates come from `metatune_schedules.py`, as in the export to torch (`optimizer`, `Schedule`).
+"""
+
+MIXED = """
+The data, by the shares as they move, with the folder of each domain:
 
 ```python
-import json
+from litdata import StreamingDataset
+from metatune_mixture import Mixed
+from torch.utils.data import DataLoader
 
-from litdata import CombinedStreamingDataset
-
-with open("weights.json") as file:
-    weights = json.load(file)
-dataset = CombinedStreamingDataset(
-    [datasets[name] for name in weights],
-    weights=list(weights.values()),
-    iterate_over_all=False,
-)
+sources = {{name: StreamingDataset(folder) for name, folder in folders.items()}}
+batch_size = 8  # sequences of an update, over all processes and accumulated gradients
+mixed = Mixed(sources, {steps}, batch_size)
+loader = DataLoader(mixed, batch_size=batch_size)
 ```
+
+Domains begin anew past their end. Shuffle the data when you write them: `Mixed` reads them in their
+order. `weights.json` holds the mean shares over training, for `CombinedStreamingDataset` with
+`iterate_over_all=False`; it ends a pass with the domain that ends first.
 """
 
 
 def _files(production: Production) -> dict[str, bytes | str]:
-    files, mixture = {MODULE: template("torch_schedules.py")}, production.artefact.mixture
+    files, mixture, usage = torch_modules(production), production.artefact.mixture, USAGE
+    lost = ["`eps_root`, which PyTorch's AdamW doesn't have"]
     if mixture is not None:
         shares = averaged(mixture, production.steps)
         files["weights.json"] = json.dumps(shares, indent=2, ensure_ascii=False) + "\n"
-    lost = ["`eps_root`, which PyTorch's AdamW doesn't have"]
-    return config_files(production, "litdata 0.2.76", USAGE, files, lost)
+        usage += MIXED.format(steps=production.steps)
+        lost += supply(
+            production,
+            shares,
+            "`Mixed` begins it anew; `CombinedStreamingDataset` ends the pass, and the next reads "
+            "the same items again",
+        )
+    return config_files(production, "litdata 0.2.76", usage, files, lost)
 
 
 LITDATA = Exporter(
     "litdata",
-    "weights of combined streaming datasets, with the module for PyTorch",
-    able(rates="exact", curves="exact", mixture="exact"),
+    "shares of streaming datasets as they move, with the module for PyTorch",
+    able(rates="exact", curves="exact", mixture="exact", moving_mixture="exact"),
     _files,
     "0.2.76",
+    numbers={"weights.json": "share of the sequences of each domain, the mean over training"},
 )

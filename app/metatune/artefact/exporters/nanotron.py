@@ -3,7 +3,8 @@
 from metatune.artefact.capabilities import able
 from metatune.artefact.exporters.base import Exporter, Production, as_yaml, config_files, place
 from metatune.artefact.exporters.one_rate import one_rate
-from metatune.artefact.exporters.stages import staged
+from metatune.artefact.exporters.stages import averaged, staged
+from metatune.artefact.exporters.supply import supply
 
 USAGE = """
 Merge `tuned.yaml` into your configuration and put in the folders of your data. Stages start at
@@ -34,6 +35,11 @@ def _files(production: Production) -> dict[str, bytes | str]:
         lost += [
             "the sequences of a stage are whole numbers: off by less than one for each domain",
             *cut.lost(),
+            *supply(
+                production,
+                averaged(mixture, production.steps),
+                "every stage must hold its share of the whole training, not of the stage alone",
+            ),
         ]
     usage = USAGE + one_rate(production)
     return config_files(production, "nanotron (2026-04-07)", usage, files, lost)
@@ -45,4 +51,10 @@ NANOTRON = Exporter(
     able(mixture="quantised", moving_mixture="quantised"),
     _files,
     "2026-04-07",
+    numbers={
+        "start_training_step": "the first update of the stage, from 1",
+        "seed": "of the order of the data",
+        "num_loading_workers": "of the loader",
+        "dataset_weights": "share of the sequences of the stage",
+    },
 )

@@ -2,7 +2,7 @@
 
 import json
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,6 +11,9 @@ from metatune.artefact.horizon import ROUNDING, base_rates, multipliers_at_knots
 from metatune.artefact.writing import rendered
 
 RATES = "static_rates.json"
+
+PEFT = "base_model.model."
+"""What PEFT puts before the names of its model."""
 
 
 class StaticRates(NamedTuple):
@@ -37,15 +40,11 @@ class StaticRates(NamedTuple):
         return float(self.curve[-1])
 
 
-def static_rates(artefact: Artefact, *, shared: bool = False) -> StaticRates:
-    """The rates of `artefact` without what moves in each by itself.
+def static_rates(artefact: Artefact) -> StaticRates:
+    """The rates of `artefact` without what moves in each by itself; exact if nothing does.
 
-    A parameter has the geometric mean over training of its multiplier.
-
-    Args:
-        artefact: exact if its multipliers don't move, or, with `shared`, all move alike.
-        shared: let the curve be the base schedule times what the multipliers have in common, the
-            geometric mean over groups; otherwise it is the base schedule.
+    A parameter has the geometric mean over training of its multiplier, and the curve is the base
+    schedule.
     """
     base, multipliers = base_rates(artefact), artefact.learning_rates.multipliers
     if multipliers is None:
@@ -56,27 +55,24 @@ def static_rates(artefact: Artefact, *, shared: bool = False) -> StaticRates:
         logs = np.log(factors)
         lengths = np.diff([*artefact.learning_rates.knots, 1.0])
         own = np.where(np.ptp(factors, axis=1) == 0, logs[:, 0], logs @ lengths)
-        common = (logs - own[:, None]).mean(axis=0) if shared else np.zeros(logs.shape[1])
-        fitted = np.exp(own[:, None] + common)
+        fitted = np.exp(np.broadcast_to(own[:, None], logs.shape))
         deviation = np.where(fitted == factors, 0.0, np.abs(fitted / factors - 1)).max()
-    curve = base * np.exp(common)
     parameters = {
-        name: float(np.exp(mean) * curve.max())
+        name: float(np.exp(mean) * base.max())
         for members, mean in zip(multipliers.members.values(), own, strict=True)
         for name in members
     }
-    return StaticRates(parameters, curve, float(deviation) if deviation > ROUNDING else 0.0)
+    return StaticRates(parameters, base, float(deviation) if deviation > ROUNDING else 0.0)
 
 
-def rates_file(artefact: Artefact, *, shared: bool = False) -> str:
-    """The text of static_rates.json, which `metatune_rates.py` reads."""
-    rates = static_rates(artefact, shared=shared)
+def rates_file(artefact: Artefact, **more: Any) -> str:
+    """The text of static_rates.json, which `metatune_rates.py` reads, with `more` in it."""
+    rates = static_rates(artefact)
     document = {
         "peak": rates.peak,
         "last": rates.last,
         "parameters": rates.parameters,
-        "optimizer": dict(artefact.optimizer.settings),
-        "decayed": list(artefact.optimizer.decayed),
+        **more,
     }
     return rendered(json.loads(json.dumps(document))) + "\n"
 
@@ -90,5 +86,15 @@ def groups(artefact: Artefact) -> list[tuple[float, bool, list[str]]]:
 
 
 def pattern(names: list[str], start: str = "^") -> str:
-    """A regular expression that `re.search` finds in exactly these names."""
-    return f"{start}(?:{'|'.join(map(re.escape, names))})$"
+    """A regular expression that `re.search` finds in exactly these names.
+
+    Those that PEFT saves are found in its models as well: within `base_model.model`, and under the
+    name of the adapter.
+
+    Args:
+        names: of the Hugging Face checkpoint.
+        start: before the names, a regular expression.
+    """
+    bare = [re.escape(name.removeprefix(PEFT)) for name in names]
+    bare = [re.sub(r"(lora_\w+)", r"\1(?:\\.default)?", name) for name in bare]
+    return f"{start}(?:{re.escape(PEFT)})?(?:{'|'.join(bare)})$"

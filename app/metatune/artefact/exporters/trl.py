@@ -1,58 +1,95 @@
-"""Exports to TRL's SFTTrainer: the modules of transformers' Trainer, and a mixture of datasets."""
+"""Exports to TRL's SFTTrainer: its optimizer, and a mixture of data sets."""
 
 from metatune.artefact.capabilities import able
 from metatune.artefact.exporters.base import (
-    MODULE,
     Exporter,
     Production,
     as_yaml,
     config_files,
     place,
     template,
+    torch_modules,
 )
 from metatune.artefact.exporters.stages import averaged
+from metatune.artefact.exporters.supply import documents, supply
 
 USAGE = """
-Put `metatune_schedules.py` and `tuned.json` side by side on the Python path:
+Put this folder on the Python path, or copy its Python files and `tuned.json` side by side into your
+project:
 
 ```python
-from metatune_schedules import trainer_arguments
+from metatune_trainer import Tuned
 from trl import SFTConfig, SFTTrainer
 
-trainer = SFTTrainer(
-    model=model,
-    args=SFTConfig(output_dir="out", max_steps={steps}, max_grad_norm={norm}),
-    train_dataset=dataset,
-    **trainer_arguments(model, {steps}),
+
+class TunedSFTTrainer(Tuned, SFTTrainer):
+    pass
+
+
+arguments = SFTConfig(
+    output_dir="out",
+    max_steps={steps},
+    per_device_train_batch_size=8,
+    gradient_accumulation_steps=1,
+    max_grad_norm={norm},
 )
+trainer = TunedSFTTrainer(model=model, args=arguments, train_dataset=dataset)
+trainer.train()
 ```
 
-Where a mixture was tuned, `mixture.yaml` holds the fields of `DatasetMixtureConfig`: put in your
-paths.
+The optimizer is made when the model is ready, after `peft_config=` has added its adapters, and its
+schedule is over the updates that the trainer makes. Other rates and decays of the arguments have no
+effect.
+"""
+
+MIXED = """
+Shares that hold in every update, as they move, with a source of rows for each domain:
+
+```python
+from datasets import IterableDataset
+from metatune_mixture import Mixed
+
+mixed = Mixed(sources, {steps}, batch_size, ranks=1)  # batch_size: sequences of an update
+dataset = IterableDataset.from_generator(lambda: iter(mixed))
+```
+
+Give `mixed=mixed` to `TunedSFTTrainer` too: it refuses a batch or a number of updates that isn't
+`Mixed`'s. Rows are documents: leave `packing` off, or give `Mixed` packed sequences.
+
+`mixture.yaml` holds the fields of `DatasetMixtureConfig` for `trl sft --config`: the mean shares
+over training, of documents. Put in your paths.
 """
 
 
 def _files(production: Production) -> dict[str, bytes | str]:
     artefact = production.artefact
-    files, lost = {MODULE: template("torch_schedules.py")}, []
-    if artefact.mixture is not None:
-        shares = averaged(artefact.mixture, production.steps)
-        datasets = [{"path": place(name), "fraction": share} for name, share in shares.items()]
-        files["mixture.yaml"] = as_yaml({"datasets": datasets, "streaming": False})
-        lost.append(
-            "`fraction` keeps the first round(share x total) rows of each dataset, total being the "
-            "least of rows / share: shares are off by up to half a row in the total"
-        )
+    files = torch_modules(production)
+    files["metatune_trainer.py"] = template("hf_trainer.py")
+    lost: list[str] = []
     norm = artefact.optimizer.settings["clip_norm"] or 0.0
     usage = USAGE.format(steps=production.steps, norm=norm)
+    if artefact.mixture is not None:
+        shares = averaged(artefact.mixture, production.steps)
+        rows, how = documents(production, shares)
+        datasets = [{"path": place(name), "fraction": share} for name, share in rows.items()]
+        files["mixture.yaml"] = as_yaml({"datasets": datasets, "streaming": False})
+        usage += MIXED.format(steps=production.steps)
+        lost += [
+            f"of `mixture.yaml`: {how}",
+            "of `mixture.yaml`: `fraction` keeps the first round(share x total) rows of each data "
+            "set, total being the least of rows / share: the mixture is as small as the domain "
+            "that ends first allows",
+            *supply(production, shares, "`Mixed` begins a source with a length anew"),
+        ]
     lost.append("`eps_root`, which PyTorch's AdamW doesn't have")
     return config_files(production, "TRL 1.16.0", usage, files, lost)
 
 
 TRL = Exporter(
     "trl",
-    "a module that gives TRL's SFTTrainer its optimizer, and a dataset mixture",
-    able(rates="exact", curves="exact", mixture="quantised"),
+    "a trainer like TRL's SFTTrainer with its optimizer, and a mixture of data sets",
+    able(rates="exact", curves="exact", mixture="exact", moving_mixture="exact"),
     _files,
     "1.16.0",
+    numbers={"fraction": "share of the rows of the mixture, that is of the documents"},
 )

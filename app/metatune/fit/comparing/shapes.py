@@ -1,9 +1,11 @@
 """The shapes of a model's parameters, from its config alone."""
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any, Final
 
 from metatune.artefact import Artefact
+from metatune.artefact.demands import destination
 from metatune.models import Shape, build
 
 NO_SHAPES: Final = "note: the artefact doesn't say what its model was: shapes aren't compared"
@@ -19,6 +21,23 @@ def shapes_of_artefact(artefact: Artefact) -> dict[str, Shape]:
     if not config:
         return {}
     return shapes(config, artefact.provenance.get("vocab_size"), "the tuned model")
+
+
+def sizes_of_parameters(artefact: Artefact) -> dict[str, int] | None:
+    """Elements of each parameter of the model that an artefact is for, by checkpoint name.
+
+    Returns:
+        None where the artefact doesn't say them of every parameter that has a rate.
+
+    Raises:
+        RecipeError: the model's config can't be read.
+    """
+    to = destination(artefact)
+    found = shapes_of_artefact(artefact)
+    if to is not None:
+        found = shapes(to.model_config, artefact.provenance.get("vocab_size"), to.source)
+    names = artefact.learning_rates.parameters
+    return {name: prod(found[name]) for name in names} if found.keys() >= names.keys() else None
 
 
 def shapes(config: Mapping[str, Any], vocab_size: int | None, source: str) -> dict[str, Shape]:

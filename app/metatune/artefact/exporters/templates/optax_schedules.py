@@ -48,21 +48,30 @@ def schedules(total_steps: int, *, path: Path = TUNED) -> dict[str, optax.Schedu
     }
 
 
-def labels(params: Any, *, path: Path = TUNED) -> Any:
+def labels(params: Any, *, path: Path = TUNED, checkpoint_name: Callable[[str], str] = str) -> Any:
     """The label of each leaf of `params`: the first parameter that has the same curve.
 
+    Args:
+        params: dicts, flat or nested.
+        path: the tuned.json.
+        checkpoint_name: gives the name in tuned.json of a parameter whose keys, joined by dots, are
+            another: `layers_0.attention.kernel` of a module of Flax, say.
+
     Raises:
-        ValueError: a parameter has no curve.
+        ValueError: a parameter has no curve, or a curve no parameter.
     """
     known = _labels(path)
-    _check_names(_names(params), known, path)
-    return _by_name(lambda name: known[name], params)
+    names = [checkpoint_name(name) for name in _names(params)]
+    _check_names(names, known, path)
+    return _by_name(lambda name: known[checkpoint_name(name)], params)
 
 
-def optimizer(total_steps: int, *, path: Path = TUNED) -> optax.GradientTransformation:
+def optimizer(
+    total_steps: int, *, path: Path = TUNED, checkpoint_name: Callable[[str], str] = str
+) -> optax.GradientTransformation:
     """The optimizer that the rates were tuned for: clipping, weight decay, a curve a parameter.
 
-    What else was tuned of it is that of each update too.
+    What else was tuned of it is that of each update too. `checkpoint_name` is that of `labels`.
 
     Raises:
         ValueError: a total below 1, or another optimizer; from its `init`, a parameter without a
@@ -75,10 +84,14 @@ def optimizer(total_steps: int, *, path: Path = TUNED) -> optax.GradientTransfor
         label: optax.scale_by_learning_rate(schedule)
         for label, schedule in schedules(total_steps, path=path).items()
     }
-    inner = [_at_each_update(settings, total_steps, _correction(path))]
+    named = functools.partial(labels, path=path, checkpoint_name=checkpoint_name)
+    correct = _correction(path)
+    if correct is not None and checkpoint_name is not str:
+        raise ValueError("checkpoint_name: a learned update knows parameters by their own names")
+    inner = [_at_each_update(settings, total_steps, correct, checkpoint_name)]
     if "elements" in _read(path)["learning_rates"]:
-        inner.append(scale_elements(total_steps, path=path))
-    return optax.chain(*inner, optax.partition(rates, lambda params: labels(params, path=path)))
+        inner.append(scale_elements(total_steps, path=path, checkpoint_name=checkpoint_name))
+    return optax.chain(*inner, optax.partition(rates, named))
 
 
 def _adamw(settings: Mapping[str, Any], decay: optax.GradientTransformation) -> Any:
@@ -110,12 +123,15 @@ def _correction(path: Path) -> Correction | None:
 
 
 def _direction(
-    settings: Mapping[str, Any], correct: Callable[[Any], Any] | None = None
+    settings: Mapping[str, Any],
+    checkpoint_name: Callable[[str], str],
+    correct: Callable[[Any], Any] | None = None,
 ) -> optax.GradientTransformation:
     """An update before its learning rate; settings may be traced, weight decay goes by name."""
 
     def add(updates: Any, params: Any) -> Any:
-        weights = _by_name(lambda name: settings["weight_decay"].get(name, 0.0), params)
+        decay = settings["weight_decay"]
+        weights = _by_name(lambda name: decay.get(checkpoint_name(name), 0.0), params)
         return jax.tree.map(lambda u, p, weight: u + weight * p, updates, params, weights)
 
     inner = BUILDERS[settings["kind"]](settings, optax.stateless(add))
@@ -127,7 +143,10 @@ def _direction(
 
 
 def _at_each_update(
-    settings: Mapping[str, Any], total_steps: int, correct: Correction | None
+    settings: Mapping[str, Any],
+    total_steps: int,
+    correct: Correction | None,
+    checkpoint_name: Callable[[str], str],
 ) -> optax.GradientTransformation:
     """`_direction` with the numbers of each update."""
     tuned = settings.get("schedules") or {"values": {}, "weight_decay": None}
@@ -145,7 +164,7 @@ def _at_each_update(
 
     def direction(step: Any) -> optax.GradientTransformation:
         own = correct and functools.partial(correct, progress=step / total_steps)
-        return _direction(at(step), own)
+        return _direction(at(step), checkpoint_name, own)
 
     def init(params: Any) -> Any:
         return jnp.zeros([], jnp.int32), direction(0).init(params)
@@ -165,10 +184,13 @@ class ElementState(NamedTuple):
     factors: Any
 
 
-def scale_elements(total_steps: int, *, path: Path = TUNED) -> optax.GradientTransformation:
+def scale_elements(
+    total_steps: int, *, path: Path = TUNED, checkpoint_name: Callable[[str], str] = str
+) -> optax.GradientTransformation:
     """Multiplies the updates of elements, rows or columns by their factors of the learning rate.
 
     The factors are read from the tuned.safetensors beside `path`, into the state.
+    `checkpoint_name` is that of `labels`.
 
     Raises:
         ValueError: a total below 1, or rates that weren't tuned within parameters; from its
@@ -185,10 +207,11 @@ def scale_elements(total_steps: int, *, path: Path = TUNED) -> optax.GradientTra
         from safetensors.numpy import load_file  # needed for rates within parameters alone
 
         held = load_file(path.with_name("tuned.safetensors"))
-        _check_names(_names(params), elements["shapes"], path)
+        names = [checkpoint_name(name) for name in _names(params)]
+        _check_names(names, elements["shapes"], path)
 
         def factors(keys: Any, param: Any) -> jax.Array:
-            found = held[_name(keys)]
+            found = held[checkpoint_name(_name(keys))]
             if not _broadcasts(found.shape[1:], param.shape):
                 raise ValueError(
                     f"{_name(keys)}: factors {list(found.shape[1:])} in {path}, but the parameter "
@@ -285,7 +308,7 @@ def token_losses(
 
     Args:
         logits: [..., vocabulary].
-        targets: integers [...].
+        targets: integers [...]; the loss of one below 0, as -100, is 0.
         step: 0 is the first update; a Python integer.
         total_steps: updates of the training.
         path: the tuned.json.
@@ -297,13 +320,14 @@ def token_losses(
         ValueError: a negative step or a total below 1.
     """
     terms = loss_terms(step, total_steps, path=path)
+    predicted, targets = targets >= 0, jnp.maximum(targets, 0)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
     if "label_smoothing" in terms:
         target = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
         losses += terms["label_smoothing"] * (target - jnp.mean(logits, axis=-1))
     if "z_loss" in terms:
         losses += terms["z_loss"] * jax.nn.logsumexp(logits, axis=-1) ** 2
-    return losses
+    return jnp.where(predicted, losses, 0)
 
 
 def token_weights(classes: Any, step: int, total_steps: int, *, path: Path = TUNED) -> jax.Array:
@@ -402,14 +426,14 @@ def _by_name(function: Any, params: Any) -> Any:
 
 def _check_names(trained: Collection[str], curves: Collection[str], path: Path) -> None:
     without = [name for name in trained if name not in curves]
-    if not without:
+    unused = [name for name in curves if name not in trained]
+    if not without and not unused:
         return
     lines = [f"{len(without)} parameters have no curve in {path}:"]
     for name in without:
         near = difflib.get_close_matches(name, curves, n=1)
         lines.append(f"  {name}" + (f" (nearest: {near[0]})" if near else ""))
-    unused = [name for name in curves if name not in trained]
     lines.append(f"{len(unused)} curves have no parameter:")
     lines.extend(f"  {name}" for name in unused)
-    lines.append("Give the parameters the names of the checkpoint, as the head of this file says.")
+    lines.append("Give the parameters the names of the checkpoint, or map them (checkpoint_name).")
     raise ValueError("\n".join(lines))

@@ -17,20 +17,30 @@ number of updates of your training, however long.
 import bisect
 import difflib
 import functools
-import itertools
 import json
-import random
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import IterableDataset, get_worker_info
 
 TUNED = Path(__file__).with_name("tuned.json")
 
 STEP_TOLERANCE = 1e-6  # of a step: a knot k/T times a total T may miss k by rounding
+
+WRAPPERS = frozenset(
+    (
+        "_checkpoint_wrapped_module",
+        "_fsdp_wrapped_module",
+        "_orig_mod",
+        "base_layer",
+        "modules_to_save",
+        "module",
+    )
+)
+"""Parts of names that wrappers add: activation checkpointing, FSDP, compile, PEFT, DDP."""
 
 
 def param_groups(
@@ -39,33 +49,39 @@ def param_groups(
     *,
     path: Path = TUNED,
     checkpoint_name: Callable[[str], str] = str,
+    partial: bool = False,
 ) -> list[dict[str, Any]]:
     """Groups of the trainable parameters, for `torch.optim.AdamW` or `torch.optim.SGD`.
 
-    Parameters with the same curve and the same weight decay share a group. `curve` in a group is
-    the name of its first parameter: by it `Schedule` finds the curve, and what else was tuned.
-    Where rates were tuned within parameters, or a learned update was, each has a group of its own,
-    and `Schedule` scales what the optimizer does to it.
+    Parameters with the same curve and the same weight decay share a group, which has every number
+    of the tuned optimizer that PyTorch has: `lr`, `weight_decay`, `betas` and `eps`, or `momentum`
+    and `nesterov`. `curve` in a group is the name of its first parameter: by it `Schedule` finds
+    the curve, and what else was tuned. Where rates were tuned within parameters, or a learned
+    update was, each has a group of its own, and `Schedule` scales what the optimizer does to it.
 
     Args:
-        model: names of `named_parameters()` are those of its Hugging Face checkpoint.
+        model: names of `named_parameters()` are those of its Hugging Face checkpoint, but for
+            what compile, DDP, FSDP, activation checkpointing and PEFT add to them.
         total_steps: updates of the training.
         path: the tuned.json.
         checkpoint_name: gives the name in tuned.json of a parameter named otherwise in `model`.
+        partial: `model` is a part of the tuned one, as a stage of a pipeline is.
 
     Raises:
-        ValueError: a trainable parameter has no curve.
+        ValueError: a trainable parameter has no curve, or a curve no parameter.
     """
     tuned = _read(path)
     curves, settings = tuned["learning_rates"]["parameters"], tuned["optimizer"]
-    named = [(checkpoint_name(n), p) for n, p in model.named_parameters() if p.requires_grad]
-    _check_names([name for name, _ in named], curves, path)
+    named = _matched(model, curves, path, checkpoint_name, partial)
     decayed = set(settings["decayed"])
     tuned_decay = (settings.get("schedules") or {}).get("weight_decay") or {}
+    if settings["kind"] not in ("adamw", "sgd"):
+        raise ValueError(f"{path}: holds rates of {settings['kind']}, not of adamw or sgd")
+    fixed = _fixed_numbers(settings)
     groups: dict[Any, dict[str, Any]] = {}
     for name, parameter in named:
         decay = settings["weight_decay"] if name in decayed else 0.0
-        new = {"params": [], "weight_decay": decay, "curve": name}
+        new = {"params": [], "weight_decay": decay, "curve": name, **fixed}
         apart = "elements" in tuned["learning_rates"] or "learned_update" in tuned
         own = name if apart else None
         alike = (tuple(curves[name]), decay, tuple(tuned_decay.get(name, ())), own)
@@ -83,29 +99,29 @@ def optimizer(
     *,
     path: Path = TUNED,
     checkpoint_name: Callable[[str], str] = str,
+    partial: bool = False,
 ) -> torch.optim.Optimizer:
     """The optimizer that the rates were tuned for, with the groups of `param_groups`.
 
     It doesn't clip: call `torch.nn.utils.clip_grad_norm_` before each step, as README.md says.
 
     Raises:
-        ValueError: a trainable parameter has no curve.
+        ValueError: a trainable parameter has no curve, or a curve no parameter.
     """
-    groups = param_groups(model, total_steps, path=path, checkpoint_name=checkpoint_name)
-    settings = _read(path)["optimizer"]
-    if settings["kind"] not in ("adamw", "sgd"):
-        raise ValueError(f"{path}: holds rates of {settings['kind']}, not of adamw or sgd")
-    if settings["kind"] == "adamw":
-        betas = (settings["b1"], settings["b2"])
-        return torch.optim.AdamW(groups, betas=betas, eps=settings["eps"])
-    momentum = settings["momentum"]
-    # Without momentum there is nothing to look ahead along, and PyTorch refuses the pair.
-    nesterov = settings["nesterov"] and momentum > 0
-    return torch.optim.SGD(groups, momentum=momentum, nesterov=nesterov)
+    groups = param_groups(
+        model, total_steps, path=path, checkpoint_name=checkpoint_name, partial=partial
+    )
+    if _read(path)["optimizer"]["kind"] == "adamw":
+        return torch.optim.AdamW(groups)
+    return torch.optim.SGD(groups)
 
 
 class Schedule(LRScheduler):
     """Sets the rate of every group of `param_groups` to its curve at each update.
+
+    It counts what the optimizer does: `step()` goes on by one update if the optimizer made one
+    since, and stays where it is if it didn't. A GradScaler that skips an update, a loop that
+    accumulates gradients and `accelerate`, whose processes each step it, can't move it apart.
 
     Where rates were tuned within parameters, it also scales each update, element by element, by
     the factors in the tuned.safetensors beside `path`. The optimizer is AdamW or SGD then. So it
@@ -124,11 +140,16 @@ class Schedule(LRScheduler):
     ):
         """Schedules `optimizer`, made of `param_groups`, over `total_steps` updates."""
         tuned = _read(path)
+        while isinstance(inner := getattr(optimizer, "optimizer", None), torch.optim.Optimizer):
+            optimizer = inner  # as accelerate wraps it
         rates, settings = tuned["learning_rates"], tuned["optimizer"]
         names = [group["curve"] for group in optimizer.param_groups]
         self._rates = lambda step: [_rate(rates, name, step, total_steps) for name in names]
         self._numbers = lambda step: [_numbers(settings, name, step, total_steps) for name in names]
+        self._agreed = {"total_steps": total_steps}
+        self._updated = True  # the first step(), which LRScheduler makes, is to update 0
         super().__init__(optimizer)
+        optimizer.register_step_post_hook(self._count)
         if "elements" in rates:
             scaling = _ElementScaling(self, rates["elements"], total_steps, path)
             optimizer.register_step_pre_hook(scaling.before)
@@ -141,9 +162,28 @@ class Schedule(LRScheduler):
         return self._rates(self.last_epoch)
 
     def step(self, epoch: int | None = None) -> None:
-        """Sets the rates of the next update, and what else was tuned of the optimizer."""
-        super().step(epoch)
-        self._set_numbers()
+        """Sets the rates of the next update, and what else was tuned of the optimizer.
+
+        Raises:
+            ValueError: an `epoch`: the optimizer's updates are what counts.
+        """
+        if epoch is not None:
+            raise ValueError(f"epoch {epoch}: leave it out, updates of the optimizer are counted")
+        if self._updated:
+            self._updated = False
+            super().step()
+            self._set_numbers()
+
+    @property
+    def last_used(self) -> dict[str, float]:
+        """The rate of each group at the update made last, by the group's first parameter."""
+        names = [group["curve"] for group in self.optimizer.param_groups]
+        done = self.last_epoch if self._updated else self.last_epoch - 1
+        return dict(zip(names, self._rates(max(0, done)), strict=True))
+
+    def must_agree(self, **numbers: int) -> None:
+        """Numbers that go into the state: a resumed training must have the same."""
+        self._agreed |= numbers
 
     def state_dict(self) -> dict[str, Any]:
         """Where the schedule stands, without the curves."""
@@ -151,12 +191,29 @@ class Schedule(LRScheduler):
         return {key: value for key, value in super().state_dict().items() if key not in curves}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from where `state_dict` stood, with the rates of that update."""
-        super().load_state_dict(state_dict)
+        """Goes on from where `state_dict` stood, with the rates of that update.
+
+        Raises:
+            ValueError: the training before had other numbers, `total_steps` say.
+        """
+        then = state_dict.get("_agreed", {})
+        for name, number in self._agreed.items():
+            if then.get(name, number) != number:
+                raise ValueError(
+                    f"{name} {number}: the training that is resumed had {then[name]}; give it the "
+                    "same, or begin anew from its weights"
+                )
+        super().load_state_dict({**state_dict, "_agreed": {**self._agreed, **then}})
+        self._updated = False
         self._last_lr = self.get_lr()
         for group, rate in zip(self.optimizer.param_groups, self._last_lr, strict=True):
             group["lr"] = rate
         self._set_numbers()
+
+    def _count(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        """Notes that an update was made; a fused optimizer skips one by itself."""
+        skipped = getattr(optimizer, "found_inf", None)
+        self._updated = self._updated or skipped is None or not bool(skipped)
 
     def _set_numbers(self) -> None:
         numbers = self._numbers(self.last_epoch)
@@ -235,22 +292,6 @@ class _ElementScaling:
                 parameter.copy_(start + factors * moved)
 
 
-def trainer_arguments(
-    model: torch.nn.Module,
-    total_steps: int,
-    *,
-    path: Path = TUNED,
-    checkpoint_name: Callable[[str], str] = str,
-) -> dict[str, tuple[torch.optim.Optimizer, Schedule]]:
-    """Arguments for `transformers.Trainer(..., **trainer_arguments(model, total_steps))`.
-
-    Raises:
-        ValueError: a trainable parameter has no curve.
-    """
-    tuned = optimizer(model, total_steps, path=path, checkpoint_name=checkpoint_name)
-    return {"optimizers": (tuned, Schedule(tuned, total_steps, path=path))}
-
-
 def clip_norm(step: int, total_steps: int, *, path: Path = TUNED) -> float | None:
     """The largest global norm of the gradient at update `step`; None for no clipping."""
     settings = _read(path)["optimizer"]
@@ -277,6 +318,18 @@ def loss_weights(step: int, total_steps: int, *, path: Path = TUNED) -> dict[str
         ValueError: no loss weights were tuned.
     """
     return _columns("loss_weights", step, total_steps, path)
+
+
+def domain_weights(step: int, total_steps: int, *, path: Path = TUNED) -> dict[str, float]:
+    """`loss_weights` where those of domains were tuned; none otherwise."""
+    held = _read(path)["loss_weights"] or {}
+    return loss_weights(step, total_steps, path=path) if "domains" in held else {}
+
+
+def class_weights(step: int, total_steps: int, *, path: Path = TUNED) -> dict[str, float]:
+    """`loss_weights` where those of classes of tokens were tuned; none otherwise."""
+    held = _read(path)["loss_weights"] or {}
+    return loss_weights(step, total_steps, path=path) if "classes" in held else {}
 
 
 def token_classes(tokens: torch.Tensor, *, path: Path = TUNED) -> torch.Tensor:
@@ -375,9 +428,9 @@ def weighted_loss(
     Raises:
         ValueError: no weights of classes were tuned, or a class isn't one of them.
     """
-    if "classes" not in (_read(path)["loss_weights"] or {}):
+    by_class = list(class_weights(step, total_steps, path=path).values())
+    if not by_class:
         raise ValueError(f"{path}: holds no loss weights of classes; tune them (`per: class`)")
-    by_class = list(loss_weights(step, total_steps, path=path).values())
     targets, places = labels[:, 1:], classes[:, 1:].to(logits.device)
     predicted = (targets != -100).to(logits.device)
     unknown = predicted & ((places < 0) | (places >= len(by_class)))
@@ -388,99 +441,6 @@ def weighted_loss(
     losses = token_losses(logits[:, :-1], targets, step, total_steps, path=path)
     count = predicted.sum().clamp(min=1) if tokens is None else tokens
     return (weights * losses * predicted).sum() / count
-
-
-class Mixed(IterableDataset):
-    """Sequences of the domains in the order of a training, by the mixture as it moves.
-
-    Which domain gives the sequence at a position depends on the seed and the position alone: a
-    Trainer that skips what was drawn before a checkpoint, and a state that is loaded, both go on
-    exactly. Where loss weights were tuned, a sequence that is a dict gets its `loss_weight`.
-    """
-
-    def __init__(
-        self,
-        sources: Mapping[str, Any],
-        total_steps: int,
-        batch_size: int,
-        *,
-        seed: int = 0,
-        path: Path = TUNED,
-    ):
-        """Mixes `sources`, one for each domain of the mixture.
-
-        A source with a length and an index begins anew past its end; another iterable is read
-        once, and ends the whole when it is exhausted.
-
-        Args:
-            sources: a source for each domain of the mixture.
-            total_steps: updates of the training.
-            batch_size: sequences per update, over all devices and accumulated gradients.
-            seed: of the draws.
-            path: the tuned.json.
-
-        Raises:
-            ValueError: no mixture was tuned, or the sources aren't its domains.
-        """
-        domains = list(mixture(0, total_steps, path=path))
-        if set(sources) != set(domains):
-            found = sorted(sources)
-            raise ValueError(f"sources {found}: must be the domains of {path}, {sorted(domains)}")
-        self._sources, self._seed, self._path = dict(sources), seed, path
-        self._total_steps, self._batch_size = total_steps, batch_size
-        self._weighted = "domains" in (_read(path)["loss_weights"] or {})
-        self._position, self._taken = 0, dict.fromkeys(domains, 0)
-
-    def __iter__(self) -> Iterator[Any]:
-        """Begins where the state stands; the state moves along.
-
-        Raises:
-            ValueError: several workers, each of which would draw the same.
-        """
-        worker = get_worker_info()
-        if worker is not None and worker.num_workers > 1:
-            raise ValueError(f"num_workers {worker.num_workers}: must be 0 or 1 for this dataset")
-        position, taken = self._position, dict(self._taken)
-        readers = {name: _from(source, taken[name]) for name, source in self._sources.items()}
-        while True:
-            step, place = divmod(position, self._batch_size)
-            weights = self._weights(step)
-            for domain in self._drawn(step)[place:]:
-                try:
-                    sequence = next(readers[domain])
-                except StopIteration:
-                    return
-                position, taken[domain] = position + 1, taken[domain] + 1
-                self._position, self._taken = position, dict(taken)
-                if weights and isinstance(sequence, Mapping):
-                    sequence = {**sequence, "loss_weight": weights[domain]}
-                yield sequence
-
-    def state_dict(self) -> dict[str, Any]:
-        """How many sequences were drawn, in all and of each domain."""
-        return {"position": self._position, "taken": dict(self._taken)}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from there when it is next iterated over."""
-        self._position, self._taken = state_dict["position"], dict(state_dict["taken"])
-
-    def _drawn(self, step: int) -> list[str]:
-        """The domain of each sequence of an update."""
-        shares = mixture(step, self._total_steps, path=self._path)
-        draw = random.Random(f"{self._seed}/{step}")
-        return draw.choices(list(shares), list(shares.values()), k=self._batch_size)
-
-    def _weights(self, step: int) -> dict[str, float]:
-        if not self._weighted:
-            return {}
-        return loss_weights(step, self._total_steps, path=self._path)
-
-
-def _from(source: Any, taken: int) -> Iterator[Any]:
-    """The sequences of a source after the first `taken`."""
-    if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
-        return (source[i % len(source)] for i in itertools.count(taken))
-    return itertools.islice(iter(source), taken, None)
 
 
 @functools.cache
@@ -547,16 +507,61 @@ def _between(values: Any, before: int, along: float) -> float:
     return (1 - along) * values[before] + along * values[before + 1]
 
 
-def _check_names(trained: Collection[str], curves: Collection[str], path: Path) -> None:
-    without = [name for name in trained if name not in curves]
-    if not without:
-        return
-    lines = [f"{len(without)} trainable parameters of the model have no curve in {path}:"]
+def _fixed_numbers(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a group has of the optimizer besides its rate and its weight decay."""
+    if settings["kind"] == "adamw":
+        return {"betas": (settings["b1"], settings["b2"]), "eps": settings["eps"]}
+    # Without momentum there is nothing to look ahead along, and PyTorch refuses the pair.
+    momentum = settings["momentum"]
+    return {"momentum": momentum, "nesterov": settings["nesterov"] and momentum > 0}
+
+
+def bare(name: str) -> str:
+    """A parameter's name without what wrappers of modules and PEFT add to it."""
+    parts = name.split(".")
+    kept = [
+        part
+        for before, part in zip(["", *parts], parts, strict=False)
+        if part not in WRAPPERS
+        # PEFT's adapter, which it doesn't save.
+        and not (part == "default" and before.startswith(("lora_", "modules_to_save")))
+    ]
+    return ".".join(kept[2:] if kept[:2] == ["base_model", "model"] else kept)
+
+
+def _matched(
+    model: torch.nn.Module,
+    curves: Collection[str],
+    path: Path,
+    checkpoint_name: Callable[[str], str],
+    partial: bool,
+) -> list[tuple[str, torch.nn.Parameter]]:
+    """The trainable parameters under their names in tuned.json, each of them there."""
+    of_bare = Counter(map(bare, curves))
+    by_bare = {bare(name): name for name in curves if of_bare[bare(name)] == 1}
+
+    def known(name: str) -> str:
+        name = checkpoint_name(name)
+        return name if name in curves else by_bare.get(bare(name), name)
+
+    named = [(known(name), p) for name, p in model.named_parameters() if p.requires_grad]
+    # Tied and frozen parameters are there, too.
+    there = {known(name) for name, _ in model.named_parameters(remove_duplicate=False)}
+    without = [name for name, _ in named if name not in curves]
+    absent = [] if partial else [name for name in curves if name not in there]
+    twice = [name for name, count in Counter(name for name, _ in named).items() if count > 1]
+    lines = [f"{name}: is the name of several parameters of the model" for name in twice]
+    if without:
+        lines.append(f"{len(without)} trainable parameters of the model have no curve in {path}:")
     for name in without:
         near = difflib.get_close_matches(name, curves, n=1)
         lines.append(f"  {name}" + (f" (nearest: {near[0]})" if near else ""))
-    unused = [name for name in curves if name not in trained]
-    lines.append(f"{len(unused)} curves have no trainable parameter in the model:")
-    lines.extend(f"  {name}" for name in unused)
-    lines.append("Freeze those parameters, or map names by `checkpoint_name`.")
-    raise ValueError("\n".join(lines))
+    if absent:
+        lines.append(f"{len(absent)} curves have no parameter in the model:")
+        lines.extend(f"  {name}" for name in absent)
+        lines.append("Give the whole model, or say that it is a part (`partial=True`).")
+    if without or twice:
+        lines.append("Freeze those parameters, or map names by `checkpoint_name`.")
+    if lines:
+        raise ValueError("\n".join(lines))
+    return named

@@ -1,0 +1,387 @@
+#!/usr/bin/env python3
+"""Runs the README of each export literally, in a fresh environment with the version it names.
+
+For each target an artefact of a tiny model is exported, a virtual environment gets the target from
+the package index (what it needs besides is that of the interpreter that runs this), and the Python
+of the README runs there between a few lines that stand for the user's own: a model, data. What
+can't load on a machine without a GPU (torchvision) is stubbed.
+
+usage: try_exports.py [--where FOLDER] [TARGET ...]
+"""
+
+import argparse
+import re
+import shutil
+import site
+import subprocess
+import sys
+import tempfile
+import venv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from metatune.artefact import (
+    Artefact,
+    LearningRates,
+    Mixture,
+    Multipliers,
+    Optimizer,
+)
+from metatune.artefact.exporters import export
+
+WHERE = Path(tempfile.gettempdir()) / "metatune-exports"
+STEPS, DOMAINS = 10, ("code", "drama")
+LAYER = "model.layers.0."
+LLAMA = (
+    "model.embed_tokens.weight",
+    *(f"{LAYER}self_attn.{x}_proj.weight" for x in "qkvo"),
+    *(f"{LAYER}mlp.{x}_proj.weight" for x in ("gate", "up", "down")),
+    f"{LAYER}input_layernorm.weight",
+    f"{LAYER}post_attention_layernorm.weight",
+    "model.norm.weight",
+)
+ADAPTER = tuple(f"base_model.model.{LAYER}self_attn.q_proj.lora_{x}.weight" for x in ("A", "B"))
+ADAMW = {
+    "kind": "adamw",
+    "weight_decay": 0.1,
+    "b1": 0.9,
+    "b2": 0.95,
+    "eps": 1e-8,
+    "eps_root": 1e-12,
+    "clip_norm": 1.0,
+}
+
+MODEL = """
+import torch, transformers
+torch.manual_seed(0)
+model = transformers.LlamaForCausalLM(transformers.LlamaConfig(
+    vocab_size=16, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
+    num_key_value_heads=2, tie_word_embeddings=True))
+"""
+ROWS = """
+tokens = {"code": 2, "drama": 3}
+sources = {name: [{"input_ids": [t] + [5] * 7, "labels": [t] + [5] * 7} for _ in range(200)]
+           for name, t in tokens.items()}
+batch_size = 8
+"""
+SHARES = """
+def shares_hold(rows, per_update):
+    # Three standard errors of the share of `code` in each half: 0.75, then 0.25.
+    half = len(rows) // 2
+    assert len(rows) == STEPS * per_update, len(rows)
+    for part, share in ((rows[:half], 0.75), (rows[half:], 0.25)):
+        found = sum(row == "code" for row in part) / half
+        assert abs(found - share) <= 3 * (share * (1 - share) / half) ** 0.5, (found, share)
+"""
+PLAIN_LOOP = (
+    MODEL
+    + ROWS
+    + """
+batches = [torch.full((2, 8), 5) for _ in range(STEPS)]
+def loss(model, batch):
+    return model(input_ids=batch, labels=batch).loss
+"""
+)
+VISION = {
+    "torchvision/__init__.py": "",
+    "torchvision/datasets/__init__.py": "class VisionDataset:\n    pass\n",
+    "torchvision/transforms/__init__.py": "",
+    "torchvision/transforms/functional.py": "def to_tensor(image):\n    raise OSError\n",
+}
+
+
+AWS = ("boto3", "botocore", "s3transfer", "jmespath", "requests", "urllib3", "idna", "certifi")
+"""What loaders of data import even where they read from a disk."""
+
+CLOUD = {
+    "cached_path/__init__.py": "def cached_path(*a, **k):\n    raise OSError\n",
+    "cached_path/schemes.py": "class SchemeClient:\n    recoverable_errors = ()\n"
+    "class S3Client(SchemeClient):\n    pass\n"
+    "def add_scheme_client(*a):\n    pass\n",
+}
+"""Stubs of what reads from clouds."""
+TINY = """
+import json, torch
+from metatune_rates import groups
+names = json.load(open("static_rates.json"))["names"]
+model = torch.nn.Module()
+for name in names:
+    *path, last = name.split(".")
+    at = model
+    for part in path:
+        if part not in at._modules:
+            at.add_module(part, torch.nn.Module())
+        at = at._modules[part]
+    at.register_parameter(last, torch.nn.Parameter(torch.ones(2)))
+curves = json.load(open("tuned.json"))["learning_rates"]["parameters"]
+def agree(own, rate, step):
+    (name,) = names[own]
+    assert rate == curves[name][step], (own, rate, step)
+"""
+
+
+class Trial(NamedTuple):
+    """How the README of a target is tried.
+
+    Attributes:
+        before: Python that stands for what the user has.
+        after: Python that looks at what came of it.
+        order: of the README's blocks; None for as they stand.
+        packages: from the index, without what they depend on.
+        names: parameters of the artefact.
+        stubs: files that stand for packages that can't be had.
+    """
+
+    before: str = ""
+    after: str = ""
+    order: tuple[int, ...] | None = None
+    packages: tuple[str, ...] = ()
+    names: tuple[str, ...] = LLAMA
+    stubs: Mapping[str, str] = {}
+
+
+TRIALS = {
+    "json": Trial(
+        "import metatune_schedule as own\n"
+        "own._read()['learning_rates']['parameters']['NAME.OF.A.PARAMETER'] = [1.0] * STEPS\n",
+        "assert shares(0, STEPS) == {'code': 0.75, 'drama': 0.25}\n",
+    ),
+    "csv": Trial(after="assert len(rates) == STEPS and len(rates[0]) == 1 + 11\n"),
+    "optax": Trial(
+        "import jax.numpy as jnp, json\n"
+        "names = json.load(open('tuned.json'))['learning_rates']['parameters']\n"
+        "params = {name: jnp.ones(2) for name in names}\ngradients = params\n",
+        "assert all(bool((p < 1).all()) for p in params.values())\n",
+    ),
+    "grain": Trial(
+        SHARES + "sources = {n: [{'d': n}] * 50 for n in ('code', 'drama')}\nbatch_size = 40\n",
+        "shares_hold([d for batch in dataset for d in batch['d'].tolist()], 40)\n",
+    ),
+    "torch": Trial(
+        PLAIN_LOOP + SHARES,
+        "assert schedule.last_epoch == STEPS\n"
+        "import json\n"
+        "curves = json.load(open('tuned.json'))['learning_rates']['parameters']\n"
+        "for g in tuned.param_groups:\n"
+        "    assert g['lr'] == curves[g['curve']][-1] and g['betas'] == (0.9, 0.95), g\n"
+        "mixed = Mixed({n: [n] * 50 for n in tokens}, STEPS, 40)\n"
+        "shares_hold(list(mixed), 40)\n",
+    ),
+    "hf-trainer": Trial(
+        MODEL + ROWS,
+        "assert trainer.state.global_step == STEPS\n"
+        "assert trainer.lr_scheduler.last_epoch == STEPS\n",
+        (1, 0),
+    ),
+    "trl": Trial(
+        MODEL
+        + ROWS
+        + "from peft import LoraConfig, get_peft_model\n"
+        + "model = get_peft_model(model, LoraConfig(target_modules=['q_proj'], r=2))\n"
+        + "before = {n: p.clone() for n, p in model.named_parameters() if p.requires_grad}\n"
+        + "from tokenizers import Tokenizer, models\n"
+        + "import trl\n"
+        + "vocabulary = {'<pad>': 0, '<eos>': 1, 'a': 2}\n"
+        + "words = Tokenizer(models.WordLevel(vocabulary, unk_token='<eos>'))\n"
+        + "tokenizer = transformers.PreTrainedTokenizerFast(\n"
+        + "    tokenizer_object=words, pad_token='<pad>', eos_token='<eos>')\n"
+        + "init = trl.SFTTrainer.__init__\n"
+        + "def with_tokenizer(self, *a, **k):\n"
+        + "    init(self, *a, processing_class=tokenizer, **k)\n"
+        + "trl.SFTTrainer.__init__ = with_tokenizer\n"
+        + "import functools\n"
+        + "trl.SFTConfig = functools.partial(trl.SFTConfig, use_cpu=True, report_to=[])\n",
+        "trained = dict(model.named_parameters())\n"
+        "assert all(bool((p != trained[n]).any()) for n, p in before.items())\n",
+        (1, 0),
+        ("peft==0.21.2",),
+        ADAPTER,
+    ),
+    "litdata": Trial(
+        SHARES
+        + "from litdata.streaming.writer import BinaryWriter\n"
+        + "import os\n"
+        + "folders = {n: os.path.abspath('data_' + n) for n in ('code', 'drama')}\n"
+        + "for n, folder in folders.items():\n"
+        + "    os.makedirs(folder)\n"
+        + "    writer = BinaryWriter(folder, chunk_size=50)\n"
+        + "    for i in range(100):\n"
+        + "        writer[i] = {'d': n}\n"
+        + "    writer.done()\n"
+        + "    writer.merge()\n",
+        "shares_hold([d for b in DataLoader(Mixed(sources, STEPS, 40), 40) for d in b['d']], 40)\n",
+        packages=("litdata==0.2.76", "lightning-utilities", *AWS),
+    ),
+    "mosaic-streaming": Trial(
+        SHARES
+        + "from streaming import MDSWriter\n"
+        + "EPOCH_SIZE, BATCH_SIZE = 400, 40\n"
+        + "folders = {n: f'PATH/TO/{n}' for n in ('code', 'drama')}\n"
+        + "for n, folder in folders.items():\n"
+        + "    with MDSWriter(out=folder, columns={'d': 'str'}, size_limit=500) as out:\n"
+        + "        for _ in range(400):\n"
+        + "            out.write({'d': n})\n",
+        "shares_hold([d for b in DataLoader(Mixed(sources, STEPS, 40), 40) for d in b['d']], 40)\n"
+        "own = [row['d'] for row in dataset]\n"
+        "for at in range(0, 400, 40):\n"
+        "    assert sum(d == 'code' for d in own[at : at + 40]) == 20, at\n",
+        packages=(
+            "mosaicml-streaming==0.13.0",
+            "Brotli",
+            "zstd",
+            "python-snappy",
+            "cramjam",
+            "catalogue",
+            *AWS,
+        ),
+        stubs=VISION,
+    ),
+    "torchtitan": Trial(
+        "import json, pathlib\n"
+        "for name in ('code', 'drama'):\n"
+        "    path = pathlib.Path('PATH/TO') / name\n"
+        "    path.parent.mkdir(parents=True, exist_ok=True)\n"
+        "    path.write_text(json.dumps({'text': name}) + '\\n')\n",
+        TINY
+        + "for source in dataloader.sources:\n"
+        + "    data = DATASETS[source.dataset]\n"
+        + "    row = next(iter(data.loader(source.dataset_path)))\n"
+        + "    assert data.sample_processor(row) == source.dataset.rsplit('_', 1)[1]\n"
+        + "optimizer.implementation = 'for-loop'\n"
+        + "optimizer.fused = lr_scheduler.fused = 'mean'  # its queries, keys and values are one\n"
+        + "own = optimizer.build(model_parts=[model])\n"
+        + "schedules = lr_scheduler.build(optimizers=own, training_steps=STEPS)\n"
+        + "for step in range(STEPS):\n"
+        + "    for group in own.optimizers[0].param_groups:\n"
+        + "        if len(names[group['tuned']]) == 1:\n"
+        + "            (name,) = names[group['tuned']]\n"
+        + "            assert abs(group['lr'] / curves[name][step] - 1) < 1e-9\n"
+        + "    own.step()\n"
+        + "    schedules.step()\n",
+        packages=(
+            "torchtitan==0.3.0",
+            "tyro",
+            "docstring-parser",
+            "shtab",
+            "typeguard",
+            "spmd-types",
+            "torchdata",
+        ),
+    ),
+    "olmo-core": Trial(
+        "",
+        TINY
+        + "from types import SimpleNamespace\n"
+        + "own = optim.build(model)\n"
+        + "for step in range(STEPS):\n"
+        + "    for group in own.param_groups:\n"
+        + "        trainer = SimpleNamespace(global_step=step + 1, max_steps=STEPS)\n"
+        + "        agree(group['tuned'], scheduler.set_lr(group, trainer), step)\n",
+        packages=(
+            "ai2-olmo-core==3.0.0",
+            "dataclass-extensions",
+            "bettermap",
+            "omegaconf",
+            "antlr4-python3-runtime",
+            "importlib-resources",
+            "google-cloud-storage",
+            "google-api-core",
+            "google-auth",
+            "google-cloud-core",
+            "googleapis-common-protos",
+            "proto-plus",
+            "google-resumable-media",
+            "google-crc32c",
+            *AWS,
+        ),
+        stubs=CLOUD,
+    ),
+}
+"""By target; others have no Python to run, or can't be had without a GPU."""
+
+
+def artefact(names: tuple[str, ...]) -> Artefact:
+    """A curve of its own for each parameter, over two windows, and shares that change once."""
+    random, t = np.random.default_rng(0), np.arange(STEPS)
+    base = 1e-2 * 0.5 * (1 + np.cos(np.pi * t / STEPS))
+    factors = {name: tuple(random.uniform(0.3, 3, 2).tolist()) for name in names}
+    curves = {name: base * np.repeat(factor, STEPS // 2) for name, factor in factors.items()}
+    members = {name: (name,) for name in names}
+    shares = np.array([[0.75, 0.25], [0.25, 0.75]])
+    return Artefact(
+        horizon_steps=STEPS,
+        horizon_tokens=STEPS * 64,
+        learning_rates=LearningRates(
+            tuple((t / STEPS).tolist()),
+            "constant",
+            curves,
+            Multipliers((0.0, 0.5), factors, members),
+        ),
+        mixture=Mixture((0.0, 0.5), "constant", DOMAINS, shares),
+        loss_weights=None,
+        optimizer=Optimizer(ADAMW, names[:1]),
+        provenance={"domains": {n: {"documents": 200, "tokens": 1600} for n in DOMAINS}},
+        result={},
+    )
+
+
+def environment(folder: Path, trial: Trial) -> Path:
+    """A virtual environment with what a trial needs; its interpreter."""
+    python = folder / "bin" / "python"
+    if not python.is_file():
+        venv.create(folder, with_pip=True)
+        (own,) = folder.glob("lib/python*/site-packages")
+        (own / "shared.pth").write_text("\n".join(shared()) + "\n")
+        if trial.packages:
+            command = [python, "-m", "pip", "install", "-q", "--no-deps", *trial.packages]
+            subprocess.run(command, check=True)
+        for name, text in trial.stubs.items():
+            (own / name).parent.mkdir(parents=True, exist_ok=True)
+            (own / name).write_text(text)
+    return python
+
+
+def shared() -> list[str]:
+    """Where this interpreter finds packages: those of torch and the like aren't fetched again."""
+    return [path for path in sys.path if "site-packages" in path] or site.getsitepackages()
+
+
+def tried(target: str, trial: Trial, where: Path) -> str:
+    """What came of one target."""
+    folder = where / "exports" / target
+    shutil.rmtree(folder, ignore_errors=True)
+    export(artefact(trial.names), target, folder, lossy=True, sequences_per_step=8)
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    if not blocks:
+        return "no Python to run"
+    ordered = blocks if trial.order is None else [blocks[place] for place in trial.order]
+    code = "\n".join([f"STEPS = {STEPS}", trial.before, *ordered, trial.after])
+    (folder / "tried.py").write_text(code, encoding="utf-8")
+    python = environment(where / "environments" / target, trial)
+    command = [python, "-W", "ignore", "tried.py"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        return "FAILED: " + (done.stderr.strip() or "?").splitlines()[-1]
+    return f"ran, {len(blocks)} blocks"
+
+
+def main() -> None:
+    """Tries all, or some."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("targets", nargs="*", metavar="TARGET", default=list(TRIALS))
+    parser.add_argument("--where", type=Path, default=WHERE)
+    arguments = parser.parse_args()
+    found = {}
+    for target in arguments.targets:
+        found[target] = tried(target, TRIALS[target], arguments.where.resolve())
+        print(f"{target:<18}{found[target]}", flush=True)
+    if any(said.startswith("FAILED") for said in found.values()):
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
