@@ -57,6 +57,14 @@ def test_members_windows_averages_and_differences_are_counted():
     assert blended.inner_steps == 6 + 2 * 6 + 2 * 6
 
 
+def test_larger_sizes_count_as_steps_of_the_recipes_own():
+    """Parameters grow with the square of the width: 1 + 2 + 4 + 8 times its step, twice by seeds."""
+    robust = recipe(robust=schema.RobustSpec(widths=(1, 2), depths=(1, 2), seeds=2))
+    found = spent(robust, [point(0, 6), point(1)], 1)
+    assert found.inner_steps == 2 * 15 * 6 + 2 * 15 * 2 * 6
+    assert found.gradients == pytest.approx(2 * 15 * 6 * MIXFLOW + 2 * 15 * 2 * 6)
+
+
 def test_a_budget_is_whole_trainings_and_one_at_least():
     assert in_trainings(35, 6) == 5
     assert in_trainings(3, 6) == 1

@@ -41,10 +41,15 @@ def spent(recipe: Recipe, lines: Iterable[Mapping[str, Any]], numbers: int) -> S
     """
     phases, outer = resolved(recipe.outer), recipe.outer
     members = outer.population.members if outer.population else 1
+    sizes = 1
+    if outer.robust:
+        # In steps of the recipe's own size: parameters grow with the square of the width.
+        sizes = sum(wide**2 * deep for wide in outer.robust.widths for deep in outer.robust.depths)
+        members = sizes * outer.robust.seeds
     steps, gradients, seconds = 0, 0.0, 0.0
     for line in lines:
         seconds += line["seconds"]
-        validated = _validations(outer, line) * recipe.inner.steps
+        validated = sizes * _validations(outer, line) * recipe.inner.steps
         steps, gradients = steps + validated, gradients + validated
         if "objective" not in line:
             continue
