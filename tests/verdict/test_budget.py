@@ -58,7 +58,7 @@ def test_members_windows_averages_and_differences_are_counted():
 
 
 def test_larger_sizes_count_as_steps_of_the_recipes_own():
-    """Parameters grow with the square of the width: 1 + 2 + 4 + 8 times its step, twice by seeds."""
+    """Parameters grow with the square of the width: 1 + 2 + 4 + 8 times, and two seeds."""
     robust = recipe(robust=schema.RobustSpec(widths=(1, 2), depths=(1, 2), seeds=2))
     found = spent(robust, [point(0, 6), point(1)], 1)
     assert found.inner_steps == 2 * 15 * 6 + 2 * 15 * 2 * 6
