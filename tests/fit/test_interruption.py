@@ -86,7 +86,7 @@ def test_at_each_stage_what_is_kept_is_said_and_the_command_goes_on(out, monkeyp
             patch.setattr(module, name, stops_at(at, getattr(module, name)))
             return fit(out, *options)
 
-    code, told = interrupted(outer_loop, "Loop", 0)
+    code, told = interrupted(outer_loop, "SearchLoop", 0)
     assert (code, told) == (
         130,
         f"interrupted (opening the run): 0 outer steps kept in {out}{go_on}",
