@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import json
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -380,7 +381,17 @@ def test_an_update_is_the_exported_trainer_s_with_tuned_weights(
     modules = ("metatune_trainer", "metatune_schedules")
     for name in modules:
         sys.modules.pop(name, None)
-    kind = importlib.import_module("metatune_trainer").TunedTrainer
+    exported: Any = importlib.import_module("metatune_trainer").TunedTrainer
+
+    class WithGradients(exported):
+        """The exported losses, with an update that is the gradient."""
+
+        def create_optimizer(self, model=None):
+            return transformers.Trainer.create_optimizer(self)
+
+        def create_scheduler(self, num_training_steps, optimizer=None):
+            return transformers.Trainer.create_scheduler(self, num_training_steps, optimizer)
+
     batch = sampled_batches(training.corpus, seed=(4,), batch_size=BATCH, shares=SHARES)(0)
     batch = batch._replace(documents=None)
     its = np.array([0.5, 1.5])[batch.domain]
@@ -388,7 +399,7 @@ def test_an_update_is_the_exported_trainer_s_with_tuned_weights(
         {**row, "loss_weight": torch.tensor(weight)}
         for row, weight in zip(labelled(training, batch), its, strict=True)
     ]
-    theirs = accumulated(kind, training, state, tmp_path / "out", rows)
+    theirs = accumulated(WithGradients, training, state, tmp_path / "out", rows)
     for name in modules:
         sys.modules.pop(name, None)
     found = ours(training, state, batch)
