@@ -11,7 +11,7 @@ from typing import Final
 from metatune.artefact.errors import ArtefactError
 from metatune.artefact.exporters.base import Production
 from metatune.artefact.exporters.static_rates import static_rates
-from metatune.artefact.exporters.verifiers.common import Expected
+from metatune.artefact.exporters.verifiers.expected import Expected
 from metatune.artefact.sections.loss_weights import ClassWeights
 from metatune.recipe.faults import Fault
 
@@ -40,7 +40,7 @@ from importlib import import_module
 from pathlib import Path
 
 sys.path.insert(0, sys.argv[2])
-from metatune.artefact.exporters.verifiers.common import Expected
+from metatune.artefact.exporters.verifiers.expected import Expected
 
 expected = Expected(**json.load(sys.stdin))
 module = import_module(f"metatune.artefact.exporters.verifiers.{sys.argv[1]}")

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 import yaml
 
-from metatune.artefact.exporters.verifiers.common import Expected, agree
+from metatune.artefact.exporters.verifiers.expected import Expected, agree
 from metatune.artefact.exporters.verifiers.modules import groups_of, tiny
 
 UPDATES = 3

@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from metatune.artefact.exporters.verifiers.common import Expected, agree, differs
+from metatune.artefact.exporters.verifiers.expected import Expected, agree, differs
 
 
 def made(expected: Expected) -> tuple[Any, list[Any], dict[str, list[str]]]:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import torch
 import yaml
 
-from metatune.artefact.exporters.verifiers.common import Expected, agree
+from metatune.artefact.exporters.verifiers.expected import Expected, agree
 from metatune.artefact.exporters.verifiers.modules import groups_of, tiny
 
 

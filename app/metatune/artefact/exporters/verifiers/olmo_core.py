@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from metatune.artefact.exporters.verifiers import named
-from metatune.artefact.exporters.verifiers.common import Expected, agree
+from metatune.artefact.exporters.verifiers.expected import Expected, agree
 from metatune.artefact.exporters.verifiers.modules import give_gradients, tiny
 
 

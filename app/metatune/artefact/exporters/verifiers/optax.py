@@ -6,7 +6,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import optax
 
-from metatune.artefact.exporters.verifiers.common import Expected
+from metatune.artefact.exporters.verifiers.expected import Expected
 
 FLOAT32 = 1e-6
 """Relative; what JAX rounds the rates by."""

@@ -3,7 +3,7 @@
 from importlib import import_module
 from pathlib import Path
 
-from metatune.artefact.exporters.verifiers.common import Expected
+from metatune.artefact.exporters.verifiers.expected import Expected
 
 
 def verify(expected: Expected, folder: Path) -> list[str]:

@@ -3,7 +3,7 @@
 from importlib import import_module
 from pathlib import Path
 
-from metatune.artefact.exporters.verifiers.common import Expected, agree
+from metatune.artefact.exporters.verifiers.expected import Expected, agree
 from metatune.artefact.exporters.verifiers.modules import give_gradients, groups_of, tiny
 
 

@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from metatune.artefact.exporters.verifiers.common import Expected, agree
+from metatune.artefact.exporters.verifiers.expected import Expected, agree
 
 
 def verify(expected: Expected, folder: Path) -> list[str]:

@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from metatune.artefact.exporters.verifiers import pytorch
-from metatune.artefact.exporters.verifiers.common import Expected
+from metatune.artefact.exporters.verifiers.expected import Expected
 from metatune.artefact.exporters.verifiers.modules import groups_of, tiny
 
 UPDATES = 3
