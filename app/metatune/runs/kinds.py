@@ -54,6 +54,7 @@ RUN: Final = Kind(
             "metrics.jsonl",
             "commands.jsonl",
             "expected.json",
+            "report.html",
             "transfer.jsonl",
             "retuned",
             "tensorboard",
