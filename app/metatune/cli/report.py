@@ -33,7 +33,7 @@ def report(
     with plain_errors(RunFolderError):
         found = html.read(run)
         file = html.place(run, out, is_run=found.is_run)
-        refuse_unmakeable(file.parent)
+        refuse_unmakeable(file)
         file.parent.mkdir(parents=True, exist_ok=True)
         files.replace(file, html.page(found))
         typer.echo(f"report: {file}")

@@ -222,9 +222,9 @@ def deep(layers: int = 32, windows: int = 5, steps: int = 100) -> Artefact:
     )
 
 
-def whole() -> Sources:
+def whole(layers: int = 32) -> Sources:
     """A run of which there is everything."""
-    return Sources("deep", "runs/deep", deep(), METRICS, EXPECTED, is_run=True)
+    return Sources("deep", "runs/deep", deep(layers), METRICS, EXPECTED, is_run=True)
 
 
 def stored(name: str, **result: Any) -> Sources:

@@ -39,8 +39,8 @@ def _table(expected: dict[str, Any], measured: dict[str, Any]) -> Table:
 
 
 def _bytes(expected: float | None, measured: float | None) -> tuple[str, str, str]:
-    in_mib = (None if value is None else value / MIB for value in (expected, measured))
-    return _pair(*in_mib, "{:,.0f} MiB")
+    foreseen, took = (None if value is None else value / MIB for value in (expected, measured))
+    return _pair(foreseen, took, "{:,.0f} MiB")
 
 
 def _pair(expected: float | None, measured: float | None, form: str) -> tuple[str, str, str]:

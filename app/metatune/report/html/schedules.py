@@ -41,7 +41,7 @@ def chapters(artefact: Artefact) -> list[Chapter]:
 def _chapter(artefact: Artefact, section: Any, value: Any) -> Chapter:
     horizon, name = artefact.horizon_steps, section.key.replace("_", "-")
     plotted, lines, rows, tables = section.plotted, list(section.words(value)), [], []
-    title = plotted.title.partition(",")[0] if plotted else section.key.replace("_", " ")
+    title = plotted.title.partition(",")[0] if plotted else section.key.replace("_", " ").capitalize()
     first = section.curves(value, [0], horizon)
     if plotted and first:
         count = max(LEAST_STEPS, min(STEPS, NUMBERS // len(first)))
