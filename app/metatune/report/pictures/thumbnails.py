@@ -23,7 +23,7 @@ FONT: Final = 26
 """Pixels of all text."""
 
 SHOWN: Final = {"images": (350, 400), "time series": (301, 215)}
-"""The room in pixels, across and down, that pages of TensorBoard 2.20 have for a picture at first;
+"""The room in pixels, across and down, that pages of TensorBoard 2.21 have for a picture at first;
 it is scaled to fit. Measured with `scripts/measure_tensorboard.py`."""
 
 LEFT, TOP, RIGHT, BOTTOM = 118, 88, 34, 176  # pixels around a plot
