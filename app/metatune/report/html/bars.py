@@ -13,7 +13,7 @@ NAME_CHARACTERS = 48
 """Of a name, in a row on a phone."""
 
 
-class Difference(NamedTuple):
+class DifferenceBar(NamedTuple):
     """A row.
 
     Attributes:
@@ -36,7 +36,7 @@ class Difference(NamedTuple):
 def differences(
     name: str,
     title: str,
-    rows: Sequence[Difference],
+    rows: Sequence[DifferenceBar],
     axis: str,
     *,
     filled: bool = False,
@@ -112,7 +112,7 @@ def differences(
     return Figure(name, title, [trace], axes, 70 + PITCH * len(rows), caption)
 
 
-def _words(row: Difference) -> str:
+def _words(row: DifferenceBar) -> str:
     between = "" if row.low is None or row.high is None else f" ({row.low:+.4f} to {row.high:+.4f})"
     more = "".join(f"<br>{label(line)}" for line in textwrap.wrap(row.words, 60))
     return f"{label(row.name)}<br>{row.mean:+.4f}{between}{more}"

@@ -6,7 +6,7 @@ from typing import Any
 from metatune.report.certificate import level, number, summaries
 from metatune.report.colours import CATEGORICAL, SOFT
 from metatune.report.html.commands import typed
-from metatune.report.html.parts import Chapter, Figure, Row, Table, label, layout, numbers
+from metatune.report.html.parts import Chapter, Figure, FigureRow, Table, label, layout, numbers
 from metatune.report.html.sources import Sources
 
 
@@ -28,7 +28,7 @@ def chapter(found: Sources) -> Chapter:
     ]
     figures = []
     if held := (checks.get("differences") or {}).get("rows"):
-        figures.append(Row([_directions(held)]))
+        figures.append(FigureRow([_directions(held)]))
     return Chapter(
         "certificate", title, lines, figures, [Table(("check", "level", "found"), rows, (1, 2))]
     )

@@ -6,13 +6,13 @@ from typing import Any
 
 from metatune.report import verdict as words
 from metatune.report.colours import CATEGORICAL, INK, SOFT
-from metatune.report.html.bars import Difference, differences
+from metatune.report.html.bars import DifferenceBar, differences
 from metatune.report.html.commands import typed
 from metatune.report.html.parts import (
     KEY_CHARACTERS,
     Chapter,
     Figure,
-    Row,
+    FigureRow,
     Table,
     dashed,
     label,
@@ -39,9 +39,9 @@ def chapter(found: Sources) -> Chapter:
         ]
         return Chapter("contest", title, lines, commands=[typed("verdict", found.path)])
     unit = document["unit"]
-    rows = [Row([_behind(document, unit)])]
+    rows = [FigureRow([_behind(document, unit)])]
     if costs := _costs(document, unit):
-        rows.append(Row([costs]))
+        rows.append(FigureRow([costs]))
     after = [f"{each['name']} took no part: {each['why']}" for each in document["refused"]]
     lines = words.lines(document)
     return Chapter("contest", title, lines, rows, [_table(document)], after=after)
@@ -55,7 +55,7 @@ def parts(found: Sources) -> Chapter | None:
         return None
     variants = sorted(held["variants"], key=lambda each: -_size(each["lost"]["mean"]))
     rows = [
-        Difference(
+        DifferenceBar(
             each["name"],
             each["lost"]["mean"],
             each["lost"]["low"],
@@ -76,7 +76,7 @@ def parts(found: Sources) -> Chapter | None:
         "the interval holds zero.",
     )
     lines = [] if gain is None else [f"Of a gain of {gain:.4f} in validation is lost:"]
-    return Chapter("parts", "What of it", lines, [Row([figure])])
+    return Chapter("parts", "What of it", lines, [FigureRow([figure])])
 
 
 def _behind(document: Mapping[str, Any], unit: str) -> Figure:
@@ -90,7 +90,7 @@ def _behind(document: Mapping[str, Any], unit: str) -> Figure:
         behind = each["behind_tuned"]
         ends = behind["mean"], behind.get("low"), behind.get("high")
         more = each.get("words") or each.get("summary", "")
-        rows.append(Difference(each["name"], *ends, bool(behind["settled"]), more))
+        rows.append(DifferenceBar(each["name"], *ends, bool(behind["settled"]), more))
     return differences(
         "contest-behind",
         "Behind what was tuned",

@@ -4,7 +4,7 @@ import math
 from typing import Any, Final
 
 from metatune.report.colours import CATEGORICAL
-from metatune.report.html.parts import Chapter, Figure, Row, Table, dashed, layout, numbers
+from metatune.report.html.parts import Chapter, Figure, FigureRow, Table, dashed, layout, numbers
 from metatune.report.html.sources import Sources
 
 MIB: Final = 2**20
@@ -20,7 +20,7 @@ def chapter(found: Sources) -> Chapter | None:
     if not expected:
         lines.append("What a run is expected to take, and took, is kept when it ends.")
     tables = [_table(expected, measured)] if expected else []
-    rows = [Row([figure])] if (figure := _seconds(found, expected)) else []
+    rows = [FigureRow([figure])] if (figure := _seconds(found, expected)) else []
     return Chapter("cost", "Cost, predicted and measured", lines, rows, tables)
 
 

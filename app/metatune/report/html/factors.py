@@ -15,7 +15,7 @@ import numpy as np
 from metatune.artefact.curves import value_at
 from metatune.artefact.sections.section import ByKnot
 from metatune.report.colours import EQUAL, HIGHER, LOWER
-from metatune.report.html.parts import Figure, Row, Scale, label, layout, number, numbers
+from metatune.report.html.parts import Figure, FigureRow, Scale, label, layout, number, numbers
 
 LAYER: Final = re.compile(r"^(.*?)\.(\d+)(?=\.|$)\.?(.*)$")
 
@@ -39,7 +39,7 @@ class Cells(NamedTuple):
     at: Sequence[int]
 
 
-def rows(name: str, view: ByKnot, horizon: int) -> list[Row]:
+def rows(name: str, view: ByKnot, horizon: int) -> list[FigureRow]:
     """One map of a few groups; else a map for each role, and one of what has no layer.
 
     Args:
@@ -60,7 +60,7 @@ def rows(name: str, view: ByKnot, horizon: int) -> list[Row]:
     if len(groups) <= FEW_ROWS:
         named = dict(zip(_shortened(list(groups)), groups, strict=True))
         own = _map(f"{name}-factors", TITLE, named, groups, cells, reach)
-        return [Row([own], scale=scale)]
+        return [FigureRow([own], scale=scale)]
     maps, outside = [], dict[str, str]()
     roles: dict[str, dict[str, str]] = {}
     for group in groups:
@@ -72,10 +72,10 @@ def rows(name: str, view: ByKnot, horizon: int) -> list[Row]:
     for place, (role, layers) in enumerate(roles.items()):
         ordered = {at: layers[at] for at in sorted(layers, key=int)}
         maps.append(_map(f"{name}-factors-{place}", role, ordered, groups, cells, reach))
-    found = [Row(maps, narrow=True, scale=scale)]
+    found = [FigureRow(maps, narrow=True, scale=scale)]
     if outside:
         own = _map(f"{name}-factors-outside", "Outside the layers", outside, groups, cells, reach)
-        found.append(Row([own]))
+        found.append(FigureRow([own]))
     return found
 
 

@@ -9,7 +9,7 @@ from metatune.report.html.commands import typed
 from metatune.report.html.parts import (
     Chapter,
     Figure,
-    Row,
+    FigureRow,
     Table,
     dashed,
     label,
@@ -46,7 +46,7 @@ def chapter(found: Sources) -> Chapter:
         *(line for line in words.beyond(document) if line not in told),
     ]
     figure = _gains(document)
-    return Chapter("transfer", title, told, [Row([figure])], [_table(document)], after=after)
+    return Chapter("transfer", title, told, [FigureRow([figure])], [_table(document)], after=after)
 
 
 def _gains(document: Mapping[str, Any]) -> Figure:

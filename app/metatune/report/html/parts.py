@@ -44,7 +44,7 @@ class Scale(NamedTuple):
     words: Sequence[str]
 
 
-class Row(NamedTuple):
+class FigureRow(NamedTuple):
     """Figures side by side, as many as there is room for.
 
     Attributes:
@@ -90,7 +90,7 @@ class Chapter(NamedTuple):
     name: str
     title: str
     lines: Sequence[str] = ()
-    rows: Sequence[Row] = ()
+    rows: Sequence[FigureRow] = ()
     tables: Sequence[Table] = ()
     commands: Sequence[str] = ()
     after: Sequence[str] = ()

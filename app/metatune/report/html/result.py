@@ -3,7 +3,16 @@
 from metatune.report.artefact_readme import verdict
 from metatune.report.colours import CATEGORICAL, GRID, SOFT
 from metatune.report.html.commands import typed
-from metatune.report.html.parts import Chapter, Figure, Row, Table, dashed, layout, number, numbers
+from metatune.report.html.parts import (
+    Chapter,
+    Figure,
+    FigureRow,
+    Table,
+    dashed,
+    layout,
+    number,
+    numbers,
+)
 from metatune.report.html.sources import Sources
 from metatune.report.intervals import interval
 
@@ -108,7 +117,7 @@ def chapter(found: Sources) -> Chapter:
         f"never saw; {unit}, lower is better.",
     ]
     return Chapter(
-        "result", "Before and after", lines, [Row([both, differences])], [Table(heads, rows)]
+        "result", "Before and after", lines, [FigureRow([both, differences])], [Table(heads, rows)]
     )
 
 

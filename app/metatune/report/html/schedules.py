@@ -14,7 +14,7 @@ from metatune.report.html.parts import (
     KEY_CHARACTERS,
     Chapter,
     Figure,
-    Row,
+    FigureRow,
     Table,
     label,
     layout,
@@ -41,7 +41,9 @@ def chapters(artefact: Artefact) -> list[Chapter]:
 def _chapter(artefact: Artefact, section: Any, value: Any) -> Chapter:
     horizon, name = artefact.horizon_steps, section.key.replace("_", "-")
     plotted, lines, rows, tables = section.plotted, list(section.words(value)), [], []
-    title = plotted.title.partition(",")[0] if plotted else section.key.replace("_", " ").capitalize()
+    title = (
+        plotted.title.partition(",")[0] if plotted else section.key.replace("_", " ").capitalize()
+    )
     first = section.curves(value, [0], horizon)
     if plotted and first:
         count = max(LEAST_STEPS, min(STEPS, NUMBERS // len(first)))
@@ -52,7 +54,7 @@ def _chapter(artefact: Artefact, section: Any, value: Any) -> Chapter:
             kept = [list(curves)[place] for place in evenly(len(curves), CURVES)]
             lines.append(f"{CURVES:,} of {len(curves):,} curves are drawn, evenly spread")
             curves = {each: curves[each] for each in kept}
-        rows.append(Row([_figure(name, plotted, curves, base, steps, horizon)]))
+        rows.append(FigureRow([_figure(name, plotted, curves, base, steps, horizon)]))
     for view in section.views(value, horizon):
         match view:
             case OnLogScale(factors=ByKnot() as by_knot):

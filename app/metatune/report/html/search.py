@@ -10,7 +10,7 @@ from metatune.report.html.parts import (
     KEY_CHARACTERS,
     Chapter,
     Figure,
-    Row,
+    FigureRow,
     counting_axis,
     label,
     layout,
@@ -28,11 +28,11 @@ def chapter(found: Sources) -> Chapter | None:
     rows = []
     unit = _unit(found)
     if found.metrics:
-        rows.append(Row([_losses(found.metrics, unit)]))
+        rows.append(FigureRow([_losses(found.metrics, unit)]))
         if norms := _norms(found.metrics):
-            rows.append(Row([norms]))
+            rows.append(FigureRow([norms]))
     if training := _training(found, unit):
-        rows.append(Row([training]))
+        rows.append(FigureRow([training]))
     lines = _lines(found)
     if not rows and not lines:
         return None
