@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, StepPatch
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator
 
 from metatune.report.colours import GRID, INK, PAPER, SOFT
@@ -78,6 +78,16 @@ def write(figure: Figure, left: float, top: float, text: str, **how: Any) -> Non
     """A text whose upper left corner is at a place in pixels."""
     across, down = (float(size) * DPI for size in figure.get_size_inches())
     figure.text(left / across, 1 - top / down, text, va="top", parse_math=False, **how)
+
+
+def steps(axes: Axes, values: np.ndarray, edges: Sequence[float] | np.ndarray, **how: Any) -> None:
+    """A line of values that hold between edges; an area where there is a `baseline`.
+
+    The axes keep their ranges: `Axes.stairs` looks for new ones, which takes as long as drawing.
+    """
+    axes.add_artist(
+        StepPatch(values, np.asarray(edges), **{"baseline": None, "fill": False, **how})
+    )
 
 
 def log_axis(axis: Axis, low: float, high: float) -> None:

@@ -132,19 +132,19 @@ def _draw(
     if panel.stacked:
         tops = np.vstack([np.zeros(len(edges) - 1), np.cumsum([*panel.curves.values()], 0)])
         for under, over, tint in zip(tops[:-1], tops[1:], found, strict=True):
-            axes.stairs(over, edges, baseline=under, fill=True, color=tint.colour, lw=0)
+            canvas.steps(axes, over, edges, baseline=under, fill=True, color=tint.colour, lw=0)
         entries += [Patch(color=tint.key_colour, label=tint.key) for tint in found if tint.first]
     else:
         thick = 1.6 if len(found) == sum(tint.first for tint in found) else 1.0
         for curve, tint in zip(panel.curves.values(), found, strict=True):
-            axes.stairs(curve, edges, baseline=None, color=tint.colour, lw=thick)
+            canvas.steps(axes, curve, edges, color=tint.colour, lw=thick)
         entries += [
             Line2D([], [], color=tint.key_colour, lw=2, label=tint.key)
             for tint in found
             if tint.first
         ]
     if panel.base is not None:
-        axes.stairs(panel.base, edges, baseline=None, color=INK, lw=1.4, ls=(0, (4, 3)))
+        canvas.steps(axes, panel.base, edges, color=INK, lw=1.4, ls=(0, (4, 3)))
         dashed = Line2D([], [], color=INK, lw=1.4, ls=(0, (4, 3)), label="base default")
         entries.insert(0, dashed)
     if entries:

@@ -140,7 +140,7 @@ def line_plot(
         figure, axes = _plot(title, y_label, x_label, values.shape[1], reach, log)
         found = tints(list(series))
         for curve, tint in zip(values, found, strict=True):
-            axes.stairs(curve, range(values.shape[1] + 1), baseline=None, color=tint.colour, lw=2.5)
+            canvas.steps(axes, curve, range(values.shape[1] + 1), color=tint.colour, lw=2.5)
         firsts = [tint for tint in found if tint.first]
         lines = [Line2D([], [], color=tint.key_colour, lw=5) for tint in firsts]
         _legend(figure, [tint.key for tint in firsts], lines)
@@ -177,7 +177,7 @@ def stacked_area(
         figure, axes = _plot(title, y_label, x_label, values.shape[1], reach, False)
         edges, found = range(values.shape[1] + 1), tints(list(shares))
         for under, over, tint in zip(tops[:-1], tops[1:], found, strict=True):
-            axes.stairs(over, edges, baseline=under, fill=True, color=tint.colour, lw=0)
+            canvas.steps(axes, over, edges, baseline=under, fill=True, color=tint.colour, lw=0)
         firsts = [tint for tint in found if tint.first]
         patches = [Patch(color=tint.key_colour) for tint in firsts]
         _legend(figure, [tint.key for tint in firsts], patches)
