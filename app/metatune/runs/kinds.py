@@ -55,6 +55,7 @@ RUN: Final = Kind(
             "commands.jsonl",
             "expected.json",
             "report.html",
+            "artefact-simple-report.html",
             "transfer.jsonl",
             "retuned",
             "tensorboard",

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import plotly.graph_objects
@@ -174,6 +175,22 @@ def test_a_run_under_way_is_shown_as_far_as_it_is(tmp_path):
     assert metatune("report", begun(tmp_path / "empty", [])).exit_code == 0
 
 
+def test_the_artefact_of_a_run_is_told_as_the_run(tmp_path, monkeypatch):
+    run = begun(tmp_path / "run")
+    tuned = artefact.load(STORED / "rates")
+    for name in ("artefact", "artefact-simple"):
+        artefact.write(run / name, tuned, "")
+    monkeypatch.chdir(tmp_path)
+    for given in ("run", "run/artefact", "run/artefact/tuned.json"):
+        found = read(Path(given))
+        assert (found.name, found.path, len(found.metrics)) == ("run", "run", 4)
+        assert place(Path(given), None, is_run=found.is_run) == Path("run/report.html")
+    simple = Path("run/artefact-simple")
+    assert read(simple).path == "run/artefact-simple" and not read(simple).is_run
+    beside = place(simple, None, is_run=False)
+    assert beside == run / "artefact-simple-report.html" and beside.name in RUN.names
+
+
 def test_the_page_of_an_artefact_goes_beside_it(tmp_path):
     tuned = artefact.load(STORED / "rates")
     artefact.write(tmp_path / "mine", tuned, "")
@@ -181,7 +198,6 @@ def test_the_page_of_an_artefact_goes_beside_it(tmp_path):
         done = metatune("report", given)
         assert (done.exit_code, done.stdout) == (0, f"report: {tmp_path / 'mine-report.html'}\n")
     artefact.load(tmp_path / "mine")  # still whole
-    assert "of `metatune" not in page(read(tmp_path / "mine"))
     assert place(tmp_path, tmp_path / "a.HTML", is_run=True) == tmp_path / "a.HTML"
 
 

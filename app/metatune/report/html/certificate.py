@@ -36,7 +36,7 @@ def chapter(found: Sources) -> Chapter:
 
 def _directions(rows: list[Mapping[str, Any]]) -> Figure:
     """Derivatives by the estimator against central differences, along the same directions."""
-    ends = [value for row in rows for value in (row["estimator"], row["difference"])]
+    ends = [value for row in rows for value in (row.get("estimator"), row.get("difference"))]
     finite = numbers(ends)
     known = [value for value in finite if value is not None] or [0.0]
     low, high = min(known), max(known)
@@ -52,14 +52,14 @@ def _directions(rows: list[Mapping[str, Any]]) -> Figure:
         {
             "type": "scatter",
             "mode": "markers",
-            "x": numbers(row["difference"] for row in rows),
-            "y": numbers(row["estimator"] for row in rows),
+            "x": numbers(row.get("difference") for row in rows),
+            "y": numbers(row.get("estimator") for row in rows),
             "error_x": {"array": numbers(row.get("noise") for row in rows), "thickness": 1},
             "error_y": {"array": numbers(row.get("error") for row in rows), "thickness": 1},
             "marker": {"size": 8, "color": CATEGORICAL[0]},
             "text": [
-                f"along {label(str(row['name']))}<br>estimator {number(row['estimator'])}, "
-                f"difference {number(row['difference'])}"
+                f"along {label(str(row['name']))}<br>estimator {number(row.get('estimator'))}, "
+                f"difference {number(row.get('difference'))}"
                 for row in rows
             ],
             "hovertemplate": "%{text}<extra></extra>",

@@ -9,6 +9,7 @@ from metatune.report.html.parts import (
     FigureRow,
     Table,
     dashed,
+    label,
     layout,
     number,
     numbers,
@@ -31,7 +32,7 @@ def chapter(found: Sources) -> Chapter:
             commands.append(typed("fit", recipe, "--out", found.path, "--resume"))
         return Chapter("result", "Before and after", lines, commands=commands)
     pairs = list(zip(result["held_out_seeds"], result["before"], result["after"], strict=True))
-    names = [f"seed {seed}" for seed, _, _ in pairs]
+    names = [label(f"seed {seed}") for seed, _, _ in pairs]
     unit, height = result["unit"], 110 + 22 * (len(pairs) + 1)
     both = Figure(
         "result-pairs",

@@ -1,6 +1,7 @@
 """What a page is made from: an artefact, and what its run has left, as far as there is any."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -16,6 +17,8 @@ from metatune.runs.paths import Folder
 
 EXPECTED: Final = "expected.json"
 PAGE: Final = "report.html"
+ARTEFACT: Final = "artefact"
+"""A run's own; what lies beside it is another."""
 CURE: Final = "delete it: it is said again when the run goes on"
 
 
@@ -46,6 +49,7 @@ def read(path: Path) -> Sources:
         ArtefactError: there is neither, or something of it can't be read.
         RunFolderError: a line of the metrics is damaged.
     """
+    path = _whole(path)
     is_run = path.is_dir() and RUN.holds(path)
     metrics = _points(Folder(path).metrics) if is_run else []
     try:
@@ -66,14 +70,34 @@ def read(path: Path) -> Sources:
     )
 
 
+def _whole(path: Path) -> Path:
+    """The folder that a tuned.json is in, and the run that has this artefact for its own."""
+    if path.is_file() and path.name == TUNED:
+        path = path.parent
+    inside = path / ".."
+    own = path.is_dir() and path.resolve().name == ARTEFACT and RUN.holds(inside)
+    return Path(os.path.normpath(inside)) if own else path
+
+
 def _points(file: Path) -> list[dict[str, Any]]:
     """The lines of the metrics, each with its point."""
     lines = whole_lines(file)
     for place, line in enumerate(lines, 1):
-        if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+        if not isinstance(line, dict) or not _is_point(line):
             cure = "take the run's folder anew from where it was written"
             raise ArtefactError(str(file), [f"line {place} is no point of a search; {cure}"])
     return lines
+
+
+def _is_point(line: Mapping[str, Any]) -> bool:
+    """Whether what is read of a line is of its kind."""
+    numbers = [line.get(key) for key in ("objective", "held_out", "seconds")]
+    norms, each = line.get("hypergradient_norm") or {}, line.get("held_out_each") or []
+    if not isinstance(norms, dict) or not isinstance(each, list):
+        return False
+    numbers += [*norms.values(), *each]
+    known = all(value is None or isinstance(value, int | float) for value in numbers)
+    return known and isinstance(line.get("step"), int)
 
 
 def _expected(file: Path) -> Mapping[str, Any] | None:
@@ -102,9 +126,8 @@ def place(path: Path, out: Path | None, *, is_run: bool) -> Path:
         ArtefactError: no page can stand at `out`.
     """
     if out is None:
-        whole = path.resolve()
-        own = whole if path.is_dir() else whole.parent
-        return path / PAGE if is_run else own.with_name(f"{own.name}-{PAGE}")
+        own = _whole(path)
+        return own / PAGE if is_run else own.resolve().with_name(f"{own.resolve().name}-{PAGE}")
     problem = ""
     if out.is_dir():
         problem = "is a folder, where a file is needed"
