@@ -111,6 +111,21 @@ def test_a_map_has_a_row_for_each_layer_and_a_column_for_each_window():
     ]
 
 
+def test_layers_of_two_stacks_stand_apart():
+    groups = {
+        f"{side}.layers.{at}.mlp.weight": (float(at + 1),)
+        for side in ("encoder", "decoder")
+        for at in range(30)
+    }
+    (maps,) = factors.rows("rates", ByKnot("m", "from", (0.0,), groups), 10)
+    assert [each.title for each in maps.figures] == ["encoder.layers.*.mlp", "decoder.layers.*.mlp"]
+    assert maps.scale is not None
+    (row,) = factors.rows(
+        "rates", ByKnot("m", "from", (0.0,), {str(i): (0.0,) for i in range(50)}), 10
+    )
+    assert row.scale is not None and len(row.figures[0].traces[0]["z"]) == 50
+
+
 def test_factors_along_lines_are_told_at_the_middle_of_columns():
     view = ByKnot("multipliers", "at", (0.0, 0.5), {"a": (1.0, 4.0)}, interpolation="linear")
     (row,) = factors.rows("rates", view, 4)

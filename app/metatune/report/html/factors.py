@@ -27,6 +27,8 @@ COLUMNS: Final = 48
 """Of factors that move along lines, or in more windows."""
 LEAST_REACH: Final = math.log2(1.25)
 """Of the scale of colours, however near to 1 all factors are."""
+MOST_REACH: Final = 10.0
+"""The same, however far from 1 some are: beyond, all have the colour of the end."""
 ROW, HEAD = 17, 78
 """Heights in px."""
 
@@ -55,28 +57,31 @@ def rows(name: str, view: ByKnot, horizon: int) -> list[FigureRow]:
         for group, curve in view.curves.items()
     }
     logs = np.log2(np.maximum(np.stack([*groups.values()]), 1e-12))
-    reach = max(LEAST_REACH, float(np.abs(logs).max()))
+    reach = min(max(LEAST_REACH, float(np.abs(logs).max())), MOST_REACH)
     scale = _scale(reach)
     if len(groups) <= FEW_ROWS:
         named = dict(zip(_shortened(list(groups)), groups, strict=True))
         own = _map(f"{name}-factors", TITLE, named, groups, cells, reach)
         return [FigureRow([own], scale=scale)]
-    maps, outside = [], dict[str, str]()
-    roles: dict[str, dict[str, str]] = {}
+    roles: dict[tuple[str, str], dict[str, str]] = {}
+    outside: dict[str, str] = {}
     for group in groups:
         if found := LAYER.match(group):
-            role = f"{found[3]}" or found[1]
-            roles.setdefault(role.removesuffix(".weight"), {})[found[2]] = group
+            prefix, layer, role = found.groups()
+            roles.setdefault((prefix, role.removesuffix(".weight")), {})[layer] = group
         else:
             outside[group.removesuffix(".weight")] = group
-    for place, (role, layers) in enumerate(roles.items()):
+    one = len({prefix for prefix, _ in roles}) == 1
+    maps = []
+    for place, ((prefix, role), layers) in enumerate(roles.items()):
+        title = role if one and role else f"{prefix}.*.{role}".rstrip(".")
         ordered = {at: layers[at] for at in sorted(layers, key=int)}
-        maps.append(_map(f"{name}-factors-{place}", role, ordered, groups, cells, reach))
-    found = [FigureRow(maps, narrow=True, scale=scale)]
+        maps.append(_map(f"{name}-factors-{place}", title, ordered, groups, cells, reach))
+    drawn = [FigureRow(maps, narrow=True)] if maps else []
     if outside:
         own = _map(f"{name}-factors-outside", "Outside the layers", outside, groups, cells, reach)
-        found.append(FigureRow([own]))
-    return found
+        drawn.append(FigureRow([own]))
+    return [drawn[0]._replace(scale=scale), *drawn[1:]]
 
 
 def _cells(view: ByKnot, horizon: int) -> Cells:
@@ -130,8 +135,8 @@ def _map(
         "z": [numbers(np.log2(np.maximum(row, 1e-12)).tolist()) for row in table],
         "text": words,
         "hovertemplate": "%{text}<extra></extra>",
-        "zmin": -number_of(reach),
-        "zmax": number_of(reach),
+        "zmin": number(-reach),
+        "zmax": number(reach),
         "colorscale": [[0, LOWER], [0.5, EQUAL], [1, HIGHER]],
         "showscale": False,
         "ygap": 1 if len(named) <= FEW_ROWS else 0,
@@ -155,11 +160,6 @@ def _map(
     )
     height = HEAD + ROW * len(named) if len(named) <= FEW_ROWS else HEAD + ROW * FEW_ROWS
     return Figure(name, title, [trace], axes, height)
-
-
-def number_of(value: float) -> float:
-    """A finite number in few digits."""
-    return number(value) or 0.0
 
 
 def _scale(reach: float) -> Scale:
