@@ -88,6 +88,8 @@ def test_lines_become_sentences():
 def test_a_log_axis_has_round_numbers():
     assert log_axis([0.0, None, 2e-4, 3e-3])["ticktext"][:3] == ["1e-05", "2e-05", "5e-05"]
     assert "3e-05" in log_axis([1e-6, 1e-4])["ticktext"]
+    assert {"3,000", "10,000"} <= set(log_axis([3e3, 8e3])["ticktext"])
+    assert "tickvals" not in log_axis([0.05, 0.06])
     assert log_axis([0.0]) == {"type": "log"}
 
 
@@ -153,6 +155,12 @@ def test_what_a_run_lacks_is_told_with_the_command_that_makes_it():
     assert told["certificate"].commands == [check]
     assert told["transfer"].commands == ["metatune transfer 'my runs/deep' --ladder all=2"]
     assert "parts" not in told
+    # What no command can go on from is left out.
+    bare = chapters(Sources("deep", "deep", tuned))
+    assert not {"contest", "certificate", "transfer", "cost"} & set(bare)
+    assert chapters(Sources("run", "run", None, METRICS, is_run=True))["certificate"].commands == [
+        "metatune check run/recipe.yaml"
+    ]
     assert story(Sources("deep", "deep", tuned)).verdict.startswith("better than the default by")
 
 

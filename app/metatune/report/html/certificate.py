@@ -10,14 +10,17 @@ from metatune.report.html.parts import Chapter, Figure, FigureRow, Table, label,
 from metatune.report.html.sources import Sources
 
 
-def chapter(found: Sources) -> Chapter:
-    """The certificate; or the command that makes one."""
+def chapter(found: Sources) -> Chapter | None:
+    """The certificate; or the command that makes one, where it can."""
     document = None if found.artefact is None else found.artefact.certificate
     title = "Certificate of the gradient"
+    if document is None and not found.is_run:
+        return None
     if document is None:
         lines = ["The hypergradients of this recipe weren't checked. To check them:"]
-        recipe = f"{found.path}/recipe.yaml" if found.is_run else "RECIPE"
-        command = typed("check", recipe, "--run", found.path)
+        # It goes into the artefact, if there is one.
+        into = () if found.artefact is None else ("--run", found.path)
+        command = typed("check", f"{found.path}/recipe.yaml", *into)
         return Chapter("certificate", title, lines, commands=[command])
     checks = document["checks"]
     rows = [(name, level(checks[name]), sentence) for name, sentence in summaries(checks).items()]

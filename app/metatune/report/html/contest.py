@@ -28,10 +28,12 @@ ROOM = 0.2
 """Decades beside the costs."""
 
 
-def chapter(found: Sources) -> Chapter:
-    """Against what a user would have done; or the command that finds out."""
+def chapter(found: Sources) -> Chapter | None:
+    """Against what a user would have done; or the command that finds out, where it can."""
     document = None if found.artefact is None else found.artefact.verdict
     title = "Against what you would have done"
+    if document is None and not found.is_measured:
+        return None
     if document is None:
         lines = [
             "Grids, random search and TPE weren't tried at the cost of this search. To hold what "

@@ -31,10 +31,12 @@ HEADS: Final = (
 )
 
 
-def chapter(found: Sources) -> Chapter:
-    """What a ladder came to; or the command that climbs one."""
+def chapter(found: Sources) -> Chapter | None:
+    """What a ladder came to; or the command that climbs one, where it can."""
     document = None if found.artefact is None else found.artefact.transfer
     title = "On larger trainings"
+    if document is None and not found.is_measured:
+        return None
     if document is None:
         lines = ["Whether the gain survives on larger models and longer trainings wasn't measured:"]
         command = typed("transfer", found.path, "--ladder", "all=2")

@@ -13,6 +13,8 @@ from metatune.report.colours import GRID, INK, PAPER, SOFT
 FONT: Final = "system-ui, -apple-system, Segoe UI, Roboto, Helvetica, Arial, sans-serif"
 KEY_CHARACTERS: Final = 30
 """Of a name in a legend, at most: as wide as a phone."""
+LEAST_DECADES: Final = 0.3
+"""Of a logarithmic axis that has round numbers at its ticks."""
 DIGITS: Final = 5
 """Of a number that is drawn."""
 
@@ -166,10 +168,14 @@ def log_axis(values: Iterable[float | None]) -> dict[str, Any]:
     if not known:
         return {"type": "log"}
     low, high = math.log10(min(known)), math.log10(max(known))
-    between = (1, 2, 5) if high - low < 1.5 else (1, 3) if high - low < 3 else (1,)
+    if high - low < LEAST_DECADES:  # where no two of these may lie
+        return {"type": "log", "nticks": 6}
+    reach = high - low
+    between = (1, 2, 3, 5, 7) if reach < 1 else (1, 2, 5) if reach < 2 else (1, 3)
+    between = between if reach < 4 else (1,)
     powers = range(math.floor(low) - 1, math.ceil(high) + 1)
     ticks = [float(f"{digit}e{power}") for power in powers for digit in between]
-    words = [f"{tick:g}" for tick in ticks]
+    words = [f"{tick:,g}" if tick >= 1 else f"{tick:g}" for tick in ticks]
     return {"type": "log", "tickmode": "array", "tickvals": ticks, "ticktext": words}
 
 

@@ -41,6 +41,12 @@ class Sources(NamedTuple):
     expected: Mapping[str, Any] | None = None
     is_run: bool = False
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether it is a run that has ended with a result, which commands can go on from."""
+        status = None if self.artefact is None else self.artefact.result.get("status")
+        return self.is_run and status == "complete"
+
 
 def read(path: Path) -> Sources:
     """What there is of a run, or of an artefact.
