@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import plotly.graph_objects
 import pytest
-from report.html.examples import METRICS, NASTY, RESULT, STORED, deep, stored, whole
+from report.html.examples import METRICS, NASTY, RESULT, STORED, VERDICT, deep, stored, whole
 from typer.testing import CliRunner
 
 from metatune import artefact
@@ -162,6 +162,21 @@ def test_what_a_run_lacks_is_told_with_the_command_that_makes_it():
         "metatune check run/recipe.yaml"
     ]
     assert story(Sources("deep", "deep", tuned)).verdict.startswith("better than the default by")
+
+
+def test_contestants_that_diverged_are_told_as_far_as_is_known():
+    document = json.loads(json.dumps(VERDICT))
+    some = {**document["rivals"][0]["behind_tuned"], "high": None}
+    document["rivals"][0] |= {"losses": [2.3, None, 2.3, 2.3, 2.3], "behind_tuned": some}
+    found = Sources("deep", "deep", replace(deep(5), verdict=document), is_run=True)
+    told = chapters(found)["contest"]
+    rows = {row[0]: row for row in told.tables[0].rows}
+    assert list(rows)[0] == "tuned" and list(rows)[-2:] == ["tpe", "prodigy"]
+    assert rows["tpe"][1:4] == ("2.3000, 1 of 5 diverged", "+0.0870*", "+0.0670 to any")
+    assert rows["prodigy"][1:4] == ("5 of 5 diverged", "diverged", "")
+    behind, costs = (row.figures[0] for row in told.rows)
+    assert "prodigy: diverged" in [note["text"] for note in behind.layout["annotations"]]
+    assert [trace["name"] for trace in costs.traces] == ["tuned", "tpe", "grid", "random"]
 
 
 def test_what_was_not_measured_is_not_shown_as_if_it_were():

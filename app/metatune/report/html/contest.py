@@ -180,36 +180,36 @@ def _note(gain: float) -> dict[str, Any]:
 def _table(document: Mapping[str, Any]) -> Table:
     heads = ("contestant", "loss", "behind tuned", "interval", "trainings", "inner steps")
     heads = (*heads, "gradients", "chose")
-    tuned, default = document["tuned"], document["default"]
-    cells: list[tuple[float, Sequence[str]]] = [
-        _cells("tuned", tuned["losses"], None, tuned),
-        _cells("default", default["losses"], document["gain"], {}),
-        *(
-            _cells(each["name"], each["losses"], each["behind_tuned"], each)
-            for each in document["rivals"]
-        ),
+    found = [
+        ("tuned", document["tuned"], None),
+        ("default", document["default"], document["gain"]),
+        *((each["name"], each, each["behind_tuned"]) for each in document["rivals"]),
     ]
-    return Table(heads, [row for _, row in sorted(cells, key=lambda cell: cell[0])], words=(7,))
+    ordered = sorted(found, key=lambda each: _order(each[1]["losses"]))
+    return Table(heads, [_cells(*each) for each in ordered], words=(7,))
 
 
-def _cells(
-    name: str,
-    losses: Sequence[float | None],
-    behind: Mapping[str, Any] | None,
-    cost: Mapping[str, Any],
-) -> tuple[float, Sequence[str]]:
-    """Its place among the others, and its row."""
+def _order(losses: Sequence[float | None]) -> tuple[float, float]:
+    """By the share of the trainings that diverged, then by the mean of the others."""
     known = [loss for loss in losses if loss is not None]
-    mean = sum(known) / len(known) if known and len(known) == len(losses) else math.inf
-    told = ("", "")
+    return 1 - len(known) / max(1, len(losses)), sum(known) / max(1, len(known))
+
+
+def _cells(name: str, found: Mapping[str, Any], behind: Mapping[str, Any] | None) -> Sequence[str]:
+    """The row of a contestant: its losses, how far it is behind, and what its search took."""
+    losses, told = found["losses"], ("", "")
+    known = [loss for loss in losses if loss is not None]
+    shown = [f"{sum(known) / len(known):.4f}"] if known else []
+    if len(known) < len(losses):
+        shown.append(f"{len(losses) - len(known)} of {len(losses)} diverged")
     if behind is not None:
         told = ("diverged", "")
         if behind["mean"] is not None:
-            between = f"{behind['low']:+.4f} to {behind['high']:+.4f}"
+            ends = [behind.get(end) for end in ("low", "high")]
+            between = " to ".join("any" if end is None else f"{end:+.4f}" for end in ends)
             told = (f"{behind['mean']:+.4f}{'*' * bool(behind['settled'])}", between)
-    took = [f"{cost[key]:,.0f}" if key in cost else "" for key in words.COSTS]
-    shown = f"{mean:.4f}" if math.isfinite(mean) else "diverged"
-    return mean, (name, shown, *told, *took, str(cost.get("words", "")))
+    took = [f"{found[key]:,.0f}" if key in found else "" for key in words.COSTS]
+    return (name, ", ".join(shown), *told, *took, str(found.get("words", "")))
 
 
 def _size(mean: float | None) -> float:
