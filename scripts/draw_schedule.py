@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from metatune import artefact
-from metatune.report.svg import schedule_svg
+from metatune.report.pictures.schedules import schedule_svg
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ from metatune.fit.process.compilation import keep_compiled
 from metatune.fit.searching.outer_optimizers import sign_with_halving
 from metatune.hypergrad import Forward, MixFlow, Problem, State, hypergradient, train
 from metatune.hypergrad.segments import Segment, advance
-from metatune.report.line_chart import Curve, Panel, line_chart
+from metatune.report.pictures.panels import Curve, Panel, line_chart
 
 SIDE, HIDDEN, CLASSES = 12, 48, 10
 EXAMPLES = {"train": 2000, "held out": 1000, "test": 2000}

@@ -40,7 +40,7 @@ from metatune.hypergrad import (
     hypergradient,
     train,
 )
-from metatune.report.line_chart import Curve, Panel, line_chart
+from metatune.report.pictures.panels import Curve, Panel, line_chart
 
 MIB = 2**20
 INPUTS, CLASSES = 32, 8

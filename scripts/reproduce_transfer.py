@@ -26,7 +26,7 @@ from metatune.ladder.candidates import BASELINES, LEVELS, LOW
 from metatune.ladder.judging import Difference, Judged, difference, judge
 from metatune.ladder.record import LadderRecord
 from metatune.ladder.rungs import parse
-from metatune.report.line_chart import Curve, Panel, line_chart
+from metatune.report.pictures.panels import Curve, Panel, line_chart
 from metatune.transfer.rung import Rung
 
 PLAIN: Final = "none"

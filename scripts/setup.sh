@@ -134,3 +134,21 @@ install() {
   pip_install .venv/bin/python "$@"
   echo "$hash $extra" >"$stamp"
 }
+
+# Makes sure of a Chromium, which the tests of the report's page need and no package of pip brings:
+# where there is none, of Debian, which has one, to root. Elsewhere those tests are skipped, counted.
+install_chromium() {
+  [[ -z "${METATUNE_CHROMIUM:-}" ]] || return 0
+  local name
+  for name in chromium chromium-browser google-chrome google-chrome-stable; do
+    command -v "$name" >/dev/null && return
+  done
+  if [[ "$(id -u)" == 0 ]] && grep -qs '^ID=debian' /etc/os-release; then
+    echo "Installing Chromium ..."
+    if apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+      apt-get install -y -qq --no-install-recommends chromium >/dev/null; then
+      return
+    fi
+  fi
+  echo "No Chromium here: the tests of the report's page are skipped. METATUNE_CHROMIUM may name one."
+}

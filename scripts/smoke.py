@@ -58,6 +58,9 @@ def a_recipe_is_tuned_and_shown() -> None:
     metatune("fit", "quickstart", "--out", "run", *TINY)
     shown = metatune("show", "run")
     assert "learning rates" in shown and "mixture" in shown, shown
+    metatune("report", "run")
+    page = Path("run/report.html").read_text(encoding="utf-8")
+    assert '"learning-rates-curves"' in page and "Plotly.newPlot" in page
 
 
 def exports_say_the_same() -> None:

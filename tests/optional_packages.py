@@ -1,14 +1,16 @@
-"""Skips by name the tests that need a package of the extra `test-torch` which isn't installed.
+"""Skips by name the tests that need what isn't installed: of the extra `test-torch`, or a browser.
 
 On some machines pip only has builds of torch for GPUs, gigabytes of them, so that the tests must do
-without. A test needs what it, its module or a fixture of its module imports, and what
-`@pytest.mark.needs("torch")` names: what it exports or starts imports that. Where all of them are
-installed, nothing is skipped.
+without; and no package brings a Chromium. A test needs what it, its module or a fixture of its
+module imports, and what `@pytest.mark.needs("torch")` names: what it exports or starts imports
+that. Where all of them are installed, nothing is skipped.
 """
 
 import ast
 import functools
+import os
 import re
+import shutil
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
@@ -18,19 +20,35 @@ from pathlib import Path
 import pytest
 
 EXTRA = "test-torch"
+BROWSER = "playwright"
+"""The package that drives a browser."""
+CHROMIUM = "chromium"
+"""What stands for the browser itself among the packages."""
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+"""Its names in PATH."""
 WANT = "for want of "
 """Begins the reason of each of these skips."""
 
 
 @functools.cache
 def absent() -> frozenset[str]:
-    """The packages of the extra that cannot be imported here."""
+    """The packages that cannot be imported here, and `CHROMIUM` where there is none."""
     pyproject = Path(__file__).parents[1] / "pyproject.toml"
     extras = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"][
         "optional-dependencies"
     ]
     names = {re.split(r"[^\w.]", requirement)[0] for requirement in extras[EXTRA]}
-    return frozenset(name for name in names if find_spec(name) is None)
+    lacking = {name for name in (*names, BROWSER) if find_spec(name) is None}
+    return frozenset(lacking if chromium() else {*lacking, CHROMIUM})
+
+
+def chromium() -> str | None:
+    """The browser's program: `METATUNE_CHROMIUM`, else the first in PATH; None for none."""
+    if told := os.environ.get("METATUNE_CHROMIUM"):
+        if not os.access(told, os.X_OK):
+            raise pytest.UsageError(f"METATUNE_CHROMIUM is {told!r}, no program; unset or mend it")
+        return told
+    return next(filter(None, map(shutil.which, CHROMIUMS)), None)
 
 
 def imported(nodes: list[ast.stmt]) -> Iterator[str]:
@@ -118,6 +136,7 @@ def pytest_terminal_summary(terminalreporter):
         )
     if found:
         terminalreporter.write_line(
-            f"(in the extra {EXTRA}; a parametrised test of a file that imports one counts once)"
+            f"(in the extra {EXTRA}, a Chromium in PATH or METATUNE_CHROMIUM; a parametrised test "
+            "of a file that imports one counts once)"
         )
     return outcome

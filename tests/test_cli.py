@@ -154,6 +154,8 @@ def test_a_certificate_lies_beside_the_result_of_its_run(run, tmp_path):
     verdict = f"gradient certificate: {document['verdict']}"
     assert verdict in done.output
     assert verdict in metatune("show", copy).output
+    assert metatune("report", copy).exit_code == 0
+    assert '"certificate-directions"' in (copy / "report.html").read_text(encoding="utf-8")
     readme = (copy / "artefact" / "README.md").read_text()
     assert f"`certificate.json`: **{document['verdict']}**" in readme
     assert "| metasmoothness |" in readme

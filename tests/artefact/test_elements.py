@@ -21,7 +21,7 @@ from metatune.artefact.exporters import EXPORTERS, export
 from metatune.artefact.horizon import base_rates, carried
 from metatune.artefact.writing import sha256
 from metatune.report.artefact_readme import what_is_tuned
-from metatune.report.svg import schedule_svg
+from metatune.report.pictures.schedules import schedule_svg
 from metatune.report.terminal import summary
 
 STEPS = 8

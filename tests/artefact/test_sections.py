@@ -10,7 +10,7 @@ from metatune.artefact import Artefact, capabilities, document, reading, writing
 from metatune.artefact.sections import AS_ASKED, AS_SAID, AS_WRITTEN, SECTIONS
 from metatune.fit import making, tracking
 from metatune.recipe.schema import TuneSpec
-from metatune.report import tensorboard, terminal
+from metatune.report import terminal, tracked
 from metatune.train.following import FOLLOWERS
 from metatune.tunables import ENTRIES
 
@@ -43,7 +43,7 @@ def test_a_target_s_capabilities_are_those_of_sections():
 
 
 @pytest.mark.parametrize(
-    "module", [document, reading, writing, making, tracking, terminal, tensorboard]
+    "module", [document, reading, writing, making, tracking, terminal, tracked]
 )
 def test_what_loops_over_sections_names_none(module):
     tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))

@@ -7,7 +7,9 @@ import sys
 import textwrap
 import xml.etree.ElementTree as ET
 
+import numpy as np
 import pytest
+from report.drawn import areas, parsed, texts
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -15,6 +17,7 @@ from metatune import bench
 from metatune.bench.table import depth_law
 from metatune.cli.commands import app
 from metatune.recipe.faults import RecipeError
+from metatune.report.pictures.canvas import points
 
 MIB = 2**20
 SVG = "{http://www.w3.org/2000/svg}"
@@ -65,14 +68,11 @@ def test_more_layers_are_told_apart_from_their_inputs():
 
 
 def test_the_picture_has_a_bar_for_every_part():
-    drawing = ET.fromstring(bench.cost_svg(ROWS))
-    words = [element.text for element in drawing.iter(f"{SVG}text")]
-    assert {"reverse", "mixflow+remat", "600 MiB", "60 MiB", "3.00"} <= set(words)
-    green = [b for b in drawing.iter(f"{SVG}rect") if b.get("fill") == "#009e73"][1:]
-    lengths = [float(bar.get("width", "nan")) for bar in green]
-    assert lengths[0] / lengths[1] == pytest.approx(540 / 30, rel=0.01)
-    for bar in drawing.iter(f"{SVG}rect"):
-        assert float(bar.get("x", 0)) + float(bar.get("width", 0)) <= 880
+    drawing = parsed(bench.cost_svg(ROWS))
+    assert {"reverse", "mixflow+remat", "600 MiB", "60 MiB", "3.00"} <= set(texts(drawing))
+    lengths = [np.ptp(bar.points[:, 0]) for bar in areas(drawing) if bar.fill == "#009e73"]
+    assert lengths[0] / lengths[1] == pytest.approx(540 / 30, rel=1e-3)
+    assert max(bar.points[:, 0].max() for bar in areas(drawing)) <= points(880)
 
 
 def test_the_numbers_are_json():

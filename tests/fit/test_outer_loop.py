@@ -35,7 +35,7 @@ from metatune.hypergrad.forward.persistent import Lived
 from metatune.inner import prepare
 from metatune.recipe import schema, writing
 from metatune.report import terminal
-from metatune.report.heat_map import heat_map
+from metatune.report.pictures.thumbnails import heat_map
 from metatune.runs.inputs import INPUTS
 
 RECIPE = tiny()
@@ -123,11 +123,11 @@ def test_tensorboard_gets_the_search_the_schedules_and_the_recipe(finished):
         "hypergradient_norm/learning_rates",
         "hypergradient_norm/mixture",
         "window_norm/mixture/2",
-        "learning_rate/model.layers.0/window_2",
-        "mixture/drama/window_1",
+        "window_mean/learning_rate/model.layers/model.layers.0/3",
+        "window_mean/mixture/drama/2",
         "learning_rates/heat_map",
         "mixture/shares",
-        "schedule/learning_rate/lm_head",
+        "schedule/learning_rate/head/lm_head",
         "schedule/mixture/code",
         "_hparams_/session_start_info",
     }
@@ -175,7 +175,8 @@ def test_every_point_is_told_once_everywhere(finished, tmp_path, monkeypatch):
         known = known[:-1] if key == "seconds" else known  # the last is of a judgement alone
         assert [step for step, _ in series(key)] == [step for step, _ in known]
         assert [value for _, value in series(key)] == pytest.approx([value for _, value in known])
-    assert [step for step, _ in series("learning_rate/lm_head/window_0")] == [0, 1, 2, 3, 4]
+    means = series("window_mean/learning_rate/head/lm_head/1")
+    assert [step for step, _ in means] == [0, 1, 2, 3, 4]
     tuned = resumed.artefact
     curves = curves_of(tuned, range(6))["learning_rates"]
     where = f"Learning rate per update, as tuned: point {tuned.result['best_outer_step']} of 4"

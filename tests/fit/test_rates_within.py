@@ -60,11 +60,13 @@ def test_the_penalty_is_zero_at_the_start_and_then_paid(finished):
 def test_tensorboard_shows_quantiles_of_each_tensor(finished):
     events = EventAccumulator(str(finished.folder.tensorboard))
     events.Reload()
-    tags = [tag for tag in events.Tags()["scalars"] if tag.startswith("learning_rate/")]
+    tags = [tag for tag in events.Tags()["scalars"] if tag.startswith("window_mean/learning_rate/")]
     names = len(artefact.load(finished.folder.path).learning_rates.parameters)
     assert len(tags) == names * 3 * 2  # quantiles, windows
     low, middle, high = (
-        events.Scalars(f"learning_rate/model.layers.0.mlp.up_proj.weight {label}/window_1")[1].value
+        events.Scalars(
+            f"window_mean/learning_rate/mlp/model.layers.0.mlp.up_proj.weight {label}/2"
+        )[1].value
         for label in ("10 %", "median", "90 %")
     )
     assert low <= middle <= high

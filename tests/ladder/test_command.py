@@ -88,6 +88,8 @@ def test_what_is_stopped_says_how_to_go_on_and_does(run, tmp_path):
     assert [rung["name"] for rung in document["rungs"]] == ["proxy", "steps x2"]
     shown = metatune("show", run)
     assert document["verdict"] in " ".join(shown.output.replace("│", " ").split())
+    assert metatune("report", run).exit_code == 0
+    assert '"transfer-gains"' in (run / "report.html").read_text(encoding="utf-8")
     model = big_model(run, tmp_path)
     done = metatune("transfer", run, "--at", model, "--steps", 100)
     assert done.exit_code == 0, done.output

@@ -9,7 +9,7 @@ import pytest
 from metatune.ladder.candidates import BASELINES, LEVELS, Candidate
 from metatune.ladder.record import LadderRecord
 from metatune.ladder.rungs import parse
-from metatune.report.line_chart import line_chart
+from metatune.report.pictures.panels import line_chart
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "reproduce_transfer.py"
 WORDS = ["steps=2", "width=2"]

@@ -1,5 +1,4 @@
 import errno
-import io
 import subprocess
 import sys
 import textwrap
@@ -7,42 +6,15 @@ import time
 
 import numpy as np
 import pytest
-from PIL import Image
-from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from report.events import metadata, picture, values
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util import tensor_util
 
-from metatune.artefact import Artefact, LearningRates, Mixture, Multipliers, Optimizer
-from metatune.report.tensorboard import EventWriter, write_point, write_schedules
+from metatune.report.tensorboard import EventWriter
 from metatune.runs.space import DiskFull
-
-
-def values(folder) -> dict[str, dict[int, np.ndarray]]:
-    """All that TensorBoard's loader reads: arrays by tag and step."""
-    read: dict[str, dict[int, np.ndarray]] = {}
-    for path in sorted(folder.iterdir()):
-        for event in EventFileLoader(str(path)).Load():
-            for value in event.summary.value:
-                array = tensor_util.make_ndarray(value.tensor)
-                read.setdefault(value.tag, {})[event.step] = array
-    return read
-
-
-def metadata(folder, tag: str):
-    """The plugin and its content for a tag, as TensorBoard's server keeps them."""
-    accumulator = EventAccumulator(str(folder)).Reload()
-    data = accumulator.SummaryMetadata(tag).plugin_data
-    return data.plugin_name, data.content
-
-
-def picture(array: np.ndarray) -> np.ndarray:
-    width, height, png = array
-    decoded = np.asarray(Image.open(io.BytesIO(png)))
-    assert decoded.shape == (int(height), int(width), 3)
-    return decoded
 
 
 def test_every_kind_of_event_comes_back(tmp_path):
@@ -153,86 +125,6 @@ def test_flushed_events_can_be_read_while_the_run_goes_on(tmp_path):
         assert list(values(tmp_path)["loss"]) == [0]
 
 
-def test_a_point(tmp_path):
-    rates = {"a": np.array([1.0, 2.0, 3.0, 4.0, 5.0]) * 1e-3, "b": np.full(5, 1e-4)}
-    shares = {"code": np.array([0.2, 0.2, 0.4, 0.4, 0.9])}
-    shares["prose"] = 1 - shares["code"]
-    optimizer = {"weight_decay a.weight": np.full(5, 0.1), "b1": np.array([0.9] * 3 + [0.8] * 2)}
-    with EventWriter(tmp_path) as writer:
-        write_point(
-            writer,
-            step=7,
-            scalars={"objective": 2.5, "hypergradient_norm/mixture": 0.5},
-            curves={"learning_rates": rates, "mixture": shares, "optimizer": optimizer},
-            windows={
-                "learning_rates": {"learning_rates": 2},
-                "mixture": {"mixture": 2},
-                "optimizer": {"weight_decay": 1, "b1": 2},
-            },
-        )
-    read = values(tmp_path)
-    numbers = {tag: float(at[7]) for tag, at in read.items() if at[7].ndim == 0}
-    assert numbers == pytest.approx(
-        {
-            "objective": 2.5,
-            "hypergradient_norm/mixture": 0.5,
-            # Steps 0 to 2 are the first half of 5, as step * 2 // 5 says.
-            "learning_rate/a/window_0": 2e-3,
-            "learning_rate/a/window_1": 4.5e-3,
-            "learning_rate/b/window_0": 1e-4,
-            "learning_rate/b/window_1": 1e-4,
-            "mixture/code/window_0": 0.8 / 3,
-            "mixture/code/window_1": 0.65,
-            "mixture/prose/window_0": 2.2 / 3,
-            "mixture/prose/window_1": 0.35,
-            "optimizer/weight_decay a.weight/window_0": 0.1,
-            "optimizer/b1/window_0": 0.9,
-            "optimizer/b1/window_1": 0.8,
-        },
-        rel=1e-6,
-    )
-    pictures = {tag: picture(at[7]) for tag, at in read.items() if at[7].ndim == 1}
-    assert set(pictures) == {
-        "learning_rates/heat_map",
-        "learning_rates/curves",
-        "mixture/shares",
-        "optimizer/curves",
-    }
-    assert all(len(np.unique(p.reshape(-1, 3), axis=0)) > 4 for p in pictures.values())
-
-
-def test_without_windows_the_whole_training_is_one(tmp_path):
-    with EventWriter(tmp_path) as writer:
-        rates = {"learning_rates": {"a": np.array([1.0, 2.0])}}
-        write_point(writer, step=0, scalars={}, curves=rates, windows={})
-    read = values(tmp_path)
-    scalars = {tag: float(at[0]) for tag, at in read.items() if at[0].ndim == 0}
-    assert scalars == {"learning_rate/a/window_0": 1.5}
-    assert "mixture/shares" not in read
-
-
-def test_tuned_schedules_over_inner_steps(tmp_path):
-    base = np.array([1.0, 2.0, 4.0, 3.0])
-    rates = LearningRates(
-        (0.0, 0.25, 0.5, 0.75),
-        "constant",
-        {"x.weight": base * [0.5, 0.5, 2.0, 2.0], "y.weight": base},
-        Multipliers((0.0, 0.5), {"x": (0.5, 2.0)}, {"x": ("x.weight",)}),
-    )
-    mixture = Mixture(
-        (0.0, 0.5), "constant", ("code", "prose"), np.array([[0.5, 0.5], [0.75, 0.25]])
-    )
-    tuned = Artefact(4, 4096, rates, mixture, None, Optimizer({}, ()), {}, {})
-    with EventWriter(tmp_path) as writer:
-        write_schedules(writer, tuned)
-    read = {tag: [float(v) for v in at.values()] for tag, at in values(tmp_path).items()}
-    assert read == {
-        "schedule/learning_rate/x": [0.5, 1.0, 8.0, 6.0],
-        "schedule/mixture/code": [0.5, 0.5, 0.75, 0.75],
-        "schedule/mixture/prose": [0.5, 0.5, 0.25, 0.25],
-    }
-
-
 @pytest.mark.parametrize(
     "array", [np.zeros((2, 2, 3)), np.zeros((2, 2), np.uint8), np.zeros((2, 2, 4), np.uint8)]
 )
@@ -259,8 +151,10 @@ def test_neither_tensorflow_nor_torch_nor_jax_is_needed(tmp_path):
             sys.modules[name] = None
         import numpy as np
         from pathlib import Path
-        from metatune.report import artefact_readme, svg, terminal
-        from metatune.report.tensorboard import EventWriter, write_point
+        from metatune.report import artefact_readme, terminal
+        from metatune.report.pictures import schedules
+        from metatune.report.tensorboard import EventWriter
+        from metatune.report.tracked import write_point
         with EventWriter(Path({str(tmp_path)!r})) as writer:
             writer.text("note", "hello")
             writer.hparams({{"rate": 0.1}}, ["objective"])

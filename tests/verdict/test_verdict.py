@@ -76,6 +76,8 @@ def test_a_verdict_leaves_all_that_is_promised(run, document):
     assert document["word"] in " ".join(shown.output.replace("│", " ").split())
     events = b"".join(path.read_bytes() for path in (run / "tensorboard").iterdir())
     assert document["sentence"].encode() in events
+    assert metatune("report", run).exit_code == 0
+    assert '"contest-behind"' in (run / "report.html").read_text(encoding="utf-8")
 
     assert [each["name"] for each in document["rivals"]] == list(ONLY)
     # Two outer steps and three validations of six inner steps, of one seed.

@@ -2,17 +2,19 @@
 
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Any, Final
 
 from metatune.bench.grid import BenchRow
 from metatune.bench.table import MEMORY, MIB, TIME
-from metatune.report.svg_elements import INK, MARGIN, SOFT, WIDTH, page, text
+from metatune.report.colours import INK, SOFT
 
-NAMES = 220  # px, as everything below
-BAR, PITCH, HEAD = 14, 22, 40
-NUMBER = 66  # right of the longest bar, for its number
-PARTS = {"carry": "#0072b2", "parameters": "#e69f00", "activations": "#009e73"}
-TIME_TINT = SOFT
-TITLE = "One hypergradient, by how it is computed"
+WIDTH: Final = 880  # px, as everything below
+MARGIN, NAMES = 20, 220
+BAR, PITCH, HEAD, FOOT = 14, 22, 40, 14
+NUMBER: Final = 66  # right of the longest bar, for its number
+FONT: Final = 12
+PARTS: Final = {"carry": "#0072b2", "parameters": "#e69f00", "activations": "#009e73"}
+TITLE: Final = "One hypergradient, by how it is computed"
 
 
 def cost_svg(rows: Sequence[BenchRow]) -> str:
@@ -23,50 +25,64 @@ def cost_svg(rows: Sequence[BenchRow]) -> str:
     Returns:
         A self-contained SVG document, `WIDTH` px wide, on its own light background.
     """
+    # Here, as measuring needs no matplotlib.
+    from matplotlib.patches import Patch
+
+    from metatune.report.pictures import canvas
+
     timed = any(row.seconds is not None for row in rows)
     captions = [f"Bars: {MEMORY}."] + [f"Grey: {TIME}."] * timed
-    body, y = _legend(), 92.0
-    for case, group in groupby(rows, lambda row: row.case):
-        body.append(text(MARGIN, y + 16, str(case), size=14, colour=INK, weight="600"))
-        y += HEAD
-        drawn = list(group)
-        body += _bars(drawn, y, timed)
-        y += PITCH * len(drawn) + 14
-    body += [text(MARGIN, y + 14 + 17 * place, words) for place, words in enumerate(captions)]
-    height = round(y + 14 + 17 * len(captions))
-    return page(TITLE, " ".join(captions), body, height)
+    groups = [(str(case), list(group)) for case, group in groupby(rows, lambda row: row.case)]
+    foot = 92 + sum(HEAD + FOOT + PITCH * len(group) for _, group in groups)
+    with canvas.style(FONT):
+        figure = canvas.paper(WIDTH, foot + 17 * len(captions) + 8)
+        canvas.write(figure, MARGIN, 20, TITLE, size=canvas.points(19), weight="bold")
+        patches = [Patch(color=tint, label=name) for name, tint in PARTS.items()]
+        canvas.keys(figure, MARGIN, 58, patches, len(patches))
+        top = 92.0
+        for case, group in groups:
+            canvas.write(figure, MARGIN, top, case, size=canvas.points(14), weight="bold")
+            _bars(figure, group, top + HEAD, timed)
+            top += HEAD + FOOT + PITCH * len(group)
+        for place, words in enumerate(captions):
+            canvas.write(figure, MARGIN, foot + 17 * place, words, color=SOFT)
+        return canvas.svg(figure, TITLE, " ".join(captions))
 
 
-def _legend() -> list[str]:
-    parts, x = [], float(MARGIN)
-    for name, tint in PARTS.items():
-        parts += [_bar(x, 56, 20, tint), text(x + 26, 68, name, colour=INK)]
-        x += 130
-    return parts
-
-
-def _bars(rows: list[BenchRow], top: float, timed: bool) -> list[str]:
+def _bars(figure: Any, rows: list[BenchRow], top: float, timed: bool) -> None:
     """The bars of one case, on top of each other."""
+    from metatune.report.pictures import canvas
+
     left = MARGIN + NAMES
     room = (WIDTH - MARGIN - left) / (2 if timed else 1) - NUMBER
-    most = max(row.memory.temp for row in rows)
-    longest = max((row.plain_steps or 0.0 for row in rows), default=0.0)
-    parts = []
-    for place, row in enumerate(rows):
-        y = top + PITCH * place
-        parts.append(text(left - 10, y + 11, row.variant.name, colour=INK, anchor="end"))
-        x = float(left)
-        for name, tint in PARTS.items():
-            length = room * max(0, getattr(row.memory, name)) / most
-            parts.append(_bar(x, y, length, tint))
-            x += length
-        parts.append(text(x + 6, y + 11, f"{row.memory.temp / MIB:,.0f} MiB"))
-        if row.plain_steps is not None:
-            start, length = left + room + NUMBER, room * row.plain_steps / longest
-            parts.append(_bar(start, y, length, TIME_TINT))
-            parts.append(text(start + length + 6, y + 11, f"{row.plain_steps:.2f}"))
-    return parts
+    places, height, thick = range(len(rows)), PITCH * len(rows), BAR / PITCH
+    axes = canvas.panel(figure, left, top, room, height)
+    starts = [0.0] * len(rows)
+    for name, tint in PARTS.items():
+        sizes = [max(0, getattr(row.memory, name)) / MIB for row in rows]
+        axes.barh(places, sizes, thick, left=starts, color=tint)
+        starts = [start + size for start, size in zip(starts, sizes, strict=True)]
+    axes.set_yticks(places, [row.variant.name for row in rows], color=INK)
+    _numbers(axes, starts, [f"{row.memory.temp / MIB:,.0f} MiB" for row in rows])
+    axes.set_xlim(0, max(row.memory.temp for row in rows) / MIB)
+    drawn = [axes]
+    if timed:
+        times = [row.plain_steps or 0.0 for row in rows]
+        beside = canvas.panel(figure, left + room + NUMBER, top, room, height)
+        beside.barh(places, times, thick, color=SOFT)
+        _numbers(beside, times, [f"{t:.2f}" if t else "" for t in times])
+        beside.set_xlim(0, max(times) or 1.0)
+        beside.set_yticks([])
+        drawn.append(beside)
+    for each in drawn:
+        each.set_ylim(len(rows) - 0.5, -0.5)
+        each.set_xticks([])
+        each.set_frame_on(False)
+        each.tick_params(length=0, pad=8)
 
 
-def _bar(x: float, y: float, length: float, tint: str) -> str:
-    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{length:.1f}" height="{BAR}" fill="{tint}"/>'
+def _numbers(axes: Any, ends: Sequence[float], words: Sequence[str]) -> None:
+    """A number at the end of each bar."""
+    for place, (end, word) in enumerate(zip(ends, words, strict=True)):
+        beside = {"textcoords": "offset points", "va": "center_baseline", "color": SOFT}
+        axes.annotate(word, (end, place), (5, 0), annotation_clip=False, **beside)

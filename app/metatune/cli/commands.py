@@ -15,6 +15,7 @@ from metatune.cli.fit import fit
 from metatune.cli.plan import plan
 from metatune.cli.recipes import copy_recipe, list_recipes, validate
 from metatune.cli.replay import replay
+from metatune.cli.report import report
 from metatune.cli.root import root
 from metatune.cli.score import score
 from metatune.cli.show import show
@@ -79,6 +80,7 @@ COMMANDS = {
     "train": train,
     "transfer": transfer,
     "verdict": verdict,
+    "report": report,
     "replay": replay,
     "score": score,
     "ls": list_recipes,

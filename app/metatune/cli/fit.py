@@ -98,7 +98,7 @@ def fit(
         run.doing = "showing the result"
         console.print(terminal.summary(outcome.artefact, outcome.folder.read_metrics()))
         watch = shlex.join(["tensorboard", "--logdir", str(out)])
-        lines = [f"run: {out}", typed("show", out), watch]
+        lines = [f"run: {out}", typed("show", out), typed("report", out), watch]
         if target := suited(outcome.artefact):
             lines.append(typed("export", out, "--to", target, "--out", "tuned/"))
         typer.echo("\n  ".join(lines))

@@ -13,8 +13,8 @@ from metatune.fit.telling import dataset_statistics
 from metatune.inner import InnerTraining
 from metatune.recipe import writing
 from metatune.recipe.measures import sentence
-from metatune.report import tensorboard
-from metatune.report.heat_map import line_plot
+from metatune.report import tensorboard, tracked
+from metatune.report.pictures.thumbnails import line_plot
 from metatune.report.search import best_point, closing, jump
 from metatune.report.sharing import sentences
 
@@ -23,26 +23,6 @@ POINTS = 1000
 
 EXACT = 2**53
 """Above, TensorBoard's numbers, which are float64, skip whole ones: they are shown as text."""
-
-SIZES = ("objective_sizes", "held_out_sizes")
-"""What a line has of each size of `outer.robust`."""
-
-LAYOUT = {
-    "search": {
-        "loss": ["objective", "held_out", "best_held_out"],
-        "loss by size": [f"{name}/.*" for name in SIZES],
-        "hypergradient": ["hypergradient_norm/.*", "standard_error/.*"],
-        "hypergradient by window": ["window_norm/.*"],
-        "signal to noise": ["signal/.*/median"],
-        "growth of the derivative": ["adjoint/.*", "tangents/.*"],
-    },
-    "schedules": {
-        section.plotted.title: [f"schedule/{section.plotted.tag}/.*"]
-        for section in SECTIONS.values()
-        if section.plotted
-    },
-}
-"""Charts of TensorBoard's custom-scalars page, with the tags that each shows."""
 
 
 class Tracker:
@@ -69,7 +49,8 @@ class Tracker:
                 {key: v if _is_scalar(v) else str(v) for key, v in choices.items()},
                 metrics=("objective", "held_out", "best_held_out"),
             )
-            self._writer.custom_scalars(LAYOUT)
+            curves = self._curves(training.initial_eta())
+            self._writer.custom_scalars(tracked.layout(curves, self._windows()))
 
     def __enter__(self) -> "Tracker":
         """Returns itself."""
@@ -98,7 +79,7 @@ class Tracker:
         else:
             del scalars["seconds"]
         scalars["phase"] = float(line["phase"])
-        for name in (*SIZES, "hypergradient_norm", "standard_error", "moved"):
+        for name in (*tracked.SIZES, "hypergradient_norm", "standard_error", "moved"):
             scalars |= {f"{name}/{key}": value for key, value in line.get(name, {}).items()}
         for key, norms in line.get("window_norm", {}).items():
             for number, norm in enumerate(norms, 1):
@@ -125,7 +106,7 @@ class Tracker:
                 title = f"Norm of the {of}, point {line['step']}"
                 picture = line_plot(norms, title, "norm (log scale)", log=True)
                 self._writer.image(f"{of}/norm", picture, line["step"])
-        tensorboard.write_point(
+        tracked.write_point(
             self._writer,
             step=line["step"],
             scalars=scalars,
@@ -139,8 +120,8 @@ class Tracker:
         last = tuned.result["outer_steps"]
         # TensorBoard keeps the later of two pictures of one step, or shows it after the other.
         where = f"as tuned: {best_point(tuned.result)}"
-        tensorboard.write_pictures(self._writer, last, where, self._curves(eta))
-        tensorboard.write_schedules(self._writer, tuned)
+        tracked.write_pictures(self._writer, last, where, self._curves(eta))
+        tracked.write_schedules(self._writer, tuned)
         told = [f"tuned: {best_point(tuned.result)}", *closing(tuned.result)]
         self._writer.text("result", "\n".join(f"- {each}" for each in told), last)
         self._writer.flush()

@@ -8,7 +8,6 @@ from pathlib import Path
 from metatune.artefact import Artefact
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.report.artefact_readme import horizon, verdict, what_is_tuned
-from metatune.report.svg import schedule_svg
 
 
 @dataclass(frozen=True)
@@ -73,4 +72,7 @@ def html(artefact: Artefact, pairs: Sequence[tuple[float, float]]) -> str:
 
 def picture(artefact: Artefact, title: str = "Tuned schedules") -> Picture:
     """The tuned schedules beside those that the search began with."""
+    # Here, as reading schedules needs no matplotlib.
+    from metatune.report.pictures.schedules import schedule_svg
+
     return Picture(schedule_svg(artefact, title))

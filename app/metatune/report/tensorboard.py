@@ -25,11 +25,6 @@ from tensorboard.plugins.text import metadata as text_plugin
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util import tensor_util
 
-from metatune.artefact import Artefact
-from metatune.artefact.document import curves as curves_of
-from metatune.artefact.sections import SECTIONS
-from metatune.report.heat_map import heat_map, line_plot, stacked_area
-from metatune.report.scales import evenly, log_floor
 from metatune.runs.space import room_for
 
 FLUSH_SECONDS = 20
@@ -42,14 +37,6 @@ _files = itertools.count()
 
 BUCKETS = 30
 """Of a histogram."""
-
-
-SCHEDULE_POINTS = 1000
-"""Of a tuned schedule of more inner steps: as many as TensorBoard keeps of a scalar."""
-
-
-Curves = Mapping[str, Mapping[str, np.ndarray]]
-"""Values over the inner steps by section, then by what they are of."""
 
 
 class EventWriter:
@@ -199,79 +186,3 @@ def _new_file(folder: Path) -> Path:
     """Where no other process, nor this one, writes; TensorBoard knows files of events by names."""
     second, machine, process = int(time.time()), socket.gethostname(), os.getpid()
     return folder / f"events.out.tfevents.{second:010d}.{machine}.{process}.{next(_files)}"
-
-
-def write_point(
-    writer: EventWriter,
-    *,
-    step: int,
-    scalars: Mapping[str, float],
-    curves: Curves,
-    windows: Mapping[str, Mapping[str, int]],
-) -> None:
-    """Writes all that a point of a search has to show.
-
-    Args:
-        writer: where to.
-        step: which point: how many outer steps have led to it.
-        scalars: such as `objective`, `held_out`, `hypergradient_norm/learning_rates`.
-        curves: values over the inner steps of what is tuned, by section.
-        windows: the inner training is cut into so many stretches of equal length; the mean over
-            each is a scalar, so that it shows over outer steps. By section, then by the word that a
-            curve's name begins with or by the section itself; one for the whole training where
-            there is none.
-    """
-    for tag, value in scalars.items():
-        writer.scalar(tag, value, step)
-    for key, columns in curves.items():
-        known = windows.get(key, {})
-        for name, curve in columns.items():
-            count = known.get(name.partition(" ")[0], known.get(key, 1))
-            for index, mean in enumerate(_means(curve, count)):
-                writer.scalar(f"{_tag(key)}/{name}/window_{index}", mean, step)
-    write_pictures(writer, step, f"point {step}", curves)
-
-
-def write_pictures(writer: EventWriter, step: int, where: str, curves: Curves) -> None:
-    """Draws schedules; arguments as of `write_point`, and `where` in the search, for the titles."""
-    for key, columns in curves.items():
-        if (plotted := SECTIONS[key].plotted) is None or not columns:
-            continue
-        title = f"{plotted.title}, {where}"
-        if plotted.scale == "share":
-            writer.image(f"{key}/shares", stacked_area(columns, title, plotted.axis), step)
-            continue
-        log = plotted.scale == "log"
-        if log:
-            logs = np.log10(log_floor(np.stack(list(columns.values()))))
-            picture = heat_map(logs, list(columns), title, "log10(rate)")
-            writer.image(f"{key}/heat_map", picture, step)
-        axis = f"{plotted.axis} (log scale)" if log else plotted.axis
-        writer.image(f"{key}/curves", line_plot(columns, title, axis, log=log), step)
-
-
-def write_schedules(writer: EventWriter, artefact: Artefact) -> None:
-    """Writes the tuned schedules as scalars over *inner* steps, at the end of a run.
-
-    Args:
-        writer: where to.
-        artefact: what was tuned; the curves of its sections become e.g.
-            `schedule/learning_rate/GROUP`, `schedule/mixture/DOMAIN`,
-            `schedule/loss_weight/DOMAIN` (or CLASS), `schedule/optimizer/NAME`.
-    """
-    steps = evenly(artefact.horizon_steps, SCHEDULE_POINTS)
-    for key, columns in curves_of(artefact, steps).items():
-        for name, curve in columns.items():
-            for step, value in zip(steps, curve, strict=True):
-                writer.scalar(f"schedule/{_tag(key)}/{name}", value, step)
-
-
-def _tag(key: str) -> str:
-    """What the names of a section's curves begin with."""
-    return plotted.tag if (plotted := SECTIONS[key].plotted) else key
-
-
-def _means(curve: np.ndarray, windows: int) -> np.ndarray:
-    """The mean of a curve over each window."""
-    window = np.arange(len(curve)) * windows // len(curve)
-    return np.bincount(window, curve) / np.bincount(window)

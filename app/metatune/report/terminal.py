@@ -22,7 +22,7 @@ from metatune.report.artefact_readme import (
     worth_using,
 )
 from metatune.report.fitting import Fitting, Name, slack_of
-from metatune.report.scales import evenly, log_floor
+from metatune.report.sampling import evenly, log_floor
 
 BARS = "▁▂▃▄▅▆▇█"
 PLOT_COLUMNS = 16

@@ -54,6 +54,8 @@ RUN: Final = Kind(
             "metrics.jsonl",
             "commands.jsonl",
             "expected.json",
+            "report.html",
+            "artefact-simple-report.html",
             "transfer.jsonl",
             "retuned",
             "tensorboard",

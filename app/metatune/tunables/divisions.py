@@ -3,8 +3,8 @@
 import re
 from collections.abc import Hashable, Mapping, Sequence
 
+from metatune.artefact.kinds import kind_of
 from metatune.tunables.groups import Groups
-from metatune.tunables.kinds import kind_of
 
 LAYER = re.compile(r".*?\.(\d+)(?=\.)")
 

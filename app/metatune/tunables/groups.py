@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from metatune.artefact.kinds import KINDS, kind_of
 from metatune.hypergrad.shapes import Params
 from metatune.models import ParameterNames
 from metatune.recipe.faults import Fault, RecipeError
-from metatune.tunables.kinds import KINDS, kind_of
 from metatune.tunables.shapes import Index, Names
 
 BASE = -1

@@ -9,11 +9,11 @@ import numpy as np
 
 from metatune.artefact import Artefact, LearningRates, Mixture
 from metatune.artefact.curves import fractions, where_changed
+from metatune.artefact.kinds import kind_of
 from metatune.fit.making import sections_of
 from metatune.inner import InnerTraining
 from metatune.inner.schedules import base_rates
 from metatune.recipe import schema
-from metatune.tunables.kinds import kind_of
 from metatune.verdict.points import Coordinates, Plain, Point
 
 LAYER: Final = re.compile(r"\.(\d+)\.")

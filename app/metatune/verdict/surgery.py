@@ -9,7 +9,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 
 from metatune.artefact import Artefact, LearningRates, Mixture, Multipliers
 from metatune.artefact.curves import fractions, where_changed
-from metatune.tunables.kinds import kind_of
+from metatune.artefact.kinds import kind_of
 
 Table = np.ndarray
 """Values at every step of a training, float64 [steps, columns]."""

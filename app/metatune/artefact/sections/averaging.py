@@ -89,6 +89,7 @@ AVERAGING: Final = Section(
             "average from",
             averaging.knots,
             {"decay": averaging.decay},
+            interpolation=averaging.interpolation,
         )
     ],
     plotted=Plotted("averaging", "Decay of the average of parameters", "decay"),

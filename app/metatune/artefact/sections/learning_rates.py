@@ -375,7 +375,10 @@ def _views(rates: LearningRates, horizon: int) -> list[OnLogScale]:
     if tuned is not None:
         head = f"multiplier {'from' if tuned.interpolation == 'constant' else 'at'}"
         shown = "{:.2f}".format
-        factors = ByKnot("multipliers", head, tuned.knots, tuned.groups, shown, ".3f")
+        own = tuned.interpolation
+        factors = ByKnot(
+            "multipliers", head, tuned.knots, tuned.groups, shown, ".3f", interpolation=own
+        )
     title = "learning rates per update and multipliers, log scale"
     return [OnLogScale(title, lambda steps: curves(rates, steps, horizon), factors)]
 

@@ -144,7 +144,13 @@ LOSS_TERMS: Final = Section(
     curves=LossTerms.over,
     tables=lambda terms, steps, total: {KEY: terms.over(steps, total)},
     views=lambda terms, horizon: [
-        ByKnot("terms of the loss", "in the loss from", terms.knots, terms.values)
+        ByKnot(
+            "terms of the loss",
+            "in the loss from",
+            terms.knots,
+            terms.values,
+            interpolation=terms.interpolation,
+        )
     ],
     plotted=Plotted("loss_term", "Terms of the loss", "coefficient"),
 )

@@ -77,7 +77,8 @@ def needs_of_domains(key: str, words: str, schedule: Any) -> dict[str, str]:
 def table(title: str, head: str, schedule: Any, shown: Any) -> ByKnot:
     """The columns of a schedule at its knots."""
     curves = dict(zip(schedule.columns, schedule.weights.T, strict=True))
-    return ByKnot(title, head, schedule.knots, curves, shown, ".3f", "zero")
+    own = schedule.interpolation
+    return ByKnot(title, head, schedule.knots, curves, shown, ".3f", "zero", own)
 
 
 def _check(checker: ValueChecker, stated: Any, document: Mapping[str, Any]) -> None:

@@ -209,7 +209,10 @@ def _facts(optimizer: Optimizer) -> list[str]:
 
 def _views(optimizer: Optimizer, horizon: int) -> list[ByKnot]:
     tuned = optimizer.schedules
-    return [] if tuned is None else [ByKnot(KEY, "optimizer from", tuned.knots, tuned.curves)]
+    if tuned is None:
+        return []
+    own = tuned.interpolation
+    return [ByKnot(KEY, "optimizer from", tuned.knots, tuned.curves, interpolation=own)]
 
 
 def _setting(kind: str, key: str) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 
+from metatune.artefact.curves import Interpolation
 from metatune.artefact.value_checks import ValueChecker
 
 Columns = Mapping[str, np.ndarray]
@@ -50,6 +51,7 @@ class ByKnot(NamedTuple):
         shown: a value in words, where there is little room.
         digits: the format of a value where there is more.
         least: where plots begin: at 0, or at the least value of each curve.
+        interpolation: how values go on from their knots.
     """
 
     title: str
@@ -59,6 +61,7 @@ class ByKnot(NamedTuple):
     shown: Callable[[float], str] = "{:.4g}".format
     digits: str = ".4g"
     least: Literal["zero", "own"] = "own"
+    interpolation: Interpolation = "constant"
 
 
 class OnLogScale(NamedTuple):

@@ -3,11 +3,11 @@
 import jax
 import pytest
 
+from metatune.artefact.kinds import KINDS, kind_of
 from metatune.models import ParameterNames, build
 from metatune.models.families import FAMILIES
 from metatune.recipe.faults import RecipeError
 from metatune.tunables.groups import group
-from metatune.tunables.kinds import KINDS, kind_of
 
 
 def names_of(family, tied):
