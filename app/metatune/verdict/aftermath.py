@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Final
 
+import numpy as np
+
 from metatune.artefact import Artefact
 from metatune.inner.seeds import Purpose
 from metatune.ladder.measuring import Followed
@@ -85,9 +87,9 @@ def _with_simple(
     ]
     before: Sequence[float] = outcome.losses[DEFAULT]
     usable, behind = ships(outcome, after)
-    if behind.mean == float("inf"):
-        return told
     gain = outcome.gain.mean
+    if not np.isfinite([behind.mean, gain]).all():
+        return told
     kept = (gain - behind.mean) / gain
     simplified = {
         "words": found.words,
