@@ -60,7 +60,7 @@ def test_the_same_trainings_differ_by_nothing():
 
 @pytest.mark.parametrize(("ones", "others"), [(1, 0), (0, 2), (3, 1), (5, 0)])
 def test_with_divergences_pairs_are_counted_by_their_signs(ones, others):
-    """Against scipy's binomial test and its quantile intervals, whatever number a divergence has."""
+    """Against scipy's binomial test and quantile intervals, at any number of a divergence."""
     generator = np.random.default_rng(2)
     apart = generator.normal(0.6, 1, size=12)
     second = generator.normal(size=12)
@@ -114,9 +114,7 @@ def unsteady(means, seed, often, spread=0.01):
 def test_divergences_make_no_gain_out_of_noise():
     """Both diverge now and then, or not: wrong claims about them stay below the level."""
     often = {TUNED: 0.08, DEFAULT: 0.08}
-    words = [
-        decide(contest(unsteady({}, seed, often), (), 1e-6, 27)).word for seed in range(500)
-    ]
+    words = [decide(contest(unsteady({}, seed, often), (), 1e-6, 27)).word for seed in range(500)]
     assert len(words) - words.count(UNKNOWN) <= 500 * ALPHA
 
 

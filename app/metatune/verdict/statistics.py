@@ -168,9 +168,7 @@ def _by_signs(ones: np.ndarray, others: np.ndarray, level: float) -> PairedDiffe
     apart = np.sort(ones[told] - others[told])
     pairs, count = len(apart), len(ones)
     if not pairs:
-        return PairedDifference(
-            math.nan, math.nan, -math.inf, math.inf, 1.0, count, signs=True
-        )
+        return PairedDifference(math.nan, math.nan, -math.inf, math.inf, 1.0, count, signs=True)
     # As many pairs at least as lie on the other side of zero, or on it.
     fewer = pairs - max(int((apart > 0).sum()), int((apart < 0).sum()))
     p = min(1.0, 2 * float(bdtr(fewer, pairs, 0.5)))
