@@ -8,6 +8,7 @@ import pytest
 from recipes import prepared, tiny
 
 from metatune import artefact
+from metatune.artefact.files import SIMPLE
 from metatune.fit.making import artefact_of
 from metatune.report.artefact_readme import readme
 from metatune.train.matching import refuse_misfit
@@ -226,10 +227,10 @@ def test_simple_schedules_are_an_artefact_like_any_other(training, default, tune
     own = simple.measured(
         dataclasses.replace(made, result={**RESULT, "status": "complete"}), before, after, FRESH
     )
-    artefact.write(tmp_path / simple.FOLDER, own, readme(own))
-    read = artefact.load(tmp_path / simple.FOLDER)
+    artefact.write(tmp_path / SIMPLE, own, readme(own))
+    read = artefact.load(tmp_path / SIMPLE)
     assert read.result["held_out_seeds"] == [FRESH + i for i in range(5)]
-    assert "better than the default by" in (tmp_path / simple.FOLDER / "README.md").read_text()
+    assert "better than the default by" in (tmp_path / SIMPLE / "README.md").read_text()
     assert (rate_table(read) == rate_table(made)).all()
     assert (shares(read) == shares(made)).all()
     refuse_misfit(read, training, "simple")

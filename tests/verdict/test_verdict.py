@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from metatune import artefact
 from metatune.artefact.curves import values_at
+from metatune.artefact.files import SIMPLE
 from metatune.cli.commands import app
 from metatune.fit.outer_loop import fit
 from metatune.fit.run_folder import RunFolder, RunFolderError
@@ -28,7 +29,6 @@ from metatune.recipe.faults import RecipeError
 from metatune.report.verdict import table
 from metatune.verdict import contest
 from metatune.verdict.points import Coordinates, Plain
-from metatune.verdict.simple import FOLDER
 from metatune.verdict.trainings import setting_of, trainings
 from metatune.verdict.trials import FILE
 
@@ -275,7 +275,23 @@ def test_a_plan_trains_nothing(run, tmp_path):
 def test_a_run_that_was_judged_can_be_overwritten(run, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
-    (copy / FOLDER).mkdir(exist_ok=True)
+    (copy / SIMPLE).mkdir(exist_ok=True)
     fit(prepare(tiny(outer={"steps": 1})), copy, overwrite=True, console=QUIET)
     assert not (copy / FILE).exists()
     assert artefact.load(copy).verdict is None
+
+
+def test_a_search_that_goes_on_leaves_no_verdict_on_other_schedules(run, document, tmp_path):
+    """Nor the simple schedules that it found; asked for nothing more, it leaves both."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    shutil.copytree(copy / "artefact", copy / SIMPLE, dirs_exist_ok=True)
+    recipe = tiny(inner={"steps": 6}, outer={"steps": 2})
+    fit(prepare(recipe), copy, resume=True, console=QUIET)
+    assert (copy / SIMPLE).exists()
+    assert artefact.load(copy).verdict == document
+    longer = tiny(inner={"steps": 6}, outer={"steps": 3})
+    fit(prepare(longer), copy, resume=True, console=QUIET)
+    assert not (copy / SIMPLE).exists()
+    assert artefact.load(copy).verdict is None
+    assert not (copy / "artefact" / "verdict.json").exists()

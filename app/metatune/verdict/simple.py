@@ -38,7 +38,6 @@ TRIED: Final = 2 + len(CLUSTERS) + len(FEW) + len(FEW) + len(GRAINS) - 1
 """Schedules that are tried at most: as many ways to share, windows, mixtures and grains."""
 
 NAME: Final = "simple"
-FOLDER: Final = "artefact-simple"
 
 
 class Simple(NamedTuple):
