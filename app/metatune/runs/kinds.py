@@ -61,6 +61,7 @@ RUN: Final = Kind(
             "checkpoints",
             "scratch",
             "verdict.jsonl",
+            "what-if.jsonl",
             *(
                 f"{before}{name}{after}"
                 for name in ("artefact", SIMPLE)
