@@ -54,6 +54,11 @@ def tuned(training):
     return artefact_of(training, eta, RESULT)
 
 
+def multipliers_of(found):
+    assert found.learning_rates.multipliers is not None
+    return found.learning_rates.multipliers
+
+
 def rows(found):
     return dict(zip(found.learning_rates.parameters, rate_table(found).T, strict=True))
 
@@ -116,16 +121,16 @@ def test_a_factor_is_the_mean_of_logarithms_over_cluster_and_stretch(default, tu
     count, logs = len(tuned.learning_rates.parameters), np.log([4.0, 6.0, 9.0])
     one = Structure(np.zeros(count, int), np.zeros(3, int), False)
     found = structured_rates(default, tuned, one, 6)
-    layer = tuned.learning_rates.multipliers.members["model.layers.0"]
+    layer = multipliers_of(tuned).members["model.layers.0"]
     mean = len(layer) / count * logs.mean()
     factor = rate_table(found) / rate_table(default)
     assert factor == pytest.approx(np.full_like(factor, float(f"{np.exp(mean):.6g}")))
-    assert found.learning_rates.multipliers.groups == {"all": (float(f"{np.exp(mean):.6g}"),)}
+    assert multipliers_of(found).groups == {"all": (float(f"{np.exp(mean):.6g}"),)}
     fast = np.asarray([int("layers.0" in name) for name in tuned.learning_rates.parameters])
     table = Structure(fast, np.arange(3), False)
     same = structured_rates(default, tuned, table, 9)
     assert rate_table(same) == pytest.approx(rate_table(tuned), rel=1e-6)
-    multipliers = same.learning_rates.multipliers
+    multipliers = multipliers_of(same)
     assert multipliers.groups["rates 2"] == pytest.approx((4, 6, 9))
     assert set(multipliers.members["rates 2"]) == set(layer)
     assert multipliers.knots == pytest.approx((0, 2 / 6, 4 / 6))
@@ -135,8 +140,8 @@ def test_of_a_product_each_number_is_rounded(default, tuned):
     """Two stretches and two clusters are three numbers, of two digits each."""
     fast = np.asarray([int("layers.0" in name) for name in tuned.learning_rates.parameters])
     found = structured_rates(default, tuned, Structure(fast, np.asarray([0, 0, 1]), True), 2)
-    groups = found.learning_rates.multipliers.groups
-    assert found.learning_rates.multipliers.knots == pytest.approx((0, 4 / 6))
+    groups = multipliers_of(found).groups
+    assert multipliers_of(found).knots == pytest.approx((0, 4 / 6))
     slow, quick = groups["rates 1"], groups["rates 2"]
     ratio = quick[0] / slow[0]
     assert quick[1] / slow[1] == pytest.approx(ratio)

@@ -67,7 +67,7 @@ def test_with_divergences_pairs_are_counted_by_their_signs(ones, others):
     first = second + apart
     first[:ones] = math.inf
     second[len(second) - others :] = math.inf
-    found = difference(first, second, 0.05)
+    found = difference(first.tolist(), second.tolist(), 0.05)
     assert found.signs
     large = np.where(np.isinf(first), 1e6, np.where(np.isinf(second), -1e6, first - second))
     assert found.mean == pytest.approx(np.median(large))
@@ -76,7 +76,7 @@ def test_with_divergences_pairs_are_counted_by_their_signs(ones, others):
     told = stats.quantile_test(large, p=0.5).confidence_interval(0.95)
     wanted = [v if abs(v) < 1e5 else math.copysign(math.inf, v) for v in (told.low, told.high)]
     assert [found.low, found.high] == pytest.approx(wanted)
-    turned = difference(second, first, 0.05)
+    turned = difference(second.tolist(), first.tolist(), 0.05)
     assert (turned.mean, turned.low, turned.high) == pytest.approx(
         (-found.mean, -found.high, -found.low)
     )

@@ -195,7 +195,8 @@ def test_who_cannot_align_says_why(training):
     other = replace(training, recipe=replace(training.recipe, outer=accuracy))
     assert "accuracy, has no gradient" in str(alignment.refusal(other))
     assert alignment.head_of({"model": {"norm": 1}}) is None
-    assert alignment.head_of({"model": {"embed_tokens": {"weight": 1}}})[0] == "model"
+    tied = {"model": {"embed_tokens": {"weight": 1}}}
+    assert alignment.head_of(tied) == ("model", "embed_tokens", "weight")
 
 
 def test_a_shortened_training_is_the_recipe_of_fewer_steps(training):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -139,7 +140,7 @@ def test_a_run_is_sensitive_to_each_domain_by_window_and_to_rates(asking):
     assert "mixture.drama[2]+=0.05" in [row.change for row in found]
     few = [row for row in found if "code" in row.change or "all" in row.change]
     with asking.opened(Display(QUIET, 1.0)) as opened:
-        told = {row.change: each for row, each in table(opened, few)}
+        told: dict[str, Any] = {row.change: each for row, each in table(opened, few)}
     up, down = told["learning_rates.all*=1.5"], told["learning_rates.all/=1.5"]
     assert up.slope == pytest.approx(-down.slope, rel=1e-4)
     assert up.second == pytest.approx(down.second)

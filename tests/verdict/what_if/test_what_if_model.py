@@ -40,8 +40,8 @@ class Problem:
             slope, objective = self.of_seed(number)
             slopes.append(float(slope @ delta))
             if number < bent:
-                at = (objective(sign * delta) for sign in (0, 1, -1))
-                bends.append(bend(*at, slopes[-1]))
+                base, above, below = (objective(sign * delta) for sign in (0, 1, -1))
+                bends.append(bend(base, above, below, slopes[-1]))
         return predicted(slopes, bends)
 
 

@@ -101,17 +101,22 @@ def parsed(words: Sequence[str]) -> list[Change]:
         if not np.isfinite(value) or (said["operator"] == "/=" and not value):
             faults.append(Fault(path, said["value"], "must be a finite number", EXAMPLE))
             continue
-        # What is subtracted or divided by is what is added or multiplied with.
-        operator, value = {
-            "-=": ("+=", -value),
-            "/=": ("*=", 1 / value if value else value),
-        }.get(said["operator"], (said["operator"], value))
+        operator, value = _operation(said["operator"], value)
         window = None if said["window"] is None else int(said["window"]) - 1
         name = said["name"].strip("'\"")
         found.append(Change(word.strip(), said["section"], name, window, operator, value))
     if faults:
         raise RecipeError("what-if", faults)
     return found
+
+
+def _operation(said: str, value: float) -> tuple[Operator, float]:
+    """What is subtracted is added, and what is divided by multiplied with."""
+    if said in ("+=", "-="):
+        return "+=", value if said == "+=" else -value
+    if said in ("*=", "/="):
+        return "*=", value if said == "*=" else 1 / value
+    return "=", value
 
 
 def changed(
