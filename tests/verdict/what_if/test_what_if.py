@@ -22,7 +22,7 @@ from metatune.recipe.faults import RecipeError
 from metatune.verdict.derivatives import shifted
 from metatune.verdict.what_if.asking import CHECKED, ask
 from metatune.verdict.what_if.changes import parsed
-from metatune.verdict.what_if.record import FILE
+from metatune.verdict.what_if.record import FILE, hashed
 from metatune.verdict.what_if.sensitivity import rows, table
 
 QUIET = Console(quiet=True)
@@ -141,6 +141,15 @@ def test_a_run_is_sensitive_to_each_domain_by_window_and_to_rates(asking):
     few = [row for row in found if "code" in row.change or "all" in row.change]
     with asking.opened(Display(QUIET, 1.0)) as opened:
         told: dict[str, Any] = {row.change: each for row, each in table(opened, few)}
+    known = len(lines(asking.folder.path))
+    few = [row for row in few if row.part_of or "/=" in row.change]
+    with asking.opened(Display(QUIET, 1.0)) as opened:
+        table(opened, few)
+    assert len(lines(asking.folder.path)) == known
+    bent = {(line["delta"], line["seed"]) for line in lines(asking.folder.path)}
+    delta = asking.moved(asking.point(parsed(["learning_rates.all/=1.5"])))
+    assert {(hashed(sign * delta), seed) for sign in (1, -1) for seed in range(2)} <= bent
+    assert hashed(-delta) == hashed(asking.moved(asking.point(parsed(["learning_rates.all*=1.5"]))))
     up, down = told["learning_rates.all*=1.5"], told["learning_rates.all/=1.5"]
     assert up.slope == pytest.approx(-down.slope, rel=1e-4)
     assert up.second == pytest.approx(down.second)

@@ -116,8 +116,3 @@ def test_a_prediction_holds_as_far_as_both_intervals_tell():
     assert held(found, 0.15, 0.11, 0.19)  # 0.05 apart, 0.03 and 0.04 open
     assert not held(found, 0.151, 0.111, 0.191)
     assert not held(found, math.inf, -math.inf, math.inf)
-
-
-def test_a_shorter_change_bends_less():
-    assert Bend(4.0, 8.0).scaled(0.5) == (1.0, 1.0)
-    assert Bend(4.0, 8.0).scaled(-1.0) == (4.0, -8.0)

@@ -1,6 +1,5 @@
 """Asks a run what a change would do: by its derivatives, and by trainings that check them."""
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -28,7 +27,7 @@ from metatune.runs.inputs import refuse_changed
 from metatune.runs.lock import locked
 from metatune.verdict.derivatives import HYPERGRADIENT, Derivatives, shifted
 from metatune.verdict.statistics import PairedDifference, difference
-from metatune.verdict.what_if.changes import SECTIONS, Change, changed
+from metatune.verdict.what_if.changes import SECTIONS, Change, changeable, changed
 from metatune.verdict.what_if.model import LEVEL, Bend, Prediction, bend, held, predicted
 from metatune.verdict.what_if.record import Answers, Quantity
 
@@ -41,8 +40,12 @@ BENT: Final = 2
 PAIRS: Final = 8
 """Pairs of trainings that check a prediction, by default."""
 
-CHECKED: Final = 1 << 20
-"""Numbers of validation trainings from which on these are what-if's; contestants have others."""
+CHECKED: Final = 1 << 23
+"""Numbers of validation trainings from which on these are what-if's; those of searches and of
+contestants are all below."""
+
+DECIMALS: Final = 5
+"""Of a δ: so the opposite of a change is found in the record, whatever the rounding of either."""
 
 
 class Answer(NamedTuple):
@@ -98,16 +101,17 @@ class Asking:
     @property
     def keys(self) -> list[str]:
         """Tunables that can be changed."""
-        return [key for key in SECTIONS if key in self.eta]
+        return changeable(self.training)
 
     def point(self, changes: Sequence[Change]) -> dict[str, jax.Array]:
         """The meta-parameters that changes lead to; raises what `changes.changed` does."""
         return changed(self.training, self.eta, changes)
 
     def moved(self, point: Mapping[str, Any]) -> np.ndarray:
-        """δ, from the chosen meta-parameters to a point, [N], in float32."""
+        """δ, from the chosen meta-parameters to a point, [N], in float32, to `DECIMALS`."""
         parts = [np.asarray(point[key]) - np.asarray(self.eta[key]) for key in self.keys]
-        return np.concatenate([part.ravel() for part in parts])
+        moved = np.concatenate([part.ravel() for part in parts]).astype(np.float64)
+        return np.round(moved, DECIMALS).astype(np.float32)
 
     def slices(self, delta: np.ndarray) -> dict[str, np.ndarray]:
         """A vector [N] by tunable."""
@@ -129,10 +133,10 @@ class Asking:
             "recipe_sha256": self.tuned.provenance["recipe_sha256"],
             "best_outer_step": self.tuned.result["best_outer_step"],
         }
-        with locked(self.folder.path), tempfile.TemporaryDirectory() as scratch:
+        with locked(self.folder.path), self.folder.cleared_scratch():
             record = Answers(self.folder.path, identity)
             record.mend()
-            derivatives = Derivatives(self.training, self.eta, Path(scratch))
+            derivatives = Derivatives(self.training, self.eta, self.folder.scratch)
             yield Opened(self, derivatives, record, display)
 
 
@@ -270,10 +274,10 @@ def ask(run: Path, training_of: Callable[[RunFolder], InnerTraining], seeds: int
         cure = "change the schedules, and train there"
         fault = Fault("trainer.command", recipe.trainer.command, problem, cure)
         raise RecipeError(str(run), [fault])
-    able = [each.key for each in training.tunables if each.key in SECTIONS]
-    if not able:
+    if not changeable(training):
         keys = [each.key for each in training.tunables]
-        fault = Fault("tune", keys, f"what-if changes {' and '.join(SECTIONS)}", "none is tuned")
+        problem = f"what-if changes {' and '.join(SECTIONS)}, rates of whole parameters"
+        fault = Fault("tune", keys, problem, "tune one of them")
         raise RecipeError(str(run), [fault])
     refuse_changed(folder.path, inputs(training))
     refuse_larger_than_memory(training.initialise, training.model.family)

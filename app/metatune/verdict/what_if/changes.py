@@ -162,6 +162,13 @@ def changed(
 KNOWN: Final = {MIXTURE: TunableMixture, RATES: TunableLearningRates}
 
 
+def changeable(training: InnerTraining) -> list[str]:
+    """The tunables of a training that can be changed: by shares, and by rates of groups."""
+    tuned: dict[str, Any] = {each.key: each for each in training.tunables}
+    able = [key for key in SECTIONS if isinstance(tuned.get(key), KNOWN[key])]
+    return [key for key in able if key != RATES or isinstance(tuned[key].cells, Groups)]
+
+
 def _of(changes: Sequence[Change], section: str) -> list[Change]:
     return [change for change in changes if change.section == section]
 

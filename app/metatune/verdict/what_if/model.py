@@ -39,10 +39,6 @@ class Bend(NamedTuple):
     second: float
     rest: float
 
-    def scaled(self, by: float) -> "Bend":
-        """That of a change that is `by` times as long, against δ where it is negative."""
-        return Bend(by**2 * self.second, by**3 * self.rest)
-
 
 class Prediction(NamedTuple):
     """A change of the objective.
