@@ -119,7 +119,7 @@ def what_if(out: Path) -> None:
     spread = np.concatenate(
         [np.full(each.size, np.sqrt(np.mean(each**2))) for each in moved.values()]
     )
-    inside = holds = told = 0
+    inside = holds = told = pairs = 0
     effects, errors, halves = [], [], []
     with asking.opened(Display(QUIET, 1.0)) as opened:
         for number in range(CHANGES):
@@ -131,6 +131,7 @@ def what_if(out: Path) -> None:
             reach = np.hypot(found.half, measured.half)
             holds += abs(found.change - measured.mean) <= reach
             told += found.told
+            pairs += found.pairs > 0
             effects.append(measured.mean)
             errors.append(found.change - measured.mean)
             halves.append(found.half)
@@ -141,7 +142,8 @@ def what_if(out: Path) -> None:
             )
     print(
         f"of {CHANGES} changes the measured effect lies in the 90 % interval of {inside}, within "
-        f"both intervals of {holds}; {told} predictions are told from zero. Effects are "
+        f"both of {holds}; {told} predictions are told from zero, {pairs} are by pairs of "
+        f"trainings. Effects are "
         f"{np.std(effects):.4f} around {np.mean(effects):+.4f}, predictions off by "
         f"{np.sqrt(np.mean(np.square(errors))):.4f}, intervals ± {np.mean(halves):.4f}"
     )

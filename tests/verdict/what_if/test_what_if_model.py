@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from metatune.verdict.what_if.model import LEVEL, Bend, bend, held, predicted
+from metatune.verdict.what_if.model import LEVEL, Bend, bend, by_pairs, held, holds, predicted
 
 
 class Problem:
@@ -108,6 +108,27 @@ def test_a_training_that_diverges_is_no_number():
     assert one_sided == pytest.approx((0.8, 0.4))
     assert held(found, math.inf, -math.inf, math.inf)
     assert not held(found, 0.1, 0.0, 0.2)
+
+
+def test_a_model_holds_where_little_is_of_neither_slope_nor_curvature():
+    """A cubic over a short change, and over a long one; a wrinkle, whose slope is no slope."""
+    problem = Problem(0, noise=0.0, cubic=0.5)
+    direction = np.random.default_rng(1).normal(size=8)
+
+    def of(by):
+        slope, objective = problem.of_seed(0)
+        at = (objective(sign * by * direction) for sign in (0, 1, -1))
+        base, above, below = at
+        return [float(by * slope @ direction)], [bend(base, above, below, by * slope @ direction)]
+
+    assert holds(*of(0.1))
+    assert not holds(*of(10.0))
+    assert holds([0.001], [Bend(1.0, 0.2)])  # at the least, where there is no slope
+    assert not holds([0.1, -5.0], [Bend(0.1, 0.2), Bend(0.0, 5.1)])
+    assert not holds([0.1, 0.1], [Bend(0.1, 0.0), None])
+    told = by_pairs(predicted([0.1, -5.0], []), 0.2, 0.1, 0.3, 6)
+    assert (told.change, told.half, told.pairs) == (0.2, pytest.approx(0.1), 6)
+    assert by_pairs(told, math.nan, -math.inf, math.inf, 6).change == math.inf
 
 
 def test_a_prediction_holds_as_far_as_both_intervals_tell():

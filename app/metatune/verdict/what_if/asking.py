@@ -28,7 +28,16 @@ from metatune.runs.lock import locked
 from metatune.verdict.derivatives import HYPERGRADIENT, Derivatives, shifted
 from metatune.verdict.statistics import PairedDifference, difference
 from metatune.verdict.what_if.changes import SECTIONS, Change, changeable, changed
-from metatune.verdict.what_if.model import LEVEL, Bend, Prediction, bend, held, predicted
+from metatune.verdict.what_if.model import (
+    LEVEL,
+    Bend,
+    Prediction,
+    bend,
+    by_pairs,
+    held,
+    holds,
+    predicted,
+)
 from metatune.verdict.what_if.record import Answers, Quantity
 
 SEEDS: Final = 6
@@ -43,6 +52,9 @@ PAIRS: Final = 8
 CHECKED: Final = 1 << 23
 """Numbers of validation trainings from which on these are what-if's; those of searches and of
 contestants are all below."""
+
+PREDICTED: Final = 1 << 24
+"""Those of pairs that predict, where derivatives don't."""
 
 DECIMALS: Final = 5
 """Of a δ: so the opposite of a change is found in the record, whatever the rounding of either."""
@@ -156,17 +168,22 @@ class Opened:
     record: Answers
     display: Display
 
-    def prediction(self, delta: np.ndarray, what: str, near: bool = True) -> Prediction:
+    def prediction(self, delta: np.ndarray, what: str) -> Prediction:
         """What a change δ would do.
 
         Args:
             delta: δ, [N].
             what: the change, for people.
-            near: whether trainings on either side are looked at, too.
         """
         slopes = [float(row @ np.asarray(delta, np.float64)) for row in self.gradients()]
-        bends = self.bends(delta, slopes, what) if near and np.any(delta) else []
-        return predicted(slopes, bends)
+        if not np.any(delta):
+            return predicted(slopes, [])
+        bends = self.bends(delta, slopes, what)
+        model = predicted(slopes, bends)
+        if holds(slopes, bends):
+            return model
+        found = self._pairs(delta, what, self.asking.seeds, PREDICTED)
+        return by_pairs(model, found.mean, found.low, found.high, found.seeds)
 
     def gradients(self) -> list[np.ndarray]:
         """The hypergradients of all seeds at the chosen meta-parameters, [N] each."""
@@ -196,10 +213,13 @@ class Opened:
             what: the change, for people.
             pairs: two or more.
         """
+        return self._pairs(delta, what, pairs, CHECKED)
+
+    def _pairs(self, delta: np.ndarray, what: str, pairs: int, first: int) -> PairedDifference:
         still = np.zeros_like(delta)
         after, before = (
             [
-                self._held_out(at, CHECKED + pair, f"{side}, pair {pair + 1} of {pairs}")
+                self._held_out(at, first + pair, f"{side}, pair {pair + 1} of {pairs}")
                 for pair in range(pairs)
             ]
             for at, side in ((delta, what), (still, "as chosen"))

@@ -11,7 +11,8 @@ of these seeds,
 and the same two trainings tell what is of neither: (F(η + δ) - F(η - δ)) / 2 - g·δ, of third order
 and above, or the slope of a wrinkle that is none over δ. The interval is Student's, of both means
 together (by the degrees of freedom of Welch and Satterthwaite), and wider by the mean of that rest,
-whose sign isn't taken for granted.
+whose sign isn't taken for granted. Where the rest is as large as half of what it is left of, the
+model says nothing over so long a change, and trainings alone do, in pairs.
 
 Source: Satterthwaite, An approximate distribution of estimates of variance components, Biometrics
 Bulletin 1946; the model is that of Conn, Gould & Toint, Trust-Region Methods, 2000, chapter 6.
@@ -26,6 +27,10 @@ from scipy.special import stdtrit
 
 LEVEL: Final = 0.1
 """Probability with which an interval misses."""
+
+MOST_LEFT: Final = 0.5
+"""Of slope or curvature, what may be of neither: as much of a derivative as `metatune check` calls
+linear over a step."""
 
 
 class Bend(NamedTuple):
@@ -53,6 +58,7 @@ class Prediction(NamedTuple):
         rest: what neither tells, of the trainings that were looked at.
         seeds: hypergradients.
         bends: seeds with trainings on either side.
+        pairs: of trainings, by which it is told in place of the model; zero where the model holds.
     """
 
     change: float
@@ -63,6 +69,7 @@ class Prediction(NamedTuple):
     rest: float
     seeds: int
     bends: int
+    pairs: int = 0
 
     @property
     def half(self) -> float:
@@ -98,6 +105,39 @@ def bend(base: float, above: float, below: float, slope: float) -> Bend | None:
         beyond = above - base - slope
         return Bend(2 * beyond, beyond)
     return Bend(above + below - 2 * base, (above - below) / 2 - slope)
+
+
+def holds(slopes: Sequence[float], bends: Sequence[Bend | None]) -> bool:
+    """Whether slope and curvature are most of what a change does.
+
+    Args:
+        slopes: g·δ of some seeds.
+        bends: of the first of them.
+    """
+    known = [each for each in bends if each is not None]
+    if len(known) < len(bends):
+        return False
+    of_neither = _size([each.rest for each in known])
+    found = max(_size(slopes[: len(known)]), _size([each.second / 2 for each in known]))
+    return of_neither <= MOST_LEFT * found
+
+
+def _size(values: Sequence[float]) -> float:
+    return math.sqrt(sum(value**2 for value in values) / len(values)) if values else 0.0
+
+
+def by_pairs(model: Prediction, mean: float, low: float, high: float, pairs: int) -> Prediction:
+    """A prediction by trainings alone, with what the model would have said of its parts.
+
+    Args:
+        model: that doesn't hold.
+        mean: of the pairs' differences; infinite where trainings diverge.
+        low: lower end of its interval.
+        high: upper end.
+        pairs: how many.
+    """
+    mean = math.inf if math.isnan(mean) else mean
+    return model._replace(change=mean, low=low, high=high, pairs=pairs)
 
 
 def predicted(

@@ -60,13 +60,14 @@ def table(opened: Opened, found: list[Row]) -> list[tuple[Row, Prediction | None
             told.append((row, None))
             continue
         delta = asking.moved(asking.point(parsed([row.change])))
-        slopes = [float(each @ delta.astype(np.float64)) for each in gradients]
         if row.part_of is None:
-            bends = opened.bends(delta, slopes, row.change)
-        else:
-            whole = asking.moved(asking.point(parsed([row.part_of])))
-            of_whole = [float(each @ whole.astype(np.float64)) for each in gradients]
-            bends = _parts(opened.bends(whole, of_whole, row.part_of), row.windows)
+            told.append((row, opened.prediction(delta, row.change)))
+            continue
+        whole = asking.moved(asking.point(parsed([row.part_of])))
+        slopes, of_whole = (
+            [float(each @ at.astype(np.float64)) for each in gradients] for at in (delta, whole)
+        )
+        bends = _parts(opened.bends(whole, of_whole, row.part_of), row.windows)
         told.append((row, predicted(slopes, bends)))
     return told
 

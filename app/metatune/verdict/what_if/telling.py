@@ -90,6 +90,11 @@ def _meaning(found: Prediction) -> str:
 
 
 def _parts(found: Prediction) -> str:
+    if found.pairs:
+        return (
+            f"  by {found.pairs} pairs of trainings: over so long a change derivatives aren't the "
+            f"slope (theirs is {found.slope:+.4f})"
+        )
     told = f"  slope {found.slope:+.4f} ({found.seeds} hypergradients)"
     if found.second is None:
         return told
