@@ -7,8 +7,8 @@ null        Two domains with the same text, a mixture tuned between them: no mix
             best, are left to nobody.
 planted     The same trainings, with 0.02 nats taken off every loss of what was tuned.
 quickstart  The quickstart, tuned first if it isn't there, against all contestants.
-what-if     Of a small run, 40 random changes of what was chosen, each meta-parameter as far as its
-            tunable's have moved in the search (one standard deviation): predicted, and trained.
+what-if     Of two small runs, 40 random changes of what was chosen, each number as far as those of its
+            tunable have moved in the search (one standard deviation): predicted, and trained.
 kills       Verdicts of a small run, killed 20 times at random moments: they come to the same files.
 
 usage: reproduce_verdict.py [--count N] [--out DIR] [null] [planted] [quickstart] [what-if] [kills]
@@ -45,6 +45,7 @@ RESOLUTION = 0.01
 
 SEEDS = 40
 CHANGES, PAIRS = 40, 24
+SMOOTH = 1e-3
 KILLS = 20
 WIDER = {"hidden_size": 16, "intermediate_size": 32}
 METATUNE = (sys.executable, "-c", "from metatune.cli import main; main()")
@@ -81,7 +82,7 @@ def null(seed: int) -> schema.Recipe:
     )
 
 
-def small() -> schema.Recipe:
+def small(rate: float = 1e-2) -> schema.Recipe:
     """A small training in which there is something to be gained, by rates and by mixture."""
     recipe = null(0)
     domains = {"one": TEXT, "other": schema.SourceSpec(shipped="drama_shakespeare")}
@@ -89,7 +90,7 @@ def small() -> schema.Recipe:
         recipe,
         model=schema.ModelSpec(config=dict(recipe.model.config or {}) | WIDER, remat=False),
         data=replace(recipe.data, domains=domains, target={"one": 1.0}, batch_size=8),
-        inner=replace(recipe.inner, steps=40),
+        inner=schema.InnerSpec(optimizer=schema.AdamWSpec(learning_rate=rate), steps=40),
         tune=schema.TuneSpec(
             learning_rates=schema.LearningRatesSpec(per="kind", windows=2),
             mixture=schema.MixtureSpec(windows=2, floor=0.05),
@@ -111,9 +112,9 @@ def tuned(recipe: schema.Recipe, run: Path) -> Path:
     return run
 
 
-def what_if(out: Path) -> None:
+def what_if(run: Path) -> None:
     """Random changes: how many of their effects lie in the predicted interval."""
-    asking = ask(tuned(small(), out / "small"), training_of)
+    asking = ask(run, training_of)
     start = asking.training.initial_eta()
     moved = {key: np.asarray(asking.eta[key]) - np.asarray(start[key]) for key in asking.keys}
     spread = np.concatenate(
@@ -233,7 +234,10 @@ def main() -> None:
         print(f"null problems: {dict(said)}")
         print(f"with {PLANTED} nats planted: {dict(planted)}")
     if "what-if" in given.what:
-        what_if(given.out)
+        # One at whose rate the first steps are wrinkled, and one of slow and smooth trainings.
+        for name, rate in (("small", 1e-2), ("smooth", SMOOTH)):
+            print(f"{name}, at a rate of {rate:g}")
+            what_if(tuned(small(rate), given.out / name))
     if "kills" in given.what:
         kills(given.out)
     if "quickstart" in given.what:
