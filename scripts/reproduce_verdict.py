@@ -7,8 +7,8 @@ null        Two domains with the same text, a mixture tuned between them: no mix
             best, are left to nobody.
 planted     The same trainings, with 0.02 nats taken off every loss of what was tuned.
 quickstart  The quickstart, tuned first if it isn't there, against all contestants.
-what-if     Of two small runs, 40 random changes of what was chosen, each number as far as those of its
-            tunable have moved in the search (one standard deviation): predicted, and trained.
+what-if     Of two small runs, 40 random changes of what was chosen, each number as far as those of
+            its tunable have moved in the search (one standard deviation): predicted, and trained.
 kills       Verdicts of a small run, killed 20 times at random moments: they come to the same files.
 
 usage: reproduce_verdict.py [--count N] [--out DIR] [null] [planted] [quickstart] [what-if] [kills]
