@@ -1,5 +1,7 @@
 """Changes as they are typed, against the shares and rates that inner steps then use."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -173,3 +175,18 @@ def test_what_cannot_be_changed_is_refused(training, eta, words, said):
         changed(training, eta, parsed(words))
     assert said in str(raised.value)
     assert words[-1].partition("=")[0].rstrip("*+") in str(raised.value)
+
+
+def test_rates_that_are_not_tuned_are_not_changed_by_the_way():
+    """A module of which a part keeps the base rate; the bound of others has no part in it."""
+    rates = schema.LearningRatesSpec(per=("self_attn", "lm_head"), windows=3, max_multiplier=8.0)
+    training = prepared(tiny(tune={"learning_rates": rates}))
+    eta: Any = {key: np.array(leaf) for key, leaf in training.initial_eta().items()}
+    eta["learning_rates"][:, 1] = 1e3  # at its bound, to all digits
+    with pytest.raises(RecipeError, match="has a rate that isn't tuned, and stays the base"):
+        changed(training, eta, parsed(["learning_rates.model.layers.0*=2"]))
+    found = changed(training, eta, parsed(["learning_rates.attention[1]*=2"]))
+    own = next(each for each in training.tunables if each.key == "learning_rates")
+    factors = own.multipliers(np.asarray(found["learning_rates"]))
+    assert factors[:, 0] == pytest.approx([2, 1, 1])
+    assert (np.asarray(found["learning_rates"])[:, 1] == 1e3).all()

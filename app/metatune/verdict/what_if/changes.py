@@ -149,7 +149,8 @@ def changed(
             problem = f"there is no such window; they are counted from 1 to {windows}"
             faults.append(Fault(change.path, change.text, problem, "leave it out for all of them"))
     if not faults and RATES in able:
-        found[RATES] = _rates(tuned[RATES], found[RATES], _of(changes, RATES), faults)
+        every = [name for leaf in jax.tree.leaves(training.names) for name in leaf.names]
+        found[RATES] = _rates(tuned[RATES], found[RATES], _of(changes, RATES), every, faults)
     if not faults and MIXTURE in able and (own := _of(changes, MIXTURE)):
         shares = np.asarray(training.trajectory(eta).mixture, np.float64)
         names = tuple(training.corpus.names)
@@ -174,9 +175,21 @@ def _of(changes: Sequence[Change], section: str) -> list[Change]:
 
 
 def _rates(
-    tuned: TunableLearningRates, eta: jax.Array, changes: Sequence[Change], faults: list[Fault]
+    tuned: TunableLearningRates,
+    eta: jax.Array,
+    changes: Sequence[Change],
+    every: Sequence[str],
+    faults: list[Fault],
 ) -> jax.Array:
-    """Coordinates of the factors that changes lead to; faults are added to those that there are."""
+    """Coordinates of the factors that changes lead to.
+
+    Args:
+        tuned: the tunable.
+        eta: its coordinates, [windows, cells].
+        changes: of rates.
+        every: all parameters that are trained.
+        faults: is added to.
+    """
     if not changes:
         return eta
     factors, most = tuned.multipliers(np.asarray(eta)), tuned.max_multiplier
@@ -189,7 +202,7 @@ def _rates(
         if change.value <= 0:
             faults.append(Fault(change.path, change.text, "a factor must be above 0", "e.g. *=0.5"))
             continue
-        columns = _columns(tuned.cells, change, faults)
+        columns = _columns(tuned.cells, change, every, faults)
         rows = slice(None) if change.window is None else slice(change.window, change.window + 1)
         for column in columns:
             factors[rows, column] = change.applied(1.0) * (
@@ -203,41 +216,44 @@ def _rates(
             faults.append(Fault(change.path, change.text, problem, cure))
     if faults:
         return eta
-    logs = np.log(factors)
-    if most is not None:
-        bound = np.log(most)
-        logs = bound * np.arctanh(logs / bound)
-    return jnp.where(touched, jnp.asarray(logs, eta.dtype), eta)
+    moved = np.array(eta, np.float64)
+    logs = np.log(factors[touched])
+    moved[touched] = logs if most is None else np.log(most) * np.arctanh(logs / np.log(most))
+    return jnp.asarray(moved, eta.dtype)
 
 
-def parameters_of(groups: Groups, name: str) -> tuple[str, ...]:
+def _meant(groups: Groups, name: str, every: Sequence[str]) -> list[str]:
     """The parameters that a name is of: a group's, one, a module's, a kind's, or all; else none."""
     if name in groups.members:
-        return groups.members[name]
-    every = [each for members in groups.members.values() for each in members]
+        return list(groups.members[name])
     if name == ALL:
-        return tuple(every)
+        return [each for members in groups.members.values() for each in members]
     if name in KINDS:
-        return tuple(each for each in every if kind_of(each) == name)
-    return tuple(each for each in every if each == name or each.startswith(f"{name}."))
+        return [each for each in every if kind_of(each) == name]
+    return [each for each in every if each == name or each.startswith(f"{name}.")]
 
 
-def _columns(cells: Any, change: Change, faults: list[Fault]) -> list[int]:
+def _columns(cells: Any, change: Change, every: Sequence[str], faults: list[Fault]) -> list[int]:
     """The columns of the groups that a change is of."""
-    if not isinstance(cells, Groups):
-        problem = "rates of this run aren't of whole parameters at one size"
-        cure = "what-if knows groups of parameters: tune.learning_rates.per: tensor, layer, kind"
+
+    def refused(problem: str, cure: str) -> list[int]:
         faults.append(Fault(change.path, change.text, problem, cure))
         return []
-    meant = set(parameters_of(cells, change.name))
+
+    if not isinstance(cells, Groups):
+        problem = "rates of this run aren't of whole parameters at one size"
+        return refused(problem, "tune.learning_rates.per: tensor, layer or kind would do")
+    meant = set(_meant(cells, change.name, every))
     if not meant:
-        every = [each for members in cells.members.values() for each in members]
         names = [*cells.labels, *every, *KINDS, ALL]
         near = difflib.get_close_matches(change.name, dict.fromkeys(names), n=NEAREST, cutoff=0.4)
         cure = f"the nearest are {', '.join(near)}" if near else "no name is near"
         cure += f"; a kind ({', '.join(KINDS)}) or {ALL} will do, too"
-        faults.append(Fault(change.path, change.text, "no such parameter has a tuned rate", cure))
-        return []
+        return refused("no such parameter is trained", cure)
+    own = {name for members in cells.members.values() for name in members}
+    if still := [name for name in every if name in meant - own]:
+        problem = f"{_some(still)} has a rate that isn't tuned, and stays the base schedule's"
+        return refused(problem, f"say one of the groups: {_some(cells.labels)}, or {ALL} of them")
     columns = []
     for number, (label, members) in enumerate(cells.members.items()):
         inside = meant.intersection(members)
@@ -245,12 +261,13 @@ def _columns(cells: Any, change: Change, faults: list[Fault]) -> list[int]:
             continue
         columns.append(number)
         if rest := [each for each in members if each not in meant]:
-            some = ", ".join(rest[:NEAREST]) + (", ..." if len(rest) > NEAREST else "")
-            problem = f"shares its rate with {some}, which move together as one group"
-            cure = f"say learning_rates.'{label}'"
-            faults.append(Fault(change.path, change.text, problem, cure))
-            return []
+            problem = f"shares its rate with {_some(rest)}, which move together as one group"
+            return refused(problem, f"say learning_rates.'{label}'")
     return columns
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:NEAREST]) + (", ..." if len(names) > NEAREST else "")
 
 
 def _shares(
