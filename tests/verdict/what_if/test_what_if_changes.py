@@ -186,7 +186,7 @@ def test_rates_that_are_not_tuned_are_not_changed_by_the_way():
     with pytest.raises(RecipeError, match="has a rate that isn't tuned, and stays the base"):
         changed(training, eta, parsed(["learning_rates.model.layers.0*=2"]))
     found = changed(training, eta, parsed(["learning_rates.attention[1]*=2"]))
-    own = next(each for each in training.tunables if each.key == "learning_rates")
+    own: Any = next(each for each in training.tunables if each.key == "learning_rates")
     factors = own.multipliers(np.asarray(found["learning_rates"]))
     assert factors[:, 0] == pytest.approx([2, 1, 1])
     assert (np.asarray(found["learning_rates"])[:, 1] == 1e3).all()
