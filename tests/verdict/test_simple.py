@@ -1,6 +1,7 @@
 """Parts and simple schedules by arithmetic on artefacts; losses are a function of schedules."""
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -260,4 +261,9 @@ def test_simple_schedules_are_an_artefact_like_any_other(training, default, tune
     assert (rate_table(read) == rate_table(made)).all()
     assert (shares(read) == shares(made)).all()
     refuse_misfit(read, training, "simple")
+    # Of a default that diverged with a seed, the pairs that there are.
+    unsteady = [before[0], math.inf, *before[2:]]
+    found = simple.measured(own, unsteady, after, FRESH).result
+    assert found["held_out_seeds"] == [FRESH + i for i in (0, 2, 3, 4)]
+    assert found["objective_after"] == pytest.approx(np.mean([1.9, 1.96, 1.91, 2.0]))
     assert (read.certificate, read.transfer, read.verdict, read.origin) == (None,) * 4

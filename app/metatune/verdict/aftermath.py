@@ -13,7 +13,7 @@ from metatune.verdict.measuring import Measuring
 from metatune.verdict.parts import ablation, as_plain, variants
 from metatune.verdict.searching import seeds
 from metatune.verdict.simple import NAME, Simple, measured, ships, simplest
-from metatune.verdict.statistics import DEFAULT
+from metatune.verdict.statistics import DEFAULT, diverged
 from metatune.verdict.trainings import ContestTrainings
 from metatune.verdict.words import SIMPLE, USE, Decision
 
@@ -30,7 +30,7 @@ def with_aftermath(
     """A verdict that also says what of the schedules the gain is of, with the simple ones.
 
     The simple ones are chosen on the validation split, and then measured on the test split, on the
-    seeds of the contest.
+    seeds of the contest. Those that diverge with any of these are left out.
 
     Args:
         told: a verdict with a gain.
@@ -88,7 +88,7 @@ def _with_simple(
     before: Sequence[float] = outcome.losses[DEFAULT]
     usable, behind = ships(outcome, after)
     gain = outcome.gain.mean
-    if not np.isfinite([behind.mean, gain]).all():
+    if diverged(after) or not np.isfinite([behind.mean, gain]).all():
         return told
     kept = (gain - behind.mean) / gain
     simplified = {

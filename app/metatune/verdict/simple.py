@@ -154,20 +154,24 @@ def measured(
 ) -> Artefact:
     """The simple schedules with a result of their own, measured on the contest's seeds.
 
+    Seeds with which the default diverged are left out: a mean has no use for them.
+
     Args:
         simple: the schedules; they are of no point of the search.
         before: losses of the default.
-        after: theirs.
+        after: theirs, finite.
         first: number of the first of these test trainings.
     """
+    seeds = [seed for seed, loss in enumerate(before[: len(after)]) if math.isfinite(loss)]
+    befores, afters = ([losses[seed] for seed in seeds] for losses in (before, after))
     result = {
         **simple.result,
-        "objective_before": float(np.mean(before)),
-        "objective_after": float(np.mean(after)),
-        **paired(list(before), list(after)),
-        "held_out_seeds": list(range(first, first + len(after))),
-        "before": list(before),
-        "after": list(after),
+        "objective_before": float(np.mean(befores)),
+        "objective_after": float(np.mean(afters)),
+        **paired(befores, afters),
+        "held_out_seeds": [first + seed for seed in seeds],
+        "before": befores,
+        "after": afters,
     }
     for key in ("sharing", "search", "population"):
         result.pop(key, None)
