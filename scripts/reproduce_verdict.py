@@ -7,15 +7,23 @@ null        Two domains with the same text, a mixture tuned between them: no mix
             best, are left to nobody.
 planted     The same trainings, with 0.02 nats taken off every loss of what was tuned.
 quickstart  The quickstart, tuned first if it isn't there, against all contestants.
+what-if     Of two small runs, 40 random changes of what was chosen, each number as far as those of
+            its tunable have moved in the search (one standard deviation): predicted, and trained.
+kills       Verdicts of a small run, killed 20 times at random moments: they come to the same files.
 
-usage: reproduce_verdict.py [--count N] [--out DIR] [null] [planted] [quickstart]
+usage: reproduce_verdict.py [--count N] [--out DIR] [null] [planted] [quickstart] [what-if] [kills]
 """
 
 import argparse
 import collections
 import shutil
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
 from metatune.fit.outer_loop import fit
@@ -28,6 +36,7 @@ from metatune.report.verdict import table
 from metatune.verdict import contest
 from metatune.verdict.statistics import DEFAULT, TUNED
 from metatune.verdict.statistics import contest as compare
+from metatune.verdict.what_if.asking import ask
 from metatune.verdict.words import decide
 
 PLANTED = 0.02
@@ -35,6 +44,11 @@ RESOLUTION = 0.01
 """Of null problems: that of 0.002 takes a thousand pairs of such small and noisy trainings."""
 
 SEEDS = 40
+CHANGES, PAIRS = 40, 24
+SMOOTH = 1e-3
+KILLS = 20
+WIDER = {"hidden_size": 16, "intermediate_size": 32}
+METATUNE = (sys.executable, "-c", "from metatune.cli import main; main()")
 QUIET = Console(quiet=True)
 TEXT = schema.SourceSpec(shipped="code_stdlib")
 
@@ -68,6 +82,115 @@ def null(seed: int) -> schema.Recipe:
     )
 
 
+def small(rate: float = 1e-2) -> schema.Recipe:
+    """A small training in which there is something to be gained, by rates and by mixture."""
+    recipe = null(0)
+    domains = {"one": TEXT, "other": schema.SourceSpec(shipped="drama_shakespeare")}
+    return replace(
+        recipe,
+        model=schema.ModelSpec(config=dict(recipe.model.config or {}) | WIDER, remat=False),
+        data=replace(recipe.data, domains=domains, target={"one": 1.0}, batch_size=8),
+        inner=schema.InnerSpec(optimizer=schema.AdamWSpec(learning_rate=rate), steps=40),
+        tune=schema.TuneSpec(
+            learning_rates=schema.LearningRatesSpec(per="kind", windows=2),
+            mixture=schema.MixtureSpec(windows=2, floor=0.05),
+        ),
+        outer=replace(
+            recipe.outer,
+            steps=8,
+            objective=schema.ObjectiveSpec(sequences=64, micro_batch=64),
+            validation=schema.ValidationSpec(seeds=2, sequences=256),
+        ),
+    )
+
+
+def tuned(recipe: schema.Recipe, run: Path) -> Path:
+    """The run of a recipe, tuned if it isn't there."""
+    if not (run / "artefact").exists():
+        shutil.rmtree(run, ignore_errors=True)
+        fit(prepare(recipe), run, console=QUIET)
+    return run
+
+
+def what_if(run: Path) -> None:
+    """Random changes: how many of their effects lie in the predicted interval."""
+    asking = ask(run, training_of)
+    start = asking.training.initial_eta()
+    moved = {key: np.asarray(asking.eta[key]) - np.asarray(start[key]) for key in asking.keys}
+    spread = np.concatenate(
+        [np.full(each.size, np.sqrt(np.mean(each**2))) for each in moved.values()]
+    )
+    inside = holds = told = pairs = 0
+    effects, errors, halves = [], [], []
+    with asking.opened(Display(QUIET, 1.0)) as opened:
+        for number in range(CHANGES):
+            drawing = np.random.default_rng(number)
+            delta = (spread * drawing.normal(size=len(spread))).astype(np.float32)
+            found = opened.prediction(delta, f"change {number + 1}")
+            measured = opened.measurement(delta, f"change {number + 1}", PAIRS)
+            inside += found.low <= measured.mean <= found.high
+            reach = np.hypot(found.half, measured.half)
+            holds += abs(found.change - measured.mean) <= reach
+            told += found.told
+            pairs += found.pairs > 0
+            effects.append(measured.mean)
+            errors.append(found.change - measured.mean)
+            halves.append(found.half)
+            print(
+                f"{number + 1}: predicted {found.change:+.4f} ± {found.half:.4f}, "
+                f"measured {measured.mean:+.4f} ± {measured.half:.4f}",
+                flush=True,
+            )
+    print(
+        f"of {CHANGES} changes the measured effect lies in the 90 % interval of {inside}, within "
+        f"both of {holds}; {told} predictions are told from zero, {pairs} are by pairs of "
+        f"trainings. Effects are "
+        f"{np.std(effects):.4f} around {np.mean(effects):+.4f}, predictions off by "
+        f"{np.sqrt(np.mean(np.square(errors))):.4f}, intervals ± {np.mean(halves):.4f}"
+    )
+
+
+def kills(out: Path) -> None:
+    """Kills verdicts at random moments, and compares what they come to."""
+    run, drawing = tuned(small(), out / "small"), np.random.default_rng(0)
+    words = ["--only", "grid,halving,regression,alignment", "--max-seeds", "8"]
+
+    def begun(folder: Path) -> subprocess.Popen[bytes]:
+        command = [*METATUNE, "verdict", str(folder), *words, "--resolution", "0.02"]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+
+    def fresh(name: str) -> Path:
+        shutil.rmtree(out / name, ignore_errors=True)
+        shutil.copytree(run, out / name)
+        return out / name
+
+    def files(folder: Path) -> dict[str, bytes]:
+        names = ("artefact/verdict.json", "artefact/tuned.json", "artefact-simple/tuned.json")
+        return {name: (folder / name).read_bytes() for name in names if (folder / name).exists()}
+
+    whole = fresh("whole")
+    begun(whole).wait()  # compiles what isn't yet
+    whole, began = fresh("whole"), time.monotonic()
+    if begun(whole).wait():
+        raise SystemExit("the verdict that nobody kills failed")
+    took, wanted = time.monotonic() - began, files(whole)
+    print(f"nobody kills: {took:.0f} s, {', '.join(wanted)}", flush=True)
+    killed, ends = 0, collections.Counter[str]()
+    while killed < KILLS:
+        folder, finished = fresh("killed"), False
+        while not finished:
+            process = begun(folder)
+            try:
+                process.wait(float(drawing.uniform(0, took)) if killed < KILLS else None)
+                finished = True
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                killed += 1
+        ends["the same files" if files(folder) == wanted else "other files"] += 1
+    print(f"{killed} kills in {sum(ends.values())} verdicts: {dict(ends)}")
+
+
 def training_of(folder: RunFolder) -> InnerTraining:
     return prepare_file(folder.recipe)
 
@@ -77,9 +200,7 @@ def problems(count: int, out: Path) -> tuple[collections.Counter[str], collectio
     said, planted = collections.Counter[str](), collections.Counter[str]()
     for seed in range(count):
         run = out / f"null-{seed}"
-        if not (run / "artefact").exists():
-            shutil.rmtree(run, ignore_errors=True)
-            fit(prepare(null(seed)), run, console=QUIET)
+        tuned(null(seed), run)
         found = contest.prepare(
             run,
             training_of,
@@ -112,6 +233,13 @@ def main() -> None:
         said, planted = problems(given.count, given.out)
         print(f"null problems: {dict(said)}")
         print(f"with {PLANTED} nats planted: {dict(planted)}")
+    if "what-if" in given.what:
+        # One at whose rate the first steps are wrinkled, and one of slow and smooth trainings.
+        for name, rate in (("small", 1e-2), ("smooth", SMOOTH)):
+            print(f"{name}, at a rate of {rate:g}")
+            what_if(tuned(small(rate), given.out / name))
+    if "kills" in given.what:
+        kills(given.out)
     if "quickstart" in given.what:
         run, console = Path("runs/quickstart"), Console()
         if not (run / "artefact").exists():

@@ -1,5 +1,6 @@
 """Contestants on functions whose least value is known: nothing is trained."""
 
+import dataclasses
 import json
 import math
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from metatune.verdict.contestants import CONTESTANTS, DIVERGED, ContestSetting, chosen
-from metatune.verdict.contestants.contestant import fitting
+from metatune.verdict.contestants.contestant import PROXY, fitting
 from metatune.verdict.points import Coordinates, Plain, as_json
 
 SETTING = ContestSetting(
@@ -31,16 +32,27 @@ def valley(point):
     return loss if math.isfinite(loss) else DIVERGED
 
 
+class Evaluation:
+    """Evaluates a function in the place of trainings; proxies come nearer to 0.7 as they may go."""
+
+    def __init__(self, function):
+        self.function, self.taken = function, []
+
+    def __call__(self, point, share=1.0):
+        self.taken.append((point, self.function(point), share))
+        return self.taken[-1][1]
+
+    def aligned(self, reach):
+        self.taken.append((Plain(mixture="proxy", rate=reach), math.inf, PROXY))
+        share = 1 / 3 + (BEST_SHARE - 1 / 3) * min(1.0, reach / 4)
+        return (share, 1 - share, 0.0)
+
+
 def searched(name, budget, function=valley, setting=SETTING, key=7):
     """What a search evaluates, in its order, with the losses, and the shares of the training."""
-    taken = []
-
-    def evaluate(point, share=1.0):
-        taken.append((point, function(point), share))
-        return taken[-1][1]
-
+    evaluate = Evaluation(function)
     CONTESTANTS[name].search(setting, budget, evaluate, key)
-    return taken
+    return evaluate.taken
 
 
 @pytest.mark.parametrize("name", CONTESTANTS)
@@ -60,7 +72,8 @@ def test_a_search_comes_to_the_same_again(name):
 
 @pytest.mark.parametrize("name", [n for n in CONTESTANTS if n not in ("halving", "regression")])
 def test_a_larger_budget_goes_on_from_a_smaller_one(name):
-    assert searched(name, 20)[:12] == searched(name, 12)
+    shorter = searched(name, 12)
+    assert searched(name, 20)[: len(shorter)] == shorter
 
 
 @pytest.mark.parametrize("name", ["random", "tpe", "random-all", "tpe-all"])
@@ -83,7 +96,14 @@ def test_random_search_begins_with_the_recipe_and_covers_its_ranges():
 
 @pytest.mark.parametrize(
     ("name", "within"),
-    [("grid", 0.15), ("tpe", 0.05), ("halving", 0.15), ("schedule-free", 0.12), ("tpe-all", 0.3)],
+    [
+        ("grid", 0.15),
+        ("tpe", 0.05),
+        ("halving", 0.15),
+        ("schedule-free", 0.12),
+        ("tpe-all", 0.3),
+        ("alignment", 0.01),
+    ],
 )
 def test_a_search_finds_the_valley(name, within):
     assert min(loss for _, loss, _ in searched(name, 60)) < within
@@ -132,13 +152,28 @@ def test_a_regression_predicts_a_mixture_better_than_those_it_has_seen():
     assert all(abs(sum(point.shares) - 1) < 1e-9 for point, _, _ in taken)
 
 
+def test_alignment_takes_a_proxy_for_each_mixture():
+    """And none where there is no room for the training that uses it."""
+    assert [share for _, _, share in searched("alignment", 2)] == [1.0, 1.0]
+    assert [share for _, _, share in searched("alignment", 3)] == [PROXY, 1.0]
+    taken = searched("alignment", 12)
+    assert [share for _, _, share in taken[:6]] == [PROXY, 1.0] * 3
+    assert {point.shares for point, _, share in taken if share == 1} == {
+        point.shares for point, _, _ in (taken[1], taken[3], taken[5])
+    }
+    capped = searched("alignment", 12, setting=dataclasses.replace(SETTING, caps=(0.5, 1.0, 1.0)))
+    assert max(point.shares[0] for point, _, share in capped if share == 1) == 0.5
+
+
 def test_who_has_no_place_says_why():
     def refusals(**changes):
         setting = ContestSetting(**changes)
         found = {name: each.refusal(setting) for name, each in CONTESTANTS.items()}
         return {name: why for name, why in found.items() if why}
 
-    assert refusals() == {"regression": "no mixture is tuned"}
+    assert refusals() == dict.fromkeys(("regression", "alignment"), "no mixture is tuned")
+    frozen = refusals(mixtures=SETTING.mixtures, unaligned="the head is frozen")
+    assert frozen == {"alignment": "the head is frozen"}
     assert refusals(mixtures=SETTING.mixtures) == {}
     lion = refusals(mixtures=SETTING.mixtures, optimizer="lion")
     assert set(lion) == {"schedule-free", "prodigy"}

@@ -1,6 +1,7 @@
 """Parts and simple schedules by arithmetic on artefacts; losses are a function of schedules."""
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -8,23 +9,24 @@ import pytest
 from recipes import prepared, tiny
 
 from metatune import artefact
+from metatune.artefact.files import SIMPLE
 from metatune.fit.making import artefact_of
 from metatune.report.artefact_readme import readme
 from metatune.train.matching import refuse_misfit
 from metatune.verdict import parts, simple
 from metatune.verdict.aftermath import FRESH
 from metatune.verdict.statistics import DEFAULT, TUNED, contest
+from metatune.verdict.structure import Structure, best
 from metatune.verdict.surgery import (
-    clusters,
     kinds,
-    numbers,
     rate_table,
     rates_back,
     rounded,
     share_table,
     shares_back,
-    simpler_rates,
     simpler_shares,
+    structured_rates,
+    window_logs,
     windows_of,
 )
 
@@ -51,6 +53,11 @@ def tuned(training):
     eta["learning_rates"][:, labels.index("model.layers.0")] = np.log([4.0, 6.0, 9.0])
     eta["mixture"][:, 0] += [1.0, 2.0]
     return artefact_of(training, eta, RESULT)
+
+
+def multipliers_of(found):
+    assert found.learning_rates.multipliers is not None
+    return found.learning_rates.multipliers
 
 
 def rows(found):
@@ -111,20 +118,39 @@ def test_a_part_s_loss_is_told_with_its_error(training, default, tuned):
     assert window.lost.low < window.lost.mean < window.lost.high
 
 
-def test_a_factor_is_the_mean_of_logarithms_over_group_and_window(default, tuned):
-    columns = {"all": list(range(len(tuned.learning_rates.parameters)))}
-    found = simpler_rates(default, tuned, columns, 1, 6)
-    members = tuned.learning_rates.multipliers.members
-    layer = members["model.layers.0"]
-    steps = windows_of(6, 3)
-    mean = len(layer) / len(columns["all"]) * np.log(np.asarray([4.0, 6.0, 9.0])[steps]).mean()
+def test_a_factor_is_the_mean_of_logarithms_over_cluster_and_stretch(default, tuned):
+    count, logs = len(tuned.learning_rates.parameters), np.log([4.0, 6.0, 9.0])
+    one = Structure(np.zeros(count, int), np.zeros(3, int), False)
+    found = structured_rates(default, tuned, one, 6)
+    layer = multipliers_of(tuned).members["model.layers.0"]
+    mean = len(layer) / count * logs.mean()
     factor = rate_table(found) / rate_table(default)
     assert factor == pytest.approx(np.full_like(factor, float(f"{np.exp(mean):.6g}")))
-    assert numbers(found) == 1
-    whole = {label: [list(rows(tuned)).index(n) for n in names] for label, names in members.items()}
-    same = simpler_rates(default, tuned, whole, 3, 9)
+    assert multipliers_of(found).groups == {"all": (float(f"{np.exp(mean):.6g}"),)}
+    fast = np.asarray([int("layers.0" in name) for name in tuned.learning_rates.parameters])
+    table = Structure(fast, np.arange(3), False)
+    same = structured_rates(default, tuned, table, 9)
     assert rate_table(same) == pytest.approx(rate_table(tuned), rel=1e-6)
-    assert numbers(same) == 3 * len(members)
+    multipliers = multipliers_of(same)
+    assert multipliers.groups["rates 2"] == pytest.approx((4, 6, 9))
+    assert set(multipliers.members["rates 2"]) == set(layer)
+    assert multipliers.knots == pytest.approx((0, 2 / 6, 4 / 6))
+
+
+def test_of_a_product_each_number_is_rounded(default, tuned):
+    """Two stretches and two clusters are three numbers, of two digits each."""
+    fast = np.asarray([int("layers.0" in name) for name in tuned.learning_rates.parameters])
+    found = structured_rates(default, tuned, Structure(fast, np.asarray([0, 0, 1]), True), 2)
+    groups = multipliers_of(found).groups
+    assert multipliers_of(found).knots == pytest.approx((0, 4 / 6))
+    slow, quick = groups["rates 1"], groups["rates 2"]
+    ratio = quick[0] / slow[0]
+    assert quick[1] / slow[1] == pytest.approx(ratio)
+    assert ratio == pytest.approx(np.exp(np.log([4.0, 6.0, 9.0]).mean()), rel=0.05)
+    for number in (*slow, ratio):
+        assert float(f"{number:.2g}") == pytest.approx(number, rel=1e-12)
+    factor = rate_table(found) / rate_table(default)
+    assert factor[0] == pytest.approx(np.where(fast, quick[0], slow[0]))
 
 
 @pytest.mark.parametrize(
@@ -139,14 +165,6 @@ def test_rounded_shares_sum_to_one(given, grain, wanted):
     found = rounded(np.asarray(given), grain)
     assert found.tolist() == pytest.approx(wanted)
     assert found.sum() == pytest.approx(1, abs=1e-12)
-
-
-def test_clusters_are_of_parameters_whose_factors_are_alike(default, tuned):
-    """The layer's parameters were made faster, all others were left as they were."""
-    slow, fast = clusters(default, tuned, 2).values()
-    names = list(tuned.learning_rates.parameters)
-    assert {names[column] for column in fast} == {n for n in names if "layers.0" in n}
-    assert sorted([*slow, *fast]) == list(range(len(names)))
 
 
 def test_one_mixture_is_the_mean_over_training(tuned):
@@ -166,24 +184,33 @@ def fake(default, wanted):
 
 
 def test_the_simplest_that_keeps_the_gain_is_taken(training, default, tuned):
-    """The gain is of the layer's rates alone: one factor for all loses it, the mixture none."""
+    """The gain is of the layer's rates: one factor for all loses it, one for each keeps it."""
 
     def wanted(schedules):
-        return 0.95 if (numbers(schedules) or 0) > 1 else 0.5
+        return 0.95 if len(schedules.learning_rates.multipliers.groups) > 1 else 0.5
+
+    asked = []
+
+    def losses(name, schedules):
+        asked.append(name)
+        return fake(default, wanted)(name, schedules)
 
     windows = {each.key: each.windows for each in training.tunables}
-    found = simple.simplest(default, tuned, windows, fake(default, wanted))
+    found = simple.simplest(default, tuned, windows, losses)
     assert found is not None
     assert found.kept == pytest.approx(0.95)
     multipliers = found.artefact.learning_rates.multipliers
     assert multipliers is not None
-    # One factor for all of each window is tried before one for each kind.
-    assert set(multipliers.groups) == {"all"}
-    assert len(multipliers.knots) == 2
+    assert [len(members) for members in multipliers.members.values()] == [3, 9]
+    assert len(multipliers.knots) == 1
     assert found.artefact.mixture is not None
     assert len(found.artefact.mixture.weights) == 1
     assert all(round(20 * share) / 20 == share for share in found.artefact.mixture.weights[0])
-    assert found.words.startswith("2 factors of the base schedule (one for all parameters)")
+    assert found.words == (
+        "2 factors of the base schedule (one for each of 2 clusters of parameters); one mixture, "
+        "shares in steps of 5%"
+    )
+    assert len(set(asked)) <= 2 + simple.TRIED
     refuse_misfit(found.artefact, training, "simple")
 
 
@@ -221,16 +248,22 @@ def test_the_simple_ones_ship_where_they_do_as_well(at, rival, used):
 
 def test_simple_schedules_are_an_artefact_like_any_other(training, default, tuned, tmp_path):
     """Written, read to the last bit, shown with a result of its own, carried by every reader."""
-    made = simpler_shares(simpler_rates(default, tuned, kinds(tuned), 2, 2), 1, 0.05)
+    structure = best(window_logs(default, tuned, 3), 4)
+    made = simpler_shares(structured_rates(default, tuned, structure, 2), 1, 0.05)
     before, after = [2.0, 2.1, 2.05, 2.0, 2.1], [1.9, 2.0, 1.96, 1.91, 2.0]
     own = simple.measured(
         dataclasses.replace(made, result={**RESULT, "status": "complete"}), before, after, FRESH
     )
-    artefact.write(tmp_path / simple.FOLDER, own, readme(own))
-    read = artefact.load(tmp_path / simple.FOLDER)
+    artefact.write(tmp_path / SIMPLE, own, readme(own))
+    read = artefact.load(tmp_path / SIMPLE)
     assert read.result["held_out_seeds"] == [FRESH + i for i in range(5)]
-    assert "better than the default by" in (tmp_path / simple.FOLDER / "README.md").read_text()
+    assert "better than the default by" in (tmp_path / SIMPLE / "README.md").read_text()
     assert (rate_table(read) == rate_table(made)).all()
     assert (shares(read) == shares(made)).all()
     refuse_misfit(read, training, "simple")
+    # Of a default that diverged with a seed, the pairs that there are.
+    unsteady = [before[0], math.inf, *before[2:]]
+    found = simple.measured(own, unsteady, after, FRESH).result
+    assert found["held_out_seeds"] == [FRESH + i for i in (0, 2, 3, 4)]
+    assert found["objective_after"] == pytest.approx(np.mean([1.9, 1.96, 1.91, 2.0]))
     assert (read.certificate, read.transfer, read.verdict, read.origin) == (None,) * 4

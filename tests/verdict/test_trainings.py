@@ -9,11 +9,16 @@ import optax
 import pytest
 from recipes import prepared, tiny
 
+from metatune.data import stratified_batches
 from metatune.fit.making import artefact_of
+from metatune.hypergrad import as_argument
 from metatune.inner import prepare
+from metatune.inner.losses import sequence_losses as losses_of
+from metatune.inner.metrics import held_out_batches
 from metatune.ladder.measuring import held_out_loss
 from metatune.recipe import schema
 from metatune.tunables.hyper import Hyper
+from metatune.verdict import alignment
 from metatune.verdict.contestants.contestant import BY_SIZE
 from metatune.verdict.points import Plain
 from metatune.verdict.trainings import OPTIMIZERS, setting_of, shortened, trainings
@@ -130,6 +135,68 @@ def test_a_descent_follows_the_angle_of_gradient_and_last_update(training, hyper
     assert log_factor != 0
     assert float(opt_state.log_factor) == pytest.approx(log_factor, rel=1e-4)
     assert flat(params) == pytest.approx(flat(plain), rel=1e-5, abs=1e-8)
+
+
+def test_the_logits_of_an_alignment_follow_the_objective_after_a_step_of_the_head(training, hyper):
+    """Against differences: each domain's gradient of its own sequences, the head moved by them."""
+    state, at = training.initialise(jax.random.key(1)), hyper(0)
+    shares = np.full((6, 2), 0.5)
+    batch = stratified_batches(training.corpus, seed=(1,), batch_size=4, shares=shares)(0)
+    (held_out,) = held_out_batches(
+        training.recipe.outer, training.corpus, "validation", seed=(2,), sequences=8
+    )
+    problem, logits = as_argument(training.reweighted), jnp.asarray([0.3, -0.4], jnp.float32)
+    found = alignment._gradient(problem, logits, state.params, at, batch, held_out)
+
+    def objective(params):
+        losses = losses_of(training.model, params, held_out.tokens)
+        return jnp.mean(losses * held_out.weight)
+
+    def of_domain(head, number):
+        params = {**state.params, "lm_head": {"weight": head}}
+        own = np.flatnonzero(np.asarray(batch.domain) == number)
+        return jnp.mean(losses_of(training.model, params, batch.tokens[own]))
+
+    head = state.params["lm_head"]["weight"]
+    gradients = [jax.grad(of_domain)(head, number) for number in range(2)]
+    rate = float(np.ravel(at.learning_rate["lm_head"]["weight"])[0])
+
+    def after(z):
+        """A step so small that the objective is a straight line over it, scaled up."""
+        p, step = jax.nn.softmax(z), 1e-2
+        moved = head - step * (p[0] * gradients[0] + p[1] * gradients[1])
+        return objective({**state.params, "lm_head": {"weight": moved}}) * rate / step
+
+    epsilon = 0.5
+    for number in range(2):
+        z = np.zeros(2, np.float32)
+        z[number] = epsilon
+        slope = float((after(logits + z) - after(logits - z)) / (2 * epsilon))
+        assert float(found[number]) == pytest.approx(slope, rel=0.05)
+    assert float(found.sum()) == pytest.approx(0, abs=1e-3 * float(abs(found[0])))
+
+
+def test_an_alignment_goes_to_what_it_is_aligned_with(training):
+    """The target is code alone; and no further than the reach, but for Adam's first steps."""
+    made = trainings(training, default_of(training))
+    shares = {
+        reach: alignment.aligned(made.of_artefact(made.default), 3, reach) for reach in (1, 2)
+    }
+    logits = {reach: np.log(found[0] / found[1]) for reach, found in shares.items()}
+    assert 0 < logits[1] < logits[2]
+    assert logits[2] <= 1.1 * 2 * 2
+    assert shares[1] == alignment.aligned(made.of_artefact(made.default), 3, 1)
+    assert sum(shares[2]) == pytest.approx(1, abs=1e-12)
+
+
+def test_who_cannot_align_says_why(training):
+    assert setting_of(training, default_of(training)).unaligned is None
+    accuracy = replace(training.recipe.outer, objective=schema.ObjectiveSpec(measure="accuracy"))
+    other = replace(training, recipe=replace(training.recipe, outer=accuracy))
+    assert "accuracy, has no gradient" in str(alignment.refusal(other))
+    assert alignment.head_of({"model": {"norm": 1}}) is None
+    tied = {"model": {"embed_tokens": {"weight": 1}}}
+    assert alignment.head_of(tied) == ("model", "embed_tokens", "weight")
 
 
 def test_a_shortened_training_is_the_recipe_of_fewer_steps(training):

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from metatune import artefact
 from metatune.artefact.curves import values_at
+from metatune.artefact.files import SIMPLE
 from metatune.cli.commands import app
 from metatune.fit.outer_loop import fit
 from metatune.fit.run_folder import RunFolder, RunFolderError
@@ -27,8 +28,8 @@ from metatune.recipe import schema
 from metatune.recipe.faults import RecipeError
 from metatune.report.verdict import table
 from metatune.verdict import contest
+from metatune.verdict.contestants.contestant import PROXY
 from metatune.verdict.points import Coordinates, Plain
-from metatune.verdict.simple import FOLDER
 from metatune.verdict.trainings import setting_of, trainings
 from metatune.verdict.trials import FILE
 
@@ -108,6 +109,38 @@ def test_contestants_choose_on_other_text_and_seeds_than_they_are_measured_on(ru
     assert all(found == tests[0] for found in tests)
     used = artefact.load(run).result["held_out_seeds"]
     assert not tests[0] & set(used)
+
+
+def test_a_proxy_is_in_the_record_and_in_what_a_search_took(run, tmp_path):
+    """Of five trainings there is room for two proxies, each with a training that uses it."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    found = held(copy, only=("alignment",))
+    (rival,) = found["rivals"]
+    assert (rival["trainings"], rival["inner_steps"]) == (4, round(6 * 2 * (PROXY + 1)))
+    assert rival["chosen"]["mixture"] == "aligned"
+    lines = [json.loads(line) for line in (copy / FILE).read_text().splitlines()]
+    proxies = [line for line in lines if "shares" in line]
+    assert [line["point"] for line in proxies] == ["proxy, reach 4", "proxy, reach 2"]
+    assert rival["chosen"]["shares"] in [line["shares"] for line in proxies]
+    whole = (copy / FILE).read_bytes()
+    (copy / FILE).write_bytes(whole[: whole.index(b"proxy, reach 2")])
+    assert held(copy, only=("alignment",)) == found
+    again = [json.loads(line) for line in (copy / FILE).read_text().splitlines()]
+    assert [line | {"seconds": 0} for line in again] == [line | {"seconds": 0} for line in lines]
+
+
+def test_a_table_tells_of_trainings_that_diverged(document):
+    """How many, and of which differences the median is told."""
+    tuned = {**document["tuned"], "losses": [None, *document["tuned"]["losses"][1:]]}
+    gain = {**document["gain"], "mean": 0.25, "low": None, "signs": True, "settled": False}
+    default = {**document["default"], "losses": [None] * 5}
+    console = Console(width=250, file=(file := io.StringIO()))
+    console.print(table({**document, "tuned": tuned, "default": default, "gain": gain}, {}))
+    assert ", 1 of 5 diverged" in file.getvalue()
+    assert "5 of 5 diverged" in file.getvalue()
+    assert "+0.2500 (median)" in file.getvalue()
+    assert "any to +" in file.getvalue()
 
 
 @pytest.mark.parametrize("cut", [0.1, 0.5, 0.95])
@@ -277,7 +310,23 @@ def test_a_plan_trains_nothing(run, tmp_path):
 def test_a_run_that_was_judged_can_be_overwritten(run, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
-    (copy / FOLDER).mkdir(exist_ok=True)
+    (copy / SIMPLE).mkdir(exist_ok=True)
     fit(prepare(tiny(outer={"steps": 1})), copy, overwrite=True, console=QUIET)
     assert not (copy / FILE).exists()
     assert artefact.load(copy).verdict is None
+
+
+def test_a_search_that_goes_on_leaves_no_verdict_on_other_schedules(run, document, tmp_path):
+    """Nor the simple schedules that it found; asked for nothing more, it leaves both."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    shutil.copytree(copy / "artefact", copy / SIMPLE, dirs_exist_ok=True)
+    recipe = tiny(inner={"steps": 6}, outer={"steps": 2})
+    fit(prepare(recipe), copy, resume=True, console=QUIET)
+    assert (copy / SIMPLE).exists()
+    assert artefact.load(copy).verdict == document
+    longer = tiny(inner={"steps": 6}, outer={"steps": 3})
+    fit(prepare(longer), copy, resume=True, console=QUIET)
+    assert not (copy / SIMPLE).exists()
+    assert artefact.load(copy).verdict is None
+    assert not (copy / "artefact" / "verdict.json").exists()

@@ -10,6 +10,7 @@ README = "README.md"
 CERTIFICATE = "certificate.json"
 TRANSFER = "transfer.json"
 VERDICT = "verdict.json"
+SIMPLE = "artefact-simple"  # a folder beside that of the artefact
 RECIPE = "recipe.yaml"
 META_PARAMETERS = "meta_parameters.safetensors"
 REPLAY = "replay.json"

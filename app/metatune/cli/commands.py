@@ -22,6 +22,7 @@ from metatune.cli.show import show
 from metatune.cli.train import train
 from metatune.cli.transfer import transfer
 from metatune.cli.verdict import verdict
+from metatune.cli.what_if import what_if
 from metatune.runs import stops
 
 LONGEST_SENTENCE: Final = 1000
@@ -80,6 +81,7 @@ COMMANDS = {
     "train": train,
     "transfer": transfer,
     "verdict": verdict,
+    "what-if": what_if,
     "report": report,
     "replay": replay,
     "score": score,

@@ -17,7 +17,8 @@ def verdict(
         typer.Option(
             metavar="NAMES",
             help="Contestants, with commas between them: grid, random, tpe, random-all, tpe-all, "
-            "halving, layer-wise, schedule-free, prodigy, online, regression; all by default.",
+            "halving, layer-wise, schedule-free, prodigy, online, regression, alignment; all by "
+            "default.",
         ),
     ] = None,
     also: Annotated[

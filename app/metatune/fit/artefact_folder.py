@@ -1,5 +1,6 @@
 """The artefact in a run's folder: written while the search is on, looked at when it goes on."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from metatune.runs.space import DiskFull, is_full, shortage
 def write_artefact(folder: RunFolder, tuned: artefact.Artefact) -> artefact.Artefact:
     """Writes an artefact into a run folder; what is there of the same schedules stays.
 
+    What is there of others goes: a certificate, a ledger, a verdict, and the simple schedules that
+    it left beside the artefact.
+
     Raises:
         DiskFull: there is no room.
     """
@@ -26,6 +30,8 @@ def write_artefact(folder: RunFolder, tuned: artefact.Artefact) -> artefact.Arte
         tuned = artefact.with_verdict(tuned, artefact.read_verdict(folder.artefact))
     try:
         with stops.held():
+            if tuned.verdict is None and folder.simple.exists():
+                shutil.rmtree(folder.simple)
             artefact.write(folder.artefact, tuned, readme(tuned))
     except OSError as error:
         if not is_full(error):

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from metatune.artefact.files import SIMPLE
 from metatune.recipe import reading, writing
 from metatune.recipe.faults import RecipeError
 from metatune.recipe.moved import refusals
@@ -55,6 +56,11 @@ class RunFolder(Folder):
     def artefact(self) -> Path:
         """The tuned schedules."""
         return self.path / "artefact"
+
+    @property
+    def simple(self) -> Path:
+        """The simple schedules that a verdict found to keep the gain of the tuned ones."""
+        return self.path / SIMPLE
 
     @contextlib.contextmanager
     def cleared_scratch(self) -> Iterator[None]:

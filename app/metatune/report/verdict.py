@@ -53,7 +53,8 @@ def table(document: Mapping[str, Any], seconds: Mapping[str, float]) -> Renderab
     about = (
         f"{document['seeds']} fresh seeds on the test split, {document['unit']}; behind tuned: its "
         "loss minus that of what was tuned, in pairs; * told from zero, all contestants and looks "
-        "allowed for. A contestant that is told needs no further seeds"
+        "allowed for. A contestant that is told needs no further seeds. Where a training diverged, "
+        "the median and the interval of the sign test"
     )
     lines = [*_parts(document.get("parts")), *_simple(document.get("simple"))]
     refused = [f"{each['name']} took no part: {each['why']}" for each in document["refused"]]
@@ -79,8 +80,7 @@ def _parts(parts: Mapping[str, Any] | None) -> list[str]:
             lines.append(f"  {each['name']}: diverged")
             continue
         share = "" if each["share"] is None else f", {each['share']:.0%}"
-        between = f"{lost['low']:+.4f} to {lost['high']:+.4f}"
-        lines.append(f"  {each['name']}: {lost['mean']:+.4f} ({between}){share}")
+        lines.append(f"  {each['name']}: {lost['mean']:+.4f} ({_between(lost)}){share}")
     return lines
 
 
@@ -115,35 +115,56 @@ def plan(contest: Any) -> list[str]:
 
 def _rows(document: Mapping[str, Any], seconds: Mapping[str, float]) -> list[Sequence[str]]:
     tuned, default = document["tuned"], document["default"]
-    found: list[tuple[float, str, Sequence[str], Sequence[str], str]] = [
+    found: list[tuple[Losses, str, Sequence[str], Sequence[str], str]] = [
         (
-            _mean(tuned["losses"]),
+            tuned["losses"],
             "tuned",
             ("", ""),
             ("", f"{tuned['inner_steps']:,}", f"{tuned['gradients']:,.0f}"),
             "",
         ),
-        (_mean(default["losses"]), "default", _behind(document["gain"]), ("", "", ""), ""),
+        (default["losses"], "default", _behind(document["gain"]), ("", "", ""), ""),
     ]
     for each in document["rivals"]:
         cost = [f"{each[key]:,}" if key in each else "" for key in COSTS]
         behind = _behind(each["behind_tuned"])
-        found.append((_mean(each["losses"]), each["name"], behind, cost, each.get("words", "")))
+        found.append((each["losses"], each["name"], behind, cost, each.get("words", "")))
     rows = []
-    for mean, name, behind, cost, words in sorted(found, key=lambda row: row[0]):
+    for losses, name, behind, cost, words in sorted(found, key=lambda row: _order(row[0])):
         took = f"{seconds[name]:.0f}" if seconds.get(name) else ""
-        shown = f"{mean:.4f}" if mean < float("inf") else "diverged"
-        rows.append((name, shown, *behind, *cost, took, words))
+        rows.append((name, _shown(losses), *behind, *cost, took, words))
     return rows
 
 
-def _mean(losses: Sequence[float | None]) -> float:
+Losses = Sequence[float | None]
+"""By seed; None where the training diverged."""
+
+
+def _order(losses: Losses) -> tuple[float, float]:
+    """By the share of the trainings that diverged, then by the mean of the others."""
     known = [loss for loss in losses if loss is not None]
-    return sum(known) / len(known) if len(known) == len(losses) else float("inf")
+    return 1 - len(known) / len(losses), sum(known) / max(1, len(known))
+
+
+def _shown(losses: Losses) -> str:
+    """The mean of the trainings that have a loss, and how many have none."""
+    known = [loss for loss in losses if loss is not None]
+    diverged = f"{len(losses) - len(known)} of {len(losses)} diverged"
+    if not known:
+        return diverged
+    mean = f"{sum(known) / len(known):.4f}"
+    return mean if len(known) == len(losses) else f"{mean}, {diverged}"
 
 
 def _behind(found: Mapping[str, Any]) -> tuple[str, str]:
     star = "*" if found["settled"] else ""
     if found["mean"] is None:
         return f"diverged{star}", ""
-    return f"{found['mean']:+.4f}{star}", f"{found['low']:+.4f} to {found['high']:+.4f}"
+    median = " (median)" if found.get("signs") else ""
+    return f"{found['mean']:+.4f}{star}{median}", _between(found)
+
+
+def _between(found: Mapping[str, Any]) -> str:
+    """An interval; an end where a training diverged has no number."""
+    low, high = ("any" if found[end] is None else f"{found[end]:+.4f}" for end in ("low", "high"))
+    return f"{low} to {high}"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from metatune.artefact import INITIALISATION
+from metatune.artefact.files import SIMPLE
 from metatune.runs.faults import of_out
 from metatune.runs.files import partial, replace
 from metatune.runs.inputs import INPUTS
@@ -62,9 +63,10 @@ RUN: Final = Kind(
             "checkpoints",
             "scratch",
             "verdict.jsonl",
+            "what-if.jsonl",
             *(
                 f"{before}{name}{after}"
-                for name in ("artefact", "artefact-simple")
+                for name in ("artefact", SIMPLE)
                 for before, after in (("", ""), (".", ".new"), (".", ".old"))
             ),
         }

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Final
 
+import numpy as np
+
 from metatune.artefact import Artefact
 from metatune.inner.seeds import Purpose
 from metatune.ladder.measuring import Followed
@@ -11,7 +13,7 @@ from metatune.verdict.measuring import Measuring
 from metatune.verdict.parts import ablation, as_plain, variants
 from metatune.verdict.searching import seeds
 from metatune.verdict.simple import NAME, Simple, measured, ships, simplest
-from metatune.verdict.statistics import DEFAULT
+from metatune.verdict.statistics import DEFAULT, diverged
 from metatune.verdict.trainings import ContestTrainings
 from metatune.verdict.words import SIMPLE, USE, Decision
 
@@ -28,7 +30,7 @@ def with_aftermath(
     """A verdict that also says what of the schedules the gain is of, with the simple ones.
 
     The simple ones are chosen on the validation split, and then measured on the test split, on the
-    seeds of the contest.
+    seeds of the contest. Those that diverge with any of these are left out.
 
     Args:
         told: a verdict with a gain.
@@ -85,9 +87,9 @@ def _with_simple(
     ]
     before: Sequence[float] = outcome.losses[DEFAULT]
     usable, behind = ships(outcome, after)
-    if behind.mean == float("inf"):
-        return told
     gain = outcome.gain.mean
+    if diverged(after) or not np.isfinite([behind.mean, gain]).all():
+        return told
     kept = (gain - behind.mean) / gain
     simplified = {
         "words": found.words,

@@ -35,7 +35,7 @@ from metatune.verdict.document import About, Told, document
 from metatune.verdict.measuring import Measuring
 from metatune.verdict.parts import variants
 from metatune.verdict.searching import Chosen, Searching, trainings_of
-from metatune.verdict.simple import FOLDER, TRIED
+from metatune.verdict.simple import TRIED
 from metatune.verdict.statistics import DEFAULT, TUNED, Outcome, contest, expected_seeds
 from metatune.verdict.trainings import ContestTrainings, setting_of, trainings
 from metatune.verdict.trials import Trials
@@ -224,13 +224,12 @@ def hold(contest: Contest, display: Display) -> tuple[dict[str, Any], Trials]:
 
 def _write_simple(folder: RunFolder, simple: Artefact | None) -> None:
     """The simple schedules beside the artefact; those of an earlier verdict go."""
-    path = folder.path / FOLDER
     if simple is None:
-        if path.exists():
-            shutil.rmtree(path)
+        if folder.simple.exists():
+            shutil.rmtree(folder.simple)
         return
     with stops.held():
-        artefact.write(path, simple, readme(simple))
+        artefact.write(folder.simple, simple, readme(simple))
 
 
 def seconds(contest: Contest) -> float:

@@ -8,6 +8,8 @@ from typing import Literal
 from metatune.inner.seeds import Purpose
 from metatune.ladder.measuring import Followed, held_out_loss
 from metatune.ladder.progress import Display
+from metatune.verdict.alignment import aligned
+from metatune.verdict.contestants.contestant import PROXY
 from metatune.verdict.points import Point
 from metatune.verdict.trials import RecordPart, Trials
 
@@ -59,3 +61,25 @@ class Measuring:
         self.record.add(part, name, point, seed, loss, time.monotonic() - began, share)
         self.display.done()
         return loss
+
+    def aligned(
+        self, name: str, seed: int, reach: float, followed: Callable[[], Followed], what: str
+    ) -> tuple[float, ...]:
+        """The shares that a proxy comes to; empty where it diverged.
+
+        Args:
+            name: of the contestant.
+            seed: number of the validation training.
+            reach: how far the logits of the shares may go.
+            followed: makes the training by the recipe's own schedules.
+            what: the training, for people.
+        """
+        point = f"proxy, reach {reach:g}"
+        shares = self.record.shares(name, point, seed)
+        if shares is not None:
+            return shares
+        began, listener = time.monotonic(), self.display.training(what, self.steps, PROXY)
+        shares = aligned(followed(), seed, reach, listener)
+        self.record.add_shares(name, point, seed, shares, time.monotonic() - began)
+        self.display.done()
+        return shares

@@ -10,6 +10,7 @@ import numpy as np
 from metatune.inner.seeds import Purpose
 from metatune.verdict.budget import in_trainings
 from metatune.verdict.contestants import DIVERGED, Contestant, ContestSetting
+from metatune.verdict.contestants.contestant import PROXY
 from metatune.verdict.measuring import Measuring
 from metatune.verdict.points import Point
 from metatune.verdict.trainings import ContestTrainings
@@ -62,30 +63,9 @@ class Searching:
         """Runs a search, then the final of its best points."""
         count = in_trainings(self.budget, self.setting.steps)
         final = FINALISTS * RESEEDS if count >= ENOUGH else 0
-        name, first = contestant.name, seeds(contestant.name)
-        whole: dict[Point, float] = {}
-        taken: list[float] = []
-
-        def loss(point: Point, seed: int, share: float, what: str) -> float:
-            taken.append(share)
-            found = self.measure(
-                "search",
-                name,
-                point,
-                seed,
-                lambda: self.trainings.followed(point, share),
-                purpose=Purpose.VALIDATION,
-                what=f"{name}, {what}",
-                share=share,
-            )
-            return found if np.isfinite(found) else DIVERGED
-
-        def evaluate(point: Point, share: float = 1.0) -> float:
-            found = loss(point, first, share, f"training {len(taken) + 1} of {count}")
-            if share == 1:
-                whole[point] = found
-            return found
-
+        first = seeds(contestant.name)
+        evaluate = _Evaluation(self, contestant.name, first, count, {}, [])
+        whole, taken, loss = evaluate.whole, evaluate.taken, evaluate.loss
         contestant.search(self.setting, count - final, evaluate, first)
         best = sorted(whole, key=lambda point: whole[point])[: FINALISTS if final else 1]
         means = {
@@ -105,6 +85,58 @@ class Searching:
         chosen = min(best, key=lambda point: means[point])
         steps = round(sum(share * self.setting.steps for share in taken))
         return Chosen(chosen, means[chosen], len(taken), steps)
+
+
+@dataclass(frozen=True, eq=False)
+class _Evaluation:
+    """The trainings of a search; see `Evaluate`.
+
+    Attributes:
+        searching: what it is of.
+        name: of the contestant.
+        first: number of its first validation training.
+        count: trainings of the budget.
+        whole: losses of whole trainings.
+        taken: trainings so far, as shares of a whole one.
+    """
+
+    searching: Searching
+    name: str
+    first: int
+    count: int
+    whole: dict[Point, float]
+    taken: list[float]
+
+    def __call__(self, point: Point, share: float = 1.0) -> float:
+        found = self.loss(point, self.first, share, self._number)
+        if share == 1:
+            self.whole[point] = found
+        return found
+
+    def aligned(self, reach: float) -> tuple[float, ...]:
+        what, trainings = f"{self.name}, proxy", self.searching.trainings
+        self.taken.append(PROXY)
+        return self.searching.measure.aligned(
+            self.name, self.first, reach, lambda: trainings.of_artefact(trainings.default), what
+        )
+
+    def loss(self, point: Point, seed: int, share: float, what: str) -> float:
+        self.taken.append(share)
+        found = self.searching.measure(
+            "search",
+            self.name,
+            point,
+            seed,
+            lambda: self.searching.trainings.followed(point, share),
+            purpose=Purpose.VALIDATION,
+            what=f"{self.name}, {what}",
+            share=share,
+        )
+        return found if np.isfinite(found) else DIVERGED
+
+    @property
+    def _number(self) -> str:
+        return f"training {len(self.taken) + 1} of {self.count}"
 
 
 def seeds(name: str) -> int:

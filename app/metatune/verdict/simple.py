@@ -1,15 +1,15 @@
 """The simplest schedules that keep most of the gain: engineers ship the simple ones.
 
-One thing after the other is made as simple as it goes, the others staying as they are by then:
-which parameters share a factor (all, each kind, or those whose factors are alike), the windows of
-the factors, the windows of the mixture, how round its shares are. Of each the simplest is taken
-that keeps `KEPT` of the gain in validation.
+One thing after the other is made as simple as it goes, the others staying as they are by then: the
+factors of the learning rates, the windows of the mixture, how round its shares are. Of the rates
+the structures of `structure.candidates` are looked at, of ever more numbers, by bisection; of each
+thing the simplest is taken that keeps `KEPT` of the gain in validation.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,8 @@ from metatune.artefact import Artefact
 from metatune.artefact.curves import counted
 from metatune.fit.measuring import paired
 from metatune.verdict.statistics import ALPHA, TUNED, Outcome, PairedDifference, difference
-from metatune.verdict.surgery import ALL, clusters, kinds, numbers, simpler_rates, simpler_shares
+from metatune.verdict.structure import SIZES, Structure, candidates
+from metatune.verdict.surgery import simpler_shares, structured_rates, window_logs
 
 KEPT: Final = 0.9
 """Of the gain of the tuned schedules."""
@@ -29,16 +30,12 @@ GRAINS: Final = (0.05, 0.01, 0.0)
 """Of shares; zero leaves them as they are."""
 
 FEW: Final = (1, 2)
-"""Windows that are tried before as many as were tuned."""
+"""Windows of a mixture that are tried before as many as were tuned."""
 
-CLUSTERS: Final = (2, 3, 4, 6, 8)
-"""Of parameters whose tuned factors are alike, that may share one."""
-
-TRIED: Final = 2 + len(CLUSTERS) + len(FEW) + len(FEW) + len(GRAINS) - 1
-"""Schedules that are tried at most: as many ways to share, windows, mixtures and grains."""
+TRIED: Final = math.ceil(math.log2(len(SIZES) + 1)) + len(FEW) + len(GRAINS) - 1
+"""Schedules that are tried at most: structures by bisection, mixtures and grains."""
 
 NAME: Final = "simple"
-FOLDER: Final = "artefact-simple"
 
 
 class Simple(NamedTuple):
@@ -59,16 +56,14 @@ class _Choice(NamedTuple):
     """How simple something may be.
 
     Attributes:
-        groups: how learning rates share factors.
-        windows: of the factors.
-        mixture: windows of the mixture.
+        rates: how learning rates share factors; None for as they were tuned.
+        mixture: windows of the mixture; None for as they were tuned.
         grain: of the shares.
     """
 
-    groups: str
-    windows: int
-    mixture: int
-    grain: float
+    rates: Structure | None = None
+    mixture: int | None = None
+    grain: float = GRAINS[-1]
 
 
 def simplest(
@@ -86,82 +81,69 @@ def simplest(
         losses: of schedules by a name, over some seeds, always the same.
     """
     multipliers = tuned.learning_rates.multipliers
-    rated, mixed = multipliers is not None, tuned.mixture is not None
     before, after = (np.mean(losses(*each)) for each in (("default", default), ("tuned", tuned)))
     gain = float(before - after)
-    if not (rated or mixed) or not np.isfinite(gain) or gain <= 0:
+    if (multipliers is None and tuned.mixture is None) or not np.isfinite(gain) or gain <= 0:
         return None
-    few = len(multipliers.groups) if multipliers is not None else 0
-    own: dict[str, dict[str, list[int]]] = {
-        ALL: {ALL: list(range(len(tuned.learning_rates.parameters)))},
-        "kind": kinds(tuned),
-        **{
-            f"{count} clusters": clusters(default, tuned, count)
-            for count in CLUSTERS
-            if count < few
-        },
-    }
-    if multipliers is not None:
-        column = {name: i for i, name in enumerate(tuned.learning_rates.parameters)}
-        own["as tuned"] = {
-            label: [column[name] for name in names] for label, names in multipliers.members.items()
-        }
-    whole = _Choice(
-        "as tuned", windows.get("learning_rates", 1), windows.get("mixture", 1), GRAINS[-1]
-    )
 
     def made(choice: _Choice) -> Artefact:
         found = tuned
-        if rated:
-            groups = own[choice.groups]
-            found = simpler_rates(default, found, groups, choice.windows, DIGITS)
-        if mixed:
+        if choice.rates is not None:
+            found = structured_rates(default, found, choice.rates, DIGITS)
+        if choice.mixture is not None:
             found = simpler_shares(found, choice.mixture, choice.grain)
         return found
 
     def kept(choice: _Choice) -> float:
-        return float((before - np.mean(losses(f"{NAME}: {_text(choice)}", made(choice)))) / gain)
+        name = f"{NAME}: {_text(choice)}"
+        return float((before - np.mean(losses(name, made(choice)))) / gain)
 
-    at = whole
-    ways: list[tuple[str, Sequence[Any]]] = []
-    if rated:
-        fewer = [name for name, each in own.items() if len(each) < len(own[whole.groups])]
-        fewer.sort(key=lambda name: len(own[name]))
-        ways += [("groups", fewer), ("windows", _fewer(whole.windows))]
-    if mixed:
-        ways += [("mixture", _fewer(whole.mixture)), ("grain", GRAINS[:-1])]
-    for field, simpler in ways:
-        for value in simpler:
-            tried = at._replace(**{field: value})
-            if kept(tried) >= KEPT:
-                at = tried
-                break
-    if at == whole:
+    at = _Choice()
+    if multipliers is not None:
+        count = windows.get("learning_rates", 1)
+        numbers = len(multipliers.groups) * len(multipliers.knots)
+        ways = candidates(window_logs(default, tuned, count), numbers)
+        at = _least([at._replace(rates=each) for each in ways], kept) or at
+    if tuned.mixture is not None:
+        count = windows.get("mixture", 1)
+        options = [at._replace(mixture=few) for few in FEW if few < count]
+        at = next((each for each in options if kept(each) >= KEPT), at)
+        rounder = [at._replace(mixture=at.mixture or count, grain=grain) for grain in GRAINS[:-1]]
+        at = next((each for each in rounder if kept(each) >= KEPT), at)
+    if at == _Choice():
         return None
-    return Simple(made(at), _words(at, made(at), rated, mixed), kept(at))
+    return Simple(made(at), _words(at), kept(at))
 
 
-def _fewer(windows: int) -> tuple[int, ...]:
-    return tuple(count for count in FEW if count < windows)
+def _least(choices: Sequence[_Choice], kept: Callable[[_Choice], float]) -> _Choice | None:
+    """The first that keeps enough, of choices that keep ever more; None where the last doesn't."""
+    low, high = 0, len(choices)
+    while low < high:
+        middle = (low + high) // 2
+        if kept(choices[middle]) >= KEPT:
+            high = middle
+        else:
+            low = middle + 1
+    return choices[low] if low < len(choices) else None
 
 
 def _text(choice: _Choice) -> str:
-    return ", ".join(f"{key} {value}" for key, value in choice._asdict().items())
+    """The name of a choice in the record."""
+    found = [] if choice.rates is None else [f"{choice.rates.numbers} factors"]
+    if choice.rates is not None:
+        kind = "times" if choice.rates.product else "by"
+        found.append(f"{choice.rates.clusters} clusters {kind} {choice.rates.stretches} stretches")
+    if choice.mixture is not None:
+        found.append(f"{choice.mixture} mixtures, grain {choice.grain}")
+    return ", ".join(found)
 
 
-def _words(choice: _Choice, made: Artefact, rated: bool, mixed: bool) -> str:
+def _words(choice: _Choice) -> str:
     """What the schedules are, for people."""
     lines = []
-    if rated:
-        how = {
-            ALL: "one for all parameters",
-            "kind": "one for each kind of parameter",
-            "as tuned": "as many groups as were tuned",
-        }
-        each = how.get(choice.groups, f"{choice.groups} of parameters")
-        factors = counted(numbers(made) or 0, "factor")
-        lines.append(f"{factors} of the base schedule ({each})")
-    if mixed:
+    if (rates := choice.rates) is not None:
+        lines.append(f"{counted(rates.numbers, 'factor')} of the base schedule ({rates.words})")
+    if choice.mixture is not None:
         moving = "one mixture" if choice.mixture == 1 else f"{choice.mixture} mixtures"
         lines.append(f"{moving}, shares in steps of {choice.grain:.0%}" if choice.grain else moving)
     return "; ".join(lines)
@@ -172,20 +154,24 @@ def measured(
 ) -> Artefact:
     """The simple schedules with a result of their own, measured on the contest's seeds.
 
+    Seeds with which the default diverged are left out: a mean has no use for them.
+
     Args:
         simple: the schedules; they are of no point of the search.
         before: losses of the default.
-        after: theirs.
+        after: theirs, finite.
         first: number of the first of these test trainings.
     """
+    seeds = [seed for seed, loss in enumerate(before[: len(after)]) if math.isfinite(loss)]
+    befores, afters = ([losses[seed] for seed in seeds] for losses in (before, after))
     result = {
         **simple.result,
-        "objective_before": float(np.mean(before)),
-        "objective_after": float(np.mean(after)),
-        **paired(list(before), list(after)),
-        "held_out_seeds": list(range(first, first + len(after))),
-        "before": list(before),
-        "after": list(after),
+        "objective_before": float(np.mean(befores)),
+        "objective_after": float(np.mean(afters)),
+        **paired(befores, afters),
+        "held_out_seeds": [first + seed for seed in seeds],
+        "before": befores,
+        "after": afters,
     }
     for key in ("sharing", "search", "population"):
         result.pop(key, None)

@@ -1,15 +1,14 @@
 """Tuned schedules with a part set back to the recipe's own, or made simpler."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from scipy.cluster.hierarchy import fcluster, linkage
 
 from metatune.artefact import Artefact, LearningRates, Mixture, Multipliers
 from metatune.artefact.curves import fractions, where_changed
 from metatune.artefact.kinds import kind_of
+from metatune.verdict.structure import Structure
 
 Table = np.ndarray
 """Values at every step of a training, float64 [steps, columns]."""
@@ -97,51 +96,55 @@ def log_factors(default: Artefact, tuned: Artefact) -> Table:
         return np.where((own > 0) & (theirs > 0), np.log(theirs) - np.log(own), 0.0)
 
 
-def clusters(default: Artefact, tuned: Artefact, count: int) -> dict[str, list[int]]:
-    """Columns of the rates in so many clusters, by how alike the logarithms of their factors are.
+def window_logs(default: Artefact, tuned: Artefact, count: int) -> Table:
+    """Logarithms of the tuned factors in so many windows, [windows, parameters]: means."""
+    logs = log_factors(default, tuned)
+    window = windows_of(len(logs), count)
+    return np.stack([logs[window == at].mean(axis=0) for at in range(count)])
+
+
+def structured_rates(
+    default: Artefact, tuned: Artefact, structure: Structure, digits: int
+) -> Artefact:
+    """The recipe's own rates times factors of a structure: means of the tuned ones, rounded.
+
+    Means are of logarithms, over the parameters of a cluster and the windows of a stretch.
 
     Args:
         default: has the recipe's own rates.
         tuned: those that were tuned.
-        count: how many clusters, the slowest first.
-
-    Source: Ward, Hierarchical grouping to optimize an objective function, JASA 1963.
+        structure: of its windows and parameters, in the order of the artefact's.
+        digits: significant digits of a number.
     """
-    rows = log_factors(default, tuned).T
-    number = fcluster(linkage(rows, "ward"), count, "maxclust")
-    found = [np.flatnonzero(number == each) for each in np.unique(number)]
-    found.sort(key=lambda columns: rows[columns].mean())
-    return {f"rates {i}": columns.tolist() for i, columns in enumerate(found, 1)}
+    own, count = rate_table(default), len(structure.stretch)
+    values = structure.fitted(window_logs(default, tuned, count))
+    if structure.product:
+        # A factor of each stretch, that of the first cluster, times one for each other cluster.
+        stretches = _rounded(np.exp(values[:, 0]), digits)
+        clusters = _rounded(np.exp(values[0] - values[0, 0]), digits)
+        factors = stretches[:, None] * clusters[None, :]
+    else:
+        factors = _rounded(np.exp(values), digits)
+    names = list(tuned.learning_rates.parameters)
+    columns = [np.flatnonzero(structure.cluster == at) for at in range(structure.clusters)]
+    labels = [f"rates {at}" for at in range(1, len(columns) + 1)] if len(columns) > 1 else [ALL]
+    table = own * factors[structure.stretch[windows_of(len(own), count)]][:, structure.cluster]
+    begins = [int(np.argmax(structure.stretch == at)) for at in range(structure.stretches)]
+    multipliers = Multipliers(
+        fractions((first_of(window, count, len(own)) for window in begins), len(own)),
+        {label: tuple(map(float, factors[:, at])) for at, label in enumerate(labels)},
+        {label: tuple(names[i] for i in own) for label, own in zip(labels, columns, strict=True)},
+    )
+    return with_rates(tuned, table, multipliers)
+
+
+def _rounded(factors: np.ndarray, digits: int) -> np.ndarray:
+    return np.asarray([float(f"{each:.{digits}g}") for each in factors.ravel()]).reshape(
+        factors.shape
+    )
 
 
 ALL: Final = "all"
-
-
-def simpler_rates(
-    default: Artefact, tuned: Artefact, groups: Mapping[str, Sequence[int]], count: int, digits: int
-) -> Artefact:
-    """The recipe's own rates times a factor for each group and window: means of the tuned ones.
-
-    Means are of logarithms, over the parameters of a group and the steps of a window.
-
-    Args:
-        default: has the recipe's own rates.
-        tuned: those that were tuned.
-        groups: columns of the rates by the name of a group.
-        count: windows.
-        digits: significant digits of a factor.
-    """
-    own, logs = rate_table(default), log_factors(default, tuned)
-    window = windows_of(len(own), count)
-    names = list(tuned.learning_rates.parameters)
-    factors, table = {}, own.copy()
-    for label, columns in groups.items():
-        means = [logs[window == at][:, columns].mean() for at in range(count)]
-        factors[label] = tuple(float(f"{np.exp(mean):.{digits}g}") for mean in means)
-        table[:, columns] *= np.asarray(factors[label])[window][:, None]
-    members = {label: tuple(names[column] for column in own) for label, own in groups.items()}
-    knots = fractions((first_of(at, count, len(own)) for at in range(count)), len(own))
-    return with_rates(tuned, table, Multipliers(knots, factors, members))
 
 
 def first_of(window: int, count: int, steps: int) -> int:
@@ -178,9 +181,3 @@ def rounded(shares: np.ndarray, grain: float) -> np.ndarray:
     for index in np.argsort(found - parts, kind="stable")[: int(whole - found.sum())]:
         found[index] += 1
     return found / whole
-
-
-def numbers(tuned: Artefact) -> int | None:
-    """How many numbers the factors of learning rates are; None where none can be told."""
-    multipliers: Any = tuned.learning_rates.multipliers
-    return None if multipliers is None else len(multipliers.groups) * len(multipliers.knots)

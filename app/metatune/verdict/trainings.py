@@ -17,6 +17,7 @@ from metatune.ladder.measuring import Followed, following
 from metatune.recipe import schema
 from metatune.tunables import Hyper
 from metatune.tunables.mixture import starting_shares
+from metatune.verdict import alignment
 from metatune.verdict.contestants.contestant import BY_SIZE, ContestSetting, fitting
 from metatune.verdict.points import RECIPE, Plain, Point
 from metatune.verdict.schedules import artefact_of, below, coordinates
@@ -123,6 +124,7 @@ def setting_of(training: InnerTraining, default: Artefact) -> ContestSetting:
             part is None
             for part in (default.learned_update, default.averaging, default.initialisation)
         ),
+        unaligned=alignment.refusal(training),
     )
 
 

@@ -24,7 +24,8 @@ class Trials:
     """The trainings of a run's verdict.
 
     A line has `of`, whose verdict it is; `part`, as of `RecordPart`; `name`, of the contestant;
-    `point`; `seed`; `share` of the inner steps; `loss`, null where it diverged; and `seconds`.
+    `point`; `seed`; `share` of the inner steps; `loss`, null where it diverged; of a proxy `shares`
+    in its place, empty where it diverged; and `seconds`.
     """
 
     def __init__(self, run: Path, identity: Mapping[str, Any]):
@@ -61,6 +62,18 @@ class Trials:
             return None
         return float("inf") if found["loss"] is None else found["loss"]
 
+    def shares(self, name: str, point: str, seed: int) -> tuple[float, ...] | None:
+        """The shares that the proxy of a search came to, arguments as of `loss`."""
+        found = self._known.get(_key(_line("search", name, point, seed, 1.0)))
+        return None if found is None else tuple(found["shares"])
+
+    def add_shares(
+        self, name: str, point: str, seed: int, shares: tuple[float, ...], seconds: float
+    ) -> None:
+        """Keeps the shares of a proxy; arguments as of `add`."""
+        line = _line("search", name, point, seed, 1.0)
+        self._keep({**line, "shares": list(shares), "seconds": seconds})
+
     def add(
         self,
         part: RecordPart,
@@ -72,12 +85,12 @@ class Trials:
         share: float = 1.0,
     ) -> None:
         """Keeps a loss; arguments as of `loss`, and how long the training took."""
-        line = {
-            "of": self._identity,
-            **_line(part, name, point, seed, share),
-            "loss": None if loss == float("inf") else loss,
-            "seconds": seconds,
-        }
+        line = _line(part, name, point, seed, share)
+        loss_or_none = None if loss == float("inf") else loss
+        self._keep({**line, "loss": loss_or_none, "seconds": seconds})
+
+    def _keep(self, line: Mapping[str, Any]) -> None:
+        line = {"of": self._identity, **line}
         with stops.held():
             append_line(self._file, line)
         self._known[_key(line)] = line

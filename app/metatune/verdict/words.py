@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple
 
-from metatune.verdict.statistics import DEFAULT, Outcome, PairedDifference
+from metatune.verdict.statistics import DEFAULT, TUNED, Outcome, PairedDifference, diverged
 
 USE: Final = "use it"
 SIMPLE: Final = "use the simple one"
@@ -56,14 +56,28 @@ def decide(outcome: Outcome) -> Decision:
 
     What was tuned is to be used where it was shown to be better than the default and than each
     rival. Where a rival is better, or no worse than the resolution tells, it does as well; where
-    nothing was shown, the defaults stay, if it is known that closely.
+    nothing was shown, the defaults stay, if it is known that closely. Who diverges in half of the
+    pairs or more is not to be used, whatever else is known; of fewer divergences the sentence says
+    how many there were.
 
     Args:
         outcome: of the contest.
     """
+    found = _decided(outcome)
+    among = [TUNED, DEFAULT, *([found.rival] if found.rival else [])]
+    told = [
+        f"{name} diverged in {count} of {len(outcome.losses[name])} seeds"
+        for name in among
+        if (count := diverged(outcome.losses[name]))
+    ]
+    return found._replace(why="; ".join([found.why, *told]))
+
+
+def _decided(outcome: Outcome) -> Decision:
+    """The same, without a word on divergences."""
     gain, rivals = outcome.gain, {n: d for n, d in outcome.rivals.items() if n != DEFAULT}
     if gain.mean == -math.inf or math.isnan(gain.mean):
-        return Decision(KEEP, None, "a training by what was tuned diverged")
+        return Decision(KEEP, None, "trainings by what was tuned diverge")
     if gain.better:
         return _of_a_gain(outcome, rivals)
     better = {name: each for name, each in outcome.over_default.items() if each.better}
@@ -73,7 +87,7 @@ def decide(outcome: Outcome) -> Decision:
         return Decision(PLAIN, best, why)
     if gain.worse:
         return Decision(KEEP, None, f"what was tuned is worse: {_said(gain)}")
-    if outcome.resolved(DEFAULT):
+    if outcome.resolved(DEFAULT) and gain.mean < math.inf:
         return Decision(KEEP, None, f"there is no gain beyond noise: {_said(gain)}")
     why = f"until then keep your defaults: the gain so far is {_said(gain)}"
     return Decision(UNKNOWN, None, why, max(1, outcome.more))
@@ -82,7 +96,9 @@ def decide(outcome: Outcome) -> Decision:
 def _of_a_gain(outcome: Outcome, rivals: Mapping[str, PairedDifference]) -> Decision:
     """Of what was shown to be better than the default."""
     gain = outcome.gain
-    contenders = {name: each for name, each in rivals.items() if not each.better}
+    contenders = {
+        name: each for name, each in rivals.items() if not each.better and each.mean < math.inf
+    }
     if not contenders:
         why = f"better than your default by {_said(gain)}"
         if rivals:
@@ -111,4 +127,10 @@ def _turned(found: PairedDifference) -> PairedDifference:
 def _said(found: PairedDifference) -> str:
     if math.isinf(found.mean):
         return "a divergence"
-    return f"{found.mean:+.4f} ({found.low:+.4f} to {found.high:+.4f})"
+    middle = "a median of " if found.signs else ""
+    return f"{middle}{found.mean:+.4f} ({_end(found.low)} to {_end(found.high)})"
+
+
+def _end(value: float) -> str:
+    """Of an interval; where so many diverged that it has none, a divergence."""
+    return f"{value:+.4f}" if math.isfinite(value) else "a divergence"

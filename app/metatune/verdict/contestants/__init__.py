@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from metatune.recipe.faults import RecipeError, unknown
+from metatune.verdict.contestants.alignment import Alignment
 from metatune.verdict.contestants.black_box import RANDOM, RANDOM_ALL, TPE, TPE_ALL
 from metatune.verdict.contestants.contestant import DIVERGED, Contestant, ContestSetting, Evaluate
 from metatune.verdict.contestants.grid import GridSweep
@@ -28,6 +29,7 @@ _ALL: Final[tuple[Contestant, ...]] = (
     Prodigy(),
     Online(),
     Regression(),
+    Alignment(),
 )
 
 CONTESTANTS: Final = {contestant.name: contestant for contestant in _ALL}

@@ -1,8 +1,10 @@
 """What a contestant is, and all that it is told of the training."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
+
+from metatune.verdict.points import Point
 
 DIVERGED: Final = 1e3
 """The loss of a training that diverged: a large number, not infinite and none at all. A sampler
@@ -11,9 +13,36 @@ forgets a trial without a number, and comes back to where trainings diverge."""
 BY_SIZE: Final = "by size"
 """The mixture in proportion to how much text there is of each domain."""
 
-Evaluate = Callable[..., float]
-"""`(point, share=1.0) -> loss`: a training, and its loss on the validation split; `DIVERGED` where
-it diverged. `share` of the inner steps, to which schedules are squeezed."""
+ALIGNED_EVERY: Final = 8
+"""Inner steps of a proxy between two looks at how gradients are aligned."""
+
+PROXY: Final = 1 + 2 / ALIGNED_EVERY
+"""Trainings that a proxy takes as long as: a look is the gradient of a batch and of held-out text,
+about two inner steps."""
+
+
+class Evaluate(Protocol):
+    """Trains for a contestant."""
+
+    def __call__(self, point: Point, share: float = 1.0) -> float:
+        """A training, and its loss on the validation split; `DIVERGED` where it diverged.
+
+        Args:
+            point: where.
+            share: of the inner steps, to which schedules are squeezed.
+        """
+        ...
+
+    def aligned(self, reach: float) -> tuple[float, ...]:
+        """The shares that a proxy ends with, as of `verdict.alignment`; it takes `PROXY` trainings.
+
+        Args:
+            reach: how far the logits of the shares may go.
+
+        Returns:
+            Empty where it diverged.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -31,6 +60,7 @@ class ContestSetting:
         layers: of the model.
         plain: whether start and update are the optimizer's own: neither corrected, averaged nor
             begun from what was tuned.
+        unaligned: why gradients can't be aligned; None where they can.
     """
 
     optimizer: str = "adamw"
@@ -41,6 +71,7 @@ class ContestSetting:
     coordinates: int = 1
     layers: int = 2
     plain: bool = True
+    unaligned: str | None = None
 
 
 class Contestant(Protocol):

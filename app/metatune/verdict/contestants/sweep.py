@@ -1,6 +1,6 @@
 """A sweep: some options at all rates, from the recipe's own rate outwards."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -22,21 +22,28 @@ def with_mixtures(setting: ContestSetting, option: Plain) -> Iterator[Plain]:
         yield replace(option, mixture=name, shares=shares)
 
 
-def sweep(options: Sequence[Plain], budget: int, evaluate: Evaluate) -> None:
+def sweep(
+    options: Sequence[Plain],
+    budget: int,
+    evaluate: Evaluate,
+    known: Mapping[Plain, float] | None = None,
+) -> None:
     """All options at each rate, as far as the budget goes; then finer around the best.
 
     Args:
         options: rate one.
-        budget: whole trainings.
+        budget: whole trainings, those that are known among them.
         evaluate: trains and measures.
+        known: losses of points that were evaluated before; None for none.
     """
-    losses: dict[Plain, float] = {}
+    losses = dict(known or {})
     for rate in RATES:
         for option in options:
             if len(losses) == budget:
                 return
             point = replace(option, rate=rate)
-            losses[point] = evaluate(point)
+            if point not in losses:
+                losses[point] = evaluate(point)
     for best in sorted(losses, key=lambda point: losses[point]):
         for times in AROUND:
             point = replace(best, rate=best.rate * times)

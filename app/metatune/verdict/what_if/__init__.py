@@ -1,0 +1,1 @@
+"""What a change of the chosen schedules would do, predicted from the run's own derivatives."""
