@@ -24,7 +24,7 @@ from metatune.bench.sizes import SIZES, Shape
 from metatune.bench.variants import VARIANTS
 from metatune.bench.workload import initial, llama, training
 from metatune.data import stratified_batches
-from metatune.hypergrad import Hypergradient, MixFlow, Problem, State, hypergradient
+from metatune.hypergrad import MixFlow, Problem, State, hypergradient
 from metatune.inner import prepare
 from metatune.inner.metrics import held_out_batches
 from metatune.models import LanguageModel, Layout, mesh_of
@@ -60,7 +60,7 @@ comes back ten thousand times as large in the mixture's hypergradient, on one de
 
 def main() -> None:
     """Prints a table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("what", choices=("agreement", "memory", "collectives"))
     table = {"agreement": agreement, "memory": memory, "collectives": collectives}
     jax.config.update("jax_platforms", "cpu")
@@ -222,7 +222,7 @@ def _compiled(shape: Shape, mesh: tuple[int, int, int] | None) -> Any:
         copied = jax.tree.map(lambda _: layout.copied, (eta, tokens, outer))
         eta, tokens, outer = _with_places((eta, tokens, outer), copied)
 
-    def estimate(eta: Any, state: State, tokens: jax.Array, outer: jax.Array) -> Hypergradient:
+    def estimate(eta: Any, state: State, tokens: jax.Array, outer: jax.Array) -> Any:
         return hypergradient(
             problem,
             eta,
@@ -298,7 +298,7 @@ def collectives() -> Iterator[str]:
             "its tangent": jax.jit(tangent).lower(params, hyper, batch, params),
         }
         for what, lowered in programs.items():
-            text = lowered.compile().as_text()
+            text = lowered.compile().as_text() or ""
             inside, beside = _moved(text, within=True), _moved(text, within=False)
             cells = [_told(counts, block) for counts in (inside, beside)]
             largest = max(size for sizes in (*inside.values(), *beside.values()) for size in sizes)

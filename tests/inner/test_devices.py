@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
+import jax.monitoring
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -24,6 +25,7 @@ from metatune.hypergrad import (
     Problem,
     State,
     ZerothOrder,
+    as_argument,
     hypergradient,
     programs,
     train,
@@ -62,9 +64,8 @@ ADAM = schema.AdamWSpec(learning_rate=1e-2, eps_root=1e-5)
 MODELS = {
     "llama": (LLAMA, {}, (4, 2, 1)),
     "gpt2": (GPT2, {}, (2, 4, 1)),
-    "gemma3": (GEMMA3, {}, (1, 8, 1)),
+    "gemma3": (GEMMA3, {}, (1, 4, 2)),
     "lora": (LLAMA, LORA, (8, 1, 1)),
-    "tensor": (LLAMA, {}, (2, 2, 2)),
 }
 OPTIMIZERS = {
     "muon": schema.MuonSpec(learning_rate=1e-2),
@@ -84,6 +85,14 @@ def recipe(config, mesh, **inner):
 
 
 # In the process with eight devices.
+
+COMPILED = []
+"""Seconds of each program that was compiled, or found in JAX's cache on disk."""
+
+
+def listen(event, seconds, **_):
+    if event == "/jax/core/compile/backend_compile_duration":
+        COMPILED.append(seconds)
 
 
 def toy(estimator, layout):
@@ -181,9 +190,9 @@ def models():
         one = sought(prepare(recipe(config, (1, 1, 1), **inner)))[1]
         training = prepare(recipe(config, mesh, **inner))
         state, several, drawn = sought(training)
-        compiled = programs.forward._cache_size() + programs.pullback._cache_size()
+        COMPILED.clear()
         sought(training)
-        again = programs.forward._cache_size() + programs.pullback._cache_size()
+        again = len(COMPILED)
         found[name] = {
             "apart": apart(several.gradient, one.gradient),
             "state": apart(several.state.params, one.state.params),
@@ -194,7 +203,7 @@ def models():
                 )
                 if not before.sharding.is_equivalent_to(after.sharding, before.ndim)
             ],
-            "compiled_again": again - compiled,
+            "compiled_again": again,
             "largest_share": share(state.params),
         }
         if name == "llama":
@@ -211,20 +220,15 @@ def share(tree):
 def gathered(training, state, drawn):
     """Elements of the largest array that the program of a segment puts together."""
     lowered = programs.forward.lower(
-        programs_problem(training),
+        as_argument(training.reweighted),
         MixFlow(SEGMENT),
         training.initial_eta(),
         state,
         fetch(drawn, 0, SEGMENT, SEGMENT),
     )
-    shapes = re.findall(r"= f32\[([\d,]+)\]\S* all-gather", lowered.compile().as_text())
+    text = lowered.compile().as_text() or ""
+    shapes = re.findall(r"= f32\[([\d,]+)\]\S* all-gather", text)
     return sorted({int(np.prod([int(n) for n in shape.split(",")])) for shape in shapes})
-
-
-def programs_problem(training):
-    from metatune.hypergrad import as_argument
-
-    return as_argument(training.reweighted)
 
 
 def ran(training, state, first, stop):
@@ -318,8 +322,8 @@ def test_parameters_are_put_together_block_by_block(found):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_states_of_optimizers_are_cut_as_the_parameters(found, name):
     row = found["optimizers"][name]
-    assert row["apart"] < 2e-5
-    assert row["share_before"] == row["share_after"] < 0.4
+    assert row["apart"] < 1e-6
+    assert row["share_before"] == row["share_after"] < (0.3 if name == "muon" else 0.9)
 
 
 def test_a_training_goes_on_on_other_devices(found):
@@ -444,6 +448,7 @@ def auto():
 
 if __name__ == "__main__":
     assert len(jax.devices()) == VIRTUAL
+    jax.monitoring.register_event_duration_secs_listener(listen)
     print(
         json.dumps(
             {
