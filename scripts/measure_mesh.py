@@ -9,6 +9,7 @@ docs/scale.md are what this prints.
 """
 
 import argparse
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -63,6 +64,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("what", choices=("agreement", "memory", "collectives"))
     table = {"agreement": agreement, "memory": memory, "collectives": collectives}
+    # Threads for all collectives of all devices at once: where there are fewer, as on two cores,
+    # XLA's collectives on a CPU wait for each other for ever.
+    os.environ["NPROC"] = str(8 * DEVICES)
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", DEVICES)
     for line in table[parser.parse_args().what]():

@@ -292,7 +292,10 @@ def process(arguments, **environment):
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoints")
-    return process([str(folder)], JAX_NUM_CPU_DEVICES=str(VIRTUAL))
+    # Threads for all collectives of all devices at once: where there are fewer, as on two cores,
+    # XLA's collectives on a CPU wait for each other for ever.
+    threads = {"NPROC": str(8 * VIRTUAL)}
+    return process([str(folder)], JAX_NUM_CPU_DEVICES=str(VIRTUAL), **threads)
 
 
 def test_every_estimator_is_the_same_on_a_mesh(found):
