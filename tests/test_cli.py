@@ -516,7 +516,7 @@ def test_explain_lists_sections_and_refuses_what_there_is_not():
     listed = metatune("explain")
     assert listed.exit_code == 0
     sections = [line for line in listed.output.splitlines() if line and line[0].islower()]
-    assert sections == ["model", "data", "inner", "tune", "outer", "trainer", "seed"]
+    assert sections == ["model", "data", "inner", "tune", "outer", "trainer", "devices", "seed"]
     refused = metatune("explain", "tune.mixtur")
     assert refused.exit_code == 2
     assert "tune.mixtur: unknown field; did you mean mixture?" in refused.stderr

@@ -41,6 +41,20 @@ def test_rows_come_back_in_order(chunk):
     np.testing.assert_array_equal(got, np.arange(14.0).reshape(7, 2) * np.arange(7)[:, None])
 
 
+@pytest.mark.parametrize("chunk", [1, 2, 4])
+def test_rows_of_several_parts_come_back_in_order(chunk):
+    """A chunk is of each part."""
+    seen = []
+
+    def doubled(rows):
+        seen.append(rows.shape)
+        return 2 * rows
+
+    got = map_rows(doubled, (jnp.arange(24.0).reshape(12, 2),), chunk, parts=3)
+    np.testing.assert_array_equal(got, 2 * np.arange(24.0).reshape(12, 2))
+    assert set(seen) == {(chunk, 2)}
+
+
 def test_it_is_computed_again_where_it_is_differentiated():
     x = jnp.arange(7.0)
     for gradient in (jax.grad, lambda f: jax.grad(lambda x: jax.grad(f)(x).sum())):

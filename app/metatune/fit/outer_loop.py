@@ -96,7 +96,7 @@ def fit(
     recipe, folder = training.recipe, RunFolder(out)
     several = sizes(training)
     for each in several:
-        refuse_larger_than_memory(each.training.initialise, training.model.family)
+        refuse_larger_than_memory(each.training)
     phases, eta = resolved(recipe.outer), training.initial_eta()
     console, given = console or Console(), inputs(training)
     options: dict[str, Any] = {

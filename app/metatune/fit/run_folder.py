@@ -30,8 +30,12 @@ MAY_GROW = (
 
 WITHOUT_EFFECT = re.compile(
     r"outer\.(phases\[\d+\]\.)?estimator\.checkpoints\.|trainer\.(parallel|timeout_seconds)$"
+    r"|devices(\.|$)"
 )
-"""Keys that change neither trainings nor hypergradients: they may change before a run goes on."""
+"""Keys that change neither trainings nor hypergradients: they may change before a run goes on.
+
+Other devices round sums otherwise, which a run may go on with.
+"""
 
 
 class RunFolder(Folder):

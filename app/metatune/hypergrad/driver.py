@@ -17,6 +17,7 @@ from metatune.hypergrad.problem import Batches, Hypergradient, Problem, State, a
 from metatune.hypergrad.reverse.checkpoints import Checkpoints
 from metatune.hypergrad.segments import bounds, fetch
 from metatune.hypergrad.shapes import Batch, Eta, Leaf
+from metatune.hypergrad.sharding import brought_home
 
 KEEP_ALL = Checkpoints()
 
@@ -93,7 +94,7 @@ def hypergradient(
     problem, stop = as_argument(problem), start + steps
     differentiated = min(window or steps, steps)
     _refuse_uneven(problem, batches(start))
-    return shortened(estimator, differentiated).estimate(
+    found = shortened(estimator, differentiated).estimate(
         Job(
             problem=problem,
             eta=eta,
@@ -111,6 +112,8 @@ def hypergradient(
             listener=listener,
         )
     )
+    home = brought_home((found.value, found.gradient, found.diagnostics), eta)
+    return Hypergradient(home[0], home[1], found.state, home[2])
 
 
 def _refuse_uneven(problem: Problem, batch: Batch) -> None:

@@ -1,4 +1,8 @@
-"""Directions, or members of a population, over devices: what is theirs is cut, the rest copied."""
+"""Directions, or members of a population, over devices: what is theirs is cut, the rest copied.
+
+A training whose state lies on several devices by itself stays as it is; what is found by it comes
+back to where η is.
+"""
 
 from math import gcd
 from typing import Final
@@ -83,3 +87,23 @@ def gather(tree: Tree, mesh: Mesh | None, like: PyTree = None) -> Tree:
         return jax.device_put(np.asarray(leaf), place)
 
     return jax.tree.map(back, tree) if like is None else jax.tree.map(back, tree, like)
+
+
+def brought_home(found: Tree, eta: PyTree) -> Tree:
+    """What was found on several devices, each of which holds all of it, where η is.
+
+    Args:
+        found: of arrays, and of what is none.
+        eta: arrays that aren't bound to any device, or else nothing is moved; neither is what is
+            being traced.
+    """
+    given = [leaf for leaf in jax.tree.leaves(eta) if isinstance(leaf, jax.Array)]
+    if any(isinstance(leaf, Tracer) or leaf.committed for leaf in given):
+        return found
+
+    def home(leaf: PyTree) -> PyTree:
+        if not isinstance(leaf, jax.Array) or isinstance(leaf, Tracer):
+            return leaf
+        return leaf if len(leaf.devices()) == 1 else jax.device_put(np.asarray(leaf))
+
+    return jax.tree.map(home, found)

@@ -1,6 +1,7 @@
 """Where states wait between the forward and the backward sweep: device, host memory or disk."""
 
 import contextlib
+import math
 import os
 import shutil
 import tempfile
@@ -24,6 +25,14 @@ MEMORY = Path("/proc/meminfo")
 def tree_bytes(tree: PyTree) -> int:
     """Bytes of all arrays of a pytree, or of arrays of such shapes."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def device_bytes(tree: PyTree) -> int:
+    """Bytes that arrays take of each device that they lie on; of all that are cut a part."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+    )
 
 
 class CheckpointError(RuntimeError):

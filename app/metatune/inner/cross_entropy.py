@@ -21,6 +21,7 @@ def token_losses(
     *,
     softcap: float | None = None,
     chunk: int | None,
+    parts: int = 1,
     terms: Mapping[str, Scalar] | None = None,
 ) -> Float[Array, "batch seq"]:
     """The loss of each token, `log Σ_v exp z_v - z_target` of its logits z, in nats.
@@ -37,6 +38,7 @@ def token_losses(
         targets: the tokens to predict.
         softcap: c of the logits' `c tanh(z / c)`; None for none.
         chunk: tokens at a time, those of all sequences in one row; None for all of them.
+        parts: that the batch is cut into, so many tokens of each at a time.
         terms: coefficients, scalars, of those terms that there are; None for none. What isn't of
             these logits is left to others.
 
@@ -55,7 +57,7 @@ def token_losses(
     if chunk is None:
         return losses(hidden, targets)
     merged = (hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1))
-    return map_rows(losses, merged, chunk).reshape(targets.shape)
+    return map_rows(losses, merged, chunk, parts).reshape(targets.shape)
 
 
 def _with_terms(

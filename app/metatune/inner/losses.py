@@ -52,13 +52,17 @@ def sequence_losses(
     else:
         hidden = model.hidden(params, inputs, jnp.asarray(documents)[:, :-1])
     unembedding = model.unembedding(params)
-    chunk = rows_at_a_time(model.loss_chunk, rows=targets.size, columns=len(unembedding))
+    parts = model.parts(len(targets))
+    rows, columns = targets.size // parts, len(unembedding)
+    chunk = rows_at_a_time(model.loss_chunk, rows=rows, columns=columns)
     softcap = model.config.logit_softcap
-    losses = token_losses(hidden, unembedding, targets, softcap=softcap, chunk=chunk, terms=terms)
+    losses = token_losses(
+        hidden, unembedding, targets, softcap=softcap, chunk=chunk, parts=parts, terms=terms
+    )
     if terms and MULTI_TOKEN_TERM in terms:
         within = None if documents is None else jnp.asarray(documents)
         losses += terms[MULTI_TOKEN_TERM] * second_next_losses(
-            params, hidden, unembedding, targets, within, softcap=softcap, chunk=chunk
+            params, hidden, unembedding, targets, within, softcap=softcap, chunk=chunk, parts=parts
         )
     if weights is not None:
         losses = weights * losses

@@ -36,9 +36,11 @@ def hits(model: LanguageModel, params: Weights, batch: Batch) -> Bool[Array, "ba
         return jnp.argmax(unembed(hidden, unembedding, softcap=None), axis=-1)
 
     rows = hidden.reshape(-1, hidden.shape[-1])
-    chunk = rows_at_a_time(model.loss_chunk, rows=len(rows), columns=len(unembedding))
+    parts = model.parts(len(targets))
+    columns = len(unembedding)
+    chunk = rows_at_a_time(model.loss_chunk, rows=len(rows) // parts, columns=columns)
     # A softcap is monotonic: it changes no order.
-    said = likeliest(rows) if chunk is None else map_rows(likeliest, (rows,), chunk)
+    said = likeliest(rows) if chunk is None else map_rows(likeliest, (rows,), chunk, parts)
     return said.reshape(targets.shape) == targets
 
 

@@ -39,6 +39,7 @@ def second_next_losses(
     *,
     softcap: float | None,
     chunk: int | None,
+    parts: int = 1,
 ) -> Float[Array, "batch seq"]:
     """The cross entropy of each target as the head predicts it, from the position before its own.
 
@@ -51,6 +52,7 @@ def second_next_losses(
             all.
         softcap: of the logits, as of `token_losses`.
         chunk: tokens at a time, as of `token_losses`.
+        parts: that the batch is cut into, likewise.
 
     Returns:
         In nats, of target i from the features at i - 1; zero for the first, and for
@@ -59,7 +61,9 @@ def second_next_losses(
     weight = params[PATH[0]][PATH[1]]
     before = hidden[:, :-1]
     features = before + before @ weight.T.astype(before.dtype)
-    losses = token_losses(features, unembedding, targets[:, 1:], softcap=softcap, chunk=chunk)
+    losses = token_losses(
+        features, unembedding, targets[:, 1:], softcap=softcap, chunk=chunk, parts=parts
+    )
     if documents is not None:
         losses = jnp.where(documents[:, 2:] == documents[:, :-2], losses, 0)
     return jnp.pad(losses, ((0, 0), (1, 0)))

@@ -13,7 +13,7 @@ from metatune import tunables
 from metatune.data import Corpus, TokenClass, TokenizingProgress, dated, load, look, tokenizer_of
 from metatune.hypergrad import Problem
 from metatune.hypergrad.shapes import Shapes
-from metatune.inner import initialisation, losses, optimizers, seeds, size
+from metatune.inner import devices, initialisation, losses, optimizers, seeds, size
 from metatune.inner.estimators import program_is_there, too_many_directions
 from metatune.inner.hyperparameters import hyper_at_of, over_steps_of
 from metatune.inner.metrics import objective, whole
@@ -160,6 +160,8 @@ def _parts(
         begin = _attempt(faults, lambda: start(wanted, vocab_size))
     if begin and text:
         faults += context_faults(begin.model, text)
+    if begin and not any(fault.path.startswith(devices.PATH) for fault in known):
+        faults += devices.faults(sections.get("devices", "auto"), begin.model)
     inner: schema.InnerSpec | None = sections.get("inner")
     outer: schema.OuterSpec | None = sections.get("outer")
     if begin and text and (beyond := list(size.faults(begin.model, text, inner, outer))):
@@ -279,29 +281,34 @@ def _assemble(recipe: Recipe, parts: _Parts) -> InnerTraining:
     _, corpus, begin, part, tuning, others, _ = parts
     if corpus is None or begin is None or part is None or tuning is None or others is None:
         raise ValueError("a recipe without faults has all its parts")
-    model = begin.model
+    layout = devices.layout_of(recipe, begin.model)
+    model = replace(begin.model, layout=layout)
+    if layout is not None and begin.params is not None:
+        begin = begin._replace(params=layout.place(begin.params, begin.params))
     optimizer = optimizers.build(
         recipe.inner.optimizer, part.names, model.config.transposed, _learned_form(tuning)
     )
+    optimizer = devices.kept_in_place(optimizer, layout)
     if averaging.averages(tuning):
         optimizer = optimizers.InnerOptimizer(*averaging.beside(optimizer.init, optimizer.update))
-    initialise = initialisation.of_one_draw(
-        recipe.tune.initialisation, initialiser(begin, optimizer.init, part), recipe.seed
-    )
+    fresh = initialiser(begin, optimizer.init, part, layout)
+    initialise = initialisation.of_one_draw(recipe.tune.initialisation, fresh, recipe.seed)
     params = _trained_shapes(begin, part)
     hyper_at = hyper_at_of(recipe, params, tuning)
-    rest = frozen(begin, part, recipe.seed)
+    rest = frozen(begin, part, recipe.seed, layout)
     classes = next(
         (each.classes for each in tuning if isinstance(each, TunableClassWeights)), PARTS
     )
-    of_all = partial(of_all_parameters, part, rest)
+    of_all = partial(of_all_parameters, part, rest, layout=layout)
     reweighted = Problem(
         of_all(losses.reweighted_loss(model, classes)),
         optimizer.update,
         of_all(objective(model, recipe)),
         hyper_at,
         evaluated=optimizer.evaluated,
-        start=initialisation.hook(tuning, optimizer.init, part, others),
+        start=devices.started_in_place(
+            initialisation.hook(tuning, optimizer.init, part, others), layout
+        ),
         micro_batches=recipe.data.batch_size
         // (recipe.inner.micro_batch or recipe.data.batch_size),
         whole=whole(recipe.outer),
@@ -319,6 +326,7 @@ def _assemble(recipe: Recipe, parts: _Parts) -> InnerTraining:
         others.sha256,
         initialise,
         over_steps_of(recipe, params, tuning),
+        layout,
     )
 
 

@@ -1,15 +1,15 @@
 """Sizes of a recipe that no machine could hold, found by counting before any array exists."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 import jax
-from jaxtyping import Array, Key, PyTree
+from jaxtyping import PyTree
 
-from metatune.hypergrad import State
 from metatune.hypergrad.reverse.budget import amount
 from metatune.hypergrad.stores import free_memory
+from metatune.inner.training import InnerTraining
 from metatune.models import LanguageModel
 from metatune.recipe import schema
 from metatune.recipe.faults import Fault, RecipeError
@@ -64,17 +64,16 @@ def _held_out(outer: schema.OuterSpec | None) -> Iterator[tuple[str, int]]:
         yield "outer.test.sequences", outer.test.sequences
 
 
-def refuse_larger_than_memory(initialise: Callable[[Key[Array, ""]], State], family: str) -> None:
-    """Refuses a training whose state and gradients alone are larger than the device's memory.
+def refuse_larger_than_memory(training: InnerTraining) -> None:
+    """Refuses a training whose state and gradients alone are larger than a device's memory.
 
     Args:
-        initialise: a key to the state that a training starts from.
-        family: of the model, for the error.
+        training: the training.
 
     Raises:
         RecipeError: it is.
     """
-    state: State = jax.eval_shape(initialise, jax.random.key(0))
+    state, family = training.shapes(), training.model.family
     needed = _bytes(state) + _bytes(state.params)
     stats = jax.local_devices()[0].memory_stats() or {}
     limit = stats.get("bytes_limit", free_memory())
@@ -83,13 +82,18 @@ def refuse_larger_than_memory(initialise: Callable[[Key[Array, ""]], State], fam
             f"takes {amount(needed)} for parameters, optimizer state and gradients alone; there "
             f"are {amount(limit)}"
         )
-        cure = "take a smaller model, train a part of it (inner.lora), or take a larger machine"
+        cure = (
+            "take a smaller model, train a part of it (inner.lora), cut it over several devices "
+            "(devices.fsdp), or take a larger machine"
+        )
         raise RecipeError("recipe", [Fault("model", family, problem, cure)])
 
 
 def _bytes(tree: PyTree[jax.ShapeDtypeStruct]) -> int:
+    """On each device."""
     return sum(
-        math.prod(leaf.shape) * leaf.dtype.itemsize
+        math.prod(leaf.sharding.shard_shape(leaf.shape) if leaf.sharding else leaf.shape)
+        * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(tree)
         if hasattr(leaf.dtype, "itemsize")
     )

@@ -11,7 +11,7 @@ from metatune.hypergrad import State
 from metatune.hypergrad.shapes import OptState, Params
 from metatune.inner.seeds import key
 from metatune.inner.trainable import Trainable
-from metatune.models import LanguageModel, build, load_pretrained, locate, weights_sha256
+from metatune.models import LanguageModel, Layout, build, load_pretrained, locate, weights_sha256
 from metatune.recipe import schema
 from metatune.recipe.checks.model import one_origin_of_the_model
 from metatune.recipe.faults import Fault, RecipeError
@@ -78,7 +78,10 @@ def context_faults(model: LanguageModel, data: schema.DataSpec) -> Iterable[Faul
 
 
 def initialiser(
-    begin: Start, init: Callable[[Params], OptState], part: Trainable
+    begin: Start,
+    init: Callable[[Params], OptState],
+    part: Trainable,
+    layout: Layout | None = None,
 ) -> Callable[[Key[Array, ""]], State]:
     """A compiled function from a key to the state that a training of `part` starts from.
 
@@ -86,11 +89,13 @@ def initialiser(
         begin: the model, and what it starts from.
         init: parameters to the state of the optimizer.
         part: what is trained.
+        layout: how the state lies on several devices; None for one.
     """
 
     def state(params: Weights, key: Key[Array, ""]) -> State:
         trained = part.trained(params, key)
-        return State(trained, init(trained))
+        found = State(trained, init(trained))
+        return found if layout is None else layout.kept(found, trained)
 
     if begin.params is None:
         return jax.jit(lambda key: state(begin.model.init(key), key))
@@ -104,10 +109,15 @@ def initialiser(
     return lambda key: copied(begin.params, key)
 
 
-def frozen(begin: Start, part: Trainable, seed: int) -> Weights:
+def frozen(begin: Start, part: Trainable, seed: int, layout: Layout | None = None) -> Weights:
     """What no training of `part` moves: of a fresh model, as it is drawn once from `seed`."""
     if not part.freezes:
         return {}
+
+    def kept(params: Weights) -> Weights:
+        rest = part.frozen(params)
+        return rest if layout is None else layout.kept(rest, rest)
+
     if begin.params is not None:
-        return part.frozen(begin.params)
-    return jax.jit(lambda drawn: part.frozen(begin.model.init(drawn)))(key(seed))
+        return part.frozen(begin.params) if layout is None else jax.jit(kept)(begin.params)
+    return jax.jit(lambda drawn: kept(begin.model.init(drawn)))(key(seed))

@@ -11,7 +11,7 @@ from metatune.data import Corpus
 from metatune.hypergrad import Problem, State, as_argument, programs
 from metatune.inner import initialisation, losses, optimizers, seeds
 from metatune.inner.trainable import Trainable
-from metatune.models import LanguageModel
+from metatune.models import LanguageModel, Layout
 from metatune.recipe.schema import Recipe
 from metatune.tunables import Hyper, TokenClasses, Trajectory, Tunable
 from metatune.tunables.hyper import Rates
@@ -39,6 +39,7 @@ class InnerTraining:
             pretrained; compiled. A tuned start is made of it by the problem.
         hyper_over: η, and the inner steps in question (all by default), to the hyperparameters of
             each, stacked on axis 0, but for what isn't scheduled; compiled.
+        layout: how states lie on several devices; None for one.
     """
 
     recipe: Recipe
@@ -53,6 +54,7 @@ class InnerTraining:
     checkpoints_sha256: Mapping[str, str]
     initialise: Callable[[Key[Array, ""]], State]
     hyper_over: Callable[..., Hyper]
+    layout: Layout | None = None
 
     @property
     def names(self) -> Names:
@@ -122,7 +124,23 @@ class InnerTraining:
     def weighing(self, classes: TokenClasses) -> Problem:
         """The training by true sampling, where λ_t weighs tokens by other classes."""
         loss = losses.sampled_loss(self.model, classes)
-        return replace(self.sampled, loss=of_all_parameters(self.part, self.frozen, loss))
+        of_trained = of_all_parameters(self.part, self.frozen, loss, self.layout)
+        return replace(self.sampled, loss=of_trained)
+
+    def shapes(self) -> State:
+        """A state that a training starts from, without its values: shapes, types and places."""
+        state: State = jax.eval_shape(self.initialise, jax.random.key(0))
+        if self.layout is None:
+            return state
+        return jax.tree.map(
+            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+            state,
+            self.layout.shardings(state, state.params),
+        )
+
+    def placed(self, state: State) -> State:
+        """A state that was made otherwise, where those of `initialise` lie."""
+        return state if self.layout is None else self.layout.place(state, state.params)
 
     def decayed(self) -> tuple[str, ...]:
         """Checkpoint names of the parameters that weight decay applies to."""
@@ -131,11 +149,25 @@ class InnerTraining:
 
 
 def of_all_parameters(
-    part: Trainable, rest: Weights, function: Callable[..., PyTree]
+    part: Trainable,
+    rest: Weights,
+    function: Callable[..., PyTree],
+    layout: Layout | None = None,
 ) -> jax.tree_util.Partial:
-    """A function of all parameters as one of the trained ones, the `rest` bound to it."""
+    """A function of all parameters as one of the trained ones, the `rest` bound to it.
+
+    Args:
+        part: what is trained.
+        rest: what isn't.
+        function: of all parameters and further arguments, the last of which is a batch.
+        layout: how these lie on several devices; None for one.
+    """
 
     def of_trained(rest: Weights, trained: Weights, *further: PyTree) -> PyTree:
+        if layout is not None:
+            # So lie all derivatives, too: a constraint's is the same constraint.
+            trained = layout.kept(trained, trained)
+            further = (*further[:-1], layout.cut(further[-1]))
         return function(part.joined(trained, rest), *further)
 
     return jax.tree_util.Partial(of_trained, rest)

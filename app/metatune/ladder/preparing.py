@@ -129,7 +129,7 @@ def ladder(
         training = own
         if rung != PROXY:
             training = prepare(recipe_at(own.recipe, rung), rung.name)
-        refuse_larger_than_memory(training.initialise, training.model.family)
+        refuse_larger_than_memory(training)
         side = of_training(training, rung.name)
         schedules: dict[Schedules, Carried] = {
             name: carry(each, of_artefact(each), side, None if rung == PROXY else rule)

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 from metatune.runs import manifest, stops
@@ -124,6 +126,17 @@ class RunCheckpoints:
             if entry.name == str(step) or TEMPORARY in entry.name:
                 shutil.rmtree(entry, ignore_errors=True)
         self._manager.reload()
+
+
+def unbound(leaf: jax.Array) -> jax.Array:
+    """An array that Orbax has read, as programs take it.
+
+    Orbax ties arrays to their device, and programs for such arrays are compiled anew. A copy, as a
+    training takes the memory of its state. What lies on several devices is bound to them anyway.
+    """
+    if len(leaf.sharding.device_set) > 1:
+        return leaf
+    return jnp.array(np.asarray(leaf))
 
 
 def _bytes(item: Any) -> int:

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 
 from metatune.hypergrad import State
@@ -67,7 +65,7 @@ class TrainingCheckpoints:
         """The newest checkpoint that is whole; `None` if there is none at all.
 
         Args:
-            like: shapes and types of a state.
+            like: shapes and types of a state, and where it lies on several devices.
             say: is told of damaged ones.
 
         Raises:
@@ -82,11 +80,11 @@ class TrainingCheckpoints:
         numbers = self._kept.restored(step, numbers=ocp.args.JsonRestore())
         here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         wanted = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+            lambda leaf: jax.ShapeDtypeStruct(
+                leaf.shape, leaf.dtype, sharding=leaf.sharding or here
+            ),
             like._asdict(),
         )
         held = self._kept.restored(step, state=ocp.args.StandardRestore(wanted))
-        # Orbax ties arrays to their device, and programs for such arrays are compiled anew; a copy,
-        # because the training takes the memory of its state.
-        state = jax.tree.map(lambda leaf: jnp.array(np.asarray(leaf)), held)
+        state = jax.tree.map(checkpoints.unbound, held)
         return Position(step, State(**state), numbers["seconds"])

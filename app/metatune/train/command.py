@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 from rich.console import Console
 
 from metatune import artefact
@@ -113,7 +112,7 @@ def train(
     _refuse_not_positive(source, steps=steps, keep=keep, **intervals._asdict())
     if steps is not None:
         training = rescaled(training, steps)
-    refuse_larger_than_memory(training.initialise, training.model.family)
+    refuse_larger_than_memory(training)
     recipe, schedules = training.recipe, None
     if tuned is not None:
         refuse_misfit(tuned.schedules, training, source)
@@ -155,9 +154,8 @@ def train(
         open_training(folder, settings, files, given, **options) as held,
         TrainingCheckpoints(folder.checkpoints, keep, held.checkpointed) as checkpoints,
     ):
-        like = jax.eval_shape(training.initialise, key)
-        position = checkpoints.latest(like, options["say"])
-        position = position or Position(0, training.initialise(key))
+        position = checkpoints.latest(training.shapes(), options["say"])
+        position = position or Position(0, training.placed(training.initialise(key)))
         units = sentence(recipe)
         teller = Teller(folder, console, units=units, steps=loop.steps, done=position.step)
         with teller, stops.held(teller.say, raises=False) as hold:

@@ -165,7 +165,7 @@ def prepare(
         cure = "compare its trainings there"
         raise RecipeError(str(run), [Fault("trainer.command", external.command, problem, cure)])
     refuse_changed(folder.path, inputs(training))
-    refuse_larger_than_memory(training.initialise, training.model.family)
+    refuse_larger_than_memory(training)
     default = artefact_of(training, training.initial_eta(), tuned.result)
     others = {f"also {path}": artefact.load(path) for path in also}
     for source, each in {str(run): tuned, "default": default, **others}.items():

@@ -3,6 +3,7 @@
 from metatune.models.chunking import map_rows, rows_at_a_time
 from metatune.models.hub import locate
 from metatune.models.language_model import LanguageModel, build, config_faults, unembed
+from metatune.models.layout import Layout, mesh_of
 from metatune.models.modules import LORA_A, LORA_B
 from metatune.models.names import ParameterNames, Shape, shapes_by_name
 from metatune.models.pretrained import CONFIG, load_pretrained, read_config, save_pretrained
@@ -13,6 +14,7 @@ __all__ = [
     "LORA_A",
     "LORA_B",
     "LanguageModel",
+    "Layout",
     "ParameterNames",
     "Shape",
     "build",
@@ -20,6 +22,7 @@ __all__ = [
     "load_pretrained",
     "locate",
     "map_rows",
+    "mesh_of",
     "read_config",
     "rows_at_a_time",
     "save_pretrained",

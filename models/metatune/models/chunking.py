@@ -34,7 +34,9 @@ def rows_at_a_time(chunk: Chunk, *, rows: int, columns: int) -> int | None:
     return None if chunk is None or chunk >= rows else chunk
 
 
-def map_rows(function: Callable[..., jax.Array], arrays: Any, chunk: int) -> jax.Array:
+def map_rows(
+    function: Callable[..., jax.Array], arrays: Any, chunk: int, parts: int = 1
+) -> jax.Array:
     """`function` of `chunk` rows at a time; it is computed again where it is differentiated.
 
     Differentiable as often as `function`, in forward and reverse mode. In reverse over reverse, the
@@ -45,7 +47,13 @@ def map_rows(function: Callable[..., jax.Array], arrays: Any, chunk: int) -> jax
             its own; finite on rows of zeros, which fill up the last chunk.
         arrays: [rows, ...] each.
         chunk: rows at a time.
+        parts: of the rows, each on devices of its own: `chunk` of each part at a time. Chunks of
+            all rows would each be on one of them.
     """
+    if parts > 1:
+        apart = [array.reshape(parts, -1, *array.shape[1:]) for array in arrays]
+        out = jax.vmap(lambda *part: map_rows(function, part, chunk))(*apart)
+        return out.reshape(-1, *out.shape[2:])
     rows = arrays[0].shape[0]
     chunks = -(-rows // chunk)
 

@@ -3,7 +3,7 @@
 import functools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from metatune.models.architecture import Architecture
 from metatune.models.config import PATH, read
 from metatune.models.families import FAMILIES
+from metatune.models.layout import Layout
 from metatune.models.names import Shape, parameter_names, shapes_by_name
 from metatune.models.transformer import Transformer
 from metatune.recipe.faults import Fault, RecipeError, unknown
@@ -34,6 +35,7 @@ class LanguageModel:
         loss_chunk: tokens whose logits exist at a time in a loss, None for all of them.
         source: the config that it was read from, as JSON; models that it doesn't make different
             are equal.
+        layout: how it lies on several devices; None for one.
     """
 
     family: str
@@ -43,17 +45,18 @@ class LanguageModel:
     attention_chunk: Chunk = "auto"
     loss_chunk: Chunk = "auto"
     source: str = field(default="{}", compare=False, repr=False)
+    layout: Layout | None = None
 
     @property
     def _module(self) -> Transformer:
-        return Transformer(self.config, self.dtype, self.remat, self.attention_chunk)
+        return Transformer(self.config, self.dtype, self.remat, self.attention_chunk, self.layout)
 
     def init(self, key: jax.Array) -> dict[str, Any]:
         """Fresh parameters, nested dictionaries of float32 arrays.
 
         Leaves below `layers` are stacked on axis 0; `names` says what checkpoints call them.
         """
-        variables = self._module.init(key, jnp.zeros((1, 1), jnp.int32))
+        variables = replace(self, layout=None)._module.init(key, jnp.zeros((1, 1), jnp.int32))
         return dict(variables["params"])
 
     def init_shapes(self) -> dict[str, Any]:
@@ -85,6 +88,8 @@ class LanguageModel:
                 f"sequences of {tokens.shape[1]} tokens; the model has learned {limit} positions: "
                 "cut them into shorter ones"
             )
+        if self.layout is not None:
+            params = self.layout.together(params)
         hidden = self._module.apply({"params": params}, tokens, documents)
         if not isinstance(hidden, jax.Array):
             raise TypeError(f"the {self.family} module returned {type(hidden)}")
@@ -92,6 +97,8 @@ class LanguageModel:
 
     def unembedding(self, params: Mapping[str, Any]) -> jax.Array:
         """The weights from features to logits, [vocab, hidden] float32."""
+        if self.layout is not None:
+            params = self.layout.together(params)
         if self.config.tie_word_embeddings:
             return params["model"]["embed_tokens"]["weight"]
         return params["lm_head"]["weight"]
@@ -102,6 +109,10 @@ class LanguageModel:
         """Logits of the next token, [batch, seq, vocab] in at least float32; see `hidden`."""
         hidden = self.hidden(params, tokens, documents)
         return unembed(hidden, self.unembedding(params), softcap=self.config.logit_softcap)
+
+    def parts(self, rows: int) -> int:
+        """How many parts a batch of so many rows is cut into; one where it lies on one device."""
+        return 1 if self.layout is None or rows % self.layout.parts else self.layout.parts
 
     def names(self) -> dict[str, Any]:
         """Checkpoint names: like the parameters, with `ParameterNames` at the leaves."""

@@ -15,6 +15,7 @@ from flax import linen as nn
 from metatune.models.architecture import ACTIVATIONS, Architecture, Layer
 from metatune.models.attention import attention
 from metatune.models.chunking import rows_at_a_time
+from metatune.models.layout import Layout
 from metatune.models.modules import NORMS, Embedding, Head, Linear
 from metatune.models.packing import restart
 from metatune.models.rope import rotate, tables
@@ -173,6 +174,7 @@ class Body(nn.Module):
     dtype: str
     remat: bool
     attention_chunk: Chunk
+    layout: Layout | None = None
 
     @nn.compact
     def __call__(self, tokens: jax.Array, documents: jax.Array | None) -> jax.Array:
@@ -190,9 +192,12 @@ class Body(nn.Module):
             at = Embedding(rows, a.hidden_size, stddev, name="embed_positions")
             x = x + at(positions, dtype)
         layers, shared = _for_blocks(a, tokens.shape[1], positions, documents)
+        block: Any = Block
+        if self.layout is not None:
+            x, block = self.layout.cut(x), self.layout.gathering(Block)
         axes: Any = (0, nn.broadcast)  # flax accepts a tree of axes, its types say one integer
         scan = nn.scan(
-            nn.remat(Block, prevent_cse=False) if self.remat else Block,
+            nn.remat(block, prevent_cse=False) if self.remat else block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=axes,
@@ -210,6 +215,7 @@ class Transformer(nn.Module):
     dtype: str
     remat: bool
     attention_chunk: Chunk
+    layout: Layout | None = None
 
     @nn.compact
     def __call__(self, tokens: jax.Array, documents: jax.Array | None = None) -> jax.Array:
@@ -217,8 +223,8 @@ class Transformer(nn.Module):
         a = self.architecture
         if not a.tie_word_embeddings:
             Head(a.vocab_size, a.initializer_range, name="lm_head")(a.hidden_size)
-        body = Body(a, self.dtype, self.remat, self.attention_chunk, name="model")
-        return body(tokens, documents)
+        options = (a, self.dtype, self.remat, self.attention_chunk, self.layout)
+        return Body(*options, name="model")(tokens, documents)
 
 
 def _for_blocks(

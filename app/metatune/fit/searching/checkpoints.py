@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 
 from metatune.fit.searching.search import Search
@@ -70,8 +68,7 @@ class SearchCheckpoints:
         arrays = _parted(like(numbers["phase"]))[0]
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, arrays)
         restored = self._kept.restored(step, arrays=ocp.args.StandardRestore(abstract))
-        # Orbax ties arrays to their device, and programs for such arrays are compiled anew.
-        free = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), restored)
+        free = jax.tree.map(checkpoints.unbound, restored)
         return Search(**{**free, **numbers})
 
 

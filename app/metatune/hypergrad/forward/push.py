@@ -23,7 +23,7 @@ from metatune.hypergrad.reverse.checkpoints import Checkpoints
 from metatune.hypergrad.segments import bounds, fetch, inexact
 from metatune.hypergrad.shapes import Scalar, Tree
 from metatune.hypergrad.sharding import gather, local, mesh_for, replicate, shard
-from metatune.hypergrad.stores import Device, tree_bytes
+from metatune.hypergrad.stores import Device, device_bytes
 
 
 class Carry(NamedTuple):
@@ -145,7 +145,7 @@ class Push:
         """
         refuse_checkpoints(job)
         size = min(self.chunk or directions, directions)
-        one = tree_bytes((job.state.params, inexact(job.state.opt_state)[0]))
+        one = device_bytes((job.state.params, inexact(job.state.opt_state)[0]))
         budget = self.budget_bytes or Device().free_bytes()
         if size * one > budget:
             raise EstimatorError(

@@ -16,6 +16,7 @@ from typing import Any, Final, get_type_hints
 
 from metatune.recipe.checks import (
     data,
+    devices,
     divisions,
     entries,
     initialisation,
@@ -44,7 +45,7 @@ Check = Callable[..., Iterable[Fault]]
 MODULES: Final[tuple[ModuleType, ...]] = (
     *(model, data, inner, outer, trainer, objective, population, robust, outer_and_tune),
     *(tune, optimizer, loss_terms, learned_update, entries, rater, divisions, sharing),
-    *(mixture, loss_weights, initialisation),
+    *(mixture, loss_weights, initialisation, devices),
 )
 """In the order in which their faults are told."""
 

@@ -6,6 +6,7 @@ it out again gives a valid recipe with every default spelled out.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from metatune.recipe.rules import SEED, ruled
 from metatune.recipe.schema.data import (
@@ -16,6 +17,7 @@ from metatune.recipe.schema.data import (
     PackingSpec,
     SourceSpec,
 )
+from metatune.recipe.schema.devices import DevicesSpec
 from metatune.recipe.schema.estimators import (
     AutoSpec,
     CheckpointsSpec,
@@ -109,6 +111,7 @@ __all__ = [
     "CosineSpec",
     "DataSpec",
     "DescentSpec",
+    "DevicesSpec",
     "EstimatorSpec",
     "Files",
     "FinalTestSpec",
@@ -177,6 +180,9 @@ class Recipe:
 
     Attributes:
         trainer: who trains; null for metatune itself, here.
+        devices: the devices that one training lies on. `auto` for as many of this machine's as
+            divide all batches, along `data`; for one where directions or members are spread over
+            devices.
         seed: of all that is drawn: parameters, batches, directions. The same recipe with the same
             seed gives the same run; no two seeds share what they draw.
     """
@@ -187,4 +193,5 @@ class Recipe:
     tune: TuneSpec
     outer: OuterSpec
     trainer: TrainerSpec | None = None
+    devices: DevicesSpec | Literal["auto"] = "auto"
     seed: int = ruled(0, SEED)

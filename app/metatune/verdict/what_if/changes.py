@@ -18,11 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metatune.artefact.kinds import KINDS, kind_of
 from metatune.inner import InnerTraining
 from metatune.recipe.faults import Fault, RecipeError, unknown
 from metatune.tunables import TunableLearningRates, TunableMixture, simplex
 from metatune.tunables.groups import Groups
-from metatune.tunables.kinds import KINDS, kind_of
 from metatune.verdict.surgery import first_of
 
 MIXTURE: Final = "mixture"

@@ -5,10 +5,10 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from metatune.artefact.kinds import KINDS, kind_of
 from metatune.inner import InnerTraining
 from metatune.recipe.faults import RecipeError
 from metatune.tunables.groups import Groups
-from metatune.tunables.kinds import KINDS, kind_of
 from metatune.verdict.what_if.asking import Asking, Opened
 from metatune.verdict.what_if.changes import ALL, MIXTURE, RATES, parsed
 from metatune.verdict.what_if.model import Bend, Prediction, predicted
