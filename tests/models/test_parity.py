@@ -39,7 +39,22 @@ LLAMA3 = {
     "original_max_position_embeddings": 16,
 }
 LINEAR = {"rope_type": "linear", "rope_theta": 100.0, "factor": 3.0}
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 100.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 32,
+    "beta_fast": 8.0,
+}
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 100.0,
+    "short_factor": [1.0, 1.5],
+    "long_factor": [1.5, 4.0],
+    "original_max_position_embeddings": 8,
+}
 GROUPED = {"num_key_value_heads": 2}
+TWO = {**GROUPED, "num_hidden_layers": 2}
 GEMMA = {**GROUPED, "head_dim": 6, "query_pre_attn_scalar": 9, "sliding_window": 5}
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
@@ -52,6 +67,53 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama, biased, narrow heads": (
         "llama",
         {**GROUPED, "attention_bias": True, "mlp_bias": True, "head_dim": 6},
+    ),
+    "llama, yarn": ("llama", {**TWO, "rope_parameters": YARN}),
+    "llama, yarn, two scales, not truncated": (
+        "llama",
+        {
+            **TWO,
+            "head_dim": 8,
+            "rope_parameters": {**YARN, "mscale": 2.0, "mscale_all_dim": 0.5, "truncate": False},
+        },
+    ),
+    "qwen3, dynamic, beyond its context": (
+        "qwen3",
+        {
+            **TWO,
+            "head_dim": 6,
+            "max_position_embeddings": 12,
+            "rope_parameters": {"rope_type": "dynamic", "rope_theta": 100.0, "factor": 3.0},
+        },
+    ),
+    "llama, longrope, beyond its context": (
+        "llama",
+        {**TWO, "max_position_embeddings": 64, "rope_parameters": LONGROPE},
+    ),
+    "llama, longrope, within its context": (
+        "llama",
+        {
+            **TWO,
+            "rope_parameters": {
+                **LONGROPE,
+                "factor": 2.0,
+                "attention_factor": 1.3,
+                "original_max_position_embeddings": 20,
+            },
+        },
+    ),
+    "ministral3": (
+        "ministral3",
+        {
+            **TWO,
+            "head_dim": 8,
+            "sliding_window": 15,
+            "rope_parameters": {
+                **YARN,
+                "original_max_position_embeddings": 6,
+                "llama_4_scaling_beta": 0.5,
+            },
+        },
     ),
     "smollm3": ("smollm3", {**GROUPED, "no_rope_layers": [1, 0, 1]}),
     "smollm3, windows": (
@@ -89,6 +151,18 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
             "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
             "rope_parameters": {
                 "full_attention": LINEAR,
+                "sliding_attention": {"rope_type": "default", "rope_theta": 10.0},
+            },
+        },
+    ),
+    "gemma3, yarn on full layers": (
+        "gemma3_text",
+        {
+            **GEMMA,
+            "num_hidden_layers": 2,
+            "sliding_window_pattern": 2,
+            "rope_parameters": {
+                "full_attention": {**YARN, "attention_factor": 1.2},
                 "sliding_attention": {"rope_type": "default", "rope_theta": 10.0},
             },
         },
@@ -180,8 +254,8 @@ def case(request, torch, tmp_path_factory):
 
 
 def loss_of(model, params, tokens):
-    """The mean loss of next tokens, as a training computes it."""
-    hidden = model.hidden(params, tokens[:, :-1])
+    """The mean loss of next tokens, of sequences as long as torch's: some ropes follow that."""
+    hidden = model.hidden(params, tokens)[:, :-1]
     softcap, chunk = model.config.logit_softcap, model.loss_chunk
     unembedding = model.unembedding(params)
     losses = token_losses(hidden, unembedding, tokens[:, 1:], softcap=softcap, chunk=chunk)

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,11 +11,11 @@ import jax
 import jax.numpy as jnp
 
 from metatune.models.architecture import Architecture
-from metatune.models.config import PATH, read
+from metatune.models.config import PATH, passed_over, read
 from metatune.models.families import FAMILIES
 from metatune.models.names import Shape, parameter_names, shapes_by_name
 from metatune.models.transformer import Transformer
-from metatune.recipe.faults import Fault, RecipeError, unknown
+from metatune.recipe.faults import ConfigWarning, Fault, RecipeError, unknown
 from metatune.recipe.rules import CHUNK
 from metatune.recipe.schema import Chunk
 
@@ -180,6 +181,9 @@ def build(
 
     Raises:
         RecipeError: with all faults of the config, of an unknown dtype and of the chunks.
+
+    Warns:
+        ConfigWarning: once, of all fields of the config that nothing reads.
     """
     found = read(config, vocab_size=vocab_size, path=path)
     faults = found if isinstance(found, tuple) else ()
@@ -190,6 +194,14 @@ def build(
             faults += (Fault(f"model.{name}", chunk, f"must be {CHUNK.allowed}"),)
     if faults or isinstance(found, tuple):
         raise RecipeError("model", faults)
+    if unread := passed_over(config):
+        said = ", ".join(unread)
+        warnings.warn(
+            f"fields of the {config['model_type']} model's config that neither transformers nor "
+            f"metatune reads, and that are passed over: {said}",
+            ConfigWarning,
+            stacklevel=2,
+        )
     source = json.dumps(dict(config))
     return LanguageModel(
         config["model_type"], found, dtype, remat, attention_chunk, loss_chunk, source

@@ -16,8 +16,8 @@ from metatune.models.architecture import ACTIVATIONS, Architecture, Layer
 from metatune.models.attention import attention
 from metatune.models.chunking import rows_at_a_time
 from metatune.models.modules import NORMS, Embedding, Head, Linear
-from metatune.models.packing import restart
-from metatune.models.rope import rotate, tables
+from metatune.models.packing import lengths, restart
+from metatune.models.rope import by_document, query_factors, rotate, tables
 from metatune.recipe.schema import Chunk
 
 UNROLLED = 8
@@ -45,11 +45,13 @@ class SharedInputs(NamedTuple):
     Attributes:
         cos: of the angles of each rotary embedding, [ropes, batch or 1, seq, features].
         sin: likewise.
+        queries: factors of rotated queries, [ropes, batch or 1, seq].
         documents: of each token, [batch, seq].
     """
 
     cos: jax.Array | None
     sin: jax.Array | None
+    queries: jax.Array | None
     documents: jax.Array | None
 
 
@@ -89,6 +91,8 @@ class Attention(nn.Module):
         if layer.rope is not None and shared.cos is not None and shared.sin is not None:
             cos, sin = shared.cos[layer.rope], shared.sin[layer.rope]
             q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+            if shared.queries is not None:
+                q = q * shared.queries[layer.rope].astype(q.dtype)[:, :, None, None]
         # Head-major; queries that share a key-value head lie side by side.
         q = q.reshape(batch, length, a.num_key_value_heads, -1, a.head_dim)
         q = q.transpose(0, 2, 3, 1, 4)
@@ -234,16 +238,24 @@ def _for_blocks(
     """
     layers: tuple[Layer, ...] = architecture.layers
     kinds = list(dict.fromkeys(layer.rope for layer in layers))
-    rope = cos = sin = None
+    rope = cos = sin = queries = None
     if kinds != [None]:
         # A layer without rotary embedding is one whose angles are zero.
         like = next(kind for kind in kinds if kind is not None)
+        size = architecture.head_dim
         cos, sin = (
             jnp.stack(table)[:, positions]
-            for table in zip(
-                *(tables(kind, like, architecture.head_dim, length) for kind in kinds), strict=True
-            )
+            for table in zip(*(tables(kind, like, size, length) for kind in kinds), strict=True)
         )
+        for at, kind in enumerate(kinds):
+            if documents is None or kind is None or not kind.follows_length:
+                continue
+            if length > kind.original_max_position_embeddings:
+                found = by_document(kind, size, positions, lengths(positions), length)
+                cos, sin = cos.at[at].set(found[0]), sin.at[at].set(found[1])
+        factors = np.stack([query_factors(kind, length) for kind in kinds])
+        if (factors != 1).any():
+            queries = jnp.asarray(factors)[:, positions]
         rope = jnp.array([kinds.index(layer.rope) for layer in layers])
     window = None
     if any(layer.window is not None for layer in layers):
@@ -251,4 +263,4 @@ def _for_blocks(
         windows = [whole if layer.window is None else layer.window for layer in layers]
         window = jnp.array(windows, jnp.int32)
     scale = jnp.asarray(np.array([layer.scale for layer in layers]))
-    return PerLayer(rope, window, scale), SharedInputs(cos, sin, documents)
+    return PerLayer(rope, window, scale), SharedInputs(cos, sin, queries, documents)

@@ -8,6 +8,7 @@ from metatune.models.families.gemma3 import GEMMA3
 from metatune.models.families.gpt2 import GPT2
 from metatune.models.families.gpt_neox import GPT_NEOX
 from metatune.models.families.llama import LLAMA
+from metatune.models.families.ministral3 import MINISTRAL3
 from metatune.models.families.mistral import MISTRAL
 from metatune.models.families.qwen2 import QWEN2
 from metatune.models.families.qwen3 import QWEN3
@@ -20,6 +21,7 @@ FAMILIES: Mapping[str, Family] = {
         LLAMA,
         SMOLLM3,
         MISTRAL,
+        MINISTRAL3,
         QWEN2,
         QWEN3,
         GEMMA,
