@@ -70,6 +70,15 @@ FIELDS = {
     "gemma": {"attention_bias": True, "num_key_value_heads": 4},
     "gemma2": {"final_logit_softcapping": None, "attn_logit_softcapping": None, "head_dim": 8},
     "gemma3_text": {"sliding_window_pattern": 2, "query_pre_attn_scalar": 9},
+    "olmo2": {"attention_bias": True, "num_key_value_heads": 4},
+    "olmo3": {"attention_bias": True, "sliding_window": 5},
+    "granite": {
+        "embedding_multiplier": 12.0,
+        "attention_multiplier": 0.5,
+        "residual_multiplier": 0.22,
+        "logits_scaling": 8.0,
+    },
+    "phi3": {"num_key_value_heads": 4, "sliding_window": 5, "partial_rotary_factor": 0.5},
     "gpt2": {"n_inner": 8, "scale_attn_weights": False, "tie_word_embeddings": False},
     "gpt_neox": {"use_parallel_residual": False, "attention_bias": False},
 }
@@ -123,6 +132,49 @@ OLDER = {
                 "short_factor": [1.0] * 4,
                 "long_factor": [2.0] * 4,
             }
+        },
+    ),
+    "olmo3": (
+        {
+            "rope_theta": 5e5,
+            "rope_scaling": {
+                "rope_type": "yarn",
+                "factor": 8.0,
+                "original_max_position_embeddings": 8192,
+                "attention_factor": 1.2,
+            },
+        },
+        {
+            "rope_parameters": {
+                "full_attention": {
+                    "rope_type": "yarn",
+                    "rope_theta": 5e5,
+                    "factor": 8.0,
+                    "original_max_position_embeddings": 8192,
+                    "attention_factor": 1.2,
+                }
+            }
+        },
+    ),
+    "phi3": (
+        {
+            "partial_rotary_factor": 0.5,
+            "original_max_position_embeddings": 16,
+            "rope_scaling": {
+                "type": "longrope",
+                "short_factor": [1.0] * 2,
+                "long_factor": [2.0] * 2,
+            },
+        },
+        {
+            "original_max_position_embeddings": 16,
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "partial_rotary_factor": 0.5,
+                "factor": 256,
+                "short_factor": [1.0] * 2,
+                "long_factor": [2.0] * 2,
+            },
         },
     ),
     "gpt_neox": (
@@ -337,6 +389,15 @@ def test_a_fault_says_what_is_wrong_and_what_to_do(changes, expected):
          f"above 0; {DEFAULT}"),
         ("gemma3_text", {"rope_scaling": {"rope_type": "ntk"}}, "rope_scaling.rope_type = "
          f"'ntk': unknown rotary embedding; allowed: {ROPES}"),
+        ("olmo3", {"rope_theta": 1e4}, "rope_theta = 10000.0: was of all layers in transformers 4 "
+         "and is of the full ones in 5, where those with windows have 500000; write "
+         "rope_parameters with full_attention and sliding_attention, and rope_theta in each"),
+        ("phi3", {"rope_parameters": {**LONGROPE, "original_max_position_embeddings": 2048}},
+         "rope_parameters.original_max_position_embeddings = 2048: is not read there: without one "
+         "beside rope_parameters, it is 4,096; write original_max_position_embeddings beside "
+         "rope_parameters"),
+        ("phi3", {"rope_scaling": {"type": "yarn", "factor": 4}}, "rope_scaling.rope_type = "
+         "'yarn': unknown rotary embedding; allowed: default, longrope"),
         ("gpt2", {"n_embd": 100}, "n_embd = 100: must be a multiple of n_head, 32; change one of "
          "the two"),
         ("gpt2", {"n_layer": None}, "n_layer: missing; write a whole number from 1 to 10,000"),

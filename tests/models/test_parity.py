@@ -56,6 +56,12 @@ LONGROPE = {
 GROUPED = {"num_key_value_heads": 2}
 TWO = {**GROUPED, "num_hidden_layers": 2}
 GEMMA = {**GROUPED, "head_dim": 6, "query_pre_attn_scalar": 9, "sliding_window": 5}
+GRANITE = {
+    "embedding_multiplier": 3.0,
+    "attention_multiplier": 0.3,
+    "residual_multiplier": 0.4,
+    "logits_scaling": 0.25,
+}
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
     "llama, grouped": ("llama", GROUPED),
@@ -165,6 +171,62 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
                 "full_attention": {**YARN, "attention_factor": 1.2},
                 "sliding_attention": {"rope_type": "default", "rope_theta": 10.0},
             },
+        },
+    ),
+    "olmo2": ("olmo2", TWO),
+    "olmo2, biased, tied, yarn": (
+        "olmo2",
+        {**TWO, "attention_bias": True, "tie_word_embeddings": True, "rope_parameters": YARN},
+    ),
+    "olmo3": (
+        "olmo3",
+        {
+            **TWO,
+            "sliding_window": 5,
+            "layer_types": ["sliding_attention", "full_attention"],
+            "rope_parameters": {
+                "full_attention": {**YARN, "attention_factor": 1.2},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 10.0},
+            },
+        },
+    ),
+    "olmo3, its own pattern, biased": (
+        "olmo3",
+        {**GROUPED, "num_hidden_layers": 4, "attention_bias": True, "sliding_window": 3},
+    ),
+    "granite": ("granite", {**TWO, **GRANITE}),
+    "granite, biased, tied, linear": (
+        "granite",
+        {
+            **TWO,
+            **GRANITE,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "tie_word_embeddings": True,
+            "rope_parameters": LINEAR,
+        },
+    ),
+    "phi3": ("phi3", {**TWO, "sliding_window": 6}),
+    "phi3, longrope on a half": (
+        "phi3",
+        {
+            **TWO,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "partial_rotary_factor": 0.5,
+            "max_position_embeddings": 64,
+            "original_max_position_embeddings": 8,
+            "tie_word_embeddings": True,
+            "rope_parameters": LONGROPE,
+        },
+    ),
+    "phi3, longrope within its context": (
+        "phi3",
+        {
+            **TWO,
+            "max_position_embeddings": 64,
+            "original_max_position_embeddings": 32,
+            "rope_parameters": {**LONGROPE, "original_max_position_embeddings": 32},
         },
     ),
     "gpt2": ("gpt2", GPT2),

@@ -40,6 +40,24 @@ KINDS = {
         "initializer_range": 0.3,
     },
 }
+OTHERS = {
+    "olmo3": {
+        **SIZES,
+        "model_type": "olmo3",
+        "num_key_value_heads": 2,
+        "sliding_window": 3,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
+    "granite": {
+        **SIZES,
+        "model_type": "granite",
+        "residual_multiplier": 0.4,
+        "logits_scaling": 0.25,
+        "attention_multiplier": 0.3,
+    },
+    "phi3": {**SIZES, "model_type": "phi3", "num_key_value_heads": 2, "partial_rotary_factor": 0.5},
+}
+"""Whose blocks differ in what a document could be seen by."""
 LONGROPE = {
     "rope_type": "longrope",
     "rope_theta": 100.0,
@@ -85,7 +103,7 @@ def next_token_loss(model, params, tokens):
 
 def small(kind="llama", **options):
     """A model of ours alone, its parameters and tokens."""
-    model = build({**KINDS, **BY_POSITION}[kind], vocab_size=48, **options)
+    model = build({**KINDS, **OTHERS, **BY_POSITION}[kind], vocab_size=48, **options)
     params = jit(model.init)(jax.random.key(0))
     return model, params, jnp.asarray(tokens_of())
 
@@ -172,13 +190,15 @@ def test_no_token_sees_a_later_one(kind):
 
 @pytest.mark.parametrize(
     ("kind", "chunk"),
-    [(kind, chunk) for kind in KINDS for chunk in (None, 3)] + [(k, None) for k in BY_POSITION],
+    [(kind, chunk) for kind in KINDS for chunk in (None, 3)]
+    + [(kind, None) for kind in OTHERS]
+    + [(kind, None) for kind in BY_POSITION],
 )
 def test_each_document_is_computed_as_if_it_stood_alone(kind, chunk, float64):
     model, params, tokens = small(kind, attention_chunk=chunk, dtype="float64")
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), params)
     lengths = [[3, 4, 1], [4, 4]]
-    close = 1e-12 if kind in KINDS else 2e-7
+    close = 2e-7 if kind in BY_POSITION else 1e-12
     # The last number of the first row is that of its first document: another one all the same.
     numbers = jnp.array([[5, 5, 5, 2, 2, 2, 2, 5], [0, 0, 0, 0, 1, 1, 1, 1]])
     logits = jit(model.logits)

@@ -144,8 +144,8 @@ def of_model(source: str, model: LanguageModel, **training: Any) -> Side:
         head_dim=a.head_dim,
         tied=a.tie_word_embeddings,
         norm=a.norm,
-        post_norms=a.post_norms,
-        query_key_norms=a.qk_norm,
+        post_norms=a.norms != "before",
+        query_key_norms=a.qk_norm is not None,
         embedding_scale=1.0 if a.embedding_scale is None else a.embedding_scale,
         config=model.config_json(),
         **{"vocabulary": a.vocab_size, **training},
@@ -173,7 +173,8 @@ def _parameter(
     a, module = model.config, keys[-2]
     writes = module in WRITERS
     if len(shape) == 1:
-        role: Role = "query_key_norm" if module in QUERY_KEY_NORMS else "vector"
+        shared = module in QUERY_KEY_NORMS and a.qk_norm == "head"
+        role: Role = "query_key_norm" if shared else "vector"
         return Parameter(role, 1, shape[0], layer, writes, module == "q_proj")
     if module == "lm_head":
         return Parameter("head", shape[1], 1, std=a.initializer_range)

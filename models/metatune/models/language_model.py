@@ -66,7 +66,7 @@ class LanguageModel:
     def hidden(
         self, params: Mapping[str, Any], tokens: jax.Array, documents: jax.Array | None = None
     ) -> jax.Array:
-        """Features after the final norm.
+        """Features after the final norm, over what the config divides logits by.
 
         Args:
             params: nested dictionaries, as of `init`.
@@ -89,7 +89,8 @@ class LanguageModel:
         hidden = self._module.apply({"params": params}, tokens, documents)
         if not isinstance(hidden, jax.Array):
             raise TypeError(f"the {self.family} module returned {type(hidden)}")
-        return hidden
+        divisor = self.config.logit_divisor
+        return hidden if divisor is None else hidden / jnp.asarray(divisor, hidden.dtype)
 
     def unembedding(self, params: Mapping[str, Any]) -> jax.Array:
         """The weights from features to logits, [vocab, hidden] float32."""

@@ -110,7 +110,9 @@ def read_section(
     if BETA in known:
         known[CONTEXT] = None  # by which positions are counted
     if CONTEXT in known:
-        values.setdefault(CONTEXT, context)
+        values.setdefault(
+            CONTEXT, given.get(CONTEXT, context) if CONTEXT in reads.beside else context
+        )
     rules = {name: reads.rules.get(name, RULES[name]) for name in known}
     faults = fields.faults(here, values, rules, needed, reads.without_effect)
     for name, spellings in reads.beside.items():

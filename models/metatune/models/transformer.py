@@ -75,19 +75,24 @@ class Attention(nn.Module):
         def by_head(projected: jax.Array) -> jax.Array:
             return projected.reshape(batch, length, -1, a.head_dim)
 
+        def norm(name: str, x: jax.Array) -> jax.Array:
+            return NORMS[a.norm](a.norm_eps, name=name)(x)
+
+        heads, shared_heads = a.num_attention_heads, a.num_key_value_heads
         if a.fused is None:
-            q = by_head(project("q_proj", a.num_attention_heads))
-            k = by_head(project("k_proj", a.num_key_value_heads))
-            v = by_head(project("v_proj", a.num_key_value_heads))
+            q, k = project("q_proj", heads), project("k_proj", shared_heads)
+            if a.qk_norm == "all":
+                q, k = norm("q_norm", q), norm("k_norm", k)
+            q, k, v = by_head(q), by_head(k), by_head(project("v_proj", shared_heads))
         else:
-            mixed = project("qkv_proj", 3 * a.num_attention_heads)
+            mixed = project("qkv_proj", heads + 2 * shared_heads)
             if a.fused == "queries":
-                q, k, v = (by_head(part) for part in jnp.split(mixed, 3, axis=-1))
+                ends = [heads * a.head_dim, (heads + shared_heads) * a.head_dim]
+                q, k, v = (by_head(part) for part in jnp.split(mixed, ends, axis=-1))
             else:
                 q, k, v = jnp.split(mixed.reshape(batch, length, -1, 3 * a.head_dim), 3, axis=-1)
-        if a.qk_norm:
-            norm = NORMS[a.norm]
-            q, k = norm(a.norm_eps, name="q_norm")(q), norm(a.norm_eps, name="k_norm")(k)
+        if a.qk_norm == "head":
+            q, k = norm("q_norm", q), norm("k_norm", k)
         if layer.rope is not None and shared.cos is not None and shared.sin is not None:
             cos, sin = shared.cos[layer.rope], shared.sin[layer.rope]
             q, k = rotate(q, cos, sin), rotate(k, cos, sin)
@@ -133,7 +138,11 @@ class MLP(nn.Module):
 
         flat = x.reshape(-1, x.shape[-1])
         wide = a.intermediate_size
-        if a.gated:
+        if a.fused_mlp:
+            both = project("gate_up_proj", 2 * wide, a.initializer_range, flat)
+            gate, up = jnp.split(both, 2, axis=-1)
+            inner = activation(gate) * up
+        elif a.gated:
             gate = activation(project("gate_proj", wide, a.initializer_range, flat))
             inner = gate * project("up_proj", wide, a.initializer_range, flat)
         else:
@@ -160,14 +169,19 @@ class Block(nn.Module):
 
         attend = Attention(a, self.attention_chunk, name="self_attn")
         mlp = MLP(a, name="mlp")
-        attended = attend(norm("input_layernorm", x), layer, shared)
-        if a.post_norms:
-            x = x + norm("post_attention_layernorm", attended)
-            fed = mlp(norm("pre_feedforward_layernorm", x))
-            return x + norm("post_feedforward_layernorm", fed), None
-        after = x + attended
-        before_mlp = x if a.parallel_residual else after
-        return after + mlp(norm("post_attention_layernorm", before_mlp)), None
+
+        def added(to: jax.Array, branch: jax.Array) -> jax.Array:
+            scale = a.residual_scale
+            return to + (branch if scale is None else branch * jnp.asarray(scale, x.dtype))
+
+        attended = attend(x if a.norms == "after" else norm("input_layernorm", x), layer, shared)
+        if a.norms == "before":
+            after = added(x, attended)
+            before_mlp = x if a.parallel_residual else after
+            return added(after, mlp(norm("post_attention_layernorm", before_mlp))), None
+        x = added(x, norm("post_attention_layernorm", attended))
+        fed = mlp(x if a.norms == "after" else norm("pre_feedforward_layernorm", x))
+        return added(x, norm("post_feedforward_layernorm", fed)), None
 
 
 class Body(nn.Module):

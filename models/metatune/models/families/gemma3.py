@@ -36,8 +36,8 @@ def _ropes(path: str, given: Mapping[str, Any], context: int) -> Ropes:
 def _architecture(values: Mapping[str, Any], layers: tuple[Layer, ...]) -> Architecture:
     return Architecture(
         **gemma_base(values, scaled(values, layers)),
-        post_norms=True,
-        qk_norm=True,
+        norms="around",
+        qk_norm="head",
         logit_softcap=values["final_logit_softcapping"],
     )
 
