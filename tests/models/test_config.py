@@ -36,6 +36,9 @@ def spelled(kind):
         "intermediate_size": 96,
         "num_hidden_layers": 7,
         "num_attention_heads": 32,
+        "moe_intermediate_size": 80,
+        "num_experts": 6,
+        "num_experts_per_tok": 2,
     }
     family = FAMILIES[kind]
     return {
@@ -79,6 +82,8 @@ FIELDS = {
         "logits_scaling": 8.0,
     },
     "phi3": {"num_key_value_heads": 4, "sliding_window": 5, "partial_rotary_factor": 0.5},
+    "qwen3_moe": {"norm_topk_prob": True, "attention_bias": True, "use_sliding_window": True},
+    "olmoe": {"norm_topk_prob": True, "attention_bias": True, "num_key_value_heads": 4},
     "gpt2": {"n_inner": 8, "scale_attn_weights": False, "tie_word_embeddings": False},
     "gpt_neox": {"use_parallel_residual": False, "attention_bias": False},
 }
@@ -398,6 +403,14 @@ def test_a_fault_says_what_is_wrong_and_what_to_do(changes, expected):
          "rope_parameters"),
         ("phi3", {"rope_scaling": {"type": "yarn", "factor": 4}}, "rope_scaling.rope_type = "
          "'yarn': unknown rotary embedding; allowed: default, longrope"),
+        ("qwen3_moe", {"decoder_sparse_step": 2}, "decoder_sparse_step = 2: must be 1, the only "
+         f"one that is supported; {DEFAULT}"),
+        ("qwen3_moe", {"num_local_experts": 7}, "num_local_experts = 7: contradicts "
+         "model.config.num_experts, 6; leave out one of the two"),
+        ("olmoe", {"num_experts_per_tok": 7}, "num_experts_per_tok = 7: must be at most "
+         "num_experts, 6; change one of the two"),
+        ("olmoe", {"output_router_logits": True}, "output_router_logits = True: must be False, "
+         f"the only one that is supported; {DEFAULT}"),
         ("gpt2", {"n_embd": 100}, "n_embd = 100: must be a multiple of n_head, 32; change one of "
          "the two"),
         ("gpt2", {"n_layer": None}, "n_layer: missing; write a whole number from 1 to 10,000"),

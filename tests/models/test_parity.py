@@ -62,6 +62,13 @@ GRANITE = {
     "residual_multiplier": 0.4,
     "logits_scaling": 0.25,
 }
+EXPERTS = {"num_experts": 6, "num_experts_per_tok": 2}
+QWEN3_MOE = {
+    **TWO,
+    **EXPERTS,
+    "head_dim": 6,
+    "moe_intermediate_size": 12,
+}  # torch groups multiples of four
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
     "llama, grouped": ("llama", GROUPED),
@@ -229,6 +236,30 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
             "rope_parameters": {**LONGROPE, "original_max_position_embeddings": 32},
         },
     ),
+    "qwen3_moe": ("qwen3_moe", {**QWEN3_MOE}),
+    "qwen3_moe, normalised, windows, biased": (
+        "qwen3_moe",
+        {
+            **QWEN3_MOE,
+            "norm_topk_prob": True,
+            "attention_bias": True,
+            "use_sliding_window": True,
+            "sliding_window": 5,
+        },
+    ),
+    "qwen3_moe, one of three, tied": (
+        "qwen3_moe",
+        {**QWEN3_MOE, "num_experts": 3, "num_experts_per_tok": 1, "tie_word_embeddings": True},
+    ),
+    "olmoe": ("olmoe", {**TWO, **EXPERTS}),
+    "olmoe, normalised, biased": (
+        "olmoe",
+        {**TWO, **EXPERTS, "norm_topk_prob": True, "attention_bias": True},
+    ),
+    "olmoe, all of four": (
+        "olmoe",
+        {**TWO, "num_experts": 4, "num_experts_per_tok": 4, "rope_parameters": YARN},
+    ),
     "gpt2": ("gpt2", GPT2),
     "gpt2, untied, scaled by layer": (
         "gpt2",
@@ -296,7 +327,8 @@ def case(request, torch, tmp_path_factory):
     family = FAMILIES[kind]
 
     def named(values):
-        return {family.normalised(name): value.detach().numpy().copy() for name, value in values}
+        found = {family.normalised(name): value.detach().numpy().copy() for name, value in values}
+        return {name: part for whole in found.items() for name, part in by_expert(*whole)}
 
     grads = named((name, p.grad) for name, p in theirs.named_parameters())
     torch.torch.optim.AdamW(
@@ -313,6 +345,19 @@ def case(request, torch, tmp_path_factory):
         grads=grads,
         stepped=named(theirs.named_parameters()),
     )
+
+
+def by_expert(name, value):
+    """What transformers 5 holds of all experts in one, as checkpoints have it."""
+    if not name.endswith(("experts.gate_up_proj", "experts.down_proj")):
+        return [(name, value)]
+    prefix, _, fused = name.rpartition(".")
+    kinds = ["gate_proj", "up_proj"] if fused == "gate_up_proj" else [fused]
+    return [
+        (f"{prefix}.{expert}.{kind}.weight", part)
+        for expert, whole in enumerate(value)
+        for kind, part in zip(kinds, np.split(whole, len(kinds)), strict=True)
+    ]
 
 
 def loss_of(model, params, tokens):

@@ -60,10 +60,13 @@ def impossible(artefact: Artefact, proxy: Side, target: Side) -> Iterator[Fault]
         yield Fault("provenance.lora", artefact.provenance["lora"], problem, cure)
 
 
-def scaling_itself(proxy: Side, target: Side, rule: Rule) -> Iterator[Fault]:
-    """What of two models' own configs a rule would scale once more, or otherwise than they do."""
+def of_the_models(proxy: Side, target: Side, rule: Rule) -> Iterator[Fault]:
+    """What of two models a rule says nothing of, or would scale once more than they do."""
     if rule.optimizers is None:
         return
+    if target.experts:
+        problem = f"{rule.name} says nothing of experts and of what chooses between them"
+        yield Fault(f"{target.source}, model_type", target.family, problem, AS_THEY_ARE)
     for side in (proxy, target):
         for key in OWN_RULE:
             if value := side.config.get(key):
@@ -80,7 +83,7 @@ def unsaid(artefact: Artefact, proxy: Side, target: Side, rule: Rule) -> Iterato
     """What of an artefact, or of what is to use it, a rule says nothing of."""
     if rule.optimizers is None:
         return
-    yield from scaling_itself(proxy, target, rule)
+    yield from of_the_models(proxy, target, rule)
     settings = artefact.optimizer.settings
     if target.optimizer not in (None, settings["kind"]):
         problem = (

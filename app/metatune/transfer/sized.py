@@ -25,7 +25,7 @@ from metatune.transfer import words
 from metatune.transfer.carried import factors_of
 from metatune.transfer.factors import Factors
 from metatune.transfer.mapping import counterparts
-from metatune.transfer.refusals import scaling_itself
+from metatune.transfer.refusals import of_the_models
 from metatune.transfer.rules import RULES
 from metatune.transfer.rung import PROXY, Rung, recipe_at
 from metatune.transfer.sides import of_training
@@ -110,7 +110,7 @@ def at_size(training: InnerTraining, rung: Rung, rule: str) -> Sized:
     recipe = replace(recipe, outer=replace(recipe.outer, robust=None))
     found = replace(prepare(recipe, f"{PATH}, {rung.name}"), corpus=training.corpus)
     proxy, target = of_training(training, "the recipe"), of_training(found, rung.name)
-    if faults := tuple(scaling_itself(proxy, target, RULES[rule])):
+    if faults := tuple(of_the_models(proxy, target, RULES[rule])):
         raise RecipeError(PATH, faults)
     factors = factors_of(recipe.inner.optimizer.kind, proxy, target, rule)
     tuning = tuple(

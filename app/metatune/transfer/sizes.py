@@ -63,6 +63,7 @@ class Side:
         post_norms: whether each branch ends with a norm.
         query_key_norms: whether queries and keys have norms.
         embedding_scale: factor of the embeddings before the first block.
+        experts: whether its MLPs are experts that a router chooses from.
         sequence_length: tokens of a sequence.
         batch_size: sequences of an update.
         steps: updates of the whole training.
@@ -85,6 +86,7 @@ class Side:
     post_norms: bool = False
     query_key_norms: bool = False
     embedding_scale: float = 1.0
+    experts: bool = False
     sequence_length: int | None = None
     batch_size: int | None = None
     steps: int | None = None
@@ -147,6 +149,7 @@ def of_model(source: str, model: LanguageModel, **training: Any) -> Side:
         post_norms=a.norms != "before",
         query_key_norms=a.qk_norm is not None,
         embedding_scale=1.0 if a.embedding_scale is None else a.embedding_scale,
+        experts=a.experts is not None,
         config=model.config_json(),
         **{"vocabulary": a.vocab_size, **training},
     )

@@ -36,6 +36,21 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class ExpertLayer:
+    """The experts of a block, each an MLP of `intermediate_size`.
+
+    Attributes:
+        count: how many there are.
+        chosen: how many of them a token passes through.
+        normalised: whether the weights of those sum to one.
+    """
+
+    count: int
+    chosen: int
+    normalised: bool
+
+
+@dataclass(frozen=True)
 class Architecture:
     """Everything that changes logits or initialisation.
 
@@ -67,6 +82,7 @@ class Architecture:
             itself, with weights that all share, or `all` heads together; None for not.
         norms: where norms stand: `before` attention and MLP, `after` them, or `around` them.
         parallel_residual: whether attention and MLP read the same residual stream.
+        experts: those in the place of each block's MLP; None for none.
         learned_positions: whether each position has an embedding (Radford et al., 2019).
         embedding_scale: factor of the token embeddings.
         residual_scale: factor of what attention and MLP add to the residual stream; None for one.
@@ -99,6 +115,7 @@ class Architecture:
     qk_norm: Literal["head", "all"] | None = None
     norms: Literal["before", "after", "around"] = "before"
     parallel_residual: bool = False
+    experts: ExpertLayer | None = None
     learned_positions: bool = False
     embedding_scale: float | None = None
     residual_scale: float | None = None

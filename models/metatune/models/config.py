@@ -58,6 +58,7 @@ def read(
     if kind not in list(FAMILIES):  # a list, because what was received may not be hashable
         return (unknown(f"{path}.model_type", kind, "model family", kind, list(FAMILIES)),)
     family = FAMILIES[kind]
+    config, faults = _respelled(family, path, config)
     given = {name: value for name, value in config.items() if value is not None}
     rules = {family.spelled(name): field.rule for name, field in family.fields.items()}
     ignored = {*WITHOUT_EFFECT, *family.without_effect, *family.rope_fields}
@@ -66,7 +67,7 @@ def read(
         required.append(family.spelled("vocab_size"))
     known = {**rules, **FIXED, **family.fixed}
     ignored |= set(passed_over(config))
-    faults = fields.faults(path, given, known, required, ignored)
+    faults += fields.faults(path, given, known, required, ignored)
     values = _values(family, config, vocab_size)
     faults += _relations(family, path, values, vocab_size)
     context = values.get("max_position_embeddings", 0)
@@ -87,6 +88,22 @@ def read(
     scale = values["head_dim"] ** -0.5
     layers = (Layer(ropes[kind], window if kind == SLIDING else None, scale) for kind in types)
     return family.architecture(values, tuple(layers))
+
+
+def _respelled(
+    family: Family, path: str, config: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[Fault]]:
+    """A config in the spelling that is read, and what contradicts itself in two."""
+    found, faults = dict(config), []
+    for other, spelling in family.other_spellings.items():
+        value = found.pop(other, None)
+        if value is None:
+            continue
+        if found.get(spelling) not in (None, value):
+            problem = f"contradicts {path}.{spelling}, {found[spelling]!r}"
+            faults.append(Fault(f"{path}.{other}", value, problem, "leave out one of the two"))
+        found[spelling] = value
+    return found, faults
 
 
 def passed_over(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -158,6 +175,10 @@ def _relations(
         problem = f"must be at least the tokenizer's vocabulary, {vocab_size}"
         cure = "raise it or leave it out, or take the tokenizer that belongs to the model"
         faults.append(Fault(f"{path}.vocab_size", values["vocab_size"], problem, cure))
+    experts, few = values.get("num_experts"), values.get("num_experts_per_tok")
+    if experts and few and few > experts:
+        problem = f"must be at most num_experts, {experts}"
+        faults.append(Fault(f"{path}.num_experts_per_tok", few, problem, "change one of the two"))
     for name in PER_LAYER:
         entries, layers = values.get(name), values.get("num_hidden_layers")
         if entries is not None and layers and len(entries) != layers:

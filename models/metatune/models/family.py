@@ -51,6 +51,7 @@ class Family:
         architecture: `(values, layers) -> architecture`, from sound values of all fields and the
             layers with windows, rotary embeddings and the usual scale.
         spelling: what this family calls fields that it has another name for.
+        other_spellings: further names of fields, by them what the family calls the field.
         required: fields without a default: transformers' would be a model of billions.
         fixed: fields that would change logits, or training, at any other value.
         without_effect: further fields that change neither logits nor initialisation.
@@ -67,6 +68,7 @@ class Family:
     fields: Mapping[str, Field]
     architecture: Callable[[Mapping[str, Any], tuple[Layer, ...]], Architecture]
     spelling: Mapping[str, str] = field(default_factory=lambda: {"norm_eps": "rms_norm_eps"})
+    other_spellings: Mapping[str, str] = field(default_factory=dict)
     required: tuple[str, ...] = (
         "hidden_size",
         "intermediate_size",
@@ -90,7 +92,7 @@ class Family:
     def reads(self) -> frozenset[str]:
         """The fields of `config.json` that this family reads."""
         fields = (self.spelled(name) for name in self.fields)
-        return frozenset({*fields, *self.fixed, *self.rope_fields})
+        return frozenset({*fields, *self.fixed, *self.rope_fields, *self.other_spellings})
 
     def checkpoint_name(self, name: str) -> str:
         """What checkpoints call the parameter that we call `name`."""

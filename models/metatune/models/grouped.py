@@ -58,3 +58,31 @@ def in_blocks(group_of: jax.Array, groups: int) -> Order:
     group = jnp.searchsorted(ends, jnp.arange(blocks), side="right")
     shape = (blocks, size)
     return Order(place, row.reshape(shape), filled.reshape(shape), jnp.minimum(group, groups - 1))
+
+
+def grouped(x: jax.Array, matrices: jax.Array, order: Order) -> jax.Array:
+    """Each block of rows times its group's matrix, `x Wᵀ`.
+
+    Args:
+        x: [blocks, size, in].
+        matrices: [groups, out, in].
+        order: the blocks.
+
+    Returns:
+        [blocks, size, out].
+    """
+    if jax.default_backend() in RAGGED:
+        return ragged(x, matrices, order)
+    return jnp.einsum("bti,boi->bto", x, matrices[order.group])
+
+
+RAGGED = ("tpu",)
+"""Backends that multiply groups of whatever sizes without the work of all groups for each row."""
+
+
+def ragged(x: jax.Array, matrices: jax.Array, order: Order) -> jax.Array:
+    """As `grouped`, where the backend knows groups of whole blocks by their sizes."""
+    blocks, size, inside = x.shape
+    sizes = size * jnp.bincount(order.group, length=matrices.shape[0])
+    flat = x.reshape(blocks * size, inside)
+    return jax.lax.ragged_dot(flat, matrices.swapaxes(1, 2), sizes).reshape(blocks, size, -1)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from metatune.models.architecture import Architecture
 from metatune.models.config import PATH, passed_over, read
+from metatune.models.experts import Routing
 from metatune.models.families import FAMILIES
 from metatune.models.names import Shape, parameter_names, shapes_by_name
 from metatune.models.transformer import Transformer
@@ -78,6 +79,21 @@ class LanguageModel:
             [batch, seq, hidden].
 
         Raises:
+            ValueError: as of `hidden_and_routing`.
+        """
+        return self.hidden_and_routing(params, tokens, documents)[0]
+
+    def hidden_and_routing(
+        self, params: Mapping[str, Any], tokens: jax.Array, documents: jax.Array | None = None
+    ) -> tuple[jax.Array, Routing | None]:
+        """As `hidden`, and what the routers of each layer did; None of a model without experts.
+
+        Args:
+            params: as of `hidden`.
+            tokens: as of `hidden`.
+            documents: as of `hidden`.
+
+        Raises:
             ValueError: sequences are longer than the positions that the model has learned.
         """
         limit = self.config.max_position_embeddings
@@ -86,11 +102,11 @@ class LanguageModel:
                 f"sequences of {tokens.shape[1]} tokens; the model has learned {limit} positions: "
                 "cut them into shorter ones"
             )
-        hidden = self._module.apply({"params": params}, tokens, documents)
-        if not isinstance(hidden, jax.Array):
-            raise TypeError(f"the {self.family} module returned {type(hidden)}")
+        hidden, routing = self._module.apply({"params": params}, tokens, documents)
         divisor = self.config.logit_divisor
-        return hidden if divisor is None else hidden / jnp.asarray(divisor, hidden.dtype)
+        if divisor is not None:
+            hidden = hidden / jnp.asarray(divisor, hidden.dtype)
+        return hidden, routing
 
     def unembedding(self, params: Mapping[str, Any]) -> jax.Array:
         """The weights from features to logits, [vocab, hidden] float32."""

@@ -15,6 +15,7 @@ from flax import linen as nn
 from metatune.models.architecture import ACTIVATIONS, Architecture, Layer
 from metatune.models.attention import attention
 from metatune.models.chunking import rows_at_a_time
+from metatune.models.experts import MixtureOfExperts, Routing
 from metatune.models.modules import NORMS, Embedding, Head, Linear
 from metatune.models.packing import lengths, restart
 from metatune.models.rope import by_document, query_factors, rotate, tables
@@ -160,15 +161,25 @@ class Block(nn.Module):
     @nn.compact
     def __call__(
         self, x: jax.Array, layer: PerLayer, shared: SharedInputs
-    ) -> tuple[jax.Array, None]:
-        """Maps [batch, seq, hidden] to the same shape; a body for `nn.scan`."""
+    ) -> tuple[jax.Array, Routing | None]:
+        """Maps [batch, seq, hidden] to the same shape; a body for `nn.scan`.
+
+        With experts it says where tokens went.
+        """
         a = self.architecture
 
         def norm(name: str, x: jax.Array) -> jax.Array:
             return NORMS[a.norm](a.norm_eps, name=name)(x)
 
         attend = Attention(a, self.attention_chunk, name="self_attn")
-        mlp = MLP(a, name="mlp")
+        routing = None
+
+        def mlp(x: jax.Array) -> jax.Array:
+            nonlocal routing
+            if a.experts is None:
+                return MLP(a, name="mlp")(x)
+            out, routing = MixtureOfExperts(a, a.experts, name="mlp")(x)
+            return out
 
         def added(to: jax.Array, branch: jax.Array) -> jax.Array:
             scale = a.residual_scale
@@ -178,10 +189,10 @@ class Block(nn.Module):
         if a.norms == "before":
             after = added(x, attended)
             before_mlp = x if a.parallel_residual else after
-            return added(after, mlp(norm("post_attention_layernorm", before_mlp))), None
+            return added(after, mlp(norm("post_attention_layernorm", before_mlp))), routing
         x = added(x, norm("post_attention_layernorm", attended))
         fed = mlp(x if a.norms == "after" else norm("pre_feedforward_layernorm", x))
-        return added(x, norm("post_feedforward_layernorm", fed)), None
+        return added(x, norm("post_feedforward_layernorm", fed)), routing
 
 
 class Body(nn.Module):
@@ -193,8 +204,10 @@ class Body(nn.Module):
     attention_chunk: Chunk
 
     @nn.compact
-    def __call__(self, tokens: jax.Array, documents: jax.Array | None) -> jax.Array:
-        """Maps [batch, seq] integers to [batch, seq, hidden]."""
+    def __call__(
+        self, tokens: jax.Array, documents: jax.Array | None
+    ) -> tuple[jax.Array, Routing | None]:
+        """Maps [batch, seq] integers to [batch, seq, hidden], and to what routers did if any."""
         a, dtype = self.architecture, jnp.dtype(self.dtype)
         positions = jnp.arange(tokens.shape[1])[None]
         if documents is not None:
@@ -217,8 +230,8 @@ class Body(nn.Module):
             length=len(a.layers),
             unroll=1 if self.remat or len(a.layers) > UNROLLED else len(a.layers),
         )
-        x, _ = scan(a, self.attention_chunk, name="layers")(x, layers, shared)
-        return NORMS[a.norm](a.norm_eps, name="norm")(x)
+        x, routing = scan(a, self.attention_chunk, name="layers")(x, layers, shared)
+        return NORMS[a.norm](a.norm_eps, name="norm")(x), routing
 
 
 class Transformer(nn.Module):
@@ -230,8 +243,13 @@ class Transformer(nn.Module):
     attention_chunk: Chunk
 
     @nn.compact
-    def __call__(self, tokens: jax.Array, documents: jax.Array | None = None) -> jax.Array:
-        """Maps [batch, seq] integers to [batch, seq, hidden], after the final norm."""
+    def __call__(
+        self, tokens: jax.Array, documents: jax.Array | None = None
+    ) -> tuple[jax.Array, Routing | None]:
+        """Maps [batch, seq] integers to [batch, seq, hidden], after the final norm.
+
+        With experts, also to what routers did in each layer.
+        """
         a = self.architecture
         if not a.tie_word_embeddings:
             Head(a.vocab_size, a.initializer_range, name="lm_head")(a.hidden_size)

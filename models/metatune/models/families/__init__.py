@@ -13,9 +13,11 @@ from metatune.models.families.ministral3 import MINISTRAL3
 from metatune.models.families.mistral import MISTRAL
 from metatune.models.families.olmo2 import OLMO2
 from metatune.models.families.olmo3 import OLMO3
+from metatune.models.families.olmoe import OLMOE
 from metatune.models.families.phi3 import PHI3
 from metatune.models.families.qwen2 import QWEN2
 from metatune.models.families.qwen3 import QWEN3
+from metatune.models.families.qwen3_moe import QWEN3_MOE
 from metatune.models.families.smollm3 import SMOLLM3
 from metatune.models.family import Family
 
@@ -35,6 +37,8 @@ FAMILIES: Mapping[str, Family] = {
         OLMO3,
         GRANITE,
         PHI3,
+        QWEN3_MOE,
+        OLMOE,
         GPT2,
         GPT_NEOX,
     )
