@@ -121,6 +121,7 @@ def test_balance_of_experts_is_in_the_loss_and_is_tuned(float64):
     tokens = jnp.asarray(batch.tokens)[:, :-1]
     documents = None if batch.documents is None else jnp.asarray(batch.documents)[:, :-1]
     _, routing = training.model.hidden_and_routing(state.params, tokens, documents)
+    assert routing is not None
     drawn = np.asarray(mixture)[np.asarray(batch.domain)] * np.asarray(batch.weight)
     chosen, probability = (np.einsum("b,lbe->e", drawn, np.asarray(part)) for part in routing)
     over = drawn.sum() * tokens.shape[1] * 1  # one layer

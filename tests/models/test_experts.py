@@ -1,5 +1,7 @@
 """Mixtures of experts: products by group, choices, and how evenly tokens are spread."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -109,7 +111,8 @@ def test_imbalance_is_the_auxiliary_loss_of_transformers():
 
     layers, batch, tokens, experts, few = 3, 2, 5, 6, 2
     logits = np.random.default_rng(0).normal(size=(layers, batch * tokens, experts))
-    theirs = load_balancing_loss_func(tuple(torch.tensor(logits).float()), experts, few)
+    each: Any = tuple(torch.tensor(logits).float())  # there typed as of one layer
+    theirs = load_balancing_loss_func(each, experts, few)
     chosen = np.argsort(-logits, axis=-1)[..., :few].reshape(layers, batch, -1)
     counts = np.stack([[np.bincount(s, minlength=experts) for s in layer] for layer in chosen])
     weights = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)

@@ -102,7 +102,8 @@ class LanguageModel:
                 f"sequences of {tokens.shape[1]} tokens; the model has learned {limit} positions: "
                 "cut them into shorter ones"
             )
-        hidden, routing = self._module.apply({"params": params}, tokens, documents)
+        apply: Any = self._module.apply  # its type has what modules may change beside
+        hidden, routing = apply({"params": params}, tokens, documents)
         divisor = self.config.logit_divisor
         if divisor is not None:
             hidden = hidden / jnp.asarray(divisor, hidden.dtype)

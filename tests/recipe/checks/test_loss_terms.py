@@ -90,6 +90,7 @@ def test_a_multi_token_head_has_a_weight_and_something_to_predict():
         "z_loss": 0.0,
         "label_smoothing": 0.0,
         "auxiliary": 0.3,
+        "router_balance": 0.0,
     }
     assert faults(None, {"loss_terms": {"multi_token_prediction": {}}}) == [
         "tune.loss_terms.multi_token_prediction = {'windows': 1}: "
