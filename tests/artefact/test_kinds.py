@@ -18,8 +18,10 @@ def names_of(family, tied):
         "num_attention_heads": 2,
         "tie_word_embeddings": tied,
     }
-    if "num_key_value_heads" in family.fields:
-        sizes |= {"num_key_value_heads": 2, "head_dim": 8}
+    grouped = {"num_key_value_heads": 2, "head_dim": 8}
+    sizes |= {name: size for name, size in grouped.items() if name in family.fields}
+    experts = {"moe_intermediate_size": 6, "num_experts": 3, "num_experts_per_tok": 2}
+    sizes |= {name: size for name, size in experts.items() if name in family.fields}
     config = {family.spelled(name): size for name, size in sizes.items()}
     return build({"model_type": family.model_type, **config}, vocab_size=16).names()
 
@@ -36,7 +38,7 @@ def test_every_parameter_of_every_family_has_a_kind(family):
         own = {
             "norm": ("norm",),
             "attention": ("_proj", "self_attn"),
-            "mlp": ("_proj", "mlp"),
+            "mlp": ("mlp",),
             "embedding": ("embed",),
             "head": ("lm_head",),
         }

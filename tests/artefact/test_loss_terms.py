@@ -170,18 +170,30 @@ def test_the_trainer_adds_them_in_training_alone(tuned, trainer_module, tmp_path
         assert trainer.compute_loss(model, given).item() == pytest.approx(weighted, rel=1e-5)
 
 
-def test_an_auxiliary_head_is_in_the_numbers_and_no_trainer_has_it(make, tmp_path):
-    values = {"auxiliary": np.array([0.3, 0.1])}
+@pytest.mark.parametrize(
+    ("term", "need", "what", "told"),
+    [
+        ("auxiliary", "auxiliary_head", "an auxiliary head, of the token two ahead", "h + W h"),
+        (
+            "router_balance",
+            "router_balance",
+            "a term of the loss on how evenly experts are used",
+            "`router_aux_loss_coef`",
+        ),
+    ],
+)
+def test_what_no_trainer_has_is_in_the_numbers(make, tmp_path, term, need, what, told):
+    values = {term: np.array([0.3, 0.1])}
     headed = make(loss_terms=LossTerms((0.0, 0.5), "constant", values, ()))
     file = write(tmp_path / "a", headed, "")
     schema = (resources.files("metatune.artefact") / "schema.json").read_text()
     jsonschema.Draft202012Validator(json.loads(schema)).validate(json.loads(file.read_text()))
-    assert load(tmp_path / "a").loss_terms_at(15, 20) == {"auxiliary": 0.1}
-    able = [name for name in EXPORTERS if EXPORTERS[name].capabilities["auxiliary_head"] != "no"]
+    assert load(tmp_path / "a").loss_terms_at(15, 20) == {term: 0.1}
+    able = [name for name in EXPORTERS if EXPORTERS[name].capabilities[need] != "no"]
     assert sorted(able) == ["csv", "json"]
     export(headed, "json", tmp_path / "json")
-    assert "h + W h" in (tmp_path / "json" / "README.md").read_text()
+    assert told in (tmp_path / "json" / "README.md").read_text()
     # Though its weight wasn't tuned: the head is a parameter that was trained.
-    refusal = "torch can't express it: an auxiliary head, of the token two ahead"
+    refusal = f"torch can't express it: {what}"
     with pytest.raises(ArtefactError, match=re.escape(refusal)):
         export(headed, "torch", tmp_path / "torch")

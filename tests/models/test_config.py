@@ -1,13 +1,18 @@
 """What a config may say, and what is said of one that is wrong."""
 
+import importlib
+import inspect
 import json
+import re
 import warnings
 
 import pytest
 
 from metatune.models import build, config_faults
+from metatune.models.config import passed_over, transformers_fields
 from metatune.models.families import FAMILIES
-from metatune.recipe.faults import RecipeError
+from metatune.models.rope import SCALINGS
+from metatune.recipe.faults import ConfigWarning, RecipeError
 
 CONFIG = {
     "model_type": "llama",
@@ -31,6 +36,9 @@ def spelled(kind):
         "intermediate_size": 96,
         "num_hidden_layers": 7,
         "num_attention_heads": 32,
+        "moe_intermediate_size": 80,
+        "num_experts": 6,
+        "num_experts_per_tok": 2,
     }
     family = FAMILIES[kind]
     return {
@@ -59,11 +67,23 @@ FIELDS = {
     "llama": {"attention_bias": True, "mlp_bias": True, "head_dim": 6, "hidden_act": "gelu"},
     "smollm3": {"no_rope_layer_interval": 3, "use_sliding_window": True, "sliding_window": 4},
     "mistral": {"sliding_window": None, "num_key_value_heads": 4},
+    "ministral3": {"sliding_window": 8, "num_key_value_heads": 4, "head_dim": 6},
     "qwen2": {"use_sliding_window": True, "max_window_layers": 3},
     "qwen3": {"attention_bias": True, "use_sliding_window": True, "max_window_layers": 0},
     "gemma": {"attention_bias": True, "num_key_value_heads": 4},
     "gemma2": {"final_logit_softcapping": None, "attn_logit_softcapping": None, "head_dim": 8},
     "gemma3_text": {"sliding_window_pattern": 2, "query_pre_attn_scalar": 9},
+    "olmo2": {"attention_bias": True, "num_key_value_heads": 4},
+    "olmo3": {"attention_bias": True, "sliding_window": 5},
+    "granite": {
+        "embedding_multiplier": 12.0,
+        "attention_multiplier": 0.5,
+        "residual_multiplier": 0.22,
+        "logits_scaling": 8.0,
+    },
+    "phi3": {"num_key_value_heads": 4, "sliding_window": 5, "partial_rotary_factor": 0.5},
+    "qwen3_moe": {"norm_topk_prob": True, "attention_bias": True, "use_sliding_window": True},
+    "olmoe": {"norm_topk_prob": True, "attention_bias": True, "num_key_value_heads": 4},
     "gpt2": {"n_inner": 8, "scale_attn_weights": False, "tie_word_embeddings": False},
     "gpt_neox": {"use_parallel_residual": False, "attention_bias": False},
 }
@@ -94,6 +114,72 @@ OLDER = {
                 "original_max_position_embeddings": 64,
                 "rope_theta": 5e5,
             }
+        },
+    ),
+    "llama, yarn": (
+        {"rope_theta": 5e3, "rope_scaling": {"type": "yarn", "factor": 3.0, "beta_slow": None}},
+        {
+            "max_position_embeddings": 2048,
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 5e3,
+                "factor": 3.0,
+                "original_max_position_embeddings": 2048,
+            },
+        },
+    ),
+    "llama, longrope": (
+        {"rope_scaling": {"type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2] * 4}},
+        {
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "factor": 1.0,
+                "short_factor": [1.0] * 4,
+                "long_factor": [2.0] * 4,
+            }
+        },
+    ),
+    "olmo3": (
+        {
+            "rope_theta": 5e5,
+            "rope_scaling": {
+                "rope_type": "yarn",
+                "factor": 8.0,
+                "original_max_position_embeddings": 8192,
+                "attention_factor": 1.2,
+            },
+        },
+        {
+            "rope_parameters": {
+                "full_attention": {
+                    "rope_type": "yarn",
+                    "rope_theta": 5e5,
+                    "factor": 8.0,
+                    "original_max_position_embeddings": 8192,
+                    "attention_factor": 1.2,
+                }
+            }
+        },
+    ),
+    "phi3": (
+        {
+            "partial_rotary_factor": 0.5,
+            "original_max_position_embeddings": 16,
+            "rope_scaling": {
+                "type": "longrope",
+                "short_factor": [1.0] * 2,
+                "long_factor": [2.0] * 2,
+            },
+        },
+        {
+            "original_max_position_embeddings": 16,
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "partial_rotary_factor": 0.5,
+                "factor": 256,
+                "short_factor": [1.0] * 2,
+                "long_factor": [2.0] * 2,
+            },
         },
     ),
     "gpt_neox": (
@@ -197,6 +283,8 @@ SIZE = "must be a whole number from 1 to 67,108,864"
 LAYERS = "must be a whole number from 1 to 10,000"
 DEFAULT = "correct it, or leave it out for the default"
 ROPE = "model.config.rope_parameters"
+ROPES = ", ".join(SCALINGS)
+LONGROPE = {"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
 
 
 @pytest.mark.parametrize(
@@ -230,8 +318,23 @@ ROPE = "model.config.rope_parameters"
          "belongs to the model"),
         ({"rope_scaling": "llama3"}, "model.config.rope_scaling = 'llama3': must be a mapping "
          "with rope_type; leave it out for the default"),
-        ({"rope_scaling": {"type": "yarn", "factor": 4}}, "model.config.rope_scaling.rope_type = "
-         "'yarn': unknown rotary embedding; allowed: default, linear, llama3"),
+        ({"rope_scaling": {"type": "proportional"}}, "model.config.rope_scaling.rope_type = "
+         f"'proportional': unknown rotary embedding; allowed: {ROPES}"),
+        ({"rope_scaling": {"type": "yarn", "factor": 4, "rope_theta": 1}}, "model.config."
+         "rope_scaling.rope_theta = 1: must be above 1, whose logarithm yarn divides by; raise it"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 4, "beta_slow": 40}}, f"{ROPE}."
+         "beta_fast = 32.0: must be above beta_slow, 40; change one of the two"),
+        ({"rope_parameters": {**LONGROPE, "original_max_position_embeddings": 1}}, f"{ROPE}."
+         "original_max_position_embeddings = 1: must be above 1, whose logarithm longrope divides "
+         "by; raise it"),
+        ({"rope_parameters": {**LONGROPE, "short_factor": [1.0]}}, f"{ROPE}.short_factor = [1.0]: "
+         "has 1 entries; must have one for each of 8 pairs; take those that belong to the model"),
+        ({"rope_parameters": {**LONGROPE, "long_factor": [0] * 8}}, f"{ROPE}.long_factor = "
+         "[0, 0, 0, 0, 0, 0, 0, 0]: must be a list of numbers above 0; write a list of numbers "
+         "above 0"),
+        ({"head_dim": 2, "rope_parameters": {"rope_type": "dynamic", "factor": 2.0}},
+         "model.config.head_dim = 2: must be above 2, because the dynamic rotary embedding spreads "
+         "over pairs; change it, or the sizes whose ratio it is"),
         ({"rope_parameters": {"rope_type": "linear"}}, f"{ROPE}.factor: missing; write a number "
          "of 1 or above"),
         ({"rope_parameters": {"rope_type": "linear", "factor": 0.5}}, f"{ROPE}.factor = 0.5: "
@@ -244,9 +347,10 @@ ROPE = "model.config.rope_parameters"
          f"7.0: contradicts {ROPE}.rope_theta, 5.0; leave out one of the two"),
         ({"rope_theta": -1}, "model.config.rope_theta = -1: must be a number above 0; "
          f"{DEFAULT}"),
-        ({"rope_parameters": {}, "rope_scaling": {"type": "linear"}}, "model.config.rope_scaling "
-         "= {'type': 'linear'}: stands beside rope_parameters, which is its newer name; "
-         "leave out one of the two"),
+        ({"rope_parameters": {"rope_theta": 5.0}, "rope_scaling": {"type": "linear"}},
+         "model.config.rope_scaling = {'type': 'linear'}: stands beside rope_parameters, which is "
+         "its newer name: rope_theta would be 10000.0 by it and 5.0 by rope_parameters; leave out "
+         "one of the two"),
     ],
 )  # fmt: skip
 def test_a_fault_says_what_is_wrong_and_what_to_do(changes, expected):
@@ -268,7 +372,8 @@ def test_a_fault_says_what_is_wrong_and_what_to_do(changes, expected):
          "where there is one), or change layer_types"),
         ("qwen2", {"use_mrope": True}, "use_mrope = True: must be False, the only one that is "
          f"supported; {DEFAULT}"),
-        ("mistral", {"num_local_experts": 8}, "num_local_experts = 8: unknown key; allowed: "),
+        ("mistral", {"final_logit_softcapping": 3.0}, "final_logit_softcapping = 3.0: unknown key; "
+         "allowed: "),
         ("gemma2", {"use_bidirectional_attention": True}, "use_bidirectional_attention = True: "
          f"must be False, the only one that is supported; {DEFAULT}"),
         ("gemma2", {"hidden_act": "relu"}, "hidden_act = 'relu': must be 'gelu_pytorch_tanh', "
@@ -277,13 +382,35 @@ def test_a_fault_says_what_is_wrong_and_what_to_do(changes, expected):
          f"null, the only one that is supported; {DEFAULT}"),
         ("gemma3_text", {"rope_parameters": {"rope_type": "linear"}}, "rope_parameters.rope_type "
          "= 'linear': unknown type of layer; allowed: full_attention, sliding_attention"),
-        ("gemma3_text", {"rope_parameters": {"full_attention": {"rope_type": "yarn"}}},
-         "rope_parameters.full_attention.rope_type = 'yarn': unknown rotary embedding; allowed: "
-         "default, linear, llama3"),
+        ("gemma3_text", {"rope_parameters": {"full_attention": {"rope_type": "su"}}},
+         "rope_parameters.full_attention.rope_type = 'su': unknown rotary embedding; allowed: "
+         f"{ROPES}"),
+        ("gemma3_text", {"rope_parameters": {"full_attention": {"rope_type": "yarn", "factor": 2,
+         "truncate": False}}}, "rope_parameters.full_attention.truncate = False: must be True, the "
+         f"only one that is supported; {DEFAULT}"),
+        ("ministral3", {"rope_parameters": {"rope_type": "default"}},
+         "rope_parameters.llama_4_scaling_beta: missing; write a number of 0 or above"),
         ("gemma3_text", {"rope_local_base_freq": 0}, "rope_local_base_freq = 0: must be a number "
          f"above 0; {DEFAULT}"),
-        ("gemma3_text", {"rope_scaling": {"rope_type": "longrope"}}, "rope_scaling.rope_type = "
-         "'longrope': unknown rotary embedding; allowed: default, linear, llama3"),
+        ("gemma3_text", {"rope_scaling": {"rope_type": "ntk"}}, "rope_scaling.rope_type = "
+         f"'ntk': unknown rotary embedding; allowed: {ROPES}"),
+        ("olmo3", {"rope_theta": 1e4}, "rope_theta = 10000.0: was of all layers in transformers 4 "
+         "and is of the full ones in 5, where those with windows have 500000; write "
+         "rope_parameters with full_attention and sliding_attention, and rope_theta in each"),
+        ("phi3", {"rope_parameters": {**LONGROPE, "original_max_position_embeddings": 2048}},
+         "rope_parameters.original_max_position_embeddings = 2048: is not read there: without one "
+         "beside rope_parameters, it is 4,096; write original_max_position_embeddings beside "
+         "rope_parameters"),
+        ("phi3", {"rope_scaling": {"type": "yarn", "factor": 4}}, "rope_scaling.rope_type = "
+         "'yarn': unknown rotary embedding; allowed: default, longrope"),
+        ("qwen3_moe", {"decoder_sparse_step": 2}, "decoder_sparse_step = 2: must be 1, the only "
+         f"one that is supported; {DEFAULT}"),
+        ("qwen3_moe", {"num_local_experts": 7}, "num_local_experts = 7: contradicts "
+         "model.config.num_experts, 6; leave out one of the two"),
+        ("olmoe", {"num_experts_per_tok": 7}, "num_experts_per_tok = 7: must be at most "
+         "num_experts, 6; change one of the two"),
+        ("olmoe", {"output_router_logits": True}, "output_router_logits = True: must be False, "
+         f"the only one that is supported; {DEFAULT}"),
         ("gpt2", {"n_embd": 100}, "n_embd = 100: must be a multiple of n_head, 32; change one of "
          "the two"),
         ("gpt2", {"n_layer": None}, "n_layer: missing; write a whole number from 1 to 10,000"),
@@ -329,6 +456,46 @@ def test_a_misspelt_field_is_reported_once():
 def test_a_quantized_model_is_refused():
     (fault,) = said({"quantization_config": {"bits": 4}})
     assert fault.startswith("model.config.quantization_config = {'bits': 4}: unknown key; ")
+
+
+def test_what_nothing_reads_is_passed_over_with_one_warning():
+    stamps = {"unsloth_fixed": True, "_attn_implementation_autoset": True, "unsloth_version": "1.0"}
+    with pytest.warns(ConfigWarning) as warned:
+        model = build({**CONFIG, **stamps}, vocab_size=259)
+    assert model == build(CONFIG, vocab_size=259)
+    (only,) = warned
+    assert str(only.message) == (
+        "fields of the llama model's config that neither transformers nor metatune reads, and that "
+        "are passed over: unsloth_fixed, unsloth_version"
+    )
+    assert build({**CONFIG, "unsloth_fixed": None}, vocab_size=259) == model
+
+
+def test_what_transformers_reads_and_this_does_not_is_refused(monkeypatch):
+    """As of a transformers that is newer than the fields known here."""
+    monkeypatch.setattr(
+        "metatune.models.config.transformers_fields", lambda kind: frozenset({"swiglu_limit"})
+    )
+    (fault,) = said({"swiglu_limit": 7.0})
+    assert fault.startswith("model.config.swiglu_limit = 7.0: unknown key; allowed: ")
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_no_field_that_transformers_reads_is_passed_over(transformers, kind):
+    """Neither what its config class has, nor what the code of the model asks the config for."""
+    theirs = transformers.AutoConfig.for_model(kind)
+    code = importlib.import_module(type(theirs).__module__.replace(".configuration_", ".modeling_"))
+    source = inspect.getsource(code)
+    asked = re.findall(r"\bconfig\.([a-z]\w*)|\bconfig, \"(\w+)\"", source)
+    fields = {one or other for one, other in asked} | transformers_fields(kind)
+    assert {"hidden_size", "use_cache"} <= fields
+    own = spelled(kind)
+    passed = passed_over({**dict.fromkeys(fields, 1), **own})
+    # A method, and what models for images, or for classes, ask their own configs for.
+    images = {"image_token_id", "image_token_index", "mm_tokens_per_image"}
+    classes = {"classifier_dropout", "summary_last_dropout"}
+    others = {"get_text_config", "text_config", "vision_config", *images, *classes}
+    assert set(passed) <= others, passed
 
 
 def test_all_faults_are_reported_together():

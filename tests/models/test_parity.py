@@ -39,8 +39,36 @@ LLAMA3 = {
     "original_max_position_embeddings": 16,
 }
 LINEAR = {"rope_type": "linear", "rope_theta": 100.0, "factor": 3.0}
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 100.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 32,
+    "beta_fast": 8.0,
+}
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 100.0,
+    "short_factor": [1.0, 1.5],
+    "long_factor": [1.5, 4.0],
+    "original_max_position_embeddings": 8,
+}
 GROUPED = {"num_key_value_heads": 2}
+TWO = {**GROUPED, "num_hidden_layers": 2}
 GEMMA = {**GROUPED, "head_dim": 6, "query_pre_attn_scalar": 9, "sliding_window": 5}
+GRANITE = {
+    "embedding_multiplier": 3.0,
+    "attention_multiplier": 0.3,
+    "residual_multiplier": 0.4,
+    "logits_scaling": 0.25,
+}
+EXPERTS = {"num_experts": 6, "num_experts_per_tok": 2}
+QWEN3_MOE = {
+    **TWO,
+    **EXPERTS,
+    "head_dim": 6,
+    "moe_intermediate_size": 12,
+}  # torch groups multiples of four
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
     "llama, grouped": ("llama", GROUPED),
@@ -52,6 +80,53 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama, biased, narrow heads": (
         "llama",
         {**GROUPED, "attention_bias": True, "mlp_bias": True, "head_dim": 6},
+    ),
+    "llama, yarn": ("llama", {**TWO, "rope_parameters": YARN}),
+    "llama, yarn, two scales, not truncated": (
+        "llama",
+        {
+            **TWO,
+            "head_dim": 8,
+            "rope_parameters": {**YARN, "mscale": 2.0, "mscale_all_dim": 0.5, "truncate": False},
+        },
+    ),
+    "qwen3, dynamic, beyond its context": (
+        "qwen3",
+        {
+            **TWO,
+            "head_dim": 6,
+            "max_position_embeddings": 12,
+            "rope_parameters": {"rope_type": "dynamic", "rope_theta": 100.0, "factor": 3.0},
+        },
+    ),
+    "llama, longrope, beyond its context": (
+        "llama",
+        {**TWO, "max_position_embeddings": 64, "rope_parameters": LONGROPE},
+    ),
+    "llama, longrope, within its context": (
+        "llama",
+        {
+            **TWO,
+            "rope_parameters": {
+                **LONGROPE,
+                "factor": 2.0,
+                "attention_factor": 1.3,
+                "original_max_position_embeddings": 20,
+            },
+        },
+    ),
+    "ministral3": (
+        "ministral3",
+        {
+            **TWO,
+            "head_dim": 8,
+            "sliding_window": 15,
+            "rope_parameters": {
+                **YARN,
+                "original_max_position_embeddings": 6,
+                "llama_4_scaling_beta": 0.5,
+            },
+        },
     ),
     "smollm3": ("smollm3", {**GROUPED, "no_rope_layers": [1, 0, 1]}),
     "smollm3, windows": (
@@ -92,6 +167,98 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
                 "sliding_attention": {"rope_type": "default", "rope_theta": 10.0},
             },
         },
+    ),
+    "gemma3, yarn on full layers": (
+        "gemma3_text",
+        {
+            **GEMMA,
+            "num_hidden_layers": 2,
+            "sliding_window_pattern": 2,
+            "rope_parameters": {
+                "full_attention": {**YARN, "attention_factor": 1.2},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 10.0},
+            },
+        },
+    ),
+    "olmo2": ("olmo2", TWO),
+    "olmo2, biased, tied, yarn": (
+        "olmo2",
+        {**TWO, "attention_bias": True, "tie_word_embeddings": True, "rope_parameters": YARN},
+    ),
+    "olmo3": (
+        "olmo3",
+        {
+            **TWO,
+            "sliding_window": 5,
+            "layer_types": ["sliding_attention", "full_attention"],
+            "rope_parameters": {
+                "full_attention": {**YARN, "attention_factor": 1.2},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 10.0},
+            },
+        },
+    ),
+    "olmo3, its own pattern, biased": (
+        "olmo3",
+        {**GROUPED, "num_hidden_layers": 4, "attention_bias": True, "sliding_window": 3},
+    ),
+    "granite": ("granite", {**TWO, **GRANITE}),
+    "granite, biased, tied, linear": (
+        "granite",
+        {
+            **TWO,
+            **GRANITE,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "tie_word_embeddings": True,
+            "rope_parameters": LINEAR,
+        },
+    ),
+    "phi3": ("phi3", {**TWO, "sliding_window": 6}),
+    "phi3, longrope on a half": (
+        "phi3",
+        {
+            **TWO,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "partial_rotary_factor": 0.5,
+            "max_position_embeddings": 64,
+            "original_max_position_embeddings": 8,
+            "tie_word_embeddings": True,
+            "rope_parameters": LONGROPE,
+        },
+    ),
+    "phi3, longrope within its context": (
+        "phi3",
+        {
+            **TWO,
+            "max_position_embeddings": 64,
+            "original_max_position_embeddings": 32,
+            "rope_parameters": {**LONGROPE, "original_max_position_embeddings": 32},
+        },
+    ),
+    "qwen3_moe": ("qwen3_moe", {**QWEN3_MOE}),
+    "qwen3_moe, normalised, windows, biased": (
+        "qwen3_moe",
+        {
+            **QWEN3_MOE,
+            "norm_topk_prob": True,
+            "attention_bias": True,
+            "use_sliding_window": True,
+            "sliding_window": 5,
+        },
+    ),
+    "qwen3_moe, one of three, tied": (
+        "qwen3_moe",
+        {**QWEN3_MOE, "num_experts": 3, "num_experts_per_tok": 1, "tie_word_embeddings": True},
+    ),
+    "olmoe": ("olmoe", {**TWO, **EXPERTS}),
+    "olmoe, normalised, biased": (
+        "olmoe",
+        {**TWO, **EXPERTS, "norm_topk_prob": True, "attention_bias": True},
+    ),
+    "olmoe, all of four": (
+        "olmoe",
+        {**TWO, "num_experts": 4, "num_experts_per_tok": 4, "rope_parameters": YARN},
     ),
     "gpt2": ("gpt2", GPT2),
     "gpt2, untied, scaled by layer": (
@@ -160,7 +327,8 @@ def case(request, torch, tmp_path_factory):
     family = FAMILIES[kind]
 
     def named(values):
-        return {family.normalised(name): value.detach().numpy().copy() for name, value in values}
+        found = {family.normalised(name): value.detach().numpy().copy() for name, value in values}
+        return {name: part for whole in found.items() for name, part in by_expert(*whole)}
 
     grads = named((name, p.grad) for name, p in theirs.named_parameters())
     torch.torch.optim.AdamW(
@@ -179,9 +347,22 @@ def case(request, torch, tmp_path_factory):
     )
 
 
+def by_expert(name, value):
+    """What transformers 5 holds of all experts in one, as checkpoints have it."""
+    if not name.endswith(("experts.gate_up_proj", "experts.down_proj")):
+        return [(name, value)]
+    prefix, _, fused = name.rpartition(".")
+    kinds = ["gate_proj", "up_proj"] if fused == "gate_up_proj" else [fused]
+    return [
+        (f"{prefix}.{expert}.{kind}.weight", part)
+        for expert, whole in enumerate(value)
+        for kind, part in zip(kinds, np.split(whole, len(kinds)), strict=True)
+    ]
+
+
 def loss_of(model, params, tokens):
-    """The mean loss of next tokens, as a training computes it."""
-    hidden = model.hidden(params, tokens[:, :-1])
+    """The mean loss of next tokens, of sequences as long as torch's: some ropes follow that."""
+    hidden = model.hidden(params, tokens)[:, :-1]
     softcap, chunk = model.config.logit_softcap, model.loss_chunk
     unembedding = model.unembedding(params)
     losses = token_losses(hidden, unembedding, tokens[:, 1:], softcap=softcap, chunk=chunk)

@@ -233,11 +233,11 @@ def test_a_config_that_is_wrong_is_refused_before_the_weights_are_read(saved):
     folder, _, _ = saved()
     (folder / "model.safetensors").write_bytes(b"")
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "rope_scaling": {"type": "yarn"}}))
+    (folder / "config.json").write_text(json.dumps({**config, "rope_scaling": {"type": "su"}}))
     (fault,) = refused(folder, vocab_size=21)[:1]
     assert fault.startswith("model.pretrained.config.vocab_size = 20: must be at least the token")
     assert refused(folder)[0].startswith(
-        "model.pretrained.config.rope_scaling.rope_type = 'yarn': unknown rotary embedding"
+        "model.pretrained.config.rope_scaling.rope_type = 'su': unknown rotary embedding"
     )
     (folder / "config.json").write_text("[]")
     assert "can't be read as a model's config: not a mapping" in refused(folder)[0]

@@ -40,6 +40,53 @@ KINDS = {
         "initializer_range": 0.3,
     },
 }
+OTHERS = {
+    "olmo3": {
+        **SIZES,
+        "model_type": "olmo3",
+        "num_key_value_heads": 2,
+        "sliding_window": 3,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
+    "granite": {
+        **SIZES,
+        "model_type": "granite",
+        "residual_multiplier": 0.4,
+        "logits_scaling": 0.25,
+        "attention_multiplier": 0.3,
+    },
+    "phi3": {**SIZES, "model_type": "phi3", "num_key_value_heads": 2, "partial_rotary_factor": 0.5},
+}
+"""Whose blocks differ in what a document could be seen by."""
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 100.0,
+    "short_factor": [1.0, 1.5],
+    "long_factor": [1.5, 4.0],
+    "original_max_position_embeddings": 3,
+}
+BY_POSITION = {
+    "llama, longrope": {**KINDS["llama"], "rope_parameters": LONGROPE},
+    "llama, dynamic": {
+        **KINDS["llama"],
+        "max_position_embeddings": 3,
+        "rope_parameters": {"rope_type": "dynamic", "rope_theta": 100.0, "factor": 2.0},
+    },
+    "ministral3": {
+        **SIZES,
+        "model_type": "ministral3",
+        "num_key_value_heads": 2,
+        "head_dim": 4,
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "factor": 2.0,
+            "original_max_position_embeddings": 2,
+            "llama_4_scaling_beta": 0.5,
+        },
+    },
+}
+"""Whose numbers depend on more than distances: on positions, or on the length of a document, whose
+angles are then computed in the program, in float32."""
 # Tiny models take longer to compile than to run.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -56,7 +103,7 @@ def next_token_loss(model, params, tokens):
 
 def small(kind="llama", **options):
     """A model of ours alone, its parameters and tokens."""
-    model = build(KINDS[kind], vocab_size=48, **options)
+    model = build({**KINDS, **OTHERS, **BY_POSITION}[kind], vocab_size=48, **options)
     params = jit(model.init)(jax.random.key(0))
     return model, params, jnp.asarray(tokens_of())
 
@@ -141,12 +188,17 @@ def test_no_token_sees_a_later_one(kind):
     assert (jnp.abs(before - after)[:, 5:].max(axis=-1) > 1e-3).all()
 
 
-@every_kind
-@pytest.mark.parametrize("chunk", [None, 3])
+@pytest.mark.parametrize(
+    ("kind", "chunk"),
+    [(kind, chunk) for kind in KINDS for chunk in (None, 3)]
+    + [(kind, None) for kind in OTHERS]
+    + [(kind, None) for kind in BY_POSITION],
+)
 def test_each_document_is_computed_as_if_it_stood_alone(kind, chunk, float64):
     model, params, tokens = small(kind, attention_chunk=chunk, dtype="float64")
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), params)
     lengths = [[3, 4, 1], [4, 4]]
+    close = 2e-7 if kind in BY_POSITION else 1e-12
     # The last number of the first row is that of its first document: another one all the same.
     numbers = jnp.array([[5, 5, 5, 2, 2, 2, 2, 5], [0, 0, 0, 0, 1, 1, 1, 1]])
     logits = jit(model.logits)
@@ -156,12 +208,12 @@ def test_each_document_is_computed_as_if_it_stood_alone(kind, chunk, float64):
         for length in parts:
             alone = logits(params, tokens[row : row + 1, start : start + length])
             got = packed[row, start : start + length]
-            np.testing.assert_allclose(got, alone[0], atol=1e-12)
+            np.testing.assert_allclose(got, alone[0], atol=close)
             start += length
     whole = logits(params, tokens)
     assert (jnp.abs(packed - whole)[0, 3:].max(axis=-1) > 1e-3).all()
     one = logits(params, tokens, jnp.zeros_like(tokens))
-    np.testing.assert_allclose(one, whole, atol=1e-12)
+    np.testing.assert_allclose(one, whole, atol=close)
 
 
 def test_documents_pass_through_a_hessian_product_and_remat(float64):

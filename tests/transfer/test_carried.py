@@ -318,6 +318,31 @@ def test_what_has_shapes_is_refused_at_other_shapes():
 SGD = {"kind": "sgd", "weight_decay": 0.0, "momentum": 0.9, "nesterov": False, "clip_norm": None}
 
 
+@pytest.mark.parametrize(
+    ("own", "more", "expected"),
+    [
+        ({"mup": True}, {}, ["proxy, mup = True: says that the model scales itself", "big, mup"]),
+        ({}, {"mup_base_width": 64}, ["big, mup_base_width = 64: says that the model scales"]),
+        (
+            {"model_type": "granite", "residual_multiplier": 0.3},
+            {"residual_multiplier": 0.2},
+            ["big, residual_multiplier = 0.2: must be 0.3, as in the tuned model, which"],
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::metatune.recipe.faults.ConfigWarning")
+def test_a_model_that_scales_itself_is_not_scaled_again(own, more, expected):
+    proxy = side(**own)
+    big = side("big", **{**own, **more}, hidden_size=16, num_attention_heads=4)
+    with pytest.raises(ArtefactError) as refused:
+        carry(tuned(), proxy, big)
+    assert len(refused.value.faults) == len(expected)
+    for fault, begin in zip(refused.value.faults, expected, strict=True):
+        assert str(fault).startswith(begin), fault
+        assert str(fault).endswith("; --rule none takes the rates as they are")
+    assert carry(tuned(), proxy, big, "none").demands is not None
+
+
 def test_a_rule_that_says_nothing_of_the_optimizer_is_refused_at_other_shapes():
     said = refused(tuned(settings=SGD), target(2))
     assert "optimizer.kind = 'sgd': complete_d_p says nothing of it (only of adamw)" in said

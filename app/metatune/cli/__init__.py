@@ -3,11 +3,14 @@
 import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from metatune.runs import stops
+
+_python_line = warnings.formatwarning
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -20,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             # A console that isn't UTF-8 can't show every name; that ends no command.
             stream.reconfigure(errors="replace")
+    warnings.formatwarning = _line
     try:
         with stops.listening():
             from metatune.cli.commands import app  # the first to take long
@@ -32,6 +36,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if stops.heard():
             _end(end.code)
         raise
+
+
+def _line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: Any = None
+) -> str:
+    """A warning of ours in one line, as others of the command line; else Python's."""
+    if category.__module__.startswith("metatune."):
+        return f"warning: {message}\n"
+    return _python_line(message, category, filename, lineno, line)
 
 
 def _end(code: object) -> NoReturn:

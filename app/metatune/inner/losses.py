@@ -12,8 +12,8 @@ from metatune.data import Batch
 from metatune.hypergrad.shapes import Scalar
 from metatune.inner.cross_entropy import token_losses
 from metatune.inner.multi_token_head import second_next_losses
-from metatune.models import LanguageModel, rows_at_a_time
-from metatune.recipe.schema.inner import MULTI_TOKEN_TERM
+from metatune.models import LanguageModel, Routing, imbalance, rows_at_a_time
+from metatune.recipe.schema.inner import BALANCE_TERM, MULTI_TOKEN_TERM
 from metatune.tunables import Hyper, TokenClasses
 from metatune.tunables.shapes import Weights
 from metatune.tunables.token_classes import PARTS
@@ -45,12 +45,26 @@ def sequence_losses(
         terms: coefficients of what else is in a token's loss, as of `token_losses`, and with
             `MULTI_TOKEN_TERM` that of `second_next_losses`.
     """
+    return _losses_and_routing(
+        model, params, tokens, documents=documents, mask=mask, weights=weights, terms=terms
+    )[0]
+
+
+def _losses_and_routing(
+    model: LanguageModel,
+    params: Weights,
+    tokens: Integer[Array | np.ndarray, "batch sequence"],
+    *,
+    documents: Integer[Array | np.ndarray, "batch sequence"] | None,
+    mask: Shaped[Array | np.ndarray, "batch sequence-1"] | None,
+    weights: Float[Array, "batch sequence-1"] | None,
+    terms: Mapping[str, Scalar] | None,
+) -> tuple[Float[Array, "batch"], Routing | None]:
+    """As `sequence_losses`, and where the tokens went in a model with experts."""
     tokens = jnp.asarray(tokens)
     inputs, targets = tokens[:, :-1], tokens[:, 1:]
-    if documents is None:
-        hidden = model.hidden(params, inputs)
-    else:
-        hidden = model.hidden(params, inputs, jnp.asarray(documents)[:, :-1])
+    within = None if documents is None else jnp.asarray(documents)[:, :-1]
+    hidden, routing = model.hidden_and_routing(params, inputs, within)
     unembedding = model.unembedding(params)
     parts = model.parts(len(targets))
     rows, columns = targets.size // parts, len(unembedding)
@@ -67,8 +81,8 @@ def sequence_losses(
     if weights is not None:
         losses = weights * losses
     if mask is None:
-        return jnp.mean(losses, axis=-1)
-    return jnp.sum(mask * losses, axis=-1) / jnp.sum(mask, axis=-1)
+        return jnp.mean(losses, axis=-1), routing
+    return jnp.sum(mask * losses, axis=-1) / jnp.sum(mask, axis=-1), routing
 
 
 def batch_losses(
@@ -100,8 +114,8 @@ def batch_losses(
 
 def _training_losses(
     model: LanguageModel, classes: TokenClasses, params: Weights, hyper: Hyper, batch: Batch
-) -> Float[Array, "batch"]:
-    """Those of a batch as λ_t has them, but for the weights of sequences.
+) -> tuple[Float[Array, "batch"], Routing | None]:
+    """Those of a batch as λ_t has them, but for the weights of sequences; and where tokens went.
 
     Weights of tokens, as those of sequences, are in the numerator alone: a mean is over the tokens
     that count, whatever they weigh.
@@ -109,7 +123,37 @@ def _training_losses(
     weights = None
     if hyper.class_weights is not None and (of_token := classes.of(batch)) is not None:
         weights = hyper.class_weights[of_token]
-    return batch_losses(model, params, batch, weights, hyper.loss_terms)
+    return _losses_and_routing(
+        model,
+        params,
+        batch.tokens,
+        documents=batch.documents,
+        mask=batch.mask,
+        weights=weights,
+        terms=hyper.loss_terms,
+    )
+
+
+def _balanced(
+    loss: Scalar,
+    hyper: Hyper,
+    routing: Routing | None,
+    draws: Float[Array, "batch"],
+    batch: Batch,
+) -> Scalar:
+    """The loss of a batch with what uneven use of the experts adds; every token counts there.
+
+    Args:
+        loss: of the batch without.
+        hyper: λ_t.
+        routing: where the tokens went.
+        draws: weights of the sequences by how often the mixture draws them.
+        batch: the batch.
+    """
+    coefficient = (hyper.loss_terms or {}).get(BALANCE_TERM)
+    if coefficient is None or routing is None:
+        return loss
+    return loss + coefficient * imbalance(routing, draws, batch.tokens.shape[1] - 1)
 
 
 def _rated(
@@ -148,8 +192,10 @@ def reweighted_loss(model: LanguageModel, classes: TokenClasses = PARTS) -> Loss
         weights = (hyper.mixture * hyper.loss_weights)[batch.domain] * batch.weight
         if batch.lengths is not None:
             weights /= jnp.sum(hyper.mixture[None, :] * batch.lengths, axis=-1)
-        weights *= _rated(hyper, batch, hyper.mixture[batch.domain] * batch.weight)
-        return jnp.mean(weights * _training_losses(model, classes, params, hyper, batch))
+        draws = hyper.mixture[batch.domain] * batch.weight
+        weights *= _rated(hyper, batch, draws)
+        losses, routing = _training_losses(model, classes, params, hyper, batch)
+        return _balanced(jnp.mean(weights * losses), hyper, routing, draws, batch)
 
     return loss
 
@@ -167,8 +213,10 @@ def sampled_loss(model: LanguageModel, classes: TokenClasses = PARTS) -> Loss:
 
     def loss(params: Weights, hyper: Hyper, batch: Batch) -> Scalar:
         weights = hyper.loss_weights[batch.domain] * batch.weight
-        weights *= _rated(hyper, batch, jnp.asarray(batch.weight))
-        return jnp.mean(weights * _training_losses(model, classes, params, hyper, batch))
+        draws = jnp.asarray(batch.weight)
+        weights *= _rated(hyper, batch, draws)
+        losses, routing = _training_losses(model, classes, params, hyper, batch)
+        return _balanced(jnp.mean(weights * losses), hyper, routing, draws, batch)
 
     return loss
 

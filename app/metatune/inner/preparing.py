@@ -17,7 +17,7 @@ from metatune.inner import devices, initialisation, losses, optimizers, seeds, s
 from metatune.inner.estimators import program_is_there, too_many_directions
 from metatune.inner.hyperparameters import hyper_at_of, over_steps_of
 from metatune.inner.metrics import objective, whole
-from metatune.inner.start import Start, context_faults, frozen, initialiser, start
+from metatune.inner.start import Start, balance_faults, context_faults, frozen, initialiser, start
 from metatune.inner.trainable import Trainable, trainable
 from metatune.inner.training import InnerTraining, of_all_parameters
 from metatune.recipe import reading, schema
@@ -164,6 +164,8 @@ def _parts(
         faults += devices.faults(sections.get("devices", "auto"), begin.model)
     inner: schema.InnerSpec | None = sections.get("inner")
     outer: schema.OuterSpec | None = sections.get("outer")
+    if begin and inner:
+        faults += balance_faults(begin.model, inner)
     if begin and text and (beyond := list(size.faults(begin.model, text, inner, outer))):
         # Whatever else is looked at would be as large.
         return _Parts(text, None, begin, None, None, None, [*faults, *beyond])

@@ -77,6 +77,14 @@ def context_faults(model: LanguageModel, data: schema.DataSpec) -> Iterable[Faul
         yield Fault("data.sequence_length", data.sequence_length, problem, cure)
 
 
+def balance_faults(model: LanguageModel, inner: schema.InnerSpec) -> Iterable[Fault]:
+    """There are experts, where their use is to be even."""
+    balance = inner.loss.router_balance if inner.loss else 0.0
+    if balance and model.config.experts is None:
+        problem = f"is of models with experts, and a {model.family} has none"
+        yield Fault("inner.loss.router_balance", balance, problem, "take it out")
+
+
 def initialiser(
     begin: Start,
     init: Callable[[Params], OptState],

@@ -59,6 +59,10 @@ class RecipeError(ValueError):
         return type(self), (self.source, self.faults)
 
 
+class ConfigWarning(UserWarning):
+    """What of a model's config is passed over."""
+
+
 def nearest(name: object, allowed: Iterable[str]) -> str | None:
     """The allowed name that `name` was probably meant to be, if any is near."""
     return next(iter(get_close_matches(str(name), list(allowed), n=1)), None)

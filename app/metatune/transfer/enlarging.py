@@ -5,7 +5,13 @@ from typing import Any, Final
 
 from metatune.models.families import FAMILIES
 
-WIDE: Final = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
+WIDE: Final = (
+    "hidden_size",
+    "intermediate_size",
+    "moe_intermediate_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+)
 DEEP: Final = "num_hidden_layers"
 BY_LAYER: Final = ("layer_types", "no_rope_layers")
 """Fields that list the blocks: they go out, and the family's own pattern comes in."""

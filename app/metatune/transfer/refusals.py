@@ -10,6 +10,11 @@ from metatune.transfer.sizes import Side
 
 AS_THEY_ARE = "--rule none takes the rates as they are"
 
+OWN_RULE = ("mup", "mup_base_width")
+"""Fields by which tools mark a model whose sizes have set its rates and multipliers already."""
+MULTIPLIERS = ("attention_multiplier", "logits_scaling", "residual_multiplier")
+"""Granite's, which are of one model: the sizes of another don't say them."""
+
 
 def named(rule: str) -> Fault | None:
     """The fault of a rule that isn't there."""
@@ -55,10 +60,30 @@ def impossible(artefact: Artefact, proxy: Side, target: Side) -> Iterator[Fault]
         yield Fault("provenance.lora", artefact.provenance["lora"], problem, cure)
 
 
+def of_the_models(proxy: Side, target: Side, rule: Rule) -> Iterator[Fault]:
+    """What of two models a rule says nothing of, or would scale once more than they do."""
+    if rule.optimizers is None:
+        return
+    if target.experts:
+        problem = f"{rule.name} says nothing of experts and of what chooses between them"
+        yield Fault(f"{target.source}, model_type", target.family, problem, AS_THEY_ARE)
+    for side in (proxy, target):
+        for key in OWN_RULE:
+            if value := side.config.get(key):
+                problem = f"says that the model scales itself: {rule.name} would scale it again"
+                yield Fault(f"{side.source}, {key}", value, problem, AS_THEY_ARE)
+    for key in MULTIPLIERS:
+        ours, theirs = (side.config.get(key) for side in (proxy, target))
+        if ours != theirs:
+            problem = f"must be {ours!r}, as in the tuned model, which {rule.name} starts from"
+            yield Fault(f"{target.source}, {key}", theirs, problem, AS_THEY_ARE)
+
+
 def unsaid(artefact: Artefact, proxy: Side, target: Side, rule: Rule) -> Iterator[Fault]:
     """What of an artefact, or of what is to use it, a rule says nothing of."""
     if rule.optimizers is None:
         return
+    yield from of_the_models(proxy, target, rule)
     settings = artefact.optimizer.settings
     if target.optimizer not in (None, settings["kind"]):
         problem = (

@@ -25,6 +25,8 @@ from metatune.transfer import words
 from metatune.transfer.carried import factors_of
 from metatune.transfer.factors import Factors
 from metatune.transfer.mapping import counterparts
+from metatune.transfer.refusals import of_the_models
+from metatune.transfer.rules import RULES
 from metatune.transfer.rung import PROXY, Rung, recipe_at
 from metatune.transfer.sides import of_training
 from metatune.transfer.sizes import Side
@@ -108,6 +110,8 @@ def at_size(training: InnerTraining, rung: Rung, rule: str) -> Sized:
     recipe = replace(recipe, outer=replace(recipe.outer, robust=None))
     found = replace(prepare(recipe, f"{PATH}, {rung.name}"), corpus=training.corpus)
     proxy, target = of_training(training, "the recipe"), of_training(found, rung.name)
+    if faults := tuple(of_the_models(proxy, target, RULES[rule])):
+        raise RecipeError(PATH, faults)
     factors = factors_of(recipe.inner.optimizer.kind, proxy, target, rule)
     tuning = tuple(
         _tunable(own, there, found, (proxy, target))

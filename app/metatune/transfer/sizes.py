@@ -63,6 +63,7 @@ class Side:
         post_norms: whether each branch ends with a norm.
         query_key_norms: whether queries and keys have norms.
         embedding_scale: factor of the embeddings before the first block.
+        experts: whether its MLPs are experts that a router chooses from.
         sequence_length: tokens of a sequence.
         batch_size: sequences of an update.
         steps: updates of the whole training.
@@ -85,6 +86,7 @@ class Side:
     post_norms: bool = False
     query_key_norms: bool = False
     embedding_scale: float = 1.0
+    experts: bool = False
     sequence_length: int | None = None
     batch_size: int | None = None
     steps: int | None = None
@@ -144,9 +146,10 @@ def of_model(source: str, model: LanguageModel, **training: Any) -> Side:
         head_dim=a.head_dim,
         tied=a.tie_word_embeddings,
         norm=a.norm,
-        post_norms=a.post_norms,
-        query_key_norms=a.qk_norm,
+        post_norms=a.norms != "before",
+        query_key_norms=a.qk_norm is not None,
         embedding_scale=1.0 if a.embedding_scale is None else a.embedding_scale,
+        experts=a.experts is not None,
         config=model.config_json(),
         **{"vocabulary": a.vocab_size, **training},
     )
@@ -173,7 +176,8 @@ def _parameter(
     a, module = model.config, keys[-2]
     writes = module in WRITERS
     if len(shape) == 1:
-        role: Role = "query_key_norm" if module in QUERY_KEY_NORMS else "vector"
+        shared = module in QUERY_KEY_NORMS and a.qk_norm == "head"
+        role: Role = "query_key_norm" if shared else "vector"
         return Parameter(role, 1, shape[0], layer, writes, module == "q_proj")
     if module == "lm_head":
         return Parameter("head", shape[1], 1, std=a.initializer_range)

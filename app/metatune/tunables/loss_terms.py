@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from metatune.artefact.sections import loss_terms as sections
 from metatune.hypergrad.shapes import Scalar, StepLike
 from metatune.recipe import schema
-from metatune.recipe.schema.inner import MULTI_TOKEN_TERM
+from metatune.recipe.schema.inner import BALANCE_TERM, MULTI_TOKEN_TERM
 from metatune.tunables.hyper import Hyper, Setting, Tunable
 from metatune.tunables.optimizer import multiplied, remembered
 from metatune.tunables.shapes import Slices
@@ -25,6 +25,7 @@ from metatune.tunables.windows import window_of
 FORMS: Final[Mapping[str, Callable[[float, Scalar], Scalar]]] = {
     "z_loss": multiplied,
     MULTI_TOKEN_TERM: multiplied,
+    BALANCE_TERM: multiplied,
     "label_smoothing": remembered,  # a share between 0 and 1, as a decay is, by its odds
 }
 

@@ -1,6 +1,7 @@
 """Language models in Flax, with Hugging Face configs, parameter names, layouts and weights."""
 
 from metatune.models.chunking import map_rows, rows_at_a_time
+from metatune.models.experts import Routing, imbalance
 from metatune.models.hub import locate
 from metatune.models.language_model import LanguageModel, build, config_faults, unembed
 from metatune.models.layout import Layout, mesh_of
@@ -16,9 +17,11 @@ __all__ = [
     "LanguageModel",
     "Layout",
     "ParameterNames",
+    "Routing",
     "Shape",
     "build",
     "config_faults",
+    "imbalance",
     "load_pretrained",
     "locate",
     "map_rows",

@@ -36,6 +36,21 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class ExpertLayer:
+    """The experts of a block, each an MLP of `intermediate_size`.
+
+    Attributes:
+        count: how many there are.
+        chosen: how many of them a token passes through.
+        normalised: whether the weights of those sum to one.
+    """
+
+    count: int
+    chosen: int
+    normalised: bool
+
+
+@dataclass(frozen=True)
 class Architecture:
     """Everything that changes logits or initialisation.
 
@@ -58,15 +73,20 @@ class Architecture:
         gated: whether the MLP is gated (Shazeer, 2020).
         fused: None where queries, keys and values have matrices of their own; else how the outputs
             of their common one are ordered: first all `queries`, or all of the first of `heads`.
+        fused_mlp: whether the two that an MLP begins with have a common one, first the gate.
         transposed: whether the matrices of blocks are [in, out] in checkpoints, not [out, in].
         qkv_bias: whether queries, keys and values have biases.
         output_bias: whether the last projection of attention has.
         mlp_bias: whether the projections of an MLP have.
-        qk_norm: whether queries and keys are normalised, head by head, before they are rotated.
-        post_norms: whether attention and MLP are followed by norms too.
+        qk_norm: over what queries and keys are normalised before they are rotated: each `head` by
+            itself, with weights that all share, or `all` heads together; None for not.
+        norms: where norms stand: `before` attention and MLP, `after` them, or `around` them.
         parallel_residual: whether attention and MLP read the same residual stream.
+        experts: those in the place of each block's MLP; None for none.
         learned_positions: whether each position has an embedding (Radford et al., 2019).
         embedding_scale: factor of the token embeddings.
+        residual_scale: factor of what attention and MLP add to the residual stream; None for one.
+        logit_divisor: what logits are divided by; None for one.
         attention_softcap: c of `c tanh(score / c)`; None for none.
         logit_softcap: likewise for the logits.
     """
@@ -87,14 +107,18 @@ class Architecture:
     norm: Literal["rms", "centred_rms", "layer"] = "rms"
     gated: bool = True
     fused: Literal["queries", "heads"] | None = None
+    fused_mlp: bool = False
     transposed: bool = False
     qkv_bias: bool = False
     output_bias: bool = False
     mlp_bias: bool = False
-    qk_norm: bool = False
-    post_norms: bool = False
+    qk_norm: Literal["head", "all"] | None = None
+    norms: Literal["before", "after", "around"] = "before"
     parallel_residual: bool = False
+    experts: ExpertLayer | None = None
     learned_positions: bool = False
     embedding_scale: float | None = None
+    residual_scale: float | None = None
+    logit_divisor: float | None = None
     attention_softcap: float | None = None
     logit_softcap: float | None = None

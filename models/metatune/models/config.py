@@ -1,5 +1,6 @@
 """A model's config: the fields of `config.json` that matter, checked."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from metatune.models.families import FAMILIES
 from metatune.models.family import Family
 from metatune.models.fields import SLIDING, only
 from metatune.models.rope import Rope, rotated_features
-from metatune.recipe.faults import ABSENT, Fault, unknown
+from metatune.recipe.faults import ABSENT, Fault, nearest, unknown
 
 PATH = "model.config"
 PER_LAYER = ("layer_types", "no_rope_layers")
@@ -36,6 +37,8 @@ WITHOUT_EFFECT = frozenset(
     "use_bfloat16 use_cache".split()
 )
 """Fields of real files that change neither logits nor initialisation."""
+READ_ON_LOADING = frozenset({"compression_config", "per_layer_config", "quantization_config"})
+"""What transformers reads of every model, and would change its weights or its layers."""
 
 
 def read(
@@ -55,6 +58,7 @@ def read(
     if kind not in list(FAMILIES):  # a list, because what was received may not be hashable
         return (unknown(f"{path}.model_type", kind, "model family", kind, list(FAMILIES)),)
     family = FAMILIES[kind]
+    config, faults = _respelled(family, path, config)
     given = {name: value for name, value in config.items() if value is not None}
     rules = {family.spelled(name): field.rule for name, field in family.fields.items()}
     ignored = {*WITHOUT_EFFECT, *family.without_effect, *family.rope_fields}
@@ -62,7 +66,8 @@ def read(
     if vocab_size is None:
         required.append(family.spelled("vocab_size"))
     known = {**rules, **FIXED, **family.fixed}
-    faults = fields.faults(path, given, known, required, ignored)
+    ignored |= set(passed_over(config))
+    faults += fields.faults(path, given, known, required, ignored)
     values = _values(family, config, vocab_size)
     faults += _relations(family, path, values, vocab_size)
     context = values.get("max_position_embeddings", 0)
@@ -83,6 +88,49 @@ def read(
     scale = values["head_dim"] ** -0.5
     layers = (Layer(ropes[kind], window if kind == SLIDING else None, scale) for kind in types)
     return family.architecture(values, tuple(layers))
+
+
+def _respelled(
+    family: Family, path: str, config: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[Fault]]:
+    """A config in the spelling that is read, and what contradicts itself in two."""
+    found, faults = dict(config), []
+    for other, spelling in family.other_spellings.items():
+        value = found.pop(other, None)
+        if value is None:
+            continue
+        if found.get(spelling) not in (None, value):
+            problem = f"contradicts {path}.{spelling}, {found[spelling]!r}"
+            faults.append(Fault(f"{path}.{other}", value, problem, "leave out one of the two"))
+        found[spelling] = value
+    return found, faults
+
+
+def passed_over(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The fields of a config that neither transformers nor any family here reads.
+
+    Tools leave such stamps. What is near a field that is read is none, but a misspelt field.
+
+    Args:
+        config: fields of `config.json`, of a family that is known.
+    """
+    family = FAMILIES[config["model_type"]]
+    read = {*FIXED, *family.reads}
+    known = {*read, *family.without_effect, *WITHOUT_EFFECT}
+    strangers = [name for name, value in config.items() if name not in known and value is not None]
+    elsewhere = {*READ_ON_LOADING, *(name for each in FAMILIES.values() for name in each.reads)}
+    found = [name for name in strangers if name not in elsewhere and nearest(name, read) is None]
+    # The import takes a second, and few files have a stamp.
+    fields_there = transformers_fields(family.model_type) if found else ()
+    return tuple(name for name in found if name not in fields_there)
+
+
+def transformers_fields(model_type: str) -> frozenset[str]:
+    """The fields that transformers' config class of a family knows."""
+    from transformers import AutoConfig
+
+    theirs = type(AutoConfig.for_model(model_type))
+    return frozenset({*(each.name for each in dataclasses.fields(theirs)), *theirs.attribute_map})
 
 
 def _values(family: Family, config: Mapping[str, Any], vocab_size: int | None) -> dict[str, Any]:
@@ -127,6 +175,10 @@ def _relations(
         problem = f"must be at least the tokenizer's vocabulary, {vocab_size}"
         cure = "raise it or leave it out, or take the tokenizer that belongs to the model"
         faults.append(Fault(f"{path}.vocab_size", values["vocab_size"], problem, cure))
+    experts, few = values.get("num_experts"), values.get("num_experts_per_tok")
+    if experts and few and few > experts:
+        problem = f"must be at most num_experts, {experts}"
+        faults.append(Fault(f"{path}.num_experts_per_tok", few, problem, "change one of the two"))
     for name in PER_LAYER:
         entries, layers = values.get(name), values.get("num_hidden_layers")
         if entries is not None and layers and len(entries) != layers:
@@ -140,12 +192,23 @@ def _rotations(
 ) -> list[Fault]:
     """What is wrong with the number of features that are rotated."""
     head_dim, faults = values.get("head_dim"), []
+    if not head_dim:
+        return faults
     for rope in dict.fromkeys(rope for rope in ropes.values() if rope is not None):
-        turned = rotated_features(rope, head_dim) if head_dim else 2
+        turned = rotated_features(rope, head_dim)
+        share = rope.partial_rotary_factor
+        what = "must be" if share == 1 else f"{share:g} of it must be"
+        cure = "change it, or the sizes whose ratio it is"
         if turned < 2 or turned % 2:
-            share = rope.partial_rotary_factor
-            what = "must be" if share == 1 else f"{share:g} of it must be"
             problem = f"{what} even, because rotary embeddings turn pairs of features"
-            cure = "change it, or the sizes whose ratio it is"
             faults.append(Fault(f"{path}.head_dim", head_dim, problem, cure))
+        elif rope.rope_type == "dynamic" and turned == 2:
+            problem = f"{what} above 2, because the dynamic rotary embedding spreads over pairs"
+            faults.append(Fault(f"{path}.head_dim", head_dim, problem, cure))
+        for name in ("short_factor", "long_factor") if rope.rope_type == "longrope" else ():
+            if (entries := len(getattr(rope, name))) != turned // 2:
+                problem = f"has {entries} entries; must have one for each of {turned // 2} pairs"
+                where = f"{path}.rope_parameters.{name}"
+                cure = "take those that belong to the model"
+                faults.append(Fault(where, list(getattr(rope, name)), problem, cure))
     return faults

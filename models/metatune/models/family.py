@@ -8,7 +8,7 @@ from typing import Any
 from metatune.models.architecture import ACTIVATIONS, Architecture, Layer
 from metatune.models.fields import FLAG, FULL, LAYERS, POSITIVE, SIZE, SLIDING, Field, only
 from metatune.models.rope import Rope
-from metatune.models.rope_config import SECTIONS, THETA, read_rope
+from metatune.models.rope_config import SECTIONS, THETA, RopeFields, read_rope
 from metatune.recipe.faults import Fault
 from metatune.recipe.rules import ValueRule
 
@@ -23,15 +23,18 @@ def all_full(values: Mapping[str, Any]) -> tuple[str, ...]:
     return (FULL,) * values["num_hidden_layers"]
 
 
-def one_rope(theta: float = 10000.0) -> Callable[[str, Mapping[str, Any], int], Ropes]:
+def one_rope(
+    theta: float = 10000.0, **reads: Any
+) -> Callable[[str, Mapping[str, Any], int], Ropes]:
     """The reader of configs with one rotary embedding for all layers.
 
     Args:
         theta: the default of `rope_theta`.
+        reads: further fields of `RopeFields`.
     """
 
     def ropes(path: str, given: Mapping[str, Any], context: int) -> Ropes:
-        rope = read_rope(path, given, context, {THETA: theta})
+        rope = read_rope(path, given, context, RopeFields({THETA: theta}, **reads))
         return rope if isinstance(rope, tuple) else dict.fromkeys((FULL, SLIDING), rope)
 
     return ropes
@@ -48,6 +51,7 @@ class Family:
         architecture: `(values, layers) -> architecture`, from sound values of all fields and the
             layers with windows, rotary embeddings and the usual scale.
         spelling: what this family calls fields that it has another name for.
+        other_spellings: further names of fields, by them what the family calls the field.
         required: fields without a default: transformers' would be a model of billions.
         fixed: fields that would change logits, or training, at any other value.
         without_effect: further fields that change neither logits nor initialisation.
@@ -64,6 +68,7 @@ class Family:
     fields: Mapping[str, Field]
     architecture: Callable[[Mapping[str, Any], tuple[Layer, ...]], Architecture]
     spelling: Mapping[str, str] = field(default_factory=lambda: {"norm_eps": "rms_norm_eps"})
+    other_spellings: Mapping[str, str] = field(default_factory=dict)
     required: tuple[str, ...] = (
         "hidden_size",
         "intermediate_size",
@@ -82,6 +87,12 @@ class Family:
     def spelled(self, name: str) -> str:
         """What this family calls a field in `config.json`."""
         return self.spelling.get(name, name)
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The fields of `config.json` that this family reads."""
+        fields = (self.spelled(name) for name in self.fields)
+        return frozenset({*fields, *self.fixed, *self.rope_fields, *self.other_spellings})
 
     def checkpoint_name(self, name: str) -> str:
         """What checkpoints call the parameter that we call `name`."""

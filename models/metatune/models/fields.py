@@ -38,6 +38,10 @@ SWITCHES = ValueRule(
     lambda value: isinstance(value, list) and all(one in (0, 1) for one in value),
     "a list of 0 and 1",
 )
+POSITIVES = ValueRule(
+    lambda value: isinstance(value, list) and all(POSITIVE.holds(one) for one in value),
+    "a list of numbers above 0",
+)
 NULL = ValueRule(lambda value: False, "null, the only one that is supported")
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,12 +11,13 @@ import jax
 import jax.numpy as jnp
 
 from metatune.models.architecture import Architecture
-from metatune.models.config import PATH, read
+from metatune.models.config import PATH, passed_over, read
+from metatune.models.experts import Routing
 from metatune.models.families import FAMILIES
 from metatune.models.layout import Layout
 from metatune.models.names import Shape, parameter_names, shapes_by_name
 from metatune.models.transformer import Transformer
-from metatune.recipe.faults import Fault, RecipeError, unknown
+from metatune.recipe.faults import ConfigWarning, Fault, RecipeError, unknown
 from metatune.recipe.rules import CHUNK
 from metatune.recipe.schema import Chunk
 
@@ -68,7 +70,7 @@ class LanguageModel:
     def hidden(
         self, params: Mapping[str, Any], tokens: jax.Array, documents: jax.Array | None = None
     ) -> jax.Array:
-        """Features after the final norm.
+        """Features after the final norm, over what the config divides logits by.
 
         Args:
             params: nested dictionaries, as of `init`.
@@ -78,6 +80,21 @@ class LanguageModel:
 
         Returns:
             [batch, seq, hidden].
+
+        Raises:
+            ValueError: as of `hidden_and_routing`.
+        """
+        return self.hidden_and_routing(params, tokens, documents)[0]
+
+    def hidden_and_routing(
+        self, params: Mapping[str, Any], tokens: jax.Array, documents: jax.Array | None = None
+    ) -> tuple[jax.Array, Routing | None]:
+        """As `hidden`, and what the routers of each layer did; None of a model without experts.
+
+        Args:
+            params: as of `hidden`.
+            tokens: as of `hidden`.
+            documents: as of `hidden`.
 
         Raises:
             ValueError: sequences are longer than the positions that the model has learned.
@@ -90,10 +107,12 @@ class LanguageModel:
             )
         if self.layout is not None:
             params = self.layout.together(params)
-        hidden = self._module.apply({"params": params}, tokens, documents)
-        if not isinstance(hidden, jax.Array):
-            raise TypeError(f"the {self.family} module returned {type(hidden)}")
-        return hidden
+        apply: Any = self._module.apply  # its type has what modules may change beside
+        hidden, routing = apply({"params": params}, tokens, documents)
+        divisor = self.config.logit_divisor
+        if divisor is not None:
+            hidden = hidden / jnp.asarray(divisor, hidden.dtype)
+        return hidden, routing
 
     def unembedding(self, params: Mapping[str, Any]) -> jax.Array:
         """The weights from features to logits, [vocab, hidden] float32."""
@@ -191,6 +210,9 @@ def build(
 
     Raises:
         RecipeError: with all faults of the config, of an unknown dtype and of the chunks.
+
+    Warns:
+        ConfigWarning: once, of all fields of the config that nothing reads.
     """
     found = read(config, vocab_size=vocab_size, path=path)
     faults = found if isinstance(found, tuple) else ()
@@ -201,6 +223,14 @@ def build(
             faults += (Fault(f"model.{name}", chunk, f"must be {CHUNK.allowed}"),)
     if faults or isinstance(found, tuple):
         raise RecipeError("model", faults)
+    if unread := passed_over(config):
+        said = ", ".join(unread)
+        warnings.warn(
+            f"fields of the {config['model_type']} model's config that neither transformers nor "
+            f"metatune reads, and that are passed over: {said}",
+            ConfigWarning,
+            stacklevel=2,
+        )
     source = json.dumps(dict(config))
     return LanguageModel(
         config["model_type"], found, dtype, remat, attention_chunk, loss_chunk, source

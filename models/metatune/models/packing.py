@@ -20,3 +20,15 @@ def restart(documents: jax.Array) -> tuple[jax.Array, jax.Array]:
     )
     start = jax.lax.cummax(jnp.where(begins, index, 0), axis=1)
     return index - start, jnp.cumsum(begins, axis=1)
+
+
+def lengths(positions: jax.Array) -> jax.Array:
+    """How many tokens the document of each token has, [batch, seq].
+
+    Args:
+        positions: within the documents, as of `restart`.
+    """
+    index = jnp.broadcast_to(jnp.arange(positions.shape[1])[None], positions.shape)
+    ends = jnp.pad(positions[:, 1:] == 0, ((0, 0), (0, 1)), constant_values=True)
+    last = jax.lax.cummin(jnp.where(ends, index, positions.shape[1]), axis=1, reverse=True)
+    return last - (index - positions) + 1

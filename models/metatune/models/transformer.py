@@ -15,10 +15,11 @@ from flax import linen as nn
 from metatune.models.architecture import ACTIVATIONS, Architecture, Layer
 from metatune.models.attention import attention
 from metatune.models.chunking import rows_at_a_time
+from metatune.models.experts import MixtureOfExperts, Routing
 from metatune.models.layout import Layout
 from metatune.models.modules import NORMS, Embedding, Head, Linear
-from metatune.models.packing import restart
-from metatune.models.rope import rotate, tables
+from metatune.models.packing import lengths, restart
+from metatune.models.rope import by_document, query_factors, rotate, tables
 from metatune.recipe.schema import Chunk
 
 UNROLLED = 8
@@ -46,11 +47,13 @@ class SharedInputs(NamedTuple):
     Attributes:
         cos: of the angles of each rotary embedding, [ropes, batch or 1, seq, features].
         sin: likewise.
+        queries: factors of rotated queries, [ropes, batch or 1, seq].
         documents: of each token, [batch, seq].
     """
 
     cos: jax.Array | None
     sin: jax.Array | None
+    queries: jax.Array | None
     documents: jax.Array | None
 
 
@@ -74,22 +77,29 @@ class Attention(nn.Module):
         def by_head(projected: jax.Array) -> jax.Array:
             return projected.reshape(batch, length, -1, a.head_dim)
 
+        def norm(name: str, x: jax.Array) -> jax.Array:
+            return NORMS[a.norm](a.norm_eps, name=name)(x)
+
+        heads, shared_heads = a.num_attention_heads, a.num_key_value_heads
         if a.fused is None:
-            q = by_head(project("q_proj", a.num_attention_heads))
-            k = by_head(project("k_proj", a.num_key_value_heads))
-            v = by_head(project("v_proj", a.num_key_value_heads))
+            q, k = project("q_proj", heads), project("k_proj", shared_heads)
+            if a.qk_norm == "all":
+                q, k = norm("q_norm", q), norm("k_norm", k)
+            q, k, v = by_head(q), by_head(k), by_head(project("v_proj", shared_heads))
         else:
-            mixed = project("qkv_proj", 3 * a.num_attention_heads)
+            mixed = project("qkv_proj", heads + 2 * shared_heads)
             if a.fused == "queries":
-                q, k, v = (by_head(part) for part in jnp.split(mixed, 3, axis=-1))
+                ends = [heads * a.head_dim, (heads + shared_heads) * a.head_dim]
+                q, k, v = (by_head(part) for part in jnp.split(mixed, ends, axis=-1))
             else:
                 q, k, v = jnp.split(mixed.reshape(batch, length, -1, 3 * a.head_dim), 3, axis=-1)
-        if a.qk_norm:
-            norm = NORMS[a.norm]
-            q, k = norm(a.norm_eps, name="q_norm")(q), norm(a.norm_eps, name="k_norm")(k)
+        if a.qk_norm == "head":
+            q, k = norm("q_norm", q), norm("k_norm", k)
         if layer.rope is not None and shared.cos is not None and shared.sin is not None:
             cos, sin = shared.cos[layer.rope], shared.sin[layer.rope]
             q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+            if shared.queries is not None:
+                q = q * shared.queries[layer.rope].astype(q.dtype)[:, :, None, None]
         # Head-major; queries that share a key-value head lie side by side.
         q = q.reshape(batch, length, a.num_key_value_heads, -1, a.head_dim)
         q = q.transpose(0, 2, 3, 1, 4)
@@ -130,7 +140,11 @@ class MLP(nn.Module):
 
         flat = x.reshape(-1, x.shape[-1])
         wide = a.intermediate_size
-        if a.gated:
+        if a.fused_mlp:
+            both = project("gate_up_proj", 2 * wide, a.initializer_range, flat)
+            gate, up = jnp.split(both, 2, axis=-1)
+            inner = activation(gate) * up
+        elif a.gated:
             gate = activation(project("gate_proj", wide, a.initializer_range, flat))
             inner = gate * project("up_proj", wide, a.initializer_range, flat)
         else:
@@ -148,23 +162,38 @@ class Block(nn.Module):
     @nn.compact
     def __call__(
         self, x: jax.Array, layer: PerLayer, shared: SharedInputs
-    ) -> tuple[jax.Array, None]:
-        """Maps [batch, seq, hidden] to the same shape; a body for `nn.scan`."""
+    ) -> tuple[jax.Array, Routing | None]:
+        """Maps [batch, seq, hidden] to the same shape; a body for `nn.scan`.
+
+        With experts it says where tokens went.
+        """
         a = self.architecture
 
         def norm(name: str, x: jax.Array) -> jax.Array:
             return NORMS[a.norm](a.norm_eps, name=name)(x)
 
         attend = Attention(a, self.attention_chunk, name="self_attn")
-        mlp = MLP(a, name="mlp")
-        attended = attend(norm("input_layernorm", x), layer, shared)
-        if a.post_norms:
-            x = x + norm("post_attention_layernorm", attended)
-            fed = mlp(norm("pre_feedforward_layernorm", x))
-            return x + norm("post_feedforward_layernorm", fed), None
-        after = x + attended
-        before_mlp = x if a.parallel_residual else after
-        return after + mlp(norm("post_attention_layernorm", before_mlp)), None
+        routing = None
+
+        def mlp(x: jax.Array) -> jax.Array:
+            nonlocal routing
+            if a.experts is None:
+                return MLP(a, name="mlp")(x)
+            out, routing = MixtureOfExperts(a, a.experts, name="mlp")(x)
+            return out
+
+        def added(to: jax.Array, branch: jax.Array) -> jax.Array:
+            scale = a.residual_scale
+            return to + (branch if scale is None else branch * jnp.asarray(scale, x.dtype))
+
+        attended = attend(x if a.norms == "after" else norm("input_layernorm", x), layer, shared)
+        if a.norms == "before":
+            after = added(x, attended)
+            before_mlp = x if a.parallel_residual else after
+            return added(after, mlp(norm("post_attention_layernorm", before_mlp))), routing
+        x = added(x, norm("post_attention_layernorm", attended))
+        fed = mlp(x if a.norms == "after" else norm("pre_feedforward_layernorm", x))
+        return added(x, norm("post_feedforward_layernorm", fed)), routing
 
 
 class Body(nn.Module):
@@ -177,8 +206,10 @@ class Body(nn.Module):
     layout: Layout | None = None
 
     @nn.compact
-    def __call__(self, tokens: jax.Array, documents: jax.Array | None) -> jax.Array:
-        """Maps [batch, seq] integers to [batch, seq, hidden]."""
+    def __call__(
+        self, tokens: jax.Array, documents: jax.Array | None
+    ) -> tuple[jax.Array, Routing | None]:
+        """Maps [batch, seq] integers to [batch, seq, hidden], and to what routers did if any."""
         a, dtype = self.architecture, jnp.dtype(self.dtype)
         positions = jnp.arange(tokens.shape[1])[None]
         if documents is not None:
@@ -204,8 +235,8 @@ class Body(nn.Module):
             length=len(a.layers),
             unroll=1 if self.remat or len(a.layers) > UNROLLED else len(a.layers),
         )
-        x, _ = scan(a, self.attention_chunk, name="layers")(x, layers, shared)
-        return NORMS[a.norm](a.norm_eps, name="norm")(x)
+        x, routing = scan(a, self.attention_chunk, name="layers")(x, layers, shared)
+        return NORMS[a.norm](a.norm_eps, name="norm")(x), routing
 
 
 class Transformer(nn.Module):
@@ -218,8 +249,13 @@ class Transformer(nn.Module):
     layout: Layout | None = None
 
     @nn.compact
-    def __call__(self, tokens: jax.Array, documents: jax.Array | None = None) -> jax.Array:
-        """Maps [batch, seq] integers to [batch, seq, hidden], after the final norm."""
+    def __call__(
+        self, tokens: jax.Array, documents: jax.Array | None = None
+    ) -> tuple[jax.Array, Routing | None]:
+        """Maps [batch, seq] integers to [batch, seq, hidden], after the final norm.
+
+        With experts, also to what routers did in each layer.
+        """
         a = self.architecture
         if not a.tie_word_embeddings:
             Head(a.vocab_size, a.initializer_range, name="lm_head")(a.hidden_size)
@@ -240,16 +276,24 @@ def _for_blocks(
     """
     layers: tuple[Layer, ...] = architecture.layers
     kinds = list(dict.fromkeys(layer.rope for layer in layers))
-    rope = cos = sin = None
+    rope = cos = sin = queries = None
     if kinds != [None]:
         # A layer without rotary embedding is one whose angles are zero.
         like = next(kind for kind in kinds if kind is not None)
+        size = architecture.head_dim
         cos, sin = (
             jnp.stack(table)[:, positions]
-            for table in zip(
-                *(tables(kind, like, architecture.head_dim, length) for kind in kinds), strict=True
-            )
+            for table in zip(*(tables(kind, like, size, length) for kind in kinds), strict=True)
         )
+        for at, kind in enumerate(kinds):
+            if documents is None or kind is None or not kind.follows_length:
+                continue
+            if length > kind.original_max_position_embeddings:
+                found = by_document(kind, size, positions, lengths(positions), length)
+                cos, sin = cos.at[at].set(found[0]), sin.at[at].set(found[1])
+        factors = np.stack([query_factors(kind, length) for kind in kinds])
+        if (factors != 1).any():
+            queries = jnp.asarray(factors)[:, positions]
         rope = jnp.array([kinds.index(layer.rope) for layer in layers])
     window = None
     if any(layer.window is not None for layer in layers):
@@ -257,4 +301,4 @@ def _for_blocks(
         windows = [whole if layer.window is None else layer.window for layer in layers]
         window = jnp.array(windows, jnp.int32)
     scale = jnp.asarray(np.array([layer.scale for layer in layers]))
-    return PerLayer(rope, window, scale), SharedInputs(cos, sin, documents)
+    return PerLayer(rope, window, scale), SharedInputs(cos, sin, queries, documents)

@@ -39,7 +39,8 @@ def test_a_recipe_with_terms_is_read():
 def test_what_is_tuned_is_there():
     assert faults(None, {"loss_terms": {}}) == [
         "tune.loss_terms = {}: nothing of the loss is tuned; write one of z_loss, "
-        "label_smoothing, multi_token_prediction, e.g. `z_loss: {}`, or take tune.loss_terms out"
+        "label_smoothing, multi_token_prediction, router_balance, e.g. `z_loss: {}`, or take "
+        "tune.loss_terms out"
     ]
     terms = {"z_loss": {}, "label_smoothing": {}}
     assert faults({"label_smoothing": 0.1}, {"loss_terms": terms}) == [
@@ -52,6 +53,17 @@ def test_coefficients_have_ranges():
     found = faults({"z_loss": -1.0, "label_smoothing": 1.0}, {})
     assert found[0].startswith("inner.loss.z_loss = -1.0: must be 0 or above")
     assert found[1].startswith("inner.loss.label_smoothing = 1.0: must be a fraction from 0 up to")
+
+
+def test_balance_of_experts_is_of_whole_batches():
+    found = recipe({"router_balance": 0.1}, {})
+    found["inner"]["micro_batch"] = 2
+    with pytest.raises(RecipeError) as refused:
+        reading.parse(found, "mine.yaml")
+    assert [str(fault) for fault in refused.value.faults] == [
+        "inner.micro_batch = 2: inner.loss.router_balance is over all tokens of a batch together; "
+        "take one of the two out"
+    ]
 
 
 def test_windows_have_steps():
@@ -78,6 +90,7 @@ def test_a_multi_token_head_has_a_weight_and_something_to_predict():
         "z_loss": 0.0,
         "label_smoothing": 0.0,
         "auxiliary": 0.3,
+        "router_balance": 0.0,
     }
     assert faults(None, {"loss_terms": {"multi_token_prediction": {}}}) == [
         "tune.loss_terms.multi_token_prediction = {'windows': 1}: "

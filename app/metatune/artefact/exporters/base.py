@@ -274,7 +274,8 @@ def _loss_terms(artefact: Artefact, readme: str) -> list[str]:
     if artefact.loss_terms is None:
         return []
     head = AUXILIARY if "auxiliary" in artefact.loss_terms.values else ""
-    return [TERMS + HOW[readme] + head]
+    balance = BALANCE if "router_balance" in artefact.loss_terms.values else ""
+    return [TERMS + HOW[readme] + head + balance]
 
 
 TERMS = """The tuned training had more in its loss than the next token. With logits z, the loss of a
@@ -288,6 +289,11 @@ AUXILIARY = """
 its cross entropy of the logits that the model's own unembedding makes of h + W h. h are the final
 features two tokens before it, in the same document; W is `auxiliary_head.weight`, [width, width],
 trained with the model from zero."""
+
+BALANCE = """
+
+`router_balance` is the coefficient of how unevenly experts are used, which nothing here computes:
+what transformers calls `router_aux_loss_coef`, in the loss with `output_router_logits=True`."""
 
 HOW = {
     "json": "",

@@ -52,7 +52,7 @@ def _table(columns: Columns) -> str:
 CSV = Exporter(
     "csv",
     "tables of every value at every update",
-    able(WHOLE_PARAMETERS, auxiliary_head="exact"),
+    able(WHOLE_PARAMETERS, auxiliary_head="exact", router_balance="exact"),
     _files,
     optimizers=tuple(SETTINGS),
 )

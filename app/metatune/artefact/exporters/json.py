@@ -7,7 +7,7 @@ from metatune.artefact.sections.optimizer import SETTINGS
 JSON = Exporter(
     "json",
     "tuned.json, every number in it, and a module that reads it without any package",
-    able(SCHEDULES, rater="exact", auxiliary_head="exact"),
+    able(SCHEDULES, rater="exact", auxiliary_head="exact", router_balance="exact"),
     lambda production: export_files(production, "json", {"metatune_schedule.py": "schedule.py"}),
     optimizers=tuple(SETTINGS),
 )

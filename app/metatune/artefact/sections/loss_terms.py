@@ -13,7 +13,7 @@ from metatune.artefact.value_checks import ValueChecker
 
 KEY: Final = "loss_terms"
 UNIT: Final = "coefficient in a token's loss, the next token's term as the unit"
-TERMS: Final = ("z_loss", "label_smoothing", "auxiliary")
+TERMS: Final = ("z_loss", "label_smoothing", "auxiliary", "router_balance")
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +25,9 @@ class LossTerms:
     the model: that many times the cross entropy of the same token is added, of the logits that the
     model's own unembedding makes of `h + W h`, h the final features two tokens before it, in the
     same document. W is the parameter `auxiliary_head.weight`, trained from zero.
+    With `router_balance` that many times `E Σ_e f_e P_e` is added to the loss of a batch: over the
+    tokens of all layers together, f_e is the share that chose expert e of E, P_e its mean
+    probability.
 
     Attributes:
         knots: fractions of training; the first is 0, they increase, all are below 1.
@@ -91,6 +94,8 @@ def _needs(terms: LossTerms, horizon: int) -> dict[str, str]:
     # A parameter that was trained, and has a rate, whether or not its weight was tuned.
     if "auxiliary" in terms.values:
         needs["auxiliary_head"] = "an auxiliary head, of the token two ahead"
+    if "router_balance" in terms.values:
+        needs["router_balance"] = "a term of the loss on how evenly experts are used"
     return needs
 
 
@@ -110,7 +115,11 @@ def _facts(terms: LossTerms) -> list[str]:
 
 LOSS_TERMS: Final = Section(
     KEY,
-    capabilities={"loss_terms": "loss terms", "auxiliary_head": "auxiliary head"},
+    capabilities={
+        "loss_terms": "loss terms",
+        "auxiliary_head": "auxiliary head",
+        "router_balance": "balance of experts",
+    },
     written=_written,
     check=_check,
     read=_read,
@@ -127,6 +136,7 @@ LOSS_TERMS: Final = Section(
                         {"type": "number", "minimum": 0, "maximum": 1}, minItems=1
                     ),
                     "auxiliary": ref("curve"),
+                    "router_balance": ref("curve"),
                 },
             },
             "tuned": list_of({"enum": list(TERMS)}, uniqueItems=True),
@@ -136,7 +146,10 @@ LOSS_TERMS: Final = Section(
         "mean_v (-log p_v) + z_loss (log sum_v exp z_v)^2. With auxiliary, that many times the "
         "cross entropy of the same token is added, of the logits that the model's own unembedding "
         "makes of h + W h: h are the final features two tokens before it, in the same document, W "
-        "is the parameter auxiliary_head.weight, trained from zero. Those in tuned were tuned.",
+        "is the parameter auxiliary_head.weight, trained from zero. With router_balance, "
+        "that many times E sum_e f_e P_e is added to the loss of a batch: over the tokens of all "
+        "layers together, f_e is the share that chose expert e of E, P_e its mean probability. "
+        "Those in tuned were tuned.",
     ),
     needs=_needs,
     words=_words,

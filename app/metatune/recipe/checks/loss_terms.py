@@ -32,6 +32,13 @@ def a_tuned_term_is_there(tune: TuneSpec, inner: InnerSpec) -> Iterable[Fault]:
             yield Fault(path, asdict(settings), problem, cure)
 
 
+def balance_is_of_whole_batches(inner: InnerSpec) -> Iterable[Fault]:
+    """How evenly experts are used isn't the mean of that over parts of a batch."""
+    if inner.loss is not None and inner.loss.router_balance and inner.micro_batch is not None:
+        problem = "inner.loss.router_balance is over all tokens of a batch together"
+        yield Fault("inner.micro_batch", inner.micro_batch, problem, "take one of the two out")
+
+
 def some_token_is_two_ahead(data: DataSpec, inner: InnerSpec) -> Iterable[Fault]:
     """Of two tokens none is the second next of another."""
     head = inner.loss and inner.loss.multi_token_prediction

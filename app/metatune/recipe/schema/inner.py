@@ -289,6 +289,10 @@ Files of before have it: it stays, as does the name of the head's tensor.
 """
 
 
+BALANCE_TERM: Final = "router_balance"
+"""The key of the term on how evenly experts are used."""
+
+
 @dataclass(frozen=True)
 class SecondNextTokenSpec:
     """A head that predicts the token two ahead (Gloeckle et al., Multi-token Prediction, 2024).
@@ -319,11 +323,16 @@ class LossSpec:
         label_smoothing: ε, the share of the target's probability that is spread evenly over the
             model's vocabulary (Szegedy et al., 2016, section 7); 0 for none.
         multi_token_prediction: a head whose loss is added, times its weight; null for none.
+        router_balance: of a model with experts, coefficient of `E Σ_e f_e P_e` over the tokens of
+            all layers and sequences together: f_e is the share of them that chose expert e, P_e
+            its mean probability (Fedus et al., Switch Transformers, 2021, equations 4 to 6). It is
+            what transformers calls router_aux_loss_coef; 0 for none.
     """
 
     z_loss: float = ruled(0.0, NOT_NEGATIVE)
     label_smoothing: float = ruled(0.0, FRACTION)
     multi_token_prediction: SecondNextTokenSpec | None = None
+    router_balance: float = ruled(0.0, NOT_NEGATIVE)
 
     def coefficients(self) -> dict[str, float]:
         """The coefficient of each term by its key in files; 0 where there is none."""
@@ -332,6 +341,7 @@ class LossSpec:
             "z_loss": self.z_loss,
             "label_smoothing": self.label_smoothing,
             MULTI_TOKEN_TERM: head.weight if head else 0.0,
+            BALANCE_TERM: self.router_balance,
         }
 
 

@@ -219,12 +219,14 @@ class LossTermsSpec:
     Attributes:
         z_loss: is multiplied.
         multi_token_prediction: its weight, is multiplied.
+        router_balance: is multiplied.
         label_smoothing: ε, whose odds ε / (1 - ε) are multiplied, so that it stays between 0 and 1.
     """
 
     z_loss: TunedFieldSpec | None = None
     label_smoothing: TunedFieldSpec | None = None
     multi_token_prediction: TunedFieldSpec | None = None
+    router_balance: TunedFieldSpec | None = None
 
 
 @dataclass(frozen=True)

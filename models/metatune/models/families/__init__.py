@@ -7,10 +7,17 @@ from metatune.models.families.gemma2 import GEMMA2
 from metatune.models.families.gemma3 import GEMMA3
 from metatune.models.families.gpt2 import GPT2
 from metatune.models.families.gpt_neox import GPT_NEOX
+from metatune.models.families.granite import GRANITE
 from metatune.models.families.llama import LLAMA
+from metatune.models.families.ministral3 import MINISTRAL3
 from metatune.models.families.mistral import MISTRAL
+from metatune.models.families.olmo2 import OLMO2
+from metatune.models.families.olmo3 import OLMO3
+from metatune.models.families.olmoe import OLMOE
+from metatune.models.families.phi3 import PHI3
 from metatune.models.families.qwen2 import QWEN2
 from metatune.models.families.qwen3 import QWEN3
+from metatune.models.families.qwen3_moe import QWEN3_MOE
 from metatune.models.families.smollm3 import SMOLLM3
 from metatune.models.family import Family
 
@@ -20,11 +27,18 @@ FAMILIES: Mapping[str, Family] = {
         LLAMA,
         SMOLLM3,
         MISTRAL,
+        MINISTRAL3,
         QWEN2,
         QWEN3,
         GEMMA,
         GEMMA2,
         GEMMA3,
+        OLMO2,
+        OLMO3,
+        GRANITE,
+        PHI3,
+        QWEN3_MOE,
+        OLMOE,
         GPT2,
         GPT_NEOX,
     )

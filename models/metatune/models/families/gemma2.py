@@ -23,7 +23,7 @@ def _types(values: Mapping[str, Any]) -> tuple[str, ...]:
 def _architecture(values: Mapping[str, Any], layers: tuple[Layer, ...]) -> Architecture:
     return Architecture(
         **gemma_base(values, scaled(values, layers)),
-        post_norms=True,
+        norms="around",
         attention_softcap=values["attn_logit_softcapping"],
         logit_softcap=values["final_logit_softcapping"],
     )

@@ -8,9 +8,13 @@ from metatune.models.families.gemma import CAUSAL, TANH, gemma_base
 from metatune.models.families.gemma2 import GEMMA2, scaled
 from metatune.models.family import Family, Ropes
 from metatune.models.fields import FULL, NULL, POSITIVE, SIZE, SLIDING, Field, only
-from metatune.models.rope import Rope
-from metatune.models.rope_config import SECTIONS, THETA, read_rope, read_section
-from metatune.recipe.faults import Fault, unknown
+from metatune.models.rope_config import (
+    SECTIONS,
+    THETA,
+    WHOLE_PAIRS,
+    RopeFields,
+    read_by_layer,
+)
 
 LOCAL = "rope_local_base_freq"
 """The windowed layers' theta in transformers 4."""
@@ -22,42 +26,18 @@ def _types(values: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _ropes(path: str, given: Mapping[str, Any], context: int) -> Ropes:
-    """Transformers 5 nests the sections; what stands beside them in 4 is of the full layers."""
-    newer, older = SECTIONS
-    defaults = {FULL: {THETA: 1e6}, SLIDING: {THETA: 1e4}}
-    beside = {FULL: {THETA: (THETA,)}, SLIDING: {THETA: (LOCAL,)}}
-    nested = given.get(newer, {})
-    here = f"{path}.{newer}"
-    if not isinstance(nested, Mapping):
-        problem = f"must be a mapping with {FULL} and {SLIDING}"
-        return (Fault(here, nested, problem, "leave it out for the default"),)
-    strangers = [name for name in nested if name not in defaults]
-    if strangers:
-        return tuple(
-            unknown(f"{here}.{name}", nested[name], "type of layer", name, list(defaults))
-            for name in strangers
-        )
-    read: dict[str, Rope | tuple[Fault, ...]] = {}
-    for kind in defaults:
-        section = nested.get(kind)
-        if kind == FULL and older in given and section is None:
-            read[kind] = read_rope(path, given, context, defaults[kind], beside[kind])
-        else:
-            read[kind] = read_section(
-                f"{here}.{kind}", section or {}, context, defaults[kind], path, given, beside[kind]
-            )
-    faults = [fault for rope in read.values() if isinstance(rope, tuple) for fault in rope]
-    if older in given and nested.get(FULL) is not None:
-        problem = f"stands beside {newer}, which is its newer name"
-        faults.append(Fault(f"{path}.{older}", given[older], problem, "leave out one of the two"))
-    return tuple(faults) or {kind: rope for kind, rope in read.items() if isinstance(rope, Rope)}
+    reads = {
+        FULL: RopeFields({THETA: 1e6}, rules=WHOLE_PAIRS),
+        SLIDING: RopeFields({THETA: 1e4}, {THETA: (LOCAL,)}, rules=WHOLE_PAIRS),
+    }
+    return read_by_layer(path, given, context, reads)
 
 
 def _architecture(values: Mapping[str, Any], layers: tuple[Layer, ...]) -> Architecture:
     return Architecture(
         **gemma_base(values, scaled(values, layers)),
-        post_norms=True,
-        qk_norm=True,
+        norms="around",
+        qk_norm="head",
         logit_softcap=values["final_logit_softcapping"],
     )
 

@@ -6,15 +6,15 @@ from typing import Any
 from metatune.models.architecture import Architecture, Layer
 from metatune.models.family import ALL, WITHOUT_DROPOUT, Family, Ropes, base
 from metatune.models.fields import FLAG, FULL, POSITIVE, Field, only
-from metatune.models.rope_config import SECTIONS, THETA, read_rope
+from metatune.models.rope_config import SECTIONS, SHARE, THETA, RopeFields, read_rope
 
-SHARE = "partial_rotary_factor"
 OLDER = {THETA: ("rotary_emb_base", THETA), SHARE: ("rotary_pct", SHARE)}
 """What transformers 4 called the two, beside the section."""
 
 
 def _ropes(path: str, given: Mapping[str, Any], context: int) -> Ropes:
-    rope = read_rope(path, given, context, {THETA: 10000.0, SHARE: 0.25}, OLDER)
+    reads = RopeFields({THETA: 10000.0, SHARE: 0.25}, OLDER)
+    rope = read_rope(path, given, context, reads)
     return rope if isinstance(rope, tuple) else {FULL: rope}
 
 

@@ -8,12 +8,14 @@ from metatune.models.family import GROUPED, Family, base
 from metatune.models.fields import FULL, SIZE, SLIDING, Field
 
 
-def _types(values: Mapping[str, Any]) -> tuple[str, ...]:
+def window_everywhere(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """A window over all layers, or over none."""
     kind = FULL if values["sliding_window"] is None else SLIDING
     return (kind,) * values["num_hidden_layers"]
 
 
-def _architecture(values: Mapping[str, Any], layers: tuple[Layer, ...]) -> Architecture:
+def plain(values: Mapping[str, Any], layers: tuple[Layer, ...]) -> Architecture:
+    """What all families have, and nothing else."""
     return Architecture(**base(values, layers))
 
 
@@ -26,6 +28,6 @@ MISTRAL = Family(
         "max_position_embeddings": Field(SIZE, 32 * 4096),
         "sliding_window": Field(SIZE, 4096, nullable=True),
     },
-    architecture=_architecture,
-    types=_types,
+    architecture=plain,
+    types=window_everywhere,
 )

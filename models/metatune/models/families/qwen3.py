@@ -11,7 +11,7 @@ from metatune.models.fields import FLAG, SIZE, Field
 
 def _architecture(values: Mapping[str, Any], layers: tuple[Layer, ...]) -> Architecture:
     bias = values["attention_bias"]
-    return Architecture(**base(values, layers), qk_norm=True, qkv_bias=bias, output_bias=bias)
+    return Architecture(**base(values, layers), qk_norm="head", qkv_bias=bias, output_bias=bias)
 
 
 QWEN3 = Family(

@@ -1,0 +1,90 @@
+"""Products of rows with one of several matrices each: a mixture of experts' work, and no more.
+
+Rows are brought into the order of their groups. Where a backend multiplies ragged groups as they
+are, it does; elsewhere, groups are cut into blocks of one size, the last of each filled up with
+zeros, so that no row is left out and no array has both rows and groups.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from metatune.models import block_products
+
+COPY = 8
+"""Rows whose product takes as long as bringing a matrix to a block does, on a CPU."""
+
+
+class Order(NamedTuple):
+    """Rows in blocks, each of one group.
+
+    Attributes:
+        place: where in the blocks each row stands, counted through all of them, [rows].
+        row: which row stands at each place, [blocks, size]; any at a place that is empty.
+        filled: whether a row stands there, [blocks, size].
+        group: of each block, [blocks].
+    """
+
+    place: jax.Array
+    row: jax.Array
+    filled: jax.Array
+    group: jax.Array
+
+
+def block_size(rows: int, groups: int) -> int:
+    """Rows of a block: what is filled up costs as much as bringing matrices to blocks."""
+    return max(1, min(rows, round(math.sqrt(COPY * rows / groups))))
+
+
+def in_blocks(group_of: jax.Array, groups: int) -> Order:
+    """Puts rows into blocks by their groups, in the order that they have.
+
+    Args:
+        group_of: each row's group, [rows].
+        groups: how many there are.
+    """
+    rows = group_of.shape[0]
+    size = block_size(rows, groups)
+    blocks = (rows + groups * (size - 1)) // size  # of whatever groups, no more
+    sizes = jnp.bincount(group_of, length=groups)
+    ends = jnp.cumsum((sizes + size - 1) // size)  # of each group, in blocks
+    starts = ends - (sizes + size - 1) // size
+    order = jnp.argsort(group_of, stable=True)
+    within = jnp.arange(rows) - (jnp.cumsum(sizes) - sizes)[group_of[order]]
+    place = jnp.zeros(rows, within.dtype).at[order].set(starts[group_of[order]] * size + within)
+    count = blocks * size
+    row = jnp.zeros(count, place.dtype).at[place].set(jnp.arange(rows, dtype=place.dtype))
+    filled = jnp.zeros(count, bool).at[place].set(True)
+    group = jnp.searchsorted(ends, jnp.arange(blocks), side="right")
+    shape = (blocks, size)
+    return Order(place, row.reshape(shape), filled.reshape(shape), jnp.minimum(group, groups - 1))
+
+
+def grouped(x: jax.Array, matrices: jax.Array, order: Order) -> jax.Array:
+    """Each block of rows times its group's matrix, `x Wᵀ`.
+
+    Args:
+        x: [blocks, size, in].
+        matrices: [groups, out, in].
+        order: the blocks.
+
+    Returns:
+        [blocks, size, out].
+    """
+    if jax.default_backend() in RAGGED:
+        return ragged(x, matrices, order)
+    return block_products.times_matrix(x, matrices, order.group)
+
+
+RAGGED = ("tpu",)
+"""Backends that multiply groups of whatever sizes without the work of all groups for each row."""
+
+
+def ragged(x: jax.Array, matrices: jax.Array, order: Order) -> jax.Array:
+    """As `grouped`, where the backend knows groups of whole blocks by their sizes."""
+    blocks, size, inside = x.shape
+    sizes = size * jnp.bincount(order.group, length=matrices.shape[0])
+    flat = x.reshape(blocks * size, inside)
+    return jax.lax.ragged_dot(flat, matrices.swapaxes(1, 2), sizes).reshape(blocks, size, -1)

@@ -1,0 +1,129 @@
+"""Mixtures of experts: products by group, choices, and how evenly tokens are spread."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metatune.models import build
+from metatune.models.experts import Routing, imbalance
+from metatune.models.grouped import block_size, grouped, in_blocks, ragged
+
+ROWS, GROUPS, IN, OUT = 37, 5, 3, 4
+OF: dict[str, np.ndarray] = {
+    "uneven": np.random.default_rng(0).integers(0, GROUPS, ROWS) ** 2 % GROUPS,
+    "all of one": np.full(ROWS, 3),
+    "none of the last": np.arange(ROWS) % 2,
+}
+CONFIG = {
+    "model_type": "qwen3_moe",
+    "vocab_size": 48,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "initializer_range": 0.3,
+    "head_dim": 4,
+    "num_key_value_heads": 2,
+    "moe_intermediate_size": 6,
+    "num_experts": 6,
+    "num_experts_per_tok": 2,
+    "norm_topk_prob": True,
+}
+
+
+@pytest.mark.parametrize("product", [grouped, ragged])
+@pytest.mark.parametrize("of", OF)
+def test_each_row_meets_its_own_matrix_and_so_do_derivatives(of, product, float64):
+    rng = np.random.default_rng(1)
+    x, matrices = jnp.asarray(rng.normal(size=(ROWS, IN))), rng.normal(size=(GROUPS, OUT, IN))
+    at = (x, jnp.asarray(matrices))
+    groups = jnp.asarray(OF[of])
+    order = in_blocks(groups, GROUPS)
+    assert sorted(order.place.tolist()) == sorted(np.flatnonzero(order.filled).tolist())
+
+    def blocks(x, matrices):
+        rows = jnp.where(order.filled[..., None], x[order.row], 0)
+        return product(rows, matrices, order).reshape(-1, OUT)[order.place]
+
+    def plain(x, matrices):
+        return jnp.einsum("ri,roi->ro", x, matrices[groups])
+
+    def derivatives(function):
+        def loss(*at):
+            return jnp.sum(jnp.sin(function(*at)))
+
+        direction = jax.tree.map(jnp.cos, at)
+        gradient = jax.grad(loss, argnums=(0, 1))
+        return function(*at), gradient(*at), jax.jvp(gradient, at, direction)[1]
+
+    for got, want in zip(
+        *(jax.tree.leaves(jax.jit(derivatives, static_argnums=0)(f)) for f in (blocks, plain)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(got, want, atol=1e-12)
+
+
+def test_no_row_meets_the_matrices_of_all_groups():
+    """Work and memory are those of the chosen experts, and of less than a block for each."""
+    for rows, groups in ((4096, 8), (65536, 128), (64, 8), (1, 4)):
+        size = block_size(rows, groups)
+        blocks = in_blocks(jnp.zeros(rows, int), groups).group.shape[0]
+        assert rows <= blocks * size <= rows + groups * size
+        assert rows < 1000 or blocks * size <= 1.25 * rows
+
+
+def test_no_array_has_tokens_and_experts_and_features(largest_array):
+    config = {**CONFIG, "num_experts": 32, "moe_intermediate_size": 64}
+    model = build(config)
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    tokens = jnp.zeros((4, 64), jnp.int32)
+    largest = largest_array(jax.grad(lambda p: model.hidden(p, tokens).sum()), params)
+    assert largest < 4 * 64 * 32 * config["moe_intermediate_size"] / 2
+
+
+def test_of_equals_the_lower_is_chosen_and_gets_everything():
+    model = build({**CONFIG, "num_experts_per_tok": 1})
+    params = model.init(jax.random.key(0))
+    router = params["model"]["layers"]["mlp"]["router"]
+    router["weight"] = jnp.zeros_like(router["weight"])
+    tokens = jnp.arange(8).reshape(2, 4)
+    _, routing = model.hidden_and_routing(params, tokens)
+    assert routing is not None
+    np.testing.assert_array_equal(routing.chosen[..., 0], 4)
+    assert float(routing.chosen.sum()) == 2 * 2 * 4
+
+    @jax.grad
+    def gradient(params):
+        return model.logits(params, tokens).var()
+
+    experts = gradient(params)["model"]["layers"]["mlp"]["experts"]
+    assert jnp.abs(experts["0"]["up_proj"]["weight"]).max() > 0
+    for other in "12345":
+        np.testing.assert_array_equal(experts[other]["up_proj"]["weight"], 0)
+
+
+@pytest.mark.filterwarnings("ignore")  # of importing transformers
+def test_imbalance_is_the_auxiliary_loss_of_transformers():
+    import torch
+    from transformers.models.qwen3_moe.modeling_qwen3_moe import load_balancing_loss_func
+
+    layers, batch, tokens, experts, few = 3, 2, 5, 6, 2
+    logits = np.random.default_rng(0).normal(size=(layers, batch * tokens, experts))
+    each: Any = tuple(torch.tensor(logits).float())  # there typed as of one layer
+    theirs = load_balancing_loss_func(each, experts, few)
+    chosen = np.argsort(-logits, axis=-1)[..., :few].reshape(layers, batch, -1)
+    counts = np.stack([[np.bincount(s, minlength=experts) for s in layer] for layer in chosen])
+    weights = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    probability = weights.reshape(layers, batch, tokens, experts).sum(2)
+    routing = Routing(jnp.asarray(counts, jnp.float32), jnp.asarray(probability, jnp.float32))
+    for scale in (1.0, 3.0):
+        ours = imbalance(routing, scale * jnp.ones(batch), tokens)
+        assert float(ours) == pytest.approx(float(theirs), rel=1e-6)
+    # Sequences that weigh nothing aren't counted.
+    alone = Routing(*(part[:, :1] for part in routing))
+    first = imbalance(routing, jnp.array([1.0, 0.0]), tokens)
+    assert float(first) == pytest.approx(float(imbalance(alone, jnp.ones(1), tokens)), rel=1e-6)
+    even = Routing(jnp.full((1, 1, 4), 5.0), jnp.full((1, 1, 4), 2.5))
+    assert float(imbalance(even, jnp.ones(1), 10)) == pytest.approx(2)
