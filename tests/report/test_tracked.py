@@ -103,6 +103,8 @@ def test_many_curves_share_a_chart_for_each_kind(tmp_path):
     }
     windows = {"learning_rates": {"learning_rates": 2}, "mixture": {"mixture": 2}}
     page = layout(curves, windows)
+    assert "loss by size" not in page["search"]
+    assert "loss by size" in layout(curves, windows, by_size=True)["search"]
     with EventWriter(tmp_path) as writer:
         write_point(writer, step=0, scalars={}, curves=curves, windows=windows)
     written = [tag for tag, at in values(tmp_path).items() if at[0].ndim == 0]

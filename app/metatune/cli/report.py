@@ -34,6 +34,7 @@ def report(
         found = html.read(run)
         file = html.place(run, out, is_run=found.is_run)
         refuse_unmakeable(file)
+        page = html.page(found)
         file.parent.mkdir(parents=True, exist_ok=True)
-        files.replace(file, html.page(found))
+        files.replace(file, page)
         typer.echo(f"report: {file}")

@@ -50,7 +50,11 @@ class Tracker:
                 metrics=("objective", "held_out", "best_held_out"),
             )
             curves = self._curves(training.initial_eta())
-            self._writer.custom_scalars(tracked.layout(curves, self._windows()))
+            self._writer.custom_scalars(
+                tracked.layout(
+                    curves, self._windows(), by_size=training.recipe.outer.robust is not None
+                )
+            )
 
     def __enter__(self) -> "Tracker":
         """Returns itself."""

@@ -31,13 +31,15 @@ SIZES: Final = ("objective_sizes", "held_out_sizes")
 
 SEARCH: Final = {
     "loss": ["objective", "held_out", "best_held_out"],
-    "loss by size": [f"{name}/.*" for name in SIZES],
     "hypergradient": ["hypergradient_norm/.*", "standard_error/.*"],
     "hypergradient by window": ["window_norm/.*"],
     "signal to noise": ["signal/.*/median"],
     "growth of the derivative": ["adjoint/.*", "tangents/.*"],
 }
 """Charts of the search on the page of custom scalars, with the tags that each shows."""
+
+BY_SIZE: Final = {"loss by size": [f"{name}/.*" for name in SIZES]}
+"""One more, of a search over several sizes."""
 
 Curves = Mapping[str, Mapping[str, np.ndarray]]
 """Values over the inner steps by section, then by what they are of."""
@@ -48,7 +50,9 @@ that a curve's name begins with or by the section itself; one for the whole trai
 none."""
 
 
-def layout(curves: Curves, windows: Windows) -> dict[str, dict[str, list[str]]]:
+def layout(
+    curves: Curves, windows: Windows, *, by_size: bool = False
+) -> dict[str, dict[str, list[str]]]:
     """The page of custom scalars: charts, and expressions of the tags in each, by category.
 
     Of a section with many curves there is a chart for each kind of what they are of.
@@ -56,6 +60,7 @@ def layout(curves: Curves, windows: Windows) -> dict[str, dict[str, list[str]]]:
     Args:
         curves: of all sections, at any point of the search.
         windows: of them.
+        by_size: whether the search is over several sizes.
     """
     over_points, over_steps = {}, {}
     for key, columns in curves.items():
@@ -65,7 +70,7 @@ def layout(curves: Curves, windows: Windows) -> dict[str, dict[str, list[str]]]:
         over_points |= _charts(f"{title}, means over windows", WINDOW_MEAN, key, columns, counts)
         over_steps |= _charts(title, SCHEDULE, key, columns, [1] * len(columns))
     return {
-        "search": SEARCH,
+        "search": SEARCH | (BY_SIZE if by_size else {}),
         "over points of the search": over_points,
         "as tuned, over inner steps": over_steps,
     }
