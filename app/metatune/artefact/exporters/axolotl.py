@@ -50,7 +50,7 @@ def _files(production: Production) -> dict[str, bytes | str]:
 AXOLOTL = Exporter(
     "axolotl",
     "a plugin that gives Axolotl's trainer its optimizer",
-    able(rates="exact", curves="exact"),
+    able(rates="exact", curves="exact", optimizer="exact", clip_norm="exact"),
     _files,
     "0.21.0",
     numbers={

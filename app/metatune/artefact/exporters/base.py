@@ -95,7 +95,7 @@ def export_files(
         clip_import=", clip_norm" if _clips_over_time(artefact) else "",
         elements=_elements(artefact, readme),
         learned_update=_learned_update(artefact, readme),
-        max_grad_norm=artefact.optimizer.settings["clip_norm"] or 0.0,
+        max_grad_norm=max_grad_norm(artefact),
         mixture=_mixture(artefact),
         mixed=_mixed(production, readme),
         loss_weights="\n\n".join([_loss_weights(artefact, readme), *_loss_terms(artefact, readme)]),
@@ -208,6 +208,14 @@ def _clip(artefact: Artefact) -> str:
     if norm is None:
         return "# no clipping: the rates were tuned without"
     return f"torch.nn.utils.clip_grad_norm_(model.parameters(), {norm})"
+
+
+def max_grad_norm(artefact: Artefact) -> str:
+    """The argument of that name of the Trainer, with what a reader must know of it."""
+    if not _clips_over_time(artefact):
+        return f"{artefact.optimizer.settings['clip_norm'] or 0.0},"
+    first = artefact.optimizer_at(0, 1)["clip_norm"]
+    return f"{first},  # of the first update: it moves, TunedTrainer sets it at each"
 
 
 def _clips_over_time(artefact: Artefact) -> bool:

@@ -298,6 +298,11 @@ def clip_norm(step: int, total_steps: int, *, path: Path = TUNED) -> float | Non
     return _settings(settings, step, total_steps).get("clip_norm", settings["clip_norm"])
 
 
+def clips_over_time(*, path: Path = TUNED) -> bool:
+    """Whether `clip_norm` moves over training."""
+    return "clip_norm" in ((_read(path)["optimizer"].get("schedules") or {}).get("values") or {})
+
+
 def mixture(step: int, total_steps: int, *, path: Path = TUNED) -> dict[str, float]:
     """The share of each domain in the sequences of update `step`; they sum to one.
 
