@@ -458,11 +458,11 @@ def test_levanter_aligns_stages_to_blocks(written, static):
     assert before == dict(zip(DOMAINS, SHARES[0], strict=True))
     assert after == dict(zip(DOMAINS, SHARES[1], strict=True))
     assert "up to 0 updates away" in (folder / "README.md").read_text()
-    with pytest.raises(ArtefactError, match="--sequences-per-step: levanter changes shares by seq"):
+    with pytest.raises(ArtefactError, match="sequences_per_step: levanter changes shares by seq"):
         export(static, "levanter", folder / "more", lossy=True)
     with pytest.raises(ArtefactError) as both:  # with what --lossy is asked for, not after it
         export(static, "levanter", folder / "more")
-    assert "--sequences-per-step" in str(both.value) and "--lossy" in str(both.value)
+    assert "sequences_per_step" in str(both.value) and "`lossy`" in str(both.value)
     with pytest.raises(ArtefactError, match="2 stages are shorter than a block of 64"):
         export(static, "levanter", folder / "more", lossy=True, steps=8, sequences_per_step=1)
 

@@ -145,13 +145,13 @@ def export(
             something tuned that the target can't express, a number that isn't above 0.
     """
     if target not in EXPORTERS:
-        raise ArtefactError("export", [unknown("--to", target, "target", target, list(EXPORTERS))])
+        raise ArtefactError("export", [unknown("target", target, "target", target, list(EXPORTERS))])
     exporter, folder = EXPORTERS[target], Path(folder)
     numbers = {
-        "--steps": steps,
-        "--tokens-per-step": tokens_per_step,
-        "--sequences-per-step": sequences_per_step,
-        "--groups": groups,
+        "steps": steps,
+        "tokens_per_step": tokens_per_step,
+        "sequences_per_step": sequences_per_step,
+        "groups": groups,
     }
     faults = [
         Fault(
@@ -161,11 +161,11 @@ def export(
             "give another",
         )
         for name, number in numbers.items()
-        if number is not None and number < 1
+        if number is not None and not (type(number) is int and number >= 1)
     ]
     if not overwrite and folder.is_dir() and any(folder.iterdir()):
-        cure = "name another, or replace it (--overwrite)"
-        faults.append(Fault("--out", str(folder), "is not empty", cure))
+        cure = "name another, or replace it (`overwrite`)"
+        faults.append(Fault("folder", str(folder), "is not empty", cure))
     kind = artefact.optimizer.settings["kind"]
     if exporter.capabilities["rates"] != "no" and kind not in exporter.optimizers:
         problem = f"{target} takes the rates of {', '.join(exporter.optimizers)} alone"
@@ -179,15 +179,15 @@ def export(
     if target_version is not None and target_version != exporter.version:
         written = exporter.version or "no version in particular"
         problem = f"the export to {target} is written for {written}"
-        cure = "leave it out, and try what is written with yours (--verify)"
-        faults.append(Fault("--target-version", target_version, problem, cure))
+        cure = "leave it out, and try what is written with yours (`verified`)"
+        faults.append(Fault("target_version", target_version, problem, cure))
     without = dropped(artefact, exporter.capabilities)
     if exporter.counts_sequences and "moving_mixture" in asked(artefact) and not sequences_per_step:
         problem = f"{target} changes shares by sequences: their number must be known"
         cure = "give the sequences of an update"
-        faults.append(Fault("--sequences-per-step", ABSENT, problem, cure))
+        faults.append(Fault("sequences_per_step", ABSENT, problem, cure))
     if not lossy:
-        cure = "go on without it (--lossy), or choose another target (metatune export --list)"
+        cure = "go on without it (`lossy`), or choose another target (`EXPORTERS`)"
         faults += [
             Fault(what, target, f"{target} can't express it: {line}", cure)
             for what, line in without.items()

@@ -78,8 +78,8 @@ def _aligned(stages: tuple[Stage, ...], sequences: int) -> tuple[int, tuple[Stag
         f"the {len(stages)} stages are shorter than a block of {SMALLEST} sequences, "
         "at which Levanter changes shares"
     )
-    cure = "make the training longer (--steps), or the updates larger"
-    raise ArtefactError("export", [Fault("--sequences-per-step", sequences, problem, cure)])
+    cure = "make the training longer (`steps`), or the updates larger"
+    raise ArtefactError("export", [Fault("sequences_per_step", sequences, problem, cure)])
 
 
 LEVANTER = Exporter(
