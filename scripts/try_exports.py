@@ -123,6 +123,41 @@ def agree(own, rate, step):
 """
 
 
+TEXTS = """
+import itertools, json, pathlib
+WORDS = {2: "code", 3: "drama"}
+for name in WORDS.values():
+    path = pathlib.Path("PATH/TO") / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text((json.dumps({"text": name}) + "\\n") * 50)
+class Words:
+    bos_id, eos_id = 0, 1
+    def encode(self, text, add_bos=True, add_eos=True):
+        (token,) = [number for number, word in WORDS.items() if word == text]
+        return [0] + [token] * 6 + [1]
+"""
+"""Files of documents of seven tokens, each of its domain's word, and their tokenizer."""
+
+GRAIN_LOADER = """
+import collections
+loader = dataloader.build(
+    dp_world_size=1, dp_rank=0, tokenizer=Words(), max_context_length=8, num_tokens_per_batch=8)
+batches = itertools.islice(loader, 400)
+drawn = collections.Counter(WORDS[int(batch[0]["input"].max())] for batch in batches)
+assert abs(drawn["code"] / 400 - 0.5) < 0.02, drawn
+"""
+
+BESIDE_TORCHTITAN = (
+    "tyro",
+    "docstring-parser",
+    "shtab",
+    "typeguard",
+    "spmd-types",
+    "torchdata",
+)
+TORCHTITAN_MAIN = "https://github.com/pytorch/torchtitan@b5bcd76c6"
+
+
 class Trial(NamedTuple):
     """How the README of a target is tried.
 
@@ -133,6 +168,7 @@ class Trial(NamedTuple):
         packages: from the index, without what they depend on.
         names: parameters of the artefact.
         stubs: files that stand for packages that can't be had.
+        version: of the target, where it isn't the first that is known.
     """
 
     before: str = ""
@@ -141,6 +177,7 @@ class Trial(NamedTuple):
     packages: tuple[str, ...] = ()
     names: tuple[str, ...] = LLAMA
     stubs: Mapping[str, str] = {}
+    version: str | None = None
 
 
 TRIALS = {
@@ -240,12 +277,14 @@ TRIALS = {
         stubs=VISION,
     ),
     "torchtitan": Trial(
-        "import json, pathlib\n"
-        "for name in ('code', 'drama'):\n"
-        "    path = pathlib.Path('PATH/TO') / name\n"
-        "    path.parent.mkdir(parents=True, exist_ok=True)\n"
-        "    path.write_text(json.dumps({'text': name}) + '\\n')\n",
+        TEXTS + "global_batch_size = 40\n",
         TINY
+        + SHARES
+        + "loader = dataloader.build(\n"
+        + "    dp_world_size=1, dp_rank=0, tokenizer=Words(), seq_len=8, local_batch_size=20)\n"
+        + "batches = itertools.islice(loader, 2 * STEPS)\n"
+        + "drawn = [WORDS[int(row.max())] for batch, _ in batches for row in batch['input']]\n"
+        + "shares_hold(drawn, 40)\n"
         + "for source in dataloader.sources:\n"
         + "    data = DATASETS[source.dataset]\n"
         + "    row = next(iter(data.loader(source.dataset_path)))\n"
@@ -261,19 +300,29 @@ TRIALS = {
         + "            assert abs(group['lr'] / curves[name][step] - 1) < 1e-9\n"
         + "    own.step()\n"
         + "    schedules.step()\n",
-        packages=(
-            "torchtitan==0.3.0",
-            "tyro",
-            "docstring-parser",
-            "shtab",
-            "typeguard",
-            "spmd-types",
-            "torchdata",
-        ),
+        packages=("torchtitan==0.3.0", *BESIDE_TORCHTITAN),
+    ),
+    "torchtitan main": Trial(
+        TEXTS,
+        GRAIN_LOADER,
+        packages=(f"torchtitan @ git+{TORCHTITAN_MAIN}", "grain==0.2.18", *BESIDE_TORCHTITAN),
+        version="main-2026-08-21",
     ),
     "olmo-core": Trial(
-        "",
+        "import numpy as np\n"
+        "from olmo_core.data import TokenizerConfig\n"
+        "tokenizer = TokenizerConfig(vocab_size=16, eos_token_id=1, pad_token_id=0)\n"
+        "paths_of_domains = {'code': ['code.npy'], 'drama': ['drama.npy']}\n"
+        "for token, name in ((2, 'code'), (3, 'drama')):\n"
+        "    np.array(([token] * 7 + [1]) * 90, np.uint8).tofile(name + '.npy')\n"
+        "sequence_length, global_batch_size, work_dir = 8, 8 * 40, 'work'\n",
         TINY
+        + "loader.reshuffle(epoch=1)\n"
+        + "rows = [row for batch in loader for row in batch['input_ids'].tolist()]\n"
+        + "assert len(rows) == 40 * STEPS\n"
+        + "for step in range(STEPS):\n"
+        + "    code = sum(row[0] == 2 for row in rows[40 * step : 40 * step + 40])\n"
+        + "    assert code == (30 if step < STEPS // 2 else 10), (step, code)\n"
         + "from types import SimpleNamespace\n"
         + "own = optim.build(model)\n"
         + "for step in range(STEPS):\n"
@@ -353,7 +402,14 @@ def tried(target: str, trial: Trial, where: Path) -> str:
     """What came of one target."""
     folder = where / "exports" / target
     shutil.rmtree(folder, ignore_errors=True)
-    export(artefact(trial.names), target, folder, lossy=True, sequences_per_step=8)
+    export(
+        artefact(trial.names),
+        target.split()[0],
+        folder,
+        lossy=True,
+        sequences_per_step=8,
+        target_version=trial.version,
+    )
     text = (folder / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     if not blocks:

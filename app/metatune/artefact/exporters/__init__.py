@@ -138,15 +138,23 @@ def export(
             all alike where they aren't given.
         groups: at most so many groups of parameters, the nearest curves merged; None for all.
         verified: have the target's own code read what was written, and compare it with `artefact`.
-        target_version: that the export must be written for; None for the one that is known.
+        target_version: that the export must be written for; None for the first that is known.
 
     Raises:
         ArtefactError: an unknown target, a folder that isn't empty, a folder with other files,
             something tuned that the target can't express, a number that isn't above 0.
     """
     if target not in EXPORTERS:
-        raise ArtefactError("export", [unknown("target", target, "target", target, list(EXPORTERS))])
+        raise ArtefactError(
+            "export", [unknown("target", target, "target", target, list(EXPORTERS))]
+        )
     exporter, folder = EXPORTERS[target], Path(folder)
+    if target_version is not None and target_version not in exporter.versions:
+        written = " and ".join(filter(None, exporter.versions)) or "no version in particular"
+        problem = f"the export to {target} is written for {written}"
+        cure = "leave it out, and try what is written with yours (`verified`)"
+        raise ArtefactError("export", [Fault("target_version", target_version, problem, cure)])
+    exporter = exporter.versions.get(target_version or "", exporter)
     numbers = {
         "steps": steps,
         "tokens_per_step": tokens_per_step,
@@ -176,11 +184,6 @@ def export(
         ]
         cure = f"choose another target: {', '.join(others)}"
         faults.append(Fault("optimizer.kind", kind, problem, cure))
-    if target_version is not None and target_version != exporter.version:
-        written = exporter.version or "no version in particular"
-        problem = f"the export to {target} is written for {written}"
-        cure = "leave it out, and try what is written with yours (`verified`)"
-        faults.append(Fault("target_version", target_version, problem, cure))
     without = dropped(artefact, exporter.capabilities)
     if exporter.counts_sequences and "moving_mixture" in asked(artefact) and not sequences_per_step:
         problem = f"{target} changes shares by sequences: their number must be known"

@@ -65,6 +65,7 @@ class Exporter(NamedTuple):
         numbers: what each number in the files that the target itself reads means there, with its
             unit, by the name of its field.
         counts_sequences: whether shares that change ask for the sequences of an update.
+        others: the same for other versions of the target.
     """
 
     name: str
@@ -75,6 +76,12 @@ class Exporter(NamedTuple):
     optimizers: tuple[str, ...] = ("adamw", "sgd")
     numbers: Mapping[str, str] = {}
     counts_sequences: bool = False
+    others: tuple["Exporter", ...] = ()
+
+    @property
+    def versions(self) -> dict[str, "Exporter"]:
+        """By version of the target, the one that is written by default first."""
+        return {each.version: each for each in (self, *self.others)}
 
 
 def export_files(
