@@ -147,6 +147,84 @@ drawn = collections.Counter(WORDS[int(batch[0]["input"].max())] for batch in bat
 assert abs(drawn["code"] / 400 - 0.5) < 0.02, drawn
 """
 
+LEVANTER = """
+import equinox, haliax, jax, json, metatune_levanter, yaml
+import jax.numpy as jnp
+from levanter.models.llama import LlamaConfig
+from levanter.optim import OptimizerConfig
+from levanter.utils.jax_utils import leaf_key_paths
+curves = json.load(open("tuned.json"))["learning_rates"]["parameters"]
+(chosen,) = yaml.safe_load(open("tuned.yaml"))["optimizer"].values()
+config = OptimizerConfig.get_choice_class(chosen)()
+for stacked in (True, False):
+    own = LlamaConfig(
+        hidden_dim=8, intermediate_dim=8, num_layers=2, num_heads=2, num_kv_heads=2,
+        tie_word_embeddings=True, scan_layers=stacked)
+    model = own.build(haliax.Axis("vocab", 16), key=jax.random.PRNGKey(0))
+    params = equinox.filter(model, equinox.is_inexact_array)
+    names = jax.tree.leaves(leaf_key_paths(params, use_state_dict_keys=True))
+    optimizer = config.build(STEPS)
+    state, update = optimizer.init(params), equinox.filter_jit(optimizer.update)
+    for step in range(STEPS):
+        # Of gradients that stay the direction of Adam is 1, whatever the clipping.
+        updates, state = update(jax.tree.map(jnp.ones_like, params), state, params)
+        for name, moved, p in zip(names, jax.tree.leaves(updates), jax.tree.leaves(params)):
+            decay = 0.1 * p if "embed" in name else 0.0
+            rates = -moved / (1 + decay)
+            for layer in range(2) if stacked and "layers." in name else (None,):
+                whole = name if layer is None else name.replace("layers.", f"layers.{layer}.")
+                found = rates if layer is None else rates[layer]
+                assert jnp.allclose(found, curves[whole][step], rtol=1e-5, atol=0), (whole, step)
+    try:
+        optimizer.init({**dict.fromkeys(names[:-1], jnp.ones(2)), "extra": jnp.ones(2)})
+        raise AssertionError("a parameter without a curve")
+    except ValueError as error:
+        assert "extra has no curve" in str(error), error
+"""
+
+BESIDE_LEVANTER = (
+    "equinox",
+    "draccus",
+    "jmp",
+    "humanfriendly",
+    "braceexpand",
+    "async-lru",
+    "pytimeparse",
+    "tblib",
+    "mergedeep",
+    "pyyaml-include",
+    "typing-inspect",
+    "mypy-extensions",
+    "toml",
+    "aqtp",
+    "gitpython",
+    "gitdb",
+    "smmap",
+    "wandb",
+    "tqdm-loggable",
+    "deepdiff",
+    "dataclasses-json",
+    "cloudpickle",
+    "wadler-lindig",
+    "sentry-sdk",
+    "chex",
+    "toolz",
+    "requests",
+    "urllib3",
+    "certifi",
+)
+RAY = {
+    "levanter/__init__.py": "",  # which imports what needs ray and clouds
+    "ray/__init__.py": "class ObjectRef:\n    pass\ndef remote(*a, **k):\n    return lambda f: f\n"
+    "class actor:\n    class ActorHandle:\n        pass\ndef __getattr__(name):\n"
+    "    return object\n",
+}
+LLAMA_OF_2 = tuple(
+    name.replace("layers.0.", f"layers.{layer}.")
+    for name in LLAMA
+    for layer in (range(2) if "layers.0." in name else (0,))
+)
+
 BESIDE_TORCHTITAN = (
     "tyro",
     "docstring-parser",
@@ -290,7 +368,6 @@ TRIALS = {
         + "    row = next(iter(data.loader(source.dataset_path)))\n"
         + "    assert data.sample_processor(row) == source.dataset.rsplit('_', 1)[1]\n"
         + "optimizer.implementation = 'for-loop'\n"
-        + "optimizer.fused = lr_scheduler.fused = 'mean'  # its queries, keys and values are one\n"
         + "own = optimizer.build(model_parts=[model])\n"
         + "schedules = lr_scheduler.build(optimizers=own, training_steps=STEPS)\n"
         + "for step in range(STEPS):\n"
@@ -307,6 +384,16 @@ TRIALS = {
         GRAIN_LOADER,
         packages=(f"torchtitan @ git+{TORCHTITAN_MAIN}", "grain==0.2.18", *BESIDE_TORCHTITAN),
         version="main-2026-08-21",
+    ),
+    "levanter": Trial(
+        after=LEVANTER,
+        packages=(
+            "levanter @ git+https://github.com/marin-community/levanter@9263f81e",
+            "haliax @ git+https://github.com/marin-community/haliax@280f49f",
+            *BESIDE_LEVANTER,
+        ),
+        names=LLAMA_OF_2,
+        stubs=RAY,
     ),
     "olmo-core": Trial(
         "import numpy as np\n"
@@ -412,7 +499,7 @@ def tried(target: str, trial: Trial, where: Path) -> str:
     )
     text = (folder / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    if not blocks:
+    if not blocks and not trial.after:
         return "no Python to run"
     ordered = blocks if trial.order is None else [blocks[place] for place in trial.order]
     code = "\n".join([f"STEPS = {STEPS}", trial.before, *ordered, trial.after])
@@ -422,7 +509,7 @@ def tried(target: str, trial: Trial, where: Path) -> str:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode:
         return "FAILED: " + (done.stderr.strip() or "?").splitlines()[-1]
-    return f"ran, {len(blocks)} blocks"
+    return f"ran, {len(blocks)} blocks" if blocks else "ran, its module alone"
 
 
 def main() -> None:

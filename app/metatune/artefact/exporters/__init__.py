@@ -79,7 +79,7 @@ SUGGESTED = ("hf-trainer", "torch", "optax", "json")
 
 WRITTEN = re.compile(
     r"README\.md|__pycache__|tuned\.(json|yaml|safetensors)|initialisation\.safetensors"
-    rf"|metatune_(schedules?|trainer|rates|axolotl|llm_foundry|megatron|olmo_core|torchtitan|{'|'.join(SECTIONS)})\.py"
+    rf"|metatune_(schedules?|trainer|rates|axolotl|levanter|llm_foundry|megatron|olmo_core|torchtitan|{'|'.join(SECTIONS)})\.py"
     rf"|({'|'.join(SECTIONS)}|weight_decay)\.csv"
     r"|(mixture|streams)\.yaml|launch\.sh"
     r"|phase_\d+\.(txt|json)|(sources|weights|static_rates)\.json"

@@ -12,7 +12,7 @@ from metatune.artefact.exporters.base import (
     place,
     template,
 )
-from metatune.artefact.exporters.named_rates import names, rate_files
+from metatune.artefact.exporters.named_rates import fused, names, rate_files
 from metatune.artefact.exporters.stages import averaged, moves
 from metatune.artefact.exporters.supply import supply
 from metatune.artefact.exporters.whole_weights import truncation
@@ -28,7 +28,9 @@ lr_scheduler = TunedSchedules.Config()
 ```
 
 Every parameter has its own curve, whatever `warmup_steps` and the like say; parameters of equal
-curves share a group. Set `training.steps` to {steps}, and `training.max_norm` to {clip}.
+curves share a group. torchtitan's own sizes fuse queries, keys and values, which have one curve
+then; with `fuse_qkv=False` each has its own. Set `training.steps` to {steps}, and
+`training.max_norm` to {clip}.
 """
 
 SOURCES = """
@@ -196,14 +198,15 @@ def _files(production: Production, title: str, data: _Data) -> dict[str, bytes |
     files = rate_files(production, "torchtitan", "torchtitan") | data.files
     usage = RATES.format(steps=production.steps, clip=settings["clip_norm"] or 1e9)
     usage += names(production, "torchtitan", "torchtitan") + data.usage
-    lost = ["`eps_root`, which PyTorch's AdamW doesn't have", *data.lost]
+    eps = "`eps_root`, which PyTorch's AdamW doesn't have"
+    lost = [*fused(production, "torchtitan"), eps, *data.lost]
     return config_files(production, f"torchtitan {title}", usage, files, lost)
 
 
 MAIN = Exporter(
     "torchtitan",
     "the optimizer with a curve for each parameter, and weighted sources by Grain",
-    able(rates="exact", curves="exact", mixture="quantised"),
+    able(rates="fitted", curves="fitted", mixture="quantised"),
     lambda production: _files(production, "main of 2026-08-21", _grain(production)),
     "main-2026-08-21",
     ("adamw",),
@@ -212,7 +215,7 @@ MAIN = Exporter(
 TORCHTITAN = Exporter(
     "torchtitan",
     "the optimizer with a curve for each parameter, and sources by shares as they move",
-    able(rates="exact", curves="exact", mixture="exact", moving_mixture="exact"),
+    able(rates="fitted", curves="fitted", mixture="exact", moving_mixture="exact"),
     lambda production: _files(production, "0.3.0", _interleaved(production)),
     "0.3.0",
     ("adamw",),

@@ -27,6 +27,7 @@ VERIFIERS: Final = {
     "trl": ("trainer", ("torch", "transformers", "accelerate")),
     "axolotl": ("trainer", ("torch", "transformers", "accelerate")),
     "megatron": ("named", ()),
+    "levanter": ("levanter", ("jax", "optax", "levanter")),
     "torchtitan": ("torchtitan", ("torch", "torchtitan")),
     "olmo-core": ("olmo_core", ("torch", "olmo_core")),
     "nemo-automodel": ("nemo_automodel", ("torch", "nemo_automodel")),
