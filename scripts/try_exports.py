@@ -284,6 +284,23 @@ TRIALS = {
         "    assert g['lr'] == curves[g['curve']][-1] and g['betas'] == (0.9, 0.95), g\n"
         "mixed = Mixed({n: [n] * 50 for n in tokens}, STEPS, 40)\n"
         "shares_hold(list(mixed), 40)\n",
+        (0, 2),
+    ),
+    "torch accelerate": Trial(
+        PLAIN_LOOP
+        + "import accelerate, functools, json\n"
+        + "accelerate.Accelerator = functools.partial(accelerate.Accelerator, cpu=True,\n"
+        + "    gradient_accumulation_steps=2)\n"
+        + "curves = json.load(open('tuned.json'))['learning_rates']['parameters']\n"
+        + "used, batches, step = [], 2 * batches, torch.optim.AdamW.step\n"
+        + "def noted(self, *a, **k):\n"
+        + "    used.append({g['curve']: g['lr'] for g in self.param_groups})\n"
+        + "    return step(self, *a, **k)\n"
+        + "torch.optim.AdamW.step = noted\n",
+        "assert len(used) == STEPS and schedule.last_epoch == STEPS, len(used)\n"
+        "for at, rates in enumerate(used):\n"
+        "    assert rates == {name: curves[name][at] for name in rates}, at\n",
+        (1,),
     ),
     "hf-trainer": Trial(
         MODEL + ROWS,

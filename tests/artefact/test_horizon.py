@@ -137,6 +137,9 @@ def test_numbers_are_checked_together(artefact, tmp_path):
         "sequences_per_step",
     ]
     assert not (tmp_path / "a").exists()
+    for wrong in (10**12, 2.5, True, "100"):
+        with pytest.raises(ArtefactError, match=f"export: steps = {wrong!r}: must be "):
+            export(artefact, "megatron", tmp_path / "a", steps=wrong, lossy=True)
 
 
 def test_a_mixture_stays_in_fractions(make, tmp_path):

@@ -413,6 +413,17 @@ def test_torchtitan(written):
     assert {s["dataset"]: s["weight"] for s in sources} == pytest.approx(expected)
 
 
+def test_rates_of_zero_make_no_numbers_that_are_none(make, tmp_path):
+    rates = LearningRates((0.0,), "constant", {name: np.zeros(1) for name in NAMES})
+    artefact = make(NAMES, learning_rates=rates, mixture=None, loss_weights=None)
+    for target, exporter in EXPORTERS.items():
+        if exporter.capabilities["rates"] != "no":
+            export(artefact, target, tmp_path / target)
+            for path in (tmp_path / target).iterdir():
+                text = path.read_text(encoding="utf-8")
+                assert not re.search(r"\bNaN\b|Infinity|\.nan\b|\.inf\b", text), path
+
+
 def test_levanter_aligns_stages_to_blocks(written, static):
     """A stage's sequence index must be a multiple of mixture_block_size (marin-levanter 0.2.0)."""
     folder = written("levanter", steps=1000, sequences_per_step=96)

@@ -77,6 +77,9 @@ EXPORTERS = {
 
 SUGGESTED = ("hf-trainer", "torch", "optax", "json")
 
+MOST_STEPS = 10_000_000
+"""Updates of a training to come: schedules are described update by update."""
+
 WRITTEN = re.compile(
     r"README\.md|__pycache__|tuned\.(json|yaml|safetensors)|initialisation\.safetensors"
     rf"|metatune_(schedules?|trainer|rates|axolotl|levanter|llm_foundry|megatron|olmo_core|torchtitan|{'|'.join(SECTIONS)})\.py"
@@ -171,6 +174,9 @@ def export(
         for name, number in numbers.items()
         if number is not None and not (type(number) is int and number >= 1)
     ]
+    if isinstance(steps, int) and steps > MOST_STEPS:
+        problem = f"must be at most {MOST_STEPS:,}"
+        faults.append(Fault("steps", steps, problem, "count updates, not tokens"))
     if not overwrite and folder.is_dir() and any(folder.iterdir()):
         cure = "name another, or replace it (`overwrite`)"
         faults.append(Fault("folder", str(folder), "is not empty", cure))

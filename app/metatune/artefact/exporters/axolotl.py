@@ -69,7 +69,7 @@ def _files(production: Production) -> dict[str, bytes | str]:
         "max_steps": production.steps,
         # Left out it would be 1, the Trainer's own.
         "max_grad_norm": settings["clip_norm"] or 0.0,
-        "optimizer": "adamw_torch" if settings["kind"] == "adamw" else "sgd",
+        "optimizer": "adamw_torch_fused" if settings["kind"] == "adamw" else "sgd",
         "lr_scheduler": "constant",
         "learning_rate": 0.0,
     }

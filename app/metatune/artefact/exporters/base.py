@@ -99,6 +99,9 @@ def export_files(
         facts=_facts(production),
         steps=production.steps,
         clip=_clip(artefact),
+        accelerate_clip=_clip(artefact, "accelerator.clip_grad_norm_").replace(
+            "# no", "pass  # no"
+        ),
         clip_import=", clip_norm" if _clips_over_time(artefact) else "",
         elements=_elements(artefact, readme),
         learned_update=_learned_update(artefact, readme),
@@ -207,14 +210,14 @@ def _kept(production: Production) -> str:
     return f"steps: right for {production.steps:,} updates alone, export anew for another number"
 
 
-def _clip(artefact: Artefact) -> str:
-    """The line of a PyTorch loop that clips as the tuned training did."""
+def _clip(artefact: Artefact, by: str = "torch.nn.utils.clip_grad_norm_") -> str:
+    """The line of a PyTorch loop that clips as the tuned training did; `by` is what clips."""
     norm = artefact.optimizer.settings["clip_norm"]
     if _clips_over_time(artefact):
         norm = "clip_norm(schedule.last_epoch, total_steps)"
     if norm is None:
         return "# no clipping: the rates were tuned without"
-    return f"torch.nn.utils.clip_grad_norm_(model.parameters(), {norm})"
+    return f"{by}(model.parameters(), {norm})"
 
 
 def max_grad_norm(artefact: Artefact) -> str:

@@ -31,6 +31,9 @@ from transformers import Trainer, TrainerCallback
 
 IGNORED = -100  # of a label: the token isn't predicted
 
+OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd")
+"""Values of `optim` that name PyTorch's own; whether it is fused is all that is taken of them."""
+
 Before = Trainer if TYPE_CHECKING else object
 
 
@@ -81,6 +84,8 @@ class Tuned(Before):
                 wrong.append("DeepSpeed clips by one norm, and the tuned one moves over training")
         elif args.max_grad_norm != tuned:
             wrong.append(f"max_grad_norm {args.max_grad_norm}: the rates were tuned with {tuned}")
+        if args.optim not in OPTIMIZERS:
+            wrong.append(f"optim {args.optim}: leave it out, the tuned optimizer is made here")
         if args.label_smoothing_factor:
             wrong.append(f"label_smoothing_factor {args.label_smoothing_factor}: must be 0")
         if domain_weights(0, 1, path=path) and args.remove_unused_columns:
@@ -93,7 +98,9 @@ class Tuned(Before):
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The tuned optimizer of the model as it is now."""
         trained = self.model if model is None else model
-        self.optimizer = optimizer(trained, max(1, self.args.max_steps), **self._tuned)
+        # As of the Trainer's own; it computes the same, faster.
+        fused = {"fused": True} if self.args.optim == "adamw_torch_fused" else {}
+        self.optimizer = optimizer(trained, max(1, self.args.max_steps), **fused, **self._tuned)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Schedule:
