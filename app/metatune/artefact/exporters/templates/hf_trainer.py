@@ -85,7 +85,8 @@ class Tuned(Before):
         elif args.max_grad_norm != tuned:
             wrong.append(f"max_grad_norm {args.max_grad_norm}: the rates were tuned with {tuned}")
         if args.optim not in OPTIMIZERS:
-            wrong.append(f"optim {args.optim}: leave it out, the tuned optimizer is made here")
+            named = getattr(args.optim, "value", args.optim)
+            wrong.append(f"optim {named}: leave it out, the tuned optimizer is made here")
         if args.label_smoothing_factor:
             wrong.append(f"label_smoothing_factor {args.label_smoothing_factor}: must be 0")
         if domain_weights(0, 1, path=path) and args.remove_unused_columns:
