@@ -123,6 +123,119 @@ def agree(own, rate, step):
 """
 
 
+TEXTS = """
+import itertools, json, pathlib
+WORDS = {2: "code", 3: "drama"}
+for name in WORDS.values():
+    path = pathlib.Path("PATH/TO") / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text((json.dumps({"text": name}) + "\\n") * 50)
+class Words:
+    bos_id, eos_id = 0, 1
+    def encode(self, text, add_bos=True, add_eos=True):
+        (token,) = [number for number, word in WORDS.items() if word == text]
+        return [0] + [token] * 6 + [1]
+"""
+"""Files of documents of seven tokens, each of its domain's word, and their tokenizer."""
+
+GRAIN_LOADER = """
+import collections
+loader = dataloader.build(
+    dp_world_size=1, dp_rank=0, tokenizer=Words(), max_context_length=8, num_tokens_per_batch=8)
+batches = itertools.islice(loader, 400)
+drawn = collections.Counter(WORDS[int(batch[0]["input"].max())] for batch in batches)
+assert abs(drawn["code"] / 400 - 0.5) < 0.02, drawn
+"""
+
+LEVANTER = """
+import equinox, haliax, jax, json, metatune_levanter, yaml
+import jax.numpy as jnp
+from levanter.models.llama import LlamaConfig
+from levanter.optim import OptimizerConfig
+from levanter.utils.jax_utils import leaf_key_paths
+curves = json.load(open("tuned.json"))["learning_rates"]["parameters"]
+(chosen,) = yaml.safe_load(open("tuned.yaml"))["optimizer"].values()
+config = OptimizerConfig.get_choice_class(chosen)()
+for stacked in (True, False):
+    own = LlamaConfig(
+        hidden_dim=8, intermediate_dim=8, num_layers=2, num_heads=2, num_kv_heads=2,
+        tie_word_embeddings=True, scan_layers=stacked)
+    model = own.build(haliax.Axis("vocab", 16), key=jax.random.PRNGKey(0))
+    params = equinox.filter(model, equinox.is_inexact_array)
+    names = jax.tree.leaves(leaf_key_paths(params, use_state_dict_keys=True))
+    optimizer = config.build(STEPS)
+    state, update = optimizer.init(params), equinox.filter_jit(optimizer.update)
+    for step in range(STEPS):
+        # Of gradients that stay the direction of Adam is 1, whatever the clipping.
+        updates, state = update(jax.tree.map(jnp.ones_like, params), state, params)
+        for name, moved, p in zip(names, jax.tree.leaves(updates), jax.tree.leaves(params)):
+            decay = 0.1 * p if "embed" in name else 0.0
+            rates = -moved / (1 + decay)
+            for layer in range(2) if stacked and "layers." in name else (None,):
+                whole = name if layer is None else name.replace("layers.", f"layers.{layer}.")
+                found = rates if layer is None else rates[layer]
+                assert jnp.allclose(found, curves[whole][step], rtol=1e-5, atol=0), (whole, step)
+    try:
+        optimizer.init({**dict.fromkeys(names[:-1], jnp.ones(2)), "extra": jnp.ones(2)})
+        raise AssertionError("a parameter without a curve")
+    except ValueError as error:
+        assert "extra has no curve" in str(error), error
+"""
+
+BESIDE_LEVANTER = (
+    "equinox",
+    "draccus",
+    "jmp",
+    "humanfriendly",
+    "braceexpand",
+    "async-lru",
+    "pytimeparse",
+    "tblib",
+    "mergedeep",
+    "pyyaml-include",
+    "typing-inspect",
+    "mypy-extensions",
+    "toml",
+    "aqtp",
+    "gitpython",
+    "gitdb",
+    "smmap",
+    "wandb",
+    "tqdm-loggable",
+    "deepdiff",
+    "dataclasses-json",
+    "cloudpickle",
+    "wadler-lindig",
+    "sentry-sdk",
+    "chex",
+    "toolz",
+    "requests",
+    "urllib3",
+    "certifi",
+)
+RAY = {
+    "levanter/__init__.py": "",  # which imports what needs ray and clouds
+    "ray/__init__.py": "class ObjectRef:\n    pass\ndef remote(*a, **k):\n    return lambda f: f\n"
+    "class actor:\n    class ActorHandle:\n        pass\ndef __getattr__(name):\n"
+    "    return object\n",
+}
+LLAMA_OF_2 = tuple(
+    name.replace("layers.0.", f"layers.{layer}.")
+    for name in LLAMA
+    for layer in (range(2) if "layers.0." in name else (0,))
+)
+
+BESIDE_TORCHTITAN = (
+    "tyro",
+    "docstring-parser",
+    "shtab",
+    "typeguard",
+    "spmd-types",
+    "torchdata",
+)
+TORCHTITAN_MAIN = "https://github.com/pytorch/torchtitan@b5bcd76c6"
+
+
 class Trial(NamedTuple):
     """How the README of a target is tried.
 
@@ -133,6 +246,7 @@ class Trial(NamedTuple):
         packages: from the index, without what they depend on.
         names: parameters of the artefact.
         stubs: files that stand for packages that can't be had.
+        version: of the target, where it isn't the first that is known.
     """
 
     before: str = ""
@@ -141,6 +255,7 @@ class Trial(NamedTuple):
     packages: tuple[str, ...] = ()
     names: tuple[str, ...] = LLAMA
     stubs: Mapping[str, str] = {}
+    version: str | None = None
 
 
 TRIALS = {
@@ -169,6 +284,23 @@ TRIALS = {
         "    assert g['lr'] == curves[g['curve']][-1] and g['betas'] == (0.9, 0.95), g\n"
         "mixed = Mixed({n: [n] * 50 for n in tokens}, STEPS, 40)\n"
         "shares_hold(list(mixed), 40)\n",
+        (0, 2),
+    ),
+    "torch accelerate": Trial(
+        PLAIN_LOOP
+        + "import accelerate, functools, json\n"
+        + "accelerate.Accelerator = functools.partial(accelerate.Accelerator, cpu=True,\n"
+        + "    gradient_accumulation_steps=2)\n"
+        + "curves = json.load(open('tuned.json'))['learning_rates']['parameters']\n"
+        + "used, batches, step = [], 2 * batches, torch.optim.AdamW.step\n"
+        + "def noted(self, *a, **k):\n"
+        + "    used.append({g['curve']: g['lr'] for g in self.param_groups})\n"
+        + "    return step(self, *a, **k)\n"
+        + "torch.optim.AdamW.step = noted\n",
+        "assert len(used) == STEPS and schedule.last_epoch == STEPS, len(used)\n"
+        "for at, rates in enumerate(used):\n"
+        "    assert rates == {name: curves[name][at] for name in rates}, at\n",
+        (1,),
     ),
     "hf-trainer": Trial(
         MODEL + ROWS,
@@ -240,18 +372,19 @@ TRIALS = {
         stubs=VISION,
     ),
     "torchtitan": Trial(
-        "import json, pathlib\n"
-        "for name in ('code', 'drama'):\n"
-        "    path = pathlib.Path('PATH/TO') / name\n"
-        "    path.parent.mkdir(parents=True, exist_ok=True)\n"
-        "    path.write_text(json.dumps({'text': name}) + '\\n')\n",
+        TEXTS + "global_batch_size = 40\n",
         TINY
+        + SHARES
+        + "loader = dataloader.build(\n"
+        + "    dp_world_size=1, dp_rank=0, tokenizer=Words(), seq_len=8, local_batch_size=20)\n"
+        + "batches = itertools.islice(loader, 2 * STEPS)\n"
+        + "drawn = [WORDS[int(row.max())] for batch, _ in batches for row in batch['input']]\n"
+        + "shares_hold(drawn, 40)\n"
         + "for source in dataloader.sources:\n"
         + "    data = DATASETS[source.dataset]\n"
         + "    row = next(iter(data.loader(source.dataset_path)))\n"
         + "    assert data.sample_processor(row) == source.dataset.rsplit('_', 1)[1]\n"
         + "optimizer.implementation = 'for-loop'\n"
-        + "optimizer.fused = lr_scheduler.fused = 'mean'  # its queries, keys and values are one\n"
         + "own = optimizer.build(model_parts=[model])\n"
         + "schedules = lr_scheduler.build(optimizers=own, training_steps=STEPS)\n"
         + "for step in range(STEPS):\n"
@@ -261,19 +394,39 @@ TRIALS = {
         + "            assert abs(group['lr'] / curves[name][step] - 1) < 1e-9\n"
         + "    own.step()\n"
         + "    schedules.step()\n",
+        packages=("torchtitan==0.3.0", *BESIDE_TORCHTITAN),
+    ),
+    "torchtitan main": Trial(
+        TEXTS,
+        GRAIN_LOADER,
+        packages=(f"torchtitan @ git+{TORCHTITAN_MAIN}", "grain==0.2.18", *BESIDE_TORCHTITAN),
+        version="main-2026-08-21",
+    ),
+    "levanter": Trial(
+        after=LEVANTER,
         packages=(
-            "torchtitan==0.3.0",
-            "tyro",
-            "docstring-parser",
-            "shtab",
-            "typeguard",
-            "spmd-types",
-            "torchdata",
+            "levanter @ git+https://github.com/marin-community/levanter@9263f81e",
+            "haliax @ git+https://github.com/marin-community/haliax@280f49f",
+            *BESIDE_LEVANTER,
         ),
+        names=LLAMA_OF_2,
+        stubs=RAY,
     ),
     "olmo-core": Trial(
-        "",
+        "import numpy as np\n"
+        "from olmo_core.data import TokenizerConfig\n"
+        "tokenizer = TokenizerConfig(vocab_size=16, eos_token_id=1, pad_token_id=0)\n"
+        "paths_of_domains = {'code': ['code.npy'], 'drama': ['drama.npy']}\n"
+        "for token, name in ((2, 'code'), (3, 'drama')):\n"
+        "    np.array(([token] * 7 + [1]) * 90, np.uint8).tofile(name + '.npy')\n"
+        "sequence_length, global_batch_size, work_dir = 8, 8 * 40, 'work'\n",
         TINY
+        + "loader.reshuffle(epoch=1)\n"
+        + "rows = [row for batch in loader for row in batch['input_ids'].tolist()]\n"
+        + "assert len(rows) == 40 * STEPS\n"
+        + "for step in range(STEPS):\n"
+        + "    code = sum(row[0] == 2 for row in rows[40 * step : 40 * step + 40])\n"
+        + "    assert code == (30 if step < STEPS // 2 else 10), (step, code)\n"
         + "from types import SimpleNamespace\n"
         + "own = optim.build(model)\n"
         + "for step in range(STEPS):\n"
@@ -353,10 +506,17 @@ def tried(target: str, trial: Trial, where: Path) -> str:
     """What came of one target."""
     folder = where / "exports" / target
     shutil.rmtree(folder, ignore_errors=True)
-    export(artefact(trial.names), target, folder, lossy=True, sequences_per_step=8)
+    export(
+        artefact(trial.names),
+        target.split()[0],
+        folder,
+        lossy=True,
+        sequences_per_step=8,
+        target_version=trial.version,
+    )
     text = (folder / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    if not blocks:
+    if not blocks and not trial.after:
         return "no Python to run"
     ordered = blocks if trial.order is None else [blocks[place] for place in trial.order]
     code = "\n".join([f"STEPS = {STEPS}", trial.before, *ordered, trial.after])
@@ -366,7 +526,7 @@ def tried(target: str, trial: Trial, where: Path) -> str:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode:
         return "FAILED: " + (done.stderr.strip() or "?").splitlines()[-1]
-    return f"ran, {len(blocks)} blocks"
+    return f"ran, {len(blocks)} blocks" if blocks else "ran, its module alone"
 
 
 def main() -> None:

@@ -266,6 +266,10 @@ def test_what_a_target_can_not_express_is_refused_or_dropped(run, tmp_path):
     assert refused.exit_code == 2
     for what in ("rates", "curves", "moving_mixture"):
         assert f"{what} = 'llama-factory': llama-factory can't express it" in refused.output
+    # Arguments of the function are options here.
+    assert "go on without it (--lossy), or choose another target (metatune export --list)" in (
+        " ".join(refused.output.split())
+    )
     assert not (tmp_path / "tuned").exists()
     lossy = metatune(*arguments, "--lossy")
     assert lossy.exit_code == 0

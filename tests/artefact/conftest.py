@@ -2,6 +2,8 @@ import dataclasses
 import importlib
 import json
 import sys
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,3 +120,22 @@ def load_module(monkeypatch):
         return importlib.import_module(name)
 
     return load
+
+
+@pytest.fixture
+def stub(monkeypatch):
+    """Puts a module in the place of one that can't be had, and those above it."""
+
+    def put(name, **held) -> Any:
+        parts = name.split(".")
+        for end in range(1, len(parts) + 1):
+            path = ".".join(parts[:end])
+            if path not in sys.modules:
+                module = ModuleType(path)
+                module.__path__ = []
+                monkeypatch.setitem(sys.modules, path, module)
+        for key, value in held.items():
+            setattr(sys.modules[name], key, value)
+        return sys.modules[name]
+
+    return put

@@ -67,7 +67,7 @@ def test_what_can_not_be_expressed_is_refused_and_listed(make, tmp_path, target)
         export(artefact, target, tmp_path / "out", sequences_per_step=2048)
     assert [str(fault).split(" = ")[0] for fault in caught.value.faults] == list(without)
     for what in without.values():
-        assert f"{target} can't express it: {what}; go on without it (--lossy)" in str(caught.value)
+        assert f"{target} can't express it: {what}; go on without it (`lossy`)" in str(caught.value)
     assert not (tmp_path / "out").exists()
     done = export(artefact, target, tmp_path / "out", lossy=True, sequences_per_step=2048)
     assert done.dropped == tuple(without.values())

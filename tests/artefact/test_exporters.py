@@ -90,7 +90,7 @@ def test_an_unknown_target(make, tmp_path):
     with pytest.raises(ArtefactError) as caught:
         export(make(), "hf-trainr", tmp_path / "out")
     assert str(caught.value) == (
-        "export: --to = 'hf-trainr': unknown target; did you mean hf-trainer? "
+        "export: target = 'hf-trainr': unknown target; did you mean hf-trainer? "
         f"(allowed: {', '.join(EXPORTERS)})"
     )
 
@@ -103,7 +103,7 @@ def test_overwriting_is_asked_for(make, tmp_path):
     with pytest.raises(ArtefactError) as caught:
         export(make(), "json", folder)
     assert str(caught.value) == (
-        f"export: --out = {str(folder)!r}: is not empty; name another, or replace it (--overwrite)"
+        f"export: folder = {str(folder)!r}: is not empty; name another, or replace it (`overwrite`)"
     )
     export(make(), "json", folder, overwrite=True)
     found = {path.name for path in folder.iterdir()}
@@ -132,7 +132,7 @@ print(sorted({"jax", "torch", "transformers"} & set(sys.modules)))
 
 def test_another_version_of_a_target_is_refused(make, tmp_path):
     export(make(), "torch", tmp_path / "out", target_version="2.13")
-    with pytest.raises(ArtefactError, match="--target-version = '9': the export to torch is"):
+    with pytest.raises(ArtefactError, match="target_version = '9': the export to torch is"):
         export(make(), "torch", tmp_path / "more", target_version="9")
 
 

@@ -87,6 +87,7 @@ def test_numbers_that_must_agree_are_compared(made, model):
     net = model()
     net.config = None  # the Trainer itself asks for it there
     assert refusal(net=net, label_smoothing_factor=0.1) == "label_smoothing_factor 0.1: must be 0"
+    assert refusal(optim="adafactor").startswith("optim adafactor: leave it out, the tuned optim")
     for own, given in (("optimizers", (1, None)), ("optimizer_cls_and_kwargs", (1, {}))):
         assert refusal(options={own: given}).startswith(f"{own}: leave it out, the tuned")
 

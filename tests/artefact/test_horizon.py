@@ -87,8 +87,8 @@ def test_a_warmup_that_does_not_fit(artefact):
     with pytest.raises(ArtefactError) as caught:
         carried(artefact, 4, "steps")
     assert str(caught.value) == (
-        "export: --steps = 4: the warmup of 4 updates, kept in steps, doesn't fit; "
-        "give more, or --warmup fraction"
+        "export: steps = 4: the warmup of 4 updates, kept in steps, doesn't fit; "
+        "give more, or `warmup` fraction"
     )
     with pytest.raises(ArtefactError, match=r"warmup = 'step': unknown rule; did you mean steps"):
         carried(artefact, 40, "step")
@@ -132,11 +132,14 @@ def test_numbers_are_checked_together(artefact, tmp_path):
     with pytest.raises(ArtefactError) as caught:
         export(artefact, "torch", tmp_path / "a", steps=0, tokens_per_step=-1, sequences_per_step=0)
     assert [str(fault).split(" = ")[0] for fault in caught.value.faults] == [
-        "--steps",
-        "--tokens-per-step",
-        "--sequences-per-step",
+        "steps",
+        "tokens_per_step",
+        "sequences_per_step",
     ]
     assert not (tmp_path / "a").exists()
+    for wrong in (10**12, 2.5, True, "100"):
+        with pytest.raises(ArtefactError, match=f"export: steps = {wrong!r}: must be "):
+            export(artefact, "megatron", tmp_path / "a", steps=wrong, lossy=True)
 
 
 def test_a_mixture_stays_in_fractions(make, tmp_path):

@@ -55,7 +55,11 @@ def trained(folder, *ways, ranks=1):
         command += [str(rank), port] if ranks > 1 else []
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         running.append(subprocess.Popen(command, env=environment, **pipes))
-    done = [process.communicate(timeout=240) for process in running]
+    try:
+        done = [process.communicate(timeout=240) for process in running]
+    finally:
+        for process in running:
+            process.kill()
     assert all(process.returncode == 0 for process in running), done
     return [json.loads(out.splitlines()[-1]) for out, _ in done]
 
@@ -97,12 +101,13 @@ def test_a_training_that_goes_on_in_another_process(tuned, load_module):
         assert drawn + rest == whole, target
 
 
-def test_two_processes(tuned, load_module):
+@pytest.mark.parametrize("way", ["plain", "sharded"])
+def test_two_processes(tuned, load_module, way):
     artefact, folder = tuned
     whole = sequences(folder, load_module)
-    both = trained(folder, *(f"{target}:plain" for target in TARGETS), ranks=2)
+    both = trained(folder, *(f"{target}:{way}" for target in TARGETS), ranks=2)
     for target in TARGETS:
-        (rates, drawn), (others, rest) = (found[f"{target}:plain"] for found in both)
+        (rates, drawn), (others, rest) = (found[f"{target}:{way}"] for found in both)
         assert rates == others == expected_rates(artefact), target
         updates = [sorted(own + more) for own, more in zip(drawn, rest, strict=True)]
         assert updates == [sorted(update) for update in whole], target

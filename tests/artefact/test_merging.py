@@ -51,7 +51,7 @@ def test_weight_decays_stay_apart(artefact):
     rates = changed.learning_rates.parameters
     assert [name for name in NAMES if np.array_equal(rates[name], rates["a"])] == ["a", "b", "c"]
     np.testing.assert_array_equal(rates["d"], BASE)
-    with pytest.raises(ArtefactError, match="--groups = 1: parameters have 2 weight decays"):
+    with pytest.raises(ArtefactError, match="groups = 1: parameters have 2 weight decays"):
         merged(artefact, 1)
 
 
@@ -69,5 +69,5 @@ def test_an_export_has_so_many_groups(artefact, tmp_path, load_module):
     groups = load_module(tmp_path / "out").param_groups(model, 4)
     assert len(groups) == 3
     assert f"- {done.merged}" in (tmp_path / "out" / "README.md").read_text()
-    with pytest.raises(ArtefactError, match=re.escape("--groups = 0: must be a whole number of 1")):
+    with pytest.raises(ArtefactError, match=re.escape("groups = 0: must be a whole number of 1")):
         export(artefact, "torch", tmp_path / "more", groups=0)

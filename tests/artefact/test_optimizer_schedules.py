@@ -217,15 +217,78 @@ def test_torch_trains_as_the_tuned_training_did(tuned, tmp_path, load_module, se
     assert ("import Schedule, optimizer, clip_norm" in text) == over_time
 
 
+@pytest.mark.needs("accelerate")
+def test_the_trainer_clips_by_the_norm_of_the_update(tuned, tmp_path, load_module):
+    """Gradients of norms around 1.8 are clipped at 1, then at 0.25; half of them by a resume."""
+    import torch
+    from transformers import TrainingArguments
+
+    artefact = tuned()
+    export(artefact, "hf-trainer", tmp_path / "out")
+    assert "max_grad_norm=1.0,  # of the first update: it moves" in (
+        tmp_path / "out" / "README.md"
+    ).read_text(encoding="utf-8")
+    trainer_of = load_module(tmp_path / "out", "metatune_trainer").TunedTrainer
+    given = gradients()
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            for name in NAMES:
+                layer, parameter = name.split(".")
+                own = torch.nn.Module()
+                own.register_parameter(parameter, torch.nn.Parameter(torch.ones(3, 2)))
+                self.add_module(layer, own)
+
+        def forward(self, update, labels=None):
+            gradient = given[int(update)]
+            parts = [(p * torch.tensor(gradient[n])).sum() for n, p in self.named_parameters()]
+            return {"loss": torch.stack(parts).sum()}
+
+    class InOrder(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter([{"update": step} for step in range(STEPS)])
+
+    def trained(model, upto, resumed=None, **changes):
+        arguments = TrainingArguments(
+            output_dir=str(tmp_path / "trained"),
+            max_steps=STEPS,
+            per_device_train_batch_size=1,
+            report_to=[],
+            use_cpu=True,
+            disable_tqdm=True,
+            save_steps=STEPS // 2 + 1,
+            **{"max_grad_norm": 1.0, **changes},
+        )
+        trainer = trainer_of(model=model, args=arguments, train_dataset=InOrder())
+        if upto < STEPS:
+            trainer.callback_handler.callbacks[0].on_step_end = stop_at(upto)
+        trainer.train(resume_from_checkpoint=resumed)
+        assert arguments.max_grad_norm == {"max_grad_norm": 1.0, **changes}["max_grad_norm"]
+        return dict(model.named_parameters())
+
+    def stop_at(upto):
+        def on_step_end(args, state, control, **rest):
+            control.should_training_stop = control.should_save = state.global_step == upto
+
+        return on_step_end
+
+    trained(Model(), 5)
+    parameters = trained(Model(), STEPS, str(tmp_path / "trained" / "checkpoint-5"))
+    for name, want in trained_by_hand(artefact).items():
+        np.testing.assert_allclose(parameters[name].detach(), want, rtol=1e-5)
+    with pytest.raises(ValueError, match="max_grad_norm 0.0: must be above 0, 1.0 say"):
+        trained(Model(), STEPS, max_grad_norm=0.0)
+
+
 def test_a_target_that_cannot_express_it_is_refused(tuned, tmp_path):
     with pytest.raises(ArtefactError) as refused:
         export(tuned(), "megatron", tmp_path / "out")
     said = str(refused.value)
     assert "megatron can't express it: tuned of the optimizer: weight_decay, b1, eps" in said
     assert "megatron can't express it: tuned of the optimizer: clip_norm" in said
-    with pytest.raises(ArtefactError, match="hf-trainer can't express it: .* clip_norm"):
-        export(tuned(), "hf-trainer", tmp_path / "out")
-    export(tuned(values={"b1": VALUES["b1"]}), "hf-trainer", tmp_path / "out")
+    with pytest.raises(ArtefactError, match="torchtitan can't express it: .* clip_norm"):
+        export(tuned(), "torchtitan", tmp_path / "out")
 
 
 def test_rates_are_exported_for_their_optimizer_alone(tuned, tmp_path):

@@ -2,8 +2,6 @@
 
 import dataclasses
 import fnmatch
-import sys
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -29,20 +27,6 @@ LLAMA = (
     "model.norm.weight",
     "lm_head.weight",
 )
-
-
-def stub(monkeypatch, name, **held) -> Any:
-    """A module of this name, and those above it, with what it holds."""
-    parts = name.split(".")
-    for end in range(1, len(parts) + 1):
-        path = ".".join(parts[:end])
-        if path not in sys.modules:
-            module = ModuleType(path)
-            module.__path__ = []
-            monkeypatch.setitem(sys.modules, path, module)
-    for key, value in held.items():
-        setattr(sys.modules[name], key, value)
-    return sys.modules[name]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +80,7 @@ def stages():
 
 
 @pytest.fixture
-def megatron(make, tmp_path, load_module, monkeypatch):
+def megatron(make, tmp_path, load_module, stub):
     whole = make(LLAMA)
     names = tuple(name for name in LLAMA if "norm" not in name)
     artefact = dataclasses.replace(
@@ -104,7 +88,7 @@ def megatron(make, tmp_path, load_module, monkeypatch):
     )
     export(artefact, "megatron", tmp_path / "out", lossy=True)
     keys = {"ParamKey": ParamKey, "ParamPredicate": ParamPredicate}
-    stub(monkeypatch, "megatron.core.optimizer.optimizer_config", **keys)
+    stub("megatron.core.optimizer.optimizer_config", **keys)
     return artefact, load_module(tmp_path / "out", "metatune_megatron")
 
 
@@ -153,7 +137,7 @@ def test_megatron_refuses_names_that_no_process_has(megatron):
 
 @pytest.mark.needs("accelerate")
 def test_axolotl_trains_by_its_own_trainer_with_the_tuned_optimizer(
-    make, tmp_path, load_module, monkeypatch
+    make, tmp_path, load_module, stub
 ):
     """Adapters and embeddings too, which its `lr_groups` leave out (axolotl 0.21.0)."""
     import transformers
@@ -162,13 +146,13 @@ def test_axolotl_trains_by_its_own_trainer_with_the_tuned_optimizer(
     names = (saved, "base_model.model.model.embed_tokens.weight")
     artefact = make(names, 4, mixture=None, loss_weights=None)
     export(artefact, "axolotl", tmp_path / "out")
-    stub(monkeypatch, "axolotl.integrations.base", BasePlugin=object)
+    stub("axolotl.integrations.base", BasePlugin=object)
 
     class AxolotlTrainer(transformers.Trainer):
         def create_optimizer(self, model=None):
             raise AssertionError("its own groups must not be made")
 
-    stub(monkeypatch, "axolotl.core.trainers.base", AxolotlTrainer=AxolotlTrainer)
+    stub("axolotl.core.trainers.base", AxolotlTrainer=AxolotlTrainer)
     plugin = load_module(tmp_path / "out", "metatune_axolotl").TunedPlugin()
     trainer_class = plugin.get_trainer_cls({})
     assert issubclass(trainer_class, AxolotlTrainer)

@@ -12,7 +12,6 @@ import json
 import re
 import subprocess
 import sys
-import warnings
 from collections import Counter
 
 import numpy as np
@@ -311,40 +310,6 @@ def test_rates_under_names_of_the_trainer(written, static, target):
     assert "; model.norm.weight?" in str(caught.value)
 
 
-@pytest.mark.parametrize("target", ["megatron", "olmo-core", "torchtitan"])
-def test_the_names_of_a_llama_are_known(make, tmp_path, target):
-    """A fused matrix has the mean of its parts in log space, weighted by their sizes."""
-    layer = "model.layers.3."
-    parts = [f"{layer}self_attn.{x}_proj.weight" for x in "qkv"]
-    names = ["model.embed_tokens.weight", *parts, f"{layer}mlp.gate_proj.weight"]
-    artefact = make([*names, f"{layer}mlp.up_proj.weight", "model.norm.weight"])
-    artefact = dataclasses.replace(
-        artefact, optimizer=dataclasses.replace(artefact.optimizer, decayed=())
-    )
-    sizes = {name: 30 if "q_proj" in name else 10 for name in artefact.learning_rates.parameters}
-    export(artefact, target, tmp_path / "out", lossy=True, sequences_per_step=2048, sizes=sizes)
-    export(make(), target, tmp_path / "other", lossy=True, sequences_per_step=2048)
-    with pytest.raises(ValueError, match="doesn't know this model's names in the trainer: give"):
-        module_at(tmp_path / "other" / "metatune_rates.py").groups()
-    module = module_at(tmp_path / "out" / "metatune_rates.py")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        of = {name: group for group in module.groups(fused="mean") for name in group.names}
-    if target == "olmo-core":
-        assert "blocks.3.attention.w_q.weight" in of and "lm_head.norm.weight" in of
-        return
-    fused = {
-        "megatron": "decoder.layers.3.self_attention.linear_qkv.weight",
-        "torchtitan": "layers.3.attention.qkv_linear.wqkv.weight",
-    }[target]
-    curves = artefact.learning_rates.parameters
-    rates = [artefact.learning_rate(name, 7, 20) for name in parts]
-    assert module.rate_at(of[fused], 7, 20) == pytest.approx(
-        float(np.exp(np.average(np.log(rates), weights=[30, 10, 10]))), rel=1e-12
-    )
-    assert len(of) == len(curves) - (3 if target == "megatron" else 2)
-
-
 def test_olmo_core_sources(written):
     sources = json.loads((written("olmo-core") / "sources.json").read_text())
     assert all(source.keys() == {"source_name", "target_ratio", "paths"} for source in sources)
@@ -448,21 +413,37 @@ def test_torchtitan(written):
     assert {s["dataset"]: s["weight"] for s in sources} == pytest.approx(expected)
 
 
+def test_rates_of_zero_make_no_numbers_that_are_none(make, tmp_path):
+    rates = LearningRates((0.0,), "constant", {name: np.zeros(1) for name in NAMES})
+    artefact = make(NAMES, learning_rates=rates, mixture=None, loss_weights=None)
+    for target, exporter in EXPORTERS.items():
+        if exporter.capabilities["rates"] != "no":
+            export(artefact, target, tmp_path / target)
+            for path in (tmp_path / target).iterdir():
+                text = path.read_text(encoding="utf-8")
+                assert path.suffix == ".py" or not re.search(
+                    r"\bNaN\b|Infinity|\.nan\b|\.inf\b", text
+                ), path
+
+
 def test_levanter_aligns_stages_to_blocks(written, static):
     """A stage's sequence index must be a multiple of mixture_block_size (marin-levanter 0.2.0)."""
     folder = written("levanter", steps=1000, sequences_per_step=96)
-    data = load_yaml(folder)["data"]
+    document = load_yaml(folder)
+    assert document["optimizer"] == {"type": "tuned"}
+    assert document["trainer"] == {"num_train_steps": 1000}
+    data = document["data"]
     (first, before), (second, after) = data["train_weights"]
     # 500 x 96 = 48000, of which 2000 is the largest divisor up to 2048.
     assert (first, second, data["mixture_block_size"]) == (0, 500, 2000)
     assert before == dict(zip(DOMAINS, SHARES[0], strict=True))
     assert after == dict(zip(DOMAINS, SHARES[1], strict=True))
     assert "up to 0 updates away" in (folder / "README.md").read_text()
-    with pytest.raises(ArtefactError, match="--sequences-per-step: levanter changes shares by seq"):
+    with pytest.raises(ArtefactError, match="sequences_per_step: levanter changes shares by seq"):
         export(static, "levanter", folder / "more", lossy=True)
     with pytest.raises(ArtefactError) as both:  # with what --lossy is asked for, not after it
         export(static, "levanter", folder / "more")
-    assert "--sequences-per-step" in str(both.value) and "--lossy" in str(both.value)
+    assert "sequences_per_step" in str(both.value) and "`lossy`" in str(both.value)
     with pytest.raises(ArtefactError, match="2 stages are shorter than a block of 64"):
         export(static, "levanter", folder / "more", lossy=True, steps=8, sequences_per_step=1)
 
@@ -487,6 +468,29 @@ def test_axolotl(written):
     config = load_yaml(written("axolotl", steps=77))
     assert config["plugins"] == ["metatune_axolotl.TunedPlugin"]
     assert (config["max_steps"], config["max_grad_norm"]) == (77, 1.0)
+
+
+def test_axolotl_keeps_parts_of_data_sets(written, static):
+    """As its `int(len(dataset) * weight)` rows (utils/data/sft.py of axolotl 0.21.0)."""
+    rows = {"web text": 4000, "code": 700, "é": 50}
+    length = {"web text": 100, "code": 300, "é": 1000}
+    held = {n: {"documents": k, "tokens": k * length[n]} for n, k in rows.items()}
+    known = dataclasses.replace(static, provenance={**static.provenance, "domains": held})
+    folder = written("axolotl", artefact=known)
+    entries = load_yaml(folder)["datasets"]
+    kept = {n: int(rows[n] * e["weight"]) for n, e in zip(rows, entries, strict=True)}
+    assert max(entry["weight"] for entry in entries) == 1.0
+    tokens = {name: count * length[name] for name, count in kept.items()}
+    for name, share in mean_shares().items():
+        # A row of `é`, of which 10 % is kept or so, is up to a fiftieth of it.
+        assert tokens[name] / sum(tokens.values()) == pytest.approx(share, rel=0.02), name
+    text = (folder / "README.md").read_text()
+    stay = sum(rows[n] * e["weight"] for n, e in zip(rows, entries, strict=True))
+    assert f"are never read: of the tuned data {stay:,.0f} stay" in text
+    alike = load_yaml(written("axolotl", overwrite=True))["datasets"]
+    shares = {n: e["weight"] for n, e in zip(DOMAINS, alike, strict=True)}
+    largest = max(mean_shares().values())
+    assert shares == pytest.approx({n: s / largest for n, s in mean_shares().items()})
 
 
 def test_llama_factory(written, static):

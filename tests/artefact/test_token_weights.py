@@ -102,7 +102,7 @@ CARRIERS = ["json", "csv", "optax", "torch", "hf-trainer"]
 def test_a_target_that_cannot_weigh_tokens_refuses_them(tuned, tmp_path):
     able = [name for name in EXPORTERS if EXPORTERS[name].capabilities["class_weights"] != "no"]
     assert sorted(able) == sorted(CARRIERS)
-    refusal = "can't express it: loss weights of 2 classes of tokens; go on without it (--lossy)"
+    refusal = "can't express it: loss weights of 2 classes of tokens; go on without it (`lossy`)"
     for target in EXPORTERS:
         if target not in CARRIERS:
             with pytest.raises(ArtefactError, match=re.escape(f"{target} {refusal}")):

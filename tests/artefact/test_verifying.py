@@ -49,13 +49,13 @@ def test_what_isnt_installed_is_said(make, tmp_path, target):
         options = {"lossy": True, "sequences_per_step": 2048, "verified": True}
         assert export(make(NAMES), target, tmp_path / "out", **options).verified
         return
-    with pytest.raises(ArtefactError, match=rf"--verify = '{target}': needs .*{package}; install"):
+    with pytest.raises(ArtefactError, match=rf"verified = '{target}': needs .*{package}; install"):
         export(make(NAMES), target, tmp_path / "out", lossy=True, verified=True)
 
 
 def test_a_target_without_a_verification_is_named(make, tmp_path):
     assert set(VERIFIERS) < set(EXPORTERS)
-    with pytest.raises(ArtefactError, match="--verify = 'nanotron': nothing of its is run here"):
+    with pytest.raises(ArtefactError, match="verified = 'nanotron': nothing of its is run here"):
         export(make(NAMES), "nanotron", tmp_path / "out", lossy=True, verified=True)
 
 

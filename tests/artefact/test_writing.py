@@ -133,7 +133,7 @@ def test_somebody_elses_files_are_never_replaced(make, tmp_path):
     with pytest.raises(ArtefactError) as caught:
         write(tmp_path, make(), "")
     assert str(caught.value) == (
-        f"writing: --out = {str(tmp_path)!r}: holds what metatune did not write there: "
+        f"writing: folder = {str(tmp_path)!r}: holds what metatune did not write there: "
         "thesis.tex; move that away, or name another folder"
     )
     with pytest.raises(ArtefactError, match="must be a folder, new or to be replaced; name anoth"):

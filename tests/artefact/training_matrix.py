@@ -7,14 +7,20 @@ every parameter at every update, in the order of the model, and the sequences dr
 import json
 import os
 import sys
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
 from metatune_mixture import Mixed  # pyright: ignore[reportMissingImports]
 from metatune_schedules import Schedule, optimizer  # pyright: ignore[reportMissingImports]
 from metatune_trainer import TunedTrainer  # pyright: ignore[reportMissingImports]
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainingArguments
 
@@ -58,7 +64,8 @@ def sources():
     return {name: [{"x": 100 * d + i} for i in range(37)] for d, name in enumerate(DOMAINS)}
 
 
-def rates_of(model: nn.Module, own: Any) -> list[float]:
+def rates_of(model: nn.Module, own: Any, way: str) -> list[float]:
+    assert all(isinstance(p, DTensor) == (way == "sharded") for p in model.parameters()), way
     by_id = {id(p): group["lr"] for group in own.param_groups for p in group["params"]}
     return [by_id[id(p)] for p in model.parameters() if p.requires_grad]
 
@@ -74,17 +81,21 @@ def by_torch(way: str, scratch: str, ranks: int) -> Any:
         parts, state = [(STOP, STEPS)], torch.load(f"{scratch}/torch.pt", weights_only=True)
     for start, end in parts:
         model: Any = Model(way)
+        if way == "sharded":
+            mesh = init_device_mesh("cpu", (ranks,))
+            for part in (*model.layers, model):
+                fully_shard(part, mesh=mesh)
         tuned = optimizer(model, STEPS)
         schedule = Schedule(tuned, STEPS)
         if state is not None:
             for own, held in zip((model, tuned, schedule), state, strict=True):
                 own.load_state_dict(held)
         run = torch.compile(model, backend="eager") if way == "compiled" else model
-        if ranks > 1:
+        if ranks > 1 and way != "sharded":
             run = nn.parallel.DistributedDataParallel(model)
         loader = iter(DataLoader(Mixed(sources(), STEPS, BATCH, start_step=start), micro))
         for _ in range(start, end):
-            rates.append(rates_of(model, tuned))
+            rates.append(rates_of(model, tuned, way))
             own = []
             for _ in range(BATCH // ranks // micro):
                 batch = next(loader)
@@ -101,6 +112,21 @@ def by_torch(way: str, scratch: str, ranks: int) -> Any:
     return rates, drawn
 
 
+@contextmanager
+def sharding(way: str):
+    """Has accelerate shard on CPUs, where it takes no notice of `fsdp` (1.15)."""
+    own = AcceleratorState.__init__
+
+    def init(self, *arguments, fsdp_plugin=None, **more):
+        own(self, *arguments, fsdp_plugin=fsdp_plugin, **more)
+        self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
+
+    if way == "sharded":
+        AcceleratorState.__init__ = init
+    yield
+    AcceleratorState.__init__ = own
+
+
 def by_trainer(way: str, scratch: str, ranks: int) -> Any:
     """The Trainer of transformers."""
     rates, drawn = [], []
@@ -108,7 +134,7 @@ def by_trainer(way: str, scratch: str, ranks: int) -> Any:
 
     class Watch(TrainerCallback):
         def on_pre_optimizer_step(self, args, state, control, **given):
-            rates.append(rates_of(net, given["optimizer"]))
+            rates.append(rates_of(net, given["optimizer"], way))
 
         def on_step_end(self, args, state, control, **given):
             if "resumed" in way and len(rates) == STOP:
@@ -120,6 +146,7 @@ def by_trainer(way: str, scratch: str, ranks: int) -> Any:
             return super().compute_loss(model, inputs, *rest, **more)
 
     accumulated = 4 if way == "accumulated" else 1
+    shards = {"version": 2, "cpu_ram_efficient_loading": False}
     arguments = TrainingArguments(
         output_dir=f"{scratch}/{'resumed elsewhere' if way == 'going on' else way}",
         max_steps=STEPS,
@@ -129,6 +156,8 @@ def by_trainer(way: str, scratch: str, ranks: int) -> Any:
         torch_compile=way == "compiled",
         torch_compile_backend="eager" if way == "compiled" else None,
         ddp_find_unused_parameters=False if ranks > 1 else None,
+        fsdp=way == "sharded" or None,
+        fsdp_config=shards if way == "sharded" else None,
         report_to=[],
         use_cpu=True,
         disable_tqdm=True,
@@ -136,7 +165,8 @@ def by_trainer(way: str, scratch: str, ranks: int) -> Any:
         logging_strategy="no",
     )
     mixed = Mixed(sources(), STEPS, BATCH)
-    trainer = Watched(model=net, args=arguments, train_dataset=mixed, callbacks=[Watch()])
+    with sharding(way):
+        trainer = Watched(model=net, args=arguments, train_dataset=mixed, callbacks=[Watch()])
     checkpoint = f"{arguments.output_dir}/checkpoint-{STOP}"
     trainer.train(resume_from_checkpoint=checkpoint if way == "going on" else None)
     if way == "resumed":  # with the same objects

@@ -65,7 +65,10 @@ def values_at(
     total: int,
 ) -> np.ndarray:
     """The values of a schedule at several updates, [steps, ...]; else as `value_at`."""
-    at = np.asarray([*steps])
+    if isinstance(steps, range):  # millions of updates would be as many objects
+        at = np.arange(steps.start, steps.stop, steps.step)
+    else:
+        at = np.asarray([*steps])
     if (negative := at[at < 0]).size:
         problem = "steps count from 0, the first update"
         fault = Fault("step", int(negative[0]), problem, "give 0 or above")

@@ -67,12 +67,12 @@ def _check_replaceable(folder: Path, replaceable: Callable[[str], bool]) -> None
         return
     if not folder.is_dir():
         problem = "must be a folder, new or to be replaced"
-        raise ArtefactError("writing", [Fault("--out", str(folder), problem, "name another")])
+        raise ArtefactError("writing", [Fault("folder", str(folder), problem, "name another")])
     own = sorted(entry.name for entry in folder.iterdir() if not replaceable(entry.name))
     if own:
         problem = f"holds what metatune did not write there: {', '.join(own)}"
         cure = "move that away, or name another folder"
-        raise ArtefactError("writing", [Fault("--out", str(folder), problem, cure)])
+        raise ArtefactError("writing", [Fault("folder", str(folder), problem, cure)])
 
 
 def _write_through(path: Path, content: bytes | str) -> None:

@@ -42,21 +42,21 @@ def carried(artefact: Artefact, steps: int, warmup: str) -> Artefact:
             artefact that was carried to another number of updates before.
     """
     if warmup not in WARMUPS:
-        raise ArtefactError("export", [unknown("--warmup", warmup, "rule", warmup, WARMUPS)])
+        raise ArtefactError("export", [unknown("warmup", warmup, "rule", warmup, WARMUPS)])
     made_for = artefact.provenance.get(CARRIED)
     if made_for is not None:
         if made_for != steps:
             problem = f"the warmup was kept in steps for a training of {made_for} updates alone"
             cure = "export from the run instead of from an export"
-            raise ArtefactError("export", [Fault("--steps", steps, problem, cure)])
+            raise ArtefactError("export", [Fault("steps", steps, problem, cure)])
         return artefact
     held = warmup_steps(artefact)
     if warmup == "fraction" or not held or steps == artefact.horizon_steps:
         return artefact
     if held >= steps:
         problem = f"the warmup of {held} updates, kept in steps, doesn't fit"
-        cure = "give more, or --warmup fraction"
-        raise ArtefactError("export", [Fault("--steps", steps, problem, cure)])
+        cure = "give more, or `warmup` fraction"
+        raise ArtefactError("export", [Fault("steps", steps, problem, cure)])
     tuned, new = held / artefact.horizon_steps, held / steps
 
     def moved(knots: tuple[float, ...]) -> tuple[float, ...]:

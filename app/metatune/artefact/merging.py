@@ -48,12 +48,12 @@ def merged(
     rates = artefact.learning_rates
     if rates.elements is not None:
         problem = "rates were tuned within parameters, each of which is a group of its own"
-        raise ArtefactError("export", [Fault("--groups", groups, problem, "leave it out")])
+        raise ArtefactError("export", [Fault("groups", groups, problem, "leave it out")])
     clusters = _distinct(artefact, sizes or {})
     before = len(clusters)
     if groups < len(kinds := {cluster.kind for cluster in clusters}):
         problem = f"parameters have {len(kinds)} weight decays, each of which is a group at least"
-        raise ArtefactError("export", [Fault("--groups", groups, problem, "give more")])
+        raise ArtefactError("export", [Fault("groups", groups, problem, "give more")])
     if before <= groups:
         return artefact, f"{before} groups of parameters: no more than the {groups} asked for"
     clusters = _joined(clusters, groups)

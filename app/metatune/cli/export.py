@@ -1,11 +1,29 @@
 """`metatune export`: schedules for other trainers."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from metatune.cli.root import plain_errors
+
+OPTIONS = {
+    "target": "--to",
+    "folder": "--out",
+    "lossy": "--lossy",
+    "overwrite": "--overwrite",
+    "steps": "--steps",
+    "tokens_per_step": "--tokens-per-step",
+    "sequences_per_step": "--sequences-per-step",
+    "warmup": "--warmup",
+    "groups": "--groups",
+    "target_version": "--target-version",
+    "verified": "--verify",
+    "EXPORTERS": "metatune export --list",
+}
+"""By the name in `metatune.artefact.exporters`, which errors give."""
 
 
 def export(
@@ -81,7 +99,7 @@ def export(
     if widths is not None:
         typer.echo(f"error: --widths is --rule now: --rule {widths}", err=True)
         raise typer.Exit(2)
-    with plain_errors():
+    with plain_errors(), _as_options():
         refuse_unmakeable(out)
         tuned, warnings = artefact.load(run), ()
         if against is not None or rule is not None:
@@ -143,3 +161,14 @@ def export(
             typer.echo(f"dropped: {what}", err=True)
         if done.warning:
             typer.echo(f"warning: {done.warning}", err=True)
+
+
+@contextmanager
+def _as_options() -> Iterator[None]:
+    """Errors of an export name what its user gave: options of this command."""
+    from metatune.artefact import ArtefactError
+
+    try:
+        yield
+    except ArtefactError as error:
+        raise error.as_options(OPTIONS) from error

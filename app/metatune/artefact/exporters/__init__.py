@@ -77,9 +77,12 @@ EXPORTERS = {
 
 SUGGESTED = ("hf-trainer", "torch", "optax", "json")
 
+MOST_STEPS = 10_000_000
+"""Updates of a training to come: schedules are described update by update."""
+
 WRITTEN = re.compile(
     r"README\.md|__pycache__|tuned\.(json|yaml|safetensors)|initialisation\.safetensors"
-    rf"|metatune_(schedules?|trainer|rates|axolotl|llm_foundry|megatron|olmo_core|torchtitan|{'|'.join(SECTIONS)})\.py"
+    rf"|metatune_(schedules?|trainer|rates|axolotl|levanter|llm_foundry|megatron|olmo_core|torchtitan|{'|'.join(SECTIONS)})\.py"
     rf"|({'|'.join(SECTIONS)}|weight_decay)\.csv"
     r"|(mixture|streams)\.yaml|launch\.sh"
     r"|phase_\d+\.(txt|json)|(sources|weights|static_rates)\.json"
@@ -138,20 +141,28 @@ def export(
             all alike where they aren't given.
         groups: at most so many groups of parameters, the nearest curves merged; None for all.
         verified: have the target's own code read what was written, and compare it with `artefact`.
-        target_version: that the export must be written for; None for the one that is known.
+        target_version: that the export must be written for; None for the first that is known.
 
     Raises:
         ArtefactError: an unknown target, a folder that isn't empty, a folder with other files,
             something tuned that the target can't express, a number that isn't above 0.
     """
     if target not in EXPORTERS:
-        raise ArtefactError("export", [unknown("--to", target, "target", target, list(EXPORTERS))])
+        raise ArtefactError(
+            "export", [unknown("target", target, "target", target, list(EXPORTERS))]
+        )
     exporter, folder = EXPORTERS[target], Path(folder)
+    if target_version is not None and target_version not in exporter.versions:
+        written = " and ".join(filter(None, exporter.versions)) or "no version in particular"
+        problem = f"the export to {target} is written for {written}"
+        cure = "leave it out, and try what is written with yours (`verified`)"
+        raise ArtefactError("export", [Fault("target_version", target_version, problem, cure)])
+    exporter = exporter.versions.get(target_version or "", exporter)
     numbers = {
-        "--steps": steps,
-        "--tokens-per-step": tokens_per_step,
-        "--sequences-per-step": sequences_per_step,
-        "--groups": groups,
+        "steps": steps,
+        "tokens_per_step": tokens_per_step,
+        "sequences_per_step": sequences_per_step,
+        "groups": groups,
     }
     faults = [
         Fault(
@@ -161,11 +172,14 @@ def export(
             "give another",
         )
         for name, number in numbers.items()
-        if number is not None and number < 1
+        if number is not None and not (type(number) is int and number >= 1)
     ]
+    if isinstance(steps, int) and steps > MOST_STEPS:
+        problem = f"must be at most {MOST_STEPS:,}"
+        faults.append(Fault("steps", steps, problem, "count updates, not tokens"))
     if not overwrite and folder.is_dir() and any(folder.iterdir()):
-        cure = "name another, or replace it (--overwrite)"
-        faults.append(Fault("--out", str(folder), "is not empty", cure))
+        cure = "name another, or replace it (`overwrite`)"
+        faults.append(Fault("folder", str(folder), "is not empty", cure))
     kind = artefact.optimizer.settings["kind"]
     if exporter.capabilities["rates"] != "no" and kind not in exporter.optimizers:
         problem = f"{target} takes the rates of {', '.join(exporter.optimizers)} alone"
@@ -176,18 +190,13 @@ def export(
         ]
         cure = f"choose another target: {', '.join(others)}"
         faults.append(Fault("optimizer.kind", kind, problem, cure))
-    if target_version is not None and target_version != exporter.version:
-        written = exporter.version or "no version in particular"
-        problem = f"the export to {target} is written for {written}"
-        cure = "leave it out, and try what is written with yours (--verify)"
-        faults.append(Fault("--target-version", target_version, problem, cure))
     without = dropped(artefact, exporter.capabilities)
     if exporter.counts_sequences and "moving_mixture" in asked(artefact) and not sequences_per_step:
         problem = f"{target} changes shares by sequences: their number must be known"
         cure = "give the sequences of an update"
-        faults.append(Fault("--sequences-per-step", ABSENT, problem, cure))
+        faults.append(Fault("sequences_per_step", ABSENT, problem, cure))
     if not lossy:
-        cure = "go on without it (--lossy), or choose another target (metatune export --list)"
+        cure = "go on without it (`lossy`), or choose another target (`EXPORTERS`)"
         faults += [
             Fault(what, target, f"{target} can't express it: {line}", cure)
             for what, line in without.items()

@@ -65,6 +65,7 @@ class Exporter(NamedTuple):
         numbers: what each number in the files that the target itself reads means there, with its
             unit, by the name of its field.
         counts_sequences: whether shares that change ask for the sequences of an update.
+        others: the same for other versions of the target.
     """
 
     name: str
@@ -75,6 +76,12 @@ class Exporter(NamedTuple):
     optimizers: tuple[str, ...] = ("adamw", "sgd")
     numbers: Mapping[str, str] = {}
     counts_sequences: bool = False
+    others: tuple["Exporter", ...] = ()
+
+    @property
+    def versions(self) -> dict[str, "Exporter"]:
+        """By version of the target, the one that is written by default first."""
+        return {each.version: each for each in (self, *self.others)}
 
 
 def export_files(
@@ -92,10 +99,13 @@ def export_files(
         facts=_facts(production),
         steps=production.steps,
         clip=_clip(artefact),
+        accelerate_clip=_clip(artefact, "accelerator.clip_grad_norm_").replace(
+            "# no", "pass  # no"
+        ),
         clip_import=", clip_norm" if _clips_over_time(artefact) else "",
         elements=_elements(artefact, readme),
         learned_update=_learned_update(artefact, readme),
-        max_grad_norm=artefact.optimizer.settings["clip_norm"] or 0.0,
+        max_grad_norm=max_grad_norm(artefact),
         mixture=_mixture(artefact),
         mixed=_mixed(production, readme),
         loss_weights="\n\n".join([_loss_weights(artefact, readme), *_loss_terms(artefact, readme)]),
@@ -200,14 +210,22 @@ def _kept(production: Production) -> str:
     return f"steps: right for {production.steps:,} updates alone, export anew for another number"
 
 
-def _clip(artefact: Artefact) -> str:
-    """The line of a PyTorch loop that clips as the tuned training did."""
+def _clip(artefact: Artefact, by: str = "torch.nn.utils.clip_grad_norm_") -> str:
+    """The line of a PyTorch loop that clips as the tuned training did; `by` is what clips."""
     norm = artefact.optimizer.settings["clip_norm"]
     if _clips_over_time(artefact):
         norm = "clip_norm(schedule.last_epoch, total_steps)"
     if norm is None:
         return "# no clipping: the rates were tuned without"
-    return f"torch.nn.utils.clip_grad_norm_(model.parameters(), {norm})"
+    return f"{by}(model.parameters(), {norm})"
+
+
+def max_grad_norm(artefact: Artefact) -> str:
+    """The argument of that name of the Trainer, with what a reader must know of it."""
+    if not _clips_over_time(artefact):
+        return f"{artefact.optimizer.settings['clip_norm'] or 0.0},"
+    first = artefact.optimizer_at(0, 1)["clip_norm"]
+    return f"{first},  # of the first update: it moves, TunedTrainer sets it at each"
 
 
 def _clips_over_time(artefact: Artefact) -> bool:

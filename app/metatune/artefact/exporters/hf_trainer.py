@@ -1,6 +1,6 @@
 """Exports to the Trainer of Hugging Face transformers, by the module for PyTorch."""
 
-from metatune.artefact.capabilities import SCHEDULES, able
+from metatune.artefact.capabilities import SCHEDULES
 from metatune.artefact.exporters.base import MODULE, Exporter, export_files
 
 MODULES = {MODULE: "torch_schedules.py", "metatune_trainer.py": "hf_trainer.py"}
@@ -8,7 +8,7 @@ MODULES = {MODULE: "torch_schedules.py", "metatune_trainer.py": "hf_trainer.py"}
 HF_TRAINER = Exporter(
     "hf-trainer",
     "a module that gives transformers.Trainer its optimizer, its data and its loss weights",
-    able(SCHEDULES, clip_norm="no"),  # the Trainer has one max_grad_norm
+    SCHEDULES,
     lambda production: export_files(production, "hf_trainer", MODULES),
     "5.23.0",
 )

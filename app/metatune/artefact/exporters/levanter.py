@@ -1,11 +1,16 @@
-"""Exports to Levanter: weights of the training data that change at given steps."""
+"""Exports to Levanter: its optimizer, and weights of the data that change at given steps."""
 
 import math
 
 from metatune.artefact.capabilities import able
 from metatune.artefact.errors import ArtefactError
-from metatune.artefact.exporters.base import Exporter, Production, as_yaml, config_files
-from metatune.artefact.exporters.one_rate import one_rate
+from metatune.artefact.exporters.base import (
+    Exporter,
+    Production,
+    as_yaml,
+    config_files,
+    template,
+)
 from metatune.artefact.exporters.stages import Stage, averaged, staged
 from metatune.artefact.exporters.supply import supply
 from metatune.recipe.faults import Fault
@@ -14,22 +19,39 @@ LARGEST, SMALLEST = 2048, 64
 """Sequences of a block: Levanter's own choice, and the least that holds shares to a per cent."""
 
 USAGE = """
-Merge `tuned.yaml` into your configuration; the names are those of `data.components`.
+Put this folder on the Python path, merge `tuned.yaml` into your configuration, and train by
+
+```sh
+python metatune_levanter.py --config_path config.yaml
+```
+
+which is `levanter.main.train_lm` with the optimizer `tuned` (`import metatune_levanter` in a
+training of your own). Each parameter has its own curve, its decay and the tuned moments, under the
+names that Levanter gives checkpoints of Hugging Face: of layers that are stacked into one array
+each has its own too. A parameter without a curve, and a curve without a parameter, are refused when
+the training starts. The rate, `warmup`, `lr_schedule`, `weight_decay` and `max_grad_norm` of your
+configuration have no effect.
+"""
+
+MIXED = """
+Names in `train_weights` are those of `data.components`.
 """
 
 
 def _files(production: Production) -> dict[str, bytes | str]:
-    usage = USAGE + one_rate(production)
-    lost: list[str] = []
-    files: dict[str, str] = {}
-    mixture = production.artefact.mixture
+    usage, lost, mixture = USAGE, [], production.artefact.mixture
+    document: dict[str, object] = {
+        "optimizer": {"type": "tuned"},
+        "trainer": {"num_train_steps": production.steps},
+    }
     if mixture is not None:
         cut = staged(mixture, production.steps)
         block, stages, shift = _aligned(cut.stages, production.sequences_per_step or 1)
         entries = [[stage.start, stage.values] for stage in stages]
         weights = entries if len(entries) > 1 else entries[0][1]
         data = {"train_weights": weights, "mixture_block_size": block}
-        files["tuned.yaml"] = as_yaml({"data": data})
+        document["data"] = data
+        usage += MIXED
         lost += [
             f"shares are whole sequences of a block of {block}: off by up to "
             f"{max(_rounding(stage.values, block) for stage in stages):.3g}, and a share below "
@@ -39,9 +61,10 @@ def _files(production: Production) -> dict[str, bytes | str]:
             *supply(
                 production,
                 averaged(mixture, production.steps),
-                "Levanter begins it anew; `max_epochs` of a component says how often it may",
+                "Levanter begins it anew (`stop_strategy: restart`)",
             ),
         ]
+    files = {"tuned.yaml": as_yaml(document), "metatune_levanter.py": template("levanter.py")}
     title = "Levanter (marin-levanter 0.2.0)"
     return config_files(production, title, usage, files, lost)
 
@@ -78,18 +101,19 @@ def _aligned(stages: tuple[Stage, ...], sequences: int) -> tuple[int, tuple[Stag
         f"the {len(stages)} stages are shorter than a block of {SMALLEST} sequences, "
         "at which Levanter changes shares"
     )
-    cure = "make the training longer (--steps), or the updates larger"
-    raise ArtefactError("export", [Fault("--sequences-per-step", sequences, problem, cure)])
+    cure = "make the training longer (`steps`), or the updates larger"
+    raise ArtefactError("export", [Fault("sequences_per_step", sequences, problem, cure)])
 
 
 LEVANTER = Exporter(
     "levanter",
-    "YAML of data weights that change at given steps",
-    able(mixture="quantised", moving_mixture="quantised"),
+    "the optimizer with a curve for each parameter, and data weights that change at given steps",
+    able(rates="exact", curves="exact", mixture="quantised", moving_mixture="quantised"),
     _files,
     "marin-levanter 0.2.0",
     counts_sequences=True,
     numbers={
+        "num_train_steps": "updates of the training",
         "train_weights": "the first update of the stage, from 0, then shares of its sequences",
         "mixture_block_size": "sequences, each block of which has the shares, rounded",
     },

@@ -7,6 +7,7 @@ from metatune.artefact.exporters.base import Exporter, Production, as_yaml, conf
 from metatune.artefact.exporters.one_rate import one_rate
 from metatune.artefact.exporters.stages import averaged, staged
 from metatune.artefact.exporters.supply import documents, supply
+from metatune.artefact.exporters.whole_weights import truncation
 
 USAGE = """
 Put the paths of your data into the `phase_*.json`, and merge `tuned.yaml` into your configuration.
@@ -16,9 +17,6 @@ PHASES = """
 Start with `phase_1.json`. Stop at each update named here, and restart from the checkpoint with the
 next file as `grain_train_mixture_config_path`; the sources of the mixture go on where they were.
 """
-
-INTEGER_SCALE = 100
-"""Grain scales the smallest weight to this and truncates the others to whole numbers."""
 
 
 def _files(production: Production) -> dict[str, bytes | str]:
@@ -46,7 +44,7 @@ def _files(production: Production) -> dict[str, bytes | str]:
         if len(cut.stages) > 1:
             lines = (f"- update {s.start:,}: `phase_{n}.json`" for n, s in enumerate(cut.stages, 1))
             usage += PHASES + "\n" + "\n".join([*lines][1:]) + "\n"
-        off = max(_truncation(row) for row in rows)
+        off = max(truncation(row) for row in rows)
         lost += [
             how,
             f"Grain makes whole numbers of the shares: off by up to {off:.3g}",
@@ -54,13 +52,6 @@ def _files(production: Production) -> dict[str, bytes | str]:
             *supply(production, means, "Grain repeats it"),
         ]
     return config_files(production, "MaxText 0.2.5", usage, files, lost)
-
-
-def _truncation(shares: dict[str, float]) -> float:
-    """How far Grain's whole numbers take a share from what it should be, at most."""
-    kept = [share for share in shares.values() if share > 0]
-    whole = [int(INTEGER_SCALE * share / min(kept)) for share in kept]
-    return max(abs(w / sum(whole) - share) for w, share in zip(whole, kept, strict=True))
 
 
 MAXTEXT = Exporter(

@@ -6,7 +6,7 @@ from typing import Any
 from metatune.artefact.capabilities import able
 from metatune.artefact.exporters.base import Exporter, Production, config_files, place
 from metatune.artefact.exporters.base_schedule import base_schedule
-from metatune.artefact.exporters.named_rates import flattened, names, rate_files
+from metatune.artefact.exporters.named_rates import flattened, fused, names, rate_files
 from metatune.artefact.exporters.stages import averaged, staged
 from metatune.artefact.exporters.supply import supply
 
@@ -102,7 +102,7 @@ def _files(production: Production) -> dict[str, bytes | str]:
     files = rate_files(production, "megatron", "megatron")
     usage = RATES.format(schedule=base.words(production.steps), steps=production.steps)
     usage += names(production, "megatron", "Megatron")
-    lost = flattened(production)
+    lost = [*flattened(production), *fused(production, "megatron")]
     if base.deviation > 1e-6:
         lost.append(f"the base schedule is fitted: {base.words(production.steps)}")
     if base.warmup:

@@ -3,6 +3,8 @@
 Such trainers rename parameters and fuse some; `metatune_rates.py` takes the map from their names.
 """
 
+import numpy as np
+
 from metatune.artefact.exporters.base import Production, template
 from metatune.artefact.exporters.static_rates import RATES, rates_file, static_rates
 from metatune.artefact.exporters.trainer_names import names_of
@@ -21,8 +23,8 @@ NAMES = {{"NAME.OF.THE.TRAINER": ["model.layers.0.self_attn.q_proj.weight"]}}  #
 """
 
 FUSED = """
-Parameters that are fused into one must have one rate; where they haven't, `fused="mean"` gives them
-the mean in log space, weighted by their sizes where these are known, and warns how far off it is. A
+Parameters that are fused into one have the mean of their rates in log space, weighted by their
+sizes where these are known; how far off that is, is warned (`fused="refuse"` refuses it instead). A
 name that matches no parameter of the model is refused when the training starts.
 """
 
@@ -40,6 +42,29 @@ def rate_files(production: Production, target: str, *modules: str) -> dict[str, 
     numbers = rates_file(artefact, names=known, sizes=production.sizes)
     files = {"metatune_rates.py": template("named_rates.py"), RATES: numbers}
     return files | {f"metatune_{name}.py": template(f"{name}.py") for name in modules}
+
+
+def fused(production: Production, target: str) -> list[str]:
+    """What is lost of matrices that the trainer fuses, if anything is."""
+    curves = production.artefact.learning_rates.parameters
+    known, sizes = names_of(target, curves) or {}, production.sizes or {}
+    worst, off = "", 0.0
+    for name, parts in known.items():
+        rates = np.stack([curves[part] for part in parts])
+        if np.all(rates == rates[0]):
+            continue
+        with np.errstate(divide="ignore", invalid="ignore"):  # a rate of 0 makes a mean of 0
+            weights = [float(sizes.get(part, 1)) for part in parts]
+            mean = np.exp(np.average(np.log(rates), axis=0, weights=weights))
+            away = float(np.where(mean == rates, 0.0, np.abs(mean / rates - 1)).max())
+        worst, off = (name, away) if away > off else (worst, off)
+    if not off:
+        return []
+    weighed = "weighted by size" if sizes else "each alike: sizes aren't known here"
+    return [
+        f"matrices that are fused have the mean of their rates in log space, {weighed}: off by up "
+        f"to {100 * off:.3g} % (`{worst}`)"
+    ]
 
 
 def flattened(production: Production) -> list[str]:

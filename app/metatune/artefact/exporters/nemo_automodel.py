@@ -32,7 +32,11 @@ def _files(production: Production) -> dict[str, bytes | str]:
         lost.append(f"the base schedule is fitted: {base.words(production.steps)}")
     lost.append("`eps_root`, which PyTorch's AdamW doesn't have")
     overrides = [
-        {"pattern": pattern(names), "lr_mult": rate / peak, "wd_mult": float(decays)}
+        {
+            "pattern": pattern(names),
+            "lr_mult": rate / peak if peak else 0.0,
+            "wd_mult": float(decays),
+        }
         for rate, decays, names in groups(artefact)
     ]
     document: dict[str, object] = {

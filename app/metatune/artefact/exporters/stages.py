@@ -65,6 +65,12 @@ def staged(schedule: Mixture | LossWeights, steps: int) -> Stages:
     return Stages(tuple(stages), deviation)
 
 
+def moves(schedule: Mixture | LossWeights, steps: int) -> bool:
+    """Whether the values change over training."""
+    cut = staged(schedule, steps)
+    return len(cut.stages) > 1 or cut.deviation > 0
+
+
 def averaged(schedule: Mixture | LossWeights, steps: int) -> dict[str, float]:
     """The mean over training of each domain's value."""
     stages = staged(schedule, steps).stages

@@ -33,9 +33,11 @@ TORCHTITAN: Final = {
 
 OLMO_CORE: Final = {
     "model.embed_tokens.weight": "embeddings.weight",
-    f"{ATTENTION}q_proj.weight": "blocks.{}.attention.w_q.weight",
-    f"{ATTENTION}k_proj.weight": "blocks.{}.attention.w_k.weight",
-    f"{ATTENTION}v_proj.weight": "blocks.{}.attention.w_v.weight",
+    **{
+        f"{ATTENTION}{x}_proj.{kind}": f"blocks.{{}}.attention.w_{x}.{kind}"
+        for x in "qkv"
+        for kind in ("weight", "bias")
+    },
     f"{ATTENTION}o_proj.weight": "blocks.{}.attention.w_out.weight",
     f"{ATTENTION}q_norm.weight": "blocks.{}.attention.q_norm.weight",
     f"{ATTENTION}k_norm.weight": "blocks.{}.attention.k_norm.weight",
@@ -55,6 +57,16 @@ OLMO_CORE_OLMO2: Final = {
     f"{LAYER}post_feedforward_layernorm.weight": "blocks.{}.feed_forward_norm.weight",
 }
 """The same for OLMo 2 and 3, which have no norm before a block."""
+
+GEMMA_NORMS: Final = ("pre_feedforward_layernorm", "post_feedforward_layernorm")
+
+OLMO_CORE_GEMMA: Final = {
+    **OLMO_CORE,
+    f"{LAYER}post_attention_layernorm.weight": "blocks.{}.post_attention_norm.weight",
+    f"{LAYER}{GEMMA_NORMS[0]}.weight": "blocks.{}.feed_forward_norm.weight",
+    f"{LAYER}{GEMMA_NORMS[1]}.weight": "blocks.{}.post_feed_forward_norm.weight",
+}
+"""The same for Gemma 2 and 3, which have norms before and after."""
 
 MEGATRON: Final = {
     "model.embed_tokens.weight": "embedding.word_embeddings.weight",
@@ -78,14 +90,26 @@ MEGATRON: Final = {
     "model.norm.weight": "decoder.final_layernorm.weight",
     "lm_head.weight": "output_layer.weight",
 }
-"""Megatron core 0.19.2, `GPTModel` with the layers of Transformer Engine: Llama and Qwen."""
+"""Megatron core 0.19.2, `GPTModel` with the layers of Transformer Engine: Llama, Qwen, Gemma 1.
+
+As Megatron-Bridge 0.6.2 maps them, `models/llama` and so on."""
+
+MEGATRON_GEMMA: Final = {
+    **MEGATRON,
+    f"{LAYER}post_attention_layernorm.weight": (
+        "decoder.layers.{}.self_attention.linear_proj.post_layernorm.weight"
+    ),
+    f"{LAYER}{GEMMA_NORMS[0]}.weight": "decoder.layers.{}.mlp.linear_fc1.layer_norm_weight",
+    f"{LAYER}{GEMMA_NORMS[1]}.weight": "decoder.layers.{}.mlp.linear_fc2.post_layernorm.weight",
+}
+"""The same for Gemma 2 and 3, with the norms that Megatron-Bridge gives them."""
 
 TABLES: Final[Mapping[str, tuple[Mapping[str, str], ...]]] = {
     "torchtitan": (TORCHTITAN,),
-    "olmo-core": (OLMO_CORE, OLMO_CORE_OLMO2),
-    "megatron": (MEGATRON,),
+    "olmo-core": (OLMO_CORE, OLMO_CORE_OLMO2, OLMO_CORE_GEMMA),
+    "megatron": (MEGATRON, MEGATRON_GEMMA),
 }
-"""By target; the first that knows every parameter of a checkpoint is taken."""
+"""By target; the first that knows every parameter of a checkpoint, and of each layer, is taken."""
 
 NUMBER: Final = re.compile(r"(?<=\.)\d+(?=\.)")
 

@@ -6,6 +6,7 @@ from metatune.artefact.exporters.base import (
     Production,
     as_yaml,
     config_files,
+    max_grad_norm,
     place,
     template,
     torch_modules,
@@ -31,7 +32,7 @@ arguments = SFTConfig(
     max_steps={steps},
     per_device_train_batch_size=8,
     gradient_accumulation_steps=1,
-    max_grad_norm={norm},
+    max_grad_norm={norm}
 )
 trainer = TunedSFTTrainer(model=model, args=arguments, train_dataset=dataset)
 trainer.train()
@@ -66,8 +67,7 @@ def _files(production: Production) -> dict[str, bytes | str]:
     files = torch_modules(production)
     files["metatune_trainer.py"] = template("hf_trainer.py")
     lost: list[str] = []
-    norm = artefact.optimizer.settings["clip_norm"] or 0.0
-    usage = USAGE.format(steps=production.steps, norm=norm)
+    usage = USAGE.format(steps=production.steps, norm=max_grad_norm(artefact))
     if artefact.mixture is not None:
         shares = averaged(artefact.mixture, production.steps)
         rows, how = documents(production, shares)
@@ -88,7 +88,14 @@ def _files(production: Production) -> dict[str, bytes | str]:
 TRL = Exporter(
     "trl",
     "a trainer like TRL's SFTTrainer with its optimizer, and a mixture of data sets",
-    able(rates="exact", curves="exact", mixture="exact", moving_mixture="exact"),
+    able(
+        rates="exact",
+        curves="exact",
+        mixture="exact",
+        moving_mixture="exact",
+        optimizer="exact",
+        clip_norm="exact",
+    ),
     _files,
     "1.16.0",
     numbers={"fraction": "share of the rows of the mixture, that is of the documents"},

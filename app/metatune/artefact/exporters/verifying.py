@@ -27,6 +27,7 @@ VERIFIERS: Final = {
     "trl": ("trainer", ("torch", "transformers", "accelerate")),
     "axolotl": ("trainer", ("torch", "transformers", "accelerate")),
     "megatron": ("named", ()),
+    "levanter": ("levanter", ("jax", "optax", "levanter")),
     "torchtitan": ("torchtitan", ("torch", "torchtitan")),
     "olmo-core": ("olmo_core", ("torch", "olmo_core")),
     "nemo-automodel": ("nemo_automodel", ("torch", "nemo_automodel")),
@@ -71,17 +72,17 @@ def verify(production: Production, target: str, folder: str | Path) -> list[str]
     if target not in VERIFIERS:
         problem = "nothing of its is run here: no verification is known"
         cure = f"verified can be: {', '.join(VERIFIERS)}"
-        raise ArtefactError("export", [Fault("--verify", target, problem, cure)])
+        raise ArtefactError("export", [Fault("verified", target, problem, cure)])
     artefact = production.artefact
     if artefact.learning_rates.elements is not None or artefact.learned_update is not None:
         problem = "it runs on a tiny model, which what was tuned within tensors doesn't fit"
-        raise ArtefactError("export", [Fault("--verify", target, problem, "leave it out")])
+        raise ArtefactError("export", [Fault("verified", target, problem, "leave it out")])
     module, packages = VERIFIERS[target]
     if isinstance(artefact.loss_weights, ClassWeights) or artefact.loss_terms is not None:
         module = "pytorch" if module == "trainer" else module  # its loss needs logits
     if missing := [name for name in packages if find_spec(name) is None]:
         problem, cure = f"needs {' and '.join(missing)}", "install it beside metatune"
-        raise ArtefactError("export", [Fault("--verify", target, problem, cure)])
+        raise ArtefactError("export", [Fault("verified", target, problem, cure)])
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", RUN, module, str(Path(folder).resolve())],
         input=json.dumps(expected(production)._asdict()),
@@ -90,7 +91,7 @@ def verify(production: Production, target: str, folder: str | Path) -> list[str]
     )
     if done.returncode:
         said = (done.stderr.strip() or "it says nothing").splitlines()[-1]
-        raise ArtefactError("export", [Fault("--verify", target, said)])
+        raise ArtefactError("export", [Fault("verified", target, said)])
     return json.loads(done.stdout.splitlines()[-1])  # a trainer may print before
 
 

@@ -300,7 +300,7 @@ def ask(run: Path, training_of: Callable[[RunFolder], InnerTraining], seeds: int
         fault = Fault("tune", keys, problem, "tune one of them")
         raise RecipeError(str(run), [fault])
     refuse_changed(folder.path, inputs(training))
-    refuse_larger_than_memory(training.initialise, training.model.family)
+    refuse_larger_than_memory(training)
     if tuned.origin is None:
         problem = "has no meta-parameters beside it"
         cure = "take the artefact that metatune fit wrote"

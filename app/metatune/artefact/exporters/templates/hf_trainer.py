@@ -20,15 +20,19 @@ from metatune_schedules import (  # pyright: ignore[reportMissingImports]
     Schedule,
     class_weights,
     clip_norm,
+    clips_over_time,
     domain_weights,
     loss_terms,
     optimizer,
     token_losses,
     weighted_loss,
 )
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 
 IGNORED = -100  # of a label: the token isn't predicted
+
+OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd")
+"""Values of `optim` that name PyTorch's own; whether it is fused is all that is taken of them."""
 
 Before = Trainer if TYPE_CHECKING else object
 
@@ -40,7 +44,8 @@ class Tuned(Before):
     sharded by FSDP), and its schedule over `max_steps`. The loss of each sequence is multiplied by
     its `loss_weight`, that of each token by the weight of its class, where the batch holds them; in
     training the loss of a token has the terms of `loss_terms` at that update. The loss of an
-    update is the sum of the weighted losses of its tokens over their number.
+    update is the sum of the weighted losses of its tokens over their number. A clipping norm that
+    moves over training is that of the update, whatever `max_grad_norm` above 0 the arguments have.
     """
 
     def __init__(
@@ -71,8 +76,17 @@ class Tuned(Before):
         super().__init__(*arguments, **options)
         args, tuned = self.args, clip_norm(0, 1, path=path) or 0.0
         wrong = []
-        if args.max_grad_norm != tuned:
+        if clips_over_time(path=path):
+            self.add_callback(_MovingClip(self))
+            if not args.max_grad_norm > 0:
+                wrong.append(f"max_grad_norm {args.max_grad_norm}: must be above 0, {tuned} say")
+            if self.is_deepspeed_enabled:
+                wrong.append("DeepSpeed clips by one norm, and the tuned one moves over training")
+        elif args.max_grad_norm != tuned:
             wrong.append(f"max_grad_norm {args.max_grad_norm}: the rates were tuned with {tuned}")
+        if args.optim not in OPTIMIZERS:
+            named = getattr(args.optim, "value", args.optim)
+            wrong.append(f"optim {named}: leave it out, the tuned optimizer is made here")
         if args.label_smoothing_factor:
             wrong.append(f"label_smoothing_factor {args.label_smoothing_factor}: must be 0")
         if domain_weights(0, 1, path=path) and args.remove_unused_columns:
@@ -85,7 +99,9 @@ class Tuned(Before):
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The tuned optimizer of the model as it is now."""
         trained = self.model if model is None else model
-        self.optimizer = optimizer(trained, max(1, self.args.max_steps), **self._tuned)
+        # As of the Trainer's own; it computes the same, faster.
+        fused = {"fused": True} if self.args.optim == "adamw_torch_fused" else {}
+        self.optimizer = optimizer(trained, max(1, self.args.max_steps), **fused, **self._tuned)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Schedule:
@@ -135,6 +151,17 @@ class Tuned(Before):
             batch *= args.world_size
         dataset.shared(0, 1, batch)
 
+    def update_at_hand(self) -> tuple[int, int]:
+        """The update that is being made, 0 for the first, and how many the training has."""
+        total, step = max(1, self.state.max_steps), self.state.global_step
+        if isinstance(self.lr_scheduler, Schedule):
+            step = self.lr_scheduler.last_epoch  # an update that a GradScaler skips isn't counted
+        return min(step, total - 1), total  # an evaluation may come after the last
+
+    def tuned_clip_norm(self) -> float:
+        """The largest global norm of the gradient of that update."""
+        return clip_norm(*self.update_at_hand(), path=self._tuned["path"]) or 0.0
+
     def compute_loss(
         self,
         model: Any,
@@ -147,11 +174,7 @@ class Tuned(Before):
         Raises:
             ValueError: several devices in one process, or weights of classes without `classes`.
         """
-        path, total = self._tuned["path"], max(1, self.state.max_steps)
-        step = self.state.global_step
-        if isinstance(self.lr_scheduler, Schedule):
-            step = self.lr_scheduler.last_epoch  # an update that a GradScaler skips isn't counted
-        step = min(step, total - 1)  # an evaluation may come after the last
+        path, (step, total) = self._tuned["path"], self.update_at_hand()
         termed = model.training and bool(loss_terms(step, total, path=path))
         classed = bool(class_weights(step, total, path=path))
         if classed and "classes" not in inputs:
@@ -193,6 +216,19 @@ class Tuned(Before):
         if "learning_rate" in logs and isinstance(self.lr_scheduler, Schedule):
             logs |= {f"learning_rate/{name}": r for name, r in self.lr_scheduler.last_used.items()}
         super().log(logs, start_time)
+
+
+class _MovingClip(TrainerCallback):
+    """Gives the Trainer the norm of each update before it clips; at the end that of before."""
+
+    def __init__(self, trainer: Tuned):
+        self._trainer, self._before = trainer, trainer.args.max_grad_norm
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        args.max_grad_norm = self._trainer.tuned_clip_norm()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        args.max_grad_norm = self._before
 
 
 class TunedTrainer(Tuned, Trainer):

@@ -22,7 +22,7 @@ from olmo_core.optim.scheduler import Scheduler  # pyright: ignore[reportMissing
 NAMES: dict[str, list[str]] | None = None
 """For a model whose names static_rates.json doesn't know, as for `metatune_rates.groups`."""
 
-FUSED = "refuse"
+FUSED = "mean"
 """What to do with parameters fused into one whose rates differ, `refuse` or `mean`."""
 
 

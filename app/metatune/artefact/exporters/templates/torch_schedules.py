@@ -84,7 +84,8 @@ def param_groups(
         new = {"params": [], "weight_decay": decay, "curve": name, **fixed}
         apart = "elements" in tuned["learning_rates"] or "learned_update" in tuned
         own = name if apart else None
-        alike = (tuple(curves[name]), decay, tuple(tuned_decay.get(name, ())), own)
+        mesh = getattr(parameter, "device_mesh", None)  # one kernel can't span several
+        alike = (tuple(curves[name]), decay, tuple(tuned_decay.get(name, ())), own, mesh)
         group = groups.setdefault(alike, new)
         group["params"].append(parameter)
     for group in groups.values():
@@ -100,10 +101,19 @@ def optimizer(
     path: Path = TUNED,
     checkpoint_name: Callable[[str], str] = str,
     partial: bool = False,
+    **options: Any,
 ) -> torch.optim.Optimizer:
     """The optimizer that the rates were tuned for, with the groups of `param_groups`.
 
     It doesn't clip: call `torch.nn.utils.clip_grad_norm_` before each step, as README.md says.
+
+    Args:
+        model: as of `param_groups`.
+        total_steps: updates of the training.
+        path: the tuned.json.
+        checkpoint_name: as of `param_groups`.
+        partial: as of `param_groups`.
+        **options: how PyTorch computes it, `fused=True` say.
 
     Raises:
         ValueError: a trainable parameter has no curve, or a curve no parameter.
@@ -112,8 +122,8 @@ def optimizer(
         model, total_steps, path=path, checkpoint_name=checkpoint_name, partial=partial
     )
     if _read(path)["optimizer"]["kind"] == "adamw":
-        return torch.optim.AdamW(groups)
-    return torch.optim.SGD(groups)
+        return torch.optim.AdamW(groups, **options)
+    return torch.optim.SGD(groups, **options)
 
 
 class Schedule(LRScheduler):
@@ -296,6 +306,11 @@ def clip_norm(step: int, total_steps: int, *, path: Path = TUNED) -> float | Non
     """The largest global norm of the gradient at update `step`; None for no clipping."""
     settings = _read(path)["optimizer"]
     return _settings(settings, step, total_steps).get("clip_norm", settings["clip_norm"])
+
+
+def clips_over_time(*, path: Path = TUNED) -> bool:
+    """Whether `clip_norm` moves over training."""
+    return "clip_norm" in ((_read(path)["optimizer"].get("schedules") or {}).get("values") or {})
 
 
 def mixture(step: int, total_steps: int, *, path: Path = TUNED) -> dict[str, float]:

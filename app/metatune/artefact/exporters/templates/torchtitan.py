@@ -6,14 +6,17 @@ optimizer = TunedOptimizers.Config()
 lr_scheduler = TunedSchedules.Config()
 """
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from metatune_rates import (  # pyright: ignore[reportMissingImports]
+    RATES,
     Group,
     assigned,
+    bare,
     groups,
     rate_at,
     refuse_absent,
@@ -35,7 +38,7 @@ class TunedOptimizers(OptimizersContainer):
         """`names` and `fused` are those of `metatune_rates.groups`."""
 
         names: Mapping[str, Sequence[str]] | None = None
-        fused: str = "refuse"
+        fused: str = "mean"
 
     def __init__(self, config: Any, *, model_parts: Any):
         """Of all parts of the model that this process has.
@@ -43,14 +46,16 @@ class TunedOptimizers(OptimizersContainer):
         Raises:
             ValueError: a parameter is in no group, or a name of a group matches no parameter.
         """
-        made = groups(config.names, fused=config.fused)
-        config.param_groups = made  # what `_build_param_groups` is given
         present: list[Any] = [name for part in model_parts for name, _ in part.named_parameters()]
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             everyone: list[Any] = [None] * torch.distributed.get_world_size()
             torch.distributed.all_gather_object(everyone, present)
             present = [name for own in everyone for name in own]
+        made = groups(
+            names_in(present) if config.names is None else config.names, fused=config.fused
+        )
         refuse_absent(made, present)
+        config.param_groups = self.tuned_groups = made  # what `_build_param_groups` is given
         super().__init__(config, model_parts=model_parts)
 
     @staticmethod
@@ -75,15 +80,11 @@ class TunedSchedules(LRSchedulersContainer):
 
     @dataclass(kw_only=True, slots=True)
     class Config(LRSchedulersContainer.Config):
-        """`names` and `fused` are those of `TunedOptimizers.Config`."""
-
-        names: Mapping[str, Sequence[str]] | None = None
-        fused: str = "refuse"
+        """Its fields have no effect."""
 
         def build(self, *, optimizers: Any, training_steps: int) -> "TunedSchedules":
             """The schedules over the updates of the training."""
-            made = groups(self.names, fused=self.fused)
-            return TunedSchedules(optimizers, made, training_steps)
+            return TunedSchedules(optimizers, optimizers.tuned_groups, training_steps)
 
     def __init__(self, optimizers: Any, made: Sequence[Group], total_steps: int):
         """Of optimizers that `TunedOptimizers` made."""
@@ -98,6 +99,26 @@ class TunedSchedules(LRSchedulersContainer):
             LambdaLR(own, [factor(by_first[group["tuned"]]) for group in own.param_groups])
             for own in optimizers
         ]
+
+
+def names_in(present: Collection[str]) -> dict[str, list[str]] | None:
+    """The names of static_rates.json, of a model that fuses queries, keys and values or doesn't.
+
+    Args:
+        present: names of the parameters of all parts of the model.
+    """
+    known, there = json.loads(RATES.read_text(encoding="utf-8"))["names"], set(map(bare, present))
+    if known is None:
+        return None
+    named: dict[str, list[str]] = {}
+    for name, parts in known.items():
+        if ".wqkv." in name and name not in there and name.replace("wqkv", "wq") in there:
+            for x in "qkv":
+                own = [part for part in parts if f".{x}_proj." in part]
+                named[name.replace("wqkv", f"w{x}")] = own
+        else:
+            named[name] = parts
+    return named
 
 
 def bare_name(name: str) -> str:

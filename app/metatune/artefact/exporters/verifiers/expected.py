@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 
@@ -46,6 +48,12 @@ class Expected(NamedTuple):
             for domain, shares in self.shares.items():
                 agree(f"update {step}, share of {domain}", found[domain], shares[place])
         return [f"shares of {len(self.shares)} domains at {len(self.at)} updates"]
+
+    def agree_on_moving_shares(self, folder: Path) -> list[str]:
+        """The same of an export that has a module for shares that move; nothing without one."""
+        if not (folder / "metatune_schedule.py").is_file():
+            return []
+        return self.agree_on_shares(import_module("metatune_schedule").shares)
 
     def compared(self, what: str) -> str:
         """A line on what was compared of every parameter."""

@@ -16,7 +16,6 @@ def verify(expected: Expected, folder: Path) -> list[str]:
     exported, groups, names = named.made(expected)
     ours: Any = import_module("metatune_olmo_core")
     model = tiny(names)
-    ours.FUSED = "mean"
     optimizer, scheduler = ours.TunedAdamWConfig().build(model), ours.TunedScheduler()
     by_first = {group.names[0]: group for group in groups}
     for step in range(expected.total):
@@ -26,4 +25,8 @@ def verify(expected: Expected, folder: Path) -> list[str]:
             agree(f"update {step}, {group['tuned']}", scheduler.set_lr(group, trainer), rate)
         give_gradients(model)
         optimizer.step()
-    return [*lines, f"{expected.total} updates by OLMo-core's optimizer"]
+    return [
+        *lines,
+        f"{expected.total} updates by OLMo-core's optimizer",
+        *expected.agree_on_moving_shares(folder),
+    ]

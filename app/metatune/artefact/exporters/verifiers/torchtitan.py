@@ -16,9 +16,9 @@ def verify(expected: Expected, folder: Path) -> list[str]:
     ours, model = import_module("metatune_torchtitan"), tiny(names)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        config = ours.TunedOptimizers.Config(implementation="for-loop", fused="mean")
+        config = ours.TunedOptimizers.Config(implementation="for-loop")
         optimizers = config.build(model_parts=[model])
-        schedules = ours.TunedSchedules.Config(fused="mean").build(
+        schedules = ours.TunedSchedules.Config().build(
             optimizers=optimizers, training_steps=expected.total
         )
     by_first = {group.names[0]: group for group in groups}
@@ -32,4 +32,8 @@ def verify(expected: Expected, folder: Path) -> list[str]:
         give_gradients(model)
         optimizers.step()
         schedules.step()
-    return [*lines, f"{expected.total} updates by torchtitan's containers"]
+    return [
+        *lines,
+        f"{expected.total} updates by torchtitan's containers",
+        *expected.agree_on_moving_shares(folder),
+    ]
