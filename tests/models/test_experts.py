@@ -94,6 +94,13 @@ def test_a_batch_of_products_is_a_loop_over_them(axes, float64):
             np.testing.assert_allclose(got[member], want, atol=1e-12)
 
 
+def test_groups_have_no_tangent():
+    x, matrices, groups = jnp.ones((2, 1, IN)), jnp.ones((GROUPS, OUT, IN)), jnp.array([0, 1])
+    nowhere = np.zeros(2, jax.dtypes.float0)
+    _, tangent = jax.jvp(lambda group: times_matrix(x, matrices, group), (groups,), (nowhere,))
+    np.testing.assert_array_equal(tangent, 0)
+
+
 def test_an_adapter_beside_an_expert_is_added_to_it():
     model = build(CONFIG)
     params = model.init(jax.random.key(0))

@@ -97,7 +97,7 @@ def _tangent(
         if type(moved) is not ad.Zero
     ]
     if not parts:
-        return out, ad.Zero.from_primal_value(out)
+        return out, ad.Zero(jax.typeof(out).to_tangent_aval())
     return out, parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
 
