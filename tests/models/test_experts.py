@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from metatune.models import build
+from metatune.models.block_products import times_matrix
 from metatune.models.experts import Routing, imbalance
 from metatune.models.grouped import block_size, grouped, in_blocks, ragged
 
@@ -63,6 +64,58 @@ def test_each_row_meets_its_own_matrix_and_so_do_derivatives(of, product, float6
         strict=True,
     ):
         np.testing.assert_allclose(got, want, atol=1e-12)
+
+
+@pytest.mark.parametrize("axes", [(0, None, None), (None, 0, None), (1, 0, 0)])
+def test_a_batch_of_products_is_a_loop_over_them(axes, float64):
+    rng = np.random.default_rng(2)
+    order = in_blocks(jnp.asarray(OF["uneven"]), GROUPS)
+    x = jnp.asarray(rng.normal(size=(*order.row.shape, IN)))
+    matrices = jnp.asarray(rng.normal(size=(GROUPS, OUT, IN)))
+    given = [
+        jnp.stack([part, part[::-1]], axis=0 if axis is None else axis)
+        for part, axis in zip((x, matrices, order.group), axes, strict=True)
+    ]
+    given = [g if axis is not None else g[0] for g, axis in zip(given, axes, strict=True)]
+
+    def gradient(x, matrices, group):
+        def loss(x, matrices):
+            return jnp.sum(jnp.sin(times_matrix(x, matrices, group)))
+
+        return jax.grad(loss, argnums=(0, 1))(x, matrices)
+
+    together = jax.vmap(gradient, in_axes=axes)(*given)
+    for member in range(2):
+        own = [
+            g if axis is None else jnp.take(g, member, axis)
+            for g, axis in zip(given, axes, strict=True)
+        ]
+        for got, want in zip(together, gradient(*own), strict=True):
+            np.testing.assert_allclose(got[member], want, atol=1e-12)
+
+
+def test_groups_have_no_tangent():
+    x, matrices, groups = jnp.ones((2, 1, IN)), jnp.ones((GROUPS, OUT, IN)), jnp.array([0, 1])
+    nowhere = np.zeros(2, jax.dtypes.float0)
+    _, tangent = jax.jvp(lambda group: times_matrix(x, matrices, group), (groups,), (nowhere,))
+    np.testing.assert_array_equal(tangent, 0)
+
+
+def test_an_adapter_beside_an_expert_is_added_to_it():
+    model = build(CONFIG)
+    params = model.init(jax.random.key(0))
+    own = params["model"]["layers"]["mlp"]["experts"]["3"]["up_proj"]
+    shape = own["weight"].shape
+    a, b = (jax.random.normal(jax.random.key(n), s) for n, s in ((1, (2, 2, 16)), (2, (2, 6, 2))))
+    tokens = jnp.arange(8).reshape(2, 4)
+    before = model.hidden(params, tokens)
+    own |= {"lora_A": a, "lora_B": b}
+    beside = model.hidden(params, tokens)
+    merged = {"weight": own["weight"] + b @ a}
+    assert merged["weight"].shape == shape
+    params["model"]["layers"]["mlp"]["experts"]["3"]["up_proj"] = merged
+    np.testing.assert_allclose(beside, model.hidden(params, tokens), atol=1e-5)
+    assert jnp.abs(beside - before).max() > 1e-2
 
 
 def test_no_row_meets_the_matrices_of_all_groups():

@@ -55,6 +55,7 @@ OTHERS = {
         "logits_scaling": 0.25,
         "attention_multiplier": 0.3,
     },
+    "olmoe": {**SIZES, "model_type": "olmoe", "num_experts": 4, "num_experts_per_tok": 2},
     "phi3": {**SIZES, "model_type": "phi3", "num_key_value_heads": 2, "partial_rotary_factor": 0.5},
 }
 """Whose blocks differ in what a document could be seen by."""

@@ -97,7 +97,7 @@ def _tangent(
         if type(moved) is not ad.Zero
     ]
     if not parts:
-        return out, ad.Zero.from_primal_value(out)
+        return out, ad.Zero(jax.typeof(out).to_tangent_aval())
     return out, parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
 
@@ -131,10 +131,10 @@ def _batched(
 ) -> tuple[jax.Array, int]:
     """One member of the batch after the other; what all share is shared."""
     moved = [
-        a if axis is batching.not_mapped else jnp.moveaxis(a, axis, 0)
+        a if axis is None else jnp.moveaxis(a, axis, 0)
         for a, axis in zip(arguments, axes, strict=True)
     ]
-    mapped = [axis is not batching.not_mapped for axis in axes]
+    mapped = [axis is not None for axis in axes]
 
     def one(own: list[Any]) -> jax.Array:
         rest = iter(own)
