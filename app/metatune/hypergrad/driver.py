@@ -112,8 +112,8 @@ def hypergradient(
             listener=listener,
         )
     )
-    home = brought_home((found.value, found.gradient, found.diagnostics), eta)
-    return Hypergradient(home[0], home[1], found.state, home[2])
+    value, gradient, seen = brought_home((found.value, found.gradient, found.diagnostics), eta)
+    return found._replace(value=value, gradient=gradient, diagnostics=seen)
 
 
 def _refuse_uneven(problem: Problem, batch: Batch) -> None:
