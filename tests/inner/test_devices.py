@@ -90,9 +90,9 @@ COMPILED = []
 """Seconds of each program that was compiled, or found in JAX's cache on disk."""
 
 
-def listen(event, seconds, **_):
+def listen(event, duration_secs, **_):
     if event == "/jax/core/compile/backend_compile_duration":
-        COMPILED.append(seconds)
+        COMPILED.append(duration_secs)
 
 
 def toy(estimator, layout):
