@@ -75,6 +75,7 @@ def main() -> None:
 
 def agreement() -> Iterator[str]:
     """Differences of hypergradients between meshes and one device, over their norm."""
+    jax.config.update("jax_disable_most_optimizations", True)  # small programs, and many
     yield "| | " + " | ".join(f"{data} x {fsdp}" for data, fsdp, _ in MESHES) + " |"
     yield "|---|" + "---|" * len(MESHES)
     for name, config in FAMILIES.items():
