@@ -10,7 +10,14 @@ import pytest
 from metatune.models import build
 from metatune.models.block_products import times_matrix
 from metatune.models.experts import Routing, imbalance
-from metatune.models.grouped import block_size, grouped, in_blocks, ragged
+from metatune.models.grouped import (
+    at_once,
+    block_size,
+    grouped,
+    in_blocks,
+    one_by_one,
+    ragged,
+)
 
 ROWS, GROUPS, IN, OUT = 37, 5, 3, 4
 OF: dict[str, np.ndarray] = {
@@ -34,7 +41,7 @@ CONFIG = {
 }
 
 
-@pytest.mark.parametrize("product", [grouped, ragged])
+@pytest.mark.parametrize("product", [grouped, one_by_one, at_once, ragged])
 @pytest.mark.parametrize("of", OF)
 def test_each_row_meets_its_own_matrix_and_so_do_derivatives(of, product, float64):
     rng = np.random.default_rng(1)

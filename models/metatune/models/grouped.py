@@ -1,12 +1,13 @@
 """Products of rows with one of several matrices each: a mixture of experts' work, and no more.
 
-Rows are brought into the order of their groups. Where a backend multiplies ragged groups as they
-are, it does; elsewhere, groups are cut into blocks of one size, the last of each filled up with
-zeros, so that no row is left out and no array has both rows and groups.
+Rows are brought into the order of their groups, which are cut into blocks of one size, the last of
+each filled up with zeros, so that no row is left out and no array has both rows and groups. How
+blocks are multiplied is the backend's way; all are differentiated alike.
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -73,13 +74,17 @@ def grouped(x: jax.Array, matrices: jax.Array, order: Order) -> jax.Array:
     Returns:
         [blocks, size, out].
     """
-    if jax.default_backend() in RAGGED:
-        return ragged(x, matrices, order)
+    return WAYS.get(jax.default_backend(), one_by_one)(x, matrices, order)
+
+
+def one_by_one(x: jax.Array, matrices: jax.Array, order: Order) -> jax.Array:
+    """As `grouped`, a block after the other: a CPU's way, which copies no matrix for later."""
     return block_products.times_matrix(x, matrices, order.group)
 
 
-RAGGED = ("tpu",)
-"""Backends that multiply groups of whatever sizes without the work of all groups for each row."""
+def at_once(x: jax.Array, matrices: jax.Array, order: Order) -> jax.Array:
+    """As `grouped`, all blocks at once, each with a copy of its matrix: a GPU's way."""
+    return jnp.einsum("bti,boi->bto", x, matrices[order.group])
 
 
 def ragged(x: jax.Array, matrices: jax.Array, order: Order) -> jax.Array:
@@ -88,3 +93,10 @@ def ragged(x: jax.Array, matrices: jax.Array, order: Order) -> jax.Array:
     sizes = size * jnp.bincount(order.group, length=matrices.shape[0])
     flat = x.reshape(blocks * size, inside)
     return jax.lax.ragged_dot(flat, matrices.swapaxes(1, 2), sizes).reshape(blocks, size, -1)
+
+
+WAYS: Final[Mapping[str, Callable[[jax.Array, jax.Array, Order], jax.Array]]] = {
+    "gpu": at_once,
+    "tpu": ragged,  # alone in having no work of all groups for each row
+}
+"""By backend; else one by one."""

@@ -229,7 +229,7 @@ def build(
             f"fields of the {config['model_type']} model's config that neither transformers nor "
             f"metatune reads, and that are passed over: {said}",
             ConfigWarning,
-            stacklevel=2,
+            stacklevel=1,  # one place, so that it is shown once, whoever builds the model
         )
     source = json.dumps(dict(config))
     return LanguageModel(
