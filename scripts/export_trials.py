@@ -1,4 +1,4 @@
-"""Trials of scripts/try_exports.py: what stands for a user's own around the README of each target."""
+"""Trials of scripts/try_exports.py: what stands for a user's own around a README."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
