@@ -1,4 +1,5 @@
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -137,6 +138,7 @@ def test_numbers_are_checked_together(artefact, tmp_path):
         "sequences_per_step",
     ]
     assert not (tmp_path / "a").exists()
+    wrong: Any
     for wrong in (10**12, 2.5, True, "100"):
         with pytest.raises(ArtefactError, match=f"export: steps = {wrong!r}: must be "):
             export(artefact, "megatron", tmp_path / "a", steps=wrong, lossy=True)

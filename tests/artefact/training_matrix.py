@@ -146,7 +146,10 @@ def by_trainer(way: str, scratch: str, ranks: int) -> Any:
             return super().compute_loss(model, inputs, *rest, **more)
 
     accumulated = 4 if way == "accumulated" else 1
-    shards = {"version": 2, "cpu_ram_efficient_loading": False}
+    shards: dict[str, Any] = {}
+    if way == "sharded":
+        config = {"version": 2, "cpu_ram_efficient_loading": False}
+        shards = {"fsdp": True, "fsdp_config": config}
     arguments = TrainingArguments(
         output_dir=f"{scratch}/{'resumed elsewhere' if way == 'going on' else way}",
         max_steps=STEPS,
@@ -156,8 +159,7 @@ def by_trainer(way: str, scratch: str, ranks: int) -> Any:
         torch_compile=way == "compiled",
         torch_compile_backend="eager" if way == "compiled" else None,
         ddp_find_unused_parameters=False if ranks > 1 else None,
-        fsdp=way == "sharded" or None,
-        fsdp_config=shards if way == "sharded" else None,
+        **shards,
         report_to=[],
         use_cpu=True,
         disable_tqdm=True,
