@@ -139,7 +139,8 @@ def test_numbers_are_checked_together(artefact, tmp_path):
     ]
     assert not (tmp_path / "a").exists()
     wrong: Any
-    for wrong in (10**12, 2.5, True, "100"):
+    wrong_types: Any = (10**12, 2.5, True, "100")
+    for wrong in wrong_types:
         with pytest.raises(ArtefactError, match=f"export: steps = {wrong!r}: must be "):
             export(artefact, "megatron", tmp_path / "a", steps=wrong, lossy=True)
 
