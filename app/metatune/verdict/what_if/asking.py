@@ -31,7 +31,7 @@ from metatune.verdict.what_if.changes import SECTIONS, Change, changeable, chang
 from metatune.verdict.what_if.model import (
     LEVEL,
     Bend,
-    Prediction,
+    PredictedChange,
     bend,
     by_pairs,
     held,
@@ -69,7 +69,7 @@ class Answer(NamedTuple):
             fresh seeds, which draw their batches at the mixture; None where none were asked for.
     """
 
-    predicted: Prediction
+    predicted: PredictedChange
     measured: PairedDifference | None = None
 
     @property
@@ -149,11 +149,11 @@ class Asking:
             record = Answers(self.folder.path, identity)
             record.mend()
             derivatives = Derivatives(self.training, self.eta, self.folder.scratch)
-            yield Opened(self, derivatives, record, display)
+            yield OpenedAsking(self, derivatives, record, display)
 
 
 @dataclass(frozen=True, eq=False)
-class Opened:
+class OpenedAsking:
     """A run that answers.
 
     Attributes:
@@ -168,7 +168,7 @@ class Opened:
     record: Answers
     display: Display
 
-    def prediction(self, delta: np.ndarray, what: str) -> Prediction:
+    def prediction(self, delta: np.ndarray, what: str) -> PredictedChange:
         """What a change δ would do.
 
         Args:

@@ -45,7 +45,7 @@ class Bend(NamedTuple):
     rest: float
 
 
-class Prediction(NamedTuple):
+class PredictedChange(NamedTuple):
     """A change of the objective.
 
     Attributes:
@@ -126,7 +126,9 @@ def _size(values: Sequence[float]) -> float:
     return math.sqrt(sum(value**2 for value in values) / len(values)) if values else 0.0
 
 
-def by_pairs(model: Prediction, mean: float, low: float, high: float, pairs: int) -> Prediction:
+def by_pairs(
+    model: PredictedChange, mean: float, low: float, high: float, pairs: int
+) -> PredictedChange:
     """A prediction by trainings alone, with what the model would have said of its parts.
 
     Args:
@@ -142,7 +144,7 @@ def by_pairs(model: Prediction, mean: float, low: float, high: float, pairs: int
 
 def predicted(
     slopes: Sequence[float], bends: Sequence[Bend | None], level: float = LEVEL
-) -> Prediction:
+) -> PredictedChange:
     """The change of the objective.
 
     Args:
@@ -155,7 +157,7 @@ def predicted(
     known = [each for each in bends if each is not None]
     if len(known) < len(bends):
         slope = float(first.mean())
-        return Prediction(
+        return PredictedChange(
             math.inf, -math.inf, math.inf, slope, None, math.inf, len(first), len(bends)
         )
     halves = np.asarray([each.second / 2 for each in known], np.float64)
@@ -172,7 +174,7 @@ def predicted(
             if len(each) > 1
         )
         half += float(stdtrit(degrees, 1 - level / 2)) * math.sqrt(square)
-    return Prediction(
+    return PredictedChange(
         change,
         change - half,
         change + half,
@@ -184,7 +186,7 @@ def predicted(
     )
 
 
-def held(prediction: Prediction, measured: float, low: float, high: float) -> bool:
+def held(prediction: PredictedChange, measured: float, low: float, high: float) -> bool:
     """Whether a measurement agrees with a prediction, both with their intervals.
 
     Args:

@@ -9,9 +9,9 @@ from metatune.artefact.kinds import KINDS, kind_of
 from metatune.inner import InnerTraining
 from metatune.recipe.faults import RecipeError
 from metatune.tunables.groups import Groups
-from metatune.verdict.what_if.asking import Asking, Opened
+from metatune.verdict.what_if.asking import Asking, OpenedAsking
 from metatune.verdict.what_if.changes import ALL, MIXTURE, RATES, parsed
-from metatune.verdict.what_if.model import Bend, Prediction, predicted
+from metatune.verdict.what_if.model import Bend, PredictedChange, predicted
 
 POINTS: Final = 0.05
 """Of a share."""
@@ -23,7 +23,7 @@ MOST_GROUPS: Final = 12
 """Of rates, that have a row each where they aren't kinds."""
 
 
-class Row(NamedTuple):
+class SensitivityRow(NamedTuple):
     """A row of the table.
 
     Attributes:
@@ -40,18 +40,20 @@ class Row(NamedTuple):
     refusal: str | None = None
 
 
-def rows(asking: Asking) -> list[Row]:
+def rows(asking: Asking) -> list[SensitivityRow]:
     """The changes of the table, those of all windows before their parts."""
     return [_checked(asking, row) for row in (*_shares(asking.training), *_rates(asking.training))]
 
 
-def questions(found: list[Row]) -> int:
+def questions(found: list[SensitivityRow]) -> int:
     """How many rows have trainings of their own; a factor and its inverse share them."""
     own = [row.change for row in found if row.refusal is None and row.part_of is None]
     return len(own) - sum("/=" in change for change in own)
 
 
-def table(opened: Opened, found: list[Row]) -> list[tuple[Row, Prediction | None]]:
+def table(
+    opened: OpenedAsking, found: list[SensitivityRow]
+) -> list[tuple[SensitivityRow, PredictedChange | None]]:
     """What each change would do; None for one that can't be."""
     asking, told = opened.asking, []
     gradients = opened.gradients()
@@ -80,26 +82,26 @@ def _parts(bends: list[Bend | None], windows: int) -> list[Bend | None]:
     ]
 
 
-def _shares(training: InnerTraining) -> Iterator[Row]:
+def _shares(training: InnerTraining) -> Iterator[SensitivityRow]:
     tuned: Any = {each.key: each for each in training.tunables}.get(MIXTURE)
     if tuned is None:
         return
     for name in training.corpus.names:
         whole = f"{MIXTURE}.{_quoted(name)}+={POINTS:g}"
-        yield Row(whole)
+        yield SensitivityRow(whole)
         if tuned.windows > 1:
             for window in range(1, tuned.windows + 1):
                 change = f"{MIXTURE}.{_quoted(name)}[{window}]+={POINTS:g}"
-                yield Row(change, whole, tuned.windows)
+                yield SensitivityRow(change, whole, tuned.windows)
 
 
-def _rates(training: InnerTraining) -> Iterator[Row]:
+def _rates(training: InnerTraining) -> Iterator[SensitivityRow]:
     tuned: Any = {each.key: each for each in training.tunables}.get(RATES)
     if tuned is None or not isinstance(tuned.cells, Groups):
         return
     for name in (ALL, *_groups(tuned.cells)):
         for operator in ("*=", "/="):
-            yield Row(f"{RATES}.{_quoted(name)}{operator}{FACTOR:g}")
+            yield SensitivityRow(f"{RATES}.{_quoted(name)}{operator}{FACTOR:g}")
 
 
 def _groups(cells: Groups) -> tuple[str, ...]:
@@ -117,7 +119,7 @@ def _quoted(name: str) -> str:
     return name if all(sign.isalnum() or sign in "_-." for sign in name) else f"'{name}'"
 
 
-def _checked(asking: Asking, row: Row) -> Row:
+def _checked(asking: Asking, row: SensitivityRow) -> SensitivityRow:
     try:
         if row.part_of is not None:
             asking.point(parsed([row.part_of]))

@@ -7,8 +7,8 @@ from typing import Any
 from metatune.ladder.judging import as_json
 from metatune.verdict.statistics import PairedDifference
 from metatune.verdict.what_if.asking import Answer, Asking
-from metatune.verdict.what_if.model import LEVEL, Prediction
-from metatune.verdict.what_if.sensitivity import Row
+from metatune.verdict.what_if.model import LEVEL, PredictedChange
+from metatune.verdict.what_if.sensitivity import SensitivityRow
 
 SURE = f"{1 - LEVEL:.0%}".replace("%", " %")
 
@@ -27,14 +27,16 @@ def answer_lines(changes: Sequence[str], answer: Answer, unit: str) -> list[str]
     return lines
 
 
-def said(found: Prediction) -> str:
+def said(found: PredictedChange) -> str:
     """A change with its interval: `+0.0040 ± 0.0020`."""
     if math.isinf(found.change):
         return "diverges"
     return f"{found.change:+.4f} ± {found.half:.4f}"
 
 
-def row_lines(rows: Sequence[tuple[Row, Prediction | None]], unit: str) -> list[str]:
+def row_lines(
+    rows: Sequence[tuple[SensitivityRow, PredictedChange | None]], unit: str
+) -> list[str]:
     """The table of what a run is sensitive to."""
     width = max(len(row.change) for row, _ in rows)
     lines = [f"change of the objective, {unit}, {SURE} intervals; - is better, * is told from zero"]
@@ -61,7 +63,9 @@ def document(asking: Asking, changes: Sequence[str], answer: Answer) -> dict[str
     )
 
 
-def table_document(asking: Asking, rows: Sequence[tuple[Row, Prediction | None]]) -> dict[str, Any]:
+def table_document(
+    asking: Asking, rows: Sequence[tuple[SensitivityRow, PredictedChange | None]]
+) -> dict[str, Any]:
     """The table as plain values."""
     told = [
         {
@@ -83,13 +87,13 @@ def _about(asking: Asking) -> dict[str, Any]:
     }
 
 
-def _meaning(found: Prediction) -> str:
+def _meaning(found: PredictedChange) -> str:
     if not found.told:
         return "better or worse isn't told"
     return "worse" if found.change > 0 else "better"
 
 
-def _parts(found: Prediction) -> str:
+def _parts(found: PredictedChange) -> str:
     if found.pairs:
         return (
             f"  by {found.pairs} pairs of trainings: over so long a change derivatives aren't the "
