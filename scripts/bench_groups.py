@@ -136,9 +136,11 @@ def trainers(model: Any, path: Path, rounds: int, tokens: int) -> None:
                 own: Any = {"model": model, "args": arguments, "train_dataset": data}
                 own["callbacks"] = [timed]
                 if name == "plain":
-                    transformers.Trainer(**own).train()
+                    trainer = transformers.Trainer(**own)
                 else:
-                    TunedTrainer(**own, path=path).train()
+                    trainer = TunedTrainer(**own, path=path)
+                trainer.remove_callback(transformers.PrinterCallback)
+                trainer.train()
                 # The first step makes the moments.
                 ends = timed.ends
                 seconds[name] += [b - a for a, b in zip(ends, ends[1:], strict=False)]
