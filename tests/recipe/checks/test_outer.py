@@ -50,7 +50,7 @@ TRUNCATED = {"kind": "truncated", "window": 5}
             "outer.clip.learning_rate = 1.0: unknown tunable; did you mean learning_rates? "
             "(allowed: learning_rates, mixture, loss_weights, initialisation, learned_update, "
             "rater, averaging, weight_decay, momentum, b1, b2, eps, clip_norm, z_loss, "
-            "label_smoothing, multi_token_prediction)",
+            "label_smoothing, multi_token_prediction, router_balance)",
         ),
         (
             {"steps": 1, "clip": {"learning_rates": 0.0}},
@@ -135,7 +135,7 @@ TRUNCATED = {"kind": "truncated", "window": 5}
             "outer.optimizer.per_tunable.learning_rate = 0.3: unknown tunable; did you mean "
             "learning_rates? (allowed: learning_rates, mixture, loss_weights, initialisation, "
             "learned_update, rater, averaging, weight_decay, momentum, b1, b2, eps, clip_norm, "
-            "z_loss, label_smoothing, multi_token_prediction)",
+            "z_loss, label_smoothing, multi_token_prediction, router_balance)",
         ),
         (
             {
