@@ -135,7 +135,7 @@ class Asking:
         return found
 
     @contextmanager
-    def opened(self, display: Display) -> Iterator["Opened"]:
+    def opened(self, display: Display) -> Iterator["OpenedAsking"]:
         """Holds the run, and what was computed of it.
 
         Args:
