@@ -7,7 +7,7 @@ and with a single one: the optimizers take turns, so that what else the machine 
 Then steps of the Trainer of transformers, plain and tuned with merged groups, in turns too. Medians
 over rounds, wall clock.
 
-usage: bench_groups.py [--groups N] [--rounds R] [--tokens T] [--threads N]
+usage: bench_groups.py [--of updates|trainers] [--groups N] [--rounds R] [--tokens T] [--threads N]
 """
 
 import argparse
@@ -155,6 +155,7 @@ def main() -> None:
     """Measures both."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--groups", type=int, default=8, help="of those that are merged")
+    parser.add_argument("--of", choices=("updates", "trainers"), help="of one of both alone")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--tokens", type=int, default=64, help="of a step of the Trainer")
     parser.add_argument("--threads", type=int, default=2)
@@ -171,10 +172,12 @@ def main() -> None:
             for name, groups in folders.items()
         }
         sys.path.insert(0, str(Path(scratch) / "each"))
-        updates(model, paths, arguments.rounds)
+        if arguments.of != "trainers":
+            updates(model, paths, arguments.rounds)
         for parameter in model.parameters():
             parameter.grad = None
-        trainers(model, paths["merged"], arguments.rounds, arguments.tokens)
+        if arguments.of != "updates":
+            trainers(model, paths["merged"], arguments.rounds, arguments.tokens)
 
 
 if __name__ == "__main__":
