@@ -1,6 +1,6 @@
 """The course of a search in words: which point is the best, jumps, and whether it came to rest."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 RATE_REST: Final = 0.02
@@ -30,6 +30,12 @@ def best_point(result: Mapping[str, Any]) -> str:
         return "the recipe's own, nothing being judged yet"
     average = ", the moving average there" if result.get("best_is_average") else ""
     return f"point {result['best_outer_step']} of {result['outer_steps']}{average}"
+
+
+def chosen(result: Mapping[str, Any]) -> str:
+    """The same, with why."""
+    judged = result.get("best_outer_step", -1) >= 0
+    return best_point(result) + ", the best in validation" * judged
 
 
 def closing(result: Mapping[str, Any]) -> list[str]:
@@ -76,6 +82,26 @@ def taken_back(step: int, found: Mapping[str, Any]) -> str:
         f"point {step}: {why}: back to point {found['to']}, and outer steps of {found['scale']:g} "
         "times the recipe's size from there"
     )
+
+
+def divergences(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence for each kind of training that diverged, as far as the metrics tell of it."""
+    validating = [line["step"] for line in metrics if _diverged_there(line)]
+    beside = [line["step"] for line in metrics if line.get("diverged_sides")]
+    kinds = (
+        ("trainings that validate", validating, ": the search went back from there"),
+        ("trainings on either side of the meta-parameters", beside, ""),
+    )
+    return [
+        f"{which} diverged at point{'s' * (len(steps) > 1)} {', '.join(map(str, steps))}{then}"
+        for which, steps, then in kinds
+        if steps
+    ]
+
+
+def _diverged_there(line: Mapping[str, Any]) -> bool:
+    found = line.get("taken_back")
+    return found is not None and found.get("rise") is None
 
 
 def jump(step: int, tunable: str, found: Mapping[str, Any]) -> str:

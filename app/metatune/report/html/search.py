@@ -34,10 +34,23 @@ def chapter(found: Sources) -> Chapter | None:
     if training := _training(found, unit):
         rows.append(FigureRow([training]))
     lines = _lines(found)
-    if not rows and not lines:
+    if not rows and not lines and not found.is_run:
         return None
-    missing = () if found.metrics else ("The search itself is recorded in its run folder alone.",)
-    return Chapter("search", "The search", lines=[*lines, *missing], rows=rows)
+    if not found.metrics:
+        lines.append(_missing(found))
+    return Chapter("search", "The search", lines=lines, rows=rows)
+
+
+def _missing(found: Sources) -> str:
+    """Why there is nothing of the search's points."""
+    if not found.is_run:
+        return "The search itself is recorded in its run folder alone."
+    if found.is_measured:
+        return (
+            "The points of the search aren't here: the run is finished, but its `metrics.jsonl` is "
+            "missing or empty."
+        )
+    return "No point of the search is recorded yet: `metrics.jsonl` is missing or empty."
 
 
 def _unit(found: Sources) -> str:
@@ -50,7 +63,7 @@ def _lines(found: Sources) -> list[str]:
     if found.artefact is None:
         return []
     result = found.artefact.result
-    best = [f"what is tuned here is {words.best_point(result)}, the best in validation"]
+    best = [f"what is tuned here is {words.chosen(result)}"]
     told = [*words.closing(result), *words.jumped(result)]
     shared = sharing.sentences(result.get("sharing", {}).get("changes", ()))
     return [*(best if "best_outer_step" in result else ()), *told, *shared]

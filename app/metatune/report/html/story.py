@@ -15,6 +15,7 @@ from metatune.report.html import (
 )
 from metatune.report.html.parts import Chapter
 from metatune.report.html.sources import Sources
+from metatune.report.search import divergences
 
 
 class Story(NamedTuple):
@@ -23,7 +24,7 @@ class Story(NamedTuple):
     Attributes:
         title: of it.
         verdict: what to do, in a sentence.
-        facts: what was tuned, and for how long a training.
+        facts: what diverged, what was tuned, and for how long a training.
         chapters: all else.
     """
 
@@ -36,7 +37,8 @@ class Story(NamedTuple):
 def story(found: Sources) -> Story:
     """All that there is to say of a run."""
     tuned = found.artefact
-    facts = [] if tuned is None else [*what_is_tuned(tuned), f"horizon: {horizon(tuned)}"]
+    facts = divergences(found.metrics)
+    facts += [] if tuned is None else [*what_is_tuned(tuned), f"horizon: {horizon(tuned)}"]
     chapters = [
         result.chapter(found),
         contest.chapter(found),
