@@ -14,12 +14,13 @@ from metatune.artefact import (
     Optimizer,
 )
 from metatune.artefact.document import curves as curves_of
+from metatune.artefact.exporters import EXPORTERS
 from metatune.artefact.sections.learning_rates import base_curve
 from metatune.report.artefact_readme import (
     readme,
     verdict,
-    worth_using,
 )
+from metatune.report.usage import worth_using
 
 STEPS = 7
 BASE = np.array([0.5, 1.0, 0.8, 0.6, 0.4, 0.3, 0.2])
@@ -188,8 +189,8 @@ def test_readme_of_a_gain():
     assert "- recipe: 0123456789ab\n- packages: jax 1.2" in text
     assert "keep your defaults" not in text
     targets = re.findall(r"^metatune export \. --to (\S+) +--out tuned-(\S+)", text, re.M)
-    whole = ["json", "csv", "optax", "torch", "hf-trainer", "trl", "mosaic-streaming", "litdata"]
-    whole.append("grain")
+    whole = ["json", "csv", "optax", "torch", "hf-trainer", "trl", "mosaic-streaming"]
+    whole += ["torchtitan", "olmo-core", "levanter", "litdata", "grain"]
     assert targets == [(name, name) for name in whole]
     assert "`metatune export --list` prints" in text
 
@@ -204,7 +205,10 @@ def test_readme_says_when_not_to_use_it(result):
 
 def test_readme_of_an_unfinished_run():
     text = readme(tuned(UNFINISHED))
-    assert "what is tuned here, is point 4 of 9: the meta-parameters after so many updates" in text
+    assert (
+        "What is tuned here is point 4 of 9, the best in validation: the meta-parameters after so"
+        in text
+    )
     assert "The run isn't complete, go on with" in text
     assert "| seed |" not in text
 
@@ -245,3 +249,74 @@ def test_a_population_is_told_of_with_how_clear_its_hypergradients_were():
         "over outer steps: mixture 1.2.\n"
     ) in page
     assert "Each hypergradient" not in readme(tuned(measured(-0.3, 0.01)))
+
+
+def test_the_word_of_a_verdict_decides_whatever_was_measured():
+    gain, none = measured(-0.085, 0.004), measured(-0.001, 0.004)
+    verdicts = {
+        word: {
+            "word": word,
+            "sentence": f"{word}; so it is",
+            "rival": rival,
+            "rivals": [{"name": "tpe", "words": "rate x2", "losses": [], "behind_tuned": behind}],
+            "refused": [],
+            "seeds": 5,
+            "budget": 9,
+        }
+        for behind in ({"mean": 0.1},)
+        for word, rival in (
+            ("use it", None),
+            ("use the simple one", None),
+            ("a plain change does as well", "tpe"),
+            ("keep your defaults", None),
+            ("cannot tell", None),
+        )
+    }
+
+    def told(word: str, result: dict) -> str:
+        text = readme(replace(tuned(result), verdict=verdicts[word]))
+        assert f"**Verdict: {word}; so it is.**" in text
+        return text
+
+    usage = {word: told(word, gain).split("## How to use it\n\n")[1] for word in verdicts}
+    assert usage["use it"].startswith("In this folder:\n")
+    assert "metatune export . --to json --out tuned-json\n" in usage["use it"]
+    simple = usage["use the simple one"]
+    assert simple.startswith(
+        "The verdict is to use the simple schedules, those of `artefact-simple`"
+    )
+    assert "metatune export ../artefact-simple --to json --out tuned-json\n" in simple
+    assert "metatune export . " not in simple
+    assert usage["a plain change does as well"].startswith(
+        "The verdict is that a plain change does as well: tpe (rate x2). The commands are for who "
+        "wants the schedules nevertheless:"
+    )
+    for word in ("keep your defaults", "cannot tell"):
+        assert usage[word].startswith(
+            f"The verdict: {word}; so it is. To look into the schedules nevertheless:"
+        )
+    # Of no gain in the run's own few pairs, which the contest's seeds have settled.
+    assert "keep your defaults" not in told("use it", none)
+
+
+def test_a_target_that_counts_sequences_is_told_with_their_number():
+    def commands(artefact: Artefact) -> str:
+        return readme(artefact).split("## How to use it")[1].split("## Knots")[0]
+
+    mixed = replace(tuned(measured(-0.085, 0.004)), learning_rates=None)
+    text = commands(mixed)
+    assert "--to levanter --out tuned-levanter --sequences-per-step N\n" in text
+    assert text.count("sequences-per-step N") == 1
+    assert "`N` after `--sequences-per-step` is the sequences of an update of your train" in text
+    still = Mixture((0.0,), "constant", ("code", "prose"), np.array([[0.5, 0.5]]))
+    text = commands(replace(mixed, mixture=still))
+    assert "--to levanter --out tuned-levanter\n" in text and "sequences" not in text
+
+
+def test_a_target_that_does_not_take_the_optimizer_is_not_named():
+    text = readme(
+        replace(tuned(measured(-0.085, 0.004)), optimizer=Optimizer({"kind": "lion"}, ()))
+    )
+    named = re.findall(r"^metatune export \. --to (\S+)", text, re.M)
+    taking = [name for name, each in EXPORTERS.items() if "lion" in each.optimizers]
+    assert named and set(named) <= set(taking)

@@ -5,12 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from metatune.artefact import Artefact
-from metatune.artefact.capabilities import dropped
 from metatune.artefact.comparison import config_sha256
 from metatune.artefact.document import held
-from metatune.artefact.exporters import EXPORTERS
+from metatune.artefact.files import SIMPLE
 from metatune.artefact.sections.section import ByKnot, OnLogScale
-from metatune.report import search, sharing, transfer
+from metatune.report import search, sharing, transfer, usage
 from metatune.report import verdict as contest
 from metatune.report.certificate import level, summaries
 from metatune.report.intervals import ENOUGH_PAIRS, interval, pairs
@@ -19,7 +18,7 @@ HASH_DIGITS = 12
 """Of a SHA-256, as it is shown; tuned.json has it whole."""
 
 
-def verdict(result: Mapping[str, Any]) -> str:
+def verdict(result: Mapping[str, Any], *, decided: bool = False) -> str:
     """The result of a tuning in one honest sentence.
 
     A difference whose 95 % confidence interval holds zero is none.
@@ -27,6 +26,7 @@ def verdict(result: Mapping[str, Any]) -> str:
     Args:
         result: the `result` of an artefact; its difference is tuned minus default, so that
             negative is better.
+        decided: whether a contest has decided what to do, which then isn't said here.
 
     Returns:
         The sentence, without a full stop.
@@ -52,24 +52,14 @@ def verdict(result: Mapping[str, Any]) -> str:
     if not found.beyond_noise:
         low, high = (f"{edge:+.{digits}f}" for edge in found)
         detail = f"{difference:+.{digits}f} {unit}, {within} {low} to {high}"
-        return (
-            "no difference beyond noise: keep your defaults "
-            f"({detail if found.half else 'no change'})"
-        )
+        advice = "" if decided else ": keep your defaults"
+        return f"no difference beyond noise{advice} ({detail if found.half else 'no change'})"
     low, high = (f"{edge:.{digits}f}" for edge in sorted(map(abs, found)))
-    advice = "" if difference < 0 else ": keep your defaults"
+    advice = "" if difference < 0 or decided else ": keep your defaults"
     return (
         f"{direction} than the default by {abs(difference):.{digits}f} {unit} ({within} {low} to "
         f"{high}){advice}"
     )
-
-
-def worth_using(result: Mapping[str, Any]) -> bool:
-    """Whether the tuned schedules were measured to be better than the defaults, beyond noise."""
-    if result.get("status") != "complete":
-        return False
-    found = interval(result)
-    return found is not None and found.high < 0
 
 
 def what_is_tuned(artefact: Artefact) -> list[str]:
@@ -111,7 +101,8 @@ def readme(artefact: Artefact) -> str:
     sections = [
         "# Tuned schedules\n",
         "Written by `metatune fit`. The numbers are in `tuned.json`.\n",
-        f"**Result: {verdict(artefact.result)}.**\n",
+        f"**Result: {verdict(artefact.result, decided=artefact.verdict is not None)}.**\n",
+        *([] if artefact.verdict is None else [f"**Verdict: {artefact.verdict['sentence']}.**\n"]),
         "## What was tuned\n",
         _bullets([*what_is_tuned(artefact), f"horizon: {horizon(artefact)}"]),
         *_measurement(artefact.result),
@@ -141,8 +132,10 @@ def readme(artefact: Artefact) -> str:
 def _measurement(result: Mapping[str, Any]) -> list[str]:
     """How the result was measured, with every pair of trainings."""
     best = (
-        f"The best of the search, and what is tuned here, is {search.best_point(result)}: the "
-        "meta-parameters after so many updates, point 0 being the recipe's own."
+        f"What is tuned here is {search.chosen(result)}: the meta-parameters after so many "
+        "updates, point 0 being the recipe's own."
+        if result.get("best_outer_step", 0) >= 0
+        else f"What is tuned here is {search.best_point(result)}."
     )
     if result["status"] != "complete":
         return ["## Result\n", f"{best} The run isn't complete, go on with `--resume`.\n"]
@@ -227,23 +220,18 @@ def _transfer(ledger: Mapping[str, Any] | None) -> list[str]:
 
 
 def _usage(artefact: Artefact) -> list[str]:
-    lines = []
-    if not worth_using(artefact.result):
-        lines.append(
-            "The schedules were not measured to be better than the defaults: keep your defaults. "
-            "To look into them nevertheless:\n"
-        )
-    commands = [
-        f"# {exporter.summary}\nmetatune export . --to {name} --out tuned-{name}"
-        for name, exporter in EXPORTERS.items()
-        if not dropped(artefact, exporter.capabilities)
-    ]
-    lines.append("In this folder:\n\n```sh\n" + "\n".join(commands) + "\n```\n")
-    lines.append(
+    what = f"../{SIMPLE}" if usage.takes_simple(artefact) else "."
+    told = usage.commands(artefact, what)
+    typed = "\n".join(f"# {each.summary}\n{each.command}" for each in told)
+    after = (
         "Each writes a folder that works without metatune, with a README of its own. These express "
-        "all that was tuned; `metatune export --list` prints those that can express a part too.\n"
+        "all that was tuned; `metatune export --list` prints those that can express a part too."
     )
-    return lines
+    return [
+        *(f"{line}\n" for line in usage.advice(artefact)),
+        f"In this folder:\n\n```sh\n{typed}\n```\n",
+        "\n".join([after, *usage.placeholders(told)]) + "\n",
+    ]
 
 
 def _schedules(artefact: Artefact) -> list[str]:

@@ -41,7 +41,7 @@ class Picture:
 def lines(artefact: Artefact) -> list[str]:
     """What was tuned and what it gained, in short lines."""
     result = artefact.result
-    said = [verdict(result)] if "status" in result else []
+    said = [verdict(result, decided=artefact.verdict is not None)] if "status" in result else []
     if result.get("status") == "complete":
         said.append(
             f"default {result['objective_before']:.4f}, tuned {result['objective_after']:.4f} "

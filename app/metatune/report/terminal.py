@@ -19,10 +19,10 @@ from metatune.report.artefact_readme import (
     provenance_lines,
     verdict,
     what_is_tuned,
-    worth_using,
 )
 from metatune.report.fitting import Fitting, Name, slack_of
 from metatune.report.sampling import evenly, log_floor
+from metatune.report.usage import recommended
 
 BARS = "▁▂▃▄▅▆▇█"
 PLOT_COLUMNS = 16
@@ -82,8 +82,8 @@ def sparkline(values: np.ndarray, low: float, high: float, columns: int = PLOT_C
 
 def _header(artefact: Artefact) -> Panel:
     result = artefact.result
-    style = "bold green" if worth_using(result) else "bold yellow"
-    lines = [Text(verdict(result), style=style)]
+    style = "bold green" if recommended(artefact) else "bold yellow"
+    lines = [Text(verdict(result, decided=artefact.verdict is not None), style=style)]
     if result.get("status") == "complete":
         lines.append(
             Text(
@@ -92,7 +92,7 @@ def _header(artefact: Artefact) -> Panel:
             )
         )
     if "status" in result:
-        lines.append(Text(f"tuned: {search.best_point(result)}, the best", "dim"))
+        lines.append(Text(f"tuned: {search.chosen(result)}", "dim"))
     lines += [Text(line) for line in what_is_tuned(artefact)]
     lines.append(Text(f"horizon: {horizon(artefact)}"))
     if artefact.certificate is not None:

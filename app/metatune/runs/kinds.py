@@ -123,8 +123,9 @@ def marker(path: Path) -> dict[str, Any] | None:
         return None
     except (ValueError, KeyError, TypeError) as error:
         raise RunFolderError(
-            f"{path}: its {MARKER} can't be read ({error}), which says whose the folder is; use the "
-            "metatune that wrote it, or delete that file if it is damaged: the others tell, too",
+            f"{path}: its {MARKER} can't be read ({error}), which says whose the folder is; use "
+            "the metatune that wrote it, or delete that file if it is damaged: the others tell, "
+            "too"
         ) from None
     return held
 

@@ -6,6 +6,7 @@ from typing import Final
 import numpy as np
 
 from metatune.artefact import Artefact
+from metatune.artefact.verdict import SIMPLE, USE
 from metatune.inner.seeds import Purpose
 from metatune.ladder.measuring import Followed
 from metatune.verdict.document import Told
@@ -15,7 +16,7 @@ from metatune.verdict.searching import seeds
 from metatune.verdict.simple import NAME, Simple, measured, ships, simplest
 from metatune.verdict.statistics import DEFAULT, diverged
 from metatune.verdict.trainings import ContestTrainings
-from metatune.verdict.words import SIMPLE, USE, Decision
+from metatune.verdict.words import Decision
 
 FRESH: Final = 1 << 20
 """Numbers of test trainings from which on a verdict has its own: no run's result has seen them."""

@@ -2,23 +2,10 @@
 
 import math
 from collections.abc import Mapping
-from typing import Final, Literal, NamedTuple
+from typing import NamedTuple
 
+from metatune.artefact.verdict import KEEP, PLAIN, UNKNOWN, USE, Word
 from metatune.verdict.statistics import DEFAULT, TUNED, Outcome, PairedDifference, diverged
-
-USE: Final = "use it"
-SIMPLE: Final = "use the simple one"
-PLAIN: Final = "a plain change does as well"
-KEEP: Final = "keep your defaults"
-UNKNOWN: Final = "cannot tell"
-
-Word = Literal[
-    "use it",
-    "use the simple one",
-    "a plain change does as well",
-    "keep your defaults",
-    "cannot tell",
-]
 
 
 class Decision(NamedTuple):

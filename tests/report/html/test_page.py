@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from report.html.examples import METRICS, NASTY, RESULT, STORED, VERDICT, deep, 
 from typer.testing import CliRunner
 
 from metatune import artefact
+from metatune.artefact.files import VERDICT_FORMAT, VERDICT_VERSION
 from metatune.artefact.sections.section import ByKnot
 from metatune.cli.commands import app
 from metatune.report.html import Sources, factors, page, place, read
@@ -307,3 +309,111 @@ def test_show_tells_of_damaged_metrics_too(tmp_path):
     (tmp_path / "run/metrics.jsonl").write_text("[]\n")
     done = metatune("show", tmp_path / "run")
     assert done.exit_code == 2 and "metrics.jsonl: line 1 is damaged" in done.stderr
+
+
+def judged(tuned, word, **more):
+    """An artefact with a verdict of its own."""
+    own = {"recipe_sha256": "ab" * 32, "best_outer_step": RESULT["best_outer_step"]}
+    stated = {"format": VERDICT_FORMAT, "version": VERDICT_VERSION, **own}
+    verdict = {**VERDICT, **stated, "word": word, "sentence": f"{word}; so it is", **more}
+    provenance = {**tuned.provenance, "recipe_sha256": own["recipe_sha256"]}
+    return replace(tuned, provenance=provenance, result=RESULT, verdict=verdict)
+
+
+def test_what_to_export_is_what_the_verdict_says():
+    none = {**RESULT, "difference": -0.001, "after": [2.49, 2.52, 2.51, 2.54, 2.53]}
+    for result in (RESULT, none):
+        lines = {}
+        for word, rival in (
+            ("use it", None),
+            ("a plain change does as well", "tpe"),
+            ("keep your defaults", None),
+            ("cannot tell", None),
+        ):
+            tuned = replace(judged(deep(1), word, rival=rival), result=result)
+            told = chapters(Sources("deep", "deep", tuned, METRICS, is_run=True))
+            lines[word] = told["export"].lines
+            said = [line for chapter in told.values() for line in chapter.lines]
+            if word != "keep your defaults":
+                assert not any("keep your defaults" in line for line in said)
+        assert not lines["use it"]
+        assert lines["a plain change does as well"] == [
+            "The verdict is that a plain change does as well: tpe (cosine, rate ×2, code alone). "
+            "The commands are for who wants the schedules nevertheless:"
+        ]
+        for word in ("keep your defaults", "cannot tell"):
+            assert lines[word] == [
+                f"The verdict: {word}; so it is. To look into the schedules nevertheless:"
+            ]
+    without = Sources("deep", "deep", replace(deep(1), result=none, verdict=None))
+    assert "keep your defaults" in chapters(without)["export"].lines[0]
+
+
+def test_the_simple_schedules_are_exported_where_they_are_to_be_used(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    full = judged(artefact.load(STORED / "rates"), "use the simple one")
+    simple = replace(full, verdict=None)
+    artefact.write(begun(tmp_path / "run") / "artefact", full, "")
+    artefact.write(tmp_path / "run/artefact-simple", simple, "")
+    artefact.write(tmp_path / "alone/mine", full, "")
+    other = {**simple.provenance, "recipe_sha256": "cd" * 32}
+    artefact.write(tmp_path / "alone/artefact-simple", replace(simple, provenance=other), "")
+
+    told = chapters(read(Path("run")))["export"]
+    assert told.lines[0].startswith("The verdict is to use the simple schedules")
+    commands = [row[2] for row in told.tables[0].rows]
+    assert commands and all(c.startswith("metatune export run/artefact-simple ") for c in commands)
+    # Beside a copy lie those of another run.
+    alone = chapters(read(Path("alone/mine")))["export"]
+    assert "isn't here" in alone.lines[0]
+    assert all(row[2].startswith("metatune export alone/mine ") for row in alone.tables[0].rows)
+
+
+def test_every_command_of_the_page_exports(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    moving = replace(artefact.load(STORED / "rates"), mixture=deep(1).mixture)
+    artefact.write(tmp_path / "mine", moving, "")
+    told = chapters(read(Path("mine")))["export"]
+    commands = {row[0]: row[2] for row in told.tables[0].rows}
+    assert commands["levanter"].endswith(" --sequences-per-step N")
+    assert any("`N` after `--sequences-per-step`" in line for line in told.after)
+    for target, command in commands.items():
+        words = ["1024" if word == "N" else word for word in shlex.split(command)[1:]]
+        done = metatune(*words)
+        assert done.exit_code == 0, (target, done.output)
+
+
+def test_a_run_that_diverged_says_so_on_top():
+    back = {"to": 1, "rise": None, "standard_error": None, "scale": 0.5}
+    lines = [*METRICS[:2], {**METRICS[2], "held_out": None, "taken_back": back}]
+    told = story(Sources("run", "run", None, lines, is_run=True))
+    assert told.facts == [
+        "trainings that validate diverged at point 2: the search went back from there"
+    ]
+    assert not story(Sources("run", "run", None, METRICS, is_run=True)).facts
+
+
+def test_a_run_without_metrics_says_so():
+    def said(tuned):
+        return chapters(Sources("run", "run", tuned, is_run=True))["search"].lines[-1]
+
+    begun_alone = "No point of the search is recorded yet: `metrics.jsonl` is missing or empty."
+    assert said(None) == begun_alone
+    unfinished = {"status": "unfinished", "best_outer_step": -1, "outer_steps": 0, "unit": "nats"}
+    early = replace(deep(1), result=unfinished, verdict=None)
+    assert said(early) == begun_alone
+    assert "the run is finished, but its `metrics.jsonl` is missing or empty" in said(deep(1))
+    lines = chapters(Sources("run", "run", early, is_run=True))["search"].lines
+    assert lines[0] == "what is tuned here is the recipe's own, nothing being judged yet"
+    assert (
+        "in its run folder alone" in chapters(Sources("deep", "deep", deep(1)))["search"].lines[-1]
+    )
+
+
+@pytest.mark.parametrize("result", [RESULT, {"status": "unfinished", "unit": "nats"}])
+def test_what_stands_before_commands_leads_to_them(result):
+    bare = replace(deep(1), result=result, verdict=None, certificate=None, transfer=None)
+    for tuned in (bare, None):
+        told = chapters(Sources("run", "run", tuned, METRICS, is_run=True)).values()
+        before = [chapter.lines[-1] for chapter in told if chapter.commands]
+        assert before and all(line.endswith(":") for line in before)

@@ -180,8 +180,8 @@ def export(
     if not overwrite and folder.is_dir() and any(folder.iterdir()):
         cure = "name another, or replace it (`overwrite`)"
         faults.append(Fault("folder", str(folder), "is not empty", cure))
-    kind = artefact.optimizer.settings["kind"]
-    if exporter.capabilities["rates"] != "no" and kind not in exporter.optimizers:
+    if not _takes_its_rates(artefact, exporter):
+        kind = artefact.optimizer.settings["kind"]
         problem = f"{target} takes the rates of {', '.join(exporter.optimizers)} alone"
         others = [
             name
@@ -191,7 +191,7 @@ def export(
         cure = f"choose another target: {', '.join(others)}"
         faults.append(Fault("optimizer.kind", kind, problem, cure))
     without = dropped(artefact, exporter.capabilities)
-    if exporter.counts_sequences and "moving_mixture" in asked(artefact) and not sequences_per_step:
+    if sequences_per_step is None and required(artefact, exporter):
         problem = f"{target} changes shares by sequences: their number must be known"
         cure = "give the sequences of an update"
         faults.append(Fault("sequences_per_step", ABSENT, problem, cure))
@@ -231,6 +231,27 @@ def export(
     return Exported(paths, production.dropped, production.warning, merged_as, tuple(compared))
 
 
+def _takes_its_rates(artefact: Artefact, exporter: Exporter) -> bool:
+    """Whether a target takes rates of the artefact's optimizer, if it takes rates at all."""
+    kind = artefact.optimizer.settings["kind"]
+    return exporter.capabilities["rates"] == "no" or kind in exporter.optimizers
+
+
+def whole(artefact: Artefact) -> dict[str, Exporter]:
+    """The targets that take all of `artefact`, by name."""
+    return {
+        name: exporter
+        for name, exporter in EXPORTERS.items()
+        if _takes_its_rates(artefact, exporter) and not dropped(artefact, exporter.capabilities)
+    }
+
+
+def required(artefact: Artefact, exporter: Exporter) -> tuple[str, ...]:
+    """The numbers of the training to come without which `export` refuses, as it names them."""
+    counts = exporter.counts_sequences and "moving_mixture" in asked(artefact)
+    return ("sequences_per_step",) if counts else ()
+
+
 def weighs_parameters(target: str) -> bool:
     """Whether an export to a target of `EXPORTERS` has means over parameters, weighted by size."""
     return target in TABLES or EXPORTERS[target].capabilities["rates"] == "no"
@@ -238,8 +259,8 @@ def weighs_parameters(target: str) -> bool:
 
 def suited(artefact: Artefact) -> str | None:
     """A target that takes all of `artefact`, the most widely used first; None if there is none."""
-    whole = (name for name in SUGGESTED if not dropped(artefact, EXPORTERS[name].capabilities))
-    return next(whole, None)
+    able = whole(artefact)
+    return next((name for name in SUGGESTED if name in able), None)
 
 
 def replaceable(name: str) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 
 from metatune.report.certificate import level, number, summaries
 from metatune.report.colours import CATEGORICAL, SOFT
-from metatune.report.html.commands import typed
+from metatune.report.commands import typed
 from metatune.report.html.parts import Chapter, Figure, FigureRow, Table, label, layout, numbers
 from metatune.report.html.sources import Sources
 

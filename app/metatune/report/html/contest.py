@@ -6,8 +6,8 @@ from typing import Any
 
 from metatune.report import verdict as words
 from metatune.report.colours import CATEGORICAL, INK, SOFT
+from metatune.report.commands import typed
 from metatune.report.html.bars import DifferenceBar, differences
-from metatune.report.html.commands import typed
 from metatune.report.html.parts import (
     KEY_CHARACTERS,
     Chapter,

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from metatune.report import transfer as words
 from metatune.report.colours import CATEGORICAL, SOFT
-from metatune.report.html.commands import typed
+from metatune.report.commands import typed
 from metatune.report.html.parts import (
     Chapter,
     Figure,

@@ -2,7 +2,7 @@
 
 from metatune.report.artefact_readme import verdict
 from metatune.report.colours import CATEGORICAL, GRID, SOFT
-from metatune.report.html.commands import typed
+from metatune.report.commands import typed
 from metatune.report.html.parts import (
     Chapter,
     Figure,
@@ -27,7 +27,7 @@ def chapter(found: Sources) -> Chapter:
         lines = ["Nothing has been measured yet: that comes last, on seeds and text of its own."]
         commands = []
         if found.is_run:
-            lines.append("A run that was stopped goes on with")
+            lines.append("A run that was stopped goes on with:")
             recipe = f"{found.path}/recipe.yaml"
             commands.append(typed("fit", recipe, "--out", found.path, "--resume"))
         return Chapter("result", "Before and after", lines, commands=commands)
@@ -110,10 +110,12 @@ def chapter(found: Sources) -> Chapter:
         (f"mean of {len(pairs)}", *means, f"{result['difference']:+.4f}", told),
         *((f"seed {s}", f"{a:.4f}", f"{b:.4f}", f"{b - a:+.4f}", "") for s, a, b in pairs),
     ]
+    decided = found.artefact is not None and found.artefact.verdict is not None
+    said = verdict(result, decided=decided)
     lines = [
-        f"Tuned is {verdict(result)}."
+        f"Tuned is {said}."
         if between is not None and between.high < 0
-        else f"The outcome: {verdict(result)}.",
+        else f"The outcome: {said}.",
         "Whole trainings on the same seeds, which the search never saw, measured on text that it "
         f"never saw; {unit}, lower is better.",
     ]

@@ -8,9 +8,11 @@ from typing import Any, Final, NamedTuple
 
 from metatune import artefact
 from metatune.artefact import Artefact, ArtefactError
-from metatune.artefact.files import TUNED
+from metatune.artefact.beside import is_of
+from metatune.artefact.files import SIMPLE, TUNED
 from metatune.recipe.bounds import read_json
 from metatune.recipe.faults import Fault
+from metatune.report.usage import takes_simple
 from metatune.runs.files import whole_lines
 from metatune.runs.kinds import MARKER, RUN, kind_of
 from metatune.runs.paths import Folder
@@ -23,6 +25,18 @@ CURE: Final = "delete it: it is said again when the run goes on"
 ANEW: Final = "take the run's folder anew from where it was written"
 
 
+class SimpleSchedules(NamedTuple):
+    """The simple schedules that a verdict is to use.
+
+    Attributes:
+        path: of them, as it is typed.
+        artefact: that they are.
+    """
+
+    path: str
+    artefact: Artefact
+
+
 class Sources(NamedTuple):
     """All that is known.
 
@@ -33,6 +47,7 @@ class Sources(NamedTuple):
         metrics: a line for each point of the search; none of a bare artefact.
         expected: what the run was expected to take, and what it took; None where it isn't known.
         is_run: whether it is the folder of a run.
+        simple: that are to be used instead; None where they aren't, or aren't there.
     """
 
     name: str
@@ -41,6 +56,7 @@ class Sources(NamedTuple):
     metrics: Sequence[Mapping[str, Any]] = ()
     expected: Mapping[str, Any] | None = None
     is_run: bool = False
+    simple: SimpleSchedules | None = None
 
     @property
     def is_measured(self) -> bool:
@@ -76,6 +92,7 @@ def read(path: Path) -> Sources:
         metrics=metrics,
         expected=_expected(path / EXPECTED) if is_run else None,
         is_run=is_run,
+        simple=None if tuned is None else _simple(path, tuned, is_run),
     )
 
 
@@ -104,6 +121,18 @@ def _refuse_incomplete(run: Path) -> None:
             raise ArtefactError(str(file), [f"is missing, {why}; {ANEW}"])
 
 
+def _simple(path: Path, tuned: Artefact, is_run: bool) -> SimpleSchedules | None:
+    """The simple schedules beside an artefact, where its verdict is to use them."""
+    if tuned.verdict is None or not takes_simple(tuned):
+        return None
+    folder = path / SIMPLE if is_run else Path(os.path.normpath(path / ".." / SIMPLE))
+    if not (folder / TUNED).is_file():
+        return None
+    held = artefact.load(folder)
+    # What lies beside an artefact that was copied may be of another run.
+    return SimpleSchedules(str(folder), held) if is_of(held, tuned.verdict) else None
+
+
 def _points(file: Path) -> list[dict[str, Any]]:
     """The lines of the metrics, each with its point."""
     lines = whole_lines(file, ANEW)
@@ -119,7 +148,10 @@ def _is_point(line: Mapping[str, Any]) -> bool:
     norms, each = line.get("hypergradient_norm") or {}, line.get("held_out_each") or []
     if not isinstance(norms, dict) or not isinstance(each, list):
         return False
-    numbers += [*norms.values(), *each]
+    back = line.get("taken_back") or {}
+    if not isinstance(back, dict):
+        return False
+    numbers += [*norms.values(), *each, line.get("diverged_sides"), back.get("rise")]
     known = all(value is None or isinstance(value, int | float) for value in numbers)
     return known and type(step := line.get("step")) is int and step >= 0
 

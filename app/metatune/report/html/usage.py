@@ -1,46 +1,40 @@
 """How to use what was tuned, and what it was made from."""
 
-from metatune.artefact.capabilities import dropped
-from metatune.artefact.exporters import EXPORTERS
-from metatune.report.artefact_readme import provenance_lines, worth_using
-from metatune.report.html.commands import typed
+from metatune.artefact.files import SIMPLE
+from metatune.report import usage as words
+from metatune.report.artefact_readme import provenance_lines
+from metatune.report.commands import typed
 from metatune.report.html.parts import Chapter, Table
 from metatune.report.html.sources import Sources
 
 
 def exports(found: Sources) -> Chapter | None:
-    """A command for each target that takes all that was tuned."""
+    """What to do by the verdict, and a command for each target that takes all that was tuned."""
     if (tuned := found.artefact) is None:
         return None
-    lines = []
-    if not worth_using(tuned.result):
-        lines.append(
-            "The schedules were not measured to be better than the defaults: keep your defaults. "
-            "To look into them nevertheless:"
-        )
-    else:
-        lines.append("Each command writes a folder that works without metatune.")
-    whole = {
-        name: exporter
-        for name, exporter in EXPORTERS.items()
-        if not dropped(tuned, exporter.capabilities)
-    }
-    rows = [
-        (
-            name,
-            exporter.summary,
-            typed("export", found.path, "--to", name, "--out", f"tuned-{name}"),
-        )
-        for name, exporter in whole.items()
-    ]
-    after = [
-        f"These express all that was tuned; `{typed('export', '--list')}` lists those that can "
-        "express a part too."
-    ]
-    table = (
-        [Table(("target", "what it writes", "command"), rows, (1, 2), code=(2,))] if rows else []
+    path, lines = found.path, words.advice(tuned)
+    if found.simple is not None:
+        path, tuned = found.simple
+    elif words.takes_simple(tuned):
+        lines = [
+            f"The verdict is to use the simple schedules, those of `{SIMPLE}` in the folder of the "
+            "run, which isn't here: `metatune verdict` writes it. The commands are for all that "
+            "was tuned."
+        ]
+    told = words.commands(tuned, path)
+    table = Table(
+        ("target", "what it writes", "command"),
+        [(each.target, each.summary, each.command) for each in told],
+        (1, 2),
+        code=(2,),
     )
-    return Chapter("export", "How to export", lines, (), table, (), after)
+    after = [
+        "Each command writes a folder that works without metatune.",
+        *words.placeholders(told),
+        f"These express all that was tuned; `{typed('export', '--list')}` lists those that can "
+        "express a part too.",
+    ]
+    return Chapter("export", "How to export", lines, (), [table] if told else [], (), after)
 
 
 def provenance(found: Sources) -> Chapter | None:

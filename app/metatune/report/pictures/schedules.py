@@ -78,7 +78,8 @@ def schedule_svg(artefact: Artefact, title: str) -> str:
         PLOT_HEIGHT + 58 + LEGEND_ROW * max(panel.rows(slot) for panel in row)
         for row, slot in zip(rows, slots, strict=True)
     ]
-    caption = f"Tuned: {verdict(artefact.result)}. Horizon: {horizon(artefact)}."
+    said = verdict(artefact.result, decided=artefact.verdict is not None)
+    caption = f"Tuned: {said}. Horizon: {horizon(artefact)}."
     lines = textwrap.wrap(caption, CAPTION_COLUMNS)
     foot = HEAD + sum(heights) + 2 * GUTTER * (len(rows) - 1)
     with canvas.style(FONT):
