@@ -28,10 +28,16 @@ def tree_bytes(tree: PyTree) -> int:
 
 
 def device_bytes(tree: PyTree) -> int:
-    """Bytes that arrays take of each device that they lie on; of all that are cut a part."""
+    """Bytes that arrays take of each device that they lie on; of all that are cut a part.
+
+    Args:
+        tree: of arrays, or of their shapes; those that lie nowhere yet are on one device.
+    """
     return sum(
-        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        math.prod(leaf.sharding.shard_shape(leaf.shape) if leaf.sharding else leaf.shape)
+        * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(tree)
+        if hasattr(leaf.dtype, "itemsize")
     )
 
 
