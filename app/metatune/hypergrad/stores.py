@@ -31,14 +31,15 @@ def device_bytes(tree: PyTree) -> int:
     """Bytes that arrays take of each device that they lie on; of all that are cut a part.
 
     Args:
-        tree: of arrays, or of their shapes; those that lie nowhere yet are on one device.
+        tree: of arrays, or of their shapes. What lies nowhere yet, or is being traced, counts whole.
     """
-    return sum(
-        math.prod(leaf.sharding.shard_shape(leaf.shape) if leaf.sharding else leaf.shape)
-        * leaf.dtype.itemsize
-        for leaf in jax.tree.leaves(tree)
-        if hasattr(leaf.dtype, "itemsize")
-    )
+    total = 0
+    for leaf in jax.tree.leaves(tree):
+        place = getattr(leaf, "sharding", None)
+        shape = leaf.shape if place is None else place.shard_shape(leaf.shape)
+        if hasattr(leaf.dtype, "itemsize"):
+            total += math.prod(shape) * leaf.dtype.itemsize
+    return total
 
 
 class CheckpointError(RuntimeError):
