@@ -188,8 +188,9 @@ def test_readme_of_a_gain():
     assert "- recipe: 0123456789ab\n- packages: jax 1.2" in text
     assert "keep your defaults" not in text
     targets = re.findall(r"^metatune export \. --to (\S+) +--out tuned-(\S+)", text, re.M)
-    whole = ["json", "csv", "optax", "torch", "hf-trainer", "trl", "mosaic-streaming", "litdata"]
-    whole.append("grain")
+    whole = ["json", "csv", "optax", "torch", "hf-trainer", "trl", "mosaic-streaming"]
+    whole += ["torchtitan", "olmo-core", "levanter", "litdata", "grain"]
+    assert "--out tuned-levanter --sequences-per-step N" in text
     assert targets == [(name, name) for name in whole]
     assert "`metatune export --list` prints" in text
 

@@ -22,10 +22,10 @@ def show(
     from rich.console import Console
 
     from metatune import artefact
-    from metatune.fit.run_folder import RunFolder
+    from metatune.fit.run_folder import RunFolder, RunFolderError
     from metatune.report import terminal
 
-    with plain_errors():
+    with plain_errors(RunFolderError):
         tuned = artefact.load(run)
         if against is not None:
             from metatune.artefact.comparison import differences

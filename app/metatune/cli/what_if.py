@@ -4,7 +4,7 @@ from typing import Annotated, Final
 
 import typer
 
-from metatune.cli.root import plain_errors, typed
+from metatune.cli.root import RunFolderArgument, plain_errors, typed
 from metatune.runs import stops
 
 PAIRS: Final = 8

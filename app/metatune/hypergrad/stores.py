@@ -31,7 +31,7 @@ def device_bytes(tree: PyTree) -> int:
     """Bytes that arrays take of each device that they lie on; of all that are cut a part.
 
     Args:
-        tree: of arrays, or of their shapes. What lies nowhere yet, or is being traced, counts whole.
+        tree: of arrays, or of their shapes; what lies nowhere yet, or is traced, counts whole.
     """
     total = 0
     for leaf in jax.tree.leaves(tree):

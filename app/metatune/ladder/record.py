@@ -27,7 +27,8 @@ class LadderRecord:
             identity: what the numbers depend on besides rung, candidate and seed.
         """
         self._file, self._identity = run / FILE, dict(identity)
-        self._lines = [line for line in whole_lines(self._file) if line.get("of") == self._identity]
+        lines = whole_lines(self._file, "delete the line: what it says is measured again")
+        self._lines = [line for line in lines if line.get("of") == self._identity]
 
     def mend(self) -> None:
         """Takes away a last line that was cut off; only who holds the run may."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from metatune.artefact import Artefact
-from metatune.artefact.capabilities import dropped
+from metatune.artefact.capabilities import asked, dropped
 from metatune.artefact.comparison import config_sha256
 from metatune.artefact.document import held
 from metatune.artefact.exporters import EXPORTERS
@@ -233,8 +233,10 @@ def _usage(artefact: Artefact) -> list[str]:
             "The schedules were not measured to be better than the defaults: keep your defaults. "
             "To look into them nevertheless:\n"
         )
+    moves = "moving_mixture" in asked(artefact)
     commands = [
         f"# {exporter.summary}\nmetatune export . --to {name} --out tuned-{name}"
+        + (" --sequences-per-step N" if moves and exporter.counts_sequences else "")
         for name, exporter in EXPORTERS.items()
         if not dropped(artefact, exporter.capabilities)
     ]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from metatune.recipe.bounds import parsed_json
 from metatune.runs.faults import RunFolderError
 from metatune.runs.space import room_for
 
@@ -46,11 +47,16 @@ def append_line(path: Path, line: Mapping[str, Any]) -> None:
         file.write(text)
 
 
-def whole_lines(path: Path) -> list[dict[str, Any]]:
+def whole_lines(path: Path, cure: str) -> list[dict[str, Any]]:
     """The lines of a log; a last one that was cut off is left out.
 
+    Args:
+        path: of the log; there may be none.
+        cure: what to do about a line that is damaged.
+
     Raises:
-        RunFolderError: another line isn't JSON.
+        RunFolderError: another line isn't JSON of names and values, or is beyond the bounds of
+            `metatune.recipe.bounds`.
     """
     if not path.exists():
         return []
@@ -59,12 +65,12 @@ def whole_lines(path: Path) -> list[dict[str, Any]]:
         if not line.endswith(b"\n"):
             break
         try:
-            lines.append(json.loads(line))
+            held = parsed_json(line)
+            if not isinstance(held, dict):
+                raise ValueError("no names and values in braces")
         except ValueError as error:
-            raise RunFolderError(
-                f"{path}: line {number} is damaged ({error}); delete the line, or begin anew with "
-                "--overwrite"
-            ) from None
+            raise RunFolderError(f"{path}: line {number} is damaged ({error}); {cure}") from None
+        lines.append(held)
     return lines
 
 

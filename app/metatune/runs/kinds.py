@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from metatune.artefact import INITIALISATION
 from metatune.artefact.files import SIMPLE
-from metatune.runs.faults import of_out
+from metatune.runs.faults import RunFolderError
 from metatune.runs.files import partial, replace
 from metatune.runs.inputs import INPUTS
 from metatune.runs.lock import HOUSEKEEPING
@@ -122,10 +122,9 @@ def marker(path: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, KeyError, TypeError) as error:
-        raise of_out(
-            path,
-            f"its {MARKER} can't be read ({error}), which says whose the folder is; use the "
-            "metatune that wrote it, or delete that file if it is damaged: the others tell, too",
+        raise RunFolderError(
+            f"{path}: its {MARKER} can't be read ({error}), which says whose the folder is; use "
+            "the metatune that wrote it, or delete that file if it is damaged; the others tell",
         ) from None
     return held
 

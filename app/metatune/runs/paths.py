@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from metatune.recipe import reading
 from metatune.runs.files import append_line, replace, whole_lines
+
+ANEW: Final = "begin anew with --overwrite of the command that wrote the folder"
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,12 @@ class Folder:
         append_line(self.metrics, line)
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """The metrics so far; a last line that was cut off is left out."""
-        return whole_lines(self.metrics)
+        """The metrics so far; a last line that was cut off is left out.
+
+        Raises:
+            RunFolderError: another line is damaged.
+        """
+        return whole_lines(self.metrics, f"delete the line, or {ANEW}")
 
     def forget_metrics_from(self, step: int) -> None:
         """Drops the lines from `step` on, which is about to be reached again."""

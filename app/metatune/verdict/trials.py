@@ -37,7 +37,7 @@ class Trials:
         """
         self._file, self._identity = run / FILE, dict(identity)
         self._known: dict[tuple[Any, ...], dict[str, Any]] = {}
-        for line in whole_lines(self._file):
+        for line in whole_lines(self._file, "delete the line: its training is done again"):
             if line.get("of") == self._identity:
                 self._known[_key(line)] = line
 

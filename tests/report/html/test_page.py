@@ -249,21 +249,61 @@ def test_the_page_of_an_artefact_goes_beside_it(tmp_path):
         ("run", "mine/a.html", "is in the folder of an artefact, whose files are known by their"),
         ("damaged", None, "metrics.jsonl: line 1 is damaged"),
         ("odd", None, "metrics.jsonl: line 1 is no point of a search"),
+        ("list", None, "metrics.jsonl: line 1 is damaged"),
+        (
+            "huge",
+            None,
+            "metrics.jsonl: line 2 is damaged (a number of 400 digits (111111111111...);",
+        ),
+        ("deep", None, "metrics.jsonl: line 1 is damaged (lists and mappings in each other"),
         ("wrong", None, "expected.json: can't be read"),
+        ("bare", None, "bare/recipe.yaml: is missing, though .metatune.json says"),
+        ("bare/artefact", None, "bare/recipe.yaml: is missing, though .metatune.json says"),
+        ("half", None, "half/artefact/tuned.json: is missing, of the artefact"),
+        ("half/artefact", None, "half/artefact/tuned.json: is missing, of the artefact"),
+        ("marked", None, "marked: its .metatune.json can't be read"),
     ],
 )
 def test_what_cannot_be_written_or_read_is_told(tmp_path, monkeypatch, run, out, said):
     monkeypatch.chdir(tmp_path)
-    for name in ("run", "damaged", "odd", "wrong"):
+    for name in (
+        "run",
+        "damaged",
+        "odd",
+        "list",
+        "huge",
+        "deep",
+        "wrong",
+        "bare",
+        "half",
+        "marked",
+    ):
         begun(tmp_path / name)
+    for name, missing in (("bare", "recipe.yaml"), ("half", "artefact/tuned.json")):
+        artefact.write(tmp_path / name / "artefact", artefact.load(STORED / "rates"), "")
+        (tmp_path / name / missing).unlink()
+    (tmp_path / "marked/.metatune.json").write_text("{")
+    (tmp_path / "list/metrics.jsonl").write_text("[]\n")
+    huge = json.dumps(METRICS[0]) + '\n{"step": 1, "objective": ' + 400 * "1" + "}\n"
+    (tmp_path / "huge/metrics.jsonl").write_text(huge)
+    (tmp_path / "deep/metrics.jsonl").write_text('{"step":' + 100_000 * "[" + "\n")
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("")
     artefact.write(tmp_path / "mine", artefact.load(STORED / "rates"), "")
     (tmp_path / "damaged/metrics.jsonl").write_text("{\n")
-    (tmp_path / "odd/metrics.jsonl").write_text("[]\n")
+    (tmp_path / "odd/metrics.jsonl").write_text('{"step": -1}\n')
     (tmp_path / "wrong/expected.json").write_text('{"expected": {"device_bytes": "many"}}')
     before = sorted(tmp_path.rglob("*"))
     done = metatune("report", run, *([] if out is None else ["--out", out]))
     assert done.exit_code == 2
     assert said in done.stderr.replace("\n    ", " ").replace("\n  ", " ")
+    # What another command takes isn't asked of this one.
+    assert "--overwrite" not in done.stderr and (out or "--out" not in done.stderr)
     assert sorted(tmp_path.rglob("*")) == before  # nothing is left half-written
+
+
+def test_show_tells_of_damaged_metrics_too(tmp_path):
+    artefact.write(begun(tmp_path / "run") / "artefact", artefact.load(STORED / "rates"), "")
+    (tmp_path / "run/metrics.jsonl").write_text("[]\n")
+    done = metatune("show", tmp_path / "run")
+    assert done.exit_code == 2 and "metrics.jsonl: line 1 is damaged" in done.stderr

@@ -12,7 +12,7 @@ from metatune.artefact.files import TUNED
 from metatune.recipe.bounds import read_json
 from metatune.recipe.faults import Fault
 from metatune.runs.files import whole_lines
-from metatune.runs.kinds import RUN
+from metatune.runs.kinds import MARKER, RUN, kind_of
 from metatune.runs.paths import Folder
 
 EXPECTED: Final = "expected.json"
@@ -20,6 +20,7 @@ PAGE: Final = "report.html"
 ARTEFACT: Final = "artefact"
 """A run's own; what lies beside it is another."""
 CURE: Final = "delete it: it is said again when the run goes on"
+ANEW: Final = "take the run's folder anew from where it was written"
 
 
 class Sources(NamedTuple):
@@ -52,11 +53,13 @@ def read(path: Path) -> Sources:
     """What there is of a run, or of an artefact.
 
     Raises:
-        ArtefactError: there is neither, or something of it can't be read.
-        RunFolderError: a line of the metrics is damaged.
+        ArtefactError: there is neither, or something of it is missing or can't be read.
+        RunFolderError: a line of the metrics is damaged, or what says whose the folder is.
     """
     path = _whole(path)
-    is_run = path.is_dir() and RUN.holds(path)
+    is_run = _is_run(path)
+    if is_run:
+        _refuse_incomplete(path)
     metrics = _points(Folder(path).metrics) if is_run else []
     try:
         artefact.folder_of(path)
@@ -81,17 +84,32 @@ def _whole(path: Path) -> Path:
     if path.is_file() and path.name == TUNED:
         path = path.parent
     inside = path / ".."
-    own = path.is_dir() and path.resolve().name == ARTEFACT and RUN.holds(inside)
+    own = path.is_dir() and path.resolve().name == ARTEFACT and _is_run(inside)
     return Path(os.path.normpath(inside)) if own else path
+
+
+def _is_run(path: Path) -> bool:
+    """Whether a folder is that of a run, be it that files are missing from it."""
+    return path.is_dir() and kind_of(path) == RUN
+
+
+def _refuse_incomplete(run: Path) -> None:
+    """Refuses a run that lacks a file which the others there can't be without."""
+    whose = {run / RUN.sign: f"though {MARKER} says that this is the folder of a run"}
+    if (own := run / ARTEFACT).is_dir():
+        left = ", ".join(sorted(entry.name for entry in own.iterdir())) or "nothing else"
+        whose[own / TUNED] = f"of the artefact, which is written whole (there: {left})"
+    for file, why in whose.items():
+        if not file.is_file():
+            raise ArtefactError(str(file), [f"is missing, {why}; {ANEW}"])
 
 
 def _points(file: Path) -> list[dict[str, Any]]:
     """The lines of the metrics, each with its point."""
-    lines = whole_lines(file)
+    lines = whole_lines(file, ANEW)
     for place, line in enumerate(lines, 1):
-        if not isinstance(line, dict) or not _is_point(line):
-            cure = "take the run's folder anew from where it was written"
-            raise ArtefactError(str(file), [f"line {place} is no point of a search; {cure}"])
+        if not _is_point(line):
+            raise ArtefactError(str(file), [f"line {place} is no point of a search; {ANEW}"])
     return lines
 
 
@@ -103,7 +121,7 @@ def _is_point(line: Mapping[str, Any]) -> bool:
         return False
     numbers += [*norms.values(), *each]
     known = all(value is None or isinstance(value, int | float) for value in numbers)
-    return known and isinstance(line.get("step"), int)
+    return known and type(step := line.get("step")) is int and step >= 0
 
 
 def _expected(file: Path) -> Mapping[str, Any] | None:

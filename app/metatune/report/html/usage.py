@@ -1,6 +1,6 @@
 """How to use what was tuned, and what it was made from."""
 
-from metatune.artefact.capabilities import dropped
+from metatune.artefact.capabilities import asked, dropped
 from metatune.artefact.exporters import EXPORTERS
 from metatune.report.artefact_readme import provenance_lines, worth_using
 from metatune.report.html.commands import typed
@@ -13,7 +13,9 @@ def exports(found: Sources) -> Chapter | None:
     if (tuned := found.artefact) is None:
         return None
     lines = []
-    if not worth_using(tuned.result):
+    if tuned.verdict is not None:
+        lines.append("What the verdict above says comes first; for whoever wants the schedules:")
+    elif not worth_using(tuned.result):
         lines.append(
             "The schedules were not measured to be better than the defaults: keep your defaults. "
             "To look into them nevertheless:"
@@ -25,11 +27,13 @@ def exports(found: Sources) -> Chapter | None:
         for name, exporter in EXPORTERS.items()
         if not dropped(tuned, exporter.capabilities)
     }
+    moves = "moving_mixture" in asked(tuned)
     rows = [
         (
             name,
             exporter.summary,
-            typed("export", found.path, "--to", name, "--out", f"tuned-{name}"),
+            typed("export", found.path, "--to", name, "--out", f"tuned-{name}")
+            + (" --sequences-per-step N" if moves and exporter.counts_sequences else ""),
         )
         for name, exporter in whole.items()
     ]

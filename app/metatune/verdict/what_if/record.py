@@ -14,6 +14,7 @@ from metatune.runs.files import append_line, mend, whole_lines
 FILE: Final = "what-if.jsonl"
 LINE: Final = frozenset(("of", "quantity", "delta", "seed", "value"))
 """What a line has."""
+AGAIN: Final = "delete the line: it is computed again"
 
 Quantity = Literal["gradient", "objective", "held out"]
 """A hypergradient at η + δ; the objective of the same training; the loss on the validation split of
@@ -39,11 +40,9 @@ class Answers:
         """
         self._file, self._identity = run / FILE, dict(identity)
         self._known = {}
-        for number, line in enumerate(whole_lines(self._file), 1):
+        for number, line in enumerate(whole_lines(self._file, AGAIN), 1):
             if not isinstance(line, dict) or not LINE <= line.keys():
-                raise RunFolderError(
-                    f"{self._file}: line {number}: is no answer; delete the line, it is found again"
-                )
+                raise RunFolderError(f"{self._file}: line {number} is no answer; {AGAIN}")
             if line["of"] == self._identity:
                 self._known[_key(line)] = line["value"]
 
