@@ -3,6 +3,7 @@
 Over the ways that users train in, by a loop of their own and by the Trainer.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -43,16 +44,18 @@ def tuned(make, folder):
 
 def trained(folder, *ways, ranks=1):
     """What the script finds of ways, for each process."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    with contextlib.ExitStack() as held:
+        free = [held.enter_context(socket.socket()) for _ in ways]
+        for each in free:
+            each.bind(("127.0.0.1", 0))
+        ports = [str(each.getsockname()[1]) for each in free]
     (folder / "runs").mkdir(exist_ok=True)
     packages = [str(folder / "tuned"), sysconfig.get_paths()["purelib"]]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(packages)}
     running = []
     for rank in range(ranks):
         command = [sys.executable, str(SCRIPT), str(folder / "runs"), ",".join(ways)]
-        command += [str(rank), port] if ranks > 1 else []
+        command += [str(rank), *ports] if ranks > 1 else []
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         running.append(subprocess.Popen(command, env=environment, **pipes))
     try:

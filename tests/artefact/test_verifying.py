@@ -51,12 +51,14 @@ def test_what_isnt_installed_is_said(make, tmp_path, target):
         return
     with pytest.raises(ArtefactError, match=rf"verified = '{target}': needs .*{package}; install"):
         export(make(NAMES), target, tmp_path / "out", lossy=True, verified=True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_target_without_a_verification_is_named(make, tmp_path):
     assert set(VERIFIERS) < set(EXPORTERS)
     with pytest.raises(ArtefactError, match="verified = 'nanotron': nothing of its is run here"):
         export(make(NAMES), "nanotron", tmp_path / "out", lossy=True, verified=True)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -181,16 +181,15 @@ def main() -> None:
     folder_of_scratch, ways, *ranked = sys.argv[1:]
     torch.set_num_threads(1)
     if ranked:
-        rank, port = ranked
-        os.environ |= {
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": port,
-            "ACCELERATE_USE_CPU": "true",
-        }
+        rank, *ports = ranked
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true"}
         os.environ |= {"RANK": rank, "WORLD_SIZE": "2", "LOCAL_RANK": rank}
     found = {}
-    for word in ways.split(","):
+    for number, word in enumerate(ways.split(",")):
         target, way = word.split(":")
+        if ranked:
+            # One for each: a process that is ahead would still find the other's last meeting place.
+            os.environ["MASTER_PORT"] = ports[number]
         if target == "torch" and ranked:
             torch.distributed.init_process_group("gloo")
         train = by_torch if target == "torch" else by_trainer

@@ -347,6 +347,11 @@ LONGROPE = {"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [
          f"7.0: contradicts {ROPE}.rope_theta, 5.0; leave out one of the two"),
         ({"rope_theta": -1}, "model.config.rope_theta = -1: must be a number above 0; "
          f"{DEFAULT}"),
+        ({"rope_theta": float("nan"), "rope_scaling": {"type": "linear", "factor": 2.0}},
+         f"model.config.rope_theta = nan: must be a number above 0; {DEFAULT}"),
+        ({"rope_scaling": {**LONGROPE, "short_factor": [1.0]}}, "model.config.rope_scaling."
+         "short_factor = [1.0]: has 1 entries; must have one for each of 8 pairs; take those that "
+         "belong to the model"),
         ({"rope_parameters": {"rope_theta": 5.0}, "rope_scaling": {"type": "linear"}},
          "model.config.rope_scaling = {'type': 'linear'}: stands beside rope_parameters, which is "
          "its newer name: rope_theta would be 10000.0 by it and 5.0 by rope_parameters; leave out "
@@ -362,6 +367,8 @@ def test_a_fault_says_what_is_wrong_and_what_to_do(changes, expected):
     [
         ("qwen2", {"num_key_value_heads": 5}, "num_key_value_heads = 5: must divide "
          "num_attention_heads, 32; change one of the two"),
+        ("qwen2", {"num_attention_heads": 4}, "num_key_value_heads: is 32 by default, which must "
+         "divide num_attention_heads, 4; write it, e.g. 4"),
         ("qwen3", {"layer_types": ["full_attention"]}, "layer_types = ['full_attention']: has 1 "
          "entries; must have one for each of 7 layers; correct it, or leave it out"),
         ("qwen3", {"layer_types": ["linear_attention"] * 7}, "layer_types = ['linear_attention', "

@@ -191,6 +191,7 @@ def test_readme_of_a_gain():
     targets = re.findall(r"^metatune export \. --to (\S+) +--out tuned-(\S+)", text, re.M)
     whole = ["json", "csv", "optax", "torch", "hf-trainer", "trl", "mosaic-streaming"]
     whole += ["torchtitan", "olmo-core", "levanter", "litdata", "grain"]
+    assert "--out tuned-levanter --sequences-per-step N" in text
     assert targets == [(name, name) for name in whole]
     assert "`metatune export --list` prints" in text
 

@@ -16,18 +16,18 @@ def test_a_line_that_was_cut_off_is_left_out_and_mended(tmp_path):
     append_line(log, {"at": 0})
     with log.open("a") as file:
         file.write('{"at": 1, "lo')
-    assert whole_lines(log) == [{"at": 0}]
+    assert whole_lines(log, "delete it") == [{"at": 0}]
     mend(log)
     append_line(log, {"at": 1})
-    assert whole_lines(log) == [{"at": 0}, {"at": 1}]
+    assert whole_lines(log, "delete it") == [{"at": 0}, {"at": 1}]
     mend(tmp_path / "none")
-    assert whole_lines(tmp_path / "none") == []
+    assert whole_lines(tmp_path / "none", "delete it") == []
 
 
 def test_a_line_that_is_none_is_named(tmp_path):
     (tmp_path / "log.jsonl").write_bytes(b'{"at": 0}\n{"at\xff: 1}\n{"at": 2}\n')
     with pytest.raises(RunFolderError, match=r"log.jsonl: line 2 is damaged .*delete the line"):
-        whole_lines(tmp_path / "log.jsonl")
+        whole_lines(tmp_path / "log.jsonl", "delete the line")
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):

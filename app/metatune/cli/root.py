@@ -25,6 +25,7 @@ Overrides = Annotated[
     typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Changes to the recipe."),
 ]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or an artefact.")]
+RunFolderArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 
 
 @contextmanager

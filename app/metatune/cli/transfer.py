@@ -5,12 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
-from metatune.cli.root import Run, plain_errors, typed
+from metatune.cli.root import RunFolderArgument, plain_errors, typed
 from metatune.runs import stops
 
 
 def transfer(
-    run: Run,
+    run: RunFolderArgument,
     further: Annotated[
         list[str] | None,
         typer.Argument(metavar="[AXIS=FACTORS | CONFIG]...", help="More of --ladder."),

@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from metatune.cli.root import Run, plain_errors, typed
+from metatune.cli.root import RunFolderArgument, plain_errors, typed
 from metatune.runs import stops
 
 
 def verdict(
-    run: Run,
+    run: RunFolderArgument,
     *,
     only: Annotated[
         str | None,

@@ -1,16 +1,17 @@
 """`metatune what-if`: what a change of the tuned schedules would do, predicted and checked."""
 
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from metatune.cli.root import Run, plain_errors, typed
+from metatune.cli.root import RunFolderArgument, plain_errors, typed
 from metatune.runs import stops
+
+PAIRS: Final = 8
 
 
 def what_if(
-    run: Run,
+    run: RunFolderArgument,
     change: Annotated[
         list[str] | None,
         typer.Argument(
@@ -28,8 +29,9 @@ def what_if(
         bool, typer.Option("--train", help="Check the prediction by trainings on fresh seeds.")
     ] = False,
     pairs: Annotated[
-        int, typer.Option(min=2, metavar="PAIRS", help="Pairs of such trainings.")
-    ] = 8,
+        int | None,
+        typer.Option(min=2, metavar="PAIRS", help=f"Pairs of such trainings, {PAIRS} by default."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Predict what a change of the tuned schedules would do to the objective, with an interval.
@@ -62,19 +64,23 @@ def what_if(
             return prepare_file(folder.recipe, (), listener, folder.day())
 
     changes = change or []
-    said = ["--train", "--pairs", str(pairs)] if train else []
+    measured_by = PAIRS if pairs is None else pairs
+    said = ["--train", "--pairs", str(measured_by)] if train else []
     again = typed("what-if", run, *changes, "--seeds", seeds, *said)
     with plain_errors(RunFolderError, CheckpointError, EstimatorError, ReplayError):
         if train and not changes:
             typer.echo("error: --train without a change: nothing is there to be checked", err=True)
             raise typer.Exit(2)
+        if pairs is not None and not train:
+            typer.echo("error: --pairs without --train: nothing is measured", err=True)
+            raise typer.Exit(2)
         read = parsed(changes)
         keep_compiled()
         keep_memory()
-        asking = ask(Path(run), training_of, seeds)
+        asking = ask(run, training_of, seeds)
         delta = asking.moved(asking.point(read))
         wanted = [] if changes else rows(asking)
-        total = work(asking, 1 if changes else questions(wanted), 2 * pairs if train else 0)
+        total = work(asking, 1 if changes else questions(wanted), 2 * measured_by if train else 0)
         stops.farewell(f"interrupted; what was computed is in {run}; go on with\n  {again}")
         try:
             with (
@@ -89,7 +95,7 @@ def what_if(
                 else:
                     what = ", ".join(changes)
                     predicted = opened.prediction(delta, what)
-                    measured = opened.measurement(delta, what, pairs) if train else None
+                    measured = opened.measurement(delta, what, measured_by) if train else None
                     answer = Answer(predicted, measured)
                     document = telling.document(asking, changes, answer)
                     lines = telling.answer_lines(changes, answer, asking.unit)

@@ -28,11 +28,18 @@ def tree_bytes(tree: PyTree) -> int:
 
 
 def device_bytes(tree: PyTree) -> int:
-    """Bytes that arrays take of each device that they lie on; of all that are cut a part."""
-    return sum(
-        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-        for leaf in jax.tree.leaves(tree)
-    )
+    """Bytes that arrays take of each device that they lie on; of all that are cut a part.
+
+    Args:
+        tree: of arrays, or of their shapes; what lies nowhere yet, or is traced, counts whole.
+    """
+    total = 0
+    for leaf in jax.tree.leaves(tree):
+        place = getattr(leaf, "sharding", None)
+        shape = leaf.shape if place is None else place.shard_shape(leaf.shape)
+        if hasattr(leaf.dtype, "itemsize"):
+            total += math.prod(shape) * leaf.dtype.itemsize
+    return total
 
 
 class CheckpointError(RuntimeError):

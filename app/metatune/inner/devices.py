@@ -69,7 +69,7 @@ def faults(devices: Wanted, model: LanguageModel) -> Iterator[Fault]:
         yield Fault(PATH, value, problem, "lower an axis, or leave it out for what there is")
     for axis, name, size in _cut(model):
         parts = getattr(devices, axis)
-        if size % parts:
+        if parts > 0 and size % parts:
             more = -(-size // parts) * parts
             problem = f"doesn't divide the model's {name}, {size}"
             cure = f"choose a divisor of it, or a model with {more}"

@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from typing import Final
 
 import jax
-from jaxtyping import PyTree
 
 from metatune.hypergrad.reverse.budget import amount
-from metatune.hypergrad.stores import free_memory
+from metatune.hypergrad.stores import device_bytes, free_memory
 from metatune.inner.training import InnerTraining
 from metatune.models import LanguageModel
 from metatune.recipe import schema
@@ -74,7 +73,7 @@ def refuse_larger_than_memory(training: InnerTraining) -> None:
         RecipeError: it is.
     """
     state, family = training.shapes(), training.model.family
-    needed = _bytes(state) + _bytes(state.params)
+    needed = device_bytes(state) + device_bytes(state.params)
     stats = jax.local_devices()[0].memory_stats() or {}
     limit = stats.get("bytes_limit", free_memory())
     if needed > limit:
@@ -87,13 +86,3 @@ def refuse_larger_than_memory(training: InnerTraining) -> None:
             "(devices.fsdp), or take a larger machine"
         )
         raise RecipeError("recipe", [Fault("model", family, problem, cure)])
-
-
-def _bytes(tree: PyTree[jax.ShapeDtypeStruct]) -> int:
-    """On each device."""
-    return sum(
-        math.prod(leaf.sharding.shard_shape(leaf.shape) if leaf.sharding else leaf.shape)
-        * leaf.dtype.itemsize
-        for leaf in jax.tree.leaves(tree)
-        if hasattr(leaf.dtype, "itemsize")
-    )

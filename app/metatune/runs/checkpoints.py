@@ -128,13 +128,13 @@ class RunCheckpoints:
         self._manager.reload()
 
 
-def unbound(leaf: jax.Array) -> jax.Array:
+def unbound(leaf: jax.Array | np.ndarray) -> jax.Array:
     """An array that Orbax has read, as programs take it.
 
     Orbax ties arrays to their device, and programs for such arrays are compiled anew. A copy, as a
     training takes the memory of its state. What lies on several devices is bound to them anyway.
     """
-    if len(leaf.sharding.device_set) > 1:
+    if isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1:
         return leaf
     return jnp.array(np.asarray(leaf))
 

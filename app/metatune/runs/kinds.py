@@ -124,8 +124,7 @@ def marker(path: Path) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError) as error:
         raise RunFolderError(
             f"{path}: its {MARKER} can't be read ({error}), which says whose the folder is; use "
-            "the metatune that wrote it, or delete that file if it is damaged: the others tell, "
-            "too"
+            "the metatune that wrote it, or delete that file if it is damaged; the others tell",
         ) from None
     return held
 

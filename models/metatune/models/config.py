@@ -69,12 +69,13 @@ def read(
     ignored |= set(passed_over(config))
     faults += fields.faults(path, given, known, required, ignored)
     values = _values(family, config, vocab_size)
-    faults += _relations(family, path, values, vocab_size)
+    faults += _relations(family, path, given, values, vocab_size)
     context = values.get("max_position_embeddings", 0)
     ropes = family.ropes(path, given, context)
     if isinstance(ropes, tuple):
         return (*faults, *ropes)
-    faults += _rotations(path, values, ropes)
+    section = "rope_scaling" if "rope_scaling" in given else "rope_parameters"
+    faults += _rotations(path, section, values, ropes)
     if not values.keys() >= family.fields.keys():
         return tuple(faults)
     types = tuple(values.get("layer_types") or family.types(values))
@@ -156,7 +157,11 @@ def _values(family: Family, config: Mapping[str, Any], vocab_size: int | None) -
 
 
 def _relations(
-    family: Family, path: str, values: Mapping[str, Any], vocab_size: int | None
+    family: Family,
+    path: str,
+    given: Mapping[str, Any],
+    values: Mapping[str, Any],
+    vocab_size: int | None,
 ) -> list[Fault]:
     """What is wrong between fields, as far as they are known."""
     faults = []
@@ -167,10 +172,12 @@ def _relations(
         problem = f"must be a multiple of {called[1]}, {heads}"
         faults.append(Fault(called[0], hidden, problem, "change one of the two"))
     if heads and shared and heads % shared:
-        problem = f"must divide {called[1]}, {heads}"
-        faults.append(
-            Fault(f"{path}.num_key_value_heads", shared, problem, "change one of the two")
-        )
+        where, problem = f"{path}.num_key_value_heads", f"must divide {called[1]}, {heads}"
+        if "num_key_value_heads" in given:
+            faults.append(Fault(where, shared, problem, "change one of the two"))
+        else:
+            problem = f"is {shared} by default, which {problem}"
+            faults.append(Fault(where, ABSENT, problem, f"write it, e.g. {heads}"))
     if vocab_size is not None and values.get("vocab_size", vocab_size) < vocab_size:
         problem = f"must be at least the tokenizer's vocabulary, {vocab_size}"
         cure = "raise it or leave it out, or take the tokenizer that belongs to the model"
@@ -188,9 +195,9 @@ def _relations(
 
 
 def _rotations(
-    path: str, values: Mapping[str, Any], ropes: Mapping[str, Rope | None]
+    path: str, section: str, values: Mapping[str, Any], ropes: Mapping[str, Rope | None]
 ) -> list[Fault]:
-    """What is wrong with the number of features that are rotated."""
+    """What is wrong with the number of features that are rotated, as `section` has it."""
     head_dim, faults = values.get("head_dim"), []
     if not head_dim:
         return faults
@@ -208,7 +215,7 @@ def _rotations(
         for name in ("short_factor", "long_factor") if rope.rope_type == "longrope" else ():
             if (entries := len(getattr(rope, name))) != turned // 2:
                 problem = f"has {entries} entries; must have one for each of {turned // 2} pairs"
-                where = f"{path}.rope_parameters.{name}"
+                where = f"{path}.{section}.{name}"
                 cure = "take those that belong to the model"
                 faults.append(Fault(where, list(getattr(rope, name)), problem, cure))
     return faults

@@ -120,7 +120,9 @@ def read_section(
             if spelling not in given:
                 continue
             value = given[spelling]
-            faults += fields.faults(path, {spelling: value}, {spelling: RULES[name]}, ())
+            if wrong := fields.faults(path, {spelling: value}, {spelling: RULES[name]}, ()):
+                faults += wrong
+                continue
             if name in known and values.setdefault(name, value) != value:
                 problem = f"contradicts {here}.{name}, {values[name]!r}"
                 faults.append(

@@ -22,7 +22,7 @@ from metatune.recipe.faults import RecipeError
 from metatune.verdict.derivatives import shifted
 from metatune.verdict.what_if.asking import CHECKED, ask
 from metatune.verdict.what_if.changes import parsed
-from metatune.verdict.what_if.record import FILE, hashed
+from metatune.verdict.what_if.record import FILE, Answers, hashed
 from metatune.verdict.what_if.sensitivity import rows, table
 
 QUIET = Console(quiet=True)
@@ -161,6 +161,13 @@ def test_a_run_is_sensitive_to_each_domain_by_window_and_to_rates(asking):
     assert windows[0].second == pytest.approx(told["mixture.code+=0.05"].second / 2)
 
 
+@pytest.mark.parametrize("line", ['{"of": {}}', "[1, 2]"])
+def test_a_line_that_is_no_answer_is_named(tmp_path, line):
+    (tmp_path / FILE).write_text(line + "\n")
+    with pytest.raises(RunFolderError, match=r"what-if\.jsonl: line 1 is (no answer|damaged)"):
+        Answers(tmp_path, {})
+
+
 def test_the_command_predicts_checks_and_prints_json(run):
     done = metatune("what-if", run, *CHANGE, "--seeds", 3, "--train", "--pairs", 2, "--json")
     assert done.exit_code == 0, done.output
@@ -182,6 +189,9 @@ def test_the_command_refuses_in_words(run, tmp_path):
     assert done.exit_code == 2
     assert "did you mean code?" in done.output
     assert metatune("what-if", run, "--train").exit_code == 2
+    done = metatune("what-if", run, "--pairs", 3)
+    assert done.exit_code == 2
+    assert "--pairs without --train" in done.output
     with pytest.raises(RunFolderError, match="is no run folder"):
         ask(tmp_path, training_of)
 

@@ -9,7 +9,7 @@ from recipes import prepared, tiny
 
 from metatune.recipe import schema
 from metatune.recipe.faults import RecipeError
-from metatune.verdict.what_if.changes import Change, changed, parsed
+from metatune.verdict.what_if.changes import Change, changed, parsed, quoted
 
 FLOOR = 0.05
 THREE = {
@@ -69,6 +69,14 @@ def test_changes_are_read(word, wanted):
 
 
 @pytest.mark.parametrize(
+    "name", ["code", "two words", "ref's x[2]=1", "'", '"', "a'b\"c", "''", "x.y-z_1"]
+)
+def test_whatever_a_domain_is_called_it_can_be_named(name):
+    (found,) = parsed([f"mixture.{quoted(name)}[2]+=0.05"])
+    assert (found.name, found.window) == (name, 1)
+
+
+@pytest.mark.parametrize(
     ("word", "said"),
     [
         ("mixture.code", "not of the form"),
@@ -76,6 +84,7 @@ def test_changes_are_read(word, wanted):
         ("mixture.code=much", "mixture.code = 'much': is no number"),
         ("mixture.code=nan", "must be a finite number"),
         ("learning_rates.all/=0", "must be a finite number"),
+        ("learning_rates.all/=1e-320", "must be a finite number"),
     ],
 )
 def test_what_is_no_change_is_refused_with_the_form(word, said):

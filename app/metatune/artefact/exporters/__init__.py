@@ -31,7 +31,7 @@ from metatune.artefact.exporters.torch import TORCH
 from metatune.artefact.exporters.torchtitan import TORCHTITAN
 from metatune.artefact.exporters.trainer_names import TABLES
 from metatune.artefact.exporters.trl import TRL
-from metatune.artefact.exporters.verifying import verify
+from metatune.artefact.exporters.verifying import refuse_unverifiable, verify
 from metatune.artefact.folders import replace_folder
 from metatune.artefact.format import Artefact
 from metatune.artefact.horizon import carried, distance
@@ -226,6 +226,8 @@ def export(
         numbers=exporter.numbers,
         merged=merged_as,
     )
+    if verified:
+        refuse_unverifiable(production.artefact, target)
     paths = replace_folder(folder, exporter.files(production), replaceable)
     compared = verify(production, target, folder) if verified else ()
     return Exported(paths, production.dropped, production.warning, merged_as, tuple(compared))

@@ -12,6 +12,7 @@ from metatune.artefact.errors import ArtefactError
 from metatune.artefact.exporters.base import Production
 from metatune.artefact.exporters.static_rates import static_rates
 from metatune.artefact.exporters.verifiers.expected import Expected
+from metatune.artefact.format import Artefact
 from metatune.artefact.sections.loss_weights import ClassWeights
 from metatune.recipe.faults import Fault
 
@@ -54,6 +55,30 @@ SPREAD: Final = 8
 """Updates, from the first to the last, at which values are compared besides the first three."""
 
 
+def refuse_unverifiable(artefact: Artefact, target: str) -> None:
+    """Asked before anything is written.
+
+    Args:
+        artefact: as it is exported.
+        target: a name of `EXPORTERS`.
+
+    Raises:
+        ArtefactError: no verification is known, of the target or of what was tuned, or the target
+            isn't installed here.
+    """
+    if target not in VERIFIERS:
+        problem = "nothing of its is run here: no verification is known"
+        cure = f"verified can be: {', '.join(VERIFIERS)}"
+        raise ArtefactError("export", [Fault("verified", target, problem, cure)])
+    if artefact.learning_rates.elements is not None or artefact.learned_update is not None:
+        problem = "it runs on a tiny model, which what was tuned within tensors doesn't fit"
+        raise ArtefactError("export", [Fault("verified", target, problem, "leave it out")])
+    _, packages = VERIFIERS[target]
+    if missing := [name for name in packages if find_spec(name) is None]:
+        problem, cure = f"needs {' and '.join(missing)}", "install it beside metatune"
+        raise ArtefactError("export", [Fault("verified", target, problem, cure)])
+
+
 def verify(production: Production, target: str, folder: str | Path) -> list[str]:
     """What was compared of an export, a line each.
 
@@ -61,28 +86,17 @@ def verify(production: Production, target: str, folder: str | Path) -> list[str]
     tiny model whose parameters have the tuned names.
 
     Args:
-        production: what was exported.
+        production: what was exported, that `refuse_unverifiable` doesn't refuse.
         target: a name of `EXPORTERS`.
         folder: that it was written into.
 
     Raises:
-        ArtefactError: no verification is known, the target isn't installed here, its code fails,
-            or what it would train with isn't what was tuned.
+        ArtefactError: the target's code fails, or what it would train with isn't what was tuned.
     """
-    if target not in VERIFIERS:
-        problem = "nothing of its is run here: no verification is known"
-        cure = f"verified can be: {', '.join(VERIFIERS)}"
-        raise ArtefactError("export", [Fault("verified", target, problem, cure)])
     artefact = production.artefact
-    if artefact.learning_rates.elements is not None or artefact.learned_update is not None:
-        problem = "it runs on a tiny model, which what was tuned within tensors doesn't fit"
-        raise ArtefactError("export", [Fault("verified", target, problem, "leave it out")])
-    module, packages = VERIFIERS[target]
+    module, _ = VERIFIERS[target]
     if isinstance(artefact.loss_weights, ClassWeights) or artefact.loss_terms is not None:
         module = "pytorch" if module == "trainer" else module  # its loss needs logits
-    if missing := [name for name in packages if find_spec(name) is None]:
-        problem, cure = f"needs {' and '.join(missing)}", "install it beside metatune"
-        raise ArtefactError("export", [Fault("verified", target, problem, cure)])
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", RUN, module, str(Path(folder).resolve())],
         input=json.dumps(expected(production)._asdict()),

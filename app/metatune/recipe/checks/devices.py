@@ -34,7 +34,8 @@ def what_trains_elsewhere_lies_elsewhere(
 
 
 def _uneven(devices: DevicesSpec | Literal["auto"], path: str, sequences: int) -> Iterable[Fault]:
-    if devices != "auto" and sequences % devices.parts:
+    # An axis of zero is told of by itself.
+    if devices != "auto" and devices.parts > 0 and sequences % devices.parts:
         problem = (
             f"cuts a batch into data x fsdp = {devices.parts} parts, which don't divide {path}, "
             f"{sequences}"

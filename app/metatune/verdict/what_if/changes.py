@@ -31,7 +31,8 @@ SECTIONS: Final = (MIXTURE, RATES)
 """That can be changed."""
 
 FORM: Final = re.compile(
-    r"\s*(?P<section>\w+)\.(?P<name>'[^']+'|\"[^\"]+\"|[\w.-]+?)\s*(\[(?P<window>-?\d+)\])?\s*"
+    r"\s*(?P<section>\w+)\.(?P<name>'(?:[^']|'')+'|\"(?:[^\"]|\"\")+\"|[\w.-]+?)\s*"
+    r"(\[(?P<window>-?\d+)\])?\s*"
     r"(?P<operator>\*=|\+=|-=|/=|=)\s*(?P<value>\S+)\s*\Z"
 )
 EXAMPLE: Final = "write SECTION.NAME[WINDOW]=VALUE, e.g. mixture.code[2]+=0.05"
@@ -98,12 +99,13 @@ def parsed(words: Sequence[str]) -> list[Change]:
         except ValueError:
             faults.append(Fault(path, said["value"], "is no number", EXAMPLE))
             continue
-        if not np.isfinite(value) or (said["operator"] == "/=" and not value):
+        with np.errstate(divide="ignore", over="ignore"):
+            operator, value = _operation(said["operator"], value)
+        if not np.isfinite(value):
             faults.append(Fault(path, said["value"], "must be a finite number", EXAMPLE))
             continue
-        operator, value = _operation(said["operator"], value)
         window = None if said["window"] is None else int(said["window"]) - 1
-        name = said["name"].strip("'\"")
+        name = _unquoted(said["name"])
         found.append(Change(word.strip(), said["section"], name, window, operator, value))
     if faults:
         raise RecipeError("what-if", faults)
@@ -115,8 +117,19 @@ def _operation(said: str, value: float) -> tuple[Operator, float]:
     if said in ("+=", "-="):
         return "+=", value if said == "+=" else -value
     if said in ("*=", "/="):
-        return "*=", value if said == "*=" else 1 / value
+        return "*=", value if said == "*=" else float(np.float64(1) / value)
     return "=", value
+
+
+def quoted(name: str) -> str:
+    """A name as a change has it: in quotes, where it must be, that are doubled within."""
+    plain = all(sign.isalnum() or sign in "_-." for sign in name)
+    return name if plain else "'" + name.replace("'", "''") + "'"
+
+
+def _unquoted(said: str) -> str:
+    mark = said[0]
+    return said[1:-1].replace(mark * 2, mark) if mark in "'\"" else said
 
 
 def changed(

@@ -8,9 +8,13 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from metatune.runs import stops
+from metatune.runs.faults import RunFolderError
 from metatune.runs.files import append_line, mend, whole_lines
 
 FILE: Final = "what-if.jsonl"
+LINE: Final = frozenset(("of", "quantity", "delta", "seed", "value"))
+"""What a line has."""
+AGAIN: Final = "delete the line: it is computed again"
 
 Quantity = Literal["gradient", "objective", "held out"]
 """A hypergradient at η + δ; the objective of the same training; the loss on the validation split of
@@ -30,13 +34,17 @@ class Answers:
         Args:
             run: the run folder.
             identity: what the numbers depend on besides δ and the seed.
+
+        Raises:
+            RunFolderError: a line isn't what this class writes.
         """
         self._file, self._identity = run / FILE, dict(identity)
-        self._known = {
-            _key(line): line["value"]
-            for line in whole_lines(self._file, "delete the line: it is computed again")
-            if line.get("of") == self._identity
-        }
+        self._known = {}
+        for number, line in enumerate(whole_lines(self._file, AGAIN), 1):
+            if not isinstance(line, dict) or not LINE <= line.keys():
+                raise RunFolderError(f"{self._file}: line {number} is no answer; {AGAIN}")
+            if line["of"] == self._identity:
+                self._known[_key(line)] = line["value"]
 
     def mend(self) -> None:
         """Takes away a last line that was cut off; only who holds the run may."""

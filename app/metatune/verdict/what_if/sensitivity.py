@@ -10,7 +10,7 @@ from metatune.inner import InnerTraining
 from metatune.recipe.faults import RecipeError
 from metatune.tunables.groups import Groups
 from metatune.verdict.what_if.asking import Asking, OpenedAsking
-from metatune.verdict.what_if.changes import ALL, MIXTURE, RATES, parsed
+from metatune.verdict.what_if.changes import ALL, MIXTURE, RATES, parsed, quoted
 from metatune.verdict.what_if.model import Bend, PredictedChange, predicted
 
 POINTS: Final = 0.05
@@ -87,11 +87,11 @@ def _shares(training: InnerTraining) -> Iterator[SensitivityRow]:
     if tuned is None:
         return
     for name in training.corpus.names:
-        whole = f"{MIXTURE}.{_quoted(name)}+={POINTS:g}"
+        whole = f"{MIXTURE}.{quoted(name)}+={POINTS:g}"
         yield SensitivityRow(whole)
         if tuned.windows > 1:
             for window in range(1, tuned.windows + 1):
-                change = f"{MIXTURE}.{_quoted(name)}[{window}]+={POINTS:g}"
+                change = f"{MIXTURE}.{quoted(name)}[{window}]+={POINTS:g}"
                 yield SensitivityRow(change, whole, tuned.windows)
 
 
@@ -101,7 +101,7 @@ def _rates(training: InnerTraining) -> Iterator[SensitivityRow]:
         return
     for name in (ALL, *_groups(tuned.cells)):
         for operator in ("*=", "/="):
-            yield SensitivityRow(f"{RATES}.{_quoted(name)}{operator}{FACTOR:g}")
+            yield SensitivityRow(f"{RATES}.{quoted(name)}{operator}{FACTOR:g}")
 
 
 def _groups(cells: Groups) -> tuple[str, ...]:
@@ -113,10 +113,6 @@ def _groups(cells: Groups) -> tuple[str, ...]:
     else:
         found = cells.labels if len(cells.labels) <= MOST_GROUPS else ()
     return found if len(found) > 1 else ()
-
-
-def _quoted(name: str) -> str:
-    return name if all(sign.isalnum() or sign in "_-." for sign in name) else f"'{name}'"
 
 
 def _checked(asking: Asking, row: SensitivityRow) -> SensitivityRow:
