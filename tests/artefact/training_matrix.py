@@ -179,9 +179,9 @@ def by_trainer(way: str, scratch: str, ranks: int) -> Any:
 
 def main() -> None:
     folder_of_scratch, ways, *ranked = sys.argv[1:]
+    rank, ports = (ranked[0], ranked[1:]) if ranked else ("", [])
     torch.set_num_threads(1)
     if ranked:
-        rank, *ports = ranked
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true"}
         os.environ |= {"RANK": rank, "WORLD_SIZE": "2", "LOCAL_RANK": rank}
     found = {}
