@@ -25,11 +25,12 @@ def check(signature):
 
     jaxtyping hands over functions that it makes of signatures and that do nothing else: of a
     closure another one each time that it is defined, hence in each trace, and of one without
-    annotations one that says `Any` throughout.
+    annotations one that says `Any` throughout. A type with a shape is another object each time that
+    it is written down, so that annotations are compared by what they say.
     """
-    said = tuple(signature.__annotations__.items())
-    if all(annotation is Any for _, annotation in said):
+    if all(annotation is Any for annotation in signature.__annotations__.values()):
         return signature
+    said = tuple((name, repr(annotation)) for name, annotation in signature.__annotations__.items())
     defaults = len(signature.__defaults__ or ()), *(signature.__kwdefaults__ or ())
     key = (signature.__module__, signature.__qualname__, signature.__code__, defaults, said)
     if key not in checkers:

@@ -40,11 +40,11 @@ def fetch(batches: Batches, start: int, stop: int, length: int) -> Segment:
     """Fetches the batches of a segment."""
     drawn = [batches(step) for step in range(start, stop)]
     drawn += [drawn[-1]] * (length - len(drawn))
+    return Segment(np.int32(start), np.int32(stop), jax.tree.map(_stack, *drawn))
 
-    def stack(*leaves: Shaped[Leaf, "..."]) -> Shaped[Leaf, "..."]:
-        return (np if isinstance(leaves[0], np.ndarray) else jnp).stack(leaves)
 
-    return Segment(np.int32(start), np.int32(stop), jax.tree.map(stack, *drawn))
+def _stack(*leaves: Shaped[Leaf, "..."]) -> Shaped[Leaf, "..."]:
+    return (np if isinstance(leaves[0], np.ndarray) else jnp).stack(leaves)
 
 
 def scan_segment(
