@@ -96,7 +96,7 @@ FIELDS = {
         "sliding_window": 5,
         "swiglu_alpha": 1.5,
         "swiglu_limit": 3.0,
-        "layer_types": ["full_attention"] * 7,
+        "layer_types": ["full_attention"] * 6 + ["sliding_attention"],
     },
     "gpt2": {"n_inner": 8, "scale_attn_weights": False, "tie_word_embeddings": False},
     "gpt_neox": {"use_parallel_residual": False, "attention_bias": False},

@@ -244,7 +244,10 @@ def test_imbalance_is_the_auxiliary_loss_of_transformers():
     counts = np.stack([[np.bincount(s, minlength=experts) for s in layer] for layer in chosen])
     weights = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     probability = weights.reshape(layers, batch, tokens, experts).sum(2)
-    routing = Routing(jnp.asarray(counts, jnp.float32), jnp.asarray(probability, jnp.float32))
+    experts_of = jnp.asarray(chosen.reshape(layers, batch, tokens, few))
+    routing = Routing(
+        jnp.asarray(counts, jnp.float32), jnp.asarray(probability, jnp.float32), experts_of
+    )
     for scale in (1.0, 3.0):
         ours = imbalance(routing, scale * jnp.ones(batch), tokens)
         assert float(ours) == pytest.approx(float(theirs), rel=1e-6)
@@ -252,5 +255,5 @@ def test_imbalance_is_the_auxiliary_loss_of_transformers():
     alone = Routing(*(part[:, :1] for part in routing))
     first = imbalance(routing, jnp.array([1.0, 0.0]), tokens)
     assert float(first) == pytest.approx(float(imbalance(alone, jnp.ones(1), tokens)), rel=1e-6)
-    even = Routing(jnp.full((1, 1, 4), 5.0), jnp.full((1, 1, 4), 2.5))
+    even = Routing(jnp.full((1, 1, 4), 5.0), jnp.full((1, 1, 4), 2.5), experts_of)
     assert float(imbalance(even, jnp.ones(1), 10)) == pytest.approx(2)

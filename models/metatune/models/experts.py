@@ -21,15 +21,18 @@ from metatune.models.names import EXPERTS
 
 
 class Routing(NamedTuple):
-    """What a router did with the tokens of each sequence, summed over them.
+    """What a router did with the tokens of each sequence.
 
     Attributes:
-        chosen: times that each expert was chosen, [..., batch, experts].
-        probability: that it was given, [..., batch, experts].
+        chosen: times that each expert was chosen, summed over them, [..., batch, experts].
+        probability: that it was given, likewise, [..., batch, experts].
+        experts: the numbers of those that each token passed through, the likeliest first,
+            [..., batch, seq, chosen].
     """
 
     chosen: jax.Array
     probability: jax.Array
+    experts: jax.Array
 
 
 def _weight(module: nn.Module, out: int, into: int, stddev: float) -> jax.Array:
@@ -173,6 +176,7 @@ class MixtureOfExperts(nn.Module):
         routing = Routing(
             times.reshape(batch, count).astype(wide),
             jnp.sum(probability.reshape(batch, -1, count), axis=1),
+            chosen.reshape(batch, -1, few),
         )
         return jnp.sum(out, axis=1).reshape(x.shape), routing
 
@@ -192,5 +196,8 @@ def imbalance(routing: Routing, weights: jax.Array, tokens: int) -> jax.Array:
     """
     layers, _, count = routing.chosen.shape
     over = layers * tokens * jnp.sum(weights)
-    share, mean = (jnp.einsum("b,lbe->e", weights.astype(part.dtype), part) for part in routing)
+    share, mean = (
+        jnp.einsum("b,lbe->e", weights.astype(part.dtype), part)
+        for part in (routing.chosen, routing.probability)
+    )
     return count * jnp.sum(share * mean) / over**2

@@ -80,18 +80,20 @@ def grouped(
     return WAYS.get(jax.default_backend(), one_by_one)(x, matrices, order, transposed)
 
 
-def one_by_one(x: jax.Array, matrices: jax.Array, order: Order, transposed: bool) -> jax.Array:
+def one_by_one(
+    x: jax.Array, matrices: jax.Array, order: Order, transposed: bool = False
+) -> jax.Array:
     """As `grouped`, a block after the other: a CPU's way, which copies no matrix for later."""
     return block_products.times_matrix(x, matrices, order.group, transposed=transposed)
 
 
-def at_once(x: jax.Array, matrices: jax.Array, order: Order, transposed: bool) -> jax.Array:
+def at_once(x: jax.Array, matrices: jax.Array, order: Order, transposed: bool = False) -> jax.Array:
     """As `grouped`, all blocks at once, each with a copy of its matrix: a GPU's way."""
     of = "bio" if transposed else "boi"
     return jnp.einsum(f"bti,{of}->bto", x, matrices[order.group])
 
 
-def ragged(x: jax.Array, matrices: jax.Array, order: Order, transposed: bool) -> jax.Array:
+def ragged(x: jax.Array, matrices: jax.Array, order: Order, transposed: bool = False) -> jax.Array:
     """As `grouped`, where the backend knows groups of whole blocks by their sizes."""
     blocks, size, inside = x.shape
     sizes = size * jnp.bincount(order.group, length=matrices.shape[0])
