@@ -6,6 +6,7 @@ import types
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from recipes import tiny
@@ -13,7 +14,7 @@ from recipes import tiny
 from metatune.check.growth import judge_growth
 from metatune.check.levels import GREEN
 from metatune.check.measuring import flipped_choices
-from metatune.check.numbers import CheckedHorizon, Flipped
+from metatune.check.numbers import CheckedHorizon
 from metatune.check.recipes import draw, first_phase_alone, shortened, subject_of
 from metatune.check.runs import sha256
 from metatune.check.subject import FixedDraw, sample
@@ -234,22 +235,23 @@ def test_choices_that_flip_over_a_step_are_counted(tmp_path):
     for batch in held.draw.outer_batches:
         here, there = (
             training.model.hidden_and_routing(
-                training.merged(held.trained(by, "")), np.asarray(batch.tokens)[:, :-1]
-            )[1].experts
+                training.merged(held.trained(by, "")), jnp.asarray(batch.tokens)[:, :-1]
+            )[1]
             for by in (0 * down, down)
         )
+        assert here is not None and there is not None
+        here, there = here.experts, there.experts
         assert here.shape == (*here.shape[:2], batch.tokens.shape[1] - 1, 2)
         for one, other in zip(
             np.asarray(here).reshape(-1, 2), np.asarray(there).reshape(-1, 2), strict=True
         ):
             kept += len(set(one) & set(other))
             flips += len(set(one) - set(other))
-    assert found == Flipped(pytest.approx(flips / (kept + flips)), kept + flips)
+    assert found is not None
+    assert found.choices == kept + flips
+    assert found.share == pytest.approx(flips / found.choices)
     assert 0.005 < found.share < 0.9
-    assert flipped_choices(held, 0 * gradient, 2.0).share == 0
-    assert (
-        flipped_choices(
-            FixedDraw(dataclasses.replace(subject, choices=None), held.draw), gradient, 2
-        )
-        is None
-    )
+    nowhere = flipped_choices(held, 0 * gradient, 2.0)
+    assert nowhere is not None and nowhere.share == 0
+    without = FixedDraw(dataclasses.replace(subject, choices=None), held.draw)
+    assert flipped_choices(without, gradient, 2.0) is None

@@ -199,7 +199,7 @@ def test_experts_in_one_tensor_are_one_parameter_of_matrices_and_vectors():
     assert (up.role, up.into, up.out, up.writes) == ("matrix", 16, 12, False)
     assert (down.role, down.into, down.out, down.writes) == ("matrix", 6, 16, True)
     assert (bias.role, bias.out, bias.writes) == ("vector", 16, True)
-    no_decay = set(held) - set(decayed(schema.AdamWSpec(), names, shapes))
+    no_decay = set(held) - set(decayed(schema.AdamWSpec(learning_rate=1e-3), names, shapes))
     assert no_decay == {name for name in held if name.endswith(("bias", "sinks", "norm.weight"))}
     blocks = elements(experts, shapes["model"]["layers"]["mlp"]["experts"], "column").blocks
     assert blocks == ((2, 4, 6, 1), (2, 4, 1), (2, 4, 16, 1), (2, 4, 1))
