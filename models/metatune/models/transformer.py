@@ -225,7 +225,8 @@ class MixedBlocks(nn.Module):
 
         def stack(kind: str, length: int, **options: Any) -> Any:
             unroll = 1 if self.remat or count > UNROLLED else length
-            scan = _scanned(self.layout, self.remat, length, unroll)
+            # Of a single block XLA unrolls the scan, and would merge what is computed twice.
+            scan = _scanned(self.layout, self.remat, length, unroll, prevent_cse=length == 1)
             return scan(of_kind[kind], self.attention_chunk, **options)
 
         if self.is_initializing():
@@ -250,13 +251,14 @@ def _taken(tree: Any, layers: slice | np.ndarray) -> Any:
     return jax.tree.map(lambda leaf: leaf[layers], tree)
 
 
-def _scanned(layout: Layout | None, remat: bool, length: int, unroll: int) -> Any:
+def _scanned(
+    layout: Layout | None, remat: bool, length: int, unroll: int, prevent_cse: bool = False
+) -> Any:
     """A block, scanned over so many layers."""
     block: Any = Block if layout is None else layout.gathering(Block)
     axes: Any = (0, nn.broadcast)  # flax accepts a tree of axes, its types say one integer
     return nn.scan(
-        # Of a single layer XLA unrolls the scan, and would merge what is computed twice.
-        nn.remat(block, prevent_cse=length == 1) if remat else block,
+        nn.remat(block, prevent_cse=prevent_cse) if remat else block,
         variable_axes={"params": 0},
         split_rngs={"params": True},
         in_axes=axes,
