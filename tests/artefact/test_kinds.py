@@ -37,7 +37,7 @@ def test_every_parameter_of_every_family_has_a_kind(family):
         # The same by the names that the model itself has for them, whatever the family's are.
         own = {
             "norm": ("norm",),
-            "attention": ("_proj", "self_attn"),
+            "attention": ("self_attn",),
             "mlp": ("mlp",),
             "embedding": ("embed",),
             "head": ("lm_head",),

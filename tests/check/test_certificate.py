@@ -40,6 +40,7 @@ from metatune.hypergrad import (
     State,
     ZerothOrder,
 )
+from metatune.report.certificate import summaries
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -118,8 +119,29 @@ def gradient(seed, steps=STEPS, target=0.0):
 def found():
     with jax.enable_x64(True):
         told = []
-        watched = subject(watch=lambda work: told.append(work))
+        watched = subject(watch=lambda work: told.append(work), choices=nearest_two)
         return checked(watched, SETTINGS), told, cost(watched, SETTINGS)
+
+
+def nearest_two(params, batch):
+    """A choice of two of the four parameters: the nearest to a number."""
+    return jnp.argsort(jnp.abs(params - 0.445))[None, :2]
+
+
+def test_choices_that_flip_are_those_of_the_closed_form(found):
+    down = -gradient(0)
+    step = SETTINGS.step * np.sqrt(down.size) / np.linalg.norm(down)
+    before, after = (
+        set(np.asarray(nearest_two(trained(by * down, 0), None))[0].tolist()) for by in (0, step)
+    )
+    check = found[0].choices
+    assert (check.step, check.choices) == (SETTINGS.step, 2)
+    assert check.flipped == len(before - after) / 2 == 0.5
+    (sentence,) = [
+        said for name, said in summaries(plain(found[0].checks)).items() if name == "choices"
+    ]
+    assert sentence == "50% of 2 choices of experts flip over a search's step of 0.1"
+    assert "choices" not in replace(found[0], choices=None).checks
 
 
 def test_a_sound_training_is_green(found):

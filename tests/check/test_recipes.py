@@ -6,16 +6,18 @@ import types
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from recipes import tiny
 
 from metatune.check.growth import judge_growth
 from metatune.check.levels import GREEN
+from metatune.check.measuring import flipped_choices
 from metatune.check.numbers import CheckedHorizon
 from metatune.check.recipes import draw, first_phase_alone, shortened, subject_of
 from metatune.check.runs import sha256
-from metatune.check.subject import sample
+from metatune.check.subject import FixedDraw, sample
 from metatune.inner import prepare, rescaled
 from metatune.inner.schedules import base_rates
 from metatune.recipe import schema, writing
@@ -206,3 +208,50 @@ def test_steps_that_cannot_be_are_refused(training, steps):
 
 def test_a_recipe_s_hash_is_that_of_its_text():
     assert sha256(RECIPE) == hashlib.sha256(writing.to_yaml(RECIPE).encode()).hexdigest()
+
+
+def test_choices_that_flip_over_a_step_are_counted(tmp_path):
+    """Against the routers of the two trainings, token by token."""
+    training = prepare(
+        dataclasses.replace(
+            tiny(
+                {
+                    "model_type": "olmoe",
+                    "initializer_range": 0.3,
+                    "num_experts": 5,
+                    "num_experts_per_tok": 2,
+                },
+                inner={"steps": 2, "optimizer": schema.AdamWSpec(learning_rate=3e-2)},
+                tune={"learning_rates": schema.LearningRatesSpec(per="kind", windows=1)},
+            )
+        )
+    )
+    subject = subject_of(training, tmp_path)
+    held = FixedDraw(subject, subject.draw(0))
+    gradient = np.linspace(-1, 2, len(subject.flat))
+    found = flipped_choices(held, gradient, 2.0)
+    down = -2.0 * np.sqrt(len(gradient)) * gradient / np.linalg.norm(gradient)
+    kept = flips = 0
+    for batch in held.draw.outer_batches:
+        here, there = (
+            training.model.hidden_and_routing(
+                training.merged(held.trained(by, "")), jnp.asarray(batch.tokens)[:, :-1]
+            )[1]
+            for by in (0 * down, down)
+        )
+        assert here is not None and there is not None
+        here, there = here.experts, there.experts
+        assert here.shape == (*here.shape[:2], batch.tokens.shape[1] - 1, 2)
+        for one, other in zip(
+            np.asarray(here).reshape(-1, 2), np.asarray(there).reshape(-1, 2), strict=True
+        ):
+            kept += len(set(one) & set(other))
+            flips += len(set(one) - set(other))
+    assert found is not None
+    assert found.choices == kept + flips
+    assert found.share == pytest.approx(flips / found.choices)
+    assert 0.005 < found.share < 0.9
+    nowhere = flipped_choices(held, 0 * gradient, 2.0)
+    assert nowhere is not None and nowhere.share == 0
+    without = FixedDraw(dataclasses.replace(subject, choices=None), held.draw)
+    assert flipped_choices(without, gradient, 2.0) is None

@@ -1,6 +1,7 @@
 """Attention with and without chunks: against numpy, central differences and one another."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,8 @@ from metatune.models import attention as module
 from metatune.models.attention import attention as scaled_attention
 
 SCALE = 5**-0.5
+SINKS = np.array([[0.3, -2.0], [1.0, 40.0]])
+"""The last is above all scores."""
 DOCUMENTS = np.array([[0, 0, 0, 1, 1, 1, 1], [0, 1, 1, 1, 2, 2, 3]])
 attention = functools.partial(scaled_attention, scale=SCALE)
 HEADS = {"multi-head": (3, 1), "grouped": (2, 3), "multi-query": (1, 4)}
@@ -25,7 +28,7 @@ def arrays(heads, *, length=7, batch=2, features=5):
     return tuple(jnp.asarray(array) for array in (q, k, v))
 
 
-def by_loops(q, k, v, softcap=None, window=7, documents=DOCUMENTS * 0):
+def by_loops(q, k, v, softcap=None, window=7, documents=DOCUMENTS * 0, sinks=None):
     """Attention as it is defined, one query at a time."""
     q, k, v = (np.asarray(array, np.float64) for array in (q, k, v))
     out = np.zeros_like(q)
@@ -33,7 +36,8 @@ def by_loops(q, k, v, softcap=None, window=7, documents=DOCUMENTS * 0):
         seen = [j for j in range(i + 1) if i - j < window and documents[b, j] == documents[b, i]]
         scores = SCALE * k[b, h, seen] @ q[b, h, g, i]
         weights = np.exp(scores if softcap is None else softcap * np.tanh(scores / softcap))
-        out[b, h, g, i] = (weights / weights.sum()) @ v[b, h, seen]
+        more = 0 if sinks is None else np.exp(sinks[h, g])
+        out[b, h, g, i] = (weights / (weights.sum() + more)) @ v[b, h, seen]
     return out
 
 
@@ -57,10 +61,17 @@ def test_it_is_attention_by_definition(float64, heads, chunk):
 @pytest.mark.parametrize("chunk", [None, 3])
 @pytest.mark.parametrize(
     "options",
-    [{"softcap": 0.7}, {"window": 1}, {"window": 3}, {"documents": DOCUMENTS}],
-    ids=["softcap", "window of one", "window", "documents"],
+    [
+        {"softcap": 0.7},
+        {"window": 1},
+        {"window": 3},
+        {"documents": DOCUMENTS},
+        {"sinks": SINKS},
+        {"sinks": SINKS, "window": 3, "documents": DOCUMENTS},
+    ],
+    ids=["softcap", "window of one", "window", "documents", "sinks", "all but a cap"],
 )
-def test_caps_windows_and_documents_are_those_of_the_definition(float64, options, chunk):
+def test_caps_windows_documents_and_sinks_are_those_of_the_definition(float64, options, chunk):
     q, k, v = arrays((2, 2))
     got = jax.jit(functools.partial(attention, chunk=chunk))(q, k, v, **options_of(options))
     np.testing.assert_allclose(got, by_loops(q, k, v, **options), rtol=1e-12, atol=1e-12)
@@ -73,9 +84,12 @@ def options_of(options):
 
 def curved(chunk):
     """A scalar of attention with second derivatives in everything."""
-    return lambda q, k, v: jnp.sum(
-        jnp.sin(attention(q, k, v, softcap=0.7, window=4, documents=halves(q), chunk=chunk))
-    )
+
+    def scalar(q, k, v):
+        options: dict[str, Any] = dict(softcap=0.7, window=4, documents=halves(q), chunk=chunk)
+        return jnp.sum(jnp.sin(attention(q, k, v, sinks=q[0, :, :, 0, 0], **options)))
+
+    return scalar
 
 
 def halves(q):

@@ -82,8 +82,22 @@ FIELDS = {
         "logits_scaling": 8.0,
     },
     "phi3": {"num_key_value_heads": 4, "sliding_window": 5, "partial_rotary_factor": 0.5},
-    "qwen3_moe": {"norm_topk_prob": True, "attention_bias": True, "use_sliding_window": True},
+    "qwen3_moe": {
+        "norm_topk_prob": True,
+        "attention_bias": True,
+        "use_sliding_window": True,
+        "decoder_sparse_step": 2,
+        "mlp_only_layers": [1],
+    },
     "olmoe": {"norm_topk_prob": True, "attention_bias": True, "num_key_value_heads": 4},
+    "gpt_oss": {
+        "attention_bias": False,
+        "head_dim": 8,
+        "sliding_window": 5,
+        "swiglu_alpha": 1.5,
+        "swiglu_limit": 3.0,
+        "layer_types": ["full_attention"] * 6 + ["sliding_attention"],
+    },
     "gpt2": {"n_inner": 8, "scale_attn_weights": False, "tie_word_embeddings": False},
     "gpt_neox": {"use_parallel_residual": False, "attention_bias": False},
 }
@@ -410,12 +424,16 @@ def test_a_fault_says_what_is_wrong_and_what_to_do(changes, expected):
          "rope_parameters"),
         ("phi3", {"rope_scaling": {"type": "yarn", "factor": 4}}, "rope_scaling.rope_type = "
          "'yarn': unknown rotary embedding; allowed: default, longrope"),
-        ("qwen3_moe", {"decoder_sparse_step": 2}, "decoder_sparse_step = 2: must be 1, the only "
-         f"one that is supported; {DEFAULT}"),
+        ("qwen3_moe", {"mlp_only_layers": [-1]}, "mlp_only_layers = [-1]: must be a list of whole "
+         f"numbers of 0 or above; {DEFAULT}"),
         ("qwen3_moe", {"num_local_experts": 7}, "num_local_experts = 7: contradicts "
          "model.config.num_experts, 6; leave out one of the two"),
         ("olmoe", {"num_experts_per_tok": 7}, "num_experts_per_tok = 7: must be at most "
          "num_experts, 6; change one of the two"),
+        ("gpt_oss", {"num_experts_per_tok": 7}, "num_experts_per_tok = 7: must be at most "
+         "num_local_experts, 6; change one of the two"),
+        ("gpt_oss", {"hidden_act": "relu"}, "hidden_act = 'relu': must be 'silu', the only one "
+         f"that is supported; {DEFAULT}"),
         ("olmoe", {"output_router_logits": True}, "output_router_logits = True: must be False, "
          f"the only one that is supported; {DEFAULT}"),
         ("gpt2", {"n_embd": 100}, "n_embd = 100: must be a multiple of n_head, 32; change one of "

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metatune.inner.optimizers import decayed
+from metatune.inner.trainable import trainable
 from metatune.models import build
 from metatune.models.block_products import times_matrix
 from metatune.models.experts import Routing, imbalance
@@ -18,7 +20,12 @@ from metatune.models.grouped import (
     one_by_one,
     ragged,
 )
+from metatune.recipe import schema
+from metatune.recipe.faults import RecipeError
+from metatune.transfer.sizes import parameters
+from metatune.tunables.elements import elements
 
+BY = (one_by_one, at_once, ragged)
 ROWS, GROUPS, IN, OUT = 37, 5, 3, 4
 OF: dict[str, np.ndarray] = {
     "uneven": np.random.default_rng(0).integers(0, GROUPS, ROWS) ** 2 % GROUPS,
@@ -41,7 +48,12 @@ CONFIG = {
 }
 
 
-@pytest.mark.parametrize("product", [grouped, one_by_one, at_once, ragged])
+def inwards(product):
+    """A product by matrices [in, out]."""
+    return lambda x, matrices, order: product(x, matrices.swapaxes(1, 2), order, transposed=True)
+
+
+@pytest.mark.parametrize("product", [grouped, *BY, *map(inwards, BY)])
 @pytest.mark.parametrize("of", OF)
 def test_each_row_meets_its_own_matrix_and_so_do_derivatives(of, product, float64):
     rng = np.random.default_rng(1)
@@ -143,6 +155,61 @@ def test_no_array_has_tokens_and_experts_and_features(largest_array):
     assert largest < 4 * 64 * 32 * config["moe_intermediate_size"] / 2
 
 
+def test_dense_and_sparse_blocks_are_stacked_apart_and_named_by_their_numbers():
+    config = {**CONFIG, "num_hidden_layers": 5, "decoder_sparse_step": 2, "mlp_only_layers": [1]}
+    model = build(config)
+    blocks = model.names()["model"]["layers"]
+    up = blocks["dense"]["mlp"]["up_proj"]["weight"]
+    assert up.names == tuple(f"model.layers.{n}.mlp.up_proj.weight" for n in (0, 1, 2, 4))
+    assert blocks["sparse"]["mlp"]["router"]["weight"].names == ("model.layers.3.mlp.gate.weight",)
+    params = jax.eval_shape(model.init, jax.random.key(0))["model"]["layers"]
+    assert params["dense"]["mlp"]["up_proj"]["weight"].shape == (4, 6144, 16)
+    assert params["sparse"]["mlp"]["experts"]["0"]["up_proj"]["weight"].shape == (1, 6, 16)
+    # What carries a schedule knows which block each parameter is of.
+    for name, parameter in parameters(model).items():
+        if name.startswith("model.layers."):
+            assert parameter.layer == int(name.split(".")[2])
+
+
+def test_experts_in_one_tensor_are_one_parameter_of_matrices_and_vectors():
+    """Decayed, adapted and scaled as such, with an axis of the experts."""
+    model = build(
+        {
+            "model_type": "gpt_oss",
+            "vocab_size": 48,
+            "hidden_size": 16,
+            "intermediate_size": 6,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 8,
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+        }
+    )
+    names, shapes = model.names(), model.init_shapes()
+    experts = names["model"]["layers"]["mlp"]["experts"]
+    held = model.shapes()
+    assert held["model.layers.1.mlp.experts.gate_up_proj"] == (4, 16, 12)
+    assert held["model.layers.1.mlp.experts.down_proj_bias"] == (4, 16)
+    assert held["model.layers.0.mlp.router.bias"] == (4,)
+    assert held["model.layers.0.self_attn.sinks"] == (8,)
+    assert experts["down_proj"].transposed and not experts["down_proj_bias"].transposed
+    found = parameters(model)
+    up = found["model.layers.1.mlp.experts.gate_up_proj"]
+    down, bias = (found[f"model.layers.0.mlp.experts.down_proj{end}"] for end in ("", "_bias"))
+    assert (up.role, up.into, up.out, up.writes) == ("matrix", 16, 12, False)
+    assert (down.role, down.into, down.out, down.writes) == ("matrix", 6, 16, True)
+    assert (bias.role, bias.out, bias.writes) == ("vector", 16, True)
+    no_decay = set(held) - set(decayed(schema.AdamWSpec(learning_rate=1e-3), names, shapes))
+    assert no_decay == {name for name in held if name.endswith(("bias", "sinks", "norm.weight"))}
+    blocks = elements(experts, shapes["model"]["layers"]["mlp"]["experts"], "column").blocks
+    assert blocks == ((2, 4, 6, 1), (2, 4, 1), (2, 4, 16, 1), (2, 4, 1))
+    lora = schema.LoraSpec(targets=("experts",), rank=1)
+    with pytest.raises(
+        RecipeError, match=r"inner.lora.targets\[0\] = 'experts': matches no matrix"
+    ):
+        trainable(model, None, lora, False)
+
+
 def test_of_equals_the_lower_is_chosen_and_gets_everything():
     model = build({**CONFIG, "num_experts_per_tok": 1})
     params = model.init(jax.random.key(0))
@@ -177,7 +244,10 @@ def test_imbalance_is_the_auxiliary_loss_of_transformers():
     counts = np.stack([[np.bincount(s, minlength=experts) for s in layer] for layer in chosen])
     weights = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     probability = weights.reshape(layers, batch, tokens, experts).sum(2)
-    routing = Routing(jnp.asarray(counts, jnp.float32), jnp.asarray(probability, jnp.float32))
+    experts_of = jnp.asarray(chosen.reshape(layers, batch, tokens, few))
+    routing = Routing(
+        jnp.asarray(counts, jnp.float32), jnp.asarray(probability, jnp.float32), experts_of
+    )
     for scale in (1.0, 3.0):
         ours = imbalance(routing, scale * jnp.ones(batch), tokens)
         assert float(ours) == pytest.approx(float(theirs), rel=1e-6)
@@ -185,5 +255,5 @@ def test_imbalance_is_the_auxiliary_loss_of_transformers():
     alone = Routing(*(part[:, :1] for part in routing))
     first = imbalance(routing, jnp.array([1.0, 0.0]), tokens)
     assert float(first) == pytest.approx(float(imbalance(alone, jnp.ones(1), tokens)), rel=1e-6)
-    even = Routing(jnp.full((1, 1, 4), 5.0), jnp.full((1, 1, 4), 2.5))
+    even = Routing(jnp.full((1, 1, 4), 5.0), jnp.full((1, 1, 4), 2.5), experts_of)
     assert float(imbalance(even, jnp.ones(1), 10)) == pytest.approx(2)

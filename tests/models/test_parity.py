@@ -69,6 +69,16 @@ QWEN3_MOE = {
     "head_dim": 6,
     "moe_intermediate_size": 12,
 }  # torch groups multiples of four
+GPT_OSS = {
+    **TWO,
+    "num_local_experts": 6,
+    "num_experts_per_tok": 2,
+    "head_dim": 8,
+    "intermediate_size": 12,
+    "sliding_window": 5,
+    "swiglu_alpha": 1.3,
+    "swiglu_limit": 0.5,  # so small that it cuts off some
+}
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
     "llama, grouped": ("llama", GROUPED),
@@ -251,6 +261,22 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         "qwen3_moe",
         {**QWEN3_MOE, "num_experts": 3, "num_experts_per_tok": 1, "tie_word_embeddings": True},
     ),
+    "qwen3_moe, every other dense": (
+        "qwen3_moe",
+        {**QWEN3_MOE, "num_hidden_layers": 3, "decoder_sparse_step": 2, "norm_topk_prob": True},
+    ),
+    "qwen3_moe, the first and the last dense, tied": (
+        "qwen3_moe",
+        {
+            **QWEN3_MOE,
+            "num_hidden_layers": 4,
+            "mlp_only_layers": [0, 3],
+            "use_sliding_window": True,
+            "sliding_window": 5,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "qwen3_moe, all dense": ("qwen3_moe", {**QWEN3_MOE, "mlp_only_layers": [0, 1]}),
     "olmoe": ("olmoe", {**TWO, **EXPERTS}),
     "olmoe, normalised, biased": (
         "olmoe",
@@ -259,6 +285,30 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "olmoe, all of four": (
         "olmoe",
         {**TWO, "num_experts": 4, "num_experts_per_tok": 4, "rope_parameters": YARN},
+    ),
+    "gpt_oss": ("gpt_oss", GPT_OSS),
+    "gpt_oss, one of three, unbiased attention, tied, full first": (
+        "gpt_oss",
+        {
+            **GPT_OSS,
+            "num_local_experts": 3,
+            "num_experts_per_tok": 1,
+            "attention_bias": False,
+            "tie_word_embeddings": True,
+            "layer_types": ["full_attention", "sliding_attention"],
+            "rope_parameters": {"rope_type": "default", "rope_theta": 100.0},
+        },
+    ),
+    "gpt_oss, all of four, multi-query, yarn": (
+        "gpt_oss",
+        {
+            **GPT_OSS,
+            "num_key_value_heads": 1,
+            "num_local_experts": 4,
+            "num_experts_per_tok": 4,
+            "swiglu_limit": 7.0,
+            "rope_parameters": YARN,
+        },
     ),
     "gpt2": ("gpt2", GPT2),
     "gpt2, untied, scaled by layer": (
@@ -328,6 +378,8 @@ def case(request, torch, tmp_path_factory):
 
     def named(values):
         found = {family.normalised(name): value.detach().numpy().copy() for name, value in values}
+        if kind == "gpt_oss":  # whose checkpoints hold them in one too
+            return found
         return {name: part for whole in found.items() for name, part in by_expert(*whole)}
 
     grads = named((name, p.grad) for name, p in theirs.named_parameters())

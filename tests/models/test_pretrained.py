@@ -229,6 +229,26 @@ def test_a_pickle_is_refused_with_the_line_that_converts_it(saved):
     assert "holds neither model.safetensors nor model.safetensors.index.json" in fault
 
 
+@pytest.mark.parametrize("method", ["mxfp4", "fp8"])
+def test_weights_of_a_few_bits_are_refused_with_the_line_that_converts_them(saved, method):
+    folder, _, _ = saved()
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": method, "modules_to_not_convert": ["lm_head"]}
+    (folder / "config.json").write_text(json.dumps(config))
+    (fault,) = refused(folder)
+    cures = {
+        "mxfp4": "convert it where torch is installed: "
+        'python -c "from transformers import AutoModelForCausalLM as M, Mxfp4Config as Q; '
+        f"M.from_pretrained('{folder}', dtype='bfloat16', quantization_config=Q(dequantize=True))"
+        f".save_pretrained('{folder}-bf16')\"",
+        "fp8": "take the model's weights in bfloat16 or wider",
+    }
+    assert fault == (
+        f"model.pretrained.config.quantization_config.quant_method = '{method}': is of weights of "
+        f"a few bits, which have no derivatives; must be left out; {cures[method]}"
+    )
+
+
 def test_a_config_that_is_wrong_is_refused_before_the_weights_are_read(saved):
     folder, _, _ = saved()
     (folder / "model.safetensors").write_bytes(b"")

@@ -56,6 +56,24 @@ OTHERS = {
         "attention_multiplier": 0.3,
     },
     "olmoe": {**SIZES, "model_type": "olmoe", "num_experts": 4, "num_experts_per_tok": 2},
+    "qwen3_moe, one dense": {
+        **SIZES,
+        "model_type": "qwen3_moe",
+        "num_key_value_heads": 2,
+        "moe_intermediate_size": 8,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "mlp_only_layers": [1],
+    },
+    "gpt_oss": {
+        **SIZES,
+        "model_type": "gpt_oss",
+        "num_key_value_heads": 2,
+        "head_dim": 4,
+        "sliding_window": 3,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+    },
     "phi3": {**SIZES, "model_type": "phi3", "num_key_value_heads": 2, "partial_rotary_factor": 0.5},
 }
 """Whose blocks differ in what a document could be seen by."""

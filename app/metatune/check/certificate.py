@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from metatune.artefact import CERTIFICATE_FORMAT, CERTIFICATE_VERSION
 from metatune.check.agreement import Agreement, judge_agreement
+from metatune.check.choices import Choices, judge_choices
 from metatune.check.differences import Differences, judge_differences
 from metatune.check.growth import Dominance, judge_growth
 from metatune.check.horizons import Horizons, judge_horizons
@@ -56,6 +57,7 @@ class Certificate:
         horizons: signs over shorter ones.
         growth: of the adjoint behind each window.
         linearity: over the step that a search takes.
+        choices: of experts, over that step; of a model with experts.
     """
 
     steps: int
@@ -72,11 +74,13 @@ class Certificate:
     horizons: Horizons | None
     growth: Dominance
     linearity: Linearity | None
+    choices: Choices | None
 
     @property
     def checks(self) -> dict[str, Any]:
-        """The checks by name."""
-        return {name: getattr(self, name) for name in CHECKS}
+        """The checks by name; no `choices` where there are none."""
+        found = {name: getattr(self, name) for name in CHECKS}
+        return found if self.choices is None else {**found, "choices": self.choices}
 
     @property
     def verdict(self) -> Level:
@@ -146,6 +150,7 @@ def judge(numbers: Numbers) -> Certificate:
         horizons,
         judge_growth(numbers),
         judge_linearity(numbers),
+        judge_choices(numbers),
     )
 
 

@@ -11,6 +11,7 @@ from metatune.check.numbers import (
     DEFAULT,
     AtHorizon,
     Compared,
+    Flipped,
     Moved,
     Numbers,
     Sample,
@@ -57,6 +58,7 @@ def measure(subject: Subject, settings: Settings = DEFAULT) -> Numbers:
     finite = all(sample.finite_losses for sample in found)
     differentiable = finite and all(np.isfinite(sample.gradient).all() for sample in found)
     steady, slopes, over_step, compared, stretches, whole = None, (), (), None, (), None
+    flipped = None
     if finite:
         steady = _moved(held, random[0] * math.sqrt(size), settings.step)
     if differentiable:
@@ -66,6 +68,7 @@ def measure(subject: Subject, settings: Settings = DEFAULT) -> Numbers:
         over_step = slopes_over_step(held, found[0], random, settings.step)
         compared = _compared(subject, draw, found[0], random)
         stretches, whole = _spans(subject, found)
+        flipped = flipped_choices(held, found[0].gradient, settings.step)
     return Numbers(
         horizon=subject.horizon,
         own=subject.own or subject.horizon,
@@ -82,6 +85,7 @@ def measure(subject: Subject, settings: Settings = DEFAULT) -> Numbers:
         whole=whole,
         blocks=tuple(block.name for block in subject.blocks),
         over_step=over_step,
+        flipped=flipped,
     )
 
 
@@ -103,6 +107,7 @@ def cost(subject: Subject, settings: Settings) -> float:
         + 2 * settings.directions  # over a step
         + _cost_along(another(subject.estimator), settings.directions)
         + 3  # of the metasmoothness
+        + 2 * (subject.choices is not None)
     )
 
 
@@ -139,6 +144,25 @@ def _moved(held: FixedDraw, signs: np.ndarray, step: float) -> Moved:
     flat = [ravel_pytree(held.trained(k * step * signs, what.format(k + 1)))[0] for k in range(3)]
     eps = float(np.finfo(flat[0].dtype).eps)
     return moved(*(np.asarray(trained, np.float64) for trained in flat), eps=eps)
+
+
+def flipped_choices(held: FixedDraw, gradient: np.ndarray, step: float) -> Flipped | None:
+    """Of the choices at η, those that aren't made a step down the hypergradient."""
+    choices, length = held.subject.choices, float(np.linalg.norm(gradient))
+    if choices is None:
+        return None
+    down = -step * math.sqrt(len(gradient)) * gradient / (length or 1.0)
+    found = []
+    for number, by in enumerate((np.zeros_like(down), down), 1):
+        params = held.trained(by, f"choices of experts, training {number} of 2")
+        found.append([np.asarray(choices(params, batch)) for batch in held.draw.outer_batches])
+    kept = np.concatenate(
+        [
+            (here[..., :, None] == there[..., None, :]).any(-1).reshape(-1)
+            for here, there in zip(*found, strict=True)
+        ]
+    )
+    return Flipped(float(1 - kept.mean()), kept.size)
 
 
 def _spans(

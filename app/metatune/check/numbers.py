@@ -121,6 +121,18 @@ class Moved(NamedTuple):
     resolved: float
 
 
+class Flipped(NamedTuple):
+    """What became of routers' choices over a step.
+
+    Attributes:
+        share: that aren't made any more.
+        choices: how many there are.
+    """
+
+    share: float
+    choices: int
+
+
 class AtHorizon(NamedTuple):
     """Hypergradients over another horizon.
 
@@ -155,6 +167,7 @@ class Numbers:
         whole: that a stretch is compared with; None of what is whole itself.
         blocks: names of the windows whose growth is watched.
         over_step: the objective a search's step away on either side, along the random directions.
+        flipped: choices of the routers, over that step; None of a model without experts.
     """
 
     horizon: CheckedHorizon
@@ -172,6 +185,7 @@ class Numbers:
     whole: AtHorizon | None
     blocks: tuple[str, ...] = ()
     over_step: tuple[Sides, ...] = ()
+    flipped: Flipped | None = None
 
     @property
     def shortened(self) -> bool:
@@ -246,6 +260,7 @@ def from_record(record: Mapping[str, Any]) -> Numbers:
     its["blocks"] = tuple(its.get("blocks", ()))
     its["compared"] = its["compared"] and Compared(**_arrays(its["compared"]))
     its["moved"] = its["moved"] and Moved(**its["moved"])
+    its["flipped"] = Flipped(**its["flipped"]) if its.get("flipped") else None
     return Numbers(**its)
 
 

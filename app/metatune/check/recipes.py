@@ -1,12 +1,17 @@
 """A recipe's own training, as what is checked: the very trainings that a search begins with."""
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 
 from metatune.check.growth import LIMIT
 from metatune.check.subject import Draw, Subject, Watch
-from metatune.data import stratified_batches
+from metatune.data import Batch, stratified_batches
 from metatune.inner import InnerTraining, estimators, rescaled
 from metatune.inner.metrics import held_out_batches
 from metatune.inner.origin import origin
@@ -106,7 +111,27 @@ def _whole(training: InnerTraining, folder: Path, watch: Watch) -> Subject:
         origin=partial(
             origin, training.recipe.inner, times=LIMIT, steps=training.recipe.inner.steps
         ),
+        choices=_choices(training),
     )
+
+
+def _choices(training: InnerTraining) -> Callable[[Any, Batch], jax.Array] | None:
+    """The experts that each token of a held-out batch passes through; None without experts."""
+    model = training.model
+    if model.config.experts is None:
+        return None
+
+    @jax.jit
+    def chosen(params: Any, tokens: jax.Array, documents: jax.Array | None) -> jax.Array | None:
+        routing = model.hidden_and_routing(params, tokens, documents)[1]
+        return None if routing is None else routing.experts
+
+    def of(params: Any, batch: Batch) -> Any:
+        # The last token of a sequence is predicted, and predicts nothing.
+        documents = None if batch.documents is None else jnp.asarray(batch.documents)[:, :-1]
+        return chosen(training.merged(params), jnp.asarray(batch.tokens)[:, :-1], documents)
+
+    return of
 
 
 def _shorter(training: InnerTraining, folder: Path, watch: Watch, steps: int) -> Subject | None:

@@ -88,6 +88,8 @@ class Subject:
         pace: of a horizon that isn't the whole, its steps over those of the whole.
         blocks: the windows behind which the growth of the adjoint is watched.
         origin: of a growth where it is born, as of `metatune.inner.origin`.
+        choices: of parameters and a held-out batch, the numbers of the experts that each token
+            passes through, [..., chosen]; None of a model without.
     """
 
     problem: Problem
@@ -105,6 +107,7 @@ class Subject:
     pace: float = 1.0
     blocks: Sequence[WindowBlock] = ()
     origin: Callable[[Growth], Mapping[str, Any]] | None = None
+    choices: Callable[[Any, Any], jax.Array] | None = None
 
     @property
     def horizon(self) -> CheckedHorizon:

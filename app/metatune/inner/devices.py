@@ -85,6 +85,11 @@ def _cut(model: LanguageModel) -> Iterable[tuple[str, str, int]]:
         ("tensor", "num_key_value_heads", config.num_key_value_heads),
         ("tensor", "intermediate_size", config.intermediate_size),
         ("tensor", "vocab_size", config.vocab_size),
+        *(
+            [("tensor", "moe_intermediate_size", config.experts.intermediate_size)]
+            if config.experts and config.dense
+            else []
+        ),
     )
 
 

@@ -118,7 +118,7 @@ def decaying(optimizer: schema.InnerOptimizerSpec, names: Names, params: Shapes)
         leaf: ParameterNames, parameter: Float[Array | jax.ShapeDtypeStruct, "..."]
     ) -> ParameterNames | None:
         all_do = optimizer.decay == "all"
-        return leaf if all_do or parameter.ndim - leaf.stacked >= 2 else None
+        return leaf if all_do or parameter.ndim - leaf.lead >= 2 else None
 
     return jax.tree.map(decays, names, params)
 
@@ -227,9 +227,11 @@ def _lion(spec: schema.LionSpec, names: Names, transposed: bool) -> Chain:
 
 def _muon(spec: schema.MuonSpec, names: Names, transposed: bool) -> Chain:
     def labels(params: Params) -> PyTree[str]:
-        """The matrices of the blocks: what is stacked and has two axes more."""
+        """The matrices of the blocks: what is stacked by layer alone, and has two axes more."""
         return jax.tree.map(
-            lambda leaf, p: "muon" if leaf.stacked and p.ndim == 3 else "adam", names, params
+            lambda leaf, p: "muon" if leaf.stacked and not leaf.experts and p.ndim == 3 else "adam",
+            names,
+            params,
         )
 
     each: dict[Hashable, optax.GradientTransformation] = {

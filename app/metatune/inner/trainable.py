@@ -121,8 +121,12 @@ def trainable(
     """
     names: Mapping[Path, ParameterNames] = _flat(model.names())
     shapes = _flat(model.init_shapes())
-    # The matrices of the blocks: what is stacked and has two axes more.
-    matrices = {p: leaf for p, leaf in names.items() if leaf.stacked and shapes[p].ndim == 3}
+    # The matrices of the blocks: what is stacked by layer alone, and has two axes more.
+    matrices = {
+        p: leaf
+        for p, leaf in names.items()
+        if leaf.stacked and not leaf.experts and shapes[p].ndim == 3
+    }
     everything = () if lora else (".",)
     wanted = everything if train is None else train
     chosen = {path: _found(wanted, leaf) for path, leaf in names.items()}

@@ -155,6 +155,13 @@ def _linearity(check: Mapping[str, Any]) -> str:
     return f"{share} over a search's step of {number(check['step'])}"
 
 
+def _choices(check: Mapping[str, Any]) -> str:
+    return (
+        f"{100 * check['flipped']:.2g}% of {check['choices']:,} choices of experts flip over a "
+        f"search's step of {number(check['step'])}"
+    )
+
+
 SUMMARIES: Final = {
     "training": _training,
     "differences": _differences,
@@ -164,6 +171,7 @@ SUMMARIES: Final = {
     "horizons": _of_horizons,
     "growth": _growth,
     "linearity": _linearity,
+    "choices": _choices,
 }
 
 

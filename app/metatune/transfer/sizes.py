@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 import jax
 
-from metatune.models import LanguageModel, build
+from metatune.models import LanguageModel, build, layer_numbers
 
 Role = Literal["embedding", "head", "matrix", "vector", "query_key_norm"]
 """What a parameter does to the features: `embedding` rows are picked, not multiplied; `head` makes
@@ -159,18 +159,27 @@ def parameters(model: LanguageModel) -> dict[str, Parameter]:
     """What each parameter is, by checkpoint name."""
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     leaves, _ = jax.tree_util.tree_flatten_with_path(shapes)
+    kinds = model.config.kinds
     names = jax.tree.leaves(model.names(), is_leaf=lambda leaf: hasattr(leaf, "stacked"))
     found: dict[str, Parameter] = {}
     for (path, shape), leaf in zip(leaves, names, strict=True):
         keys = tuple(entry.key for entry in path)
-        own = shape.shape[1:] if leaf.stacked else shape.shape
-        for layer, name in enumerate(leaf.names):
-            found[name] = _parameter(model, keys, own, layer if leaf.stacked else None)
+        own = shape.shape[leaf.lead :]
+        if leaf.experts:
+            keys = (*keys[:-1], keys[-1].removesuffix("_bias"), "weight")
+        count = len(leaf.names)
+        numbers = layer_numbers(keys, count, kinds) if leaf.stacked else (None,)
+        for layer, name in zip(numbers, leaf.names, strict=True):
+            found[name] = _parameter(model, keys, own, layer, leaf.transposed)
     return found
 
 
 def _parameter(
-    model: LanguageModel, keys: tuple[str, ...], shape: tuple[int, ...], layer: int | None
+    model: LanguageModel,
+    keys: tuple[str, ...],
+    shape: tuple[int, ...],
+    layer: int | None,
+    transposed: bool,
 ) -> Parameter:
     """A parameter by the path to it, of our own names."""
     a, module = model.config, keys[-2]
@@ -183,6 +192,6 @@ def _parameter(
         return Parameter("head", shape[1], 1, std=a.initializer_range)
     if layer is None:
         return Parameter("embedding", 1, shape[1], std=a.initializer_range)
-    out, into = shape[:: -1 if a.transposed else 1]
+    out, into = shape[:: -1 if transposed else 1]
     std = a.residual_initializer_range if writes else a.initializer_range
     return Parameter("matrix", into, out, layer, writes, module == "q_proj", std)

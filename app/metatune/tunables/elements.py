@@ -87,7 +87,7 @@ def elements(names: Names, shapes: Shapes, per: PerElement) -> Elements:
 
 
 def _block(leaf: ParameterNames, shape: tuple[int, ...], per: PerElement) -> tuple[int, ...]:
-    layers, tensor = (shape[:1], shape[1:]) if leaf.stacked else ((), shape)
+    layers, tensor = shape[: leaf.lead], shape[leaf.lead :]
     if per == "element":
         return shape
     if len(tensor) < 2:

@@ -6,7 +6,7 @@ from metatune.models.hub import locate
 from metatune.models.language_model import LanguageModel, build, config_faults, unembed
 from metatune.models.layout import Layout, mesh_of
 from metatune.models.modules import LORA_A, LORA_B
-from metatune.models.names import ParameterNames, Shape, shapes_by_name
+from metatune.models.names import ParameterNames, Shape, layer_numbers, shapes_by_name
 from metatune.models.pretrained import CONFIG, load_pretrained, read_config, save_pretrained
 from metatune.models.safetensors_files import weights_sha256
 
@@ -22,6 +22,7 @@ __all__ = [
     "build",
     "config_faults",
     "imbalance",
+    "layer_numbers",
     "load_pretrained",
     "locate",
     "map_rows",

@@ -36,18 +36,41 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class ExpertLayer:
-    """The experts of a block, each an MLP of `intermediate_size`.
+class ClampedGate:
+    """gpt-oss's gate, of g and u that an expert begins with: `(u + 1) g σ(α g)`, both clamped.
 
     Attributes:
+        alpha: α, the gain of the sigmoid.
+        limit: above which g, and above and below which u are cut off.
+    """
+
+    alpha: float
+    limit: float
+
+
+@dataclass(frozen=True)
+class ExpertLayer:
+    """The experts of a block, each an MLP.
+
+    Attributes:
+        intermediate_size: features within one of them.
         count: how many there are.
         chosen: how many of them a token passes through.
         normalised: whether the weights of those sum to one.
+        clamped: the gate of experts with biases, and a router with one, whose checkpoints hold
+            those of a block in one: matrices [in, out], g and u in turns. None for the activation,
+            no biases, and matrices by expert.
     """
 
+    intermediate_size: int
     count: int
     chosen: int
     normalised: bool
+    clamped: ClampedGate | None = None
+
+
+DENSE, SPARSE = "dense", "sparse"
+"""Blocks with an MLP, and blocks with experts, where a model has both."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +103,11 @@ class Architecture:
         mlp_bias: whether the projections of an MLP have.
         qk_norm: over what queries and keys are normalised before they are rotated: each `head` by
             itself, with weights that all share, or `all` heads together; None for not.
+        sinks: whether each head has a logit more, of no key, that its softmax is over as well.
         norms: where norms stand: `before` attention and MLP, `after` them, or `around` them.
         parallel_residual: whether attention and MLP read the same residual stream.
         experts: those in the place of each block's MLP; None for none.
+        dense: the blocks that have an MLP all the same, by their numbers; not all of them.
         learned_positions: whether each position has an embedding (Radford et al., 2019).
         embedding_scale: factor of the token embeddings.
         residual_scale: factor of what attention and MLP add to the residual stream; None for one.
@@ -113,12 +138,25 @@ class Architecture:
     output_bias: bool = False
     mlp_bias: bool = False
     qk_norm: Literal["head", "all"] | None = None
+    sinks: bool = False
     norms: Literal["before", "after", "around"] = "before"
     parallel_residual: bool = False
     experts: ExpertLayer | None = None
+    dense: frozenset[int] = frozenset()
     learned_positions: bool = False
     embedding_scale: float | None = None
     residual_scale: float | None = None
     logit_divisor: float | None = None
     attention_softcap: float | None = None
     logit_softcap: float | None = None
+
+    @property
+    def kinds(self) -> Mapping[str, tuple[int, ...]]:
+        """The numbers of the blocks of each kind, `DENSE` and `SPARSE`; none where all are alike.
+
+        Parameters of blocks of a kind are stacked by themselves, below the kind.
+        """
+        if not self.dense:
+            return {}
+        sparse = (number for number in range(len(self.layers)) if number not in self.dense)
+        return {DENSE: tuple(sorted(self.dense)), SPARSE: tuple(sparse)}

@@ -22,6 +22,7 @@ def attention(
     softcap: float | None = None,
     window: jax.typing.ArrayLike | None = None,
     documents: jax.Array | None = None,
+    sinks: jax.Array | None = None,
     chunk: int | None,
 ) -> jax.Array:
     """Causal attention of grouped queries: `softmax(scale q kᵀ) v` over the keys up to each query.
@@ -38,6 +39,8 @@ def attention(
         softcap: c of `c tanh(score / c)` (Gemma Team, 2024); None for none.
         window: keys that a query attends to, its own included; None for all up to its own.
         documents: integers, [batch, seq]: keys of other documents are not attended to.
+        sinks: of each head, [kv_heads, group]: the score of one more key whose value is nothing,
+            neither scaled nor capped (Xiao et al., 2023); None for none.
         chunk: queries at a time; None for all of them.
 
     Returns:
@@ -59,6 +62,7 @@ def attention(
                 softcap=softcap,
                 window=window,
                 documents=None if documents is None else documents[:, :end],
+                sinks=sinks,
                 chunk=None if chunk is None or chunk >= end - start else chunk,
             )
         )
@@ -74,6 +78,7 @@ def _up_to_the_last(
     softcap: float | None,
     window: jax.typing.ArrayLike | None,
     documents: jax.Array | None,
+    sinks: jax.Array | None,
     chunk: int | None,
 ) -> jax.Array:
     """Attention of the last queries of a sequence, [..., queries, d], to all of its keys."""
@@ -98,10 +103,18 @@ def _up_to_the_last(
         scores = jnp.where(seen[:, None, None], scores, MASKED)
         # Normalised after the product with v: a division less for each score, and its derivatives.
         # The largest cancels out, and so do its derivatives.
-        largest = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
+        largest = jnp.max(scores, axis=-1, keepdims=True)
+        sink = None
+        if sinks is not None:
+            sink = sinks.astype(scores.dtype)[None, :, :, None, None]
+            largest = jnp.maximum(largest, sink)
+        largest = jax.lax.stop_gradient(largest)
         weights = jnp.exp(scores - largest)
         mixed = jnp.einsum("bkgqs,bksd->bkgqd", weights.astype(q.dtype), v)
-        return mixed / jnp.sum(weights, axis=-1, keepdims=True).astype(q.dtype)
+        total = jnp.sum(weights, axis=-1, keepdims=True)
+        if sink is not None:
+            total = total + jnp.exp(sink - largest)
+        return mixed / total.astype(q.dtype)
 
     inside = None if documents is None else documents[:, before:]
     if chunk is None:

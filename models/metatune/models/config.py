@@ -184,7 +184,7 @@ def _relations(
         faults.append(Fault(f"{path}.vocab_size", values["vocab_size"], problem, cure))
     experts, few = values.get("num_experts"), values.get("num_experts_per_tok")
     if experts and few and few > experts:
-        problem = f"must be at most num_experts, {experts}"
+        problem = f"must be at most {family.spelled('num_experts')}, {experts}"
         faults.append(Fault(f"{path}.num_experts_per_tok", few, problem, "change one of the two"))
     for name in PER_LAYER:
         entries, layers = values.get(name), values.get("num_hidden_layers")

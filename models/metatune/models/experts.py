@@ -14,25 +14,39 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from metatune.models.architecture import ACTIVATIONS, Architecture, ExpertLayer
-from metatune.models.grouped import grouped, in_blocks
+from metatune.models.architecture import ACTIVATIONS, Architecture, ClampedGate, ExpertLayer
+from metatune.models.grouped import Order, grouped, in_blocks
 from metatune.models.modules import LORA_A, LORA_B
+from metatune.models.names import EXPERTS
 
 
 class Routing(NamedTuple):
-    """What a router did with the tokens of each sequence, summed over them.
+    """What a router did with the tokens of each sequence.
 
     Attributes:
-        chosen: times that each expert was chosen, [..., batch, experts].
-        probability: that it was given, [..., batch, experts].
+        chosen: times that each expert was chosen, summed over them, [..., batch, experts].
+        probability: that it was given, likewise, [..., batch, experts].
+        experts: the numbers of those that each token passed through, the likeliest first,
+            [..., batch, seq, chosen].
     """
 
     chosen: jax.Array
     probability: jax.Array
+    experts: jax.Array
+
+
+def _weight(module: nn.Module, out: int, into: int, stddev: float) -> jax.Array:
+    """A module's matrix [out, in]; where it has an adapter, with its product added."""
+    normal = nn.initializers.normal(stddev)
+    weight = module.param("weight", normal, (out, into), jnp.float32)
+    if module.has_variable("params", LORA_A):
+        a, b = (module.get_variable("params", matrix) for matrix in (LORA_A, LORA_B))
+        weight = weight + b @ a
+    return weight
 
 
 class Weight(nn.Module):
-    """A matrix [out, in]; where the parameters hold an adapter, with its product added."""
+    """A matrix [out, in]."""
 
     out: int
     into: int
@@ -41,24 +55,39 @@ class Weight(nn.Module):
     @nn.compact
     def __call__(self, dtype: jnp.dtype) -> jax.Array:
         """The matrix."""
+        return _weight(self, self.out, self.into, self.stddev).astype(dtype)
+
+
+class Router(nn.Module):
+    """What chooses: a logit for each expert."""
+
+    count: int
+    stddev: float
+    use_bias: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [tokens, hidden] to [tokens, experts]."""
+        weight = _weight(self, self.count, x.shape[-1], self.stddev).astype(x.dtype)
+        logits = jax.lax.dot_general(x, weight, (((1,), (1,)), ((), ())))
+        if not self.use_bias:
+            return logits
         normal = nn.initializers.normal(self.stddev)
-        weight = self.param("weight", normal, (self.out, self.into), jnp.float32)
-        if self.has_variable("params", LORA_A):
-            a, b = (self.get_variable("params", matrix) for matrix in (LORA_A, LORA_B))
-            weight = weight + b @ a
-        return weight.astype(dtype)
+        bias = self.param("bias", normal, (self.count,), jnp.float32)
+        return logits + bias.astype(x.dtype)[None, :]
 
 
 class Expert(nn.Module):
     """The matrices of one MLP: gate, up, down."""
 
     architecture: Architecture
+    wide: int
 
     @nn.compact
     def __call__(self, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array, jax.Array]:
         """The three."""
-        a = self.architecture
-        wide, hidden, stddev = a.intermediate_size, a.hidden_size, a.initializer_range
+        a, wide = self.architecture, self.wide
+        hidden, stddev = a.hidden_size, a.initializer_range
         gate = Weight(wide, hidden, stddev, name="gate_proj")(dtype)
         up = Weight(wide, hidden, stddev, name="up_proj")(dtype)
         down = Weight(hidden, wide, a.residual_initializer_range, name="down_proj")(dtype)
@@ -66,16 +95,53 @@ class Expert(nn.Module):
 
 
 class Experts(nn.Module):
-    """Experts by number, as a checkpoint has them, stacked."""
+    """Experts by number, as most checkpoints have them."""
 
     architecture: Architecture
-    count: int
+    layer: ExpertLayer
 
     @nn.compact
-    def __call__(self, dtype: jnp.dtype) -> tuple[jax.Array, ...]:
-        """Gate, up and down of all, [experts, out, in] each."""
-        each = [Expert(self.architecture, name=str(n))(dtype) for n in range(self.count)]
-        return tuple(jnp.stack(matrices) for matrices in zip(*each, strict=True))
+    def __call__(self, x: jax.Array, order: Order) -> jax.Array:
+        """Maps rows in blocks, [blocks, size, hidden], to the same shape."""
+        a, wide = self.architecture, self.layer.intermediate_size
+        each = [Expert(a, wide, name=str(n))(x.dtype) for n in range(self.layer.count)]
+        gate, up, down = (jnp.stack(matrices) for matrices in zip(*each, strict=True))
+        inner = ACTIVATIONS[a.hidden_act](grouped(x, gate, order)) * grouped(x, up, order)
+        return grouped(inner, down, order)
+
+
+class ClampedExperts(nn.Module):
+    """Experts with biases and a clamped gate, those of a block in one array each.
+
+    Source: OpenAI, gpt-oss-120b & gpt-oss-20b Model Card, 2025, section 2.2.
+    """
+
+    architecture: Architecture
+    layer: ExpertLayer
+    gate: ClampedGate
+
+    @nn.compact
+    def __call__(self, x: jax.Array, order: Order) -> jax.Array:
+        """Maps rows in blocks, [blocks, size, hidden], to the same shape."""
+        a, count, wide = self.architecture, self.layer.count, self.layer.intermediate_size
+
+        def project(name: str, x: jax.Array, features: int, stddev: float) -> jax.Array:
+            normal, shape = nn.initializers.normal(stddev), (count, x.shape[-1], features)
+            weight = self.param(name, normal, shape, jnp.float32)
+            zeros = nn.initializers.zeros
+            bias = self.param(f"{name}_bias", zeros, (count, features), jnp.float32)
+            y = grouped(x, weight.astype(x.dtype), order, transposed=True)
+            return y + bias.astype(x.dtype)[order.group][:, None, :]
+
+        both = project("gate_up_proj", x, 2 * wide, a.initializer_range)
+        inner = clamped(both[..., ::2], both[..., 1::2], self.gate)
+        return project("down_proj", inner, a.hidden_size, a.residual_initializer_range)
+
+
+def clamped(gate: jax.Array, up: jax.Array, how: ClampedGate) -> jax.Array:
+    """`(u + 1) g σ(α g)`, with g up to the limit and u between its negative and it."""
+    gate, up = jnp.minimum(gate, how.limit), jnp.clip(up, -how.limit, how.limit)
+    return (up + 1) * gate * jax.nn.sigmoid(how.alpha * gate)
 
 
 class MixtureOfExperts(nn.Module):
@@ -90,24 +156,27 @@ class MixtureOfExperts(nn.Module):
         a, count, few = self.architecture, self.layer.count, self.layer.chosen
         batch, hidden = x.shape[0], x.shape[-1]
         flat = x.reshape(-1, hidden)
-        router = Weight(count, hidden, a.initializer_range, name="router")(x.dtype)
-        logits = jax.lax.dot_general(flat, router, (((1,), (1,)), ((), ())))
+        gate, stddev = self.layer.clamped, a.initializer_range
+        logits = Router(count, stddev, gate is not None, name="router")(flat)
         wide = jnp.promote_types(x.dtype, jnp.float32)
         probability = jax.nn.softmax(logits.astype(wide), axis=-1)
         weights, chosen = jax.lax.top_k(probability, few)
         if self.layer.normalised:
             weights = weights / jnp.sum(weights, axis=-1, keepdims=True)
-        gate, up, down = Experts(a, count, name="experts")(x.dtype)
         order = in_blocks(chosen.reshape(-1), count)
         rows = jnp.where(order.filled[..., None], flat[order.row // few], 0)
-        inner = ACTIVATIONS[a.hidden_act](grouped(rows, gate, order)) * grouped(rows, up, order)
-        out = grouped(inner, down, order).reshape(-1, hidden)[order.place]
+        if gate is None:
+            out = Experts(a, self.layer, name=EXPERTS)(rows, order)
+        else:
+            out = ClampedExperts(a, self.layer, gate, name=EXPERTS)(rows, order)
+        out = out.reshape(-1, hidden)[order.place]
         out = out.reshape(-1, few, hidden) * weights.astype(x.dtype)[..., None]
         of_sequence = jnp.arange(batch)[:, None] * count + chosen.reshape(batch, -1)
         times = jnp.bincount(of_sequence.reshape(-1), length=batch * count)
         routing = Routing(
             times.reshape(batch, count).astype(wide),
             jnp.sum(probability.reshape(batch, -1, count), axis=1),
+            chosen.reshape(batch, -1, few),
         )
         return jnp.sum(out, axis=1).reshape(x.shape), routing
 
@@ -127,5 +196,8 @@ def imbalance(routing: Routing, weights: jax.Array, tokens: int) -> jax.Array:
     """
     layers, _, count = routing.chosen.shape
     over = layers * tokens * jnp.sum(weights)
-    share, mean = (jnp.einsum("b,lbe->e", weights.astype(part.dtype), part) for part in routing)
+    share, mean = (
+        jnp.einsum("b,lbe->e", weights.astype(part.dtype), part)
+        for part in (routing.chosen, routing.probability)
+    )
     return count * jnp.sum(share * mean) / over**2

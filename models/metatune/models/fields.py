@@ -38,6 +38,13 @@ SWITCHES = ValueRule(
     lambda value: isinstance(value, list) and all(one in (0, 1) for one in value),
     "a list of 0 and 1",
 )
+NUMBERS = ValueRule(
+    lambda value: (
+        isinstance(value, list)
+        and all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in value)
+    ),
+    "a list of whole numbers of 0 or above",
+)
 POSITIVES = ValueRule(
     lambda value: isinstance(value, list) and all(POSITIVE.holds(one) for one in value),
     "a list of numbers above 0",

@@ -63,39 +63,46 @@ def in_blocks(group_of: jax.Array, groups: int) -> Order:
     return Order(place, row.reshape(shape), filled.reshape(shape), jnp.minimum(group, groups - 1))
 
 
-def grouped(x: jax.Array, matrices: jax.Array, order: Order) -> jax.Array:
-    """Each block of rows times its group's matrix, `x Wᵀ`.
+def grouped(
+    x: jax.Array, matrices: jax.Array, order: Order, *, transposed: bool = False
+) -> jax.Array:
+    """Each block of rows times its group's matrix, `x Wᵀ`, or `x W` where transposed.
 
     Args:
         x: [blocks, size, in].
-        matrices: [groups, out, in].
+        matrices: [groups, out, in]; [groups, in, out] where transposed.
         order: the blocks.
+        transposed: whether the matrices are.
 
     Returns:
         [blocks, size, out].
     """
-    return WAYS.get(jax.default_backend(), one_by_one)(x, matrices, order)
+    return WAYS.get(jax.default_backend(), one_by_one)(x, matrices, order, transposed)
 
 
-def one_by_one(x: jax.Array, matrices: jax.Array, order: Order) -> jax.Array:
+def one_by_one(
+    x: jax.Array, matrices: jax.Array, order: Order, transposed: bool = False
+) -> jax.Array:
     """As `grouped`, a block after the other: a CPU's way, which copies no matrix for later."""
-    return block_products.times_matrix(x, matrices, order.group)
+    return block_products.times_matrix(x, matrices, order.group, transposed=transposed)
 
 
-def at_once(x: jax.Array, matrices: jax.Array, order: Order) -> jax.Array:
+def at_once(x: jax.Array, matrices: jax.Array, order: Order, transposed: bool = False) -> jax.Array:
     """As `grouped`, all blocks at once, each with a copy of its matrix: a GPU's way."""
-    return jnp.einsum("bti,boi->bto", x, matrices[order.group])
+    of = "bio" if transposed else "boi"
+    return jnp.einsum(f"bti,{of}->bto", x, matrices[order.group])
 
 
-def ragged(x: jax.Array, matrices: jax.Array, order: Order) -> jax.Array:
+def ragged(x: jax.Array, matrices: jax.Array, order: Order, transposed: bool = False) -> jax.Array:
     """As `grouped`, where the backend knows groups of whole blocks by their sizes."""
     blocks, size, inside = x.shape
     sizes = size * jnp.bincount(order.group, length=matrices.shape[0])
     flat = x.reshape(blocks * size, inside)
-    return jax.lax.ragged_dot(flat, matrices.swapaxes(1, 2), sizes).reshape(blocks, size, -1)
+    inwards = matrices if transposed else matrices.swapaxes(1, 2)
+    return jax.lax.ragged_dot(flat, inwards, sizes).reshape(blocks, size, -1)
 
 
-WAYS: Final[Mapping[str, Callable[[jax.Array, jax.Array, Order], jax.Array]]] = {
+WAYS: Final[Mapping[str, Callable[[jax.Array, jax.Array, Order, bool], jax.Array]]] = {
     "gpu": at_once,
     "tpu": ragged,  # alone in having no work of all groups for each row
 }

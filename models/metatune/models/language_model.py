@@ -136,7 +136,8 @@ class LanguageModel:
     def names(self) -> dict[str, Any]:
         """Checkpoint names: like the parameters, with `ParameterNames` at the leaves."""
         naming = FAMILIES[self.family].checkpoint_name
-        return parameter_names(self.init_shapes(), naming, self.config.transposed)
+        config = self.config
+        return parameter_names(self.init_shapes(), naming, config.transposed, config.kinds)
 
     def shapes(self) -> dict[str, Shape]:
         """The shape of each parameter by its checkpoint name."""

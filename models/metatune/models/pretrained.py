@@ -19,7 +19,14 @@ from metatune.models.family import Family
 from metatune.models.hub import locate
 from metatune.models.language_model import LanguageModel, build
 from metatune.models.names import ParameterNames
-from metatune.models.safetensors_files import FLOATS, PATH, SINGLE, Tensors, open_folder
+from metatune.models.safetensors_files import (
+    DEQUANTISE,
+    FLOATS,
+    PATH,
+    SINGLE,
+    Tensors,
+    open_folder,
+)
 from metatune.recipe import file_errors
 from metatune.recipe.bounds import read_json
 from metatune.recipe.faults import Fault, RecipeError
@@ -62,8 +69,11 @@ def load_pretrained(
         RecipeError: with all faults of the config, or all of the weights.
     """
     folder = locate(os.fspath(source), revision)
+    config = read_config(folder)
+    if quantised := _quantised(folder, config):
+        raise RecipeError(str(folder), [quantised])
     model = build(
-        read_config(folder),
+        config,
         vocab_size=vocab_size,
         dtype=dtype,
         remat=remat,
@@ -125,6 +135,19 @@ def read_config(folder: Path) -> Mapping[str, Any]:
         cure = "write a folder, or an id, of a model in Hugging Face's format"
         raise RecipeError(str(folder), [Fault(PATH, str(folder), problem, cure)]) from error
     return config
+
+
+def _quantised(folder: Path, config: Mapping[str, Any]) -> Fault | None:
+    """The fault of a checkpoint that holds its matrices in a few bits a number."""
+    given = config.get("quantization_config")
+    if given is None:
+        return None
+    method = given.get("quant_method") if isinstance(given, Mapping) else given
+    problem = "is of weights of a few bits, which have no derivatives; must be left out"
+    cure = "take the model's weights in bfloat16 or wider"
+    if method == "mxfp4":
+        cure = f"convert it where torch is installed: {DEQUANTISE.format(folder)}"
+    return Fault(f"{PATH}.config.quantization_config.quant_method", method, problem, cure)
 
 
 def _read_params(model: LanguageModel, folder: Path, tensors: Tensors) -> dict[str, Any]:

@@ -23,6 +23,12 @@ CONVERT = (
     "M.from_pretrained('{0}').save_pretrained('{0}-safetensors')\""
 )
 """The line that converts a pickled checkpoint; it needs torch, and trust in the file."""
+DEQUANTISE = (
+    'python -c "from transformers import AutoModelForCausalLM as M, Mxfp4Config as Q; '
+    "M.from_pretrained('{0}', dtype='bfloat16', quantization_config=Q(dequantize=True))"
+    ".save_pretrained('{0}-bf16')\""
+)
+"""The line that makes bfloat16 of an mxfp4 checkpoint; it needs torch."""
 FLOATS = ("F32", "F16", "BF16")
 
 

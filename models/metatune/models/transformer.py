@@ -1,10 +1,14 @@
 """The transformer that every family is a row of: one block, scanned over the layers.
 
+Where blocks with an MLP and blocks with experts take turns, stretches of one kind are scanned.
+
 Its parameters carry the names of a Llama checkpoint; `families` holds what others call them. Tokens
 are merged into one dimension around every projection: XLA on CPU contracts one dimension faster
 than two in a weight's gradient.
 """
 
+import itertools
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -12,12 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from metatune.models.architecture import ACTIVATIONS, Architecture, Layer
+from metatune.models.architecture import ACTIVATIONS, DENSE, SPARSE, Architecture, Layer
 from metatune.models.attention import attention
 from metatune.models.chunking import rows_at_a_time
 from metatune.models.experts import MixtureOfExperts, Routing
 from metatune.models.layout import Layout
 from metatune.models.modules import NORMS, Embedding, Head, Linear
+from metatune.models.names import LAYERS
 from metatune.models.packing import lengths, restart
 from metatune.models.rope import by_document, query_factors, rotate, tables
 from metatune.recipe.schema import Chunk
@@ -104,6 +109,11 @@ class Attention(nn.Module):
         q = q.reshape(batch, length, a.num_key_value_heads, -1, a.head_dim)
         q = q.transpose(0, 2, 3, 1, 4)
         k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
+        sinks = None
+        if a.sinks:
+            normal = nn.initializers.normal(a.initializer_range)
+            sinks = self.param("sinks", normal, (heads,), jnp.float32)
+            sinks = sinks.reshape(shared_heads, -1)
         columns = batch * a.num_attention_heads * length
         out = attention(
             q,
@@ -113,6 +123,7 @@ class Attention(nn.Module):
             softcap=a.attention_softcap,
             window=layer.window,
             documents=shared.documents,
+            sinks=sinks,
             chunk=rows_at_a_time(self.chunk, rows=length, columns=columns),
         )
         out = out.transpose(0, 3, 1, 2, 4).reshape(batch * length, -1)
@@ -196,6 +207,66 @@ class Block(nn.Module):
         return added(x, norm("post_feedforward_layernorm", fed)), routing
 
 
+class MixedBlocks(nn.Module):
+    """Blocks of which some have experts and others an MLP, the parameters of a kind stacked."""
+
+    architecture: Architecture
+    remat: bool
+    attention_chunk: Chunk
+    layout: Layout | None
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, layers: PerLayer, shared: SharedInputs
+    ) -> tuple[jax.Array, Routing]:
+        """As a `Block`, one after the other, and what the routers of those with experts did."""
+        a, count = self.architecture, len(self.architecture.layers)
+        of_kind = {DENSE: replace(a, experts=None), SPARSE: a}
+
+        def stack(kind: str, length: int, **options: Any) -> Any:
+            unroll = 1 if self.remat or count > UNROLLED else length
+            # Of a single block XLA unrolls the scan, and would merge what is computed twice.
+            scan = _scanned(self.layout, self.remat, length, unroll, prevent_cse=length == 1)
+            return scan(of_kind[kind], self.attention_chunk, **options)
+
+        if self.is_initializing():
+            # Each kind's parameters once, in one stack; what they compute is of no interest.
+            for kind, numbers in a.kinds.items():
+                stack(kind, len(numbers), name=kind)(x, _taken(layers, np.array(numbers)), shared)
+        routings, at = [], dict.fromkeys(a.kinds, 0)
+        for dense, run in itertools.groupby(range(count), lambda number: number in a.dense):
+            numbers, kind = list(run), DENSE if dense else SPARSE
+            here = slice(at[kind], at[kind] + len(numbers))
+            at[kind] = here.stop
+            own = {"params": _taken(self.get_variable("params", kind), here)}
+            among = _taken(layers, slice(numbers[0], numbers[-1] + 1))
+            x, routing = stack(kind, len(numbers), parent=None).apply(own, x, among, shared)
+            if routing is not None:
+                routings.append(routing)
+        return x, jax.tree.map(lambda *parts: jnp.concatenate(parts), *routings)
+
+
+def _taken(tree: Any, layers: slice | np.ndarray) -> Any:
+    """Some layers of a tree of arrays [layers, ...]."""
+    return jax.tree.map(lambda leaf: leaf[layers], tree)
+
+
+def _scanned(
+    layout: Layout | None, remat: bool, length: int, unroll: int, prevent_cse: bool = False
+) -> Any:
+    """A block, scanned over so many layers."""
+    block: Any = Block if layout is None else layout.gathering(Block)
+    axes: Any = (0, nn.broadcast)  # flax accepts a tree of axes, its types say one integer
+    return nn.scan(
+        nn.remat(block, prevent_cse=prevent_cse) if remat else block,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        in_axes=axes,
+        length=length,
+        unroll=unroll,
+    )
+
+
 class Body(nn.Module):
     """Embedding, blocks, final norm."""
 
@@ -223,19 +294,17 @@ class Body(nn.Module):
             at = Embedding(rows, a.hidden_size, stddev, name="embed_positions")
             x = x + at(positions, dtype)
         layers, shared = _for_blocks(a, tokens.shape[1], positions, documents)
-        block: Any = Block
         if self.layout is not None:
-            x, block = self.layout.cut(x), self.layout.gathering(Block)
-        axes: Any = (0, nn.broadcast)  # flax accepts a tree of axes, its types say one integer
-        scan = nn.scan(
-            nn.remat(block, prevent_cse=False) if self.remat else block,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            in_axes=axes,
-            length=len(a.layers),
-            unroll=1 if self.remat or len(a.layers) > UNROLLED else len(a.layers),
-        )
-        x, routing = scan(a, self.attention_chunk, name="layers")(x, layers, shared)
+            x = self.layout.cut(x)
+        if a.kinds:
+            options = (a, self.remat, self.attention_chunk, self.layout)
+            blocks: Any = MixedBlocks(*options, name=LAYERS)
+        else:
+            count = len(a.layers)
+            unroll = 1 if self.remat or count > UNROLLED else count
+            scan = _scanned(self.layout, self.remat, count, unroll)
+            blocks = scan(a, self.attention_chunk, name=LAYERS)
+        x, routing = blocks(x, layers, shared)
         return NORMS[a.norm](a.norm_eps, name="norm")(x), routing
 
 

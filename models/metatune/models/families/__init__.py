@@ -7,6 +7,7 @@ from metatune.models.families.gemma2 import GEMMA2
 from metatune.models.families.gemma3 import GEMMA3
 from metatune.models.families.gpt2 import GPT2
 from metatune.models.families.gpt_neox import GPT_NEOX
+from metatune.models.families.gpt_oss import GPT_OSS
 from metatune.models.families.granite import GRANITE
 from metatune.models.families.llama import LLAMA
 from metatune.models.families.ministral3 import MINISTRAL3
@@ -39,6 +40,7 @@ FAMILIES: Mapping[str, Family] = {
         PHI3,
         QWEN3_MOE,
         OLMOE,
+        GPT_OSS,
         GPT2,
         GPT_NEOX,
     )

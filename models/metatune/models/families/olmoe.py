@@ -16,7 +16,7 @@ def _architecture(values: Mapping[str, Any], layers: tuple[Layer, ...]) -> Archi
         qk_norm="all",
         qkv_bias=bias,
         output_bias=bias,
-        experts=experts(values),
+        experts=experts(values, values["intermediate_size"]),
     )
 
 
