@@ -30,20 +30,17 @@ from metatune.recipe.schema.estimators import (
     ReverseSpec,
     ZerothOrderSpec,
 )
-from metatune.recipe.schema.inner import (
+from metatune.recipe.schema.inner import InnerSpec, LoraSpec, LossSpec, SecondNextTokenSpec
+from metatune.recipe.schema.inner_optimizer import (
     AdafactorSpec,
     AdamWSpec,
     ConstantSpec,
     CosineSpec,
     InnerOptimizerSpec,
-    InnerSpec,
     LionSpec,
-    LoraSpec,
-    LossSpec,
     MuonSpec,
     ScheduleFreeAdamWSpec,
     ScheduleSpec,
-    SecondNextTokenSpec,
     SGDSpec,
     WarmupStableDecaySpec,
 )
