@@ -34,6 +34,7 @@ from metatune.recipe.schema.inner import InnerSpec, LoraSpec, LossSpec, SecondNe
 from metatune.recipe.schema.inner_optimizer import (
     AdafactorSpec,
     AdamWSpec,
+    AdoptSpec,
     ConstantSpec,
     CosineSpec,
     InnerOptimizerSpec,
@@ -96,6 +97,7 @@ __all__ = [
     "AdafactorSpec",
     "AdamSpec",
     "AdamWSpec",
+    "AdoptSpec",
     "AutoSpec",
     "Average",
     "AveragingSpec",

@@ -1,7 +1,7 @@
 """What a recipe says of the inner training: its optimizer, schedule and trained parameters."""
 
-from dataclasses import dataclass, field
-from typing import ClassVar, Final, Literal
+from dataclasses import dataclass
+from typing import Final, Literal
 
 from metatune.recipe.rules import AT_LEAST_ONE, FRACTION, NOT_NEGATIVE, POSITIVE, ruled
 from metatune.recipe.schema.inner_optimizer import InnerOptimizerSpec

@@ -90,6 +90,39 @@ class AdamWSpec:
 
 
 @dataclass(frozen=True)
+class AdoptSpec:
+    """ADOPT (Taniguchi et al., 2024), as `optax.contrib.adopt`, with decoupled weight decay.
+
+    A gradient is divided by the root of the second moment of those before it, and clipped, before
+    it enters the first: it converges with any b2. The first update measures the second moment, and
+    no parameter steps but by weight decay. A clipped element counts as a constant in
+    hypergradients, as do most where b2 leaves the second moment far behind.
+
+    Attributes:
+        learning_rate: peak of the base schedule.
+        schedule: the base schedule, which a tuned learning rate multiplies.
+        weight_decay: decoupled decay, multiplied by the learning rate.
+        decay: what decays: matrices only, or every parameter.
+        b1: decay of the first moment.
+        b2: decay of the second moment.
+        eps: the least that a gradient is divided by; a gradient that was zero so far has no other.
+        clip_norm: largest global norm of the gradient; null for no clipping.
+    """
+
+    TUNABLE: ClassVar[tuple[str, ...]] = ("weight_decay", "b1", "b2", "eps", "clip_norm")
+    learning_rate: float = ruled(POSITIVE)
+    kind: Literal["adopt"] = "adopt"
+    schedule: ScheduleSpec = field(default_factory=CosineSpec)
+    weight_decay: float = ruled(0.1, NOT_NEGATIVE)
+    decay: Literal["matrices", "all"] = "matrices"
+    b1: float = ruled(0.9, FRACTION)
+    b2: float = ruled(0.9999, FRACTION)
+    # Its square is held against squares of gradients, in single precision.
+    eps: float = ruled(1e-6, ValueRule(lambda value: value >= 1e-15, "1e-15 or above"))
+    clip_norm: float | None = ruled(None, POSITIVE)
+
+
+@dataclass(frozen=True)
 class SGDSpec:
     """Stochastic gradient descent with momentum, as `optax.sgd` after `add_decayed_weights`.
 
@@ -261,6 +294,6 @@ class ScheduleFreeAdamWSpec:
 
 
 InnerOptimizerSpec = (
-    AdamWSpec | SGDSpec | LionSpec | MuonSpec | AdafactorSpec | ScheduleFreeAdamWSpec
+    AdamWSpec | SGDSpec | LionSpec | MuonSpec | AdafactorSpec | ScheduleFreeAdamWSpec | AdoptSpec
 )
 """What turns gradients into updates. `TUNABLE` are those of its fields that can be tuned."""
