@@ -31,6 +31,7 @@ def adopt(spec: schema.AdoptSpec) -> optax.GradientTransformation:
         # max(√v, ε) as √max(v, ε²): automatic differentiation makes the root of a zero not a
         # number, even where ε takes its place.
         floored = jax.tree.map(lambda v: jnp.maximum(v, jnp.square(spec.eps)), state.nu)
+        after: OptState
         found, after = inner.update(updates, state._replace(nu=floored), params)
         b2 = jnp.where(state.count > 0, spec.b2, 0)
         nu = optax.tree.update_moment_per_elem_norm(updates, state.nu, b2, 2)
