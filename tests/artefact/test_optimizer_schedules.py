@@ -36,6 +36,14 @@ ADAMW = {
 }
 SGD = {"kind": "sgd", "weight_decay": 0.1, "momentum": 0.9, "nesterov": False, "clip_norm": 1.0}
 LION = {"kind": "lion", "weight_decay": 0.1, "b1": 0.9, "b2": 0.99, "clip_norm": None}
+ADOPT = {
+    "kind": "adopt",
+    "weight_decay": 0.1,
+    "b1": 0.9,
+    "b2": 0.95,
+    "eps": 1e-6,
+    "clip_norm": None,
+}
 DECAY = {"a.weight": np.array([0.1, 0.3]), "b.weight": np.array([0.2, 0.4])}
 VALUES = {
     "b1": np.array([0.9, 0.5]),
@@ -140,6 +148,8 @@ def trained_by_hand(artefact):
             inner = optax.scale_by_adam(now["b1"], now["b2"], now["eps"], now["eps_root"])
         elif now["kind"] == "sgd":
             inner = optax.trace(now["momentum"])
+        elif now["kind"] == "adopt":
+            inner = optax.contrib.scale_by_adopt(now["b1"], now["b2"], now["eps"])
         else:
             inner = optax.scale_by_lion(now["b1"], now["b2"])
         if now["clip_norm"] is not None:
@@ -160,6 +170,7 @@ SETTINGS_AND_VALUES = [
     pytest.param(ADAMW, VALUES, id="adamw"),
     pytest.param(SGD, {"momentum": np.array([0.9, 0.2])}, id="sgd"),
     pytest.param(LION, {}, id="lion"),
+    pytest.param(ADOPT, {"b1": np.array([0.9, 0.5])}, id="adopt"),
 ]
 
 

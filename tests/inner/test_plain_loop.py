@@ -174,6 +174,15 @@ OPTIMIZERS |= {
             b1=0.9,
         ),
     ),
+    "adopt": (
+        schema.AdoptSpec(learning_rate=3e-3, b2=0.99, clip_norm=0.5),
+        optax.chain(
+            optax.clip_by_global_norm(0.5),
+            optax.contrib.scale_by_adopt(b2=0.99),
+            optax.add_decayed_weights(0.1, matrices),
+            optax.scale_by_learning_rate(cosine),
+        ),
+    ),
 }
 
 

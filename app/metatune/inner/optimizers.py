@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, PyTree
 
 from metatune.hypergrad.shapes import OptState, Params, Shapes
 from metatune.inner import schedule_free
+from metatune.inner.adopt import adopt
 from metatune.inner.learned_update import corrected
 from metatune.inner.orthogonal import orthogonal
 from metatune.inner.per_matrix import layers_apart, unless_zero
@@ -261,6 +262,10 @@ def _second_moment(spec: schema.ScheduleFreeAdamWSpec, names: Names, transposed:
     return scaled, _decay(spec, names)
 
 
+def _adopt(spec: schema.AdoptSpec, names: Names, transposed: bool) -> Chain:
+    return adopt(spec), _decay(spec, names)
+
+
 DIRECTIONS: Mapping[type, Callable[..., Chain]] = {
     schema.AdamWSpec: _adamw,
     schema.SGDSpec: _sgd,
@@ -268,4 +273,5 @@ DIRECTIONS: Mapping[type, Callable[..., Chain]] = {
     schema.MuonSpec: _muon,
     schema.AdafactorSpec: _adafactor,
     schema.ScheduleFreeAdamWSpec: _second_moment,
+    schema.AdoptSpec: _adopt,
 }

@@ -9,5 +9,5 @@ OPTAX = Exporter(
     EVERYTHING,
     lambda production: export_files(production, "optax", {MODULE: "optax_schedules.py"}),
     "0.2.8",
-    ("adamw", "sgd", "lion"),
+    ("adamw", "sgd", "lion", "adopt"),
 )

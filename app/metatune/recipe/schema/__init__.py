@@ -30,20 +30,18 @@ from metatune.recipe.schema.estimators import (
     ReverseSpec,
     ZerothOrderSpec,
 )
-from metatune.recipe.schema.inner import (
+from metatune.recipe.schema.inner import InnerSpec, LoraSpec, LossSpec, SecondNextTokenSpec
+from metatune.recipe.schema.inner_optimizer import (
     AdafactorSpec,
     AdamWSpec,
+    AdoptSpec,
     ConstantSpec,
     CosineSpec,
     InnerOptimizerSpec,
-    InnerSpec,
     LionSpec,
-    LoraSpec,
-    LossSpec,
     MuonSpec,
     ScheduleFreeAdamWSpec,
     ScheduleSpec,
-    SecondNextTokenSpec,
     SGDSpec,
     WarmupStableDecaySpec,
 )
@@ -99,6 +97,7 @@ __all__ = [
     "AdafactorSpec",
     "AdamSpec",
     "AdamWSpec",
+    "AdoptSpec",
     "AutoSpec",
     "Average",
     "AveragingSpec",

@@ -107,9 +107,14 @@ def _lion(settings: Mapping[str, Any], decay: optax.GradientTransformation) -> A
     return optax.scale_by_lion(settings["b1"], settings["b2"]), decay
 
 
+def _adopt(settings: Mapping[str, Any], decay: optax.GradientTransformation) -> Any:
+    moments = {key: settings[key] for key in ("b1", "b2", "eps")}
+    return optax.contrib.scale_by_adopt(**moments), decay
+
+
 Correction = Callable[..., optax.GradientTransformation]
 
-BUILDERS = {"adamw": _adamw, "sgd": _sgd, "lion": _lion}
+BUILDERS = {"adamw": _adamw, "sgd": _sgd, "lion": _lion, "adopt": _adopt}
 
 
 def _correction(path: Path) -> Correction | None:
