@@ -1,0 +1,127 @@
+"""The programs of a hypergradient by reverse mode, compiled for devices that aren't here.
+
+XLA compiles for as many devices as a program's mesh has; that the one CPU of this process is named
+for all of them makes no difference to what is analysed: memory, products and collectives are those
+of a device of the mesh.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+from metatune.hypergrad import programs
+from metatune.inner import InnerTraining
+from metatune.plan import cache
+from metatune.plan.mesh.work_in_hlo import Moved, ProgramWork, work_in
+from metatune.plan.progress import Tell
+from metatune.plan.reverse_mode import OfReverse, adjoint_of, saved_by
+from metatune.plan.work import placed
+
+
+class MeshProgram(NamedTuple):
+    """A program compiled for a mesh, of each device.
+
+    Attributes:
+        arguments: bytes of what it is given.
+        outputs: bytes of what it returns.
+        temporary: bytes of its temporary arrays.
+        work: what it does.
+        compilation: seconds that compiling it took here.
+    """
+
+    arguments: int
+    outputs: int
+    temporary: int
+    work: ProgramWork
+    compilation: float
+
+
+def compiled(work: OfReverse, tell: Tell) -> dict[str, MeshProgram]:
+    """The programs of a hypergradient, by what they do.
+
+    Args:
+        work: a training on a mesh, or on one device, and its estimator.
+        tell: is told which is compiled.
+    """
+    training, estimator, problem = work.training, work.estimator, _problem(work)
+    eta, segment = copied(training, work.eta()), copied(training, work.segment(1))
+    held_out = copied(training, work.held_out(work.recipe.outer.objective.sequences)[0])
+    state, adjoint = work.state(), adjoint_of(work)._replace(eta=eta)
+    taken = (state, saved_by(work, estimator))
+    traced = {
+        "forward": lambda: programs.forward.trace(problem, estimator, eta, state, segment),
+        "pullback": lambda: programs.pullback.trace(
+            problem, estimator, eta, segment, taken, adjoint
+        ),
+        "objective": lambda: programs.objective.trace(problem, state.params, held_out),
+    }
+    devices = 1 if training.layout is None else training.layout.mesh.size
+    found = {}
+    for name, trace in traced.items():
+        tell(f"compiling {name} for {devices} devices", float("nan"))
+        found[name] = _compiled(trace().lower(lowering_platforms=("cpu",)), devices)
+    return found
+
+
+def copied(training: InnerTraining, tree: Any) -> Any:
+    """Arrays as shapes that are the same on every device of a training."""
+    shapes = jax.eval_shape(lambda: tree)
+    if training.layout is None:
+        return shapes
+    return placed(shapes, jax.tree.map(lambda _: training.layout.copied, shapes))
+
+
+def _problem(work: OfReverse) -> Any:
+    """The problem, with what is frozen where it lies and all else on every device."""
+    layout, problem = work.training.layout, work.problem
+    if layout is None:
+        return problem
+    shapes = jax.eval_shape(lambda: problem)
+    return placed(shapes, layout.shardings(shapes, work.frozen()))
+
+
+def _compiled(lowered: Any, devices: int) -> MeshProgram:
+    key = cache.key_of(lowered.as_text())
+    if (known := cache.read(key)) and "on_mesh" in known:
+        return _from_entry(known)
+    began = time.perf_counter()
+    program = lowered.compile(device_assignment=tuple(jax.devices()[:1] * devices))
+    seconds = time.perf_counter() - began
+    analysis = program.memory_analysis()
+    found = MeshProgram(
+        analysis.argument_size_in_bytes,
+        analysis.output_size_in_bytes,
+        analysis.temp_size_in_bytes,
+        work_in(program.as_text()),
+        seconds,
+    )
+    cache.write(key, cache.read(key) | _as_entry(found))
+    return found
+
+
+def _as_entry(found: MeshProgram) -> dict[str, Any]:
+    on_mesh = {
+        "arguments": found.arguments,
+        "outputs": found.outputs,
+        "flops": found.work.flops,
+        "moved": found.work.moved,
+    }
+    return {
+        "temporary_bytes": found.temporary,
+        "compilation_seconds": found.compilation,
+        "on_mesh": on_mesh,
+    }
+
+
+def _from_entry(entry: Mapping[str, Any]) -> MeshProgram:
+    known = entry["on_mesh"]
+    moved = {kind: Moved(*each) for kind, each in known["moved"].items()}
+    return MeshProgram(
+        known["arguments"],
+        known["outputs"],
+        entry["temporary_bytes"],
+        ProgramWork(known["flops"], moved),
+        entry["compilation_seconds"],
+    )
