@@ -12,12 +12,10 @@ from typing import Any, NamedTuple
 import jax
 
 from metatune.hypergrad import programs
-from metatune.inner import InnerTraining
 from metatune.plan import cache
 from metatune.plan.mesh.work_in_hlo import Moved, ProgramWork, work_in
 from metatune.plan.progress import Tell
 from metatune.plan.reverse_mode import OfReverse, adjoint_of, saved_by
-from metatune.plan.work import placed
 
 
 class MeshProgram(NamedTuple):
@@ -45,9 +43,9 @@ def compiled(work: OfReverse, tell: Tell) -> dict[str, MeshProgram]:
         work: a training on a mesh, or on one device, and its estimator.
         tell: is told which is compiled.
     """
-    training, estimator, problem = work.training, work.estimator, _problem(work)
-    eta, segment = copied(training, work.eta()), copied(training, work.segment(1))
-    held_out = copied(training, work.held_out(work.recipe.outer.objective.sequences)[0])
+    layout, estimator, problem = work.training.layout, work.estimator, _problem(work)
+    eta, segment = _shapes(work.eta()), _shapes(work.segment(1))
+    held_out = _shapes(work.held_out(work.recipe.outer.objective.sequences)[0])
     state, adjoint = work.state(), adjoint_of(work)._replace(eta=eta)
     taken = (state, saved_by(work, estimator))
     traced = {
@@ -57,7 +55,7 @@ def compiled(work: OfReverse, tell: Tell) -> dict[str, MeshProgram]:
         ),
         "objective": lambda: programs.objective.trace(problem, state.params, held_out),
     }
-    devices = 1 if training.layout is None else training.layout.mesh.size
+    devices = 1 if layout is None else layout.mesh.size
     found = {}
     for name, trace in traced.items():
         tell(f"compiling {name} for {devices} devices", float("nan"))
@@ -65,21 +63,17 @@ def compiled(work: OfReverse, tell: Tell) -> dict[str, MeshProgram]:
     return found
 
 
-def copied(training: InnerTraining, tree: Any) -> Any:
-    """Arrays as shapes that are the same on every device of a training."""
-    shapes = jax.eval_shape(lambda: tree)
-    if training.layout is None:
-        return shapes
-    return placed(shapes, jax.tree.map(lambda _: training.layout.copied, shapes))
+def _shapes(tree: Any) -> Any:
+    """Arrays as shapes that lie wherever XLA wants them, as those do that a run has of its own."""
+    return jax.eval_shape(lambda: tree)
 
 
 def _problem(work: OfReverse) -> Any:
-    """The problem, with what is frozen where it lies and all else on every device."""
-    layout, problem = work.training.layout, work.problem
-    if layout is None:
-        return problem
-    shapes = jax.eval_shape(lambda: problem)
-    return placed(shapes, layout.shardings(shapes, work.frozen()))
+    """The problem, with what is frozen where it lies."""
+    arrays = jax.tree.leaves(work.training.frozen)
+    frozen = dict(zip(map(id, arrays), jax.tree.leaves(work.frozen()), strict=True))
+    problem = work.problem
+    return jax.tree.map(lambda leaf, shape: frozen.get(id(leaf), shape), problem, _shapes(problem))
 
 
 def _compiled(lowered: Any, devices: int) -> MeshProgram:
