@@ -2,8 +2,8 @@
 
 from metatune.plan.mesh.accelerators import Accelerator, UnknownAccelerator, accelerator
 from metatune.plan.mesh.axes import override
+from metatune.plan.mesh.growing import Smallest, smallest
 from metatune.plan.mesh.planning import MeshPlan, on_mesh
-from metatune.plan.mesh.smallest import Smallest, smallest
 
 __all__ = [
     "Accelerator",

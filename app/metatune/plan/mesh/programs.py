@@ -5,8 +5,10 @@ for all of them makes no difference to what is analysed: memory, products and co
 of a device of the mesh.
 """
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -43,24 +45,31 @@ def compiled(work: OfReverse, tell: Tell) -> dict[str, MeshProgram]:
         work: a training on a mesh, or on one device, and its estimator.
         tell: is told which is compiled.
     """
-    layout, estimator, problem = work.training.layout, work.estimator, _problem(work)
+    layout, found = work.training.layout, {}
+    devices = 1 if layout is None else layout.mesh.size
+    for name, lower in lowering(work).items():
+        tell(f"compiling {name} for {devices} devices", math.nan)
+        found[name] = _compiled(lower(), devices)
+    return found
+
+
+def lowering(work: OfReverse) -> dict[str, Callable[[], Any]]:
+    """What lowers each program of a hypergradient for CPUs, by what it does."""
+    estimator, problem = work.estimator, _problem(work)
     eta, segment = _shapes(work.eta()), _shapes(work.segment(1))
     held_out = _shapes(work.held_out(work.recipe.outer.objective.sequences)[0])
     state, adjoint = work.state(), adjoint_of(work)._replace(eta=eta)
     taken = (state, saved_by(work, estimator))
-    traced = {
-        "forward": lambda: programs.forward.trace(problem, estimator, eta, state, segment),
-        "pullback": lambda: programs.pullback.trace(
-            problem, estimator, eta, segment, taken, adjoint
-        ),
-        "objective": lambda: programs.objective.trace(problem, state.params, held_out),
+    given = {
+        "forward": (programs.forward, (problem, estimator, eta, state, segment)),
+        "pullback": (programs.pullback, (problem, estimator, eta, segment, taken, adjoint)),
+        "objective": (programs.objective, (problem, state.params, held_out)),
     }
-    devices = 1 if layout is None else layout.mesh.size
-    found = {}
-    for name, trace in traced.items():
-        tell(f"compiling {name} for {devices} devices", float("nan"))
-        found[name] = _compiled(trace().lower(lowering_platforms=("cpu",)), devices)
-    return found
+
+    def lowered(program: Any, arguments: tuple[Any, ...]) -> Any:
+        return program.trace(*arguments).lower(lowering_platforms=("cpu",))
+
+    return {name: partial(lowered, *each) for name, each in given.items()}
 
 
 def _shapes(tree: Any) -> Any:

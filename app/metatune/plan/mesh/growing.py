@@ -56,27 +56,38 @@ def smallest(
     Raises:
         NotPredicted: what the recipe's estimator takes of a mesh isn't known.
     """
-    tried, limit, meshes = list[str](), limit_of(device), list(_growing(training))
-    for at, (axis, mesh) in enumerate(meshes, start=1):
-        candidate = _on(training, mesh)
+    tried, limit, left = list[str](), limit_of(device), _growing(training)
+    axis, mesh = next(left)
+    while True:
+        candidate, larger = _on(training, mesh), next(left, None)
         states = states_bytes(candidate)
-        if states > limit and at < len(meshes):
+        if states > limit and larger:
             tried.append(f"{named(mesh)}: states and adjoint alone are {amount(states)}")
-            continue
-        found = on_mesh(candidate, device, folder=folder, listener=listener)
-        if found.fits and axis is None:
-            return Smallest(found, "one device is enough", ())
-        if found.fits:
-            why = f"{named(mesh)} is the smallest that fits; {axis} was grown, {GROWN[axis]}"
-            return Smallest(found, why, tuple(tried))
-        much = amount(found.memory.device) if found.memory else found.problem
-        tried.append(f"{named(mesh)}: {much}")
-    why = (
-        f"no mesh fits: {named(found.devices)} is the largest that divides model and batches; set "
+        else:
+            found = on_mesh(candidate, device, folder=folder, listener=listener)
+            if found.fits:
+                return Smallest(found, _why(axis, mesh), tuple(tried))
+            much = amount(found.memory.device) if found.memory else found.problem
+            tried.append(f"{named(mesh)}: {much}")
+            if larger is None:
+                return Smallest(found, _none(mesh), tuple(tried))
+        axis, mesh = larger
+
+
+def _why(axis: str | None, mesh: schema.DevicesSpec) -> str:
+    """Why a mesh is the one."""
+    if axis is None:
+        return "one device is enough"
+    return f"{named(mesh)} is the smallest that fits; {axis} was grown, {GROWN[axis]}"
+
+
+def _none(largest: schema.DevicesSpec) -> str:
+    """That there is none, and what to do."""
+    return (
+        f"no mesh fits: {named(largest)} is the largest that divides model and batches; set "
         "model.remat=true, keep states on the host (outer.estimator.checkpoints.store=host), "
         "raise data.batch_size and the held-out ones for more parts, or take a larger device"
     )
-    return Smallest(found, why, tuple(tried))
 
 
 def _growing(training: InnerTraining) -> Iterator[tuple[str | None, schema.DevicesSpec]]:
