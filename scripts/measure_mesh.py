@@ -1,8 +1,10 @@
-"""What a mesh of eight devices makes of a hypergradient: agreement, memory, collectives.
+"""What a mesh of devices makes of a hypergradient: agreement, memory, collectives, plans.
 
     python scripts/measure_mesh.py agreement      # float32 models on four meshes, and float64
     python scripts/measure_mesh.py memory         # the 71.3M row of the benchmarks over fsdp=8
     python scripts/measure_mesh.py collectives    # of an inner step, forward and backward
+    python scripts/measure_mesh.py planned        # `metatune plan` against meshes of 64 devices
+    python scripts/measure_mesh.py large          # plans of 1.2B and 6.7B, 64 x H100
 
 Devices are virtual, on the CPU: numbers are of the programs, none is of their speed. The tables of
 docs/scale.md are what this prints.
@@ -11,10 +13,12 @@ docs/scale.md are what this prints.
 import argparse
 import os
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -29,6 +33,9 @@ from metatune.hypergrad import MixFlow, Problem, State, hypergradient
 from metatune.inner import prepare
 from metatune.inner.metrics import held_out_batches
 from metatune.models import LanguageModel, Layout, mesh_of
+from metatune.plan.mesh import accelerator, on_mesh
+from metatune.plan.mesh.programs import compiled, lowering
+from metatune.plan.reverse_mode import work_of
 from metatune.recipe import schema
 
 DEVICES = 8
@@ -62,14 +69,21 @@ comes back ten thousand times as large in the mixture's hypergradient, on one de
 def main() -> None:
     """Prints a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("what", choices=("agreement", "memory", "collectives"))
-    table = {"agreement": agreement, "memory": memory, "collectives": collectives}
+    table = {
+        "agreement": (agreement, DEVICES),
+        "memory": (memory, DEVICES),
+        "collectives": (collectives, DEVICES),
+        "planned": (planned, 64),
+        "large": (large, 1),
+    }
+    parser.add_argument("what", choices=table)
+    measure, devices = table[parser.parse_args().what]
     # Threads for all collectives of all devices at once: where there are fewer, as on two cores,
     # XLA's collectives on a CPU wait for each other for ever.
-    os.environ["NPROC"] = str(8 * DEVICES)
+    os.environ["NPROC"] = str(8 * devices)
     jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_num_cpu_devices", DEVICES)
-    for line in table[parser.parse_args().what]():
+    jax.config.update("jax_num_cpu_devices", devices)
+    for line in measure():
         print(line, flush=True)
 
 
@@ -145,6 +159,7 @@ def _recipe(
     dtype: Any,
     lora: schema.LoraSpec | None,
     eps_root: float,
+    batch: int = BATCH,
 ) -> schema.Recipe:
     shipped = ("code_stdlib", "drama_shakespeare")
     return schema.Recipe(
@@ -153,7 +168,7 @@ def _recipe(
             domains={name: schema.SourceSpec(shipped=name) for name in shipped},
             target={shipped[0]: 1.0},
             sequence_length=16,
-            batch_size=BATCH,
+            batch_size=batch,
         ),
         inner=schema.InnerSpec(
             optimizer=schema.AdamWSpec(learning_rate=1e-2, eps_root=eps_root),
@@ -166,9 +181,9 @@ def _recipe(
         ),
         outer=schema.OuterSpec(
             steps=1,
-            objective=schema.ObjectiveSpec(sequences=BATCH, micro_batch=BATCH),
-            validation=schema.ValidationSpec(sequences=BATCH),
-            test=schema.FinalTestSpec(sequences=BATCH),
+            objective=schema.ObjectiveSpec(sequences=batch, micro_batch=batch),
+            validation=schema.ValidationSpec(sequences=batch),
+            test=schema.FinalTestSpec(sequences=batch),
         ),
         devices=schema.DevicesSpec(*mesh),
     )
@@ -334,6 +349,89 @@ def _told(moved: Mapping[str, list[int]], block: int) -> str:
         for kind, count in sorted(counts.items())
     )
     return "; ".join(parts) or "none"
+
+
+SMALL_LLAMA = {**FAMILIES["Llama"], "hidden_size": 64}
+OF_64 = ((64, 1, 1), (8, 8, 1), (1, 64, 1), (4, 4, 4))
+PROGRAMS = ("forward", "pullback", "objective")
+
+
+def planned() -> Iterator[str]:
+    """Bytes of each of 64 devices, as planned for an abstract mesh and as compiled for them."""
+    yield "| mesh | " + " | ".join(f"{name}: planned, compiled" for name in PROGRAMS) + " |"
+    yield "|---|" + "---|" * len(PROGRAMS)
+    for mesh in OF_64:
+        recipe = _recipe(SMALL_LLAMA, mesh, "float32", None, EPS_ROOT, batch=64)
+        spec = schema.MixFlowSpec(segment=2)
+        there = compiled(work_of(prepare(recipe, elsewhere=True), spec), lambda *_: None)
+        cells = []
+        for name, lower in lowering(work_of(prepare(recipe), spec)).items():
+            analysis = lower().compile().memory_analysis()
+            found = analysis.argument_size_in_bytes + analysis.temp_size_in_bytes
+            cells.append(f"{there[name].arguments + there[name].temporary:,}, {found:,}")
+        yield f"| {' x '.join(map(str, mesh))} | {' | '.join(cells)} |"
+
+
+LARGE: Mapping[str, Mapping[str, Any]] = {
+    "1.2B": {
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 128256,
+        "tie_word_embeddings": True,
+    },
+    "6.7B": {
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "vocab_size": 32000,
+        "tie_word_embeddings": False,
+    },
+}
+"""Of Llama 3.2 1B and Llama 2 7B."""
+GB = 10**9
+
+
+def large() -> Iterator[str]:
+    """Plans of models that this machine couldn't hold."""
+    device = accelerator("h100")
+    parts = ("state", "activations", "logits", "device", "host")
+    yield f"| | mesh | {' | '.join(parts)} | TFLOP | sent | hypergradient | compilation |"
+    yield "|---|---|" + "---|" * (len(parts) + 4)
+    for name, config in LARGE.items():
+        for fsdp in (64, 8):
+            began = time.perf_counter()
+            training = prepare(_large(config, fsdp), elsewhere=True)
+            found = on_mesh(training, device, folder=Path())
+            if found.memory is None or found.pace is None:
+                raise ValueError(f"{name} has no plan: {found.problem}")
+            values = {**found.memory._asdict(), "device": found.memory.device}
+            sizes = " | ".join(f"{values[part] / GB:.1f} GB" for part in parts)
+            sent = sum(each.bytes for each in found.moved.values()) / GB
+            yield (
+                f"| {name} | fsdp={fsdp} | {sizes} | {found.flops / 1e12:,.0f} | {sent:,.0f} GB | "
+                f"~{found.pace.hypergradient:.1f} s | {time.perf_counter() - began:.0f} s |"
+            )
+
+
+def _large(config: Mapping[str, Any], fsdp: int) -> schema.Recipe:
+    """T = 4, batch 64 x 2048, saved gradients in bfloat16, states on the host."""
+    recipe = _recipe(FAMILIES["Llama"], (1, fsdp, 1), "float32", None, EPS_ROOT, batch=64)
+    kept = schema.CheckpointsSpec(keep="all", store="host")
+    way = schema.MixFlowSpec(segment=1, gradient_dtype="bfloat16", checkpoints=kept)
+    return replace(
+        recipe,
+        model=schema.ModelSpec(
+            config={"model_type": "llama", "max_position_embeddings": 8192, **config}, remat=True
+        ),
+        data=replace(recipe.data, sequence_length=2048),
+        inner=replace(recipe.inner, steps=4),
+        tune=schema.TuneSpec(learning_rates=schema.LearningRatesSpec(per="layer", windows=2)),
+        outer=replace(recipe.outer, estimator=way),
+    )
 
 
 if __name__ == "__main__":

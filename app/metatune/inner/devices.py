@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 from metatune.hypergrad import State
 from metatune.hypergrad.shapes import OptState, Params
 from metatune.inner.optimizers import InnerOptimizer
-from metatune.models import LanguageModel, Layout, mesh_of
+from metatune.models import LanguageModel, Layout, abstract_mesh_of, mesh_of
 from metatune.recipe import schema
 from metatune.recipe.batch_sizes import held_out_batches, training_batch
 from metatune.recipe.faults import Fault
@@ -23,12 +23,21 @@ PATH: Final = "devices"
 Wanted = schema.DevicesSpec | Literal["auto"]
 
 
-def layout_of(recipe: schema.Recipe, model: LanguageModel) -> Layout | None:
-    """How the trainings of a recipe lie on the devices of this process; None for one device."""
+def layout_of(
+    recipe: schema.Recipe, model: LanguageModel, elsewhere: bool = False
+) -> Layout | None:
+    """How the trainings of a recipe lie on devices; None for one device.
+
+    Args:
+        recipe: the recipe.
+        model: its language model.
+        elsewhere: on devices that this process needn't have, instead of its own.
+    """
     spec = resolved(recipe)
     if spec.count == 1:
         return None
-    return Layout(mesh_of(spec.data, spec.fsdp, spec.tensor), model.config.transposed)
+    of_mesh = abstract_mesh_of if elsewhere else mesh_of
+    return Layout(of_mesh(spec.data, spec.fsdp, spec.tensor), model.config.transposed)
 
 
 def resolved(recipe: schema.Recipe) -> schema.DevicesSpec:
@@ -53,17 +62,18 @@ def _spread(outer: schema.OuterSpec) -> bool:
     return any(isinstance(phase.estimator, kinds) for phase in phases_of(outer))
 
 
-def faults(devices: Wanted, model: LanguageModel) -> Iterator[Fault]:
+def faults(devices: Wanted, model: LanguageModel, elsewhere: bool = False) -> Iterator[Fault]:
     """A fault for a mesh that isn't there, and for each axis that doesn't divide what it cuts.
 
     Args:
         devices: the recipe's section.
         model: the language model.
+        elsewhere: whether this process needn't have the devices.
     """
     if devices == "auto":
         return
     here, value = jax.local_device_count(), asdict(devices)
-    if devices.count > here:
+    if devices.count > here and not elsewhere:
         kind = jax.local_devices()[0].platform
         problem = f"asks for {devices.count} devices; this process has {here} ({kind})"
         yield Fault(PATH, value, problem, "lower an axis, or leave it out for what there is")

@@ -45,6 +45,7 @@ def prepare_file(
     overrides: Sequence[str] = (),
     listener: Callable[[TokenizingProgress], None] | None = None,
     today: date | None = None,
+    elsewhere: bool = False,
 ) -> InnerTraining:
     """Reads a recipe and prepares its training.
 
@@ -54,21 +55,23 @@ def prepare_file(
         listener: is told how far the tokenizing of the data is.
         today: the day that a chat template is told which asks for one, unless the recipe names
             it; by default the one that it is. The recipe of the training has it then.
+        elsewhere: as of `prepare`.
 
     Raises:
         RecipeError: with all faults together, those of the text and those of what it names.
     """
     sections, faults = reading.draft(path, overrides)
-    parts = _parts(sections, faults, listener, today)
+    parts = _parts(sections, faults, listener, today, elsewhere)
     if parts.faults:
         raise RecipeError(str(path), parts.faults)
-    return _assemble(Recipe(**{**sections, "data": parts.data}), parts)
+    return _assemble(Recipe(**{**sections, "data": parts.data}), parts, elsewhere)
 
 
 def prepare(
     recipe: Recipe,
     source: str = "recipe",
     listener: Callable[[TokenizingProgress], None] | None = None,
+    elsewhere: bool = False,
 ) -> InnerTraining:
     """Loads the data and builds the training of a recipe; computes nothing yet.
 
@@ -76,16 +79,22 @@ def prepare(
         recipe: what to train and tune.
         source: what to call the recipe in errors.
         listener: is told how far the tokenizing of the data is.
+        elsewhere: for devices that this process needn't have: for several its programs can be
+            compiled, not run.
 
     Raises:
         RecipeError: with all faults of data, model and tunables together.
     """
     parts = _parts(
-        {field.name: getattr(recipe, field.name) for field in fields(recipe)}, (), listener
+        {field.name: getattr(recipe, field.name) for field in fields(recipe)},
+        (),
+        listener,
+        elsewhere=elsewhere,
     )
     if parts.faults:
         raise RecipeError(source, parts.faults)
-    return _assemble(recipe if parts.data is None else replace(recipe, data=parts.data), parts)
+    dated_recipe = recipe if parts.data is None else replace(recipe, data=parts.data)
+    return _assemble(dated_recipe, parts, elsewhere)
 
 
 def rescaled(training: InnerTraining, steps: int) -> InnerTraining:
@@ -134,6 +143,7 @@ def _parts(
     known: Sequence[Fault],
     listener: Callable[[TokenizingProgress], None] | None = None,
     today: date | None = None,
+    elsewhere: bool = False,
 ) -> _Parts:
     """Looks at everything that sections name, though some may be missing.
 
@@ -142,6 +152,7 @@ def _parts(
         known: the faults that were found in them.
         listener: is told how far the tokenizing of the data is.
         today: as of `prepare_file`.
+        elsewhere: as of `prepare`.
     """
     faults = list(known)
     text: schema.DataSpec | None = sections.get("data")
@@ -161,7 +172,7 @@ def _parts(
     if begin and text:
         faults += context_faults(begin.model, text)
     if begin and not any(fault.path.startswith(devices.PATH) for fault in known):
-        faults += devices.faults(sections.get("devices", "auto"), begin.model)
+        faults += devices.faults(sections.get("devices", "auto"), begin.model, elsewhere)
     inner: schema.InnerSpec | None = sections.get("inner")
     outer: schema.OuterSpec | None = sections.get("outer")
     if begin and inner:
@@ -279,14 +290,15 @@ def _trained_shapes(begin: Start, part: Trainable) -> Shapes:
     return jax.eval_shape(part.trained, begin.model.init_shapes(), jax.random.key(0))
 
 
-def _assemble(recipe: Recipe, parts: _Parts) -> InnerTraining:
+def _assemble(recipe: Recipe, parts: _Parts, elsewhere: bool) -> InnerTraining:
     _, corpus, begin, part, tuning, others, _ = parts
     if corpus is None or begin is None or part is None or tuning is None or others is None:
         raise ValueError("a recipe without faults has all its parts")
-    layout = devices.layout_of(recipe, begin.model)
+    layout = devices.layout_of(recipe, begin.model, elsewhere)
+    here = None if elsewhere else layout  # elsewhere nothing can be put
     model = replace(begin.model, layout=layout)
-    if layout is not None and begin.params is not None:
-        begin = begin._replace(params=layout.place(begin.params, begin.params))
+    if here is not None and begin.params is not None:
+        begin = begin._replace(params=here.place(begin.params, begin.params))
     optimizer = optimizers.build(
         recipe.inner.optimizer, part.names, model.config.transposed, _learned_form(tuning)
     )
@@ -297,7 +309,7 @@ def _assemble(recipe: Recipe, parts: _Parts) -> InnerTraining:
     initialise = initialisation.of_one_draw(recipe.tune.initialisation, fresh, recipe.seed)
     params = _trained_shapes(begin, part)
     hyper_at = hyper_at_of(recipe, params, tuning)
-    rest = frozen(begin, part, recipe.seed, layout)
+    rest = frozen(begin, part, recipe.seed, here)
     classes = next(
         (each.classes for each in tuning if isinstance(each, TunableClassWeights)), PARTS
     )

@@ -6,6 +6,7 @@ import jax
 
 from metatune.hypergrad.stores import free_memory
 from metatune.models import rows_at_a_time
+from metatune.models.layout import TENSOR_AXIS
 from metatune.plan.work import Work
 
 LOGITS: Final = 2  # arrays: values and tangents, or values and gradients
@@ -47,10 +48,13 @@ def limit_bytes() -> int:
 
 
 def logits_bytes(work: Work, times: int = 1) -> int:
-    """Bytes of the logits that exist at a time, of so many trainings or directions."""
+    """Bytes of the logits that a device holds at a time, of so many trainings or directions."""
     recipe, model = work.recipe, work.training.model
     sequences = recipe.inner.micro_batch or recipe.data.batch_size
     tokens = sequences * (recipe.data.sequence_length - 1)
-    vocab = model.config.vocab_size
+    vocab, layout = model.config.vocab_size, model.layout
+    if layout is not None:
+        tokens //= layout.parts
     rows = rows_at_a_time(model.loss_chunk, rows=tokens, columns=vocab) or tokens
-    return times * LOGITS * rows * vocab * 4
+    columns = vocab if layout is None else vocab // layout.mesh.shape[TENSOR_AXIS]
+    return times * LOGITS * rows * columns * 4

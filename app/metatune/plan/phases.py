@@ -35,12 +35,19 @@ def by_phase(
         its horizon grows, as if it had the longest from the start.
     """
     made = []
-    for phase in phases.resolved(training.recipe.outer):
-        found = plan(_alone(training, _longest(phase)), folder=folder, listener=listener)
+    each = zip(phases.resolved(training.recipe.outer), each_alone(training), strict=True)
+    for phase, alone in each:
+        found = plan(alone, folder=folder, listener=listener)
         if training.recipe.outer.phases is not None:
             found = _at(found, f"outer.phases[{phase.number}].estimator")
         made.append(found)
     return tuple(made)
+
+
+def each_alone(training: InnerTraining) -> Iterator[InnerTraining]:
+    """The training of each phase as if it were the whole search, with its longest horizon."""
+    for phase in phases.resolved(training.recipe.outer):
+        yield _alone(training, _longest(phase))
 
 
 def expected(

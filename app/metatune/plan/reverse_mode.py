@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 
 from metatune.hypergrad import Checkpoints, MixFlow, Reverse, programs, shortened
 from metatune.hypergrad.reverse import budget
 from metatune.hypergrad.reverse.adjoint import Adjoint, ReverseMode
 from metatune.hypergrad.segments import inexact
-from metatune.hypergrad.stores import Device, free_memory, tree_bytes
+from metatune.hypergrad.stores import Device, device_bytes, free_memory, tree_bytes
 from metatune.inner import InnerTraining, estimators
 from metatune.plan.compiling import Program, analysed, compilation_seconds
 from metatune.plan.cost import Cost, Seconds
@@ -62,22 +63,31 @@ def cost(training: InnerTraining, spec: Spec, folder: Path, tell: Tell) -> Cost:
     compiled = _compiled(work, tell)
     needed = memory(work, _sizes(work, compiled), estimators.checkpoints(spec, folder))
     compilation = compilation_seconds(compiled.values())
+    seconds = partial(seconds_of, work, needed.recomputed_segments)
+    return Cost(needed, compilation, partial(_probes, work, compiled), seconds)
+
+
+def seconds_of(work: OfReverse, recomputed_segments: int, lines: Lines) -> Seconds:
+    """Of a hypergradient.
+
+    Args:
+        work: the training and its estimator.
+        recomputed_segments: segments run again for want of a kept state.
+        lines: of the programs `forward` and `pullback`; what is counted in them may be something
+            else than seconds.
+    """
     job, length = work.job(), work.estimator.segment
     before, cuts = job.bounds(0, job.first, length), job.bounds(job.first, job.stop, length)
     objective, members = work.objective_gradients(), work.members or 1
-
-    def seconds(lines: Lines) -> Seconds:
-        forward, backward = lines["forward"], lines["pullback"]
-        total = (
-            forward.over(before)
-            + forward.over(cuts)
-            + backward.over(cuts)
-            + needed.recomputed_segments * forward.over(cuts) / len(cuts)
-            + objective * forward.step
-        )
-        return Seconds(total, Line(forward.segment / members, forward.step / members))
-
-    return Cost(needed, compilation, partial(_probes, work, compiled), seconds)
+    forward, backward = lines["forward"], lines["pullback"]
+    total = (
+        forward.over(before)
+        + forward.over(cuts)
+        + backward.over(cuts)
+        + recomputed_segments * forward.over(cuts) / len(cuts)
+        + objective * forward.step
+    )
+    return Seconds(total, Line(forward.segment / members, forward.step / members))
 
 
 def work_of(training: InnerTraining, spec: Spec) -> OfReverse:
@@ -92,22 +102,36 @@ def sizes(training: InnerTraining, spec: Spec, tell: Tell) -> Sizes:
     return _sizes(work, _compiled(work, tell))
 
 
-def memory(work: OfReverse, needs: Sizes, checkpoints: Checkpoints) -> Memory:
+def memory(
+    work: OfReverse,
+    needs: Sizes,
+    checkpoints: Checkpoints,
+    free: Callable[[], int] | None = None,
+) -> Memory:
     """Bytes at the peak of a hypergradient.
 
     Args:
         work: the training and its estimator.
         needs: bytes of its programs.
         checkpoints: what is kept between the sweeps.
+        free: bytes where it is kept; by default those of this machine.
+
+    Returns:
+        Bytes of each device; of host memory and disk, of all together.
 
     Raises:
         CheckpointError: nothing fits the budget of the checkpoints.
     """
-    state, adjoint = tree_bytes(work.state()), tree_bytes(_adjoint(work))
+    state, adjoint = device_bytes(work.state()), device_bytes(adjoint_of(work))
     job, saved = work.job(), needs.saved
+    # Checkpoints count arrays whole, those of all devices together.
+    whole = (state, saved)
+    if work.training.layout is not None:
+        whole = (tree_bytes(work.state()), tree_bytes(saved_by(work, work.estimator)))
     segments = len(job.bounds(job.first, job.stop, work.estimator.segment))
-    kept = checkpoints.plan(segments, lambda: (state, saved), _free(checkpoints))
+    kept = checkpoints.plan(segments, lambda: whole, free or _free(checkpoints))
     kept_cost = budget.cost(kept, segments, state, saved)
+    in_all = budget.cost(kept, segments, *whole)
     on_device = checkpoints.store == "device"
     # The first state is the caller's; where it is kept on the device, it is the same array.
     carry = kept_cost.peak_bytes if on_device else 0
@@ -128,29 +152,43 @@ def memory(work: OfReverse, needs: Sizes, checkpoints: Checkpoints) -> Memory:
         carry,
         temporaries - logits,
         logits,
-        kept_cost.peak_bytes if checkpoints.store == "host" else 0,
-        kept_cost.peak_bytes if checkpoints.store == "disk" else 0,
+        in_all.peak_bytes if checkpoints.store == "host" else 0,
+        in_all.peak_bytes if checkpoints.store == "disk" else 0,
         kept_cost.recomputed_segments,
     )
 
 
-def _adjoint(work: OfReverse) -> Adjoint:
+def adjoint_of(work: OfReverse) -> Adjoint:
     """As shapes."""
     state = work.state()
     return Adjoint(state.params, inexact(state.opt_state)[0], work.eta())
 
 
-def _saved(work: OfReverse, estimator: ReverseMode) -> Any:
-    """What a segment saves for its pullback, as shapes."""
+def saved_by(work: OfReverse, estimator: ReverseMode) -> Any:
+    """What a segment saves for its pullback, as shapes.
+
+    On several devices inner gradients [length, ...] lie as their parameters do.
+    """
+    state = work.state()
     run = partial(programs.forward, work.problem, estimator)
-    return jax.eval_shape(run, work.eta(), work.state(), work.segment(1)).saved
+    saved = jax.eval_shape(run, work.eta(), state, work.segment(1)).saved
+    if work.training.layout is None or work.members is not None or not jax.tree.leaves(saved):
+        return saved
+
+    def placed(leaf: jax.ShapeDtypeStruct, like: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        if not isinstance(like.sharding, NamedSharding):
+            raise TypeError(f"a parameter of a mesh lies on one, not {like.sharding}")
+        place = NamedSharding(like.sharding.mesh, PartitionSpec(None, *like.sharding.spec))
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+
+    return jax.tree.map(placed, saved, state.params)
 
 
 def _compiled(work: OfReverse, tell: Tell) -> dict[str, Program]:
     problem, estimator = work.problem, work.estimator
     eta, state, segment = work.eta(), work.state(), work.segment(1)
-    taken = (state, _saved(work, estimator))
-    adjoint, held_out = _adjoint(work), work.held_out(work.recipe.outer.objective.sequences)[0]
+    taken = (state, saved_by(work, estimator))
+    adjoint, held_out = adjoint_of(work), work.held_out(work.recipe.outer.objective.sequences)[0]
     return analysed(
         {
             "pullback": lambda: programs.pullback.lower(
@@ -167,18 +205,19 @@ def _sizes(work: OfReverse, compiled: dict[str, Program]) -> Sizes:
     estimator = work.estimator
     return Sizes(
         **{name: program.temporary for name, program in compiled.items()},
-        saved=tree_bytes(_saved(work, estimator)),
-        gradients=tree_bytes(_saved(work, estimator.saving())),
+        saved=device_bytes(saved_by(work, estimator)),
+        gradients=device_bytes(saved_by(work, estimator.saving())),
     )
 
 
 def _probes(work: OfReverse, compiled: dict[str, Program]) -> tuple[Probe, ...]:
     (eta, state), problem = work.begin(), work.problem
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), _adjoint(work))
+
+    def zero(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        return jnp.zeros(leaf.shape, leaf.dtype, device=leaf.sharding)
+
     # Gradients of zero take as long as others, and needn't be computed first.
-    saved = jax.tree.map(
-        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), _saved(work, work.estimator)
-    )
+    zeros, saved = jax.tree.map(zero, (adjoint_of(work), saved_by(work, work.estimator)))
 
     def forward(program: Any, steps: int) -> Any:
         return program(problem, eta, state, work.segment(steps))

@@ -13,11 +13,23 @@ from metatune.hypergrad.estimator import Estimator, Job
 from metatune.hypergrad.population import stack, stacked
 from metatune.hypergrad.problem import Problem, State
 from metatune.hypergrad.segments import Segment, fetch
-from metatune.hypergrad.stores import tree_bytes
+from metatune.hypergrad.stores import device_bytes, tree_bytes
 from metatune.inner import InnerTraining
 from metatune.inner.metrics import held_out_batches
 from metatune.recipe.schema import FullSpec, OnlineSpec, Recipe, TruncatedSpec
 from metatune.recipe.trajectory import points
+
+
+def placed(shapes: Any, places: Any) -> Any:
+    """Shapes of arrays, with the places where they lie, a tree like them."""
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=place, weak_type=leaf.weak_type
+        ),
+        shapes,
+        places,
+    )
+
 
 SEED = (0,)  # the shapes of batches don't depend on it, nor what they cost
 
@@ -90,8 +102,8 @@ class Work(Generic[Way]):
         return (eta, state) if self.members is None else stack([(eta, state)] * self.members)
 
     def state(self) -> State:
-        """A state, as shapes."""
-        return jax.eval_shape(self.begin)[1]
+        """A state, as shapes; of one training with their places on several devices."""
+        return self.training.shapes() if self.members is None else jax.eval_shape(self.begin)[1]
 
     def beside_bytes(self) -> int:
         """Of what lies beside the states of a training: what is frozen, and what a start is of.
@@ -101,7 +113,12 @@ class Work(Generic[Way]):
         """
         start = self.training.reweighted.start
         given = 0 if start is None else tree_bytes((self.state(), start))
-        return tree_bytes(self.training.frozen) + given
+        return device_bytes(self.frozen()) + given
+
+    def frozen(self) -> Any:
+        """What no training moves, as shapes; with their places on several devices."""
+        layout, frozen = self.training.layout, jax.eval_shape(lambda: self.training.frozen)
+        return frozen if layout is None else placed(frozen, layout.shardings(frozen, frozen))
 
     def eta(self) -> dict[str, Any]:
         """Meta-parameters, as shapes."""
@@ -133,7 +150,7 @@ class Work(Generic[Way]):
     def averaged_bytes(self) -> int:
         """Of the parameters that the objective is taken of, where they aren't those trained."""
         averages = self.training.reweighted.evaluated is not None
-        return tree_bytes(self.state().params) if averages else 0
+        return device_bytes(self.state().params) if averages else 0
 
     @property
     def most(self) -> int:

@@ -4,7 +4,7 @@ from metatune.models.chunking import map_rows, rows_at_a_time
 from metatune.models.experts import Routing, imbalance
 from metatune.models.hub import locate
 from metatune.models.language_model import LanguageModel, build, config_faults, unembed
-from metatune.models.layout import Layout, mesh_of
+from metatune.models.layout import Layout, abstract_mesh_of, mesh_of
 from metatune.models.modules import LORA_A, LORA_B
 from metatune.models.names import ParameterNames, Shape, layer_numbers, shapes_by_name
 from metatune.models.pretrained import CONFIG, load_pretrained, read_config, save_pretrained
@@ -19,6 +19,7 @@ __all__ = [
     "ParameterNames",
     "Routing",
     "Shape",
+    "abstract_mesh_of",
     "build",
     "config_faults",
     "imbalance",

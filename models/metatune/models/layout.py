@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import jax
 from flax import linen as nn
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import DictKey, KeyPath
 
 from metatune.models.modules import LORA_A, LORA_B
@@ -61,11 +61,12 @@ class Layout:
     """How a model lies on a mesh; hashable, a part of what is static in compiled programs.
 
     Attributes:
-        mesh: the devices, with all axes of `AXES`.
+        mesh: the devices, with all axes of `AXES`; an abstract one for devices that aren't here,
+            for which programs can be compiled, and nothing else.
         transposed: whether the matrices of blocks are [in, out], not [out, in].
     """
 
-    mesh: Mesh
+    mesh: Mesh | AbstractMesh
     transposed: bool = False
 
     @property
@@ -194,6 +195,11 @@ def mesh_of(data: int, fsdp: int, tensor: int) -> Mesh:
     count = data * fsdp * tensor
     automatic = (AxisType.Auto,) * len(AXES)
     return jax.make_mesh((data, fsdp, tensor), AXES, automatic, devices=jax.local_devices()[:count])
+
+
+def abstract_mesh_of(data: int, fsdp: int, tensor: int) -> AbstractMesh:
+    """As `mesh_of`, of devices that this process needn't have."""
+    return AbstractMesh((data, fsdp, tensor), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def _keys(path: KeyPath) -> Path:

@@ -1,0 +1,194 @@
+"""What a training takes of each device of a mesh."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from metatune.hypergrad import CheckpointError
+from metatune.hypergrad.stores import device_bytes
+from metatune.inner import InnerTraining, devices, estimators
+from metatune.plan.cost_model import NotPredicted
+from metatune.plan.memory import Memory, limit_bytes
+from metatune.plan.mesh.accelerators import UTILISATION, Accelerator
+from metatune.plan.mesh.programs import MeshProgram, compiled
+from metatune.plan.mesh.work_in_hlo import Moved
+from metatune.plan.pace import Pace, pace
+from metatune.plan.progress import Listener, Tell, silent, told
+from metatune.plan.reverse_mode import OfReverse, Sizes, Spec, memory, saved_by, seconds_of, work_of
+from metatune.plan.timing import Line, Lines
+from metatune.recipe import schema
+
+UNLIMITED: Final = 2**62
+"""Bytes of host memory and disks that aren't here: as many as it takes."""
+
+
+class MeshPlan(NamedTuple):
+    """What a training takes of each device of a mesh.
+
+    Attributes:
+        devices: the mesh.
+        spec: the estimator.
+        memory: bytes of each device; of host memory and disk, of all together. None where no
+            checkpoints fit the budget.
+        limit_bytes: that arrays may take of a device.
+        device: what it is.
+        flops: of a hypergradient, on each device.
+        moved: for a hypergradient, by kinds of collectives.
+        pace: seconds, where the device is known by name; none of them is measured.
+        problem: why it can't be run; empty if it can.
+    """
+
+    devices: schema.DevicesSpec
+    spec: schema.EstimatorSpec
+    memory: Memory | None
+    limit_bytes: int
+    device: str
+    flops: float = 0.0
+    moved: Mapping[str, Moved] = MappingProxyType({})
+    pace: Pace | None = None
+    problem: str = ""
+
+    @property
+    def fits(self) -> bool:
+        """Whether each device has room."""
+        return self.memory is not None and self.memory.device <= self.limit_bytes
+
+
+def on_mesh(
+    training: InnerTraining,
+    device: Accelerator | None,
+    *,
+    folder: Path,
+    listener: Listener = silent,
+) -> MeshPlan:
+    """What a training takes of each device of its recipe's mesh.
+
+    Of an estimator that the recipe leaves open it is the first way that fits, or else the last.
+
+    Args:
+        training: prepared for devices that needn't be here.
+        device: what each is; None for one like this machine's, of which no seconds are known.
+        folder: where the run would keep checkpoints on disk.
+        listener: is told what is compiled.
+
+    Raises:
+        NotPredicted: what the recipe's estimator takes of a mesh isn't known.
+    """
+    tell = told(listener, named(devices.resolved(training.recipe)))
+    *others, last = ways(training)
+    for spec in others:
+        found = _planned(training, spec, device, folder, tell)
+        if found.fits:
+            return found
+    return _planned(training, last, device, folder, tell)
+
+
+def ways(training: InnerTraining) -> tuple[Spec, ...]:
+    """The estimators that a recipe leaves open, the fastest first.
+
+    Raises:
+        NotPredicted: what the recipe's takes of a mesh isn't known.
+    """
+    recipe = training.recipe
+    spec = recipe.outer.estimator
+    beyond = {
+        "outer.population": recipe.outer.population,
+        "outer.robust": recipe.outer.robust,
+        "tune.initialisation": training.reweighted.start,
+        "trainer": recipe.trainer,
+    }
+    for path, value in beyond.items():
+        if value is not None:
+            raise NotPredicted(f"{path}: what it takes of a mesh isn't predicted; leave it out")
+    if isinstance(spec, Spec):
+        return (spec,)
+    if isinstance(spec, schema.AutoSpec) and recipe.outer.objective.measure == "loss":
+        mixflow = schema.MixFlowSpec(segment=spec.segment, checkpoints=spec.checkpoints)
+        return mixflow, replace(mixflow, save_gradients=False)
+    raise NotPredicted(
+        f"outer.estimator.kind = {spec.kind}: of a mesh, what it takes is predicted of mixflow "
+        "and reverse alone; choose one of them"
+    )
+
+
+def limit_of(device: Accelerator | None) -> int:
+    """Bytes that arrays may take of a device; of None, of this machine's."""
+    return limit_bytes() if device is None else device.limit_bytes
+
+
+def named(mesh: schema.DevicesSpec) -> str:
+    """A mesh in words: `fsdp=8`, or `one device`."""
+    axes = {"data": mesh.data, "fsdp": mesh.fsdp, "tensor": mesh.tensor}
+    return ",".join(f"{axis}={parts}" for axis, parts in axes.items() if parts > 1) or "one device"
+
+
+def states_bytes(training: InnerTraining) -> int:
+    """Bytes of each device that any hypergradient takes for states and an adjoint."""
+    on_host = schema.MixFlowSpec(checkpoints=schema.CheckpointsSpec(keep="all", store="host"))
+    kept = estimators.checkpoints(on_host, Path())
+    return memory(work_of(training, ways(training)[0]), Sizes(0, 0, 0, 0, 0), kept).state
+
+
+def _planned(
+    training: InnerTraining, spec: Spec, device: Accelerator | None, folder: Path, tell: Tell
+) -> MeshPlan:
+    outer = replace(training.recipe.outer, estimator=spec)
+    training = replace(training, recipe=replace(training.recipe, outer=outer))
+    work, checkpoints = work_of(training, spec), estimators.checkpoints(spec, folder)
+    mesh, limit = devices.resolved(training.recipe), limit_of(device)
+    free = limit if checkpoints.store == "device" else UNLIMITED
+    programs = compiled(work, tell)
+    found = MeshPlan(mesh, spec, None, limit, device.name if device else "as this machine's")
+    try:
+        needed = memory(work, _sizes(work, programs), checkpoints, lambda: free)
+    except CheckpointError as error:
+        return found._replace(problem=str(error))
+
+    def in_all(of_program: Mapping[str, float]) -> float:
+        lines = _lines(work, of_program)
+        return seconds_of(work, needed.recomputed_segments, lines).hypergradient
+
+    found = found._replace(
+        memory=needed,
+        flops=in_all({name: each.work.flops for name, each in programs.items()}),
+        moved={
+            kind: Moved(
+                *(
+                    round(
+                        in_all(
+                            {
+                                name: each.work.moved.get(kind, Moved(0, 0))[at]
+                                for name, each in programs.items()
+                            }
+                        )
+                    )
+                    for at in range(2)
+                )
+            )
+            for kind in sorted({kind for each in programs.values() for kind in each.work.moved})
+        },
+    )
+    if device is None:
+        return found
+    speed = UTILISATION * device.flops[training.recipe.model.dtype]
+    # As if nothing were computed while arrays are on their way.
+    seconds = {
+        name: each.work.flops / speed + each.work.moved_bytes / device.link_bytes
+        for name, each in programs.items()
+    }
+    best = seconds_of(work, needed.recomputed_segments, _lines(work, seconds))
+    return found._replace(pace=pace(work, best, (), 0.0))
+
+
+def _lines(work: OfReverse, of_segment: Mapping[str, float]) -> Lines:
+    """What programs take of a whole segment, as that of its steps."""
+    length = work.estimator.segment
+    return {name: Line(0.0, amount / length) for name, amount in of_segment.items()}
+
+
+def _sizes(work: OfReverse, programs: Mapping[str, MeshProgram]) -> Sizes:
+    saved = device_bytes(saved_by(work, work.estimator))
+    temporary = {name: program.temporary for name, program in programs.items()}
+    return Sizes(**temporary, saved=saved, gradients=saved)

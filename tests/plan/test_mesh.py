@@ -1,0 +1,342 @@
+"""What a plan says of a mesh, against XLA's analysis on devices that are there.
+
+This file runs itself in a process with eight virtual ones.
+"""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+from recipes import tiny
+from rich.console import Console
+from typer.testing import CliRunner
+
+from metatune.cli.commands import app
+from metatune.hypergrad import programs
+from metatune.hypergrad.reverse.adjoint import Adjoint
+from metatune.hypergrad.segments import inexact
+from metatune.hypergrad.stores import device_bytes
+from metatune.inner import prepare
+from metatune.models.layout import abstract_mesh_of
+from metatune.plan import NotPredicted, mesh
+from metatune.plan.mesh import axes, growing, planning, table
+from metatune.plan.mesh import programs as planned
+from metatune.plan.mesh.accelerators import Accelerator
+from metatune.plan.mesh.work_in_hlo import Moved, work_in
+from metatune.plan.reverse_mode import saved_by, work_of
+from metatune.recipe import schema, writing
+from metatune.recipe.faults import RecipeError
+
+VIRTUAL = 8
+LLAMA = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 264,
+}
+MESH = (2, 2, 2)
+LORA = schema.LoraSpec(rank=4, alpha=8.0, targets=("q_proj", "down_proj"))
+RECIPE = tiny(
+    LLAMA,
+    data={"batch_size": 8},
+    inner={"lora": LORA, "steps": 4},
+    outer={"estimator": schema.MixFlowSpec(segment=2, gradient_dtype="bfloat16")},
+    devices=schema.DevicesSpec(*MESH),
+)
+
+
+def work(training):
+    return work_of(training, training.recipe.outer.estimator)
+
+
+# In the process with eight devices.
+
+
+def analysed():
+    """XLA's analysis of the programs that a run compiles, given the arrays that it has."""
+    training = prepare(RECIPE)
+    of = work(training)
+    problem, estimator = of.problem, of.estimator
+    eta, state, segment = training.initial_eta(), training.initialise(jax.random.key(0)), None
+    segment = of.segment(1)
+    held_out = of.held_out(RECIPE.outer.objective.sequences)[0]
+    before = jax.tree.map(jnp.copy, state)
+    ran = programs.forward(problem, estimator, eta, state, segment)
+    bar = programs.objective(problem, ran.state.params, held_out)[1]
+    zeros = [jnp.zeros_like(leaf) for leaf in inexact(ran.state.opt_state)[0]]
+    adjoint = Adjoint(bar, zeros, jax.tree.map(jnp.zeros_like, eta))
+    lowered = {
+        "forward": programs.forward.lower(problem, estimator, eta, state, segment),
+        "pullback": programs.pullback.lower(
+            problem, estimator, eta, segment, (before, ran.saved), adjoint
+        ),
+        "objective": programs.objective.lower(problem, state.params, held_out),
+    }
+    found = {}
+    for name, program in lowered.items():
+        analysis = program.compile().memory_analysis()
+        assert analysis is not None
+        found[name] = [
+            analysis.argument_size_in_bytes,
+            analysis.output_size_in_bytes,
+            analysis.temp_size_in_bytes,
+        ]
+    first = jax.devices()[0]
+    for name, tree in {"state": state, "saved": ran.saved, "frozen": training.frozen}.items():
+        shards = [s for leaf in jax.tree.leaves(tree) for s in leaf.addressable_shards]
+        found[name] = sum(shard.data.nbytes for shard in shards if shard.device == first)
+    return found
+
+
+# Here, on one device.
+
+
+@pytest.fixture(scope="module")
+def training():
+    return prepare(RECIPE, elsewhere=True)
+
+
+@pytest.fixture(scope="module")
+def programs_of_mesh(training):
+    return planned.compiled(work(training), lambda *_: None)
+
+
+def test_planned_bytes_are_those_of_devices_that_are_there(training, programs_of_mesh):
+    """Bytes of arguments, results and temporary arrays of each device, to the byte."""
+    environment = {"JAX_NUM_CPU_DEVICES": str(VIRTUAL), "NPROC": str(8 * VIRTUAL)}
+    done = subprocess.run(
+        [sys.executable, __file__],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout.splitlines()[-1])
+    for name, program in programs_of_mesh.items():
+        assert [program.arguments, program.outputs, program.temporary] == seen[name], name
+    of = work(training)
+    assert device_bytes(of.state()) == seen["state"]
+    assert device_bytes(saved_by(of, of.estimator)) == seen["saved"] > 0
+    assert of.beside_bytes() == seen["frozen"] > 0
+
+
+def matrix(*shape, spec):
+    of_eight = abstract_mesh_of(2, 4, 1)
+    place = NamedSharding(of_eight, PartitionSpec(*spec))
+    return jax.ShapeDtypeStruct(shape, jnp.float32, sharding=place)
+
+
+def test_a_loop_counts_as_often_as_it_is_run():
+    """Five turns, in each a product of a device's [1, 16] x [16, 16], of a batch of 8 on 8.
+
+    A matrix that is cut in four is put together; so is a sum over the batch, which a ring moves
+    twice.
+    """
+
+    def run(x, w):
+        turned = jax.lax.fori_loop(0, 5, lambda _, x: jnp.tanh(x @ w), x)
+        return turned.sum(0)
+
+    given = matrix(8, 16, spec=(("data", "fsdp"),)), matrix(16, 16, spec=(None, "fsdp"))
+    lowered = jax.jit(run).trace(*given).lower(lowering_platforms=("cpu",))
+    text = lowered.compile(device_assignment=tuple(jax.devices()[:1] * 8)).as_text()
+    found = work_in(text or "")
+    assert found.flops == 5 * 2 * 1 * 16 * 16
+    assert found.moved["all-gather"].bytes % (16 * 16 * 4) == 0
+    assert found.moved["all-reduce"] == Moved(1, 2 * 16 * 4)
+    assert found.moved_bytes == sum(each.bytes for each in found.moved.values())
+
+
+BRANCHES = """
+%one (p: f32[4,8]) -> f32[4,4] {
+  %p = f32[4,8]{1,0} parameter(0)
+  ROOT %d = f32[4,4]{1,0} dot(%p, %p), lhs_contracting_dims={1}, rhs_contracting_dims={1}
+}
+
+%other (q: f32[4,8]) -> f32[4,4] {
+  %q = f32[4,8]{1,0} parameter(0)
+  ROOT %r = bf16[4,4]{1,0} all-gather(%q), dimensions={0}
+}
+
+%body (s: f32[4,8]) -> f32[4,4] {
+  %s = f32[4,8]{1,0} parameter(0)
+  ROOT %c = f32[4,4]{1,0} conditional(%s, %s, %s), branch_computations={%one, %other}
+}
+
+ENTRY %main (x: f32[4,8]) -> f32[4,4] {
+  %x = f32[4,8]{1,0} parameter(0)
+  ROOT %w = f32[4,4]{1,0} while(%x), condition=%k, body=%body, \
+backend_config={"known_trip_count":{"n":"3"}}
+}
+""".replace("\\\n", "")
+
+
+def test_of_branches_the_most_counts():
+    found = work_in(BRANCHES)
+    assert found.flops == 3 * 2 * 4 * 4 * 8
+    assert found.moved == {"all-gather": Moved(3, 3 * 4 * 4 * 2)}
+    with pytest.raises(ValueError, match="has an ENTRY"):
+        work_in("nothing")
+
+
+FEW_FLOPS = Accelerator("slow", 2**30, {"float32": 1e6}, 1e9)
+
+
+@pytest.fixture(scope="module")
+def plan(training, programs_of_mesh):
+    return mesh.on_mesh(training, FEW_FLOPS, folder=Path())
+
+
+def test_a_device_of_a_mesh_computes_its_share(training, programs_of_mesh, plan):
+    """Four steps in two segments; what isn't computed is counted by the plan's own model."""
+    assert plan.fits and plan.memory is not None and plan.pace is not None
+    forward, back = (programs_of_mesh[name].work.flops for name in ("forward", "pullback"))
+    objective = work(training).objective_gradients() * forward / 2
+    assert plan.flops == pytest.approx(2 * forward + 2 * back + objective)
+    sent = sum(each.bytes for each in plan.moved.values())
+    assert plan.pace.hypergradient == pytest.approx(plan.flops / 0.4e6 + sent / 1e9)
+    alone = mesh.on_mesh(
+        prepare(replace(RECIPE, devices=schema.DevicesSpec())), None, folder=Path()
+    )
+    assert alone.pace is None and not alone.moved
+    # Products are shared evenly but for an adapter's, whose factors are used whole.
+    assert 1 / 8 <= plan.flops / alone.flops < 1 / 6
+
+
+def test_the_smallest_mesh_is_grown_axis_by_axis(monkeypatch):
+    """States of 100 in `fsdp` parts fit 30 from 4 on, activations from 8 on; then tensor grows."""
+
+    def states(training):
+        return 100 // training.recipe.devices.fsdp
+
+    def on_mesh(training, device, **_):
+        parts = training.recipe.devices
+        needed = 240 // parts.count
+        compiled.append(planning.named(parts))
+        blank = mesh.MeshPlan(parts, schema.MixFlowSpec(), None, limit[0], "h100")
+        return blank._replace(memory=planning.Memory(needed, 0, 0, 0, 0, 0, 0))
+
+    compiled, limit = [], [30]
+    monkeypatch.setattr(growing, "states_bytes", states)
+    monkeypatch.setattr(growing, "on_mesh", on_mesh)
+    monkeypatch.setattr(growing, "limit_of", lambda _: limit[0])
+    one = prepare(replace(RECIPE, devices=schema.DevicesSpec()), elsewhere=True)
+    found = mesh.smallest(one, None, folder=Path())
+    assert compiled == ["fsdp=4", "fsdp=8"]
+    assert found.why.startswith("fsdp=8 is the smallest that fits; fsdp was grown, which cuts")
+    assert [each.split(":")[0] for each in found.tried] == ["one device", "fsdp=2", "fsdp=4"]
+    limit[0] = 15
+    found = mesh.smallest(one, None, folder=Path())
+    assert found.plan.devices == schema.DevicesSpec(fsdp=8, tensor=2)
+    assert "tensor was grown, which cuts heads" in found.why
+    limit[0] = 1  # two key-value heads, eight sequences
+    found = mesh.smallest(one, None, folder=Path())
+    assert not found.plan.fits
+    assert found.why.startswith("no mesh fits: fsdp=8,tensor=2 is the largest that divides")
+    limit[0] = 1000
+    assert mesh.smallest(one, None, folder=Path()).why == "one device is enough"
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        ({"estimator": schema.ForwardSpec()}, "outer.estimator.kind = forward"),
+        ({"population": schema.PopulationSpec(members=2)}, "outer.population"),
+    ],
+)
+def test_what_isn_t_predicted_of_a_mesh_is_refused(change, path):
+    recipe = tiny(LLAMA, data={"batch_size": 8}, outer=change, devices=schema.DevicesSpec(*MESH))
+    with pytest.raises(NotPredicted, match=f"^{path}"):
+        mesh.on_mesh(prepare(recipe, elsewhere=True), None, folder=Path())
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [("fsdp", "must be AXIS=PARTS"), ("fsdp=a", "must be AXIS"), ("data=2,data=4", "names data")],
+)
+def test_a_mesh_that_can_t_be_read(text, problem):
+    with pytest.raises(RecipeError, match=problem):
+        axes.override(text)
+
+
+NARROW = ["model.config.hidden_size=12", "model.config.num_attention_heads=2"]
+
+
+@pytest.fixture
+def recipe_file(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(writing.to_yaml(replace(RECIPE, devices="auto")))
+    return path
+
+
+def told(*arguments):
+    done = CliRunner().invoke(app, ["plan", *map(str, arguments)])
+    return done.exit_code, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--devices", "data=3"], "cuts a batch into data x fsdp = 3 parts"),
+        (["--devices", "fsdp=8", *NARROW], "doesn't divide the model's hidden_size, 12"),
+        (["--devices", "tensor=4"], "doesn't divide the model's num_key_value_heads, 2"),
+        (["--devices", "tensor=2", "model.config.vocab_size=265"], "vocab_size, 265"),
+        (["--devices", "fdsp=2"], "devices.fdsp = 2: unknown key"),
+        (["--devices", "fsdp=0"], "devices.fsdp = 0: must be a whole number of 1 or above"),
+        (["--device", "h1"], "--device h1: must be one of a100-40gb, a100, h100"),
+    ],
+)
+def test_a_mesh_that_fit_would_refuse_is_refused_before_compute(arguments, problem, recipe_file):
+    code, shown, error = told(recipe_file, *arguments)
+    assert code == 2 and not shown
+    assert problem in " ".join(error.split())
+
+
+def test_the_command_tells_of_each_device(recipe_file, programs_of_mesh):
+    mesh_of = ["--devices", "data=2,fsdp=2,tensor=2", "--device", "h100"]
+    code, shown, _ = told(recipe_file, *mesh_of, "--json")
+    assert code == 0
+    found = json.loads(shown)
+    assert found["devices"] == {"data": 2, "fsdp": 2, "tensor": 2}
+    assert found["fits"] and found["limit_bytes"] == int(0.92 * 80e9)
+    bytes_of = found["bytes"]
+    parts = ("state", "carry", "activations", "logits")
+    assert bytes_of["device"] == sum(bytes_of[part] for part in parts)
+    assert 0 < found["seconds"]["hypergradient"] < found["seconds"]["run"]
+    assert set(found["collectives"]) >= {"all-gather", "all-reduce"}
+
+
+def test_what_is_shown(plan):
+    console = Console(record=True, width=200, file=io.StringIO())
+    console.print(table.lines(plan, "the smallest", ("one device: 2 GiB",)))
+    shown = console.export_text()
+    for words in (
+        "mesh: data=2,fsdp=2,tensor=2; 8 x slow, 942.1 MiB of each to use",
+        "each device: ",
+        "fits: yes",
+        "all-gather: ",
+        "not timed, but counted at 40%",
+        "too small: one device: 2 GiB",
+        "pick: the smallest",
+        "set: devices.data=2 devices.fsdp=2 devices.tensor=2",
+    ):
+        assert words in shown
+    small = plan._replace(limit_bytes=1, pace=None)
+    console.print(table.lines(small))
+    shown = console.export_text()
+    assert "fits: no" in shown and "name a device" in shown and "set:" not in shown
+
+
+if __name__ == "__main__":
+    assert len(jax.devices()) == VIRTUAL
+    print(json.dumps(analysed()))
