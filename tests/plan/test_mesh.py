@@ -30,7 +30,7 @@ from metatune.plan import NotPredicted, mesh
 from metatune.plan.mesh import axes, growing, planning, table
 from metatune.plan.mesh import programs as planned
 from metatune.plan.mesh.accelerators import Accelerator
-from metatune.plan.mesh.work_in_hlo import Moved, work_in
+from metatune.plan.mesh.work_in_hlo import Traffic, work_in
 from metatune.plan.reverse_mode import saved_by, work_of
 from metatune.recipe import schema, writing
 from metatune.recipe.faults import RecipeError
@@ -153,7 +153,7 @@ def test_a_loop_counts_as_often_as_it_is_run():
     found = work_in(text or "")
     assert found.flops == 5 * 2 * 1 * 16 * 16
     assert found.moved["all-gather"].bytes % (16 * 16 * 4) == 0
-    assert found.moved["all-reduce"] == Moved(1, 2 * 16 * 4)
+    assert found.moved["all-reduce"] == Traffic(1, 2 * 16 * 4)
     assert found.moved_bytes == sum(each.bytes for each in found.moved.values())
 
 
@@ -184,7 +184,7 @@ backend_config={"known_trip_count":{"n":"3"}}
 def test_of_branches_the_most_counts():
     found = work_in(BRANCHES)
     assert found.flops == 3 * 2 * 4 * 4 * 8
-    assert found.moved == {"all-gather": Moved(3, 3 * 4 * 4 * 2)}
+    assert found.moved == {"all-gather": Traffic(3, 3 * 4 * 4 * 2)}
     with pytest.raises(ValueError, match="has an ENTRY"):
         work_in("nothing")
 

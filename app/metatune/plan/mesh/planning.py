@@ -13,7 +13,7 @@ from metatune.plan.cost_model import NotPredicted
 from metatune.plan.memory import Memory, limit_bytes
 from metatune.plan.mesh.accelerators import UTILISATION, Accelerator
 from metatune.plan.mesh.programs import MeshProgram, compiled
-from metatune.plan.mesh.work_in_hlo import Moved
+from metatune.plan.mesh.work_in_hlo import Traffic
 from metatune.plan.pace import Pace, pace
 from metatune.plan.progress import Listener, Tell, silent, told
 from metatune.plan.reverse_mode import OfReverse, Sizes, Spec, memory, saved_by, seconds_of, work_of
@@ -46,7 +46,7 @@ class MeshPlan(NamedTuple):
     limit_bytes: int
     device: str
     flops: float = 0.0
-    moved: Mapping[str, Moved] = MappingProxyType({})
+    moved: Mapping[str, Traffic] = MappingProxyType({})
     pace: Pace | None = None
     problem: str = ""
 
@@ -154,12 +154,12 @@ def _planned(
         memory=needed,
         flops=in_all({name: each.work.flops for name, each in programs.items()}),
         moved={
-            kind: Moved(
+            kind: Traffic(
                 *(
                     round(
                         in_all(
                             {
-                                name: each.work.moved.get(kind, Moved(0, 0))[at]
+                                name: each.work.moved.get(kind, Traffic(0, 0))[at]
                                 for name, each in programs.items()
                             }
                         )

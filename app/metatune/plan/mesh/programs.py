@@ -15,7 +15,7 @@ import jax
 
 from metatune.hypergrad import programs
 from metatune.plan import cache
-from metatune.plan.mesh.work_in_hlo import Moved, ProgramWork, work_in
+from metatune.plan.mesh.work_in_hlo import ProgramWork, Traffic, work_in
 from metatune.plan.progress import Tell
 from metatune.plan.reverse_mode import OfReverse, adjoint_of, saved_by
 
@@ -120,7 +120,7 @@ def _as_entry(found: MeshProgram) -> dict[str, Any]:
 
 def _from_entry(entry: Mapping[str, Any]) -> MeshProgram:
     known = entry["on_mesh"]
-    moved = {kind: Moved(*each) for kind, each in known["moved"].items()}
+    moved = {kind: Traffic(*each) for kind, each in known["moved"].items()}
     return MeshProgram(
         known["arguments"],
         known["outputs"],

@@ -34,7 +34,7 @@ COLLECTIVES: Final = {
 """How often a ring moves the bytes of an array, at most."""
 
 
-class Moved(NamedTuple):
+class Traffic(NamedTuple):
     """By collectives of a kind.
 
     Attributes:
@@ -55,7 +55,7 @@ class ProgramWork(NamedTuple):
     """
 
     flops: int
-    moved: Mapping[str, Moved]
+    moved: Mapping[str, Traffic]
 
     @property
     def moved_bytes(self) -> int:
@@ -84,7 +84,7 @@ def work_in(text: str) -> ProgramWork:
 
     total = of(entry)
     kinds = sorted({kind for kind, what in total if what == "arrays"})
-    moved = {kind: Moved(total[kind, "arrays"], total[kind, "bytes"]) for kind in kinds}
+    moved = {kind: Traffic(total[kind, "arrays"], total[kind, "bytes"]) for kind in kinds}
     return ProgramWork(total["dot", "flops"], moved)
 
 
