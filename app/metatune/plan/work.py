@@ -19,6 +19,8 @@ from metatune.inner.metrics import held_out_batches
 from metatune.recipe.schema import FullSpec, OnlineSpec, Recipe, TruncatedSpec
 from metatune.recipe.trajectory import points
 
+SEED = (0,)  # the shapes of batches don't depend on it, nor what they cost
+
 
 def placed(shapes: Any, places: Any) -> Any:
     """Shapes of arrays, with the places where they lie, a tree like them."""
@@ -29,9 +31,6 @@ def placed(shapes: Any, places: Any) -> Any:
         shapes,
         places,
     )
-
-
-SEED = (0,)  # the shapes of batches don't depend on it, nor what they cost
 
 
 class Horizon(NamedTuple):

@@ -48,7 +48,9 @@ def compiled(work: OfReverse, tell: Tell) -> dict[str, MeshProgram]:
     layout, found = work.training.layout, {}
     devices = 1 if layout is None else layout.mesh.size
     for name, lower in lowering(work).items():
-        tell(f"compiling {name} for {devices} devices", math.nan)
+        tell(
+            f"compiling {name} for {'a device' if devices == 1 else f'{devices} devices'}", math.nan
+        )
         found[name] = _compiled(lower(), devices)
     return found
 
