@@ -14,7 +14,7 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from metatune.hypergrad.shapes import OptState, Params, Shapes
-from metatune.inner import schedule_free
+from metatune.inner import hyperball, schedule_free
 from metatune.inner.adopt import adopt
 from metatune.inner.learned_update import corrected
 from metatune.inner.orthogonal import orthogonal
@@ -116,12 +116,15 @@ def decaying(optimizer: schema.InnerOptimizerSpec, names: Names, params: Shapes)
     """The names of the parameters that weight decay applies to: a tree, None at all others."""
 
     def decays(
-        leaf: ParameterNames, parameter: Float[Array | jax.ShapeDtypeStruct, "..."]
+        leaf: ParameterNames, parameter: Float[Array | jax.ShapeDtypeStruct, "..."], keeps: bool
     ) -> ParameterNames | None:
         all_do = optimizer.decay == "all"
-        return leaf if all_do or parameter.ndim - leaf.lead >= 2 else None
+        return leaf if not keeps and (all_do or parameter.ndim - leaf.lead >= 2) else None
 
-    return jax.tree.map(decays, names, params)
+    kept = jax.tree.map(lambda _: False, names)
+    if isinstance(optimizer, schema.AdamHSpec | schema.MuonHSpec):
+        kept = hyperball.kept(names, params)
+    return jax.tree.map(decays, names, params, kept)
 
 
 def decayed(optimizer: schema.InnerOptimizerSpec, names: Names, params: Shapes) -> tuple[str, ...]:
@@ -177,8 +180,25 @@ def _schedule_free(
     return InnerOptimizer(init, update, lambda params, s: schedule_free.average(spec, params, s))
 
 
+def _hyperball(
+    spec: schema.AdamHSpec | schema.MuonHSpec, names: Names, transposed: bool
+) -> InnerOptimizer:
+    """A direction, along which matrices turn."""
+
+    def update(
+        grads: Params, opt_state: OptState, params: Params, hyper: Hyper
+    ) -> tuple[Params, OptState]:
+        along = direction(tuned(spec, hyper), names, transposed)
+        directions, opt_state = along.update(grads, opt_state, params)
+        return hyperball.turned(names, params, directions, hyper.learning_rate), opt_state
+
+    return InnerOptimizer(direction(spec, names, transposed).init, update)
+
+
 BUILDERS: Mapping[type, Callable[..., InnerOptimizer]] = {
     schema.ScheduleFreeAdamWSpec: _schedule_free,
+    schema.AdamHSpec: _hyperball,
+    schema.MuonHSpec: _hyperball,
 }
 
 
@@ -208,13 +228,16 @@ def _is_none(node: object) -> bool:
 Chain = tuple[optax.GradientTransformation, ...]
 
 
-def _adam(spec: schema.AdamWSpec | schema.MuonSpec) -> optax.GradientTransformation:
+Adams = schema.AdamWSpec | schema.MuonSpec | schema.AdamHSpec | schema.MuonHSpec
+
+
+def _adam(spec: Adams) -> optax.GradientTransformation:
     # Tuned decays are corrected for by their values in this step, as PyTorch does with those of its
     # groups: the exported schedules train as these do.
     return optax.scale_by_adam(b1=spec.b1, b2=spec.b2, eps=spec.eps, eps_root=spec.eps_root)
 
 
-def _adamw(spec: schema.AdamWSpec, names: Names, transposed: bool) -> Chain:
+def _adamw(spec: schema.AdamWSpec | schema.AdamHSpec, names: Names, transposed: bool) -> Chain:
     return _adam(spec), _decay(spec, names)
 
 
@@ -227,19 +250,28 @@ def _lion(spec: schema.LionSpec, names: Names, transposed: bool) -> Chain:
 
 
 def _muon(spec: schema.MuonSpec, names: Names, transposed: bool) -> Chain:
+    return _of_blocks(orthogonal(spec, transposed), _adam(spec), names), _decay(spec, names)
+
+
+def _muonh(spec: schema.MuonHSpec, names: Names, transposed: bool) -> Chain:
+    of_blocks = hyperball.orthogonal_momentum(spec, transposed)
+    return _of_blocks(of_blocks, _adam(spec), names), _decay(spec, names)
+
+
+def _of_blocks(
+    muon: optax.GradientTransformation, adam: optax.GradientTransformation, names: Names
+) -> optax.GradientTransformation:
+    """`muon` for the matrices of the blocks: what is stacked by layer alone, with two axes more."""
+
     def labels(params: Params) -> PyTree[str]:
-        """The matrices of the blocks: what is stacked by layer alone, and has two axes more."""
         return jax.tree.map(
             lambda leaf, p: "muon" if leaf.stacked and not leaf.experts and p.ndim == 3 else "adam",
             names,
             params,
         )
 
-    each: dict[Hashable, optax.GradientTransformation] = {
-        "muon": orthogonal(spec, transposed),
-        "adam": _adam(spec),
-    }
-    return optax.partition(each, labels), _decay(spec, names)
+    each: dict[Hashable, optax.GradientTransformation] = {"muon": muon, "adam": adam}
+    return optax.partition(each, labels)
 
 
 def _adafactor(spec: schema.AdafactorSpec, names: Names, transposed: bool) -> Chain:
@@ -274,4 +306,6 @@ DIRECTIONS: Mapping[type, Callable[..., Chain]] = {
     schema.AdafactorSpec: _adafactor,
     schema.ScheduleFreeAdamWSpec: _second_moment,
     schema.AdoptSpec: _adopt,
+    schema.AdamHSpec: _adamw,
+    schema.MuonHSpec: _muonh,
 }

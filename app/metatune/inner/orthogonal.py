@@ -3,6 +3,7 @@
 Source: Jordan et al., Muon: An optimizer for hidden layers in neural networks, 2024.
 """
 
+import functools
 import math
 
 import jax
@@ -33,7 +34,7 @@ def orthogonal(spec: schema.MuonSpec, transposed: bool) -> optax.GradientTransfo
         beta=spec.momentum,
         eps=spec.eps,
         nesterov=spec.nesterov,
-        weight_dimension_numbers=lambda tree: _axes(tree, transposed),
+        weight_dimension_numbers=lambda tree: axes(tree, transposed),
     )
 
     def update(
@@ -41,26 +42,27 @@ def orthogonal(spec: schema.MuonSpec, transposed: bool) -> optax.GradientTransfo
     ) -> tuple[Params, OptState]:
         # The norm of a matrix of zeros has no derivative, and automatic differentiation makes it
         # not a number: ones stand in for it, and nothing comes of them.
-        silent = jax.tree.map(_silent, updates, state.mu)
-        filled = jax.tree.map(lambda none, g: jnp.where(none, 1, g), silent, updates)
+        nothing = jax.tree.map(silent, updates, state.mu)
+        filled = jax.tree.map(lambda none, g: jnp.where(none, 1, g), nothing, updates)
         found, state = inner.update(filled, state, params)
-        moments = jax.tree.map(lambda none, m: jnp.where(none, 0, m), silent, state.mu)
+        moments = jax.tree.map(lambda none, m: jnp.where(none, 0, m), nothing, state.mu)
         found = jax.tree_util.tree_map_with_path(
-            lambda path, none, o: jnp.where(none, 0, _scale(path, o, transposed) * o), silent, found
+            lambda path, none, o: jnp.where(none, 0, _scale(path, o, transposed) * o),
+            nothing,
+            found,
         )
         return found, MuonState(state.count, moments, state.ns_coeffs)
 
     return optax.GradientTransformation(inner.init, update)
 
 
-def _silent(
-    gradient: Float[Array, "layers rows columns"], moment: Float[Array, "layers rows columns"]
-) -> Bool[Array, "layers 1 1"]:
-    """Which layers' matrices have no momentum."""
-    return ~jnp.any((gradient != 0) | (moment != 0), axis=MATRIX, keepdims=True)
+def silent(*of: Float[Array, "layers rows columns"]) -> Bool[Array, "layers 1 1"]:
+    """Which layers' matrices are zero in all of `of`: those that have no momentum."""
+    some = [jnp.any(each != 0, axis=MATRIX, keepdims=True) for each in of]
+    return ~functools.reduce(jnp.logical_or, some)
 
 
-def _axes(tree: Params, transposed: bool) -> PyTree[MuonDimensionNumbers]:
+def axes(tree: Params, transposed: bool) -> PyTree[MuonDimensionNumbers]:
     """Inputs and outputs of each matrix."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: MuonDimensionNumbers(*_inputs_and_outputs(path, transposed)), tree

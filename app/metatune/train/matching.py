@@ -12,8 +12,9 @@ from metatune.artefact.demands import demands
 from metatune.artefact.horizon import distance
 from metatune.data import TokenClass
 from metatune.inner import InnerTraining
+from metatune.recipe.checks.learned_update import UNCORRECTED
 from metatune.recipe.faults import Fault
-from metatune.recipe.schema import LossSpec, ScheduleFreeAdamWSpec
+from metatune.recipe.schema import LossSpec
 from metatune.train.following import not_followed
 
 
@@ -33,8 +34,11 @@ def refuse_misfit(tuned: Artefact, training: InnerTraining, source: str) -> None
         for path in not_followed(tuned)
     ]
     optimizer = training.recipe.inner.optimizer
-    if tuned.learned_update is not None and isinstance(optimizer, ScheduleFreeAdamWSpec):
-        problem = "the artefact's learned update corrects a step, which this optimizer averages"
+    why = UNCORRECTED.get(type(optimizer))
+    if tuned.learned_update is not None and why is not None:
+        problem = (
+            f"the artefact's learned update corrects the steps of an optimizer, not of one {why}"
+        )
         cure = f"take {tuned.optimizer.settings['kind']}, which it was tuned for"
         faults.append(Fault("inner.optimizer.kind", optimizer.kind, problem, cure))
     faults += _rater_faults(tuned, training)

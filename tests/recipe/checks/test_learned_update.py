@@ -2,7 +2,9 @@
 
 import pytest
 
+from metatune.inner.optimizers import BUILDERS
 from metatune.recipe import reading, schema
+from metatune.recipe.checks.learned_update import UNCORRECTED
 from metatune.recipe.faults import RecipeError
 
 
@@ -27,7 +29,7 @@ def faults(*args, **outer):
     return [str(fault) for fault in refused.value.faults]
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "lion", "muon", "adafactor"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "lion", "muon", "adafactor", "adopt"])
 def test_a_step_along_a_direction_can_be_corrected(optimizer):
     read = reading.parse(recipe({"learned_update": {}}, optimizer), "mine.yaml")
     assert read.tune.learned_update == schema.LearnedUpdateSpec()
@@ -37,6 +39,12 @@ def test_an_average_can_not():
     (fault,) = faults({"learned_update": {}}, "schedule_free_adamw")
     assert fault.startswith("tune.learned_update = ")
     assert "schedule_free_adamw, whose average the steps only feed; take another" in fault
+
+
+def test_nor_can_steps_that_keep_norms():
+    assert set(UNCORRECTED) == set(BUILDERS)
+    (fault,) = faults({"learned_update": {}}, "muonh")
+    assert "inner.optimizer is muonh, whose matrices keep their norm, whatever" in fault
 
 
 def test_learning_rates_alone_say_how_large_a_step_is():

@@ -6,7 +6,7 @@ from metatune.recipe import reading, schema
 from metatune.recipe.faults import RecipeError
 
 
-def recipe(chosen, tune, **outer):
+def recipe(chosen, tune, inner=(), **outer):
     return {
         "model": {"config": {"model_type": "llama"}},
         "data": {
@@ -15,7 +15,8 @@ def recipe(chosen, tune, **outer):
             "sequence_length": 16,
             "batch_size": 4,
         },
-        "inner": {"optimizer": {"kind": "adamw", "learning_rate": 1e-3, **chosen}, "steps": 10},
+        "inner": {"optimizer": {"kind": "adamw", "learning_rate": 1e-3, **chosen}, "steps": 10}
+        | dict(inner),
         "tune": tune,
         "outer": {"steps": 1, **outer},
     }
@@ -30,7 +31,7 @@ def faults(*args, **outer):
 def test_every_field_that_an_optimizer_lets_tune_is_one_of_its_own():
     kinds = schema.InnerOptimizerSpec.__args__
     names = set(schema.OptimizerFieldsSpec.__dataclass_fields__)
-    assert len(kinds) == 7
+    assert len(kinds) == 9
     for kind in kinds:
         assert set(kind.TUNABLE) <= names & set(kind.__dataclass_fields__)
         fields = {name: {} for name in kind.TUNABLE}
@@ -80,6 +81,13 @@ def test_outer_rates_go_by_the_names_of_what_is_tuned():
     first, second = faults({}, tune, **adam)
     assert "tune.optimizer.b2 isn't there; take it out, or tune b2" in first
     assert "optimizer" in second and "unknown tunable" in second
+
+
+@pytest.mark.parametrize("kind", ["adamh", "muonh"])
+def test_kept_norms_refuse_adapters(kind):
+    (fault,) = faults({"kind": kind}, {"learning_rates": {}}, inner={"lora": {"targets": ["q"]}})
+    assert fault.startswith("inner.lora = ")
+    assert f"inner.optimizer is {kind}, which keeps norms, and adapters begin with zeros" in fault
 
 
 def test_lion_hides_what_weighs_the_data():

@@ -39,6 +39,8 @@ SETTINGS: Final = {
         "adafactor": ("decay_rate", "clipping_threshold", *FACTORED),
         "schedule_free_adamw": ("b1", "b2", "weight_lr_power", "eps", "eps_root"),
         "adopt": ("b1", "b2", "eps"),
+        "adamh": ADAM,
+        "muonh": (*MOMENTUM, "newton_schulz_steps", *ADAM),
     }.items()
 }
 """The settings of an inner optimizer that an artefact holds, by its kind."""

@@ -1,19 +1,28 @@
 """Rules on learned updates and what else is there."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from typing import get_args
+from typing import Final, get_args
 
 from metatune.recipe.faults import Fault
 from metatune.recipe.schema import (
+    AdamHSpec,
     InnerSpec,
     LearnedUpdateSpec,
     LearningRatesSpec,
+    MuonHSpec,
     PerElement,
     ScheduleFreeAdamWSpec,
 )
 
 PATH = "tune.learned_update"
+
+UNCORRECTED: Final[Mapping[type, str]] = {
+    ScheduleFreeAdamWSpec: "whose average the steps only feed",
+    AdamHSpec: "whose matrices keep their norm, whatever the size of a step",
+    MuonHSpec: "whose matrices keep their norm, whatever the size of a step",
+}
+"""Why there is no learned update of the optimizers that step along no direction."""
 
 
 def one_size_of_the_step(
@@ -35,7 +44,7 @@ def a_step_can_be_corrected(
     tune_learned_update: LearnedUpdateSpec, inner: InnerSpec
 ) -> Iterable[Fault]:
     """What a network multiplies is the step of the parameters that are measured."""
-    if isinstance(inner.optimizer, ScheduleFreeAdamWSpec):
-        problem = f"inner.optimizer is {inner.optimizer.kind}, whose average the steps only feed"
+    if why := UNCORRECTED.get(type(inner.optimizer)):
+        problem = f"inner.optimizer is {inner.optimizer.kind}, {why}"
         cure = "take another inner.optimizer, or take it out"
         yield Fault(PATH, asdict(tune_learned_update), problem, cure)

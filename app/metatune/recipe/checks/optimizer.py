@@ -6,8 +6,10 @@ from dataclasses import asdict
 from metatune.recipe.faults import Fault
 from metatune.recipe.phases import resolved
 from metatune.recipe.schema import (
+    AdamHSpec,
     InnerSpec,
     LionSpec,
+    MuonHSpec,
     OuterSpec,
     PersistentESSpec,
     ScheduleFreeAdamWSpec,
@@ -44,6 +46,14 @@ WHY = {
     "adafactor": "its derivative is next to nothing",
     "schedule_free_adamw": "the average was taken with what it was",
 }
+
+
+def adapters_leave_zero(inner: InnerSpec) -> Iterable[Fault]:
+    """The second matrix of an adapter is zero at first: where norms are kept, for good."""
+    if inner.lora is not None and isinstance(inner.optimizer, AdamHSpec | MuonHSpec):
+        kind = inner.optimizer.kind
+        problem = f"inner.optimizer is {kind}, which keeps norms, and adapters begin with zeros"
+        yield Fault("inner.lora", asdict(inner.lora), problem, "take another inner.optimizer")
 
 
 def one_average_is_kept(tune: TuneSpec, inner: InnerSpec) -> Iterable[Fault]:

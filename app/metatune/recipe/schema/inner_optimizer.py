@@ -293,7 +293,97 @@ class ScheduleFreeAdamWSpec:
     clip_norm: float | None = ruled(None, POSITIVE)
 
 
+@dataclass(frozen=True)
+class AdamHSpec:
+    """AdamH (Wen et al., Hyperball Optimization, 2026): Adam whose matrices keep their norm.
+
+    Each matrix W of the blocks, and an unembedding that isn't tied, turns by the learning rate:
+    `W' = R normalise(W - rate R normalise(u))` with R its Frobenius norm and u Adam's update.
+    Embeddings, norms, biases and tensors of experts take Adam's steps. As `adamH` of Levanter, but
+    that there is one base rate (tune learning rates by kind to tell them apart) and one norm that
+    gradients are clipped to. A matrix of zeros, or without a gradient, stays.
+
+    Attributes:
+        learning_rate: peak of the base schedule; of a matrix the share of its norm that it moves.
+        schedule: the base schedule, which a tuned learning rate multiplies.
+        weight_decay: decoupled decay, multiplied by the learning rate, of what doesn't keep its
+            norm.
+        decay: what decays of these: matrices only, or every parameter.
+        b1: decay of the first moment.
+        b2: decay of the second moment.
+        eps: added to the root of the second moment.
+        eps_root: added under the root, as of adamw.
+        clip_norm: largest global norm of the gradient; null for no clipping.
+    """
+
+    TUNABLE: ClassVar[tuple[str, ...]] = ("weight_decay", "b1", "b2", "eps", "clip_norm")
+    learning_rate: float = ruled(POSITIVE)
+    kind: Literal["adamh"] = "adamh"
+    schedule: ScheduleSpec = field(default_factory=CosineSpec)
+    weight_decay: float = ruled(0.0, NOT_NEGATIVE)
+    decay: Literal["matrices", "all"] = "matrices"
+    b1: float = ruled(0.9, FRACTION)
+    b2: float = ruled(0.95, FRACTION)
+    eps: float = ruled(1e-8, NOT_NEGATIVE)
+    eps_root: float = ruled(1e-12, POSITIVE)
+    clip_norm: float | None = ruled(1.0, POSITIVE)
+
+
+@dataclass(frozen=True)
+class MuonHSpec:
+    """MuonH (Wen et al., Hyperball Optimization, 2026): Muon whose matrices keep their norm.
+
+    As adamh, but that u of the matrices of the blocks is their Nesterov momentum, made orthogonal.
+    As `muonH` of Levanter, with the same two exceptions.
+
+    Attributes:
+        learning_rate: peak of the base schedule; of a matrix the share of its norm that it moves.
+        schedule: the base schedule, which a tuned learning rate multiplies.
+        momentum: decay of the trace of gradients, of the matrices of the blocks.
+        nesterov: look ahead along the momentum.
+        newton_schulz_steps: iterations that make a matrix orthogonal.
+        weight_decay: decoupled decay, multiplied by the learning rate, of what doesn't keep its
+            norm.
+        decay: what decays of these: matrices only, or every parameter.
+        b1: decay of the first moment, in Adam.
+        b2: decay of the second moment, in Adam.
+        eps: added to the root of the second moment, and to the norm of a momentum.
+        eps_root: added under the root, as of adamw.
+        clip_norm: largest global norm of the gradient; null for no clipping.
+    """
+
+    TUNABLE: ClassVar[tuple[str, ...]] = (
+        "weight_decay",
+        "momentum",
+        "b1",
+        "b2",
+        "eps",
+        "clip_norm",
+    )
+    learning_rate: float = ruled(POSITIVE)
+    kind: Literal["muonh"] = "muonh"
+    schedule: ScheduleSpec = field(default_factory=CosineSpec)
+    momentum: float = ruled(0.95, FRACTION)
+    nesterov: bool = True
+    newton_schulz_steps: int = ruled(5, AT_LEAST_ONE)
+    weight_decay: float = ruled(0.0, NOT_NEGATIVE)
+    decay: Literal["matrices", "all"] = "matrices"
+    b1: float = ruled(0.9, FRACTION)
+    b2: float = ruled(0.95, FRACTION)
+    eps: float = ruled(1e-8, NOT_NEGATIVE)
+    eps_root: float = ruled(1e-12, POSITIVE)
+    clip_norm: float | None = ruled(1.0, POSITIVE)
+
+
 InnerOptimizerSpec = (
-    AdamWSpec | SGDSpec | LionSpec | MuonSpec | AdafactorSpec | ScheduleFreeAdamWSpec | AdoptSpec
+    AdamWSpec
+    | SGDSpec
+    | LionSpec
+    | MuonSpec
+    | AdafactorSpec
+    | ScheduleFreeAdamWSpec
+    | AdoptSpec
+    | AdamHSpec
+    | MuonHSpec
 )
 """What turns gradients into updates. `TUNABLE` are those of its fields that can be tuned."""

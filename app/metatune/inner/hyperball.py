@@ -1,0 +1,110 @@
+"""Hyperball: matrices that keep their Frobenius norm, whatever direction they are moved along.
+
+    θ' = R normalise(θ - rate R normalise(d)),  R = ‖θ‖
+
+for a matrix θ, of each layer by itself, and its direction d of Adam or Muon: the rate is how far it
+turns. All other parameters follow `θ' = θ - rate * d`.
+
+Source: Wen et al., Fantastic Pretraining Optimizers and Where to Find Them II: Hyperball
+Optimization, 2026, arXiv 2606.16899. Which parameters keep their norm, and Muon's momentum, are as
+of `adamH` and `muonH` in Levanter (marin-community/marin, lib/levanter/src/levanter/optim).
+"""
+
+from typing import Final
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.tree_util import KeyPath
+from jaxtyping import Array, Float, PyTree
+
+from metatune.hypergrad.shapes import Params, Shapes
+from metatune.inner.orthogonal import axes, silent
+from metatune.models import ParameterNames
+from metatune.recipe import schema
+from metatune.tunables.hyper import Rates
+from metatune.tunables.shapes import Names
+
+HEAD: Final = "lm_head"
+"""The module of an unembedding that isn't the embedding."""
+
+
+def kept(names: Names, params: Params | Shapes) -> PyTree[bool]:
+    """Which parameters keep their norm: the matrices of the blocks, and an unembedding's own.
+
+    Args:
+        names: `ParameterNames` at the leaves of a tree like the parameters.
+        params: the parameters, or their shapes.
+    """
+
+    def keeps(path: KeyPath, leaf: ParameterNames, parameter: Float[Array, "..."]) -> bool:
+        head = parameter.ndim == 2 and any(getattr(key, "key", None) == HEAD for key in path)
+        return head or (leaf.stacked and not leaf.experts and parameter.ndim == 3)
+
+    return jax.tree_util.tree_map_with_path(keeps, names, params)
+
+
+def turned(names: Names, params: Params, directions: Params, rates: Rates) -> Params:
+    """The parameters after a step.
+
+    Args:
+        names: as of `kept`.
+        params: before it.
+        directions: like the parameters.
+        rates: learning rates, each broadcast against its parameter.
+    """
+
+    def step(
+        keeps: bool,
+        p: Float[Array, "*shape"],
+        d: Float[Array, "*shape"],
+        rate: Float[Array, "..."],
+    ) -> Float[Array, "*shape"]:
+        if not keeps:
+            return p - rate * d
+        # A norm has no derivative at zero: a matrix of zeros, or that nothing moves, stays.
+        still = ~(_any(p != 0) & _any(d != 0))
+        p_, d_ = jnp.where(still, 1, p), jnp.where(still, 1, d)
+        radius = _norm(p_)
+        moved = p_ - rate * radius * d_ / _norm(d_)
+        return jnp.where(still, p, radius * moved / _norm(moved))
+
+    return jax.tree.map(step, kept(names, params), params, directions, rates)
+
+
+def _any(found: Array) -> Array:
+    return jnp.any(found, axis=(-2, -1), keepdims=True)
+
+
+def _norm(matrix: Float[Array, "*stacked rows columns"]) -> Float[Array, "*stacked 1 1"]:
+    return jnp.sqrt(jnp.sum(jnp.square(matrix), axis=(-2, -1), keepdims=True))
+
+
+def orthogonal_momentum(spec: schema.MuonHSpec, transposed: bool) -> optax.GradientTransformation:
+    """Muon's direction of stacked matrices, but for its size.
+
+    The momentum is a plain trace, as of Levanter and PyTorch: that of `optax.contrib.muon` looks
+    ahead further in its first updates, by its correction for a start at zero.
+
+    Args:
+        spec: the recipe's choice; what of it can be tuned may be traced.
+        transposed: whether the matrices of blocks are [in, out], not [out, in].
+    """
+    alone = optax.contrib.scale_by_muon(
+        ns_steps=spec.newton_schulz_steps,
+        beta=0.0,
+        eps=spec.eps,
+        nesterov=False,
+        weight_dimension_numbers=lambda tree: axes(tree, transposed),
+    )
+
+    def orthogonalised(momentum: Params, params: Params | None = None) -> Params:
+        nothing = jax.tree.map(silent, momentum)
+        filled = jax.tree.map(lambda none, m: jnp.where(none, 1, m), nothing, momentum)
+        found: Params
+        found, _ = alone.update(filled, alone.init(filled), params)
+        return jax.tree.map(lambda none, o: jnp.where(none, 0, o), nothing, found)
+
+    return optax.chain(
+        optax.trace(spec.momentum, nesterov=spec.nesterov), optax.stateless(orthogonalised)
+    )
