@@ -11,7 +11,7 @@ from metatune.check.numbers import (
     DEFAULT,
     AtHorizon,
     Compared,
-    Flipped,
+    FlippedChoices,
     Moved,
     Numbers,
     Sample,
@@ -146,7 +146,7 @@ def _moved(held: FixedDraw, signs: np.ndarray, step: float) -> Moved:
     return moved(*(np.asarray(trained, np.float64) for trained in flat), eps=eps)
 
 
-def flipped_choices(held: FixedDraw, gradient: np.ndarray, step: float) -> Flipped | None:
+def flipped_choices(held: FixedDraw, gradient: np.ndarray, step: float) -> FlippedChoices | None:
     """Of the choices at η, those that aren't made a step down the hypergradient."""
     choices, length = held.subject.choices, float(np.linalg.norm(gradient))
     if choices is None:
@@ -162,7 +162,7 @@ def flipped_choices(held: FixedDraw, gradient: np.ndarray, step: float) -> Flipp
             for here, there in zip(*found, strict=True)
         ]
     )
-    return Flipped(float(1 - kept.mean()), kept.size)
+    return FlippedChoices(float(1 - kept.mean()), kept.size)
 
 
 def _spans(

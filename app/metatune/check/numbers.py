@@ -121,7 +121,7 @@ class Moved(NamedTuple):
     resolved: float
 
 
-class Flipped(NamedTuple):
+class FlippedChoices(NamedTuple):
     """What became of routers' choices over a step.
 
     Attributes:
@@ -185,7 +185,7 @@ class Numbers:
     whole: AtHorizon | None
     blocks: tuple[str, ...] = ()
     over_step: tuple[Sides, ...] = ()
-    flipped: Flipped | None = None
+    flipped: FlippedChoices | None = None
 
     @property
     def shortened(self) -> bool:
@@ -260,7 +260,7 @@ def from_record(record: Mapping[str, Any]) -> Numbers:
     its["blocks"] = tuple(its.get("blocks", ()))
     its["compared"] = its["compared"] and Compared(**_arrays(its["compared"]))
     its["moved"] = its["moved"] and Moved(**its["moved"])
-    its["flipped"] = Flipped(**its["flipped"]) if its.get("flipped") else None
+    its["flipped"] = FlippedChoices(**its["flipped"]) if its.get("flipped") else None
     return Numbers(**its)
 
 
