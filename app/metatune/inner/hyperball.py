@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.tree_util import KeyPath
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from metatune.hypergrad.shapes import Params, Shapes
 from metatune.inner.orthogonal import axes, silent
@@ -72,7 +72,7 @@ def turned(names: Names, params: Params, directions: Params, rates: Rates) -> Pa
     return jax.tree.map(step, kept(names, params), params, directions, rates)
 
 
-def _any(found: Array) -> Array:
+def _any(found: Bool[Array, "*stacked rows columns"]) -> Bool[Array, "*stacked 1 1"]:
     return jnp.any(found, axis=(-2, -1), keepdims=True)
 
 
