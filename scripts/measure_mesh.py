@@ -413,7 +413,7 @@ def large() -> Iterator[str]:
             sent = sum(each.bytes for each in found.moved.values()) / GB
             yield (
                 f"| {name} | fsdp={fsdp} | {sizes} | {found.flops / 1e12:,.0f} | {sent:,.0f} GB | "
-                f"~{found.pace.hypergradient:.1f} s | {time.perf_counter() - began:.0f} s |"
+                f"≥ {found.pace.hypergradient:.1f} s | {time.perf_counter() - began:.0f} s |"
             )
 
 

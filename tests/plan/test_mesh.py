@@ -325,6 +325,7 @@ def test_what_is_shown(plan):
         "each device: ",
         "fits: yes",
         "all-gather: ",
+        "at least: hypergradient ",
         "not timed, but counted at 40%",
         "too small: one device: 2 GiB",
         "pick: the smallest",

@@ -43,10 +43,11 @@ def lines(plan: MeshPlan, why: str = "", tried: tuple[str, ...] = ()) -> Rendera
         told.append(f"problem: {plan.problem}")
     if plan.pace:
         told.append(
-            f"hypergradient ~{duration(plan.pace.hypergradient)}, outer step "
-            f"~{duration(plan.pace.outer_step)}, run ~{duration(plan.pace.run)}: not timed, but "
+            f"at least: hypergradient {duration(plan.pace.hypergradient)}, outer step "
+            f"{duration(plan.pace.outer_step)}, run {duration(plan.pace.run)}: not timed, but "
             f"counted at {UTILISATION:.0%} of the device's products, and links between devices of "
-            "one host, while nothing is computed; compilation left out"
+            "one host, while nothing is computed; latencies, which are most of a small model's "
+            "time, and compilation are left out"
         )
     elif plan.memory:
         told.append("seconds: name a device (--device h100) to have them counted")
