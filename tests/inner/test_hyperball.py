@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metatune.inner import optimizers
+from metatune.inner import hyperball, optimizers
 from metatune.models import ParameterNames
 from metatune.recipe import schema
 from metatune.tunables import Hyper
@@ -145,3 +145,23 @@ def test_only_what_changes_its_norm_decays(spec):
     everything = type(spec)(1.0, decay="all")
     biases = tuple(f"{layer}.up.bias" for layer in LAYERS)
     assert set(optimizers.decayed(everything, NAMES, shapes)) == {"embed.weight", *biases}
+
+
+def test_experts_of_one_tensor_are_not_matrices_that_keep_their_norm():
+    """Their biases [layers, experts, out] have as many axes as a matrix of the blocks."""
+    names = tuple(f"layers.{layer}.experts" for layer in range(2))
+    leaves = {
+        "one by one": ParameterNames(names, stacked=True),
+        "bias of all": ParameterNames(names, stacked=True, experts=True),
+        "of all": ParameterNames(names, stacked=True, experts=True),
+    }
+    params = {
+        "one by one": jax.ShapeDtypeStruct((2, 6, 4), jnp.float32),
+        "bias of all": jax.ShapeDtypeStruct((2, 3, 6), jnp.float32),
+        "of all": jax.ShapeDtypeStruct((2, 3, 4, 6), jnp.float32),
+    }
+    assert hyperball.kept(leaves, params) == {
+        "one by one": True,
+        "bias of all": False,
+        "of all": False,
+    }

@@ -37,7 +37,9 @@ def kept(names: Names, params: Params | Shapes) -> PyTree[bool]:
         params: the parameters, or their shapes.
     """
 
-    def keeps(path: KeyPath, leaf: ParameterNames, parameter: Float[Array, "..."]) -> bool:
+    def keeps(
+        path: KeyPath, leaf: ParameterNames, parameter: Float[Array | jax.ShapeDtypeStruct, "..."]
+    ) -> bool:
         head = parameter.ndim == 2 and any(getattr(key, "key", None) == HEAD for key in path)
         return head or (leaf.stacked and not leaf.experts and parameter.ndim == 3)
 

@@ -59,8 +59,9 @@ class Whereabouts:
             show = shlex.join(["metatune", "show", str(self.out)])
             return f"the run is complete all the same; see it with\n  {show}"
         point = best_point(result)
-        judged = result.get("best_outer_step", -1) >= 0
-        best = f"{'the best so far, ' * judged}{point}, in {folder.artefact}"
+        if result.get("best_outer_step", -1) >= 0:
+            point = f"the best so far, {point}"
+        best = f"{point}, in {folder.artefact}"
         lines = folder.read_metrics()
         if lines and "objective" not in lines[-1]:
             return (

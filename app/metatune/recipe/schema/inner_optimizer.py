@@ -299,9 +299,10 @@ class AdamHSpec:
 
     Each matrix W of the blocks, and an unembedding that isn't tied, turns by the learning rate:
     `W' = R normalise(W - rate R normalise(u))` with R its Frobenius norm and u Adam's update.
-    Embeddings, norms, biases and tensors of experts take Adam's steps. As `adamH` of Levanter, but
-    that there is one base rate (tune learning rates by kind to tell them apart) and one norm that
-    gradients are clipped to. A matrix of zeros, or without a gradient, stays.
+    Embeddings, norms, biases, and experts that share one tensor (gpt-oss), take Adam's steps. As
+    `adamH` of Levanter, but that there is one base rate (tune learning rates by kind to tell them
+    apart) and one norm that gradients are clipped to. A matrix of zeros, or without a gradient,
+    stays.
 
     Attributes:
         learning_rate: peak of the base schedule; of a matrix the share of its norm that it moves.
