@@ -20,6 +20,7 @@ from metatune.plan.reverse_mode import OfReverse, Sizes, Spec, memory, saved_by,
 from metatune.plan.timing import Line, Lines
 from metatune.recipe import schema
 
+NOTHING: Final = Traffic(0, 0)
 UNLIMITED: Final = 2**62
 """Bytes of host memory and disks that aren't here: as many as it takes."""
 
@@ -150,25 +151,17 @@ def _planned(
         lines = _lines(work, of_program)
         return seconds_of(work, needed.recomputed_segments, lines).hypergradient
 
+    def sent(kind: str) -> Traffic:
+        each = {name: program.work.moved.get(kind, NOTHING) for name, program in programs.items()}
+        arrays = in_all({name: traffic.arrays for name, traffic in each.items()})
+        amount = in_all({name: traffic.bytes for name, traffic in each.items()})
+        return Traffic(round(arrays), round(amount))
+
+    kinds = {kind for program in programs.values() for kind in program.work.moved}
     found = found._replace(
         memory=needed,
         flops=in_all({name: each.work.flops for name, each in programs.items()}),
-        moved={
-            kind: Traffic(
-                *(
-                    round(
-                        in_all(
-                            {
-                                name: each.work.moved.get(kind, Traffic(0, 0))[at]
-                                for name, each in programs.items()
-                            }
-                        )
-                    )
-                    for at in range(2)
-                )
-            )
-            for kind in sorted({kind for each in programs.values() for kind in each.work.moved})
-        },
+        moved={kind: sent(kind) for kind in sorted(kinds)},
     )
     if device is None:
         return found
