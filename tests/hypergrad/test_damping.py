@@ -24,6 +24,8 @@ ROTATION = np.linalg.qr(RNG.normal(size=(SIZE, SIZE)))[0]
 SADDLE = ROTATION @ np.diag([1.0, 0.3, -0.5, -1.5]) @ ROTATION.T
 """Curvature of the loss: descent runs away along two of its axes."""
 BOWL = ROTATION @ np.diag([1.0, 0.3, 0.5, 1.5]) @ ROTATION.T
+SADDLE_ALONE = -BOWL
+"""Descent runs away along every axis."""
 AIM = RNG.normal(size=SIZE)
 RATES = 0.2 + 0.1 * RNG.random(STEPS)
 START = RNG.normal(size=SIZE)
@@ -203,9 +205,110 @@ def test_members_are_told_of_and_capped_each_by_itself(vmap):
     assert not np.allclose(growth.damped[:, 0], growth.damped[:, 1])
 
 
+def anew_by_hand(segment, most, points, curvature=SADDLE, start=START):
+    """The gradient, and the steps at which the adjoint began anew, the last first."""
+    params, momentum, moments = start, np.zeros(SIZE), []
+    for rate in RATES:
+        momentum = MOMENTUM * momentum + curvature @ params
+        params = params - rate * momentum
+        moments.append(momentum)
+    of_params, of_momentum, cap = np.zeros(SIZE), np.zeros(SIZE), 0.0
+    gradient, anew = np.zeros(STEPS), []
+    for step in range(STEPS, 0, -1):
+        if step % segment == 0 and step < STEPS and np.linalg.norm(of_params) > cap:
+            # The loss that is looked at is linear: its gradient is the same everywhere.
+            weight = sum(of_point for point, of_point in points.items() if point > step)
+            of_params, of_momentum = weight * 2 * AIM, np.zeros(SIZE)
+            cap = most * np.linalg.norm(of_params)
+            anew.append(step)
+        if step in points:
+            bar = points[step] * 2 * AIM
+            of_params, cap = of_params + bar, cap + most * np.linalg.norm(bar)
+        gradient[step - 1] = -of_params @ moments[step - 1]
+        through = of_momentum - RATES[step - 1] * of_params
+        of_params, of_momentum = of_params + curvature @ through, MOMENTUM * through
+    return gradient, anew
+
+
+@pytest.mark.parametrize("make", [MixFlow, Reverse])
+@pytest.mark.parametrize("points", [{12: 1.0}, {12: 0.75, 4: 0.25}])
+def test_an_adjoint_above_the_cap_begins_anew(make, points):
+    found = by(make(2, damping=Damping(1.3, "segment", restart=True)), points=points)
+    gradient, anew = anew_by_hand(2, 1.3, points)
+    np.testing.assert_allclose(found.gradient, gradient, rtol=1e-12)
+    assert len(anew) > 1
+    growth = growth_of(found)
+    assert growth.steps[:-1][np.asarray(growth.damped) != 0].tolist() == anew[::-1]
+    np.testing.assert_allclose(found.gradient[anew[0] :], by_hand(points=points)[0][anew[0] :])
+    assert np.abs(gradient - by_hand(points=points)[0]).max() > 1
+
+
+def test_what_lies_before_a_restart_is_tuned_for_the_objective_there():
+    """The derivative of a training that ends at that step."""
+    estimator = MixFlow(4, damping=Damping(1.05, "segment", restart=True))
+    found = by(estimator, points={12: 1.0})
+    shorter = hypergradient(
+        problem(SADDLE),
+        jnp.asarray(RATES),
+        State(jnp.asarray(START), jnp.zeros(SIZE)),
+        lambda step: jnp.zeros(()),
+        [jnp.asarray(2.0)],
+        steps=4,
+        estimator=MixFlow(4),
+    )
+    np.testing.assert_allclose(found.gradient[:4], shorter.gradient[:4], rtol=1e-12)
+
+
+def test_where_an_adjoint_never_begins_anew_the_hypergradient_is_exact():
+    damping = Damping(1e3, "segment", restart=True)
+    found = by(MixFlow(5, damping=damping), BOWL)
+    np.testing.assert_array_equal(found.gradient, by(MixFlow(5), BOWL).gradient)
+    np.testing.assert_array_equal(growth_of(found).damped, 0)
+
+
+def test_trainings_side_by_side_begin_anew_together_where_most_have_outgrown_the_cap():
+    """Of three adjoints one doesn't grow: its training looks as far as the others."""
+    starts, signs = [START, 3 * START, START], [1.0, 1.0, -1.0]
+    members = [
+        Member(
+            lambda at=at: State(jnp.asarray(at), jnp.zeros(SIZE)),
+            lambda step, sign=sign: jnp.asarray(sign),
+        )
+        for at, sign in zip(starts, signs, strict=True)
+    ]
+
+    def tilted(params, hyper, batch):
+        del hyper
+        return batch * 0.5 * params @ jnp.asarray(SADDLE_ALONE) @ params
+
+    damping = Damping(1.3, "segment", restart=True)
+    found = hypergradients(
+        replace(problem(SADDLE), loss=tilted),
+        jnp.asarray(RATES),
+        members,
+        [jnp.asarray(2.0)],
+        vmap=True,
+        steps=STEPS,
+        estimator=MixFlow(2, damping=damping),
+    )
+    anew = anew_by_hand(2, 1.3, {12: 1.0}, SADDLE_ALONE)[1]
+    damped = np.asarray(growth_of(found).damped)
+    assert growth_of(found).steps[:-1][damped[:, 2] != 0].tolist() == anew[::-1]
+    for index, (start, sign) in enumerate(zip(starts, signs, strict=True)):
+        expected = anew_by_hand(2, 1.3, {12: 1.0}, sign * SADDLE_ALONE, start)
+        if index < 2:
+            np.testing.assert_allclose(
+                found.diagnostics.members[index], expected[0], rtol=1e-9, atol=1e-12
+            )
+        else:
+            assert expected[1] == []  # alone it would have looked to the end
+
+
 def test_caps_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match="max_growth = 0: must be above 0"):
         Damping(0)
+    with pytest.raises(ValueError, match="damping.every = 'step' with restart: .* give 'segment'"):
+        Damping(2.0, restart=True)
     with pytest.raises(ValueError, match="give 'segment', or take mixflow"):
         Reverse(damping=Damping(1.0))
     assert jax.tree.leaves(growth_of(by(MixFlow(5))))[0].dtype == np.int64

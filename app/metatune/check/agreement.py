@@ -62,7 +62,7 @@ def judge_agreement(numbers: Numbers, compared: Compared) -> Agreement:
     else:
         excess = float(np.linalg.norm(np.maximum(off - allowed, 0.0)) / scale)
     finding = graded(excess, AMBER_ERROR, RED_ERROR, ESTIMATOR)
-    if numbers.samples[0].damped < 1 and finding.level != "green":
+    if numbers.samples[0].damped != 1 and finding.level != "green":
         return Agreement(other, error, excess, "", unresolved(DAMPED))
     if finding.level == "green":
         largest = np.linalg.norm([derivatives, exact])

@@ -83,15 +83,18 @@ class Job:
             return self.state
         return programs.begin(self.problem, self.eta, self.state)
 
-    def objective(self, state: State, step: int) -> tuple[Scalar, Params, Floats | None]:
-        """What the objective F at a point adds, and its gradient in a state.
+    def objective(self, state: State, weight: float) -> tuple[Scalar, Params, Floats | None]:
+        """What the objective F adds at a state, and its gradient in it.
+
+        Args:
+            state: the training's, at a point or where an adjoint begins anew.
+            weight: of F there.
 
         Returns:
             What it adds, its gradient in the parameters, and that in the floating-point leaves of
             the optimizer state; None if that is zero.
         """
         params = evaluated(self.problem, state)
-        weight = self.points[step]
         if self.problem.whole is None or len(self.outer_batches) == 1:
             found = self._mean(lambda batch: programs.objective(self.problem, params, batch))
             value, bar = _times(weight, found)

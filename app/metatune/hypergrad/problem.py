@@ -113,7 +113,7 @@ class Growth(NamedTuple):
             over these, which estimates the same.
         opt_state: norm of that in the floating-point leaves of the optimizer state, likewise.
         damped: natural logarithm of what the adjoint was multiplied by between a boundary and the
-            next; zero where no cap was in force, and of tangents.
+            next, or its norm where it began anew; zero where no cap was in force, and of tangents.
         tangents: whether it is of tangents.
     """
 

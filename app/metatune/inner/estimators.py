@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final, overload
 
@@ -30,7 +31,7 @@ GRADIENT_DTYPES: Final = {"float32": None, "bfloat16": "bfloat16"}  # parameters
 
 def _mixflow(spec: schema.MixFlowSpec) -> MixFlow:
     dtype = GRADIENT_DTYPES[spec.gradient_dtype]
-    damping = spec.damping and Damping(spec.damping.max_growth, spec.damping.every)
+    damping = spec.damping and Damping(**asdict(spec.damping))
     return MixFlow(spec.segment, spec.mixed_mode, spec.save_gradients, dtype, damping)
 
 

@@ -208,7 +208,7 @@ class _Chunk:
         if carry.step not in job.points:
             return carry
         state = gather(carry.state, self.mesh, like=job.state)
-        added, *bar = job.objective(state, carry.step)
+        added, *bar = job.objective(state, job.points[carry.step])
         found = jnp.zeros(0, self.directions.dtype)
         if carry.tangents is not None:
             found = programs.contract(self.mesh, self.replicate(tuple(bar)), carry.tangents)

@@ -8,6 +8,7 @@ of many that end in the same place.
 Source: Metz, Freeman, Schoenholz & Kachman, Gradients are Not All You Need, 2021, section 3.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -19,7 +20,7 @@ from metatune.hypergrad.forward.tangents import Tangents
 from metatune.hypergrad.problem import Growth
 from metatune.hypergrad.reverse.adjoint import Adjoint
 from metatune.hypergrad.reverse.damping import Damping
-from metatune.hypergrad.shapes import Params
+from metatune.hypergrad.shapes import Floats, Params
 
 OfEach = Float[Array, "*M"]
 """A number of the training, or of each of M side by side."""
@@ -74,7 +75,8 @@ def _norm(tree: Params, trainings: int | None) -> OfEach:
 class Watch:
     """What a backward sweep sees of its adjoint, and the cap that it keeps to.
 
-    Numbers stay on the device until the sweep is over: nothing waits for them.
+    Numbers stay on the device until the sweep is over: nothing waits for them, but for a cap above
+    which the adjoint begins anew.
     """
 
     def __init__(self, damping: Damping | None, trainings: int | None):
@@ -103,19 +105,44 @@ class Watch:
             more = self._damping.max_growth * _norm(bar, self._trainings)
             self._largest = more if self._largest is None else self._largest + more
 
-    def segment(self, adjoint: Adjoint, logs: OfEach | None) -> Adjoint:
+    def segment(
+        self,
+        adjoint: Adjoint,
+        logs: OfEach | None,
+        anew: Callable[[], tuple[Params, Floats] | None],
+    ) -> Adjoint:
         """The adjoint from before a segment as the cap lets it through, whose memory it takes.
 
         Args:
             adjoint: as the pullback gave it.
             logs: logarithm of what it was multiplied by on its way; None for no cap on steps.
+            anew: one that begins there, in the parameters and in the optimizer state; None where
+                none is to.
         """
-        if self._damping is not None and self._damping.every == "segment":
+        damping = self._damping
+        if damping is not None and damping.restart:
+            adjoint, logs = self._restarted(adjoint, damping.max_growth, anew)
+        elif damping is not None and damping.every == "segment":
             adjoint, logs = _capped(adjoint, self._largest, self._trainings)
         if logs is None:
             logs = jnp.zeros(() if self._trainings is None else self._trainings)
         self._logs.append(logs)
         return adjoint
+
+    def _restarted(
+        self,
+        adjoint: Adjoint,
+        max_growth: float,
+        anew: Callable[[], tuple[Params, Floats] | None],
+    ) -> tuple[Adjoint, OfEach | None]:
+        """The adjoint, begun anew where it has outgrown the cap, and the factor's logarithm."""
+        norm = _norm(adjoint.params, self._trainings)
+        # Not above it: an adjoint that isn't a number begins anew, too.
+        if np.median(np.asarray(norm / self._largest)) <= 1 or (begun := anew()) is None:
+            return adjoint, None
+        after = _norm(begun[0], self._trainings)
+        self._largest = max_growth * after
+        return Adjoint(*begun, adjoint.eta), jnp.log(after / norm)
 
     def boundary(self, step: int, adjoint: Adjoint) -> None:
         """The adjoint of the state before `step`."""

@@ -13,7 +13,7 @@ from metatune.hypergrad.reverse.adjoint import Adjoint, ReverseMode, SegmentRun
 from metatune.hypergrad.reverse.boundaries import Boundaries
 from metatune.hypergrad.reverse.growth import Watch
 from metatune.hypergrad.segments import fetch, inexact
-from metatune.hypergrad.shapes import Params, Scalar
+from metatune.hypergrad.shapes import Floats, Params, Scalar
 from metatune.hypergrad.stores import tree_bytes
 
 
@@ -77,7 +77,7 @@ def sweep(estimator: ReverseMode, job: Job) -> Hypergradient:
             adjoint, logs = programs.pullback(
                 job.problem, estimator, job.eta, segment, before, adjoint, watch.of_steps
             )
-            adjoint = watch.segment(adjoint, logs)
+            adjoint = watch.segment(adjoint, logs, partial(_anew, job, cuts[index][0], before[0]))
             value, adjoint, bar = _with_objective(job, cuts[index][0], before[0], value, adjoint)
             watch.objective(bar)
             watch.boundary(cuts[index][0], adjoint)
@@ -96,6 +96,22 @@ def sweep(estimator: ReverseMode, job: Job) -> Hypergradient:
     return Hypergradient(value, gradient, state, diagnostics)
 
 
+def _anew(job: Job, step: int, state: State) -> tuple[Params, Floats] | None:
+    """The adjoint of a state that looks no further: of the objective there, with all that is left.
+
+    Returns:
+        Its parts of the parameters and of the optimizer state; None before the first step that is
+        differentiated, where all is done.
+    """
+    if step == job.first:
+        return None
+    weight = sum(of_point for point, of_point in job.points.items() if point > step)
+    _, params_bar, opt_bar = job.objective(state, weight)
+    if opt_bar is None:
+        opt_bar = [jnp.zeros_like(leaf) for leaf in inexact(state.opt_state)[0]]
+    return params_bar, opt_bar
+
+
 def _with_objective(
     job: Job, step: int, state: State, value: Scalar, adjoint: Adjoint
 ) -> tuple[Scalar, Adjoint, Params | None]:
@@ -106,7 +122,7 @@ def _with_objective(
     """
     if step not in job.points:
         return value, adjoint, None
-    added, params_bar, opt_bar = job.objective(state, step)
+    added, params_bar, opt_bar = job.objective(state, job.points[step])
     adjoint = adjoint._replace(params=jax.tree.map(jnp.add, adjoint.params, params_bar))
     if opt_bar is not None:
         adjoint = adjoint._replace(opt_state=jax.tree.map(jnp.add, adjoint.opt_state, opt_bar))

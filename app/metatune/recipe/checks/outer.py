@@ -56,6 +56,15 @@ def signal_has_something_to_watch(outer: OuterSpec) -> Iterable[Fault]:
         yield Fault("outer.signal", asdict(outer.signal), problem, cure)
 
 
+def adjoints_begin_anew_between_segments(outer: OuterSpec) -> Iterable[Fault]:
+    """Within a segment there is no state at hand to begin with."""
+    for path, each in said(outer, "estimator"):
+        damping = each.damping if isinstance(each, MixFlowSpec) else None
+        if damping is not None and damping.restart and damping.every != "segment":
+            problem = "an adjoint begins anew (restart) between segments alone"
+            yield Fault(f"{path}.damping.every", damping.every, problem, "write every: segment")
+
+
 def what_lives_on_is_online(outer: OuterSpec) -> Iterable[Fault]:
     """Trainings that live on from outer step to outer step are those of an online unroll."""
     if outer.steps is None and not outer.phases:

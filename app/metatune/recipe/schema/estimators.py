@@ -32,17 +32,22 @@ class DampingSpec:
     """A cap on how the adjoint, the derivative in the state, grows on its way back.
 
     Where training is chaotic the exact hypergradient is noise. Steps after the last one where the
-    cap binds keep the exact one; that of earlier ones is biased towards zero.
+    cap binds keep the exact one; that of earlier ones is biased, towards zero or, with `restart`,
+    towards what is good soon.
 
     Attributes:
         max_growth: largest norm of the adjoint of the parameters, in norms of the objective's
             gradient; moments are scaled with it.
         every: after each inner step, or after each segment, which lets through what grows and
             shrinks again within one.
+        restart: where the cap is exceeded behind a segment, begin anew from the held-out loss
+            there, in place of scaling: windows before it are then tuned for their own future, as
+            far as their derivative says something of it (every: segment).
     """
 
     max_growth: float = ruled(10.0, POSITIVE)
     every: Literal["step", "segment"] = "step"
+    restart: bool = False
 
 
 @dataclass(frozen=True)
