@@ -6,8 +6,9 @@ rates of a window" and "share of code in a window" (the logit of its share), by 
 hypergradient, by damped ones, and by central differences of whole trainings a step of EPS apart in
 the meta-parameters, which are those of the smoothed objective, and taken for the truth. A truth is
 sure where its mean over the seeds is more than two standard errors from zero. "followed" is what
-the first outer step of a search follows (`outer.signal: auto`): the exact derivative, blended with
-the difference of the same seed where growth dominates, for as many windows as it measures.
+the first outer steps of a search follow (`outer.signal: auto`), until all that growth dominates has
+been measured once: the exact derivative, blended there with differences of the same seed and the
+next, times what noise leaves of the step. What it leaves nothing of isn't wrong, but "open".
 
 Each number is written to OUT (JSON lines) as soon as it is there, and is not computed again. The
 table is made of what OUT holds.
@@ -29,6 +30,7 @@ import yaml
 
 from metatune.data import stratified_batches
 from metatune.fit.process.compilation import keep_compiled
+from metatune.fit.signal.memory import blank, kept, with_slope
 from metatune.hypergrad import Damping, Growth, MixFlow, hypergradient, measured, train
 from metatune.inner import InnerTraining, prepare
 from metatune.inner.metrics import held_out_batches
@@ -139,21 +141,34 @@ class Probe:
         return measured(problem, end.params, held_out, dtype=np.float64)
 
 
-def followed(exact: dict[str, Any], slopes: dict[str, float], names: list[str]) -> dict[str, float]:
-    """What a search follows along each direction, by the exact hypergradient and differences."""
+def followed(
+    exact: dict[str, Any], slopes: list[dict[str, float]], names: list[str]
+) -> dict[str, float]:
+    """What a search follows along each direction, by the exact hypergradient and differences.
+
+    Args:
+        exact: the hypergradient, and norms of its adjoint.
+        slopes: of the trainings that differences are of.
+        names: of the directions.
+    """
     spec, norms = SignalSpec(), jnp.asarray(exact["norms"])
     growth = Growth(SEGMENT * np.arange(len(norms)), norms, norms, jnp.zeros(len(norms) - 1))
-    where = [WindowBlock(name, window_of(name), 0, 0, False) for name in names]
+    keys = [name.split(",")[0] for name in names]
     where = [
-        each._replace(first=each.window / WINDOWS, stop=(each.window + 1) / WINDOWS)
-        for each in where
+        WindowBlock(key, window, window / WINDOWS, (window + 1) / WINDOWS, False)
+        for key, window in zip(keys, map(window_of, names), strict=True)
     ]
-    times = dict(zip(names, growths(growth, where, STEPS), strict=True))
-    measured = [name for name in names if times[name] >= spec.growth][: spec.pairs]
-    found = dict(exact["along"])
-    for name in measured:
-        weight = 1 / (1 + (times[name] / spec.growth) ** 2)
-        found[name] = weight * found[name] + (1 - weight) * slopes[name]
+    memory = blank(where, {key: np.zeros((WINDOWS, 1)) for key in keys})
+    found, one = dict(exact["along"]), np.ones(1)
+    noisy = [i for i, times in enumerate(growths(growth, where, STEPS)) if times >= spec.growth]
+    for i in noisy:
+        each = np.array([of_seed[names[i]] for of_seed in slopes[: spec.seeds]])
+        memory, _ = with_slope(memory, where, i, 0, one, each)
+    for i in noisy:
+        weight = 1 / (1 + (growths(growth, where, STEPS)[i] / spec.growth) ** 2)
+        slope = float(memory.slopes[where[i].key][where[i].window, 0])
+        whole = weight * found[names[i]] + (1 - weight) * slope
+        found[names[i]] = whole * (weight + (1 - weight) * kept(memory, i))
     return found
 
 
@@ -174,14 +189,17 @@ def table(known: dict[tuple[int, str], Any], names: list[str], eps: float) -> No
             sides = [known.get((seed, f"loss {name} {sign * eps:g}")) for sign in (1, -1)]
             if sides[0] is not None and sides[1] is not None:
                 by["smoothed"][name].append((sides[0] - sides[1]) / (2 * eps))
-        exact = known.get((seed, "gradient exact"))
-        if exact and all(len(by["smoothed"][name]) > seeds.index(seed) for name in names):
-            slopes = {name: by["smoothed"][name][-1] for name in names}
-            for name, value in followed(exact, slopes, names).items():
-                by["followed"][name].append(value)
+    complete = min((len(by["smoothed"][name]) for name in names), default=0)
+    for number in range(complete):
+        around = [(number + more) % complete for more in range(min(complete, SignalSpec().seeds))]
+        slopes = [{name: by["smoothed"][name][other] for name in names} for other in around]
+        exact = known[seeds[number], "gradient exact"]
+        for name, value in followed(exact, slopes, names).items():
+            by["followed"][name].append(value)
     ways = sorted(by, key=lambda way: (way == "smoothed", way))
     print("|", *(f"| {way}" for way in ways), "|")
     agreed: dict[str, list[bool]] = defaultdict(list)
+    opened: dict[str, int] = defaultdict(int)
     for name in names:
         cells, truth = [], np.array(by["smoothed"][name])
         sure = len(truth) > 1 and abs(truth.mean()) > 2 * truth.std(ddof=1) / len(truth) ** 0.5
@@ -190,9 +208,12 @@ def table(known: dict[tuple[int, str], Any], names: list[str], eps: float) -> No
             error = found.std(ddof=1) / len(found) ** 0.5 if len(found) > 1 else np.nan
             cells.append(f"{found.mean():+.3f} ± {error:.3f}" if len(found) else "")
             if sure:
-                agreed[way] += (np.sign(found) == np.sign(truth.mean())).tolist()
+                moved = found[np.abs(found) > 1e-9]
+                agreed[way] += (np.sign(moved) == np.sign(truth.mean())).tolist()
+                opened[way] += len(found) - len(moved)
         print(f"| {name}{' (sure)' if sure else ''} |", " | ".join(cells), "|")
     print("| sign agreement |", *(f"{np.mean(agreed[way]):.2f} |" for way in ways))
+    print("| of signs |", *(f"{len(agreed[way])}, {opened[way]} open |" for way in ways))
 
 
 def main() -> None:

@@ -55,6 +55,9 @@ def test_members_windows_averages_and_differences_are_counted():
     windows = [{"measured": True}, {"measured": False}]
     blended = spent(recipe(), [point(0, 6, blended={"windows": windows})], 1)
     assert blended.inner_steps == 6 + 2 * 6 + 2 * 6
+    windows = [{"measured": True, "trainings": 3}]
+    several = spent(recipe(), [point(0, 6, blended={"windows": windows})], 1)
+    assert several.inner_steps == 6 + 2 * 6 + 2 * 3 * 6
 
 
 def test_larger_sizes_count_as_steps_of_the_recipes_own():

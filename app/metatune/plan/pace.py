@@ -74,7 +74,7 @@ def _differences(work: Work) -> int:
     if outer.signal == "off" or not watched:
         return 0
     spec = SignalSpec() if outer.signal == "auto" else outer.signal
-    members = outer.population.members if outer.population else 1
+    members = outer.population.members if outer.population else spec.seeds
     if outer.robust:  # of each size one, whose seconds are those of all sizes
         members = outer.robust.seeds
     return 2 * min(spec.pairs, len(blocks(work.training.tunables))) * members

@@ -37,7 +37,8 @@ def dominated(
 
     Args:
         step: the point of the search.
-        found: blocks that are so for the first time: `tunable`, `window` from 0, `growth`.
+        found: blocks that are so for the first time, as of `Blended.line`; of runs of before
+            `tunable`, `window` from 0, and `growth` alone.
         origin: where the growth is born, as of `inner.origin`.
         rate_factor: the largest multiplier of a learning rate; None if rates aren't tuned.
     """
@@ -56,8 +57,20 @@ def dominated(
         f"point {step}: before inner step {origin['before']} the hypergradient is dominated by "
         f"growth (the adjoint is {most:.3g} times its least there, and grew fastest from inner "
         f"step {second} back to {first}{pace}): {which}. {cause}. "
-        f"There, differences of whole trainings are followed instead. {cure}"
+        f"There, differences of whole trainings are followed instead{_told(found)}. {cure}"
     )
+
+
+def _told(found: Sequence[Mapping[str, Any]]) -> str:
+    """How far slopes that were measured are told from noise, and what becomes of the others."""
+    said = [
+        f"{each['tunable']} window {each['window'] + 1} {each['errors']:.1f} standard errors"
+        for each in found
+        if each.get("trainings") and each["errors"] is not None
+    ]
+    waiting = any(each.get("kept") is not None and not each["measured"] for each in found)
+    text = f" (slopes from zero: {', '.join(said)})" if said else ""
+    return text + (", those that are still to be measured stay" if waiting else "")
 
 
 def _cause(origin: Mapping[str, Any], rate_factor: float | None) -> tuple[str, str]:

@@ -58,9 +58,10 @@ def spent(recipe: Recipe, lines: Iterable[Mapping[str, Any]], numbers: int) -> S
         steps += members * forwards
         gradients += members * differentiated
         for each in (line.get("blended") or {}).get("windows", ()):
-            if each.get("measured"):  # two trainings, of each member
-                steps += 2 * members * line["inner_steps"]
-                gradients += 2 * members * line["inner_steps"]
+            if each.get("measured"):  # two trainings, of each member, or of others beside one
+                count = members if members > 1 else each.get("trainings", 1)
+                steps += 2 * count * line["inner_steps"]
+                gradients += 2 * count * line["inner_steps"]
     return Spent(steps, gradients, seconds)
 
 

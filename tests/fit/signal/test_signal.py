@@ -13,6 +13,7 @@ from rich.console import Console
 from metatune.fit.outer_loop import fit
 from metatune.fit.run_folder import RunFolder
 from metatune.fit.searching.hypergradients import source
+from metatune.fit.searching.meta_update import meta_update
 from metatune.fit.searching.phases import begin
 from metatune.fit.searching.truncation import next_span
 from metatune.fit.signal.signal import signal
@@ -26,8 +27,8 @@ LIMIT = 10.0
 class Case:
     """A search at its first point, its estimate, and a signal that takes one pair."""
 
-    def __init__(self, tmp_path, **outer):
-        spec = schema.SignalSpec(growth=LIMIT, pairs=1, step=0.2)
+    def __init__(self, tmp_path, seeds=1, **outer):
+        spec = schema.SignalSpec(growth=LIMIT, pairs=1, step=0.2, seeds=seeds)
         self.training = prepared(tiny(outer={"signal": spec} | outer))
         (self.phase,) = resolved(self.training.recipe.outer)
         self.search = begin(self.training, self.phase, self.training.initial_eta())
@@ -39,6 +40,10 @@ class Case:
         self.estimate = self.source(self.search, self.phase, self.span)
 
     def with_growth(self, first, search=None, **gradient):
+        """Search, estimate and what is told of `followed`."""
+        return self.followed(first, search, **gradient)[:3]
+
+    def followed(self, first, search=None, **gradient):
         """What is followed where the adjoint behind the first windows has grown so many times."""
         params = jnp.asarray([first, first, 1.0])
         growth = Growth(np.array([0, 1, 6]), params, params, jnp.zeros(2))
@@ -48,9 +53,9 @@ class Case:
         )
         return self.signal(search or self.search, self.phase, self.span, estimate)
 
-    def objective(self, eta, number=0):
+    def objective(self, eta, number=0, beside=0):
         """By a training of its own."""
-        members, options = self.source.trainings(self.search, self.phase, self.span)
+        members, options = self.source.trainings(self.search, self.phase, self.span, beside=beside)
         one = members[number]
         state, _ = train(options["problem"], eta, one.begin(), one.batches, steps=6, segment=6)
         return measured(options["problem"], state.params, options["outer_batches"])
@@ -100,6 +105,9 @@ def test_a_noisy_window_follows_the_difference_along_all_its_rates(case):
         "exact": pytest.approx(exact, rel=1e-5),
         "smoothed": pytest.approx(slope, rel=1e-3, abs=1e-6),
         "measured": True,
+        "trainings": 1,
+        "errors": None,  # infinite: of one training no noise is known
+        "kept": 1.0,
     }
     assert told["origin"]["before"] == 1
     assert search.signal.measured.tolist() == [0, -1, -1, -1, -1]
@@ -138,6 +146,62 @@ def test_what_is_remembered_of_shares_keeps_its_direction(case):
     before, after = estimate.gradient["mixture"][0], again.gradient["mixture"][0]
     assert np.abs(before).max() > 0
     np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-9)
+
+
+def test_steps_of_a_window_that_was_never_measured_are_those_of_the_exact_weight(case):
+    """An outer optimizer that divides by the size of gradients would move them in full."""
+    found = case.followed(3 * LIMIT)
+    assert found.kept is not None
+    np.testing.assert_allclose(found.kept["learning_rates"], [1, 1, 1])
+    np.testing.assert_allclose(found.kept["mixture"], [0.1, 1])
+    update = meta_update(case.training)
+    whole, _ = update(case.search, found.estimate)
+    after, _ = update(case.search, found.estimate, found.kept)
+    for key in ("learning_rates", "mixture"):
+        part = np.reshape(found.kept[key], (-1, 1))
+        before = np.asarray(case.search.eta[key])
+        np.testing.assert_allclose(
+            after.eta[key] - before, part * (whole.eta[key] - before), rtol=1e-5, atol=1e-7
+        )
+
+
+def test_where_a_window_is_measured_first_the_noise_of_its_slope_is_too(tmp_path):
+    """Of the training that is differentiated and two others, each with its own seed and data."""
+    case = Case(tmp_path, seeds=3)
+    found = case.followed(1e6 * LIMIT)
+    assert found.told is not None and found.kept is not None
+    eta = case.search.eta
+    slopes = np.array(
+        [
+            np.diff(
+                [
+                    case.objective(
+                        eta | {"learning_rates": eta["learning_rates"].at[0].add(step)}, number, 2
+                    )
+                    for step in (-0.2, 0.2)
+                ]
+            )[0]
+            / 0.4
+            for number in range(3)
+        ]
+    )
+    assert np.ptp(slopes) > 1e-4
+    assert slopes[0] == pytest.approx(
+        np.diff(
+            [
+                case.objective(eta | {"learning_rates": eta["learning_rates"].at[0].add(step)})
+                for step in (-0.2, 0.2)
+            ]
+        )[0]
+        / 0.4
+    )
+    first = found.told["windows"][0]
+    assert first["smoothed"] == pytest.approx(slopes.mean(), rel=1e-3)
+    errors = abs(slopes.mean()) / (slopes.std(ddof=1) / np.sqrt(3))
+    assert first["errors"] == pytest.approx(errors, rel=1e-2)
+    assert first["trainings"] == 3
+    assert found.kept["learning_rates"][0] == pytest.approx(max(0, 1 - errors**-2), abs=1e-3)
+    assert found.kept["mixture"][0] == pytest.approx(0, abs=1e-9)
 
 
 def test_what_is_not_finite_is_left_out(case):

@@ -18,8 +18,23 @@ from metatune.recipe import schema
 from metatune.recipe.phases import Phase
 from metatune.transfer.sized import sizes
 
-Trainings = Callable[[Search, Phase, Span], tuple[Sequence[Member], Mapping[str, Any]]]
-"""The trainings of an outer step, and the arguments of `hypergradient` that all have."""
+
+class OuterStepTrainings(Protocol):
+    """The trainings of an outer step."""
+
+    def __call__(
+        self, search: Search, phase: Phase, span: Span, *, beside: int = 0
+    ) -> tuple[Sequence[Member], Mapping[str, Any]]:
+        """Those that are differentiated, and the arguments of `hypergradient` that all have.
+
+        Args:
+            search: where it stands.
+            phase: the one that it is in.
+            span: the inner steps that are differentiated.
+            beside: where a single one is, so many others of its kind follow it; several are what
+                they are.
+        """
+        ...
 
 
 class Source(Protocol):
@@ -63,20 +78,23 @@ class OfOneTraining:
         )
 
     def trainings(
-        self, search: Search, phase: Phase, span: Span
+        self, search: Search, phase: Phase, span: Span, *, beside: int = 0
     ) -> tuple[Sequence[Member], Mapping[str, Any]]:
-        """As of `Trainings`."""
+        """As of `OuterStepTrainings`: others have the seeds of a population's members."""
         recipe = self.training.recipe
         batches, options = asked(self.training, search, phase, span, self.scratch)
         first = span.training if recipe.outer.fresh.initialisation else 0
-        key = model_key(recipe.seed, Purpose.HYPERGRADIENT, first)
-        one = Member(
-            begin=lambda: search.inner if span.start else self.training.initialise(key),
-            batches=batches(span.training, None),
-            start=span.start,
-            key=direction_key(recipe.seed, search.step),
-        )
-        return [one], options
+
+        def of(member: int | None) -> Member:
+            key = model_key(recipe.seed, Purpose.HYPERGRADIENT, first, member)
+            return Member(
+                begin=lambda: search.inner if span.start else self.training.initialise(key),
+                batches=batches(span.training, member),
+                start=span.start,
+                key=direction_key(recipe.seed, search.step, member),
+            )
+
+        return [of(member) for member in (None, *range(beside))], options
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,9 +125,10 @@ class OfPopulation:
         )
 
     def trainings(
-        self, search: Search, phase: Phase, span: Span
+        self, search: Search, phase: Phase, span: Span, *, beside: int = 0
     ) -> tuple[Sequence[Member], Mapping[str, Any]]:
-        """As of `Trainings`."""
+        """As of `OuterStepTrainings`."""
+        del beside
         batches, options = asked(self.training, search, phase, span, self.scratch)
         return population.members(self.training, phase, search, span, batches), options
 

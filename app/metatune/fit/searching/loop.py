@@ -89,16 +89,16 @@ class SearchLoop:
             search, taken_back = judge(at, validated.each)
         span = next_span(recipe, phase, search)
         release_memory()
-        estimate, blended = self.hypergradient(search, phase, span), None
+        estimate, blended, kept = self.hypergradient(search, phase, span), None, None
         if self.signal is not None:
-            search, estimate, blended = self.signal(search, phase, span, estimate)
+            search, estimate, blended, kept = self.signal(search, phase, span, estimate)
         refuse_not_finite(estimate, search.step)
         if due and not first:
             search, validated = self.validation(search)
             at = search
             if search.trust:
                 search, taken_back = judge(search, validated.each)
-        after, done = self.update(search, estimate)
+        after, done = self.update(search, estimate, kept)
         after = advance(recipe, phase, after, span.steps, estimate.state)
         if after.control:
             after = after._replace(control=estimate.diagnostics.control)

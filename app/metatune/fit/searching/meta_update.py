@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from metatune import tunables
@@ -58,12 +59,20 @@ class MetaUpdate:
     gate: Callable[[Mapping[str, Any], Mapping[str, Any]], Gated] | None
     decay: float | None
 
-    def __call__(self, search: Search, estimate: Hypergradient) -> tuple[Search, Done]:
+    def __call__(
+        self,
+        search: Search,
+        estimate: Hypergradient,
+        kept: Mapping[str, np.ndarray] | None = None,
+    ) -> tuple[Search, Done]:
         """Moves a search to its next point; what else it holds stays.
 
         Args:
             search: at η_k.
             estimate: of the hypergradient there.
+            kept: by tunable, of its windows, what noise leaves of the optimizer's step, [windows];
+                None for all. A gate tells by itself what it does, and rates that are shared over
+                windows have no step of one.
 
         Returns:
             The search at η_(k+1), and what was done.
@@ -89,6 +98,8 @@ class MetaUpdate:
                 key: {"still": float(still), "together": float(found.together[key])}
                 for key, still in found.still.items()
             }
+        elif kept is not None and self.sharing is None:
+            updates = {key: _scaled(step, kept.get(key)) for key, step in updates.items()}
         if search.trust:
             updates = optax.tree.scale(search.trust.scale, updates)
         eta: Any = optax.apply_updates(search.eta, updates)
@@ -100,6 +111,13 @@ class MetaUpdate:
         if self.sharing:
             search, changes = self.sharing.revise(search)
         return search, Done(float(penalty), eta, changes, held)
+
+
+def _scaled(step: jax.Array, kept: np.ndarray | None) -> jax.Array:
+    """An update of which each window keeps a part."""
+    if kept is None:
+        return step
+    return step * jnp.asarray(kept, step.dtype).reshape(-1, *(1,) * (step.ndim - 1))
 
 
 def meta_update(training: InnerTraining) -> MetaUpdate:

@@ -48,9 +48,10 @@ class OfSizes:
         )
 
     def trainings(
-        self, search: Search, phase: Phase, span: Span
+        self, search: Search, phase: Phase, span: Span, *, beside: int = 0
     ) -> tuple[Sequence[Member], Mapping[str, Any]]:
-        """As of `Trainings`: all seeds of a size, then of the next, each with its own problem."""
+        """As of `OuterStepTrainings`: all seeds of a size, then of the next, of its own problem."""
+        del beside
         recipe = self.training.recipe
         batches, options = asked(self.training, search, phase, span, self.scratch)
         first = span.training if recipe.outer.fresh.initialisation else 0

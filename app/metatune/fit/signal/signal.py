@@ -4,7 +4,8 @@ The exact derivative is worth nothing where the adjoint has grown on its way bac
 one chaotic trajectory. Those windows are told by their growth. Along one direction of each,
 differences of whole trainings give the derivative of the smoothed objective, and both are blended;
 what else the window's hypergradient says, such as how its groups differ, is shrunk by the exact
-one's weight.
+one's weight. An outer optimizer that divides by the size of gradients would move noise as far as
+signal, so the steps of such a window are shrunk by what is known of its slope.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metatune.fit.searching.hypergradients import Trainings
+from metatune.fit.searching.hypergradients import OuterStepTrainings
 from metatune.fit.searching.search import Search
 from metatune.fit.searching.truncation import Span
+from metatune.fit.signal.memory import SlopeMemory, blank, kept, wanted, with_slope
 from metatune.hypergrad import Hypergradient
 from metatune.hypergrad.blending import ENOUGH, blend
 from metatune.hypergrad.estimator import Listener
@@ -39,8 +41,13 @@ class Blended(NamedTuple):
         growth: of the adjoint behind it; infinite for one that isn't finite.
         weight: of the exact derivative, 0 to 1.
         exact: the exact derivative along its direction; NaN where it isn't finite.
-        smoothed: that by differences; zero where there has been none yet.
-        measured: whether the differences are of this outer step, not of one before.
+        smoothed: that by differences, of this outer step and of those before; zero where there has
+            been none yet.
+        measured: whether there are differences of this outer step.
+        trainings: that these are of; 0 for none.
+        errors: standard errors that the smoothed one is from zero; infinite where the noise isn't
+            known.
+        kept: of the outer step, 0 to 1.
     """
 
     tunable: str
@@ -50,6 +57,9 @@ class Blended(NamedTuple):
     exact: float
     smoothed: float
     measured: bool
+    trainings: int
+    errors: float
+    kept: float
 
     def line(self) -> dict[str, Any]:
         """For the metrics: null for what isn't finite."""
@@ -60,17 +70,22 @@ class Blended(NamedTuple):
         }
 
 
-class SlopeMemory(NamedTuple):
-    """What a search keeps of the differences of before.
+class ToFollow(NamedTuple):
+    """What an outer step follows.
 
     Attributes:
-        slopes: by tunable what the latest differences say, in the place of its hypergradient,
-            float32: a direction belongs to its outer step. Zero for none.
-        measured: the outer step that it is of, [blocks] int32; -1 for none.
+        search: with the differences in its memory.
+        estimate: the hypergradient.
+        told: for the metrics the `windows` that were blended, as of `Blended.line`, and their
+            `origin`; None for none.
+        kept: by tunable, of its windows, what is kept of the optimizer's step, [windows]; None for
+            all of all steps.
     """
 
-    slopes: Mapping[str, jax.Array]
-    measured: jax.Array
+    search: Search
+    estimate: Hypergradient
+    told: dict[str, Any] | None = None
+    kept: Mapping[str, np.ndarray] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,17 +98,19 @@ class Signal:
         blocks: of what is tuned.
         trainings: of an outer step.
         listen: makes what is told how far the differences of a name are.
+        seeds: trainings that differences of a block are of at most, where one is differentiated.
     """
 
     spec: SignalSpec
     inner: InnerSpec
     blocks: Sequence[WindowBlock]
-    trainings: Trainings
+    trainings: OuterStepTrainings
     listen: Callable[[str], Listener]
+    seeds: int
 
     def __call__(
         self, search: Search, phase: Phase, span: Span, estimate: Hypergradient
-    ) -> tuple[Search, Hypergradient, dict[str, Any] | None]:
+    ) -> ToFollow:
         """The hypergradient to follow.
 
         Bit for bit the estimate where no block is dominated by growth.
@@ -103,47 +120,41 @@ class Signal:
             phase: the one that it is in.
             span: the inner steps that are differentiated.
             estimate: of the hypergradient, exact.
-
-        Returns:
-            The search with the differences in its memory, the hypergradient, and for the metrics
-            the `windows` that were blended, as of `Blended.line`, and their `origin`; None for
-            none.
         """
         growth = estimate.diagnostics.growth
         backward = isinstance(phase.estimator, MixFlowSpec | ReverseSpec)
         if growth is None or not backward or isinstance(phase.unroll, OnlineSpec):
-            return search, estimate, None
+            return ToFollow(search, estimate)
         grown = growths(growth, self.blocks, span.steps)
         noisy = [i for i, times in enumerate(grown) if times >= self.spec.growth]
         if not noisy:
-            return search, estimate, None
+            return ToFollow(search, estimate)
         members = _members(estimate, {self.blocks[i].key for i in noisy})
         directions = {i: self._direction(self.blocks[i], members) for i in noisy}
         known = [i for i in noisy if directions[i] is not None]
         turn = sorted(known, key=lambda i: (int(search.signal.measured[i]), i))[: self.spec.pairs]
-        slopes = self._slopes(search, phase, span, {i: directions[i] for i in turn})
-        told = [
-            self._blend(i, grown[i], directions[i], members, slopes.get(i), search).line()
-            for i in noisy
-        ]
+        measured = self._slopes(search, phase, span, {i: directions[i] for i in turn}, len(members))
+        memory, told = search.signal, []
+        for i in noisy:
+            slope, along, found = None, directions[i], measured.get(i)
+            if found is not None and along is not None:
+                memory, slope = with_slope(memory, self.blocks, i, search.step, along, found)
+            told.append(self._blend(i, grown[i], along, members, found, slope, memory))
         born = origin(self.inner, growth, self.spec.growth, span.steps)
-        return (
-            search._replace(signal=self._remembered(search, slopes, directions)),
+        return ToFollow(
+            search._replace(signal=memory),
             _with(estimate, members),
-            {"windows": told, "origin": born},
+            {"windows": [each.line() for each in told], "origin": born},
+            self._kept(told),
         )
 
-    def _remembered(
-        self, search: Search, slopes: Mapping[int, np.ndarray], directions: Mapping[int, Any]
-    ) -> SlopeMemory:
-        """The memory with the slopes of this outer step, in the mean over members."""
-        known: dict[str, Any] = dict(search.signal.slopes)
-        measured = search.signal.measured
-        for i, found in slopes.items():
-            along = directions[i]
-            known = self.blocks[i].put(known, found.mean() / (along @ along) * along)
-            measured = measured.at[i].set(search.step)
-        return SlopeMemory({key: jnp.asarray(leaf) for key, leaf in known.items()}, measured)
+    def _kept(self, told: Sequence[Blended]) -> dict[str, np.ndarray]:
+        """Of each window of tunables with noise."""
+        found: dict[str, np.ndarray] = {}
+        for each in told:
+            windows = sum(block.key == each.tunable for block in self.blocks)
+            found.setdefault(each.tunable, np.ones(windows))[each.window] = each.kept
+        return found
 
     def _direction(
         self, block: WindowBlock, members: Sequence[Mapping[str, np.ndarray]]
@@ -151,10 +162,24 @@ class Signal:
         return block.direction(np.mean([block.row(each) for each in members], axis=0))
 
     def _slopes(
-        self, search: Search, phase: Phase, span: Span, directions: Mapping[int, Any]
+        self,
+        search: Search,
+        phase: Phase,
+        span: Span,
+        directions: Mapping[int, Any],
+        members: int,
     ) -> dict[int, np.ndarray]:
-        """The slopes of the smoothed objective, [M] of each block; those where training stayed."""
-        trainings, options = self.trainings(search, phase, span)
+        """The slopes of the smoothed objective of each training, [trainings]; where they stayed.
+
+        Of a population these are its members; of a single training it and others of its kind, as
+        many as the block needs.
+        """
+        counts = dict.fromkeys(directions, members)
+        if members == 1:
+            counts = {i: wanted(search.signal, i, self.seeds) for i in directions}
+        trainings, options = self.trainings(
+            search, phase, span, beside=max(counts.values(), default=1) - 1
+        )
         zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), dict(search.eta))
         found: dict[int, np.ndarray] = {}
         for i, direction in directions.items():
@@ -173,7 +198,7 @@ class Signal:
                     segment=options["estimator"].segment,
                     listener=self.listen(f"differences, {self.blocks[i].name}"),
                 )
-                for each in trainings
+                for each in trainings[: counts[i]]
             ]
             if None not in of_each:
                 found[i] = np.asarray(of_each, np.float64)
@@ -185,29 +210,42 @@ class Signal:
         growth: float,
         direction: np.ndarray | None,
         members: list[dict[str, np.ndarray]],
-        slopes: np.ndarray | None,
-        search: Search,
+        found: np.ndarray | None,
+        slope: float | None,
+        memory: SlopeMemory,
     ) -> Blended:
-        """Puts what is followed into the members' hypergradients, in place."""
+        """Puts what is followed into the members' hypergradients, in place.
+
+        Args:
+            number: the block's.
+            growth: of the adjoint behind it.
+            direction: of its differences; None where the hypergradient says none.
+            members: the hypergradients, of each training.
+            found: slopes of this outer step; None for none.
+            slope: as it is known now; None where there are none of this outer step.
+            memory: with these.
+        """
         block, count = self.blocks[number], len(members)
         rows = np.stack([block.row(each) for each in members])
         finite = bool(np.isfinite(rows).all())
         along = np.zeros(rows.shape[1]) if direction is None else direction
         square = float(along @ along)
         exact = rows @ along if finite else np.full(count, np.nan)
-        followed = block.row(search.signal.slopes)
-        smoothed = np.full(count, followed @ along) if slopes is None else slopes
+        followed = block.row(memory.slopes)
+        smoothed = np.full(count, followed @ along if slope is None else slope)
+        if found is not None and count > 1:
+            smoothed += found - found.mean()  # each of a population its own
         if not finite:
             weight = 0.0
-        elif slopes is not None and count >= ENOUGH:
-            weight = float(blend(exact[:, None], slopes[:, None])[1][0])
+        elif found is not None and count >= ENOUGH:
+            weight = float(blend(exact[:, None], smoothed[:, None])[1][0])
         else:
             weight = 1 / (1 + (growth / self.spec.growth) ** 2)
         for each, row, its in zip(members, rows, smoothed, strict=True):
-            kept = weight * row if weight else np.zeros_like(row)
-            if slopes is not None:
+            exactly = weight * row if weight else np.zeros_like(row)
+            if found is not None:
                 followed = its / square * along
-            each[block.key] = block.put(each, kept + (1 - weight) * followed)[block.key]
+            each[block.key] = block.put(each, exactly + (1 - weight) * followed)[block.key]
         return Blended(
             block.key,
             block.window,
@@ -215,12 +253,15 @@ class Signal:
             weight,
             float(exact.mean()),
             float(smoothed.mean()),
-            slopes is not None,
+            found is not None,
+            0 if found is None else len(found),
+            float(memory.errors[number]),
+            weight + (1 - weight) * kept(memory, number),
         )
 
 
 def signal(
-    training: InnerTraining, trainings: Trainings, listen: Callable[[str], Listener]
+    training: InnerTraining, trainings: OuterStepTrainings, listen: Callable[[str], Listener]
 ) -> Signal | None:
     """That of a recipe; None where it is off, or nothing is windowed.
 
@@ -233,7 +274,9 @@ def signal(
     if spec == "off" or not found:
         return None
     chosen = SignalSpec() if spec == "auto" else spec
-    return Signal(chosen, training.recipe.inner, found, trainings, listen)
+    fresh = training.recipe.outer.fresh
+    seeds = chosen.seeds if fresh.initialisation or fresh.data else 1
+    return Signal(chosen, training.recipe.inner, found, trainings, listen, seeds)
 
 
 def memory(training: InnerTraining) -> SlopeMemory | tuple[()]:
@@ -241,9 +284,7 @@ def memory(training: InnerTraining) -> SlopeMemory | tuple[()]:
     found = blocks(training.tunables)
     if training.recipe.outer.signal == "off" or not found:
         return ()
-    keys, eta = sorted({each.key for each in found}), training.initial_eta()
-    slopes = {key: jnp.zeros(eta[key].shape, jnp.float32) for key in keys}
-    return SlopeMemory(slopes, jnp.full(len(found), -1, jnp.int32))
+    return blank(found, training.initial_eta())
 
 
 def _members(estimate: Hypergradient, keys: set[str]) -> list[dict[str, np.ndarray]]:
