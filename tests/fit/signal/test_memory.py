@@ -72,5 +72,7 @@ def test_noise_wanders_less_and_signal_comes_as_near():
     noise_alone = [[wandered(0.0, scaled, seed) for seed in range(20)] for scaled in (False, True)]
     spreads = np.sqrt(np.mean(np.square(noise_alone), axis=1))
     assert spreads[1] < 0.6 * spreads[0]
-    signal = [np.mean([wandered(3.0, scaled, seed) for seed in range(5)]) for scaled in (0, 1)]
+    signal = [
+        np.mean([wandered(3.0, scaled, seed) for seed in range(5)]) for scaled in (False, True)
+    ]
     assert signal[1] < 0.85 * signal[0] < 0
