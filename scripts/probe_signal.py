@@ -1,19 +1,22 @@
 #!/usr/bin/env python3
 """Which hypergradients point somewhere: exact and damped ones against differences of trainings.
 
-For each seed of a small Llama over 200 ordinary steps: the derivatives of the objective along "all
+For each seed of a small Llama over ordinary steps: the derivatives of the objective along "all
 rates of a window" and "share of code in a window" (the logit of its share), by the exact
-hypergradient, by damped ones, and by central differences of whole trainings a step of EPS apart in
-the meta-parameters, which are those of the smoothed objective, and taken for the truth. A truth is
-sure where its mean over the seeds is more than two standard errors from zero. "followed" is what
-the first outer steps of a search follow (`outer.signal: auto`), until all that growth dominates has
-been measured once: the exact derivative, blended there with differences of the same seed and the
-next, times what noise leaves of the step. What it leaves nothing of isn't wrong, but "open".
+hypergradient, by other ways (WAYS: `cap:C` damps the adjoint, `restart:C` lets it begin anew,
+`directions:N` is the forward gradient along N directions), and by central differences of whole
+trainings a step of EPS apart in the meta-parameters, which are those of the smoothed objective, and
+taken for the truth. A truth is sure where its mean over the seeds is more than two standard errors
+from zero. "followed" is what the first outer steps of a search follow (`outer.signal: auto`), until
+all that growth dominates has been measured once: the exact derivative, blended there with
+differences of the same seed and the next, times what noise leaves of the step. What it leaves
+nothing of isn't wrong, but "open".
 
 Each number is written to OUT (JSON lines) as soon as it is there, and is not computed again. The
 table is made of what OUT holds.
 
-usage: probe_signal.py OUT [--layers 6] [--seeds 5] [--eps 0.3] [--cap 1 3 10] [--table]
+usage: probe_signal.py OUT [--layers 6] [--hidden 128] [--steps 200] [--seeds 5] [--first 0]
+                       [--eps 0.3] [--ways cap:1 restart:10 directions:8] [--table]
 """
 
 import argparse
@@ -31,18 +34,27 @@ import yaml
 from metatune.data import stratified_batches
 from metatune.fit.process.compilation import keep_compiled
 from metatune.fit.signal.memory import blank, kept, with_slope
-from metatune.hypergrad import Damping, Growth, MixFlow, hypergradient, measured, train
+from metatune.hypergrad import (
+    Damping,
+    ForwardGradient,
+    Growth,
+    MixFlow,
+    hypergradient,
+    measured,
+    train,
+)
+from metatune.hypergrad.estimator import Estimator
 from metatune.inner import InnerTraining, prepare
 from metatune.inner.metrics import held_out_batches
-from metatune.inner.seeds import Purpose, Stream, data_seed, model_key
+from metatune.inner.seeds import Purpose, Stream, data_seed, direction_key, model_key
 from metatune.recipe import reading
 from metatune.recipe.schema import SignalSpec
 from metatune.tunables.blocks import WindowBlock, growths
 
-WINDOWS, STEPS, SEGMENT = 4, 200, 25
+WINDOWS, SEGMENTS = 4, 8
 RECIPE = """
 model:
-  config: {{model_type: llama, hidden_size: 128, intermediate_size: 384,
+  config: {{model_type: llama, hidden_size: {hidden}, intermediate_size: {wide},
     num_hidden_layers: {layers}, num_attention_heads: 4}}
 data:
   domains: {{code: {{shipped: code_stdlib}}, drama: {{shipped: drama_shakespeare}}}}
@@ -51,7 +63,7 @@ data:
   batch_size: 4
 inner:
   optimizer: {{kind: adamw, learning_rate: 1.0e-3, schedule: {{kind: cosine, warmup: 0.1}}}}
-  steps: 200
+  steps: {steps}
 tune: {{learning_rates: {{per: kind, windows: 4}}, mixture: {{windows: 4}}}}
 outer:
   steps: 1
@@ -79,6 +91,7 @@ class Probe:
     def __init__(self, training: InnerTraining, out: Path):
         """Reads what OUT holds."""
         self.training, self.out = training, out
+        self.steps = training.recipe.inner.steps
         self.eta = training.initial_eta()
         self.known: dict[tuple[int, str], Any] = {}
         if out.exists():
@@ -115,21 +128,26 @@ class Probe:
         key = model_key(seed, Purpose.HYPERGRADIENT, 0)
         return training.initialise(key), batches, held_out
 
-    def gradient(self, seed: int, damping: Damping | None) -> dict[str, Any]:
-        """The derivatives by a hypergradient, and how its adjoint grew."""
+    def gradient(self, seed: int, way: str) -> dict[str, Any]:
+        """The derivatives by a hypergradient, and how its adjoint grew where it has one."""
         state, batches, held_out = self.options(seed)
-        problem, estimator = self.training.reweighted, MixFlow(SEGMENT, damping=damping)
+        estimator = estimator_of(way, self.steps // SEGMENTS)
+        key = direction_key(seed, 0) if estimator.draws else None
         found = hypergradient(
-            problem, self.eta, state, batches, held_out, steps=STEPS, estimator=estimator
+            *(self.training.reweighted, self.eta, state, batches, held_out),
+            **{"steps": self.steps, "estimator": estimator, "key": key},
         )
-        growth = found.diagnostics.growth
-        assert growth is not None
         along = {
             name: sum(float(np.vdot(found.gradient[key], part)) for key, part in each.items())
             for name, each in directions(self.eta).items()
         }
+        growth, squares = found.diagnostics.growth, jax.tree.map(jnp.square, found.gradient)
+        norm = float(sum(map(jnp.sum, jax.tree.leaves(squares)))) ** 0.5
+        if growth is None or growth.tangents:
+            return {"along": along, "norm": norm}
         norms = np.asarray(growth.params).tolist()
-        return {"along": along, "norms": norms, "damped": np.asarray(growth.damped).tolist()}
+        damped = np.asarray(growth.damped).tolist()
+        return {"along": along, "norm": norm, "norms": norms, "damped": damped}
 
     def loss(self, seed: int, name: str, eps: float) -> float:
         """The objective a step of eps along a direction."""
@@ -137,8 +155,22 @@ class Probe:
         along = directions(self.eta)[name]
         eta = jax.tree.map(lambda leaf, part: leaf + eps * part, self.eta, along)
         problem = self.training.reweighted
-        end, _ = train(problem, eta, state, batches, steps=STEPS, segment=SEGMENT)
+        segment = self.steps // SEGMENTS
+        end, _ = train(problem, eta, state, batches, steps=self.steps, segment=segment)
         return measured(problem, end.params, held_out, dtype=np.float64)
+
+
+def estimator_of(way: str, segment: int) -> Estimator:
+    """That of a way: exact, cap:C, restart:C or directions:N."""
+    kind, _, number = way.partition(":")
+    if kind == "directions":
+        return ForwardGradient(int(number), segment)
+    damping = {
+        "exact": lambda: None,
+        "cap": lambda: Damping(float(number)),
+        "restart": lambda: Damping(float(number), "segment", restart=True),
+    }[kind]()
+    return MixFlow(segment, damping=damping)
 
 
 def followed(
@@ -152,7 +184,8 @@ def followed(
         names: of the directions.
     """
     spec, norms = SignalSpec(), jnp.asarray(exact["norms"])
-    growth = Growth(SEGMENT * np.arange(len(norms)), norms, norms, jnp.zeros(len(norms) - 1))
+    # Where in the training matters, not how long that is.
+    growth = Growth(np.arange(len(norms)), norms, norms, jnp.zeros(len(norms) - 1))
     keys = [name.split(",")[0] for name in names]
     where = [
         WindowBlock(key, window, window / WINDOWS, (window + 1) / WINDOWS, False)
@@ -160,12 +193,12 @@ def followed(
     ]
     memory = blank(where, {key: np.zeros((WINDOWS, 1)) for key in keys})
     found, one = dict(exact["along"]), np.ones(1)
-    noisy = [i for i, times in enumerate(growths(growth, where, STEPS)) if times >= spec.growth]
+    noisy = [i for i, times in enumerate(growths(growth, where, SEGMENTS)) if times >= spec.growth]
     for i in noisy:
         each = np.array([of_seed[names[i]] for of_seed in slopes[: spec.seeds]])
         memory, _ = with_slope(memory, where, i, 0, one, each)
     for i in noisy:
-        weight = 1 / (1 + (growths(growth, where, STEPS)[i] / spec.growth) ** 2)
+        weight = 1 / (1 + (growths(growth, where, SEGMENTS)[i] / spec.growth) ** 2)
         slope = float(memory.slopes[where[i].key][where[i].window, 0])
         whole = weight * found[names[i]] + (1 - weight) * slope
         found[names[i]] = whole * (weight + (1 - weight) * kept(memory, i))
@@ -196,6 +229,10 @@ def table(known: dict[tuple[int, str], Any], names: list[str], eps: float) -> No
         exact = known[seeds[number], "gradient exact"]
         for name, value in followed(exact, slopes, names).items():
             by["followed"][name].append(value)
+    norms: dict[str, list[float]] = defaultdict(list)
+    for (_, what), value in known.items():
+        if what.startswith("gradient") and "norm" in value:
+            norms[what.removeprefix("gradient ")].append(value["norm"])
     ways = sorted(by, key=lambda way: (way == "smoothed", way))
     print("|", *(f"| {way}" for way in ways), "|")
     agreed: dict[str, list[bool]] = defaultdict(list)
@@ -213,6 +250,7 @@ def table(known: dict[tuple[int, str], Any], names: list[str], eps: float) -> No
                 opened[way] += len(found) - len(moved)
         print(f"| {name}{' (sure)' if sure else ''} |", " | ".join(cells), "|")
     print("| sign agreement |", *(f"{np.mean(agreed[way]):.2f} |" for way in ways))
+    print("| norm, median |", *(f"{np.median(norms[way] or np.nan):.3g} |" for way in ways))
     print("| of signs |", *(f"{len(agreed[way])}, {opened[way]} open |" for way in ways))
 
 
@@ -221,20 +259,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--hidden", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--eps", type=float, default=0.3)
-    parser.add_argument("--cap", type=float, nargs="*", default=[1.0, 3.0, 10.0])
+    parser.add_argument("--ways", nargs="*", default=["cap:1", "restart:10"])
     parser.add_argument("--table", action="store_true", help="of what OUT holds, no more trainings")
     options = parser.parse_args()
     keep_compiled()
-    training = prepare(reading.parse(yaml.safe_load(RECIPE.format(layers=options.layers)), "probe"))
+    sizes = {"hidden": options.hidden, "wide": 3 * options.hidden, "layers": options.layers}
+    recipe = yaml.safe_load(RECIPE.format(**sizes, steps=options.steps))
+    training = prepare(reading.parse(recipe, "probe"))
     probe = Probe(training, options.out)
     names = list(directions(probe.eta))
-    for seed in () if options.table else range(options.seeds):
-        probe.number(seed, "gradient exact", partial(probe.gradient, seed, None))
-        for cap in options.cap:
-            name = f"gradient capped {cap:g}"
-            probe.number(seed, name, partial(probe.gradient, seed, Damping(cap)))
+    for seed in () if options.table else range(options.first, options.first + options.seeds):
+        for way in ("exact", *options.ways):
+            probe.number(seed, f"gradient {way}", partial(probe.gradient, seed, way))
         for name in names:
             for eps in (options.eps, -options.eps):
                 probe.number(seed, f"loss {name} {eps:g}", partial(probe.loss, seed, name, eps))
