@@ -102,7 +102,7 @@ def _train_all(
             loss = held_out_loss(followed[candidate], seed, listener=listener)
             with stops.held():
                 record.add(step.rung, candidate, seed, loss)
-            display.done()
+            display.done(ladder.work(step))
 
 
 def _measured(

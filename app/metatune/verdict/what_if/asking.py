@@ -270,7 +270,7 @@ class OpenedAsking:
         steps = self.asking.training.recipe.inner.steps
         value = compute(self.display.training(what, steps, work))
         self.record.keep(quantity, delta, seed, value)
-        self.display.done()
+        self.display.done(work)
 
 
 def ask(run: Path, training_of: Callable[[RunFolder], InnerTraining], seeds: int = SEEDS) -> Asking:
