@@ -26,6 +26,7 @@ from metatune.recipe.faults import Fault, RecipeError
 from metatune.report.artefact_readme import readme
 from metatune.report.tensorboard import EventWriter
 from metatune.runs import stops
+from metatune.runs.faults import RUN
 from metatune.runs.inputs import refuse_changed
 from metatune.runs.lock import locked
 from metatune.runs.streams import Streams
@@ -170,7 +171,7 @@ def prepare(
         problem = "trains elsewhere: no contestant could train here what it trains"
         cure = "compare its trainings there"
         raise RecipeError(str(run), [Fault("trainer.command", external.command, problem, cure)])
-    refuse_changed(folder.path, inputs(training))
+    refuse_changed(folder.path, inputs(training), RUN)
     refuse_larger_than_memory(training)
     default = artefact_of(training, training.initial_eta(), tuned.result)
     others = {f"also {path}": artefact.load(path) for path in also}
@@ -206,7 +207,7 @@ def hold(contest: Contest, display: Display) -> tuple[dict[str, Any], Trials]:
     Returns:
         The document of the artefact's `verdict.json`, and the record.
     """
-    with locked(contest.folder.path):
+    with locked(contest.folder.path, RUN):
         record = Trials(contest.folder.path, contest.identity)
         record.mend()
         streams = Streams(streams_of(contest.trainings.training))
