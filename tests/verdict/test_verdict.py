@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import math
 import shutil
 import signal
 import subprocess
@@ -95,6 +96,25 @@ def test_a_verdict_leaves_all_that_is_promised(run, document):
         assert len(each["losses"]) == document["seeds"] == 5
         ahead = np.subtract(each["losses"], document["tuned"]["losses"])
         assert each["behind_tuned"]["mean"] == pytest.approx(ahead.mean())
+    lines = [json.loads(line) for line in (run / FILE).read_text().splitlines()]
+    for each in document["rivals"]:
+        searched = [
+            line for line in lines if line["part"] == "search" and line["name"] == each["name"]
+        ]
+        best = math.inf
+        expected = []
+        for number, line in enumerate(searched, 1):
+            if line["loss"] < best:
+                best = line["loss"]
+                expected.append([6 * number, best])
+        assert each["course"] == expected
+    held_out = [line["held_out"] for line in RunFolder(run).read_metrics()]
+    # A hypergradient and a validation at points 0 and 1, a validation at the last.
+    falling = list(zip((12, 24, 30), held_out, strict=True))
+    assert document["tuned"]["course"] == [
+        [step, loss] for i, (step, loss) in enumerate(falling) if loss < min([9.9, *held_out[:i]])
+    ]
+    assert '"contest-course"' in (run / "report.html").read_text(encoding="utf-8")
     for width in (80, 220):
         console = Console(width=width, file=(file := io.StringIO()))
         console.print(table(document, {"grid": 3.0}))

@@ -33,7 +33,7 @@ from metatune.runs.streams import Streams
 from metatune.train.matching import refuse_misfit
 from metatune.verdict import contestants as table
 from metatune.verdict.aftermath import FRESH, SEEDS, hash_of, with_aftermath
-from metatune.verdict.budget import Spent, spent
+from metatune.verdict.budget import Spent, course, spent
 from metatune.verdict.contestants import Contestant, ContestSetting
 from metatune.verdict.document import About, Told, document
 from metatune.verdict.measuring import Measuring, streams_of
@@ -62,6 +62,7 @@ class Contest:
         trainings: makes the trainings.
         setting: what contestants are told.
         spent: what the search of the run took.
+        course: of that search, as of `Chosen`.
         budget: inner steps of each contestant's search.
         contestants: that apply.
         refused: the others, each with why.
@@ -76,6 +77,7 @@ class Contest:
     trainings: ContestTrainings
     setting: ContestSetting
     spent: Spent
+    course: tuple[tuple[int, float], ...]
     budget: int
     contestants: Sequence[Contestant]
     refused: Mapping[str, str]
@@ -102,6 +104,7 @@ class Contest:
             self.peak,
             self.domains,
             self.spent,
+            self.course,
             self.budget,
             self.resolution,
             self.refused,
@@ -179,7 +182,8 @@ def prepare(
         refuse_misfit(each, training, source)
     setting = setting_of(training, default)
     reasons = {each.name: each.refusal(setting) for each in wanted}
-    took = spent(training.recipe, folder.read_metrics(), setting.coordinates)
+    metrics = folder.read_metrics()
+    took = spent(training.recipe, metrics, setting.coordinates)
     gain = abs(tuned.result["difference"] or 0.0)
     return Contest(
         folder,
@@ -187,6 +191,7 @@ def prepare(
         trainings(training, default),
         setting,
         took,
+        course(training.recipe, metrics, setting.coordinates),
         budget or took.inner_steps,
         [each for each in wanted if reasons[each.name] is None],
         {name: why for name, why in reasons.items() if why is not None},

@@ -98,6 +98,12 @@ class Trials:
             append_line(self._file, line)
             self._known[_key(line)] = line
 
+    @property
+    def count(self) -> int:
+        """Trainings that are known, shortened ones and proxies too."""
+        with self._lock:
+            return len(self._known)
+
     def seconds(self, part: RecordPart, name: str) -> float:
         """What the trainings of a contestant took."""
         with self._lock:
