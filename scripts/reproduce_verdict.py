@@ -10,8 +10,11 @@ quickstart  The quickstart, tuned first if it isn't there, against all contestan
 what-if     Of two small runs, 40 random changes of what was chosen, each number as far as those of
             its tunable have moved in the search (one standard deviation): predicted, and trained.
 kills       Verdicts of a small run, killed 20 times at random moments: they come to the same files.
+streams     Trainings of the quickstart's default one after the other and side by side, in turns:
+            time and processor's time of each, and whether they come to the same losses.
 
-usage: reproduce_verdict.py [--count N] [--out DIR] [null] [planted] [quickstart] [what-if] [kills]
+usage: reproduce_verdict.py [--count N] [--out DIR]
+                            [null] [planted] [quickstart] [what-if] [kills] [streams]
 """
 
 import argparse
@@ -21,21 +24,27 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
+from metatune.fit.making import artefact_of
 from metatune.fit.outer_loop import fit
 from metatune.fit.process.compilation import keep_compiled
 from metatune.fit.run_folder import RunFolder
 from metatune.inner import InnerTraining, prepare, prepare_file
+from metatune.ladder.measuring import held_out_loss
 from metatune.ladder.progress import Display
 from metatune.recipe import reading, schema, shipped
 from metatune.report.verdict import table
+from metatune.runs.streams import Streams
 from metatune.verdict import contest
+from metatune.verdict.measuring import streams_of
 from metatune.verdict.statistics import DEFAULT, TUNED
 from metatune.verdict.statistics import contest as compare
+from metatune.verdict.trainings import trainings
 from metatune.verdict.what_if.asking import ask
 from metatune.verdict.words import decide
 
@@ -47,6 +56,7 @@ SEEDS = 40
 CHANGES, PAIRS = 40, 24
 SMOOTH = 1e-3
 KILLS = 20
+SIDE_BY_SIDE, TURNS = 4, 5
 WIDER = {"hidden_size": 16, "intermediate_size": 32}
 METATUNE = (sys.executable, "-c", "from metatune.cli import main; main()")
 QUIET = Console(quiet=True)
@@ -191,6 +201,36 @@ def kills(out: Path) -> None:
     print(f"{killed} kills in {sum(ends.values())} verdicts: {dict(ends)}")
 
 
+def streams() -> None:
+    """What trainings side by side take, against one after the other."""
+    training = prepare(reading.read(shipped.find("quickstart")))
+    default = artefact_of(training, training.initial_eta(), {})
+    followed = trainings(training, default).of_artefact(default)
+
+    def done(count: int) -> tuple[float, float, list[float]]:
+        wall, processor = time.perf_counter(), time.process_time()
+        jobs = [partial(held_out_loss, followed, index) for index in range(SIDE_BY_SIDE)]
+        losses = Streams(count).each(jobs)
+        return (
+            (time.perf_counter() - wall) / SIDE_BY_SIDE,
+            (time.process_time() - processor) / SIDE_BY_SIDE,
+            losses,
+        )
+
+    held_out_loss(followed, 0)  # compiles
+    several, ratios = streams_of(training), []
+    for _ in range(TURNS):
+        (alone, ours, expected), (beside, theirs, found) = done(1), done(several)
+        ratios.append(alone / beside)
+        print(
+            f"a training alone {alone:.2f} s, {ours:.2f} s of processors; {several} at once "
+            f"{beside:.2f} s each, {theirs:.2f} s of processors; x{ratios[-1]:.2f}; "
+            f"{'the same losses' if found == expected else 'OTHER LOSSES'}",
+            flush=True,
+        )
+    print(f"median of {TURNS} turns: x{np.median(ratios):.2f}")
+
+
 def training_of(folder: RunFolder) -> InnerTraining:
     return prepare_file(folder.recipe)
 
@@ -240,13 +280,18 @@ def main() -> None:
             what_if(tuned(small(rate), given.out / name))
     if "kills" in given.what:
         kills(given.out)
+    if "streams" in given.what:
+        streams()
     if "quickstart" in given.what:
         run, console = Path("runs/quickstart"), Console()
         if not (run / "artefact").exists():
             fit(prepare(reading.read(shipped.find("quickstart"))), run, console=console)
         found = contest.prepare(run, training_of, most=SEEDS)
+        began = time.monotonic()
         with Display(console, found.work) as display:
             document, record = contest.hold(found, display)
+        took, lines = time.monotonic() - began, record.count
+        console.print(f"{lines} trainings in {took / 60:.1f} min; {found.work} were expected")
         names = [each.name for each in found.contestants]
         seconds = {name: record.seconds("search", name) for name in names}
         console.print(table(document, {"tuned": found.spent.seconds, **seconds}))

@@ -23,8 +23,22 @@ def test_a_diverged_inner_training():
         NotFinite,
         match=r"point 3 of the search, inner step 1: the inner loss is nan; "
         r"lower inner\.optimizer\.learning_rate",
-    ):
-        refuse_not_finite(estimate([2.0, float("nan"), float("inf")]), 3)
+    ) as found:
+        refuse_not_finite(estimate([2.0, float("nan"), float("inf")]), 3, seed=5)
+    assert found.value.line(4, {"learning_rates": 2, "mixture": 4}) == {
+        "why": "point 3 of the search, inner step 1: the inner loss is nan",
+        "training": "hypergradient",
+        "seed": 5,
+        "inner_step": 1,
+        "inner_steps": 4,
+        "window": {"learning_rates": 0, "mixture": 1},
+    }
+
+
+def test_steps_are_those_of_the_training_where_an_estimate_begins_later():
+    with pytest.raises(NotFinite, match="inner step 9: the inner loss is nan") as found:
+        refuse_not_finite(estimate([2.0, float("nan")]), 3, start=8)
+    assert found.value.inner_step == 9
 
 
 def test_a_diverged_last_step():

@@ -35,7 +35,10 @@ from metatune.hypergrad.forward.persistent import Lived
 from metatune.inner import prepare
 from metatune.recipe import schema, writing
 from metatune.report import terminal
+from metatune.report.html import sources
+from metatune.report.html.story import story
 from metatune.report.pictures.thumbnails import heat_map
+from metatune.report.search import divergences
 from metatune.runs.inputs import INPUTS
 
 RECIPE = tiny()
@@ -512,12 +515,18 @@ def test_a_hypergradient_that_is_none_keeps_the_last_good_artefact(tmp_path, mon
         patch.setattr(hypergradients_of, "hypergradient", broken)
         with pytest.raises(NotFinite, match="point 2 of the search: the hypergradient of mixture"):
             fit(prepared(RECIPE), tmp_path, console=console)
-    assert len(RunFolder(tmp_path).read_metrics()) == 2
+    *lines, last = RunFolder(tmp_path).read_metrics()
+    assert len(lines) == 2
+    assert last["ended"]
+    assert "the hypergradient of mixture is not finite" in last["diverged"]["why"]
     assert artefact.load(tmp_path).result["status"] == "unfinished"
-    assert not fit(prepared(RECIPE), tmp_path, resume=True, console=console).interrupted
+    outcome = fit(prepared(RECIPE), tmp_path, resume=True, console=console)
+    assert not outcome.interrupted
+    assert [line["step"] for line in outcome.folder.read_metrics()] == [0, 1, 2, 3, 4]
 
 
-def test_a_training_that_diverges_says_where(tmp_path, console):
+def test_a_training_that_diverges_says_where(tmp_path):
+    console = Console(file=(file := io.StringIO()), width=400)
     optimizer = schema.SGDSpec(learning_rate=1e30, schedule=schema.ConstantSpec(), clip_norm=None)
     recipe = dataclasses.replace(RECIPE, inner=schema.InnerSpec(optimizer, steps=6))
     with pytest.raises(
@@ -525,6 +534,19 @@ def test_a_training_that_diverges_says_where(tmp_path, console):
     ):
         fit(prepared(recipe), tmp_path, console=console)
     assert artefact.load(tmp_path).result["status"] == "unfinished"
+    (line,) = metrics = RunFolder(tmp_path).read_metrics()
+    found = line["diverged"]
+    assert (line["step"], line["held_out"], line["ended"]) == (0, None, True)
+    assert (found["training"], found["seed"], found["inner_steps"]) == ("hypergradient", 0, 6)
+    (told,) = divergences(metrics)
+    assert told.startswith(
+        "the search ended at point 0: the hypergradient training of seed 0 diverged at inner step "
+        f"{found['inner_step']} of 6 (window "
+    )
+    assert told in file.getvalue()
+    console.print(terminal.summary(artefact.load(tmp_path), metrics))
+    assert file.getvalue().count(told) == 2
+    assert story(sources.read(tmp_path)).facts[0] == told
 
 
 def test_a_run_is_not_overwritten(finished, console):
@@ -577,8 +599,10 @@ def test_the_best_is_the_smallest_not_the_last():
     assert (search.best_eta, search.best_step, search.best_held_out) == (1, 1, 1.5)
 
 
-def test_rates_that_diverge_under_the_judges_are_not_the_best(tmp_path, monkeypatch, console):
-    judgements = iter([3.0, 2.5, NotFinite("judge training 0"), 2.7, NotFinite("the last one")])
+def test_rates_that_diverge_under_the_judges_are_not_the_best(tmp_path, monkeypatch):
+    console = Console(file=(file := io.StringIO()), width=400)
+    judge = NotFinite("judge training 0; lower it", training="validation", seed=1, inner_step=5)
+    judgements = iter([3.0, 2.5, judge, 2.7, NotFinite("the last one")])
     reports = iter([3.0, 2.5, 3.0, 2.5])
 
     def told(*_, split, **__):
@@ -591,5 +615,11 @@ def test_rates_that_diverge_under_the_judges_are_not_the_best(tmp_path, monkeypa
     outcome = fit(prepared(RECIPE), tmp_path, console=console)
     held_out = [line["held_out"] for line in outcome.folder.read_metrics()]
     assert held_out == [3.0, 2.5, None, 2.7, None]
+    diverged = [line.get("diverged") for line in outcome.folder.read_metrics()]
+    assert [found is not None for found in diverged] == [False, False, True, False, True]
+    third = diverged[2] or {}
+    assert (third.get("why"), third.get("seed")) == ("judge training 0", 1)
+    assert diverged[4] == {"why": "the last one"}
+    assert "a training diverged, that of seed 1, at inner step 5" in file.getvalue()
     assert outcome.artefact.result["best_outer_step"] == 1
     assert outcome.artefact.result["difference"] == -0.5

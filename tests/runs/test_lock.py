@@ -40,7 +40,16 @@ def test_the_second_is_refused_by_name(tmp_path, another):
             look(tmp_path)
         said = str(refused.value)
         assert f"is in use by process {another.pid} on {os.uname().nodename} since 20" in said
-        assert "wait for its end, or give another folder" in said
+        assert said.startswith(f"--out {tmp_path}: ")
+        assert said.endswith("; wait for its end, or give another folder")
+
+
+def test_who_was_given_a_run_is_told_of_no_option(tmp_path, another):
+    with pytest.raises(RunFolderError) as refused, locked(tmp_path, "RUN"):
+        pass
+    said = str(refused.value)
+    assert said.startswith(f"RUN {tmp_path}: is in use by process {another.pid} on ")
+    assert said.endswith("; wait for its end")
 
 
 def test_a_killed_process_s_is_taken_over(tmp_path, another):

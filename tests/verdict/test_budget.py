@@ -5,7 +5,7 @@ from recipes import tiny
 
 from metatune.plan.counting import MIXFLOW
 from metatune.recipe import schema
-from metatune.verdict.budget import in_trainings, spent
+from metatune.verdict.budget import course, in_trainings, spent
 
 
 def point(step, inner_steps=None, *, seeds=2, seconds=1.0, **further):
@@ -27,6 +27,15 @@ def test_hypergradients_and_validations_are_counted():
     assert found.gradients == pytest.approx(2 * 6 * MIXFLOW + 3 * 2 * 6)
     assert found.seconds == 3
     assert found.trainings(6) == 8
+
+
+def test_a_course_has_the_points_that_were_better_than_all_before():
+    losses = (2.0, None, 2.5, 1.5)
+    lines = [
+        point(k, 6, seeds=2 * (loss is not None), held_out=loss) for k, loss in enumerate(losses)
+    ]
+    # Each point has a hypergradient, and but for one two validations.
+    assert course(recipe(), lines, 13) == ((18, 2.0), (18 + 6 + 18 + 18, 1.5))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import math
 import shutil
 import signal
 import subprocess
@@ -55,6 +56,11 @@ def held(run, **options):
     return contest.hold(prepared(run, **options), Display(QUIET, 1.0))[0]
 
 
+def in_order(lines):
+    """The lines of a record as often as they are there, without the time that they took."""
+    return sorted(json.dumps(line | {"seconds": 0}, sort_keys=True) for line in lines)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("verdict") / "run"
@@ -90,6 +96,25 @@ def test_a_verdict_leaves_all_that_is_promised(run, document):
         assert len(each["losses"]) == document["seeds"] == 5
         ahead = np.subtract(each["losses"], document["tuned"]["losses"])
         assert each["behind_tuned"]["mean"] == pytest.approx(ahead.mean())
+    lines = [json.loads(line) for line in (run / FILE).read_text().splitlines()]
+    for each in document["rivals"]:
+        searched = [
+            line for line in lines if line["part"] == "search" and line["name"] == each["name"]
+        ]
+        best = math.inf
+        expected = []
+        for number, line in enumerate(searched, 1):
+            if line["loss"] < best:
+                best = line["loss"]
+                expected.append([6 * number, best])
+        assert each["course"] == expected
+    held_out = [line["held_out"] for line in RunFolder(run).read_metrics()]
+    # A hypergradient and a validation at points 0 and 1, a validation at the last.
+    falling = list(zip((12, 24, 30), held_out, strict=True))
+    assert document["tuned"]["course"] == [
+        [step, loss] for i, (step, loss) in enumerate(falling) if loss < min([9.9, *held_out[:i]])
+    ]
+    assert '"contest-course"' in (run / "report.html").read_text(encoding="utf-8")
     for width in (80, 220):
         console = Console(width=width, file=(file := io.StringIO()))
         console.print(table(document, {"grid": 3.0}))
@@ -127,7 +152,8 @@ def test_a_proxy_is_in_the_record_and_in_what_a_search_took(run, tmp_path):
     (copy / FILE).write_bytes(whole[: whole.index(b"proxy, reach 2")])
     assert held(copy, only=("alignment",)) == found
     again = [json.loads(line) for line in (copy / FILE).read_text().splitlines()]
-    assert [line | {"seconds": 0} for line in again] == [line | {"seconds": 0} for line in lines]
+    # Seeds of a measurement are trained side by side, so that their lines come as they end.
+    assert in_order(again) == in_order(lines)
 
 
 def test_a_table_tells_of_trainings_that_diverged(document):
@@ -160,6 +186,22 @@ def test_a_killed_verdict_goes_on_to_the_same_file(run, document, tmp_path, cut)
     assert len(again) == len(whole.splitlines())
     ours, theirs = ((p / "artefact" / "verdict.json").read_bytes() for p in (copy, run))
     assert ours == theirs
+
+
+def test_one_after_the_other_they_come_to_the_same_file(run, document, tmp_path, monkeypatch):
+    """Nothing is known: all is trained again, by one stream in the place of several."""
+    asked = []
+    monkeypatch.setattr(contest, "streams_of", lambda training: asked.append(training) or 1)
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    whole = (copy / FILE).read_text().splitlines()
+    (copy / FILE).unlink()
+    assert held(copy) == document
+    assert asked
+    ours, theirs = ((p / "artefact" / "verdict.json").read_bytes() for p in (copy, run))
+    assert ours == theirs
+    again = (copy / FILE).read_text().splitlines()
+    assert in_order(map(json.loads, again)) == in_order(map(json.loads, whole))
 
 
 def test_a_larger_contest_keeps_what_is_known(run, document, tmp_path):

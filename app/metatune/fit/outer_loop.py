@@ -178,6 +178,8 @@ def fit(
             except (KeyboardInterrupt, NotFinite, CommandFailed) as stop:
                 # A result that is written stays, whatever comes after it.
                 tuned = complete or recorder.write_best(search)
+                if isinstance(stop, NotFinite) and complete is None:
+                    recorder.stopped(search, stop)
                 if isinstance(stop, KeyboardInterrupt):
                     return SearchOutcome(folder, tuned, interrupted=True, during=display.doing)
                 raise

@@ -22,12 +22,14 @@ from metatune.fit.searching.search import Search
 from metatune.fit.searching.sharing import record
 from metatune.fit.searching.still_moving import moved
 from metatune.fit.searching.trust import TakenBack
+from metatune.fit.searching.validation import Validated
 from metatune.fit.telling.progress import SearchDisplay
 from metatune.fit.tracking import Tracker
+from metatune.fit.trainers.failure import NotFinite
 from metatune.hypergrad import Hypergradient
 from metatune.inner import InnerTraining
 from metatune.recipe.phases import Phase
-from metatune.report.search import diverged, jump, taken_back
+from metatune.report.search import diverged, ended, jump, taken_back
 from metatune.report.sharing import sentences
 from metatune.report.signal import dominated, first_dominated
 from metatune.runs import stops
@@ -72,6 +74,7 @@ class Recorder:
             point: what is recorded, but for jumps, which are looked for here.
         """
         factors = rate_factors(self._training, before.eta)
+        point = self._told(point)
         found = jumps(self._lines, point.line(), self._training.recipe.outer, phase, factors)
         if found and point.taken:
             point = point._replace(taken=point.taken._replace(jumps=found))
@@ -104,7 +107,7 @@ class Recorder:
             point: what is recorded.
             why: the search ends.
         """
-        line = point.line()
+        line = self._told(point).line()
         self._append(line, search.eta)
         if search.best_step == search.step:
             self.write_best(search)
@@ -112,6 +115,28 @@ class Recorder:
         note = point.validated.remark or ("" if held_out == held_out else f"not judged: {why}")
         rates = _words(rate_factors(self._training, search.eta))
         self._display.point(line, rates=rates, note=note)
+
+    def stopped(self, search: Search, error: NotFinite) -> None:
+        """Keeps where a training diverged that the search can't go on without.
+
+        It goes on from this point, whose line is then written anew.
+
+        Args:
+            search: at the point.
+            error: what was found.
+        """
+        phase, best = search.phase, search.best_held_out
+        where = SearchPoint(search.step, phase, Validated(diverged=error), best, 0.0, ended=True)
+        line = self._told(where).line()
+        self._folder.append_metrics(line)
+        self._display.say(ended(line))
+
+    def _told(self, point: SearchPoint) -> SearchPoint:
+        """A point with where a training diverged, if one did."""
+        if (error := point.validated.diverged) is None:
+            return point
+        windows = {each.key: each.windows for each in self._training.tunables}
+        return point._replace(diverged=error.line(self._training.recipe.inner.steps, windows))
 
     def write_best(self, search: Search) -> artefact.Artefact:
         """Writes the best so far as an unfinished artefact."""

@@ -17,6 +17,7 @@ from metatune.ladder.preparing import Ladder, Step
 from metatune.ladder.progress import Display
 from metatune.ladder.record import LadderRecord
 from metatune.runs import stops
+from metatune.runs.faults import RUN
 from metatune.runs.lock import locked
 
 
@@ -33,7 +34,7 @@ def climb(ladder: Ladder, display: Display) -> dict[str, Any]:
     Returns:
         The document of the artefact's `transfer.json`, which is there after each rung.
     """
-    with locked(ladder.folder.path):
+    with locked(ladder.folder.path, RUN):
         record = LadderRecord(ladder.folder.path, ladder.identity)
         record.mend()
         found: list[Measured] = []
@@ -102,7 +103,7 @@ def _train_all(
             loss = held_out_loss(followed[candidate], seed, listener=listener)
             with stops.held():
                 record.add(step.rung, candidate, seed, loss)
-            display.done()
+            display.done(ladder.work(step))
 
 
 def _measured(

@@ -14,6 +14,7 @@ from metatune.ladder.prediction import predict
 from metatune.ladder.record import LadderRecord
 from metatune.models import read_config
 from metatune.recipe.faults import ABSENT, Fault
+from metatune.runs.faults import RUN
 from metatune.runs.lock import locked
 from metatune.transfer.toward import toward_folder
 
@@ -63,7 +64,7 @@ def predicted_at(folder: RunFolder, tuned: Artefact, model: Path, steps: int) ->
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
         }
     )
-    with locked(folder.path):
+    with locked(folder.path, RUN):
         record = LadderRecord(folder.path, {"rule": ledger["rule"], **_own(ledger)})
         record.mend()
         record.name(found)

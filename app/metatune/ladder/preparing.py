@@ -18,6 +18,7 @@ from metatune.ladder.measuring import Followed, following, operations
 from metatune.ladder.record import LadderRecord
 from metatune.ladder.rungs import refuse_no_ladder
 from metatune.recipe.faults import RecipeError, unknown
+from metatune.runs.faults import RUN
 from metatune.runs.inputs import refuse_changed
 from metatune.train.matching import refuse_misfit
 from metatune.transfer.carried import Carried, carry
@@ -121,7 +122,7 @@ def ladder(
     folder, tuned = complete(run)
     own = proxy(folder)
     refuse_no_ladder(own.recipe)
-    refuse_changed(folder.path, inputs(own))
+    refuse_changed(folder.path, inputs(own), RUN)
     default = artefact_of(own, own.initial_eta(), tuned.result)
     own_schedules = sources(default, tuned)
     steps = []

@@ -92,11 +92,37 @@ def divergences(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
         ("trainings that validate", validating, ": the search went back from there"),
         ("trainings on either side of the meta-parameters", beside, ""),
     )
-    return [
+    told = [
         f"{which} diverged at point{'s' * (len(steps) > 1)} {', '.join(map(str, steps))}{then}"
         for which, steps, then in kinds
         if steps
     ]
+    where = [line for line in metrics if line.get("diverged")]
+    return told + [ended(line) if line.get("ended") else first_bad(line) for line in where]
+
+
+def ended(line: Mapping[str, Any]) -> str:
+    """Where the training diverged that a search ended by, from a line of its metrics."""
+    return f"the search ended at point {line['step']}: {_where(line['diverged'])}"
+
+
+def first_bad(line: Mapping[str, Any]) -> str:
+    """Where a training diverged at a point that a search went on from, likewise."""
+    return f"point {line['step']}: {_where(line['diverged'])}"
+
+
+def _where(found: Mapping[str, Any]) -> str:
+    if "inner_step" not in found:
+        return found["why"]
+    what = f"the {found['training']} training of seed {found['seed']}"
+    by_window: dict[int, list[str]] = {}
+    for key, window in found["window"].items():
+        by_window.setdefault(window, []).append(key)
+    windows = "; ".join(
+        f"window {window + 1} of {' and '.join(keys)}" for window, keys in by_window.items()
+    )
+    at = f"inner step {found['inner_step']} of {found['inner_steps']}"
+    return f"{what} diverged at {at}{f' ({windows})' if windows else ''}"
 
 
 def _diverged_there(line: Mapping[str, Any]) -> bool:

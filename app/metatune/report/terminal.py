@@ -50,6 +50,7 @@ def summary(artefact: Artefact, metrics: Sequence[Mapping[str, Any]]) -> Rendera
     if metrics:
         parts.append(_search(metrics))
     told = [*search.closing(artefact.result), *search.jumped(artefact.result)]
+    told += search.divergences(metrics)
     parts += [Text(line, "yellow") for line in told]
     if changes := artefact.result.get("sharing", {}).get("changes"):
         parts.append(Group(*(Text(line) for line in sharing.sentences(changes))))

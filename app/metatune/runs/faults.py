@@ -2,16 +2,27 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 
 class RunFolderError(ValueError):
     """A folder that can't be used as asked."""
 
 
+Given = Literal["--out", "RUN"]
+"""How commands are given a folder: one to write into, or a run that is there."""
+OUT: Final = "--out"
+RUN: Final = "RUN"
+
+
 def of_out(path: Path, problem: str) -> RunFolderError:
     """The error of a folder that was given as --out."""
-    return RunFolderError(f"--out {path}: {problem}")
+    return of_given(OUT, path, problem)
+
+
+def of_given(given: Given, path: Path, problem: str) -> RunFolderError:
+    """The error of a folder, by the name of what it was given as."""
+    return RunFolderError(f"{given} {path}: {problem}")
 
 
 def differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

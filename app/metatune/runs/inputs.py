@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from metatune.runs.faults import RunFolderError, differing, of_out, then_and_now
+from metatune.runs.faults import OUT, Given, RunFolderError, differing, of_given, then_and_now
 from metatune.runs.files import replace
 
 INPUTS: Final = ".metatune.inputs.json"
@@ -22,12 +22,13 @@ def flat(tree: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def refuse_changed(folder: Path, now: Mapping[str, Any]) -> None:
+def refuse_changed(folder: Path, now: Mapping[str, Any], given: Given = OUT) -> None:
     """Compares what a run goes on with.
 
     Args:
         folder: of the run.
         now: hashes of what it would go on with.
+        given: what the command was given it as, for errors.
 
     Raises:
         RunFolderError: something was changed since it began.
@@ -38,10 +39,12 @@ def refuse_changed(folder: Path, now: Mapping[str, Any]) -> None:
     here = flat(now)
     changed = differing(then, here)
     if changed:
-        raise of_out(
+        anew = "in another folder, or here with --overwrite" if given == OUT else "by metatune fit"
+        raise of_given(
+            given,
             folder,
             "was begun with other inputs, which were changed since; put them back, or begin anew "
-            "in another folder, or here with --overwrite\n" + then_and_now(changed, then, here),
+            f"{anew}\n{then_and_now(changed, then, here)}",
         )
 
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 from filelock import FileLock, Timeout
 
 from metatune.runs import stops
-from metatune.runs.faults import RunFolderError, of_out
+from metatune.runs.faults import OUT, Given, RunFolderError, of_given
 from metatune.runs.files import partial, replace
 
 LOCK: Final = ".metatune.lock"
@@ -29,13 +29,17 @@ HOLDER: Final = ".metatune.holder.json"
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, given: Given = OUT) -> Iterator[None]:
     """Holds a folder, which exists, against other processes.
+
+    Args:
+        folder: the folder.
+        given: what the command was given it as, for errors.
 
     Raises:
         RunFolderError: another process holds it, or may.
     """
-    with _acquired(folder):
+    with _acquired(folder, given):
         holder = folder / HOLDER
         replace(holder, json.dumps(_self(), indent=1) + "\n")
         try:
@@ -52,48 +56,54 @@ def refuse_held(folder: Path) -> None:
         RunFolderError: one does, or may.
     """
     if (folder / LOCK).exists() and os.access(folder, os.W_OK):
-        with _acquired(folder):
+        with _acquired(folder, OUT):
             pass
 
 
 @contextmanager
-def _acquired(folder: Path) -> Iterator[None]:
+def _acquired(folder: Path, given: Given) -> Iterator[None]:
     lock = FileLock(folder / LOCK, timeout=0)
     try:
         lock.acquire()
     except Timeout:
-        raise _in_use(folder, _read(folder)) from None
+        raise _in_use(folder, _read(folder), given) from None
     try:
-        _refuse_alive(folder, _read(folder))
+        _refuse_alive(folder, _read(folder), given)
         yield
     finally:
         lock.release()
 
 
-def _refuse_alive(folder: Path, holder: dict[str, Any] | None) -> None:
+def _refuse_alive(folder: Path, holder: dict[str, Any] | None, given: Given) -> None:
     """Refuses a holder that may be alive though its lock is free."""
     if holder is None or holder == {**_self(), "since": holder.get("since")}:
         return
     if holder.get("host") != socket.gethostname():
-        raise of_out(
+        raise of_given(
+            given,
             folder,
             f"was in use by process {holder.get('process')} of another machine, "
             f"{holder.get('host')}, since {holder.get('since')}, and whether that has ended can't "
             f"be seen from {socket.gethostname()}; if it has, delete {folder / HOLDER} and go on, "
-            "else wait for it, or give another folder",
+            f"else {_cure('wait for it', given)}",
         )
     process = holder.get("process")
     if isinstance(process, int) and _began(process) == holder.get("began") is not None:
-        raise _in_use(folder, holder)  # a filesystem without locks
+        raise _in_use(folder, holder, given)  # a filesystem without locks
 
 
-def _in_use(folder: Path, holder: dict[str, Any] | None) -> RunFolderError:
+def _in_use(folder: Path, holder: dict[str, Any] | None, given: Given) -> RunFolderError:
     who = (
         f"process {holder.get('process')} on {holder.get('host')} since {holder.get('since')}"
         if holder
         else "another process"
     )
-    return of_out(folder, f"is in use by {who}; wait for its end, or give another folder")
+    return of_given(given, folder, f"is in use by {who}; {_cure('wait for its end', given)}")
+
+
+def _cure(waiting: str, given: Given) -> str:
+    """Another folder in the place of a run is another run: no cure."""
+    return f"{waiting}, or give another folder" if given == OUT else waiting
 
 
 def _read(folder: Path) -> dict[str, Any] | None:

@@ -92,6 +92,12 @@ def farewell(text: str) -> None:
     _farewell = text
 
 
+def end_at_once() -> None:
+    """Ends a process that was asked to, whatever its threads do, where there is a listener."""
+    if _listener is not None:
+        _listener.end(_farewell or "interrupted")
+
+
 @contextmanager
 def listening() -> Iterator[None]:
     """Listens to the signals, in the main thread; elsewhere, and within another, does nothing.
@@ -179,7 +185,7 @@ class _Listener:
     def _hear(self, number: int, frame: FrameType | None) -> None:
         self._note(number)
         if not (self.holds or self.answered) and _imports(frame) > self._imports:
-            self._end(_farewell or "interrupted")
+            self.end(_farewell or "interrupted")
         self.raise_if_asked()
 
     def _hear_unraisable(self, thrown_away: "sys.UnraisableHookArgs") -> None:
@@ -211,7 +217,7 @@ class _Listener:
                     continue
                 count, first = count + 1, first or time.monotonic()
                 if count > 1:
-                    self._end("ended at once")
+                    self.end("ended at once")
                 self._note(came[0])
                 say = next((say for say in reversed(self.holds) if say), None)
                 if say:
@@ -223,12 +229,12 @@ class _Listener:
                     signal.pthread_kill(self._main, self.number)
                 since = time.monotonic() - first
                 if since > PATIENCE_SECONDS:
-                    self._end(_farewell or "interrupted")
+                    self.end(_farewell or "interrupted")
                 if since > QUIET_SECONDS and not told:
                     told = True
                     _tell("interrupted: ends when what runs now allows it; a second one ends now")
 
-    def _end(self, text: str) -> None:
+    def end(self, text: str) -> None:
         """Ends the process without its main thread."""
         for ending in list(_endings):
             with suppress(Exception):  # the others have their turn, and the end comes

@@ -1,6 +1,7 @@
 """What follows a gain: what of the tuned schedules it is of, and the simple ones that keep it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -8,7 +9,6 @@ import numpy as np
 from metatune.artefact import Artefact
 from metatune.artefact.verdict import SIMPLE, USE
 from metatune.inner.seeds import Purpose
-from metatune.ladder.measuring import Followed
 from metatune.verdict.document import Told
 from metatune.verdict.measuring import Measuring
 from metatune.verdict.parts import ablation, as_plain, variants
@@ -41,28 +41,28 @@ def with_aftermath(
     """
     training, default, first = trainings.training, trainings.default, seeds("parts")
 
+    def loss(name: str, schedules: Artefact, index: int) -> float:
+        return measure(
+            "parts",
+            name,
+            hash_of(tuned),
+            first + index,
+            lambda: trainings.of_artefact(schedules),
+            purpose=Purpose.VALIDATION,
+            what=f"{name}, seed {index + 1} of {SEEDS}",
+        )
+
+    def asked(name: str, schedules: Artefact) -> list[Callable[[], float]]:
+        return [partial(loss, name, schedules, index) for index in range(SEEDS)]
+
     def losses(name: str, schedules: Artefact) -> list[float]:
-        made: list[Followed] = []
+        return measure.streams.each(asked(name, schedules))
 
-        def followed() -> Followed:
-            if not made:
-                made.append(trainings.of_artefact(schedules))
-            return made[0]
-
-        return [
-            measure(
-                "parts",
-                name,
-                hash_of(tuned),
-                first + index,
-                followed,
-                purpose=Purpose.VALIDATION,
-                what=f"{name}, seed {index + 1} of {SEEDS}",
-            )
-            for index in range(SEEDS)
-        ]
-
-    gain, parts = ablation(variants(training, default, tuned), losses, tuned, default)
+    made = variants(training, default, tuned)
+    # All at once; what follows is answered from the record.
+    whole = {"tuned": tuned, "default": default, **made}
+    measure.streams.each([job for each in whole.items() for job in asked(*each)])
+    gain, parts = ablation(made, losses, tuned, default)
     told = told._replace(parts=as_plain(gain, parts))
     windows = {each.key: each.windows for each in training.tunables}
     found = simplest(default, tuned, windows, losses)
@@ -74,8 +74,9 @@ def _with_simple(
 ) -> Told:
     """The same with simple schedules, which are to be used where they do as well."""
     outcome, followed = told.outcome, trainings.of_artefact(found.artefact)
-    after = [
-        measure(
+
+    def loss(seed: int) -> float:
+        return measure(
             "test",
             NAME,
             f"{hash_of(tuned)}, {found.words}",
@@ -84,8 +85,8 @@ def _with_simple(
             purpose=Purpose.TEST,
             what=f"test seed {seed + 1}, {NAME}",
         )
-        for seed in range(outcome.seeds)
-    ]
+
+    after = measure.streams.each([partial(loss, seed) for seed in range(outcome.seeds)])
     before: Sequence[float] = outcome.losses[DEFAULT]
     usable, behind = ships(outcome, after)
     gain = outcome.gain.mean

@@ -1,6 +1,7 @@
 """What a search has spent, counted from the run's own record: what every contestant may spend."""
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from metatune.plan.counting import MIXFLOW
@@ -63,6 +64,22 @@ def spent(recipe: Recipe, lines: Iterable[Mapping[str, Any]], numbers: int) -> S
                 steps += 2 * count * line["inner_steps"]
                 gradients += 2 * count * line["inner_steps"]
     return Spent(steps, gradients, seconds)
+
+
+def course(
+    recipe: Recipe, lines: Sequence[Mapping[str, Any]], numbers: int
+) -> tuple[tuple[int, float], ...]:
+    """Inner steps that a search had spent, and its best validation loss by then; as of `Chosen`.
+
+    A loss is the mean over the seeds of a validation. Arguments as of `spent`.
+    """
+    found: list[tuple[int, float]] = []
+    for number, line in enumerate(lines, 1):
+        judged = [line.get("held_out"), line.get("held_out_average")]
+        best = min((loss for loss in judged if loss is not None), default=math.inf)
+        if best < (found[-1][1] if found else math.inf):
+            found.append((spent(recipe, lines[:number], numbers).inner_steps, best))
+    return tuple(found)
 
 
 def _validations(outer: schema.OuterSpec, line: Mapping[str, Any]) -> int:

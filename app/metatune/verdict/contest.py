@@ -1,8 +1,10 @@
 """A contest: what was tuned, the default, and what a user would have done, at equal cost."""
 
 import shutil
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,19 +26,21 @@ from metatune.recipe.faults import Fault, RecipeError
 from metatune.report.artefact_readme import readme
 from metatune.report.tensorboard import EventWriter
 from metatune.runs import stops
+from metatune.runs.faults import RUN
 from metatune.runs.inputs import refuse_changed
 from metatune.runs.lock import locked
+from metatune.runs.streams import Streams
 from metatune.train.matching import refuse_misfit
 from metatune.verdict import contestants as table
 from metatune.verdict.aftermath import FRESH, SEEDS, hash_of, with_aftermath
-from metatune.verdict.budget import Spent, spent
+from metatune.verdict.budget import Spent, course, spent
 from metatune.verdict.contestants import Contestant, ContestSetting
 from metatune.verdict.document import About, Told, document
-from metatune.verdict.measuring import Measuring
+from metatune.verdict.measuring import Measuring, streams_of
 from metatune.verdict.parts import variants
 from metatune.verdict.searching import Chosen, Searching, trainings_of
 from metatune.verdict.simple import TRIED
-from metatune.verdict.statistics import DEFAULT, TUNED, Outcome, contest, expected_seeds
+from metatune.verdict.statistics import DEFAULT, TUNED, Outcome, contest, expected_seeds, looks
 from metatune.verdict.trainings import ContestTrainings, setting_of, trainings
 from metatune.verdict.trials import Trials
 from metatune.verdict.words import decide
@@ -58,6 +62,7 @@ class Contest:
         trainings: makes the trainings.
         setting: what contestants are told.
         spent: what the search of the run took.
+        course: of that search, as of `Chosen`.
         budget: inner steps of each contestant's search.
         contestants: that apply.
         refused: the others, each with why.
@@ -72,6 +77,7 @@ class Contest:
     trainings: ContestTrainings
     setting: ContestSetting
     spent: Spent
+    course: tuple[tuple[int, float], ...]
     budget: int
     contestants: Sequence[Contestant]
     refused: Mapping[str, str]
@@ -98,6 +104,7 @@ class Contest:
             self.peak,
             self.domains,
             self.spent,
+            self.course,
             self.budget,
             self.resolution,
             self.refused,
@@ -120,7 +127,10 @@ class Contest:
     def work(self) -> int:
         """Trainings of all searches, and of as many seeds as are expected."""
         searches = trainings_of(self.contestants, self.budget, self.setting.steps)
-        measured = self.expected_seeds * (2 + len(self.contestants) + len(self.also))
+        rivals = len(self.contestants) + len(self.also)
+        first = min(looks(self.most)[0], self.expected_seeds)
+        # Most rivals are told at the first look; the best one stays.
+        measured = first * (2 + rivals) + (self.expected_seeds - first) * min(3, 2 + rivals)
         of_parts = 0
         if self.parts:
             made = variants(self.trainings.training, self.trainings.default, self.tuned)
@@ -164,7 +174,7 @@ def prepare(
         problem = "trains elsewhere: no contestant could train here what it trains"
         cure = "compare its trainings there"
         raise RecipeError(str(run), [Fault("trainer.command", external.command, problem, cure)])
-    refuse_changed(folder.path, inputs(training))
+    refuse_changed(folder.path, inputs(training), RUN)
     refuse_larger_than_memory(training)
     default = artefact_of(training, training.initial_eta(), tuned.result)
     others = {f"also {path}": artefact.load(path) for path in also}
@@ -172,7 +182,8 @@ def prepare(
         refuse_misfit(each, training, source)
     setting = setting_of(training, default)
     reasons = {each.name: each.refusal(setting) for each in wanted}
-    took = spent(training.recipe, folder.read_metrics(), setting.coordinates)
+    metrics = folder.read_metrics()
+    took = spent(training.recipe, metrics, setting.coordinates)
     gain = abs(tuned.result["difference"] or 0.0)
     return Contest(
         folder,
@@ -180,6 +191,7 @@ def prepare(
         trainings(training, default),
         setting,
         took,
+        course(training.recipe, metrics, setting.coordinates),
         budget or took.inner_steps,
         [each for each in wanted if reasons[each.name] is None],
         {name: why for name, why in reasons.items() if why is not None},
@@ -200,16 +212,24 @@ def hold(contest: Contest, display: Display) -> tuple[dict[str, Any], Trials]:
     Returns:
         The document of the artefact's `verdict.json`, and the record.
     """
-    with locked(contest.folder.path):
+    with locked(contest.folder.path, RUN):
         record = Trials(contest.folder.path, contest.identity)
         record.mend()
-        measure = Measuring(record, display, contest.setting.steps)
+        streams = Streams(streams_of(contest.trainings.training))
+        measure = Measuring(record, display, contest.setting.steps, streams)
         searching = Searching(contest.trainings, contest.setting, contest.budget, measure)
-        chosen: dict[str, Chosen] = {}
-        for each in contest.contestants:
-            chosen[each.name] = found = searching.search(each)
+
+        def search(contestant: Contestant) -> Chosen:
+            found = searching.search(contestant)
             words = found.point.words(contest.peak, contest.domains)
-            display.say(f"{each.name}: {found.held_out:.4f} in validation; {words}")
+            display.say(f"{contestant.name}: {found.held_out:.4f} in validation; {words}")
+            return found
+
+        # All begin at once: a search waits for its own trainings, and others train meanwhile.
+        searches = [partial(search, each) for each in contest.contestants]
+        found = streams.each(searches, waiting=True)
+        names = [each.name for each in contest.contestants]
+        chosen = dict(zip(names, found, strict=True))
         outcome = _measured(contest, chosen, measure)
         told = Told(contest.about, chosen, outcome, decide(outcome))
         if outcome.gain.better and contest.parts:
@@ -233,10 +253,12 @@ def _write_simple(folder: RunFolder, simple: Artefact | None) -> None:
 
 
 def seconds(contest: Contest) -> float:
-    """What a contest takes, about, by a training of the default."""
-    return contest.work * measuring.seconds(
-        contest.trainings.of_artefact(contest.trainings.default), FRESH
-    )
+    """What a contest takes, about, by trainings of the default, as many at once as it has."""
+    streams = Streams(streams_of(contest.trainings.training))
+    followed = contest.trainings.of_artefact(contest.trainings.default)
+    measuring.seconds(followed, FRESH)  # compiles
+    several = [partial(measuring.seconds, followed, FRESH + i) for i in range(streams.count)]
+    return contest.work * float(np.mean(streams.each(several))) / streams.count
 
 
 def _measured(found: Contest, chosen: Mapping[str, Chosen], measure: Measuring) -> Outcome:
@@ -244,14 +266,17 @@ def _measured(found: Contest, chosen: Mapping[str, Chosen], measure: Measuring) 
     schedules = {TUNED: found.tuned, DEFAULT: found.trainings.default, **found.also}
     made: dict[str, Followed] = {}
 
+    lock = threading.Lock()
+
     def followed(name: str) -> Followed:
-        if name not in made:
-            made[name] = (
-                found.trainings.followed(chosen[name].point)
-                if name in chosen
-                else found.trainings.of_artefact(schedules[name])
-            )
-        return made[name]
+        with lock:
+            if name not in made:
+                made[name] = (
+                    found.trainings.followed(chosen[name].point)
+                    if name in chosen
+                    else found.trainings.of_artefact(schedules[name])
+                )
+            return made[name]
 
     def loss(name: str, seed: int) -> float:
         point = chosen[name].point if name in chosen else hash_of(schedules[name])
@@ -272,4 +297,7 @@ def _measured(found: Contest, chosen: Mapping[str, Chosen], measure: Measuring) 
             f"({gain.low:+.4f} to {gain.high:+.4f})"
         )
 
-    return contest(loss, [*chosen, *found.also], found.resolution, found.most, tell)
+    def ahead(asked: Sequence[tuple[str, int]]) -> None:
+        measure.streams.each([partial(loss, *each) for each in asked])
+
+    return contest(loss, [*chosen, *found.also], found.resolution, found.most, tell, ahead)

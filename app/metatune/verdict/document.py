@@ -22,6 +22,7 @@ class About(NamedTuple):
         peak: the recipe's peak learning rate.
         domains: that are trained on.
         spent: by the search of the run.
+        course: of the run's search, as of `Chosen`.
         budget: inner steps of each contestant's search.
         resolution: half-width of an interval that is fine enough.
         refused: contestants that don't apply, each with why.
@@ -31,6 +32,7 @@ class About(NamedTuple):
     peak: float
     domains: tuple[str, ...]
     spent: Spent
+    course: tuple[tuple[int, float], ...]
     budget: int
     resolution: float
     refused: Mapping[str, str]
@@ -95,6 +97,7 @@ def document(told: Told) -> dict[str, Any]:
                 "losses": list(outcome.losses[TUNED]),
                 "inner_steps": about.spent.inner_steps,
                 "gradients": about.spent.gradients,
+                "course": [list(each) for each in about.course],
             },
             "default": {"losses": list(outcome.losses[DEFAULT])},
             "gain": outcome.gain._asdict(),
@@ -120,4 +123,5 @@ def _of(name: str, chosen: Mapping[str, Chosen], worded: Mapping[str, str]) -> d
         "trainings": each.trainings,
         "inner_steps": each.inner_steps,
         "gradients": each.inner_steps,  # one for each
+        "course": [list(at) for at in each.course],
     }

@@ -35,12 +35,15 @@ class Chosen(NamedTuple):
         held_out: its loss on the validation split, the mean over the seeds it was trained with.
         trainings: that it took, shortened ones too.
         inner_steps: that it took.
+        course: inner steps spent, and the least validation loss of a whole training by then, at
+            each training that brought a lower one; by the one seed that the search has.
     """
 
     point: Point
     held_out: float
     trainings: int
     inner_steps: int
+    course: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +67,7 @@ class Searching:
         count = in_trainings(self.budget, self.setting.steps)
         final = FINALISTS * RESEEDS if count >= ENOUGH else 0
         first = seeds(contestant.name)
-        evaluate = _Evaluation(self, contestant.name, first, count, {}, [])
+        evaluate = _Evaluation(self, contestant.name, first, count, {}, [], [])
         whole, taken, loss = evaluate.whole, evaluate.taken, evaluate.loss
         contestant.search(self.setting, count - final, evaluate, first)
         best = sorted(whole, key=lambda point: whole[point])[: FINALISTS if final else 1]
@@ -83,8 +86,7 @@ class Searching:
             for point in best
         }
         chosen = min(best, key=lambda point: means[point])
-        steps = round(sum(share * self.setting.steps for share in taken))
-        return Chosen(chosen, means[chosen], len(taken), steps)
+        return Chosen(chosen, means[chosen], len(taken), evaluate.steps, tuple(evaluate.course))
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +100,7 @@ class _Evaluation:
         count: trainings of the budget.
         whole: losses of whole trainings.
         taken: trainings so far, as shares of a whole one.
+        course: as of `Chosen`, so far.
     """
 
     searching: Searching
@@ -106,12 +109,20 @@ class _Evaluation:
     count: int
     whole: dict[Point, float]
     taken: list[float]
+    course: list[tuple[int, float]]
 
     def __call__(self, point: Point, share: float = 1.0) -> float:
         found = self.loss(point, self.first, share, self._number)
         if share == 1:
             self.whole[point] = found
+            if found < (self.course[-1][1] if self.course else DIVERGED):
+                self.course.append((self.steps, found))
         return found
+
+    @property
+    def steps(self) -> int:
+        """Inner steps so far."""
+        return round(sum(share * self.searching.setting.steps for share in self.taken))
 
     def aligned(self, reach: float) -> tuple[float, ...]:
         what, trainings = f"{self.name}, proxy", self.searching.trainings

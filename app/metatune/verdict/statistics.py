@@ -235,6 +235,7 @@ def contest(
     resolution: float,
     most: int,
     tell: Callable[[Outcome], None] = lambda outcome: None,
+    ahead: Callable[[Sequence[tuple[str, int]]], object] = lambda asked: None,
 ) -> Outcome:
     """Measures until the default, the best rival and all that are undecided are fine enough.
 
@@ -244,6 +245,7 @@ def contest(
         resolution: half-width of an interval that is fine enough.
         most: seeds at the last look.
         tell: is told of each look.
+        ahead: is told before each look of all that `loss` will be asked, by contestant and seed.
     """
     plan = looks(most)
     level = ALPHA / len(plan)
@@ -251,10 +253,10 @@ def contest(
     settled: dict[str, set[str]] = {TUNED: set(), DEFAULT: set()}
     going, outcome = list(losses), None
     for seeds in plan:
-        for seed in range(seeds):
-            for name in going:
-                if len(losses[name]) == seed:
-                    losses[name].append(loss(name, seed))
+        asked = [(n, seed) for seed in range(seeds) for n in going if len(losses[n]) <= seed]
+        ahead(asked)
+        for name, seed in asked:
+            losses[name].append(loss(name, seed))
         found = {
             name: difference(losses[name], losses[TUNED], level) for name in (DEFAULT, *rivals)
         }

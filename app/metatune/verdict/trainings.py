@@ -1,7 +1,8 @@
 """The trainings of a contest: all of one optimizer share their compiled programs."""
 
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 import jax
@@ -38,11 +39,13 @@ class ContestTrainings:
         training: the recipe's.
         default: the artefact of the recipe as it is.
         others: trainings by other optimizers, by their names, as far as there were any.
+        lock: held while one of these is made: each is made once, or it is compiled once more.
     """
 
     training: InnerTraining
     default: Artefact
     others: dict[str, InnerTraining]
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def followed(self, point: Point, share: float = 1.0) -> Followed:
         """The training of a point.
@@ -62,9 +65,10 @@ class ContestTrainings:
         kind = point.optimizer if isinstance(point, Plain) else RECIPE
         if kind == RECIPE or not isinstance(point, Plain):
             return self.training
-        if kind not in self.others:
-            self.others[kind] = OPTIMIZERS[kind](self.training)
-        made = self.others[kind]
+        with self.lock:
+            if kind not in self.others:
+                self.others[kind] = OPTIMIZERS[kind](self.training)
+            made = self.others[kind]
         return _descending(made, point.online_rate) if kind == "online" else made
 
 

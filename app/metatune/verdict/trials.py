@@ -6,6 +6,7 @@ under way is all that is lost.
 """
 
 import json
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -25,7 +26,8 @@ class Trials:
 
     A line has `of`, whose verdict it is; `part`, as of `RecordPart`; `name`, of the contestant;
     `point`; `seed`; `share` of the inner steps; `loss`, null where it diverged; of a proxy `shares`
-    in its place, empty where it diverged; and `seconds`.
+    in its place, empty where it diverged; and `seconds` of the machine: of trainings that ran at
+    once, each its part.
     """
 
     def __init__(self, run: Path, identity: Mapping[str, Any]):
@@ -37,6 +39,7 @@ class Trials:
         """
         self._file, self._identity = run / FILE, dict(identity)
         self._known: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self._lock = threading.Lock()
         for line in whole_lines(self._file, "delete the line: its training is done again"):
             if line.get("of") == self._identity:
                 self._known[_key(line)] = line
@@ -91,13 +94,21 @@ class Trials:
 
     def _keep(self, line: Mapping[str, Any]) -> None:
         line = {"of": self._identity, **line}
-        with stops.held():
+        with stops.held(), self._lock:  # a thread's line is whole: the main one waits for it
             append_line(self._file, line)
-        self._known[_key(line)] = line
+            self._known[_key(line)] = line
+
+    @property
+    def count(self) -> int:
+        """Trainings that are known, shortened ones and proxies too."""
+        with self._lock:
+            return len(self._known)
 
     def seconds(self, part: RecordPart, name: str) -> float:
         """What the trainings of a contestant took."""
-        mine = (e for e in self._known.values() if (e["part"], e["name"]) == (part, name))
+        with self._lock:
+            lines = list(self._known.values())
+        mine = (e for e in lines if (e["part"], e["name"]) == (part, name))
         return sum(each["seconds"] for each in mine)
 
 

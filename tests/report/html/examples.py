@@ -70,6 +70,7 @@ def rival(name: str, mean: float, cost: int, **more: Any) -> dict[str, Any]:
         "inner_steps": cost,
         "gradients": cost,
         "losses": [2.2 + mean] * 5,
+        "course": [[100, 2.6], [cost // 2, 2.3 + mean / 10]],
         "behind_tuned": behind(mean, 0.02),
         **more,
     }
@@ -81,7 +82,12 @@ VERDICT: dict[str, Any] = {
     "unit": UNIT,
     "seeds": 5,
     "budget": 4000,
-    "tuned": {"losses": [2.2] * 5, "inner_steps": 4000, "gradients": 6600.0},
+    "tuned": {
+        "losses": [2.2] * 5,
+        "inner_steps": 4000,
+        "gradients": 6600.0,
+        "course": [[200, 2.55], [3700, 2.21]],
+    },
     "default": {"losses": [2.52] * 5},
     "gain": behind(0.32, 0.03),
     "rivals": [

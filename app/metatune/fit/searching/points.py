@@ -75,6 +75,8 @@ class SearchPoint(NamedTuple):
         best_held_out: the least so far.
         seconds: that the point has taken, the step from it included.
         taken: the step from it; None of the last point.
+        diverged: where a training did, as of `NotFinite.line`; None where none did.
+        ended: whether the search ended by that: at a point without an outer step.
     """
 
     step: int
@@ -83,11 +85,13 @@ class SearchPoint(NamedTuple):
     best_held_out: float
     seconds: float
     taken: OuterStep | None = None
+    diverged: Mapping[str, Any] | None = None
+    ended: bool = False
 
     def line(self) -> dict[str, Any]:
         """The point as a line of the metrics; null for a loss that isn't a finite number."""
         taken = self.taken._asdict() if self.taken else {}
-        held_out, of_average, each, sizes = self.validated
+        held_out, of_average, each, sizes, _ = self.validated
         return {
             "step": self.step,
             "phase": self.phase,
@@ -95,9 +99,11 @@ class SearchPoint(NamedTuple):
             "held_out": _finite(held_out),
             **({"held_out_each": list(each)} if each else {}),
             **({"held_out_sizes": dict(sizes)} if sizes else {}),
-            "best_held_out": self.best_held_out,
+            "best_held_out": _finite(self.best_held_out),
             "seconds": self.seconds,
             **({} if of_average is None else {"held_out_average": _finite(of_average)}),
+            **({"diverged": dict(self.diverged)} if self.diverged else {}),
+            **({"ended": True} if self.ended else {}),
         }
 
 

@@ -27,17 +27,26 @@ class Validated(NamedTuple):
             was asked for. Of several sizes the mean of each seed's.
         sizes: of each size by its name, the mean over seeds; None where there is one size, or none
             was asked for.
+        diverged: the first that did, where one did.
     """
 
     held_out: float = math.nan
     of_average: float | None = None
     each: tuple[float, ...] = ()
     sizes: Mapping[str, float] | None = None
+    diverged: NotFinite | None = None
 
     @property
     def remark(self) -> str:
         """What there is to say of a loss that is no number to keep."""
-        return "held-out inf: a training diverged" if math.isinf(self.held_out) else ""
+        if not math.isinf(self.held_out):
+            return ""
+        found, where = self.diverged, ""
+        if found is not None and found.seed is not None:
+            where = f", that of seed {found.seed}"
+        if found is not None and found.inner_step is not None:
+            where += f", at inner step {found.inner_step}"
+        return f"held-out inf: a training diverged{where}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,24 +69,24 @@ class Validation:
 
     def __call__(self, search: Search) -> tuple[Search, Validated]:
         """Validates the meta-parameters and, where there is one, their average; keeps the best."""
-        each, sizes = self._losses(search.eta, search.step)
+        each, sizes, diverged = self._losses(search.eta, search.step)
         held_out = _mean(each)
         search = keep_best(search, held_out)
         if self.outer.ema is None:
-            return search, Validated(held_out, None, each, sizes)
+            return search, Validated(held_out, None, each, sizes, diverged)
         if not search.step:
-            return search, Validated(held_out, held_out, each, sizes)  # an average of one
+            return search, Validated(held_out, held_out, each, sizes, diverged)  # an average of one
         of_average = _mean(self._losses(search.average, search.step)[0])
         search = keep_best(search, of_average, averaged=True)
-        return search, Validated(held_out, of_average, each, sizes)
+        return search, Validated(held_out, of_average, each, sizes, diverged)
 
     def _losses(
         self, eta: Mapping[str, Any], step: int
-    ) -> tuple[tuple[float, ...], dict[str, float] | None]:
+    ) -> tuple[tuple[float, ...], dict[str, float] | None, NotFinite | None]:
         """Held-out losses of whole trainings at some meta-parameters, by seed and by size.
 
-        None if one diverges: such meta-parameters can't be the best, but the search may leave them
-        again. At the recipe's own it is a fault.
+        None, and what was found, if one diverges: such meta-parameters can't be the best, but the
+        search may leave them again. At the recipe's own it is a fault.
         """
         release_memory()
         seeds = range(self.outer.validation.seeds)
@@ -86,13 +95,13 @@ class Validation:
                 name: [self._loss(eta, index, name, score) for index in seeds]
                 for name, score in self.scores.items()
             }
-        except NotFinite:
+        except NotFinite as error:
             if step == 0:
                 raise
-            return (), None
+            return (), None, error
         several = len(found) > 1
         sizes = {name: float(np.mean(losses)) for name, losses in found.items()}
-        return _over_sizes(list(found.values())), sizes if several else None
+        return _over_sizes(list(found.values())), sizes if several else None, None
 
     def _loss(self, eta: Mapping[str, Any], index: int, name: str, score: Score) -> float:
         where = f", {name}" if len(self.scores) > 1 else ""

@@ -87,7 +87,8 @@ def held_out_loss(
     )
     if keep is not None:
         keep(np.asarray(losses))
-    refuse_diverged(np.asarray(losses), f"{purpose.name.lower()} training {index}")
+    name = purpose.name.lower()
+    refuse_diverged(np.asarray(losses), f"{name} training {index}", training=name, seed=index)
     return measured(training, state, purpose=purpose, split=split, sequences=sequences)
 
 

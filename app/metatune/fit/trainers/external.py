@@ -174,7 +174,9 @@ class ExternalTrainer:
             raise NotFinite(
                 f"{name} training {index}: the command printed {loss}; lower the learning rate "
                 "that the recipe begins with, or outer.optimizer.learning_rate so that what is "
-                "tuned moves more slowly"
+                "tuned moves more slowly",
+                training=name,
+                seed=index,
             )
         return loss
 

@@ -8,6 +8,7 @@ from metatune.report import verdict as words
 from metatune.report.colours import CATEGORICAL, INK, SOFT
 from metatune.report.commands import typed
 from metatune.report.html.bars import DifferenceBar, differences
+from metatune.report.html.courses import courses
 from metatune.report.html.parts import (
     KEY_CHARACTERS,
     Chapter,
@@ -44,6 +45,8 @@ def chapter(found: Sources) -> Chapter | None:
     rows = [FigureRow([_behind(document, unit)])]
     if costs := _costs(document, unit):
         rows.append(FigureRow([costs]))
+    if course := courses(document):
+        rows.append(FigureRow([course]))
     after = [f"{each['name']} took no part: {each['why']}" for each in document["refused"]]
     lines = words.lines(document)
     return Chapter("contest", title, lines, rows, [_table(document)], after=after)

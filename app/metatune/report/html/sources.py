@@ -152,8 +152,25 @@ def _is_point(line: Mapping[str, Any]) -> bool:
     if not isinstance(back, dict):
         return False
     numbers += [*norms.values(), *each, line.get("diverged_sides"), back.get("rise")]
+    if not _is_divergence(line.get("diverged")):
+        return False
     known = all(value is None or isinstance(value, int | float) for value in numbers)
     return known and type(step := line.get("step")) is int and step >= 0
+
+
+def _is_divergence(found: Any) -> bool:
+    """Whether it says where a training diverged, or that none did."""
+    if found is None:
+        return True
+    if not isinstance(found, dict) or not isinstance(found.get("why"), str):
+        return False
+    if "inner_step" not in found:
+        return True
+    windows = found.get("window")
+    if not isinstance(windows, dict) or not isinstance(found.get("training"), str):
+        return False
+    numbers = [found.get(key) for key in ("seed", "inner_step", "inner_steps")]
+    return all(type(number) is int for number in [*numbers, *windows.values()])
 
 
 def _expected(file: Path) -> Mapping[str, Any] | None:

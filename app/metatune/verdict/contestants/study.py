@@ -5,8 +5,10 @@ trained is answered from the record, so that it comes to the same. The sampler h
 for each trial: one that begins anew with the seed of the study repeats its points.
 """
 
+import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final, Literal
 
@@ -25,6 +27,9 @@ MOST: Final = 1000
 """Meta-parameters, beyond which a search without derivatives is a walk in the dark."""
 
 TARGET: Final = "target share"
+
+QUIET: Final = threading.Lock()
+"""Held while Optuna is told to be quiet."""
 
 
 def search(
@@ -53,20 +58,34 @@ def search(
         name: optuna.distributions.FloatDistribution(low, high, log=log)
         for name, (low, high, log) in ranges.items()
     }
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
+    with _quiet():
         study = optuna.create_study()
         study.enqueue_trial(dict(first))
-        for number in range(budget):
-            with warnings.catch_warnings():
-                # Of its options that may change one day.
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                study.sampler = _sampler(sampler, (key + 7919 * number) % 2**32)
+    for number in range(budget):
+        with _quiet():
+            study.sampler = _sampler(sampler, (key + 7919 * number) % 2**32)
             trial = study.ask(distributions)
-            study.tell(trial, evaluate(point(trial.params)))
-    finally:
-        optuna.logging.set_verbosity(verbosity)
+        loss = evaluate(point(trial.params))
+        with _quiet():
+            study.tell(trial, loss)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Optuna without its news and the warnings of options that may change one day.
+
+    Both are switched for the whole process: one thread at a time.
+    """
+    import optuna
+
+    with QUIET, warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        verbosity = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        try:
+            yield
+        finally:
+            optuna.logging.set_verbosity(verbosity)
 
 
 def few(setting: ContestSetting) -> dict[str, tuple[float, float, bool]]:

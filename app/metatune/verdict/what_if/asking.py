@@ -23,6 +23,7 @@ from metatune.ladder.measuring import following, held_out_loss
 from metatune.ladder.progress import Display
 from metatune.recipe.faults import ABSENT, Fault, RecipeError
 from metatune.recipe.measures import unit
+from metatune.runs.faults import RUN
 from metatune.runs.inputs import refuse_changed
 from metatune.runs.lock import locked
 from metatune.verdict.derivatives import HYPERGRADIENT, Derivatives, shifted
@@ -145,7 +146,7 @@ class Asking:
             "recipe_sha256": self.tuned.provenance["recipe_sha256"],
             "best_outer_step": self.tuned.result["best_outer_step"],
         }
-        with locked(self.folder.path), self.folder.cleared_scratch():
+        with locked(self.folder.path, RUN), self.folder.cleared_scratch():
             record = Answers(self.folder.path, identity)
             record.mend()
             derivatives = Derivatives(self.training, self.eta, self.folder.scratch)
@@ -270,7 +271,7 @@ class OpenedAsking:
         steps = self.asking.training.recipe.inner.steps
         value = compute(self.display.training(what, steps, work))
         self.record.keep(quantity, delta, seed, value)
-        self.display.done()
+        self.display.done(work)
 
 
 def ask(run: Path, training_of: Callable[[RunFolder], InnerTraining], seeds: int = SEEDS) -> Asking:
@@ -299,7 +300,7 @@ def ask(run: Path, training_of: Callable[[RunFolder], InnerTraining], seeds: int
         problem = f"what-if changes {' and '.join(SECTIONS)}, rates of whole parameters"
         fault = Fault("tune", keys, problem, "tune one of them")
         raise RecipeError(str(run), [fault])
-    refuse_changed(folder.path, inputs(training))
+    refuse_changed(folder.path, inputs(training), RUN)
     refuse_larger_than_memory(training)
     if tuned.origin is None:
         problem = "has no meta-parameters beside it"
