@@ -1,6 +1,7 @@
 """Every estimator, against closed forms, central differences and every other estimator."""
 
 import functools
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -164,7 +165,7 @@ def network() -> Setting:
 
 
 def central_differences(setting: Setting, step: float):
-    """The hypergradient by whole trainings on either side of η."""
+    """The hypergradient by whole trainings on either side of η, in double precision."""
     flat, unflatten = ravel_pytree(setting.eta)
 
     def value(flat):
@@ -175,6 +176,27 @@ def central_differences(setting: Setting, step: float):
 
     rows = np.eye(len(flat)) * step
     return np.array([(value(flat + row) - value(flat - row)) / (2 * step) for row in rows])
+
+
+@functools.cache
+def differences(make: Callable[[], Setting], window: int | None = None) -> np.ndarray:
+    """Those of a setting, or of its last steps alone: the truth for all estimators."""
+    setting = make()
+    return central_differences(setting if window is None else rest_of(setting, window), 1e-5)
+
+
+def rest_of(setting: Setting, window: int) -> Setting:
+    """The training of the last steps, after those before it."""
+    before = setting.steps - window
+    state, _ = train(setting.problem, setting.eta, setting.state, setting.batches, steps=before)
+    return setting._replace(
+        state=state,
+        batches=lambda step: setting.batches(step + before),
+        problem=replace(
+            setting.problem, hyper_at=lambda eta, t: setting.problem.hyper_at(eta, t + before)
+        ),
+        steps=window,
+    )
 
 
 def flat(tree) -> np.ndarray:
@@ -198,9 +220,8 @@ def test_closed_form_on_ridge_regression(float64, row):
 @pytest.mark.parametrize("setting", [ridge, network])
 @every_estimator
 def test_central_differences(float64, row, setting):
-    setting = setting()
-    result = setting.at(setting.eta, row)
-    assert relative_error(result.gradient, central_differences(setting, 1e-5)) < 1e-5
+    result = setting().at(setting().eta, row)
+    assert relative_error(result.gradient, differences(setting)) < 1e-5
 
 
 @pytest.mark.parametrize("setting", [ridge, network])
@@ -299,19 +320,9 @@ def test_a_batch_that_does_not_split_is_refused():
 def test_a_window_leaves_out_what_came_before(float64, row, window):
     setting = network()
     before = setting.steps - window
-    state, losses = train(
-        setting.problem, setting.eta, setting.state, setting.batches, steps=before
-    )
-    rest = setting._replace(
-        state=state,
-        batches=lambda step: setting.batches(step + before),
-        problem=replace(
-            setting.problem, hyper_at=lambda eta, t: setting.problem.hyper_at(eta, t + before)
-        ),
-        steps=window,
-    )
+    _, losses = train(setting.problem, setting.eta, setting.state, setting.batches, steps=before)
     truncated = setting.at(setting.eta, row, window=window)
-    assert relative_error(truncated.gradient, central_differences(rest, 1e-5)) < 1e-5
+    assert relative_error(truncated.gradient, differences(network, window)) < 1e-5
     whole = setting.at(setting.eta, row)
     assert relative_error(truncated.state, whole.state) < 1e-12
     assert relative_error(truncated.diagnostics.losses, whole.diagnostics.losses) < 1e-12
