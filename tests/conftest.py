@@ -12,6 +12,9 @@ import jax_environment  # first: JAX reads it when it is imported
 import shape_checks  # before any module that it may check
 
 # isort: split
+import shared_trainings  # noqa: F401  before any module that prepares
+
+# isort: split
 import jax
 import jax.extend
 import jaxtyping
