@@ -40,6 +40,36 @@ FORMS = {
     "forward, one segment": Row(lambda size, segment: Forward(64)),
 }
 every_estimator = pytest.mark.parametrize("row", FORMS.values(), ids=FORMS.keys())
+TELLING = {
+    "reverse",
+    "mixflow",
+    "mixflow, recomputed gradients",
+    "forward",
+    "forward, in chunks",
+    "forward gradient, whole basis",
+    "zeroth order, whole basis",
+}
+"""A form of each way to compute; the others differ in where segments and chunks end."""
+
+
+def at_forms(names: str, *values: object):
+    """Every estimator at each of the values, of which further forms see the last one alone.
+
+    All else of these is `thorough`.
+    """
+    return pytest.mark.parametrize(
+        ("row", names),
+        [
+            pytest.param(
+                row,
+                value,
+                id=f"{name}-{getattr(value, '__name__', value)}",
+                marks=() if name in TELLING or value is values[-1] else pytest.mark.thorough,
+            )
+            for name, row in FORMS.items()
+            for value in values
+        ],
+    )
 
 
 class Setting(NamedTuple):
@@ -236,7 +266,13 @@ def test_equals_the_oracle(float64, row, setting):
     assert result.diagnostics.losses.shape == (setting.steps,)
 
 
-@every_estimator
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, id=name, marks=() if name in TELLING else pytest.mark.thorough)
+        for name, row in FORMS.items()
+    ],
+)
 def test_under_jit_and_vmap(float64, row):
     setting = ridge()
     estimate = jax.jit(lambda eta: setting.at(eta, row).gradient)
@@ -280,8 +316,7 @@ def test_any_horizon_of_a_segment_or_more_compiles_the_same_programs(float64, es
     assert len(traces) == first
 
 
-@pytest.mark.parametrize("setting", [ridge, network])
-@every_estimator
+@at_forms("setting", ridge, network)
 def test_micro_batches_give_the_same(float64, row, setting):
     setting = setting()
     split = setting._replace(problem=replace(setting.problem, micro_batches=3))
@@ -315,8 +350,7 @@ def test_a_batch_that_does_not_split_is_refused():
         split.at(setting.eta, MixFlow())
 
 
-@pytest.mark.parametrize("window", [1, 4, 6])
-@every_estimator
+@at_forms("window", 1, 4, 6)
 def test_a_window_leaves_out_what_came_before(float64, row, window):
     setting = network()
     before = setting.steps - window
