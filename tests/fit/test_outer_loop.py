@@ -32,7 +32,7 @@ from metatune.fit.searching.validation import keep_best
 from metatune.fit.trainers.failure import NotFinite
 from metatune.hypergrad import CheckpointError, EstimatorError, hypergradient
 from metatune.hypergrad.forward.persistent import Lived
-from metatune.inner import prepare
+from metatune.inner.preparing import prepare
 from metatune.recipe import schema, writing
 from metatune.report import terminal
 from metatune.report.pictures.thumbnails import heat_map
@@ -227,6 +227,7 @@ def finished_base_rate(step: int) -> float:
 
 
 def test_the_same_recipe_gives_the_same_bits(finished, tmp_path, console):
+    """Also where it is prepared, traced and compiled again."""
     again = fit(prepare(RECIPE), tmp_path / "again", console=console)
     assert contents(again.folder) == contents(finished.folder)
 

@@ -78,16 +78,16 @@ COMBINATIONS = {
     "no mixed mode": (MixFlow(segment=6, mixed_mode=False), {}),
     "no block remat": (MixFlow(segment=6), {"remat": False}),
     "forward": (Forward(segment=6), {}),
-    "forward gradient, whole basis": (ForwardGradient(67, 6, "orthogonal", chunk=40), {}),
 }
 FURTHER = {
+    "forward gradient, whole basis": (ForwardGradient(67, 6, "orthogonal", chunk=40), {}),
     "no mixed mode, recomputed": (MixFlow(6, mixed_mode=False, save_gradients=False), {}),
     "no block remat, recomputed": (MixFlow(segment=6, save_gradients=False), {"remat": False}),
     "no block remat nor mixed mode": (MixFlow(segment=6, mixed_mode=False), {"remat": False}),
     "reverse, no block remat": (Reverse(segment=6), {"remat": False}),
     "forward, no block remat": (Forward(segment=6, chunk=40), {"remat": False}),
 }
-"""Two of the others' at a time."""
+"""Two of the others' at a time, and directions that are all of forward mode's."""
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +131,11 @@ def test_forward_mode_over_all_windows(float64):
         RECIPE,
         model=dataclasses.replace(RECIPE.model, dtype="float64", remat=False),
         inner=dataclasses.replace(RECIPE.inner, steps=12),
+        # Another program for each set of windows that have begun.
+        tune=schema.TuneSpec(
+            learning_rates=schema.LearningRatesSpec(per="tensor", windows=2),
+            mixture=schema.MixtureSpec(windows=2, floor=0.05),
+        ),
     )
     training = prepare(recipe)
     eta = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), training.initial_eta())
