@@ -26,7 +26,7 @@ pytest_plugins = ["optional_packages", "thumbnails_in_haste"]
 
 # Traces make objects by the million and few circles of them: Python looks for these every 700
 # objects and tells JAX each time, which took a tenth of the tests' processor time.
-gc.set_threshold(200_000, 20, 50)
+gc.set_threshold(200_000, 10, 10)
 
 # Programs are small, and each is compiled in several runs: keep them all.
 for option, value in {

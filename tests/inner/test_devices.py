@@ -499,6 +499,6 @@ def main(folder=None):
 
 if __name__ == "__main__":
     assert len(jax.devices()) == VIRTUAL
-    gc.set_threshold(200_000, 20, 50)  # as in conftest.py
+    gc.set_threshold(200_000)  # as in conftest.py
     jax.monitoring.register_event_duration_secs_listener(listen)
     main(*sys.argv[1:])
