@@ -56,6 +56,7 @@ LONG = {
     "plan",
     "train",
     "transfer",
+    "verdict",
     "test_api.py",
     "test_cli.py",
 }
