@@ -12,6 +12,9 @@ import jax_environment  # first: JAX reads it when it is imported
 import shape_checks  # before any module that it may check
 
 # isort: split
+import shared_trainings  # noqa: F401  before any module that prepares
+
+# isort: split
 import jax
 import jax.extend
 import jaxtyping
@@ -19,11 +22,11 @@ import pytest
 
 from metatune.fit.process.compilation import set_option
 
-pytest_plugins = ["optional_packages"]
+pytest_plugins = ["optional_packages", "thumbnails_in_haste"]
 
 # Traces make objects by the million and few circles of them: Python looks for these every 700
 # objects and tells JAX each time, which took a tenth of the tests' processor time.
-gc.set_threshold(50_000)
+gc.set_threshold(200_000, 10, 10)
 
 # Programs are small, and each is compiled in several runs: keep them all.
 for option, value in {
@@ -53,6 +56,7 @@ LONG = {
     "plan",
     "train",
     "transfer",
+    "verdict",
     "test_api.py",
     "test_cli.py",
 }
@@ -63,6 +67,12 @@ def pytest_collection_modifyitems(items):
     """The long ones first: at the end processes share what is short, and end together."""
     tests = Path(__file__).parent
     items.sort(key=lambda item: item.path.relative_to(tests).parts[0] not in LONG)
+
+
+def pytest_collection_finish():
+    """What is there before the first test stays: no search for circles goes through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 HASTE = "jax_disable_most_optimizations"

@@ -6,10 +6,11 @@ what users run.
 """
 
 import os
-from typing import Any
+import types
+from typing import Any, Union, get_args, get_origin
 
 from beartype import BeartypeConf, beartype
-from jaxtyping import install_import_hook
+from jaxtyping import _typeguard, install_import_hook
 
 PACKAGES = ["metatune.hypergrad", "metatune.inner", "metatune.tunables"]
 ON = os.environ.get("METATUNE_CHECK_SHAPES", "0") != "0"
@@ -38,5 +39,29 @@ def check(signature):
     return checkers[key]
 
 
+interpreted = _typeguard.typechecked
+
+
+def leaf_check(accepts):
+    """What checks the nodes of a tree: a function of one argument that refuses by a TypeError.
+
+    jaxtyping makes one for each tree that it looks at, and asks it about each node; it interprets
+    the annotation then. Of classes, and unions of them, `isinstance` says the same in a tenth of
+    the time.
+    """
+    (leaf,) = accepts.__annotations__.values()
+    kinds = get_args(leaf) if get_origin(leaf) in (Union, types.UnionType) else (leaf,)
+    # A whole number is a float to annotations, and isn't to `isinstance`.
+    if not all(isinstance(kind, type) and kind not in (float, complex) for kind in kinds):
+        return interpreted(accepts)
+
+    def check(x):
+        if not isinstance(x, kinds):
+            raise TypeError
+
+    return check
+
+
 if ON:
+    _typeguard.typechecked = leaf_check
     install_import_hook(PACKAGES, f"{__name__}.check")

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import shape_checks
-from jaxtyping import TypeCheckError
+from jax import ShapeDtypeStruct
+from jaxtyping import Array, Float, PyTree, TypeCheckError, _typeguard
 
 from metatune.hypergrad.forward.directions import mean
 from metatune.inner.multi_token_head import second_next_losses
@@ -15,6 +17,8 @@ from metatune.tunables import TunableLossWeights
 
 PROJECT = Path(__file__).parents[1]
 PACKAGES = [PROJECT / "app/metatune" / name for name in ("hypergrad", "inner", "tunables")]
+
+Floats = Float[Array, "..."] | Float[np.ndarray, "..."]
 
 checked = pytest.mark.skipif(not shape_checks.ON, reason="shapes are checked in another run")
 
@@ -56,6 +60,27 @@ def test_tunables_refuse_a_slice_of_another_tunable_also_in_a_compiled_program()
     assert jax.jit(weights.penalty)(jnp.zeros((3, 2))) == 0
     with pytest.raises(TypeCheckError, match="parameter 'eta'"):
         jax.jit(weights.penalty)(jnp.zeros((2, 3)))
+
+
+@pytest.mark.parametrize("leaf", [Floats, Floats | ShapeDtypeStruct, str, float, tuple[int, int]])
+def test_leaves_of_trees_are_those_that_jaxtyping_itself_finds(leaf, monkeypatch):
+    trees = [
+        {"a": jnp.zeros((2, 3)), "b": [np.ones(3), jnp.zeros(())]},
+        {"a": jnp.zeros((2, 3)), "b": np.ones(3, int)},
+        (ShapeDtypeStruct((2,), np.float32), None),
+        {"a": "b"},
+        [1.0, 2],
+        {"a": [(1, 2)]},
+        None,
+        [],
+        jnp.arange(3),
+    ]
+    found = []
+    for check in (shape_checks.leaf_check, shape_checks.interpreted):
+        monkeypatch.setattr(_typeguard, "typechecked", check)
+        found.append([isinstance(tree, PyTree[leaf]) for tree in trees])
+    assert found[0] == found[1]
+    assert {True, False} == set(found[0])
 
 
 def sources():

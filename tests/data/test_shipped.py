@@ -74,6 +74,10 @@ def test_the_readme_says_how_far_apart_the_texts_are():
         assert table[one][j] == table[other][i] == pytest.approx(distance, abs=0.0051)
 
 
+def test_a_text_is_decompressed_once():
+    assert shipped_text("prose_austen") is shipped_text("prose_austen")
+
+
 def test_an_unknown_name_is_refused():
     with pytest.raises(ValueError, match="no shipped corpus 'prose'; there are: code_stdlib, "):
         shipped_text("prose")

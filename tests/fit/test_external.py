@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from recipes import CODE, tiny
 from rich.console import Console
 
 from metatune import artefact
@@ -45,19 +46,8 @@ print("and of warnings a few", file=sys.stderr)
 TRUE_LOSS = 'print(loss + given["seed"] % 7)'
 
 
-@pytest.fixture(scope="module")
-def data():
-    """Shared by all recipes, of which a command reads nothing."""
-    return schema.DataSpec(
-        domains={"code": schema.SourceSpec(shipped="code_stdlib")},
-        target={"code": 1.0},
-        sequence_length=16,
-        batch_size=4,
-    )
-
-
 @pytest.fixture
-def recipe(data, tmp_path):
+def recipe(tmp_path):
     """A recipe whose command runs `TRAIN`, then what is given."""
 
     def recipe(last=TRUE_LOSS, outer=(), **changes):
@@ -73,19 +63,9 @@ def recipe(data, tmp_path):
             "test": schema.FinalTestSpec(seeds=2),
             **dict(outer),
         }
-        return schema.Recipe(
-            model=schema.ModelSpec(
-                config={
-                    "model_type": "llama",
-                    "hidden_size": 8,
-                    "intermediate_size": 16,
-                    "num_hidden_layers": 1,
-                    "num_attention_heads": 2,
-                }
-            ),
-            data=data,
-            inner=schema.InnerSpec(optimizer=schema.AdamWSpec(learning_rate=1e-2), steps=6),
-            tune=schema.TuneSpec(learning_rates=schema.LearningRatesSpec(per="global", windows=2)),
+        return tiny(
+            data={"domains": {"code": CODE}},
+            tune=schema.TuneSpec(schema.LearningRatesSpec(per="global", windows=2)),
             outer=schema.OuterSpec(**sections),
             trainer=trainer,
         )

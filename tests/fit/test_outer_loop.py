@@ -32,7 +32,7 @@ from metatune.fit.searching.validation import keep_best
 from metatune.fit.trainers.failure import NotFinite
 from metatune.hypergrad import CheckpointError, EstimatorError, hypergradient
 from metatune.hypergrad.forward.persistent import Lived
-from metatune.inner import prepare
+from metatune.inner.preparing import prepare
 from metatune.recipe import schema, writing
 from metatune.report import terminal
 from metatune.report.html import sources
@@ -138,7 +138,7 @@ def test_tensorboard_gets_the_search_the_schedules_and_the_recipe(finished):
     assert b"initializer_range: 0.2" in texts["recipe"][0]
 
 
-def test_every_point_is_told_once_everywhere(finished, tmp_path, monkeypatch):
+def test_every_point_is_told_once_everywhere(finished, tmp_path, monkeypatch, pictures):
     """On the screen, in the metrics and in TensorBoard, of a run that was stopped near its end."""
     screens = []
 
@@ -186,9 +186,9 @@ def test_every_point_is_told_once_everywhere(finished, tmp_path, monkeypatch):
     drawn = heat_map(np.log10(np.stack(list(curves.values()))), list(curves), where, "log10(rate)")
     # The older accumulator, which the scalars are read by, drops no tensors at a restart.
     read = plugin_event_accumulator.EventAccumulator(str(resumed.folder.tensorboard)).Reload()
-    pictures = read.Tensors("learning_rates/heat_map")
-    assert [event.step for event in pictures] == [0, 1, 2, 3, 4, 4]
-    png = tensor_util.make_ndarray(pictures[-1].tensor_proto)[2]
+    maps = read.Tensors("learning_rates/heat_map")
+    assert [event.step for event in maps] == [0, 1, 2, 3, 4, 4]
+    png = tensor_util.make_ndarray(maps[-1].tensor_proto)[2]
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png)).convert("RGB")), drawn)
 
 
@@ -230,6 +230,7 @@ def finished_base_rate(step: int) -> float:
 
 
 def test_the_same_recipe_gives_the_same_bits(finished, tmp_path, console):
+    """Also where it is prepared, traced and compiled again."""
     again = fit(prepare(RECIPE), tmp_path / "again", console=console)
     assert contents(again.folder) == contents(finished.folder)
 

@@ -1,6 +1,7 @@
 """Every estimator, against closed forms, central differences and every other estimator."""
 
 import functools
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -39,6 +40,36 @@ FORMS = {
     "forward, one segment": Row(lambda size, segment: Forward(64)),
 }
 every_estimator = pytest.mark.parametrize("row", FORMS.values(), ids=FORMS.keys())
+TELLING = {
+    "reverse",
+    "mixflow",
+    "mixflow, recomputed gradients",
+    "forward",
+    "forward, in chunks",
+    "forward gradient, whole basis",
+    "zeroth order, whole basis",
+}
+"""A form of each way to compute; the others differ in where segments and chunks end."""
+
+
+def at_forms(names: str, *values: object):
+    """Every estimator at each of the values, of which further forms see the last one alone.
+
+    All else of these is `thorough`.
+    """
+    return pytest.mark.parametrize(
+        ("row", names),
+        [
+            pytest.param(
+                row,
+                value,
+                id=f"{name}-{getattr(value, '__name__', value)}",
+                marks=() if name in TELLING or value is values[-1] else pytest.mark.thorough,
+            )
+            for name, row in FORMS.items()
+            for value in values
+        ],
+    )
 
 
 class Setting(NamedTuple):
@@ -164,7 +195,7 @@ def network() -> Setting:
 
 
 def central_differences(setting: Setting, step: float):
-    """The hypergradient by whole trainings on either side of η."""
+    """The hypergradient by whole trainings on either side of η, in double precision."""
     flat, unflatten = ravel_pytree(setting.eta)
 
     def value(flat):
@@ -175,6 +206,27 @@ def central_differences(setting: Setting, step: float):
 
     rows = np.eye(len(flat)) * step
     return np.array([(value(flat + row) - value(flat - row)) / (2 * step) for row in rows])
+
+
+@functools.cache
+def differences(make: Callable[[], Setting], window: int | None = None) -> np.ndarray:
+    """Those of a setting, or of its last steps alone: the truth for all estimators."""
+    setting = make()
+    return central_differences(setting if window is None else rest_of(setting, window), 1e-5)
+
+
+def rest_of(setting: Setting, window: int) -> Setting:
+    """The training of the last steps, after those before it."""
+    before = setting.steps - window
+    state, _ = train(setting.problem, setting.eta, setting.state, setting.batches, steps=before)
+    return setting._replace(
+        state=state,
+        batches=lambda step: setting.batches(step + before),
+        problem=replace(
+            setting.problem, hyper_at=lambda eta, t: setting.problem.hyper_at(eta, t + before)
+        ),
+        steps=window,
+    )
 
 
 def flat(tree) -> np.ndarray:
@@ -198,9 +250,8 @@ def test_closed_form_on_ridge_regression(float64, row):
 @pytest.mark.parametrize("setting", [ridge, network])
 @every_estimator
 def test_central_differences(float64, row, setting):
-    setting = setting()
-    result = setting.at(setting.eta, row)
-    assert relative_error(result.gradient, central_differences(setting, 1e-5)) < 1e-5
+    result = setting().at(setting().eta, row)
+    assert relative_error(result.gradient, differences(setting)) < 1e-5
 
 
 @pytest.mark.parametrize("setting", [ridge, network])
@@ -215,7 +266,13 @@ def test_equals_the_oracle(float64, row, setting):
     assert result.diagnostics.losses.shape == (setting.steps,)
 
 
-@every_estimator
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, id=name, marks=() if name in TELLING else pytest.mark.thorough)
+        for name, row in FORMS.items()
+    ],
+)
 def test_under_jit_and_vmap(float64, row):
     setting = ridge()
     estimate = jax.jit(lambda eta: setting.at(eta, row).gradient)
@@ -259,8 +316,7 @@ def test_any_horizon_of_a_segment_or_more_compiles_the_same_programs(float64, es
     assert len(traces) == first
 
 
-@pytest.mark.parametrize("setting", [ridge, network])
-@every_estimator
+@at_forms("setting", ridge, network)
 def test_micro_batches_give_the_same(float64, row, setting):
     setting = setting()
     split = setting._replace(problem=replace(setting.problem, micro_batches=3))
@@ -294,24 +350,13 @@ def test_a_batch_that_does_not_split_is_refused():
         split.at(setting.eta, MixFlow())
 
 
-@pytest.mark.parametrize("window", [1, 4, 6])
-@every_estimator
+@at_forms("window", 1, 4, 6)
 def test_a_window_leaves_out_what_came_before(float64, row, window):
     setting = network()
     before = setting.steps - window
-    state, losses = train(
-        setting.problem, setting.eta, setting.state, setting.batches, steps=before
-    )
-    rest = setting._replace(
-        state=state,
-        batches=lambda step: setting.batches(step + before),
-        problem=replace(
-            setting.problem, hyper_at=lambda eta, t: setting.problem.hyper_at(eta, t + before)
-        ),
-        steps=window,
-    )
+    _, losses = train(setting.problem, setting.eta, setting.state, setting.batches, steps=before)
     truncated = setting.at(setting.eta, row, window=window)
-    assert relative_error(truncated.gradient, central_differences(rest, 1e-5)) < 1e-5
+    assert relative_error(truncated.gradient, differences(network, window)) < 1e-5
     whole = setting.at(setting.eta, row)
     assert relative_error(truncated.state, whole.state) < 1e-12
     assert relative_error(truncated.diagnostics.losses, whole.diagnostics.losses) < 1e-12

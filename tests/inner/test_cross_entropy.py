@@ -87,7 +87,7 @@ def largest_of(largest_array, **options):
         "num_attention_heads": HEADS,
     }
     model = build(config, vocab_size=WORDS, **options)
-    params = model.init(jax.random.key(0))
+    params = jax.jit(model.init)(jax.random.key(0))
     tokens = jnp.zeros((BATCH, LENGTH + 1), jnp.int32)
 
     def product(params, direction):

@@ -1,5 +1,6 @@
 """Trainings on a mesh of devices: this file runs itself in a process with eight virtual ones."""
 
+import gc
 import json
 import os
 import re
@@ -72,6 +73,26 @@ OPTIMIZERS = {
     "muonh": schema.MuonHSpec(learning_rate=1e-2, eps_root=1e-5),
     "adafactor": schema.AdafactorSpec(learning_rate=1e-2, min_dim_size_to_factor=4),
 }
+# Steps of differences that don't blow rounding up.
+TOYS = made(6, 2, leave_out=("zeroth",)) | {
+    "zeroth order": ZerothOrder(6, 0.1, 2, "orthogonal", 2),
+    "es": PersistentES(2, 0.1, 2),
+}
+FURTHER = {
+    "mixflow, recomputed gradients",
+    "forward, in chunks",
+    "forward gradient, whole basis",
+    "gpt2",
+    "muonh",
+}
+"""What differs from another of its table by what a mesh doesn't see, or is seen without one."""
+
+
+def cases(names):
+    """A parameter for each, further ones among the thorough tests."""
+    return [
+        pytest.param(name, marks=pytest.mark.thorough if name in FURTHER else ()) for name in names
+    ]
 
 
 def recipe(config, mesh, **inner):
@@ -147,15 +168,17 @@ def apart(found, expected):
     return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
 
 
-def toys():
+def chosen(table, further):
+    """The rows of a table that are asked for."""
+    return {name: row for name, row in table.items() if (name in FURTHER) == further}
+
+
+def toys(further):
     """Every estimator on a mesh against itself on one device."""
     found = {}
-    rows = made(6, 2, leave_out=("zeroth",))
-    # Steps that differences don't blow rounding up by.
-    rows |= {"zeroth order": ZerothOrder(6, 0.1, 2, "orthogonal", 2), "es": PersistentES(2, 0.1, 2)}
     layout = Layout(mesh_of(2, 4, 1))
     with jax.enable_x64(True):
-        for name, estimator in rows.items():
+        for name, estimator in chosen(TOYS, further).items():
             one, several = toy(estimator, None), toy(estimator, layout)
             weight = several.state.params["a"]["weight"]
             found[name] = {
@@ -184,10 +207,10 @@ def sought(training):
     return state, result, drawn
 
 
-def models():
+def models(further):
     """Hypergradients in float32 on meshes of one sort each."""
     found = {}
-    for name, (config, inner, mesh) in MODELS.items():
+    for name, (config, inner, mesh) in chosen(MODELS, further).items():
         one = sought(prepare(recipe(config, (1, 1, 1), **inner)))[1]
         training = prepare(recipe(config, mesh, **inner))
         state, several, drawn = sought(training)
@@ -243,10 +266,10 @@ def ran(training, state, first, stop):
     )
 
 
-def optimizers():
+def optimizers(further):
     """Trainings of optimizers whose states aren't all like parameters."""
     found = {}
-    for name, optimizer in OPTIMIZERS.items():
+    for name, optimizer in chosen(OPTIMIZERS, further).items():
         one = prepare(recipe(LLAMA, (1, 1, 1), optimizer=optimizer))
         several = prepare(recipe(LLAMA, (2, 4, 1), optimizer=optimizer))
         before = several.initialise(jax.random.key(0))
@@ -290,25 +313,41 @@ def process(arguments, **environment):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("checkpoints")
+def asked(*arguments):
     # Threads for all collectives of all devices at once: where there are fewer, as on two cores,
     # XLA's collectives on a CPU wait for each other for ever.
     threads = {"NPROC": str(8 * VIRTUAL)}
-    return process([str(folder)], JAX_NUM_CPU_DEVICES=str(VIRTUAL), **threads)
+    return process(arguments, JAX_NUM_CPU_DEVICES=str(VIRTUAL), **threads)
 
 
-def test_every_estimator_is_the_same_on_a_mesh(found):
-    assert len(found["toys"]) == 9
-    for name, row in found["toys"].items():
-        assert row["apart"] < 1e-12 and row["value"] < 1e-12, (name, row)
-        assert row["devices"] == VIRTUAL and row["free"], (name, row)
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    return asked(str(tmp_path_factory.mktemp("checkpoints")))
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_models_have_the_same_hypergradients_on_meshes(found, name):
-    row, (_, _, mesh) = found["models"][name], MODELS[name]
+@pytest.fixture(scope="module")
+def further():
+    return asked()
+
+
+@pytest.fixture
+def row(name, request):
+    """A table's row, of the process that has it."""
+    told = request.getfixturevalue("further" if name in FURTHER else "found")
+    tables = [told[which] for which in ("toys", "models", "optimizers")]
+    (found,) = [table[name] for table in tables if name in table]
+    return found
+
+
+@pytest.mark.parametrize("name", cases(TOYS))
+def test_every_estimator_is_the_same_on_a_mesh(row):
+    assert row["apart"] < 1e-12 and row["value"] < 1e-12
+    assert row["devices"] == VIRTUAL and row["free"]
+
+
+@pytest.mark.parametrize("name", cases(MODELS))
+def test_models_have_the_same_hypergradients_on_meshes(row, name):
+    mesh = MODELS[name][2]
     assert 0 < row["apart"] < 1e-5 and row["state"] < 1e-5
     assert row["moved"] == []
     assert row["compiled_again"] == 0
@@ -323,9 +362,8 @@ def test_parameters_are_put_together_block_by_block(found):
     assert set(found["models"]["llama"]["gathered"]) <= matrices
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_states_of_optimizers_are_cut_as_the_parameters(found, name):
-    row = found["optimizers"][name]
+@pytest.mark.parametrize("name", cases(OPTIMIZERS))
+def test_states_of_optimizers_are_cut_as_the_parameters(row, name):
     assert row["apart"] < 1e-6
     assert row["share_before"] == row["share_after"] < (0.9 if name == "adafactor" else 0.3)
 
@@ -450,17 +488,17 @@ def auto():
     return {name: resolved(row).count for name, row in rows.items()}
 
 
+def main(folder=None):
+    """Prints what is telling, with a folder for checkpoints; without one all else."""
+    further = folder is None
+    told = {"toys": toys(further), "models": models(further), "optimizers": optimizers(further)}
+    if not further:
+        told |= {"resumed": resumed(folder), "auto": auto()}
+    print(json.dumps(told))
+
+
 if __name__ == "__main__":
     assert len(jax.devices()) == VIRTUAL
+    gc.set_threshold(200_000)  # as in conftest.py
     jax.monitoring.register_event_duration_secs_listener(listen)
-    print(
-        json.dumps(
-            {
-                "toys": toys(),
-                "models": models(),
-                "optimizers": optimizers(),
-                "resumed": resumed(sys.argv[1]),
-                "auto": auto(),
-            }
-        )
-    )
+    main(*sys.argv[1:])

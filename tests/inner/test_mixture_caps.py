@@ -4,6 +4,7 @@ import dataclasses
 
 import jax.numpy as jnp
 import pytest
+from recipes import tiny
 
 from metatune.inner import prepare
 from metatune.inner.preparing import rescaled
@@ -12,25 +13,7 @@ from metatune.recipe.faults import RecipeError
 
 
 def recipe(**mixture):
-    config = {
-        "model_type": "llama",
-        "hidden_size": 8,
-        "intermediate_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-    }
-    return schema.Recipe(
-        model=schema.ModelSpec(config=config, remat=False),
-        data=schema.DataSpec(
-            domains={
-                "code": schema.SourceSpec(shipped="code_stdlib"),
-                "drama": schema.SourceSpec(shipped="drama_shakespeare"),
-            },
-            target={"code": 1.0},
-            sequence_length=16,
-            batch_size=4,
-        ),
-        inner=schema.InnerSpec(optimizer=schema.AdamWSpec(learning_rate=1e-2), steps=6),
+    return tiny(
         tune=schema.TuneSpec(mixture=schema.MixtureSpec(**mixture)),
         outer=schema.OuterSpec(steps=1),
     )

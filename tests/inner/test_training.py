@@ -76,15 +76,18 @@ COMBINATIONS = {
     "all parts": (MixFlow(segment=6), {}),
     "recomputed gradients": (MixFlow(segment=6, save_gradients=False), {}),
     "no mixed mode": (MixFlow(segment=6, mixed_mode=False), {}),
-    "no mixed mode, recomputed": (MixFlow(6, mixed_mode=False, save_gradients=False), {}),
     "no block remat": (MixFlow(segment=6), {"remat": False}),
+    "forward": (Forward(segment=6), {}),
+}
+FURTHER = {
+    "forward gradient, whole basis": (ForwardGradient(67, 6, "orthogonal", chunk=40), {}),
+    "no mixed mode, recomputed": (MixFlow(6, mixed_mode=False, save_gradients=False), {}),
     "no block remat, recomputed": (MixFlow(segment=6, save_gradients=False), {"remat": False}),
     "no block remat nor mixed mode": (MixFlow(segment=6, mixed_mode=False), {"remat": False}),
     "reverse, no block remat": (Reverse(segment=6), {"remat": False}),
-    "forward": (Forward(segment=6), {}),
     "forward, no block remat": (Forward(segment=6, chunk=40), {"remat": False}),
-    "forward gradient, whole basis": (ForwardGradient(67, 6, "orthogonal", chunk=40), {}),
 }
+"""Two of the others' at a time, and directions that are all of forward mode's."""
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +95,11 @@ def oracle(training):
     return estimate(training, training.reweighted, training.initial_eta(), Reverse(segment=6))
 
 
-@pytest.mark.parametrize(("estimator", "model"), COMBINATIONS.values(), ids=COMBINATIONS.keys())
+@pytest.mark.parametrize(
+    ("estimator", "model"),
+    [pytest.param(*row, id=name) for name, row in COMBINATIONS.items()]
+    + [pytest.param(*row, id=name, marks=pytest.mark.thorough) for name, row in FURTHER.items()],
+)
 def test_all_combinations_give_the_same_hypergradient(training, oracle, estimator, model):
     if model:
         training = prepare(
@@ -124,6 +131,11 @@ def test_forward_mode_over_all_windows(float64):
         RECIPE,
         model=dataclasses.replace(RECIPE.model, dtype="float64", remat=False),
         inner=dataclasses.replace(RECIPE.inner, steps=12),
+        # Another program for each set of windows that have begun.
+        tune=schema.TuneSpec(
+            learning_rates=schema.LearningRatesSpec(per="tensor", windows=2),
+            mixture=schema.MixtureSpec(windows=2, floor=0.05),
+        ),
     )
     training = prepare(recipe)
     eta = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), training.initial_eta())
@@ -137,7 +149,10 @@ def test_forward_mode_over_all_windows(float64):
         assert error < 1e-8 * np.linalg.norm(np.asarray(want))
 
 
-@pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-10), ("float32", 1e-5)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [("float64", 1e-10), pytest.param("float32", 1e-5, marks=pytest.mark.thorough)],
+)
 def test_chunks_change_no_hypergradient(dtype, tolerance):
     def at(attention_chunk, loss_chunk):
         model = dataclasses.replace(
@@ -165,8 +180,18 @@ TUNE = {
 }
 
 
-@pytest.mark.parametrize("tune", TUNE.values(), ids=TUNE.keys())
-@pytest.mark.parametrize("kind", [schema.AdamWSpec, schema.SGDSpec])
+@pytest.mark.parametrize(
+    ("kind", "tune"),
+    [
+        *(pytest.param(schema.AdamWSpec, tune, id=f"adamw, {name}") for name, tune in TUNE.items()),
+        # Of another optimizer one is enough: tunables don't know it.
+        pytest.param(schema.SGDSpec, RECIPE.tune, id="sgd, learning rates and mixture"),
+        *(
+            pytest.param(schema.SGDSpec, tune, id=f"sgd, {name}", marks=pytest.mark.thorough)
+            for name, tune in list(TUNE.items())[1:]
+        ),
+    ],
+)
 def test_every_tunable_against_central_differences(float64, tune, kind):
     recipe = dataclasses.replace(
         RECIPE,

@@ -144,10 +144,12 @@ def test_a_killed_climb_goes_on_to_the_same_numbers(run, document, tmp_path, kep
     assert len((copy / FILE).read_text().splitlines()) == len(lines)
 
 
-def test_another_rule_is_another_ladder(run, document, tmp_path):
+def test_another_rule_is_another_ladder(run, document, tmp_path, let_go):
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
+    before = len(let_go)
     other = climbed(copy, ("width=2",), "none")
+    assert len(let_go) == before + 2  # after each rung
     assert other["rule"] == "none"
     own = {rung["name"]: rung for rung in document["rungs"]}
     one, wide = other["rungs"]

@@ -122,18 +122,18 @@ def test_groups_have_no_tangent():
 
 def test_an_adapter_beside_an_expert_is_added_to_it():
     model = build(CONFIG)
-    params = model.init(jax.random.key(0))
+    params, hidden = jax.jit(model.init)(jax.random.key(0)), jax.jit(model.hidden)
     own = params["model"]["layers"]["mlp"]["experts"]["3"]["up_proj"]
     shape = own["weight"].shape
     a, b = (jax.random.normal(jax.random.key(n), s) for n, s in ((1, (2, 2, 16)), (2, (2, 6, 2))))
     tokens = jnp.arange(8).reshape(2, 4)
-    before = model.hidden(params, tokens)
+    before = hidden(params, tokens)
     own |= {"lora_A": a, "lora_B": b}
-    beside = model.hidden(params, tokens)
+    beside = hidden(params, tokens)
     merged = {"weight": own["weight"] + b @ a}
     assert merged["weight"].shape == shape
     params["model"]["layers"]["mlp"]["experts"]["3"]["up_proj"] = merged
-    np.testing.assert_allclose(beside, model.hidden(params, tokens), atol=1e-5)
+    np.testing.assert_allclose(beside, hidden(params, tokens), atol=1e-5)
     assert jnp.abs(beside - before).max() > 1e-2
 
 
@@ -212,15 +212,16 @@ def test_experts_in_one_tensor_are_one_parameter_of_matrices_and_vectors():
 
 def test_of_equals_the_lower_is_chosen_and_gets_everything():
     model = build({**CONFIG, "num_experts_per_tok": 1})
-    params = model.init(jax.random.key(0))
+    params = jax.jit(model.init)(jax.random.key(0))
     router = params["model"]["layers"]["mlp"]["router"]
     router["weight"] = jnp.zeros_like(router["weight"])
     tokens = jnp.arange(8).reshape(2, 4)
-    _, routing = model.hidden_and_routing(params, tokens)
+    _, routing = jax.jit(model.hidden_and_routing)(params, tokens)
     assert routing is not None
     np.testing.assert_array_equal(routing.chosen[..., 0], 4)
     assert float(routing.chosen.sum()) == 2 * 2 * 4
 
+    @jax.jit
     @jax.grad
     def gradient(params):
         return model.logits(params, tokens).var()

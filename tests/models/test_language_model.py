@@ -89,8 +89,10 @@ def test_fresh_parameters_are_normal_with_norms_of_one_and_biases_of_zero():
 
 
 def test_layers_and_seeds_begin_differently(model):
+    init = jax.jit(model.init)
+
     def queries(seed):
-        return model.init(jax.random.key(seed))["model"]["layers"]["self_attn"]["q_proj"]["weight"]
+        return init(jax.random.key(seed))["model"]["layers"]["self_attn"]["q_proj"]["weight"]
 
     first = queries(0)
     np.testing.assert_array_equal(first, queries(0))
@@ -103,16 +105,17 @@ def test_layers_and_seeds_begin_differently(model):
 )
 def test_logits_are_features_times_the_unembedding(tied, path):
     model = build({**CONFIG, "tie_word_embeddings": tied}, vocab_size=259)
-    params = model.init(jax.random.key(0))
+    params = jax.jit(model.init)(jax.random.key(0))
     weight = params
     for key in path:
         weight = weight[key]
     tokens = jnp.arange(6).reshape(2, 3)
     unembedding = model.unembedding(params)
     np.testing.assert_array_equal(unembedding, weight["weight"])
-    hidden = model.hidden(params, tokens)
+    hidden = jax.jit(model.hidden)(params, tokens)
     assert hidden.shape == (2, 3, 64)
-    np.testing.assert_allclose(model.logits(params, tokens), hidden @ unembedding.T, atol=1e-5)
+    logits = jax.jit(model.logits)(params, tokens)
+    np.testing.assert_allclose(logits, hidden @ unembedding.T, atol=1e-5)
 
 
 def test_equal_models_are_one_static_argument():
@@ -124,9 +127,9 @@ def test_equal_models_are_one_static_argument():
         return model.logits(params, tokens)
 
     tokens = jnp.zeros((1, 2), jnp.int32)
+    params = jax.jit(build(CONFIG, vocab_size=259).init)(jax.random.key(0))
     for _ in range(2):
-        model = build(CONFIG, vocab_size=259)
-        logits(model, model.init(jax.random.key(0)), tokens)
+        logits(build(CONFIG, vocab_size=259), params, tokens)
     assert len(compiled) == 1
 
 

@@ -5,6 +5,7 @@ import re
 from unittest.mock import Mock
 
 import pytest
+from recipes import CODE, tiny
 
 from metatune import plan as plans
 from metatune.hypergrad import CheckpointError, EstimatorError
@@ -18,26 +19,11 @@ EMPTY = Memory(0, 0, 0, 0, host=0, disk=0, recomputed_segments=0)
 
 
 def recipe(steps=20, tune=None, measure: schema.Measure = "loss", **auto):
-    return schema.Recipe(
-        model=schema.ModelSpec(
-            config={
-                "model_type": "llama",
-                "hidden_size": 8,
-                "intermediate_size": 16,
-                "num_hidden_layers": 1,
-                "num_attention_heads": 2,
-            }
-        ),
-        data=schema.DataSpec(
-            domains={"code": schema.SourceSpec(shipped="code_stdlib")},
-            target={"code": 1.0},
-            sequence_length=16,
-            batch_size=4,
-        ),
-        inner=schema.InnerSpec(optimizer=schema.AdamWSpec(learning_rate=1e-2), steps=steps),
-        tune=schema.TuneSpec(
-            learning_rates=tune or schema.LearningRatesSpec(per="global", windows=8)
-        ),
+    return tiny(
+        model={"remat": True},
+        data={"domains": {"code": CODE}},
+        inner={"steps": steps},
+        tune=schema.TuneSpec(tune or schema.LearningRatesSpec(per="global", windows=8)),
         outer=schema.OuterSpec(
             steps=4,
             estimator=schema.AutoSpec(**auto),

@@ -5,6 +5,7 @@ import json
 
 import jax
 import pytest
+from recipes import tiny
 from rich.console import Console
 
 from metatune import plan as plans
@@ -32,34 +33,14 @@ from metatune.plan.work import Work, horizon
 from metatune.recipe import schema
 from metatune.recipe.trajectory import points
 
-RECIPE = schema.Recipe(
-    model=schema.ModelSpec(
-        config={
-            "model_type": "llama",
-            "hidden_size": 8,
-            "intermediate_size": 16,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-        }
-    ),
-    data=schema.DataSpec(
-        domains={
-            "code": schema.SourceSpec(shipped="code_stdlib"),
-            "drama": schema.SourceSpec(shipped="drama_shakespeare"),
-        },
-        target={"code": 1.0},
-        sequence_length=16,
-        batch_size=4,
-    ),
-    inner=schema.InnerSpec(optimizer=schema.AdamWSpec(learning_rate=1e-2), steps=20),
+RECIPE = tiny(
+    model={"remat": True},
+    inner={"steps": 20},
     tune=schema.TuneSpec(mixture=schema.MixtureSpec(windows=2)),
-    outer=schema.OuterSpec(
-        steps=4,
-        estimator=schema.MixFlowSpec(segment=4, checkpoints=schema.CheckpointsSpec(keep="sqrt")),
-        objective=schema.ObjectiveSpec(sequences=16, micro_batch=8),
-        validation=schema.ValidationSpec(seeds=1, sequences=8),
-        test=schema.FinalTestSpec(seeds=2, sequences=8),
-    ),
+    outer={
+        "estimator": schema.MixFlowSpec(segment=4, checkpoints=schema.CheckpointsSpec(keep="sqrt")),
+        "objective": schema.ObjectiveSpec(sequences=16, micro_batch=8),
+    },
 )
 
 

@@ -10,6 +10,8 @@ from metatune.artefact import Artefact, LearningRates, Mixture, Multipliers, Opt
 from metatune.report.tensorboard import EventWriter
 from metatune.report.tracked import layout, write_point, write_schedules
 
+pytestmark = pytest.mark.usefixtures("pictures")
+
 
 def test_a_point(tmp_path):
     rates = {"a": np.array([1.0, 2.0, 3.0, 4.0, 5.0]) * 1e-3, "b": np.full(5, 1e-4)}

@@ -74,8 +74,8 @@ def test_adapters_are_merged_and_the_tokenizer_is_beside_the_model(tmp_path):
     model, params = load_pretrained(folder.model)
     tokens = jnp.arange(8)[None]
     np.testing.assert_allclose(
-        model.logits(params, tokens),
-        training.model.logits(training.part.joined(state.params, training.frozen), tokens),
+        jax.jit(model.logits)(params, tokens),
+        jax.jit(training.model.logits)(training.part.joined(state.params, training.frozen), tokens),
         atol=1e-5,
     )
     text = "the cat sat there"

@@ -132,7 +132,7 @@ class _Setting:
     def __init__(self, check: Check, factors: Factors, model: LanguageModel):
         self.check, self.factors = check, factors
         self.names = model.names()
-        self.shapes = jax.eval_shape(model.init, jax.random.key(0))
+        self.shapes = model.init_shapes()
 
     def tree(self, of: Any) -> Any:
         """A number of each parameter as a tree that broadcasts against the parameters."""

@@ -157,7 +157,7 @@ def of_model(source: str, model: LanguageModel, **training: Any) -> Side:
 
 def parameters(model: LanguageModel) -> dict[str, Parameter]:
     """What each parameter is, by checkpoint name."""
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    shapes = model.init_shapes()
     leaves, _ = jax.tree_util.tree_flatten_with_path(shapes)
     kinds = model.config.kinds
     names = jax.tree.leaves(model.names(), is_leaf=lambda leaf: hasattr(leaf, "stacked"))

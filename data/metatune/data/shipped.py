@@ -3,6 +3,7 @@
 import lzma
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -85,13 +86,18 @@ def shipped_text(name: str) -> str:
     """
     if name not in SHIPPED:
         raise ValueError(f"no shipped corpus {name!r}; there are: {', '.join(SHIPPED)}")
-    file = CORPORA / f"{name}.txt.xz"
+    return _text(CORPORA / f"{name}.txt.xz", SHIPPED[name].sha256)
+
+
+@cache
+def _text(file: Path, expected: str) -> str:
+    """Decompressed once: a ladder prepares a training for each of its rungs."""
     try:
         text = lzma.decompress(file.read_bytes())
     except (OSError, lzma.LZMAError) as error:
         why = file_errors.problem(error) if isinstance(error, OSError) else error
         raise DamagedCorpus(_damage(file, f"can't be read: {why}")) from error
-    found, expected = sha256(text).hexdigest(), SHIPPED[name].sha256
+    found = sha256(text).hexdigest()
     if found != expected:
         raise DamagedCorpus(_damage(file, f"holds a text of sha256 {found}, not {expected}"))
     return text.decode("utf-8")
