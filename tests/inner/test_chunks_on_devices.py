@@ -48,7 +48,10 @@ def programs(chunk, layout):
 def measured():
     """Of each mesh, program and chunk: the collectives, and how far off one device it is."""
     rng = np.random.default_rng(3)
-    hidden, unembedding = rng.normal(size=(BATCH, LENGTH, FEATURES)), rng.normal(size=(VOCAB, FEATURES))
+    hidden, unembedding = (
+        rng.normal(size=(BATCH, LENGTH, FEATURES)),
+        rng.normal(size=(VOCAB, FEATURES)),
+    )
     given = (hidden, unembedding, {"z_loss": np.float64(0.1), "label_smoothing": np.float64(0.2)})
     targets = rng.integers(0, VOCAB, (BATCH, LENGTH))
     want = {name: program(given, targets) for name, program in programs(None, None).items()}
@@ -60,7 +63,7 @@ def measured():
         there = (batch[0], jax.device_put(unembedding, rests), given[2])
         for chunk in CHUNKS:
             for name, program in programs(chunk, layout).items():
-                text = program.lower(there, batch[1]).compile().as_text()
+                text = program.lower(there, batch[1]).compile().as_text() or ""
                 moved = {kind: list(each) for kind, each in work_in(text).moved.items()}
                 apart = jax.tree.map(
                     lambda one, other: float(np.max(np.abs(one - other)) / np.max(np.abs(other))),
