@@ -17,6 +17,7 @@ ends this process. The service itself lives in the first one: where that dies, J
 import ctypes
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -45,6 +46,10 @@ CURE: Final = (
 )
 MISSED: Final = 2
 """Exit code where processes don't come together."""
+COLLECTIVE: Final = re.compile(
+    "(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|CANCELLED|DEADLINE_EXCEEDED):"
+)
+"""How XLA says that a program failed between devices."""
 ENDED: Final = 1
 """Exit code where another process has ended: nothing is wrong with what was asked."""
 
@@ -154,7 +159,7 @@ def joined() -> Iterator[Together]:
         with stops.before_the_end(watch.close):
             yield _here
     except Exception as error:
-        if _is_runtime(error):
+        if _is_of_others(error):
             watch.expect_an_end()
         raise
     else:
@@ -248,10 +253,11 @@ def stop_together(asked: bool) -> bool:
     """
     if _here.count == 1:
         return asked
-    numbers = [int(each) for each in gathered(str(stops.number() or 0 if asked else 0))]
-    if not any(numbers):
+    rows = [json.loads(row) for row in gathered(json.dumps([asked, stops.number()]))]
+    if not any(each for each, _ in rows):
         return False
-    stops.hear(max(numbers))
+    if heard := [number for each, number in rows if each and number]:
+        stops.hear(max(heard))
     global _agreed
     _agreed = True
     return True
@@ -259,6 +265,8 @@ def stop_together(asked: bool) -> bool:
 
 def summed(counts: Sequence[int]) -> list[int]:
     """The sum over all processes of whole numbers."""
+    if _here.count == 1:
+        return list(counts)
     rows = [json.loads(row) for row in gathered(json.dumps([int(count) for count in counts]))]
     return [sum(column) for column in zip(*rows, strict=True)]
 
@@ -324,10 +332,9 @@ def _nobody_came(where: Meeting) -> None:
     stops.end_now(f"error: process {index} of {count}: {problem}; {CURE}", MISSED)
 
 
-def _is_runtime(error: BaseException) -> bool:
-    import jax
-
-    return isinstance(error, jax.errors.JaxRuntimeError)
+def _is_of_others(error: Exception) -> bool:
+    """Whether an error may come of another process' end: it is of XLA, whatever its type."""
+    return COLLECTIVE.match(str(error)) is not None
 
 
 _Aborted = ctypes.CFUNCTYPE(None, ctypes.c_int)
