@@ -88,7 +88,7 @@ def killed(folder: Path) -> Iterator[str]:
 
 def preempted(folder: Path) -> Iterator[str]:
     """Seconds from the request to the end, and the exit code, of the quickstart."""
-    notice = folder / "notice"
+    notice = folder / "taken away"
     for how in ("SIGTERM", "notice"):
         out = folder / how
         (one,) = started(1, out, (LONG,), {stops.NOTICE: str(notice)})
