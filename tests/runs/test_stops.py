@@ -98,6 +98,26 @@ def test_a_main_thread_that_does_not_answer_is_not_waited_for():
     assert seconds < 30
 
 
+def test_a_notice_file_counts_as_a_sigterm(tmp_path, monkeypatch):
+    """Of a file that appears while the program computes."""
+    notice = tmp_path / "notice"
+    monkeypatch.setenv(stops.NOTICE, str(notice))
+    done, seconds = ended(
+        "with stops.listening():\n"
+        f"    threading.Timer(0.3, lambda: open({str(notice)!r}, 'w').close()).start()\n"
+        "    try:\n        time.sleep(30)\n"
+        "    except KeyboardInterrupt:\n        sys.exit(stops.exit_code())\n"
+    )
+    assert done.returncode == 143, done.stderr
+    assert seconds < 20
+
+
+def test_without_a_notice_file_nothing_ends(tmp_path, monkeypatch):
+    monkeypatch.setenv(stops.NOTICE, str(tmp_path / "notice"))
+    done, _ = ended("with stops.listening():\n    time.sleep(2)\nprint('whole')\n")
+    assert (done.returncode, done.stdout) == (0, "whole\n"), done.stderr
+
+
 def test_what_is_held_is_waited_for():
     done, _ = ended(
         "stops.PATIENCE_SECONDS = 0.2\n"

@@ -13,7 +13,7 @@ from metatune.cli.root import (
     plain_errors,
     typed,
 )
-from metatune.runs import stops
+from metatune.runs import processes, stops
 
 
 def fit(
@@ -36,6 +36,7 @@ def fit(
     from metatune import plan as plans
     from metatune.artefact.exporters import suited
     from metatune.fit import outer_loop
+    from metatune.fit.process.agreement import refuse_alone, refuse_different
     from metatune.fit.process.allocation import keep_memory, release_memory
     from metatune.fit.process.compilation import keep_compiled
     from metatune.fit.process.interruption import Whereabouts
@@ -51,12 +52,16 @@ def fit(
     from metatune.recipe.file_errors import refuse_unmakeable
     from metatune.report import terminal
 
-    console = Console()
     ends = (NotFinite, RunFolderError, CheckpointError, EstimatorError, ReplayError, CommandFailed)
     run = Whereabouts(recipe, overrides or (), out, resume, overwrite)
     again = typed("fit", recipe, *(overrides or ()), "--out", out, "--resume")
     stops.farewell(f"interrupted; what was reached is in {out}; go on with\n  {again}")
-    with plain_errors(*ends), interruptible(run.told):
+    with (
+        plain_errors(*ends, processes.ProcessesError),
+        interruptible(run.told),
+        processes.joined() as together,
+    ):
+        console = Console()  # of the first process alone
         if not resume:  # what is finished may lie where nothing can be written
             refuse_unmakeable(out)
         keep_compiled()
@@ -65,6 +70,8 @@ def fit(
         with tokenizing(console) as listener:
             day = folder.day() if resume else None
             training = prepare_file(shipped.find(recipe), overrides or (), listener, day)
+        refuse_different(training, out=out.name, resume=resume, overwrite=overwrite)
+        refuse_alone(training)
         run.doing = "choosing the estimator"
         before = folder.outer() if resume else None
         told = spoken(lambda text: console.print(text, highlight=False, soft_wrap=True))
@@ -89,7 +96,7 @@ def fit(
             out,
             resume=resume,
             overwrite=overwrite,
-            predict=predict,
+            predict=predict if together.count == 1 else None,  # by the clock of each
             console=console,
         )
         run.doing = outcome.during

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from metatune.cli.root import Overrides, RecipeArgument, plain_errors, typed
-from metatune.runs import stops
+from metatune.runs import processes, stops
 
 
 def train(
@@ -56,6 +56,7 @@ def train(
     typer.echo("loading JAX and the data ...")
     from rich.console import Console
 
+    from metatune.fit.process.agreement import refuse_different
     from metatune.fit.process.allocation import keep_memory
     from metatune.fit.process.compilation import keep_compiled
     from metatune.fit.run_folder import RunFolderError
@@ -73,7 +74,6 @@ def train(
     if rule is not None and with_ is None:
         typer.echo(f"error: --rule {rule} needs --with RUN, whose schedules it carries", err=True)
         raise typer.Exit(2)
-    console = Console()
     given = {
         "--out": (out, None),
         "--with": (with_, None),
@@ -89,7 +89,11 @@ def train(
     said = [(name, value) for name, (value, usual) in given.items() if value != usual]
     again = typed("train", recipe, *(overrides or ()), *sum(said, ()), "--resume")
     stops.farewell(f"interrupted; what was reached is in {out}; go on with\n  {again}")
-    with plain_errors(NotFinite, RunFolderError):
+    with (
+        plain_errors(NotFinite, RunFolderError, processes.ProcessesError),
+        processes.joined(),
+    ):
+        console = Console()  # of the first process alone
         if not resume:  # what is finished may lie where nothing can be written
             refuse_unmakeable(out)
         keep_compiled()
@@ -100,6 +104,20 @@ def train(
         with tokenizing(console) as listener:
             day = place.day() if resume else None
             training = prepare_file(shipped.find(recipe), changes, listener, day)
+        refuse_different(
+            training,
+            out=out.name,
+            schedules=tuned and tuned.sha256,
+            rule=rule,
+            steps=steps,
+            warmup=warmup,
+            test_seed=test_seed,
+            checkpoint_every=checkpoint_every,
+            evaluate_every=evaluate_every,
+            keep=keep,
+            resume=resume,
+            overwrite=overwrite,
+        )
         if tuned is not None:
             fitting = carried(tuned.schedules, training, recipe, rule, steps, console)
             tuned = tuned._replace(schedules=fitting)

@@ -9,7 +9,7 @@ from metatune import artefact
 from metatune.fit.run_folder import RunFolder, RunFolderError, refuse_other_recipe, same_end
 from metatune.recipe.schema import Recipe
 from metatune.report.artefact_readme import readme
-from metatune.runs import stops
+from metatune.runs import processes, stops
 from metatune.runs.inputs import refuse_changed
 from metatune.runs.space import DiskFull, is_full, shortage
 
@@ -18,7 +18,7 @@ def write_artefact(folder: RunFolder, tuned: artefact.Artefact) -> artefact.Arte
     """Writes an artefact into a run folder; what is there of the same schedules stays.
 
     What is there of others goes: a certificate, a ledger, a verdict, and the simple schedules that
-    it left beside the artefact.
+    it left beside the artefact. Of several processes the first writes.
 
     Raises:
         DiskFull: there is no room.
@@ -28,6 +28,8 @@ def write_artefact(folder: RunFolder, tuned: artefact.Artefact) -> artefact.Arte
         tuned = artefact.with_ledger(tuned, artefact.read_ledger(folder.artefact))
     if tuned.verdict is None:
         tuned = artefact.with_verdict(tuned, artefact.read_verdict(folder.artefact))
+    if not processes.first():
+        return tuned
     try:
         with stops.held():
             if tuned.verdict is None and folder.simple.exists():

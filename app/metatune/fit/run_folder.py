@@ -15,6 +15,7 @@ from metatune.recipe import reading, writing
 from metatune.recipe.faults import RecipeError
 from metatune.recipe.moved import refusals
 from metatune.recipe.schema import OuterSpec, Recipe
+from metatune.runs import processes
 from metatune.runs.faults import RunFolderError, differing, of_out, then_and_now
 from metatune.runs.files import append_line, mend, whole_lines
 from metatune.runs.folder import Opened, opened, refuse_unusable
@@ -76,8 +77,8 @@ class RunFolder(Folder):
             self.clear_scratch()
 
     def clear_scratch(self) -> None:
-        """Removes the scratch, if there is any."""
-        if self.scratch.exists():
+        """Removes the scratch, if there is any; of several processes the first does."""
+        if processes.first() and self.scratch.exists():
             shutil.rmtree(self.scratch)
 
     def outer(self) -> OuterSpec:

@@ -89,6 +89,23 @@ def gather(tree: Tree, mesh: Mesh | None, like: PyTree = None) -> Tree:
     return jax.tree.map(back, tree) if like is None else jax.tree.map(back, tree, like)
 
 
+def fetched(leaf: Shaped[Array, "*shape"]) -> Shaped[np.ndarray, "*shape"]:
+    """An array in the memory of the process, whole; of several processes in that of each.
+
+    All of them have to ask for it, where it lies on the devices of all.
+    """
+    if leaf.is_fully_addressable or leaf.is_fully_replicated:
+        return np.asarray(leaf)
+    everywhere = NamedSharding(_mesh(leaf), ALL)
+    return np.asarray(jax.jit(lambda whole: whole, out_shardings=everywhere)(leaf))
+
+
+def _mesh(leaf: Shaped[Array, "..."]) -> Mesh:
+    if isinstance(leaf.sharding, NamedSharding) and isinstance(leaf.sharding.mesh, Mesh):
+        return leaf.sharding.mesh
+    raise ValueError(f"an array of several processes lies as {leaf.sharding}; must be on a mesh")
+
+
 def brought_home(found: Tree, eta: PyTree) -> Tree:
     """What was found on several devices, each of which holds all of it, where η is.
 
@@ -104,6 +121,6 @@ def brought_home(found: Tree, eta: PyTree) -> Tree:
     def home(leaf: PyTree) -> PyTree:
         if not isinstance(leaf, jax.Array) or isinstance(leaf, Tracer):
             return leaf
-        return leaf if len(leaf.devices()) == 1 else jax.device_put(np.asarray(leaf))
+        return leaf if len(leaf.devices()) == 1 else jax.device_put(fetched(leaf))
 
     return jax.tree.map(home, found)

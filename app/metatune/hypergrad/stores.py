@@ -127,19 +127,51 @@ def _home(leaf: Leaf) -> Home:
     return Home(leaf.shape, leaf.dtype, leaf.sharding if leaf.committed else None)
 
 
-Copied = tuple[Shaped[np.ndarray, "..."], Home]
+Region = tuple[tuple[int | None, int | None], ...]
+"""Bounds along each axis of an array; empty for all of it."""
+Shards = dict[Region, Shaped[np.ndarray, "..."]]
+"""What the devices of this process hold of an array, each part once, by where it is."""
+Copied = tuple[Shards, Home]
+
+
+def _shards(leaf: Leaf) -> Shards:
+    """Views or copies; of an array on one device all of it."""
+    if len(leaf.sharding.device_set) == 1:
+        return {(): np.asarray(leaf)}
+    return {
+        tuple((part.start, part.stop) for part in shard.index): np.asarray(shard.data)
+        for shard in leaf.addressable_shards
+    }
+
+
+def _whole(shards: Shards, home: Home) -> Leaf:
+    """The array again, on the devices that it came from; no part passes through another's."""
+    if () in shards or home.sharding is None:
+        (array,) = shards.values()
+        return jax.device_put(array, home.sharding)
+    places = home.sharding.addressable_devices_indices_map(home.shape)
+    parts = [
+        jax.device_put(shards[tuple((part.start, part.stop) for part in index or ())], device)
+        for device, index in places.items()
+    ]
+    return jax.make_array_from_single_device_arrays(
+        home.shape, home.sharding, parts, dtype=home.dtype
+    )
 
 
 class Host:
-    """NumPy copies in the memory of the process."""
+    """NumPy copies in the memory of the process, of each device's part by itself."""
 
     def write(self, leaves: list[Leaf]) -> list[Copied]:
         """Copies; a mere view, which JAX gives on CPUs, would keep the device's buffer alive."""
-        return [(np.array(leaf, copy=True), _home(leaf)) for leaf in leaves]
+        return [
+            ({at: np.array(part, copy=True) for at, part in _shards(leaf).items()}, _home(leaf))
+            for leaf in leaves
+        ]
 
     def read(self, handle: list[Copied]) -> list[Leaf]:
-        """Puts the copies back on the device."""
-        return [jax.device_put(array, home.sharding) for array, home in handle]
+        """Puts the copies back on the devices."""
+        return [_whole(shards, home) for shards, home in handle]
 
     def delete(self, handle: list[Copied]) -> None:
         """Nothing to do: whoever held the handle lets go of it."""
@@ -156,9 +188,14 @@ class Host:
         return free_memory()
 
 
+Written = tuple[Path, list[dict[Region, tuple[int, ...]]], list[Home]]
+"""A file, and of each of its arrays the shapes of its parts, and what it was."""
+
+
 class Disk:
     """A safetensors file per list, in a folder of its own that is removed at the end.
 
+    Of an array on several devices each part is written by itself, by the process that has it.
     Arrays are written as bytes, because safetensors knows no bfloat16 on NumPy's side.
     """
 
@@ -181,13 +218,19 @@ class Disk:
                 "give a folder that can be written to"
             ) from error
 
-    def write(self, leaves: list[Leaf]) -> tuple[Path, list[Home]]:
+    def write(self, leaves: list[Leaf]) -> Written:
         """Writes a file beside its place, then renames it."""
-        needed = sum(leaf.nbytes for leaf in leaves)
+        held = [_shards(leaf) for leaf in leaves]
+        needed = sum(part.nbytes for shards in held for part in shards.values())
         path = self._folder / f"{self._written}.safetensors"
         beside = path.with_suffix(".partial")
         try:
-            save_file({str(i): _as_bytes(leaf) for i, leaf in enumerate(leaves)}, beside)
+            parts = {
+                f"{i} {number}": _as_bytes(part)
+                for i, shards in enumerate(held)
+                for number, part in enumerate(shards.values())
+            }
+            save_file(parts, beside)
             beside.rename(path)
         except (OSError, SafetensorError) as error:
             beside.unlink(missing_ok=True)
@@ -198,18 +241,25 @@ class Disk:
                 "fewer states"
             ) from error
         self._written += 1
-        return path, [_home(leaf) for leaf in leaves]
+        shapes = [{at: part.shape for at, part in shards.items()} for shards in held]
+        return path, shapes, [_home(leaf) for leaf in leaves]
 
-    def read(self, handle: tuple[Path, list[Home]]) -> list[Leaf]:
-        """Puts the arrays of a file back on the device."""
-        path, homes = handle
+    def read(self, handle: Written) -> list[Leaf]:
+        """Puts the arrays of a file back on the devices."""
+        path, shapes, homes = handle
         found = load_file(path)
         return [
-            jax.device_put(found[str(i)].view(home.dtype).reshape(home.shape), home.sharding)
-            for i, home in enumerate(homes)
+            _whole(
+                {
+                    at: found[f"{i} {number}"].view(home.dtype).reshape(shape)
+                    for number, (at, shape) in enumerate(parts.items())
+                },
+                home,
+            )
+            for i, (parts, home) in enumerate(zip(shapes, homes, strict=True))
         ]
 
-    def delete(self, handle: tuple[Path, list[Home]]) -> None:
+    def delete(self, handle: Written) -> None:
         """Deletes a file."""
         handle[0].unlink()
 
@@ -226,7 +276,7 @@ class Disk:
         return str(self._folder)
 
 
-def _as_bytes(leaf: Leaf) -> UInt8[np.ndarray, "bytes"]:
+def _as_bytes(leaf: Shaped[np.ndarray, "..."]) -> UInt8[np.ndarray, "bytes"]:
     return np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)
 
 

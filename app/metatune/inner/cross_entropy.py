@@ -47,17 +47,21 @@ def token_losses(
     """
 
     def losses(
-        hidden: Float[Array, "*rows hidden"], targets: Integer[Array, "*rows"]
+        hidden: Float[Array, "*rows hidden"],
+        targets: Integer[Array, "*rows"],
+        unembedding: Float[Array, "vocab hidden"],
+        terms: Mapping[str, Scalar],
     ) -> Float[Array, "*rows"]:
         # Cast to the features' dtype here, so that its gradient sums over the chunks in float32.
         logits = unembed(hidden, unembedding, softcap=softcap)
         nll = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
         return _with_terms(nll, logits, targets, terms) if terms else nll
 
+    shared = (unembedding, terms or {})
     if chunk is None:
-        return losses(hidden, targets)
+        return losses(hidden, targets, *shared)
     merged = (hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1))
-    return map_rows(losses, merged, chunk, parts).reshape(targets.shape)
+    return map_rows(losses, merged, chunk, parts, shared=shared).reshape(targets.shape)
 
 
 def _with_terms(

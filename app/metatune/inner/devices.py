@@ -8,13 +8,15 @@ from typing import Final, Literal
 import jax
 from jax.tree_util import Partial
 
+from metatune.data import Batch, Part
 from metatune.hypergrad import State
+from metatune.hypergrad.problem import Batches
 from metatune.hypergrad.shapes import OptState, Params
 from metatune.inner.optimizers import InnerOptimizer
 from metatune.models import LanguageModel, Layout, abstract_mesh_of, mesh_of
 from metatune.recipe import schema
 from metatune.recipe.batch_sizes import held_out_batches, training_batch
-from metatune.recipe.faults import Fault
+from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.phases import resolved as phases_of
 from metatune.tunables import Hyper
 from metatune.tunables.shapes import Slices
@@ -32,8 +34,13 @@ def layout_of(
         recipe: the recipe.
         model: its language model.
         elsewhere: on devices that this process needn't have, instead of its own.
+
+    Raises:
+        RecipeError: of several processes some would have nothing to do.
     """
     spec = resolved(recipe)
+    if not elsewhere and jax.process_count() > 1 and spec.count != jax.device_count():
+        raise RecipeError("recipe", (_idle(recipe.devices, spec),))
     if spec.count == 1:
         return None
     of_mesh = abstract_mesh_of if elsewhere else mesh_of
@@ -41,7 +48,7 @@ def layout_of(
 
 
 def resolved(recipe: schema.Recipe) -> schema.DevicesSpec:
-    """The mesh of a recipe: of `auto`, as many local devices as divide all batches, as `data`.
+    """The mesh of a recipe: of `auto`, as many devices as divide all batches, as `data`.
 
     One, where estimators or a population spread over the devices by themselves, and where training
     is done elsewhere.
@@ -51,7 +58,39 @@ def resolved(recipe: schema.Recipe) -> schema.DevicesSpec:
     if recipe.trainer is not None or _spread(recipe.outer):
         return schema.DevicesSpec()
     sizes = [training_batch(recipe.data, recipe.inner)[1], *held_out_batches(recipe.outer).values()]
-    return schema.DevicesSpec(data=gcd(jax.local_device_count(), *sizes))
+    return schema.DevicesSpec(data=gcd(jax.device_count(), *sizes))
+
+
+def _idle(wanted: Wanted, spec: schema.DevicesSpec) -> Fault:
+    """Of several processes, a mesh that isn't of all of their devices."""
+    count, processes = jax.device_count(), jax.process_count()
+    value = wanted if wanted == "auto" else asdict(wanted)
+    return Fault(
+        PATH,
+        value,
+        f"is a mesh of {spec.count} of the {count} devices of {processes} processes; must be of "
+        "all of them",
+        "choose axes of which the product is that, and batches that data x fsdp divides; what "
+        "spreads over devices by itself (forward, forward_gradient, a population in one program, "
+        "an external trainer) is for one process unless its mesh is named",
+    )
+
+
+def share(layout: Layout | None) -> Part:
+    """The rows of every batch that this process reads: all, of one process."""
+    return Part() if layout is None or jax.process_count() == 1 else Part(*layout.share())
+
+
+def over_processes(layout: Layout | None, batches: Callable[[int], Batch]) -> Batches:
+    """Batches of which this process reads its share, whole for programs of all processes.
+
+    Args:
+        layout: how states lie.
+        batches: of `share`.
+    """
+    if layout is None or jax.process_count() == 1:
+        return batches
+    return lambda step: layout.of_shares(batches(step))
 
 
 def _spread(outer: schema.OuterSpec) -> bool:
@@ -72,7 +111,7 @@ def faults(devices: Wanted, model: LanguageModel, elsewhere: bool = False) -> It
     """
     if devices == "auto":
         return
-    here, value = jax.local_device_count(), asdict(devices)
+    here, value = jax.device_count(), asdict(devices)
     if devices.count > here and not elsewhere:
         kind = jax.local_devices()[0].platform
         problem = f"asks for {devices.count} devices; this process has {here} ({kind})"

@@ -12,8 +12,9 @@ from jaxtyping import Array, Bool, Float, Integer
 
 from metatune.data import Batch, Corpus, TokenClass, heldout_batches
 from metatune.hypergrad.shapes import Parts, Scalar
+from metatune.inner.devices import over_processes, share
 from metatune.inner.losses import domain_losses, held_out_loss, worst_case
-from metatune.models import LanguageModel, map_rows, rows_at_a_time, unembed
+from metatune.models import LanguageModel, Layout, map_rows, rows_at_a_time, unembed
 from metatune.recipe import schema
 from metatune.recipe.measures import average
 from metatune.tunables.shapes import Weights
@@ -94,6 +95,7 @@ def held_out_batches(
     *,
     seed: tuple[int, ...],
     sequences: int,
+    layout: Layout | None = None,
 ) -> list[Batch]:
     """The held-out batches of a measurement, weighted so that objectives average as is asked for.
 
@@ -103,16 +105,20 @@ def held_out_batches(
         split: which of their held-out windows.
         seed: of the draws.
         sequences: how many in all.
+        layout: how states lie on several devices; of several processes each reads its share.
     """
     micro_batch = min(outer.objective.micro_batch, sequences)
-    return heldout_batches(
+    batches = heldout_batches(
         corpus,
         split,
         seed=seed,
         sequences=sequences,
         micro_batch=micro_batch,
         average=average(outer),
+        part=share(layout),
     )
+    whole = over_processes(layout, batches.__getitem__)
+    return [whole(number) for number in range(len(batches))]
 
 
 def objective(model: LanguageModel, recipe: schema.Recipe) -> Objective:

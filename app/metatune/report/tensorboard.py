@@ -25,6 +25,7 @@ from tensorboard.plugins.text import metadata as text_plugin
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util import tensor_util
 
+from metatune.runs import processes
 from metatune.runs.space import room_for
 
 FLUSH_SECONDS = 20
@@ -42,6 +43,8 @@ BUCKETS = 30
 class EventWriter:
     """Writes one event file; `close` it, or use it in a `with` statement.
 
+    Of several processes the first writes.
+
     Args of all methods: `tag` names the series (a slash makes a section), `step` is its x-axis.
     """
 
@@ -54,11 +57,14 @@ class EventWriter:
                 files of the folder hold for this step and later ones. None for a new run, beside
                 which it shows nothing of older files.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        self._path = _new_file(folder)
+        if processes.first():
+            folder.mkdir(parents=True, exist_ok=True)
+            self._path, mode = _new_file(folder), "xb"
+        else:
+            self._path, mode = Path(os.devnull), "wb"
         # TensorBoard's own writer of files writes in a thread, which a full disk ends with a
         # traceback there, and the caller hears of it later, or never.
-        self._file = self._path.open("xb")
+        self._file = self._path.open(mode)
         self._records = RecordWriter(self._file)
         self._waiting, self._flushed = 0, time.monotonic()
         self._event(0, file_version=FILE_VERSION)

@@ -1,4 +1,7 @@
-"""Checkpoints with Orbax: written whole or not at all, looked through before they are trusted."""
+"""Checkpoints with Orbax: written whole or not at all, looked through before they are trusted.
+
+Of several processes each writes its shards; the first says when all is there, and tidies up.
+"""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -10,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from metatune.runs import manifest, stops
+from metatune.runs import manifest, processes, stops
 from metatune.runs.faults import RunFolderError
 from metatune.runs.space import room_for
 
@@ -54,7 +57,9 @@ class RunCheckpoints:
         try:
             with stops.held(), room_for(self._folder / str(step), needed):
                 self._manager.save(step, args=ocp.args.Composite(**items))
-                manifest.write(self._folder / str(step))
+                if processes.first():
+                    manifest.write(self._folder / str(step))
+                processes.wait()
         except Exception:
             self._clear(step)
             raise
@@ -116,13 +121,15 @@ class RunCheckpoints:
                 f"checkpoint {self._folder / str(step)} is damaged: {problem}; going on from "
                 f"{whole}, so that steps {whole + 1} to {step} are done again"
             )
-            shutil.rmtree(self._folder / str(step))
+            if processes.first():
+                shutil.rmtree(self._folder / str(step))
         if damaged:
+            processes.wait()
             self._manager.reload()
 
     def _clear(self, step: int) -> None:
         """Takes away what was written of a checkpoint that failed, for want of room, say."""
-        for entry in self._folder.iterdir():
+        for entry in self._folder.iterdir() if processes.first() else ():
             if entry.name == str(step) or TEMPORARY in entry.name:
                 shutil.rmtree(entry, ignore_errors=True)
         self._manager.reload()
@@ -137,6 +144,12 @@ def unbound(leaf: jax.Array | np.ndarray) -> jax.Array:
     if isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1:
         return leaf
     return jnp.array(np.asarray(leaf))
+
+
+def savable(leaf: Any) -> Any:
+    """An array as Orbax takes it: of several processes, what each has whole is the first's."""
+    whole = isinstance(leaf, jax.Array) and leaf.is_fully_addressable
+    return np.asarray(leaf) if whole and processes.here().count > 1 else leaf
 
 
 def _bytes(item: Any) -> int:

@@ -1,4 +1,7 @@
-"""Files that are whole or not there, and logs of JSON lines whose last may be cut off."""
+"""Files that are whole or not there, and logs of JSON lines whose last may be cut off.
+
+Of several processes the first writes them; on the others writing does nothing.
+"""
 
 import json
 import os
@@ -7,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from metatune.recipe.bounds import parsed_json
+from metatune.runs import processes
 from metatune.runs.faults import RunFolderError
 from metatune.runs.space import room_for
 
@@ -17,6 +21,8 @@ def replace(path: Path, content: str | bytes) -> None:
     Raises:
         DiskFull: there is no room.
     """
+    if not processes.first():
+        return
     data = content.encode() if isinstance(content, str) else content
     beside = partial(path)
     with room_for(path, len(data)):
@@ -42,6 +48,8 @@ def append_line(path: Path, line: Mapping[str, Any]) -> None:
     Raises:
         DiskFull: there is no room.
     """
+    if not processes.first():
+        return
     text = json.dumps(line) + "\n"
     with room_for(path, len(text)), path.open("a", encoding="utf-8") as file:
         file.write(text)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from metatune.runs import inputs
+from metatune.runs import inputs, processes
 from metatune.runs.faults import RunFolderError, of_out
 from metatune.runs.files import replace
 from metatune.runs.kinds import KINDS, MARKER, Kind, foreign, kind_of, mark, marker
@@ -45,6 +45,13 @@ def refuse_unusable(
         RunFolderError: it holds something and neither was asked for, or nothing to go on with; it
             is in use; something else is in it.
     """
+    options: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "say": say}
+    processes.by_the_first(lambda: _refuse_unusable(path, kind, **options))
+
+
+def _refuse_unusable(
+    path: Path, kind: Kind, *, resume: bool, overwrite: bool, say: Callable[[str], None]
+) -> None:
     if resume and overwrite:
         raise RunFolderError("--resume and --overwrite exclude each other: give one of them")
     if path.exists() and not path.is_dir():
@@ -106,26 +113,45 @@ def opened(
     Raises:
         RunFolderError: as of `refuse_unusable`; the inputs were changed; `check`'s.
     """
-    refuse_unusable(path, kind, resume=resume, overwrite=overwrite, say=say)
     with contextlib.ExitStack() as stack:
-        aside = _aside_of(path)
-        if kind.holds(path):
-            stack.enter_context(locked(path))
-            if not kind.holds(path):
-                raise of_out(path, f"holds no {kind.name} any more; another process replaces it")
-        if resume:
-            check()
-            inputs.refuse_changed(path, given)
-        else:
-            if kind.holds(path):
-                aside = (*aside, _put_aside(path))
-            Path(os.path.realpath(path)).mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(path))
-        inputs.keep(path, given)
-        mark(path, kind, aside)
-        for name in sorted(files, key=lambda name: name == kind.sign):
-            replace(path / name, files[name])
+
+        def open_it() -> None:
+            options: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "say": say}
+            _refuse_unusable(path, kind, **options)
+            _open(stack, path, kind, files, given, check=check, resume=resume)
+
+        processes.by_the_first(open_it)
         yield Opened(path, kind)
+
+
+def _open(
+    stack: contextlib.ExitStack,
+    path: Path,
+    kind: Kind,
+    files: Mapping[str, str | bytes],
+    given: Mapping[str, Any],
+    *,
+    check: Callable[[], object],
+    resume: bool,
+) -> None:
+    """Opens a folder that can be used; what is to be let go of is put on the stack."""
+    aside = _aside_of(path)
+    if kind.holds(path):
+        stack.enter_context(locked(path))
+        if not kind.holds(path):
+            raise of_out(path, f"holds no {kind.name} any more; another process replaces it")
+    if resume:
+        check()
+        inputs.refuse_changed(path, given)
+    else:
+        if kind.holds(path):
+            aside = (*aside, _put_aside(path))
+        Path(os.path.realpath(path)).mkdir(parents=True, exist_ok=True)
+        stack.enter_context(locked(path))
+    inputs.keep(path, given)
+    mark(path, kind, aside)
+    for name in sorted(files, key=lambda name: name == kind.sign):
+        replace(path / name, files[name])
 
 
 class Opened:
@@ -137,7 +163,12 @@ class Opened:
         self._aside = _aside_of(path)
 
     def checkpointed(self) -> None:
-        """Deletes what was put aside, now that there is something in its place."""
+        """Deletes what was put aside, now that there is something in its place.
+
+        Of several processes the first does.
+        """
+        if not processes.first():
+            return
         for name in self._aside:
             aside = _beside(self._path, name)
             # First what it is known by, so that nobody takes what is left of it for whole.

@@ -16,6 +16,9 @@ while a program is compiled. So a thread listens too, to what the interpreter wr
 soon as a signal comes: it says what was heard, and ends the process itself where the main thread is
 in such a program for longer than whoever sent the signal may wait. Nothing is lost by that: outside
 of `held` all that is kept is on the disk, and files there are renamed when complete.
+
+Where a machine is about to be taken away some schedulers write a file instead of sending a signal:
+once the one that `METATUNE_PREEMPTION_FILE` names is there, it counts as a SIGTERM.
 """
 
 import os
@@ -26,8 +29,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import Final, NoReturn
 
 SIGNALS: Final = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
@@ -38,6 +42,10 @@ QUIET_SECONDS: Final = 1.0
 """Without an answer of the main thread, after which the signal is answered here."""
 IMPORT_SYSTEM: Final = "<frozen importlib._bootstrap>"
 """What Python says is the file of its own code that imports."""
+NOTICE: Final = "METATUNE_PREEMPTION_FILE"
+"""Names a file that counts as a SIGTERM as soon as there is one."""
+NOTICE_SECONDS: Final = 0.5
+"""Between looks for it."""
 SHOW_CURSOR: Final = "\x1b[?25h"
 """Which a progress bar has hidden."""
 
@@ -69,6 +77,29 @@ def exit_code() -> int:
 def heard() -> str | None:
     """The name of the signal that asked this process to end, if one did."""
     return None if _heard is None else signal.Signals(_heard).name
+
+
+def number() -> int | None:
+    """The number of that signal."""
+    return _heard
+
+
+def hear(number: int) -> None:
+    """Takes a signal for heard that another process of the same run was sent."""
+    global _heard
+    _heard = _heard or number
+
+
+def end_now(text: str, code: int) -> NoReturn:
+    """Ends the process from any thread, for what isn't a signal.
+
+    Args:
+        text: is said.
+        code: the exit code.
+    """
+    _run_endings()
+    _tell(text + (SHOW_CURSOR if sys.stderr and sys.stderr.isatty() else ""))
+    os._exit(code)
 
 
 def always_before_the_end(ending: Callable[[], object]) -> None:
@@ -204,8 +235,12 @@ class _Listener:
     def _listen(self) -> None:
         """Counts until the pipe is closed."""
         count, again, first, told = 0, 0, 0.0, False
+        notice = Path(named) if (named := os.environ.get(NOTICE)) else None
         while True:
-            wait = 0.1 if count else None
+            wait = 0.1 if count else NOTICE_SECONDS if notice else None
+            if notice and notice.exists():
+                notice = None
+                os.kill(os.getpid(), signal.SIGTERM)
             if select.select([self._read], [], [], wait)[0]:
                 came = os.read(self._read, 1)
                 if not came:
@@ -223,7 +258,7 @@ class _Listener:
                 if say:
                     told = True
                     say("interrupted: these steps are finished and kept; a second one ends now")
-            elif not (self.answered or self.holds):
+            elif count and not (self.answered or self.holds):
                 if self.lost and self.number:
                     self.lost, again = False, again + 1
                     signal.pthread_kill(self._main, self.number)
@@ -236,11 +271,13 @@ class _Listener:
 
     def end(self, text: str) -> None:
         """Ends the process without its main thread."""
-        for ending in list(_endings):
-            with suppress(Exception):  # the others have their turn, and the end comes
-                ending()
-        _tell(text + (SHOW_CURSOR if sys.stderr and sys.stderr.isatty() else ""))
-        os._exit(exit_code())
+        end_now(text, exit_code())
+
+
+def _run_endings() -> None:
+    for ending in list(_endings):
+        with suppress(Exception):  # the others have their turn, and the end comes
+            ending()
 
 
 def _imports(frame: FrameType | None) -> int:

@@ -56,7 +56,9 @@ class TrainingCheckpoints:
         """
         self._kept.save(
             position.step,
-            state=ocp.args.StandardSave(position.state._asdict()),
+            state=ocp.args.StandardSave(
+                jax.tree.map(checkpoints.savable, position.state._asdict())
+            ),
             numbers=ocp.args.JsonSave({"seconds": position.seconds}),
         )
         self._saved()

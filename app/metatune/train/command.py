@@ -20,7 +20,7 @@ from metatune.recipe import writing
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.measures import sentence
 from metatune.recipe.phases import resolved
-from metatune.runs import stops
+from metatune.runs import processes, stops
 from metatune.train import result
 from metatune.train.averaging import averaged
 from metatune.train.checkpoints import Position, TrainingCheckpoints
@@ -162,7 +162,7 @@ def train(
             _announce(teller.say, loop, tuned, position.step)
             teller.say(units)
             position, losses = loop.run(position, checkpoints, teller, hold)
-            if losses is None or hold.asked:
+            if processes.stop_together(hold.asked) or losses is None:
                 return TrainingOutcome(None, position.step)
         written = result.write(
             folder,

@@ -13,7 +13,9 @@ from metatune.fit.trainers.evaluation import measured
 from metatune.fit.trainers.failure import NotFinite
 from metatune.hypergrad import train
 from metatune.inner import InnerTraining
+from metatune.inner.devices import over_processes, share
 from metatune.inner.seeds import Purpose, Stream, data_seed
+from metatune.runs import processes
 from metatune.runs.stops import Hold
 from metatune.train.checkpoints import Position, TrainingCheckpoints
 from metatune.train.progress import Teller
@@ -103,6 +105,7 @@ class TrainingLoop:
             seed=data_seed(recipe.seed, Purpose.TEST, test_seed, Stream.TRAINING),
             batch_size=recipe.data.batch_size,
             shares=self._shares,
+            part=share(training.layout),
         )
 
     def run(
@@ -141,7 +144,7 @@ class TrainingLoop:
                 self._problem,
                 segment,
                 position.state,
-                self._counted(counts),
+                over_processes(self.training.layout, self._counted(counts)),
                 steps=stop - first,
                 start=first,
                 segment=self._segment,
@@ -151,8 +154,9 @@ class TrainingLoop:
             # The last ones are looked at while these are computed.
             if pending:
                 told = self._tell(teller, pending, told)
-            pending = _Done(first, stop, inner, segment, np.sum(list(counts.values()), axis=0))
-            pause = hold.asked
+            drawn = processes.summed(np.sum(list(counts.values()), axis=0))
+            pending = _Done(first, stop, inner, segment, np.asarray(drawn))
+            pause = processes.stop_together(hold.asked)
             if not (pause or stop == self.steps or due(stop, *self._intervals)):
                 continue
             told, pending = self._tell(teller, pending, told), None

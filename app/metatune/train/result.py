@@ -12,10 +12,12 @@ from metatune.data.pretrained_tokenizer import PretrainedTokenizer
 from metatune.data.tokenizers import ByteTokenizer
 from metatune.fit.process.machine import packages
 from metatune.hypergrad import evaluated
+from metatune.hypergrad.sharding import fetched
 from metatune.inner import InnerTraining
 from metatune.models import locate, save_pretrained, weights_sha256
 from metatune.recipe import writing
 from metatune.recipe.measures import unit
+from metatune.runs import processes
 from metatune.runs.files import partial, replace
 from metatune.runs.space import room_for
 from metatune.train.checkpoints import Position
@@ -36,6 +38,8 @@ def write(
 ) -> dict[str, Any]:
     """Writes the model, then the result, each beside its place and then renamed.
 
+    Of several processes the first does, of parameters that all put together.
+
     Args:
         folder: of the training.
         training: the training.
@@ -45,13 +49,17 @@ def write(
         artefact_sha256: the integrity hash of the artefact; None without one.
 
     Returns:
-        The result.
+        The result; on another process than the first what is told of it.
     """
+    kept = training.merged(evaluated(training.sampled, position.state))
+    if processes.here().count > 1:
+        kept = jax.tree.map(fetched, kept)
+    if not processes.first():
+        return {"held_out": losses.held_out, "unit": unit(training.recipe), "seconds": 0.0}
     beside = partial(folder.model)
     for path in (beside, folder.model):
         if path.exists():
             shutil.rmtree(path)
-    kept = training.merged(evaluated(training.sampled, position.state))
     needed = sum(4 * leaf.size for leaf in jax.tree.leaves(kept))  # float32
     with room_for(folder.model, needed):
         save_pretrained(beside, training.model, kept, _special_tokens(training))

@@ -35,7 +35,12 @@ def rows_at_a_time(chunk: Chunk, *, rows: int, columns: int) -> int | None:
 
 
 def map_rows(
-    function: Callable[..., jax.Array], arrays: Any, chunk: int, parts: int = 1
+    function: Callable[..., jax.Array],
+    arrays: Any,
+    chunk: int,
+    parts: int = 1,
+    *,
+    shared: Any = (),
 ) -> jax.Array:
     """`function` of `chunk` rows at a time; it is computed again where it is differentiated.
 
@@ -43,16 +48,22 @@ def map_rows(
     outer pass keeps what the inner one computed of all chunks; in forward over reverse, it doesn't.
 
     Args:
-        function: `(*arrays) -> [rows, ...]`, a row of its result for each row of the arguments, on
-            its own; finite on rows of zeros, which fill up the last chunk.
+        function: `(*arrays, *shared) -> [rows, ...]`, a row of its result for each row of the
+            arrays, on its own; finite on rows of zeros, which fill up the last chunk.
         arrays: [rows, ...] each.
         chunk: rows at a time.
         parts: of the rows, each on devices of its own: `chunk` of each part at a time. Chunks of
             all rows would each be on one of them.
+        shared: trees of arrays, the same for all rows. Of several parts each has one of its own:
+            its derivative sums over the chunks on the devices of the part, and over the parts, and
+            so between devices, once after all chunks.
     """
     if parts > 1:
         apart = [array.reshape(parts, -1, *array.shape[1:]) for array in arrays]
-        out = jax.vmap(lambda *part: map_rows(function, part, chunk))(*apart)
+        copies = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (parts, *leaf.shape)), shared)
+        out = jax.vmap(lambda part, shared: map_rows(function, part, chunk, shared=shared))(
+            apart, copies
+        )
         return out.reshape(-1, *out.shape[2:])
     rows = arrays[0].shape[0]
     chunks = -(-rows // chunk)
@@ -64,7 +75,7 @@ def map_rows(
     def body(*given: jax.Array) -> jax.Array:
         # What follows from one argument alone, such as a mask from positions, would otherwise be
         # computed ahead for all chunks at once where that argument doesn't depend on parameters.
-        return function(*jax.lax.optimization_barrier(given))
+        return function(*jax.lax.optimization_barrier(given), *shared)
 
     # Without barriers against merging what is computed twice: a scan's passes can't be merged.
     again = jax.checkpoint(body, prevent_cse=False)

@@ -139,6 +139,36 @@ class Layout:
         """
         return jax.tree.map(self._cut, batch)
 
+    def share(self) -> tuple[int, int]:
+        """Which part of every batch the devices of this process compute, and of how many."""
+        places = NamedSharding(self.mesh, PartitionSpec(BATCH)).addressable_devices_indices_map(
+            (self.parts,)
+        )
+        rows = sorted({index[0].start or 0 for index in places.values() if index is not None})
+        first, count = rows[0], len(rows)
+        if rows != list(range(first, first + count)) or first % count or self.parts % count:
+            raise ValueError(
+                f"this process computes parts {rows} of {self.parts} of a batch; must be as many "
+                "as any other's, one after the other"
+            )
+        return first // count, self.parts // count
+
+    def of_shares(self, batch: Any) -> Any:
+        """A batch that lies on the devices of all processes, from the share of each.
+
+        Args:
+            batch: arrays of the rows of `share`.
+        """
+        _, count = self.share()
+
+        def whole(leaf: Any) -> jax.Array:
+            spec = PartitionSpec(BATCH, *(None,) * (leaf.ndim - 1))
+            shape = (len(leaf) * count, *leaf.shape[1:])
+            place = NamedSharding(self.mesh, spec)
+            return jax.make_array_from_process_local_data(place, leaf, shape)
+
+        return jax.tree.map(whole, batch)
+
     def together(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Within a program, parameters as they are used, but for those of the blocks."""
 
@@ -191,10 +221,10 @@ class Layout:
 
 
 def mesh_of(data: int, fsdp: int, tensor: int) -> Mesh:
-    """The first local devices as a mesh; there have to be enough."""
+    """The first devices as a mesh, of all processes; there have to be enough."""
     count = data * fsdp * tensor
     automatic = (AxisType.Auto,) * len(AXES)
-    return jax.make_mesh((data, fsdp, tensor), AXES, automatic, devices=jax.local_devices()[:count])
+    return jax.make_mesh((data, fsdp, tensor), AXES, automatic, devices=jax.devices()[:count])
 
 
 def abstract_mesh_of(data: int, fsdp: int, tensor: int) -> AbstractMesh:

@@ -10,6 +10,7 @@ from metatune.fit.searching.search import Search
 from metatune.fit.searching.truncation import Span
 from metatune.hypergrad.problem import Batches
 from metatune.inner import InnerTraining, estimators
+from metatune.inner.devices import over_processes, share
 from metatune.inner.horizons import Rescaled
 from metatune.inner.metrics import held_out_batches
 from metatune.inner.seeds import Purpose, Stream, data_seed
@@ -42,12 +43,14 @@ def asked(
         problem, shares = training.reweighted, training.trajectory(search.eta).mixture
 
     def batches(number: int, member: int | None) -> Batches:
-        return stratified_batches(
+        mine = stratified_batches(
             training.corpus,
             seed=seed(number if outer.fresh.data else 0, Stream.TRAINING, member),
             batch_size=recipe.data.batch_size,
             shares=shares,
+            part=share(training.layout),
         )
+        return over_processes(training.layout, mine)
 
     return batches, {
         "problem": problem,
@@ -58,6 +61,7 @@ def asked(
             "validation",
             seed=seed(search.step if outer.fresh.data else 0, Stream.HELD_OUT),
             sequences=outer.objective.sequences,
+            layout=training.layout,
         ),
         "steps": span.steps,
         "window": span.window,

@@ -86,5 +86,5 @@ def _parted(search: Search) -> tuple[dict[str, Any], dict[str, Any]]:
         "signal",
         "trust",
     )
-    arrays = {key: fields.pop(key) for key in kept}
+    arrays = {key: jax.tree.map(checkpoints.savable, fields.pop(key)) for key in kept}
     return arrays, {key: v.hex() if isinstance(v, float) else v for key, v in fields.items()}

@@ -68,6 +68,7 @@ class SearchDisplay:
         done: int = 0,
         what: str = "outer steps",
         durations: Durations | None = None,
+        between: Callable[[], None] = lambda: None,
     ):
         """Prepares the display of a run.
 
@@ -77,8 +78,10 @@ class SearchDisplay:
             done: how many were done before this process began.
             what: what the outer bar counts.
             durations: what is known of how long programs take to compile; None for nothing.
+            between: is called after each segment; may end the run.
         """
         self._console = console
+        self._between = between
         self._outer_steps = outer_steps
         self._done = done
         self._latest_seconds = 0.0
@@ -167,6 +170,7 @@ class SearchDisplay:
             )
             if self._voice.must_speak:
                 self.say(f"  {now}, inner {loss}, inner step {heard.step}/{heard.steps}")
+            self._between()
 
         return hear
 

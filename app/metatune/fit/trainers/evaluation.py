@@ -16,6 +16,7 @@ from metatune.hypergrad import State, evaluated, train
 from metatune.hypergrad import measured as objective_of
 from metatune.hypergrad.estimator import Listener
 from metatune.inner import InnerTraining, estimators
+from metatune.inner.devices import over_processes, share
 from metatune.inner.metrics import held_out_batches
 from metatune.inner.seeds import Purpose, Stream, data_seed, model_key
 from metatune.recipe import phases
@@ -75,12 +76,13 @@ def held_out_loss(
         seed=data_seed(recipe.seed, purpose, index, Stream.TRAINING),
         batch_size=recipe.data.batch_size,
         shares=training.trajectory(eta).mixture,
+        part=share(training.layout),
     )
     state, losses = train(
         training.sampled,
         eta,
         training.initialise(model_key(recipe.seed, purpose, index)),
-        batches,
+        over_processes(training.layout, batches),
         steps=recipe.inner.steps,
         segment=estimators.build(phases.resolved(recipe.outer)[0].estimator).segment,
         listener=listener,
@@ -104,6 +106,11 @@ def measured(
     recipe = training.recipe
     seed = data_seed(recipe.seed, purpose, 0, Stream.HELD_OUT)
     held_out = held_out_batches(
-        recipe.outer, training.corpus, split, seed=seed, sequences=sequences
+        recipe.outer,
+        training.corpus,
+        split,
+        seed=seed,
+        sequences=sequences,
+        layout=training.layout,
     )
     return objective_of(training.sampled, evaluated(training.sampled, state), held_out)
