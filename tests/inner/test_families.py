@@ -141,12 +141,13 @@ def test_balance_of_experts_is_in_the_loss_and_is_tuned(float64):
     hyper = training.reweighted.hyper_at(training.initial_eta(), jnp.int32(0))
     mixture = jnp.array([0.8, 0.2])
     hyper = hyper._replace(mixture=mixture)
-    loss = training.reweighted.loss
+    loss = jax.jit(training.reweighted.loss)
     whole = loss(state.params, hyper, batch)
     without = loss(state.params, hyper._replace(loss_terms={}), batch)
     tokens = jnp.asarray(batch.tokens)[:, :-1]
     documents = None if batch.documents is None else jnp.asarray(batch.documents)[:, :-1]
-    _, routing = training.model.hidden_and_routing(state.params, tokens, documents)
+    compute = jax.jit(training.model.hidden_and_routing)
+    _, routing = compute(state.params, tokens, documents)
     assert routing is not None
     drawn = np.asarray(mixture)[np.asarray(batch.domain)] * np.asarray(batch.weight)
     chosen, probability = (np.einsum("b,lbe->e", drawn, np.asarray(part)) for part in routing[:2])

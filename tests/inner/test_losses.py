@@ -40,7 +40,7 @@ def model():
 
 
 def parameters(model):
-    return jax.tree.map(lambda x: x.astype(jnp.float64), model.init(jax.random.key(0)))
+    return jax.tree.map(lambda x: x.astype(jnp.float64), jax.jit(model.init)(jax.random.key(0)))
 
 
 def test_the_mean_is_over_the_tokens_that_count(model, float64):
@@ -62,8 +62,8 @@ def test_padding_changes_neither_loss_nor_gradient(model, float64):
         return jnp.sum(sequence_losses(model, params, tokens, mask=mask))
 
     mask = np.tile(np.array([1, 1, 1, 0, 0, 0], np.float32), (3, 1))
-    padded = jax.value_and_grad(loss)(params, TOKENS, mask)
-    short = jax.value_and_grad(loss)(params, TOKENS[:, :4], None)
+    padded = jax.jit(jax.value_and_grad(loss))(params, TOKENS, mask)
+    short = jax.jit(jax.value_and_grad(loss))(params, TOKENS[:, :4], None)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-14), padded, short
     )
@@ -109,7 +109,7 @@ def test_documents_that_are_kept_apart_have_the_losses_that_each_has_alone(famil
         second = sequence_losses(model, params, TOKENS[:, 4:])
         return jnp.sum(3 * first + 2 * second) / 5
 
-    found, expected = (jax.value_and_grad(f)(params) for f in (packed, apart))
+    found, expected = (jax.jit(jax.value_and_grad(f))(params) for f in (packed, apart))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), found, expected
     )
