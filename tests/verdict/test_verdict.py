@@ -195,7 +195,7 @@ def test_one_after_the_other_they_come_to_the_same_file(run, document, tmp_path,
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
     whole = (copy / FILE).read_text().splitlines()
-    (copy / FILE).unlink()
+    (copy / FILE).unlink(missing_ok=True)
     assert held(copy) == document
     assert asked
     ours, theirs = ((p / "artefact" / "verdict.json").read_bytes() for p in (copy, run))
@@ -317,7 +317,7 @@ def test_a_descent_that_does_not_move_the_rates_is_the_recipe_s_own(run):
 def test_what_is_stopped_says_how_to_go_on_and_does(run, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
-    (copy / FILE).unlink()
+    (copy / FILE).unlink(missing_ok=True)
     words = ["verdict", str(copy), "--only", "grid", "--max-seeds", "5", "--resolution", "0.5"]
     process = subprocess.Popen(
         [*METATUNE, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -340,7 +340,7 @@ def test_what_is_stopped_says_how_to_go_on_and_does(run, tmp_path):
 def test_a_plan_trains_nothing(run, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
-    (copy / FILE).unlink()
+    (copy / FILE).unlink(missing_ok=True)
     done = metatune("verdict", copy, "--plan", "--only", "grid,tpe")
     assert done.exit_code == 0, done.output
     assert "the search took 30 inner steps (5 trainings; 61 gradients)" in done.output

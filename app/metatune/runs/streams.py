@@ -88,18 +88,25 @@ class Streams:
                     failures.append(error)
                     self._ended.set()
 
-        size = len(jobs) if waiting else min(self.count, len(jobs))
-        threads = [threading.Thread(target=work, daemon=True) for _ in range(size)]
-        begun = list[threading.Thread]()
+        def thread(over: threading.Event) -> None:
+            try:
+                work()
+            finally:
+                over.set()
+
+        begun = list[threading.Event]()
         try:
-            for thread in threads:
-                begun.append(thread)
-                thread.start()
-            for thread in threads:
-                thread.join()
+            for _ in range(len(jobs) if waiting else min(self.count, len(jobs))):
+                over = threading.Event()
+                begun.append(over)
+                threading.Thread(target=thread, args=(over,), daemon=True).start()
+            # Not by `join`: where a signal's handler raises in it, Python 3.11 takes a thread that
+            # runs for one that has ended (python/cpython#90882).
+            for over in begun:
+                over.wait()
         except BaseException:
             self._ended.set()
-            _leave([thread for thread in begun if thread.ident is not None])
+            _leave(begun)
             raise
         if failures:
             raise failures[0]
@@ -142,10 +149,9 @@ class Streams:
         self._since = now
 
 
-def _leave(threads: Sequence[threading.Thread]) -> None:
+def _leave(begun: Sequence[threading.Event]) -> None:
     """Waits for the ends of threads, but no longer than whoever sent a signal may wait."""
     deadline = time.monotonic() + stops.PATIENCE_SECONDS
-    for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
-    if any(thread.is_alive() for thread in threads) and stops.heard():
+    ended = [over.wait(max(0.0, deadline - time.monotonic())) for over in begun]
+    if not all(ended) and stops.heard():
         stops.end_at_once()

@@ -176,7 +176,16 @@ def test_contestants_that_diverged_are_told_as_far_as_is_known():
     assert list(rows)[0] == "tuned" and list(rows)[-2:] == ["tpe", "prodigy"]
     assert rows["tpe"][1:4] == ("2.3000, 1 of 5 diverged", "+0.0870*", "+0.0670 to any")
     assert rows["prodigy"][1:4] == ("5 of 5 diverged", "diverged", "")
-    behind, costs = (row.figures[0] for row in told.rows)
+    behind, costs, course = (row.figures[0] for row in told.rows)
+    # Each ends where its search did, as low as it had come; another run's has none.
+    ends = {line["meta"][0]: (line["x"][-1], line["y"][-1]) for line in course.traces}
+    assert ends == {
+        "tuned": (4000, 2.21),
+        "tpe": (4000, pytest.approx(2.3087)),
+        "grid": (3900, pytest.approx(2.3097)),
+        "random": (4000, pytest.approx(2.301)),
+        "prodigy": (4000, pytest.approx(3.2)),
+    }
     assert "prodigy: diverged" in [note["text"] for note in behind.layout["annotations"]]
     assert [trace["name"] for trace in costs.traces] == ["tuned", "tpe", "grid", "random"]
 
