@@ -74,7 +74,9 @@ def _differences(work: Work) -> int:
     if outer.signal == "off" or not watched:
         return 0
     spec = SignalSpec() if outer.signal == "auto" else outer.signal
-    members = outer.population.members if outer.population else spec.seeds
+    members = spec.seeds if outer.fresh.initialisation or outer.fresh.data else 1
+    if outer.population:
+        members = outer.population.members
     if outer.robust:  # of each size one, whose seconds are those of all sizes
         members = outer.robust.seeds
     return 2 * min(spec.pairs, len(blocks(work.training.tunables))) * members
