@@ -68,7 +68,7 @@ def _told(found: Sequence[Mapping[str, Any]]) -> str:
         for each in found
         if each.get("trainings") and each["errors"] is not None
     ]
-    waiting = any(each.get("kept") is not None and not each["measured"] for each in found)
+    waiting = any(each.get("kept", 1.0) < 0.5 and not each["measured"] for each in found)
     text = f" (slopes from zero: {', '.join(said)})" if said else ""
     return text + (", those that are still to be measured stay" if waiting else "")
 

@@ -41,7 +41,7 @@ def test_noise_is_that_of_all_windows_of_a_tunable_together():
 def test_one_training_says_nothing_of_its_noise():
     memory, _ = with_slope(blank(BLOCKS, ETA), BLOCKS, 2, 0, APART, np.array([0.1]))
     assert kept(memory, 2) == 1
-    assert wanted(memory, 2, most=4) == 1
+    assert wanted(memory, 2, most=4) == 4
 
 
 @pytest.mark.parametrize(

@@ -148,12 +148,15 @@ def test_what_is_remembered_of_shares_keeps_its_direction(case):
     np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-9)
 
 
-def test_steps_of_a_window_that_was_never_measured_are_those_of_the_exact_weight(case):
+def test_steps_of_a_window_that_was_never_measured_shrink_with_growth(case):
     """An outer optimizer that divides by the size of gradients would move them in full."""
     found = case.followed(3 * LIMIT)
     assert found.kept is not None
     np.testing.assert_allclose(found.kept["learning_rates"], [1, 1, 1])
-    np.testing.assert_allclose(found.kept["mixture"], [0.1, 1])
+    np.testing.assert_allclose(found.kept["mixture"], [1 / (1 + 0.3**2), 1])
+    beyond = case.followed(100 * LIMIT).kept
+    assert beyond is not None
+    np.testing.assert_allclose(beyond["mixture"], [1 / (1 + 10**2), 1])
     update = meta_update(case.training)
     whole, _ = update(case.search, found.estimate)
     after, _ = update(case.search, found.estimate, found.kept)
@@ -196,6 +199,8 @@ def test_where_a_window_is_measured_first_the_noise_of_its_slope_is_too(tmp_path
         / 0.4
     )
     first = found.told["windows"][0]
+    below = case.followed(9 * LIMIT).told
+    assert below is not None and below["windows"][0]["trainings"] == 1
     assert first["smoothed"] == pytest.approx(slopes.mean(), rel=1e-3)
     errors = abs(slopes.mean()) / (slopes.std(ddof=1) / np.sqrt(3))
     assert first["errors"] == pytest.approx(errors, rel=1e-2)

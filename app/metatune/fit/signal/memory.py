@@ -117,7 +117,7 @@ def wanted(memory: SlopeMemory, number: int, most: int) -> int:
     """How many trainings a block's next differences should be of.
 
     As many as make its slope clear, by what is known of it: those of before, faded, come to as many
-    again. All that may be where it has never been measured.
+    again. All that may be where nothing is known of it, or of its noise.
 
     Args:
         memory: of before.
@@ -125,7 +125,7 @@ def wanted(memory: SlopeMemory, number: int, most: int) -> int:
         most: that may be.
     """
     errors, known = float(memory.errors[number]), float(memory.trainings[number])
-    if not known or not errors:
+    if not known or not errors or math.isinf(errors):
         return most
     # errors² = slope² known / variance, and 2 n trainings are to have CLEAR² of it.
     return min(most, max(1, math.ceil(CLEAR**2 * known / errors**2 / 2)))

@@ -5,12 +5,12 @@ one chaotic trajectory. Those windows are told by their growth. Along one direct
 differences of whole trainings give the derivative of the smoothed objective, and both are blended;
 what else the window's hypergradient says, such as how its groups differ, is shrunk by the exact
 one's weight. An outer optimizer that divides by the size of gradients would move noise as far as
-signal, so the steps of such a window are shrunk by what is known of its slope.
+signal, so where growth is ten times that limit steps are shrunk by what is known of the slope.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,10 @@ from metatune.inner.origin import origin
 from metatune.recipe.phases import Phase
 from metatune.recipe.schema import InnerSpec, MixFlowSpec, OnlineSpec, ReverseSpec, SignalSpec
 from metatune.tunables.blocks import WindowBlock, blocks, growths
+
+STILL: Final = 10.0
+"""In the limit of growth, that from where steps are shrunk: below it a window's hypergradient still
+tells its groups apart, and an optimizer makes of that what it makes of any."""
 
 
 class Blended(NamedTuple):
@@ -133,13 +137,14 @@ class Signal:
         directions = {i: self._direction(self.blocks[i], members) for i in noisy}
         known = [i for i in noisy if directions[i] is not None]
         turn = sorted(known, key=lambda i: (int(search.signal.measured[i]), i))[: self.spec.pairs]
-        measured = self._slopes(search, phase, span, {i: directions[i] for i in turn}, len(members))
+        along = {i: directions[i] for i in turn}
+        measured = self._slopes(search, phase, span, along, len(members), grown)
         memory, told = search.signal, []
         for i in noisy:
-            slope, along, found = None, directions[i], measured.get(i)
-            if found is not None and along is not None:
-                memory, slope = with_slope(memory, self.blocks, i, search.step, along, found)
-            told.append(self._blend(i, grown[i], along, members, found, slope, memory))
+            slope, direction, found = None, directions[i], measured.get(i)
+            if found is not None and direction is not None:
+                memory, slope = with_slope(memory, self.blocks, i, search.step, direction, found)
+            told.append(self._blend(i, grown[i], direction, members, found, slope, memory))
         born = origin(self.inner, growth, self.spec.growth, span.steps)
         return ToFollow(
             search._replace(signal=memory),
@@ -156,6 +161,13 @@ class Signal:
             found.setdefault(each.tunable, np.ones(windows))[each.window] = each.kept
         return found
 
+    def _doubt(self, growth: float) -> float:
+        """How far a step is taken for noise but for what its slope is known to be, 0 to 1."""
+        return 1 - 1 / (1 + (growth / (STILL * self.spec.growth)) ** 2)
+
+    def _is_noise(self, growth: float) -> bool:
+        return growth >= STILL * self.spec.growth
+
     def _direction(
         self, block: WindowBlock, members: Sequence[Mapping[str, np.ndarray]]
     ) -> np.ndarray | None:
@@ -168,15 +180,19 @@ class Signal:
         span: Span,
         directions: Mapping[int, Any],
         members: int,
+        grown: Sequence[float] | np.ndarray,
     ) -> dict[int, np.ndarray]:
         """The slopes of the smoothed objective of each training, [trainings]; where they stayed.
 
-        Of a population these are its members; of a single training it and others of its kind, as
-        many as the block needs.
+        Of a population these are its members; of a single training it, and where steps are shrunk
+        others of its kind, as many as the block needs.
         """
         counts = dict.fromkeys(directions, members)
         if members == 1:
-            counts = {i: wanted(search.signal, i, self.seeds) for i in directions}
+            counts = {
+                i: wanted(search.signal, i, self.seeds) if self._is_noise(grown[i]) else 1
+                for i in directions
+            }
         trainings, options = self.trainings(
             search, phase, span, beside=max(counts.values(), default=1) - 1
         )
@@ -256,7 +272,7 @@ class Signal:
             found is not None,
             0 if found is None else len(found),
             float(memory.errors[number]),
-            weight + (1 - weight) * kept(memory, number),
+            1 - (1 - kept(memory, number)) * self._doubt(growth),
         )
 
 
