@@ -330,7 +330,7 @@ def test_a_tuned_start_lies_beside_the_state_that_it_is_made_of():
 
 
 def test_differences_that_growth_may_ask_for_are_counted_beside_the_rest():
-    """At most: two sides of each of two windows, of two seeds, or of all members; none without."""
+    """At most: two sides of each of two windows, of all seeds, or of all members; none without."""
     seconds = Seconds(8.0, Line(0.0, 1.0))
 
     def of(estimator=RECIPE.outer.estimator, **outer):
@@ -340,13 +340,13 @@ def test_differences_that_growth_may_ask_for_are_counted_beside_the_rest():
     own = of()
     # A judgement trains as often as there are seeds, and evaluates as many sequences here.
     one = own.judging / RECIPE.outer.validation.seeds
-    assert own.differences == pytest.approx(8 * one, rel=0.05)
+    assert own.differences == pytest.approx(4 * one, rel=0.05)
     assert of(signal=schema.SignalSpec(pairs=1)).differences == own.differences / 2
-    assert of(signal=schema.SignalSpec(seeds=1)).differences == own.differences / 2
-    still = schema.FreshSpec(initialisation=False, data=False)
-    assert of(fresh=still).differences == own.differences / 2
+    two, still = schema.SignalSpec(seeds=2), schema.FreshSpec(initialisation=False, data=False)
+    assert of(signal=two).differences == 2 * own.differences
+    assert of(signal=two, fresh=still).differences == own.differences
     several = schema.PopulationSpec(members=3)
-    assert of(population=several).differences == pytest.approx(3 / 2 * own.differences)
+    assert of(population=several).differences == pytest.approx(3 * own.differences)
     assert of(signal="off").differences == 0
     assert of(estimator=schema.ForwardSpec(segment=4)).differences == 0
     assert of(unroll=schema.OnlineSpec(window=4)).differences == 0

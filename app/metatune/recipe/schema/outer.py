@@ -315,24 +315,24 @@ class SignalSpec:
     window, all rates or the share of a domain, it is then blended with differences of whole
     trainings (Parmas et al., 2018; Metz et al., 2019), each weighted by what the growth tells of
     its noise, or, in a population of eight or more, by how much it varies over the members. Slopes
-    are averaged over outer steps. From ten times the limit of growth on, what the optimizer makes
-    of them is multiplied by `1 - (error / slope)²` (James & Stein, 1961): a window that was never
-    measured, or whose slope is below its standard error, stays.
+    are averaged over outer steps. From ten times the limit of growth on, a window that was never
+    measured stays, and where the noise of slopes is known, what the optimizer makes of them is
+    multiplied by `1 - (error / slope)²` (James & Stein, 1961).
 
     Attributes:
         growth: a window's hypergradient is taken for dominated by growth from where the norm of
             the adjoint behind it is so many times the least that it was later in training.
         pairs: windows of tunables whose differences are measured in an outer step at most, those
             first whose last ones are oldest; two trainings for a difference.
-        seeds: trainings of which there are differences where such a window is first measured, so
-            that their noise is known; later as many, up to this, as make its slope clear. Of a
-            population its members are; one where no training differs from the next (`fresh`).
+        seeds: trainings of which there are differences where such a window is first measured, two
+            or more for their noise to be known; later as many, up to this, as make its slope clear.
+            Of a population its members are; one where no training differs from the next (`fresh`).
         step: of the differences, in units of log rate and of logits.
     """
 
     growth: float = ruled(10.0, MORE_THAN_ONE)
     pairs: int = ruled(2, AT_LEAST_ONE)
-    seeds: int = ruled(2, AT_LEAST_ONE)
+    seeds: int = ruled(1, AT_LEAST_ONE)
     step: float = ruled(0.3, POSITIVE)
 
 
