@@ -24,7 +24,7 @@ class Search(NamedTuple):
         phase_start: outer steps done before it began.
         shared: which cells share a learning rate, and what was seen of them; () where none do.
         changes: of what is shared, from the first on, as plain JSON values.
-        signal: what it keeps of differences of trainings, as of `signal.Memory`; () of none.
+        signal: what it keeps of differences of trainings, as of `memory.SlopeMemory`; () of none.
         trust: what it judges its points by, as of `trust.Trust`; () where it doesn't.
     """
 
