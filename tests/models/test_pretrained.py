@@ -285,7 +285,7 @@ def test_a_hub_is_asked_for_json_and_safetensors_only(saved, monkeypatch):
         asked.update(options, repo_id=repo_id)
         return str(folder)
 
-    monkeypatch.setattr("metatune.models.hub.snapshot_download", download)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     assert_equal(load_pretrained("owner/name", revision="v1")[1], params)
     assert asked == {
         "repo_id": "owner/name",

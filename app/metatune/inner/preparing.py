@@ -107,7 +107,9 @@ def rescaled(training: InnerTraining, steps: int) -> InnerTraining:
     recipe = replace(training.recipe, inner=replace(training.recipe.inner, steps=steps))
     params = jax.eval_shape(training.initialise, jax.random.key(0)).params
     vocab_size = training.corpus.tokenizer.vocab_size
-    setting = _setting(recipe.data, recipe.inner, vocab_size, recipe.seed, training.names, params)
+    setting = _setting(
+        recipe.data, recipe.inner, recipe.tune, vocab_size, recipe.seed, training.names, params
+    )
     setting = _with_optimizer(setting, recipe.inner.optimizer)
     # Caps stay those of the whole training, of which this one is an image.
     setting = _with_data(setting, training.corpus, training.recipe)
@@ -189,7 +191,7 @@ def _parts(
     if text and begin and tune and (part or not inner):
         names = part.names if part else begin.model.names()
         shapes = _trained_shapes(begin, part) if part else begin.model.init_shapes()
-        setting = _setting(text, inner, vocab_size, seed, names, shapes)
+        setting = _setting(text, inner, tune, vocab_size, seed, names, shapes)
         if tune.optimizer and inner and part:
             setting = _with_optimizer(setting, inner.optimizer)
         tuning = _attempt(faults, partial(tunables.build, tune, setting, known))
@@ -231,6 +233,7 @@ def _parts(
 def _setting(
     data: schema.DataSpec,
     inner: schema.InnerSpec | None,
+    tune: schema.TuneSpec,
     vocab_size: int,
     seed: int,
     names: Names,
@@ -241,6 +244,7 @@ def _setting(
     Args:
         data: of the recipe.
         inner: of the recipe; None where it is faulty.
+        tune: of the recipe.
         vocab_size: of the tokenizer.
         seed: of the recipe.
         names: of the trained parameters.
@@ -253,7 +257,7 @@ def _setting(
         shapes,
         loss=inner and inner.loss,
         vocab_size=vocab_size,
-        key=seeds.tunable_key(seed),
+        key=seeds.tunable_key(seed) if tune.rater else None,
         seed_key=seeds.key(seed),
     )
 

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from huggingface_hub import constants, snapshot_download
-
 from metatune.models.safetensors_files import PATH
 from metatune.recipe.faults import Fault, RecipeError
 
@@ -34,6 +32,8 @@ def locate(source: str, revision: str | None = None) -> Path:
     if source.startswith(("/", ".", "~")) or source.count("/") > 1:
         cure = "write an existing folder, or OWNER/NAME of a model on the hub"
         raise RecipeError(source, [Fault(PATH, source, "no such folder", cure)])
+    from huggingface_hub import constants, snapshot_download  # here, as few models are of a hub
+
     try:
         found = snapshot_download(
             source, revision=revision, allow_patterns=WANTED, ignore_patterns=["*/*"]

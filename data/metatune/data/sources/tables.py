@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-import pyarrow.parquet as pq
-
 from metatune.data.sources.arrow import ROWS, arrow_rows, plain_rows
 from metatune.data.sources.files import lines, reading
 from metatune.data.sources.records import Location, Row
@@ -79,6 +77,8 @@ def parquet_rows(path: Path, field: str, wanted: Sequence[str]) -> Iterator[Row]
     Raises:
         RecipeError: the file is damaged, or a column that is wanted is missing.
     """
+    import pyarrow.parquet as pq  # here, as it takes long
+
     whole, number = Location(field, str(path)), 0
     with reading(whole), pq.ParquetFile(path, buffer_size=PARQUET_BUFFER, pre_buffer=False) as file:
         whole.require(wanted, file.schema_arrow.names)
