@@ -482,7 +482,7 @@ def test_an_unknown_recipe_gets_a_suggestion(tmp_path):
         assert "did you mean quickstart?" in refused.output
 
 
-def test_help_and_version_import_nothing_heavy():
+def test_commands_import_nothing_heavy_that_they_have_no_use_for():
     script = textwrap.dedent("""
         import sys
         from typer.testing import CliRunner
@@ -490,6 +490,10 @@ def test_help_and_version_import_nothing_heavy():
         for option in ("--help", "--version"):
             assert CliRunner().invoke(app, [option]).exit_code == 0
         heavy = {"jax", "numpy", "optax", "transformers", "datasets", "tensorboard", "torch"}
+        assert not heavy & set(sys.modules), heavy & set(sys.modules)
+        assert CliRunner().invoke(app, ["validate", "quickstart"]).exit_code == 0
+        heavy = {"transformers", "datasets", "tensorboard", "torch", "orbax", "matplotlib"}
+        heavy |= {"huggingface_hub", "pyarrow.parquet", "plotly", "optuna"}
         assert not heavy & set(sys.modules), heavy & set(sys.modules)
     """)
     subprocess.run([sys.executable, "-c", script], check=True)
