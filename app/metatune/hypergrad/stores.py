@@ -5,9 +5,12 @@ import math
 import os
 import shutil
 import tempfile
+from collections import deque
 from collections.abc import Hashable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Final, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
 import numpy as np
@@ -54,6 +57,10 @@ class Place(Protocol[Handle]):
         """Puts arrays there; returns what `read` and `delete` ask for."""
         ...
 
+    def expect(self, handle: Handle) -> None:
+        """Is told that this will be read next, while something else is computed."""
+        ...
+
     def read(self, handle: Handle) -> list[Leaf]:
         """The arrays, bit for bit and on the devices they came from."""
         ...
@@ -85,6 +92,9 @@ class Device:
     def write(self, leaves: list[Leaf]) -> list[Leaf]:
         """Keeps a reference."""
         return leaves
+
+    def expect(self, handle: list[Leaf]) -> None:
+        """Nothing to do: they are there."""
 
     def read(self, handle: list[Leaf]) -> list[Leaf]:
         """The very same arrays."""
@@ -169,6 +179,9 @@ class Host:
             for leaf in leaves
         ]
 
+    def expect(self, handle: list[Copied]) -> None:
+        """Nothing to do: they are in memory."""
+
     def read(self, handle: list[Copied]) -> list[Leaf]:
         """Puts the copies back on the devices."""
         return [_whole(shards, home) for shards, home in handle]
@@ -188,12 +201,37 @@ class Host:
         return free_memory()
 
 
-Written = tuple[Path, list[dict[Region, tuple[int, ...]]], list[Home]]
-"""A file, and of each of its arrays the shapes of its parts, and what it was."""
+PENDING: Final = 2
+"""Lists of arrays that wait to be written: of a segment, its state and what it saved."""
+
+
+Parts = dict[str, Shaped[np.ndarray, "..."]]
+"""Of a file's arrays, by name."""
+
+
+@dataclass(eq=False)
+class Written:
+    """A file of a disk.
+
+    Attributes:
+        path: the file.
+        homes: what each of its arrays was.
+        shapes: of each of its arrays the shapes of its parts, once it is written.
+        loaded: its parts, once they are read; None where they aren't expected.
+    """
+
+    path: Path
+    homes: list[Home]
+    shapes: Future[list[dict[Region, tuple[int, ...]]]]
+    loaded: Future[Parts] | None = None
 
 
 class Disk:
     """A safetensors file per list, in a folder of its own that is removed at the end.
+
+    A thread writes while the next segment is computed, and reads what is expected next; arrays that
+    wait for it, `PENDING` lists at most, stay on their devices. What it can't write is told by the
+    next call, or by the one that wants to read it.
 
     Of an array on several devices each part is written by itself, by the process that has it.
     Arrays are written as bytes, because safetensors knows no bfloat16 on NumPy's side.
@@ -208,7 +246,8 @@ class Disk:
         Raises:
             CheckpointError: it can't be made.
         """
-        self._written = 0
+        self._count = 0
+        self._pending: deque[Written] = deque()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._folder = Path(tempfile.mkdtemp(prefix="states-", dir=folder))
@@ -217,12 +256,54 @@ class Disk:
                 f"{folder}: no checkpoints can be kept here ({error.strerror}); "
                 "give a folder that can be written to"
             ) from error
+        self._thread = ThreadPoolExecutor(1, "states")
 
     def write(self, leaves: list[Leaf]) -> Written:
-        """Writes a file beside its place, then renames it."""
+        """Has a file written, once there is room among those that wait.
+
+        Raises:
+            CheckpointError: an earlier one couldn't be.
+        """
+        while len(self._pending) >= PENDING:
+            self._pending.popleft().shapes.result()
+        path = self._folder / f"{self._count}.safetensors"
+        self._count += 1
+        homes = [_home(leaf) for leaf in leaves]
+        handle = Written(path, homes, self._thread.submit(self._save, path, leaves))
+        self._pending.append(handle)
+        return handle
+
+    def expect(self, handle: Written) -> None:
+        """Has a file read, once it is written."""
+        if handle.loaded is None:
+            handle.loaded = self._thread.submit(self._load, handle)
+
+    def read(self, handle: Written) -> list[Leaf]:
+        """Puts the arrays of a file back on the devices.
+
+        Raises:
+            CheckpointError: it couldn't be written.
+        """
+        self.expect(handle)
+        assert handle.loaded is not None, "it is expected"
+        found, handle.loaded = handle.loaded.result(), None
+        return [
+            _whole(
+                {
+                    at: found.pop(f"{i} {number}").view(home.dtype).reshape(shape)
+                    for number, (at, shape) in enumerate(parts.items())
+                },
+                home,
+            )
+            for i, (parts, home) in enumerate(
+                zip(handle.shapes.result(), handle.homes, strict=True)
+            )
+        ]
+
+    def _save(self, path: Path, leaves: list[Leaf]) -> list[dict[Region, tuple[int, ...]]]:
+        """Writes a file beside its place, then renames it; returns the shapes of its parts."""
         held = [_shards(leaf) for leaf in leaves]
         needed = sum(part.nbytes for shards in held for part in shards.values())
-        path = self._folder / f"{self._written}.safetensors"
         beside = path.with_suffix(".partial")
         try:
             parts = {
@@ -240,31 +321,22 @@ class Disk:
                 f"{self.free_bytes()} bytes are free; make room, give another folder or keep "
                 "fewer states"
             ) from error
-        self._written += 1
-        shapes = [{at: part.shape for at, part in shards.items()} for shards in held]
-        return path, shapes, [_home(leaf) for leaf in leaves]
+        return [{at: part.shape for at, part in shards.items()} for shards in held]
 
-    def read(self, handle: Written) -> list[Leaf]:
-        """Puts the arrays of a file back on the devices."""
-        path, shapes, homes = handle
-        found = load_file(path)
-        return [
-            _whole(
-                {
-                    at: found[f"{i} {number}"].view(home.dtype).reshape(shape)
-                    for number, (at, shape) in enumerate(parts.items())
-                },
-                home,
-            )
-            for i, (parts, home) in enumerate(zip(shapes, homes, strict=True))
-        ]
+    def _load(self, handle: Written) -> Parts:
+        """The parts of a file, which was handed to the same thread before."""
+        handle.shapes.result()
+        return load_file(handle.path)
 
     def delete(self, handle: Written) -> None:
         """Deletes a file."""
-        handle[0].unlink()
+        handle.path.unlink()
 
     def close(self) -> None:
-        """Removes the folder and all that is in it."""
+        """Removes the folder and all that is in it, once the thread is done with it."""
+        # Not by joining: what a signal raises in Python 3.11's `join` makes it forget the thread.
+        wait([each.shapes for each in self._pending if not each.shapes.cancel()])
+        self._thread.shutdown(wait=False)
         shutil.rmtree(self._folder)
 
     def free_bytes(self) -> int:
@@ -317,6 +389,11 @@ class Store(contextlib.AbstractContextManager):
         self._held[key] = (treedef, self.place.write(leaves), size)
         self._used += size
         self.peak_bytes = max(self.peak_bytes, self._used)
+
+    def expect(self, key: Hashable) -> None:
+        """Has the pytree under `key` fetched, if there is one, while something else is computed."""
+        if key in self._held:
+            self.place.expect(self._held[key][1])
 
     def get(self, key: Hashable) -> PyTree:
         """The pytree under `key`, bit for bit as it was put there."""

@@ -135,6 +135,8 @@ def memory(
     on_device = checkpoints.store == "device"
     # The first state is the caller's; where it is kept on the device, it is the same array.
     carry = kept_cost.peak_bytes if on_device else 0
+    if checkpoints.store == "disk" and segments > 1:
+        carry = state + saved  # of a segment that is being written, or read
     first = 0 if on_device and segments > 1 else state
     # What is alive beside kept states and temporary arrays, and what the program needs.
     phases = [

@@ -30,6 +30,10 @@ class Keeper(Protocol):
         """As `get`; lets go of it."""
         ...
 
+    def expect(self, key: tuple[str, int]) -> None:
+        """Is told that what is under a key, if anything is, comes next."""
+        ...
+
 
 class ReplayError(RuntimeError):
     """A segment that was run again led elsewhere: the hypergradient would be wrong."""
@@ -120,6 +124,13 @@ class Boundaries:
         Raises:
             ReplayError: a segment that was run again led elsewhere.
         """
+        taken = self._taken(segment)
+        if self._kept and self._kept[-1] == segment - 1:
+            for what in ("state", "saved"):
+                self._store.expect((what, segment - 1))
+        return taken
+
+    def _taken(self, segment: int) -> tuple[State, PyTree]:
         hand, self._hand = self._hand, None
         if hand is not None:
             return hand

@@ -112,6 +112,9 @@ class _Ledger:
         self._bytes += self._sizes[key[0]]
         self.peak_bytes = max(self.peak_bytes, self._bytes)
 
+    def expect(self, key: tuple[str, int]) -> None:
+        del key
+
     def get(self, key: tuple[str, int]) -> PyTree:
         return State((), ())
 
