@@ -176,8 +176,17 @@ def reset_peak() -> None:
 
 def peak_bytes() -> int:
     """The peak of this process's resident memory since it was forgotten."""
+    return _status("VmHWM")
+
+
+def resident_bytes() -> int:
+    """This process's resident memory now."""
+    return _status("VmRSS")
+
+
+def _status(name: str) -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
 def work(shape: tuple, folder: Path, contender: Contender, line: Connection) -> None:
