@@ -201,7 +201,7 @@ def followed(
         weight = 1 / (1 + (growths(growth, where, SEGMENTS)[i] / spec.growth) ** 2)
         slope = float(memory.slopes[where[i].key][where[i].window, 0])
         whole = weight * found[names[i]] + (1 - weight) * slope
-        found[names[i]] = whole * (weight + (1 - weight) * kept(memory, i))
+        found[names[i]] = whole * (weight + (1 - weight) * kept(memory, where, i))
     return found
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from metatune.fit.signal.memory import CLEAR, blank, kept, noise, wanted, with_slope
+from metatune.fit.signal.memory import CLEAR, blank, errors, kept, noise, wanted, with_slope
 from metatune.tunables.blocks import WindowBlock
 
 BLOCKS = [
@@ -32,16 +32,26 @@ def test_noise_is_that_of_all_windows_of_a_tunable_together():
     expected = (2 * first.var(ddof=1) + second.var(ddof=1)) / 3
     assert noise(memory, BLOCKS, 0) == noise(memory, BLOCKS, 1) == pytest.approx(expected)
     assert np.isnan(noise(memory, BLOCKS, 2))
-    errors = slope / np.sqrt(expected / 2)
-    assert memory.errors[1] == pytest.approx(errors)
-    assert kept(memory, 1) == pytest.approx(max(0, 1 - 1 / errors**2))
-    assert kept(memory, 2) == 0  # never measured
+    far = slope / np.sqrt(expected / 2)
+    assert errors(memory, BLOCKS, 1) == pytest.approx(far)
+    assert kept(memory, BLOCKS, 1) == pytest.approx(max(0, 1 - 1 / far**2))
+    assert kept(memory, BLOCKS, 2) == 0  # never measured
 
 
 def test_one_training_says_nothing_of_its_noise():
     memory, _ = with_slope(blank(BLOCKS, ETA), BLOCKS, 2, 0, APART, np.array([0.1]))
-    assert kept(memory, 2) == 1
-    assert wanted(memory, 2, most=4) == 4
+    assert kept(memory, BLOCKS, 2) == 1
+    assert wanted(memory, BLOCKS, 2, most=4) == 4
+
+
+def test_noise_that_becomes_known_later_counts_for_slopes_of_before():
+    memory, slope = with_slope(blank(BLOCKS, ETA), BLOCKS, 1, 0, ONES, np.array([2.0]))
+    assert errors(memory, BLOCKS, 1) == np.inf
+    assert kept(memory, BLOCKS, 1) == 1
+    of_other = np.array([-1.0, 1.0])
+    memory, _ = with_slope(memory, BLOCKS, 0, 1, ONES, of_other)
+    assert errors(memory, BLOCKS, 1) == pytest.approx(slope / of_other.std(ddof=1))
+    assert kept(memory, BLOCKS, 1) == pytest.approx(1 - of_other.var(ddof=1) / slope**2)
 
 
 @pytest.mark.parametrize(
@@ -51,8 +61,8 @@ def test_as_many_trainings_are_wanted_as_make_a_slope_clear(slope, expected):
     """n new ones and as many again of before: 2 n slope² = CLEAR² variance."""
     apart = np.array([-1.0, 1.0]) / np.sqrt(2)  # of variance one
     memory, _ = with_slope(blank(BLOCKS, ETA), BLOCKS, 0, 0, ONES, slope + apart)
-    assert wanted(memory, 0, most=4) == expected
-    assert wanted(blank(BLOCKS, ETA), 0, most=4) == 4
+    assert wanted(memory, BLOCKS, 0, most=4) == expected
+    assert wanted(blank(BLOCKS, ETA), BLOCKS, 0, most=4) == 4
 
 
 def wandered(slope: float, scaled: bool, seed: int, steps: int = 30) -> float:
@@ -60,11 +70,11 @@ def wandered(slope: float, scaled: bool, seed: int, steps: int = 30) -> float:
     rng, memory = np.random.default_rng(seed), blank(BLOCKS, ETA)
     mean = square = at = 0.0
     for step in range(1, steps + 1):
-        count = 2 if step == 1 or not scaled else wanted(memory, 0, 2)
+        count = 2 if step == 1 or not scaled else wanted(memory, BLOCKS, 0, 2)
         memory, found = with_slope(memory, BLOCKS, 0, step, ONES, slope + rng.normal(size=count))
         mean, square = 0.9 * mean + 0.1 * found, 0.999 * square + 0.001 * found**2
         moved = mean / (1 - 0.9**step) / np.sqrt(square / (1 - 0.999**step))
-        at -= moved * (kept(memory, 0) if scaled else 1)
+        at -= moved * (kept(memory, BLOCKS, 0) if scaled else 1)
     return at
 
 

@@ -33,8 +33,7 @@ class SlopeMemory(NamedTuple):
         squares: of single trainings' slopes, the squared deviations from the mean of their outer
             step, [blocks] float32.
         freedom: their degrees of freedom, [blocks] int32.
-        errors: how many standard errors the slope was from zero, [blocks] float32; infinite where
-            nothing is known of these, zero for none.
+        sizes: of the slope along its direction, [blocks] float32; zero for none.
     """
 
     slopes: Mapping[str, Any]
@@ -42,7 +41,7 @@ class SlopeMemory(NamedTuple):
     trainings: Any
     squares: Any
     freedom: Any
-    errors: Any
+    sizes: Any
 
 
 def blank(blocks: Sequence[WindowBlock], eta: Mapping[str, Any]) -> SlopeMemory:
@@ -97,13 +96,22 @@ def with_slope(
         trainings=_with(memory.trainings, number, known),
         squares=_with(memory.squares, number, float(memory.squares[number]) + squares),
         freedom=_with(memory.freedom, number, int(memory.freedom[number]) + len(found) - 1),
+        sizes=_with(memory.sizes, number, abs(slope)),
     )
-    variance = noise(memory, blocks, number)
+    return memory, slope
+
+
+def errors(memory: SlopeMemory, blocks: Sequence[WindowBlock], number: int) -> float:
+    """How many standard errors a block's slope is from zero, by the noise that is known by now.
+
+    Infinite where nothing is known of that, zero for no slope.
+    """
+    size, variance = float(memory.sizes[number]), noise(memory, blocks, number)
+    if not size:
+        return 0.0
     if math.isnan(variance) or variance == 0:
-        errors = math.inf
-    else:
-        errors = abs(slope) / math.sqrt(variance / known)
-    return memory._replace(errors=_with(memory.errors, number, errors)), slope
+        return math.inf
+    return size / math.sqrt(variance / float(memory.trainings[number]))
 
 
 def _with(array: Any, number: int, value: float) -> np.ndarray:
@@ -113,7 +121,7 @@ def _with(array: Any, number: int, value: float) -> np.ndarray:
     return found
 
 
-def wanted(memory: SlopeMemory, number: int, most: int) -> int:
+def wanted(memory: SlopeMemory, blocks: Sequence[WindowBlock], number: int, most: int) -> int:
     """How many trainings a block's next differences should be of.
 
     As many as make its slope clear, by what is known of it: those of before, faded, come to as many
@@ -121,17 +129,18 @@ def wanted(memory: SlopeMemory, number: int, most: int) -> int:
 
     Args:
         memory: of before.
+        blocks: of what is tuned.
         number: the block's.
         most: that may be.
     """
-    errors, known = float(memory.errors[number]), float(memory.trainings[number])
-    if not known or not errors or math.isinf(errors):
+    far, known = errors(memory, blocks, number), float(memory.trainings[number])
+    if not far or math.isinf(far):
         return most
-    # errors² = slope² known / variance, and 2 n trainings are to have CLEAR² of it.
-    return min(most, max(1, math.ceil(CLEAR**2 * known / errors**2 / 2)))
+    # far² = slope² known / variance, and 2 n trainings are to have CLEAR² of it.
+    return min(most, max(1, math.ceil(CLEAR**2 * known / far**2 / 2)))
 
 
-def kept(memory: SlopeMemory, number: int) -> float:
+def kept(memory: SlopeMemory, blocks: Sequence[WindowBlock], number: int) -> float:
     """What noise leaves of a step along a block's slope, 0 to 1: `max(0, 1 - 1 / errors²)`."""
-    errors = float(memory.errors[number])
-    return max(0.0, 1 - 1 / errors**2) if errors else 0.0
+    far = errors(memory, blocks, number)
+    return max(0.0, 1 - 1 / far**2) if far else 0.0

@@ -19,7 +19,7 @@ import numpy as np
 from metatune.fit.searching.hypergradients import OuterStepTrainings
 from metatune.fit.searching.search import Search
 from metatune.fit.searching.truncation import Span
-from metatune.fit.signal.memory import SlopeMemory, blank, kept, wanted, with_slope
+from metatune.fit.signal.memory import SlopeMemory, blank, errors, kept, wanted, with_slope
 from metatune.hypergrad import Hypergradient
 from metatune.hypergrad.blending import ENOUGH, blend
 from metatune.hypergrad.estimator import Listener
@@ -190,7 +190,9 @@ class Signal:
         counts = dict.fromkeys(directions, members)
         if members == 1:
             counts = {
-                i: wanted(search.signal, i, self.seeds) if self._is_noise(grown[i]) else 1
+                i: wanted(search.signal, self.blocks, i, self.seeds)
+                if self._is_noise(grown[i])
+                else 1
                 for i in directions
             }
         trainings, options = self.trainings(
@@ -271,8 +273,8 @@ class Signal:
             float(smoothed.mean()),
             found is not None,
             0 if found is None else len(found),
-            float(memory.errors[number]),
-            1 - (1 - kept(memory, number)) * self._doubt(growth),
+            errors(memory, self.blocks, number),
+            1 - (1 - kept(memory, self.blocks, number)) * self._doubt(growth),
         )
 
 
