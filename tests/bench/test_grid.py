@@ -149,3 +149,19 @@ def test_faults_come_together():
         bench.cases(["5.4M"], ["layer=x"])
     with pytest.raises(RecipeError, match="variant = 'mixflov': unknown variant; did you mean mix"):
         bench.variants(["reverse", "mixflov"])
+
+
+def test_the_checkpoint_that_jax_is_about_to_change_to_takes_no_more_memory():
+    """Its flag is off by default in all JAX of today; `scripts/measure_remat3.py` has the table."""
+    if not hasattr(jax.config, "jax_remat3"):
+        pytest.skip("this JAX has no such flag")
+    assert not jax.config.jax_remat3, "JAX's default has changed: measure reverse mode, too"
+    temporary = []
+    for flag in (False, True):
+        jax.config.update("jax_remat3", flag)
+        try:
+            program = compile_hypergradient(SMALL, VARIANTS["mixflow+remat+saved"])
+        finally:
+            jax.config.update("jax_remat3", False)
+        temporary.append(program.temp_bytes)
+    assert temporary[1] <= 1.05 * temporary[0]
