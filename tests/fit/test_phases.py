@@ -32,7 +32,7 @@ RECIPE = tiny(
             schema.PhaseSpec(
                 3,
                 schema.ForwardGradientSpec(directions=2, segment=4, control_variate=True),
-                schema.FullSpec(horizons=(3, 6)),
+                schema.FullSpec(fractions=(0.5, 1.0)),
                 schema.SignSpec(learning_rate=0.1),
             ),
         ),

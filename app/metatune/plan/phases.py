@@ -14,7 +14,14 @@ from metatune.plan.pace import Pace
 from metatune.plan.progress import Listener, silent
 from metatune.recipe import phases
 from metatune.recipe.phases import Phase
-from metatune.recipe.schema import AutoSpec, EstimatorSpec, FullSpec, MixFlowSpec, OuterSpec
+from metatune.recipe.schema import (
+    AutoSpec,
+    EstimatorSpec,
+    FullSpec,
+    InnerSpec,
+    MixFlowSpec,
+    OuterSpec,
+)
 
 PATH = "outer.estimator"
 """Where a recipe without phases has its estimator."""
@@ -47,7 +54,7 @@ def by_phase(
 def each_alone(training: InnerTraining) -> Iterator[InnerTraining]:
     """The training of each phase as if it were the whole search, with its longest horizon."""
     for phase in phases.resolved(training.recipe.outer):
-        yield _alone(training, _longest(phase))
+        yield _alone(training, _longest(phase, training.recipe.inner))
 
 
 def expected(
@@ -64,7 +71,9 @@ def expected(
         NotPredicted: what the estimator of a phase costs can't be predicted.
     """
     parts = [
-        part for phase in phases.resolved(training.recipe.outer) for part in _of_one_horizon(phase)
+        part
+        for phase in phases.resolved(training.recipe.outer)
+        for part in _of_one_horizon(phase, training.recipe.inner)
     ]
     found = [
         expected_alone(_alone(training, part), folder=folder, listener=listener) for part in parts
@@ -147,19 +156,20 @@ def in_all(paces: Sequence[Pace], steps: Sequence[int]) -> Pace:
     )
 
 
-def _of_one_horizon(phase: Phase) -> Iterator[Phase]:
+def _of_one_horizon(phase: Phase, inner: InnerSpec) -> Iterator[Phase]:
     """A phase, cut where its horizon changes."""
-    if not isinstance(phase.unroll, FullSpec) or phase.unroll.horizons is None:
+    horizons = phase.unroll.of(inner.steps) if isinstance(phase.unroll, FullSpec) else None
+    if horizons is None:
         yield phase
         return
-    given = phase.unroll.horizons[: phase.steps]
+    given = horizons[: phase.steps]
     for horizon, those in groupby((*given, *given[-1:] * (phase.steps - len(given)))):
         yield replace(phase, steps=len(list(those)), unroll=FullSpec(horizons=(horizon,)))
 
 
-def _longest(phase: Phase) -> Phase:
+def _longest(phase: Phase, inner: InnerSpec) -> Phase:
     """A phase as if it had its longest horizon from the start."""
-    return replace(max(_of_one_horizon(phase), key=_horizon), steps=phase.steps)
+    return replace(max(_of_one_horizon(phase, inner), key=_horizon), steps=phase.steps)
 
 
 def _horizon(phase: Phase) -> int:

@@ -49,8 +49,8 @@ def horizon(recipe: Recipe) -> Horizon:
     """The inner steps of an outer step, of a recipe without phases."""
     steps = recipe.inner.steps
     match recipe.outer.unroll:
-        case FullSpec(horizons=given):  # one, if any: growing ones are planned one after the other
-            steps = given[0] if given else steps
+        case FullSpec() as full:  # one, if any: growing ones are planned one after the other
+            steps = (full.of(steps) or (steps,))[0]
             return Horizon(steps, steps)
         case TruncatedSpec(window=window):
             return Horizon(steps, window)

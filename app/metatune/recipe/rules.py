@@ -43,6 +43,10 @@ SIZES = ValueRule(
     f"a list of different whole numbers from 1 to {LARGEST_SIZE}",
 )
 BUCKETS = ValueRule(lambda value: 2 <= value <= 256, "null, or a whole number from 2 to 256")
+PARTS = ValueRule(
+    lambda value: len(value) > 0 and all(0 < part <= 1 for part in value),
+    "one or more fractions above 0, at most 1",
+)
 INNER_FRACTION = ValueRule(lambda value: 0 < value < 1, "a fraction between 0 and 1, both excluded")
 FRACTION = ValueRule(lambda value: 0 <= value < 1, "a fraction from 0 up to, not including, 1")
 DECAYS = ValueRule(

@@ -29,8 +29,8 @@ def next_span(recipe: Recipe, phase: Phase, search: Search) -> Span:
     """The span of the next outer step."""
     steps = recipe.inner.steps
     match phase.unroll:
-        case FullSpec(horizons=horizons):
-            if horizons is None:
+        case FullSpec() as full:
+            if (horizons := full.of(steps)) is None:
                 return Span(search.step, 0, steps)
             # All of a phase, those that have every step too, so that one program serves them all.
             now = horizons[min(search.step - search.phase_start, len(horizons) - 1)]

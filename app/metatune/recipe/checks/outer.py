@@ -82,7 +82,7 @@ def unroll_fits_the_training(outer: OuterSpec, inner: InnerSpec) -> Iterable[Fau
     """Windows, lifetimes, horizons are no longer than the training, a window than its life."""
     for path, unroll in said(outer, "unroll"):
         if isinstance(unroll, FullSpec):
-            yield from _horizons(f"{path}.horizons", unroll.horizons, inner)
+            yield from _horizons(path, unroll, inner)
             continue
         limits = {"window": ("inner.steps", inner.steps)}
         if isinstance(unroll, OnlineSpec) and unroll.lifetime is not None:
@@ -95,11 +95,17 @@ def unroll_fits_the_training(outer: OuterSpec, inner: InnerSpec) -> Iterable[Fau
                 yield Fault(f"{path}.{name}", getattr(unroll, name), problem, cure)
 
 
-def _horizons(path: str, horizons: tuple[int, ...] | None, inner: InnerSpec) -> Iterable[Fault]:
-    """Each a training, none longer than the whole one."""
+def _horizons(path: str, unroll: FullSpec, inner: InnerSpec) -> Iterable[Fault]:
+    """Each a training, none longer than the whole one; said in one way."""
+    horizons = unroll.horizons
+    if horizons is not None and unroll.fractions is not None:
+        problem = f"{path}.horizons is given too"
+        yield Fault(f"{path}.fractions", unroll.fractions, problem, "take out one of them")
     if horizons is not None and not horizons:
-        yield Fault(path, [], "names no horizon", "write one or more, or leave it out")
+        cure = "write one or more, or leave it out"
+        yield Fault(f"{path}.horizons", [], "names no horizon", cure)
     for number, steps in enumerate(horizons or ()):
         if not 1 <= steps <= inner.steps:
             problem = f"must be from 1 to inner.steps, {inner.steps}"
-            yield Fault(f"{path}[{number}]", steps, problem, "change it, or inner.steps")
+            cure = "change it, or inner.steps"
+            yield Fault(f"{path}.horizons[{number}]", steps, problem, cure)

@@ -25,7 +25,8 @@ def horizons_reach_every_window(
     for path, unroll in said(outer, "unroll"):
         if not isinstance(unroll, FullSpec):
             continue
-        for number, steps in enumerate(unroll.horizons or ()):
+        name = "horizons" if unroll.fractions is None else "fractions"
+        for number, steps in enumerate(unroll.of(inner.steps) or ()):
             for _, entry, settings in tune.entries():
                 windows = getattr(settings, "windows", 1)
                 # More windows than steps, and more steps than the training has, are known faults.
@@ -36,7 +37,8 @@ def horizons_reach_every_window(
                 if len(reached) < windows:
                     problem = f"has no inner step in a window of {entry}, of {windows}"
                     cure = f"raise it, or lower {entry}.windows"
-                    yield Fault(f"{path}.horizons[{number}]", steps, problem, cure)
+                    value = getattr(unroll, name)[number]
+                    yield Fault(f"{path}.{name}[{number}]", value, problem, cure)
 
 
 def rates_are_of_what_is_tuned(outer: OuterSpec, tune: TuneSpec) -> Iterable[Fault]:
