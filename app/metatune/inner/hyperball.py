@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from metatune.hypergrad.shapes import Params, Shapes
 from metatune.inner.orthogonal import axes, silent
+from metatune.inner.per_matrix import in_blocks
 from metatune.models import ParameterNames
 from metatune.recipe import schema
 from metatune.tunables.hyper import Rates
@@ -41,7 +42,7 @@ def kept(names: Names, params: Params | Shapes) -> PyTree[bool]:
         path: KeyPath, leaf: ParameterNames, parameter: Float[Array | jax.ShapeDtypeStruct, "..."]
     ) -> bool:
         head = parameter.ndim == 2 and any(getattr(key, "key", None) == HEAD for key in path)
-        return head or (leaf.stacked and not leaf.experts and parameter.ndim == 3)
+        return head or in_blocks(leaf, parameter)
 
     return jax.tree_util.tree_map_with_path(keeps, names, params)
 

@@ -18,7 +18,8 @@ from metatune.inner import hyperball, schedule_free
 from metatune.inner.adopt import adopt
 from metatune.inner.learned_update import corrected
 from metatune.inner.orthogonal import orthogonal
-from metatune.inner.per_matrix import layers_apart, unless_zero
+from metatune.inner.per_matrix import in_blocks, layers_apart, unless_zero
+from metatune.inner.soap import soap
 from metatune.models import ParameterNames
 from metatune.recipe import schema
 from metatune.tunables import Correction, Form, Hyper
@@ -264,11 +265,7 @@ def _of_blocks(
     """`muon` for the matrices of the blocks: what is stacked by layer alone, with two axes more."""
 
     def labels(params: Params) -> PyTree[str]:
-        return jax.tree.map(
-            lambda leaf, p: "muon" if leaf.stacked and not leaf.experts and p.ndim == 3 else "adam",
-            names,
-            params,
-        )
+        return jax.tree.map(lambda leaf, p: "muon" if in_blocks(leaf, p) else "adam", names, params)
 
     each: dict[Hashable, optax.GradientTransformation] = {"muon": muon, "adam": adam}
     return optax.partition(each, labels)
@@ -298,6 +295,10 @@ def _adopt(spec: schema.AdoptSpec, names: Names, transposed: bool) -> Chain:
     return adopt(spec), _decay(spec, names)
 
 
+def _soap(spec: schema.SoapSpec, names: Names, transposed: bool) -> Chain:
+    return (soap(spec, names, _decay(spec, names)),)
+
+
 DIRECTIONS: Mapping[type, Callable[..., Chain]] = {
     schema.AdamWSpec: _adamw,
     schema.SGDSpec: _sgd,
@@ -306,6 +307,7 @@ DIRECTIONS: Mapping[type, Callable[..., Chain]] = {
     schema.AdafactorSpec: _adafactor,
     schema.ScheduleFreeAdamWSpec: _second_moment,
     schema.AdoptSpec: _adopt,
+    schema.SoapSpec: _soap,
     schema.AdamHSpec: _adamw,
     schema.MuonHSpec: _muonh,
 }
