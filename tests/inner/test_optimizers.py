@@ -83,6 +83,7 @@ OPTIMIZERS = {
     "schedule_free_adamw": schema.ScheduleFreeAdamWSpec(**COMMON, eps=1e-2, clip_norm=0.5),
     # The second moment soon follows, and few elements are clipped.
     "adopt": schema.AdoptSpec(**COMMON, b2=0.5, eps=0.1, clip_norm=0.5),
+    "normuon": schema.NorMuonSpec(**COMMON, eps=1e-2, clip_norm=0.5, newton_schulz_steps=2),
     "soap": schema.SoapSpec(**COMMON, eps=1e-2, precondition_frequency=2, clip_norm=0.5),
     "adamh": schema.AdamHSpec(**COMMON, eps=1e-2, clip_norm=0.5),
     "muonh": schema.MuonHSpec(**COMMON, eps=1e-2, clip_norm=0.5, newton_schulz_steps=2),
@@ -186,6 +187,7 @@ def test_what_is_tuned_starts_as_the_recipe_has_it(float64, spec):
         schema.AdafactorSpec,
         schema.AdoptSpec,
         schema.SoapSpec,
+        schema.NorMuonSpec,
         schema.AdamHSpec,
         schema.MuonHSpec,
     ],

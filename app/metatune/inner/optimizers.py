@@ -17,7 +17,8 @@ from metatune.hypergrad.shapes import OptState, Params, Shapes
 from metatune.inner import hyperball, schedule_free
 from metatune.inner.adopt import adopt
 from metatune.inner.learned_update import corrected
-from metatune.inner.orthogonal import orthogonal
+from metatune.inner.normuon import neurons_alike
+from metatune.inner.orthogonal import orthogonal, orthogonal_momentum
 from metatune.inner.per_matrix import in_blocks, layers_apart, unless_zero
 from metatune.inner.soap import soap
 from metatune.models import ParameterNames
@@ -229,7 +230,9 @@ def _is_none(node: object) -> bool:
 Chain = tuple[optax.GradientTransformation, ...]
 
 
-Adams = schema.AdamWSpec | schema.MuonSpec | schema.AdamHSpec | schema.MuonHSpec
+Adams = (
+    schema.AdamWSpec | schema.MuonSpec | schema.AdamHSpec | schema.MuonHSpec | schema.NorMuonSpec
+)
 
 
 def _adam(spec: Adams) -> optax.GradientTransformation:
@@ -255,7 +258,14 @@ def _muon(spec: schema.MuonSpec, names: Names, transposed: bool) -> Chain:
 
 
 def _muonh(spec: schema.MuonHSpec, names: Names, transposed: bool) -> Chain:
-    of_blocks = hyperball.orthogonal_momentum(spec, transposed)
+    of_blocks = orthogonal_momentum(spec, transposed)
+    return _of_blocks(of_blocks, _adam(spec), names), _decay(spec, names)
+
+
+def _normuon(spec: schema.NorMuonSpec, names: Names, transposed: bool) -> Chain:
+    of_blocks = optax.chain(
+        orthogonal_momentum(spec, transposed), neurons_alike(spec.b2, transposed)
+    )
     return _of_blocks(of_blocks, _adam(spec), names), _decay(spec, names)
 
 
@@ -304,6 +314,7 @@ DIRECTIONS: Mapping[type, Callable[..., Chain]] = {
     schema.SGDSpec: _sgd,
     schema.LionSpec: _lion,
     schema.MuonSpec: _muon,
+    schema.NorMuonSpec: _normuon,
     schema.AdafactorSpec: _adafactor,
     schema.ScheduleFreeAdamWSpec: _second_moment,
     schema.AdoptSpec: _adopt,

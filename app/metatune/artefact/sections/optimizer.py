@@ -43,6 +43,7 @@ SETTINGS: Final = {
         "adamh": ADAM,
         "muonh": (*MOMENTUM, "newton_schulz_steps", *ADAM),
         "soap": (*ADAM, *BASES),
+        "normuon": (*MOMENTUM, "newton_schulz_steps", *ADAM),
     }.items()
 }
 """The settings of an inner optimizer that an artefact holds, by its kind."""

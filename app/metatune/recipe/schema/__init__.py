@@ -51,6 +51,7 @@ from metatune.recipe.schema.inner_optimizer import (
     SGDSpec,
 )
 from metatune.recipe.schema.model import Chunk, ModelSpec
+from metatune.recipe.schema.neuron_optimizer import NorMuonSpec
 from metatune.recipe.schema.outer import (
     AdamSpec,
     Average,
@@ -143,6 +144,7 @@ __all__ = [
     "ModelSpec",
     "MuonHSpec",
     "MuonSpec",
+    "NorMuonSpec",
     "ObjectiveSpec",
     "OnlineSpec",
     "OptimizerSpec",

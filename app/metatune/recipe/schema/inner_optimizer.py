@@ -14,6 +14,7 @@ from metatune.recipe.rules import (
 )
 from metatune.recipe.schema.base_schedule import ConstantSpec, CosineSpec, ScheduleSpec
 from metatune.recipe.schema.eigenbasis_optimizer import SoapSpec
+from metatune.recipe.schema.neuron_optimizer import NorMuonSpec
 
 
 @dataclass(frozen=True)
@@ -344,5 +345,6 @@ InnerOptimizerSpec = (
     | AdamHSpec
     | MuonHSpec
     | SoapSpec
+    | NorMuonSpec
 )
 """What turns gradients into updates. `TUNABLE` are those of its fields that can be tuned."""
