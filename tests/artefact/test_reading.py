@@ -70,7 +70,7 @@ def test_not_an_artefact(tmp_path, text):
             ["optimizer", "kind"],
             {"a": 1},  # which no table could be asked for
             "optimizer.kind = {'a': 1}: must be one of adamw, sgd, lion, muon, adafactor, "
-            f"schedule_free_adamw, adopt, adamh, muonh{CURE}",
+            f"schedule_free_adamw, adopt, adamh, muonh, soap, normuon{CURE}",
         ),
         (
             ["learning_rates", "knots"],
@@ -179,7 +179,7 @@ def test_not_an_artefact(tmp_path, text):
             ["optimizer", "kind"],
             "rmsprop",
             "optimizer.kind = 'rmsprop': must be one of adamw, sgd, lion, muon, adafactor, "
-            f"schedule_free_adamw, adopt, adamh, muonh{CURE}",
+            f"schedule_free_adamw, adopt, adamh, muonh, soap, normuon{CURE}",
         ),
         (["optimizer", "eps"], -1.0, f"optimizer.eps = -1.0: {NUMBER}{CURE}"),
         (

@@ -71,6 +71,7 @@ MODELS = {
 OPTIMIZERS = {
     "muon": schema.MuonSpec(learning_rate=1e-2),
     "muonh": schema.MuonHSpec(learning_rate=1e-2, eps_root=1e-5),
+    "soap": schema.SoapSpec(learning_rate=1e-2, eps_root=1e-5, precondition_frequency=2),
     "adafactor": schema.AdafactorSpec(learning_rate=1e-2, min_dim_size_to_factor=4),
 }
 # Steps of differences that don't blow rounding up.
@@ -84,6 +85,7 @@ FURTHER = {
     "forward gradient, whole basis",
     "gpt2",
     "muonh",
+    "soap",
 }
 """What differs from another of its table by what a mesh doesn't see, or is seen without one."""
 
@@ -364,7 +366,8 @@ def test_parameters_are_put_together_block_by_block(found):
 
 @pytest.mark.parametrize("name", cases(OPTIMIZERS))
 def test_states_of_optimizers_are_cut_as_the_parameters(row, name):
-    assert row["apart"] < 1e-6
+    # Eigenvectors of eigenvalues that lie close turn by a multiple of a rounding.
+    assert row["apart"] < (1e-4 if name == "soap" else 1e-6)
     assert row["share_before"] == row["share_after"] < (0.9 if name == "adafactor" else 0.3)
 
 

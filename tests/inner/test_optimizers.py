@@ -83,6 +83,8 @@ OPTIMIZERS = {
     "schedule_free_adamw": schema.ScheduleFreeAdamWSpec(**COMMON, eps=1e-2, clip_norm=0.5),
     # The second moment soon follows, and few elements are clipped.
     "adopt": schema.AdoptSpec(**COMMON, b2=0.5, eps=0.1, clip_norm=0.5),
+    "normuon": schema.NorMuonSpec(**COMMON, eps=1e-2, clip_norm=0.5, newton_schulz_steps=2),
+    "soap": schema.SoapSpec(**COMMON, eps=1e-2, precondition_frequency=2, clip_norm=0.5),
     "adamh": schema.AdamHSpec(**COMMON, eps=1e-2, clip_norm=0.5),
     "muonh": schema.MuonHSpec(**COMMON, eps=1e-2, clip_norm=0.5, newton_schulz_steps=2),
 }
@@ -180,7 +182,15 @@ def test_what_is_tuned_starts_as_the_recipe_has_it(float64, spec):
 
 @pytest.mark.parametrize(
     "kind",
-    [schema.MuonSpec, schema.AdafactorSpec, schema.AdoptSpec, schema.AdamHSpec, schema.MuonHSpec],
+    [
+        schema.MuonSpec,
+        schema.AdafactorSpec,
+        schema.AdoptSpec,
+        schema.SoapSpec,
+        schema.NorMuonSpec,
+        schema.AdamHSpec,
+        schema.MuonHSpec,
+    ],
 )
 def test_hypergradients_are_finite_in_single_precision_with_the_defaults(kind):
     """Where a tensor's gradient and moments are zero, both divide by next to nothing."""

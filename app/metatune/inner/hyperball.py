@@ -6,22 +6,20 @@ for a matrix θ, of each layer by itself, and its direction d of Adam or Muon: t
 turns. All other parameters follow `θ' = θ - rate * d`.
 
 Source: Wen et al., Fantastic Pretraining Optimizers and Where to Find Them II: Hyperball
-Optimization, 2026, arXiv 2606.16899. Which parameters keep their norm, and Muon's momentum, are as
-of `adamH` and `muonH` in Levanter (marin-community/marin, lib/levanter/src/levanter/optim).
+Optimization, 2026, arXiv 2606.16899. Which parameters keep their norm is as of `adamH` and `muonH`
+in Levanter (marin-community/marin, lib/levanter/src/levanter/optim).
 """
 
 from typing import Final
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax.tree_util import KeyPath
 from jaxtyping import Array, Bool, Float, PyTree
 
 from metatune.hypergrad.shapes import Params, Shapes
-from metatune.inner.orthogonal import axes, silent
+from metatune.inner.per_matrix import in_blocks
 from metatune.models import ParameterNames
-from metatune.recipe import schema
 from metatune.tunables.hyper import Rates
 from metatune.tunables.shapes import Names
 
@@ -41,7 +39,7 @@ def kept(names: Names, params: Params | Shapes) -> PyTree[bool]:
         path: KeyPath, leaf: ParameterNames, parameter: Float[Array | jax.ShapeDtypeStruct, "..."]
     ) -> bool:
         head = parameter.ndim == 2 and any(getattr(key, "key", None) == HEAD for key in path)
-        return head or (leaf.stacked and not leaf.experts and parameter.ndim == 3)
+        return head or in_blocks(leaf, parameter)
 
     return jax.tree_util.tree_map_with_path(keeps, names, params)
 
@@ -80,33 +78,3 @@ def _any(found: Bool[Array, "*stacked rows columns"]) -> Bool[Array, "*stacked 1
 
 def _norm(matrix: Float[Array, "*stacked rows columns"]) -> Float[Array, "*stacked 1 1"]:
     return jnp.sqrt(jnp.sum(jnp.square(matrix), axis=(-2, -1), keepdims=True))
-
-
-def orthogonal_momentum(spec: schema.MuonHSpec, transposed: bool) -> optax.GradientTransformation:
-    """Muon's direction of stacked matrices, but for its size.
-
-    The momentum is a plain trace, as of Levanter and PyTorch: that of `optax.contrib.muon` looks
-    ahead further in its first updates, by its correction for a start at zero.
-
-    Args:
-        spec: the recipe's choice; what of it can be tuned may be traced.
-        transposed: whether the matrices of blocks are [in, out], not [out, in].
-    """
-    alone = optax.contrib.scale_by_muon(
-        ns_steps=spec.newton_schulz_steps,
-        beta=0.0,
-        eps=spec.eps,
-        nesterov=False,
-        weight_dimension_numbers=lambda tree: axes(tree, transposed),
-    )
-
-    def orthogonalised(momentum: Params, params: Params | None = None) -> Params:
-        nothing = jax.tree.map(silent, momentum)
-        filled = jax.tree.map(lambda none, m: jnp.where(none, 1, m), nothing, momentum)
-        found: Params
-        found, _ = alone.update(filled, alone.init(filled), params)
-        return jax.tree.map(lambda none, o: jnp.where(none, 0, o), nothing, found)
-
-    return optax.chain(
-        optax.trace(spec.momentum, nesterov=spec.nesterov), optax.stateless(orthogonalised)
-    )

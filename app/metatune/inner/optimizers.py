@@ -17,8 +17,10 @@ from metatune.hypergrad.shapes import OptState, Params, Shapes
 from metatune.inner import hyperball, schedule_free
 from metatune.inner.adopt import adopt
 from metatune.inner.learned_update import corrected
-from metatune.inner.orthogonal import orthogonal
-from metatune.inner.per_matrix import layers_apart, unless_zero
+from metatune.inner.normuon import neurons_alike
+from metatune.inner.orthogonal import orthogonal, orthogonal_momentum
+from metatune.inner.per_matrix import in_blocks, layers_apart, unless_zero
+from metatune.inner.soap import soap
 from metatune.models import ParameterNames
 from metatune.recipe import schema
 from metatune.tunables import Correction, Form, Hyper
@@ -228,7 +230,9 @@ def _is_none(node: object) -> bool:
 Chain = tuple[optax.GradientTransformation, ...]
 
 
-Adams = schema.AdamWSpec | schema.MuonSpec | schema.AdamHSpec | schema.MuonHSpec
+Adams = (
+    schema.AdamWSpec | schema.MuonSpec | schema.AdamHSpec | schema.MuonHSpec | schema.NorMuonSpec
+)
 
 
 def _adam(spec: Adams) -> optax.GradientTransformation:
@@ -254,7 +258,14 @@ def _muon(spec: schema.MuonSpec, names: Names, transposed: bool) -> Chain:
 
 
 def _muonh(spec: schema.MuonHSpec, names: Names, transposed: bool) -> Chain:
-    of_blocks = hyperball.orthogonal_momentum(spec, transposed)
+    of_blocks = orthogonal_momentum(spec, transposed)
+    return _of_blocks(of_blocks, _adam(spec), names), _decay(spec, names)
+
+
+def _normuon(spec: schema.NorMuonSpec, names: Names, transposed: bool) -> Chain:
+    of_blocks = optax.chain(
+        orthogonal_momentum(spec, transposed), neurons_alike(spec.b2, transposed)
+    )
     return _of_blocks(of_blocks, _adam(spec), names), _decay(spec, names)
 
 
@@ -264,11 +275,7 @@ def _of_blocks(
     """`muon` for the matrices of the blocks: what is stacked by layer alone, with two axes more."""
 
     def labels(params: Params) -> PyTree[str]:
-        return jax.tree.map(
-            lambda leaf, p: "muon" if leaf.stacked and not leaf.experts and p.ndim == 3 else "adam",
-            names,
-            params,
-        )
+        return jax.tree.map(lambda leaf, p: "muon" if in_blocks(leaf, p) else "adam", names, params)
 
     each: dict[Hashable, optax.GradientTransformation] = {"muon": muon, "adam": adam}
     return optax.partition(each, labels)
@@ -298,14 +305,20 @@ def _adopt(spec: schema.AdoptSpec, names: Names, transposed: bool) -> Chain:
     return adopt(spec), _decay(spec, names)
 
 
+def _soap(spec: schema.SoapSpec, names: Names, transposed: bool) -> Chain:
+    return (soap(spec, names, _decay(spec, names)),)
+
+
 DIRECTIONS: Mapping[type, Callable[..., Chain]] = {
     schema.AdamWSpec: _adamw,
     schema.SGDSpec: _sgd,
     schema.LionSpec: _lion,
     schema.MuonSpec: _muon,
+    schema.NorMuonSpec: _normuon,
     schema.AdafactorSpec: _adafactor,
     schema.ScheduleFreeAdamWSpec: _second_moment,
     schema.AdoptSpec: _adopt,
+    schema.SoapSpec: _soap,
     schema.AdamHSpec: _adamw,
     schema.MuonHSpec: _muonh,
 }

@@ -47,13 +47,45 @@ def orthogonal(spec: schema.MuonSpec, transposed: bool) -> optax.GradientTransfo
         found, state = inner.update(filled, state, params)
         moments = jax.tree.map(lambda none, m: jnp.where(none, 0, m), nothing, state.mu)
         found = jax.tree_util.tree_map_with_path(
-            lambda path, none, o: jnp.where(none, 0, _scale(path, o, transposed) * o),
+            lambda path, none, o: jnp.where(none, 0, scale(path, o, transposed) * o),
             nothing,
             found,
         )
         return found, MuonState(state.count, moments, state.ns_coeffs)
 
     return optax.GradientTransformation(inner.init, update)
+
+
+def orthogonal_momentum(
+    spec: schema.MuonHSpec | schema.NorMuonSpec, transposed: bool
+) -> optax.GradientTransformation:
+    """Muon's direction of stacked matrices, but for its size.
+
+    The momentum is a plain trace, as of Levanter and PyTorch: that of `optax.contrib.muon` looks
+    ahead further in its first updates, by its correction for a start at zero.
+
+    Args:
+        spec: the recipe's choice; what of it can be tuned may be traced.
+        transposed: whether the matrices of blocks are [in, out], not [out, in].
+    """
+    alone = optax.contrib.scale_by_muon(
+        ns_steps=spec.newton_schulz_steps,
+        beta=0.0,
+        eps=spec.eps,
+        nesterov=False,
+        weight_dimension_numbers=lambda tree: axes(tree, transposed),
+    )
+
+    def orthogonalised(momentum: Params, params: Params | None = None) -> Params:
+        nothing = jax.tree.map(silent, momentum)
+        filled = jax.tree.map(lambda none, m: jnp.where(none, 1, m), nothing, momentum)
+        found: Params
+        found, _ = alone.update(filled, alone.init(filled), params)
+        return jax.tree.map(lambda none, o: jnp.where(none, 0, o), nothing, found)
+
+    return optax.chain(
+        optax.trace(spec.momentum, nesterov=spec.nesterov), optax.stateless(orthogonalised)
+    )
 
 
 def silent(*of: Float[Array, "layers rows columns"]) -> Bool[Array, "layers 1 1"]:
@@ -65,16 +97,18 @@ def silent(*of: Float[Array, "layers rows columns"]) -> Bool[Array, "layers 1 1"
 def axes(tree: Params, transposed: bool) -> PyTree[MuonDimensionNumbers]:
     """Inputs and outputs of each matrix."""
     return jax.tree_util.tree_map_with_path(
-        lambda path, _: MuonDimensionNumbers(*_inputs_and_outputs(path, transposed)), tree
+        lambda path, _: MuonDimensionNumbers(*inputs_and_outputs(path, transposed)), tree
     )
 
 
-def _scale(path: KeyPath, matrix: Float[Array, "layers rows columns"], transposed: bool) -> float:
-    inputs, outputs = (matrix.shape[axis] for axis in _inputs_and_outputs(path, transposed))
+def scale(path: KeyPath, matrix: Float[Array, "layers rows columns"], transposed: bool) -> float:
+    """What an orthogonal matrix is multiplied by, `sqrt(max(1, outputs / inputs))`."""
+    inputs, outputs = (matrix.shape[axis] for axis in inputs_and_outputs(path, transposed))
     return math.sqrt(max(1, outputs / inputs))
 
 
-def _inputs_and_outputs(path: KeyPath, transposed: bool) -> tuple[int, int]:
+def inputs_and_outputs(path: KeyPath, transposed: bool) -> tuple[int, int]:
+    """Their axes in the stacked matrix at a path; arguments as of `orthogonal`."""
     adapter = path[-1].key in (LORA_A, LORA_B)
     first, second = MATRIX
     return (first, second) if transposed and not adapter else (second, first)

@@ -90,8 +90,9 @@ class Layout:
     def shardings(self, tree: Any, params: Any) -> Any:
         """Where the arrays of a tree rest, such as those of an optimizer's state.
 
-        What lies below the keys of a parameter is like it: of its shape, or of its shape without
-        one axis, as factored second moments are. All else is copied to every device.
+        What lies below the keys of a parameter is like it: of its shape, of its shape without one
+        axis, as factored second moments are, or a square of one of its sides for each layer, as
+        SOAP's bases are, whose rows are cut over `fsdp`. All else is copied to every device.
 
         Args:
             tree: of arrays or their shapes.
@@ -115,6 +116,9 @@ class Layout:
                 if shape == whole[:axis] + whole[axis + 1 :]:
                     left = tuple(rests.spec[:axis]) + tuple(rests.spec[axis + 1 :])
                     return NamedSharding(self.mesh, PartitionSpec(*left))
+            squares = [(*whole[:-2], side, side) for side in whole[-2:] if len(whole) == 3]
+            if shape in squares and shape[1] % self.mesh.shape[FSDP_AXIS] == 0:
+                return NamedSharding(self.mesh, PartitionSpec(None, FSDP_AXIS))
             return self.copied
 
         return jax.tree_util.tree_map_with_path(of, tree)

@@ -28,6 +28,7 @@ KEY: Final = "optimizer"
 
 ADAM: Final = ("b1", "b2", "eps", "eps_root")
 MOMENTUM: Final = ("momentum", "nesterov")
+BASES: Final = ("precondition_frequency", "max_precond_dim")
 FACTORED: Final = ("scale_by_parameter", "min_dim_size_to_factor", "eps")
 SETTINGS: Final = {
     kind: ("kind", "weight_decay", *own, "clip_norm")
@@ -41,13 +42,15 @@ SETTINGS: Final = {
         "adopt": ("b1", "b2", "eps"),
         "adamh": ADAM,
         "muonh": (*MOMENTUM, "newton_schulz_steps", *ADAM),
+        "soap": (*ADAM, *BASES),
+        "normuon": (*MOMENTUM, "newton_schulz_steps", *ADAM),
     }.items()
 }
 """The settings of an inner optimizer that an artefact holds, by its kind."""
 
 SWITCHES: Final = ("nesterov", "scale_by_parameter")
 LIMITS: Final = ("clip_norm", "clipping_threshold")
-COUNTS: Final = ("newton_schulz_steps", "min_dim_size_to_factor")
+COUNTS: Final = ("newton_schulz_steps", "min_dim_size_to_factor", *BASES)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from metatune.recipe.rules import SEED, ruled
+from metatune.recipe.schema.base_schedule import (
+    ConstantSpec,
+    CosineSpec,
+    ScheduleSpec,
+    WarmupStableDecaySpec,
+)
 from metatune.recipe.schema.data import (
     CorruptionSpec,
     DataSpec,
@@ -18,6 +24,7 @@ from metatune.recipe.schema.data import (
     SourceSpec,
 )
 from metatune.recipe.schema.devices import DevicesSpec
+from metatune.recipe.schema.eigenbasis_optimizer import SoapSpec
 from metatune.recipe.schema.estimators import (
     AutoSpec,
     CheckpointsSpec,
@@ -36,18 +43,15 @@ from metatune.recipe.schema.inner_optimizer import (
     AdamHSpec,
     AdamWSpec,
     AdoptSpec,
-    ConstantSpec,
-    CosineSpec,
     InnerOptimizerSpec,
     LionSpec,
     MuonHSpec,
     MuonSpec,
     ScheduleFreeAdamWSpec,
-    ScheduleSpec,
     SGDSpec,
-    WarmupStableDecaySpec,
 )
 from metatune.recipe.schema.model import Chunk, ModelSpec
+from metatune.recipe.schema.neuron_optimizer import NorMuonSpec
 from metatune.recipe.schema.outer import (
     AdamSpec,
     Average,
@@ -140,6 +144,7 @@ __all__ = [
     "ModelSpec",
     "MuonHSpec",
     "MuonSpec",
+    "NorMuonSpec",
     "ObjectiveSpec",
     "OnlineSpec",
     "OptimizerSpec",
@@ -162,6 +167,7 @@ __all__ = [
     "SharingSpec",
     "SignSpec",
     "SignalSpec",
+    "SoapSpec",
     "SourceSpec",
     "TrainerSpec",
     "TrajectorySpec",

@@ -1,4 +1,4 @@
-"""Inner optimizers of a recipe, and the schedules of their base rates."""
+"""Inner optimizers of a recipe."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -12,51 +12,9 @@ from metatune.recipe.rules import (
     ValueRule,
     ruled,
 )
-
-
-@dataclass(frozen=True)
-class ConstantSpec:
-    """A base rate that stays, after a linear warmup.
-
-    Attributes:
-        warmup: how long the rate rises from zero, a fraction of inner steps.
-    """
-
-    kind: Literal["constant"] = "constant"
-    warmup: float = ruled(0.0, FRACTION)
-
-
-@dataclass(frozen=True)
-class CosineSpec:
-    """A linear warmup, then half a cosine down.
-
-    Attributes:
-        warmup: how long the rate rises from zero, a fraction of inner steps.
-        final: where the cosine ends, a fraction of the peak rate.
-    """
-
-    kind: Literal["cosine"] = "cosine"
-    warmup: float = ruled(0.05, FRACTION)
-    final: float = ruled(0.1, FRACTION)
-
-
-@dataclass(frozen=True)
-class WarmupStableDecaySpec:
-    """Warmup, plateau, then a linear decay.
-
-    Attributes:
-        warmup: how long the rate rises from zero, a fraction of inner steps.
-        decay: how long it falls at the end, a fraction of inner steps.
-        final: where it ends, a fraction of the peak rate.
-    """
-
-    kind: Literal["wsd"] = "wsd"
-    warmup: float = ruled(0.05, FRACTION)
-    decay: float = ruled(0.2, FRACTION)
-    final: float = ruled(0.1, FRACTION)
-
-
-ScheduleSpec = ConstantSpec | CosineSpec | WarmupStableDecaySpec
+from metatune.recipe.schema.base_schedule import ConstantSpec, CosineSpec, ScheduleSpec
+from metatune.recipe.schema.eigenbasis_optimizer import SoapSpec
+from metatune.recipe.schema.neuron_optimizer import NorMuonSpec
 
 
 @dataclass(frozen=True)
@@ -386,5 +344,7 @@ InnerOptimizerSpec = (
     | AdoptSpec
     | AdamHSpec
     | MuonHSpec
+    | SoapSpec
+    | NorMuonSpec
 )
 """What turns gradients into updates. `TUNABLE` are those of its fields that can be tuned."""

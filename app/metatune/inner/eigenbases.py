@@ -1,0 +1,101 @@
+"""Eigenbases of matrices that gather gradients, and their derivatives.
+
+An eigenbasis is a function of its matrix like any other: the derivative of eigenvectors is that of
+first order perturbation, that of a QR decomposition the rotation of Q. Where the matrix is zero
+along some directions every basis of these is as good, and what LAPACK makes of rounding there is no
+function of anything. So the columns for these are given, and made orthogonal to all before them:
+what comes out is as smooth as what was given. Zero is what the rank of a matrix in NumPy holds for
+zero.
+
+Columns are in the order of falling eigenvalues, a derivative is that between two changes of it. Two
+eigenvalues that rounding doesn't tell apart count as equal, and their eigenvectors turn as one.
+
+Source: Magnus, On Differentiating Eigenvalues and Eigenvectors, Econometric Theory, 1985; Walter &
+Lehmann, On Evaluating Higher-Order Derivatives of the QR Decomposition, 2010.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+Square = Float[Array, "*stacked side side"]
+Diagonal = Float[Array, "*stacked side"]
+
+
+def eigenbasis(gathered: Square) -> Square:
+    """Orthonormal eigenvectors of a symmetric matrix, as columns.
+
+    Args:
+        gathered: positive semidefinite.
+    """
+    values, vectors = _eigh(gathered)
+    frame = jax.random.normal(jax.random.key(0), gathered.shape[-2:], gathered.dtype)
+    return _q(jnp.where(_zero(values)[..., None, :], frame, vectors))
+
+
+def followed(gathered: Square, basis: Square) -> tuple[Square, Int[Array, "*stacked side"]]:
+    """An eigenbasis by one step of power iteration from one that was near.
+
+    Args:
+        gathered: as of `eigenbasis`.
+        basis: orthonormal columns.
+
+    Returns:
+        The new columns, and which column before each of them is in the place of.
+    """
+    moved = product(gathered, basis)
+    values = jnp.sum(basis * moved, axis=-2)
+    order = jnp.argsort(jnp.where(_zero(values), 0, values), axis=-1, descending=True)
+    before, after = (jnp.take_along_axis(each, order[..., None, :], -1) for each in (basis, moved))
+    _, r = jnp.linalg.qr(jax.lax.stop_gradient(after))
+    left = jnp.abs(jnp.diagonal(r, axis1=-2, axis2=-1))
+    return _q(jnp.where(_zero(left)[..., None, :], before, after)), order
+
+
+def product(
+    a: Float[Array, "*stacked rows inner"], b: Float[Array, "*stacked inner columns"]
+) -> Float[Array, "*stacked rows columns"]:
+    """`a @ b` in the precision of its numbers on every device: a basis has to stay orthonormal."""
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+
+
+def _zero(of: Diagonal) -> Bool[Array, "*stacked side"]:
+    """Which are zero but for rounding."""
+    largest = jnp.max(of, axis=-1, keepdims=True)
+    return of <= of.shape[-1] * jnp.finfo(of.dtype).eps * largest
+
+
+@jax.custom_jvp
+def _eigh(matrix: Square) -> tuple[Diagonal, Square]:
+    """Eigenvalues, falling, and eigenvectors."""
+    values, vectors = jnp.linalg.eigh(matrix)
+    return values[..., ::-1], vectors[..., ::-1]
+
+
+@_eigh.defjvp
+def _(
+    primals: tuple[Square], tangents: tuple[Square]
+) -> tuple[tuple[Diagonal, Square], tuple[Diagonal, Square]]:
+    values, vectors = _eigh(*primals)
+    turned = product(product(vectors.mT, tangents[0]), vectors)
+    gaps = values[..., None, :] - values[..., :, None]
+    scale = jnp.max(jnp.abs(values), axis=-1)[..., None, None]
+    equal = jnp.abs(gaps) <= gaps.shape[-1] * jnp.finfo(gaps.dtype).eps * scale
+    rotation = jnp.where(equal, 0, turned / jnp.where(equal, 1, gaps))
+    moved = jnp.diagonal(turned, axis1=-2, axis2=-1)
+    return (values, vectors), (moved, product(vectors, rotation))
+
+
+@jax.custom_jvp
+def _q(matrix: Square) -> Square:
+    """Q of the QR decomposition of a matrix that has an inverse."""
+    return jnp.linalg.qr(matrix)[0]
+
+
+@_q.defjvp
+def _(primals: tuple[Square], tangents: tuple[Square]) -> tuple[Square, Square]:
+    # That of JAX has a term more, which is zero for a square matrix but for much rounding.
+    q, r = jnp.linalg.qr(*primals)
+    turned = product(q.mT, tangents[0])
+    below = jnp.tril(jax.lax.linalg.triangular_solve(r, turned), -1)
+    return q, product(q, below - below.mT)
