@@ -2,6 +2,7 @@
 
     python scripts/measure_processes.py agreement   # 2 and 4 processes against one, one device each
     python scripts/measure_processes.py killed      # SIGKILL of either of two, SIGTERM to one
+    python scripts/measure_processes.py resumed     # both killed, gone on with by two, by one
     python scripts/measure_processes.py preempted   # the quickstart: SIGTERM and a notice file
 
 Seconds are of this machine as it is; numbers of searches aren't. Folders are of a temporary one.
@@ -10,6 +11,7 @@ Seconds are of this machine as it is; numbers of searches aren't. Folders are of
 import argparse
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from metatune.runs import processes, stops
 
@@ -33,6 +36,14 @@ BATCH = (
     "outer.estimator={kind: mixflow, segment: 4}",
 )
 """A short search, whose batches four processes divide."""
+SMALL = (
+    *BATCH,
+    "model.config.hidden_size=16",
+    "model.config.intermediate_size=32",
+    "data.sequence_length=16",
+    "outer.validation.seeds=1",
+)
+"""The same of a model that compiles quickly."""
 LONG = "outer.steps=100000"
 CAN_START_SECONDS = 1200
 
@@ -40,7 +51,12 @@ CAN_START_SECONDS = 1200
 def main() -> None:
     """Prints lines."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    table = {"agreement": agreement, "killed": killed, "preempted": preempted}
+    table = {
+        "agreement": agreement,
+        "killed": killed,
+        "resumed": resumed,
+        "preempted": preempted,
+    }
     parser.add_argument("what", choices=table)
     measure = table[parser.parse_args().what]
     with tempfile.TemporaryDirectory() as folder:
@@ -54,9 +70,7 @@ def agreement(folder: Path) -> Iterator[str]:
     for count in (1, 2, 4):
         out = folder / str(count)
         changes = (*BATCH, "outer.steps=2", f"devices.fsdp={count}")
-        codes = [each.wait() for each in started(count, out, changes)]
-        if any(codes):
-            raise RuntimeError(f"{count} processes ended with {codes}")
+        ended(started(count, out, changes))
         found[count] = [json.loads(line) for line in (out / "metrics.jsonl").open()]
     for count in (2, 4):
         for one, several in zip(found[1], found[count], strict=True):
@@ -84,6 +98,61 @@ def killed(folder: Path) -> Iterator[str]:
         seconds = time.monotonic() - began
         kept = sorted(int(path.name) for path in (out / "checkpoints").iterdir())
         yield f"{number.name} to process {who}: {codes} after {seconds:.1f} s; checkpoints {kept}"
+
+
+def resumed(folder: Path) -> Iterator[str]:
+    """A search of two processes, killed between its points, against one that wasn't."""
+    changes = (*SMALL, "outer.steps=4", "devices.fsdp=2")
+    whole, cut = folder / "whole", folder / "cut"
+    ended(started(2, whole, changes))
+    several = started(2, cut, changes)
+    reached(cut, 2, several)
+    for each in several:
+        each.kill()
+    codes = [each.wait() for each in several]
+    reached_by_then = len((cut / "metrics.jsonl").read_bytes().splitlines())
+    yield f"killed after {reached_by_then} points: exit codes {codes}"
+    for count in (2, 1):
+        out = folder / str(count)
+        shutil.copytree(cut, out)
+        ended(started(count, out, (*changes[:-1], f"devices.fsdp={count}", "--resume")))
+        same = {
+            "points": points(out) == points(whole),
+            "tuned.json": tuned(out) == tuned(whole),
+        }
+        apart = max(
+            0.0 if ours == theirs else abs(ours - theirs) / max(abs(ours), abs(theirs))
+            for ours, theirs in zip(measured(out), measured(whole), strict=True)
+        )
+        said = ", ".join(
+            f"{name} {'the same' if is_so else 'others'}" for name, is_so in same.items()
+        )
+        yield f"resumed by {count}: bits of {said}; numbers differ by {apart:.1e} of them at most"
+
+
+def points(out: Path) -> list[dict[str, Any]]:
+    """The points of a search, without their seconds."""
+    lines = map(json.loads, (out / "metrics.jsonl").open())
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+def tuned(out: Path) -> bytes:
+    """The artefact's document."""
+    return (out / "artefact" / "tuned.json").read_bytes()
+
+
+def measured(out: Path) -> list[float]:
+    """All losses and norms of a search's points, and of its result."""
+    result = json.loads(tuned(out))["result"]
+    leaves = [points(out), result["before"], result["after"]]
+    found = list[float]()
+    while leaves:
+        leaf = leaves.pop()
+        if isinstance(leaf, dict | list):
+            leaves += leaf.values() if isinstance(leaf, dict) else leaf
+        elif isinstance(leaf, float):
+            found.append(leaf)
+    return found
 
 
 def preempted(folder: Path) -> Iterator[str]:
@@ -125,6 +194,17 @@ def started(
         )
         for index in range(count)
     ]
+
+
+def ended(running: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Waits for processes.
+
+    Raises:
+        RuntimeError: one failed.
+    """
+    codes = [each.wait() for each in running]
+    if any(codes):
+        raise RuntimeError(f"{len(running)} processes ended with {codes}")
 
 
 def reached(out: Path, points: int, running: Sequence[subprocess.Popen[bytes]]) -> None:

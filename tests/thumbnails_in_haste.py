@@ -26,13 +26,18 @@ def fingerprint(*drawn, **options):
     return np.frombuffer(digest + digest[:16], np.uint8).reshape(4, 4, 3)
 
 
+def draw_in_haste(patch):
+    """Has a patch take the place of all drawing."""
+    for name in NAMES:
+        patch.setattr(thumbnails, name, fingerprint)
+    patch.setattr(tracking, "line_plot", fingerprint)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def thumbnails_in_haste():
     """In all tests but those that want pictures; the drawing has tests of its own."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in NAMES:
-            patch.setattr(thumbnails, name, fingerprint)
-        patch.setattr(tracking, "line_plot", fingerprint)
+        draw_in_haste(patch)
         yield
 
 

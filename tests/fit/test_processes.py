@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -13,8 +14,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from recipes import tiny
+from rich.console import Console
 
+from metatune import artefact
 from metatune.data import Part, stratified_batches
+from metatune.fit.outer_loop import fit
+from metatune.fit.replaying.replay import replay
 from metatune.hypergrad import Checkpoints, MixFlow, hypergradient
 from metatune.hypergrad.stores import Disk
 from metatune.inner import prepare
@@ -107,6 +112,9 @@ def among_others(folder):
             stops.hear(signal.SIGTERM)
         found["stops"] = [processes.stop_together(False), processes.stop_together(here.index == 1)]
         found["code"] = stops.exit_code()
+        with open(os.devnull, "w") as nowhere:
+            again = replay(folder / "run", Console(file=nowhere), [f"devices={{fsdp: {COUNT}}}"])
+        found["replay"] = again.as_json()
     print(json.dumps(found))
 
 
@@ -143,6 +151,12 @@ def keep(folder, result):
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
+    test = schema.FinalTestSpec(seeds=2, sequences=8)
+    short = {"steps": 1, "estimator": schema.ZerothOrderSpec(directions=1, segment=4), "test": test}
+    with open(os.devnull, "w") as nowhere:
+        one = recipe(1)
+        one = replace(one, outer=replace(one.outer, **short))
+        fit(prepare(one), folder / "run", console=Console(file=nowhere))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -224,6 +238,20 @@ def test_states_wait_by_shards(found):
 def test_all_stop_where_one_is_asked_to(found):
     for row in found[1]:
         assert row["stops"] == [False, True] and row["code"] == 143
+
+
+def test_what_one_process_trained_is_replayed_by_two(found):
+    ours, theirs = (row["replay"] for row in found[1])
+    assert ours == theirs and ours["agrees"]
+    assert [line.split(":")[0] for line in ours["machine_differs"]] == [
+        "devices",
+        "processes",
+        "devices",
+    ]
+    assert ours["band"] is not None
+    differences = [ours[of]["largest_difference"] for of in ("held_out", "training")]
+    assert 0 < max(differences) < 1e-5, ours
+    assert ours["held_out"]["recorded"] == artefact.load(found[0] / "run").result["after"]
 
 
 def test_no_process_is_left_idle(found):

@@ -296,3 +296,23 @@ def test_documents_differ_where_they_say():
     assert differing(one, one, 0) == []
     assert differing(one, other, 0) == ["a[0]", "a[1].b", "c", "e", "d"]
     assert differing(one, other, 1e-5) == ["a[1].b", "c", "e", "d"]
+
+
+def test_other_devices_are_another_machine(copy, console):
+    """One device by another name: nothing differs but that it was asked for."""
+    found = replay(copy, console, ["devices={fsdp: 1}"])
+    assert found.machines == ("devices: auto recorded, DevicesSpec(data=1, fsdp=1, tensor=1) here",)
+    assert found.agrees and found.bit_for_bit and found.band is not None
+
+
+@pytest.mark.parametrize(
+    ("mesh", "problem"),
+    [
+        ("fsdp", "--devices = 'fsdp': must be AXIS=PARTS, separated by commas"),
+        ("fsdp=2", "asks for 2 devices; this process has 1 (cpu)"),
+    ],
+)
+def test_a_mesh_that_there_isn_t(copy, mesh, problem):
+    done = metatune("replay", copy, "--devices", mesh)
+    assert done.exit_code == 2
+    assert problem in done.stderr

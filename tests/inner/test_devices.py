@@ -20,6 +20,8 @@ from jax.sharding import AbstractMesh, AxisType
 from recipes import tiny
 
 from metatune.data import sampled_batches, stratified_batches
+from metatune.fit.searching.checkpoints import SearchCheckpoints
+from metatune.fit.searching.search import Search
 from metatune.hypergrad import (
     MixFlow,
     PersistentES,
@@ -300,7 +302,21 @@ def resumed(folder):
             devices = {len(x.sharding.device_set) for x in jax.tree.leaves(position.state)}
             after = ran(other, position.state, STEPS // 2, STEPS)[0]
             found[str(mesh)] = {"apart": apart(after, whole), "devices": sorted(devices)}
+    for mesh, other in of.items():
+        found[str(mesh)]["search"] = carried(half, other, Path(folder) / "search")
     return found
+
+
+def carried(state, training, folder):
+    """Whether a search's checkpoint gives back a state, bit for bit and where a training has it."""
+    with SearchCheckpoints(folder) as kept:
+        kept.save(Search(1, {}, (), {}, inner=state))  # once: there is one of that step then
+        like = training.initialise(jax.random.key(0))
+        back = kept.latest(lambda phase: Search(0, {}, (), {}, inner=like))
+    return back is not None and all(
+        np.array_equal(one, other) and one.sharding.is_equivalent_to(there.sharding, one.ndim)
+        for one, other, there in zip(*map(jax.tree.leaves, (back.inner, state, like)), strict=True)
+    )
 
 
 def process(arguments, **environment):
@@ -373,7 +389,8 @@ def test_states_of_optimizers_are_cut_as_the_parameters(row, name):
 
 def test_a_training_goes_on_on_other_devices(found):
     rows = found["resumed"]
-    assert rows["(4, 2, 1)"] == {"apart": 0.0, "devices": [8]}
+    assert rows["(4, 2, 1)"] == {"apart": 0.0, "devices": [8], "search": True}
+    assert all(row["search"] for row in rows.values())
     assert 0 < rows["(2, 2, 1)"]["apart"] < 1e-5 and rows["(2, 2, 1)"]["devices"] == [4]
     assert 0 < rows["(1, 1, 1)"]["apart"] < 1e-5 and rows["(1, 1, 1)"]["devices"] == [1]
 

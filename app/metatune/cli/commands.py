@@ -1,6 +1,7 @@
 """All commands, and what becomes of a signal that none of them answers."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ from metatune.cli.train import train
 from metatune.cli.transfer import transfer
 from metatune.cli.verdict import verdict
 from metatune.cli.what_if import what_if
-from metatune.runs import stops
+from metatune.runs import processes, stops
 
 LONGEST_SENTENCE: Final = 1000
 """Characters: more than any has."""
@@ -93,5 +94,26 @@ COMMANDS = {
 }
 """In the order of `metatune --help`."""
 
+JOINING: Final = ("fit", "train", "replay")
+"""Whose processes are one run, where the environment tells of several."""
+READING: Final = ("plan", "show", "ls", "validate", "explain")
+"""Which leave nothing behind: several of them are in nobody's way."""
+
+
+def alone(name: str, command: Callable[..., None]) -> Callable[..., None]:
+    """A command that is refused where it is started as several processes."""
+
+    @functools.wraps(command)
+    def refusing(*given: Any, **options: Any) -> None:
+        try:
+            processes.refuse_several(f"metatune {name}")
+        except processes.ProcessesError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(2) from None
+        command(*given, **options)
+
+    return refusing
+
+
 for name, command in COMMANDS.items():
-    app.command(name)(command)
+    app.command(name)(command if name in JOINING + READING else alone(name, command))

@@ -5,11 +5,19 @@ from typing import Annotated
 import typer
 
 from metatune.cli.root import Run, plain_errors
+from metatune.runs import processes
 
 
 def replay(
     run: Run,
     *,
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AXIS=PARTS,...",
+            help="Another mesh than the run's, on which numbers agree to rounding.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Train again from the artefact alone and compare; exits with 1 if the numbers disagree.
@@ -24,13 +32,16 @@ def replay(
     from metatune.fit.process.allocation import keep_memory
     from metatune.fit.process.compilation import keep_compiled
     from metatune.fit.replaying import replay as replays
+    from metatune.plan.mesh import override
     from metatune.report import replay as report
 
-    with plain_errors():
+    with plain_errors(processes.ProcessesError), processes.joined():
         keep_compiled()
         keep_memory()
-        found = replays.replay(run, Console(stderr=as_json))
+        console = Console(stderr=as_json, quiet=not processes.first())
+        changes = () if devices is None else (override(devices),)
+        found = replays.replay(run, console, changes)
         document = found.as_json()
         typer.echo(json.dumps(document, indent=1) if as_json else "\n".join(report.lines(document)))
-        if not found.agrees:
-            raise typer.Exit(1)
+    if not found.agrees:
+        raise typer.Exit(1)

@@ -1,8 +1,7 @@
 """A run: opens its folder, goes through the search, measures the result once, writes it down."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -115,7 +114,7 @@ def fit(
 
     with (
         stops.listening(),
-        _uncut() as hold,
+        processes.uncut() as hold,
         open_run(out, recipe, given, **options) as held,
         SearchCheckpoints(folder.checkpoints, held.checkpointed) as checkpoints,
     ):
@@ -129,7 +128,7 @@ def fit(
                 steps_at_most(phases, search),
                 done=search.step,
                 durations=durations_of(recipe),
-                between=partial(_end_together, hold),
+                between=partial(processes.end_together, hold),
             ) as display,
             Tracker(folder, training, resumed_at=search.step) as tracker,
         ):
@@ -164,7 +163,7 @@ def fit(
                 expected = _announce(training, phases, search, display, folder.scratch, predict)
                 for reached in loop.run(search):
                     search = reached
-                    _end_together(hold)
+                    processes.end_together(hold)
                 found = measure(training, search, display, score, programs)
                 lines = recorder.lines
                 told = population.summary(recipe.outer, taken(lines))
@@ -188,26 +187,6 @@ def fit(
                     return SearchOutcome(folder, tuned, interrupted=True, during=display.doing)
                 raise
     return SearchOutcome(folder, complete, interrupted=False)
-
-
-@contextmanager
-def _uncut() -> Iterator[stops.Hold | None]:
-    """Of several processes none ends by itself: all look where the others are, too."""
-    if processes.here().count == 1:
-        yield None
-        return
-    with stops.held(raises=False) as hold:
-        yield hold
-
-
-def _end_together(hold: stops.Hold | None) -> None:
-    """Ends all processes where one of them was asked to; all come here at the same step.
-
-    Raises:
-        Stopped: one was.
-    """
-    if hold is not None and processes.stop_together(hold.asked):
-        raise stops.Stopped
 
 
 def _announce(

@@ -8,28 +8,23 @@ nothing is done at all.
 All processes run the same program on the same recipe. The first writes, and the others write
 nothing but their shards of checkpoints. What one of them alone sees, a signal or a folder that
 can't be used, is told to all before any of them acts on it, or the others would wait for ever.
-
-A process that dies is noticed by JAX's service, by its heartbeats; here a thread asks for it, and
-ends this process. The service itself lives in the first one: where that dies, JAX's client calls
-`abort` before Python can catch anything, so that the handler of that signal is C's.
 """
 
-import ctypes
 import json
 import os
 import re
-import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 from metatune.runs import stops
+from metatune.runs.end_watch import HEARTBEAT_SECONDS, EndWatch
 from metatune.runs.faults import RunFolderError
+from metatune.runs.last_line import LastLine
 
 COORDINATOR, COUNT, INDEX = "METATUNE_COORDINATOR", "METATUNE_PROCESSES", "METATUNE_PROCESS"
 JOIN_SECONDS: Final = "METATUNE_JOIN_SECONDS"
@@ -38,8 +33,6 @@ AUTO: Final = "auto"
 LAUNCHERS: Final = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
 """How many processes a launcher that JAX knows has started."""
 USUAL_JOIN_SECONDS: Final = 60
-HEARTBEAT_SECONDS: Final = 10
-"""Without a sign of life, after which a process is dead."""
 CURE: Final = (
     "look whether process 0 runs there, its port can be reached, and all processes are started, or "
     f"set {COORDINATOR}, {COUNT} and {INDEX} otherwise"
@@ -50,8 +43,6 @@ COLLECTIVE: Final = re.compile(
     "(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|CANCELLED|DEADLINE_EXCEEDED):"
 )
 """How XLA says that a program failed between devices."""
-ENDED: Final = 1
-"""Exit code where another process has ended: nothing is wrong with what was asked."""
 
 
 class ProcessesError(RuntimeError):
@@ -136,6 +127,26 @@ def meeting(environment: Mapping[str, str] = os.environ) -> Meeting | None:
     return Meeting(address, count, index, seconds) if count > 1 else None
 
 
+def refuse_several(command: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Refuses a command that doesn't join others where it is started several times.
+
+    Args:
+        command: what was typed, for the error.
+        environment: of this process.
+
+    Raises:
+        ProcessesError: the environment tells of others, or makes no sense.
+    """
+    if meeting(environment) is None:
+        return
+    said = next(name for name in (COORDINATOR, *LAUNCHERS) if name in environment)
+    raise ProcessesError(
+        f"{command} is for one process, and {said} = {environment[said]} says that it is started "
+        "as several, which would get in each other's way; start it once (srun --ntasks=1, mpirun "
+        f"-n 1), without {COORDINATOR}"
+    )
+
+
 @contextmanager
 def joined() -> Iterator[Together]:
     """Within it, the processes that the environment tells of are one run; before any use of JAX.
@@ -151,16 +162,20 @@ def joined() -> Iterator[Together]:
         yield _here
         return
     _here, _agreed = _joined(where), False
-    watch = _Watch(_here)
-    output = sys.stdout
-    if not first():
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    last, output, errors = LastLine(), sys.stdout, sys.stderr
+    watch = EndWatch(_here.index, _here.count, last)
+    printed = output if first() else open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stdout, sys.stderr = last.of(printed), last.of(errors)
     try:
         with stops.before_the_end(watch.close):
             yield _here
     except Exception as error:
         if _is_of_others(error):
             watch.expect_an_end()
+        watch.close()
+        watch.tell(
+            f"{type(error).__name__}: {error}"
+        )  # which is printed once this process has left
         raise
     else:
         _agreed = True
@@ -168,8 +183,7 @@ def joined() -> Iterator[Together]:
         if _agreed:
             wait()  # for the first, which may still write
         watch.close()
-        if not first():
-            sys.stdout = output
+        sys.stdout, sys.stderr = output, errors
         if _agreed:
             watch.leave()
         _here = Together()
@@ -263,6 +277,37 @@ def stop_together(asked: bool) -> bool:
     return True
 
 
+@contextmanager
+def uncut() -> Iterator[stops.Hold | None]:
+    """Within it, of several processes none ends by itself: `end_together` is where all look."""
+    if here().count == 1:
+        yield None
+        return
+    with stops.held(raises=False) as hold:
+        yield hold
+
+
+def end_together(hold: stops.Hold | None) -> None:
+    """Ends all processes where one of them was asked to; all come here at the same step.
+
+    Args:
+        hold: of `uncut`; None of one process, which ends where it is.
+
+    Raises:
+        Stopped: one was.
+    """
+    if hold is not None and stop_together(hold.asked):
+        raise stops.Stopped
+
+
+def either(lines: Sequence[str]) -> tuple[str, ...]:
+    """What any process says, each line once, the same on all."""
+    if _here.count == 1:
+        return tuple(lines)
+    said = [json.loads(row) for row in gathered(json.dumps(list(lines)))]
+    return tuple(dict.fromkeys(line for row in said for line in row))
+
+
 def summed(counts: Sequence[int]) -> list[int]:
     """The sum over all processes of whole numbers."""
     if _here.count == 1:
@@ -337,85 +382,22 @@ def _is_of_others(error: Exception) -> bool:
     return COLLECTIVE.match(str(error)) is not None
 
 
-_Aborted = ctypes.CFUNCTYPE(None, ctypes.c_int)
-
-
-class _Watch:
-    """Ends this process where another has ended."""
-
-    def __init__(self, together: Together):
-        from jax._src import distributed  # nothing public tells who lives outside of `with`
-
-        self._client: Any = distributed.global_state.client
-        self._together = together
-        self._over = threading.Event()
-        self._handler = _Aborted(self._coordinator_gone)  # kept, or it is freed under C
-        if together.index:
-            libc = ctypes.CDLL(None)
-            libc.signal(signal.SIGABRT, self._handler)
-        threading.Thread(target=self._watch, daemon=True).start()
-
-    def close(self) -> None:
-        """Watches no more."""
-        self._over.set()
-
-    def leave(self) -> None:
-        """Leaves in peace, the first process last: the others would take it for dead."""
-        import jax
-
-        deadline = time.monotonic() + HEARTBEAT_SECONDS
-        while first() and time.monotonic() < deadline:
-            if len(self._client.get_live_nodes([0, *range(1, self._together.count)])) == 1:
-                break
-            time.sleep(0.1)
-        jax.distributed.shutdown()
-
-    def expect_an_end(self) -> None:
-        """A program failed, perhaps because another process has ended: waits until that is known.
-
-        Returns where none has.
-        """
-        self._over.wait(HEARTBEAT_SECONDS + 3)
-
-    def _watch(self) -> None:
-        everyone = list(range(self._together.count))
-        while not self._over.wait(1.0):
-            try:
-                live = self._client.get_live_nodes(everyone)
-            except Exception:  # of the service, which is going, or gone
-                continue
-            gone = [number for number in everyone if number not in live]
-            if gone and not self._over.is_set():
-                self._end(gone)
-
-    def _coordinator_gone(self, number: int) -> None:
-        if not self._over.is_set():
-            self._end([0])
-        os._exit(128 + number)
-
-    def _end(self, gone: Sequence[int]) -> None:
-        which = ", ".join(map(str, gone))
-        several = len(gone) > 1
-        stops.end_now(
-            f"error: process{'es' if several else ''} {which} of {self._together.count} "
-            f"{'have' if several else 'has'} ended, and so does process {self._together.index}; "
-            "what was kept before is whole: begin all again with --resume",
-            ENDED,
-        )
-
-
 __all__ = [
     "Meeting",
     "ProcessesError",
     "Together",
     "by_the_first",
+    "either",
+    "end_together",
     "first",
     "gathered",
     "here",
     "joined",
     "meeting",
     "refuse_different",
+    "refuse_several",
     "stop_together",
     "summed",
+    "uncut",
     "wait",
 ]

@@ -41,6 +41,7 @@ def machine() -> dict[str, Any]:
         "backend": jax.default_backend(),
         "device": devices[0].device_kind,
         "devices": len(devices),
+        **({"processes": jax.process_count()} if jax.process_count() > 1 else {}),
         "xla_flags": " ".join(sorted(os.environ.get("XLA_FLAGS", "").split())),
         "matmul_precision": jax.config.jax_default_matmul_precision,  # pyright: ignore[reportAttributeAccessIssue]
         "packages": packages(),

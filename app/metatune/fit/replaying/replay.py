@@ -7,10 +7,12 @@ held-out loss of a seed may move by their sample standard deviation s, and the m
 its standard error, s / √n.
 """
 
+import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +22,10 @@ from rich.console import Console
 
 from metatune import artefact
 from metatune.artefact import Artefact, ArtefactError, Origin
+from metatune.artefact.files import TUNED
 from metatune.fit.inputs import INPUTS
 from metatune.fit.making import artefact_of, provenance
+from metatune.fit.process.agreement import refuse_different
 from metatune.fit.process.machine import differences, machine, repeats_itself
 from metatune.fit.replaying.record import meta_parameters
 from metatune.fit.telling.progress import SearchDisplay, tokenizing
@@ -30,7 +34,9 @@ from metatune.fit.trainers.evaluation import held_out_loss
 from metatune.fit.trainers.failure import NotFinite
 from metatune.inner import InnerTraining, prepare_file
 from metatune.inner.seeds import Purpose
+from metatune.recipe import reading
 from metatune.recipe.faults import ABSENT, Fault
+from metatune.runs import processes
 from metatune.runs.inputs import flat
 
 COMPARED = ("recipe_sha256", *INPUTS)
@@ -115,14 +121,16 @@ class Replay:
         }
 
 
-def replay(run: Path, console: Console) -> Replay:
-    """Trains again what an artefact was measured by.
+def replay(run: Path, console: Console, devices: Sequence[str] = ()) -> Replay:
+    """Trains again what an artefact was measured by; of several processes, all of them together.
 
     Args:
         run: a run folder, an artefact folder, or a tuned.json.
         console: where progress is shown.
+        devices: overrides of the recipe's.
 
     Raises:
+        ProcessesError: they have other artefacts, data or packages.
         ArtefactError: it can't be trained again: a file was changed, the artefact has no record, or
             data, tokenizer or weights aren't those that were recorded.
         RecipeError: its recipe names what isn't there.
@@ -131,14 +139,28 @@ def replay(run: Path, console: Console) -> Replay:
     folder = artefact.folder_of(run)
     held, recorded = _recorded(tuned, folder)
     with tokenizing(console) as listener:
-        training = prepare_file(folder / artefact.RECIPE, (), listener)
-    refuse_others(tuned.provenance, provenance(training), str(folder))
+        training = prepare_file(folder / artefact.RECIPE, devices, listener)
+    refuse_different(training, devices=" ".join(devices), artefact=_hash(folder))
+    then = reading.read(folder / artefact.RECIPE).devices
+    as_it_was = replace(training, recipe=replace(training.recipe, devices=then))
+    refuse_others(tuned.provenance, provenance(as_it_was), str(folder))
     eta = meta_parameters(training, held)
     here = machine()
     machines = tuple(differences(recorded["machine"], here))
+    if then != training.recipe.devices:
+        machines += (f"devices: {then} recorded, {training.recipe.devices} here",)
+    machines = processes.either(machines)
     exact = not machines and repeats_itself(here)
     again = artefact_of(training, eta, tuned.result)
-    with SearchDisplay(console, len(tuned.result["after"]), what="test seeds") as display:
+    with (
+        processes.uncut() as hold,
+        SearchDisplay(
+            console,
+            len(tuned.result["after"]),
+            what="test seeds",
+            between=partial(processes.end_together, hold),
+        ) as display,
+    ):
         display.say(_announcement(tuned, machines, exact))
         losses, curve = _trained(training, eta, tuned.result, display)
     steps = recorded["training"]["steps"]
@@ -274,6 +296,11 @@ def _trained(
             f"replayed {loss:.6f}  {'bit for bit' if loss == was else f'{loss - was:+.3g}'}"
         )
     return losses, curves[0]
+
+
+def _hash(folder: Path) -> str:
+    """Of tuned.json, which has those of all files beside it."""
+    return hashlib.sha256((folder / TUNED).read_bytes()).hexdigest()
 
 
 def _schedules(tuned: Artefact) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from metatune.recipe.faults import Fault, RecipeError
 
 OPTION = "--devices"
-CURE = "write e.g. `data=8,fsdp=8`, or `auto` for the smallest mesh that fits"
+CURE = "write e.g. `data=8,fsdp=8`"
 
 
 def override(text: str) -> str:
