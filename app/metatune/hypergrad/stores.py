@@ -210,7 +210,7 @@ Parts = dict[str, Shaped[np.ndarray, "..."]]
 
 
 @dataclass(eq=False)
-class Written:
+class StateFile:
     """A file of a disk.
 
     Attributes:
@@ -247,7 +247,7 @@ class Disk:
             CheckpointError: it can't be made.
         """
         self._count = 0
-        self._pending: deque[Written] = deque()
+        self._pending: deque[StateFile] = deque()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._folder = Path(tempfile.mkdtemp(prefix="states-", dir=folder))
@@ -258,7 +258,7 @@ class Disk:
             ) from error
         self._thread = ThreadPoolExecutor(1, "states")
 
-    def write(self, leaves: list[Leaf]) -> Written:
+    def write(self, leaves: list[Leaf]) -> StateFile:
         """Has a file written, once there is room among those that wait.
 
         Raises:
@@ -269,16 +269,16 @@ class Disk:
         path = self._folder / f"{self._count}.safetensors"
         self._count += 1
         homes = [_home(leaf) for leaf in leaves]
-        handle = Written(path, homes, self._thread.submit(self._save, path, leaves))
+        handle = StateFile(path, homes, self._thread.submit(self._save, path, leaves))
         self._pending.append(handle)
         return handle
 
-    def expect(self, handle: Written) -> None:
+    def expect(self, handle: StateFile) -> None:
         """Has a file read, once it is written."""
         if handle.loaded is None:
             handle.loaded = self._thread.submit(self._load, handle)
 
-    def read(self, handle: Written) -> list[Leaf]:
+    def read(self, handle: StateFile) -> list[Leaf]:
         """Puts the arrays of a file back on the devices.
 
         Raises:
@@ -323,12 +323,12 @@ class Disk:
             ) from error
         return [{at: part.shape for at, part in shards.items()} for shards in held]
 
-    def _load(self, handle: Written) -> Parts:
+    def _load(self, handle: StateFile) -> Parts:
         """The parts of a file, which was handed to the same thread before."""
         handle.shapes.result()
         return load_file(handle.path)
 
-    def delete(self, handle: Written) -> None:
+    def delete(self, handle: StateFile) -> None:
         """Deletes a file."""
         handle.path.unlink()
 

@@ -113,7 +113,7 @@ def decided(
             spec = then[phase.number].estimator
             why = f"{spec.kind}, as when the run began"
         else:
-            alone = _alone(training, _longest(phase))
+            alone = _alone(training, _longest(phase, training.recipe.inner))
             found, why = decided_alone(alone, folder=folder, listener=listener)
             spec = found.recipe.outer.estimator
         chosen[phase.number] = spec
