@@ -137,8 +137,8 @@ TRUNCATED = {"kind": "truncated", "window": 5}
         ),
         (
             {"steps": 1, "unroll": {"kind": "full", "fractions": [0.5, 1.2]}},
-            "outer.unroll.fractions = (0.5, 1.2): must be one or more fractions above 0, at most 1; "
-            "leave it out for the default, null",
+            "outer.unroll.fractions = (0.5, 1.2): must be one or more fractions above 0, at most "
+            "1; leave it out for the default, null",
         ),
         (
             {"steps": 1, "unroll": {"kind": "full", "fractions": [0.5], "horizons": [5]}},
