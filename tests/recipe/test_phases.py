@@ -62,3 +62,20 @@ def test_lists_of_plain_values_stay_whole():
         "phases[0].steps": 1,
         "phases[1].steps": 2,
     }
+
+
+def test_fractions_are_horizons_of_any_training_and_reach_every_window(recipe):
+    full = schema.FullSpec(fractions=(0.07, 0.4, 1.0))
+
+    def found(steps, windows):
+        inner = dataclasses.replace(recipe.inner, steps=steps)
+        rates = schema.LearningRatesSpec(per="global", windows=windows)
+        return phases.horizons(full, inner, schema.TuneSpec(learning_rates=rates))
+
+    assert found(100, 5) == (7, 40, 100)
+    assert found(10, 2) == (2, 4, 10)
+    # Of 7 steps, as 5 are drawn out to them, none is in the second fifth, as it is of 6.
+    assert found(7, 5) == (7, 7, 7)
+    assert phases.horizons(schema.FullSpec(), recipe.inner, recipe.tune) is None
+    assert phases.horizons(schema.FullSpec(horizons=(3,)), recipe.inner, recipe.tune) == (3,)
+    assert phases.horizons(schema.TruncatedSpec(2), recipe.inner, recipe.tune) is None

@@ -18,9 +18,9 @@ from metatune.recipe.schema import (
     AutoSpec,
     EstimatorSpec,
     FullSpec,
-    InnerSpec,
     MixFlowSpec,
     OuterSpec,
+    Recipe,
 )
 
 PATH = "outer.estimator"
@@ -54,7 +54,7 @@ def by_phase(
 def each_alone(training: InnerTraining) -> Iterator[InnerTraining]:
     """The training of each phase as if it were the whole search, with its longest horizon."""
     for phase in phases.resolved(training.recipe.outer):
-        yield _alone(training, _longest(phase, training.recipe.inner))
+        yield _alone(training, _longest(phase, training.recipe))
 
 
 def expected(
@@ -73,7 +73,7 @@ def expected(
     parts = [
         part
         for phase in phases.resolved(training.recipe.outer)
-        for part in _of_one_horizon(phase, training.recipe.inner)
+        for part in _of_one_horizon(phase, training.recipe)
     ]
     found = [
         expected_alone(_alone(training, part), folder=folder, listener=listener) for part in parts
@@ -113,7 +113,7 @@ def decided(
             spec = then[phase.number].estimator
             why = f"{spec.kind}, as when the run began"
         else:
-            alone = _alone(training, _longest(phase, training.recipe.inner))
+            alone = _alone(training, _longest(phase, training.recipe))
             found, why = decided_alone(alone, folder=folder, listener=listener)
             spec = found.recipe.outer.estimator
         chosen[phase.number] = spec
@@ -156,20 +156,20 @@ def in_all(paces: Sequence[Pace], steps: Sequence[int]) -> Pace:
     )
 
 
-def _of_one_horizon(phase: Phase, inner: InnerSpec) -> Iterator[Phase]:
+def _of_one_horizon(phase: Phase, recipe: Recipe) -> Iterator[Phase]:
     """A phase, cut where its horizon changes."""
-    horizons = phase.unroll.of(inner.steps) if isinstance(phase.unroll, FullSpec) else None
-    if horizons is None:
+    found = phases.horizons(phase.unroll, recipe.inner, recipe.tune)
+    if found is None:
         yield phase
         return
-    given = horizons[: phase.steps]
+    given = found[: phase.steps]
     for horizon, those in groupby((*given, *given[-1:] * (phase.steps - len(given)))):
         yield replace(phase, steps=len(list(those)), unroll=FullSpec(horizons=(horizon,)))
 
 
-def _longest(phase: Phase, inner: InnerSpec) -> Phase:
+def _longest(phase: Phase, recipe: Recipe) -> Phase:
     """A phase as if it had its longest horizon from the start."""
-    return replace(max(_of_one_horizon(phase, inner), key=_horizon), steps=phase.steps)
+    return replace(max(_of_one_horizon(phase, recipe), key=_horizon), steps=phase.steps)
 
 
 def _horizon(phase: Phase) -> int:

@@ -16,6 +16,7 @@ from metatune.hypergrad.segments import Segment, fetch
 from metatune.hypergrad.stores import device_bytes, tree_bytes
 from metatune.inner import InnerTraining
 from metatune.inner.metrics import held_out_batches
+from metatune.recipe.phases import horizons
 from metatune.recipe.schema import FullSpec, OnlineSpec, Recipe, TruncatedSpec
 from metatune.recipe.trajectory import points
 
@@ -50,7 +51,7 @@ def horizon(recipe: Recipe) -> Horizon:
     steps = recipe.inner.steps
     match recipe.outer.unroll:
         case FullSpec() as full:  # one, if any: growing ones are planned one after the other
-            steps = (full.of(steps) or (steps,))[0]
+            steps = (horizons(full, recipe.inner, recipe.tune) or (steps,))[0]
             return Horizon(steps, steps)
         case TruncatedSpec(window=window):
             return Horizon(steps, window)

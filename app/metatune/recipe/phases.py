@@ -1,10 +1,20 @@
 """The phases of a search: a recipe without any has one, made of what its `outer` says."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from metatune.recipe.schema import EstimatorSpec, OptimizerSpec, OuterSpec, Recipe, UnrollSpec
+from metatune.recipe.schema import (
+    EstimatorSpec,
+    FullSpec,
+    InnerSpec,
+    OptimizerSpec,
+    OuterSpec,
+    Recipe,
+    TuneSpec,
+    UnrollSpec,
+)
 
 CHOICES = ("estimator", "unroll", "optimizer")
 """What a phase may choose for itself."""
@@ -52,6 +62,50 @@ def resolved(outer: OuterSpec) -> tuple[Phase, ...]:
         )
         for number, phase in enumerate(outer.phases)
     )
+
+
+def horizons(unroll: UnrollSpec, inner: InnerSpec, tune: TuneSpec) -> tuple[int, ...] | None:
+    """Inner steps of the trainings of a phase's outer steps, the last number staying.
+
+    Args:
+        unroll: of the phase.
+        inner: of a sound recipe.
+        tune: of it.
+
+    Returns:
+        None for `inner.steps`, or for an unroll that cuts trainings otherwise.
+    """
+    if not isinstance(unroll, FullSpec) or unroll.fractions is None:
+        return unroll.horizons if isinstance(unroll, FullSpec) else None
+    windows = [windows for _, windows in windows_of(tune)]
+
+    def longer(steps: int) -> int:
+        while steps < inner.steps and not all(
+            reaches(steps, inner.steps, each) for each in windows if each <= inner.steps
+        ):
+            steps += 1
+        return steps
+
+    # A decimal fraction isn't exact: 0.07 of 100 steps are 7, not 8.
+    return tuple(longer(math.ceil(round(part * inner.steps, 6))) for part in unroll.fractions)
+
+
+def windows_of(tune: TuneSpec) -> Iterator[tuple[str, int]]:
+    """Dotted path of each entry, and how many windows it has."""
+    for _, entry, settings in tune.entries():
+        yield entry, getattr(settings, "windows", 1)
+
+
+def reaches(steps: int, whole: int, windows: int) -> bool:
+    """Whether a training that schedules are stretched onto has a step in each of their windows.
+
+    Args:
+        steps: of it.
+        whole: steps of the training that the schedules are of.
+        windows: of a schedule.
+    """
+    # As `inner.horizons` stretches, and `tunables.windows` divides.
+    return len({t * whole // steps * windows // whole for t in range(steps)}) == windows
 
 
 def alone(recipe: Recipe, phase: Phase) -> Recipe:

@@ -131,11 +131,6 @@ TRUNCATED = {"kind": "truncated", "window": 5}
             "of 2; raise it, or lower tune.learning_rates.windows",
         ),
         (
-            {"steps": 1, "unroll": {"kind": "full", "fractions": [0.05, 1.0]}},
-            "outer.unroll.fractions[0] = 0.05: has no inner step in a window of "
-            "tune.learning_rates, of 2; raise it, or lower tune.learning_rates.windows",
-        ),
-        (
             {"steps": 1, "unroll": {"kind": "full", "fractions": [0.5, 1.2]}},
             "outer.unroll.fractions = (0.5, 1.2): must be one or more fractions above 0, at most "
             "1; leave it out for the default, null",

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from metatune.fit.searching.search import Search
-from metatune.recipe.phases import Phase
+from metatune.recipe.phases import Phase, horizons
 from metatune.recipe.schema import FullSpec, OnlineSpec, Recipe, TruncatedSpec
 
 
@@ -29,11 +29,12 @@ def next_span(recipe: Recipe, phase: Phase, search: Search) -> Span:
     """The span of the next outer step."""
     steps = recipe.inner.steps
     match phase.unroll:
-        case FullSpec() as full:
-            if (horizons := full.of(steps)) is None:
+        case FullSpec():
+            given = horizons(phase.unroll, recipe.inner, recipe.tune)
+            if given is None:
                 return Span(search.step, 0, steps)
             # All of a phase, those that have every step too, so that one program serves them all.
-            now = horizons[min(search.step - search.phase_start, len(horizons) - 1)]
+            now = given[min(search.step - search.phase_start, len(given) - 1)]
             return Span(search.step, 0, now, rescaled=True)
         case TruncatedSpec(window=window):
             return Span(search.step, 0, steps, window)

@@ -5,7 +5,7 @@ from dataclasses import fields
 
 from metatune.recipe.faults import Fault, unknown
 from metatune.recipe.moved import refusal
-from metatune.recipe.phases import said
+from metatune.recipe.phases import reaches, said, windows_of
 from metatune.recipe.schema import (
     FullSpec,
     InnerSpec,
@@ -25,20 +25,14 @@ def horizons_reach_every_window(
     for path, unroll in said(outer, "unroll"):
         if not isinstance(unroll, FullSpec):
             continue
-        name = "horizons" if unroll.fractions is None else "fractions"
-        for number, steps in enumerate(unroll.of(inner.steps) or ()):
-            for _, entry, settings in tune.entries():
-                windows = getattr(settings, "windows", 1)
+        for number, steps in enumerate(unroll.horizons or ()):
+            for entry, windows in windows_of(tune):
                 # More windows than steps, and more steps than the training has, are known faults.
-                if not windows <= inner.steps or not 1 <= steps <= inner.steps:
-                    continue
-                # As `inner.horizons` stretches, and `tunables.windows` divides.
-                reached = {t * inner.steps // steps * windows // inner.steps for t in range(steps)}
-                if len(reached) < windows:
+                known = not windows <= inner.steps or not 1 <= steps <= inner.steps
+                if not known and not reaches(steps, inner.steps, windows):
                     problem = f"has no inner step in a window of {entry}, of {windows}"
                     cure = f"raise it, or lower {entry}.windows"
-                    value = getattr(unroll, name)[number]
-                    yield Fault(f"{path}.{name}[{number}]", value, problem, cure)
+                    yield Fault(f"{path}.horizons[{number}]", steps, problem, cure)
 
 
 def rates_are_of_what_is_tuned(outer: OuterSpec, tune: TuneSpec) -> Iterable[Fault]:

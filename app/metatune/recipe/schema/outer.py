@@ -1,6 +1,5 @@
 """What a recipe says of the outer problem: objective, steps, optimizer, validation, phases."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -84,19 +83,13 @@ class FullSpec:
             a phase, of the second, and so on, the last number staying. Schedules and windows are
             stretched onto them as fractions of training; validation and test train for all of
             `inner.steps`. Null for `inner.steps` always.
-        fractions: the same as parts of `inner.steps`, rounded up; either these or `horizons`.
+        fractions: the same as parts of `inner.steps`, rounded up, and further up where a window of
+            what is tuned would have no step; either these or `horizons`.
     """
 
     kind: Literal["full"] = "full"
     horizons: tuple[int, ...] | None = None
     fractions: tuple[float, ...] | None = ruled(None, PARTS)
-
-    def of(self, steps: int) -> tuple[int, ...] | None:
-        """The horizons of outer steps where the training has so many steps; None for these."""
-        if self.fractions is None:
-            return self.horizons
-        # A decimal fraction isn't exact: 0.07 of 100 steps are 7, not 8.
-        return tuple(math.ceil(round(part * steps, 6)) for part in self.fractions)
 
 
 @dataclass(frozen=True)
