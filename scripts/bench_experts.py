@@ -2,9 +2,9 @@
 
     python scripts/bench_experts.py --pairs 200
 
-Both are trained in one process, many short steps in turn, the first of a pair in turn: what else the
-machine does meets both. Prints medians, the median of the ratios and their quartiles, of the time by
-the clock and of processor time, which says more where other work takes the cores.
+Both are trained in one process, many short steps in turn, the first of a pair in turn: what else
+the machine does meets both. Prints medians, the median of the ratios and their quartiles, of the
+time by the clock and of processor time, which says more where other work takes the cores.
 Intermediate features of the dense model are those of the experts that a token passes through.
 """
 
