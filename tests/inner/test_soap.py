@@ -203,3 +203,12 @@ def test_directions_without_a_gradient_keep_their_columns(float64):
     np.testing.assert_array_equal(order, [np.arange(5)] * 2)
     none = eigenbases.eigenbasis(jnp.zeros((1, 3, 3)))
     np.testing.assert_allclose(none.mT @ none, np.eye(3)[None], atol=1e-12)
+
+
+@pytest.mark.parametrize("decompose", [eigenbases.eigenbasis, lambda s: eigenbases.followed(s, s)])
+def test_lapack_is_given_one_matrix_at_a_time(decompose):
+    """Of several at once, trainings stood still with jaxlib 0.10.2."""
+    stacks = jax.ShapeDtypeStruct((3, 2, 5, 5), jnp.float32)  # of members of a population, too
+    text = jax.jit(jax.vmap(decompose)).lower(stacks).compile().as_text() or ""
+    calls = [line for line in text.splitlines() if 'custom_call_target="lapack' in line]
+    assert calls and all("[5,5]" in line and ",5,5]" not in line for line in calls)

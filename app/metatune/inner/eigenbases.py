@@ -10,9 +10,14 @@ zero.
 Columns are in the order of falling eigenvalues, a derivative is that between two changes of it. Two
 eigenvalues that rounding doesn't tell apart count as equal, and their eigenvectors turn as one.
 
+LAPACK is asked for one matrix after the other: with jaxlib 0.10.2 trainings stood still on a CPU
+where it was given stacks of them.
+
 Source: Magnus, On Differentiating Eigenvalues and Eigenvectors, Econometric Theory, 1985; Walter &
 Lehmann, On Evaluating Higher-Order Derivatives of the QR Decomposition, 2010.
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +52,7 @@ def followed(gathered: Square, basis: Square) -> tuple[Square, Int[Array, "*stac
     values = jnp.sum(basis * moved, axis=-2)
     order = jnp.argsort(jnp.where(_zero(values), 0, values), axis=-1, descending=True)
     before, after = (jnp.take_along_axis(each, order[..., None, :], -1) for each in (basis, moved))
-    _, r = jnp.linalg.qr(jax.lax.stop_gradient(after))
+    _, r = _each(_qr_of_one, jax.lax.stop_gradient(after))
     left = jnp.abs(jnp.diagonal(r, axis1=-2, axis2=-1))
     return _q(jnp.where(_zero(left)[..., None, :], before, after)), order
 
@@ -65,10 +70,32 @@ def _zero(of: Diagonal) -> Bool[Array, "*stacked side"]:
     return of <= of.shape[-1] * jnp.finfo(of.dtype).eps * largest
 
 
+def _each(
+    decompose: Callable[[Square], tuple[Float[Array, "..."], Float[Array, "..."]]], matrix: Square
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """The two parts of each matrix's decomposition, one after the other."""
+    stacked = matrix.shape[:-2]
+    parts = jax.vmap(decompose)(matrix.reshape(-1, *matrix.shape[-2:]))
+    a, b = (part.reshape(*stacked, *part.shape[1:]) for part in parts)
+    return a, b
+
+
+@jax.custom_batching.sequential_vmap
+def _eigh_of_one(matrix: Square) -> tuple[Diagonal, Square]:
+    values, vectors = jnp.linalg.eigh(matrix)
+    return values, vectors
+
+
+@jax.custom_batching.sequential_vmap
+def _qr_of_one(matrix: Square) -> tuple[Square, Square]:
+    q, r = jnp.linalg.qr(matrix)
+    return q, r
+
+
 @jax.custom_jvp
 def _eigh(matrix: Square) -> tuple[Diagonal, Square]:
     """Eigenvalues, falling, and eigenvectors."""
-    values, vectors = jnp.linalg.eigh(matrix)
+    values, vectors = _each(_eigh_of_one, matrix)
     return values[..., ::-1], vectors[..., ::-1]
 
 
@@ -89,13 +116,13 @@ def _(
 @jax.custom_jvp
 def _q(matrix: Square) -> Square:
     """Q of the QR decomposition of a matrix that has an inverse."""
-    return jnp.linalg.qr(matrix)[0]
+    return _each(_qr_of_one, matrix)[0]
 
 
 @_q.defjvp
 def _(primals: tuple[Square], tangents: tuple[Square]) -> tuple[Square, Square]:
     # That of JAX has a term more, which is zero for a square matrix but for much rounding.
-    q, r = jnp.linalg.qr(*primals)
+    q, r = _each(_qr_of_one, *primals)
     turned = product(q.mT, tangents[0])
     below = jnp.tril(jax.lax.linalg.triangular_solve(r, turned), -1)
     return q, product(q, below - below.mT)
