@@ -34,8 +34,8 @@ from metatune.inner import prepare
 from metatune.inner.metrics import held_out_batches
 from metatune.models import LanguageModel, Layout, mesh_of
 from metatune.plan.mesh import accelerator, on_mesh
-from metatune.plan.mesh.programs import compiled, lowering
-from metatune.plan.reverse_mode import work_of
+from metatune.plan.mesh.programs import compiled
+from metatune.plan.reverse_mode import traced, work_of
 from metatune.recipe import schema
 
 DEVICES = 8
@@ -363,10 +363,13 @@ def planned() -> Iterator[str]:
     for mesh in OF_64:
         recipe = _recipe(SMALL_LLAMA, mesh, "float32", None, EPS_ROOT, batch=64)
         spec = schema.MixFlowSpec(segment=2)
-        there = compiled(work_of(prepare(recipe, elsewhere=True), spec), lambda *_: None)
+        there = compiled(
+            traced(work_of(prepare(recipe, elsewhere=True), spec)), 64, lambda *_: None
+        )
         cells = []
-        for name, lower in lowering(work_of(prepare(recipe), spec)).items():
-            analysis = lower().compile().memory_analysis()
+        here = traced(work_of(prepare(recipe), spec))
+        for name in PROGRAMS:
+            analysis = here[name]().lower().compile().memory_analysis()
             found = analysis.argument_size_in_bytes + analysis.temp_size_in_bytes
             cells.append(f"{there[name].arguments + there[name].temporary:,}, {found:,}")
         yield f"| {' x '.join(map(str, mesh))} | {' | '.join(cells)} |"

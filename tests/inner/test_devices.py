@@ -23,6 +23,7 @@ from metatune.data import sampled_batches, stratified_batches
 from metatune.fit.searching.checkpoints import SearchCheckpoints
 from metatune.fit.searching.search import Search
 from metatune.hypergrad import (
+    Member,
     MixFlow,
     PersistentES,
     Problem,
@@ -30,6 +31,7 @@ from metatune.hypergrad import (
     ZerothOrder,
     as_argument,
     hypergradient,
+    hypergradients,
     programs,
     train,
 )
@@ -80,6 +82,7 @@ OPTIMIZERS = {
 TOYS = made(6, 2, leave_out=("zeroth",)) | {
     "zeroth order": ZerothOrder(6, 0.1, 2, "orthogonal", 2),
     "es": PersistentES(2, 0.1, 2),
+    "population": MixFlow(2),
 }
 FURTHER = {
     "mixflow, recomputed gradients",
@@ -121,8 +124,8 @@ def listen(event, duration_secs, **_):
         COMPILED.append(duration_secs)
 
 
-def toy(estimator, layout):
-    """A hypergradient in float64 of a matrix under Adam, on a mesh or on one device."""
+def toy(estimator, layout, members=1):
+    """Hypergradients in float64 of a matrix under Adam, on a mesh or on one device."""
     adam = optax.scale_by_adam(eps_root=1e-8)
     inputs = np.random.default_rng(0).normal(size=(7, 8, 4))
 
@@ -146,20 +149,28 @@ def toy(estimator, layout):
         "shift": jnp.array([0.1, 0.2]),
         "weight": jnp.array([0.0, 0.3]),
     }
+    problem = Problem(
+        loss,
+        update,
+        lambda params, x: loss(params, {"shift": 0.0, "weight": 0.0}, x),
+        lambda eta, step: jax.tree.map(lambda leaf: leaf[step // 3], eta),
+    )
+    state = state if layout is None else layout.place(state, params)
+    given = {"steps": 6, "estimator": estimator}
+    if members > 1:
+        each = [
+            Member(lambda: state, lambda step, first=first: inputs[(step + first) % 6])
+            for first in range(members)
+        ]
+        return hypergradients(problem, eta, each, [inputs[6]], **given)
     return hypergradient(
-        Problem(
-            loss,
-            update,
-            lambda params, x: loss(params, {"shift": 0.0, "weight": 0.0}, x),
-            lambda eta, step: jax.tree.map(lambda leaf: leaf[step // 3], eta),
-        ),
+        problem,
         eta,
-        state if layout is None else layout.place(state, params),
+        state,
         lambda step: inputs[step],
         [inputs[6]],
-        steps=6,
-        estimator=estimator,
         key=jax.random.key(2),
+        **given,
     )
 
 
@@ -183,7 +194,8 @@ def toys(further):
     layout = Layout(mesh_of(2, 4, 1))
     with jax.enable_x64(True):
         for name, estimator in chosen(TOYS, further).items():
-            one, several = toy(estimator, None), toy(estimator, layout)
+            members = 2 if name == "population" else 1
+            one, several = toy(estimator, None, members), toy(estimator, layout, members)
             weight = several.state.params["a"]["weight"]
             found[name] = {
                 "apart": apart(several.gradient, one.gradient),

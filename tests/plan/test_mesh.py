@@ -9,29 +9,32 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
-from recipes import tiny
+from recipes import changed, tiny
 from rich.console import Console
 from typer.testing import CliRunner
 
 from metatune.cli.commands import app
-from metatune.hypergrad import programs
+from metatune.data import stratified_batches
+from metatune.hypergrad import Member, hypergradient, hypergradients, programs
 from metatune.hypergrad.reverse.adjoint import Adjoint
 from metatune.hypergrad.segments import inexact
 from metatune.hypergrad.stores import device_bytes
-from metatune.inner import prepare
+from metatune.inner import estimators, prepare
+from metatune.inner.metrics import held_out_batches
 from metatune.models.layout import abstract_mesh_of
 from metatune.plan import NotPredicted, mesh
 from metatune.plan.mesh import axes, growing, planning, table
 from metatune.plan.mesh import programs as planned
 from metatune.plan.mesh.accelerators import Accelerator
 from metatune.plan.mesh.work_in_hlo import Traffic, work_in
-from metatune.plan.reverse_mode import saved_by, work_of
+from metatune.plan.reverse_mode import saved_by, traced, work_of
 from metatune.recipe import schema, writing
 from metatune.recipe.faults import RecipeError
 
@@ -54,8 +57,42 @@ RECIPE = tiny(
 )
 
 
+OTHERS = {
+    "forward": (
+        {"estimator": schema.ForwardSpec(segment=2)},
+        {"learning_rates": schema.LearningRatesSpec(per="global", windows=2), "mixture": None},
+        ("push",),
+    ),
+    "population": (
+        {"population": schema.PopulationSpec(members=2)},
+        {},
+        ("forward", "pullback", "objective"),
+    ),
+    "zeroth order": (
+        {"estimator": schema.ZerothOrderSpec(directions=2, chunk=2, segment=2)},
+        {},
+        ("advance_each", "advance", "value_each"),
+    ),
+}
+"""Of each way changes of `outer` and `tune`, and the programs that it runs."""
+FURTHER = ("population", "zeroth order")
+CALLED = {
+    "push": "tangents",
+    "advance": "training",
+    "advance_each": "trainings at a time",
+    "value_each": "objective",
+}
+"""What a plan calls a program that isn't called by its own name."""
+
+
 def work(training):
     return work_of(training, training.recipe.outer.estimator)
+
+
+def recipe_of(way):
+    outer, tune, _ = OTHERS[way]
+    lora = LORA if way == "forward" else None
+    return changed(RECIPE, outer=outer, tune=tune, inner={"lora": lora})
 
 
 # In the process with eight devices.
@@ -85,16 +122,54 @@ def analysed():
     for name, program in lowered.items():
         analysis = program.compile().memory_analysis()
         assert analysis is not None
-        found[name] = [
-            analysis.argument_size_in_bytes,
-            analysis.output_size_in_bytes,
-            analysis.temp_size_in_bytes,
-        ]
+        found[name] = sizes(analysis)
     first = jax.devices()[0]
     for name, tree in {"state": state, "saved": ran.saved, "frozen": training.frozen}.items():
         shards = [s for leaf in jax.tree.leaves(tree) for s in leaf.addressable_shards]
         found[name] = sum(shard.data.nbytes for shard in shards if shard.device == first)
     return found
+
+
+def ran(way):
+    """XLA's analysis of the programs that a hypergradient runs, as it calls them at last."""
+    training, found = prepare(recipe_of(way)), {}
+    eta = training.initial_eta()
+
+    drawn = stratified_batches(
+        training.corpus, seed=(1,), batch_size=8, shares=training.trajectory(eta).mixture
+    )
+    outer = RECIPE.outer
+    held_out = held_out_batches(outer, training.corpus, "validation", seed=(2,), sequences=8)
+
+    def spied(name, program):
+        def call(*arguments):
+            found[name] = program.lower(*arguments)
+            return program(*arguments)
+
+        return call
+
+    given = {
+        "steps": RECIPE.inner.steps,
+        "estimator": estimators.build(training.recipe.outer.estimator),
+        "outer_batches": held_out,
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name in OTHERS[way][2]:
+            patch.setattr(programs, name, spied(name, getattr(programs, name)))
+        if way == "population":
+            members = [
+                Member(partial(training.initialise, jax.random.key(seed)), drawn) for seed in (0, 1)
+            ]
+            hypergradients(training.reweighted, eta, members, **given)
+        else:
+            state = training.initialise(jax.random.key(0))
+            key = jax.random.key(3)
+            hypergradient(training.reweighted, eta, state, drawn, key=key, **given)
+    return {name: sizes(lowered.compile().memory_analysis()) for name, lowered in found.items()}
+
+
+def sizes(analysis):
+    return [getattr(analysis, f"{kind}_size_in_bytes") for kind in ("argument", "output", "temp")]
 
 
 # Here, on one device.
@@ -107,27 +182,59 @@ def training():
 
 @pytest.fixture(scope="module")
 def programs_of_mesh(training):
-    return planned.compiled(work(training), lambda *_: None)
+    return planned.compiled(traced(work(training)), VIRTUAL, lambda *_: None)
 
 
-def test_planned_bytes_are_those_of_devices_that_are_there(training, programs_of_mesh):
-    """Bytes of arguments, results and temporary arrays of each device, to the byte."""
+def asked(*ways):
     environment = {"JAX_NUM_CPU_DEVICES": str(VIRTUAL), "NPROC": str(8 * VIRTUAL)}
     done = subprocess.run(
-        [sys.executable, __file__],
+        [sys.executable, __file__, *ways],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
         capture_output=True,
         text=True,
         timeout=600,
     )
     assert done.returncode == 0, done.stderr
-    seen = json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def seen():
+    return asked("", "forward")
+
+
+def test_planned_bytes_are_those_of_devices_that_are_there(training, programs_of_mesh, seen):
+    """Bytes of arguments, results and temporary arrays of each device, to the byte."""
+    seen = seen[""]
     for name, program in programs_of_mesh.items():
         assert [program.arguments, program.outputs, program.temporary] == seen[name], name
     of = work(training)
     assert device_bytes(of.state()) == seen["state"]
     assert device_bytes(saved_by(of, of.estimator)) == seen["saved"] > 0
     assert of.beside_bytes() == seen["frozen"] > 0
+
+
+@pytest.mark.parametrize(
+    "way", ["forward", *(pytest.param(way, marks=pytest.mark.thorough) for way in FURTHER)]
+)
+def test_so_are_those_of_other_ways(way, request, monkeypatch):
+    there = asked(way) if way in FURTHER else request.getfixturevalue("seen")
+    found = {}
+
+    def compiled(*given):
+        made = planned.compiled(*given)
+        found.update(made)
+        return made
+
+    monkeypatch.setattr(planning, "compiled", compiled)
+    plan = mesh.on_mesh(prepare(recipe_of(way), elsewhere=True), FEW_FLOPS, folder=Path())
+    for name, sizes in there[way].items():
+        program = found[CALLED.get(name, name)]
+        assert [program.arguments, program.outputs, program.temporary] == sizes, name
+    assert set(there[way]) == set(OTHERS[way][2])
+    assert plan.memory is not None and plan.fits and plan.flops > 0
+    assert plan.moved["all-gather"].bytes > 0
+    assert plan.memory.device > max(program.arguments for program in found.values())
 
 
 def matrix(*shape, spec):
@@ -250,8 +357,7 @@ def test_the_smallest_mesh_is_grown_axis_by_axis(monkeypatch):
 @pytest.mark.parametrize(
     ("change", "path"),
     [
-        ({"estimator": schema.ForwardSpec()}, "outer.estimator.kind = forward"),
-        ({"population": schema.PopulationSpec(members=2)}, "outer.population"),
+        ({"robust": schema.RobustSpec()}, "outer.robust"),
     ],
 )
 def test_what_isn_t_predicted_of_a_mesh_is_refused(change, path):
@@ -340,4 +446,4 @@ def test_what_is_shown(plan):
 
 if __name__ == "__main__":
     assert len(jax.devices()) == VIRTUAL
-    print(json.dumps(analysed()))
+    print(json.dumps({way: ran(way) if way else analysed() for way in sys.argv[1:]}))

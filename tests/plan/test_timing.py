@@ -27,7 +27,7 @@ def told():
 
 
 def lowering(factor):
-    return {"product": lambda: jax.jit(lambda x: jnp.sin(x @ x) * factor).lower(jnp.ones((9, 9)))}
+    return {"product": lambda: jax.jit(lambda x: jnp.sin(x @ x) * factor).trace(jnp.ones((9, 9)))}
 
 
 def test_a_program_is_compiled_once_in_all_processes(folder, told, monkeypatch):

@@ -239,7 +239,8 @@ def _at_once(
     listener: Listener | None,
 ) -> Hypergradient:
     count = len(members)
-    mesh = mesh_for(count, (problem, eta), one_process=True)
+    begun = [stack([each.begin() for each in members])]
+    mesh = mesh_for(count, (problem, eta, begun), one_process=True)
     starts = jnp.asarray([each.start for each in members], jnp.int32)
 
     def batches(step: int) -> Batch:
@@ -253,7 +254,7 @@ def _at_once(
     found = estimate(
         replicate(stacked(problem, starts), mesh),
         shard(stack([eta] * count), mesh),
-        shard(stack([each.begin() for each in members]), mesh),
+        shard(begun.pop(), mesh),  # not held here while it is trained on
         batches,
         listener=listener and mean,
     )

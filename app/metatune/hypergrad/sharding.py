@@ -10,7 +10,7 @@ from typing import Final
 import jax
 import numpy as np
 from jax.core import Tracer
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 from jaxtyping import Array, PyTree, Shaped
 
 from metatune.hypergrad.shapes import Leaf, Tree
@@ -38,6 +38,17 @@ def mesh_for(count: int, given: PyTree, *, one_process: bool = False) -> Mesh | 
     if used == 1 or (jax.process_count() > 1 and (one_process or used < len(devices))):
         return None
     return Mesh(np.array(devices[:used]), (AXIS,))
+
+
+def stacked_place(place: Sharding | None) -> NamedSharding | None:
+    """Where arrays [n, ...] like one lie, all n on the same devices; None for where they may.
+
+    Args:
+        place: of the one, on a mesh or wherever.
+    """
+    if not isinstance(place, NamedSharding):
+        return None
+    return NamedSharding(place.mesh, PartitionSpec(None, *place.spec))
 
 
 def replicate(tree: Tree, mesh: Mesh | None) -> Tree:

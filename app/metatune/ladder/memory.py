@@ -50,8 +50,8 @@ def needed_bytes(followed: Followed) -> int:
     first = schedules.segment(0)
     compiled = analysed(
         {
-            "a training": lambda: programs.advance.lower(problem, first, state, drawn),
-            "its held-out loss": lambda: programs.value.lower(problem, state.params, held_out[0]),
+            "a training": lambda: programs.advance.trace(problem, first, state, drawn),
+            "its held-out loss": lambda: programs.value.trace(problem, state.params, held_out[0]),
         },
         lambda *_: None,
     )

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from metatune.plan import cache
 from metatune.plan.progress import Tell
@@ -33,6 +33,31 @@ class Program(NamedTuple):
     compilation: float
 
 
+class Analysed(Protocol):
+    """What a cost is counted from."""
+
+    @property
+    def temporary(self) -> int:
+        """Bytes of its temporary arrays."""
+        ...
+
+    @property
+    def compilation(self) -> float:
+        """Seconds that compiling it took."""
+        ...
+
+
+Found = TypeVar("Found", bound=Analysed)
+
+
+class Analyse(Protocol[Found]):
+    """Compiles programs, as `analysed` does here; for devices that aren't, another one does."""
+
+    def __call__(self, trace: Mapping[str, Callable[[], Any]], tell: Tell, /) -> dict[str, Found]:
+        """Programs, by what they do; arguments as of `analysed`."""
+        ...
+
+
 class _Lowered(NamedTuple):
     name: str
     key: str
@@ -40,19 +65,19 @@ class _Lowered(NamedTuple):
     size: int
 
 
-def analysed(lower: Mapping[str, Callable[[], Any]], tell: Tell) -> dict[str, Program]:
+def analysed(trace: Mapping[str, Callable[[], Any]], tell: Tell) -> dict[str, Program]:
     """Lowers programs, and compiles those that the cache doesn't know, side by side.
 
     Args:
-        lower: lowers a program, by what it does; those that take longest come first.
+        trace: traces a program, by what it does; those that take longest come first.
         tell: is told how far it is.
     """
     found: dict[str, Program] = {}
     pending: dict[Future[float], _Lowered] = {}
     with _Pool() as pool:
-        for name, make in lower.items():
+        for name, make in trace.items():
             tell(f"preparing {name}", math.nan)
-            lowered = make()
+            lowered = make().lower()
             text = lowered.as_text()
             key = cache.key_of(text)
             if entry := cache.read(key):
@@ -67,10 +92,10 @@ def analysed(lower: Mapping[str, Callable[[], Any]], tell: Tell) -> dict[str, Pr
             )
             cache.write(made.key, _entry(made))
             found[of.name] = made
-    return {name: found[name] for name in lower}
+    return {name: found[name] for name in trace}
 
 
-def compilation_seconds(programs: Collection[Program]) -> float:
+def compilation_seconds(programs: Collection[Analysed]) -> float:
     """Seconds that compiling programs takes: each of those side by side waits for the others."""
     return sum(each.compilation for each in programs) / min(cache.cores(), len(programs))
 

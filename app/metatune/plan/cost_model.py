@@ -2,11 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
-import jax
-
-from metatune.hypergrad.stores import tree_bytes
+from metatune.hypergrad.stores import device_bytes
 from metatune.inner import InnerTraining
 from metatune.plan import forward_mode, persistent, reverse_mode, zeroth_order
 from metatune.plan.cost import Cost, Seconds
@@ -17,7 +14,7 @@ from metatune.plan.timing import Lines
 from metatune.recipe import schema
 from metatune.transfer.sized import sizes
 
-COSTS: Mapping[type, Callable[[InnerTraining, Any, Path, Tell], Cost]] = {
+COSTS: Mapping[type, Callable[..., Cost]] = {
     schema.MixFlowSpec: reverse_mode.cost,
     schema.ReverseSpec: reverse_mode.cost,
     schema.ForwardSpec: forward_mode.cost,
@@ -74,7 +71,7 @@ def add_members(training: InnerTraining, memory: Memory) -> Memory:
         unroll, schema.OnlineSpec
     ):  # those that go on, and, one by one, those trained anew
         copies = population.members * (1 if population.vmap else 2)
-    state = tree_bytes(jax.eval_shape(training.initialise, jax.random.key(0)))
+    state = device_bytes(training.shapes())
     return memory._replace(state=memory.state + copies * state)
 
 

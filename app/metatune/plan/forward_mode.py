@@ -13,14 +13,14 @@ from metatune.hypergrad import as_argument, programs, shortened
 from metatune.hypergrad.forward.push import cuts
 from metatune.hypergrad.forward.tangents import Tangents
 from metatune.hypergrad.segments import inexact
-from metatune.hypergrad.stores import tree_bytes
+from metatune.hypergrad.stores import device_bytes
 from metatune.inner import InnerTraining, estimators
-from metatune.plan.compiling import analysed, compilation_seconds
+from metatune.plan.compiling import Analyse, analysed, compilation_seconds
 from metatune.plan.cost import Cost, Seconds
 from metatune.plan.memory import Memory, logits_bytes
 from metatune.plan.progress import Tell
 from metatune.plan.timing import Line, Lines, Probe
-from metatune.plan.work import Work, horizon
+from metatune.plan.work import Work, horizon, side_by_side
 from metatune.recipe import schema
 
 MEASURED: Final = 8
@@ -36,6 +36,7 @@ def cost(
     spec: schema.ForwardSpec | schema.ForwardGradientSpec,
     _: Path,
     tell: Tell,
+    analyse: Analyse[Any] = analysed,
 ) -> Cost:
     """Of a hypergradient.
 
@@ -43,6 +44,7 @@ def cost(
         training: what is differentiated.
         spec: the estimator.
         tell: is told how far the prediction is.
+        analyse: compiles; on devices that aren't here for all directions of a chunk at once.
 
     Raises:
         EstimatorError: the tangents exceed their budget.
@@ -58,26 +60,28 @@ def cost(
         list(cuts(job, onsets[at : at + chunk], work.estimator.segment))
         for at in range(0, count, chunk)
     ]
-    # Directions of a chunk are spread over devices, as many as divide them.
+    # Directions of a chunk are spread over devices, as many as divide them, unless each training
+    # lies on several itself.
     active = [sorted({cut.active for cut in chunk}) for chunk in chunks]
-    devices = gcd(*(n for each in active for n in each), len(jax.devices()))
+    own = len(jax.devices()) if training.layout is None else 1
+    devices = gcd(*(n for each in active for n in each), own)
     most = max(each[-1] for each in active) // devices
-    few = min(most, MEASURED)
-    problem, held_out = as_argument(training.reweighted), _held_out(work)[0]
+    few = most if work.elsewhere else min(most, MEASURED)
+    problem, held_out = work.argument(), work.given(_held_out(work)[0])
     programs_of = {
         PUSH: lambda: _pushing(work, clip, most, size),
-        PLAIN: lambda: programs.advance.lower(*_given(work, 0, size)),
-        "objective": lambda: programs.objective.lower(problem, work.state().params, held_out),
+        PLAIN: lambda: programs.advance.trace(*_given(work, 0, size)),
+        "objective": lambda: programs.objective.trace(problem, work.state().params, held_out),
     }
     if not most:  # none begins before the end
         del programs_of[PUSH]
-    compiled = analysed(programs_of, tell)
+    compiled = analyse(programs_of, tell)
     largest = compiled.get(PUSH, compiled[PLAIN])
     # A program for each number of directions that act, each as long to compile as the largest.
     compilation = compilation_seconds(compiled.values())
     compilation *= len({n for each in active for n in each})
 
-    one, state = _tangent_bytes(work), tree_bytes(work.state())
+    one, state = _tangent_bytes(work), device_bytes(work.state())
     before = max((each[-2] for each in active if len(each) > 1), default=0) // devices
     phases = [
         (most * one, largest.temporary),
@@ -139,7 +143,9 @@ def _run(work: Work, directions: int, size: int) -> Callable[[Any, int], Any]:
         if not directions:
             return program(problem, eta, copy, segment)
         along = jnp.ones(shapes[2].shape, shapes[2].dtype)
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes[4])
+        zeros = jax.tree.map(
+            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype, device=leaf.sharding), shapes[4]
+        )
         return program(problem, eta, along, copy, zeros, segment)
 
     return run
@@ -147,7 +153,7 @@ def _run(work: Work, directions: int, size: int) -> Callable[[Any, int], Any]:
 
 def _tangent_bytes(work: Work) -> int:
     state = work.state()
-    return tree_bytes((state.params, inexact(state.opt_state)[0]))
+    return device_bytes((state.params, inexact(state.opt_state)[0]))
 
 
 def _held_out(work: Work) -> list[Any]:
@@ -156,20 +162,18 @@ def _held_out(work: Work) -> list[Any]:
 
 def _given(work: Work, directions: int, size: int) -> tuple[Any, ...]:
     """The arguments of a program, as shapes: of the training alone without directions."""
-    problem, eta = as_argument(work.training.reweighted), work.eta()
-    state, segment = work.state(), work.segment(1)
+    problem, eta = work.argument(), work.eta()
+    state, segment = work.state(), work.given(work.segment(1))
     if not directions:
         return problem, eta, state, segment
     floats = Tangents(state.params, inexact(state.opt_state)[0])
-    tangents = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct((directions, *leaf.shape), leaf.dtype), floats
-    )
+    tangents = side_by_side(floats, directions)
     dtype = np.result_type(*(leaf.dtype for leaf in jax.tree.leaves(eta)))
     along = jax.ShapeDtypeStruct((directions, size), dtype)
     return problem, eta, along, state, tangents, segment
 
 
 def _pushing(work: Work, clip: float | None, directions: int, size: int) -> Any:
-    """The program of a segment with so many directions, lowered."""
+    """The program of a segment with so many directions, traced."""
     problem, *given = _given(work, directions, size)
-    return programs.push.lower(problem, clip, None, *given)
+    return programs.push.trace(problem, clip, None, *given)

@@ -3,11 +3,12 @@
 from functools import partial
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 from metatune.hypergrad import shortened
-from metatune.hypergrad.stores import tree_bytes
+from metatune.hypergrad.stores import device_bytes
 from metatune.inner import InnerTraining, estimators
-from metatune.plan.compiling import compilation_seconds
+from metatune.plan.compiling import Analyse, analysed, compilation_seconds
 from metatune.plan.cost import OF_GRADIENT, Cost, Seconds
 from metatune.plan.progress import Tell
 from metatune.plan.timing import Lines
@@ -23,20 +24,28 @@ from metatune.plan.zeroth_order import (
 from metatune.recipe import schema
 
 
-def cost(training: InnerTraining, spec: schema.PersistentESSpec, _: Path, tell: Tell) -> Cost:
+def cost(
+    training: InnerTraining,
+    spec: schema.PersistentESSpec,
+    _: Path,
+    tell: Tell,
+    analyse: Analyse[Any] = analysed,
+) -> Cost:
     """Of a hypergradient.
 
     Args:
         training: what is differentiated.
         spec: the estimator.
         tell: is told how far the prediction is.
+        analyse: compiles.
     """
     work = Work(training, shortened(estimators.build(spec), horizon(training.recipe).window))
     at_a_time = 2 * min(spec.chunk, spec.pairs)
-    compiled = compiled_for(work, at_a_time, tell)
+    compiled = compiled_for(work, at_a_time, tell, analyse)
     # Of all pairs the states before the window and, chunk by chunk, those after it, which are put
     # together in the end.
-    one, all_pairs = tree_bytes(work.state()), 2 * spec.pairs * tree_bytes(work.state())
+    one = device_bytes(work.state())
+    all_pairs = 2 * spec.pairs * one
     phases = [
         (2 * all_pairs + one, compiled[EACH].temporary),
         (2 * all_pairs + one, measuring_bytes(work, compiled, at_a_time)),

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
 
 from metatune.hypergrad import Checkpoints, MixFlow, Reverse, programs, shortened
 from metatune.hypergrad.reverse import budget
 from metatune.hypergrad.reverse.adjoint import Adjoint, ReverseMode
 from metatune.hypergrad.segments import inexact
+from metatune.hypergrad.sharding import stacked_place
 from metatune.hypergrad.stores import Device, device_bytes, free_memory, tree_bytes
 from metatune.inner import InnerTraining, estimators
 from metatune.plan.compiling import Program, analysed, compilation_seconds
@@ -174,33 +174,35 @@ def saved_by(work: OfReverse, estimator: ReverseMode) -> Any:
     state = work.state()
     run = partial(programs.forward, work.problem, estimator)
     saved = jax.eval_shape(run, work.eta(), state, work.segment(1)).saved
-    if work.training.layout is None or work.members is not None or not jax.tree.leaves(saved):
+    if work.training.layout is None or not jax.tree.leaves(saved):
         return saved
 
     def placed(leaf: jax.ShapeDtypeStruct, like: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        if not isinstance(like.sharding, NamedSharding):
+        place = stacked_place(like.sharding)
+        if place is None:
             raise TypeError(f"a parameter of a mesh lies on one, not {like.sharding}")
-        place = NamedSharding(like.sharding.mesh, PartitionSpec(None, *like.sharding.spec))
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
 
     return jax.tree.map(placed, saved, state.params)
 
 
+def traced(work: OfReverse) -> dict[str, Callable[[], Any]]:
+    """What traces each program of a hypergradient, by what it does."""
+    problem, estimator = work.argument(), work.estimator
+    eta, state, segment = work.eta(), work.state(), work.given(work.segment(1))
+    taken, adjoint = (state, saved_by(work, estimator)), adjoint_of(work)
+    held_out = work.given(work.held_out(work.recipe.outer.objective.sequences)[0])
+    return {
+        "pullback": partial(
+            programs.pullback.trace, problem, estimator, eta, segment, taken, adjoint
+        ),
+        "forward": partial(programs.forward.trace, problem, estimator, eta, state, segment),
+        "objective": partial(programs.objective.trace, problem, state.params, held_out),
+    }
+
+
 def _compiled(work: OfReverse, tell: Tell) -> dict[str, Program]:
-    problem, estimator = work.problem, work.estimator
-    eta, state, segment = work.eta(), work.state(), work.segment(1)
-    taken = (state, saved_by(work, estimator))
-    adjoint, held_out = adjoint_of(work), work.held_out(work.recipe.outer.objective.sequences)[0]
-    return analysed(
-        {
-            "pullback": lambda: programs.pullback.lower(
-                problem, estimator, eta, segment, taken, adjoint
-            ),
-            "forward": lambda: programs.forward.lower(problem, estimator, eta, state, segment),
-            "objective": lambda: programs.objective.lower(problem, state.params, held_out),
-        },
-        tell,
-    )
+    return analysed(traced(work), tell)
 
 
 def _sizes(work: OfReverse, compiled: dict[str, Program]) -> Sizes:

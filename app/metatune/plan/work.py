@@ -6,6 +6,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AbstractMesh
 
 from metatune.data import Batch, stratified_batches
 from metatune.hypergrad import Checkpoints, as_argument
@@ -13,7 +14,9 @@ from metatune.hypergrad.estimator import Estimator, Job
 from metatune.hypergrad.population import stack, stacked
 from metatune.hypergrad.problem import Problem, State
 from metatune.hypergrad.segments import Segment, fetch
-from metatune.hypergrad.stores import device_bytes, tree_bytes
+from metatune.hypergrad.shapes import Tree
+from metatune.hypergrad.sharding import stacked_place
+from metatune.hypergrad.stores import device_bytes
 from metatune.inner import InnerTraining
 from metatune.inner.metrics import held_out_batches
 from metatune.recipe.phases import horizons
@@ -32,6 +35,17 @@ def placed(shapes: Any, places: Any) -> Any:
         shapes,
         places,
     )
+
+
+def side_by_side(shapes: Any, count: int) -> Any:
+    """Shapes of so many of each array, [count, ...], each where one of them lies."""
+
+    def several(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(
+            (count, *leaf.shape), leaf.dtype, sharding=stacked_place(leaf.sharding)
+        )
+
+    return jax.tree.map(several, shapes)
 
 
 class Horizon(NamedTuple):
@@ -89,6 +103,27 @@ class Work(Generic[Way]):
         return self.training.recipe
 
     @property
+    def elsewhere(self) -> bool:
+        """Whether it is of devices that aren't here, for which nothing can be run."""
+        layout = self.training.layout
+        return layout is not None and isinstance(layout.mesh, AbstractMesh)
+
+    def given(self, tree: Tree) -> Tree:
+        """Arrays, as a program is traced for them: elsewhere as shapes, wherever XLA wants them."""
+        return jax.eval_shape(lambda: tree) if self.elsewhere else tree
+
+    def argument(self) -> Problem:
+        """The problem, as `given`, with what is frozen where it lies."""
+        if not self.elsewhere:
+            return self.problem
+        arrays = jax.tree.leaves(self.training.frozen)
+        frozen = dict(zip(map(id, arrays), jax.tree.leaves(self.frozen()), strict=True))
+        problem = self.problem
+        return jax.tree.map(
+            lambda leaf, shape: frozen.get(id(leaf), shape), problem, self.given(problem)
+        )
+
+    @property
     def problem(self) -> Problem:
         """What is differentiated, as an argument of compiled programs."""
         problem = self.training.reweighted
@@ -102,8 +137,9 @@ class Work(Generic[Way]):
         return (eta, state) if self.members is None else stack([(eta, state)] * self.members)
 
     def state(self) -> State:
-        """A state, as shapes; of one training with their places on several devices."""
-        return self.training.shapes() if self.members is None else jax.eval_shape(self.begin)[1]
+        """A state, as shapes, with their places on several devices."""
+        one = self.training.shapes()
+        return one if self.members is None else side_by_side(one, self.members)
 
     def beside_bytes(self) -> int:
         """Of what lies beside the states of a training: what is frozen, and what a start is of.
@@ -112,7 +148,7 @@ class Work(Generic[Way]):
         counted are the outer optimizer's copies of η.
         """
         start = self.training.reweighted.start
-        given = 0 if start is None else tree_bytes((self.state(), start))
+        given = 0 if start is None else device_bytes((self.state(), start))
         return device_bytes(self.frozen()) + given
 
     def frozen(self) -> Any:

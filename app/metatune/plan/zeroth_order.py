@@ -10,32 +10,46 @@ import jax
 import jax.numpy as jnp
 
 from metatune.hypergrad import as_argument, programs, shortened
-from metatune.hypergrad.stores import tree_bytes
+from metatune.hypergrad.stores import device_bytes
 from metatune.inner import InnerTraining, estimators
-from metatune.plan.compiling import Program, analysed, compilation_seconds
+from metatune.plan.compiling import (
+    Analyse,
+    Analysed,
+    Found,
+    Program,
+    analysed,
+    compilation_seconds,
+)
 from metatune.plan.cost import OF_GRADIENT, Cost, Seconds
 from metatune.plan.memory import Memory, logits_bytes
 from metatune.plan.progress import Tell
 from metatune.plan.timing import Lines, Probe
-from metatune.plan.work import Work, horizon
+from metatune.plan.work import Work, horizon, side_by_side
 from metatune.recipe import schema
 
 ONE, EACH, VALUE = "training", "trainings at a time", "objective"
 """The programs."""
 
 
-def cost(training: InnerTraining, spec: schema.ZerothOrderSpec, _: Path, tell: Tell) -> Cost:
+def cost(
+    training: InnerTraining,
+    spec: schema.ZerothOrderSpec,
+    _: Path,
+    tell: Tell,
+    analyse: Analyse[Any] = analysed,
+) -> Cost:
     """Of a hypergradient.
 
     Args:
         training: what is differentiated.
         spec: the estimator.
         tell: is told how far the prediction is.
+        analyse: compiles.
     """
     work = Work(training, shortened(estimators.build(spec), horizon(training.recipe).window))
     at_a_time = 2 * min(spec.chunk, spec.directions)
-    compiled = compiled_for(work, at_a_time, tell)
-    one = tree_bytes(work.state())
+    compiled = compiled_for(work, at_a_time, tell, analyse)
+    one = device_bytes(work.state())
     # The caller's state, the one that all trainings share, the trained one, and those in pairs.
     phases = [
         (3 * one, compiled[ONE].temporary),
@@ -60,27 +74,25 @@ def cost(training: InnerTraining, spec: schema.ZerothOrderSpec, _: Path, tell: T
     )
 
 
-def compiled_for(work: Work, at_a_time: int, tell: Tell) -> dict[str, Program]:
+def compiled_for(
+    work: Work, at_a_time: int, tell: Tell, analyse: Analyse[Found]
+) -> dict[str, Found]:
     """The programs of one training and of so many at a time."""
-    problem, eta, state, segment = (
-        as_argument(work.training.reweighted),
-        work.eta(),
-        work.state(),
-        work.segment(1),
-    )
-    etas, states = _stacked(eta, at_a_time), _stacked(state, at_a_time)
-    held_out = work.held_out(work.recipe.outer.objective.sequences)[0]
-    return analysed(
+    problem, eta, state = work.argument(), work.eta(), work.state()
+    segment = work.given(work.segment(1))
+    etas, states = side_by_side(eta, at_a_time), side_by_side(state, at_a_time)
+    held_out = work.given(work.held_out(work.recipe.outer.objective.sequences)[0])
+    return analyse(
         {
-            EACH: lambda: programs.advance_each.lower(problem, etas, states, segment),
-            ONE: lambda: programs.advance.lower(problem, eta, state, segment),
-            VALUE: lambda: programs.value_each.lower(problem, states.params, held_out),
+            EACH: lambda: programs.advance_each.trace(problem, etas, states, segment),
+            ONE: lambda: programs.advance.trace(problem, eta, state, segment),
+            VALUE: lambda: programs.value_each.trace(problem, states.params, held_out),
         },
         tell,
     )
 
 
-def measuring_bytes(work: Work, compiled: Mapping[str, Program], at_a_time: int) -> int:
+def measuring_bytes(work: Work, compiled: Mapping[str, Analysed], at_a_time: int) -> int:
     """What measuring so many trainings takes beside their states."""
     return compiled[VALUE].temporary + at_a_time * work.averaged_bytes()
 
@@ -122,8 +134,3 @@ def probes(work: Work, compiled: Mapping[str, Program], at_a_time: int) -> tuple
         return program(problem, repeated(eta), repeated(state), work.segment(steps))
 
     return Probe(compiled[ONE], work.most, run), Probe(compiled[EACH], work.most, run_each)
-
-
-def _stacked(tree: Any, count: int) -> Any:
-    """Shapes of so many."""
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), tree)

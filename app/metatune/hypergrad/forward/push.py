@@ -11,7 +11,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.core import Tracer
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float
 
 from metatune.hypergrad import programs
@@ -22,7 +23,14 @@ from metatune.hypergrad.reverse.budget import amount
 from metatune.hypergrad.reverse.checkpoints import Checkpoints
 from metatune.hypergrad.segments import bounds, fetch, inexact
 from metatune.hypergrad.shapes import Scalar, Tree
-from metatune.hypergrad.sharding import gather, local, mesh_for, replicate, shard
+from metatune.hypergrad.sharding import (
+    gather,
+    local,
+    mesh_for,
+    replicate,
+    shard,
+    stacked_place,
+)
 from metatune.hypergrad.stores import Device, device_bytes
 
 
@@ -224,7 +232,7 @@ class _Chunk:
         if cut.active:
             if cut.first == 0 and self.job.start_counts:
                 tangents = self._at_the_start(cut.active)
-            tangents = shard(_widened(tangents, cut.active, state), self.mesh)
+            tangents = shard(_widened(tangents, cut.active, state, self.mesh), self.mesh)
             norms = norms or (self._norms(tangents),)
             state, tangents, losses = programs.push(
                 self.problem,
@@ -318,17 +326,34 @@ def cuts(job: Job, onsets: Sequence[int], segment: int) -> Iterator[Cut]:
         yield from (Cut(first, stop, active) for first, stop in bounds(lo, hi, segment))
 
 
-def _widened(tangents: Tangents | None, active: int, state: State) -> Tangents:
-    """Tangents with further directions, which begin at zero."""
+def _widened(tangents: Tangents | None, active: int, state: State, mesh: Mesh | None) -> Tangents:
+    """Tangents with further directions, which begin at zero.
+
+    On several devices each lies as what it is the tangent of, unless directions are spread over a
+    `mesh`.
+    """
     floats = Tangents(state.params, inexact(state.opt_state)[0])
+
+    def place(like: Float[Array, "*shape"]) -> NamedSharding | None:
+        traced = mesh is not None or isinstance(like, Tracer)
+        return None if traced else stacked_place(like.sharding)
+
     if tangents is None:
-        return jax.tree.map(lambda leaf: jnp.zeros((active, *leaf.shape), leaf.dtype), floats)
+        return jax.tree.map(
+            lambda like: jnp.zeros((active, *like.shape), like.dtype, device=place(like)), floats
+        )
 
-    def widened(leaf: Float[Array, "begun *shape"]) -> Float[Array, "active *shape"]:
+    def widened(
+        leaf: Float[Array, "begun *shape"], like: Float[Array, "*shape"]
+    ) -> Float[Array, "active *shape"]:
         further = active - len(leaf)
-        return jnp.pad(leaf, ((0, further), *((0, 0),) * (leaf.ndim - 1))) if further else leaf
+        if not further:
+            return leaf
+        wide = jnp.pad(leaf, ((0, further), *((0, 0),) * (leaf.ndim - 1)))
+        there = place(like)
+        return wide if there is None else jax.device_put(wide, there)
 
-    return jax.tree.map(widened, tangents)
+    return jax.tree.map(widened, tangents, floats)
 
 
 def _copied(tree: Tree) -> Tree:

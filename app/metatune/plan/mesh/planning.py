@@ -1,23 +1,35 @@
 """What a training takes of each device of a mesh."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from metatune.hypergrad import CheckpointError
+from metatune.hypergrad import CheckpointError, shortened
 from metatune.hypergrad.stores import device_bytes
 from metatune.inner import InnerTraining, devices, estimators
-from metatune.plan.cost_model import NotPredicted
+from metatune.plan.cost import Seconds
+from metatune.plan.cost_model import COSTS, NotPredicted, add_members, repeats
 from metatune.plan.memory import Memory, limit_bytes
 from metatune.plan.mesh.accelerators import UTILISATION, Accelerator
 from metatune.plan.mesh.programs import MeshProgram, compiled
 from metatune.plan.mesh.work_in_hlo import Traffic
 from metatune.plan.pace import Pace, pace
 from metatune.plan.progress import Listener, Tell, silent, told
-from metatune.plan.reverse_mode import OfReverse, Sizes, Spec, memory, saved_by, seconds_of, work_of
+from metatune.plan.reverse_mode import (
+    OfReverse,
+    Sizes,
+    Spec,
+    memory,
+    saved_by,
+    seconds_of,
+    traced,
+    work_of,
+)
 from metatune.plan.timing import Line, Lines
+from metatune.plan.work import Work, horizon
 from metatune.recipe import schema
 
 NOTHING: Final = Traffic(0, 0)
@@ -86,7 +98,7 @@ def on_mesh(
     return _planned(training, last, device, folder, tell)
 
 
-def ways(training: InnerTraining) -> tuple[Spec, ...]:
+def ways(training: InnerTraining) -> tuple[schema.EstimatorSpec, ...]:
     """The estimators that a recipe leaves open, the fastest first.
 
     Raises:
@@ -95,7 +107,6 @@ def ways(training: InnerTraining) -> tuple[Spec, ...]:
     recipe = training.recipe
     spec = recipe.outer.estimator
     beyond = {
-        "outer.population": recipe.outer.population,
         "outer.robust": recipe.outer.robust,
         "tune.initialisation": training.reweighted.start,
         "trainer": recipe.trainer,
@@ -103,15 +114,15 @@ def ways(training: InnerTraining) -> tuple[Spec, ...]:
     for path, value in beyond.items():
         if value is not None:
             raise NotPredicted(f"{path}: what it takes of a mesh isn't predicted; leave it out")
-    if isinstance(spec, Spec):
-        return (spec,)
-    if isinstance(spec, schema.AutoSpec) and recipe.outer.objective.measure == "loss":
+    if isinstance(spec, schema.AutoSpec):
+        if recipe.outer.objective.measure != "loss":
+            raise NotPredicted(
+                "outer.estimator.kind = auto: of an objective that isn't the loss what fits a mesh "
+                "isn't looked for; choose an estimator"
+            )
         mixflow = schema.MixFlowSpec(segment=spec.segment, checkpoints=spec.checkpoints)
         return mixflow, replace(mixflow, save_gradients=False)
-    raise NotPredicted(
-        f"outer.estimator.kind = {spec.kind}: of a mesh, what it takes is predicted of mixflow "
-        "and reverse alone; choose one of them"
-    )
+    return (spec,)
 
 
 def limit_of(device: Accelerator | None) -> int:
@@ -126,56 +137,111 @@ def named(mesh: schema.DevicesSpec) -> str:
 
 
 def states_bytes(training: InnerTraining) -> int:
-    """Bytes of each device that any hypergradient takes for states and an adjoint."""
+    """Bytes of each device that a hypergradient takes at least: states, and an adjoint if any."""
+    spec = ways(training)[0]
+    if not isinstance(spec, Spec):
+        return device_bytes(training.shapes())
     on_host = schema.MixFlowSpec(checkpoints=schema.CheckpointsSpec(keep="all", store="host"))
     kept = estimators.checkpoints(on_host, Path())
-    return memory(work_of(training, ways(training)[0]), Sizes(0, 0, 0, 0, 0), kept).state
+    return memory(work_of(training, spec), Sizes(0, 0, 0, 0, 0), kept).state
+
+
+class _Needs(NamedTuple):
+    """Of a hypergradient on a mesh.
+
+    Attributes:
+        work: the training and its estimator.
+        programs: compiled for it.
+        memory: as of `MeshPlan`.
+        seconds: given the lines of its programs; what is counted in them may be something else.
+    """
+
+    work: Work
+    programs: Mapping[str, MeshProgram]
+    memory: Memory
+    seconds: Callable[[Lines], Seconds]
 
 
 def _planned(
-    training: InnerTraining, spec: Spec, device: Accelerator | None, folder: Path, tell: Tell
+    training: InnerTraining,
+    spec: schema.EstimatorSpec,
+    device: Accelerator | None,
+    folder: Path,
+    tell: Tell,
 ) -> MeshPlan:
     outer = replace(training.recipe.outer, estimator=spec)
     training = replace(training, recipe=replace(training.recipe, outer=outer))
-    work, checkpoints = work_of(training, spec), estimators.checkpoints(spec, folder)
     mesh, limit = devices.resolved(training.recipe), limit_of(device)
-    free = limit if checkpoints.store == "device" else UNLIMITED
-    programs = compiled(work, tell)
     found = MeshPlan(mesh, spec, None, limit, device.name if device else "as this machine's")
     try:
-        needed = memory(work, _sizes(work, programs), checkpoints, lambda: free)
+        needs = (
+            _of_reverse(training, spec, limit, folder, tell)
+            if isinstance(spec, Spec)
+            else _of_others(training, spec, mesh.count, folder, tell)
+        )
     except CheckpointError as error:
         return found._replace(problem=str(error))
+    work, programs = needs.work, needs.programs
 
-    def in_all(of_program: Mapping[str, float]) -> float:
-        lines = _lines(work, of_program)
-        return seconds_of(work, needed.recomputed_segments, lines).hypergradient
+    def seconds(of_program: Mapping[str, float]) -> Seconds:
+        best = needs.seconds(_lines(work, of_program))
+        return best._replace(hypergradient=repeats(training) * best.hypergradient)
 
     def sent(kind: str) -> Traffic:
         each = {name: program.work.moved.get(kind, NOTHING) for name, program in programs.items()}
-        arrays = in_all({name: traffic.arrays for name, traffic in each.items()})
-        amount = in_all({name: traffic.bytes for name, traffic in each.items()})
+        arrays = seconds({name: traffic.arrays for name, traffic in each.items()}).hypergradient
+        amount = seconds({name: traffic.bytes for name, traffic in each.items()}).hypergradient
         return Traffic(round(arrays), round(amount))
 
     kinds = {kind for program in programs.values() for kind in program.work.moved}
     found = found._replace(
-        memory=needed,
-        flops=in_all({name: each.work.flops for name, each in programs.items()}),
+        memory=add_members(training, needs.memory),
+        flops=seconds({name: each.work.flops for name, each in programs.items()}).hypergradient,
         moved={kind: sent(kind) for kind in sorted(kinds)},
     )
     if device is None:
         return found
     speed = UTILISATION * device.flops[training.recipe.model.dtype]
     # As if nothing were computed while arrays are on their way.
-    seconds = {
-        name: each.work.flops / speed + each.work.moved_bytes / device.link_bytes
-        for name, each in programs.items()
-    }
-    best = seconds_of(work, needed.recomputed_segments, _lines(work, seconds))
+    best = seconds(
+        {
+            name: each.work.flops / speed + each.work.moved_bytes / device.link_bytes
+            for name, each in programs.items()
+        }
+    )
     return found._replace(pace=pace(work, best, (), 0.0))
 
 
-def _lines(work: OfReverse, of_segment: Mapping[str, float]) -> Lines:
+def _of_reverse(
+    training: InnerTraining, spec: Spec, limit: int, folder: Path, tell: Tell
+) -> _Needs:
+    """By reverse mode; raises `CheckpointError` where nothing fits the budget."""
+    work, checkpoints = work_of(training, spec), estimators.checkpoints(spec, folder)
+    free = limit if checkpoints.store == "device" else UNLIMITED
+    programs = compiled(traced(work), devices.resolved(training.recipe).count, tell)
+    needed = memory(work, _sizes(work, programs), checkpoints, lambda: free)
+    return _Needs(work, programs, needed, partial(seconds_of, work, needed.recomputed_segments))
+
+
+def _of_others(
+    training: InnerTraining, spec: schema.EstimatorSpec, count: int, folder: Path, tell: Tell
+) -> _Needs:
+    """By any other estimator, of so many devices."""
+    # What is free here says nothing of there: the plan says whether it fits.
+    if isinstance(spec, schema.ForwardSpec | schema.ForwardGradientSpec):
+        spec = replace(spec, budget_bytes=spec.budget_bytes or UNLIMITED)
+    programs = dict[str, MeshProgram]()
+
+    def analyse(trace: Mapping[str, Callable[[], Any]], tell: Tell) -> dict[str, MeshProgram]:
+        programs.update(compiled(trace, count, tell))
+        return programs
+
+    cost = COSTS[type(spec)](training, spec, folder, tell, analyse)
+    estimator = shortened(estimators.build(spec), horizon(training.recipe).window)
+    return _Needs(Work(training, estimator), programs, cost.memory, cost.seconds)
+
+
+def _lines(work: Work, of_segment: Mapping[str, float]) -> Lines:
     """What programs take of a whole segment, as that of its steps."""
     length = work.estimator.segment
     return {name: Line(0.0, amount / length) for name, amount in of_segment.items()}

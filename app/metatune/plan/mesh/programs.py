@@ -1,4 +1,4 @@
-"""The programs of a hypergradient by reverse mode, compiled for devices that aren't here.
+"""The programs of a hypergradient, compiled for devices that aren't here.
 
 XLA compiles for as many devices as a program's mesh has; that the one CPU of this process is named
 for all of them makes no difference to what is analysed: memory, products and collectives are those
@@ -8,16 +8,13 @@ of a device of the mesh.
 import math
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 
-from metatune.hypergrad import programs
 from metatune.plan import cache
 from metatune.plan.mesh.work_in_hlo import ProgramWork, Traffic, work_in
 from metatune.plan.progress import Tell
-from metatune.plan.reverse_mode import OfReverse, adjoint_of, saved_by
 
 
 class MeshProgram(NamedTuple):
@@ -38,53 +35,23 @@ class MeshProgram(NamedTuple):
     compilation: float
 
 
-def compiled(work: OfReverse, tell: Tell) -> dict[str, MeshProgram]:
-    """The programs of a hypergradient, by what they do.
+def compiled(
+    trace: Mapping[str, Callable[[], Any]], devices: int, tell: Tell
+) -> dict[str, MeshProgram]:
+    """Programs, by what they do.
 
     Args:
-        work: a training on a mesh, or on one device, and its estimator.
+        trace: traces each, for a mesh of devices that needn't be here.
+        devices: of the mesh.
         tell: is told which is compiled.
     """
-    layout, found = work.training.layout, {}
-    devices = 1 if layout is None else layout.mesh.size
-    for name, lower in lowering(work).items():
+    found = {}
+    for name, make in trace.items():
         tell(
             f"compiling {name} for {'a device' if devices == 1 else f'{devices} devices'}", math.nan
         )
-        found[name] = _compiled(lower(), devices)
+        found[name] = _compiled(make().lower(lowering_platforms=("cpu",)), devices)
     return found
-
-
-def lowering(work: OfReverse) -> dict[str, Callable[[], Any]]:
-    """What lowers each program of a hypergradient for CPUs, by what it does."""
-    estimator, problem = work.estimator, _problem(work)
-    eta, segment = _shapes(work.eta()), _shapes(work.segment(1))
-    held_out = _shapes(work.held_out(work.recipe.outer.objective.sequences)[0])
-    state, adjoint = work.state(), adjoint_of(work)._replace(eta=eta)
-    taken = (state, saved_by(work, estimator))
-    given = {
-        "forward": (programs.forward, (problem, estimator, eta, state, segment)),
-        "pullback": (programs.pullback, (problem, estimator, eta, segment, taken, adjoint)),
-        "objective": (programs.objective, (problem, state.params, held_out)),
-    }
-
-    def lowered(program: Any, arguments: tuple[Any, ...]) -> Any:
-        return program.trace(*arguments).lower(lowering_platforms=("cpu",))
-
-    return {name: partial(lowered, *each) for name, each in given.items()}
-
-
-def _shapes(tree: Any) -> Any:
-    """Arrays as shapes that lie wherever XLA wants them, as those do that a run has of its own."""
-    return jax.eval_shape(lambda: tree)
-
-
-def _problem(work: OfReverse) -> Any:
-    """The problem, with what is frozen where it lies."""
-    arrays = jax.tree.leaves(work.training.frozen)
-    frozen = dict(zip(map(id, arrays), jax.tree.leaves(work.frozen()), strict=True))
-    problem = work.problem
-    return jax.tree.map(lambda leaf, shape: frozen.get(id(leaf), shape), problem, _shapes(problem))
 
 
 def _compiled(lowered: Any, devices: int) -> MeshProgram:
