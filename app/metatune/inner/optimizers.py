@@ -19,10 +19,12 @@ from metatune.inner.adopt import adopt
 from metatune.inner.learned_update import corrected
 from metatune.inner.orthogonal import orthogonal
 from metatune.inner.per_matrix import layers_apart, unless_zero
+from metatune.inner.side_by_side import by_group, side_by_side
 from metatune.models import ParameterNames
 from metatune.recipe import schema
 from metatune.tunables import Correction, Form, Hyper
 from metatune.tunables.hyper import Rates
+from metatune.tunables.optimizer_groups import of_group, places
 from metatune.tunables.shapes import Names
 
 
@@ -59,7 +61,7 @@ def build(
         ValueError: a learned update of an optimizer that isn't `θ' = θ - rate * direction`.
     """
     builder = BUILDERS.get(type(optimizer))
-    if builder is None:
+    if builder is None and not isinstance(optimizer, schema.GroupsSpec):
         return _along_a_direction(optimizer, names, transposed, learned)
     if learned is not None:
         raise ValueError(f"{optimizer.kind} takes no learned update: it steps along no direction")
@@ -67,7 +69,7 @@ def build(
 
 
 def direction(
-    optimizer: schema.InnerOptimizerSpec,
+    optimizer: schema.SingleOptimizerSpec,
     names: Names,
     transposed: bool = False,
     learned: Form | None = None,
@@ -113,7 +115,17 @@ def _shrunk_after(first: optax.GradientTransformation, by: Rates) -> optax.Gradi
 
 
 def decaying(optimizer: schema.InnerOptimizerSpec, names: Names, params: Shapes) -> Names:
-    """The names of the parameters that weight decay applies to: a tree, None at all others."""
+    """The names of the parameters that weight decay applies to: a tree, None at all others.
+
+    Of optimizers side by side, those of a group whose weight decay is zero aren't among them.
+    """
+    if isinstance(optimizer, schema.GroupsSpec):
+
+        def of_one(alone: schema.SingleOptimizerSpec, own: Names, shapes: Shapes) -> Names:
+            none = jax.tree.map(lambda _: None, own)
+            return decaying(alone, own, shapes) if alone.weight_decay else none
+
+        return by_group(optimizer, places(optimizer, names), of_one, names, params)
 
     def decays(
         leaf: ParameterNames, parameter: Float[Array | jax.ShapeDtypeStruct, "..."], keeps: bool
@@ -133,13 +145,61 @@ def decayed(optimizer: schema.InnerOptimizerSpec, names: Names, params: Shapes) 
     return tuple(name for leaf in leaves for name in leaf.names)
 
 
-def tuned(optimizer: schema.InnerOptimizerSpec, hyper: Hyper) -> schema.InnerOptimizerSpec:
+def members(
+    optimizer: schema.InnerOptimizerSpec, names: Names, params: Shapes
+) -> tuple[Mapping[str, tuple[str, ...]], ...]:
+    """Of each of several optimizers side by side, checkpoint names by what they are in it.
+
+    Args:
+        optimizer: the recipe's choice.
+        names: `ParameterNames` at the leaves of a tree like the parameters.
+        params: the parameters, or their shapes.
+
+    Returns:
+        `parameters` are all of the group. Muon and MuonH have `orthogonal`, those whose momentum
+        is made so, and `inputs_first`, those of them that checkpoints hold as [in, out]. AdamH and
+        MuonH have `turned`, those that keep their norm. Empty of one optimizer.
+    """
+    if not isinstance(optimizer, schema.GroupsSpec):
+        return ()
+    at, found = places(optimizer, names), []
+    for place, group in enumerate(optimizer.groups):
+        own, shapes = of_group(names, at, place), of_group(params, at, place)
+        trees = {"parameters": jax.tree.map(lambda _: True, own)}
+        if isinstance(group, schema.MuonSpec | schema.MuonHSpec):
+            trees["orthogonal"] = jax.tree.map(of_blocks, own, shapes)
+            trees["inputs_first"] = jax.tree.map(
+                lambda leaf, is_one: is_one and leaf.transposed, own, trees["orthogonal"]
+            )
+        if isinstance(group, schema.AdamHSpec | schema.MuonHSpec):
+            trees["turned"] = hyperball.kept(own, shapes)
+        leaves = jax.tree.leaves(own)
+        found.append(
+            {
+                key: tuple(
+                    name
+                    for leaf, holds in zip(leaves, jax.tree.leaves(tree), strict=True)
+                    for name in leaf.names
+                    if holds
+                )
+                for key, tree in trees.items()
+            }
+        )
+    return tuple(found)
+
+
+def of_blocks(leaf: ParameterNames, parameter: Float[Array | jax.ShapeDtypeStruct, "..."]) -> bool:
+    """Whether a parameter is a matrix of the blocks: stacked by layer alone, with two axes more."""
+    return leaf.stacked and not leaf.experts and parameter.ndim == 3
+
+
+def tuned(optimizer: schema.SingleOptimizerSpec, hyper: Hyper) -> schema.SingleOptimizerSpec:
     """The optimizer as it is in this inner step: with what is tuned in its place."""
     return replace(optimizer, **hyper.optimizer) if hyper.optimizer else optimizer
 
 
 def _along_a_direction(
-    optimizer: schema.InnerOptimizerSpec, names: Names, transposed: bool, learned: Form | None
+    optimizer: schema.SingleOptimizerSpec, names: Names, transposed: bool, learned: Form | None
 ) -> InnerOptimizer:
     """`θ' = θ - rate * direction`, with a rate for each parameter."""
 
@@ -195,14 +255,25 @@ def _hyperball(
     return InnerOptimizer(direction(spec, names, transposed).init, update)
 
 
+def _side_by_side(spec: schema.GroupsSpec, names: Names, transposed: bool) -> InnerOptimizer:
+    """Several, each of its own group."""
+    at = places(spec, names)
+    each = [
+        build(group.alone, of_group(names, at, place), transposed)
+        for place, group in enumerate(spec.groups)
+    ]
+    return InnerOptimizer(*side_by_side(spec, at, [(own.init, own.update) for own in each]))
+
+
 BUILDERS: Mapping[type, Callable[..., InnerOptimizer]] = {
+    schema.GroupsSpec: _side_by_side,
     schema.ScheduleFreeAdamWSpec: _schedule_free,
     schema.AdamHSpec: _hyperball,
     schema.MuonHSpec: _hyperball,
 }
 
 
-def _decay(optimizer: schema.InnerOptimizerSpec, names: Names) -> optax.GradientTransformation:
+def _decay(optimizer: schema.SingleOptimizerSpec, names: Names) -> optax.GradientTransformation:
     """`direction + weight_decay * θ` where it decays, as `optax.add_decayed_weights`."""
 
     def add(updates: Params, params: Params) -> Params:
@@ -264,11 +335,7 @@ def _of_blocks(
     """`muon` for the matrices of the blocks: what is stacked by layer alone, with two axes more."""
 
     def labels(params: Params) -> PyTree[str]:
-        return jax.tree.map(
-            lambda leaf, p: "muon" if leaf.stacked and not leaf.experts and p.ndim == 3 else "adam",
-            names,
-            params,
-        )
+        return jax.tree.map(lambda leaf, p: "muon" if of_blocks(leaf, p) else "adam", names, params)
 
     each: dict[Hashable, optax.GradientTransformation] = {"muon": muon, "adam": adam}
     return optax.partition(each, labels)

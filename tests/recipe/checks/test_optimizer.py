@@ -29,7 +29,7 @@ def faults(*args, **outer):
 
 
 def test_every_field_that_an_optimizer_lets_tune_is_one_of_its_own():
-    kinds = schema.InnerOptimizerSpec.__args__
+    kinds = schema.SingleOptimizerSpec.__args__
     names = set(schema.OptimizerFieldsSpec.__dataclass_fields__)
     assert len(kinds) == 9
     for kind in kinds:
