@@ -65,7 +65,9 @@ def build(
         return _along_a_direction(optimizer, names, transposed, learned)
     if learned is not None:
         raise ValueError(f"{optimizer.kind} takes no learned update: it steps along no direction")
-    return builder(optimizer, names, transposed)
+    if isinstance(optimizer, schema.GroupsSpec):
+        return _side_by_side(optimizer, names, transposed)
+    return BUILDERS[type(optimizer)](optimizer, names, transposed)
 
 
 def direction(
@@ -266,7 +268,6 @@ def _side_by_side(spec: schema.GroupsSpec, names: Names, transposed: bool) -> In
 
 
 BUILDERS: Mapping[type, Callable[..., InnerOptimizer]] = {
-    schema.GroupsSpec: _side_by_side,
     schema.ScheduleFreeAdamWSpec: _schedule_free,
     schema.AdamHSpec: _hyperball,
     schema.MuonHSpec: _hyperball,

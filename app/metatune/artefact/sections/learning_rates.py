@@ -380,13 +380,19 @@ def _facts(rates: LearningRates) -> list[str]:
 
 
 def _views(rates: LearningRates, horizon: int) -> list[OnLogScale]:
-    tuned, factors = rates.summarised(horizon).multipliers, None
+    shown_rates = rates.summarised(horizon)
+    tuned, factors = shown_rates.multipliers, None
     if tuned is not None:
+        by_curve = {
+            label: tuned.groups[group]
+            for group, names in tuned.members.items()
+            for label in _told_apart(group, names, shown_rates)
+        }
         head = f"multiplier {'from' if tuned.interpolation == 'constant' else 'at'}"
         shown = "{:.2f}".format
         own = tuned.interpolation
         factors = ByKnot(
-            "multipliers", head, tuned.knots, tuned.groups, shown, ".3f", interpolation=own
+            "multipliers", head, tuned.knots, by_curve, shown, ".3f", interpolation=own
         )
     title = "learning rates per update and multipliers, log scale"
     return [OnLogScale(title, lambda steps: curves(rates, steps, horizon), factors)]
