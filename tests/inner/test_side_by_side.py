@@ -1,17 +1,27 @@
 """Optimizers side by side: each does to its parameters what it does alone."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from recipes import tiny
+from transfer_sides import side
 
-from metatune.inner import optimizers
+from metatune.fit.making import artefact_of
+from metatune.inner import optimizers, prepare
 from metatune.models import ParameterNames
 from metatune.recipe import schema
 from metatune.recipe.faults import RecipeError
+from metatune.train.following import Steps, followed
+from metatune.transfer.refusals import impossible
 from metatune.tunables import Hyper
 from metatune.tunables.optimizer_groups import assigned, per_leaf
+from metatune.verdict.points import Plain
+from metatune.verdict.schedules import rates as plain_rates
 
 STEPS = 4
 NAMES = {
@@ -29,7 +39,7 @@ SHAPES = {
 }
 
 
-def drawn(seed):
+def drawn(seed) -> Any:
     rng = np.random.default_rng(seed)
     return jax.tree.map(
         lambda shape: jnp.asarray(rng.normal(size=shape), jnp.result_type(float)),
@@ -38,7 +48,7 @@ def drawn(seed):
     )
 
 
-def trained(spec, rates):
+def trained(spec, rates) -> Any:
     """The parameters after some updates, at these rates."""
     built = optimizers.build(spec, NAMES)
     params = drawn(0)
@@ -110,7 +120,7 @@ def of_optax():
     return optax.chain(optax.clip_by_global_norm(2.0), each)
 
 
-def by_name(tree):
+def by_name(tree) -> dict[str, Any]:
     found = {}
     for leaf, value in zip(jax.tree.leaves(NAMES), jax.tree.leaves(tree), strict=True):
         parts = value if leaf.stacked else [value]
@@ -120,7 +130,8 @@ def by_name(tree):
 
 def test_several_are_those_of_optax_side_by_side(float64):
     found = by_name(trained(GROUPS, per_leaf(GROUPS, NAMES, "learning_rate")))
-    theirs, params = of_optax(), by_name(drawn(0))
+    theirs = of_optax()
+    params: Any = by_name(drawn(0))
     state, update = theirs.init(params), jax.jit(theirs.update)
     for step in range(1, STEPS + 1):
         updates, state = update(by_name(drawn(step)), state, params)
@@ -182,3 +193,83 @@ def test_every_parameter_is_of_one_group(matches, fault):
     with pytest.raises(RecipeError) as refused:
         assigned(schema.GroupsSpec(groups), NAMES)
     assert str(refused.value.faults[0]) == fault
+
+
+def test_each_group_has_its_base_rate_and_an_artefact_of_it_is_followed():
+    """The numbers of groups pass from η to the artefact and from there to λ, under their names."""
+    groups = schema.GroupsSpec(
+        (
+            schema.MuonGroupSpec(0.02, match=r"layers\..*_proj", momentum=0.9),
+            schema.AdamWGroupSpec(0.003, b1=0.8, weight_decay=0.0),
+        ),
+        schedule=schema.ConstantSpec(),
+    )
+    fields = schema.OptimizerFieldsSpec(
+        weight_decay=schema.WeightDecaySpec(),
+        momentum=schema.TunedFieldSpec(),
+        b1=schema.TunedFieldSpec(2),
+    )
+    rates = schema.LearningRatesSpec(per="global")
+    training = prepare(
+        tiny(
+            inner={"optimizer": groups, "steps": 4},
+            tune={"optimizer": fields, "learning_rates": rates, "mixture": None},
+        )
+    )
+    names = [name for leaf in jax.tree.leaves(training.names) for name in leaf.names]
+    peaks = {name: 0.02 if "_proj" in name else 0.003 for name in names}
+    assert training.peaks() == peaks
+    eta = {
+        key: value + 0.1 * (1 + jnp.arange(value.size, dtype=value.dtype).reshape(value.shape))
+        for key, value in training.initial_eta().items()
+    }
+    assert {key: value.shape for key, value in eta.items()} == {
+        "learning_rates": (1, 1),
+        "weight_decay": (1, 1),
+        "momentum": (1, 1),
+        "b1": (2, 2),
+    }
+    made = artefact_of(training, eta, {})
+    curves = made.learning_rates.parameters
+    for name, curve in curves.items():
+        np.testing.assert_allclose(curve, peaks[name] * np.exp(0.1), rtol=1e-6)
+    assert made.optimizer.kinds == ("muon", "adamw")
+    assert set(made.optimizer.decayed) == {name for name in names if "_proj" in name}
+    schedules = made.optimizer.schedules
+    assert schedules is not None and schedules.weight_decay is not None
+    assert set(schedules.values) == {"groups[0].momentum", "groups[0].b1", "groups[1].b1"}
+    odds = 0.8 / 0.2 * np.exp([0.2, 0.4])  # the second group's, of each window
+    np.testing.assert_allclose(schedules.values["groups[1].b1"], odds / (1 + odds), rtol=1e-6)
+    for curve in schedules.weight_decay.values():
+        np.testing.assert_allclose(curve, 0.1 * np.exp(0.1), rtol=1e-6)
+    want, plain = training.hyper_over(eta), training.hyper_over(training.initial_eta())
+    found = followed(made, Steps(training, training.shapes().params, range(4)), plain)
+    pairs = zip(
+        *(jax.tree.leaves((h.optimizer, h.learning_rate)) for h in (found, want)), strict=True
+    )
+    for ours, theirs in pairs:
+        shape = np.broadcast_shapes(ours.shape, theirs.shape)
+        np.testing.assert_allclose(
+            np.broadcast_to(ours, shape), np.broadcast_to(theirs, shape), rtol=1e-6
+        )
+    # A contest scales all of them alike.
+    default = artefact_of(training, training.initial_eta(), {})
+    half = plain_rates(training, default, Plain(rate=0.5))
+    for name, curve in half.parameters.items():
+        np.testing.assert_allclose(curve, 0.5 * peaks[name], rtol=1e-9)
+
+
+def test_no_rule_carries_groups_to_other_sizes():
+    settings = {"kind": "groups", "clip_norm": None, "groups": []}
+    proxy, wider = side("proxy"), side("wider", hidden_size=16)
+    made: Any = SimpleNamespace(
+        optimizer=SimpleNamespace(settings=settings),
+        learning_rates=SimpleNamespace(elements=None),
+        initialisation=None,
+        provenance={},
+    )
+    assert not list(impossible(made, proxy, proxy))
+    (fault,) = impossible(made, proxy, wider)
+    assert str(fault).startswith(
+        "optimizer.kind = 'groups': no rule says how optimizers side by side follow the sizes"
+    )
