@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -126,7 +127,7 @@ class Tiny(nn.Module):
         super().__init__()
         for name, value in by_name(drawn(0)).items():
             *path, last = name.split(".")
-            at = self
+            at: Any = self
             for part in path:
                 if part not in at._modules:
                     at.add_module(part, nn.Module())

@@ -24,7 +24,7 @@ from metatune.models import ParameterNames
 from metatune.recipe import schema
 from metatune.tunables import Correction, Form, Hyper
 from metatune.tunables.hyper import Rates
-from metatune.tunables.optimizer_groups import of_group, places
+from metatune.tunables.optimizer_groups import of_blocks, of_group, places
 from metatune.tunables.shapes import Names
 
 
@@ -188,11 +188,6 @@ def members(
             }
         )
     return tuple(found)
-
-
-def of_blocks(leaf: ParameterNames, parameter: Float[Array | jax.ShapeDtypeStruct, "..."]) -> bool:
-    """Whether a parameter is a matrix of the blocks: stacked by layer alone, with two axes more."""
-    return leaf.stacked and not leaf.experts and parameter.ndim == 3
 
 
 def tuned(optimizer: schema.SingleOptimizerSpec, hyper: Hyper) -> schema.SingleOptimizerSpec:

@@ -4,15 +4,14 @@ Gradients are clipped by the norm of all of them together, before they are parte
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import optax
-from jaxtyping import PyTree
 
 from metatune.hypergrad.shapes import OptState, Params
 from metatune.recipe import schema
 from metatune.tunables import Hyper
-from metatune.tunables.optimizer_groups import Places, joined, of_group
+from metatune.tunables.optimizer_groups import LikeParameters, Places, joined, of_group
 
 Init = Callable[[Params], OptState]
 Update = Callable[[Params, OptState, Params, Hyper], tuple[Params, OptState]]
@@ -67,7 +66,7 @@ def hyper_of(hyper: Hyper, optimizer: schema.GroupsSpec, at: Places, place: int)
         place: of the group.
     """
 
-    def part(tree: PyTree[Any]) -> PyTree[Any]:
+    def part(tree: LikeParameters) -> LikeParameters:
         return of_group(tree, at, place)
 
     numbers, given = {}, hyper.optimizer or {}
@@ -86,9 +85,9 @@ def hyper_of(hyper: Hyper, optimizer: schema.GroupsSpec, at: Places, place: int)
 def by_group(
     optimizer: schema.GroupsSpec,
     at: Places,
-    function: Callable[..., PyTree[Any]],
-    *trees: PyTree[Any],
-) -> PyTree[Any]:
+    function: Callable[..., LikeParameters],
+    *trees: LikeParameters,
+) -> LikeParameters:
     """What a function makes of each group's optimizer and its parts of trees, as one tree."""
     parts = [
         function(group.alone, *(of_group(tree, at, place) for tree in trees))

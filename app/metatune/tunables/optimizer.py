@@ -183,7 +183,12 @@ def _field(
         )
         return OptimizerField(key, 1.0, groups, settings.windows, setting.steps, starts)
     if side_by_side and key != "clip_norm":
-        return GroupedField(key, optimizer.starts(key), settings.windows, setting.steps)
+        own = optimizer_groups.starts(optimizer, setting.names, setting.shapes, key)
+        if not own:
+            problem = f"no parameter of {optimizer_groups.PATH} follows a {key} above 0"
+            fault = Fault(f"{PATH}.{key}", asdict(settings), problem, "take it out")
+            raise RecipeError("tune", [fault])
+        return GroupedField(key, own, settings.windows, setting.steps)
     start = getattr(optimizer, key)
     return OptimizerField(key, start, groups, settings.windows, setting.steps)
 
@@ -201,7 +206,7 @@ def section(tunables: Sequence[Tunable], eta: Slices, used: Used) -> sections.Op
     return sections.Optimizer(settings, used.decayed, _schedules(used))
 
 
-def _settings(optimizer: schema.InnerOptimizerSpec) -> dict[str, Any]:
+def _settings(optimizer: schema.InnerOptimizerSpec) -> dict[str, Any]:  # plain JSON values
     """The numbers of an optimizer that an artefact holds."""
     return {
         key: value

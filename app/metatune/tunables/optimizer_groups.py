@@ -5,8 +5,10 @@ from dataclasses import replace
 from typing import Any, Final
 
 import jax
-from jaxtyping import PyTree
+from jaxtyping import Array, Float, PyTree
 
+from metatune.hypergrad.shapes import Shapes
+from metatune.models import ParameterNames
 from metatune.recipe import schema
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.tunables.groups import BASE, Groups, group
@@ -16,6 +18,9 @@ PATH: Final = "inner.optimizer.groups"
 
 Places = PyTree[int]
 """A tree like the parameters: which of the groups each is of."""
+
+LikeParameters = PyTree[Any]  # of whatever leaves: they are only parted and put together
+"""A tree like the parameters, or a part of one."""
 
 
 def assigned(optimizer: schema.GroupsSpec, names: Names) -> Groups:
@@ -78,20 +83,44 @@ def places(optimizer: schema.GroupsSpec, names: Names) -> Places:
     return jax.tree.map(lambda index: int(index.ravel()[0]), assigned(optimizer, names).index)
 
 
-def of_group(tree: PyTree[Any], at: Places, place: int) -> PyTree[Any]:
+def of_group(tree: LikeParameters, at: Places, place: int) -> LikeParameters:
     """A tree like the parameters without what is of other groups: None there."""
     return jax.tree.map(lambda own, leaf: leaf if own == place else None, at, tree)
 
 
-def joined(parts: Sequence[PyTree[Any]], at: Places) -> PyTree[Any]:
+def joined(parts: Sequence[LikeParameters], at: Places) -> LikeParameters:
     """The tree whose `of_group` are the parts, in the order of the groups."""
     return jax.tree.map(lambda own, *leaves: leaves[own], at, *parts)
 
 
-def per_leaf(optimizer: schema.GroupsSpec, names: Names, key: str) -> PyTree[Any]:
+def per_leaf(optimizer: schema.GroupsSpec, names: Names, key: str) -> LikeParameters:
     """A field of the group of each parameter, a tree like the parameters."""
     at = places(optimizer, names)
     return jax.tree.map(lambda own: getattr(optimizer.groups[own], key), at)
+
+
+def of_blocks(leaf: ParameterNames, parameter: Float[Array | jax.ShapeDtypeStruct, "..."]) -> bool:
+    """Whether a parameter is a matrix of the blocks: stacked by layer alone, with two axes more."""
+    return leaf.stacked and not leaf.experts and parameter.ndim == 3
+
+
+def starts(
+    optimizer: schema.GroupsSpec, names: Names, shapes: Shapes | None, key: str
+) -> dict[str, float]:
+    """A number by its name in each group, as of `GroupsSpec.starts`, where anything follows it.
+
+    Of a group of Muon's, its momentum is of matrices of blocks, and AdamW's decays are of all else.
+    """
+    found = dict(optimizer.starts(key))
+    if shapes is None or key not in ("momentum", "b1", "b2"):
+        return found
+    at, matrices = places(optimizer, names), jax.tree.map(of_blocks, names, shapes)
+    for place, each in enumerate(optimizer.groups):
+        if isinstance(each, schema.MuonSpec | schema.MuonHSpec):
+            own = jax.tree.leaves(of_group(matrices, at, place))
+            if (key == "momentum") not in own:
+                found.pop(schema.number_name(place, key), None)
+    return found
 
 
 def has_number(optimizer: schema.InnerOptimizerSpec, name: str) -> bool:
