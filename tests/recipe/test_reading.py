@@ -281,26 +281,28 @@ def test_whole_numbers_are_ints_however_they_are_spelled(tree, received):
             "adamw",
             "inner.optimizer = 'adamw': must be a section whose kind is adamw or sgd or lion "
             "or muon or adafactor or schedule_free_adamw or adopt or "
-            "adamh or muonh; there is no "
+            "adamh or muonh or groups; there is no "
             "default: choose one",
         ),
         (
             "inner.optimizer.kind",
             "adam",
             "inner.optimizer.kind = 'adam': unknown kind; did you mean adamw? (allowed: adamw, "
-            "sgd, lion, muon, adafactor, schedule_free_adamw, adopt, adamh, muonh)",
+            "sgd, lion, muon, adafactor, schedule_free_adamw, adopt, adamh, muonh, "
+            "groups)",
         ),
         (
             "inner.optimizer.kind",
             ["adam"],
             "inner.optimizer.kind = ['adam']: unknown kind; did you mean adamw? (allowed: adamw, "
-            "sgd, lion, muon, adafactor, schedule_free_adamw, adopt, adamh, muonh)",
+            "sgd, lion, muon, adafactor, schedule_free_adamw, adopt, adamh, muonh, "
+            "groups)",
         ),
         (
             "inner.optimizer",
             {"learning_rate": 1},
             "inner.optimizer.kind: missing; write one of adamw, sgd, lion, muon, adafactor, "
-            "schedule_free_adamw, adopt, adamh, muonh",
+            "schedule_free_adamw, adopt, adamh, muonh, groups",
         ),
         (
             "tune.learning_rates.per",
