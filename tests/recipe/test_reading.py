@@ -143,7 +143,7 @@ def test_a_chunk_is_a_number_a_word_or_null(tree, received, read):
 )
 def test_numbers_are_floats_however_they_are_spelled(tree, received, number):
     tree["inner"]["optimizer"]["learning_rate"] = received
-    rate = reading.parse(tree, "memory").inner.optimizer.learning_rate
+    rate = schema.peak(reading.parse(tree, "memory").inner.optimizer)
     assert (rate, type(rate)) == (number, float)
 
 
@@ -398,7 +398,7 @@ def test_overrides_reach_the_recipe(tmp_path, tree):
     path = tmp_path / "x.yaml"
     path.write_text(yaml.safe_dump(tree))
     recipe = reading.read(path, ["inner.optimizer.learning_rate=3e-4", "tune.mixture={}"])
-    assert recipe.inner.optimizer.learning_rate == 3e-4
+    assert schema.peak(recipe.inner.optimizer) == 3e-4
     assert recipe.tune.mixture == schema.MixtureSpec()
 
 
