@@ -1,11 +1,11 @@
 """What scripts/render_reference.py writes is what the code says today."""
 
 import re
-from dataclasses import fields
 
 from docs.pages import PROJECT, read
 
 from metatune.recipe.reference import every
+from metatune.recipe.rules import said_fields
 from metatune.report import export_table, field_page
 
 AGAIN = "run scripts/render_reference.py"
@@ -27,4 +27,4 @@ def test_every_field_is_on_the_page():
     for cls in {entry.section for entry in every() if entry.section}:
         (text,) = (parts[e.path] for e in every() if e.section is cls and e.path in parts)
         rows = re.findall(r"^\| \[?`(\w+)`", text, re.MULTILINE)
-        assert rows == [field.name for field in fields(cls)]
+        assert rows == [field.name for field in said_fields(cls)]

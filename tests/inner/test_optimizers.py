@@ -28,6 +28,7 @@ from metatune.models import ParameterNames
 from metatune.recipe import schema
 from metatune.tunables import Hyper, Setting, TunableLearningRates, build
 from metatune.tunables.groups import group
+from metatune.tunables.optimizer_groups import per_leaf
 
 STEPS = 6
 
@@ -87,6 +88,13 @@ OPTIMIZERS = {
     "soap": schema.SoapSpec(**COMMON, eps=1e-2, precondition_frequency=2, clip_norm=0.5),
     "adamh": schema.AdamHSpec(**COMMON, eps=1e-2, clip_norm=0.5),
     "muonh": schema.MuonHSpec(**COMMON, eps=1e-2, clip_norm=0.5, newton_schulz_steps=2),
+    "muon beside adamw": schema.GroupsSpec(
+        groups=(
+            schema.MuonGroupSpec(**COMMON, match="layers", eps=1e-2, newton_schulz_steps=1),
+            schema.AdamWGroupSpec(0.02, b2=0.9, eps=1e-2),
+        ),
+        clip_norm=0.5,
+    ),
 }
 
 
@@ -103,11 +111,17 @@ def tunables(spec):
 
 def problem_of(spec, tuning):
     inner = optimizers.build(spec, NAMES)
+    if isinstance(spec, schema.GroupsSpec):
+        peaks = per_leaf(spec, NAMES, "learning_rate")
+    else:
+        peaks = jax.tree.map(lambda _: spec.learning_rate, NAMES)
 
     def hyper_at(eta, step):
-        ranks = jax.tree.map(lambda leaf: (1,) * leaf.ndim, parameters())
-        base = jnp.asarray(spec.learning_rate * (1 - 0.1 * step), jnp.float32)
-        rates = jax.tree.map(base.reshape, ranks, is_leaf=lambda node: isinstance(node, tuple))
+        def base(leaf, peak):
+            rate = jnp.asarray(peak * (1 - 0.1 * step), jnp.float32)
+            return rate.reshape((1,) * leaf.ndim)
+
+        rates = jax.tree.map(base, parameters(), peaks)
         hyper = Hyper(rates, jnp.ones(1), jnp.ones(1))
         for tunable in tuning:
             hyper = tunable.apply(eta[tunable.key], step, hyper)

@@ -143,7 +143,7 @@ def test_a_chunk_is_a_number_a_word_or_null(tree, received, read):
 )
 def test_numbers_are_floats_however_they_are_spelled(tree, received, number):
     tree["inner"]["optimizer"]["learning_rate"] = received
-    rate = reading.parse(tree, "memory").inner.optimizer.learning_rate
+    rate = schema.peak(reading.parse(tree, "memory").inner.optimizer)
     assert (rate, type(rate)) == (number, float)
 
 
@@ -281,26 +281,28 @@ def test_whole_numbers_are_ints_however_they_are_spelled(tree, received):
             "adamw",
             "inner.optimizer = 'adamw': must be a section whose kind is adamw or sgd or lion "
             "or muon or adafactor or schedule_free_adamw or adopt or "
-            "adamh or muonh or soap or normuon; there is no "
+            "adamh or muonh or soap or normuon or groups; there is no "
             "default: choose one",
         ),
         (
             "inner.optimizer.kind",
             "adam",
             "inner.optimizer.kind = 'adam': unknown kind; did you mean adamw? (allowed: adamw, "
-            "sgd, lion, muon, adafactor, schedule_free_adamw, adopt, adamh, muonh, soap, normuon)",
+            "sgd, lion, muon, adafactor, schedule_free_adamw, adopt, adamh, muonh, soap, normuon, "
+            "groups)",
         ),
         (
             "inner.optimizer.kind",
             ["adam"],
             "inner.optimizer.kind = ['adam']: unknown kind; did you mean adamw? (allowed: adamw, "
-            "sgd, lion, muon, adafactor, schedule_free_adamw, adopt, adamh, muonh, soap, normuon)",
+            "sgd, lion, muon, adafactor, schedule_free_adamw, adopt, adamh, muonh, soap, normuon, "
+            "groups)",
         ),
         (
             "inner.optimizer",
             {"learning_rate": 1},
             "inner.optimizer.kind: missing; write one of adamw, sgd, lion, muon, adafactor, "
-            "schedule_free_adamw, adopt, adamh, muonh, soap, normuon",
+            "schedule_free_adamw, adopt, adamh, muonh, soap, normuon, groups",
         ),
         (
             "tune.learning_rates.per",
@@ -396,7 +398,7 @@ def test_overrides_reach_the_recipe(tmp_path, tree):
     path = tmp_path / "x.yaml"
     path.write_text(yaml.safe_dump(tree))
     recipe = reading.read(path, ["inner.optimizer.learning_rate=3e-4", "tune.mixture={}"])
-    assert recipe.inner.optimizer.learning_rate == 3e-4
+    assert schema.peak(recipe.inner.optimizer) == 3e-4
     assert recipe.tune.mixture == schema.MixtureSpec()
 
 

@@ -108,20 +108,27 @@ def warmup_steps(artefact: Artefact) -> int:
     return round(artefact.learning_rates.knots[peak] * artefact.horizon_steps)
 
 
-def base_rates(artefact: Artefact) -> np.ndarray:
+def base_rates(artefact: Artefact, of: str | None = None) -> np.ndarray:
     """The recipe's base schedule at the knots of the learning rates, float64 [knots].
+
+    Args:
+        artefact: what was tuned.
+        of: the parameter that it is of, where optimizers side by side have several.
 
     Raises:
         ArtefactError: every group has a multiplier of zero, which leaves nothing of the schedule.
     """
     rates = artefact.learning_rates
     if rates.multipliers is None:
-        return next(iter(rates.parameters.values()))
+        return rates.parameters[of or next(iter(rates.parameters))]
+    if of is not None and not any(of in each for each in rates.multipliers.members.values()):
+        return rates.parameters[of]
     for (group, members), own in zip(
         rates.multipliers.members.items(), multipliers_at_knots(artefact), strict=True
     ):
-        if min(rates.multipliers.groups[group]) > 0 and members:
-            return rates.parameters[members[0]] / own
+        there = members if of is None else [name for name in members if name == of]
+        if min(rates.multipliers.groups[group]) > 0 and there:
+            return rates.parameters[there[0]] / own
     problem = "every group has a multiplier of 0 somewhere: the base schedule can't be known"
     fault = Fault("learning_rates.multipliers", list(rates.multipliers.groups), problem)
     raise ArtefactError("artefact", [fault])

@@ -78,12 +78,13 @@ def merged(
 
 
 def _distinct(artefact: Artefact, sizes: Mapping[str, int]) -> list[_Cluster]:
-    """The groups as they are: equal curves, and equal weight decays."""
+    """The groups as they are: equal curves, weight decays, and optimizers."""
     decayed, schedules = set(artefact.optimizer.decayed), artefact.optimizer.schedules
     tuned = (schedules.weight_decay if schedules else None) or {}
     found: dict[tuple[object, ...], list[str]] = {}
     for name, curve in artefact.learning_rates.parameters.items():
-        kind = (name in decayed, tuple(np.asarray(tuned.get(name, ())).tolist()))
+        own = tuple(np.asarray(tuned.get(name, ())).tolist())
+        kind = (name in decayed, own, artefact.optimizer.place(name))
         found.setdefault((*curve.tolist(), kind), []).append(name)
     clusters = []
     for (*curve, kind), names in found.items():
@@ -136,10 +137,11 @@ def _multipliers(
     rates: LearningRates = artefact.learning_rates
     if rates.multipliers is None:
         return None
-    base = base_rates(artefact)
+    several = len(artefact.optimizer.kinds) > 1
     factors, members = {}, {}
     for cluster in clusters:
         first = cluster.names[0]
+        base = base_rates(artefact, first if several else None)
         label = first if len(cluster.names) == 1 else f"{first} and {len(cluster.names) - 1} more"
         with np.errstate(divide="ignore", invalid="ignore"):
             factor = np.where(base > 0, curves[first] / base, 1.0)

@@ -28,7 +28,14 @@ from metatune.check.slopes import random_directions, slopes_over_step
 from metatune.check.subject import HYPERGRADIENT, FixedDraw, Subject, sample
 from metatune.inner import InnerTraining
 from metatune.recipe.measures import unit
-from metatune.recipe.schema import MixFlowSpec, Recipe, ReverseSpec
+from metatune.recipe.schema import (
+    GroupsSpec,
+    MixFlowSpec,
+    OptimizerGroupSpec,
+    Recipe,
+    ReverseSpec,
+    least,
+)
 
 AS_IT_IS: Final = "as it is"
 ROOTS: Final = (1e-10, 1e-8, 1e-6)
@@ -77,15 +84,26 @@ def changes(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
         return replace(recipe, inner=inner)
 
     for field, values in (("eps_root", ROOTS), ("eps", EPSILONS)):
-        own = getattr(optimizer, field, None)
+        own = least(optimizer, field)
         for value in values:
-            if own is not None and value > own:
+            if own is None or value <= own:
+                continue
+            if isinstance(optimizer, GroupsSpec):
+                groups = tuple(_raised(group, field, value) for group in optimizer.groups)
+                yield f"inner.optimizer.groups[*].{field}={value:g}", changed(groups=groups)
+            else:
                 yield f"inner.optimizer.{field}={value:g}", changed(**{field: value})
     schedule = optimizer.schedule
     for warmup in WARMUPS:
         if warmup > schedule.warmup and warmup + getattr(schedule, "decay", 0.0) <= 1:
             longer = changed(schedule=replace(schedule, warmup=warmup))
             yield f"inner.optimizer.schedule.warmup={warmup:g}", longer
+
+
+def _raised(group: OptimizerGroupSpec, field: str, value: float) -> OptimizerGroupSpec:
+    """A group whose number is at least so much, if it has one."""
+    own = getattr(group, field, None)
+    return group if own is None or own >= value else replace(group, **{field: value})
 
 
 def tried(

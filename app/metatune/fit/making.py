@@ -55,6 +55,7 @@ def sections_of(
         sequence_length=training.corpus.sequence_length,
         optimizer=recipe.inner.optimizer,
         decayed=training.decayed(),
+        members=training.members(),
         start=lambda: training.start(eta),
     )
     return {key: ENTRIES[key].section(training.tunables, eta, used) for key in keys}

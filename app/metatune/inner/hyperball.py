@@ -18,9 +18,9 @@ from jax.tree_util import KeyPath
 from jaxtyping import Array, Bool, Float, PyTree
 
 from metatune.hypergrad.shapes import Params, Shapes
-from metatune.inner.per_matrix import in_blocks
 from metatune.models import ParameterNames
 from metatune.tunables.hyper import Rates
+from metatune.tunables.optimizer_groups import of_blocks
 from metatune.tunables.shapes import Names
 
 HEAD: Final = "lm_head"
@@ -39,7 +39,7 @@ def kept(names: Names, params: Params | Shapes) -> PyTree[bool]:
         path: KeyPath, leaf: ParameterNames, parameter: Float[Array | jax.ShapeDtypeStruct, "..."]
     ) -> bool:
         head = parameter.ndim == 2 and any(getattr(key, "key", None) == HEAD for key in path)
-        return head or in_blocks(leaf, parameter)
+        return head or of_blocks(leaf, parameter)
 
     return jax.tree_util.tree_map_with_path(keeps, names, params)
 

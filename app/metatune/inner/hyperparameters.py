@@ -13,18 +13,18 @@ from metatune.recipe import schema
 from metatune.recipe.schema import Recipe
 from metatune.tunables import Hyper, Tunable, scheduled
 from metatune.tunables.mixture import starting_shares
-from metatune.tunables.shapes import Slices
+from metatune.tunables.shapes import Names, Slices
 
 HyperAt = Callable[[Slices, StepLike], Hyper]
 """The map η ↦ λ_t."""
 
 
 def over_steps_of(
-    recipe: Recipe, params: Shapes, tuning: tuple[Tunable, ...]
+    recipe: Recipe, names: Names, params: Shapes, tuning: tuple[Tunable, ...]
 ) -> Callable[..., Hyper]:
     """See `InnerTraining.hyper_over`."""
     # Rates within parameters would be as large as the parameters, for every step.
-    hyper_at = hyper_at_of(recipe, params, tuple(filter(scheduled, tuning)))
+    hyper_at = hyper_at_of(recipe, names, params, tuple(filter(scheduled, tuning)))
 
     @jax.jit
     def over_steps(eta: Slices, steps: Int[Array, "steps"] | None = None) -> Hyper:
@@ -34,15 +34,15 @@ def over_steps_of(
     return over_steps
 
 
-def hyper_at_of(recipe: Recipe, params: Shapes, tuning: tuple[Tunable, ...]) -> HyperAt:
+def hyper_at_of(
+    recipe: Recipe, names: Names, params: Shapes, tuning: tuple[Tunable, ...]
+) -> HyperAt:
     """The map η ↦ λ_t: the recipe's own choices, then each tunable in turn.
 
-    `params` are the parameters, or their shapes.
+    `names` and `params` are those of the parameters, or their shapes.
     """
     inner = recipe.inner
-    rates = schedules.base_rates(
-        inner.optimizer.schedule, inner.optimizer.learning_rate, inner.steps
-    )
+    base_rates = schedules.base_rates_of(inner.optimizer, names, inner.steps)
     shares = np.asarray(starting_shares(recipe.tune.mixture, recipe.data.trained))
     # A term of zero isn't computed.
     terms = {
@@ -54,9 +54,9 @@ def hyper_at_of(recipe: Recipe, params: Shapes, tuning: tuple[Tunable, ...]) -> 
     ranks = jax.tree.map(lambda leaf: (1,) * leaf.ndim, params)
 
     def hyper_at(eta: Slices, step: StepLike) -> Hyper:
-        base = jnp.asarray(rates)[step]
+        bases = [jnp.asarray(rates)[step] for rates in base_rates.rates]
         hyper = Hyper(
-            jax.tree.map(base.reshape, ranks, is_leaf=lambda leaf: isinstance(leaf, tuple)),
+            jax.tree.map(lambda at, rank: bases[at].reshape(rank), base_rates.places, ranks),
             jnp.asarray(shares),
             jnp.ones(len(shares)),
             loss_terms={key: jnp.float32(value) for key, value in terms.items()} or None,

@@ -19,12 +19,14 @@ from metatune.inner.adopt import adopt
 from metatune.inner.learned_update import corrected
 from metatune.inner.normuon import neurons_alike
 from metatune.inner.orthogonal import orthogonal, orthogonal_momentum
-from metatune.inner.per_matrix import in_blocks, layers_apart, unless_zero
+from metatune.inner.per_matrix import layers_apart, unless_zero
+from metatune.inner.side_by_side import by_group, side_by_side
 from metatune.inner.soap import soap
 from metatune.models import ParameterNames
 from metatune.recipe import schema
 from metatune.tunables import Correction, Form, Hyper
 from metatune.tunables.hyper import Rates
+from metatune.tunables.optimizer_groups import of_blocks, of_group, places
 from metatune.tunables.shapes import Names
 
 
@@ -61,15 +63,17 @@ def build(
         ValueError: a learned update of an optimizer that isn't `θ' = θ - rate * direction`.
     """
     builder = BUILDERS.get(type(optimizer))
-    if builder is None:
+    if builder is None and not isinstance(optimizer, schema.GroupsSpec):
         return _along_a_direction(optimizer, names, transposed, learned)
     if learned is not None:
         raise ValueError(f"{optimizer.kind} takes no learned update: it steps along no direction")
-    return builder(optimizer, names, transposed)
+    if isinstance(optimizer, schema.GroupsSpec):
+        return _side_by_side(optimizer, names, transposed)
+    return BUILDERS[type(optimizer)](optimizer, names, transposed)
 
 
 def direction(
-    optimizer: schema.InnerOptimizerSpec,
+    optimizer: schema.SingleOptimizerSpec,
     names: Names,
     transposed: bool = False,
     learned: Form | None = None,
@@ -115,7 +119,17 @@ def _shrunk_after(first: optax.GradientTransformation, by: Rates) -> optax.Gradi
 
 
 def decaying(optimizer: schema.InnerOptimizerSpec, names: Names, params: Shapes) -> Names:
-    """The names of the parameters that weight decay applies to: a tree, None at all others."""
+    """The names of the parameters that weight decay applies to: a tree, None at all others.
+
+    Of optimizers side by side, those of a group whose weight decay is zero aren't among them.
+    """
+    if isinstance(optimizer, schema.GroupsSpec):
+
+        def of_one(alone: schema.SingleOptimizerSpec, own: Names, shapes: Shapes) -> Names:
+            none = jax.tree.map(lambda _: None, own)
+            return decaying(alone, own, shapes) if alone.weight_decay else none
+
+        return by_group(optimizer, places(optimizer, names), of_one, names, params)
 
     def decays(
         leaf: ParameterNames, parameter: Float[Array | jax.ShapeDtypeStruct, "..."], keeps: bool
@@ -135,13 +149,56 @@ def decayed(optimizer: schema.InnerOptimizerSpec, names: Names, params: Shapes) 
     return tuple(name for leaf in leaves for name in leaf.names)
 
 
-def tuned(optimizer: schema.InnerOptimizerSpec, hyper: Hyper) -> schema.InnerOptimizerSpec:
+def members(
+    optimizer: schema.InnerOptimizerSpec, names: Names, params: Shapes
+) -> tuple[Mapping[str, tuple[str, ...]], ...]:
+    """Of each of several optimizers side by side, checkpoint names by what they are in it.
+
+    Args:
+        optimizer: the recipe's choice.
+        names: `ParameterNames` at the leaves of a tree like the parameters.
+        params: the parameters, or their shapes.
+
+    Returns:
+        `parameters` are all of the group. Muon, MuonH and NorMuon have `orthogonal`, those whose
+        momentum is made so, and `inputs_first`, those of them that checkpoints hold as [in, out].
+        AdamH and MuonH have `turned`, those that keep their norm. Empty of one optimizer.
+    """
+    if not isinstance(optimizer, schema.GroupsSpec):
+        return ()
+    at, found = places(optimizer, names), []
+    for place, group in enumerate(optimizer.groups):
+        own, shapes = of_group(names, at, place), of_group(params, at, place)
+        trees = {"parameters": jax.tree.map(lambda _: True, own)}
+        if isinstance(group, schema.MuonSpec | schema.MuonHSpec | schema.NorMuonSpec):
+            trees["orthogonal"] = jax.tree.map(of_blocks, own, shapes)
+            trees["inputs_first"] = jax.tree.map(
+                lambda leaf, is_one: is_one and leaf.transposed, own, trees["orthogonal"]
+            )
+        if isinstance(group, schema.AdamHSpec | schema.MuonHSpec):
+            trees["turned"] = hyperball.kept(own, shapes)
+        leaves = jax.tree.leaves(own)
+        found.append(
+            {
+                key: tuple(
+                    name
+                    for leaf, holds in zip(leaves, jax.tree.leaves(tree), strict=True)
+                    for name in leaf.names
+                    if holds
+                )
+                for key, tree in trees.items()
+            }
+        )
+    return tuple(found)
+
+
+def tuned(optimizer: schema.SingleOptimizerSpec, hyper: Hyper) -> schema.SingleOptimizerSpec:
     """The optimizer as it is in this inner step: with what is tuned in its place."""
     return replace(optimizer, **hyper.optimizer) if hyper.optimizer else optimizer
 
 
 def _along_a_direction(
-    optimizer: schema.InnerOptimizerSpec, names: Names, transposed: bool, learned: Form | None
+    optimizer: schema.SingleOptimizerSpec, names: Names, transposed: bool, learned: Form | None
 ) -> InnerOptimizer:
     """`θ' = θ - rate * direction`, with a rate for each parameter."""
 
@@ -197,6 +254,16 @@ def _hyperball(
     return InnerOptimizer(direction(spec, names, transposed).init, update)
 
 
+def _side_by_side(spec: schema.GroupsSpec, names: Names, transposed: bool) -> InnerOptimizer:
+    """Several, each of its own group."""
+    at = places(spec, names)
+    each = [
+        build(group.alone, of_group(names, at, place), transposed)
+        for place, group in enumerate(spec.groups)
+    ]
+    return InnerOptimizer(*side_by_side(spec, at, [(own.init, own.update) for own in each]))
+
+
 BUILDERS: Mapping[type, Callable[..., InnerOptimizer]] = {
     schema.ScheduleFreeAdamWSpec: _schedule_free,
     schema.AdamHSpec: _hyperball,
@@ -204,7 +271,7 @@ BUILDERS: Mapping[type, Callable[..., InnerOptimizer]] = {
 }
 
 
-def _decay(optimizer: schema.InnerOptimizerSpec, names: Names) -> optax.GradientTransformation:
+def _decay(optimizer: schema.SingleOptimizerSpec, names: Names) -> optax.GradientTransformation:
     """`direction + weight_decay * θ` where it decays, as `optax.add_decayed_weights`."""
 
     def add(updates: Params, params: Params) -> Params:
@@ -258,15 +325,13 @@ def _muon(spec: schema.MuonSpec, names: Names, transposed: bool) -> Chain:
 
 
 def _muonh(spec: schema.MuonHSpec, names: Names, transposed: bool) -> Chain:
-    of_blocks = orthogonal_momentum(spec, transposed)
-    return _of_blocks(of_blocks, _adam(spec), names), _decay(spec, names)
+    muon = orthogonal_momentum(spec, transposed)
+    return _of_blocks(muon, _adam(spec), names), _decay(spec, names)
 
 
 def _normuon(spec: schema.NorMuonSpec, names: Names, transposed: bool) -> Chain:
-    of_blocks = optax.chain(
-        orthogonal_momentum(spec, transposed), neurons_alike(spec.b2, transposed)
-    )
-    return _of_blocks(of_blocks, _adam(spec), names), _decay(spec, names)
+    muon = optax.chain(orthogonal_momentum(spec, transposed), neurons_alike(spec.b2, transposed))
+    return _of_blocks(muon, _adam(spec), names), _decay(spec, names)
 
 
 def _of_blocks(
@@ -275,7 +340,7 @@ def _of_blocks(
     """`muon` for the matrices of the blocks: what is stacked by layer alone, with two axes more."""
 
     def labels(params: Params) -> PyTree[str]:
-        return jax.tree.map(lambda leaf, p: "muon" if in_blocks(leaf, p) else "adam", names, params)
+        return jax.tree.map(lambda leaf, p: "muon" if of_blocks(leaf, p) else "adam", names, params)
 
     each: dict[Hashable, optax.GradientTransformation] = {"muon": muon, "adam": adam}
     return optax.partition(each, labels)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from metatune.hypergrad import Growth
-from metatune.recipe.schema import InnerSpec
+from metatune.recipe.schema import InnerSpec, least, peak
 
 
 def origin(
@@ -23,7 +23,8 @@ def origin(
         `before`, the inner step before which the hypergradient is dominated by growth; `steepest`,
         the two inner steps between which the adjoint grew fastest, and by what factor `per_step`
         there, null if that isn't finite; `warmup`, the inner steps of that; `eps_root` of the
-        optimizer, null where it has none; and `rate`, its peak.
+        optimizer, null where it has none; and `rate`, its peak. Of several optimizers side by
+        side the smallest eps_root and the largest peak.
     """
     exponents = np.asarray(growth.exponents)
     exponents = np.median(exponents.reshape(len(exponents), -1), axis=1)
@@ -42,6 +43,6 @@ def origin(
         "steepest": [int(at[steepest]), int(at[steepest + 1])],
         "per_step": per_step if np.isfinite(per_step) else None,
         "warmup": round(inner.optimizer.schedule.warmup * steps),
-        "eps_root": getattr(inner.optimizer, "eps_root", None),
-        "rate": inner.optimizer.learning_rate,
+        "eps_root": least(inner.optimizer, "eps_root"),
+        "rate": peak(inner.optimizer),
     }

@@ -3,16 +3,9 @@
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
 
 from metatune.hypergrad.shapes import OptState, Params
-from metatune.models import ParameterNames
 from metatune.tunables.shapes import Names
-
-
-def in_blocks(leaf: ParameterNames, parameter: Float[Array | jax.ShapeDtypeStruct, "..."]) -> bool:
-    """Whether these are matrices of the blocks, stacked by layer alone."""
-    return leaf.stacked and not leaf.experts and parameter.ndim == 3
 
 
 def layers_apart(inner: optax.GradientTransformation, names: Names) -> optax.GradientTransformation:

@@ -32,6 +32,7 @@ from metatune.tunables import (
     TunableClassWeights,
     TunableLearnedUpdate,
     averaging,
+    optimizer_groups,
 )
 from metatune.tunables.mixture import starting_shares
 from metatune.tunables.shapes import Names
@@ -114,14 +115,14 @@ def rescaled(training: InnerTraining, steps: int) -> InnerTraining:
     # Caps stay those of the whole training, of which this one is an image.
     setting = _with_data(setting, training.corpus, training.recipe)
     tuning = tunables.build(recipe.tune, setting)
-    hyper_at = hyper_at_of(recipe, params, tuning)
+    hyper_at = hyper_at_of(recipe, training.names, params, tuning)
     return replace(
         training,
         recipe=recipe,
         tunables=tuning,
         reweighted=replace(training.reweighted, hyper_at=hyper_at),
         sampled=replace(training.sampled, hyper_at=hyper_at),
-        hyper_over=over_steps_of(recipe, params, tuning),
+        hyper_over=over_steps_of(recipe, training.names, params, tuning),
     )
 
 
@@ -187,12 +188,17 @@ def _parts(
         head = inner.loss is not None and inner.loss.multi_token_prediction is not None
         part = _attempt(faults, lambda: trainable(begin.model, inner.train, inner.lora, head))
     setting = tuning = None
+    grouped = True
+    if part and inner and isinstance(inner.optimizer, schema.GroupsSpec):
+        if grouped := not any(f.path.startswith(optimizer_groups.PATH) for f in known):
+            check = partial(optimizer_groups.assigned, inner.optimizer, part.names)
+            grouped = _attempt(faults, check) is not None
     # Where a fault keeps us from knowing what is trained, expressions can't be judged.
     if text and begin and tune and (part or not inner):
         names = part.names if part else begin.model.names()
         shapes = _trained_shapes(begin, part) if part else begin.model.init_shapes()
         setting = _setting(text, inner, tune, vocab_size, seed, names, shapes)
-        if tune.optimizer and inner and part:
+        if tune.optimizer and inner and part and grouped:
             setting = _with_optimizer(setting, inner.optimizer)
         tuning = _attempt(faults, partial(tunables.build, tune, setting, known))
     others = initialisation.Ingredients()
@@ -312,7 +318,7 @@ def _assemble(recipe: Recipe, parts: _Parts, elsewhere: bool) -> InnerTraining:
     fresh = initialiser(begin, optimizer.init, part, layout)
     initialise = initialisation.of_one_draw(recipe.tune.initialisation, fresh, recipe.seed)
     params = _trained_shapes(begin, part)
-    hyper_at = hyper_at_of(recipe, params, tuning)
+    hyper_at = hyper_at_of(recipe, part.names, params, tuning)
     rest = frozen(begin, part, recipe.seed, here)
     classes = next(
         (each.classes for each in tuning if isinstance(each, TunableClassWeights)), PARTS
@@ -343,7 +349,7 @@ def _assemble(recipe: Recipe, parts: _Parts, elsewhere: bool) -> InnerTraining:
         begin.weights_sha256,
         others.sha256,
         initialise,
-        over_steps_of(recipe, params, tuning),
+        over_steps_of(recipe, part.names, params, tuning),
         layout,
     )
 

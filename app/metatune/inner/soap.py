@@ -25,8 +25,8 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from metatune.hypergrad.shapes import OptState, Params
 from metatune.inner.eigenbases import eigenbasis, followed, product
-from metatune.inner.per_matrix import in_blocks
 from metatune.recipe import schema
+from metatune.tunables.optimizer_groups import of_blocks
 from metatune.tunables.shapes import Names
 
 Sides = tuple[
@@ -93,7 +93,7 @@ def soap(
             return SoapTensor(zeros, zeros, (left, right), (left, right))
 
         of = treedef.flatten_up_to(params)
-        tensors = [begun(in_blocks(leaf, p), p) for leaf, p in zip(leaves, of, strict=True)]
+        tensors = [begun(of_blocks(leaf, p), p) for leaf, p in zip(leaves, of, strict=True)]
         return SoapState(jnp.zeros((), jnp.int32), treedef.unflatten(tensors))
 
     def update(

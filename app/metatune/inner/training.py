@@ -12,9 +12,10 @@ from metatune.hypergrad import Problem, State, as_argument, programs
 from metatune.inner import initialisation, losses, optimizers, seeds
 from metatune.inner.trainable import Trainable
 from metatune.models import LanguageModel, Layout
-from metatune.recipe.schema import Recipe
+from metatune.recipe.schema import GroupsSpec, Recipe
 from metatune.tunables import Hyper, TokenClasses, Trajectory, Tunable
 from metatune.tunables.hyper import Rates
+from metatune.tunables.optimizer_groups import per_leaf
 from metatune.tunables.shapes import Names, Slice, SlicesLike, Weights
 from metatune.tunables.used import Curve
 
@@ -146,6 +147,21 @@ class InnerTraining:
         """Checkpoint names of the parameters that weight decay applies to."""
         params = jax.eval_shape(self.initialise, jax.random.key(0)).params
         return optimizers.decayed(self.recipe.inner.optimizer, self.names, params)
+
+    def members(self) -> tuple[Mapping[str, tuple[str, ...]], ...]:
+        """Of each of several optimizers side by side, its parameters; see `optimizers.members`."""
+        params = jax.eval_shape(self.initialise, jax.random.key(0)).params
+        return optimizers.members(self.recipe.inner.optimizer, self.names, params)
+
+    def peaks(self) -> dict[str, float]:
+        """The peak of each parameter's base rate by checkpoint name."""
+        optimizer = self.recipe.inner.optimizer
+        found = [leaf.names for leaf in jax.tree.leaves(self.names)]
+        if not isinstance(optimizer, GroupsSpec):
+            return {name: optimizer.learning_rate for names in found for name in names}
+        own = jax.tree.leaves(per_leaf(optimizer, self.names, "learning_rate"))
+        pairs = zip(found, own, strict=True)
+        return {name: peak for names, peak in pairs for name in names}
 
 
 def of_all_parameters(

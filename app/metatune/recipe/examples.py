@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, is_dataclass
 from types import NoneType
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
@@ -11,6 +11,7 @@ from metatune.recipe.document import load
 from metatune.recipe.faults import ABSENT
 from metatune.recipe.reading import kinds_of, members_of
 from metatune.recipe.reference import ITEM, NAME, FieldEntry
+from metatune.recipe.rules import said_fields
 from metatune.recipe.writing import plain
 
 NUMBERS: Final = (2, 4, 0.1, 1, 0.5, 1.5)
@@ -91,7 +92,7 @@ def _of_section(cls: type) -> dict[str, Any]:
     hints = get_type_hints(cls)
     needed = {
         field.name: field
-        for field in fields(cls)
+        for field in said_fields(cls)
         if field.name == "kind" or (field.default is MISSING and field.default_factory is MISSING)
     }
     return {

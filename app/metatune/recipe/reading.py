@@ -19,6 +19,7 @@ from metatune.recipe.faults import ABSENT, Fault, RecipeError, nearest, unknown
 from metatune.recipe.moved import refusal
 from metatune.recipe.overrides import apply
 from metatune.recipe.paths import joined
+from metatune.recipe.rules import said_fields
 from metatune.recipe.schema import Recipe
 
 BROKEN: Final = object()  # what a reader returns after it has reported a fault
@@ -104,7 +105,7 @@ def _stands_in(fault: Fault, found: Fault) -> bool:
 def _fields(cls: type, tree: Mapping[str, Any], path: str, faults: list[Fault]) -> dict[str, Any]:
     """The fields of dataclass `cls`, defaults for what can't be read; faults are appended."""
     hints = get_type_hints(cls)
-    known = {field.name: field for field in fields(cls)}
+    known = {field.name: field for field in said_fields(cls)}
     meant = set()
     for key in tree:
         if key not in known:
@@ -145,14 +146,16 @@ def _value(
         value: what the recipe says.
         path: dotted path of the field.
         faults: appended to.
-        default: the field's, whose class stands in for a missing `kind`.
+        default: the field's, whose class stands in for a missing `kind`; so does one that is
+            told by a field that no other has, its `SAID_BY`.
     """
     members = members_of(expected)
     if value is None and NoneType in members:
         return None
     tagged = kinds_of(expected)
     if len(tagged) > 1 and isinstance(value, Mapping):
-        kind = value.get("kind", getattr(default, "kind", ABSENT))
+        said = (m.kind for m in tagged.values() if getattr(m, "SAID_BY", None) in value)
+        kind = value.get("kind", next(said, getattr(default, "kind", ABSENT)))
         where = joined(path, "kind")
         if kind is ABSENT:
             faults.append(Fault(where, ABSENT, "missing", f"write one of {', '.join(tagged)}"))
@@ -261,7 +264,7 @@ def _read_tuple(expected: Any, value: Sequence[Any], path: str, faults: list[Fau
 
 def _read_section(expected: type, value: Mapping[str, Any], path: str, faults: list[Fault]) -> Any:
     values = _fields(expected, value, path, faults)
-    return expected(**values) if len(values) == len(fields(expected)) else BROKEN
+    return expected(**values) if len(values) == len(said_fields(expected)) else BROKEN
 
 
 def _read_plain(expected: Any, value: Any, path: str, faults: list[Fault]) -> Any:
@@ -344,7 +347,9 @@ SHAPES: Final[Mapping[Any, ValueShape]] = {
     is_dataclass: ValueShape(
         _is_mapping,
         _read_section,
-        lambda expected: f"a section with {', '.join(field.name for field in fields(expected))}",
+        lambda expected: (
+            f"a section with {', '.join(field.name for field in said_fields(expected))}"
+        ),
     ),
     Any: ValueShape(
         _is_plain,

@@ -7,13 +7,13 @@ in the docstring of its section. Nothing is written down again.
 import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, is_dataclass
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 from metatune.recipe.faults import ABSENT, RecipeError, unknown
 from metatune.recipe.moved import refusal
 from metatune.recipe.reading import kinds_of, members_of, words_of
-from metatune.recipe.rules import ValueRule
+from metatune.recipe.rules import ValueRule, said_fields
 from metatune.recipe.schema import Recipe
 
 NAME: Final = "NAME"
@@ -162,7 +162,7 @@ def description(cls: type) -> list[str]:
 def _fields(cls: type, path: str, key: str, kinds: Mapping[str, type]) -> list[FieldEntry]:
     hints, said = get_type_hints(cls), _attributes(cls)
     entries = []
-    for field in fields(cls):
+    for field in said_fields(cls):
         expected = hints[field.name]
         default = field.default if field.default_factory is MISSING else field.default_factory()
         meaning = said.get(field.name) or _by_type(cls, field, expected)
@@ -223,14 +223,15 @@ def _paragraphs(cls: type) -> list[str]:
 
 
 def _attributes(cls: type) -> dict[str, str]:
-    """What a docstring says of each field."""
-    _, _, text = inspect.cleandoc(cls.__doc__ or "").partition("\nAttributes:\n")
+    """What docstrings say of each field, those of the classes that it extends before its own."""
     found: dict[str, str] = {}
-    name = ""
-    for line in text.splitlines():
-        if start := re.fullmatch(r"    (\w+): (.*)", line):
-            name = start[1]
-            found[name] = start[2]
-        elif name and line.strip():
-            found[name] += f" {line.strip()}"
+    for each in reversed(cls.__mro__[:-1]):
+        _, _, text = inspect.cleandoc(each.__doc__ or "").partition("\nAttributes:\n")
+        name = ""
+        for line in text.splitlines():
+            if start := re.fullmatch(r"    (\w+): (.*)", line):
+                name = start[1]
+                found[name] = start[2]
+            elif name and line.strip():
+                found[name] += f" {line.strip()}"
     return found

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from datetime import date
 from typing import Any
 
@@ -99,10 +99,19 @@ def broken_rules(section: Any, path: str) -> Iterator[Fault]:
         section: an instance of a dataclass of the schema.
         path: dotted path of the section.
     """
-    for field_ in fields(section):
+    for field_ in said_fields(section):
         rule, value = field_.metadata.get("rule"), getattr(section, field_.name)
         if rule is not None and value is not None and not rule.holds(value):
             yield Fault(f"{path}.{field_.name}", value, f"must be {rule.allowed}")
+
+
+def said_fields(section: Any) -> tuple[Field[Any], ...]:
+    """The fields of a dataclass of the schema that a recipe can say.
+
+    Args:
+        section: the dataclass, or an instance of it.
+    """
+    return tuple(each for each in fields(section) if each.init)
 
 
 def ruled(*default_and_rule: Any) -> Any:

@@ -1,13 +1,14 @@
 """Recipes to YAML: complete, so that nothing depends on the defaults of a later version."""
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from typing import Any, Final
 
 import yaml
 
 from metatune.recipe.document import SCALARS
 from metatune.recipe.paths import joined
+from metatune.recipe.rules import said_fields
 from metatune.recipe.schema import Recipe
 
 WIDTH: Final = 100  # characters
@@ -53,7 +54,7 @@ def plain(value: Any) -> Any:
     """A value of a recipe as dicts, lists and plain values."""
     if is_dataclass(value):
         # `sorted` is stable: `kind` moves to the front, the others keep their order.
-        ordered = sorted(fields(value), key=lambda field: field.name != "kind")
+        ordered = sorted(said_fields(value), key=lambda field: field.name != "kind")
         said = {field.name: (field, getattr(value, field.name)) for field in ordered}
         return {
             name: plain(item)

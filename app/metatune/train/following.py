@@ -16,6 +16,7 @@ from metatune.inner import InnerTraining
 from metatune.models import ParameterNames
 from metatune.train.learned_update import corrections
 from metatune.tunables import Hyper, TokenClasses
+from metatune.tunables.optimizer_groups import has_number
 from metatune.tunables.token_classes import PARTS
 
 
@@ -100,7 +101,7 @@ def _optimizer(optimizer: artefact.Optimizer, at: Steps, hyper: Hyper) -> Hyper:
     if (decay := tables.get("weight_decay")) is not None:
         found["weight_decay"] = at.by_parameter(decay)
     ours = at.training.recipe.inner.optimizer
-    tuned = {name: values for name, values in found.items() if hasattr(ours, name)}
+    tuned = {name: values for name, values in found.items() if has_number(ours, name)}
     if optimizer.schedules is None:
         return hyper
     return hyper._replace(optimizer={**(hyper.optimizer or {}), **tuned})

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,7 +15,7 @@ from metatune.data import TokenClass
 from metatune.inner import InnerTraining
 from metatune.recipe.checks.learned_update import UNCORRECTED
 from metatune.recipe.faults import Fault
-from metatune.recipe.schema import LossSpec
+from metatune.recipe.schema import InnerOptimizerSpec, LossSpec, number_name
 from metatune.train.following import not_followed
 
 
@@ -92,14 +93,22 @@ def _rater_faults(tuned: Artefact, training: InnerTraining) -> Iterator[Fault]:
         yield Fault("inner.micro_batch", micro_batch, problem, "take it out")
 
 
+def _numbers(optimizer: InnerOptimizerSpec) -> dict[str, Any]:
+    """The fields of an optimizer by name, of groups as `Optimizer.numbers` of an artefact."""
+    found = asdict(optimizer)
+    for place, group in enumerate(found.pop("groups", ())):
+        found |= {number_name(place, key): value for key, value in group.items()}
+    return found
+
+
 def remarks(tuned: Artefact, training: InnerTraining) -> Iterator[str]:
     """What differs from the training that was tuned, a line each: it is trained all the same."""
     if tuned.result.get("status") == "unfinished":
         yield "warning: the artefact is of a search that isn't finished: the best so far"
     recipe = training.recipe
-    chosen = asdict(recipe.inner.optimizer)
+    chosen = _numbers(recipe.inner.optimizer)
     asked = demands(tuned)
-    for key, value in tuned.optimizer.settings.items():
+    for key, value in tuned.optimizer.numbers.items():
         if asked is not None and key in asked.settings:
             continue  # the rule's number is used
         if chosen.get(key) != value:

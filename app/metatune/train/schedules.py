@@ -4,7 +4,7 @@ The numbers of a segment of steps are an argument of the compiled program, so th
 trains at any schedule, and what is on the device doesn't grow with the number of steps.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,8 +14,10 @@ import numpy as np
 from metatune.artefact import Artefact, ClassWeights
 from metatune.hypergrad import Problem
 from metatune.inner import InnerTraining
+from metatune.recipe.schema import GroupsSpec
 from metatune.train.following import Steps, classes_of, followed
 from metatune.tunables import Hyper
+from metatune.tunables.optimizer_groups import assigned
 from metatune.tunables.rating import held
 
 
@@ -109,16 +111,28 @@ class Schedules:
         """The learning rate of each group of parameters that share one, at a step of a segment."""
         multipliers = self._tuned and self._tuned.learning_rates.multipliers
         named = jax.tree.leaves(self._training.names)
-        if multipliers:
-            groups = {label: names[0] for label, names in multipliers.members.items() if names}
-        else:
-            groups = {"all": named[0].names[0]}
+        every = tuple(name for leaf in named for name in leaf.names)
+        members = dict(multipliers.members) if multipliers else {"all": every}
+        groups = {label: names[0] for label, names in self._told_apart(members).items() if names}
         found: dict[str, float] = {}
         for leaf, curve in zip(named, jax.tree.leaves(segment.hyper.learning_rate), strict=True):
             at_step = np.ravel(np.asarray(curve)[step - segment.first])
             row = np.broadcast_to(at_step, (len(leaf.names),))
             found |= dict(zip(leaf.names, map(float, row), strict=True))
         return {label: found[name] for label, name in groups.items()}
+
+    def _told_apart(self, members: Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[str]]:
+        """Groups of parameters, parted where optimizers side by side give them several rates."""
+        optimizer = self._training.recipe.inner.optimizer
+        if not isinstance(optimizer, GroupsSpec):
+            return members
+        found: dict[str, list[str]] = {}
+        own = list(assigned(optimizer, self._training.names).members.values())
+        for label, names in members.items():
+            for place, taken in enumerate(own):
+                if both := [name for name in names if name in taken]:
+                    found[f"{label}, groups[{place}]"] = both
+        return found
 
     def _steps(self, first: int) -> list[int]:
         """Steps of a segment; where it ends after the training, its last again, to be skipped."""

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from metatune.artefact import Artefact
 from metatune.artefact.demands import FITTED
+from metatune.artefact.sections.optimizer import GROUPS
 from metatune.recipe.faults import ABSENT, Fault, unknown
 from metatune.transfer.rules import RULES, Rule
 from metatune.transfer.sizes import Side
@@ -47,6 +48,10 @@ def impossible(artefact: Artefact, proxy: Side, target: Side) -> Iterator[Fault]
         )
     if proxy.like(target):
         return
+    if artefact.optimizer.settings["kind"] == GROUPS:
+        problem = "no rule says how optimizers side by side follow the sizes of a model"
+        cure = "tune with one optimizer, or tune on the model to come"
+        yield Fault("optimizer.kind", GROUPS, problem, cure)
     if artefact.learning_rates.elements is not None:
         problem = "rates within parameters have the shapes of the tuned model"
         cure = "tune rates of whole tensors, or of groups of them"

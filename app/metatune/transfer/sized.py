@@ -20,7 +20,7 @@ from metatune.inner.hyperparameters import hyper_at_of, over_steps_of
 from metatune.inner.scaling import by_parameter, scaled
 from metatune.models import ParameterNames
 from metatune.recipe.faults import Fault, RecipeError
-from metatune.recipe.schema import RobustSpec
+from metatune.recipe.schema import GroupsSpec, RobustSpec
 from metatune.transfer import words
 from metatune.transfer.carried import factors_of
 from metatune.transfer.factors import Factors
@@ -119,8 +119,8 @@ def at_size(training: InnerTraining, rung: Rung, rule: str) -> Sized:
     )
     shapes = jax.eval_shape(found.initialise, jax.random.key(0)).params
     carried = _Carried(found, shapes, factors)
-    hyper_at = hyper_at_of(recipe, shapes, tuning)
-    over = over_steps_of(recipe, shapes, tuning)
+    hyper_at = hyper_at_of(recipe, found.names, shapes, tuning)
+    over = over_steps_of(recipe, found.names, shapes, tuning)
 
     def at(eta: Any, step: Any) -> Hyper:
         return carried(hyper_at(eta, step))
@@ -161,7 +161,9 @@ class _Carried:
 
         self._rates, self._eps = tree("learning_rate"), tree("eps")
         self._decays = tree("weight_decay", training.decayed())
-        self._decay = training.recipe.inner.optimizer.weight_decay
+        # No rule says anything of optimizers side by side: then nothing is carried.
+        optimizer = training.recipe.inner.optimizer
+        self._decay = 0.0 if isinstance(optimizer, GroupsSpec) else optimizer.weight_decay
 
     def __call__(self, hyper: Hyper) -> Hyper:
         """λ_t with the factors of the rule."""

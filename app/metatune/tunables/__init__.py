@@ -40,7 +40,7 @@ from metatune.tunables.learning_rates import TunableLearningRates
 from metatune.tunables.loss_terms import LossTerm
 from metatune.tunables.loss_weights import TunableLossWeights
 from metatune.tunables.mixture import TunableMixture
-from metatune.tunables.optimizer import OptimizerField
+from metatune.tunables.optimizer import GroupedField, OptimizerField
 from metatune.tunables.rater import TunableRater
 from metatune.tunables.rating import Rating
 from metatune.tunables.shapes import Slices
@@ -54,6 +54,7 @@ __all__ = [
     "Correction",
     "Elements",
     "Form",
+    "GroupedField",
     "Groups",
     "Hyper",
     "Interpolation",

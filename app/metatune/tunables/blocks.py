@@ -9,6 +9,7 @@ from jaxtyping import Float, Float64
 from metatune.hypergrad import Growth
 from metatune.hypergrad.shapes import Leaf
 from metatune.tunables import (
+    GroupedField,
     LossTerm,
     OptimizerField,
     Tunable,
@@ -27,6 +28,7 @@ WINDOWED = (
     TunableLossWeights,
     TunableClassWeights,
     OptimizerField,
+    GroupedField,
     LossTerm,
 )
 """What acts window by window, on the training itself."""

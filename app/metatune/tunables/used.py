@@ -56,6 +56,8 @@ class Used(NamedTuple):
         sequence_length: tokens of a sequence.
         optimizer: what trains.
         decayed: checkpoint names of the parameters that weight decay applies to.
+        members: of each of several optimizers side by side, checkpoint names by what they are
+            there, as of `optimizers.members`; empty of one optimizer.
         start: to what the training starts from by checkpoint name; None if that isn't tuned.
     """
 
@@ -66,6 +68,7 @@ class Used(NamedTuple):
     optimizer: schema.InnerOptimizerSpec
     decayed: tuple[str, ...]
     start: Callable[[], Mapping[str, Float[np.ndarray, "..."]] | None]
+    members: tuple[Mapping[str, Sequence[str]], ...] = ()
 
     def scheduled(
         self, curves: Sequence[Curve] | Float64[np.ndarray, "curves steps"]

@@ -87,9 +87,10 @@ class Contest:
     parts: bool
 
     @property
-    def peak(self) -> float:
-        """The recipe's peak learning rate."""
-        return self.trainings.training.recipe.inner.optimizer.learning_rate
+    def peak(self) -> float | None:
+        """The recipe's peak learning rate; None where groups have their own."""
+        peaks = set(self.trainings.training.peaks().values())
+        return peaks.pop() if len(peaks) == 1 else None
 
     @property
     def domains(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ class About(NamedTuple):
 
     Attributes:
         tuned: the artefact of the run.
-        peak: the recipe's peak learning rate.
+        peak: the recipe's peak learning rate; None where groups have their own.
         domains: that are trained on.
         spent: by the search of the run.
         course: of the run's search, as of `Chosen`.
@@ -29,7 +29,7 @@ class About(NamedTuple):
     """
 
     tuned: Artefact
-    peak: float
+    peak: float | None
     domains: tuple[str, ...]
     spent: Spent
     course: tuple[tuple[int, float], ...]

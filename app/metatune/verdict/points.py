@@ -37,11 +37,11 @@ class Plain:
     optimizer: Optimizer = "recipe"
     online_rate: float = 0.0
 
-    def words(self, peak: float, domains: tuple[str, ...]) -> str:
+    def words(self, peak: float | None, domains: tuple[str, ...]) -> str:
         """What it changes, for people.
 
         Args:
-            peak: the recipe's peak learning rate.
+            peak: the recipe's peak learning rate; None where groups have their own.
             domains: that shares are of, in their order.
         """
         rate = f"rate {self.rate:.3g}" if self.optimizer == "prodigy" else _rate(self.rate, peak)
@@ -75,7 +75,7 @@ class Coordinates:
 
     offsets: tuple[float, ...]
 
-    def words(self, peak: float, domains: tuple[str, ...]) -> str:
+    def words(self, peak: float | None, domains: tuple[str, ...]) -> str:
         """What it changes, for people."""
         del peak, domains
         if not any(self.offsets):
@@ -101,5 +101,7 @@ def as_json(point: Point) -> dict[str, Any]:
     return stated | ({"shares": list(point.shares)} if point.shares else {})
 
 
-def _rate(rate: float, peak: float) -> str:
-    return "" if rate == 1 else f"rate x{rate:.3g} ({rate * peak:.2g})"
+def _rate(rate: float, peak: float | None) -> str:
+    if rate == 1:
+        return ""
+    return f"rates x{rate:.3g}" if peak is None else f"rate x{rate:.3g} ({rate * peak:.2g})"

@@ -61,15 +61,16 @@ def rates(training: InnerTraining, default: Artefact, point: Plain) -> LearningR
     """The learning rates of a plain point, by checkpoint name."""
     inner = training.recipe.inner
     # Prodigy's own rate is a factor, one by default.
-    peak = 1.0 if point.optimizer == "prodigy" else inner.optimizer.learning_rate
-    curve = base_rates(schedule(inner.optimizer.schedule, point), peak * point.rate, inner.steps)
-    kept = where_changed(curve[:, None])
     names = tuple(default.learning_rates.parameters)
+    own = schedule(inner.optimizer.schedule, point)
+    peaks = dict.fromkeys(names, 1.0) if point.optimizer == "prodigy" else training.peaks()
+    curves = {peak: base_rates(own, peak * point.rate, inner.steps) for peak in set(peaks.values())}
+    kept = where_changed(np.stack(list(curves.values()), axis=1))
     factors = below(names, point.layer_decay)
     return LearningRates(
         fractions(kept.tolist(), inner.steps),
         "constant",
-        {name: factors[name] * curve[kept] for name in names},
+        {name: factors[name] * curves[peaks[name]][kept] for name in names},
     )
 
 

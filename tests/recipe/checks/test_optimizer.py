@@ -29,7 +29,7 @@ def faults(*args, **outer):
 
 
 def test_every_field_that_an_optimizer_lets_tune_is_one_of_its_own():
-    kinds = schema.InnerOptimizerSpec.__args__
+    kinds = schema.SingleOptimizerSpec.__args__
     names = set(schema.OptimizerFieldsSpec.__dataclass_fields__)
     assert len(kinds) == 11
     for kind in kinds:
@@ -96,3 +96,63 @@ def test_lion_hides_what_weighs_the_data():
     outer = {"estimator": {"kind": "zeroth_order", "directions": 2}}
     reading.parse(recipe({"kind": "lion"}, {"mixture": {}}, **outer), "mine.yaml")
     reading.parse(recipe({"kind": "lion"}, {"learning_rates": {}}), "mine.yaml")
+
+
+GROUPS = [
+    {"match": "proj", "kind": "muon", "learning_rate": 0.02},
+    {"kind": "adamw", "learning_rate": 0.001, "weight_decay": 0},
+]
+
+
+def grouped(groups=GROUPS, tune=(), inner=(), **shared):
+    made = recipe({}, {"learning_rates": {}, **dict(tune)}, inner)
+    made["inner"]["optimizer"] = {"groups": groups, **shared}
+    return made
+
+
+def test_groups_need_no_kind_and_share_what_no_group_says():
+    read = reading.parse(grouped(clip_norm=0.5), "mine.yaml").inner.optimizer
+    first, second = GROUPS
+    assert read == schema.GroupsSpec(
+        (
+            schema.MuonGroupSpec(0.02, match="proj"),
+            schema.AdamWGroupSpec(0.001, weight_decay=0.0),
+        ),
+        clip_norm=0.5,
+    )
+    for key, value in (("schedule", {"kind": "constant"}), ("clip_norm", 1.0)):
+        with pytest.raises(RecipeError) as refused:
+            reading.parse(grouped([{**first, key: value}, second]), "mine.yaml")
+        assert str(refused.value.faults[0]).startswith(f"inner.optimizer.groups[0].{key} = ")
+        assert "unknown key" in str(refused.value.faults[0])
+
+
+@pytest.mark.parametrize(
+    ("made", "path", "problem"),
+    [
+        (
+            grouped([{**GROUPS[1], "kind": "schedule_free_adamw"}]),
+            "inner.optimizer.groups[0].kind",
+            "schedule_free_adamw",
+        ),
+        (
+            grouped(tune={"learned_update": {"step_size": "kept"}}),
+            "tune.learned_update",
+            "inner.optimizer is groups, of which each steps along directions of its own",
+        ),
+        (
+            grouped(
+                [{**GROUPS[0], "kind": "adamh"}, GROUPS[1]], inner={"lora": {"targets": ["proj"]}}
+            ),
+            "inner.lora",
+            "inner.optimizer.groups[0] is adamh, which keeps norms, and adapters begin with zeros",
+        ),
+    ],
+    ids=["schedule-free", "learned update", "adapters"],
+)
+def test_what_groups_can_t_have_is_refused_by_name(made, path, problem):
+    with pytest.raises(RecipeError) as refused:
+        reading.parse(made, "mine.yaml")
+    (said,) = (str(fault) for fault in refused.value.faults)
+    assert said.startswith(path)
+    assert problem in said

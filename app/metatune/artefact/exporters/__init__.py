@@ -37,6 +37,7 @@ from metatune.artefact.format import Artefact
 from metatune.artefact.horizon import carried, distance
 from metatune.artefact.merging import merged
 from metatune.artefact.sections import SECTIONS
+from metatune.artefact.sections.optimizer import GROUPS
 from metatune.recipe.faults import ABSENT, Fault, unknown
 
 __all__ = [
@@ -183,13 +184,21 @@ def export(
     if not _takes_its_rates(artefact, exporter):
         kind = artefact.optimizer.settings["kind"]
         problem = f"{target} takes the rates of {', '.join(exporter.optimizers)} alone"
+        if kind == GROUPS and exporter.side_by_side:
+            taken, found = exporter.side_by_side, dict.fromkeys(artefact.optimizer.kinds)
+            problem = (
+                f"{target} takes groups of {', '.join(taken)} alone, not {' and '.join(found)}"
+            )
+        elif kind == GROUPS:
+            problem += ", not several optimizers side by side"
         others = [
             name
             for name, other in EXPORTERS.items()
-            if kind in other.optimizers and other.capabilities["rates"] != "no"
+            if _takes_its_rates(artefact, other) and other.capabilities["rates"] != "no"
         ]
         cure = f"choose another target: {', '.join(others)}"
         faults.append(Fault("optimizer.kind", kind, problem, cure))
+    faults += exporter.faults(artefact)
     without = dropped(artefact, exporter.capabilities)
     if sequences_per_step is None and required(artefact, exporter):
         problem = f"{target} changes shares by sequences: their number must be known"
@@ -235,8 +244,10 @@ def export(
 
 def _takes_its_rates(artefact: Artefact, exporter: Exporter) -> bool:
     """Whether a target takes rates of the artefact's optimizer, if it takes rates at all."""
-    kind = artefact.optimizer.settings["kind"]
-    return exporter.capabilities["rates"] == "no" or kind in exporter.optimizers
+    kind, own = artefact.optimizer.settings["kind"], exporter.optimizers
+    if kind == GROUPS:
+        own = (GROUPS,) if set(artefact.optimizer.kinds) <= set(exporter.side_by_side) else ()
+    return exporter.capabilities["rates"] == "no" or kind in own
 
 
 def whole(artefact: Artefact) -> dict[str, Exporter]:
@@ -244,7 +255,9 @@ def whole(artefact: Artefact) -> dict[str, Exporter]:
     return {
         name: exporter
         for name, exporter in EXPORTERS.items()
-        if _takes_its_rates(artefact, exporter) and not dropped(artefact, exporter.capabilities)
+        if _takes_its_rates(artefact, exporter)
+        and not dropped(artefact, exporter.capabilities)
+        and not [*exporter.faults(artefact)]
     }
 
 

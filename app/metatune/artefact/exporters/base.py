@@ -1,9 +1,9 @@
 """What an exporter is, and what all of them share: templates, and the words of a README."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
 from string import Template
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -15,7 +15,9 @@ from metatune.artefact.files import README
 from metatune.artefact.format import Artefact
 from metatune.artefact.sections import AS_SAID
 from metatune.artefact.sections.loss_weights import ClassWeights, Labels, Positions, Vocabulary
+from metatune.artefact.sections.optimizer import SETTINGS
 from metatune.artefact.writing import portable_files
+from metatune.recipe.faults import Fault
 
 MODULE = "metatune_schedules.py"
 MIXTURE_MODULE = "metatune_mixture.py"
@@ -65,6 +67,8 @@ class Exporter(NamedTuple):
         numbers: what each number in the files that the target itself reads means there, with its
             unit, by the name of its field.
         counts_sequences: whether shares that change ask for the sequences of an update.
+        side_by_side: kinds of optimizers that it takes in groups, of several side by side.
+        faults: why it can't take an artefact for another reason than its capabilities.
         others: the same for other versions of the target.
     """
 
@@ -76,6 +80,8 @@ class Exporter(NamedTuple):
     optimizers: tuple[str, ...] = ("adamw", "sgd")
     numbers: Mapping[str, str] = {}
     counts_sequences: bool = False
+    side_by_side: tuple[str, ...] = ()
+    faults: Callable[[Artefact], Iterable[Fault]] = lambda artefact: ()
     others: tuple["Exporter", ...] = ()
 
     @property
@@ -109,7 +115,13 @@ def export_files(
         mixture=_mixture(artefact),
         mixed=_mixed(production, readme),
         loss_weights="\n\n".join([_loss_weights(artefact, readme), *_loss_terms(artefact, readme)]),
-        dropped=_bullets([*_lost(production), *supply_of_mixture(production, AT_END[readme])]),
+        dropped=_bullets(
+            [
+                *_lost(production),
+                *_muon_of_torch(artefact, readme),
+                *supply_of_mixture(production, AT_END[readme]),
+            ]
+        ),
     )
     files = {name: template(source) for name, source in modules.items()}
     if artefact.mixture is not None and SCHEDULES_OF_TORCH in modules.values():
@@ -187,7 +199,7 @@ def _facts(production: Production) -> str:
     """What is in tuned.json and what it is for, a line each."""
     artefact = production.artefact
     settings = dict(artefact.optimizer.settings)
-    kind = settings.pop("kind")
+    kind, groups = settings.pop("kind"), settings.pop("groups", ())
     chosen = ", ".join(f"{key} {value}" for key, value in settings.items())
     rates, *others = (section.facts(value) for section, value in held(artefact, AS_SAID))
     lines = [
@@ -198,10 +210,34 @@ def _facts(production: Production) -> str:
         *([production.merged] if production.merged else []),
         *rates,
         f"for the optimizer {kind}: {chosen}",
+        *(_of_group(place, group) for place, group in enumerate(groups)),
         *fitted_lines(artefact),
         *(line for lines in others for line in lines),
     ]
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _of_group(place: int, group: Mapping[str, Any]) -> str:
+    """An optimizer of several side by side, without the names of its parameters."""
+    said = {key: group[key] for key in SETTINGS[group["kind"]] if key in group and key != "kind"}
+    numbers = ", ".join(f"{key} {value}" for key, value in said.items())
+    which = "all others" if group["match"] is None else f"`{group['match']}`"
+    return f"groups[{place}], {which} ({len(group['parameters'])}): {group['kind']}, {numbers}"
+
+
+def _muon_of_torch(artefact: Artefact, readme: str) -> list[str]:
+    """What PyTorch's Muon does otherwise."""
+    orthogonal = any(
+        group.get("orthogonal") for group in artefact.optimizer.settings.get("groups", ())
+    )
+    return [MUON_OF_TORCH] if orthogonal and readme in ("torch", "hf_trainer") else []
+
+
+MUON_OF_TORCH = (
+    "`torch.optim.Muon` iterates in bfloat16, so that an update of a matrix is off by 1 to 2 %. "
+    "Where it looks ahead (`nesterov`) it doesn't correct for a momentum that starts at zero: the "
+    "first updates, about 1 / (1 - momentum) of them, turn a little"
+)
 
 
 def _kept(production: Production) -> str:

@@ -9,7 +9,7 @@ from metatune.artefact.capabilities import WHOLE_PARAMETERS, able
 from metatune.artefact.document import held
 from metatune.artefact.exporters.base import Exporter, Production, config_files
 from metatune.artefact.exporters.supply import supply_of_mixture
-from metatune.artefact.sections.optimizer import SETTINGS
+from metatune.artefact.sections.optimizer import OF_GROUP, SETTINGS
 from metatune.artefact.sections.section import Columns
 
 USAGE = """
@@ -55,4 +55,5 @@ CSV = Exporter(
     able(WHOLE_PARAMETERS, auxiliary_head="exact", router_balance="exact"),
     _files,
     optimizers=tuple(SETTINGS),
+    side_by_side=tuple(OF_GROUP),
 )

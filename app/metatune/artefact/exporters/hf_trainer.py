@@ -2,6 +2,7 @@
 
 from metatune.artefact.capabilities import SCHEDULES
 from metatune.artefact.exporters.base import MODULE, Exporter, export_files
+from metatune.artefact.exporters.torch import SIDE_BY_SIDE, muon_faults
 
 MODULES = {MODULE: "torch_schedules.py", "metatune_trainer.py": "hf_trainer.py"}
 
@@ -11,4 +12,6 @@ HF_TRAINER = Exporter(
     SCHEDULES,
     lambda production: export_files(production, "hf_trainer", MODULES),
     "5.23.0",
+    side_by_side=SIDE_BY_SIDE,
+    faults=muon_faults,
 )

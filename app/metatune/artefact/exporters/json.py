@@ -2,7 +2,7 @@
 
 from metatune.artefact.capabilities import SCHEDULES, able
 from metatune.artefact.exporters.base import Exporter, export_files
-from metatune.artefact.sections.optimizer import SETTINGS
+from metatune.artefact.sections.optimizer import OF_GROUP, SETTINGS
 
 JSON = Exporter(
     "json",
@@ -10,4 +10,5 @@ JSON = Exporter(
     able(SCHEDULES, rater="exact", auxiliary_head="exact", router_balance="exact"),
     lambda production: export_files(production, "json", {"metatune_schedule.py": "schedule.py"}),
     optimizers=tuple(SETTINGS),
+    side_by_side=tuple(OF_GROUP),
 )

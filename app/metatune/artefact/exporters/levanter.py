@@ -111,7 +111,10 @@ LEVANTER = Exporter(
     able(rates="exact", curves="exact", mixture="quantised", moving_mixture="quantised"),
     _files,
     "marin-levanter 0.2.0",
+    # Muon needs to know which of the axes of a matrix are its outputs: Levanter names them.
+    ("adamw", "sgd", "adamh"),
     counts_sequences=True,
+    side_by_side=("adamw", "sgd", "adamh"),
     numbers={
         "num_train_steps": "updates of the training",
         "train_weights": "the first update of the stage, from 0, then shares of its sequences",

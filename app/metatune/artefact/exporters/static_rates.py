@@ -47,9 +47,12 @@ def static_rates(artefact: Artefact) -> StaticRates:
     schedule.
     """
     base, multipliers = base_rates(artefact), artefact.learning_rates.multipliers
+    names = artefact.learning_rates.parameters
+    peaks = dict.fromkeys(names, float(base.max()))
+    if len(artefact.optimizer.kinds) > 1:
+        peaks = {name: float(base_rates(artefact, name).max()) for name in names}
     if multipliers is None:
-        names = artefact.learning_rates.parameters
-        return StaticRates(dict.fromkeys(names, float(base.max())), base, 0.0)
+        return StaticRates(peaks, base, 0.0)
     factors = multipliers_at_knots(artefact)
     with np.errstate(divide="ignore", invalid="ignore"):  # a multiplier of 0 makes a mean of 0
         logs = np.log(factors)
@@ -58,7 +61,7 @@ def static_rates(artefact: Artefact) -> StaticRates:
         fitted = np.exp(np.broadcast_to(own[:, None], logs.shape))
         deviation = np.where(fitted == factors, 0.0, np.abs(fitted / factors - 1)).max()
     parameters = {
-        name: float(np.exp(mean) * base.max())
+        name: float(np.exp(mean) * peaks[name])
         for members, mean in zip(multipliers.members.values(), own, strict=True)
         for name in members
     }

@@ -165,16 +165,25 @@ def curves(rates: LearningRates, steps: Sequence[int], total: int) -> Columns:
 
     Returns:
         Rates per update [steps] by group; where no rates were tuned, one `base` curve; where they
-        were tuned within parameters, quantiles over each.
+        were tuned within parameters, quantiles over each. Where optimizers side by side give
+        parameters of a group several base rates, a curve for each, by the first that has it.
     """
     rates = rates.summarised(total)
-    if rates.multipliers is None:
-        return {BASE: base_curve(rates, steps, total)}
+    tuned = rates.multipliers
+    members = {BASE: tuple(rates.parameters)} if tuned is None else tuned.members
     return {
-        # Members of a group share its curve.
-        group: values_at(rates.knots, rates.parameters[name], rates.interpolation, steps, total)
-        for group, (name, *_) in rates.multipliers.members.items()
+        label: values_at(rates.knots, rates.parameters[name], rates.interpolation, steps, total)
+        for group, names in members.items()
+        for label, name in _told_apart(group, names, rates).items()
     }
+
+
+def _told_apart(group: str, names: Sequence[str], rates: LearningRates) -> dict[str, str]:
+    """A name for each different curve of a group's members; they share one but for their bases."""
+    firsts = {rates.parameters[name].tobytes(): name for name in reversed(names)}
+    if len(firsts) == 1:
+        return {group: names[0]}
+    return {f"{group}: {name}": name for name in names if name in firsts.values()}
 
 
 def parameter_names(document: Mapping[str, Any]) -> list[str] | None:
@@ -371,13 +380,19 @@ def _facts(rates: LearningRates) -> list[str]:
 
 
 def _views(rates: LearningRates, horizon: int) -> list[OnLogScale]:
-    tuned, factors = rates.summarised(horizon).multipliers, None
+    shown_rates = rates.summarised(horizon)
+    tuned, factors = shown_rates.multipliers, None
     if tuned is not None:
+        by_curve = {
+            label: tuned.groups[group]
+            for group, names in tuned.members.items()
+            for label in _told_apart(group, names, shown_rates)
+        }
         head = f"multiplier {'from' if tuned.interpolation == 'constant' else 'at'}"
         shown = "{:.2f}".format
         own = tuned.interpolation
         factors = ByKnot(
-            "multipliers", head, tuned.knots, tuned.groups, shown, ".3f", interpolation=own
+            "multipliers", head, tuned.knots, by_curve, shown, ".3f", interpolation=own
         )
     title = "learning rates per update and multipliers, log scale"
     return [OnLogScale(title, lambda steps: curves(rates, steps, horizon), factors)]

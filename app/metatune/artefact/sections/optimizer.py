@@ -13,6 +13,7 @@ from metatune.artefact.json_schema import (
     NOT_NEGATIVE,
     POSITIVE,
     by_name,
+    list_of,
     of_fields,
     or_null,
     ref,
@@ -47,6 +48,33 @@ SETTINGS: Final = {
     }.items()
 }
 """The settings of an inner optimizer that an artefact holds, by its kind."""
+
+GROUPS: Final = "groups"
+"""The kind of several optimizers side by side; `groups` in its settings are theirs."""
+
+TREATED: Final = {
+    "muon": ("orthogonal", "inputs_first"),
+    "adamh": ("turned",),
+    "muonh": ("orthogonal", "inputs_first", "turned"),
+    "normuon": ("orthogonal", "inputs_first"),
+}
+"""What of its parameters an optimizer treats in a way of its own, by its kind in a group.
+
+`orthogonal` are matrices whose momentum is made so, `inputs_first` those of them that are
+[in, out], `turned` those that keep their norm.
+"""
+
+OF_GROUP: Final = {
+    kind: (
+        "match",
+        *(key for key in keys if key != "clip_norm"),
+        "parameters",
+        *TREATED.get(kind, ()),
+    )
+    for kind, keys in SETTINGS.items()
+    if kind != "schedule_free_adamw"
+}
+"""What an artefact holds of a group, by the kind of its optimizer."""
 
 SWITCHES: Final = ("nesterov", "scale_by_parameter")
 LIMITS: Final = ("clip_norm", "clipping_threshold")
@@ -96,7 +124,8 @@ class Optimizer:
 
     Attributes:
         settings: exactly the `SETTINGS` of its kind, plain numbers; of what was tuned those that
-            it started from.
+            it started from. Of several side by side `kind`, `clip_norm`, and a list of `groups`,
+            each with exactly the `OF_GROUP` of its kind.
         decayed: checkpoint names of the parameters that weight decay applies to.
         schedules: what was tuned of the settings; None where nothing was.
     """
@@ -104,6 +133,26 @@ class Optimizer:
     settings: Mapping[str, Any]
     decayed: tuple[str, ...]
     schedules: OptimizerSchedules | None = None
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """The settings by name, those of groups as `groups[0].b1`; without lists of parameters."""
+        found = {key: value for key, value in self.settings.items() if key != GROUPS}
+        for place, group in enumerate(self.settings.get(GROUPS, ())):
+            own = {key: group[key] for key in ("match", *SETTINGS[group["kind"]]) if key in group}
+            found |= {f"{GROUPS}[{place}].{key}": value for key, value in own.items()}
+        return found
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """That of the optimizer, or of each group's."""
+        groups = self.settings.get(GROUPS)
+        return tuple(each["kind"] for each in groups) if groups else (self.settings["kind"],)
+
+    def place(self, name: str) -> int:
+        """The number of the group that a parameter is of; 0 of one optimizer."""
+        groups = self.settings.get(GROUPS, ())
+        return next((at for at, each in enumerate(groups) if name in each["parameters"]), 0)
 
     def tables(self, steps: Sequence[int], total: int) -> dict[str, Columns]:
         """What was tuned at some updates: its `weight_decay` by parameter, and the others."""
@@ -136,21 +185,74 @@ def _check(checker: ValueChecker, stated: Any, document: Mapping[str, Any]) -> N
     if not checker.is_a(KEY, stated, Mapping, "an object"):
         return
     kind = stated.get("kind")
-    if kind not in list(SETTINGS):  # a list: what was received may not be hashable
+    if kind == GROUPS:
+        _check_groups(checker, stated, document)
+    elif kind not in list(SETTINGS):  # a list: what was received may not be hashable
         checker.fault(f"{KEY}.kind", kind, f"must be one of {', '.join(SETTINGS)}")
     elif checker.keys(KEY, stated, (*SETTINGS[kind], "decayed"), ("schedules",)):
-        for key in SETTINGS[kind]:
-            path, value = f"{KEY}.{key}", stated[key]
-            if key in SWITCHES:
-                checker.is_a(path, value, bool, "true or false")
-            elif key in LIMITS:
-                if value is not None and not (real(value) and value > 0):
-                    checker.fault(path, value, "must be a number above 0, or null")
-            elif key != "kind" and not (real(value) and value >= 0):
-                checker.fault(path, value, NOT_BELOW_0)
+        _check_numbers(checker, KEY, SETTINGS[kind], stated)
         checker.known(f"{KEY}.decayed", stated["decayed"], parameter_names(document))
         if "schedules" in stated:
             _check_schedules(checker, stated["schedules"], SETTINGS[kind], stated["decayed"])
+
+
+def _check_numbers(
+    checker: ValueChecker, where: str, keys: Sequence[str], stated: Mapping[str, Any]
+) -> None:
+    for key in keys:
+        path, value = f"{where}.{key}", stated[key]
+        if key in SWITCHES:
+            checker.is_a(path, value, bool, "true or false")
+        elif key in LIMITS:
+            if value is not None and not (real(value) and value > 0):
+                checker.fault(path, value, "must be a number above 0, or null")
+        elif key != "kind" and not (real(value) and value >= 0):
+            checker.fault(path, value, NOT_BELOW_0)
+
+
+def _check_groups(
+    checker: ValueChecker, stated: Mapping[str, Any], document: Mapping[str, Any]
+) -> None:
+    """Each has what its kind has, and every parameter is of one of them."""
+    if not checker.keys(KEY, stated, ("kind", "clip_norm", GROUPS, "decayed"), ("schedules",)):
+        return
+    _check_numbers(checker, KEY, ("clip_norm",), stated)
+    if not checker.is_a(f"{KEY}.{GROUPS}", stated[GROUPS], list, "a list"):
+        return
+    names, taken, numbers = parameter_names(document), [], ["clip_norm"]
+    for place, group in enumerate(stated[GROUPS]):
+        path = f"{KEY}.{GROUPS}[{place}]"
+        if not checker.is_a(path, group, Mapping, "an object"):
+            return
+        kind = group.get("kind")
+        if kind not in list(OF_GROUP):
+            checker.fault(f"{path}.kind", kind, f"must be one of {', '.join(OF_GROUP)}")
+            return
+        if not checker.keys(path, group, OF_GROUP[kind]):
+            return
+        own = [key for key in SETTINGS[kind] if key in OF_GROUP[kind]]
+        _check_numbers(checker, path, own, group)
+        if group["match"] is not None:
+            checker.is_a(f"{path}.match", group["match"], str, "text, or null")
+        faults = len(checker.faults)
+        for key in ("parameters", *TREATED.get(kind, ())):
+            checker.known(f"{path}.{key}", group[key], names)
+        if len(checker.faults) > faults:
+            return
+        for key in TREATED.get(kind, ()):
+            if strange := [name for name in group[key] if name not in group["parameters"]]:
+                checker.fault(f"{path}.{key}", strange[0], f"must be one of {path}.parameters")
+        taken += group["parameters"]
+        numbers += [
+            f"{GROUPS}[{place}].{key}" for key in own if key not in ("kind", "weight_decay")
+        ]
+    known = set(taken) if names is None else set(names)
+    if len(set(taken)) < len(taken) or set(taken) != known:
+        problem = "must have each parameter of learning_rates.parameters in one of them"
+        checker.fault(f"{KEY}.{GROUPS}", len(taken), problem)
+    checker.known(f"{KEY}.decayed", stated["decayed"], names)
+    if "schedules" in stated:
+        _check_schedules(checker, stated["schedules"], numbers, stated["decayed"])
 
 
 def _check_schedules(
@@ -179,7 +281,7 @@ def _check_schedules(
 def _read(stated: Mapping[str, Any], held: Held) -> Optimizer:
     schedules = stated.get("schedules")
     return Optimizer(
-        {key: stated[key] for key in SETTINGS[stated["kind"]]},
+        {key: stated[key] for key in _keys_of(stated["kind"])},
         tuple(stated["decayed"]),
         schedules
         and OptimizerSchedules(
@@ -189,6 +291,10 @@ def _read(stated: Mapping[str, Any], held: Held) -> Optimizer:
             None if schedules["weight_decay"] is None else arrays(schedules["weight_decay"]),
         ),
     )
+
+
+def _keys_of(kind: str) -> tuple[str, ...]:
+    return ("kind", "clip_norm", GROUPS) if kind == GROUPS else SETTINGS[kind]
 
 
 def _needs(optimizer: Optimizer, horizon: int) -> dict[str, str]:
@@ -226,6 +332,10 @@ def _setting(kind: str, key: str) -> Mapping[str, Any]:
         return {"const": kind}
     if key in LIMITS:
         return ref(key)
+    if key == "match":
+        return {"type": ["string", "null"]}
+    if key in ("parameters", *TREATED.get(kind, ())):
+        return ref("names")
     return BOOLEAN if key in SWITCHES else COUNT if key in COUNTS else NOT_NEGATIVE
 
 
@@ -235,7 +345,7 @@ OPTIMIZER: Final = Section(
     written=_written,
     check=_check,
     read=_read,
-    schema={"oneOf": [ref(kind) for kind in SETTINGS]},
+    schema={"oneOf": [ref(kind) for kind in (*SETTINGS, GROUPS)]},
     needs=_needs,
     words=_words,
     facts=_facts,
@@ -246,6 +356,20 @@ OPTIMIZER: Final = Section(
                 {"schedules": ref("optimizer_schedules")},
             )
             for kind, keys in SETTINGS.items()
+        },
+        GROUPS: of_fields(
+            {
+                "kind": {"const": GROUPS},
+                "clip_norm": ref("clip_norm"),
+                GROUPS: list_of({"oneOf": [ref(f"group_{kind}") for kind in OF_GROUP]}, minItems=1),
+                "decayed": ref("names"),
+            },
+            {"schedules": ref("optimizer_schedules")},
+            description="Optimizers side by side, each of its own parameters.",
+        ),
+        **{
+            f"group_{kind}": of_fields({key: _setting(kind, key) for key in keys})
+            for kind, keys in OF_GROUP.items()
         },
         "optimizer_schedules": scheduled(
             None,

@@ -12,7 +12,7 @@ from typing import Final
 import jax
 
 from metatune.inner import InnerTraining
-from metatune.recipe.schema import AdamWSpec
+from metatune.recipe.schema import AdamWSpec, GroupsSpec
 
 SHARE: Final = 0.15
 """Of the root mean square of the gradient's elements, that √eps_root should reach at least.
@@ -28,17 +28,19 @@ def precision_warnings(training: InnerTraining) -> Iterator[str]:
     """A warning where bfloat16 is too coarse for the hypergradients of a recipe."""
     recipe, optimizer = training.recipe, training.recipe.inner.optimizer
     tuned = [key for key in ("mixture", "loss_weights") if getattr(recipe.tune, key) is not None]
-    if recipe.model.dtype != "bfloat16" or not isinstance(optimizer, AdamWSpec) or not tuned:
+    each = optimizer.groups if isinstance(optimizer, GroupsSpec) else (optimizer,)
+    roots = [own.eps_root for own in each if isinstance(own, AdamWSpec)]
+    if recipe.model.dtype != "bfloat16" or not roots or not tuned:
         return
     params = jax.eval_shape(training.initialise, jax.random.key(0)).params
     elements = sum(leaf.size for leaf in jax.tree.leaves(params))
     # A gradient that isn't clipped is taken for one of norm one.
     least = (SHARE * (optimizer.clip_norm or 1.0)) ** 2 / elements
-    if optimizer.eps_root < least:
+    if min(roots) < least:
         enough = 10.0 ** math.ceil(math.log10(least))
         yield (
             f"warning: in bfloat16, hypergradients of {' and '.join(tuned)} need an eps_root of "
             f"{enough:.0e} or more for {elements:,} parameters: inner.optimizer.eps_root is "
-            f"{optimizer.eps_root:.0e}; below, they hang on elements of the gradient that are "
+            f"{min(roots):.0e}; below, they hang on elements of the gradient that are "
             "nothing but rounding. Raise it, or compute in float32"
         )

@@ -7,6 +7,7 @@ from typing import Final, get_args
 from metatune.recipe.faults import Fault
 from metatune.recipe.schema import (
     AdamHSpec,
+    GroupsSpec,
     InnerSpec,
     LearnedUpdateSpec,
     LearningRatesSpec,
@@ -21,6 +22,7 @@ UNCORRECTED: Final[Mapping[type, str]] = {
     ScheduleFreeAdamWSpec: "whose average the steps only feed",
     AdamHSpec: "whose matrices keep their norm, whatever the size of a step",
     MuonHSpec: "whose matrices keep their norm, whatever the size of a step",
+    GroupsSpec: "of which each steps along directions of its own",
 }
 """Why there is no learned update of the optimizers that step along no direction."""
 

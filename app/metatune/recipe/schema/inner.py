@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from metatune.recipe.rules import AT_LEAST_ONE, FRACTION, NOT_NEGATIVE, POSITIVE, ruled
-from metatune.recipe.schema.inner_optimizer import InnerOptimizerSpec
+from metatune.recipe.schema.optimizer_groups import InnerOptimizerSpec
 
 
 @dataclass(frozen=True)

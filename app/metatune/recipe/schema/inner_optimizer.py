@@ -334,7 +334,7 @@ class MuonHSpec:
     clip_norm: float | None = ruled(1.0, POSITIVE)
 
 
-InnerOptimizerSpec = (
+SingleOptimizerSpec = (
     AdamWSpec
     | SGDSpec
     | LionSpec
@@ -347,4 +347,4 @@ InnerOptimizerSpec = (
     | SoapSpec
     | NorMuonSpec
 )
-"""What turns gradients into updates. `TUNABLE` are those of its fields that can be tuned."""
+"""One optimizer for all parameters. `TUNABLE` are those of its fields that can be tuned."""

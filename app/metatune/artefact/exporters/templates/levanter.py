@@ -10,7 +10,7 @@ import difflib
 import functools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ from levanter.utils.jax_utils import leaf_key_paths  # pyright: ignore[reportMis
 TUNED = Path(__file__).with_name("tuned.json")
 
 STEP_TOLERANCE = 1e-6  # of a step: a knot k/T times a total T may miss k by rounding
+KINDS = ("adamw", "sgd", "adamh")
 NUMBER = re.compile(r"(?<=\.)(\d+)\.")  # of a layer, in the name of a parameter
 
 
@@ -44,10 +45,16 @@ class Numbers(NamedTuple):
     Attributes:
         rates: at the knots, absolute, [knots] or [layers, knots].
         decay: weight decay, a number or [layers].
+        optimizer: the number of its optimizer, of several side by side.
+        turned: whether it keeps its norm.
+        stacked: whether it is that of all layers.
     """
 
     rates: np.ndarray
     decay: Any
+    optimizer: int
+    turned: bool
+    stacked: bool
 
 
 def optimizer(total_steps: int, *, path: Path = TUNED) -> optax.GradientTransformation:
@@ -64,21 +71,71 @@ def optimizer(total_steps: int, *, path: Path = TUNED) -> optax.GradientTransfor
     settings = _read(path)["optimizer"]
     if total_steps < 1:
         raise ValueError(f"total_steps {total_steps}: must be 1 or above")
-    if settings["kind"] not in ("adamw", "sgd"):
-        raise ValueError(f"{path}: holds rates of {settings['kind']}, not of adamw or sgd")
+    each = settings.get("groups", [settings])
+    kinds = [own["kind"] for own in each]
+    if other := [kind for kind in kinds if kind not in KINDS]:
+        raise ValueError(f"{path}: holds rates of {other[0]}, none of {', '.join(KINDS)}")
 
-    def add_decay(updates: Any, params: Any) -> Any:
-        return _by_leaf(lambda u, p, own: u + _wide(own.decay, p) * p, path, updates, params)
+    def decay(*of: str) -> optax.GradientTransformation:
+        def add(updates: Any, params: Any) -> Any:
+            def decayed(u: Any, p: Any, own: Numbers) -> Any:
+                return u + _wide(own.decay, p) * p if kinds[own.optimizer] in of else u
 
-    decay = optax.stateless(add_decay)
-    parts = [] if (norm := settings["clip_norm"]) is None else [optax.clip_by_global_norm(norm)]
-    if settings["kind"] == "adamw":
-        moments = {key: settings[key] for key in ("b1", "b2", "eps", "eps_root")}
-        parts += [optax.scale_by_adam(**moments), decay]
+            return _by_leaf(decayed, path, updates, params)
+
+        return optax.stateless(add)
+
+    norm, parts = settings["clip_norm"], [decay("sgd")]  # that of SGD goes into its momentum
+    if norm is not None:
+        parts.insert(0, optax.clip_by_global_norm(norm))
+    moments: dict[Hashable, Any] = {at: _moments(own) for at, own in enumerate(each)}
+    if len(each) == 1:
+        parts.append(moments[0])
     else:
-        parts += [decay, optax.trace(settings["momentum"], nesterov=settings["nesterov"])]
+        labels = functools.partial(_by_leaf, lambda leaf, own: own.optimizer, path)
+        parts.append(optax.partition(moments, labels))
+    parts += [decay("adamw", "adamh"), _by_rate(total_steps, path)]
+    if "adamh" in kinds:
+        parts = [*parts[:-1], _as_long(path), parts[-1], _turned(path)]
     # Levanter gives the loss as well.
-    return optax.with_extra_args_support(optax.chain(*parts, _by_rate(total_steps, path)))
+    return optax.with_extra_args_support(optax.chain(*parts))
+
+
+def _moments(settings: Mapping[str, Any]) -> optax.GradientTransformation:
+    if settings["kind"] == "sgd":
+        return optax.trace(settings["momentum"], nesterov=settings["nesterov"])
+    return optax.scale_by_adam(**{key: settings[key] for key in ("b1", "b2", "eps", "eps_root")})
+
+
+def _as_long(path: Path) -> optax.GradientTransformation:
+    """Directions of what keeps its norm as long as the parameter: the rate is how far it turns."""
+
+    def scale(update: Any, param: Any, own: Numbers) -> Any:
+        if not own.turned:
+            return update
+        length = _norm(update, own)
+        return update * _norm(param, own) / jnp.where(length > 0, length, 1)
+
+    return optax.stateless(lambda updates, params: _by_leaf(scale, path, updates, params))
+
+
+def _turned(path: Path) -> optax.GradientTransformation:
+    """Updates of what keeps its norm, back onto the sphere."""
+
+    def turn(update: Any, param: Any, own: Numbers) -> Any:
+        if not own.turned:
+            return update
+        moved = param + update
+        length = _norm(moved, own)
+        return moved * _norm(param, own) / jnp.where(length > 0, length, 1) - param
+
+    return optax.stateless(lambda updates, params: _by_leaf(turn, path, updates, params))
+
+
+def _norm(leaf: Any, own: Numbers) -> Any:
+    """That of each layer by itself, of all axes that Levanter has of a matrix."""
+    axes = tuple(range(own.stacked, leaf.ndim))
+    return jnp.sqrt(jnp.sum(jnp.square(leaf), axis=axes, keepdims=True))
 
 
 def _by_rate(total_steps: int, path: Path) -> optax.GradientTransformation:
@@ -142,6 +199,9 @@ def _numbers(
     for name in curves:
         if number := NUMBER.search(name):
             stacks.setdefault(NUMBER.sub("", name, count=1), {})[int(number[1])] = name
+    groups = settings.get("groups", ())
+    of = {name: at for at, group in enumerate(groups) for name in group["parameters"]}
+    turned = {name for group in groups for name in group.get("turned", ())}
     decayed, found, lines, used = set(settings["decayed"]), [], [], set()
     for name, shape in zip(names, shapes, strict=True):
         own = [name] if name in curves else _layers(stacks.get(name, {}))
@@ -153,15 +213,25 @@ def _numbers(
             lines.append(f"{name}: {len(own)} layers in {path}, but the model's is {list(shape)}")
         else:
             rates = np.array([curves[each] for each in own])
-            decays = np.array([settings["weight_decay"] * (each in decayed) for each in own])
-            whole = name in curves
-            found.append(Numbers(rates[0], decays[0]) if whole else Numbers(rates, decays))
+            place, whole = of.get(own[0], 0), name in curves
+            decay = (groups[place] if groups else settings)["weight_decay"]
+            decays = np.array([decay * (each in decayed) for each in own])
+            turns = own[0] in turned
+            if settings["kind"] == "adamh":
+                turns = len(shape) - (not whole) >= 2 and _keeps_its_norm(own[0])
+            numbers = (rates[0], decays[0]) if whole else (rates, decays)
+            found.append(Numbers(*numbers, place, turns, not whole))
     lines += [
         f"{name} of {path} is no parameter of the model" for name in curves if name not in used
     ]
     if lines:
         raise ValueError("\n".join([f"{len(lines)} faults:", *(f"  {line}" for line in lines)]))
     return tuple(found)
+
+
+def _keeps_its_norm(name: str) -> bool:
+    """Of what has the axes of a matrix: that of a block, or of an unembedding; no bias."""
+    return name.endswith(".weight") and (bool(NUMBER.search(name)) or "lm_head" in name.split("."))
 
 
 def _layers(names: Mapping[int, str]) -> list[str]:

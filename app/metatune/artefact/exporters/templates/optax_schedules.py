@@ -15,6 +15,7 @@ updates of your training, however long.
 import difflib
 import functools
 import json
+import re
 from collections.abc import Callable, Collection, Hashable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +28,15 @@ import optax
 TUNED = Path(__file__).with_name("tuned.json")
 
 STEP_TOLERANCE = 1e-6  # of a step: a knot k/T times a total T may miss k by rounding
+
+Named = Callable[[str], str]
+"""From the name of a parameter, its keys joined by dots, to that in tuned.json."""
+
+OF_BLOCK = re.compile(r"\.\d+\.")
+"""In the name of what a block has."""
+
+FUSED_EXPERTS = re.compile(r"\.experts\.(?!\d)")
+"""In the name of a tensor of all experts."""
 
 
 def schedules(total_steps: int, *, path: Path = TUNED) -> dict[str, optax.Schedule]:
@@ -78,8 +88,9 @@ def optimizer(
             curve.
     """
     settings = _read(path)["optimizer"]
-    if settings["kind"] not in BUILDERS:
-        raise ValueError(f"{path}: {settings['kind']} is none of {', '.join(BUILDERS)}")
+    for own in settings.get("groups", [settings]):
+        if own["kind"] not in BUILDERS:
+            raise ValueError(f"{path}: {own['kind']} is none of {', '.join(BUILDERS)}")
     rates: dict[Hashable, optax.GradientTransformation] = {
         label: optax.scale_by_learning_rate(schedule)
         for label, schedule in schedules(total_steps, path=path).items()
@@ -89,32 +100,151 @@ def optimizer(
     if correct is not None and checkpoint_name is not str:
         raise ValueError("checkpoint_name: a learned update knows parameters by their own names")
     inner = [_at_each_update(settings, total_steps, correct, checkpoint_name)]
+    each = settings.get("groups", [settings])
+    turns = any(own["kind"] in ("adamh", "muonh") for own in each)
+    if turns:
+        inner.append(_as_long(settings, checkpoint_name))
     if "elements" in _read(path)["learning_rates"]:
         inner.append(scale_elements(total_steps, path=path, checkpoint_name=checkpoint_name))
-    return optax.chain(*inner, optax.partition(rates, named))
+    after = [_turned(settings, checkpoint_name)] if turns else []
+    return optax.chain(*inner, optax.partition(rates, named), *after)
 
 
-def _adamw(settings: Mapping[str, Any], decay: optax.GradientTransformation) -> Any:
-    moments = {key: settings[key] for key in ("b1", "b2", "eps", "eps_root")}
-    return optax.scale_by_adam(**moments), decay
+def _adam(settings: Mapping[str, Any]) -> optax.GradientTransformation:
+    return optax.scale_by_adam(**{key: settings[key] for key in ("b1", "b2", "eps", "eps_root")})
 
 
-def _sgd(settings: Mapping[str, Any], decay: optax.GradientTransformation) -> Any:
+def _adamw(settings: Mapping[str, Any], decay: optax.GradientTransformation, named: Named) -> Any:
+    return _adam(settings), decay
+
+
+def _sgd(settings: Mapping[str, Any], decay: optax.GradientTransformation, named: Named) -> Any:
     return decay, optax.trace(settings["momentum"], nesterov=settings["nesterov"])
 
 
-def _lion(settings: Mapping[str, Any], decay: optax.GradientTransformation) -> Any:
+def _lion(settings: Mapping[str, Any], decay: optax.GradientTransformation, named: Named) -> Any:
     return optax.scale_by_lion(settings["b1"], settings["b2"]), decay
 
 
-def _adopt(settings: Mapping[str, Any], decay: optax.GradientTransformation) -> Any:
+def _adopt(settings: Mapping[str, Any], decay: optax.GradientTransformation, named: Named) -> Any:
     moments = {key: settings[key] for key in ("b1", "b2", "eps")}
     return optax.contrib.scale_by_adopt(**moments), decay
 
 
+def _muon(settings: Mapping[str, Any], decay: optax.GradientTransformation, named: Named) -> Any:
+    def scaled(updates: Any, params: Any = None) -> Any:
+        def scale(axes: optax.contrib.MuonDimensionNumbers, update: Any) -> Any:
+            inputs, outputs = (update.shape[at] for at in (axes.reduction_axis, axes.output_axis))
+            return max(1.0, outputs / inputs) ** 0.5 * update
+
+        axes = _axes(settings, named, updates)
+        return jax.tree.map(scale, axes, updates, is_leaf=_is_axes)
+
+    own = optax.chain(_orthogonal(settings, named, settings["momentum"]), optax.stateless(scaled))
+    return _of_matrices(settings, named, own), decay
+
+
+def _muonh(settings: Mapping[str, Any], decay: optax.GradientTransformation, named: Named) -> Any:
+    momentum = optax.trace(settings["momentum"], nesterov=settings["nesterov"])
+    own = optax.chain(momentum, _orthogonal({**settings, "nesterov": False}, named, 0.0))
+    return _of_matrices(settings, named, own), decay
+
+
+def _orthogonal(
+    settings: Mapping[str, Any], named: Named, momentum: Any
+) -> optax.GradientTransformation:
+    return optax.contrib.scale_by_muon(
+        ns_steps=settings["newton_schulz_steps"],
+        beta=momentum,
+        eps=settings["eps"],
+        nesterov=settings["nesterov"],
+        weight_dimension_numbers=functools.partial(_axes, settings, named),
+    )
+
+
+def _axes(settings: Mapping[str, Any], named: Named, tree: Any) -> Any:
+    """Inputs and outputs of each matrix: the checkpoint's [out, in], but for those that say so."""
+
+    def axes(name: str) -> optax.contrib.MuonDimensionNumbers:
+        turned = named(name) in settings.get("inputs_first", ())
+        return optax.contrib.MuonDimensionNumbers(*((0, 1) if turned else (1, 0)))
+
+    return _by_name(axes, tree)
+
+
+def _is_axes(node: Any) -> bool:
+    return isinstance(node, optax.contrib.MuonDimensionNumbers)
+
+
+def _of_matrices(
+    settings: Mapping[str, Any], named: Named, muon: optax.GradientTransformation
+) -> optax.GradientTransformation:
+    """`muon` for the matrices of the blocks, Adam for all else."""
+
+    def which(params: Any) -> Any:
+        def label(keys: Any, param: Any) -> str:
+            name = named(_name(keys))
+            listed = settings.get("orthogonal")
+            matrix = _is_of_block(name, param) if listed is None else name in listed
+            return "muon" if matrix else "adam"
+
+        return jax.tree_util.tree_map_with_path(label, params)
+
+    each: dict[Hashable, Any] = {"muon": muon, "adam": _adam(settings)}
+    return optax.partition(each, which)
+
+
+def _is_of_block(name: str, param: Any) -> bool:
+    """Whether it is a matrix of a block; experts in one tensor aren't."""
+    return param.ndim == 2 and bool(OF_BLOCK.search(name)) and not FUSED_EXPERTS.search(name)
+
+
+def _keeps_its_norm(settings: Mapping[str, Any], name: str, param: Any) -> bool:
+    if settings["kind"] == "groups":
+        return any(name in group.get("turned", ()) for group in settings["groups"])
+    return _is_of_block(name, param) or (param.ndim == 2 and "lm_head" in name.split("."))
+
+
+def _as_long(settings: Mapping[str, Any], named: Named) -> optax.GradientTransformation:
+    """Directions of what keeps its norm as long as the parameter: the rate is how far it turns."""
+
+    def scale(keys: Any, update: Any, param: Any) -> Any:
+        if not _keeps_its_norm(settings, named(_name(keys)), param):
+            return update
+        length = jnp.linalg.norm(update)
+        return update * jnp.linalg.norm(param) / jnp.where(length > 0, length, 1)
+
+    return optax.stateless(
+        lambda updates, params: jax.tree_util.tree_map_with_path(scale, updates, params)
+    )
+
+
+def _turned(settings: Mapping[str, Any], named: Named) -> optax.GradientTransformation:
+    """Updates of what keeps its norm, back onto the sphere."""
+
+    def turn(keys: Any, update: Any, param: Any) -> Any:
+        if not _keeps_its_norm(settings, named(_name(keys)), param):
+            return update
+        moved = param + update
+        length = jnp.linalg.norm(moved)
+        return moved * jnp.linalg.norm(param) / jnp.where(length > 0, length, 1) - param
+
+    return optax.stateless(
+        lambda updates, params: jax.tree_util.tree_map_with_path(turn, updates, params)
+    )
+
+
 Correction = Callable[..., optax.GradientTransformation]
 
-BUILDERS = {"adamw": _adamw, "sgd": _sgd, "lion": _lion, "adopt": _adopt}
+BUILDERS = {
+    "adamw": _adamw,
+    "sgd": _sgd,
+    "lion": _lion,
+    "adopt": _adopt,
+    "muon": _muon,
+    "adamh": _adamw,
+    "muonh": _muonh,
+}
 
 
 def _correction(path: Path) -> Correction | None:
@@ -139,12 +269,30 @@ def _direction(
         weights = _by_name(lambda name: decay.get(checkpoint_name(name), 0.0), params)
         return jax.tree.map(lambda u, p, weight: u + weight * p, updates, params, weights)
 
-    inner = BUILDERS[settings["kind"]](settings, optax.stateless(add))
+    decay = optax.stateless(add)
+    if settings["kind"] == "groups":
+        inner = (_side_by_side(settings, decay, checkpoint_name),)
+    else:
+        inner = BUILDERS[settings["kind"]](settings, decay, checkpoint_name)
     if correct is not None:
         inner = (correct(optax.chain(*inner)),)
     if settings["clip_norm"] is not None:
         inner = (optax.clip_by_global_norm(settings["clip_norm"]), *inner)
     return optax.chain(*inner)
+
+
+def _side_by_side(
+    settings: Mapping[str, Any], decay: optax.GradientTransformation, named: Named
+) -> optax.GradientTransformation:
+    """Each group's optimizer on its own parameters."""
+    place = {
+        name: at for at, group in enumerate(settings["groups"]) for name in group["parameters"]
+    }
+    each: dict[Hashable, Any] = {
+        at: optax.chain(*BUILDERS[group["kind"]](group, decay, named))
+        for at, group in enumerate(settings["groups"])
+    }
+    return optax.partition(each, lambda tree: _by_name(lambda name: place[named(name)], tree))
 
 
 def _at_each_update(
@@ -160,12 +308,25 @@ def _at_each_update(
         name: _schedule(tuned, curve, total_steps)
         for name, curve in (tuned["weight_decay"] or {}).items()
     }
-    fixed = dict.fromkeys(settings["decayed"], settings["weight_decay"])
+    groups = settings.get("groups", ())
+    own = {name: group["weight_decay"] for group in groups for name in group["parameters"]}
+    fixed = {
+        name: own[name] if groups else settings["weight_decay"] for name in settings["decayed"]
+    }
 
     def at(step: Any) -> dict[str, Any]:
         decay = {**fixed, **{name: schedule(step) for name, schedule in decays.items()}}
         now = {name: schedule(step) for name, schedule in values.items()}
-        return {**settings, "weight_decay": decay, **now}
+        mine = [
+            {
+                **group,
+                **{
+                    key: now[f"groups[{at}].{key}"] for key in group if f"groups[{at}].{key}" in now
+                },
+            }
+            for at, group in enumerate(groups)
+        ]
+        return {**settings, "weight_decay": decay, **now, **({"groups": mine} if groups else {})}
 
     def direction(step: Any) -> optax.GradientTransformation:
         own = correct and functools.partial(correct, progress=step / total_steps)

@@ -19,7 +19,7 @@ import difflib
 import functools
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,9 @@ def param_groups(
 ) -> list[dict[str, Any]]:
     """Groups of the trainable parameters, for `torch.optim.AdamW` or `torch.optim.SGD`.
 
+    Where several optimizers were tuned side by side, `kind` in a group says which it is for: adamw,
+    sgd, or muon for `torch.optim.Muon`.
+
     Parameters with the same curve and the same weight decay share a group, which has every number
     of the tuned optimizer that PyTorch has: `lr`, `weight_decay`, `betas` and `eps`, or `momentum`
     and `nesterov`. `curve` in a group is the name of its first parameter: by it `Schedule` finds
@@ -73,19 +76,23 @@ def param_groups(
     tuned = _read(path)
     curves, settings = tuned["learning_rates"]["parameters"], tuned["optimizer"]
     named = _matched(model, curves, path, checkpoint_name, partial)
-    decayed = set(settings["decayed"])
+    decayed, grouped = set(settings["decayed"]), settings["kind"] == "groups"
     tuned_decay = (settings.get("schedules") or {}).get("weight_decay") or {}
-    if settings["kind"] not in ("adamw", "sgd"):
+    if settings["kind"] not in ("adamw", "sgd", "groups"):
         raise ValueError(f"{path}: holds rates of {settings['kind']}, not of adamw or sgd")
-    fixed = _fixed_numbers(settings)
     groups: dict[Any, dict[str, Any]] = {}
     for name, parameter in named:
-        decay = settings["weight_decay"] if name in decayed else 0.0
-        new = {"params": [], "weight_decay": decay, "curve": name, **fixed}
+        own, prefix = _own(settings, name)
+        decay = own["weight_decay"] if name in decayed else 0.0
+        new = {"params": [], "weight_decay": decay, "curve": name, **_fixed_numbers(own, name)}
+        kind = _kind(own, name)
+        if grouped:
+            new["kind"] = kind
         apart = "elements" in tuned["learning_rates"] or "learned_update" in tuned
-        own = name if apart else None
+        single = name if apart else None
         mesh = getattr(parameter, "device_mesh", None)  # one kernel can't span several
-        alike = (tuple(curves[name]), decay, tuple(tuned_decay.get(name, ())), own, mesh)
+        by_name = tuple(tuned_decay.get(name, ()))
+        alike = (tuple(curves[name]), decay, by_name, single, mesh, prefix, kind)
         group = groups.setdefault(alike, new)
         group["params"].append(parameter)
     for group in groups.values():
@@ -121,9 +128,52 @@ def optimizer(
     groups = param_groups(
         model, total_steps, path=path, checkpoint_name=checkpoint_name, partial=partial
     )
-    if _read(path)["optimizer"]["kind"] == "adamw":
-        return torch.optim.AdamW(groups, **options)
-    return torch.optim.SGD(groups, **options)
+    kind = _read(path)["optimizer"]["kind"]
+    by_kind: dict[str, list[dict[str, Any]]] = {}
+    for group in groups:
+        by_kind.setdefault(group.get("kind", kind), []).append(group)
+    made: list[torch.optim.Optimizer] = []
+    for name, own in by_kind.items():
+        if name == "muon":
+            made.append(torch.optim.Muon(own))
+        else:
+            made.append((torch.optim.AdamW if name == "adamw" else torch.optim.SGD)(own, **options))
+    return made[0] if len(made) == 1 else SideBySide(made)
+
+
+class SideBySide(torch.optim.Optimizer):
+    """Several optimizers as one: its groups and its state are all of theirs.
+
+    A checkpoint of it is like that of any optimizer.
+    """
+
+    def __init__(self, optimizers: Sequence[torch.optim.Optimizer]):
+        """Of optimizers that haven't made an update yet."""
+        self.optimizers = list(optimizers)
+        super().__init__([group for own in optimizers for group in own.param_groups], {})
+        self._share()
+
+    def step(self, closure: Any = None) -> Any:
+        """An update of each of them."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for own in self.optimizers:
+            own.step()
+        return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from the state of all of them."""
+        super().load_state_dict(state_dict)
+        self._share()
+
+    def _share(self) -> None:
+        """Gives each the one state, and its groups: loading makes new ones of both."""
+        groups = iter(self.param_groups)
+        for own in self.optimizers:
+            own.state = self.state
+            own.param_groups = [next(groups) for _ in own.param_groups]
 
 
 class Schedule(LRScheduler):
@@ -485,9 +535,13 @@ def _settings(settings: Mapping[str, Any], step: int, total_steps: int) -> dict[
 def _numbers(settings: Mapping[str, Any], name: str, step: int, total_steps: int) -> dict[str, Any]:
     """What was tuned of the optimizer, as the group of parameter `name` has it."""
     schedules, values = settings.get("schedules"), _settings(settings, step, total_steps)
-    found: dict[str, Any] = {key: values[key] for key in ("eps", "momentum") if key in values}
-    if "b1" in values or "b2" in values:
-        found["betas"] = tuple(values.get(key, settings[key]) for key in ("b1", "b2"))
+    own, prefix = _own(settings, name)
+    values = {key.removeprefix(prefix): v for key, v in values.items() if key.startswith(prefix)}
+    kind = _kind(own, name)
+    has = ("eps",) if kind == "adamw" else ("eps", "momentum")
+    found: dict[str, Any] = {key: values[key] for key in has if key in values}
+    if kind == "adamw" and ("b1" in values or "b2" in values):
+        found["betas"] = tuple(values.get(key, own[key]) for key in ("b1", "b2"))
     if schedules and name in (schedules["weight_decay"] or {}):
         before, along = _position(schedules, step, total_steps)
         found["weight_decay"] = _between(schedules["weight_decay"][name], before, along)
@@ -522,9 +576,31 @@ def _between(values: Any, before: int, along: float) -> float:
     return (1 - along) * values[before] + along * values[before + 1]
 
 
-def _fixed_numbers(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _own(settings: Mapping[str, Any], name: str) -> tuple[Mapping[str, Any], str]:
+    """The settings of a parameter's optimizer, and how the names of its tuned numbers begin."""
+    for place, group in enumerate(settings.get("groups", ())):
+        if name in group["parameters"]:
+            return group, f"groups[{place}]."
+    return settings, ""
+
+
+def _kind(settings: Mapping[str, Any], name: str) -> str:
+    """The optimizer of a parameter; of Muon's group AdamW, where it is no matrix of a block."""
+    muon = settings["kind"] == "muon"
+    return settings["kind"] if not muon or name in settings["orthogonal"] else "adamw"
+
+
+def _fixed_numbers(settings: Mapping[str, Any], name: str) -> dict[str, Any]:
     """What a group has of the optimizer besides its rate and its weight decay."""
-    if settings["kind"] == "adamw":
+    if (kind := _kind(settings, name)) == "muon":
+        return {
+            "momentum": settings["momentum"],
+            "nesterov": settings["nesterov"],
+            "ns_steps": settings["newton_schulz_steps"],
+            "eps": settings["eps"],
+            "adjust_lr_fn": "original",  # sqrt(max(1, outputs / inputs)), as it was tuned
+        }
+    if kind == "adamw":
         return {"betas": (settings["b1"], settings["b2"]), "eps": settings["eps"]}
     # Without momentum there is nothing to look ahead along, and PyTorch refuses the pair.
     momentum = settings["momentum"]

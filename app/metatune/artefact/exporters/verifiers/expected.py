@@ -30,9 +30,21 @@ class Expected(NamedTuple):
     decayed: Sequence[str]
     moving: bool
 
+    def own(self, name: str) -> Mapping[str, Any]:
+        """The settings of the optimizer of a parameter."""
+        groups = self.optimizer.get("groups", ())
+        return next((each for each in groups if name in each["parameters"]), self.optimizer)
+
+    @property
+    def matrices(self) -> set[str]:
+        """The parameters that an optimizer must have as matrices."""
+        groups = self.optimizer.get("groups", ())
+        keys = ("orthogonal", "turned")
+        return {name for each in groups for key in keys for name in each.get(key, ())}
+
     def decay(self, name: str) -> float:
         """The weight decay of a parameter."""
-        return float(self.optimizer["weight_decay"]) if name in self.decayed else 0.0
+        return float(self.own(name)["weight_decay"]) if name in self.decayed else 0.0
 
     def agree_on_rate(self, name: str, step: int, found: float, tolerance: float = 1e-7) -> None:
         """Compares the rate of a parameter at one of the updates."""

@@ -16,6 +16,7 @@ def verify(expected: Expected, folder: Path) -> list[str]:
     registry: Any = import_module("levanter.optim").OptimizerConfig
     optimizer = registry.get_choice_class("tuned")().build(expected.total)
     params = {name: jnp.ones(2) for name in expected.rates}
+    # Of several side by side each takes another step.
     if expected.optimizer["kind"] != "adamw":
         optimizer.init(params)
         return [f"names of {len(params)} parameters, by Levanter's registry"]

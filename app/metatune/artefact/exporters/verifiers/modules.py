@@ -1,22 +1,23 @@
 """Modules of PyTorch with tiny parameters under given names."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
 
 
-def tiny(names: Iterable[str]) -> torch.nn.Module:
-    """A module whose parameters have these names, of two elements each."""
+def tiny(names: Iterable[str], matrices: Collection[str] = ()) -> torch.nn.Module:
+    """A module whose parameters have these names, of two elements each or [2, 2]."""
     root = torch.nn.Module()
     for name in names:
         *path, last = name.split(".")
+        own = torch.eye(2) if name in matrices else torch.ones(2)
         at = root
         for part in path:
             if part not in at._modules:
                 at.add_module(part, torch.nn.Module())
             at = at.get_submodule(part)
-        at.register_parameter(last, torch.nn.Parameter(torch.ones(2)))
+        at.register_parameter(last, torch.nn.Parameter(own))
     return root
 
 

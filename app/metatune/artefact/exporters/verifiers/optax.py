@@ -15,7 +15,8 @@ FLOAT32 = 1e-6
 def verify(expected: Expected, folder: Path) -> list[str]:
     """Rates at the updates of `expected`, three updates, and shares."""
     exported = import_module("metatune_schedules")
-    params = {name: jnp.ones(2) for name in expected.rates}
+    matrices = expected.matrices
+    params = {n: jnp.eye(2) if n in matrices else jnp.ones(2) for n in expected.rates}
     of, schedules = exported.labels(params), exported.schedules(expected.total)
     for step in expected.at:
         for name in expected.rates:

@@ -10,15 +10,15 @@ from metatune.artefact.exporters.verifiers.modules import give_gradients, groups
 def verify(expected: Expected, folder: Path) -> list[str]:
     """Rates at the updates of `expected`, decay, moments and shares."""
     exported = import_module("metatune_schedules")
-    model = tiny(expected.rates)
+    model = tiny(expected.rates, expected.matrices)
     optimizer = exported.optimizer(model, expected.total)
     schedule = exported.Schedule(optimizer, expected.total)
-    settings = expected.optimizer
     for name, group in groups_of(model, optimizer).items():
         if expected.moving:
             continue
         agree(f"weight decay of {name}", float(group["weight_decay"]), expected.decay(name))
-        if settings["kind"] == "adamw":
+        settings = expected.own(name)
+        if "betas" in group:
             agree(f"betas of {name}", list(group["betas"]), [settings["b1"], settings["b2"]])
             agree(f"eps of {name}", float(group["eps"]), float(settings["eps"]))
         else:

@@ -21,7 +21,7 @@ class TinyLoss(torch.nn.Module):
     def __init__(self, expected: Expected):
         """Of the parameters that are expected."""
         super().__init__()
-        self._modules.update(tiny(expected.rates)._modules)
+        self._modules.update(tiny(expected.rates, expected.matrices)._modules)
 
     def forward(self, x: torch.Tensor, labels: Any = None) -> dict[str, torch.Tensor]:
         """A loss that every parameter is a part of."""
