@@ -39,6 +39,7 @@ def tuned(result, *, rates: bool = True, weights: bool = False) -> Artefact:
         {"layers[0]": (0.5, 2.0), "head": (1.0, 1.0)},
         {"layers[0]": ("q",), "head": ("lm_head",)},
     )
+    q = np.array([0.5, 0.5, 1.0, 1.0]) * 1e-3
     shares = np.array([[0.25, 0.75], [0.625, 0.375]])
     domains = ("code", "prose")
     return Artefact(
@@ -47,7 +48,7 @@ def tuned(result, *, rates: bool = True, weights: bool = False) -> Artefact:
         LearningRates(
             (0.0, 0.25, 0.5, 0.75),
             "constant",
-            {"q": np.array([0.5, 0.5, 1.0, 1.0]) * 1e-3, "lm_head": np.full(4, 1e-3)},
+            {"q": q, "lm_head": np.full(4, 1e-3) if rates else q},
             multipliers if rates else None,
         ),
         None if weights else Mixture((0.0, 0.5), "constant", domains, shares),

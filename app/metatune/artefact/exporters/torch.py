@@ -23,7 +23,8 @@ def muon_faults(artefact: Artefact) -> Iterator[Fault]:
             cure = "choose json or optax, or tune with adamw for these"
             path = f"optimizer.groups[{place}].inputs_first"
             yield Fault(path, list(group["inputs_first"])[:1], problem, cure)
-    if artefact.learning_rates.elements is not None and len(set(artefact.optimizer.kinds)) > 1:
+    rates = artefact.learning_rates
+    if rates and rates.elements is not None and len(set(artefact.optimizer.kinds)) > 1:
         problem = (
             "rates within parameters are those of one AdamW or SGD there, not of several kinds"
         )
