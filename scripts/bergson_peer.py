@@ -9,6 +9,9 @@ first job's hypergradient, of the weights of sequences, is written to the file t
 usage: bergson_peer.py FOLDER JOB GRADIENT --rate R --eps-root E
 """
 
+# Of an environment that has other packages than metatune's.
+# pyright: reportMissingImports=false
+
 import argparse
 import contextlib
 import json

@@ -124,5 +124,30 @@ def _(primals: tuple[Square], tangents: tuple[Square]) -> tuple[Square, Square]:
     # That of JAX has a term more, which is zero for a square matrix but for much rounding.
     q, r = _each(_qr_of_one, *primals)
     turned = product(q.mT, tangents[0])
-    below = jnp.tril(jax.lax.linalg.triangular_solve(r, turned), -1)
+    below = jnp.tril(_over(turned, r), -1)
     return q, product(q, below - below.mT)
+
+
+def _over(b: Square, r: Square) -> Square:
+    """`b r⁻¹` of an upper triangular r, one matrix after the other, and its derivatives so, too."""
+
+    def solved(r: Square, b: Square, transposed: bool) -> Square:
+        one = _over_transposed if transposed else _over_one
+        return jax.vmap(one)(*(x.reshape(-1, *x.shape[-2:]) for x in (r, b))).reshape(b.shape)
+
+    return jax.lax.custom_linear_solve(
+        lambda x: product(x, r),
+        b,
+        lambda _, b: solved(r, b, False),
+        transpose_solve=lambda _, b: solved(r, b, True),
+    )
+
+
+@jax.custom_batching.sequential_vmap
+def _over_one(r: Square, b: Square) -> Square:
+    return jax.lax.linalg.triangular_solve(r, b)
+
+
+@jax.custom_batching.sequential_vmap
+def _over_transposed(r: Square, b: Square) -> Square:
+    return jax.lax.linalg.triangular_solve(r, b, transpose_a=True)
