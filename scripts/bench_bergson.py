@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from bench_peer import MIB, THREADS, peak_bytes, reset_peak, resident_bytes
+from bench_peer import ANSWER, MIB, THREADS, peak_bytes, reset_peak, resident_bytes
 from safetensors.numpy import load_file, save_file
 
 PACKAGES = ("torch==2.13.0", "bergson==2.5.1")
@@ -152,13 +152,13 @@ def serve(folder: Path, name: str, shape: Any, gradient: Path) -> None:
     job = ours(folder, name, shape, gradient)
     start = resident_bytes()
     job()
-    print("null", flush=True)
+    print(f"{ANSWER}null", flush=True)
     for _ in sys.stdin:
         reset_peak()
         began = time.perf_counter()
         job()
         took = time.perf_counter() - began
-        print(json.dumps([took, peak_bytes() - start]), flush=True)
+        print(f"{ANSWER}{json.dumps([took, peak_bytes() - start])}", flush=True)
 
 
 def give(folder: Path, shape: Any) -> None:
@@ -204,12 +204,12 @@ def begin(command: list[Any], surroundings: dict[str, str]) -> subprocess.Popen[
 
 
 def answer(process: subprocess.Popen[str]) -> Any:
-    """The next line of a process."""
+    """The next answer of a process; libraries may print other lines."""
     assert process.stdout is not None
-    line = process.stdout.readline()
-    if not line:
-        raise SystemExit(f"error: a contender ended with {process.wait()}: {process.args}")
-    return json.loads(line)
+    for line in process.stdout:
+        if line.startswith(ANSWER):
+            return json.loads(line.removeprefix(ANSWER))
+    raise SystemExit(f"error: a contender ended with {process.wait()}: {process.args}")
 
 
 def measure(shape: Any, rounds: int, python: Path) -> None:

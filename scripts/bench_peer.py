@@ -31,6 +31,8 @@ from safetensors.numpy import load_file, save_file
 
 THREADS = 2
 MIB = 2**20
+ANSWER = "answer: "
+"""Begins a line of a process that is measured from outside."""
 AGREE = 1e-3
 """Relative difference of two hypergradients in float32 whose sums run in other orders."""
 

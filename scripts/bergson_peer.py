@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 import torchopt
-from bench_peer import THREADS, peak_bytes, reset_peak, resident_bytes
+from bench_peer import ANSWER, THREADS, peak_bytes, reset_peak, resident_bytes
 from bergson.magic.cli import compute_query_gradients
 from bergson.magic.data_stream import DataStream
 from bergson.magic.trainer import BackwardState, Trainer
@@ -110,13 +110,14 @@ def main() -> None:
         found = job()
         if found is not None:
             save_file({"weights": found.contiguous()}, given.gradient)
-        print(json.dumps(None), file=answers, flush=True)
+        print(f"{ANSWER}null", file=answers, flush=True)
         for _ in sys.stdin:
             reset_peak()
             began = time.perf_counter()
             job()
             took = time.perf_counter() - began
-            print(json.dumps([took, peak_bytes() - start]), file=answers, flush=True)
+            grown = peak_bytes() - start
+            print(f"{ANSWER}{json.dumps([took, grown])}", file=answers, flush=True)
 
 
 if __name__ == "__main__":
