@@ -20,7 +20,9 @@ from metatune.fit.process import machine as machines
 from metatune.fit.replaying import replay as replays
 from metatune.fit.replaying.record import recorded_steps
 from metatune.fit.replaying.replay import Replay, band, differing, replay
-from metatune.inner import prepare
+from metatune.fit.trainers.evaluation import held_out_loss
+from metatune.inner import prepare, prepare_file
+from metatune.inner.seeds import Purpose
 from metatune.recipe import schema
 from metatune.report.replay import lines
 
@@ -88,6 +90,19 @@ def test_what_a_run_records(run):
     assert tuned.origin.record["machine"] == machines.machine()
     training = tuned.origin.record["training"]
     assert training["steps"] == list(range(STEPS)) and len(training["losses"]) == STEPS
+    # The default's of the same seed: what the recipe's own meta-parameters come to.
+    inner = prepare_file(run / "recipe.yaml", ())
+    kept = []
+    held_out_loss(
+        inner,
+        inner.initial_eta(),
+        purpose=Purpose.TEST,
+        index=0,
+        split="test",
+        sequences=inner.recipe.outer.test.sequences,
+        keep=kept.append,
+    )
+    assert training["default_losses"] == kept[0].astype(float).tolist() != training["losses"]
     assert set(tuned.origin.meta_parameters) == {"learning_rates", "mixture"}
 
 

@@ -21,8 +21,8 @@ class MeasuredResult(NamedTuple):
 
     Attributes:
         result: the artefact's `result`.
-        record: of the first tuned training, to compare with when it is done again; None where the
-            training is done elsewhere.
+        record: of the first pair of trainings, the tuned one to compare with when it is done again;
+            None where they are done elsewhere.
     """
 
     result: dict[str, Any]
@@ -46,7 +46,7 @@ def measure(
         programs: that it compiles, as `SearchDisplay.listener` takes them.
 
     Returns:
-        The result, and a record of the first tuned training.
+        The result, and a record of the first pair of trainings.
     """
     test = training.recipe.outer.test
     before, after = [], []
@@ -64,7 +64,7 @@ def measure(
                     split="test",
                     sequences=test.sequences,
                     listener=display.listener(f"test seed {index + 1}, {what}", programs),
-                    keep=curves.append if losses is after and index == 0 else None,
+                    keep=curves.append if index == 0 else None,
                 )
             )
         display.say(
@@ -79,7 +79,10 @@ def measure(
         "before": before,
         "after": after,
     }
-    return MeasuredResult(result, record(curves[0]) if curves else None)
+    if not curves:
+        return MeasuredResult(result, None)
+    default, tuned = curves
+    return MeasuredResult(result, record(tuned, default))
 
 
 def unfinished(training: InnerTraining, search: Search) -> dict[str, Any]:

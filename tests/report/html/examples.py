@@ -207,6 +207,7 @@ def deep(layers: int = 32, windows: int = 5, steps: int = 100) -> Artefact:
     members = {name: (name,) for name in names}
     domains, shares = ("code", NASTY, "prose"), np.array([[0.2, 0.3, 0.5], [0.7, 0.1, 0.2]])
     training = {"seed": 0, "steps": [0, 5, 10], "losses": [5.0, 3.0, 2.5]}
+    training["default_losses"] = [5.0, 3.5, 2.9]
     return Artefact(
         steps,
         512 * steps,

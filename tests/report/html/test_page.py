@@ -149,6 +149,12 @@ def test_curves_keep_their_names_and_their_values():
     assert keys == ["attention", "mlp", "norm", "embedding", "head", "recipe's own"]
 
 
+def test_learning_curves_are_of_the_default_and_of_what_was_tuned():
+    figures = [figure for row in chapters(whole())["search"].rows for figure in row.figures]
+    curves = {trace["name"]: trace["y"] for trace in figures[-1].traces}
+    assert curves == {"default": [5.0, 3.5, 2.9], "tuned": [5.0, 3.0, 2.5]}
+
+
 def test_what_a_run_lacks_is_told_with_the_command_that_makes_it():
     tuned = replace(deep(), verdict=None, certificate=None, transfer=None)
     told = chapters(Sources("deep", "my runs/deep", tuned, METRICS, is_run=True))

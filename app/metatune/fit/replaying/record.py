@@ -1,4 +1,4 @@
-"""What a run records of its tuned trainings, so that they can be done again and compared."""
+"""What a run records of its trainings, so that the tuned ones can be done again and compared."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,11 +19,12 @@ POINTS = 50
 CURE = "take the artefact anew from the run that wrote it"
 
 
-def record(losses: np.ndarray) -> dict[str, Any]:
-    """The record of the tuned training of the first test seed, on this machine.
+def record(losses: np.ndarray, default: np.ndarray) -> dict[str, Any]:
+    """The record of the trainings of the first test seed, on this machine.
 
     Args:
-        losses: its training losses, [steps].
+        losses: training losses of the tuned one, [steps].
+        default: of that by the recipe's own meta-parameters, [steps]; no replay does it again.
     """
     steps = recorded_steps(len(losses))
     return {
@@ -32,6 +33,7 @@ def record(losses: np.ndarray) -> dict[str, Any]:
             "seed": 0,
             "steps": steps,
             "losses": losses[steps].astype(np.float64).tolist(),
+            "default_losses": default[steps].astype(np.float64).tolist(),
         },
     }
 

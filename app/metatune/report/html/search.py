@@ -20,7 +20,7 @@ from metatune.report.html.parts import (
 from metatune.report.html.sources import Sources
 
 POINTS: Final = "point of the search"
-JUDGED, DIFFERENTIATED = CATEGORICAL[0], CATEGORICAL[1]
+JUDGED, DIFFERENTIATED, DEFAULT = CATEGORICAL[:3]
 
 
 def chapter(found: Sources) -> Chapter | None:
@@ -31,7 +31,7 @@ def chapter(found: Sources) -> Chapter | None:
         rows.append(FigureRow([_losses(found.metrics, unit)]))
         if norms := _norms(found.metrics):
             rows.append(FigureRow([norms]))
-    if training := _training(found, unit):
+    if training := _training(found):
         rows.append(FigureRow([training]))
     lines = _lines(found)
     if not rows and not lines and not found.is_run:
@@ -152,22 +152,34 @@ def _norms(metrics: Sequence[Mapping[str, Any]]) -> Figure | None:
     return Figure("search-norms", "Norm of the hypergradient", traces, axes, height=260)
 
 
-def _training(found: Sources, unit: str) -> Figure | None:
-    """The loss of the tuned training, where its record is kept."""
+def _training(found: Sources) -> Figure | None:
+    """The losses of a tuned training and of the default's, where their record is kept."""
     origin = found.artefact.origin if found.artefact is not None else None
     record = origin.record if origin is not None else None
     training = (record or {}).get("training")
     if not training or not training.get("losses"):
         return None
-    trace = {
-        "type": "scatter",
-        "mode": "lines",
-        "x": list(training["steps"]),
-        "y": numbers(training["losses"]),
-        "line": {"width": 2, "color": INK},
-        "hovertemplate": "inner step %{x}: %{y:.4f}<extra></extra>",
+    # Records of before this was kept have the tuned training alone.
+    named = {
+        "default": (training.get("default_losses"), DEFAULT),
+        "tuned": (training["losses"], INK),
     }
-    axes = layout("inner step", "training loss (of a batch)")
-    caption = f"One training at the tuned schedules, seed {training['seed']}."
-    title = "Training loss, tuned"
-    return Figure("search-training", title, [trace], axes, height=260, caption=caption)
+    traces = [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "name": name,
+            "x": list(training["steps"]),
+            "y": numbers(losses),
+            "line": {"width": 2, "color": colour},
+            "hovertemplate": f"{name}, inner step %{{x}}: %{{y:.4f}}<extra></extra>",
+        }
+        for name, (losses, colour) in named.items()
+        if losses
+    ]
+    axes = layout("inner step", "training loss (of a batch)", showlegend=len(traces) > 1)
+    caption = (
+        f"One training of each, seed {training['seed']}. Where mixtures differ, so do the batches: "
+        "what they are worth is told by the held-out loss."
+    )
+    return Figure("search-training", "Training loss", traces, axes, height=260, caption=caption)
