@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from cells import cells
 from estimators import made
 from jax.sharding import AbstractMesh, AxisType
 from recipes import tiny
@@ -85,21 +86,24 @@ TOYS = made(6, 2, leave_out=("zeroth",)) | {
     "population": MixFlow(2),
 }
 FURTHER = {
+    "reverse",
     "mixflow, recomputed gradients",
     "forward, in chunks",
     "forward gradient, whole basis",
+    "forward gradient, in chunks",
+    "zeroth order",
     "gpt2",
+    "lora",
     "muonh",
     "soap",
+    "adafactor",
 }
 """What differs from another of its table by what a mesh doesn't see, or is seen without one."""
 
 
 def cases(names):
     """A parameter for each, further ones among the thorough tests."""
-    return [
-        pytest.param(name, marks=pytest.mark.thorough if name in FURTHER else ()) for name in names
-    ]
+    return cells(list(names), FURTHER.intersection(names))
 
 
 def recipe(config, mesh, **inner):
@@ -299,9 +303,9 @@ def optimizers(further):
     return found
 
 
-def resumed(folder):
-    """A training that is kept after half of its steps, and goes on elsewhere."""
-    of = {mesh: prepare(recipe(LLAMA, mesh)) for mesh in ((4, 2, 1), (2, 2, 1), (1, 1, 1))}
+def resumed(folder, elsewhere):
+    """A training that is kept after half of its steps, and goes on there and elsewhere."""
+    of = {mesh: prepare(recipe(LLAMA, mesh)) for mesh in ((4, 2, 1), elsewhere)}
     training = of[4, 2, 1]
     half = ran(training, training.initialise(jax.random.key(0)), 0, STEPS // 2)[0]
     with TrainingCheckpoints(Path(folder), 1) as kept:
@@ -356,8 +360,8 @@ def found(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def further():
-    return asked()
+def further(tmp_path_factory):
+    return asked(str(tmp_path_factory.mktemp("checkpoints")), "further")
 
 
 @pytest.fixture
@@ -402,9 +406,14 @@ def test_states_of_optimizers_are_cut_as_the_parameters(row, name):
 def test_a_training_goes_on_on_other_devices(found):
     rows = found["resumed"]
     assert rows["(4, 2, 1)"] == {"apart": 0.0, "devices": [8], "search": True}
-    assert all(row["search"] for row in rows.values())
-    assert 0 < rows["(2, 2, 1)"]["apart"] < 1e-5 and rows["(2, 2, 1)"]["devices"] == [4]
+    assert rows["(1, 1, 1)"]["search"]
     assert 0 < rows["(1, 1, 1)"]["apart"] < 1e-5 and rows["(1, 1, 1)"]["devices"] == [1]
+
+
+@pytest.mark.thorough
+def test_a_training_goes_on_on_fewer_devices(further):
+    row = further["resumed"]["(2, 2, 1)"]
+    assert row["search"] and row["devices"] == [4] and 0 < row["apart"] < 1e-5
 
 
 def test_auto_takes_the_devices_that_divide_all_batches(found):
@@ -520,12 +529,13 @@ def auto():
     return {name: resolved(row).count for name, row in rows.items()}
 
 
-def main(folder=None):
-    """Prints what is telling, with a folder for checkpoints; without one all else."""
-    further = folder is None
+def main(folder, *words):
+    """Prints what is telling, or all else; checkpoints are kept in the folder."""
+    further = bool(words)
     told = {"toys": toys(further), "models": models(further), "optimizers": optimizers(further)}
+    told["resumed"] = resumed(folder, (2, 2, 1) if further else (1, 1, 1))
     if not further:
-        told |= {"resumed": resumed(folder), "auto": auto()}
+        told["auto"] = auto()
     print(json.dumps(told))
 
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cells import cells
 from transformers import AutoModelForCausalLM
 
 from metatune.data import heldout_batches, stratified_batches
@@ -104,7 +105,7 @@ PARTS = {
 }
 
 
-@pytest.mark.parametrize(("config", "inner"), PARTS.values(), ids=PARTS.keys())
+@pytest.mark.parametrize(("config", "inner"), cells(PARTS, {"whole leaves"}))
 def test_what_is_chosen_moves_and_the_rest_stays_bit_for_bit(config, inner):
     training = prepare(recipe(config, **inner))
     start, end = trained(training)
@@ -163,14 +164,8 @@ ADAPTED = {
 }
 
 
-@pytest.mark.parametrize(
-    ("config", "lora"),
-    [
-        # Some layers of a Llama are more than all of them.
-        pytest.param(*row, id=name, marks=pytest.mark.thorough if name == "llama" else ())
-        for name, row in ADAPTED.items()
-    ],
-)
+# Some layers of a Llama are more than all of them, and GPT-2's matrices lie the other way, too.
+@pytest.mark.parametrize(("config", "lora"), cells(ADAPTED, {"llama", "gpt_neox, fused"}))
 def test_an_adapted_model_computes_what_its_merged_weights_do(config, lora, tmp_path):
     """Against `W + (alpha / rank) B A`, written out by hand from PEFT's names, in torch."""
     import torch
@@ -245,7 +240,7 @@ THROUGH = {
 }
 
 
-@pytest.mark.parametrize(("config", "inner"), THROUGH.values(), ids=THROUGH.keys())
+@pytest.mark.parametrize(("config", "inner"), cells(THROUGH, {"adapters of some layers"}))
 def test_the_hypergradient_equals_central_differences(float64, config, inner):
     training = prepare(recipe(config, dtype="float64", **inner))
     problem, eta, state = in_float64(training)

@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+from cells import cells
 from recipes import tiny
 from rich.console import Console
 
@@ -132,7 +133,7 @@ def test_predictions_are_made_before_their_rung_is_trained(run, document):
     assert names[at:].count("width x2") == len(names) - at
 
 
-@pytest.mark.parametrize("kept", [9, -30])
+@pytest.mark.parametrize("kept", cells([9, -30], [9]))
 def test_a_killed_climb_goes_on_to_the_same_numbers(run, document, tmp_path, kept):
     """Also where a line was cut off."""
     copy = tmp_path / "run"
@@ -176,7 +177,7 @@ def test_a_constant_baseline_stays_where_its_rates_are_highest(run):
         assert all(np.diff(curve) >= 0)
 
 
-@pytest.mark.parametrize("times", [2, 3])
+@pytest.mark.parametrize("times", cells([2, 3], [2]))
 def test_curves_read_by_update_use_at_each_what_the_proxy_did_then_its_last(run, times):
     tuned = artefact.load(run)
     read = by_update(tuned, times)
