@@ -163,6 +163,8 @@ def test_schedules_are_carried_to_a_folder_s_model(tmp_path):
     assert none.learning_rate("model.layers.1.mlp.up_proj.weight", 9) == 0.25
 
 
+# The same loop is stopped in tests/fit/test_outer_loop.py.
+@pytest.mark.thorough
 def test_a_search_that_is_stopped_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
     whole = api.fit("quickstart", tmp_path / "whole", overrides=SMALL)
     step = loop.SearchLoop.step

@@ -93,6 +93,8 @@ def test_one_process(tuned, load_module):
         assert drawn == whole, word
 
 
+# Within a process it is resumed from files above.
+@pytest.mark.thorough
 def test_a_training_that_goes_on_in_another_process(tuned, load_module):
     artefact, folder = tuned
     whole = sequences(folder, load_module)

@@ -86,7 +86,7 @@ def test_of_many_boundaries_a_line_has_64():
 
 def test_a_search_keeps_to_the_cap_of_its_recipe_and_tells(tmp_path):
     damped = schema.MixFlowSpec(segment=2, damping=schema.DampingSpec(max_growth=0.5))
-    recipe = tiny(outer={"steps": 2, "estimator": damped})
+    recipe = tiny(outer={"steps": 1, "estimator": damped})
     assert estimators.build(damped) == MixFlow(2, damping=Damping(0.5, "step"))
     exact = dataclasses.replace(damped, damping=None)
     norms = {}

@@ -164,6 +164,8 @@ def test_at_each_size_what_is_used_is_what_the_artefact_becomes_there(per, rule)
             np.testing.assert_allclose(used.optimizer["weight_decay"][name], curve, rtol=2e-6)
 
 
+# What is used at a size is held above, how it starts and runs in tests/transfer/test_training.py.
+@pytest.mark.thorough
 def test_a_training_at_a_size_is_that_of_a_carried_artefact(training):
     """From fresh numbers, by decays and eps of the rule: to the same held-out loss."""
     eta = elsewhere(training)

@@ -157,7 +157,8 @@ def estimate(problem, state, eta, estimator, **more):
     )
 
 
-@pytest.mark.parametrize("spec", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
+# SOAP's are in test_soap.py, too; the others' parts are those of AdamW, Muon and MuonH.
+@pytest.mark.parametrize("spec", cells(OPTIMIZERS, {"soap", "sgd", "lion", "adamh"}))
 def test_hypergradients_against_central_differences_and_each_other(float64, spec):
     tuning = tunables(spec)
     problem, init = problem_of(spec, tuning)
@@ -212,7 +213,7 @@ DIVIDING = {
 }
 
 
-# What Muon and AdamH divide by, NorMuon and MuonH do, too.
+# What these divide by, NorMuon and MuonH do, too.
 @pytest.mark.parametrize("kind", cells(DIVIDING, {"muon", "adamh"}))
 def test_hypergradients_are_finite_in_single_precision_with_the_defaults(kind):
     """Where a tensor's gradient and moments are zero, both divide by next to nothing."""

@@ -147,6 +147,8 @@ def test_forward_mode_over_all_windows(float64):
         assert error < 1e-8 * np.linalg.norm(np.asarray(want))
 
 
+# Second derivatives with chunks are held against torch in tests/models/test_parity.py.
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("dtype", "tolerance"),
     cells({"float64": ("float64", 1e-10), "float32": ("float32", 1e-5)}, {"float32"}),
@@ -182,8 +184,11 @@ KINDS = {"adamw": schema.AdamWSpec, "sgd": schema.SGDSpec}
 TUNED = {f"{one}, {name}": (KINDS[one], tune) for one in KINDS for name, tune in TUNE.items()}
 
 
-# Tunables don't know optimizers, whose hypergradients are in test_optimizers.py.
-@pytest.mark.parametrize(("kind", "tune"), cells(TUNED, {each for each in TUNED if "sgd" in each}))
+# Tunables don't know optimizers, whose hypergradients are in test_optimizers.py; an average's is by
+# hand in tests/tunables/test_averaging.py.
+@pytest.mark.parametrize(
+    ("kind", "tune"), cells(TUNED, {each for each in TUNED if "sgd" in each or "averag" in each})
+)
 def test_every_tunable_against_central_differences(float64, tune, kind):
     recipe = dataclasses.replace(
         RECIPE,
