@@ -201,6 +201,8 @@ def test_the_worst_case_is_of_all_micro_batches_together(recipe, state):
     assert measured(training.sampled, state.params, batches) == pytest.approx(expected, rel=1e-6)
 
 
+# Its value is above, and the gradient of a batch against differences in test_losses.py.
+@pytest.mark.thorough
 def test_the_worst_case_of_micro_batches_has_the_gradient_of_the_whole(recipe, state):
     objective = dataclasses.replace(recipe.outer.objective, worst_case=0.2)
     changed = dataclasses.replace(

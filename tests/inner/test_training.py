@@ -86,8 +86,8 @@ COMBINATIONS = {
     "reverse, no block remat": (Reverse(segment=6), {"remat": False}),
     "forward, no block remat": (Forward(segment=6, chunk=40), {"remat": False}),
 }
-FURTHER = COMBINATIONS.keys() - {"all parts", "no block remat", "forward"}
-"""Of small problems in tests/hypergrad, too; two at a time; and directions that are a basis."""
+FURTHER = COMBINATIONS.keys() - {"all parts", "forward"}
+"""Of small problems in tests/hypergrad, and of models in tests/models/test_transformer.py."""
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +104,8 @@ def test_all_combinations_give_the_same_hypergradient(training, oracle, estimato
     same_hypergradient(training, estimator, oracle)
 
 
+# So it is where documents are kept apart, in test_packed_training.py.
+@pytest.mark.thorough
 def test_micro_batches_give_the_same_hypergradient(oracle):
     training = prepare(
         dataclasses.replace(RECIPE, inner=dataclasses.replace(RECIPE.inner, micro_batch=2))

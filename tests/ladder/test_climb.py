@@ -356,6 +356,8 @@ def test_what_is_carried_is_held_against_a_search_at_the_rung(run, tmp_path):
     assert losses["retuned"] == [held_out_loss(followed, index) for index in found.seeds]
 
 
+# Said by the same check in tests/inner/test_learning_rates.py.
+@pytest.mark.thorough
 def test_what_no_training_follows_is_refused_before_one_begins(tmp_path):
     rates, out = schema.LearningRatesSpec(per="row"), tmp_path / "run"
     fit(prepare(tiny(tune={"learning_rates": rates}, outer={"steps": 1})), out, console=QUIET)
