@@ -213,8 +213,8 @@ DIVIDING = {
 }
 
 
-# What these divide by, NorMuon and MuonH do, too.
-@pytest.mark.parametrize("kind", cells(DIVIDING, {"muon", "adamh"}))
+# What these divide by, NorMuon, MuonH and Adafactor do, too.
+@pytest.mark.parametrize("kind", cells(DIVIDING, {"muon", "adamh", "soap"}))
 def test_hypergradients_are_finite_in_single_precision_with_the_defaults(kind):
     """Where a tensor's gradient and moments are zero, both divide by next to nothing."""
     spec = kind(learning_rate=0.01)

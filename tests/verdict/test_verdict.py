@@ -315,7 +315,25 @@ def test_a_descent_that_does_not_move_the_rates_is_the_recipe_s_own(run):
     assert moving < own  # the tiny recipe is far too slow, and its gradients agree
 
 
-# A ladder's trainings are stopped by the same signals, in tests/ladder/test_command.py.
+def test_an_interrupted_verdict_says_how_to_go_on(run, document, tmp_path, monkeypatch):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    words = ["verdict", str(copy), "--only", "grid", "--max-seeds", "5", "--resolution", "0.5"]
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(contest, "hold", interrupted)
+        done = metatune(*words)
+    assert done.exit_code == 130
+    assert f"go on with\n  metatune verdict {copy} --max-seeds 5 --only grid" in done.stderr
+    done = metatune(*words, "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["rivals"][0]["name"] == "grid"
+
+
+# By a signal; it is a ladder's, too, in tests/ladder/test_command.py.
 @pytest.mark.thorough
 def test_what_is_stopped_says_how_to_go_on_and_does(run, tmp_path):
     copy = tmp_path / "run"
