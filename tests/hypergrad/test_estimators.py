@@ -245,15 +245,13 @@ def test_closed_form_on_ridge_regression(float64, row):
     assert relative_error(result.gradient, gradient) < 1e-11 + row.error
 
 
-@pytest.mark.parametrize("setting", [ridge, network])
-@every_estimator
+@at_forms("setting", ridge, network)
 def test_central_differences(float64, row, setting):
     result = setting().at(setting().eta, row)
     assert relative_error(result.gradient, differences(setting)) < 1e-5
 
 
-@pytest.mark.parametrize("setting", [ridge, network])
-@every_estimator
+@at_forms("setting", ridge, network)
 def test_equals_the_oracle(float64, row, setting):
     setting = setting()
     oracle = setting.at(setting.eta, Reverse(segment=setting.steps, remat=False))
