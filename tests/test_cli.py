@@ -19,7 +19,9 @@ from typer.testing import CliRunner
 from metatune import artefact, check
 from metatune.artefact.exporters import EXPORTERS
 from metatune.cli.commands import app
+from metatune.fit import outer_loop
 from metatune.fit.comparing.shapes import shapes_of_artefact
+from metatune.fit.trainers.failure import NotFinite
 from metatune.hypergrad import CheckpointError
 from metatune.recipe import file_errors, shipped
 
@@ -453,6 +455,20 @@ def test_a_regex_that_matches_nothing_is_refused():
     assert "tune.learning_rates.per = 'no_such_tensor': matches no parameter" in refused.output
 
 
+def test_what_diverges_is_a_plain_error(tmp_path, monkeypatch):
+    def diverging(*_, **__):
+        raise NotFinite("point 0 of the search, inner step 3: the inner loss is nan")
+
+    monkeypatch.setattr(outer_loop, "fit", diverging)
+    exact = "outer.estimator={kind: mixflow}"  # nothing to choose
+    failed = metatune("fit", "quickstart", *SMALL, exact, "--out", tmp_path / "run")
+    assert failed.exit_code == 2
+    assert failed.stderr.endswith("inner step 3: the inner loss is nan\n")
+    assert "Traceback" not in failed.output
+
+
+# One that does, by what it is told; its words are in tests/fit/test_outer_loop.py, too.
+@pytest.mark.thorough
 def test_a_diverging_training_is_a_plain_error(tmp_path):
     diverging = "inner.optimizer={kind: sgd, learning_rate: 1e30, clip_norm: null}"
     exact = "outer.estimator={kind: mixflow}"  # nothing to choose

@@ -537,7 +537,9 @@ def test_a_training_that_diverges_says_where(tmp_path):
     optimizer = schema.SGDSpec(learning_rate=1e30, schedule=schema.ConstantSpec(), clip_norm=None)
     recipe = dataclasses.replace(RECIPE, inner=schema.InnerSpec(optimizer, steps=6))
     with pytest.raises(
-        NotFinite, match=r"point 0 of the search, inner step \d: the inner loss is (nan|inf)"
+        NotFinite,
+        match=r"point 0 of the search, inner step \d: the inner loss is (nan|inf)"
+        ".*lower inner.optimizer.learning_rate",
     ):
         fit(prepared(recipe), tmp_path, console=console)
     assert artefact.load(tmp_path).result["status"] == "unfinished"

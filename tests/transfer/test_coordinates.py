@@ -28,6 +28,8 @@ def found(rule, axis):
     return {name: each.slope for name, each in measured.items()}
 
 
+# What the rules below are against.
+@pytest.mark.thorough
 def test_activations_of_the_plain_model_run_away_with_width_and_depth():
     wide, deep = found("none", "width"), found("none", "depth")
     assert wide[LOGITS] > 0.8 and wide[STREAM] > 0.3
