@@ -12,13 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cells import cells
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from metatune import artefact, check
 from metatune.artefact.exporters import EXPORTERS
 from metatune.cli.commands import app
+from metatune.fit import outer_loop
 from metatune.fit.comparing.shapes import shapes_of_artefact
+from metatune.fit.trainers.failure import NotFinite
 from metatune.hypergrad import CheckpointError
 from metatune.recipe import file_errors, shipped
 
@@ -227,15 +230,17 @@ SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 IMPORTS = "typer", "metatune.plan", "jaxlib.xla_client", "jax.numpy"
 
 
-@pytest.mark.parametrize(
-    ("number", "module"),
-    [
-        # Each signal and each import once, then all else.
-        pytest.param(number, module, marks=() if (i - j) % 3 == 0 else pytest.mark.thorough)
-        for i, number in enumerate(SIGNALS)
-        for j, module in enumerate(IMPORTS)
-    ],
-)
+HEARD = {f"{n.name}, {module}": (n, module) for n in SIGNALS for module in IMPORTS}
+TELLING = {
+    "SIGINT, typer",
+    "SIGTERM, metatune.plan",
+    "SIGHUP, jaxlib.xla_client",
+    "SIGINT, jax.numpy",
+}
+"""Each signal and each import once."""
+
+
+@pytest.mark.parametrize(("number", "module"), cells(HEARD, HEARD.keys() - TELLING))
 def test_a_signal_while_a_command_is_importing_is_answered_in_a_line(number, module):
     program = SIGNALLED.format(module=module, number=int(number))
     done = subprocess.run(
@@ -450,6 +455,20 @@ def test_a_regex_that_matches_nothing_is_refused():
     assert "tune.learning_rates.per = 'no_such_tensor': matches no parameter" in refused.output
 
 
+def test_what_diverges_is_a_plain_error(tmp_path, monkeypatch):
+    def diverging(*_, **__):
+        raise NotFinite("point 0 of the search, inner step 3: the inner loss is nan")
+
+    monkeypatch.setattr(outer_loop, "fit", diverging)
+    exact = "outer.estimator={kind: mixflow}"  # nothing to choose
+    failed = metatune("fit", "quickstart", *SMALL, exact, "--out", tmp_path / "run")
+    assert failed.exit_code == 2
+    assert failed.stderr.endswith("inner step 3: the inner loss is nan\n")
+    assert "Traceback" not in failed.output
+
+
+# One that does, by what it is told; its words are in tests/fit/test_outer_loop.py, too.
+@pytest.mark.thorough
 def test_a_diverging_training_is_a_plain_error(tmp_path):
     diverging = "inner.optimizer={kind: sgd, learning_rate: 1e30, clip_norm: null}"
     exact = "outer.estimator={kind: mixflow}"  # nothing to choose

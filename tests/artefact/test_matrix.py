@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cells import cells
 
 from metatune.artefact import Mixture
 from metatune.artefact.exporters import export
@@ -92,6 +93,8 @@ def test_one_process(tuned, load_module):
         assert drawn == whole, word
 
 
+# Within a process it is resumed from files above.
+@pytest.mark.thorough
 def test_a_training_that_goes_on_in_another_process(tuned, load_module):
     artefact, folder = tuned
     whole = sequences(folder, load_module)
@@ -104,7 +107,7 @@ def test_a_training_that_goes_on_in_another_process(tuned, load_module):
         assert drawn + rest == whole, target
 
 
-@pytest.mark.parametrize("way", ["plain", "sharded"])
+@pytest.mark.parametrize("way", cells(["plain", "sharded"], ["plain"]))
 def test_two_processes(tuned, load_module, way):
     artefact, folder = tuned
     whole = sequences(folder, load_module)

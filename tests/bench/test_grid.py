@@ -151,6 +151,8 @@ def test_faults_come_together():
         bench.variants(["reverse", "mixflov"])
 
 
+# Of JAX, not of anything here: seldom enough.
+@pytest.mark.thorough
 def test_the_checkpoint_that_jax_is_about_to_change_to_takes_no_more_memory():
     """Its flag is off by default in all JAX of today; `scripts/measure_remat3.py` has the table."""
     if not hasattr(jax.config, "jax_remat3"):

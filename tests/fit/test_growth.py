@@ -84,10 +84,18 @@ def test_of_many_boundaries_a_line_has_64():
     assert (len(line["steps"]), line["steps"][0], line["steps"][-1]) == (64, 0, 1000)
 
 
+DAMPED = schema.MixFlowSpec(segment=2, damping=schema.DampingSpec(max_growth=0.5))
+
+
+def test_the_cap_of_a_recipe_is_the_estimator_s():
+    assert estimators.build(DAMPED) == MixFlow(2, damping=Damping(0.5, "step"))
+
+
+# What the estimator makes of it is in tests/hypergrad/test_damping.py.
+@pytest.mark.thorough
 def test_a_search_keeps_to_the_cap_of_its_recipe_and_tells(tmp_path):
-    damped = schema.MixFlowSpec(segment=2, damping=schema.DampingSpec(max_growth=0.5))
-    recipe = tiny(outer={"steps": 2, "estimator": damped})
-    assert estimators.build(damped) == MixFlow(2, damping=Damping(0.5, "step"))
+    damped = DAMPED
+    recipe = tiny(outer={"steps": 1, "estimator": damped})
     exact = dataclasses.replace(damped, damping=None)
     norms = {}
     for name, spec in (("damped", damped), ("exact", exact)):

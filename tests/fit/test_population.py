@@ -114,6 +114,8 @@ def test_members_are_of_other_ages_and_begin_anew_one_by_one(finished, training)
     np.testing.assert_array_equal(first_leaf(seen[0][1][2]), first_leaf(grown))
 
 
+# As one life goes on in tests/fit/test_outer_loop.py, of the state that is kept as a whole.
+@pytest.mark.thorough
 def test_a_run_stopped_among_lives_goes_on_bit_for_bit(finished, training, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         spied(patch, stop=2)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cells import cells
 from recipes import tiny
 from rich.console import Console
 from typer.testing import CliRunner
@@ -132,8 +133,14 @@ def test_the_hypergradient_is_the_mean_of_those_of_each_size_and_of_differences(
     assert (sides[0] - sides[1]) / (2 * step) == pytest.approx(slope, rel=1e-6)
 
 
-@pytest.mark.parametrize("rule", [None, "mup"])
-@pytest.mark.parametrize("per", ["tensor", "kind", "layer", (r"layers\.0\.mlp", "norm")])
+PER = {"tensor": "tensor", "kind": "kind", "layer": "layer", "own": (r"layers\.0\.mlp", "norm")}
+SHARED = {f"{name}, {rule}": (per, rule) for name, per in PER.items() for rule in (None, "mup")}
+
+
+@pytest.mark.parametrize(
+    ("per", "rule"),
+    cells(SHARED, {"tensor, mup", "kind, None", "kind, mup", "layer, mup", "own, None"}),
+)
 def test_at_each_size_what_is_used_is_what_the_artefact_becomes_there(per, rule):
     """By another way: through an artefact, its curves and `carry`, not through η."""
     rates = schema.LearningRatesSpec(per=per, windows=2, max_multiplier=20.0)
@@ -157,6 +164,8 @@ def test_at_each_size_what_is_used_is_what_the_artefact_becomes_there(per, rule)
             np.testing.assert_allclose(used.optimizer["weight_decay"][name], curve, rtol=2e-6)
 
 
+# What is used at a size is held above, how it starts and runs in tests/transfer/test_training.py.
+@pytest.mark.thorough
 def test_a_training_at_a_size_is_that_of_a_carried_artefact(training):
     """From fresh numbers, by decays and eps of the rule: to the same held-out loss."""
     eta = elsewhere(training)
@@ -196,6 +205,8 @@ def test_an_average_begins_at_the_scaled_start():
         np.testing.assert_array_equal(param, average)
 
 
+# The mean above is that of each size's training by itself.
+@pytest.mark.thorough
 def test_the_recipe_s_own_size_is_the_training_that_it_has_without_others(tmp_path):
     """To the bit, with one seed: robustness adds trainings, and changes none."""
     spec = schema.RobustSpec(widths=(1, 2))

@@ -94,37 +94,48 @@ def test_which_searches_keep_to_it(changes, expected):
     assert trust.trusts(tiny(outer=changes)) is expected
 
 
-def test_a_search_that_is_driven_off_comes_back(tmp_path):
-    """Steps so large that they lead away: the last is near the best, and resuming is exact."""
-    optimizer = schema.AdamSpec(learning_rate=1.5)
-    validation = schema.ValidationSpec(seeds=3, sequences=64)
+def searched(folder, steps, resume=False, **outer):
+    """Steps so large that they lead away: what is recorded, and what is said."""
+    recipe = tiny(
+        outer={
+            "steps": steps,
+            "optimizer": schema.AdamSpec(learning_rate=1.5),
+            "validation": schema.ValidationSpec(seeds=3, sequences=64),
+            "clip_norm": None,
+        }
+        | outer
+    )
+    recipe = dataclasses.replace(
+        recipe,
+        tune=schema.TuneSpec(learning_rates=schema.LearningRatesSpec(per="global", windows=2)),
+    )
+    log = folder.with_suffix(".log")
+    with log.open("a") as file:
+        console = Console(file=file, width=1000)
+        fit(prepared(recipe), folder, resume=resume, console=console)
+    return RunFolder(folder).read_metrics(), log.read_text()
 
-    def search(name, steps, resume=False, **outer):
-        recipe = tiny(
-            outer={
-                "steps": steps,
-                "optimizer": optimizer,
-                "validation": validation,
-                "clip_norm": None,
-            }
-            | outer
-        )
-        recipe = dataclasses.replace(
-            recipe,
-            tune=schema.TuneSpec(learning_rates=schema.LearningRatesSpec(per="global", windows=2)),
-        )
-        with (tmp_path / f"{name}.log").open("a") as file:
-            console = Console(file=file, width=1000)
-            fit(prepared(recipe), tmp_path / name, resume=resume, console=console)
-        return RunFolder(tmp_path / name).read_metrics(), (tmp_path / f"{name}.log").read_text()
 
-    lines, said = search("whole", 8)
-    free, _ = search("free", 8, signal="off")
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return searched(tmp_path_factory.mktemp("trust") / "whole", 8)
+
+
+def test_a_search_that_is_driven_off_comes_back(whole, tmp_path):
+    """The last is near the best."""
+    lines, said = whole
+    free, _ = searched(tmp_path / "free", 8, signal="off")
     backs = [line["taken_back"] for line in lines if "taken_back" in line]
     assert backs and "the best: back to point" in said
     rise = lines[-1]["held_out"] - min(line["held_out"] for line in lines)
     assert rise < free[-1]["held_out"] - min(line["held_out"] for line in free)
-    search("parted", 5)
-    again, _ = search("parted", 8, resume=True)
+
+
+# The state of a search is kept as a whole: tests/fit/test_outer_loop.py resumes others.
+@pytest.mark.thorough
+def test_a_search_that_is_driven_off_goes_on_exactly(whole, tmp_path):
+    lines, _ = whole
+    searched(tmp_path / "parted", 5)
+    again, _ = searched(tmp_path / "parted", 8, resume=True)
     assert [line["held_out_each"] for line in again] == [line["held_out_each"] for line in lines]
     assert [line.get("taken_back") for line in again] == [line.get("taken_back") for line in lines]

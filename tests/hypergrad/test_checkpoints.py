@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from cells import cells
 from estimators import made
 from jax.flatten_util import ravel_pytree
 
@@ -98,9 +99,22 @@ def at(store, policy, tmp_path):
     return Checkpoints(policy.policy, policy.slots, store, folder)
 
 
-@pytest.mark.parametrize("store", ["device", "host", "disk"])
-@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES.keys())
-@every_estimator
+GRID = {
+    f"{name}, {policy}, {store}": (estimator, POLICIES[policy], store)
+    for name, estimator in ESTIMATORS.items()
+    for policy in POLICIES
+    for store in ("device", "host", "disk")
+}
+TELLING = {
+    *(cell for cell in GRID if cell.startswith("mixflow, ") and "recomputed" not in cell),
+    "reverse, sqrt, host",
+    "mixflow, recomputed gradients, recursive, 3 slots, disk",
+    "without mixed mode, every 7, device",
+}
+"""Every policy in every store of one estimator, and one of each other."""
+
+
+@pytest.mark.parametrize(("estimator", "policy", "store"), cells(GRID, GRID.keys() - TELLING))
 def test_all_policies_and_stores_agree_bit_for_bit(float64, tmp_path, estimator, policy, store):
     result = estimate(estimator, at(store, policy, tmp_path))
     assert numbers(result) == numbers(reference(estimator))

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cells import cells
 
 from metatune.hypergrad import (
     EstimatorError,
@@ -89,10 +90,16 @@ def test_standard_errors_are_those_that_draws_show(float64, distribution):
     assert np.sqrt(np.mean(told**2, axis=0)) == pytest.approx(shown, rel=0.1)
 
 
-@pytest.mark.parametrize(
-    ("distribution", "count"),
-    [(name, n) for name in DISTRIBUTIONS for n in (1, 3, 6, 11, 48) if name[0] != "o" or n < SIZE],
-)
+COUNTS = {
+    f"{name}, {n}": (name, n)
+    for name in DISTRIBUTIONS
+    for n in (1, 3, 6, 11, 48)
+    if name[0] != "o" or n < SIZE
+}
+TELLING = {"rademacher, 3", "rademacher, 48", "gaussian, 1", "gaussian, 11", "orthogonal, 3"}
+
+
+@pytest.mark.parametrize(("distribution", "count"), cells(COUNTS, COUNTS.keys() - TELLING))
 def test_the_relative_error_follows_from_the_number_of_directions(float64, distribution, count):
     squared = {
         "rademacher": (SIZE - 1) / count,

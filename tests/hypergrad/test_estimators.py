@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from cells import cells
 from estimators import ESTIMATORS, Row
 from jax.flatten_util import ravel_pytree
 
@@ -50,26 +51,23 @@ TELLING = {
     "zeroth order, whole basis",
 }
 """A form of each way to compute; the others differ in where segments and chunks end."""
+FURTHER = FORMS.keys() - TELLING
 
 
 def at_forms(names: str, *values: object):
-    """Every estimator at each of the values, of which further forms see the last one alone.
+    """Each way to compute at the last of the values, and one backward and one forward at all.
 
-    All else of these is `thorough`.
+    All else is `thorough`.
     """
-    return pytest.mark.parametrize(
-        ("row", names),
-        [
-            pytest.param(
-                row,
-                value,
-                id=f"{name}-{getattr(value, '__name__', value)}",
-                marks=() if name in TELLING or value is values[-1] else pytest.mark.thorough,
-            )
-            for name, row in FORMS.items()
-            for value in values
-        ],
-    )
+    rows: dict[str, tuple[object, object]] = {}
+    telling = set()
+    for name, row in FORMS.items():
+        for value in values:
+            cell = f"{name}-{getattr(value, '__name__', value)}"
+            rows[cell] = (row, value)
+            if name in ("mixflow", "forward") or (name in TELLING and value is values[-1]):
+                telling.add(cell)
+    return pytest.mark.parametrize(("row", names), cells(rows, rows.keys() - telling))
 
 
 class Setting(NamedTuple):
@@ -247,15 +245,13 @@ def test_closed_form_on_ridge_regression(float64, row):
     assert relative_error(result.gradient, gradient) < 1e-11 + row.error
 
 
-@pytest.mark.parametrize("setting", [ridge, network])
-@every_estimator
+@at_forms("setting", ridge, network)
 def test_central_differences(float64, row, setting):
     result = setting().at(setting().eta, row)
     assert relative_error(result.gradient, differences(setting)) < 1e-5
 
 
-@pytest.mark.parametrize("setting", [ridge, network])
-@every_estimator
+@at_forms("setting", ridge, network)
 def test_equals_the_oracle(float64, row, setting):
     setting = setting()
     oracle = setting.at(setting.eta, Reverse(segment=setting.steps, remat=False))
@@ -266,13 +262,7 @@ def test_equals_the_oracle(float64, row, setting):
     assert result.diagnostics.losses.shape == (setting.steps,)
 
 
-@pytest.mark.parametrize(
-    "row",
-    [
-        pytest.param(row, id=name, marks=() if name in TELLING else pytest.mark.thorough)
-        for name, row in FORMS.items()
-    ],
-)
+@pytest.mark.parametrize("row", cells({name: (row,) for name, row in FORMS.items()}, FURTHER))
 def test_under_jit_and_vmap(float64, row):
     setting = ridge()
     estimate = jax.jit(lambda eta: setting.at(eta, row).gradient)
@@ -364,7 +354,7 @@ def test_a_window_leaves_out_what_came_before(float64, row, window):
     np.testing.assert_allclose(truncated.diagnostics.losses[:before], losses, rtol=1e-12)
 
 
-@every_estimator
+@pytest.mark.parametrize("row", cells({name: (row,) for name, row in FORMS.items()}, FURTHER))
 def test_a_training_that_is_under_way_goes_on(float64, row):
     setting = network()
     state, _ = train(setting.problem, setting.eta, setting.state, setting.batches, steps=9)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from cells import cells
 from safetensors.numpy import load_file, save_file
 
 from metatune.hypergrad import (
@@ -147,12 +148,19 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("stop_at", [1, 4, 8, 9, 13, 16])
-@pytest.mark.parametrize(
-    "estimator",
-    [Forward(segment=3), Forward(3, chunk=4), ForwardGradient(4, segment=3, chunk=2)],
-    ids=["forward", "forward, two chunks", "forward gradient, two chunks"],
-)
+STOPPED = {
+    f"{name}, at {stop_at}": (estimator, stop_at)
+    for name, estimator in {
+        "forward": Forward(segment=3),
+        "forward in chunks": Forward(3, chunk=4),
+        "forward gradient in chunks": ForwardGradient(4, segment=3, chunk=2),
+    }.items()
+    for stop_at in (1, 4, 8, 9, 13, 16)
+}
+BETWEEN = {"forward, at 4", "forward in chunks, at 9", "forward gradient in chunks, at 13"}
+
+
+@pytest.mark.parametrize(("estimator", "stop_at"), cells(STOPPED, STOPPED.keys() - BETWEEN))
 def test_a_stopped_estimate_goes_on_bit_for_bit_from_a_file(tmp_path, estimator, stop_at):
     given = arguments(estimator=estimator, key=jax.random.key(1))
     whole, heard = hypergradient(**given), []

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from cells import cells
 from estimators import made
 from jax.sharding import AbstractMesh, AxisType
 from recipes import tiny
@@ -67,7 +68,7 @@ LORA = {"lora": schema.LoraSpec(rank=4, alpha=8.0, targets=("q_proj", "down_proj
 # A rounding of a first gradient near zero comes back 1 / √eps_root times as large.
 ADAM = schema.AdamWSpec(learning_rate=1e-2, eps_root=1e-5)
 MODELS = {
-    "llama": (LLAMA, {}, (4, 2, 1)),
+    "llama": (LLAMA, {}, (2, 2, 2)),
     "gpt2": (GPT2, {}, (2, 4, 1)),
     "gemma3": (GEMMA3, {}, (1, 4, 2)),
     "lora": (LLAMA, LORA, (8, 1, 1)),
@@ -85,21 +86,25 @@ TOYS = made(6, 2, leave_out=("zeroth",)) | {
     "population": MixFlow(2),
 }
 FURTHER = {
+    "reverse",
     "mixflow, recomputed gradients",
     "forward, in chunks",
     "forward gradient, whole basis",
+    "forward gradient, in chunks",
+    "zeroth order",
     "gpt2",
+    "gemma3",
+    "lora",
     "muonh",
     "soap",
+    "adafactor",
 }
 """What differs from another of its table by what a mesh doesn't see, or is seen without one."""
 
 
 def cases(names):
     """A parameter for each, further ones among the thorough tests."""
-    return [
-        pytest.param(name, marks=pytest.mark.thorough if name in FURTHER else ()) for name in names
-    ]
+    return cells(list(names), FURTHER.intersection(names))
 
 
 def recipe(config, mesh, **inner):
@@ -299,9 +304,9 @@ def optimizers(further):
     return found
 
 
-def resumed(folder):
-    """A training that is kept after half of its steps, and goes on elsewhere."""
-    of = {mesh: prepare(recipe(LLAMA, mesh)) for mesh in ((4, 2, 1), (2, 2, 1), (1, 1, 1))}
+def resumed(folder, elsewhere):
+    """A training that is kept after half of its steps, and goes on there and elsewhere."""
+    of = {mesh: prepare(recipe(LLAMA, mesh)) for mesh in ((4, 2, 1), elsewhere)}
     training = of[4, 2, 1]
     half = ran(training, training.initialise(jax.random.key(0)), 0, STEPS // 2)[0]
     with TrainingCheckpoints(Path(folder), 1) as kept:
@@ -356,8 +361,8 @@ def found(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def further():
-    return asked()
+def further(tmp_path_factory):
+    return asked(str(tmp_path_factory.mktemp("checkpoints")), "further")
 
 
 @pytest.fixture
@@ -389,7 +394,8 @@ def test_models_have_the_same_hypergradients_on_meshes(row, name):
 def test_parameters_are_put_together_block_by_block(found):
     """No array is as large as those of all layers, nor as any but one matrix of a block."""
     matrices = {16 * 16, 8 * 16, 16 * 16, 264 * 16}
-    assert set(found["models"]["llama"]["gathered"]) <= matrices
+    halves = {size // MODELS["llama"][2][2] for size in matrices}  # of which each device has one
+    assert set(found["models"]["llama"]["gathered"]) <= halves
 
 
 @pytest.mark.parametrize("name", cases(OPTIMIZERS))
@@ -402,9 +408,14 @@ def test_states_of_optimizers_are_cut_as_the_parameters(row, name):
 def test_a_training_goes_on_on_other_devices(found):
     rows = found["resumed"]
     assert rows["(4, 2, 1)"] == {"apart": 0.0, "devices": [8], "search": True}
-    assert all(row["search"] for row in rows.values())
-    assert 0 < rows["(2, 2, 1)"]["apart"] < 1e-5 and rows["(2, 2, 1)"]["devices"] == [4]
+    assert rows["(1, 1, 1)"]["search"]
     assert 0 < rows["(1, 1, 1)"]["apart"] < 1e-5 and rows["(1, 1, 1)"]["devices"] == [1]
+
+
+@pytest.mark.thorough
+def test_a_training_goes_on_on_fewer_devices(further):
+    row = further["resumed"]["(2, 2, 1)"]
+    assert row["search"] and row["devices"] == [4] and 0 < row["apart"] < 1e-5
 
 
 def test_auto_takes_the_devices_that_divide_all_batches(found):
@@ -520,12 +531,13 @@ def auto():
     return {name: resolved(row).count for name, row in rows.items()}
 
 
-def main(folder=None):
-    """Prints what is telling, with a folder for checkpoints; without one all else."""
-    further = folder is None
+def main(folder, *words):
+    """Prints what is telling, or all else; checkpoints are kept in the folder."""
+    further = bool(words)
     told = {"toys": toys(further), "models": models(further), "optimizers": optimizers(further)}
+    told["resumed"] = resumed(folder, (2, 2, 1) if further else (1, 1, 1))
     if not further:
-        told |= {"resumed": resumed(folder), "auto": auto()}
+        told["auto"] = auto()
     print(json.dumps(told))
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cells import cells
 from recipes import CODE, DRAMA, tiny
 
 from metatune.data import heldout_batches, stratified_batches
@@ -68,13 +69,7 @@ FURTHER = {"granite", "phi3", "ministral3", "qwen3_moe, every other dense"}
 STEPS = 2
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(kind, marks=pytest.mark.thorough if kind in FURTHER else ())
-        for kind in FAMILIES
-    ],
-)
+@pytest.mark.parametrize("kind", cells(FAMILIES.keys(), FURTHER))
 def test_the_hypergradient_equals_central_differences(kind, float64):
     wanted = tiny(
         {"model_type": kind.partition(",")[0], "initializer_range": 0.3, **FAMILIES[kind]},

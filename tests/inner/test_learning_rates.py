@@ -45,6 +45,8 @@ def training():
     return prepare(RECIPE)
 
 
+# Of every tunable, to a rounding, in tests/tunables/test_start.py.
+@pytest.mark.thorough
 def test_plain_rates_leave_the_training_as_it_is_bit_for_bit(training):
     lines = with_rates(per="row", windows=3, interpolation="linear", max_multiplier=2.0)
     batches = sampled_batches(training.corpus, seed=(1,), batch_size=2, shares=np.ones((STEPS, 1)))

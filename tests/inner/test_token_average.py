@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from cells import cells
 from recipes import tiny
 
 from metatune.artefact.exporters import export
@@ -200,6 +201,8 @@ def test_the_worst_case_is_of_all_micro_batches_together(recipe, state):
     assert measured(training.sampled, state.params, batches) == pytest.approx(expected, rel=1e-6)
 
 
+# Its value is above, and the gradient of a batch against differences in test_losses.py.
+@pytest.mark.thorough
 def test_the_worst_case_of_micro_batches_has_the_gradient_of_the_whole(recipe, state):
     objective = dataclasses.replace(recipe.outer.objective, worst_case=0.2)
     changed = dataclasses.replace(
@@ -229,7 +232,7 @@ def test_the_worst_case_of_micro_batches_has_the_gradient_of_the_whole(recipe, s
         np.testing.assert_allclose(found.gradient[key], gradient, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("micro_batches", [1, 4])
+@pytest.mark.parametrize("micro_batches", cells([1, 4], [1]))
 def test_a_training_loss_is_over_the_tokens_of_the_batch(training, state, micro_batches):
     batch = sampled_batches(training.corpus, seed=(1,), batch_size=BATCH, shares=SHARES)(0)
     losses = token_losses(training, state, batch) * counted(batch)
@@ -239,7 +242,7 @@ def test_a_training_loss_is_over_the_tokens_of_the_batch(training, state, micro_
     assert float(found) == pytest.approx(losses.sum() / counted(batch).sum(), rel=1e-6)
 
 
-@pytest.mark.parametrize("micro_batches", [1, 4])
+@pytest.mark.parametrize("micro_batches", cells([1, 4], [1]))
 def test_a_reweighted_loss_is_over_the_tokens_that_the_shares_draw(training, state, micro_batches):
     """Shares, and weights of losses, that the batch was not drawn at."""
     batch = stratified_batches(training.corpus, seed=(1,), batch_size=BATCH, shares=SHARES)(0)
@@ -257,7 +260,7 @@ def test_a_reweighted_loss_is_over_the_tokens_that_the_shares_draw(training, sta
     assert float(found) == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("micro_batches", [1, 2])
+@pytest.mark.parametrize("micro_batches", cells([1, 2], [1]))
 def test_the_derivative_by_the_mixture_is_that_of_differences(recipe, micro_batches, float64):
     # Adam divides by gradients that may be next to nothing: no function for differences.
     descent = schema.InnerSpec(schema.SGDSpec(learning_rate=0.1), steps=2)

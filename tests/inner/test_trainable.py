@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cells import cells
 from transformers import AutoModelForCausalLM
 
 from metatune.data import heldout_batches, stratified_batches
@@ -104,7 +105,7 @@ PARTS = {
 }
 
 
-@pytest.mark.parametrize(("config", "inner"), PARTS.values(), ids=PARTS.keys())
+@pytest.mark.parametrize(("config", "inner"), cells(PARTS, {"whole leaves"}))
 def test_what_is_chosen_moves_and_the_rest_stays_bit_for_bit(config, inner):
     training = prepare(recipe(config, **inner))
     start, end = trained(training)
@@ -133,6 +134,8 @@ def test_a_model_put_together_from_split_leaves_is_the_model():
     assert sum(sizes) == sum(leaf.size for leaf in jax.tree.leaves(params)) and min(sizes) > 0
 
 
+# What stays is above, bit for bit; what moves is against PyTorch and differences below.
+@pytest.mark.thorough
 def test_trained_layers_move_as_they_do_where_the_others_have_no_rate():
     """A frozen rest, against a whole training in which it has learning rates of zero."""
     alone = prepare(recipe(train=(r"layers\.1\.",)))
@@ -163,14 +166,8 @@ ADAPTED = {
 }
 
 
-@pytest.mark.parametrize(
-    ("config", "lora"),
-    [
-        # Some layers of a Llama are more than all of them.
-        pytest.param(*row, id=name, marks=pytest.mark.thorough if name == "llama" else ())
-        for name, row in ADAPTED.items()
-    ],
-)
+# Some layers of a Llama are more than all of them, and GPT-2's matrices lie the other way, too.
+@pytest.mark.parametrize(("config", "lora"), cells(ADAPTED, {"llama", "gpt_neox, fused"}))
 def test_an_adapted_model_computes_what_its_merged_weights_do(config, lora, tmp_path):
     """Against `W + (alpha / rank) B A`, written out by hand from PEFT's names, in torch."""
     import torch
@@ -245,7 +242,7 @@ THROUGH = {
 }
 
 
-@pytest.mark.parametrize(("config", "inner"), THROUGH.values(), ids=THROUGH.keys())
+@pytest.mark.parametrize(("config", "inner"), cells(THROUGH, {"adapters of some layers"}))
 def test_the_hypergradient_equals_central_differences(float64, config, inner):
     training = prepare(recipe(config, dtype="float64", **inner))
     problem, eta, state = in_float64(training)
@@ -282,6 +279,8 @@ def bytes_of_pullback(training):
     return moving, found.temp_size_in_bytes, tree_bytes(saved)
 
 
+# By how much is in the docs; that states hold the trained part alone is above.
+@pytest.mark.thorough
 def test_memory_shrinks_with_the_trained_set():
     wide = {**LLAMA, "hidden_size": 64, "intermediate_size": 176}
     whole = bytes_of_pullback(prepare(recipe(wide)))

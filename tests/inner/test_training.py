@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cells import cells
 from recipes import tiny
 
 from metatune.data import heldout_batches, stratified_batches
@@ -74,12 +75,10 @@ def estimate(training, problem, eta, estimator, dtype=jnp.float32, steps=12):
 
 COMBINATIONS = {
     "all parts": (MixFlow(segment=6), {}),
-    "recomputed gradients": (MixFlow(segment=6, save_gradients=False), {}),
-    "no mixed mode": (MixFlow(segment=6, mixed_mode=False), {}),
     "no block remat": (MixFlow(segment=6), {"remat": False}),
     "forward": (Forward(segment=6), {}),
-}
-FURTHER = {
+    "recomputed gradients": (MixFlow(segment=6, save_gradients=False), {}),
+    "no mixed mode": (MixFlow(segment=6, mixed_mode=False), {}),
     "forward gradient, whole basis": (ForwardGradient(67, 6, "orthogonal", chunk=40), {}),
     "no mixed mode, recomputed": (MixFlow(6, mixed_mode=False, save_gradients=False), {}),
     "no block remat, recomputed": (MixFlow(segment=6, save_gradients=False), {"remat": False}),
@@ -87,7 +86,8 @@ FURTHER = {
     "reverse, no block remat": (Reverse(segment=6), {"remat": False}),
     "forward, no block remat": (Forward(segment=6, chunk=40), {"remat": False}),
 }
-"""Two of the others' at a time, and directions that are all of forward mode's."""
+FURTHER = COMBINATIONS.keys() - {"all parts", "forward"}
+"""Of small problems in tests/hypergrad, and of models in tests/models/test_transformer.py."""
 
 
 @pytest.fixture(scope="module")
@@ -95,11 +95,7 @@ def oracle(training):
     return estimate(training, training.reweighted, training.initial_eta(), Reverse(segment=6))
 
 
-@pytest.mark.parametrize(
-    ("estimator", "model"),
-    [pytest.param(*row, id=name) for name, row in COMBINATIONS.items()]
-    + [pytest.param(*row, id=name, marks=pytest.mark.thorough) for name, row in FURTHER.items()],
-)
+@pytest.mark.parametrize(("estimator", "model"), cells(COMBINATIONS, FURTHER))
 def test_all_combinations_give_the_same_hypergradient(training, oracle, estimator, model):
     if model:
         training = prepare(
@@ -108,6 +104,8 @@ def test_all_combinations_give_the_same_hypergradient(training, oracle, estimato
     same_hypergradient(training, estimator, oracle)
 
 
+# So it is where documents are kept apart, in test_packed_training.py.
+@pytest.mark.thorough
 def test_micro_batches_give_the_same_hypergradient(oracle):
     training = prepare(
         dataclasses.replace(RECIPE, inner=dataclasses.replace(RECIPE.inner, micro_batch=2))
@@ -125,6 +123,8 @@ def same_hypergradient(training, estimator, oracle):
     assert float(got.value) == pytest.approx(float(oracle.value), rel=1e-6)
 
 
+# Tangents that begin with their windows are those of tests/hypergrad/test_forward.py.
+@pytest.mark.thorough
 def test_forward_mode_over_all_windows(float64):
     """To the rounding of double precision; a window's tangents begin with it."""
     recipe = dataclasses.replace(
@@ -149,9 +149,11 @@ def test_forward_mode_over_all_windows(float64):
         assert error < 1e-8 * np.linalg.norm(np.asarray(want))
 
 
+# Second derivatives with chunks are held against torch in tests/models/test_parity.py.
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("dtype", "tolerance"),
-    [("float64", 1e-10), pytest.param("float32", 1e-5, marks=pytest.mark.thorough)],
+    cells({"float64": ("float64", 1e-10), "float32": ("float32", 1e-5)}, {"float32"}),
 )
 def test_chunks_change_no_hypergradient(dtype, tolerance):
     def at(attention_chunk, loss_chunk):
@@ -180,17 +182,14 @@ TUNE = {
 }
 
 
+KINDS = {"adamw": schema.AdamWSpec, "sgd": schema.SGDSpec}
+TUNED = {f"{one}, {name}": (KINDS[one], tune) for one in KINDS for name, tune in TUNE.items()}
+
+
+# Tunables don't know optimizers, whose hypergradients are in test_optimizers.py; an average's is by
+# hand in tests/tunables/test_averaging.py.
 @pytest.mark.parametrize(
-    ("kind", "tune"),
-    [
-        *(pytest.param(schema.AdamWSpec, tune, id=f"adamw, {name}") for name, tune in TUNE.items()),
-        # Of another optimizer one is enough: tunables don't know it.
-        pytest.param(schema.SGDSpec, RECIPE.tune, id="sgd, learning rates and mixture"),
-        *(
-            pytest.param(schema.SGDSpec, tune, id=f"sgd, {name}", marks=pytest.mark.thorough)
-            for name, tune in list(TUNE.items())[1:]
-        ),
-    ],
+    ("kind", "tune"), cells(TUNED, {each for each in TUNED if "sgd" in each or "averag" in each})
 )
 def test_every_tunable_against_central_differences(float64, tune, kind):
     recipe = dataclasses.replace(

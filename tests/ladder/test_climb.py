@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+from cells import cells
 from recipes import tiny
 from rich.console import Console
 
@@ -132,7 +133,7 @@ def test_predictions_are_made_before_their_rung_is_trained(run, document):
     assert names[at:].count("width x2") == len(names) - at
 
 
-@pytest.mark.parametrize("kept", [9, -30])
+@pytest.mark.parametrize("kept", cells([9, -30], [9]))
 def test_a_killed_climb_goes_on_to_the_same_numbers(run, document, tmp_path, kept):
     """Also where a line was cut off."""
     copy = tmp_path / "run"
@@ -176,7 +177,7 @@ def test_a_constant_baseline_stays_where_its_rates_are_highest(run):
         assert all(np.diff(curve) >= 0)
 
 
-@pytest.mark.parametrize("times", [2, 3])
+@pytest.mark.parametrize("times", cells([2, 3], [2]))
 def test_curves_read_by_update_use_at_each_what_the_proxy_did_then_its_last(run, times):
     tuned = artefact.load(run)
     read = by_update(tuned, times)
@@ -355,6 +356,8 @@ def test_what_is_carried_is_held_against_a_search_at_the_rung(run, tmp_path):
     assert losses["retuned"] == [held_out_loss(followed, index) for index in found.seeds]
 
 
+# Said by the same check in tests/inner/test_learning_rates.py.
+@pytest.mark.thorough
 def test_what_no_training_follows_is_refused_before_one_begins(tmp_path):
     rates, out = schema.LearningRatesSpec(per="row"), tmp_path / "run"
     fit(prepare(tiny(tune={"learning_rates": rates}, outer={"steps": 1})), out, console=QUIET)

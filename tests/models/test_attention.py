@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cells import cells
 
 from metatune.models import attention as module
 from metatune.models.attention import attention as scaled_attention
@@ -98,7 +99,10 @@ def halves(q):
 
 
 @pytest.mark.usefixtures("stretches")
-@every_grouping
+@pytest.mark.parametrize(
+    "heads",
+    cells({name: (of,) for name, of in HEADS.items()}, {"multi-head", "multi-query"}),
+)
 def test_hessian_times_vector_is_the_difference_of_gradients(float64, heads):
     at, direction = arrays(heads), tuple(jnp.cos(array) for array in arrays(heads))
     gradient = jax.jit(jax.grad(curved(3), argnums=(0, 1, 2)))

@@ -15,6 +15,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
+from cells import cells
 from jax.sharding import NamedSharding, PartitionSpec
 from recipes import changed, tiny
 from rich.console import Console
@@ -75,7 +76,6 @@ OTHERS = {
     ),
 }
 """Of each way changes of `outer` and `tune`, and the programs that it runs."""
-FURTHER = ("population", "zeroth order")
 CALLED = {
     "push": "tangents",
     "advance": "training",
@@ -200,7 +200,7 @@ def asked(*ways):
 
 @pytest.fixture(scope="module")
 def seen():
-    return asked("", "forward")
+    return asked("")
 
 
 def test_planned_bytes_are_those_of_devices_that_are_there(training, programs_of_mesh, seen):
@@ -214,11 +214,10 @@ def test_planned_bytes_are_those_of_devices_that_are_there(training, programs_of
     assert of.beside_bytes() == seen["frozen"] > 0
 
 
-@pytest.mark.parametrize(
-    "way", ["forward", *(pytest.param(way, marks=pytest.mark.thorough) for way in FURTHER)]
-)
-def test_so_are_those_of_other_ways(way, request, monkeypatch):
-    there = asked(way) if way in FURTHER else request.getfixturevalue("seen")
+# Each in a process with eight devices.
+@pytest.mark.parametrize("way", cells(OTHERS.keys(), OTHERS.keys()))
+def test_so_are_those_of_other_ways(way, monkeypatch):
+    there = asked(way)
     found = {}
 
     def compiled(*given):

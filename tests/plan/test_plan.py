@@ -5,6 +5,7 @@ import json
 
 import jax
 import pytest
+from cells import cells
 from recipes import tiny
 from rich.console import Console
 
@@ -78,10 +79,14 @@ def test_a_plan_has_a_row_for_each_way_and_the_recipe_s_own_first(made):
         assert 0 < way.pace.hypergradient < way.pace.outer_step < way.pace.run
 
 
-@pytest.mark.parametrize(
-    ("store", "along"),
-    [("device", None), ("host", schema.TrajectorySpec(points=3)), ("disk", None)],
-)
+STORED = {
+    "device": ("device", None),
+    "host, along the training": ("host", schema.TrajectorySpec(points=3)),
+    "disk": ("disk", None),
+}
+
+
+@pytest.mark.parametrize(("store", "along"), cells(STORED, {"device"}))
 def test_what_is_kept_is_predicted_exactly(store, along, tmp_path):
     recipe = along_the_training(with_checkpoints(keep="sqrt", store=store), along)
     training = prepare(recipe)
@@ -243,7 +248,10 @@ def test_seconds_add_up(tmp_path):
     assert pace.run == pytest.approx(whole)
 
 
-@pytest.mark.parametrize(("segment", "steps"), [(1, 20), (2, 20), (4, 1)])
+SHORT = {"of one": (1, 20), "of two": (2, 20), "a step": (4, 1)}
+
+
+@pytest.mark.parametrize(("segment", "steps"), cells(SHORT, {"of two", "a step"}))
 def test_short_segments_and_short_trainings(segment, steps, tmp_path):
     recipe = dataclasses.replace(
         with_outer(estimator=schema.MixFlowSpec(segment=segment)),

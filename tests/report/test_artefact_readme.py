@@ -15,7 +15,7 @@ from metatune.artefact import (
 )
 from metatune.artefact.document import curves as curves_of
 from metatune.artefact.exporters import EXPORTERS
-from metatune.artefact.sections.learning_rates import base_curve
+from metatune.artefact.sections.rates import base_curve
 from metatune.report.artefact_readme import (
     readme,
     verdict,

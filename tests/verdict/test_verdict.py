@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 import pytest
+from cells import cells
 from recipes import tiny
 from rich.console import Console
 from typer.testing import CliRunner
@@ -169,7 +170,7 @@ def test_a_table_tells_of_trainings_that_diverged(document):
     assert "any to +" in file.getvalue()
 
 
-@pytest.mark.parametrize("cut", [0.1, 0.5, 0.95])
+@pytest.mark.parametrize("cut", cells([0.1, 0.5, 0.95], [0.1, 0.95]))
 def test_a_killed_verdict_goes_on_to_the_same_file(run, document, tmp_path, cut):
     """Also where a line was cut off; nothing is trained twice."""
     copy = tmp_path / "run"
@@ -314,6 +315,26 @@ def test_a_descent_that_does_not_move_the_rates_is_the_recipe_s_own(run):
     assert moving < own  # the tiny recipe is far too slow, and its gradients agree
 
 
+def test_an_interrupted_verdict_says_how_to_go_on(run, document, tmp_path, monkeypatch):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    words = ["verdict", str(copy), "--only", "grid", "--max-seeds", "5", "--resolution", "0.5"]
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(contest, "hold", interrupted)
+        done = metatune(*words)
+    assert done.exit_code == 130
+    assert f"go on with\n  metatune verdict {copy} --max-seeds 5 --only grid" in done.stderr
+    done = metatune(*words, "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["rivals"][0]["name"] == "grid"
+
+
+# By a signal; it is a ladder's, too, in tests/ladder/test_command.py.
+@pytest.mark.thorough
 def test_what_is_stopped_says_how_to_go_on_and_does(run, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run, copy)

@@ -21,7 +21,6 @@ from metatune.artefact.sections.averaging import Averaging
 from metatune.artefact.sections.elements import ElementFactors
 from metatune.artefact.sections.initialisation import Initialisation, Interpolated
 from metatune.artefact.sections.learned_update import LearnedUpdate
-from metatune.artefact.sections.learning_rates import LearningRates, Multipliers
 from metatune.artefact.sections.loss_terms import LossTerms
 from metatune.artefact.sections.loss_weights import (
     ClassWeights,
@@ -33,6 +32,7 @@ from metatune.artefact.sections.loss_weights import (
 from metatune.artefact.sections.mixture import Mixture
 from metatune.artefact.sections.optimizer import SETTINGS, Optimizer, OptimizerSchedules
 from metatune.artefact.sections.rater import Rater
+from metatune.artefact.sections.rates import LearningRates, Multipliers
 from metatune.artefact.verdict import read as read_verdict
 from metatune.artefact.verdict import with_verdict
 from metatune.artefact.writing import portable_files, self_contained, write

@@ -10,13 +10,13 @@ from metatune.artefact.errors import ArtefactError
 from metatune.artefact.sections.averaging import Averaging
 from metatune.artefact.sections.initialisation import Initialisation
 from metatune.artefact.sections.learned_update import LearnedUpdate
-from metatune.artefact.sections.learning_rates import LearningRates
 from metatune.artefact.sections.loss_terms import LossTerms
 from metatune.artefact.sections.loss_weights import ClassWeights, LossWeights
 from metatune.artefact.sections.mixture import Mixture
 from metatune.artefact.sections.optimizer import KEY as OPTIMIZER
 from metatune.artefact.sections.optimizer import Optimizer
 from metatune.artefact.sections.rater import Rater
+from metatune.artefact.sections.rates import LearningRates
 from metatune.recipe.faults import Fault
 
 

@@ -10,7 +10,7 @@ from metatune.artefact.curves import STEP_TOLERANCE
 from metatune.artefact.errors import ArtefactError
 from metatune.artefact.format import Artefact
 from metatune.artefact.sections.elements import ElementFactors
-from metatune.artefact.sections.learning_rates import Multipliers
+from metatune.artefact.sections.rates import Multipliers
 from metatune.recipe.faults import Fault, unknown
 
 FARTHEST = 4

@@ -12,7 +12,7 @@ import numpy as np
 from metatune.artefact.errors import ArtefactError
 from metatune.artefact.format import Artefact
 from metatune.artefact.horizon import base_rates
-from metatune.artefact.sections.learning_rates import LearningRates, Multipliers
+from metatune.artefact.sections.rates import LearningRates, Multipliers
 from metatune.recipe.faults import Fault
 
 FLOOR = 1e-12

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float64
 
 from metatune.artefact.sections import elements as within
-from metatune.artefact.sections import learning_rates as sections
+from metatune.artefact.sections import rates as sections
 from metatune.hypergrad.shapes import Scalar, StepLike
 from metatune.recipe import schema
 from metatune.tunables.between_cells import BetweenCells

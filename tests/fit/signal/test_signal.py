@@ -256,18 +256,28 @@ def searched(tmp_path, name, steps, spec, resume=False):
     return outcome, (tmp_path / f"{name}.log").read_text()
 
 
-def test_a_search_tells_of_it_and_resumes_exactly(tmp_path):
-    """With a limit that every training is above: told once for a window, kept in each line."""
-    spec = schema.SignalSpec(growth=1.0 + 1e-6, pairs=2)
-    whole, said = searched(tmp_path, "whole", 3, spec)
+FOLLOWED = schema.SignalSpec(growth=1.0 + 1e-6, pairs=2)
+"""With a limit that every training is above."""
+
+
+def test_a_search_tells_of_it(tmp_path):
+    """Told once for a window, kept in each line."""
+    _, said = searched(tmp_path, "whole", 2, FOLLOWED)
     lines = RunFolder(tmp_path / "whole").read_metrics()
     assert all(line["blended"]["windows"] for line in lines[:-1])
     windows = {(w["tunable"], w["window"]) for x in lines[:-1] for w in x["blended"]["windows"]}
     named = [text for text in said.splitlines() if "is dominated by growth" in text]
     assert 1 <= len(named) <= len(windows)
     assert "differences of whole trainings are followed instead" in named[0]
-    searched(tmp_path, "parted", 2, spec)
-    parted, _ = searched(tmp_path, "parted", 3, spec, resume=True)
+
+
+# The state of a search is kept as a whole: tests/fit/test_outer_loop.py resumes others.
+@pytest.mark.thorough
+def test_a_search_that_is_blended_goes_on_exactly(tmp_path):
+    whole, _ = searched(tmp_path, "whole", 3, FOLLOWED)
+    lines = RunFolder(tmp_path / "whole").read_metrics()
+    searched(tmp_path, "parted", 2, FOLLOWED)
+    parted, _ = searched(tmp_path, "parted", 3, FOLLOWED, resume=True)
     for key, leaf in whole.artefact.result.items():
         if key in ("before", "after", "best_outer_step"):
             assert parted.artefact.result[key] == leaf

@@ -7,7 +7,7 @@ import numpy as np
 from metatune.artefact.curves import values_at
 from metatune.artefact.exporters.base import Production
 from metatune.artefact.horizon import base_rates
-from metatune.artefact.sections.learning_rates import LearningRates
+from metatune.artefact.sections.rates import LearningRates
 
 EXACT = 1e-6
 """Relative; a schedule that is nearer is of its kind."""
