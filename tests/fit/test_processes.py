@@ -119,7 +119,7 @@ def replaying(folder):
     """What a process of two comes to when they replay a run of one."""
     with processes.joined(), open(os.devnull, "w") as nowhere:
         again = replay(folder / "run", Console(file=nowhere), [f"devices={{fsdp: {COUNT}}}"])
-    print("told")
+        print("told")
     print(json.dumps(again.as_json()))
 
 
