@@ -112,10 +112,15 @@ def among_others(folder):
             stops.hear(signal.SIGTERM)
         found["stops"] = [processes.stop_together(False), processes.stop_together(here.index == 1)]
         found["code"] = stops.exit_code()
-        with open(os.devnull, "w") as nowhere:
-            again = replay(folder / "run", Console(file=nowhere), [f"devices={{fsdp: {COUNT}}}"])
-        found["replay"] = again.as_json()
     print(json.dumps(found))
+
+
+def replaying(folder):
+    """What a process of two comes to when they replay a run of one."""
+    with processes.joined(), open(os.devnull, "w") as nowhere:
+        again = replay(folder / "run", Console(file=nowhere), [f"devices={{fsdp: {COUNT}}}"])
+        print("told")
+    print(json.dumps(again.as_json()))
 
 
 def refuse(here):
@@ -148,21 +153,14 @@ def keep(folder, result):
     kept.close()
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("processes")
-    test = schema.FinalTestSpec(seeds=2, sequences=8)
-    short = {"steps": 1, "estimator": schema.ZerothOrderSpec(directions=1, segment=4), "test": test}
-    with open(os.devnull, "w") as nowhere:
-        one = recipe(1)
-        one = replace(one, outer=replace(one.outer, **short))
-        fit(prepare(one), folder / "run", console=Console(file=nowhere))
+def two(folder, *words):
+    """What this file says in each of two processes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     started = [
         subprocess.Popen(
-            [sys.executable, __file__, str(folder)],
+            [sys.executable, __file__, str(folder), *words],
             env={
                 **os.environ,
                 "PYTHONPATH": os.pathsep.join(sys.path),
@@ -183,7 +181,13 @@ def found(tmp_path_factory):
         assert each.returncode == 0, problem
         rows.append(out)
     assert ["told" in out.splitlines() for out in rows] == [True, False]
-    return folder, [json.loads(out.splitlines()[-1]) for out in rows]
+    return [json.loads(out.splitlines()[-1]) for out in rows]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("processes")
+    return folder, two(folder)
 
 
 def test_all_hear_what_each_says(found):
@@ -240,8 +244,16 @@ def test_all_stop_where_one_is_asked_to(found):
         assert row["stops"] == [False, True] and row["code"] == 143
 
 
-def test_what_one_process_trained_is_replayed_by_two(found):
-    ours, theirs = (row["replay"] for row in found[1])
+# That two have the hypergradients of one is above; a replay of one process is in test_replay.py.
+@pytest.mark.thorough
+def test_what_one_process_trained_is_replayed_by_two(tmp_path):
+    test = schema.FinalTestSpec(seeds=2, sequences=8)
+    short = {"steps": 1, "estimator": schema.ZerothOrderSpec(directions=1, segment=4), "test": test}
+    with open(os.devnull, "w") as nowhere:
+        one = recipe(1)
+        one = replace(one, outer=replace(one.outer, **short))
+        fit(prepare(one), tmp_path / "run", console=Console(file=nowhere))
+    ours, theirs = two(tmp_path, "replay")
     assert ours == theirs and ours["agrees"]
     assert [line.split(":")[0] for line in ours["machine_differs"]] == [
         "devices",
@@ -251,7 +263,7 @@ def test_what_one_process_trained_is_replayed_by_two(found):
     assert ours["band"] is not None
     differences = [ours[of]["largest_difference"] for of in ("held_out", "training")]
     assert 0 < max(differences) < 1e-5, ours
-    assert ours["held_out"]["recorded"] == artefact.load(found[0] / "run").result["after"]
+    assert ours["held_out"]["recorded"] == artefact.load(tmp_path / "run").result["after"]
 
 
 def test_no_process_is_left_idle(found):
@@ -326,4 +338,4 @@ def test_one_process_is_the_first_and_reads_all():
 
 
 if __name__ == "__main__":
-    among_others(Path(sys.argv[1]))
+    (replaying if "replay" in sys.argv else among_others)(Path(sys.argv[1]))

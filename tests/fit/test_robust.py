@@ -87,20 +87,29 @@ def training():
     return prepare(robust_recipe())
 
 
-def test_the_hypergradient_is_the_mean_of_those_of_each_size_and_of_differences(float64, tmp_path):
-    """In double precision: against `hypergradient` of each alone, and differences of the mean."""
-    spec = dataclasses.replace(SPEC, depths=(2,))
-    recipe = robust_recipe(spec=spec, inner={"steps": 4})
+WIDE = dataclasses.replace(SPEC, depths=(2,))
+
+
+@pytest.fixture
+def wide(float64, tmp_path):
+    """In double precision: members, the problem of each, what is asked of all, and the estimate."""
+    recipe = robust_recipe(spec=WIDE, inner={"steps": 4})
     model = dataclasses.replace(recipe.model, dtype="float64")
     recipe = dataclasses.replace(recipe, model=model)
     here, at = asked(recipe, tmp_path, lambda training: elsewhere(training, "float64"))
     members, options = here.trainings(*at)
-    members, eta = [in_double(each) for each in members], options["eta"]
+    members = [in_double(each) for each in members]
     problems = [each.problem for each in members if each.problem is not None]
     assert len(members) == len(problems) == 4
     found = hypergradients(members=members, vmap=False, states=False, **options)
     options = dict(options)
     del options["problem"]
+    return members, problems, options, found
+
+
+def test_the_hypergradient_is_the_mean_of_those_of_each_size(wide):
+    """Against `hypergradient` of each alone."""
+    members, problems, options, found = wide
     alone = [
         hypergradient(problem, state=each.begin(), batches=each.batches, **options)
         for problem, each in zip(problems, members, strict=True)
@@ -109,11 +118,18 @@ def test_the_hypergradient_is_the_mean_of_those_of_each_size_and_of_differences(
         mean = np.mean([np.asarray(each.gradient[key]) for each in alone], axis=0)
         np.testing.assert_allclose(leaf, mean, rtol=1e-12, atol=1e-14)
     assert float(found.value) == pytest.approx(np.mean([float(each.value) for each in alone]))
-    told = robust.objectives(spec, found)
+    told = robust.objectives(WIDE, found)
     assert told is not None
     assert list(told) == ["depth x2", "width x2, depth x2"]
     values = [float(each.value) for each in alone]
     assert list(told.values()) == pytest.approx(np.reshape(values, (2, 2)).mean(axis=1))
+
+
+# That of each size is one as any other's, which tests/inner holds against differences.
+@pytest.mark.thorough
+def test_the_hypergradient_is_that_of_differences_of_the_mean(wide):
+    members, problems, options, found = wide
+    eta = options["eta"]
 
     def objective(eta):
         of_each = []

@@ -1,6 +1,7 @@
 """`metatune transfer` from the command line: plan, climb, stop, go on, and what is refused."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 from metatune.cli.commands import app
 from metatune.fit.outer_loop import fit
 from metatune.inner import prepare
+from metatune.ladder import climb
 
 METATUNE = (sys.executable, "-c", "from metatune.cli import main; main()")
 
@@ -67,20 +69,49 @@ def big_model(run, tmp_path):
     return model
 
 
-def test_what_is_stopped_says_how_to_go_on_and_does(run, tmp_path):
-    words = ["transfer", str(run), "--ladder", "steps=2", "--seeds", "2"]
+def words_of(run):
+    return ["transfer", str(run), "--ladder", "steps=2", "--seeds", "2"]
+
+
+# By a signal to a process; a fit is killed, and a training stopped, at each push.
+@pytest.mark.thorough
+def test_what_is_stopped_keeps_what_was_trained(run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    record, deadline = copy / "transfer.jsonl", time.monotonic() + 120
+    record.unlink(missing_ok=True)
     process = subprocess.Popen(
-        [*METATUNE, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*METATUNE, *words_of(copy)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    record, deadline = run / "transfer.jsonl", time.monotonic() + 120
     while not record.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     _, told = process.communicate(timeout=120)
     assert process.returncode == 143
-    assert "interrupted; what was trained is kept; go on with\n" in told
-    assert f"metatune transfer {run} --ladder steps=2 --seeds 2" in told
+    assert f"go on with\n  metatune transfer {copy} --ladder steps=2 --seeds 2" in told
     before = record.read_text()
+    assert metatune(*words_of(copy)).exit_code == 0
+    assert record.read_text().startswith(before)
+
+
+def test_what_is_stopped_says_how_to_go_on_and_does(run, tmp_path, monkeypatch):
+    words, record = words_of(run), run / "transfer.jsonl"
+    measured = climb.held_out_loss
+    calls = iter(range(1000))
+
+    def stopped(*given, **options):
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        return measured(*given, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(climb, "held_out_loss", stopped)
+        done = metatune(*words)
+    assert done.exit_code == 130
+    assert "interrupted; what was trained is kept; go on with\n" in done.stderr
+    assert f"metatune transfer {run} --ladder steps=2 --seeds 2" in done.stderr
+    before = record.read_text()
+    assert before
     done = metatune(*words, "--json")
     assert done.exit_code == 0, done.output
     assert record.read_text().startswith(before)
