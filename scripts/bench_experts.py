@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from metatune.fit.process.allocation import keep_memory
 from metatune.inner.losses import sequence_losses
 from metatune.models import build
 
@@ -63,6 +64,7 @@ def main() -> None:
     ):
         parser.add_argument(f"--{name}", type=int, default=default)
     a = parser.parse_args()
+    keep_memory()
     common = {**COMMON, "hidden_size": a.hidden, "head_dim": a.hidden // 4}
     dense = {**common, "model_type": "qwen3", "intermediate_size": a.chosen * a.wide}
     experts = {
