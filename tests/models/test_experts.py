@@ -184,7 +184,7 @@ def test_no_row_meets_the_matrices_of_all_groups():
         skewed = rng.multinomial(rows, rng.dirichlet(np.full(groups, 0.3)))
         alone = np.eye(groups, dtype=int)[groups - 1] * rows
         for sizes in (spread_out, skewed, alone):
-            met, ends, work = np.zeros(rows, int), np.cumsum(sizes), 0
+            met, ends, work, length = np.zeros(rows, int), np.cumsum(sizes), 0, 0
             for pieces in cuts(jnp.asarray(sizes), rows):
                 number, length = int(pieces.number), int(pieces.length)
                 work += number * length

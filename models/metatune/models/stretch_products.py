@@ -58,7 +58,7 @@ def summed_outer(a: jax.Array, b: jax.Array, sizes: jax.Array) -> jax.Array:
     return _OUTER.bind(a, b, sizes)
 
 
-class Pieces(NamedTuple):
+class StretchPieces(NamedTuple):
     """Stretches cut into pieces of one length.
 
     Attributes:
@@ -74,7 +74,7 @@ class Pieces(NamedTuple):
     start: jax.Array
 
 
-def cut(sizes: jax.Array, rows: int) -> tuple[Pieces, Pieces]:
+def cut(sizes: jax.Array, rows: int) -> tuple[StretchPieces, StretchPieces]:
     """Cuts the stretches: into long pieces, and the rest of each into short ones if that is less.
 
     Args:
@@ -95,14 +95,13 @@ def cut(sizes: jax.Array, rows: int) -> tuple[Pieces, Pieces]:
     )
 
 
-def _pieces(length: int, of_each: jax.Array, begin: jax.Array, most: int) -> Pieces:
+def _pieces(length: int, of_each: jax.Array, begin: jax.Array, most: int) -> StretchPieces:
     """Pieces of a length, so many of each group from its row `begin` on."""
     ends = jnp.cumsum(of_each)
     number = jnp.arange(most, dtype=ends.dtype)
     group = jnp.sum(number[:, None] >= ends[None, :-1], axis=1, dtype=ends.dtype)
-    return Pieces(
-        length, ends[-1], group, (begin - length * (ends - of_each))[group] + number * length
-    )
+    within = number - (ends - of_each)[group]
+    return StretchPieces(length, ends[-1], group, begin[group] + length * within)
 
 
 def _over_pieces(
@@ -124,7 +123,7 @@ def _over_pieces(
     ends = jnp.cumsum(sizes)
     for pieces in cut(sizes, rows):
 
-        def one(at: jax.Array, found: jax.Array, pieces: Pieces = pieces) -> jax.Array:
+        def one(at: jax.Array, found: jax.Array, pieces: StretchPieces = pieces) -> jax.Array:
             group, start = pieces.group[at], pieces.start[at]
             first = jnp.minimum(start, rows - pieces.length)
             row = first + jnp.arange(pieces.length, dtype=first.dtype)
