@@ -1,6 +1,6 @@
 """Mixtures of experts: products by group, choices, and how evenly tokens are spread."""
 
-from functools import partial
+import functools
 from typing import Any
 
 import jax
@@ -12,23 +12,24 @@ from cells import cells
 from metatune.inner.optimizers import decayed
 from metatune.inner.trainable import trainable
 from metatune.models import build
-from metatune.models.block_products import times_matrix
+from metatune.models.dispatch import collect, spread
 from metatune.models.experts import Routing, imbalance
 from metatune.models.grouped import (
     at_once,
     block_size,
+    by_stretch,
     grouped,
-    in_blocks,
-    one_by_one,
+    in_order,
     ragged,
 )
+from metatune.models.stretch_products import cut, times_matrix
 from metatune.recipe import schema
 from metatune.recipe.faults import RecipeError
 from metatune.transfer.sizes import parameters
 from metatune.tunables.elements import elements
 
-BY = (one_by_one, at_once, ragged)
-ROWS, GROUPS, IN, OUT = 37, 5, 3, 4
+BY = (by_stretch, at_once, ragged)
+ROWS, GROUPS, IN, OUT = 203, 5, 3, 4
 OF: dict[str, np.ndarray] = {
     "uneven": np.random.default_rng(0).integers(0, GROUPS, ROWS) ** 2 % GROUPS,
     "all of one": np.full(ROWS, 3),
@@ -51,12 +52,17 @@ CONFIG = {
 
 
 # Tiny models take longer to compile than to run.
-jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def inwards(product):
     """A product by matrices [in, out]."""
-    return lambda x, matrices, order: product(x, matrices.swapaxes(1, 2), order, transposed=True)
+
+    @functools.wraps(product)
+    def by_transposed(x, matrices, order):
+        return product(x, matrices.swapaxes(1, 2), order, transposed=True)
+
+    return by_transposed
 
 
 @pytest.mark.parametrize("product", [grouped, *BY, *map(inwards, BY)])
@@ -66,46 +72,78 @@ def test_each_row_meets_its_own_matrix_and_so_do_derivatives(of, product, float6
     x, matrices = jnp.asarray(rng.normal(size=(ROWS, IN))), rng.normal(size=(GROUPS, OUT, IN))
     at = (x, jnp.asarray(matrices))
     groups = jnp.asarray(OF[of])
-    order = in_blocks(groups, GROUPS)
-    assert sorted(order.place.tolist()) == sorted(np.flatnonzero(order.filled).tolist())
+    order = in_order(groups, GROUPS)
+    np.testing.assert_array_equal(order.row, np.argsort(OF[of], stable=True))
+    np.testing.assert_array_equal(order.row[order.place], np.arange(ROWS))
+    np.testing.assert_array_equal(order.sizes, np.bincount(OF[of], minlength=GROUPS))
 
-    def blocks(x, matrices):
-        rows = jnp.where(order.filled[..., None], x[order.row], 0)
-        return product(rows, matrices, order).reshape(-1, OUT)[order.place]
+    def in_stretches(x, matrices):
+        return product(x[order.row], matrices, order)[order.place]
 
     def plain(x, matrices):
         return jnp.einsum("ri,roi->ro", x, matrices[groups])
+
+    # JAX's ragged product can't be differentiated backward twice; MixFlow needs forward, of that.
+    assert_same_derivatives(in_stretches, plain, at, twice=product.__name__ != "ragged")
+
+
+def assert_same_derivatives(function, other, at, twice=True):
+    """Values, gradients and how these move, in either mode, are the same to rounding."""
 
     def derivatives(function):
         def loss(*at):
             return jnp.sum(jnp.sin(function(*at)))
 
         direction = jax.tree.map(jnp.cos, at)
-        gradient = jax.grad(loss, argnums=(0, 1))
-        return function(*at), gradient(*at), jax.jvp(gradient, at, direction)[1]
+        gradient = jax.grad(loss, argnums=tuple(range(len(at))))
+        moves = jax.jvp(gradient, at, direction)[1]
+        turned = jax.vjp(gradient, *at)[1](direction) if twice else None
+        return jax.jvp(function, at, direction), gradient(*at), moves, turned
 
     for got, want in zip(
-        *(jax.tree.leaves(jax.jit(derivatives, static_argnums=0)(f)) for f in (blocks, plain)),
+        *(jax.tree.leaves(jax.jit(derivatives, static_argnums=0)(f)) for f in (function, other)),
         strict=True,
     ):
-        np.testing.assert_allclose(got, want, atol=1e-12)
+        np.testing.assert_allclose(got, want, atol=1e-11)
+
+
+def test_tokens_to_their_rows_and_back_have_the_derivatives_of_taking_rows(float64):
+    few, tokens = 3, 20
+    rng = np.random.default_rng(3)
+    chosen = np.argsort(rng.normal(size=(tokens, GROUPS)))[:, :few]
+    order = in_order(jnp.asarray(chosen.reshape(-1)), GROUPS)
+    x, y = (jnp.asarray(rng.normal(size=(rows, IN))) for rows in (tokens, tokens * few))
+
+    def ours(x, y):
+        return collect(spread(x, order) * y, order, tokens)
+
+    def plain(x, y):
+        rows = x[order.row // few] * y
+        return jnp.sum(rows[order.place].reshape(tokens, few, IN), axis=1)
+
+    assert_same_derivatives(ours, plain, (x, y))
+    both = jnp.stack([x, 2 * x])
+    together = jax.vmap(jax.grad(lambda x: jnp.sum(jnp.sin(ours(x, y)))))(both)
+    for member, alone in zip(together, both, strict=True):
+        own = jax.grad(lambda x: jnp.sum(jnp.sin(plain(x, y))))(alone)
+        np.testing.assert_allclose(member, own, atol=1e-12)
 
 
 @pytest.mark.parametrize("axes", [(0, None, None), (None, 0, None), (1, 0, 0)])
 def test_a_batch_of_products_is_a_loop_over_them(axes, float64):
     rng = np.random.default_rng(2)
-    order = in_blocks(jnp.asarray(OF["uneven"]), GROUPS)
-    x = jnp.asarray(rng.normal(size=(*order.row.shape, IN)))
+    sizes = jnp.bincount(jnp.asarray(OF["uneven"]), length=GROUPS)
+    x = jnp.asarray(rng.normal(size=(ROWS, IN)))
     matrices = jnp.asarray(rng.normal(size=(GROUPS, OUT, IN)))
     given = [
         jnp.stack([part, part[::-1]], axis=0 if axis is None else axis)
-        for part, axis in zip((x, matrices, order.group), axes, strict=True)
+        for part, axis in zip((x, matrices, sizes), axes, strict=True)
     ]
     given = [g if axis is not None else g[0] for g, axis in zip(given, axes, strict=True)]
 
-    def gradient(x, matrices, group):
+    def gradient(x, matrices, sizes):
         def loss(x, matrices):
-            return jnp.sum(jnp.sin(times_matrix(x, matrices, group)))
+            return jnp.sum(jnp.sin(times_matrix(x, matrices, sizes)))
 
         return jax.grad(loss, argnums=(0, 1))(x, matrices)
 
@@ -119,10 +157,10 @@ def test_a_batch_of_products_is_a_loop_over_them(axes, float64):
             np.testing.assert_allclose(got[member], want, atol=1e-12)
 
 
-def test_groups_have_no_tangent():
-    x, matrices, groups = jnp.ones((2, 1, IN)), jnp.ones((GROUPS, OUT, IN)), jnp.array([0, 1])
+def test_sizes_of_groups_have_no_tangent():
+    x, matrices, sizes = jnp.ones((2, IN)), jnp.ones((2, OUT, IN)), jnp.array([1, 1])
     nowhere = np.zeros(2, jax.dtypes.float0)
-    _, tangent = jax.jvp(lambda group: times_matrix(x, matrices, group), (groups,), (nowhere,))
+    _, tangent = jax.jvp(lambda sizes: times_matrix(x, matrices, sizes), (sizes,), (nowhere,))
     np.testing.assert_array_equal(tangent, 0)
 
 
@@ -144,13 +182,25 @@ def test_an_adapter_beside_an_expert_is_added_to_it():
 
 
 def test_no_row_meets_the_matrices_of_all_groups():
-    """Work and memory are those of the chosen experts, and of less than a block for each."""
+    """Work is that of the chosen experts, at most twice, and of a short piece for each."""
+    rng, cuts = np.random.default_rng(4), jax.jit(cut, static_argnums=1)
     for rows, groups in ((4096, 8), (65536, 128), (64, 8), (1, 4)):
+        spread_out = rng.multinomial(rows, np.full(groups, 1 / groups))
+        skewed = rng.multinomial(rows, rng.dirichlet(np.full(groups, 0.3)))
+        alone = np.eye(groups, dtype=int)[groups - 1] * rows
+        for sizes in (spread_out, skewed, alone):
+            met, ends, work, length = np.zeros(rows, int), np.cumsum(sizes), 0, 0
+            for pieces in cuts(jnp.asarray(sizes), rows):
+                number, length = int(pieces.number), int(pieces.length)
+                work += number * length
+                for group, start in np.stack([pieces.group, pieces.start])[:, :number].T:
+                    assert ends[group] - sizes[group] <= start
+                    met[start : min(start + length, ends[group])] += 1
+            np.testing.assert_array_equal(met, 1)
+            assert work <= 2 * rows + groups * length
+            assert sizes is not spread_out or rows < 1000 or work <= 1.2 * rows
         size = block_size(rows, groups)
-        of = jax.ShapeDtypeStruct((rows,), int)
-        blocks = jax.eval_shape(partial(in_blocks, groups=groups), of).group.shape[0]
-        assert rows <= blocks * size <= rows + groups * size
-        assert rows < 1000 or blocks * size <= 1.25 * rows
+        assert (rows + groups * (size - 1)) // size * size <= rows + groups * size
 
 
 def test_no_array_has_tokens_and_experts_and_features(largest_array):

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from metatune.models.architecture import ACTIVATIONS, Architecture, ClampedGate, ExpertLayer
-from metatune.models.grouped import Order, grouped, in_blocks
+from metatune.models.dispatch import collect, spread
+from metatune.models.grouped import Order, counts, grouped, in_order
 from metatune.models.modules import LORA_A, LORA_B
 from metatune.models.names import EXPERTS
 
@@ -101,13 +102,19 @@ class Experts(nn.Module):
     layer: ExpertLayer
 
     @nn.compact
-    def __call__(self, x: jax.Array, order: Order) -> jax.Array:
-        """Maps rows in blocks, [blocks, size, hidden], to the same shape."""
+    def __call__(self, x: jax.Array, weights: jax.Array, order: Order) -> jax.Array:
+        """Maps rows in the order of their experts, [rows, hidden], to the same shape.
+
+        Weights of the rows, [rows, 1], are applied where they are narrow, to what is projected
+        down.
+        """
         a, wide = self.architecture, self.layer.intermediate_size
         each = [Expert(a, wide, name=str(n))(x.dtype) for n in range(self.layer.count)]
-        gate, up, down = (jnp.stack(matrices) for matrices in zip(*each, strict=True))
-        inner = ACTIVATIONS[a.hidden_act](grouped(x, gate, order)) * grouped(x, up, order)
-        return grouped(inner, down, order)
+        both = jnp.concatenate([matrix for gate, up, _ in each for matrix in (gate, up)])
+        both = grouped(x, both.reshape(-1, 2 * wide, a.hidden_size), order)
+        gate, up = jax.lax.split(both, (wide, wide), axis=1)
+        inner = ACTIVATIONS[a.hidden_act](gate) * up * weights
+        return grouped(inner, jnp.stack([down for _, _, down in each]), order)
 
 
 class ClampedExperts(nn.Module):
@@ -121,21 +128,28 @@ class ClampedExperts(nn.Module):
     gate: ClampedGate
 
     @nn.compact
-    def __call__(self, x: jax.Array, order: Order) -> jax.Array:
-        """Maps rows in blocks, [blocks, size, hidden], to the same shape."""
+    def __call__(self, x: jax.Array, weights: jax.Array, order: Order) -> jax.Array:
+        """Maps rows in the order of their experts, [rows, hidden], to the same shape.
+
+        Weights of the rows, [rows, 1], are applied where they are narrow, to what is projected
+        down.
+        """
         a, count, wide = self.architecture, self.layer.count, self.layer.intermediate_size
 
-        def project(name: str, x: jax.Array, features: int, stddev: float) -> jax.Array:
+        def project(
+            name: str, x: jax.Array, share: jax.Array, features: int, stddev: float
+        ) -> jax.Array:
             normal, shape = nn.initializers.normal(stddev), (count, x.shape[-1], features)
             weight = self.param(name, normal, shape, jnp.float32)
             zeros = nn.initializers.zeros
             bias = self.param(f"{name}_bias", zeros, (count, features), jnp.float32)
             y = grouped(x, weight.astype(x.dtype), order, transposed=True)
-            return y + bias.astype(x.dtype)[order.group][:, None, :]
+            return y + grouped(share, bias.astype(x.dtype)[:, None, :], order, transposed=True)
 
-        both = project("gate_up_proj", x, 2 * wide, a.initializer_range)
-        inner = clamped(both[..., ::2], both[..., 1::2], self.gate)
-        return project("down_proj", inner, a.hidden_size, a.residual_initializer_range)
+        stddev, of_residual = a.initializer_range, a.residual_initializer_range
+        both = project("gate_up_proj", x, jnp.ones_like(weights), 2 * wide, stddev)
+        inner = clamped(both[..., ::2], both[..., 1::2], self.gate) * weights
+        return project("down_proj", inner, weights, a.hidden_size, of_residual)
 
 
 def clamped(gate: jax.Array, up: jax.Array, how: ClampedGate) -> jax.Array:
@@ -163,22 +177,20 @@ class MixtureOfExperts(nn.Module):
         weights, chosen = jax.lax.top_k(probability, few)
         if self.layer.normalised:
             weights = weights / jnp.sum(weights, axis=-1, keepdims=True)
-        order = in_blocks(chosen.reshape(-1), count)
-        rows = jnp.where(order.filled[..., None], flat[order.row // few], 0)
+        order = in_order(chosen.reshape(-1), count)
+        rows = spread(flat, order)
+        share = spread(weights.reshape(-1, 1), order)
         if gate is None:
-            out = Experts(a, self.layer, name=EXPERTS)(rows, order)
+            out = Experts(a, self.layer, name=EXPERTS)(rows, share.astype(x.dtype), order)
         else:
-            out = ClampedExperts(a, self.layer, gate, name=EXPERTS)(rows, order)
-        out = out.reshape(-1, hidden)[order.place]
-        out = out.reshape(-1, few, hidden) * weights.astype(x.dtype)[..., None]
-        of_sequence = jnp.arange(batch)[:, None] * count + chosen.reshape(batch, -1)
-        times = jnp.bincount(of_sequence.reshape(-1), length=batch * count)
+            experts = ClampedExperts(a, self.layer, gate, name=EXPERTS)
+            out = experts(rows, share.astype(x.dtype), order)
         routing = Routing(
-            times.reshape(batch, count).astype(wide),
+            counts(chosen.reshape(batch, -1), count).astype(wide),
             jnp.sum(probability.reshape(batch, -1, count), axis=1),
             chosen.reshape(batch, -1, few),
         )
-        return jnp.sum(out, axis=1).reshape(x.shape), routing
+        return collect(out, order, flat.shape[0]).reshape(x.shape), routing
 
 
 def imbalance(routing: Routing, weights: jax.Array, tokens: int) -> jax.Array:
