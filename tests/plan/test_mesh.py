@@ -33,10 +33,12 @@ from metatune.plan import NotPredicted, mesh
 from metatune.plan.mesh import axes, growing, planning, table
 from metatune.plan.mesh import programs as planned
 from metatune.plan.mesh.accelerators import Accelerator
+from metatune.plan.mesh.bound import most_bytes
 from metatune.plan.mesh.work_in_hlo import Traffic, work_in
 from metatune.plan.reverse_mode import saved_by, traced, work_of
 from metatune.recipe import schema, writing
 from metatune.recipe.faults import RecipeError
+from metatune.transfer.sized import sizes as sizes_of
 
 VIRTUAL = 8
 LLAMA = {
@@ -56,7 +58,7 @@ RECIPE = tiny(
     devices=schema.DevicesSpec(*MESH),
 )
 
-
+REVERSE = ("forward", "pullback", "objective")
 OTHERS = {
     "forward": (
         {"estimator": schema.ForwardSpec(segment=2)},
@@ -66,16 +68,22 @@ OTHERS = {
     "population": (
         {"population": schema.PopulationSpec(members=2)},
         {},
-        ("forward", "pullback", "objective"),
+        REVERSE,
     ),
     "zeroth order": (
         {"estimator": schema.ZerothOrderSpec(directions=2, chunk=2, segment=2)},
         {},
         ("advance_each", "advance", "value_each"),
     ),
+    "robust": ({"robust": schema.RobustSpec(widths=(1, 2))}, {}, REVERSE),
+    "start": (
+        {"fresh": schema.FreshSpec(initialisation=False)},
+        {"initialisation": schema.PointSpec()},
+        REVERSE,
+    ),
 }
 """Of each way changes of `outer` and `tune`, and the programs that it runs."""
-FURTHER = ("population", "zeroth order")
+FURTHER = ("population", "zeroth order", "robust", "start")
 CALLED = {
     "push": "tangents",
     "advance": "training",
@@ -161,6 +169,16 @@ def ran(way):
                 Member(partial(training.initialise, jax.random.key(seed)), drawn) for seed in (0, 1)
             ]
             hypergradients(training.reweighted, eta, members, **given)
+        elif way == "robust":  # the last is the largest
+            members = [
+                Member(
+                    partial(each.training.initialise, jax.random.key(0)),
+                    drawn,
+                    problem=each.training.reweighted,
+                )
+                for each in sizes_of(training)
+            ]
+            hypergradients(training.reweighted, eta, members, vmap=False, states=False, **given)
         else:
             state = training.initialise(jax.random.key(0))
             key = jax.random.key(3)
@@ -316,6 +334,9 @@ def test_a_device_of_a_mesh_computes_its_share(training, programs_of_mesh, plan)
         prepare(replace(RECIPE, devices=schema.DevicesSpec())), None, folder=Path()
     )
     assert alone.pace is None and not alone.moved
+    assert alone.memory is not None
+    bound = most_bytes(prepare(replace(RECIPE, devices=schema.DevicesSpec())), 2**40)
+    assert alone.memory.device < bound < 20 * alone.memory.device
     # Products are shared evenly but for an adapter's, whose factors are used whole.
     assert 1 / 8 <= plan.flops / alone.flops < 1 / 6
 
@@ -329,7 +350,7 @@ def test_the_smallest_mesh_is_grown_axis_by_axis(monkeypatch):
     def on_mesh(training, device, **_):
         parts = training.recipe.devices
         needed = 240 // parts.count
-        compiled.append(planning.named(parts))
+        compiled.append(axes.named(parts))
         blank = mesh.MeshPlan(parts, schema.MixFlowSpec(), None, limit[0], "h100")
         return blank._replace(memory=planning.Memory(needed, 0, 0, 0, 0, 0, 0))
 
@@ -354,15 +375,9 @@ def test_the_smallest_mesh_is_grown_axis_by_axis(monkeypatch):
     assert mesh.smallest(one, None, folder=Path()).why == "one device is enough"
 
 
-@pytest.mark.parametrize(
-    ("change", "path"),
-    [
-        ({"robust": schema.RobustSpec()}, "outer.robust"),
-    ],
-)
-def test_what_isn_t_predicted_of_a_mesh_is_refused(change, path):
-    recipe = tiny(LLAMA, data={"batch_size": 8}, outer=change, devices=schema.DevicesSpec(*MESH))
-    with pytest.raises(NotPredicted, match=f"^{path}"):
+def test_what_isn_t_predicted_of_a_mesh_is_refused():
+    recipe = changed(recipe_of("start"), outer={"estimator": schema.ForwardSpec()})
+    with pytest.raises(NotPredicted, match="^tune.initialisation: what forward mode takes"):
         mesh.on_mesh(prepare(recipe, elsewhere=True), None, folder=Path())
 
 
