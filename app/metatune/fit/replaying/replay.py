@@ -10,7 +10,7 @@ its standard error, s / √n.
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -121,13 +121,20 @@ class Replay:
         }
 
 
-def replay(run: Path, console: Console, devices: Sequence[str] = ()) -> Replay:
+Settle = Callable[[InnerTraining], tuple[InnerTraining, str]]
+"""Chooses the devices of a recipe that leaves them open; returns why, empty for no reason."""
+
+
+def replay(
+    run: Path, console: Console, devices: Sequence[str] = (), settle: Settle | None = None
+) -> Replay:
     """Trains again what an artefact was measured by; of several processes, all of them together.
 
     Args:
         run: a run folder, an artefact folder, or a tuned.json.
         console: where progress is shown.
         devices: overrides of the recipe's.
+        settle: of a recipe that leaves them open; None for as many as divide its batches.
 
     Raises:
         ProcessesError: they have other artefacts, data or packages.
@@ -141,6 +148,10 @@ def replay(run: Path, console: Console, devices: Sequence[str] = ()) -> Replay:
     with tokenizing(console) as listener:
         training = prepare_file(folder / artefact.RECIPE, devices, listener)
     refuse_different(training, devices=" ".join(devices), artefact=_hash(folder))
+    if settle is not None:
+        training, why = settle(training)
+        if why:
+            console.print(why, highlight=False, soft_wrap=True)
     then = reading.read(folder / artefact.RECIPE).devices
     as_it_was = replace(training, recipe=replace(training.recipe, devices=then))
     refuse_others(tuned.provenance, provenance(as_it_was), str(folder))
