@@ -1,5 +1,6 @@
 """Several processes as one run: this file runs itself as two of them, with Gloo on a CPU."""
 
+import hashlib
 import json
 import os
 import signal
@@ -26,6 +27,7 @@ from metatune.inner import prepare
 from metatune.inner.devices import over_processes, resolved, share
 from metatune.inner.metrics import held_out_batches
 from metatune.plan.mesh import settling
+from metatune.plan.reverse_mode import traced, work_of
 from metatune.recipe import schema
 from metatune.recipe.faults import RecipeError
 from metatune.runs import files, processes, stops
@@ -350,6 +352,24 @@ def test_one_process_is_the_first_and_reads_all():
 
     # The very same function: not an operation more.
     assert over_processes(training.layout, batches) is batches
+
+
+def lowered(devices, folder):
+    """Hashes of the programs of a hypergradient, as they are handed to XLA."""
+    with processes.joined() as here:
+        assert here.count == 1
+        training = settling.settled(prepare(replace(recipe(1), devices=devices)), folder=folder)
+        programs = traced(work_of(training.training, schema.MixFlowSpec(segment=SEGMENT)))
+        texts = {name: make().lower().as_text() for name, make in programs.items()}
+    assert not any("sharding" in text or "all_reduce" in text for text in texts.values())
+    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+
+
+def test_one_process_on_one_device_has_the_programs_of_a_plain_run(monkeypatch, tmp_path):
+    plain = lowered(schema.DevicesSpec(), tmp_path)
+    for name, value in {**GIVEN, processes.COUNT: "1", processes.INDEX: "0"}.items():
+        monkeypatch.setenv(name, value)
+    assert len(plain) == 3 and lowered("auto", tmp_path) == plain
 
 
 if __name__ == "__main__":
