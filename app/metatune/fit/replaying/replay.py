@@ -134,7 +134,8 @@ def replay(
         run: a run folder, an artefact folder, or a tuned.json.
         console: where progress is shown.
         devices: overrides of the recipe's.
-        settle: of a recipe that leaves them open; None for as many as divide its batches.
+        settle: on another type of machine, of a recipe that leaves them open; None for as many as
+            divide its batches.
 
     Raises:
         ProcessesError: they have other artefacts, data or packages.
@@ -148,7 +149,9 @@ def replay(
     with tokenizing(console) as listener:
         training = prepare_file(folder / artefact.RECIPE, devices, listener)
     refuse_different(training, devices=" ".join(devices), artefact=_hash(folder))
-    if settle is not None:
+    here = machine()
+    machines = processes.either(differences(recorded["machine"], here))
+    if settle is not None and machines:  # on the same, what the recipe says was enough
         training, why = settle(training)
         if why:
             console.print(why, highlight=False, soft_wrap=True)
@@ -156,11 +159,8 @@ def replay(
     as_it_was = replace(training, recipe=replace(training.recipe, devices=then))
     refuse_others(tuned.provenance, provenance(as_it_was), str(folder))
     eta = meta_parameters(training, held)
-    here = machine()
-    machines = tuple(differences(recorded["machine"], here))
     if then != training.recipe.devices:
         machines += (f"devices: {then} recorded, {training.recipe.devices} here",)
-    machines = processes.either(machines)
     exact = not machines and repeats_itself(here)
     again = artefact_of(training, eta, tuned.result)
     with (
