@@ -96,6 +96,7 @@ def within_budgets():
         hyper_at=lambda eta, step: eta,
     )
     for store, budget in BUDGETS:
+        kept = {"store": store, "budget_bytes": budget}
         seen = hypergradient(
             problem,
             jnp.float32(0.1),
@@ -104,7 +105,7 @@ def within_budgets():
             [jnp.ones(8)],
             steps=12,
             estimator=MixFlow(4),
-            checkpoints=Checkpoints("auto", store=store, budget_bytes=budget),
+            checkpoints=Checkpoints("auto", **kept),
         ).diagnostics
         print("budget", seen.peak_bytes, seen.recomputed_segments, flush=True)
 

@@ -25,13 +25,15 @@ from metatune.transfer.sized import sizes
 FEW_FLOPS = Accelerator("slow", 2**30, {"float32": 1e6}, 1e9)
 
 
+SPEC = schema.MixFlowSpec(segment=2, checkpoints=schema.CheckpointsSpec(keep="all"))
+
+
 def of(outer=None, **sections):
     """A recipe on fsdp=2, of two segments of two steps."""
-    spec = schema.MixFlowSpec(segment=2, checkpoints=schema.CheckpointsSpec(keep="all"))
     return tiny(
         {"vocab_size": 264},
         inner={"steps": 4},
-        outer={"estimator": spec, **(outer or {})},
+        outer={"estimator": SPEC, **(outer or {})},
         devices=schema.DevicesSpec(fsdp=2),
         **sections,
     )
@@ -55,13 +57,12 @@ def test_several_sizes_take_what_each_takes_and_the_memory_of_the_largest(counte
     largest = sizes(training)[-1].training
     assert largest.elsewhere and plan.memory is not None and plan.pace is not None
     # Two segments forward and back, and the objective's gradient, in those of a forward step.
-    spec = training.recipe.outer.estimator
-    one = 2 + 2 + work_of(training, spec).objective_gradients() / 2
+    one = 2 + 2 + work_of(training, SPEC).objective_gradients() / 2
     assert plan.flops == pytest.approx(3 * one * (1 + 1000))
     assert plan.moved["all-gather"].bytes == pytest.approx(3 * 2 * one * 4, abs=3)
     sent = plan.moved["all-gather"].bytes
     assert plan.pace.hypergradient == pytest.approx(plan.flops / 0.4e6 + sent / 1e9)
-    state, adjoint = largest.shapes(), adjoint_of(work_of(largest, spec))
+    state, adjoint = largest.shapes(), adjoint_of(work_of(largest, SPEC))
     # A state in hand and one that comes back, while the first waits, which carries it.
     assert plan.memory.state == 2 * device_bytes(state) + device_bytes(adjoint)
 
@@ -101,13 +102,13 @@ def test_a_host_keeps_what_its_eight_devices_have_once(parts, spec, share):
 def test_a_budget_is_of_each_device_or_of_each_host(counted, store, place):
     """What is needed for all states is enough, and a byte less is not."""
 
-    def planned(budget=None, keep="auto"):
-        kept = schema.CheckpointsSpec(keep=keep, store=store, budget_bytes=budget)
+    def planned(**kept):
+        kept = schema.CheckpointsSpec(store=store, **kept)
         recipe = of({"estimator": schema.MixFlowSpec(segment=2, checkpoints=kept)})
         found = mesh.on_mesh(prepare(recipe, elsewhere=True), None, folder=Path()).memory
         assert found is not None
         return found
 
     needed = getattr(planned(keep="all"), place)
-    assert planned(needed).recomputed_segments == 0
-    assert planned(needed - 1).recomputed_segments > 0
+    assert planned(budget_bytes=needed).recomputed_segments == 0
+    assert planned(budget_bytes=needed - 1).recomputed_segments > 0

@@ -62,7 +62,9 @@ def placed_stacks(shapes: Tree, like: Tree) -> Tree:
     if not jax.tree.leaves(shapes):
         return shapes
 
-    def placed(leaf: jax.ShapeDtypeStruct, one: Leaf) -> jax.ShapeDtypeStruct:
+    def placed(
+        leaf: jax.ShapeDtypeStruct, one: Shaped[Leaf, "..."] | jax.ShapeDtypeStruct
+    ) -> jax.ShapeDtypeStruct:
         place = stacked_place(getattr(one, "sharding", None))
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
 

@@ -73,7 +73,7 @@ def _compiled(lowered: Any, devices: int) -> MeshProgram:
     return found
 
 
-def _a_cpu() -> jax.Device:
+def _a_cpu() -> Any:
     """A CPU of this process, beside whatever else it computes on."""
     try:
         return jax.local_devices(backend="cpu")[0]
