@@ -94,6 +94,8 @@ def agreement() -> Iterator[str]:
     yield "|---|" + "---|" * len(MESHES)
     for name, config in FAMILIES.items():
         yield _row(name, partial(_found, config))
+    larger = partial(_found, FAMILIES["Gemma 3"], eps_root=10 * EPS_ROOT)
+    yield _row("Gemma 3, eps_root 1e-4", larger)
     yield _row("Llama, LoRA", partial(_found, FAMILIES["Llama"], lora=LORA))
     with jax.enable_x64(True):
         double = partial(_found, FAMILIES["Llama"], dtype="float64", eps_root=1e-8)

@@ -88,15 +88,17 @@ def fit(
     from metatune.fit import outer_loop
     from metatune.fit.process.compilation import keep_compiled
     from metatune.fit.run_folder import usable
+    from metatune.plan import mesh
 
     folder = usable(Path(out), resume=resume, overwrite=overwrite)
     keep_compiled()
     console = Console(force_jupyter=False)  # what it shows there otherwise needs ipywidgets
     training = _prepared(recipe, overrides, console)
-    before = folder.outer() if resume else None
+    held, before = (folder.devices(), folder.outer()) if resume else (None, None)
+    training, chosen = mesh.settled(training, folder=folder.scratch, before=held)
     training, reasons = plans.decided(training, folder=folder.scratch, before=before)
-    for why in reasons:
-        console.print(f"estimator {why}", highlight=False, soft_wrap=True)
+    for why in (*([chosen] if chosen else ()), *(f"estimator {why}" for why in reasons)):
+        console.print(why, highlight=False, soft_wrap=True)
     outcome = outer_loop.fit(
         training, Path(out), resume=resume, overwrite=overwrite, console=console
     )
@@ -128,9 +130,13 @@ def plan(recipe: RecipeLike, *, overrides: Changes = (), out: str | Path = ".") 
 
     from metatune import plan as plans
     from metatune.fit.process.compilation import keep_compiled
+    from metatune.plan import mesh
 
     keep_compiled()
-    training = _prepared(recipe, overrides, Console(stderr=True, force_jupyter=False))
+    console = Console(stderr=True, force_jupyter=False)
+    training, why = mesh.settled(_prepared(recipe, overrides, console), folder=Path(out))
+    if why:
+        console.print(why, highlight=False, soft_wrap=True)
     return Planned(plans.by_phase(training, folder=Path(out)))
 
 

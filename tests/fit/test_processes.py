@@ -1,5 +1,6 @@
 """Several processes as one run: this file runs itself as two of them, with Gloo on a CPU."""
 
+import hashlib
 import json
 import os
 import signal
@@ -25,6 +26,8 @@ from metatune.hypergrad.stores import Disk
 from metatune.inner import prepare
 from metatune.inner.devices import over_processes, resolved, share
 from metatune.inner.metrics import held_out_batches
+from metatune.plan.mesh import settling
+from metatune.plan.reverse_mode import traced, work_of
 from metatune.recipe import schema
 from metatune.recipe.faults import RecipeError
 from metatune.runs import files, processes, stops
@@ -70,9 +73,17 @@ def sought(training):
         held_out,
         steps=STEPS,
         estimator=MixFlow(SEGMENT),
-        checkpoints=Checkpoints(store="host"),
+        checkpoints=Checkpoints("auto", store="host"),
     )
     return result, drawn
+
+
+def settled(index, folder):
+    """The mesh of a recipe that names none, where the second process has no memory to speak of."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(settling, "limit_bytes", lambda: 2**10 if index else 2**40)
+        found, why = settling.settled(prepare(tiny()), folder=folder)
+    return [str(found.recipe.devices), found.layout is not None, why]
 
 
 # In each of the processes.
@@ -100,6 +111,8 @@ def among_others(folder):
         training = prepare(recipe(COUNT))
         result, drawn = sought(training)
         found["rows"] = len(drawn(0).tokens), len(share_of_whole(training, drawn))
+        found["peak_bytes"] = result.diagnostics.peak_bytes
+        found["settled"] = settled(here.index, folder)
         found["gradient"] = {key: np.asarray(v).tolist() for key, v in result.gradient.items()}
         found["resolved"] = resolved(tiny(data={"batch_size": 4})).count
         try:
@@ -235,6 +248,22 @@ def test_shards_of_all_are_one_checkpoint(found):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
+def test_processes_settle_on_the_same_devices(found):
+    """By the least memory that any has; states alone are too much of it, so nothing compiles."""
+    devices, several, why = found[1][0]["settled"]
+    assert found[1][1]["settled"] == [devices, several, why]
+    assert devices == str(schema.DevicesSpec(fsdp=2)) and several
+    assert why.startswith("devices: fsdp=2, which is too small, but the largest there is")
+
+
+def test_a_budget_is_of_each_process(found):
+    """Of its device alone here: half of all that is cut, and norms whole."""
+    whole = sought(prepare(recipe(1)))[0].diagnostics.peak_bytes
+    ours, theirs = (row["peak_bytes"] for row in found[1])
+    assert ours == theirs
+    assert 0.5 * whole < ours < 0.6 * whole
+
+
 def test_states_wait_by_shards(found):
     assert [row["on disk"] for row in found[1]] == [True, True]
 
@@ -335,6 +364,24 @@ def test_one_process_is_the_first_and_reads_all():
 
     # The very same function: not an operation more.
     assert over_processes(training.layout, batches) is batches
+
+
+def lowered(devices, folder):
+    """Hashes of the programs of a hypergradient, as they are handed to XLA."""
+    with processes.joined() as here:
+        assert here.count == 1
+        training = settling.settled(prepare(replace(recipe(1), devices=devices)), folder=folder)
+        programs = traced(work_of(training.training, schema.MixFlowSpec(segment=SEGMENT)))
+        texts = {name: make().lower().as_text() for name, make in programs.items()}
+    assert not any("sharding" in text or "all_reduce" in text for text in texts.values())
+    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+
+
+def test_one_process_on_one_device_has_the_programs_of_a_plain_run(monkeypatch, tmp_path):
+    plain = lowered(schema.DevicesSpec(), tmp_path)
+    for name, value in {**GIVEN, processes.COUNT: "1", processes.INDEX: "0"}.items():
+        monkeypatch.setenv(name, value)
+    assert len(plain) == 3 and lowered("auto", tmp_path) == plain
 
 
 if __name__ == "__main__":

@@ -134,7 +134,14 @@ def test_elsewhere_the_spread_over_the_seeds_is_the_band(copy, monkeypatch, cons
         document["result"]["after"][0] += 1e-7
 
     signed(copy, moved)
-    found = replay(copy, console)
+    asked = []
+
+    def settle(training):
+        asked.append(training.recipe.devices)
+        return training, ""
+
+    found = replay(copy, console, settle=settle)
+    assert asked == ["auto"]
     assert found.agrees and not found.bit_for_bit
     after = json.loads((copy / "tuned.json").read_text())["result"]["after"]
     assert found.band == pytest.approx((np.std(after, ddof=1), np.std(after, ddof=1) / 3**0.5))
@@ -164,7 +171,7 @@ def test_schedules_that_were_not_tuned_are_named_though_signed(copy, console):
         document["learning_rates"]["parameters"]["model.norm.weight"][0] *= 1.5
 
     signed(copy, raised)
-    found = replay(copy, console)
+    found = replay(copy, console, settle=lambda _: pytest.fail("what was enough is enough again"))
     assert found.schedules == ("learning_rates.parameters.model.norm.weight[0]",)
     assert found.recorded == found.replayed and not found.agrees
 

@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from metatune.hypergrad import (
+    Checkpoints,
     Forward,
     ForwardGradient,
     MixFlow,
@@ -24,6 +26,16 @@ STEPS, WINDOWS = 20, 4
 INPUTS = np.random.default_rng(0).normal(size=(STEPS, 8, 3)).astype(np.float32)
 ADAM = optax.scale_by_adam(eps_root=1e-10)
 ALONG = ForwardGradient(8, 3, "orthogonal", chunk=4)  # exact: a whole basis, in two trainings
+
+# A state is θ and a trace of eight float32 each, 64 bytes; a segment saves four gradients, 128. On
+# each of two devices lies half of it. Two of three segments wait for the way back, or else one.
+BUDGETS = {
+    ("device", 192): (2 * 32 + 2 * 64, 0),
+    ("device", 191): (32 + 64, 2),
+    ("host", 384): (2 * 64 + 2 * 128, 0),
+    ("host", 383): (64 + 128, 2),
+}
+"""Of a store and its budget what lies there at most, and segments that are run again for it."""
 
 
 def loss(params, hyper, x):
@@ -74,6 +86,30 @@ def spread_over_two(*estimators):
         print(*result.gradient["rates"].ravel().tolist(), float(result.value), flush=True)
 
 
+def within_budgets():
+    """Prints a line for each budget: what lay in the store at most, and segments run again."""
+    cut = NamedSharding(Mesh(np.array(jax.devices()), ("fsdp",)), PartitionSpec("fsdp"))
+    problem = Problem(
+        loss=lambda params, rate, batch: jnp.mean((params - batch) ** 2),
+        update=lambda g, trace, p, rate: (p - rate * (0.9 * trace + g), 0.9 * trace + g),
+        objective=lambda params, batch: jnp.sum(params * batch),
+        hyper_at=lambda eta, step: eta,
+    )
+    for store, budget in BUDGETS:
+        kept = {"store": store, "budget_bytes": budget}
+        seen = hypergradient(
+            problem,
+            jnp.float32(0.1),
+            State(*jax.device_put((jnp.zeros(8), jnp.zeros(8)), cut)),
+            lambda step: jnp.full(8, 1.0 + step),
+            [jnp.ones(8)],
+            steps=12,
+            estimator=MixFlow(4),
+            checkpoints=Checkpoints("auto", **kept),
+        ).diagnostics
+        print("budget", seen.peak_bytes, seen.recomputed_segments, flush=True)
+
+
 def process(*arguments, **environment):
     return subprocess.Popen(
         [sys.executable, __file__, *arguments],
@@ -107,9 +143,19 @@ def agree(lines, exact, count):
         assert value == pytest.approx(exact[1], rel=1e-5)
 
 
-def test_directions_are_spread_over_devices(exact):
-    run = process(JAX_NUM_CPU_DEVICES="2")
-    agree(output(run), exact, 2)
+@pytest.fixture(scope="module")
+def of_two_devices():
+    return output(process(JAX_NUM_CPU_DEVICES="2"))
+
+
+def test_directions_are_spread_over_devices(of_two_devices, exact):
+    agree([line for line in of_two_devices if not line.startswith("budget")], exact, 2)
+
+
+def test_a_budget_is_of_each_device_or_of_the_host_of_both(of_two_devices):
+    lines = [line.split()[1:] for line in of_two_devices if line.startswith("budget")]
+    found = [tuple(map(int, line)) for line in lines]
+    assert dict(zip(BUDGETS, found, strict=True)) == BUDGETS
 
 
 def test_directions_are_spread_over_processes(exact):
@@ -128,3 +174,4 @@ if __name__ == "__main__":
         spread_over_two(ALONG)
     else:
         spread_over_two(Forward(3), ALONG)
+        within_budgets()

@@ -5,18 +5,20 @@ This file runs itself in a process with eight virtual ones.
 
 import io
 import json
+import math
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
+from itertools import permutations
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
 from cells import cells
-from jax.sharding import NamedSharding, PartitionSpec
 from recipes import changed, tiny
 from rich.console import Console
 from typer.testing import CliRunner
@@ -29,15 +31,16 @@ from metatune.hypergrad.segments import inexact
 from metatune.hypergrad.stores import device_bytes
 from metatune.inner import estimators, prepare
 from metatune.inner.metrics import held_out_batches
-from metatune.models.layout import abstract_mesh_of
 from metatune.plan import NotPredicted, mesh
 from metatune.plan.mesh import axes, growing, planning, table
 from metatune.plan.mesh import programs as planned
 from metatune.plan.mesh.accelerators import Accelerator
-from metatune.plan.mesh.work_in_hlo import Traffic, work_in
+from metatune.plan.mesh.bound import most_bytes
+from metatune.plan.mesh.work_in_hlo import work_in
 from metatune.plan.reverse_mode import saved_by, traced, work_of
 from metatune.recipe import schema, writing
 from metatune.recipe.faults import RecipeError
+from metatune.transfer.sized import sizes as sizes_of
 
 VIRTUAL = 8
 LLAMA = {
@@ -57,7 +60,7 @@ RECIPE = tiny(
     devices=schema.DevicesSpec(*MESH),
 )
 
-
+REVERSE = ("forward", "pullback", "objective")
 OTHERS = {
     "forward": (
         {"estimator": schema.ForwardSpec(segment=2)},
@@ -67,12 +70,18 @@ OTHERS = {
     "population": (
         {"population": schema.PopulationSpec(members=2)},
         {},
-        ("forward", "pullback", "objective"),
+        REVERSE,
     ),
     "zeroth order": (
         {"estimator": schema.ZerothOrderSpec(directions=2, chunk=2, segment=2)},
         {},
         ("advance_each", "advance", "value_each"),
+    ),
+    "robust": ({"robust": schema.RobustSpec(widths=(1, 2))}, {}, REVERSE),
+    "start": (
+        {"fresh": schema.FreshSpec(initialisation=False)},
+        {"initialisation": schema.PointSpec()},
+        REVERSE,
     ),
 }
 """Of each way changes of `outer` and `tune`, and the programs that it runs."""
@@ -161,6 +170,16 @@ def ran(way):
                 Member(partial(training.initialise, jax.random.key(seed)), drawn) for seed in (0, 1)
             ]
             hypergradients(training.reweighted, eta, members, **given)
+        elif way == "robust":  # the last is the largest
+            members = [
+                Member(
+                    partial(each.training.initialise, jax.random.key(0)),
+                    drawn,
+                    problem=each.training.reweighted,
+                )
+                for each in sizes_of(training)
+            ]
+            hypergradients(training.reweighted, eta, members, vmap=False, states=False, **given)
         else:
             state = training.initialise(jax.random.key(0))
             key = jax.random.key(3)
@@ -181,8 +200,21 @@ def training():
 
 
 @pytest.fixture(scope="module")
-def programs_of_mesh(training):
-    return planned.compiled(traced(work(training)), VIRTUAL, lambda *_: None)
+def texts():
+    """Of the programs of `programs_of_mesh`, in their order, once they are compiled."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def programs_of_mesh(training, texts):
+    def heard(text):
+        texts.append(text)
+        return work_in(text)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planned, "work_in", heard)
+        patch.setattr(planned.cache, "read", lambda key: {})
+        return planned.compiled(traced(work(training)), VIRTUAL, lambda *_: None)
 
 
 def asked(*ways):
@@ -214,6 +246,24 @@ def test_planned_bytes_are_those_of_devices_that_are_there(training, programs_of
     assert of.beside_bytes() == seen["frozen"] > 0
 
 
+def test_one_matrix_of_one_block_is_put_together_at_a_time(programs_of_mesh, texts):
+    """In no program is there anything as large as a logit for each token of a device, besides."""
+    blocks = {(1, *leaf) for leaf in permutations((4, 8, 16), 2)}  # halves, along `tensor`
+    vocabulary = LLAMA["vocab_size"] // 2
+    logits = 2 * 15 * vocabulary
+    for name, text in zip(programs_of_mesh, texts, strict=True):
+        shapes = {
+            kind: [tuple(map(int, found.split(","))) for found in re.findall(expression, text)]
+            for kind, expression in (
+                ("gathered", r"= f32\[([\d,]+)\]\S* all-gather"),
+                ("all", r"= f32\[([\d,]+)\]"),
+            )
+        }
+        assert set(shapes["gathered"]) <= {*blocks, (vocabulary, 16)}, name
+        assert len(shapes["gathered"]) > 4, name
+        assert max(map(math.prod, shapes["all"])) == logits, name
+
+
 # Each in a process with eight devices.
 @pytest.mark.parametrize("way", cells(OTHERS.keys(), OTHERS.keys()))
 def test_so_are_those_of_other_ways(way, monkeypatch):
@@ -236,65 +286,6 @@ def test_so_are_those_of_other_ways(way, monkeypatch):
     assert plan.memory.device > max(program.arguments for program in found.values())
 
 
-def matrix(*shape, spec):
-    of_eight = abstract_mesh_of(2, 4, 1)
-    place = NamedSharding(of_eight, PartitionSpec(*spec))
-    return jax.ShapeDtypeStruct(shape, jnp.float32, sharding=place)
-
-
-def test_a_loop_counts_as_often_as_it_is_run():
-    """Five turns, in each a product of a device's [1, 16] x [16, 16], of a batch of 8 on 8.
-
-    A matrix that is cut in four is put together; so is a sum over the batch, which a ring moves
-    twice.
-    """
-
-    def run(x, w):
-        turned = jax.lax.fori_loop(0, 5, lambda _, x: jnp.tanh(x @ w), x)
-        return turned.sum(0)
-
-    given = matrix(8, 16, spec=(("data", "fsdp"),)), matrix(16, 16, spec=(None, "fsdp"))
-    lowered = jax.jit(run).trace(*given).lower(lowering_platforms=("cpu",))
-    text = lowered.compile(device_assignment=tuple(jax.devices()[:1] * 8)).as_text()
-    found = work_in(text or "")
-    assert found.flops == 5 * 2 * 1 * 16 * 16
-    assert found.moved["all-gather"].bytes % (16 * 16 * 4) == 0
-    assert found.moved["all-reduce"] == Traffic(1, 2 * 16 * 4)
-    assert found.moved_bytes == sum(each.bytes for each in found.moved.values())
-
-
-BRANCHES = """
-%one (p: f32[4,8]) -> f32[4,4] {
-  %p = f32[4,8]{1,0} parameter(0)
-  ROOT %d = f32[4,4]{1,0} dot(%p, %p), lhs_contracting_dims={1}, rhs_contracting_dims={1}
-}
-
-%other (q: f32[4,8]) -> f32[4,4] {
-  %q = f32[4,8]{1,0} parameter(0)
-  ROOT %r = bf16[4,4]{1,0} all-gather(%q), dimensions={0}
-}
-
-%body (s: f32[4,8]) -> f32[4,4] {
-  %s = f32[4,8]{1,0} parameter(0)
-  ROOT %c = f32[4,4]{1,0} conditional(%s, %s, %s), branch_computations={%one, %other}
-}
-
-ENTRY %main (x: f32[4,8]) -> f32[4,4] {
-  %x = f32[4,8]{1,0} parameter(0)
-  ROOT %w = f32[4,4]{1,0} while(%x), condition=%k, body=%body, \
-backend_config={"known_trip_count":{"n":"3"}}
-}
-""".replace("\\\n", "")
-
-
-def test_of_branches_the_most_counts():
-    found = work_in(BRANCHES)
-    assert found.flops == 3 * 2 * 4 * 4 * 8
-    assert found.moved == {"all-gather": Traffic(3, 3 * 4 * 4 * 2)}
-    with pytest.raises(ValueError, match="has an ENTRY"):
-        work_in("nothing")
-
-
 FEW_FLOPS = Accelerator("slow", 2**30, {"float32": 1e6}, 1e9)
 
 
@@ -315,6 +306,9 @@ def test_a_device_of_a_mesh_computes_its_share(training, programs_of_mesh, plan)
         prepare(replace(RECIPE, devices=schema.DevicesSpec())), None, folder=Path()
     )
     assert alone.pace is None and not alone.moved
+    assert alone.memory is not None
+    bound = most_bytes(prepare(replace(RECIPE, devices=schema.DevicesSpec())), 2**40)
+    assert alone.memory.device < bound < 20 * alone.memory.device
     # Products are shared evenly but for an adapter's, whose factors are used whole.
     assert 1 / 8 <= plan.flops / alone.flops < 1 / 6
 
@@ -328,7 +322,7 @@ def test_the_smallest_mesh_is_grown_axis_by_axis(monkeypatch):
     def on_mesh(training, device, **_):
         parts = training.recipe.devices
         needed = 240 // parts.count
-        compiled.append(planning.named(parts))
+        compiled.append(axes.named(parts))
         blank = mesh.MeshPlan(parts, schema.MixFlowSpec(), None, limit[0], "h100")
         return blank._replace(memory=planning.Memory(needed, 0, 0, 0, 0, 0, 0))
 
@@ -353,15 +347,9 @@ def test_the_smallest_mesh_is_grown_axis_by_axis(monkeypatch):
     assert mesh.smallest(one, None, folder=Path()).why == "one device is enough"
 
 
-@pytest.mark.parametrize(
-    ("change", "path"),
-    [
-        ({"robust": schema.RobustSpec()}, "outer.robust"),
-    ],
-)
-def test_what_isn_t_predicted_of_a_mesh_is_refused(change, path):
-    recipe = tiny(LLAMA, data={"batch_size": 8}, outer=change, devices=schema.DevicesSpec(*MESH))
-    with pytest.raises(NotPredicted, match=f"^{path}"):
+def test_what_isn_t_predicted_of_a_mesh_is_refused():
+    recipe = changed(recipe_of("start"), outer={"estimator": schema.ForwardSpec()})
+    with pytest.raises(NotPredicted, match="^tune.initialisation: what forward mode takes"):
         mesh.on_mesh(prepare(recipe, elsewhere=True), None, folder=Path())
 
 

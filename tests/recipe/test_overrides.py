@@ -31,6 +31,11 @@ def test_an_empty_section_is_filled(tree):
     assert (changed, faults) == ({"tune": {"mixture": {"floor": 0.1}}}, ())
 
 
+def test_what_is_left_open_is_said_field_by_field():
+    changed, faults = overrides.apply({"devices": "auto"}, ["devices.data=4", "devices.fsdp=2"])
+    assert (changed, faults) == ({"devices": {"data": 4, "fsdp": 2}}, ())
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [

@@ -60,6 +60,7 @@ def check(
     from metatune.fit.telling.progress import tokenizing
     from metatune.hypergrad import CheckpointError, EstimatorError, ReplayError
     from metatune.inner import prepare_file
+    from metatune.plan import mesh
     from metatune.recipe import shipped
     from metatune.recipe.file_errors import refuse_unmakeable
     from metatune.report import certificate as tables
@@ -80,9 +81,10 @@ def check(
             tempfile.TemporaryDirectory() as scratch,
             stops.before_the_end(partial(shutil.rmtree, scratch)),
         ):
+            training, chosen = mesh.settled(training, folder=Path(scratch))
             training, reasons = plans.decided(training, folder=Path(scratch))
-            for why in reasons:
-                progress.print(f"estimator {why}", highlight=False, soft_wrap=True)
+            for why in (*([chosen] if chosen else ()), *(f"estimator {why}" for why in reasons)):
+                progress.print(why, highlight=False, soft_wrap=True)
             if smoother:
                 _smoother(training, checks.Settings(seeds, directions), scratch, progress, as_json)
                 return

@@ -47,6 +47,7 @@ def fit(
     from metatune.fit.trainers.failure import NotFinite
     from metatune.hypergrad import CheckpointError, EstimatorError, ReplayError
     from metatune.inner import prepare_file
+    from metatune.plan import mesh
     from metatune.plan.progress import spoken
     from metatune.recipe import shipped
     from metatune.recipe.file_errors import refuse_unmakeable
@@ -72,9 +73,14 @@ def fit(
             training = prepare_file(shipped.find(recipe), overrides or (), listener, day)
         refuse_different(training, out=out.name, resume=resume, overwrite=overwrite)
         refuse_alone(training)
+        told = spoken(lambda text: console.print(text, highlight=False, soft_wrap=True))
+        run.doing = "choosing the devices"
+        held = folder.devices() if resume else None
+        training, why = mesh.settled(training, folder=folder.scratch, before=held, listener=told)
+        if why:
+            console.print(why, highlight=False, soft_wrap=True)
         run.doing = "choosing the estimator"
         before = folder.outer() if resume else None
-        told = spoken(lambda text: console.print(text, highlight=False, soft_wrap=True))
         training, reasons = plans.decided(
             training, folder=folder.scratch, before=before, listener=told
         )

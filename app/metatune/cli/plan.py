@@ -63,6 +63,9 @@ def plan(
         else:
             training = prepare_file(shipped.find(recipe), overrides or ())
             with shown(Console(stderr=True)) as listener:
+                training, why = mesh.settled(training, folder=out, listener=listener)
+                if why:
+                    typer.echo(why, err=True)
                 phases = plans.by_phase(training, folder=out, listener=listener)
             shows = [table.table(phase) for phase in phases]
             numbers = [table.as_json(phase) for phase in phases]

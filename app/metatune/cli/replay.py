@@ -26,13 +26,14 @@ def replay(
     elsewhere within the spread over the seeds of the result.
     """
     import json
+    from functools import partial
 
     from rich.console import Console
 
     from metatune.fit.process.allocation import keep_memory
     from metatune.fit.process.compilation import keep_compiled
     from metatune.fit.replaying import replay as replays
-    from metatune.plan.mesh import override
+    from metatune.plan.mesh import override, settled
     from metatune.report import replay as report
 
     with plain_errors(processes.ProcessesError), processes.joined():
@@ -40,7 +41,7 @@ def replay(
         keep_memory()
         console = Console(stderr=as_json, quiet=not processes.first())
         changes = () if devices is None else (override(devices),)
-        found = replays.replay(run, console, changes)
+        found = replays.replay(run, console, changes, partial(settled, folder=run))
         document = found.as_json()
         typer.echo(json.dumps(document, indent=1) if as_json else "\n".join(report.lines(document)))
     if not found.agrees:

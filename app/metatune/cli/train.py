@@ -63,6 +63,7 @@ def train(
     from metatune.fit.telling.progress import tokenizing
     from metatune.fit.trainers.failure import NotFinite
     from metatune.inner import prepare_file
+    from metatune.plan import mesh
     from metatune.recipe import shipped
     from metatune.recipe.file_errors import refuse_unmakeable
     from metatune.train import command, folder, loop
@@ -118,6 +119,10 @@ def train(
             resume=resume,
             overwrite=overwrite,
         )
+        held = place.devices() if resume else None
+        training, why = mesh.settled(training, folder=place.path, before=held)
+        if why:
+            console.print(why, highlight=False, soft_wrap=True)
         if tuned is not None:
             fitting = carried(tuned.schedules, training, recipe, rule, steps, console)
             tuned = tuned._replace(schedules=fitting)

@@ -157,7 +157,8 @@ class Diagnostics(NamedTuple):
     Attributes:
         losses: inner loss before each update.
         peak_states: the most states between segments that were kept at a time.
-        peak_bytes: the most bytes in their store at a time, saved gradients included.
+        peak_bytes: the most bytes in their store at a time, saved gradients included: of each
+            device, or, on host and disk, of all devices of a process.
         recomputed_segments: segments run again for want of a kept state.
         standard_errors: of the gradient, a pytree like η, where it is a mean over two or more
             random directions, or trainings.

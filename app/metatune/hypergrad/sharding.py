@@ -51,6 +51,26 @@ def stacked_place(place: Sharding | None) -> NamedSharding | None:
     return NamedSharding(place.mesh, PartitionSpec(None, *place.spec))
 
 
+def placed_stacks(shapes: Tree, like: Tree) -> Tree:
+    """Shapes of arrays [n, ...], each where what it is stacked of lies.
+
+    Args:
+        shapes: of them.
+        like: arrays or shapes of what they are stacked of, a tree like them; not looked at for
+            none.
+    """
+    if not jax.tree.leaves(shapes):
+        return shapes
+
+    def placed(
+        leaf: jax.ShapeDtypeStruct, one: Shaped[Leaf, "..."] | jax.ShapeDtypeStruct
+    ) -> jax.ShapeDtypeStruct:
+        place = stacked_place(getattr(one, "sharding", None))
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+
+    return jax.tree.map(placed, shapes, like)
+
+
 def replicate(tree: Tree, mesh: Mesh | None) -> Tree:
     """Puts arrays on all devices of a mesh; leaves them where there is none."""
     return tree if mesh is None else jax.device_put(tree, NamedSharding(mesh, ALL))

@@ -18,6 +18,8 @@ from jaxtyping import Array, PyTree, Shaped, UInt8
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from metatune.hypergrad.hosts import host_bytes
+
 Leaf = Shaped[Array, "..."]
 Handle = TypeVar("Handle")
 """What a place returns for arrays that it keeps: its own, nobody else looks into it."""
@@ -77,6 +79,10 @@ class Place(Protocol[Handle]):
         """How much more there is room for."""
         ...
 
+    def needed_bytes(self, tree: PyTree) -> int:
+        """What arrays, or such shapes, take of that room."""
+        ...
+
 
 def free_memory() -> int:
     """Bytes of the machine's memory that a process may still take."""
@@ -111,11 +117,15 @@ class Device:
         return "device memory"
 
     def free_bytes(self) -> int:
-        """Of the first device of this process; of the machine where that is the device."""
+        """Of the first device of this process; where that is the machine, of its share of it."""
         stats = jax.local_devices()[0].memory_stats()
         if not stats or "bytes_limit" not in stats:
-            return free_memory()
+            return free_memory() // jax.local_device_count()
         return stats["bytes_limit"] - stats["bytes_in_use"]
+
+    def needed_bytes(self, tree: PyTree) -> int:
+        """Of each device."""
+        return device_bytes(tree)
 
 
 class Home(NamedTuple):
@@ -199,6 +209,10 @@ class Host:
     def free_bytes(self) -> int:
         """Of the machine's memory."""
         return free_memory()
+
+    def needed_bytes(self, tree: PyTree) -> int:
+        """Of all devices of this process."""
+        return host_bytes(tree)
 
 
 PENDING: Final = 2
@@ -343,6 +357,10 @@ class Disk:
         """Of the file system."""
         return shutil.disk_usage(self._folder).free
 
+    def needed_bytes(self, tree: PyTree) -> int:
+        """Of all devices of this process."""
+        return host_bytes(tree)
+
     def __str__(self) -> str:
         """The folder."""
         return str(self._folder)
@@ -356,7 +374,7 @@ class Store(contextlib.AbstractContextManager):
     """Pytrees by key in one place, and how much lies there.
 
     Attributes:
-        peak_bytes: the most that lay there at a time.
+        peak_bytes: the most that lay there at a time, as the place counts it.
         place: where that is.
     """
 
@@ -365,7 +383,8 @@ class Store(contextlib.AbstractContextManager):
 
         Args:
             place: where pytrees are put.
-            budget_bytes: how much may lie there at a time; None for all there is.
+            budget_bytes: how much may lie there at a time, as the place counts it; None for all
+                there is.
         """
         self.peak_bytes = 0
         self.place = place
@@ -380,7 +399,7 @@ class Store(contextlib.AbstractContextManager):
             CheckpointError: there is no room for it, or it can't be written.
         """
         leaves, treedef = jax.tree.flatten(tree)
-        size = tree_bytes(leaves)
+        size = self.place.needed_bytes(leaves)
         if self._budget is not None and self._used + size > self._budget:
             raise CheckpointError(
                 f"{self.place}: a state needs {size} bytes, but {self._budget - self._used} of the "

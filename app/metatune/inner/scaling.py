@@ -56,7 +56,9 @@ def scaled(
         params = jax.tree.map(
             lambda fresh, factor: fresh * factor.astype(fresh.dtype), params, factors
         )
-        return State(params, init(params))
+        found = State(params, init(params))
+        layout = training.layout
+        return found if layout is None else State(*layout.kept(found, params))
 
     initialise = training.initialise
     return replace(training, initialise=lambda key: times(initialise(key).params))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import jax
 import numpy as np
+from jax.sharding import AbstractMesh
 from jaxtyping import Array, Float32, Key, PyTree
 
 from metatune.data import Corpus
@@ -56,6 +57,11 @@ class InnerTraining:
     initialise: Callable[[Key[Array, ""]], State]
     hyper_over: Callable[..., Hyper]
     layout: Layout | None = None
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether it is of devices that aren't here, for which nothing can be run."""
+        return self.layout is not None and isinstance(self.layout.mesh, AbstractMesh)
 
     @property
     def names(self) -> Names:

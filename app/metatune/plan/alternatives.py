@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from metatune.hypergrad import CheckpointError, EstimatorError
-from metatune.inner import InnerTraining, estimators
+from metatune.inner import InnerTraining, devices, estimators
 from metatune.plan.choice import choose, forward_may_fit
 from metatune.plan.counting import counted, in_all
 from metatune.plan.measuring import measured
@@ -55,16 +55,18 @@ class Plan:
         alternatives: the recipe's own way first.
         limit_bytes: what the device has.
         device: what it is.
+        devices: the mesh of such devices that a training lies on.
     """
 
     alternatives: tuple[Alternative, ...]
     limit_bytes: int
     device: str
+    devices: schema.DevicesSpec = field(default_factory=schema.DevicesSpec)
 
     def fits(self, alternative: Alternative) -> bool:
         """Whether the device has room for an alternative."""
         found = alternative.memory
-        return found is not None and found.device + found.host <= self.limit_bytes
+        return found is not None and found.with_host <= self.limit_bytes
 
     @property
     def pick(self) -> Alternative | None:
@@ -196,7 +198,8 @@ def plan(training: InnerTraining, *, folder: Path, listener: Listener = silent) 
                 ways.append(way)
         except (CheckpointError, EstimatorError) as error:
             ways.append(Alternative(name, changes, None, None, str(error)))
-    return Plan(tuple(ways), limit_bytes(), jax.devices()[0].device_kind)
+    mesh = devices.resolved(training.recipe)
+    return Plan(tuple(ways), limit_bytes(), jax.devices()[0].device_kind, mesh)
 
 
 def expected(
@@ -240,7 +243,7 @@ def _rounds(way: Alternative) -> tuple[float, ...]:
 
 def _bytes(way: Alternative) -> int:
     """Bytes of a way that has them, on the device and in the memory of the host."""
-    return way.memory.device + way.memory.host if way.memory else 0
+    return way.memory.with_host if way.memory else 0
 
 
 def _with(training: InnerTraining, spec: schema.EstimatorSpec) -> InnerTraining:

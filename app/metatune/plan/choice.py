@@ -58,7 +58,7 @@ def choose(
         except (CheckpointError, EstimatorError) as error:
             refused.append(f"{spec.kind}: {error}")
             continue
-        needed = memory.device + memory.host
+        needed = memory.with_host
         if needed <= limit:
             because = "; ".join([reason, f"it takes {amount(needed)} of {amount(limit)}", *refused])
             return Choice(spec, f"{spec.kind}, because {because}")

@@ -1,14 +1,21 @@
 """Bytes at the peak of a hypergradient."""
 
-from typing import Final, NamedTuple
+import math
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
 
 import jax
+import numpy as np
+from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
+from metatune.hypergrad.hosts import host_bytes
 from metatune.hypergrad.stores import free_memory
 from metatune.models import rows_at_a_time
 from metatune.models.layout import TENSOR_AXIS
 from metatune.plan.work import Work
 
+DEVICES_OF_A_HOST: Final = 8
+"""Of a mesh that isn't here, at most: as hosts of GPUs have, and most of TPUs."""
 LOGITS: Final = 2  # arrays: values and tangents, or values and gradients
 
 
@@ -22,8 +29,8 @@ class Memory(NamedTuple):
             mode, the tangents.
         activations: on the device: temporary arrays of the larger program, without logits.
         logits: on the device: those of the loss.
-        host: in the memory of the host, beside the device's.
-        disk: on disk.
+        host: in the memory of each host, beside its devices': of all devices of a process.
+        disk: on the disk of each host, likewise.
         recomputed_segments: segments run again for want of a kept state.
     """
 
@@ -40,11 +47,44 @@ class Memory(NamedTuple):
         """On the device in all."""
         return self.state + self.carry + self.activations + self.logits
 
+    @property
+    def with_host(self) -> int:
+        """On the device in all, with its share of what lies in the memory of its host."""
+        return self.device + self.host // jax.local_device_count()
+
 
 def limit_bytes() -> int:
-    """Bytes that the device may use; the free memory of the machine where that is the device."""
+    """Bytes that a device may use; where that is the machine, its share of the free memory."""
     stats = jax.local_devices()[0].memory_stats()
-    return stats["bytes_limit"] if stats and "bytes_limit" in stats else free_memory()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    return free_memory() // jax.local_device_count()
+
+
+def host_bytes_of(tree: Any) -> int:
+    """Bytes that a host keeps of arrays, given as shapes with their places: each part once.
+
+    A host has the devices of one process; of a mesh that isn't here `DEVICES_OF_A_HOST`, its first.
+    """
+    total = 0
+    for leaf in jax.tree.leaves(tree):
+        place = leaf.sharding
+        if not isinstance(place, NamedSharding) or not isinstance(place.mesh, AbstractMesh):
+            total += host_bytes(leaf)
+            continue
+        sizes = place.mesh.axis_sizes
+        of_host = np.indices(sizes).reshape(len(sizes), -1)[:, :DEVICES_OF_A_HOST]
+        cut = [place.mesh.axis_names.index(axis) for axis in _axes(place.spec)]
+        parts = len(set(map(tuple, of_host[cut].T.tolist())))
+        total += parts * math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+    return total
+
+
+def _axes(spec: PartitionSpec) -> Iterator[str]:
+    """The axes of a mesh that something is cut over."""
+    for entry in spec:
+        if entry is not None:
+            yield from (entry,) if isinstance(entry, str) else entry
 
 
 def logits_bytes(work: Work, times: int = 1) -> int:

@@ -47,7 +47,12 @@ def over_sizes(several: Sequence[Sized], costs: Sequence[Cost], seeds: int) -> C
 
 
 def _named(probe: Probe, each: Sized) -> Probe:
-    return probe._replace(program=probe.program._replace(name=probe.program.name + _suffix(each)))
+    return probe._replace(program=probe.program._replace(name=at_size(probe.program.name, each)))
+
+
+def at_size(program: str, each: Sized) -> str:
+    """What a program of a size is called among those of all."""
+    return program + _suffix(each)
 
 
 def _of(each: Sized, lines: Lines) -> Lines:

@@ -13,12 +13,12 @@ from metatune.hypergrad import Checkpoints, MixFlow, Reverse, programs, shortene
 from metatune.hypergrad.reverse import budget
 from metatune.hypergrad.reverse.adjoint import Adjoint, ReverseMode
 from metatune.hypergrad.segments import inexact
-from metatune.hypergrad.sharding import stacked_place
-from metatune.hypergrad.stores import Device, device_bytes, free_memory, tree_bytes
+from metatune.hypergrad.sharding import placed_stacks
+from metatune.hypergrad.stores import Device, device_bytes, free_memory
 from metatune.inner import InnerTraining, estimators
 from metatune.plan.compiling import Program, analysed, compilation_seconds
 from metatune.plan.cost import Cost, Seconds
-from metatune.plan.memory import Memory, logits_bytes
+from metatune.plan.memory import Memory, host_bytes_of, logits_bytes
 from metatune.plan.progress import Tell
 from metatune.plan.timing import Line, Lines, Probe
 from metatune.plan.work import Work, horizon, together
@@ -117,22 +117,21 @@ def memory(
         free: bytes where it is kept; by default those of this machine.
 
     Returns:
-        Bytes of each device; of host memory and disk, of all together.
+        Bytes of each device; of host memory and disk, of each host.
 
     Raises:
         CheckpointError: nothing fits the budget of the checkpoints.
     """
     state, adjoint = device_bytes(work.state()), device_bytes(adjoint_of(work))
     job, saved = work.job(), needs.saved
-    # Checkpoints count arrays whole, those of all devices together.
-    whole = (state, saved)
-    if work.training.layout is not None:
-        whole = (tree_bytes(work.state()), tree_bytes(saved_by(work, work.estimator)))
-    segments = len(job.bounds(job.first, job.stop, work.estimator.segment))
-    kept = checkpoints.plan(segments, lambda: whole, free or _free(checkpoints))
-    kept_cost = budget.cost(kept, segments, state, saved)
-    in_all = budget.cost(kept, segments, *whole)
     on_device = checkpoints.store == "device"
+    counted = (state, saved)
+    if work.training.layout is not None and not on_device:
+        counted = (host_bytes_of(work.state()), host_bytes_of(saved_by(work, work.estimator)))
+    segments = len(job.bounds(job.first, job.stop, work.estimator.segment))
+    kept = checkpoints.plan(segments, lambda: counted, free or _free(checkpoints))
+    kept_cost = budget.cost(kept, segments, state, saved)
+    on_host = budget.cost(kept, segments, *counted)
     # The first state is the caller's; where it is kept on the device, it is the same array.
     carry = kept_cost.peak_bytes if on_device else 0
     if checkpoints.store == "disk" and segments > 1:
@@ -154,8 +153,8 @@ def memory(
         carry,
         temporaries - logits,
         logits,
-        in_all.peak_bytes if checkpoints.store == "host" else 0,
-        in_all.peak_bytes if checkpoints.store == "disk" else 0,
+        on_host.peak_bytes if checkpoints.store == "host" else 0,
+        on_host.peak_bytes if checkpoints.store == "disk" else 0,
         kept_cost.recomputed_segments,
     )
 
@@ -174,16 +173,7 @@ def saved_by(work: OfReverse, estimator: ReverseMode) -> Any:
     state = work.state()
     run = partial(programs.forward, work.problem, estimator)
     saved = jax.eval_shape(run, work.eta(), state, work.segment(1)).saved
-    if work.training.layout is None or not jax.tree.leaves(saved):
-        return saved
-
-    def placed(leaf: jax.ShapeDtypeStruct, like: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        place = stacked_place(like.sharding)
-        if place is None:
-            raise TypeError(f"a parameter of a mesh lies on one, not {like.sharding}")
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
-
-    return jax.tree.map(placed, saved, state.params)
+    return saved if work.training.layout is None else placed_stacks(saved, state.params)
 
 
 def traced(work: OfReverse) -> dict[str, Callable[[], Any]]:

@@ -1,5 +1,6 @@
 """A plan as a table for people and as JSON for programs."""
 
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -8,6 +9,7 @@ from rich.text import Text
 
 from metatune.plan.alternatives import Plan
 from metatune.plan.memory import Memory
+from metatune.plan.mesh.axes import named
 from metatune.plan.pace import Pace
 from metatune.report.fitting import Fitting, Pieces
 
@@ -45,8 +47,10 @@ def table(plan: Plan) -> RenderableType:
         blocks.append(Text(way.name, "bold"))
         blocks.append(Pieces([f"{name} {cell}" for name, cell in numbers if cell != "-"]))
     problems = [f"{way.name}: {way.problem}" for way in plan.alternatives if way.problem]
+    count = plan.devices.count
+    mesh = f" of each of {count}: {named(plan.devices)}" if count > 1 else ""
     lines = [
-        f"device: {plan.device}, {size(plan.limit_bytes)} to use",
+        f"device: {plan.device}, {size(plan.limit_bytes)} to use{mesh}",
         *problems,
         f"pick: {plan.why}",
         "state: parameters, optimizer state, adjoint; carry: what waits for the backward sweep; "
@@ -69,6 +73,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
     """Bytes and seconds as numbers."""
     return {
         "device": plan.device,
+        "devices": asdict(plan.devices),
         "limit_bytes": plan.limit_bytes,
         "pick": plan.pick.name if plan.pick else None,
         "why": plan.why,

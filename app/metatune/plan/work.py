@@ -6,7 +6,6 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AbstractMesh
 
 from metatune.data import Batch, stratified_batches
 from metatune.hypergrad import Checkpoints, as_argument
@@ -105,8 +104,7 @@ class Work(Generic[Way]):
     @property
     def elsewhere(self) -> bool:
         """Whether it is of devices that aren't here, for which nothing can be run."""
-        layout = self.training.layout
-        return layout is not None and isinstance(layout.mesh, AbstractMesh)
+        return self.training.elsewhere
 
     def given(self, tree: Tree) -> Tree:
         """Arrays, as a program is traced for them: elsewhere as shapes, wherever XLA wants them."""
@@ -166,9 +164,9 @@ class Work(Generic[Way]):
         return Job(
             problem=as_argument(self.training.reweighted),
             eta=self.training.initial_eta(),
-            # Only where a start is tuned its derivatives are looked at.
+            # Only where a start is tuned, forward mode looks at its derivatives.
             state=self.training.initialise(jax.random.key(0))
-            if self.training.reweighted.start
+            if self.training.reweighted.start and not self.elsewhere
             else self.state(),
             batches=lambda step: None,
             outer_batches=(),

@@ -9,6 +9,9 @@ from metatune.recipe.faults import Fault
 from metatune.recipe.paths import joined, parted
 
 EXAMPLE: Final = "write KEY.PATH=VALUE, e.g. inner.optimizer.learning_rate=3e-4"
+OPEN: Final = (None, "auto")
+"""What stands where a section may: it says nothing of any field, so that an override may begin one.
+`mixture:` with nothing after it reads as None."""
 
 
 def apply(
@@ -16,7 +19,8 @@ def apply(
 ) -> tuple[dict[str, Any], tuple[Fault, ...]]:
     """A copy of `tree` with each override put in place, and the faults of those that couldn't be.
 
-    Sections on the way are made where they are missing; the schema refuses unknown ones later.
+    Sections on the way are made where they are missing, or left open by `auto`; the schema refuses
+    unknown ones later.
 
     Args:
         tree: a recipe as read from YAML; left as it is.
@@ -63,8 +67,7 @@ def _put(tree: dict[str, Any], override: str) -> tuple[Fault, ...]:
         held: Any = section
         if not keys:
             held[key] = value
-        elif isinstance(key, str) and held.get(key) is None:
-            # `mixture:` with nothing after it reads as None: an empty section.
+        elif isinstance(key, str) and held.get(key) in OPEN:
             held[key] = {}
         section = held[key]
     return ()

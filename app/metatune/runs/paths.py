@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from metatune.recipe import reading
+from metatune.recipe.schema import DevicesSpec
 from metatune.runs.files import append_line, replace, whole_lines
 
 ANEW: Final = "begin anew with --overwrite of the command that wrote the folder"
@@ -53,6 +54,17 @@ class Folder:
             return None
         kept = reading.read(self.recipe).data.date
         return None if kept is None else date.fromisoformat(kept)
+
+    def devices(self) -> DevicesSpec | None:
+        """The mesh that what was begun here names; None where it names none.
+
+        Raises:
+            RecipeError: its recipe can't be read.
+        """
+        if not self.recipe.exists():
+            return None
+        kept = reading.read(self.recipe).devices
+        return None if kept == "auto" else kept
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Adds a line to the metrics."""

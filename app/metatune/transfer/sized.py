@@ -108,7 +108,8 @@ def at_size(training: InnerTraining, rung: Rung, rule: str) -> Sized:
         return Sized(rung, training)
     recipe = recipe_at(training.recipe, rung)
     recipe = replace(recipe, outer=replace(recipe.outer, robust=None))
-    found = replace(prepare(recipe, f"{PATH}, {rung.name}"), corpus=training.corpus)
+    there = prepare(recipe, f"{PATH}, {rung.name}", elsewhere=training.elsewhere)
+    found = replace(there, corpus=training.corpus)
     proxy, target = of_training(training, "the recipe"), of_training(found, rung.name)
     if faults := tuple(of_the_models(proxy, target, RULES[rule])):
         raise RecipeError(PATH, faults)

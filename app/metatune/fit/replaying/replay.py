@@ -10,7 +10,7 @@ its standard error, s / √n.
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -121,13 +121,21 @@ class Replay:
         }
 
 
-def replay(run: Path, console: Console, devices: Sequence[str] = ()) -> Replay:
+Settle = Callable[[InnerTraining], tuple[InnerTraining, str]]
+"""Chooses the devices of a recipe that leaves them open; returns why, empty for no reason."""
+
+
+def replay(
+    run: Path, console: Console, devices: Sequence[str] = (), settle: Settle | None = None
+) -> Replay:
     """Trains again what an artefact was measured by; of several processes, all of them together.
 
     Args:
         run: a run folder, an artefact folder, or a tuned.json.
         console: where progress is shown.
         devices: overrides of the recipe's.
+        settle: on another type of machine, of a recipe that leaves them open; None for as many as
+            divide its batches.
 
     Raises:
         ProcessesError: they have other artefacts, data or packages.
@@ -141,15 +149,18 @@ def replay(run: Path, console: Console, devices: Sequence[str] = ()) -> Replay:
     with tokenizing(console) as listener:
         training = prepare_file(folder / artefact.RECIPE, devices, listener)
     refuse_different(training, devices=" ".join(devices), artefact=_hash(folder))
+    here = machine()
+    machines = processes.either(differences(recorded["machine"], here))
+    if settle is not None and machines:  # on the same, what the recipe says was enough
+        training, why = settle(training)
+        if why:
+            console.print(why, highlight=False, soft_wrap=True)
     then = reading.read(folder / artefact.RECIPE).devices
     as_it_was = replace(training, recipe=replace(training.recipe, devices=then))
     refuse_others(tuned.provenance, provenance(as_it_was), str(folder))
     eta = meta_parameters(training, held)
-    here = machine()
-    machines = tuple(differences(recorded["machine"], here))
     if then != training.recipe.devices:
         machines += (f"devices: {then} recorded, {training.recipe.devices} here",)
-    machines = processes.either(machines)
     exact = not machines and repeats_itself(here)
     again = artefact_of(training, eta, tuned.result)
     with (

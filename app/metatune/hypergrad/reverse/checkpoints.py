@@ -35,8 +35,9 @@ class Checkpoints:
         slots: states kept at a time besides the first; of `recursive` only.
         store: where: `device`, `host` (memory of the process) or `disk`.
         folder: where a disk's files lie; none of them stays.
-        budget_bytes: how much may lie there at a time. None for no limit but that of the place; of
-            `auto` for half of what is free there.
+        budget_bytes: how much may lie there at a time: of each device, or, on host and disk, of all
+            devices of a process together. None for no limit but that of the place; of `auto` for
+            half of what is free there.
 
     Raises:
         ValueError: a choice that isn't there, a number below one, a folder where there is no disk,
@@ -76,7 +77,8 @@ class Checkpoints:
 
         Args:
             segments: how many it has.
-            sizes: bytes of a state, and of what a segment saves for its pullback; asked by `auto`.
+            sizes: bytes of a state, and of what a segment saves for its pullback, as the place
+                counts them; asked by `auto`.
             free_bytes: what is free where they are kept; asked by `auto` without a budget.
 
         Raises:

@@ -8,13 +8,14 @@ from jaxtyping import Array, Float
 
 from metatune.hypergrad import programs
 from metatune.hypergrad.estimator import EstimatorError, Job
+from metatune.hypergrad.hosts import least_of_all
 from metatune.hypergrad.problem import Diagnostics, Hypergradient, State
 from metatune.hypergrad.reverse.adjoint import Adjoint, ReverseMode, SegmentRun
 from metatune.hypergrad.reverse.boundaries import Boundaries
 from metatune.hypergrad.reverse.growth import Watch
 from metatune.hypergrad.segments import fetch, inexact
 from metatune.hypergrad.shapes import Floats, Params, Scalar
-from metatune.hypergrad.stores import tree_bytes
+from metatune.hypergrad.sharding import placed_stacks
 
 
 def sweep(estimator: ReverseMode, job: Job) -> Hypergradient:
@@ -49,13 +50,20 @@ def sweep(estimator: ReverseMode, job: Job) -> Hypergradient:
 
         def sizes() -> tuple[int, int]:
             saved = jax.eval_shape(partial(forward, cuts[0]), state).saved
-            return tree_bytes(state), tree_bytes(saved)
+            saved = placed_stacks(saved, state.params)
+            return store.place.needed_bytes(state), store.place.needed_bytes(saved)
+
+        def free_bytes() -> int:
+            free = store.place.free_bytes()
+            arrays = [leaf for leaf in jax.tree.leaves(state) if isinstance(leaf, jax.Array)]
+            alone = all(leaf.is_fully_addressable for leaf in arrays)
+            return free if alone else least_of_all(free)  # or each process would keep others
 
         boundaries = Boundaries(
             lambda index, state: forward(cuts[index], state),
             len(cuts),
             saves=estimator.saves,
-            kept=job.checkpoints.plan(len(cuts), sizes, store.place.free_bytes),
+            kept=job.checkpoints.plan(len(cuts), sizes, free_bytes),
             store=store,
         )
         state = boundaries.forward(state, lambda index, losses: heard(cuts[index], losses))

@@ -1,5 +1,6 @@
-"""`data=8,fsdp=8`, as the section of a recipe that it stands for."""
+"""`data=8,fsdp=8`, as the section of a recipe that it stands for, and back."""
 
+from metatune.recipe import schema
 from metatune.recipe.faults import Fault, RecipeError
 
 OPTION = "--devices"
@@ -29,3 +30,9 @@ def override(text: str) -> str:
             raise RecipeError("recipe", [Fault(OPTION, text, problem, "leave one of them out")])
         axes[axis] = parts
     return f"devices={{{', '.join(f'{axis}: {parts}' for axis, parts in axes.items())}}}"
+
+
+def named(mesh: schema.DevicesSpec) -> str:
+    """A mesh in words: `fsdp=8`, or `one device`."""
+    axes = {"data": mesh.data, "fsdp": mesh.fsdp, "tensor": mesh.tensor}
+    return ",".join(f"{axis}={parts}" for axis, parts in axes.items() if parts > 1) or "one device"

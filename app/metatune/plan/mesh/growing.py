@@ -8,7 +8,8 @@ from typing import Final, NamedTuple
 from metatune.hypergrad.reverse.budget import amount
 from metatune.inner import InnerTraining, devices, prepare
 from metatune.plan.mesh.accelerators import Accelerator
-from metatune.plan.mesh.planning import MeshPlan, limit_of, named, on_mesh, states_bytes
+from metatune.plan.mesh.axes import named
+from metatune.plan.mesh.planning import MeshPlan, limit_of, on_mesh, states_bytes
 from metatune.plan.progress import Listener, silent
 from metatune.recipe import schema
 from metatune.recipe.checks.devices import batches_are_cut_evenly, held_out_batches_are_cut_evenly

@@ -1,6 +1,6 @@
 """What a training takes of each device of a mesh."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,12 +10,14 @@ from typing import Any, Final, NamedTuple
 from metatune.hypergrad import CheckpointError, shortened
 from metatune.hypergrad.stores import device_bytes
 from metatune.inner import InnerTraining, devices, estimators
-from metatune.plan.cost import Seconds
+from metatune.plan.cost import Cost, Seconds
 from metatune.plan.cost_model import COSTS, NotPredicted, add_members, repeats
-from metatune.plan.memory import Memory, limit_bytes
+from metatune.plan.memory import DEVICES_OF_A_HOST, Memory, limit_bytes
 from metatune.plan.mesh.accelerators import UTILISATION, Accelerator
+from metatune.plan.mesh.axes import named
 from metatune.plan.mesh.programs import MeshProgram, compiled
 from metatune.plan.mesh.work_in_hlo import Traffic
+from metatune.plan.over_sizes import at_size, largest, over_sizes
 from metatune.plan.pace import Pace, pace
 from metatune.plan.progress import Listener, Tell, silent, told
 from metatune.plan.reverse_mode import (
@@ -31,6 +33,7 @@ from metatune.plan.reverse_mode import (
 from metatune.plan.timing import Line, Lines
 from metatune.plan.work import Work, horizon
 from metatune.recipe import schema
+from metatune.transfer.sized import Sized, sizes
 
 NOTHING: Final = Traffic(0, 0)
 UNLIMITED: Final = 2**62
@@ -43,8 +46,8 @@ class MeshPlan(NamedTuple):
     Attributes:
         devices: the mesh.
         spec: the estimator.
-        memory: bytes of each device; of host memory and disk, of all together. None where no
-            checkpoints fit the budget.
+        memory: bytes of each device; of host memory and disk, of each host, which has
+            `DEVICES_OF_A_HOST` at most. None where no checkpoints fit the budget.
         limit_bytes: that arrays may take of a device.
         device: what it is.
         flops: of a hypergradient, on each device.
@@ -64,6 +67,11 @@ class MeshPlan(NamedTuple):
     problem: str = ""
 
     @property
+    def devices_of_a_host(self) -> int:
+        """Of the mesh, that bytes of host memory and disk are of."""
+        return min(self.devices.count, DEVICES_OF_A_HOST)
+
+    @property
     def fits(self) -> bool:
         """Whether each device has room."""
         return self.memory is not None and self.memory.device <= self.limit_bytes
@@ -75,6 +83,7 @@ def on_mesh(
     *,
     folder: Path,
     listener: Listener = silent,
+    limit: int | None = None,
 ) -> MeshPlan:
     """What a training takes of each device of its recipe's mesh.
 
@@ -85,17 +94,19 @@ def on_mesh(
         device: what each is; None for one like this machine's, of which no seconds are known.
         folder: where the run would keep checkpoints on disk.
         listener: is told what is compiled.
+        limit: bytes that arrays may take of each; by default those of `device`.
 
     Raises:
         NotPredicted: what the recipe's estimator takes of a mesh isn't known.
     """
     tell = told(listener, named(devices.resolved(training.recipe)))
+    limit = limit_of(device) if limit is None else limit
     *others, last = ways(training)
     for spec in others:
-        found = _planned(training, spec, device, folder, tell)
+        found = _planned(training, spec, device, limit, folder, tell)
         if found.fits:
             return found
-    return _planned(training, last, device, folder, tell)
+    return _planned(training, last, device, limit, folder, tell)
 
 
 def ways(training: InnerTraining) -> tuple[schema.EstimatorSpec, ...]:
@@ -106,14 +117,13 @@ def ways(training: InnerTraining) -> tuple[schema.EstimatorSpec, ...]:
     """
     recipe = training.recipe
     spec = recipe.outer.estimator
-    beyond = {
-        "outer.robust": recipe.outer.robust,
-        "tune.initialisation": training.reweighted.start,
-        "trainer": recipe.trainer,
-    }
-    for path, value in beyond.items():
-        if value is not None:
-            raise NotPredicted(f"{path}: what it takes of a mesh isn't predicted; leave it out")
+    if recipe.trainer is not None:
+        raise NotPredicted("trainer: what it takes of a mesh isn't predicted; leave it out")
+    if training.reweighted.start is not None and isinstance(spec, schema.ForwardSpec):
+        raise NotPredicted(
+            "tune.initialisation: what forward mode takes of a mesh isn't predicted; choose an "
+            "estimator of reverse mode"
+        )
     if isinstance(spec, schema.AutoSpec):
         if recipe.outer.objective.measure != "loss":
             raise NotPredicted(
@@ -130,14 +140,12 @@ def limit_of(device: Accelerator | None) -> int:
     return limit_bytes() if device is None else device.limit_bytes
 
 
-def named(mesh: schema.DevicesSpec) -> str:
-    """A mesh in words: `fsdp=8`, or `one device`."""
-    axes = {"data": mesh.data, "fsdp": mesh.fsdp, "tensor": mesh.tensor}
-    return ",".join(f"{axis}={parts}" for axis, parts in axes.items() if parts > 1) or "one device"
-
-
 def states_bytes(training: InnerTraining) -> int:
-    """Bytes of each device that a hypergradient takes at least: states, and an adjoint if any."""
+    """Bytes of each device that a hypergradient takes at least: states, and an adjoint if any.
+
+    Of several sizes those of the largest.
+    """
+    training = largest(training)
     spec = ways(training)[0]
     if not isinstance(spec, Spec):
         return device_bytes(training.shapes())
@@ -166,21 +174,20 @@ def _planned(
     training: InnerTraining,
     spec: schema.EstimatorSpec,
     device: Accelerator | None,
+    limit: int,
     folder: Path,
     tell: Tell,
 ) -> MeshPlan:
     outer = replace(training.recipe.outer, estimator=spec)
     training = replace(training, recipe=replace(training.recipe, outer=outer))
-    mesh, limit = devices.resolved(training.recipe), limit_of(device)
+    mesh = devices.resolved(training.recipe)
     found = MeshPlan(mesh, spec, None, limit, device.name if device else "as this machine's")
+    several = sizes(training)
     try:
-        needs = (
-            _of_reverse(training, spec, limit, folder, tell)
-            if isinstance(spec, Spec)
-            else _of_others(training, spec, mesh.count, folder, tell)
-        )
+        each = [_needed(one.training, spec, mesh, limit, folder, tell) for one in several]
     except CheckpointError as error:
         return found._replace(problem=str(error))
+    needs = each[0] if len(each) == 1 else _of_all(training, spec, several, each)
     work, programs = needs.work, needs.programs
 
     def seconds(of_program: Mapping[str, float]) -> Seconds:
@@ -210,6 +217,38 @@ def _planned(
         }
     )
     return found._replace(pace=pace(work, best, (), 0.0))
+
+
+def _needed(
+    training: InnerTraining,
+    spec: schema.EstimatorSpec,
+    mesh: schema.DevicesSpec,
+    limit: int,
+    folder: Path,
+    tell: Tell,
+) -> _Needs:
+    """Of a training of one size; raises `CheckpointError` where nothing fits the budget."""
+    if isinstance(spec, Spec):
+        return _of_reverse(training, spec, limit, folder, tell)
+    return _of_others(training, spec, mesh.count, folder, tell)
+
+
+def _of_all(
+    training: InnerTraining,
+    spec: schema.EstimatorSpec,
+    several: Sequence[Sized],
+    each: Sequence[_Needs],
+) -> _Needs:
+    """Of trainings of several sizes, one of each, one after the other."""
+    costs = [Cost(needs.memory, 0.0, tuple, needs.seconds) for needs in each]
+    found = over_sizes(several, costs, seeds=1)  # `repeats` counts them
+    programs = {
+        at_size(name, one): program
+        for one, needs in zip(several, each, strict=True)
+        for name, program in needs.programs.items()
+    }
+    estimator = shortened(estimators.build(spec), horizon(training.recipe).window)
+    return _Needs(Work(training, estimator), programs, found.memory, found.seconds)
 
 
 def _of_reverse(

@@ -59,7 +59,7 @@ def _compiled(lowered: Any, devices: int) -> MeshProgram:
     if (known := cache.read(key)) and "on_mesh" in known:
         return _from_entry(known)
     began = time.perf_counter()
-    program = lowered.compile(device_assignment=tuple(jax.devices()[:1] * devices))
+    program = lowered.compile(device_assignment=(_a_cpu(),) * devices)
     seconds = time.perf_counter() - began
     analysis = program.memory_analysis()
     found = MeshProgram(
@@ -71,6 +71,14 @@ def _compiled(lowered: Any, devices: int) -> MeshProgram:
     )
     cache.write(key, cache.read(key) | _as_entry(found))
     return found
+
+
+def _a_cpu() -> Any:
+    """A CPU of this process, beside whatever else it computes on."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX_PLATFORMS leaves it out
+        return jax.local_devices()[0]
 
 
 def _as_entry(found: MeshProgram) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from metatune.plan.mesh.accelerators import UTILISATION
-from metatune.plan.mesh.planning import MeshPlan, named
+from metatune.plan.mesh.axes import named
+from metatune.plan.mesh.planning import MeshPlan
 from metatune.plan.table import duration, size
 
 
@@ -30,8 +31,10 @@ def lines(plan: MeshPlan, why: str = "", tried: tuple[str, ...] = ()) -> Rendera
         each = ", ".join(f"{name} {size(parts[name])}" for name in names)
         told.append(f"each device: {size(found.device)} ({each})")
         elsewhere = {"host": found.host, "disk": found.disk}
+        of = plan.devices_of_a_host
+        whose = "of its host" if of == 1 else f"of each host, with {of} devices"
         told += [
-            f"{where}, of all: {size(amount)}" for where, amount in elsewhere.items() if amount
+            f"{where}, {whose}: {size(amount)}" for where, amount in elsewhere.items() if amount
         ]
         told.append(f"fits: {'yes' if plan.fits else 'no'}")
         told.append(f"a hypergradient, on each device: {plan.flops / 1e12:.3g} TFLOP of products")
@@ -64,6 +67,7 @@ def as_json(plan: MeshPlan, why: str = "", tried: tuple[str, ...] = ()) -> dict[
     return {
         "devices": asdict(plan.devices),
         "device": plan.device,
+        "devices_of_a_host": plan.devices_of_a_host,
         "limit_bytes": plan.limit_bytes,
         "estimator": plan.spec.kind,
         "fits": plan.fits,

@@ -17,8 +17,9 @@ class CheckpointsSpec:
             memory and more time.
         slots: states kept at a time besides the first, of `keep: recursive` only.
         store: where they are kept: device, host (memory) or disk (the run folder).
-        budget_bytes: how much may lie there at a time. Null for no limit but that of the place; of
-            `keep: auto` for half of what is free there.
+        budget_bytes: how much may lie there at a time: of each device for `store: device`; of each
+            host for the others, which is to say of all devices of a process together. Null for no
+            limit but that of the place; of `keep: auto` for half of what is free there.
     """
 
     keep: Literal["all", "sqrt", "recursive", "auto"] | int = ruled("auto", AT_LEAST_ONE_OR_NAMED)
