@@ -111,10 +111,9 @@ LEVANTER = Exporter(
     able(rates="exact", curves="exact", mixture="quantised", moving_mixture="quantised"),
     _files,
     "marin-levanter 0.2.0",
-    # Muon needs to know which of the axes of a matrix are its outputs: Levanter names them.
-    ("adamw", "sgd", "adamh"),
+    ("adamw", "sgd", "adamh", "muon", "muonh"),
     counts_sequences=True,
-    side_by_side=("adamw", "sgd", "adamh"),
+    side_by_side=("adamw", "sgd", "adamh", "muon", "muonh"),
     numbers={
         "num_train_steps": "updates of the training",
         "train_weights": "the first update of the stage, from 0, then shares of its sequences",
