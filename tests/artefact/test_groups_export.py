@@ -196,6 +196,18 @@ def test_torch_s_own_muon_is_near(make, tmp_path, load_module):
     assert "looks ahead" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
 
+def test_trainers_with_its_module_take_groups_too(make, tmp_path):
+    artefact = artefact_of(groups(), make)
+    export(artefact, "torch", tmp_path / "torch")
+    for target in ("hf-trainer", "trl", "axolotl"):
+        export(artefact, target, tmp_path / target, lossy=True)
+        own, other = (tmp_path / name / "metatune_schedules.py" for name in ("torch", target))
+        assert own.read_bytes() == other.read_bytes()
+        assert "iterates in bfloat16" in (tmp_path / target / "README.md").read_text("utf-8")
+    tuned = (tmp_path / "axolotl" / "tuned.yaml").read_text("utf-8")
+    assert "optimizer: adamw_torch_fused" in tuned
+
+
 def test_a_resumed_torch_training_goes_on_as_it_was(make, tmp_path, load_module):
     export(artefact_of(groups(), make, SCHEDULES), "torch", tmp_path / "out")
     module = load_module(tmp_path / "out")

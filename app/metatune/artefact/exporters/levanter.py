@@ -29,9 +29,9 @@ which is `levanter.main.train_lm` with the optimizer `tuned` (`import metatune_l
 training of your own). Each parameter has its own curve, its decay and the tuned moments, under the
 names that Levanter gives checkpoints of Hugging Face: of layers that are stacked into one array
 each has its own too. Muon's momentum is made orthogonal over all axes of a linear layer, in Optax's
-code (0.2.6 or above). A parameter without a curve, and a curve without a parameter, are refused when
-the training starts. The rate, `warmup`, `lr_schedule`, `weight_decay` and `max_grad_norm` of your
-configuration have no effect.
+code (0.2.6 or above). A parameter without a curve, and a curve without a parameter, are refused
+when the training starts. The rate, `warmup`, `lr_schedule`, `weight_decay` and `max_grad_norm` of
+your configuration have no effect.
 """
 
 MIXED = """

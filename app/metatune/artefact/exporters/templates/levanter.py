@@ -131,7 +131,7 @@ def _orthogonal(settings: Mapping[str, Any]) -> optax.GradientTransformation:
         return optax.chain(momentum, direction)
 
     def scale(updates: Any, params: Any = None) -> Any:
-        def scaled(update: Any, axes: optax.contrib.MuonDimensionNumbers) -> Any:
+        def scaled(update: Any, axes: Any) -> Any:
             inputs = math.prod(update.shape[at] for at in axes.reduction_axis)
             outputs = math.prod(update.shape[at] for at in axes.output_axis)
             return max(1.0, outputs / inputs) ** 0.5 * update
