@@ -193,6 +193,12 @@ def export(
             )
         elif kind == GROUPS:
             problem += ", not several optimizers side by side"
+        why = [
+            exporter.refused[own]
+            for own in dict.fromkeys(artefact.optimizer.kinds)
+            if own in exporter.refused
+        ]
+        problem += "".join(f": {sentence}" for sentence in why)
         others = [
             name
             for name, other in EXPORTERS.items()

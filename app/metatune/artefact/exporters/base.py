@@ -68,6 +68,7 @@ class Exporter(NamedTuple):
             unit, by the name of its field.
         counts_sequences: whether shares that change ask for the sequences of an update.
         side_by_side: kinds of optimizers that it takes in groups, of several side by side.
+        refused: why it doesn't take kinds that the target itself has, by kind.
         faults: why it can't take an artefact for another reason than its capabilities.
         stacks_experts: which of its models hold the experts of a block in one tensor, so that they
             have one rate; of `some`, an export that may lose something is for these.
@@ -83,6 +84,7 @@ class Exporter(NamedTuple):
     numbers: Mapping[str, str] = {}
     counts_sequences: bool = False
     side_by_side: tuple[str, ...] = ()
+    refused: Mapping[str, str] = {}
     faults: Callable[[Artefact], Iterable[Fault]] = lambda artefact: ()
     stacks_experts: Literal["none", "some", "all"] = "none"
     others: tuple["Exporter", ...] = ()

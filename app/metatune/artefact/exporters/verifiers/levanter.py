@@ -37,7 +37,5 @@ def _model(expected: Expected) -> dict[str, Any]:
 
     axis, linear = import_module("haliax").Axis, import_module("haliax.nn").Linear
     layer = linear.init(axis("in", 2), axis("out", 2), key=jax.random.key(0), use_bias=False)
-    groups = expected.optimizer.get("groups", ())
-    matrices = {name for group in groups for name in group.get("orthogonal", ())}
-    params: dict[str, Any] = {n: jnp.ones(2) for n in expected.rates if n not in matrices}
-    return {**params, **{name.removesuffix(".weight"): layer for name in matrices}}
+    made = {n.removesuffix(".weight"): layer for n in expected.matrices}
+    return {**{n: jnp.ones(2) for n in expected.rates if n not in expected.matrices}, **made}
