@@ -42,7 +42,8 @@ trainer.train()
 
 The optimizer is made when the model is ready, after `peft_config=` has added its adapters, and its
 schedule is over the updates that the trainer makes. Other rates and decays of the arguments have no
-effect.
+effect. The `optimizer` and `scheduler` blocks of a DeepSpeed configuration, which would overwrite
+all rates, are refused.
 """
 
 MIXED = """

@@ -212,8 +212,10 @@ class Schedule(LRScheduler):
     ):
         """Schedules `optimizer`, made of `param_groups`, over `total_steps` updates."""
         tuned = _read(path)
-        while isinstance(inner := getattr(optimizer, "optimizer", None), torch.optim.Optimizer):
-            optimizer = inner  # as accelerate wraps it
+        inner: Any = optimizer
+        while (inner := getattr(inner, "optimizer", None)) is not None:
+            # As accelerate wraps it, and DeepSpeed's ZeRO within, which is no optimizer itself.
+            optimizer = inner if isinstance(inner, torch.optim.Optimizer) else optimizer
         rates, settings = tuned["learning_rates"], tuned["optimizer"]
         names = [group["curve"] for group in optimizer.param_groups]
         self._rates = lambda step: [_rate(rates, name, step, total_steps) for name in names]
