@@ -1,7 +1,9 @@
 """Trials of scripts/try_exports.py: what stands for a user's own around a README."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from levanter_trials import BY_LEVANTER, LEVANTER, LEVANTER_NEEDS, RAY, side_by_side
 
 LAYER = "model.layers.0."
 LLAMA = (
@@ -106,78 +108,6 @@ drawn = collections.Counter(WORDS[int(batch[0]["input"].max())] for batch in bat
 assert abs(drawn["code"] / 400 - 0.5) < 0.02, drawn
 """
 
-LEVANTER = """
-import equinox, haliax, jax, json, metatune_levanter, yaml
-import jax.numpy as jnp
-from levanter.models.llama import LlamaConfig
-from levanter.optim import OptimizerConfig
-from levanter.utils.jax_utils import leaf_key_paths
-curves = json.load(open("tuned.json"))["learning_rates"]["parameters"]
-(chosen,) = yaml.safe_load(open("tuned.yaml"))["optimizer"].values()
-config = OptimizerConfig.get_choice_class(chosen)()
-for stacked in (True, False):
-    own = LlamaConfig(
-        hidden_dim=8, intermediate_dim=8, num_layers=2, num_heads=2, num_kv_heads=2,
-        tie_word_embeddings=True, scan_layers=stacked)
-    model = own.build(haliax.Axis("vocab", 16), key=jax.random.PRNGKey(0))
-    params = equinox.filter(model, equinox.is_inexact_array)
-    names = jax.tree.leaves(leaf_key_paths(params, use_state_dict_keys=True))
-    optimizer = config.build(STEPS)
-    state, update = optimizer.init(params), equinox.filter_jit(optimizer.update)
-    for step in range(STEPS):
-        # Of gradients that stay the direction of Adam is 1, whatever the clipping.
-        updates, state = update(jax.tree.map(jnp.ones_like, params), state, params)
-        for name, moved, p in zip(names, jax.tree.leaves(updates), jax.tree.leaves(params)):
-            decay = 0.1 * p if "embed" in name else 0.0
-            rates = -moved / (1 + decay)
-            for layer in range(2) if stacked and "layers." in name else (None,):
-                whole = name if layer is None else name.replace("layers.", f"layers.{layer}.")
-                found = rates if layer is None else rates[layer]
-                assert jnp.allclose(found, curves[whole][step], rtol=1e-5, atol=0), (whole, step)
-    try:
-        optimizer.init({**dict.fromkeys(names[:-1], jnp.ones(2)), "extra": jnp.ones(2)})
-        raise AssertionError("a parameter without a curve")
-    except ValueError as error:
-        assert "extra has no curve" in str(error), error
-"""
-
-BESIDE_LEVANTER = (
-    "equinox",
-    "draccus",
-    "jmp",
-    "humanfriendly",
-    "braceexpand",
-    "async-lru",
-    "pytimeparse",
-    "tblib",
-    "mergedeep",
-    "pyyaml-include",
-    "typing-inspect",
-    "mypy-extensions",
-    "toml",
-    "aqtp",
-    "gitpython",
-    "gitdb",
-    "smmap",
-    "wandb",
-    "tqdm-loggable",
-    "deepdiff",
-    "dataclasses-json",
-    "cloudpickle",
-    "wadler-lindig",
-    "sentry-sdk",
-    "chex",
-    "toolz",
-    "requests",
-    "urllib3",
-    "certifi",
-)
-RAY = {
-    "levanter/__init__.py": "",  # which imports what needs ray and clouds
-    "ray/__init__.py": "class ObjectRef:\n    pass\ndef remote(*a, **k):\n    return lambda f: f\n"
-    "class actor:\n    class ActorHandle:\n        pass\ndef __getattr__(name):\n"
-    "    return object\n",
-}
 LLAMA_OF_2 = tuple(
     name.replace("layers.0.", f"layers.{layer}.")
     for name in LLAMA
@@ -206,6 +136,8 @@ class Trial(NamedTuple):
         names: parameters of the artefact.
         stubs: files that stand for packages that can't be had.
         version: of the target, where it isn't the first that is known.
+        optimizer: settings and names that decay; None for AdamW.
+        beside_optax: whether the same is exported to Optax, into a folder of that name.
     """
 
     before: str = ""
@@ -215,6 +147,8 @@ class Trial(NamedTuple):
     names: tuple[str, ...] = LLAMA
     stubs: Mapping[str, str] = {}
     version: str | None = None
+    optimizer: tuple[Mapping[str, Any], tuple[str, ...]] | None = None
+    beside_optax: bool = False
 
 
 TRIALS = {
@@ -363,13 +297,17 @@ TRIALS = {
     ),
     "levanter": Trial(
         after=LEVANTER,
-        packages=(
-            "levanter @ git+https://github.com/marin-community/levanter@9263f81e",
-            "haliax @ git+https://github.com/marin-community/haliax@280f49f",
-            *BESIDE_LEVANTER,
-        ),
+        packages=LEVANTER_NEEDS,
         names=LLAMA_OF_2,
         stubs=RAY,
+    ),
+    "levanter groups": Trial(
+        after=BY_LEVANTER,
+        packages=LEVANTER_NEEDS,
+        names=LLAMA_OF_2,
+        stubs=RAY,
+        optimizer=side_by_side(LLAMA_OF_2),
+        beside_optax=True,
     ),
     "olmo-core": Trial(
         "import numpy as np\n"

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import venv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,14 +95,13 @@ def tried(target: str, trial: Trial, where: Path) -> str:
     """What came of one target."""
     folder = where / "exports" / target
     shutil.rmtree(folder, ignore_errors=True)
-    export(
-        artefact(trial.names),
-        target.split()[0],
-        folder,
-        lossy=True,
-        sequences_per_step=8,
-        target_version=trial.version,
-    )
+    tuned = artefact(trial.names)
+    if trial.optimizer is not None:
+        tuned = replace(tuned, optimizer=Optimizer(*trial.optimizer))
+    for name, place in ((target.split()[0], folder), ("optax", folder / "optax")):
+        if place == folder or trial.beside_optax:
+            version = trial.version if place == folder else None
+            export(tuned, name, place, lossy=True, sequences_per_step=8, target_version=version)
     text = (folder / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     if not blocks and not trial.after:

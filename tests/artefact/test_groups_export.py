@@ -196,6 +196,18 @@ def test_torch_s_own_muon_is_near(make, tmp_path, load_module):
     assert "looks ahead" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
 
+def test_trainers_with_its_module_take_groups_too(make, tmp_path):
+    artefact = artefact_of(groups(), make)
+    export(artefact, "torch", tmp_path / "torch")
+    for target in ("hf-trainer", "trl", "axolotl"):
+        export(artefact, target, tmp_path / target, lossy=True)
+        own, other = (tmp_path / name / "metatune_schedules.py" for name in ("torch", target))
+        assert own.read_bytes() == other.read_bytes()
+        assert "iterates in bfloat16" in (tmp_path / target / "README.md").read_text("utf-8")
+    tuned = (tmp_path / "axolotl" / "tuned.yaml").read_text("utf-8")
+    assert "optimizer: adamw_torch_fused" in tuned
+
+
 def test_a_resumed_torch_training_goes_on_as_it_was(make, tmp_path, load_module):
     export(artefact_of(groups(), make, SCHEDULES), "torch", tmp_path / "out")
     module = load_module(tmp_path / "out")
@@ -311,3 +323,70 @@ def test_a_document_of_groups_reads_back_and_is_checked(make, tmp_path):
         "optimizer.groups = 5: must have each parameter of learning_rates.parameters in one of "
         "them",
     ]
+
+
+@pytest.mark.parametrize(
+    ("target", "sentence"),
+    [
+        ("torchtitan", "its DistMuon takes one group of parameters, and so one rate for all"),
+        ("olmo-core", "its MuonConfig takes no group_overrides, so that all matrices have one"),
+        ("nemo-automodel", "its MuonConfig ignores param_group_overrides, so that all matrices"),
+    ],
+)
+def test_targets_whose_muon_is_another_say_why_they_refuse(target, sentence, make, tmp_path):
+    artefact = artefact_of(groups(), make)
+    with pytest.raises(ArtefactError, match=sentence) as refused:
+        export(artefact, target, tmp_path / "out", lossy=True)
+    assert "choose another target: json, csv, optax, torch, hf-trainer" in str(refused.value)
+
+
+TWO_ADAMS = schema.GroupsSpec(
+    groups=(
+        schema.AdamWGroupSpec(0.02, match="q_proj|up_proj", b1=0.7, weight_decay=0.3),
+        schema.AdamWGroupSpec(0.003, b2=0.9, eps=1e-4, weight_decay=0.1),
+    )
+)
+LLAMA = {
+    "embed": ParameterNames(("model.embed_tokens.weight",), stacked=False),
+    **{
+        part: ParameterNames((f"model.layers.0.{module}.{part}.weight",), stacked=True)
+        for module, parts in (
+            ("self_attn", ("q_proj", "k_proj", "v_proj", "o_proj")),
+            ("mlp", ("gate_proj", "up_proj", "down_proj")),
+        )
+        for part in parts
+    },
+}
+
+
+def llama_of(make):
+    """AdamW of two groups, one of which takes the queries alone."""
+    names = [name for leaf in jax.tree.leaves(LLAMA) for name in leaf.names]
+    settings = {"kind": "groups", "clip_norm": 1.0, "groups": []}
+    for group in TWO_ADAMS.groups:
+        own = dataclasses.asdict(group.alone)
+        for key in ("learning_rate", "schedule", "decay", "clip_norm"):
+            del own[key]
+        members = tuple(n for n in names if ("q_proj" in n or "up_proj" in n) == bool(group.match))
+        settings["groups"].append({"match": group.match, **own, "parameters": members})
+    return make(names, STEPS, optimizer=Optimizer(settings, tuple(names)), loss_weights=None)
+
+
+def test_groups_of_adamw_keep_their_numbers_under_names_of_trainers(make, tmp_path, load_module):
+    artefact = llama_of(make)
+    export(artefact, "olmo-core", tmp_path / "out")
+    module = load_module(tmp_path / "out", "metatune_rates")
+    found = {name: group for group in module.groups() for name in group.names}
+    queries, keys = (found[f"blocks.0.attention.w_{x}.weight"] for x in "qk")
+    assert (queries.numbers["betas"], queries.weight_decay) == ((0.7, 0.95), 0.3)
+    assert (keys.numbers["betas"], keys.numbers["eps"]) == ((0.9, 0.9), 1e-4)
+    for step in range(STEPS):
+        rate = artefact.learning_rates.parameters["model.layers.0.self_attn.q_proj.weight"][step]
+        assert module.rate_at(queries, step, STEPS) == rate
+
+
+def test_what_a_trainer_fuses_of_two_optimizers_is_refused(make, tmp_path, load_module):
+    export(llama_of(make), "torchtitan", tmp_path / "out")
+    module = load_module(tmp_path / "out", "metatune_rates")
+    with pytest.raises(ValueError, match="wqkv.weight: its parts are of several of the tuned"):
+        module.groups(fused="mean")

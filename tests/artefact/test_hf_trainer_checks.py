@@ -1,5 +1,7 @@
 """What the tuned Trainer derives, what it compares, and what it refuses, in earnest."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -146,3 +148,42 @@ def test_the_optimizer_is_of_the_model_that_is_trained(made, model):
     assert not torch.equal(net.a, torch.ones(2)) and torch.equal(net.b, torch.ones(3))
     trained = [p for g in trainer.optimizer.param_groups for p in g["params"]]
     assert len(trained) == 1 and trained[0] is net.a
+
+
+@pytest.mark.parametrize("block", ["optimizer", "scheduler"])
+def test_blocks_of_deepspeed_that_overwrite_rates_are_refused(made, modules, monkeypatch, block):
+    """DeepSpeed 0.19.8 with a `scheduler` block set all rates of all updates to its own."""
+    _, trainer, _ = modules
+
+    def begun(self, model, args, train_dataset):
+        plugin = SimpleNamespace(deepspeed_config={block: {}, "zero_optimization": {"stage": 1}})
+        self.args, self.accelerator = (
+            args,
+            SimpleNamespace(state=SimpleNamespace(deepspeed_plugin=plugin)),
+        )
+
+    monkeypatch.setattr(trainer.Trainer, "__init__", begun)
+    with pytest.raises(ValueError, match=f"the `{block}` block of DeepSpeed's .*: take it out"):
+        made()
+
+
+def test_the_schedule_finds_the_optimizer_within_deepspeed_s(modules, model):
+    """As of ZeRO, which holds an optimizer and is none, within accelerate's wrapper."""
+    import torch
+    from accelerate.optimizer import AcceleratedOptimizer
+
+    artefact, _, _ = modules
+    import metatune_schedules  # pyright: ignore[reportMissingImports]
+
+    net = model()
+    own = metatune_schedules.optimizer(net, STEPS)
+    wrapper = AcceleratedOptimizer.__new__(AcceleratedOptimizer)
+    wrapper.optimizer = SimpleNamespace(optimizer=own)
+    schedule = metatune_schedules.Schedule(wrapper, STEPS)
+    for step in range(STEPS):
+        for group in own.param_groups:
+            assert group["lr"] == artefact.learning_rates.parameters[group["curve"]][step]
+        for p in net.parameters():
+            p.grad = torch.zeros_like(p)
+        own.step()
+        schedule.step()

@@ -3,7 +3,8 @@
 `scripts/try_exports.py` runs it with Levanter's own models.
 """
 
-from typing import Any
+import dataclasses
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -62,7 +63,70 @@ GROUPS: Any = {
         },
     ],
 }
+MUON: Any = {
+    **ADAMH,
+    "kind": "muon",
+    "momentum": 0.8,
+    "nesterov": True,
+    "newton_schulz_steps": 4,
+}
+MUONH: Any = {**MUON, "kind": "muonh", "nesterov": False}
+OF_MUON: Any = {
+    **GROUPS,
+    "groups": [
+        {
+            **{key: value for key, value in MUON.items() if key != "clip_norm"},
+            "match": "layers.*weight",
+            "parameters": NAMES[1:],
+            "orthogonal": WEIGHTS[1:],
+            "inputs_first": (),
+        },
+        {**GROUPS["groups"][1], "match": None},
+    ],
+}
 SGD = {"kind": "sgd", "weight_decay": 0.1, "momentum": 0.9, "nesterov": True, "clip_norm": None}
+
+
+class Axis(NamedTuple):
+    """As of Haliax."""
+
+    name: str
+    size: int
+
+
+def static() -> Any:
+    return dataclasses.field(metadata={"static": True})
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Named:
+    """As of Haliax: an array whose axes have names."""
+
+    array: Any
+    axes: tuple[Axis, ...] = static()
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Linear:
+    """As of Haliax: heads and their size are axes of their own."""
+
+    weight: Named
+    In: Any = static()
+    Out: Any = static()
+
+
+IN, OUT = Axis("embed", 2), (Axis("heads", 2), Axis("size", 2))
+
+
+def modules(tree) -> Any:
+    """The up projection as a linear layer, as Levanter's models have it."""
+    found = dict(tree)
+    stacked = found.pop("model.layers.mlp.up_proj.weight")
+    axes = (Axis("layers", LAYERS), *OUT, IN)
+    whole = jnp.reshape(stacked, [axis.size for axis in axes])
+    return {**found, "model.layers.mlp.up_proj.weight": Linear(Named(whole, axes), IN, OUT)}
 
 
 class OptimizerConfig:
@@ -83,10 +147,11 @@ class OptimizerConfig:
 def exported(make, tmp_path, load_module, stub):
     """The artefact, the optimizer of Levanter's configuration, and that for Optax."""
     stub("levanter.optim", OptimizerConfig=OptimizerConfig)
+    stub("haliax.nn", Linear=Linear)
 
     def leaf_key_paths(tree, use_state_dict_keys):
         assert use_state_dict_keys
-        return {name: name for name in tree}
+        return {name: jax.tree.map(lambda _, own=name: own, node) for name, node in tree.items()}
 
     stub("levanter.utils.jax_utils", leaf_key_paths=leaf_key_paths)
 
@@ -110,6 +175,8 @@ def exported(make, tmp_path, load_module, stub):
 def unstacked(tree):
     found = {}
     for name, leaf in tree.items():
+        if isinstance(leaf, Linear):
+            leaf = leaf.weight.array.reshape(STACKED[name])
         if "layers." in name:
             for i in range(LAYERS):
                 found[name.replace("layers.", f"layers.{i}.")] = leaf[i]
@@ -120,23 +187,34 @@ def unstacked(tree):
 
 @pytest.mark.parametrize("interpolation", ["constant", "linear"])
 @pytest.mark.parametrize(
-    "settings", [None, SGD, ADAMH, GROUPS], ids=["adamw", "sgd", "adamh", "groups"]
+    "settings",
+    [None, SGD, ADAMH, GROUPS, MUON, MUONH, OF_MUON],
+    ids=["adamw", "sgd", "adamh", "groups", "muon", "muonh", "groups of muon"],
 )
 def test_stacked_layers_train_as_layers_do(exported, interpolation, settings):
     ours, theirs = exported(interpolation, **({} if settings is None else {"settings": settings}))
     random = np.random.default_rng(0)
-    params: Any = {n: jnp.asarray(random.normal(size=shape)) for n, shape in STACKED.items()}
+    params = modules({n: jnp.asarray(random.normal(size=s)) for n, s in STACKED.items()})
     alone: Any = unstacked(params)
     state, other = ours.init(params), theirs.init(alone)
     update, update_alone = jax.jit(ours.update), jax.jit(theirs.update)
     for _ in range(STEPS):
-        gradient = {name: jnp.asarray(random.normal(size=s)) for name, s in STACKED.items()}
+        gradient = modules({n: jnp.asarray(random.normal(size=s)) for n, s in STACKED.items()})
         updates, state = update(gradient, state, params)
         params = optax.apply_updates(params, updates)
         updates, other = update_alone(unstacked(gradient), other, alone)
         alone = optax.apply_updates(alone, updates)
     for name, leaf in unstacked(params).items():
-        np.testing.assert_allclose(leaf, alone[name], rtol=2e-6, atol=2e-7)
+        # What is made orthogonal takes roundings of the norm of a matrix further.
+        scale = 10 if settings in (MUON, MUONH, OF_MUON) else 1
+        np.testing.assert_allclose(leaf, alone[name], rtol=2e-6 * scale, atol=2e-7 * scale)
+
+
+def test_what_is_no_linear_layer_is_not_made_orthogonal(exported):
+    ours, _ = exported(settings=MUON)
+    params: Any = {name: jnp.ones(shape) for name, shape in STACKED.items()}
+    with pytest.raises(ValueError, match="model.layers.mlp.up_proj.weight: Muon needs a linear"):
+        ours.init(params)
 
 
 def test_layers_that_are_not_stacked_have_their_own_names(exported):

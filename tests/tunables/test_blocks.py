@@ -5,10 +5,14 @@ import numpy as np
 import pytest
 from recipes import tiny
 
+from metatune.check.levels import CHAOS
+from metatune.check.runs import with_fields
+from metatune.fit.trainers.failure import NotFinite, refuse_diverged
 from metatune.hypergrad import Growth
 from metatune.inner import prepare
 from metatune.inner.origin import origin
 from metatune.recipe import schema
+from metatune.report.signal import dominated
 from metatune.tunables.blocks import WindowBlock, blocks, growths
 
 STEPS = np.array([0, 25, 50, 75, 100])
@@ -106,3 +110,34 @@ def test_where_growth_is_born():
         "eps_root": 1e-9,
         "rate": 1e-3,
     }
+
+
+def test_hints_name_the_fields_of_the_group_that_they_mean():
+    several = schema.GroupsSpec(
+        groups=(
+            schema.MuonGroupSpec(0.02, match="layers", eps_root=1e-8),
+            schema.SGDGroupSpec(0.03, match="embed"),
+            schema.AdamWGroupSpec(0.001, eps_root=1e-10),
+        ),
+        schedule=schema.CosineSpec(warmup=0.5),
+    )
+    inner = schema.InnerSpec(optimizer=several, steps=100)
+    found = origin(inner, grown([900.0, 20.0, 2.0, 0.5, 1.0]), 10, 100)
+    growing = {"tunable": "mixture", "window": 0, "growth": 900.0}
+    assert "inner.optimizer.groups[2].eps_root (now 1e-10) of 1e-8" in dominated(
+        1, [growing], found, None
+    )
+    late = {**found, "warmup": 0, "steepest": [25, 50]}
+    assert "A lower inner.optimizer.groups[1].learning_rate, or fewer" in dominated(
+        1, [growing], late, None
+    )
+    losses, where = np.array([np.nan]), {"training": "test", "seed": 0}
+    with pytest.raises(NotFinite, match=r"lower inner\.optimizer\.groups\[1\]\.learning_rate, l"):
+        refuse_diverged(losses, "test training 0", **where, optimizer=several)
+    hint = "raise inner.optimizer.eps_root, or lower inner.optimizer.clip_norm"
+    alone = schema.SGDSpec(0.1)
+    assert schema.in_groups(hint, alone) == hint
+    assert schema.in_groups(hint, several) == hint.replace("eps_root", "groups[2].eps_root")
+    certificate = {"causes": [], "checks": {"growth": {"level": "amber", "causes": [CHAOS]}}}
+    ((cause,),) = (each["causes"] for each in with_fields(certificate, several)["checks"].values())
+    assert "inner.optimizer.groups[2].eps_root or fewer inner.steps" in cause

@@ -4,7 +4,7 @@ Optimizers that treat the parameters of a group in one kernel are slow with many
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -57,6 +57,41 @@ def merged(
     if before <= groups:
         return artefact, f"{before} groups of parameters: no more than the {groups} asked for"
     clusters = _joined(clusters, groups)
+    changed, off = _with_means(artefact, clusters)
+    weighted = "weighted by size" if sizes else "each parameter alike"
+    return changed, (
+        f"fitted: {before} groups of parameters merged into {len(clusters)}, with the geometric "
+        f"means of their rates, {weighted}: a rate is off by up to {100 * off:.3g} %"
+    )
+
+
+def together(artefact: Artefact, joined: Sequence[Sequence[str]]) -> tuple[Artefact, float]:
+    """The artefact with one curve for all parameters of each of `joined`, their geometric mean.
+
+    Args:
+        artefact: as it was tuned.
+        joined: parameters of one weight decay, by checkpoint name.
+
+    Returns:
+        That, and how far a rate is off, relative to itself, at most.
+    """
+    taken = {name for names in joined for name in names}
+    rest = (
+        one._replace(names=tuple(name for name in one.names if name not in taken))
+        for one in _distinct(artefact, {})
+    )
+    curves = artefact.learning_rates.parameters
+    means = []
+    for names in joined:
+        values = np.stack([curves[name] for name in names])
+        with np.errstate(divide="ignore"):  # a rate of 0 makes a mean of 0
+            means.append(_Cluster(tuple(names), (), 1.0, np.log(values).mean(axis=0)))
+    return _with_means(artefact, [*(one for one in rest if one.names), *means])
+
+
+def _with_means(artefact: Artefact, clusters: list[_Cluster]) -> tuple[Artefact, float]:
+    """The artefact with the curves of `clusters`, and how far a rate is off, at most."""
+    rates = artefact.learning_rates
     of = {name: one for one in clusters for name in one.names}
     alike = {id(one): _alike(rates, one) for one in clusters}
     curves = {
@@ -70,11 +105,7 @@ def merged(
     changed = dataclasses.replace(
         rates, parameters=curves, multipliers=_multipliers(artefact, clusters, curves)
     )
-    weighted = "weighted by size" if sizes else "each parameter alike"
-    return dataclasses.replace(artefact, learning_rates=changed), (
-        f"fitted: {before} groups of parameters merged into {len(clusters)}, with the geometric "
-        f"means of their rates, {weighted}: a rate is off by up to {100 * off:.3g} %"
-    )
+    return dataclasses.replace(artefact, learning_rates=changed), off
 
 
 def _distinct(artefact: Artefact, sizes: Mapping[str, int]) -> list[_Cluster]:

@@ -19,7 +19,7 @@ from metatune.inner import InnerTraining
 from metatune.recipe import writing
 from metatune.recipe.faults import Fault, RecipeError
 from metatune.recipe.measures import unit
-from metatune.recipe.schema import Recipe
+from metatune.recipe.schema import InnerOptimizerSpec, Recipe, in_groups
 from metatune.report.artefact_readme import readme
 
 
@@ -56,7 +56,19 @@ def check(
         "recipe_steps": recipe.inner.steps,
         "phases": len(recipe.outer.phases or (first_phase_alone(recipe),)),
     }
-    return as_json(judge(numbers), about)
+    return with_fields(as_json(judge(numbers), about), recipe.inner.optimizer)
+
+
+def with_fields(document: Any, optimizer: InnerOptimizerSpec) -> Any:
+    """A certificate whose causes name the fields of the recipe, as of `schema.in_groups`."""
+    if not isinstance(document, dict):
+        return document
+    return {
+        key: [in_groups(cause, optimizer) for cause in value]
+        if key == "causes"
+        else with_fields(value, optimizer)
+        for key, value in document.items()
+    }
 
 
 def measured(

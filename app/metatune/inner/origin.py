@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from metatune.hypergrad import Growth
-from metatune.recipe.schema import InnerSpec, least, peak
+from metatune.recipe.schema import GroupsSpec, InnerSpec, field_of, least, peak
 
 
 def origin(
@@ -24,7 +24,7 @@ def origin(
         the two inner steps between which the adjoint grew fastest, and by what factor `per_step`
         there, null if that isn't finite; `warmup`, the inner steps of that; `eps_root` of the
         optimizer, null where it has none; and `rate`, its peak. Of several optimizers side by
-        side the smallest eps_root and the largest peak.
+        side the smallest eps_root and the largest peak, and `fields`, where the recipe has them.
     """
     exponents = np.asarray(growth.exponents)
     exponents = np.median(exponents.reshape(len(exponents), -1), axis=1)
@@ -38,6 +38,7 @@ def origin(
     steepest = int(np.argmax(exponents[: last + 1]))
     with np.errstate(over="ignore"):
         per_step = float(np.exp(exponents[steepest]))
+    fields = {key: field_of(inner.optimizer, key) for key in ("eps_root", "learning_rate")}
     return {
         "before": int(at[last]) or int(at[1]),
         "steepest": [int(at[steepest]), int(at[steepest + 1])],
@@ -45,4 +46,5 @@ def origin(
         "warmup": round(inner.optimizer.schedule.warmup * steps),
         "eps_root": least(inner.optimizer, "eps_root"),
         "rate": peak(inner.optimizer),
+        **({"fields": fields} if isinstance(inner.optimizer, GroupsSpec) else {}),
     }

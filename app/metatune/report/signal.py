@@ -81,13 +81,16 @@ def _cause(origin: Mapping[str, Any], rate_factor: float | None) -> tuple[str, s
             f"Likely because rates have grown, to x{rate_factor:.2f} of the recipe's at most",
             "tune.learning_rates.max_multiplier bounds them",
         )
+    fields = origin.get("fields") or {}
     if early and origin["eps_root"] is not None:
+        root = fields.get("eps_root", "inner.optimizer.eps_root")
         return (
             "Likely the optimizer's first steps, while its second moments are small",
-            "A longer inner.optimizer.schedule.warmup, or inner.optimizer.eps_root (now "
+            f"A longer inner.optimizer.schedule.warmup, or {root} (now "
             f"{origin['eps_root']:g}) of 1e-8, makes them smoother",
         )
+    rate = fields.get("learning_rate", "inner.optimizer.learning_rate")
     return (
         f"Likely a rate that is high for this training, {origin['rate']:g} at its peak",
-        "A lower inner.optimizer.learning_rate, or fewer inner.steps, makes it smoother",
+        f"A lower {rate}, or fewer inner.steps, makes it smoother",
     )

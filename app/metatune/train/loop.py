@@ -15,6 +15,7 @@ from metatune.hypergrad import train
 from metatune.inner import InnerTraining
 from metatune.inner.devices import over_processes, share
 from metatune.inner.seeds import Purpose, Stream, data_seed
+from metatune.recipe.schema import in_groups
 from metatune.runs import processes
 from metatune.runs.stops import Hold
 from metatune.train.checkpoints import Position, TrainingCheckpoints
@@ -224,10 +225,11 @@ class TrainingLoop:
         losses = np.asarray(done.losses, np.float64)
         bad = np.flatnonzero(~np.isfinite(losses))
         if len(bad):
+            cure = "lower inner.optimizer.learning_rate or set inner.optimizer.clip_norm"
             raise NotFinite(
-                f"step {done.first + bad[0]}: the loss is {losses[bad[0]]}; lower "
-                "inner.optimizer.learning_rate or set inner.optimizer.clip_norm; of a tuned "
-                "schedule, train without --with to compare"
+                f"step {done.first + bad[0]}: the loss is {losses[bad[0]]}; "
+                f"{in_groups(cure, self.training.recipe.inner.optimizer)}; of a tuned schedule, "
+                "train without --with to compare"
             )
         now, names = time.monotonic(), self.training.corpus.names
         data = self.training.recipe.data

@@ -23,6 +23,8 @@ from metatune.artefact.exporters.llm_foundry import LLM_FOUNDRY
 from metatune.artefact.exporters.maxtext import MAXTEXT
 from metatune.artefact.exporters.megatron import MEGATRON
 from metatune.artefact.exporters.mosaic_streaming import MOSAIC_STREAMING
+from metatune.artefact.exporters.names_in_memory import as_one, differing
+from metatune.artefact.exporters.names_in_memory import faults as faults_of_experts
 from metatune.artefact.exporters.nanotron import NANOTRON
 from metatune.artefact.exporters.nemo_automodel import NEMO_AUTOMODEL
 from metatune.artefact.exporters.olmo_core import OLMO_CORE
@@ -191,6 +193,12 @@ def export(
             )
         elif kind == GROUPS:
             problem += ", not several optimizers side by side"
+        why = [
+            exporter.refused[own]
+            for own in dict.fromkeys(artefact.optimizer.kinds)
+            if own in exporter.refused
+        ]
+        problem += "".join(f": {sentence}" for sentence in why)
         others = [
             name
             for name, other in EXPORTERS.items()
@@ -199,6 +207,10 @@ def export(
         cure = f"choose another target: {', '.join(others)}"
         faults.append(Fault("optimizer.kind", kind, problem, cure))
     faults += exporter.faults(artefact)
+    apart, stacks = {}, exporter.stacks_experts
+    if stacks == "all" or (stacks == "some" and lossy):
+        faults += faults_of_experts(artefact)
+        apart = differing(artefact)
     without = dropped(artefact, exporter.capabilities)
     if sequences_per_step is None and required(artefact, exporter):
         problem = f"{target} changes shares by sequences: their number must be known"
@@ -210,15 +222,23 @@ def export(
             Fault(what, target, f"{target} can't express it: {line}", cure)
             for what, line in without.items()
         ]
+        problem = f"{target} holds experts in one tensor, and rates within one differ"
+        cure = "go on with their geometric mean (`lossy`), or choose optax or json"
+        faults += [Fault("learning_rates", tensor, problem, cure) for tensor in list(apart)[:1]]
     if faults:
         raise ArtefactError("export", faults)
     left = {
         section.key: section.lossy(value, without, artefact.horizon_steps)
         for section, value in held(artefact)
     }
-    artefact, merged_as = replace(artefact, **left), None
+    artefact, fitted = replace(artefact, **left), []
+    if apart:
+        artefact, said = as_one(artefact)
+        fitted.append(said)
     if groups is not None:
-        artefact, merged_as = merged(artefact, groups, sizes)
+        artefact, said = merged(artefact, groups, sizes)
+        fitted.append(said)
+    merged_as = "; ".join(fitted) or None
     to = destination(artefact)
     steps = steps or (to and to.steps) or artefact.horizon_steps
     tokens = tokens_per_step or max(1, round(artefact.horizon_tokens / artefact.horizon_steps))

@@ -10,11 +10,13 @@ from metatune.artefact.exporters.base import (
     Production,
     as_yaml,
     config_files,
+    muon_of_torch,
     place,
     template,
 )
 from metatune.artefact.exporters.stages import averaged
 from metatune.artefact.exporters.supply import DOCUMENTS, documents, supply
+from metatune.artefact.exporters.torch import SIDE_BY_SIDE, muon_faults
 from metatune.artefact.sections.mixture import Mixture
 
 USAGE = """
@@ -63,18 +65,21 @@ def _weights(production: Production, mixture: Mixture) -> tuple[list[Any], str, 
 
 
 def _files(production: Production) -> dict[str, bytes | str]:
-    settings, mixture = production.artefact.optimizer.settings, production.artefact.mixture
+    optimizer, mixture = production.artefact.optimizer, production.artefact.mixture
     document: dict[str, object] = {
         "plugins": ["metatune_axolotl.TunedPlugin"],
         "max_steps": production.steps,
         # Left out it would be 1, the Trainer's own.
-        "max_grad_norm": settings["clip_norm"] or 0.0,
-        "optimizer": "adamw_torch_fused" if settings["kind"] == "adamw" else "sgd",
+        "max_grad_norm": optimizer.settings["clip_norm"] or 0.0,
+        "optimizer": "adamw_torch_fused" if "adamw" in optimizer.kinds else "sgd",
         "lr_scheduler": "constant",
         "learning_rate": 0.0,
     }
     usage = USAGE.format(tokens=f"{production.tokens_per_step:,}")
-    lost = ["`eps_root`, which PyTorch's AdamW doesn't have"]
+    lost = [
+        "`eps_root`, which PyTorch's AdamW doesn't have",
+        *muon_of_torch(production.artefact),
+    ]
     if mixture is not None:
         document["datasets"], said, more = _weights(production, mixture)
         usage, lost = usage + said, lost + more
@@ -93,10 +98,13 @@ AXOLOTL = Exporter(
     able(rates="exact", curves="exact", mixture="fitted", optimizer="exact", clip_norm="exact"),
     _files,
     "0.21.0",
+    side_by_side=SIDE_BY_SIDE,
+    faults=muon_faults,
     numbers={
         "max_steps": "updates of the training",
         "max_grad_norm": "largest global norm of the gradient of an update; 0 for no clipping",
         "learning_rate": "asked for, without effect",
         "weight": "part of the rows of the data set that is kept; the mean over training",
     },
+    stacks_experts="all",
 )

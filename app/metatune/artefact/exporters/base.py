@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
 from string import Template
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import yaml
 
@@ -68,7 +68,10 @@ class Exporter(NamedTuple):
             unit, by the name of its field.
         counts_sequences: whether shares that change ask for the sequences of an update.
         side_by_side: kinds of optimizers that it takes in groups, of several side by side.
+        refused: why it doesn't take kinds that the target itself has, by kind.
         faults: why it can't take an artefact for another reason than its capabilities.
+        stacks_experts: which of its models hold the experts of a block in one tensor, so that they
+            have one rate; of `some`, an export that may lose something is for these.
         others: the same for other versions of the target.
     """
 
@@ -81,7 +84,9 @@ class Exporter(NamedTuple):
     numbers: Mapping[str, str] = {}
     counts_sequences: bool = False
     side_by_side: tuple[str, ...] = ()
+    refused: Mapping[str, str] = {}
     faults: Callable[[Artefact], Iterable[Fault]] = lambda artefact: ()
+    stacks_experts: Literal["none", "some", "all"] = "none"
     others: tuple["Exporter", ...] = ()
 
     @property
@@ -118,7 +123,7 @@ def export_files(
         dropped=_bullets(
             [
                 *_lost(production),
-                *_muon_of_torch(artefact, readme),
+                *(muon_of_torch(artefact) if readme in ("torch", "hf_trainer") else []),
                 *supply_of_mixture(production, AT_END[readme]),
             ]
         ),
@@ -225,12 +230,12 @@ def _of_group(place: int, group: Mapping[str, Any]) -> str:
     return f"groups[{place}], {which} ({len(group['parameters'])}): {group['kind']}, {numbers}"
 
 
-def _muon_of_torch(artefact: Artefact, readme: str) -> list[str]:
-    """What PyTorch's Muon does otherwise."""
+def muon_of_torch(artefact: Artefact) -> list[str]:
+    """What PyTorch's Muon does otherwise, a line where some of several optimizers are that."""
     orthogonal = any(
         group.get("orthogonal") for group in artefact.optimizer.settings.get("groups", ())
     )
-    return [MUON_OF_TORCH] if orthogonal and readme in ("torch", "hf_trainer") else []
+    return [MUON_OF_TORCH] if orthogonal else []
 
 
 MUON_OF_TORCH = (

@@ -14,4 +14,5 @@ HF_TRAINER = Exporter(
     "5.23.0",
     side_by_side=SIDE_BY_SIDE,
     faults=muon_faults,
+    stacks_experts="all",
 )

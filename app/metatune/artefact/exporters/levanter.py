@@ -28,9 +28,10 @@ python metatune_levanter.py --config_path config.yaml
 which is `levanter.main.train_lm` with the optimizer `tuned` (`import metatune_levanter` in a
 training of your own). Each parameter has its own curve, its decay and the tuned moments, under the
 names that Levanter gives checkpoints of Hugging Face: of layers that are stacked into one array
-each has its own too. A parameter without a curve, and a curve without a parameter, are refused when
-the training starts. The rate, `warmup`, `lr_schedule`, `weight_decay` and `max_grad_norm` of your
-configuration have no effect.
+each has its own too. Muon's momentum is made orthogonal over all axes of a linear layer, in Optax's
+code (0.2.6 or above). A parameter without a curve, and a curve without a parameter, are refused
+when the training starts. The rate, `warmup`, `lr_schedule`, `weight_decay` and `max_grad_norm` of
+your configuration have no effect.
 """
 
 MIXED = """
@@ -111,10 +112,9 @@ LEVANTER = Exporter(
     able(rates="exact", curves="exact", mixture="quantised", moving_mixture="quantised"),
     _files,
     "marin-levanter 0.2.0",
-    # Muon needs to know which of the axes of a matrix are its outputs: Levanter names them.
-    ("adamw", "sgd", "adamh"),
+    ("adamw", "sgd", "adamh", "muon", "muonh"),
     counts_sequences=True,
-    side_by_side=("adamw", "sgd", "adamh"),
+    side_by_side=("adamw", "sgd", "adamh", "muon", "muonh"),
     numbers={
         "num_train_steps": "updates of the training",
         "train_weights": "the first update of the stage, from 0, then shares of its sequences",

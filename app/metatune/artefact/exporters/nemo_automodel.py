@@ -131,4 +131,9 @@ NEMO_AUTOMODEL = Exporter(
         "objective_weight": "share of the loss: objective / sampling is the weight of a token",
         "train": "share of the sequences, the mean over training, then the prefix of the domain",
     },
+    refused=dict.fromkeys(
+        ("muon", "normuon"),
+        "its MuonConfig ignores param_group_overrides, so that all matrices have one rate, and "
+        "scales by the package dion's rules, none of which is sqrt(max(1, outputs / inputs))",
+    ),
 )

@@ -104,4 +104,10 @@ OLMO_CORE = Exporter(
     "3.0.0",
     ("adamw",),
     {"target_ratio": "share of the tokens, the mean over training"},
+    side_by_side=("adamw",),
+    refused=dict.fromkeys(
+        ("muon", "normuon"),
+        "its MuonConfig takes no group_overrides, so that all matrices have one rate, and scales "
+        "by the package dion's rules, none of which is sqrt(max(1, outputs / inputs))",
+    ),
 )

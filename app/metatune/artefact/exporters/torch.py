@@ -39,4 +39,5 @@ TORCH = Exporter(
     "2.13",
     side_by_side=SIDE_BY_SIDE,
     faults=muon_faults,
+    stacks_experts="some",
 )

@@ -203,6 +203,11 @@ def _files(production: Production, title: str, data: _Data) -> dict[str, bytes |
     return config_files(production, f"torchtitan {title}", usage, files, lost)
 
 
+REFUSED = {
+    "muon": "its DistMuon takes one group of parameters, and so one rate for all matrices, and its "
+    "llama3 makes one matrix of queries, keys and values, which Muon makes orthogonal as a whole"
+}
+
 MAIN = Exporter(
     "torchtitan",
     "the optimizer with a curve for each parameter, and weighted sources by Grain",
@@ -211,6 +216,8 @@ MAIN = Exporter(
     "main-2026-08-21",
     ("adamw",),
     {"weight": "share of the packed sequences, that is of the tokens, the mean over training"},
+    side_by_side=("adamw",),
+    refused=REFUSED,
 )
 TORCHTITAN = Exporter(
     "torchtitan",
@@ -223,5 +230,7 @@ TORCHTITAN = Exporter(
         "weight": "share of the packed sequences, that is of the tokens, the mean over training; "
         "without effect where shares move"
     },
+    side_by_side=("adamw",),
+    refused=REFUSED,
     others=(MAIN,),
 )

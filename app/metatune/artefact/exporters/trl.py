@@ -7,12 +7,14 @@ from metatune.artefact.exporters.base import (
     as_yaml,
     config_files,
     max_grad_norm,
+    muon_of_torch,
     place,
     template,
     torch_modules,
 )
 from metatune.artefact.exporters.stages import averaged
 from metatune.artefact.exporters.supply import documents, supply
+from metatune.artefact.exporters.torch import SIDE_BY_SIDE, muon_faults
 
 USAGE = """
 Put this folder on the Python path, or copy its Python files and `tuned.json` side by side into your
@@ -40,7 +42,8 @@ trainer.train()
 
 The optimizer is made when the model is ready, after `peft_config=` has added its adapters, and its
 schedule is over the updates that the trainer makes. Other rates and decays of the arguments have no
-effect.
+effect. The `optimizer` and `scheduler` blocks of a DeepSpeed configuration, which would overwrite
+all rates, are refused.
 """
 
 MIXED = """
@@ -81,7 +84,7 @@ def _files(production: Production) -> dict[str, bytes | str]:
             "that ends first allows",
             *supply(production, shares, "`Mixed` begins a source with a length anew"),
         ]
-    lost.append("`eps_root`, which PyTorch's AdamW doesn't have")
+    lost += ["`eps_root`, which PyTorch's AdamW doesn't have", *muon_of_torch(artefact)]
     return config_files(production, "TRL 1.16.0", usage, files, lost)
 
 
@@ -98,5 +101,8 @@ TRL = Exporter(
     ),
     _files,
     "1.16.0",
+    side_by_side=SIDE_BY_SIDE,
+    faults=muon_faults,
     numbers={"fraction": "share of the rows of the mixture, that is of the documents"},
+    stacks_experts="all",
 )

@@ -92,7 +92,9 @@ class SearchLoop:
         estimate, blended, kept = self.hypergradient(search, phase, span), None, None
         if self.signal is not None:
             search, estimate, blended, kept = self.signal(search, phase, span, estimate)
-        refuse_not_finite(estimate, search.step, span.training, span.start)
+        refuse_not_finite(
+            estimate, search.step, span.training, span.start, optimizer=recipe.inner.optimizer
+        )
         if due and not first:
             search, validated = self.validation(search)
             at = search

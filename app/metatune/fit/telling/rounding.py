@@ -12,7 +12,7 @@ from typing import Final
 import jax
 
 from metatune.inner import InnerTraining
-from metatune.recipe.schema import AdamWSpec, GroupsSpec
+from metatune.recipe.schema import AdamWSpec, GroupsSpec, field_of
 
 SHARE: Final = 0.15
 """Of the root mean square of the gradient's elements, that √eps_root should reach at least.
@@ -40,7 +40,7 @@ def precision_warnings(training: InnerTraining) -> Iterator[str]:
         enough = 10.0 ** math.ceil(math.log10(least))
         yield (
             f"warning: in bfloat16, hypergradients of {' and '.join(tuned)} need an eps_root of "
-            f"{enough:.0e} or more for {elements:,} parameters: inner.optimizer.eps_root is "
-            f"{min(roots):.0e}; below, they hang on elements of the gradient that are "
-            "nothing but rounding. Raise it, or compute in float32"
+            f"{enough:.0e} or more for {elements:,} parameters: "
+            f"{field_of(optimizer, 'eps_root')} is {min(roots):.0e}; below, they hang on elements "
+            "of the gradient that are nothing but rounding. Raise it, or compute in float32"
         )

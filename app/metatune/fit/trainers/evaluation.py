@@ -90,7 +90,13 @@ def held_out_loss(
     if keep is not None:
         keep(np.asarray(losses))
     name = purpose.name.lower()
-    refuse_diverged(np.asarray(losses), f"{name} training {index}", training=name, seed=index)
+    refuse_diverged(
+        np.asarray(losses),
+        f"{name} training {index}",
+        training=name,
+        seed=index,
+        optimizer=recipe.inner.optimizer,
+    )
     return measured(training, state, purpose=purpose, split=split, sequences=sequences)
 
 

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from metatune.hypergrad import Hypergradient
+from metatune.recipe.schema import InnerOptimizerSpec, in_groups
 from metatune.tunables.windows import window_of
 
 
@@ -77,7 +78,14 @@ HYPERGRADIENT: Final = "hypergradient"
 """What a training was for."""
 
 
-def refuse_not_finite(result: Hypergradient, point: int, seed: int = 0, start: int = 0) -> None:
+def refuse_not_finite(
+    result: Hypergradient,
+    point: int,
+    seed: int = 0,
+    start: int = 0,
+    *,
+    optimizer: InnerOptimizerSpec | None = None,
+) -> None:
     """Checks an estimate before it is followed.
 
     Args:
@@ -85,17 +93,18 @@ def refuse_not_finite(result: Hypergradient, point: int, seed: int = 0, start: i
         point: the point of the search that it was taken at.
         seed: number of its training.
         start: the first inner step that it has a loss of.
+        optimizer: of the recipe, whose fields are named; None for those of one optimizer.
 
     Raises:
         NotFinite: naming the point of the search, inner step, tunable, and the likeliest cures.
     """
     of: dict[str, Any] = {"training": HYPERGRADIENT, "seed": seed}
     losses = np.asarray(result.diagnostics.losses)
-    refuse_diverged(losses, f"point {point} of the search", start=start, **of)
+    refuse_diverged(losses, f"point {point} of the search", start=start, optimizer=optimizer, **of)
     if not np.isfinite(float(result.value)):
         raise NotFinite(
             f"point {point} of the search: the held-out objective after the last inner step is "
-            f"{float(result.value)}; {CURES_LOSS}",
+            f"{float(result.value)}; {_cures(CURES_LOSS, optimizer)}",
             **of,
         )
     for key in not_finite_slices(result.gradient):
@@ -109,13 +118,19 @@ def refuse_not_finite(result: Hypergradient, point: int, seed: int = 0, start: i
             )
         raise NotFinite(
             f"point {point} of the search: the hypergradient of {key} is not finite, though every "
-            f"inner loss is; {CURES_HYPERGRADIENT}",
+            f"inner loss is; {_cures(CURES_HYPERGRADIENT, optimizer)}",
             **of,
         )
 
 
 def refuse_diverged(
-    losses: np.ndarray, where: str, *, training: str, seed: int, start: int = 0
+    losses: np.ndarray,
+    where: str,
+    *,
+    training: str,
+    seed: int,
+    start: int = 0,
+    optimizer: InnerOptimizerSpec | None = None,
 ) -> None:
     """Checks the losses of an inner training.
 
@@ -125,6 +140,7 @@ def refuse_diverged(
         training: what it is for.
         seed: its number for that.
         start: the inner step of the first loss.
+        optimizer: of the recipe, whose fields are named; None for those of one optimizer.
 
     Raises:
         NotFinite: naming the first inner step whose loss is not finite.
@@ -133,11 +149,16 @@ def refuse_diverged(
     if len(bad):
         step = start + int(bad[0])
         raise NotFinite(
-            f"{where}, inner step {step}: the inner loss is {losses[bad[0]]}; {CURES_LOSS}",
+            f"{where}, inner step {step}: the inner loss is {losses[bad[0]]}; "
+            f"{_cures(CURES_LOSS, optimizer)}",
             training=training,
             seed=seed,
             inner_step=step,
         )
+
+
+def _cures(hint: str, optimizer: InnerOptimizerSpec | None) -> str:
+    return hint if optimizer is None else in_groups(hint, optimizer)
 
 
 def not_finite_slices(gradient: Mapping[str, Any]) -> list[str]:

@@ -1,5 +1,6 @@
 """Optimizers side by side: each group of parameters has its own, with a base rate of its own."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import ClassVar, Literal
@@ -188,3 +189,31 @@ def least(optimizer: InnerOptimizerSpec, key: str) -> float | None:
     """
     of = optimizer.groups if isinstance(optimizer, GroupsSpec) else (optimizer,)
     return min((getattr(each, key) for each in of if hasattr(each, key)), default=None)
+
+
+def field_of(optimizer: InnerOptimizerSpec, key: str) -> str:
+    """Where a recipe has a number of its optimizer.
+
+    Of several side by side it is that of the group whose number is the largest, of those that stand
+    in a denominator the smallest; of the first of equals.
+
+    Args:
+        optimizer: the recipe's choice.
+        key: name of a field.
+    """
+    if not isinstance(optimizer, GroupsSpec):
+        return f"inner.optimizer.{key}"
+    own = {at: getattr(each, key) for at, each in enumerate(optimizer.groups) if hasattr(each, key)}
+    if not own:
+        return f"inner.optimizer.{key}"
+    place = (min if key in ("eps", "eps_root") else max)(own, key=lambda at: own[at])
+    return f"inner.optimizer.{number_name(place, key)}"
+
+
+def in_groups(hint: str, optimizer: InnerOptimizerSpec) -> str:
+    """A hint that names fields of one optimizer, with those that the recipe has: of `field_of`."""
+    return re.sub(
+        r"inner\.optimizer\.(learning_rate|eps_root|eps)\b",
+        lambda found: field_of(optimizer, found[1]),
+        hint,
+    )

@@ -87,6 +87,10 @@ class Tuned(Before):
         if args.optim not in OPTIMIZERS:
             named = getattr(args.optim, "value", args.optim)
             wrong.append(f"optim {named}: leave it out, the tuned optimizer is made here")
+        plugin = getattr(self.accelerator.state, "deepspeed_plugin", None)
+        for block in ("optimizer", "scheduler"):
+            if block in (getattr(plugin, "deepspeed_config", None) or {}):
+                wrong.append(f"the `{block}` block of DeepSpeed's configuration: take it out")
         if args.label_smoothing_factor:
             wrong.append(f"label_smoothing_factor {args.label_smoothing_factor}: must be 0")
         if domain_weights(0, 1, path=path) and args.remove_unused_columns:

@@ -75,8 +75,8 @@ def groups(
 
     Raises:
         ValueError: no names are known, a name that isn't in the checkpoint, one of it that is
-            nowhere, or parameters fused into one whose weight decays, or rates, differ. Nothing is
-            made then.
+            nowhere, or parameters fused into one whose weight decays, optimizers, or rates, differ.
+            Nothing is made then.
     """
     held, tuned = _read(path), _read(path.with_name(TUNED.name))
     names = held["names"] if names is None else names
@@ -86,7 +86,9 @@ def groups(
         raise ValueError(f"fused {fused!r}: must be 'refuse' or 'mean'")
     peaks, curves = held["parameters"], tuned["learning_rates"]["parameters"]
     settings, decayed = tuned["optimizer"], set(tuned["optimizer"]["decayed"])
-    _check(names, curves, decayed, fused, path)
+    several = settings.get("groups", ())
+    place = {name: at for at, group in enumerate(several) for name in group["parameters"]}
+    _check(names, curves, decayed, place, fused, path)
     ratio = held["last"] / held["peak"]
     found: dict[Any, Group] = {}
     for name, parts in names.items():
@@ -98,9 +100,11 @@ def groups(
             warnings.warn(
                 f"{name}: its parts have one rate, off by up to {100 * off:.3g} %", stacklevel=2
             )
-        decay = settings["weight_decay"] if decays else 0.0
-        new = Group([], rate, rate * ratio, decay, float(decays), _numbers(settings), curve)
-        found.setdefault((curve, decays), new).names.append(name)
+        at = place.get(parts[0])
+        own = settings if at is None else several[at]
+        decay = own["weight_decay"] if decays else 0.0
+        new = Group([], rate, rate * ratio, decay, float(decays), _numbers(own), curve)
+        found.setdefault((curve, decays, at), new).names.append(name)
     return list(found.values())
 
 
@@ -183,6 +187,7 @@ def _check(
     names: Mapping[str, Sequence[str]],
     curves: Mapping[str, Sequence[float]],
     decayed: set[str],
+    place: Mapping[str, int],
     fused: str,
     path: Path,
 ) -> None:
@@ -203,6 +208,8 @@ def _check(
                 )
             if len({part in decayed for part in parts}) > 1:
                 problems.append(f"{name}: weight decay applies to some of its parts only")
+            if len({place.get(part) for part in parts}) > 1:
+                problems.append(f"{name}: its parts are of several of the tuned optimizers")
     used = {part for parts in names.values() for part in parts}
     problems += [f"{name} of {path} is in no parameter" for name in curves if name not in used]
     if problems:

@@ -18,6 +18,7 @@ import bisect
 import difflib
 import functools
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -42,6 +43,10 @@ WRAPPERS = frozenset(
 )
 """Parts of names that wrappers add: activation checkpointing, FSDP, compile, PEFT, DDP."""
 
+EXPERT = re.compile(r"(.*\.experts)\.\d+\.(gate|up|down)_proj\.weight")
+IN_MEMORY = {"gate": "{}.gate_up_proj", "up": "{}.gate_up_proj", "down": "{}.down_proj"}
+"""Names of the tensors that transformers 5 holds a checkpoint's experts in, all of a block."""
+
 
 def param_groups(
     model: torch.nn.Module,
@@ -64,18 +69,20 @@ def param_groups(
 
     Args:
         model: names of `named_parameters()` are those of its Hugging Face checkpoint, but for
-            what compile, DDP, FSDP, activation checkpointing and PEFT add to them.
+            what compile, DDP, FSDP, activation checkpointing and PEFT add to them. Experts that
+            transformers holds in one tensor are known, where all have one curve.
         total_steps: updates of the training.
         path: the tuned.json.
         checkpoint_name: gives the name in tuned.json of a parameter named otherwise in `model`.
         partial: `model` is a part of the tuned one, as a stage of a pipeline is.
 
     Raises:
-        ValueError: a trainable parameter has no curve, or a curve no parameter.
+        ValueError: a trainable parameter has no curve, a curve no parameter, or experts in one
+            tensor have several curves.
     """
     tuned = _read(path)
     curves, settings = tuned["learning_rates"]["parameters"], tuned["optimizer"]
-    named = _matched(model, curves, path, checkpoint_name, partial)
+    named = _matched(model, tuned, path, checkpoint_name, partial)
     decayed, grouped = set(settings["decayed"]), settings["kind"] == "groups"
     tuned_decay = (settings.get("schedules") or {}).get("weight_decay") or {}
     if settings["kind"] not in ("adamw", "sgd", "groups"):
@@ -86,6 +93,11 @@ def param_groups(
         decay = own["weight_decay"] if name in decayed else 0.0
         new = {"params": [], "weight_decay": decay, "curve": name, **_fixed_numbers(own, name)}
         kind = _kind(own, name)
+        if kind == "muon" and parameter.ndim != 2:
+            raise ValueError(
+                f"{name}: torch.optim.Muon takes matrices alone, and the model holds it in a "
+                f"tensor {list(parameter.shape)}; tune experts by adamw, in a group of their own"
+            )
         if grouped:
             new["kind"] = kind
         apart = "elements" in tuned["learning_rates"] or "learned_update" in tuned
@@ -200,8 +212,10 @@ class Schedule(LRScheduler):
     ):
         """Schedules `optimizer`, made of `param_groups`, over `total_steps` updates."""
         tuned = _read(path)
-        while isinstance(inner := getattr(optimizer, "optimizer", None), torch.optim.Optimizer):
-            optimizer = inner  # as accelerate wraps it
+        inner: Any = optimizer
+        while (inner := getattr(inner, "optimizer", None)) is not None:
+            # As accelerate wraps it, and DeepSpeed's ZeRO within, which is no optimizer itself.
+            optimizer = inner if isinstance(inner, torch.optim.Optimizer) else optimizer
         rates, settings = tuned["learning_rates"], tuned["optimizer"]
         names = [group["curve"] for group in optimizer.param_groups]
         self._rates = lambda step: [_rate(rates, name, step, total_steps) for name in names]
@@ -622,14 +636,20 @@ def bare(name: str) -> str:
 
 def _matched(
     model: torch.nn.Module,
-    curves: Collection[str],
+    tuned: Mapping[str, Any],
     path: Path,
     checkpoint_name: Callable[[str], str],
     partial: bool,
 ) -> list[tuple[str, torch.nn.Parameter]]:
-    """The trainable parameters under their names in tuned.json, each of them there."""
+    """The trainable parameters under their names in tuned.json, each of them there.
+
+    A tensor of experts has the name of the first.
+    """
+    curves: Collection[str] = tuned["learning_rates"]["parameters"]
     of_bare = Counter(map(bare, curves))
     by_bare = {bare(name): name for name in curves if of_bare[bare(name)] == 1}
+    stacks = _stacks(curves)
+    by_bare |= {tensor: names[0] for tensor, names in stacks.items() if tensor not in by_bare}
 
     def known(name: str) -> str:
         name = checkpoint_name(name)
@@ -637,7 +657,13 @@ def _matched(
 
     named = [(known(name), p) for name, p in model.named_parameters() if p.requires_grad]
     # Tied and frozen parameters are there, too.
-    there = {known(name) for name, _ in model.named_parameters(remove_duplicate=False)}
+    every = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+    there = {known(name) for name in every}
+    held = {bare(checkpoint_name(name)) for name in every}
+    for tensor, names in stacks.items():
+        if tensor in held:
+            _refuse_several(tensor, names, tuned, path)
+            there.update(names)
     without = [name for name, _ in named if name not in curves]
     absent = [] if partial else [name for name in curves if name not in there]
     twice = [name for name, count in Counter(name for name, _ in named).items() if count > 1]
@@ -656,3 +682,50 @@ def _matched(
     if lines:
         raise ValueError("\n".join(lines))
     return named
+
+
+def _stacks(curves: Collection[str]) -> dict[str, list[str]]:
+    """The experts of each tensor that transformers has for them, by its name."""
+    found: dict[str, list[str]] = {}
+    for name in curves:
+        if expert := EXPERT.fullmatch(name):
+            tensor = IN_MEMORY[expert[2]].format(expert[1])
+            found.setdefault(bare(tensor), []).append(name)
+    return found
+
+
+def _refuse_several(
+    tensor: str, names: Collection[str], tuned: Mapping[str, Any], path: Path
+) -> None:
+    """Refuses experts of one tensor that aren't trained alike.
+
+    Raises:
+        ValueError: their curves, weight decays or optimizers differ, or they have numbers of their
+            own within.
+    """
+    rates, settings = tuned["learning_rates"], tuned["optimizer"]
+    decays = (settings.get("schedules") or {}).get("weight_decay") or {}
+    what = {
+        "learning rates": {tuple(rates["parameters"][name]) for name in names},
+        "weight decays": {
+            (name in settings["decayed"], tuple(decays.get(name, ()))) for name in names
+        },
+        "optimizers": {
+            place
+            for place, group in enumerate(settings.get("groups", ()))
+            if not set(names).isdisjoint(group["parameters"])
+        },
+    }
+    several = [head for head, found in what.items() if len(found) > 1]
+    if several:
+        raise ValueError(
+            f"{tensor} of the model holds {len(names)} parameters of {path}, whose "
+            f"{' and '.join(several)} differ: export anew with their mean (`lossy`), or tune them "
+            "as one"
+        )
+    for key, held in (("elements", rates), ("learned_update", tuned)):
+        if key in held:
+            raise ValueError(
+                f"{tensor} of the model holds {len(names)} parameters of {path}, of which each has "
+                f"a part of `{key}`: no tensor of several can follow it"
+            )

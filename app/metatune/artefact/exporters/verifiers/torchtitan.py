@@ -27,7 +27,8 @@ def verify(expected: Expected, folder: Path) -> list[str]:
             for group in optimizer.param_groups:
                 rate = exported.rate_at(by_first[group["tuned"]], step, expected.total)
                 agree(f"update {step}, rate of {group['tuned']}", group["lr"], rate)
-                wanted = [expected.optimizer["b1"], expected.optimizer["b2"]]
+                own = expected.own(names[group["tuned"]][0])
+                wanted = [own["b1"], own["b2"]]
                 agree(f"betas of {group['tuned']}", list(group["betas"]), wanted)
         give_gradients(model)
         optimizers.step()
