@@ -232,7 +232,7 @@ def asked(*ways):
 
 @pytest.fixture(scope="module")
 def seen():
-    return asked("")
+    return asked("", "forward")
 
 
 def test_planned_bytes_are_those_of_devices_that_are_there(training, programs_of_mesh, seen):
@@ -264,10 +264,13 @@ def test_one_matrix_of_one_block_is_put_together_at_a_time(programs_of_mesh, tex
         assert max(map(math.prod, shapes["all"])) == logits, name
 
 
-# Each in a process with eight devices.
-@pytest.mark.parametrize("way", cells(OTHERS.keys(), OTHERS.keys()))
-def test_so_are_those_of_other_ways(way, monkeypatch):
-    there = asked(way)
+FURTHER = OTHERS.keys() - {"forward"}
+"""Each in a process of its own with eight devices."""
+
+
+@pytest.mark.parametrize("way", cells(OTHERS.keys(), FURTHER))
+def test_so_are_those_of_other_ways(way, request, monkeypatch):
+    there = asked(way) if way in FURTHER else request.getfixturevalue("seen")
     found = {}
 
     def compiled(*given):
