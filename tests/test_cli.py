@@ -449,6 +449,21 @@ def test_all_faults_of_a_recipe_come_together(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("inner.micro_batch=0", "inner.micro_batch = 0: must be"),
+        ("inner.optimizer={groups: []}", "inner.optimizer.groups = (): must be"),
+        ("data.domains={}", "data.domains = {}: names no domain"),
+        ('inner.train=["a{99999999999999}"]', "not a regular expression: the repetition"),
+    ],
+)
+def test_a_value_that_breaks_rules_between_fields_is_a_plain_error(override, said):
+    """What is told already keeps rules that meet it from nothing but telling more."""
+    refused = metatune("validate", "quickstart", override)
+    assert refused.exit_code == 2 and said in refused.output and "Traceback" not in refused.output
+
+
 def test_a_regex_that_matches_nothing_is_refused():
     refused = metatune("validate", "quickstart", "tune.learning_rates.per=[no_such_tensor]")
     assert refused.exit_code == 2

@@ -182,6 +182,11 @@ def test_it_says_what_each_optimizer_treats_in_its_own_way():
             "layers.0.norm.weight, lm_head.weight",
         ),
         (
+            ("", None),
+            "inner.optimizer.groups[1].match = None: takes what groups before it leave, and they "
+            "leave nothing; take this group out, or write narrower expressions before it",
+        ),
+        (
             (r"layers\.0", None),
             "inner.optimizer.groups = ['layers.0.norm.weight', 'layers.1.norm.weight']: groups[0] "
             "takes layers.0.norm.weight and groups[1] layers.1.norm.weight: the layers of a tensor "

@@ -359,7 +359,7 @@ def test_of_the_same_shapes_they_are_taken_as_they_are_and_it_is_said():
     assert carried.artefact is whole
     assert carried.done == (
         "the rates are taken as they are: optimizer.kind = 'sgd': complete_d_p says nothing of it "
-        "(only of adamw); --rule none takes the rates as they are",
+        "(only of adamw)",
     )
     assert "says nothing of it" in refused(whole, target(steps=20), "complete_d_p")
 

@@ -11,6 +11,6 @@ def no_expressions(expressions: Mapping[str, str]) -> Iterator[Fault]:
     for where, expression in expressions.items():
         try:
             re.compile(expression)
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             cure = "write one as Python's `re` reads it, e.g. self_attn"
             yield Fault(where, expression, f"not a regular expression: {error}", cure)

@@ -88,7 +88,7 @@ def collect(tree: Any) -> tuple[dict[str, Any], tuple[Fault, ...]]:
     faults: list[Fault] = []
     sections = _fields(Recipe, tree, "", faults)
     own = tuple(faults)
-    for fault in check(sections):
+    for fault in check(sections, sound=not own):
         # Defaults stand for what can't be read: neither they nor a section with them are judged.
         if not any(_stands_in(fault, found) for found in own):
             faults.append(fault)

@@ -100,7 +100,7 @@ def carry(
     unsaid = [*refusals.unsaid(artefact, proxy, target, chosen)]
     if rule is None and unsaid and proxy.like(target):
         # Of the same shapes they have always been taken as they are.
-        noted = (f"the rates are taken as they are: {unsaid[0]}",)
+        noted = (f"the rates are taken as they are: {replace(unsaid[0], cure='')}",)
         chosen, unsaid = RULES["none"], []
     if faults or unsaid:
         raise ArtefactError(WHERE, faults + unsaid)

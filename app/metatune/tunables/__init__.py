@@ -146,7 +146,8 @@ def build(tune: TuneSpec, setting: Setting, known: Sequence[Fault] = ()) -> tupl
     Args:
         tune: what to tune.
         setting: what it is tuned for.
-        known: faults of the recipe; a tunable that has one is left out.
+        known: faults of the recipe; a tunable that has one, or can't be built for one, is left
+            out.
 
     Raises:
         RecipeError: with the faults of all tunables together.
@@ -163,6 +164,9 @@ def build(tune: TuneSpec, setting: Setting, known: Sequence[Fault] = ()) -> tupl
             built += found if isinstance(found, tuple) else [found]
         except RecipeError as error:
             faults += error.faults
+        except Exception:
+            if not known:
+                raise
     if faults:
         raise RecipeError("tune", faults)
     return tuple(tunable for tunable in built if tunable is not None)

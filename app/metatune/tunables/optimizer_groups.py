@@ -40,6 +40,10 @@ def assigned(optimizer: schema.GroupsSpec, names: Names) -> Groups:
     except RecipeError as error:
         # As of a mapping, whose keys follow a dot.
         faults = [replace(f, path=f.path.replace(".[", "[")) for f in error.faults]
+        unsaid = [f"{PATH}[{at}].match" for at, g in enumerate(optimizer.groups) if g.match is None]
+        problem = "takes what groups before it leave, and they leave nothing"
+        cure = "take this group out, or write narrower expressions before it"
+        faults = [Fault(f.path, None, problem, cure) if f.path in unsaid else f for f in faults]
         raise RecipeError(PATH, faults) from None
     faults = [*_left_over(names, found, list(matches.values())), *_torn(names, found)]
     if faults:

@@ -14,13 +14,15 @@ from typer.testing import CliRunner
 
 from metatune import artefact
 from metatune.artefact.files import VERDICT_FORMAT, VERDICT_VERSION
+from metatune.artefact.sections.optimizer import Optimizer
 from metatune.artefact.sections.section import ByKnot
 from metatune.cli.commands import app
-from metatune.report.html import Sources, factors, page, place, read
+from metatune.report.html import Sources, factors, ladder, page, place, read
 from metatune.report.html.page import figures, script_safe, sentence
 from metatune.report.html.parts import label, log_axis, number
 from metatune.report.html.story import story
 from metatune.runs.kinds import RUN, mark
+from metatune.transfer import DEFAULT, RULES
 
 NAMES = sorted(path.name for path in STORED.iterdir() if path.is_dir())
 
@@ -162,6 +164,12 @@ def test_what_a_run_lacks_is_told_with_the_command_that_makes_it():
     check = "metatune check 'my runs/deep/recipe.yaml' --run 'my runs/deep'"
     assert told["certificate"].commands == [check]
     assert told["transfer"].commands == ["metatune transfer 'my runs/deep' --ladder all=2"]
+    assert ladder.FOLLOWED == RULES[DEFAULT].optimizers
+    groups = replace(tuned, optimizer=Optimizer({"kind": "groups"}, ()))
+    (command,) = chapters(Sources("deep", "deep", groups, METRICS, is_run=True))[
+        "transfer"
+    ].commands
+    assert command == "metatune transfer deep --ladder all=2 --rule none"
     assert "parts" not in told
     # What no command can go on from is left out.
     bare = chapters(Sources("deep", "deep", tuned))

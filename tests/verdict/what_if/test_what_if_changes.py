@@ -186,6 +186,15 @@ def test_what_cannot_be_changed_is_refused(training, eta, words, said):
     assert words[-1].partition("=")[0].rstrip("*+") in str(raised.value)
 
 
+def test_what_is_tuned_and_can_not_be_changed_is_named_so():
+    decay = schema.OptimizerFieldsSpec(weight_decay=schema.WeightDecaySpec())
+    training = prepared(tiny(tune={"optimizer": decay, "mixture": schema.MixtureSpec()}))
+    with pytest.raises(RecipeError) as raised:
+        changed(training, training.initial_eta(), parsed(["optimizer.weight_decay=0.9"]))
+    said = "is tuned here, but shares and rates of parameters alone can be changed"
+    assert f"{said}; change one of: mixture" in str(raised.value)
+
+
 def test_rates_that_are_not_tuned_are_not_changed_by_the_way():
     """A module of which a part keeps the base rate; the bound of others has no part in it."""
     rates = schema.LearningRatesSpec(per=("self_attn", "lm_head"), windows=3, max_multiplier=8.0)

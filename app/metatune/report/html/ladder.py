@@ -31,8 +31,12 @@ HEADS: Final = (
 )
 
 
+FOLLOWED: Final = ("adamw",)
+"""Optimizers whose rates follow a size by the rule that is taken by default."""
+
+
 def chapter(found: Sources) -> Chapter | None:
-    """What a ladder came to; or the command that climbs one, where it can."""
+    """What a ladder came to; or the command that climbs one."""
     document = None if found.artefact is None else found.artefact.transfer
     title = "On larger trainings"
     if document is None and not found.is_measured:
@@ -40,6 +44,10 @@ def chapter(found: Sources) -> Chapter | None:
     if document is None:
         lines = ["Whether the gain survives on larger models and longer trainings wasn't measured:"]
         command = typed("transfer", found.path, "--ladder", "all=2")
+        kind = found.artefact.optimizer.settings["kind"] if found.artefact is not None else None
+        if kind is not None and kind not in FOLLOWED:
+            command += " --rule none"
+            lines = [f"{lines[0][:-1]}; no rule is taken by itself for {kind}, so as they are:"]
         return Chapter("transfer", title, lines, commands=[command])
     told = words.lines(document)
     after = [

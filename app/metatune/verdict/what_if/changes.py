@@ -23,6 +23,7 @@ from metatune.inner import InnerTraining
 from metatune.recipe.faults import Fault, RecipeError, unknown
 from metatune.tunables import TunableLearningRates, TunableMixture, simplex
 from metatune.tunables.groups import Groups
+from metatune.verdict.parts import tuned_sections
 from metatune.verdict.surgery import first_of
 
 MIXTURE: Final = "mixture"
@@ -153,7 +154,11 @@ def changed(
     found = {key: jnp.asarray(leaf) for key, leaf in eta.items()}
     faults: list[Fault] = []
     for change in changes:
-        if change.section not in able:
+        if change.section in tuned_sections(training) and change.section not in able:
+            problem = "is tuned here, but shares and rates of parameters alone can be changed"
+            cure = f"change one of: {', '.join(able)}" if able else "train it with another recipe"
+            faults.append(Fault(change.path, change.text, problem, cure))
+        elif change.section not in able:
             what = "section: it isn't tuned here" if change.section in SECTIONS else "section"
             faults.append(unknown(change.path, change.text, what, change.section, able))
         elif (windows := tuned[change.section].windows) and not (
