@@ -18,7 +18,14 @@ import numpy as np
 import pytest
 import yaml
 
-from metatune.artefact import ArtefactError, LearningRates, LossWeights, Mixture, Multipliers
+from metatune.artefact import (
+    ArtefactError,
+    LearningRates,
+    LossWeights,
+    Mixture,
+    Multipliers,
+    Origin,
+)
 from metatune.artefact.exporters import EXPORTERS, export
 
 NAMES = (
@@ -139,6 +146,7 @@ def test_every_number_that_a_trainer_reads_has_a_stated_meaning(written, target)
             assert known, (path.name, keys)
             used |= set(known)
     elsewhere = {"phase_*.txt", "--lr", "--weight-decay"}  # of words and of a command
+    elsewhere |= {"experiment_budget", "target_budget"}  # of a training that is shorter
     assert used == set(stated) - elsewhere
     for field, meaning in stated.items():
         assert f"- `{field}`: {meaning}\n" in readme
@@ -424,6 +432,21 @@ def test_rates_of_zero_make_no_numbers_that_are_none(make, tmp_path):
                 assert path.suffix == ".py" or not re.search(
                     r"\bNaN\b|Infinity|\.nan\b|\.inf\b", text
                 ), path
+
+
+def test_levanter_reads_domains_as_often_as_the_training_that_shares_are_for(static, tmp_path):
+    limits = "tune: {mixture: {max_epochs: 4.0, production_tokens: 1000000}}"
+    limited = dataclasses.replace(static, origin=Origin(limits, {}))
+
+    def data(name, steps):
+        more = {"steps": steps, "tokens_per_step": 1000, "sequences_per_step": 10}
+        export(limited, "levanter", tmp_path / name, lossy=True, **more)
+        return load_yaml(tmp_path / name)["data"]
+
+    shorter = data("shorter", 100)
+    assert (shorter["experiment_budget"], shorter["target_budget"]) == (100_000, 1_000_000)
+    assert "more than\n4 times; yours has 100,000" in (tmp_path / "shorter/README.md").read_text()
+    assert not {"experiment_budget", "target_budget"} & data("as long", 1000).keys()
 
 
 def test_levanter_aligns_stages_to_blocks(written, static):

@@ -2,6 +2,8 @@
 
 import math
 
+import yaml
+
 from metatune.artefact.capabilities import able
 from metatune.artefact.errors import ArtefactError
 from metatune.artefact.exporters.base import (
@@ -38,6 +40,13 @@ MIXED = """
 Names in `train_weights` are those of `data.components`.
 """
 
+SHORTER = """
+The shares were tuned for a training of {target:,} tokens, in which no domain is read more than
+{epochs:g} times; yours has {experiment:,}. By `experiment_budget` and `target_budget` Levanter
+shows as much less of each domain, so that each is read as often as there: take both out if that
+isn't what you try.
+"""
+
 
 def _files(production: Production) -> dict[str, bytes | str]:
     usage, lost, mixture = USAGE, [], production.artefact.mixture
@@ -50,9 +59,9 @@ def _files(production: Production) -> dict[str, bytes | str]:
         block, stages, shift = _aligned(cut.stages, production.sequences_per_step or 1)
         entries = [[stage.start, stage.values] for stage in stages]
         weights = entries if len(entries) > 1 else entries[0][1]
-        data = {"train_weights": weights, "mixture_block_size": block}
-        document["data"] = data
-        usage += MIXED
+        budgets, said = _budgets(production)
+        document["data"] = {"train_weights": weights, "mixture_block_size": block, **budgets}
+        usage += MIXED + said
         lost += [
             f"shares are whole sequences of a block of {block}: off by up to "
             f"{max(_rounding(stage.values, block) for stage in stages):.3g}, and a share below "
@@ -68,6 +77,19 @@ def _files(production: Production) -> dict[str, bytes | str]:
     files = {"tuned.yaml": as_yaml(document), "metatune_levanter.py": template("levanter.py")}
     title = "Levanter (marin-levanter 0.2.0)"
     return config_files(production, title, usage, files, lost)
+
+
+def _budgets(production: Production) -> tuple[dict[str, int], str]:
+    """Tokens of this training and of the one that epochs were limited for, where that is longer."""
+    origin = production.artefact.origin
+    recipe = {} if origin is None else yaml.safe_load(origin.recipe) or {}
+    mixture = (recipe.get("tune") or {}).get("mixture") or {}
+    epochs, target = mixture.get("max_epochs"), mixture.get("production_tokens")
+    experiment = production.steps * production.tokens_per_step
+    if epochs is None or target is None or target <= experiment:
+        return {}, ""
+    said = SHORTER.format(target=target, epochs=epochs, experiment=experiment)
+    return {"experiment_budget": experiment, "target_budget": target}, said
 
 
 def _rounding(shares: dict[str, float], block: int) -> float:
@@ -119,5 +141,7 @@ LEVANTER = Exporter(
         "num_train_steps": "updates of the training",
         "train_weights": "the first update of the stage, from 0, then shares of its sequences",
         "mixture_block_size": "sequences, each block of which has the shares, rounded",
+        "experiment_budget": "tokens of this training, where epochs are those of a longer one",
+        "target_budget": "tokens of that one, which shares were tuned for",
     },
 )
