@@ -354,6 +354,31 @@ def test_nemo_automodel(written):
     assert blend[1::2] == [domain["path"] for domain in domains]
 
 
+def test_nemo_automodel_refuses_names_that_miss_its_patterns(written):
+    """Groups as its `_build_param_groups` makes them: patterns without a parameter are dropped."""
+    import torch
+
+    folder = written("nemo-automodel")
+    options = load_yaml(folder)["optimizer"]
+    module, name = options.pop("_target_").rsplit(".", 1)
+    made = getattr(module_at(folder / f"{module}.py"), name)
+    groups = [
+        {"params": [torch.nn.Parameter(torch.ones(2))], "lr_mult": each["lr_mult"], "wd_mult": 1.0}
+        for each in options.pop("param_group_overrides")
+    ]
+    assert len(groups) == options["groups"] > 1
+    assert len(made(groups, **options).param_groups) == len(groups)
+    missing = f"1 of {len(groups)} patterns of param_group_overrides match no parameter"
+    with pytest.raises(ValueError, match=missing):
+        made(groups[1:], **options)
+    rest = {"params": [torch.nn.Parameter(torch.ones(2)) for _ in range(3)]}
+    with pytest.raises(ValueError, match="3 parameters of the model have no tuned rate"):
+        made([rest, *groups], **options)
+    with pytest.raises(ValueError, match="1 parameters of the model have no tuned rate"):
+        made(rest["params"][:1], **options)
+    assert made(groups[1:], **{**options, "groups": None}).defaults["eps"] == options["eps"]
+
+
 def test_nemo_automodel_mixes_without_weighing_the_loss(written, static):
     """Only `domain_mixture` forbids packed sequences: it is for loss weights alone."""
     unweighted = dataclasses.replace(static, loss_weights=None)

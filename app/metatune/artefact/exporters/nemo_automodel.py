@@ -2,7 +2,14 @@
 
 from metatune.artefact.capabilities import able
 from metatune.artefact.errors import ArtefactError
-from metatune.artefact.exporters.base import Exporter, Production, as_yaml, config_files, place
+from metatune.artefact.exporters.base import (
+    Exporter,
+    Production,
+    as_yaml,
+    config_files,
+    place,
+    template,
+)
 from metatune.artefact.exporters.base_schedule import base_schedule
 from metatune.artefact.exporters.named_rates import flattened
 from metatune.artefact.exporters.stages import averaged
@@ -12,10 +19,13 @@ from metatune.artefact.sections.loss_weights import LossWeights
 from metatune.recipe.faults import Fault
 
 USAGE = """
-Merge `tuned.yaml` into your recipe and put in the paths of your data. `lr_mult` multiplies the
-learning rate of the optimizer and `wd_mult` its weight decay, both through `lr_scheduler`: without
-that section they do nothing. Of a pattern that matches no parameter there is but a warning: look
-for "matched no parameters" in the log before you spend money.
+Merge `tuned.yaml` into your recipe, put in the paths of your data, put this folder on the Python
+path, and set `NEMO_ENABLE_USER_MODULES=1`, without which NeMo AutoModel imports nothing of others.
+`lr_mult` multiplies the learning rate of the optimizer and `wd_mult` its weight decay, both through
+`lr_scheduler`: without that section they do nothing. `TunedAdamW` is PyTorch's AdamW, and refuses
+to begin with a parameter that no pattern matches, or where not all `groups` have parameters, of
+which NeMo AutoModel itself but warns. With a pipeline each stage has a part of them: take `groups`
+out then, and look for "matched no parameters" in the log.
 """
 
 EXCLUDES = (
@@ -42,7 +52,8 @@ def _files(production: Production) -> dict[str, bytes | str]:
     document: dict[str, object] = {
         "step_scheduler": {"max_steps": production.steps},
         "optimizer": {
-            "_target_": "torch.optim.AdamW",
+            "_target_": "metatune_nemo_automodel.TunedAdamW",
+            "groups": len(overrides),
             "lr": peak,
             "betas": [settings["b1"], settings["b2"]],
             "eps": settings["eps"],
@@ -69,7 +80,10 @@ def _files(production: Production) -> dict[str, bytes | str]:
         document["dataset"] = {"paths": {"train": blend}}
         shares = {str(each["name"]): float(str(each["sampling_weight"])) for each in domains}
         lost += [*more, *supply(production, shares, "a blend repeats it in epochs of its own")]
-    files = {"tuned.yaml": as_yaml(document)}
+    files = {
+        "tuned.yaml": as_yaml(document),
+        "metatune_nemo_automodel.py": template("nemo_automodel.py"),
+    }
     return config_files(production, "NeMo AutoModel 0.7.0", USAGE, files, lost)
 
 
@@ -115,6 +129,7 @@ NEMO_AUTOMODEL = Exporter(
     "0.7.0",
     optimizers=("adamw",),
     numbers={
+        "groups": "of parameters that there must be",
         "lr": "rate at the peak of the base schedule, absolute, per update",
         "lr_mult": "times the rate of the schedule, at each update",
         "weight_decay": "multiplied by the rate of the group and by its wd_mult, at each update",

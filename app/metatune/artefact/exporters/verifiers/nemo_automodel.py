@@ -4,7 +4,6 @@ from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
-import torch
 import yaml
 
 from metatune.artefact.exporters.verifiers.expected import Expected, agree
@@ -16,10 +15,10 @@ def verify(expected: Expected, folder: Path) -> list[str]:
     theirs = import_module("nemo_automodel.components.optim.optimizer")
     config = yaml.safe_load((folder / "tuned.yaml").read_text(encoding="utf-8"))
     model = tiny(expected.rates)
-    options = {key: value for key, value in config["optimizer"].items() if key != "_target_"}
-    overrides = theirs._coerce_param_group_overrides(options.pop("param_group_overrides"))
-    groups = theirs._build_param_groups(list(model.named_parameters()), overrides)
-    optimizer = torch.optim.AdamW(groups, **options)
+    options = dict(config["optimizer"])
+    module, name = options.pop("_target_").rsplit(".", 1)
+    own = getattr(import_module(module), name)
+    (optimizer,) = theirs.build_optimizer_config(own, options).build(model)
     training = SimpleNamespace(epoch_len=None, max_steps=expected.total, num_epochs=1)
     built = theirs.LRSchedulerConfig(**config["lr_scheduler"]).build(optimizer, training)
     peaks = dict.fromkeys(expected.rates, 0.0)
