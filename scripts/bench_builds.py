@@ -2,9 +2,10 @@
 """What this build takes beside another one: a hypergradient, or a whole `metatune fit`.
 
 Runs both checkouts in turn, each in a process and environment of its own, and prints the median
-of the ratios, with quartiles. Of a hypergradient: of each row that `bench_hypergradient.py` has in
-both. Of a fit: of processor seconds and of those by the clock, with what each came to on the test
-split; `--own` changes this build's recipe.
+of the ratios, with quartiles. Of a hypergradient: of MixFlow's and of a plain training, as each
+build's `bench_hypergradient.py` makes them, the smallest of several rounds. Of a fit: of processor
+seconds and of those by the clock, with what each came to on the test split; `--own` changes this
+build's recipe.
 
 usage: bench_builds.py OTHER_CHECKOUT [--pairs N] [--rounds N] [--recipe RECIPE]
        bench_builds.py OTHER_CHECKOUT --fit [--pairs N] [--recipe RECIPE] [--own KEY.PATH=VALUE]...
@@ -15,7 +16,6 @@ The other checkout has a `.venv` that its metatune is installed in.
 import argparse
 import json
 import os
-import re
 import statistics
 import subprocess
 import tempfile
@@ -23,9 +23,24 @@ import time
 from pathlib import Path
 from typing import Any
 
-BENCHMARK = Path("scripts/bench_hypergradient.py")
-ROW = re.compile(r"^(?P<name>\S.*?)\s{2,}(?P<seconds>\d+\.\d+)\s+\d+\.\d+\s+\d+\.\d+$")
-"""A line of its table: what ran, seconds, plain steps, seconds of the first call."""
+ROWS = ("plain training", "mixflow")
+MEASURE = f"""
+import json, sys, time
+sys.path.insert(0, "scripts")
+import bench_hypergradient as bench, jax
+bench.keep_memory()
+recipe = bench.reading.read(bench.shipped.find(sys.argv[1]), [])
+timed = bench.runs(recipe, recipe.outer.estimator.segment)
+best = dict.fromkeys({ROWS}, float("inf"))
+for round in range(1 + int(sys.argv[2])):
+    for name in best:
+        began = time.perf_counter()
+        jax.block_until_ready(timed[name]())
+        if round:  # the first compiles
+            best[name] = min(best[name], time.perf_counter() - began)
+print(json.dumps(best))
+"""
+"""Run within a checkout; both builds have the names that it uses."""
 
 
 def ran(checkout: Path, *command: str | Path) -> str:
@@ -41,11 +56,9 @@ def ran(checkout: Path, *command: str | Path) -> str:
 
 
 def of_hypergradient(checkout: Path, recipe: str, rounds: int) -> dict[str, float]:
-    """Seconds of each row of a build's benchmark."""
+    """Seconds of each of `ROWS`."""
     python = checkout / ".venv/bin/python"
-    told = ran(checkout, python, BENCHMARK, recipe, "--rounds", str(rounds))
-    rows = filter(None, map(ROW.match, told.splitlines()))
-    return {row["name"]: float(row["seconds"]) for row in rows}
+    return json.loads(ran(checkout, python, "-c", MEASURE, recipe, str(rounds)).splitlines()[-1])
 
 
 def of_fit(checkout: Path, recipe: str, changes: list[str]) -> dict[str, float]:
