@@ -85,7 +85,7 @@ MOST_STEPS = 10_000_000
 
 WRITTEN = re.compile(
     r"README\.md|__pycache__|tuned\.(json|yaml|safetensors)|initialisation\.safetensors"
-    rf"|metatune_(schedules?|trainer|rates|axolotl|levanter|llm_foundry|megatron|olmo_core|torchtitan|{'|'.join(SECTIONS)})\.py"
+    rf"|metatune_(schedules?|trainer|rates|axolotl|levanter|llm_foundry|megatron|nemo_automodel|olmo_core|torchtitan|{'|'.join(SECTIONS)})\.py"
     rf"|({'|'.join(SECTIONS)}|weight_decay)\.csv"
     r"|(mixture|streams)\.yaml|launch\.sh"
     r"|phase_\d+\.(txt|json)|(sources|weights|static_rates)\.json"
