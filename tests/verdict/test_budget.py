@@ -3,7 +3,7 @@
 import pytest
 from recipes import tiny
 
-from metatune.plan.counting import MIXFLOW
+from metatune.inner.estimators import MIXFLOW
 from metatune.recipe import schema
 from metatune.verdict.budget import course, in_trainings, spent
 
