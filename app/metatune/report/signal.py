@@ -75,9 +75,10 @@ def chosen(step: int, found: Mapping[str, Any]) -> str:
     of = f"{count} trainings" if count > 1 else "1 training"
     sure = [each for each in seen["windows"] if each["dominated"] and each["sure"]]
     judged = [each for each in seen["windows"] if each["dominated"]]
+    count = len(seen["carried"]) + len(seen["differences"])
     told = (
-        f"of {len(judged)} windows that growth dominates differences of {seen['trainings']} "
-        f"trainings each tell the slope of {len(sure)}"
+        f"of {count} window{'s' * (count > 1)} that growth dominates {len(judged)} can be judged by "
+        f"differences of {seen['trainings']} trainings, which tell the slope of {len(sure)}"
     )
     if seen["carried"]:
         told += (
