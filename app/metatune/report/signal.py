@@ -70,15 +70,15 @@ def chosen(step: int, found: Mapping[str, Any]) -> str:
         step: the point.
         found: `chosen` of its line, with what was measured.
     """
-    seen, count = found["measured"], found["trainings"]
+    seen, several = found["measured"], found["trainings"]
     way = WORDS.get(found["way"], found["way"])
-    of = f"{count} trainings" if count > 1 else "1 training"
+    of = f"{several} training{'s' * (several > 1)}"
     sure = [each for each in seen["windows"] if each["dominated"] and each["sure"]]
     judged = [each for each in seen["windows"] if each["dominated"]]
     count = len(seen["carried"]) + len(seen["differences"])
     told = (
-        f"of {count} window{'s' * (count > 1)} that growth dominates {len(judged)} can be judged by "
-        f"differences of {seen['trainings']} trainings, which tell the slope of {len(sure)}"
+        f"of {count} window{'s' * (count > 1)} that growth dominates {len(judged)} can be judged "
+        f"by differences of {seen['trainings']} trainings, which tell the slope of {len(sure)}"
     )
     if seen["carried"]:
         told += (
