@@ -39,9 +39,9 @@ def test_a_choice_is_said_with_why_and_what_it_costs():
         "point 3: signal: an adjoint capped at its norm at the end, 2 trainings for each "
         "hypergradient: of 3 windows that growth dominates 3 can be judged by differences of 4 "
         "trainings, which tell the slope of 2; this hypergradient is off by less than half of it "
-        "in learning_rates windows 1, 2. Differences are followed in mixture window 1. The 20 outer steps of this "
-        "horizon take up to 1.8 times their plain hypergradients, this measurement included "
-        "(outer.signal.cost)"
+        "in learning_rates windows 1, 2. Differences are followed in mixture window 1. The 20 "
+        "outer steps of this horizon take up to 1.8 times their plain hypergradients, this "
+        "measurement included (outer.signal.cost)"
     )
     assert ways({"search": {"chosen": [{"step": 3, **found}]}}) == [said]
     assert ways({"search": {}}) == ways({}) == []
