@@ -152,7 +152,7 @@ def test_a_measurement_is_paid_by_the_outer_steps_that_are_left(cost):
 
 
 def test_differences_of_later_steps_are_spread_over_what_is_left():
-    found = FollowedWay(0, 6, 4, 15, "exact", 1, (), spare=20.0)
+    found = FollowedWay(0, 6, 4, 15, "exact", 1, (), (), spare=20.0)
     assert [found.pairs(step, 1) for step in (4, 5, 9, 14)] == [0, 1, 5, 10]
     spent = found._replace(spent=18.0)
     assert [spent.pairs(step, 1) for step in (5, 14)] == [0, 1]
@@ -227,7 +227,10 @@ class Case:
         return hypergradient(
             state=one.begin(),
             batches=one.batches,
-            **options | {"estimator": dataclasses.replace(options["estimator"], damping=damping)},
+            **{
+                **options,
+                "estimator": dataclasses.replace(options["estimator"], damping=damping),
+            },
         )
 
 
@@ -266,7 +269,7 @@ def test_each_way_is_measured_of_the_same_trainings(case):
 
 def test_what_was_chosen_is_followed_until_the_horizon_ends(case):
     """By its way, the mean of its trainings: those of each by itself."""
-    damped = FollowedWay(0, 6, -1, 3, "damped", 2, [0], spare=0.0)
+    damped = FollowedWay(0, 6, -1, 3, "damped", 2, [0], [2 * LIMIT], spare=0.0)
     search = case.search._replace(choice=damped._asdict())
     found = case.source(search, case.phase, case.span)
     both = [case.alone(number, "damped").gradient for number in range(2)]
@@ -280,6 +283,8 @@ def test_what_was_chosen_is_followed_until_the_horizon_ends(case):
     np.testing.assert_array_equal(
         followed.estimate.gradient["learning_rates"], found.gradient["learning_rates"]
     )
+    far = case.signal(search, case.phase, case.span, case.grown(found, 21 * LIMIT))
+    assert far.told["windows"][0]["weight"] < 0.01  # it was measured where less had grown
     over = search._replace(choice=damped._replace(until=0)._asdict())
     assert in_force(over, case.phase, case.span) == (case.phase, 1)
     other = search._replace(choice=damped._replace(steps=5)._asdict())
@@ -287,14 +292,16 @@ def test_what_was_chosen_is_followed_until_the_horizon_ends(case):
 
 
 def test_it_rests_while_nothing_grows_and_comes_back(case):
-    damped = FollowedWay(0, 6, -1, 3, "damped", 1, [0], spare=0.0)
+    damped = FollowedWay(0, 6, -1, 3, "damped", 1, [0], [2 * LIMIT], spare=0.0)
     search = case.search._replace(choice=damped._asdict())
     calm = case.signal(search, case.phase, case.span, case.grown(case.estimate, 0.9 * LIMIT))
     assert calm.chosen == {"way": "damped", "trainings": 1} and calm.told is None
     assert in_force(calm.search, case.phase, case.span) == (case.phase, 1)
     again = case.signal(calm.search, case.phase, case.span, case.estimate)
     assert again.chosen is None and again.told["windows"][0]["weight"] < 1
-    assert in_force(again.search, case.phase, case.span)[0].estimator.damping == WAYS["damped"]
+    estimator = in_force(again.search, case.phase, case.span)[0].estimator
+    assert isinstance(estimator, schema.MixFlowSpec)
+    assert estimator.damping == WAYS["damped"]
 
 
 def searched(folder, resume=False):

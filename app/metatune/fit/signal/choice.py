@@ -21,7 +21,7 @@ Source: the bias-variance tradeoff of truncated and smoothed estimates of Metz e
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -32,6 +32,9 @@ from metatune.inner.choosing import WAYS
 from metatune.recipe.phases import Phase
 from metatune.recipe.schema import MixFlowSpec, Recipe
 from metatune.tunables.blocks import Row
+
+STALE: Final = 10.0
+"""Times the growth that a window was measured at, above which that says no more of it."""
 
 
 class Evidence(NamedTuple):
@@ -61,6 +64,7 @@ class FollowedWay(NamedTuple):
         way: of `WAYS`.
         trainings: that each hypergradient is the mean of.
         carried: blocks that it carries though growth dominates them.
+        grown: the growth behind each of these when it was measured.
         spare: what is left for differences, in gradients per inner step.
         spent: of that.
         active: whether the next outer step follows it: not while nothing is dominated.
@@ -73,9 +77,19 @@ class FollowedWay(NamedTuple):
     way: str
     trainings: int
     carried: Sequence[int]
+    grown: Sequence[float]
     spare: float
     spent: float = 0.0
     active: bool = True
+
+    def carries(self, growth: Sequence[float] | Row) -> frozenset[int]:
+        """The blocks that it still carries: growth may have come to `STALE` times what it was.
+
+        Args:
+            growth: behind each block now, [blocks].
+        """
+        known = zip(self.carried, self.grown, strict=True)
+        return frozenset(i for i, before in known if growth[i] <= STALE * before)
 
     def pairs(self, step: int, trainings: int) -> int:
         """Differences that an outer step can pay, of so many trainings on either side each.

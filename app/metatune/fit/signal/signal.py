@@ -155,9 +155,9 @@ class Signal:
         why_not = self.weigh.why_not(search, phase, span) if chosen is None else ""
         if chosen is None and not why_not:
             estimate, chosen, directions, found, by = self.weigh(
-                search, phase, span, estimate, noisy
+                search, phase, span, estimate, grown, noisy
             )
-        carried = frozenset(chosen.carried) if chosen and by else frozenset()
+        carried = chosen.carries(grown) if chosen and by else frozenset[int]()
         members = _members(estimate, {self.blocks[i].key for i in noisy})
         if not found:
             directions = {i: self._direction(self.blocks[i], members) for i in noisy}

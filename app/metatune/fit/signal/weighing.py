@@ -1,5 +1,6 @@
 """Weighs the ways to follow at an outer step: some trainings by each, and their differences."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -72,6 +73,7 @@ class Weighing:
         phase: Phase,
         span: Span,
         estimate: Hypergradient,
+        grown: Row,
         dominated: Sequence[int],
     ) -> Weighed:
         """Measures, and chooses.
@@ -81,6 +83,7 @@ class Weighing:
             phase: the one that it is in.
             span: the inner steps that are differentiated.
             estimate: of the hypergradient, exact, of one training.
+            grown: the adjoint's growth behind each block, [blocks].
             dominated: the numbers of the blocks that growth dominates.
         """
         source, estimator = self.source, phase.estimator
@@ -127,6 +130,7 @@ class Weighing:
             way,
             several,
             list(carried),
+            [min(float(grown[number]), sys.float_info.max) for number in carried],
             spare,
         )
         plain = there * per_step
