@@ -240,7 +240,8 @@ def choose(training: InnerTraining, out: Path) -> None:
     print(chosen(0, followed.chosen))
     for each in followed.chosen["measured"]["windows"]:
         ways = ", ".join(
-            f"{way} {seen['mean']} ± {seen['error']} ({seen['trainings']} trainings)"
+            f"{way} {seen['mean'] or np.nan:+.3g} ± {seen['error'] or np.nan:.2g} "
+            f"({seen['trainings'] or np.inf:.3g} needed)"
             for way, seen in each["ways"].items()
         )
         true = f"{each['slope']:+.4f} ± {each['error']:.4f}"

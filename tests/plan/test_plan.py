@@ -372,8 +372,8 @@ def test_a_choice_by_measuring_may_take_what_its_cost_says():
         work = Work(training, estimators.build(training.recipe.outer.estimator))
         return pace(work, seconds, (), 0.0).choice
 
-    assert of(steps=9) == 0
-    assert of(steps=10) == 8.0
-    assert of(steps=10, signal=schema.SignalSpec(cost=3.0)) == 16.0
-    assert of(steps=10, signal="off") == 0
-    assert of(steps=10, population=schema.PopulationSpec(members=3)) == 0
+    assert of(steps=19) == 0
+    assert of(steps=20) == 8.0
+    assert of(steps=20, signal=schema.SignalSpec(cost=3.0)) == 16.0
+    assert of(steps=20, signal="off") == 0
+    assert of(steps=20, population=schema.PopulationSpec(members=3)) == 0

@@ -39,16 +39,16 @@ def test_a_choice_is_said_with_why_and_what_it_costs():
         "point 3: signal: an adjoint capped at its norm at the end, 2 trainings for each "
         "hypergradient: of 3 windows that growth dominates 3 can be judged by differences of 4 "
         "trainings, which tell the slope of 2; this hypergradient is off by less than half of it "
-        "in learning_rates windows 1, 2. Differences are followed in mixture window 1. The 20 "
+        "in learning_rates windows 1, 2. By differences go mixture window 1. The 20 "
         "outer steps of this horizon take up to 1.8 times their plain hypergradients, this "
         "measurement included (outer.signal.cost)"
     )
     assert ways({"search": {"chosen": [{"step": 3, **found}]}}) == [said]
     assert ways({"search": {}}) == ways({}) == []
     none = {"way": "exact", "trainings": 1, "measured": MEASURED | {"carried": []}}
-    assert "2; no hypergradient that can be paid is off by less than half of it. D" in chosen(
-        0, none
-    )
+    said = chosen(0, none)
+    assert said.startswith("point 0: signal: differences where growth dominates, the exact ")
+    assert "2; no hypergradient that can be paid is off by less than half of it. By" in said
 
 
 def test_what_is_done_where_growth_dominates_is_said_with_why_nothing_was_chosen():

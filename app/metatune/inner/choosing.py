@@ -21,6 +21,10 @@ WAYS: Final[Mapping[str, DampingSpec | None]] = {
 FEWEST: Final = 3
 """Trainings that ways are judged by, at least: of two a variance has one degree of freedom."""
 
+SHARE: Final = 0.5
+"""Of what may be spent beside the plain hypergradients, what a measurement may take: where it finds
+none with signal, the rest is for differences."""
+
 
 def hypergradients(trainings: int) -> int:
     """That a measurement takes beside that of the outer step itself, which is exact."""
@@ -38,7 +42,7 @@ def affordable(spec: SignalSpec, outer_steps: int, per_step: float) -> tuple[int
     Returns:
         As many trainings as may be; None where `FEWEST` and one window are too many.
     """
-    total = (spec.cost - 1) * outer_steps * per_step
+    total = SHARE * (spec.cost - 1) * outer_steps * per_step
     for trainings in range(spec.members, FEWEST - 1, -1):
         windows = int((total - hypergradients(trainings) * per_step) // (2 * trainings))
         if windows >= 1:
@@ -51,7 +55,7 @@ def needed(spec: SignalSpec, per_step: float) -> int | None:
     if spec.cost <= 1 or spec.members < FEWEST:
         return None
     least = hypergradients(FEWEST) * per_step + 2 * FEWEST
-    return math.ceil(least / ((spec.cost - 1) * per_step))
+    return math.ceil(least / (SHARE * (spec.cost - 1) * per_step))
 
 
 def why_not(outer: OuterSpec, phase: Phase, spec: SignalSpec, outer_steps: int) -> str:

@@ -72,7 +72,9 @@ def chosen(step: int, found: Mapping[str, Any]) -> str:
     """
     seen, several = found["measured"], found["trainings"]
     way = WORDS.get(found["way"], found["way"])
-    of = f"{several} training{'s' * (several > 1)}"
+    way += f", {several} training{'s' * (several > 1)} for each hypergradient"
+    if not seen["carried"]:
+        way = "differences where growth dominates, the exact hypergradient elsewhere"
     sure = [each for each in seen["windows"] if each["dominated"] and each["sure"]]
     judged = [each for each in seen["windows"] if each["dominated"]]
     count = len(seen["carried"]) + len(seen["differences"])
@@ -88,9 +90,9 @@ def chosen(step: int, found: Mapping[str, Any]) -> str:
         told += "; no hypergradient that can be paid is off by less than half of it"
     further = ""
     if seen["differences"]:
-        further = f". Differences are followed in {_windows(seen['differences'])}"
+        further = f". By differences go {_windows(seen['differences'])}"
     return (
-        f"point {step}: signal: {way}, {of} for each hypergradient: {told}{further}. The "
+        f"point {step}: signal: {way}: {told}{further}. The "
         f"{seen['outer_steps']} outer steps of this horizon take up to {seen['times']:.1f} times "
         "their plain hypergradients, this measurement included (outer.signal.cost)"
     )

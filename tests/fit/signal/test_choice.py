@@ -38,6 +38,7 @@ from metatune.inner.choosing import FEWEST, WAYS, affordable, hypergradients, ne
 from metatune.inner.estimators import MIXFLOW
 from metatune.recipe import schema
 from metatune.recipe.phases import resolved
+from metatune.verdict.budget import spent
 
 STEPS, ETA, HEIGHT, TRAININGS = 8, 0.3, 0.01, 8
 MULTIPLIERS = np.array([1.0, 1.31, 1.73, 2.3])
@@ -142,11 +143,11 @@ def test_a_measurement_is_paid_by_the_outer_steps_that_are_left(cost):
     least = needed(spec, MIXFLOW)
     assert least is not None
     assert affordable(spec, least - 1, MIXFLOW) is None
-    for steps in range(least, 60):
+    for steps in range(least, 2 * least):
         found = affordable(spec, steps, MIXFLOW)
         assert found is not None and FEWEST <= found[0] <= spec.members
         took = hypergradients(found[0]) * MIXFLOW + 2 * found[0] * found[1]
-        assert took <= (cost - 1) * steps * MIXFLOW
+        assert took <= (cost - 1) * steps * MIXFLOW / 2
     assert needed(schema.SignalSpec(cost=1.0), MIXFLOW) is None
     assert needed(schema.SignalSpec(members=2), MIXFLOW) is None
 
@@ -154,9 +155,14 @@ def test_a_measurement_is_paid_by_the_outer_steps_that_are_left(cost):
 def test_differences_of_later_steps_are_spread_over_what_is_left():
     found = FollowedWay(0, 6, 4, 15, "exact", 1, (), (), spare=20.0)
     assert [found.pairs(step, 1) for step in (4, 5, 9, 14)] == [0, 1, 5, 10]
-    spent = found._replace(spent=18.0)
-    assert [spent.pairs(step, 1) for step in (5, 14)] == [0, 1]
-    assert spent.pairs(14, 2) == 0
+    late = found._replace(spent=18.0)
+    assert [late.pairs(step, 1) for step in (5, 14)] == [0, 1]
+    assert late.pairs(14, 2) == 0
+    for trainings in (1, 2, 3):
+        now = found
+        for step in range(5, 15):
+            now = now._replace(spent=now.spent + 2 * trainings * now.pairs(step, trainings))
+        assert found.spare - 2 * trainings < now.spent <= found.spare
 
 
 def test_what_the_recipe_says_is_never_overridden():
@@ -175,8 +181,8 @@ def test_what_the_recipe_says_is_never_overridden():
     assert why(estimator=schema.ReverseSpec()) == "the estimator reverse has no damping"
     assert "outer.unroll" in why(unroll=schema.TruncatedSpec(window=3))
     assert "outer.fresh" in why(fresh=schema.FreshSpec(initialisation=False, data=False))
-    assert why(steps=9) == (
-        "9 outer steps of this horizon are left, and measuring one is paid by 10 or more "
+    assert why(steps=19) == (
+        "19 outer steps of this horizon are left, and measuring one is paid by 20 or more "
         "(outer.signal.cost: 2)"
     )
 
@@ -194,7 +200,7 @@ def test_horizons_end_what_is_left():
 
 
 LIMIT = 10.0
-SPEC = schema.SignalSpec(growth=LIMIT, cost=6.0, members=3, step=0.2)
+SPEC = schema.SignalSpec(growth=LIMIT, cost=12.0, members=3, step=0.2)
 
 
 class Case:
@@ -211,6 +217,8 @@ class Case:
         self.signal = found
         self.estimate = self.grown(self.source(self.search, self.phase, self.span), 2 * LIMIT)
         self.followed = found(self.search, self.phase, self.span, self.estimate)
+        # Here, where programs are traced already: a test traces its own.
+        self.each = {way: [self.alone(n, way).gradient for n in range(3)] for way in WAYS}
 
     def grown(self, estimate, times):
         """An estimate whose adjoint has grown so many times behind the first windows."""
@@ -248,7 +256,7 @@ def test_each_way_is_measured_of_the_same_trainings(case):
     first = seen["windows"][0]
     assert (first["tunable"], first["window"], first["dominated"]) == ("learning_rates", 0, True)
     for way in WAYS:
-        along = [float(case.alone(n, way).gradient["learning_rates"][0].sum()) for n in range(3)]
+        along = [float(each["learning_rates"][0].sum()) for each in case.each[way]]
         assert first["ways"][way]["mean"] == pytest.approx(np.mean(along), rel=1e-4, abs=1e-7)
         error = np.std(along, ddof=1) / math.sqrt(3)
         assert first["ways"][way]["error"] == pytest.approx(error, rel=1e-3, abs=1e-7)
@@ -272,7 +280,7 @@ def test_what_was_chosen_is_followed_until_the_horizon_ends(case):
     damped = FollowedWay(0, 6, -1, 3, "damped", 2, [0], [2 * LIMIT], spare=0.0)
     search = case.search._replace(choice=damped._asdict())
     found = case.source(search, case.phase, case.span)
-    both = [case.alone(number, "damped").gradient for number in range(2)]
+    both = case.each["damped"][:2]
     for key, leaf in found.gradient.items():
         mean = (np.asarray(both[0][key]) + np.asarray(both[1][key])) / 2
         np.testing.assert_allclose(leaf, mean, rtol=1e-4, atol=1e-8)
@@ -321,6 +329,13 @@ def test_a_search_that_is_stopped_makes_the_same_choice(tmp_path, monkeypatch):
     assert sum(line.startswith("point 1: signal: ") for line in said) == 1
     assert whole.artefact.result["search"]["chosen"] == [{"step": 1, **lines[1]["chosen"]}]
     assert ["measured" in line.get("chosen", {}) for line in lines] == [False, True, False, False]
+
+    recipe = prepared(tiny(outer={"signal": SPEC})).recipe
+    alone = [line | {"held_out": None, "held_out_each": None} for line in lines[1:3]]
+    took = spent(recipe, alone, 1).gradients
+    seen = lines[1]["chosen"]["measured"]
+    assert took >= seen["hypergradients"] * 6 * MIXFLOW
+    assert took <= seen["times"] * 2 * 6 * MIXFLOW <= SPEC.cost * 2 * 6 * MIXFLOW
 
     def stop(*_, **__):
         raise KeyboardInterrupt
