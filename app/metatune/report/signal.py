@@ -71,7 +71,7 @@ def chosen(step: int, found: Mapping[str, Any]) -> str:
         found: `chosen` of its line, with what was measured.
     """
     seen, several = found["measured"], found["trainings"]
-    way = WORDS.get(found["way"], found["way"])
+    way = WORDS.get(found["way"], str(found["way"]))
     way += f", {several} training{'s' * (several > 1)} for each hypergradient"
     if not seen["carried"]:
         way = "differences where growth dominates, the exact hypergradient elsewhere"
