@@ -83,8 +83,9 @@ def why_not(outer: OuterSpec, phase: Phase, spec: SignalSpec, outer_steps: int) 
     if at_least is None:
         return "outer.signal has no members, or no cost, for it"
     if affordable(spec, outer_steps, gradients(estimator)) is None:
+        there = "1 outer step is" if outer_steps == 1 else f"{outer_steps} outer steps are"
         return (
-            f"{outer_steps} outer steps of this horizon are left, and measuring one is paid by "
+            f"{there} left of this horizon, and measuring is paid by "
             f"{at_least} or more (outer.signal.cost: {spec.cost:g})"
         )
     return ""

@@ -182,7 +182,7 @@ def test_what_the_recipe_says_is_never_overridden():
     assert "outer.unroll" in why(unroll=schema.TruncatedSpec(window=3))
     assert "outer.fresh" in why(fresh=schema.FreshSpec(initialisation=False, data=False))
     assert why(steps=19) == (
-        "19 outer steps of this horizon are left, and measuring one is paid by 20 or more "
+        "19 outer steps are left of this horizon, and measuring is paid by 20 or more "
         "(outer.signal.cost: 2)"
     )
 
