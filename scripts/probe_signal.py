@@ -15,8 +15,12 @@ nothing of isn't wrong, but "open".
 Each number is written to OUT (JSON lines) as soon as it is there, and is not computed again. The
 table is made of what OUT holds.
 
+With --choose N: what a search of N outer steps measures at its first, with the seed FIRST, and what
+it chooses to follow; OUT gets the measurement, as `metrics.jsonl` has it, and nothing else is done.
+
 usage: probe_signal.py OUT [--layers 6] [--hidden 128] [--steps 200] [--seeds 5] [--first 0]
-                       [--eps 0.3] [--ways cap:1 restart:10 directions:8] [--table]
+                       [--eps 0.3] [--ways cap:1 restart:10 directions:8] [--rate 1e-3] [--table]
+                       [--choose N]
 """
 
 import argparse
@@ -24,6 +28,7 @@ import json
 from collections import defaultdict
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import jax
@@ -33,7 +38,11 @@ import yaml
 
 from metatune.data import stratified_batches
 from metatune.fit.process.compilation import keep_compiled
+from metatune.fit.searching.hypergradients import source
+from metatune.fit.searching.phases import begin
+from metatune.fit.searching.truncation import next_span
 from metatune.fit.signal.memory import blank, kept, with_slope
+from metatune.fit.signal.signal import signal
 from metatune.hypergrad import (
     Damping,
     ForwardGradient,
@@ -48,7 +57,9 @@ from metatune.inner import InnerTraining, prepare
 from metatune.inner.metrics import held_out_batches
 from metatune.inner.seeds import Purpose, Stream, data_seed, direction_key, model_key
 from metatune.recipe import reading
+from metatune.recipe.phases import resolved
 from metatune.recipe.schema import SignalSpec
+from metatune.report.signal import chosen
 from metatune.tunables.blocks import WindowBlock, growths
 
 WINDOWS, SEGMENTS = 4, 8
@@ -62,11 +73,11 @@ data:
   sequence_length: 128
   batch_size: 4
 inner:
-  optimizer: {{kind: adamw, learning_rate: 1.0e-3, schedule: {{kind: cosine, warmup: 0.1}}}}
+  optimizer: {{kind: adamw, learning_rate: {rate}, schedule: {{kind: cosine, warmup: 0.1}}}}
   steps: {steps}
 tune: {{learning_rates: {{per: kind, windows: 4}}, mixture: {{windows: 4}}}}
 outer:
-  steps: 1
+  steps: {outer}
   objective: {{sequences: 64, micro_batch: 16}}
 """
 
@@ -205,6 +216,38 @@ def followed(
     return found
 
 
+def choose(training: InnerTraining, out: Path) -> None:
+    """Prints what the first outer step of a search chooses, and how clear each window was."""
+    (phase,) = resolved(training.recipe.outer)
+    search = begin(training, phase, training.initial_eta())
+    span = next_span(training.recipe, phase, search)
+    with TemporaryDirectory() as scratch:
+        hypergradients = source(training, Path(scratch), lambda: lambda heard: None)
+        watched = signal(training, hypergradients, lambda name: lambda heard: None)
+        assert watched is not None
+        followed = watched(search, phase, span, hypergradients(search, phase, span))
+    if followed.told is None:
+        print("no window is dominated by growth")
+        return
+    for each in followed.told["windows"]:
+        print(
+            f"{each['tunable']} window {each['window'] + 1}: growth {each['growth'] or np.inf:.3g}"
+        )
+    if followed.chosen is None:
+        print(f"nothing is chosen, as {followed.told['unmeasured']}")
+        return
+    out.write_text(json.dumps(followed.chosen) + "\n")
+    print(chosen(0, followed.chosen))
+    for each in followed.chosen["measured"]["windows"]:
+        ways = ", ".join(
+            f"{way} {seen['mean'] or np.nan:+.3g} ± {seen['error'] or np.nan:.2g} "
+            f"({seen['trainings'] or np.inf:.3g} needed)"
+            for way, seen in each["ways"].items()
+        )
+        true = f"{each['slope']:+.4f} ± {each['error']:.4f}"
+        print(f"{each['tunable']} window {each['window'] + 1}: {true}; {ways}")
+
+
 def window_of(name: str) -> int:
     """The window that a direction is in."""
     return int(name.split()[-1])
@@ -265,12 +308,18 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--eps", type=float, default=0.3)
     parser.add_argument("--ways", nargs="*", default=["cap:1", "restart:10"])
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--choose", type=int, metavar="N", help="a search of N outer steps")
     parser.add_argument("--table", action="store_true", help="of what OUT holds, no more trainings")
     options = parser.parse_args()
     keep_compiled()
     sizes = {"hidden": options.hidden, "wide": 3 * options.hidden, "layers": options.layers}
-    recipe = yaml.safe_load(RECIPE.format(**sizes, steps=options.steps))
+    sizes |= {"rate": options.rate, "steps": options.steps, "outer": options.choose or 1}
+    recipe = yaml.safe_load(RECIPE.format(**sizes)) | {"seed": options.first}
     training = prepare(reading.parse(recipe, "probe"))
+    if options.choose:
+        choose(training, options.out)
+        return
     probe = Probe(training, options.out)
     names = list(directions(probe.eta))
     for seed in () if options.table else range(options.first, options.first + options.seeds):

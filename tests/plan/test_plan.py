@@ -361,3 +361,19 @@ def test_differences_that_growth_may_ask_for_are_counted_beside_the_rest():
     assert of(signal="off").differences == 0
     assert of(estimator=schema.ForwardSpec(segment=4)).differences == 0
     assert of(unroll=schema.OnlineSpec(window=4)).differences == 0
+
+
+def test_a_choice_by_measuring_may_take_what_its_cost_says():
+    """Where outer steps enough are there for it, and the recipe leaves something to choose."""
+    seconds = Seconds(8.0, Line(0.0, 1.0))
+
+    def of(**outer):
+        training = prepare(with_outer(**outer))
+        work = Work(training, estimators.build(training.recipe.outer.estimator))
+        return pace(work, seconds, (), 0.0).choice
+
+    assert of(steps=19) == 0
+    assert of(steps=20) == 8.0
+    assert of(steps=20, signal=schema.SignalSpec(cost=3.0)) == 16.0
+    assert of(steps=20, signal="off") == 0
+    assert of(steps=20, population=schema.PopulationSpec(members=3)) == 0

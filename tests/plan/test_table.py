@@ -15,7 +15,7 @@ MADE = Plan(
             "as in the recipe",
             (),
             Memory(30 * MIB, 1234 * MIB, 410 * MIB, 12 * MIB, 0, 0, 0),
-            Pace(12.5, 3.0, 15.5, 4000.0, 20.0, differences=7.0),
+            Pace(12.5, 3.0, 15.5, 4000.0, 20.0, differences=7.0, choice=8.0),
         ),
         Alternative("reverse", ("outer.estimator.kind=reverse",), None, None, "nothing fits"),
     ),
@@ -35,6 +35,7 @@ def test_a_wide_terminal_has_a_row_for_each_way():
     assert lines[0].split() == " ".join(COLUMNS).split()
     assert lines[1].startswith("as in the recipe") and "1.2 GiB" in lines[1]
     assert "differences of trainings take up to 7.0 s more in an outer step" in " ".join(lines)
+    assert "takes up to 8.0 s more in an outer step, in the mean" in " ".join(lines)
 
 
 @pytest.mark.parametrize("width", [60, 80])

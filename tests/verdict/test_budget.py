@@ -3,7 +3,7 @@
 import pytest
 from recipes import tiny
 
-from metatune.plan.counting import MIXFLOW
+from metatune.inner.estimators import MIXFLOW
 from metatune.recipe import schema
 from metatune.verdict.budget import course, in_trainings, spent
 
@@ -67,6 +67,12 @@ def test_members_windows_averages_and_differences_are_counted():
     windows = [{"measured": True, "trainings": 3}]
     several = spent(recipe(), [point(0, 6, blended={"windows": windows})], 1)
     assert several.inner_steps == 6 + 2 * 6 + 2 * 3 * 6
+    chosen = {"way": "damped", "trainings": 2}
+    followed = spent(recipe(), [point(0, 6, seeds=0, held_out=None, chosen=chosen)], 1)
+    assert followed.gradients == pytest.approx(2 * 6 * MIXFLOW)
+    measured = chosen | {"measured": {"hypergradients": 9}}
+    line = point(0, 6, seeds=0, held_out=None, chosen=measured)
+    assert spent(recipe(), [line], 1).gradients == pytest.approx(9 * 6 * MIXFLOW)
 
 
 def test_larger_sizes_count_as_steps_of_the_recipes_own():

@@ -144,9 +144,7 @@ def fit(
             else:
                 listen = partial(display.listener, "hypergradient", HYPERGRADIENT)
                 estimate = source(training, folder.scratch, listen)
-                watched = signal(
-                    training, estimate.trainings, partial(display.listener, programs=TRAINING)
-                )
+                watched = signal(training, estimate, partial(display.listener, programs=TRAINING))
             recorder = Recorder(training, folder, checkpoints, tracker, display)
             loop = SearchLoop(
                 training,

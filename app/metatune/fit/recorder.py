@@ -23,6 +23,7 @@ from metatune.fit.searching.sharing import record
 from metatune.fit.searching.still_moving import moved
 from metatune.fit.searching.trust import TakenBack
 from metatune.fit.searching.validation import Validated
+from metatune.fit.signal.signal import ToFollow
 from metatune.fit.telling.progress import SearchDisplay
 from metatune.fit.tracking import Tracker
 from metatune.fit.trainers.failure import NotFinite
@@ -31,7 +32,7 @@ from metatune.inner import InnerTraining
 from metatune.recipe.phases import Phase
 from metatune.report.search import diverged, ended, jump, taken_back
 from metatune.report.sharing import sentences
-from metatune.report.signal import dominated, first_dominated
+from metatune.report.signal import chosen, dominated, first_dominated
 from metatune.runs import stops
 
 
@@ -81,7 +82,10 @@ class Recorder:
         line = point.line()
         if new := first_dominated(self._lines, line):
             most = factors and factors[1]
-            self._display.say(dominated(point.step, new, line["blended"]["origin"], most))
+            born, why = line["blended"]["origin"], line["blended"].get("unmeasured", "")
+            self._display.say(dominated(point.step, new, born, most, why))
+        if "measured" in line.get("chosen", {}):
+            self._display.say(chosen(point.step, line["chosen"]))
         if "taken_back" in line:
             self._display.say(taken_back(point.step, line["taken_back"]))
         shared = line.get("sharing")
@@ -160,7 +164,7 @@ def outer_step(
     estimate: Hypergradient,
     done: Done,
     inner_steps: int,
-    blended: Mapping[str, Any] | None = None,
+    follow: ToFollow,
     taken_back: TakenBack | None = None,
 ) -> OuterStep:
     """What is recorded of an outer step, but for jumps.
@@ -172,8 +176,8 @@ def outer_step(
         estimate: of the hypergradient.
         done: what the meta-update did.
         inner_steps: that were differentiated.
+        follow: what became of hypergradients that growth dominated.
         taken_back: the steps before the point, where validation contradicts them.
-        blended: what became of hypergradients that growth dominated; None where none was.
     """
     seen = estimate.diagnostics
     return OuterStep(
@@ -191,6 +195,7 @@ def outer_step(
         diverged_sides=None if seen.diverged_sides is None else int(seen.diverged_sides),
         sharing=record(after) | {"changes": done.changes} if after.shared else None,
         growth=growth_line(seen.growth),
-        blended=blended,
+        blended=follow.told,
+        chosen=follow.chosen,
         taken_back=taken_back and taken_back.line(),
     )

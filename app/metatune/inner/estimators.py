@@ -26,6 +26,9 @@ from metatune.recipe.phases import said
 from metatune.recipe.rules import arguments
 from metatune.tunables import Tunable
 
+MIXFLOW: Final = 3.6
+"""Gradients of an inner step of MixFlow with saved gradients (docs/cost.md, two CPU cores)."""
+
 GRADIENT_DTYPES: Final = {"float32": None, "bfloat16": "bfloat16"}  # parameters are float32
 
 
@@ -95,6 +98,11 @@ def build(spec: schema.EstimatorSpec) -> Estimator:
             "metatune.plan.decided"
         )
     return ESTIMATORS[type(spec)](spec)
+
+
+def gradients(spec: schema.MixFlowSpec | schema.ReverseSpec) -> float:
+    """Gradients of an inner step that a differentiated inner step takes, forward and backward."""
+    return MIXFLOW + build(spec).recomputed_gradients
 
 
 def checkpoints(spec: schema.EstimatorSpec, folder: Path) -> Checkpoints:

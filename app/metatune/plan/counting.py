@@ -8,7 +8,7 @@ and no noise of a timing can turn it round.
 
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple, overload
+from typing import NamedTuple, overload
 
 from metatune.inner import InnerTraining, estimators
 from metatune.plan import cost_model, forward_mode, reverse_mode
@@ -22,14 +22,6 @@ from metatune.plan.reverse_mode import Spec
 from metatune.plan.timing import Line
 from metatune.plan.work import Work, horizon
 from metatune.recipe import schema
-
-MIXFLOW: Final = 3.6
-"""Gradients of an inner step of MixFlow with saved gradients (docs/cost.md, two CPU cores)."""
-
-
-def gradients(spec: Spec) -> float:
-    """Gradients of an inner step that a differentiated inner step takes, forward and backward."""
-    return MIXFLOW + estimators.build(spec).recomputed_gradients
 
 
 class Counted(NamedTuple):
@@ -110,7 +102,7 @@ def in_all(training: InnerTraining, spec: schema.EstimatorSpec, memory: Memory) 
         return None
     work = reverse_mode.work_of(training, spec)
     steps, window = horizon(training.recipe)
-    count = steps - window + window * gradients(spec) + work.objective_gradients()
+    count = steps - window + window * estimators.gradients(spec) + work.objective_gradients()
     count += memory.recomputed_segments * work.estimator.segment
     return cost_model.repeats(training) * (work.members or 1) * count
 

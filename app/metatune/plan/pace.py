@@ -4,11 +4,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from metatune.inner.choosing import why_not
 from metatune.plan.cost import OF_GRADIENT, Seconds
 from metatune.plan.timing import Line
 from metatune.plan.work import Work
 from metatune.recipe import phases
-from metatune.recipe.schema import OnlineSpec, SignalSpec
+from metatune.recipe.schema import OnlineSpec, OuterSpec, SignalSpec
 from metatune.tunables.blocks import blocks
 
 
@@ -25,6 +26,8 @@ class Pace(NamedTuple):
             or counted from each other, belong together.
         differences: of whole trainings, which an outer step takes beside the rest where growth
             dominates the hypergradient, at most; in no other number here.
+        choice: of an outer step beside the rest, in the mean, at most, where growth dominates and
+            what is followed is chosen by measuring, differences included; likewise.
     """
 
     hypergradient: float
@@ -34,6 +37,7 @@ class Pace(NamedTuple):
     compilation: float
     rounds: tuple[float, ...] = ()
     differences: float = 0.0
+    choice: float = 0.0
 
     @property
     def quartiles(self) -> tuple[float, ...]:
@@ -64,7 +68,19 @@ def pace(work: Work, best: Seconds, rounds: tuple[float, ...], compilation: floa
     outer_steps = sum(phase.steps for phase in phases.resolved(outer))
     run = compilation + outer_steps * outer_step + judgement + report
     differences = trainings(_differences(work), outer.objective.sequences)
-    return Pace(best.hypergradient, judgement, outer_step, run, compilation, rounds, differences)
+    choice = _choice(outer) * best.hypergradient
+    return Pace(
+        *(best.hypergradient, judgement, outer_step, run, compilation, rounds, differences, choice)
+    )
+
+
+def _choice(outer: OuterSpec) -> float:
+    """Hypergradients that a choice by measuring may take for each of the plain ones."""
+    if outer.signal == "off":
+        return 0.0
+    spec = SignalSpec() if outer.signal == "auto" else outer.signal
+    able = [not why_not(outer, phase, spec, phase.steps) for phase in phases.resolved(outer)]
+    return spec.cost - 1 if any(able) else 0.0
 
 
 def _differences(work: Work) -> int:

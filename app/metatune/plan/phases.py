@@ -153,6 +153,7 @@ def in_all(paces: Sequence[Pace], steps: Sequence[int]) -> Pace:
         run=compilation + searching + once,
         compilation=compilation,
         differences=max(pace.differences for pace in paces),
+        choice=max(pace.choice for pace in paces),
     )
 
 

@@ -62,6 +62,13 @@ def table(plan: Plan) -> RenderableType:
             f"{duration(plan.pick.pace.differences)} more in an outer step (outer.signal; "
             "metatune check tells whether it does at the recipe's own values)"
         )
+    if plan.pick and plan.pick.pace and plan.pick.pace.choice:
+        lines.append(
+            "where it does and outer steps enough are left of a horizon, what is followed is "
+            "chosen by measuring: all of that, differences included, takes up to "
+            f"{duration(plan.pick.pace.choice)} more in an outer step, in the mean "
+            "(outer.signal.cost)"
+        )
     if any(way.counted for way in plan.alternatives):
         lines.append(
             "~: counted from the way that was timed; reverse takes more bytes than are counted"

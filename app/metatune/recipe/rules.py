@@ -30,6 +30,7 @@ EACH_POSITIVE = ValueRule(
 NOT_NEGATIVE = ValueRule(lambda value: value >= 0, "0 or above")
 ABOVE_ONE = ValueRule(lambda value: value > 1, "null, or a number above 1")
 MORE_THAN_ONE = ValueRule(lambda value: value > 1, "a number above 1")
+ONE_OR_MORE = ValueRule(lambda value: value >= 1, "1 or above")
 SEED = ValueRule(lambda value: 0 <= value < 2**64, "a whole number from 0 to 2**64 - 1")
 AT_LEAST_ONE = ValueRule(lambda value: value >= 1, "a whole number of 1 or above")
 FOUR_TO_SIXTEEN = ValueRule(lambda value: 4 <= value <= 16, "a whole number from 4 to 16")

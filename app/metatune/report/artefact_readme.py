@@ -9,7 +9,7 @@ from metatune.artefact.comparison import config_sha256
 from metatune.artefact.document import held
 from metatune.artefact.files import SIMPLE
 from metatune.artefact.sections.section import ByKnot, OnLogScale
-from metatune.report import search, sharing, transfer, usage
+from metatune.report import search, sharing, signal, transfer, usage
 from metatune.report import verdict as contest
 from metatune.report.certificate import level, summaries
 from metatune.report.intervals import ENOUGH_PAIRS, interval, pairs
@@ -155,7 +155,7 @@ def _measurement(result: Mapping[str, Any]) -> list[str]:
 
 def _course(result: Mapping[str, Any]) -> list[str]:
     """How the search ended, if there is anything to say of it."""
-    told = [*search.closing(result), *search.jumped(result)]
+    told = [*search.closing(result), *search.jumped(result), *signal.ways(result)]
     return ["## The search\n", _bullets(_sentence(line) for line in told)] if told else []
 
 

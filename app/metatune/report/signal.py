@@ -1,12 +1,19 @@
 """What there is to say of hypergradients that are dominated by growth."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from metatune.report.search import GROWN
 
 EARLY = 2
 """Times the warmup, up to which inner steps are early ones."""
+
+WORDS: Final[Mapping[str, str]] = {
+    "exact": "the exact hypergradient",
+    "damped": "an adjoint capped at its norm at the end",
+    "restarted": "an adjoint that begins anew where it exceeds ten times its norm at the end",
+}
+"""What each way to a hypergradient is called."""
 
 
 def first_dominated(
@@ -32,6 +39,7 @@ def dominated(
     found: Sequence[Mapping[str, Any]],
     origin: Mapping[str, Any],
     rate_factor: float | None,
+    unmeasured: str = "",
 ) -> str:
     """Which windows are dominated by growth, since when, why, what is done, and what helps.
 
@@ -41,14 +49,8 @@ def dominated(
             `tunable`, `window` from 0, and `growth` alone.
         origin: where the growth is born, as of `inner.origin`.
         rate_factor: the largest multiplier of a learning rate; None if rates aren't tuned.
+        unmeasured: why no way was chosen there; empty where one was.
     """
-    windows: dict[str, list[str]] = {}
-    for each in found:
-        windows.setdefault(each["tunable"], []).append(str(each["window"] + 1))
-    which = ", ".join(
-        f"{key} window{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}"
-        for key, numbers in windows.items()
-    )
     most = max((each["growth"] or float("inf") for each in found), default=0.0)
     first, second = origin["steepest"]
     pace = f", x{origin['per_step']:.2f} a step" if origin["per_step"] else ""
@@ -56,9 +58,71 @@ def dominated(
     return (
         f"point {step}: before inner step {origin['before']} the hypergradient is dominated by "
         f"growth (the adjoint is {most:.3g} times its least there, and grew fastest from inner "
-        f"step {second} back to {first}{pace}): {which}. {cause}. "
-        f"There, differences of whole trainings are followed instead{_told(found)}. {cure}"
+        f"step {second} back to {first}{pace}): {_windows(found)}. {cause}. "
+        f"{_instead(found, unmeasured)}. {cure}"
     )
+
+
+def chosen(step: int, found: Mapping[str, Any]) -> str:
+    """Which way is followed from a point on, of how many trainings, and why.
+
+    Args:
+        step: the point.
+        found: `chosen` of its line, with what was measured.
+    """
+    seen, several = found["measured"], found["trainings"]
+    way = WORDS.get(found["way"], str(found["way"]))
+    way += f", {several} training{'s' * (several > 1)} for each hypergradient"
+    if not seen["carried"]:
+        way = "differences where growth dominates, the exact hypergradient elsewhere"
+    sure = [each for each in seen["windows"] if each["dominated"] and each["sure"]]
+    judged = [each for each in seen["windows"] if each["dominated"]]
+    count = len(seen["carried"]) + len(seen["differences"])
+    told = (
+        f"of {count} window{'s' * (count > 1)} that growth dominates {len(judged)} can be judged "
+        f"by differences of {seen['trainings']} trainings, which tell the slope of {len(sure)}"
+    )
+    if seen["carried"]:
+        told += (
+            f"; this hypergradient is off by less than half of it in {_windows(seen['carried'])}"
+        )
+    elif sure:
+        told += "; no hypergradient that can be paid is off by less than half of it"
+    further = ""
+    if seen["differences"]:
+        further = f". By differences go {_windows(seen['differences'])}"
+    return (
+        f"point {step}: signal: {way}: {told}{further}. The "
+        f"{seen['outer_steps']} outer steps of this horizon take up to {seen['times']:.1f} times "
+        "their plain hypergradients, this measurement included (outer.signal.cost)"
+    )
+
+
+def ways(result: Mapping[str, Any]) -> list[str]:
+    """A sentence for each choice of a search, of an artefact's result; older ones have none."""
+    found = result.get("search", {}).get("chosen", ())
+    return [chosen(each["step"], each) for each in found]
+
+
+def _windows(found: Sequence[Mapping[str, Any]]) -> str:
+    """Windows by tunable, counted from one."""
+    windows: dict[str, list[str]] = {}
+    for each in found:
+        windows.setdefault(each["tunable"], []).append(str(each["window"] + 1))
+    return ", ".join(
+        f"{key} window{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}"
+        for key, numbers in windows.items()
+    )
+
+
+def _instead(found: Sequence[Mapping[str, Any]], unmeasured: str) -> str:
+    """What is followed there."""
+    beside = [each for each in found if each.get("weight") != 1.0]
+    text = "There, the hypergradient is still followed, as it was measured to tell the slope"
+    if beside:
+        which = "There" if len(beside) == len(found) else f"In {_windows(beside)}"
+        text = f"{which}, differences of whole trainings are followed instead{_told(beside)}"
+    return text + (f"; no other way was looked for, as {unmeasured}" if unmeasured else "")
 
 
 def _told(found: Sequence[Mapping[str, Any]]) -> str:

@@ -12,7 +12,7 @@ from rich.text import Text
 from metatune.artefact import Artefact
 from metatune.artefact.document import held
 from metatune.artefact.sections.section import ByKnot, Grid, OnLogScale
-from metatune.report import certificate, search, sharing, transfer
+from metatune.report import certificate, search, sharing, signal, transfer
 from metatune.report import verdict as contest
 from metatune.report.artefact_readme import (
     horizon,
@@ -52,6 +52,7 @@ def summary(artefact: Artefact, metrics: Sequence[Mapping[str, Any]]) -> Rendera
     told = [*search.closing(artefact.result), *search.jumped(artefact.result)]
     told += search.divergences(metrics)
     parts += [Text(line, "yellow") for line in told]
+    parts += [Text(line) for line in signal.ways(artefact.result)]
     if changes := artefact.result.get("sharing", {}).get("changes"):
         parts.append(Group(*(Text(line) for line in sharing.sentences(changes))))
     parts += [

@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from metatune.plan.counting import MIXFLOW
-from metatune.plan.counting import gradients as of_reverse
+from metatune.inner.estimators import MIXFLOW
+from metatune.inner.estimators import gradients as of_reverse
 from metatune.recipe import schema
 from metatune.recipe.phases import Phase, resolved
 from metatune.recipe.schema import Recipe
@@ -56,14 +56,21 @@ def spent(recipe: Recipe, lines: Iterable[Mapping[str, Any]], numbers: int) -> S
             continue
         phase = phases[line["phase"]]
         forwards, differentiated = _hypergradient(recipe, phase, line["inner_steps"], numbers)
-        steps += members * forwards
-        gradients += members * differentiated
+        count = _trainings(line) or members
+        steps += count * forwards
+        gradients += count * differentiated
         for each in (line.get("blended") or {}).get("windows", ()):
             if each.get("measured"):  # two trainings, of each member, or of others beside one
                 count = members if members > 1 else each.get("trainings", 1)
                 steps += 2 * count * line["inner_steps"]
                 gradients += 2 * count * line["inner_steps"]
     return Spent(steps, gradients, seconds)
+
+
+def _trainings(line: Mapping[str, Any]) -> int:
+    """Trainings that were differentiated by the way that was chosen; 0 where none was."""
+    found = line.get("chosen") or {}
+    return found.get("measured", {}).get("hypergradients", found.get("trainings", 0))
 
 
 def course(

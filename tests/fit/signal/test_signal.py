@@ -34,7 +34,7 @@ class Case:
         self.search = begin(self.training, self.phase, self.training.initial_eta())
         self.span = next_span(self.training.recipe, self.phase, self.search)
         self.source = source(self.training, tmp_path, lambda: lambda heard: None)
-        found = signal(self.training, self.source.trainings, lambda name: lambda heard: None)
+        found = signal(self.training, self.source, lambda name: lambda heard: None)
         assert found is not None
         self.signal = found
         self.estimate = self.source(self.search, self.phase, self.span)

@@ -10,6 +10,7 @@ from metatune.fit.searching.asking import asked
 from metatune.fit.searching.robust import OfSizes
 from metatune.fit.searching.search import Search
 from metatune.fit.searching.truncation import Span
+from metatune.fit.signal.choice import in_force
 from metatune.hypergrad import Hypergradient, Member, hypergradient, hypergradients
 from metatune.hypergrad.estimator import Listener
 from metatune.inner import InnerTraining
@@ -55,6 +56,8 @@ class Source(Protocol):
 class OfOneTraining:
     """The recipe's estimator, through one inner training; raises what `hypergradient` does.
 
+    Where a way was chosen, by that, and the mean over as many trainings.
+
     Attributes:
         training: the inner training.
         scratch: where checkpoints on disk lie.
@@ -67,12 +70,33 @@ class OfOneTraining:
 
     def __call__(self, search: Search, phase: Phase, span: Span) -> Hypergradient:
         """As of `Source`."""
+        phase, count = in_force(search, phase, span)
+        if count > 1:
+            return self.several(search, phase, span, range(count))
         (one,), options = self.trainings(search, phase, span)
         return hypergradient(
             state=one.begin(),
             batches=one.batches,
             start=one.start,
             key=one.key,
+            listener=self.listen(),
+            **options,
+        )
+
+    def several(self, search: Search, phase: Phase, span: Span, numbers: range) -> Hypergradient:
+        """The mean over trainings that begin with the outer step, one after the other.
+
+        Args:
+            search: where it stands.
+            phase: whose estimator it is.
+            span: the inner steps that are differentiated.
+            numbers: which, two or more: that of the outer step is 0, others of its kind follow.
+        """
+        members, options = self.trainings(search, phase, span, beside=numbers.stop - 1)
+        return hypergradients(
+            members=[members[number] for number in numbers],
+            vmap=False,
+            states=False,
             listener=self.listen(),
             **options,
         )

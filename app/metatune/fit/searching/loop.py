@@ -14,7 +14,7 @@ from metatune.fit.searching.search import Search
 from metatune.fit.searching.truncation import advance, next_span
 from metatune.fit.searching.trust import judge
 from metatune.fit.searching.validation import Validated, Validation
-from metatune.fit.signal.signal import Signal
+from metatune.fit.signal.signal import Signal, ToFollow
 from metatune.fit.telling.announcement import ways
 from metatune.fit.telling.progress import SearchDisplay
 from metatune.fit.trainers.failure import refuse_not_finite
@@ -89,9 +89,11 @@ class SearchLoop:
             search, taken_back = judge(at, validated.each)
         span = next_span(recipe, phase, search)
         release_memory()
-        estimate, blended, kept = self.hypergradient(search, phase, span), None, None
+        estimate = self.hypergradient(search, phase, span)
+        follow = ToFollow(search, estimate)
         if self.signal is not None:
-            search, estimate, blended, kept = self.signal(search, phase, span, estimate)
+            follow = self.signal(search, phase, span, estimate)
+        search, estimate = follow.search, follow.estimate
         refuse_not_finite(
             estimate, search.step, span.training, span.start, optimizer=recipe.inner.optimizer
         )
@@ -100,12 +102,12 @@ class SearchLoop:
             at = search
             if search.trust:
                 search, taken_back = judge(search, validated.each)
-        after, done = self.update(search, estimate, kept)
+        after, done = self.update(search, estimate, follow.kept)
         after = advance(recipe, phase, after, span.steps, estimate.state)
         if after.control:
             after = after._replace(control=estimate.diagnostics.control)
         taken = outer_step(
-            self.training, search, after, estimate, done, span.steps, blended, taken_back
+            self.training, search, after, estimate, done, span.steps, follow, taken_back
         )
         point = _point(search, validated, began)._replace(taken=taken)
         self.recorder.step(at, after, phase, point)

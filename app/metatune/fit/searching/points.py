@@ -42,6 +42,8 @@ class OuterStep(NamedTuple):
         growth: of the adjoint or of tangents, as of `growth.growth_line`; None where there is none.
         blended: what became of hypergradients that growth dominated, as of `Blended.line`; None
             where none was.
+        chosen: by which way the hypergradient was found, of how many trainings, and what was
+            measured for it, as of `ToFollow`; None where nothing was chosen.
         taken_back: the steps before it, as of `trust.TakenBack`; None where none were.
     """
 
@@ -62,6 +64,7 @@ class OuterStep(NamedTuple):
     sharing: Mapping[str, Any] | None = None
     growth: Mapping[str, Any] | None = None
     blended: Mapping[str, Any] | None = None
+    chosen: Mapping[str, Any] | None = None
     taken_back: Mapping[str, Any] | None = None
 
 

@@ -25,6 +25,8 @@ class Search(NamedTuple):
         shared: which cells share a learning rate, and what was seen of them; () where none do.
         changes: of what is shared, from the first on, as plain JSON values.
         signal: what it keeps of differences of trainings, as of `memory.SlopeMemory`; () of none.
+        choice: which way it follows where growth dominates, as of `choice.FollowedWay` in plain
+            JSON values; None where nothing was chosen.
         trust: what it judges its points by, as of `trust.Trust`; () where it doesn't.
     """
 
@@ -45,4 +47,5 @@ class Search(NamedTuple):
     shared: Any = ()
     changes: Sequence[Mapping[str, Any]] = ()
     signal: Any = ()
+    choice: Mapping[str, Any] | None = None
     trust: Any = ()

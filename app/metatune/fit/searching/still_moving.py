@@ -52,7 +52,8 @@ def course(outer: schema.OuterSpec, lines: Sequence[Line], why: End) -> dict[str
     Returns:
         `ended`: by `steps`, `converged` or `patience`; `held_out`, its `trend`, null for none;
         `moved` by tunable, in the median over the last `LAST` outer steps; `more`, the override
-        that makes the search longer, null where it has phases; and the `jumps` of hypergradients.
+        that makes the search longer, null where it has phases; the `jumps` of hypergradients; and
+        `chosen`, which ways were chosen at which points, if any were.
     """
     steps = taken(lines)
     # A run that an older version began may not say how far its first steps moved.
@@ -62,6 +63,11 @@ def course(outer: schema.OuterSpec, lines: Sequence[Line], why: End) -> dict[str
         for line in steps
         for key, found in line.get("jumps", {}).items()
     ]
+    chosen = [
+        {"step": line["step"], **line["chosen"]}
+        for line in steps
+        if "measured" in line.get("chosen", {})
+    ]
     return {
         "ended": why.name.lower(),
         "held_out": trend(lines),
@@ -70,6 +76,7 @@ def course(outer: schema.OuterSpec, lines: Sequence[Line], why: End) -> dict[str
         },
         "more": None if outer.phases else f"outer.steps={2 * len(steps)}",
         "jumps": jumps,
+        **({"chosen": chosen} if chosen else {}),
     }
 
 

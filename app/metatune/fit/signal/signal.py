@@ -6,25 +6,33 @@ differences of whole trainings give the derivative of the smoothed objective, an
 what else the window's hypergradient says, such as how its groups differ, is shrunk by the exact
 one's weight. An outer optimizer that divides by the size of gradients would move noise as far as
 signal, so where growth is ten times that limit steps are shrunk by what is known of the slope.
+
+Where outer steps enough are left it is measured first which way there is signal (`choice`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metatune.fit.searching.hypergradients import OuterStepTrainings
+from metatune.fit.searching.hypergradients import (
+    OfOneTraining,
+    OfPopulation,
+    OfSizes,
+    OuterStepTrainings,
+)
 from metatune.fit.searching.search import Search
 from metatune.fit.searching.truncation import Span
+from metatune.fit.signal.choice import FollowedWay, standing
+from metatune.fit.signal.differences import slopes
 from metatune.fit.signal.memory import SlopeMemory, blank, errors, kept, wanted, with_slope
+from metatune.fit.signal.weighing import Weighing
 from metatune.hypergrad import Hypergradient
 from metatune.hypergrad.blending import ENOUGH, blend
 from metatune.hypergrad.estimator import Listener
 from metatune.hypergrad.population import standard_errors
-from metatune.hypergrad.smoothing import smoothed_slope
 from metatune.inner import InnerTraining
 from metatune.inner.origin import origin
 from metatune.recipe.phases import Phase
@@ -84,12 +92,15 @@ class ToFollow(NamedTuple):
             `origin`; None for none.
         kept: by tunable, of its windows, what is kept of the optimizer's step, [windows]; None for
             all of all steps.
+        chosen: for the metrics the `way` that the hypergradient was found by, of how many
+            `trainings`, and what was `measured` for it, as of `Weighing`; None for none.
     """
 
     search: Search
     estimate: Hypergradient
     told: dict[str, Any] | None = None
     kept: Mapping[str, np.ndarray] | None = None
+    chosen: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +114,7 @@ class Signal:
         trainings: of an outer step.
         listen: makes what is told how far the differences of a name are.
         seeds: trainings that differences of a block are of at most, where one is differentiated.
+        weigh: measures which way to follow.
     """
 
     spec: SignalSpec
@@ -111,6 +123,7 @@ class Signal:
     trainings: OuterStepTrainings
     listen: Callable[[str], Listener]
     seeds: int
+    weigh: Weighing
 
     def __call__(
         self, search: Search, phase: Phase, span: Span, estimate: Hypergradient
@@ -131,27 +144,63 @@ class Signal:
             return ToFollow(search, estimate)
         grown = growths(growth, self.blocks, span.steps)
         noisy = [i for i, times in enumerate(grown) if times >= self.spec.growth]
+        chosen = standing(search, phase, span.steps)
+        by: Mapping[str, Any] | None = None
+        if chosen is not None and chosen.active:
+            by = {"way": chosen.way, "trainings": chosen.trainings}
         if not noisy:
-            return ToFollow(search, estimate)
+            return ToFollow(_put(search, chosen, active=False), estimate, chosen=by)
+        found: Mapping[int, np.ndarray] = {}
+        directions: Mapping[int, Any] = {}
+        why_not = self.weigh.why_not(search, phase, span) if chosen is None else ""
+        if chosen is None and not why_not:
+            estimate, chosen, directions, found, by = self.weigh(
+                search, phase, span, estimate, grown, noisy
+            )
+        carried = chosen.carries(grown) if chosen and by else frozenset[int]()
         members = _members(estimate, {self.blocks[i].key for i in noisy})
-        directions = {i: self._direction(self.blocks[i], members) for i in noisy}
-        known = [i for i in noisy if directions[i] is not None]
-        turn = sorted(known, key=lambda i: (int(search.signal.measured[i]), i))[: self.spec.pairs]
-        along = {i: directions[i] for i in turn}
-        measured = self._slopes(search, phase, span, along, len(members), grown)
+        if not found:
+            directions = {i: self._direction(self.blocks[i], members) for i in noisy}
+            turn = self._turn(search, directions, carried, chosen, len(members))
+            found = self._slopes(search, phase, span, turn, len(members), grown)
+            if chosen is not None:
+                spent = 2 * sum(len(each) for each in found.values())
+                chosen = chosen._replace(spent=chosen.spent + spent)
         memory, told = search.signal, []
         for i in noisy:
-            slope, direction, found = None, directions[i], measured.get(i)
-            if found is not None and direction is not None:
-                memory, slope = with_slope(memory, self.blocks, i, search.step, direction, found)
-            told.append(self._blend(i, grown[i], direction, members, found, slope, memory))
+            slope, direction, slopes_of = None, directions.get(i), found.get(i)
+            if slopes_of is not None and direction is not None:
+                memory, slope = with_slope(
+                    memory, self.blocks, i, search.step, direction, slopes_of
+                )
+            told.append(
+                self._blend(i, grown[i], direction, members, slopes_of, slope, memory, i in carried)
+            )
         born = origin(self.inner, growth, self.spec.growth, span.steps)
+        why = {"unmeasured": why_not} if why_not else {}
         return ToFollow(
-            search._replace(signal=memory),
+            _put(search._replace(signal=memory), chosen, active=True),
             _with(estimate, members),
-            {"windows": [each.line() for each in told], "origin": born},
+            {"windows": [each.line() for each in told], "origin": born, **why},
             self._kept(told),
+            by,
         )
+
+    def _turn(
+        self,
+        search: Search,
+        directions: Mapping[int, Any],
+        carried: frozenset[int],
+        chosen: FollowedWay | None,
+        members: int,
+    ) -> dict[int, Any]:
+        """The directions whose differences are taken: those that have waited longest."""
+        known = [i for i in directions if directions[i] is not None and i not in carried]
+        most = self.spec.pairs
+        if chosen is not None:
+            most = min(most, chosen.pairs(search.step, max(members, self.seeds)))
+        turn = sorted(known, key=lambda i: (int(search.signal.measured[i]), i))[:most]
+        return {i: directions[i] for i in turn}
 
     def _kept(self, told: Sequence[Blended]) -> dict[str, np.ndarray]:
         """Of each window of tunables with noise."""
@@ -198,28 +247,18 @@ class Signal:
         trainings, options = self.trainings(
             search, phase, span, beside=max(counts.values(), default=1) - 1
         )
-        zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), dict(search.eta))
         found: dict[int, np.ndarray] = {}
         for i, direction in directions.items():
-            along = self.blocks[i].put(zeros, direction)
-            of_each = [
-                smoothed_slope(
-                    options["problem"] if each.problem is None else each.problem,
-                    search.eta,
-                    along,
-                    each.begin(),
-                    each.batches,
-                    options["outer_batches"],
-                    step=self.spec.step,
-                    steps=span.steps,
-                    points=options["points"],
-                    segment=options["estimator"].segment,
-                    listener=self.listen(f"differences, {self.blocks[i].name}"),
-                )
-                for each in trainings[: counts[i]]
-            ]
-            if None not in of_each:
-                found[i] = np.asarray(of_each, np.float64)
+            each = slopes(
+                trainings[: counts[i]],
+                options,
+                self.blocks[i],
+                direction,
+                step=self.spec.step,
+                listen=self.listen,
+            )
+            if each is not None:
+                found[i] = each
         return found
 
     def _blend(
@@ -231,6 +270,7 @@ class Signal:
         found: np.ndarray | None,
         slope: float | None,
         memory: SlopeMemory,
+        carried: bool,
     ) -> Blended:
         """Puts what is followed into the members' hypergradients, in place.
 
@@ -242,6 +282,7 @@ class Signal:
             found: slopes of this outer step; None for none.
             slope: as it is known now; None where there are none of this outer step.
             memory: with these.
+            carried: whether the hypergradient was measured to tell the block.
         """
         block, count = self.blocks[number], len(members)
         rows = np.stack([block.row(each) for each in members])
@@ -255,6 +296,8 @@ class Signal:
             smoothed += found - found.mean()  # each of a population its own
         if not finite:
             weight = 0.0
+        elif carried:
+            weight = 1.0
         elif found is not None and count >= ENOUGH:
             weight = float(blend(exact[:, None], smoothed[:, None])[1][0])
         else:
@@ -274,27 +317,30 @@ class Signal:
             found is not None,
             0 if found is None else len(found),
             errors(memory, self.blocks, number),
-            1 - (1 - kept(memory, self.blocks, number)) * self._doubt(growth),
+            1.0 if carried else 1 - (1 - kept(memory, self.blocks, number)) * self._doubt(growth),
         )
 
 
 def signal(
-    training: InnerTraining, trainings: OuterStepTrainings, listen: Callable[[str], Listener]
+    training: InnerTraining,
+    source: OfOneTraining | OfPopulation | OfSizes,
+    listen: Callable[[str], Listener],
 ) -> Signal | None:
     """That of a recipe; None where it is off, or nothing is windowed.
 
     Args:
         training: what is tuned.
-        trainings: of an outer step.
+        source: of hypergradients.
         listen: makes what is told how far the differences of a name are.
     """
     found, spec = blocks(training.tunables), training.recipe.outer.signal
     if spec == "off" or not found:
         return None
-    chosen = SignalSpec() if spec == "auto" else spec
+    given = SignalSpec() if spec == "auto" else spec
     fresh = training.recipe.outer.fresh
-    seeds = chosen.seeds if fresh.initialisation or fresh.data else 1
-    return Signal(chosen, training.recipe.inner, found, trainings, listen, seeds)
+    seeds = given.seeds if fresh.initialisation or fresh.data else 1
+    weigh = Weighing(training, given, found, source, listen)
+    return Signal(given, training.recipe.inner, found, source.trainings, listen, seeds, weigh)
 
 
 def memory(training: InnerTraining) -> SlopeMemory | tuple[()]:
@@ -303,6 +349,13 @@ def memory(training: InnerTraining) -> SlopeMemory | tuple[()]:
     if training.recipe.outer.signal == "off" or not found:
         return ()
     return blank(found, training.initial_eta())
+
+
+def _put(search: Search, chosen: FollowedWay | None, *, active: bool) -> Search:
+    """The search with what it follows from here on; itself where nothing was chosen."""
+    if chosen is None:
+        return search
+    return search._replace(choice=chosen._replace(active=active)._asdict())
 
 
 def _members(estimate: Hypergradient, keys: set[str]) -> list[dict[str, np.ndarray]]:

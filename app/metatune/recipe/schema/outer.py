@@ -12,6 +12,7 @@ from metatune.recipe.rules import (
     MORE_THAN_ONE,
     NOT_EMPTY,
     NOT_NEGATIVE,
+    ONE_OR_MORE,
     PARTS,
     POSITIVE,
     SIZES,
@@ -323,6 +324,11 @@ class SignalSpec:
     measured stays, and where the noise of slopes is known, what the optimizer makes of them is
     multiplied by `1 - (error / slope)²` (James & Stein, 1961).
 
+    Where outer steps enough are left of a horizon, a few trainings say first which hypergradient
+    has signal there, exact, with a cap on the adjoint, or begun anew, and of how many trainings;
+    differences are left to the windows that it doesn't tell (of mixflow without damping of its own,
+    full unrolls, no population, no other sizes).
+
     Attributes:
         growth: a window's hypergradient is taken for dominated by growth from where the norm of
             the adjoint behind it is so many times the least that it was later in training.
@@ -332,12 +338,19 @@ class SignalSpec:
             or more for their noise to be known; later as many, up to this, as make its slope clear.
             Of a population its members are; one where no training differs from the next (`fresh`).
         step: of the differences, in units of log rate and of logits.
+        members: trainings that hypergradients are judged by, three or more; of fewer none is
+            chosen. Where the cost doesn't allow so many, three.
+        cost: times the hypergradients of the outer steps that are left of a horizon that
+            measuring, the trainings that were chosen, and differences from then on may come to in
+            all; 1 chooses none.
     """
 
     growth: float = ruled(10.0, MORE_THAN_ONE)
     pairs: int = ruled(2, AT_LEAST_ONE)
     seeds: int = ruled(1, AT_LEAST_ONE)
     step: float = ruled(0.3, POSITIVE)
+    members: int = ruled(4, AT_LEAST_ONE)
+    cost: float = ruled(2.0, ONE_OR_MORE)
 
 
 @dataclass(frozen=True)

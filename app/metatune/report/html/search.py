@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from metatune.report import search as words
-from metatune.report import sharing
+from metatune.report import sharing, signal
 from metatune.report.colours import CATEGORICAL, INK, mixed
 from metatune.report.html.parts import (
     KEY_CHARACTERS,
@@ -66,6 +66,7 @@ def _lines(found: Sources) -> list[str]:
     best = [f"what is tuned here is {words.chosen(result)}"]
     told = [*words.closing(result), *words.jumped(result)]
     shared = sharing.sentences(result.get("sharing", {}).get("changes", ()))
+    told += signal.ways(result)
     return [*(best if "best_outer_step" in result else ()), *told, *shared]
 
 
