@@ -525,12 +525,40 @@ def test_commands_import_nothing_heavy_that_they_have_no_use_for():
             assert CliRunner().invoke(app, [option]).exit_code == 0
         heavy = {"jax", "numpy", "optax", "transformers", "datasets", "tensorboard", "torch"}
         assert not heavy & set(sys.modules), heavy & set(sys.modules)
+        import jax.monitoring
+        computed = []
+        jax.monitoring.register_event_duration_secs_listener(
+            lambda event, seconds, **_: computed.append(event) if "backend_compile" in event else 0
+        )
         assert CliRunner().invoke(app, ["validate", "quickstart"]).exit_code == 0
         heavy = {"transformers", "datasets", "tensorboard", "torch", "orbax", "matplotlib"}
-        heavy |= {"huggingface_hub", "pyarrow.parquet", "plotly", "optuna"}
+        heavy |= {"huggingface_hub", "pyarrow", "plotly", "optuna"}
         assert not heavy & set(sys.modules), heavy & set(sys.modules)
+        assert not computed, computed
+        import jax.numpy
+        jax.jit(lambda x: x + 1)(jax.numpy.ones(3))
+        assert computed  # the listener hears of programs
     """)
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_circles_are_looked_for_once_all_is_imported():
+    script = textwrap.dedent("""
+        import gc, sys
+        from metatune.cli import main
+        from metatune.recipe import shipped
+        seen = []
+        def find(name):
+            seen.append((gc.isenabled(), gc.get_freeze_count() > 1000))
+            raise shipped.RecipeError("x", [])
+        shipped.find, before = find, gc.isenabled()
+        try:
+            main(["validate", "quickstart"])
+        except SystemExit as ended:
+            assert ended.code == 2, ended
+        assert before and seen == [(True, True)], seen
+    """)
+    subprocess.run([sys.executable, "-c", script], check=True, stderr=subprocess.PIPE)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import lzma
 import re
+from dataclasses import replace
 from hashlib import sha256
 from itertools import combinations
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metatune.data import SHIPPED, DamagedCorpus, shipped, shipped_text
+from metatune.data import SHIPPED, DamagedCorpus, load, shipped, shipped_text
+from metatune.data.sources import readers
+from metatune.recipe.schema import DataSpec, SourceSpec
 
 README = (shipped.CORPORA / "README.md").read_text(encoding="utf-8")
 NOTICE = (Path(__file__).parents[2] / "NOTICE").read_text(encoding="utf-8")
@@ -76,6 +79,29 @@ def test_the_readme_says_how_far_apart_the_texts_are():
 
 def test_a_text_is_decompressed_once():
     assert shipped_text("prose_austen") is shipped_text("prose_austen")
+
+
+def test_a_text_whose_tokens_are_kept_is_not_decompressed(tmp_path, monkeypatch):
+    monkeypatch.setenv("METATUNE_CACHE", str(tmp_path))
+    source = SourceSpec(shipped="prose_austen", max_tokens=200_000)
+    data = DataSpec(
+        domains={"prose": source}, target={"prose": 1.0}, sequence_length=32, batch_size=1
+    )
+    first = load(data)
+
+    def unread(name):
+        raise AssertionError(f"{name} is decompressed")
+
+    monkeypatch.setattr(readers, "shipped_text", unread)
+    again = load(data)
+    assert [domain.sha256 for domain in again.domains] == [
+        domain.sha256 for domain in first.domains
+    ]
+    np.testing.assert_array_equal(
+        again.domains[0].train.stream.tokens, first.domains[0].train.stream.tokens
+    )
+    with pytest.raises(AssertionError, match="prose_austen is decompressed"):
+        load(replace(data, domains={"prose": replace(source, max_tokens=199_000)}))
 
 
 def test_an_unknown_name_is_refused():

@@ -1,5 +1,6 @@
 """What all commands share: arguments, and errors without tracebacks."""
 
+import gc
 import importlib.metadata
 import shlex
 import shutil
@@ -37,6 +38,7 @@ def plain_errors(*further: type[Exception]) -> Iterator[None]:
     """
     from metatune.runs.space import FULL, GO_ON, DiskFull, is_full, shortage
 
+    begun()
     try:
         yield
     except DiskFull as error:
@@ -55,6 +57,13 @@ def plain_errors(*further: type[Exception]) -> Iterator[None]:
             said += f"; {GO_ON}"
         typer.echo(wrapped(f"error: {said}", stream=sys.stderr), err=True)
         raise typer.Exit(DISK_FULL if full else 2) from None
+
+
+def begun() -> None:
+    """Has Python look for circles again: what there is by now was imported, and is none."""
+    if not gc.isenabled():  # by `main`; elsewhere this is the business of whoever calls a command
+        gc.freeze()
+        gc.enable()
 
 
 def wrapped(text: str, indent: int = 2, stream: TextIO | None = None) -> str:

@@ -264,7 +264,7 @@ def _setting(
         loss=inner and inner.loss,
         vocab_size=vocab_size,
         key=seeds.tunable_key(seed) if tune.rater else None,
-        seed_key=seeds.key(seed),
+        seed_key=seeds.key(seed) if tune.learned_update else None,
     )
 
 
@@ -297,7 +297,11 @@ def _training_tokens(corpus: Corpus, tune: schema.TuneSpec) -> TrainingTokens | 
 
 def _trained_shapes(begin: Start, part: Trainable) -> Shapes:
     """What is trained of a model, without its values."""
-    return jax.eval_shape(part.trained, begin.model.init_shapes(), jax.random.key(0))
+    return jax.eval_shape(
+        # A key that is given to it would be computed, by programs that are compiled for that.
+        lambda shapes: part.trained(shapes, jax.random.key(0)),
+        begin.model.init_shapes(),
+    )
 
 
 def _assemble(recipe: Recipe, parts: _Parts, elsewhere: bool) -> InnerTraining:

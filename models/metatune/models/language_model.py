@@ -151,7 +151,7 @@ class LanguageModel:
 @functools.lru_cache(maxsize=64)
 def _init_shapes(model: LanguageModel, double: bool) -> dict[str, Any]:
     """As of `init_shapes`, traced once for each model, and for each width of JAX's numbers."""
-    return jax.eval_shape(model.init, jax.random.key(0))
+    return jax.eval_shape(lambda: model.init(jax.random.key(0)))  # a key would be computed
 
 
 def unembed(hidden: jax.Array, unembedding: jax.Array, *, softcap: float | None) -> jax.Array:

@@ -11,9 +11,8 @@ from typing import Any, Final
 import pyarrow as pa
 
 from metatune.data.sources.files import reading
-from metatune.data.sources.records import Location, Row
+from metatune.data.sources.records import ROWS, Location, Row
 
-ROWS: Final = 256  # that are plain values at a time
 MAGIC: Final = b"ARROW1"  # a file begins so, a stream doesn't
 
 

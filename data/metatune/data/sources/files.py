@@ -15,8 +15,6 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Final
 
-import pyarrow as pa
-
 from metatune.data.sources.records import Location
 from metatune.recipe.faults import Fault, RecipeError
 
@@ -52,9 +50,8 @@ DAMAGED: Final = (
     RecursionError,
     lzma.LZMAError,
     zstd.ZstdError,
-    pa.ArrowException,
 )
-"""What reading a damaged file may raise."""
+"""What reading a damaged file may raise, besides what Arrow raises."""
 
 
 def find(field: str, patterns: str | Sequence[str]) -> list[Path]:
@@ -96,10 +93,18 @@ def reading(place: Location) -> Iterator[None]:
     """Turns what a damaged or unreadable file raises into a RecipeError."""
     try:
         yield
-    except DAMAGED as error:
+    except Exception as error:
+        if not isinstance(error, (*DAMAGED, *_of_arrow())):
+            raise
         said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         first = (said or type(error).__name__).splitlines()[0]
         raise place.refuse(f"can't be read: {first}", "give a whole, readable file") from error
+
+
+def _of_arrow() -> tuple[type[Exception], ...]:
+    """What Arrow raises. Only what reads its files imports it, as it takes long."""
+    arrow = sys.modules.get("pyarrow")
+    return () if arrow is None else (arrow.ArrowException,)
 
 
 def open_file(path: Path) -> io.BufferedIOBase:

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from metatune.data.sources import files
-from metatune.data.sources.arrow import ROWS, plain_rows
-from metatune.data.sources.records import Location, Row
+from metatune.data.sources.records import ROWS, Location, Row
 from metatune.recipe.faults import RecipeError
 from metatune.recipe.schema import SourceSpec
 
@@ -93,6 +92,8 @@ def dataset_rows(dataset: Any, place: Location, wanted: Sequence[str]) -> Iterat
     if dataset.column_names is not None:
         place.require(wanted, dataset.column_names)
         dataset = dataset.select_columns(list(wanted))
+    from metatune.data.sources.arrow import plain_rows  # here, as it takes long
+
     number = 0
     with files.reading(place):
         # Whatever format it was saved with: what its columns hold.

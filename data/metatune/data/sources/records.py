@@ -3,11 +3,14 @@
 from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from metatune.recipe.faults import LONGEST_VALUE, Fault, RecipeError
+
+ROWS: Final = 256
+"""Of a table that are plain values at a time."""
 
 
 class TokenClass(IntEnum):

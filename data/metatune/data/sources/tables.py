@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from metatune.data.sources.arrow import ROWS, arrow_rows, plain_rows
 from metatune.data.sources.files import lines, reading
-from metatune.data.sources.records import Location, Row
+from metatune.data.sources.records import ROWS, Location, Row
 
 PARQUET_BUFFER: Final = 2**20  # bytes of a column that are read at a time
 
@@ -79,6 +78,8 @@ def parquet_rows(path: Path, field: str, wanted: Sequence[str]) -> Iterator[Row]
     """
     import pyarrow.parquet as pq  # here, as it takes long
 
+    from metatune.data.sources.arrow import plain_rows
+
     whole, number = Location(field, str(path)), 0
     with reading(whole), pq.ParquetFile(path, buffer_size=PARQUET_BUFFER, pre_buffer=False) as file:
         whole.require(wanted, file.schema_arrow.names)
@@ -88,10 +89,16 @@ def parquet_rows(path: Path, field: str, wanted: Sequence[str]) -> Iterator[Row]
                 yield Row(Location(field, str(path), "row", number), values)
 
 
+def _arrow_rows(path: Path, field: str, wanted: Sequence[str]) -> Iterator[Row]:
+    from metatune.data.sources.arrow import arrow_rows
+
+    return arrow_rows(path, field, wanted)
+
+
 TABLES: Final[Mapping[str, Callable[[Path, str, Sequence[str]], Iterator[Row]]]] = {
     "jsonl": jsonl_rows,
     "csv": csv_rows,
     "parquet": parquet_rows,
-    "arrow": arrow_rows,
+    "arrow": _arrow_rows,
 }
 """By the kind of source."""
