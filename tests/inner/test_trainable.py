@@ -166,6 +166,7 @@ ADAPTED = {
     "gpt_neox, fused": (NEOX, schema.LoraSpec(("query_key_value", "dense_4h_to_h"), 2, 6.0)),
     "nanochat": (NANOCHAT, schema.LoraSpec(("fc1", "fc2", "o_proj"), 2, 6.0)),
 }
+SHOWN = {"llama", "gpt_neox, fused", "nanochat"}
 
 
 # Some layers of a Llama are more than all of them, and GPT-2's matrices lie the other way, too.
