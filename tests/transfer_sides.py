@@ -20,6 +20,7 @@ GPT2: dict[str, Any] = {
     "n_head": 2,
     "vocab_size": 17,
 }
+NANOCHAT: dict[str, Any] = {**LLAMA, "model_type": "nanochat"}
 
 
 def side(source: str = "proxy", config: dict[str, Any] | None = None, **changes: Any) -> Side:

@@ -64,6 +64,7 @@ GEMMA3 = {
     "query_pre_attn_scalar": 4,
     "sliding_window": 8,
 }
+NANOCHAT = {**LLAMA, "model_type": "nanochat", "intermediate_size": 32}
 LORA = {"lora": schema.LoraSpec(rank=4, alpha=8.0, targets=("q_proj", "down_proj"))}
 # A rounding of a first gradient near zero comes back 1 / √eps_root times as large.
 ADAM = schema.AdamWSpec(learning_rate=1e-2, eps_root=1e-5)
@@ -71,6 +72,7 @@ MODELS = {
     "llama": (LLAMA, {}, (2, 2, 2)),
     "gpt2": (GPT2, {}, (2, 4, 1)),
     "gemma3": (GEMMA3, {}, (1, 4, 2)),
+    "nanochat": (NANOCHAT, {}, (1, 4, 2)),
     "lora": (LLAMA, LORA, (8, 1, 1)),
 }
 OPTIMIZERS = {
@@ -94,6 +96,7 @@ FURTHER = {
     "zeroth order",
     "gpt2",
     "gemma3",
+    "nanochat",
     "lora",
     "muonh",
     "soap",

@@ -53,6 +53,7 @@ FAMILIES = {
         "sliding_window": 5,
         "swiglu_limit": 0.5,
     },
+    "nanochat": {"num_hidden_layers": 2, "final_logit_softcapping": 3.0},
     "ministral3": {
         "head_dim": 4,
         "num_key_value_heads": 1,

@@ -52,6 +52,7 @@ NEOX = {
     "initializer_range": 0.2,
     "vocab_size": 260,
 }
+NANOCHAT = {**NEOX, "model_type": "nanochat"}
 QKV = schema.LoraSpec(("q_proj", "v_proj"), rank=2, alpha=6.0)
 # Two of three layers, with fewer keys and values than queries, and a matrix of an MLP in one.
 SOME = schema.LoraSpec((r"layers\.[02]\.self_attn\.[qv]_proj", r"layers\.1\.mlp\.down"), 2, 6.0)
@@ -163,11 +164,15 @@ ADAPTED = {
     "llama, some layers": (LLAMA, SOME),
     "gpt2, [in, out] and fused": (GPT2, schema.LoraSpec(("c_attn", "c_proj"), 2, 6.0)),
     "gpt_neox, fused": (NEOX, schema.LoraSpec(("query_key_value", "dense_4h_to_h"), 2, 6.0)),
+    "nanochat": (NANOCHAT, schema.LoraSpec(("fc1", "fc2", "o_proj"), 2, 6.0)),
 }
+SHOWN = {"llama", "gpt_neox, fused", "nanochat"}
 
 
 # Some layers of a Llama are more than all of them, and GPT-2's matrices lie the other way, too.
-@pytest.mark.parametrize(("config", "lora"), cells(ADAPTED, {"llama", "gpt_neox, fused"}))
+@pytest.mark.parametrize(
+    ("config", "lora"), cells(ADAPTED, {"llama", "gpt_neox, fused", "nanochat"})
+)
 def test_an_adapted_model_computes_what_its_merged_weights_do(config, lora, tmp_path):
     """Against `W + (alpha / rank) B A`, written out by hand from PEFT's names, in torch."""
     import torch

@@ -100,6 +100,14 @@ FIELDS = {
     },
     "gpt2": {"n_inner": 8, "scale_attn_weights": False, "tie_word_embeddings": False},
     "gpt_neox": {"use_parallel_residual": False, "attention_bias": False},
+    "nanochat": {
+        "attention_bias": True,
+        "final_logit_softcapping": 30.0,
+        "head_dim": 6,
+        "hidden_act": "gelu",
+        "num_key_value_heads": 4,
+        "rms_norm_eps": 1e-5,
+    },
 }
 
 
@@ -318,7 +326,7 @@ LONGROPE = {"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [
          f"number above 0; {DEFAULT}"),
         ({"mlp_bias": "no"}, f"model.config.mlp_bias = 'no': must be true or false; {DEFAULT}"),
         ({"hidden_act": "mish"}, "model.config.hidden_act = 'mish': must be gelu or gelu_new or "
-         f"gelu_pytorch_tanh or relu or silu; {DEFAULT}"),
+         f"gelu_pytorch_tanh or relu or relu2 or silu; {DEFAULT}"),
         ({"attention_dropout": 0.1}, "model.config.attention_dropout = 0.1: must be 0, the only "
          f"one that is supported; {DEFAULT}"),
         ({"num_attention_heads": 3}, "model.config.hidden_size = 64: must be a multiple of "
@@ -436,6 +444,8 @@ def test_a_fault_says_what_is_wrong_and_what_to_do(changes, expected):
          f"that is supported; {DEFAULT}"),
         ("olmoe", {"output_router_logits": True}, "output_router_logits = True: must be False, "
          f"the only one that is supported; {DEFAULT}"),
+        ("nanochat", {"rope_parameters": {"partial_rotary_factor": 0.5}},
+         "rope_parameters.partial_rotary_factor = 0.5: unknown key; allowed: rope_theta"),
         ("gpt2", {"n_embd": 100}, "n_embd = 100: must be a multiple of n_head, 32; change one of "
          "the two"),
         ("gpt2", {"n_layer": None}, "n_layer: missing; write a whole number from 1 to 10,000"),

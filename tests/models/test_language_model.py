@@ -88,6 +88,24 @@ def test_fresh_parameters_are_normal_with_norms_of_one_and_biases_of_zero():
             assert abs(array.std() / 0.07 - 1) < 5 / (2 * array.size) ** 0.5, name
 
 
+@pytest.mark.filterwarnings("ignore")  # of importing transformers
+def test_fresh_parameters_of_nanochat_are_as_far_spread_as_those_of_transformers():
+    """Of what writes to the residual stream, attention's are shrunk, and those of MLPs aren't."""
+    import transformers
+
+    sizes = {key: value for key, value in CONFIG.items() if not key.endswith("bias")}
+    model = build({**sizes, "model_type": "nanochat"}, vocab_size=259)
+    config = transformers.AutoConfig.for_model("nanochat", **sizes, vocab_size=259)
+    theirs = dict(transformers.AutoModelForCausalLM.from_config(config).named_parameters())
+    params = jax.jit(model.init)(jax.random.key(3))
+    leaves = zip(jax.tree.leaves(model.names()), jax.tree.leaves(params), strict=True)
+    for leaf, array in leaves:
+        wanted = np.stack([theirs[name].detach().numpy() for name in leaf.names])
+        # Five standard errors of the two, and torch leaves the row of padding at zero.
+        close = 5 / array.size**0.5 + (1 / 259 if "embed" in leaf.names[0] else 0)
+        assert abs(array.std() / wanted.std() - 1) < close, leaf.names[0]
+
+
 def test_layers_and_seeds_begin_differently(model):
     init = jax.jit(model.init)
 

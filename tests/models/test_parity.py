@@ -323,6 +323,20 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
             "activation_function": "relu",
         },
     ),
+    "nanochat": ("nanochat", {**TWO, "final_logit_softcapping": 3.0}),
+    # The norm's ε is so large that the factor of yarn's scores is seen.
+    "nanochat, biased, tied, yarn, uncapped": (
+        "nanochat",
+        {
+            **TWO,
+            "head_dim": 6,
+            "attention_bias": True,
+            "tie_word_embeddings": True,
+            "rms_norm_eps": 0.1,
+            "hidden_act": "gelu",
+            "rope_parameters": {**YARN, "attention_factor": 1.5},
+        },
+    ),
     "neox": (
         "gpt_neox",
         {"rope_parameters": {"rope_theta": 100.0, "partial_rotary_factor": 0.5}},
@@ -363,10 +377,11 @@ FURTHER = {
     "gpt_oss, one of three, unbiased attention, tied, full first",
     "gpt_oss, all of four, multi-query, yarn",
     "gpt2",
+    "nanochat",
     "neox, sequential, unbiased",
 }
 """Of each family one that has most of it stays, and of each kind of positions and windows."""
-CURVED = {"gemma2", "qwen3_moe, every other dense", "gpt_oss", "neox"}
+CURVED = {"gemma2", "qwen3_moe, every other dense", "gpt_oss", "nanochat", "neox"}
 """Blocks whose second derivatives no other has: norms, gates and positions are of several."""
 every_config = pytest.mark.parametrize("case", cells(CONFIGS.keys(), FURTHER), indirect=True)
 B1, B2, DECAY = 0.9, 0.95, 0.1

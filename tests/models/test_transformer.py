@@ -74,6 +74,7 @@ OTHERS = {
         "num_local_experts": 4,
         "num_experts_per_tok": 2,
     },
+    "nanochat": {**SIZES, "model_type": "nanochat", "num_key_value_heads": 2},
     "phi3": {**SIZES, "model_type": "phi3", "num_key_value_heads": 2, "partial_rotary_factor": 0.5},
 }
 """Whose blocks differ in what a document could be seen by."""

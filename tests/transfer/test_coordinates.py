@@ -23,8 +23,9 @@ BATCHES = np.repeat(np.random.default_rng(0).integers(0, 16, (1, 2, 9)), 5, axis
 
 
 @functools.cache
-def found(rule, axis):
-    measured = slopes(Check(CONFIG, rule, OPTIMIZER), axis, (1, 4), BATCHES, range(4))
+def found(rule, axis, family="llama"):
+    config = {**CONFIG, "model_type": family}
+    measured = slopes(Check(config, rule, OPTIMIZER), axis, (1, 4), BATCHES, range(4))
     return {name: each.slope for name, each in measured.items()}
 
 
@@ -44,6 +45,14 @@ def test_with_a_rule_for_the_width_they_do_not(rule):
 @pytest.mark.parametrize("rule", cells(["completep", "complete_d_p"], ["completep"]))
 def test_with_a_rule_for_the_depth_they_do_not(rule):
     assert found(rule, "depth") == pytest.approx({LOGITS: 0.0, STREAM: 0.0}, abs=0.05)
+
+
+# Norms without weights, one of the embeddings, and branches of which attention's begin smaller.
+@pytest.mark.thorough
+@pytest.mark.parametrize("axis", ["width", "depth"])
+def test_nor_do_those_of_nanochat(axis):
+    moved = found("complete_d_p", axis, "nanochat")
+    assert moved == pytest.approx({LOGITS: 0.0, STREAM: 0.0}, abs=0.05)
 
 
 def test_the_slope_is_that_of_a_power():

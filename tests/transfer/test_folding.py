@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from transfer_sides import GPT2, LLAMA, side
+from transfer_sides import GPT2, LLAMA, NANOCHAT, side
 
 from metatune.models import build
 from metatune.transfer import Factor, Factors, factors_of
@@ -70,6 +70,14 @@ def test_a_multiplier_of_the_logits_is_part_of_the_last_norm():
     assert changed(found) == {"model.norm.weight"}
     assert found.parameters["model.norm.weight"] == Factor(0.25, 4.0, 4.0, 0.25)
     assert found.logits == 1
+
+
+def test_norms_without_weights_take_no_multiplier():
+    tied = side(config=NANOCHAT, tie_word_embeddings=True)
+    found = folded(plain(tied, logits=0.25, attention=0.5, residual=0.5), tied, tied)
+    assert (found.logits, found.attention, found.residual) == (0.25, 0.5, 1)
+    ends = ("self_attn.o_proj.weight", "mlp.fc2.weight")
+    assert changed(found) == {f"model.layers.{layer}.{end}" for layer in (0, 1) for end in ends}
 
 
 def test_a_multiplier_of_scores_is_part_of_the_queries():

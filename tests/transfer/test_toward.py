@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from transfer_sides import GPT2, LLAMA, side
+from transfer_sides import GPT2, LLAMA, NANOCHAT, side
 
 from metatune.artefact import Artefact, ArtefactError, LearningRates, Optimizer
 from metatune.recipe.faults import RecipeError
@@ -36,6 +36,15 @@ def test_parameters_of_gpt2_whose_matrices_lie_the_other_way():
     end = Parameter("matrix", 32, 8, 0, writes=True, std=0.01)  # shrunk by the root of 2 x 2
     assert found["transformer.h.0.mlp.c_proj.weight"] == end
     assert found["transformer.h.0.mlp.c_fc.bias"] == Parameter("vector", 1, 32, 0)
+
+
+def test_parameters_of_nanochat_whose_norms_have_none():
+    found = side(config=NANOCHAT).parameters
+    assert {parameter.role for parameter in found.values()} == {"embedding", "head", "matrix"}
+    # Of what writes to the stream, attention's begins shrunk, by the root of 2 x 2.
+    output = Parameter("matrix", 8, 8, 0, writes=True, std=0.01)
+    assert found[BLOCK + "self_attn.o_proj.weight"] == output
+    assert found[BLOCK + "mlp.fc2.weight"] == Parameter("matrix", 16, 8, 0, writes=True, std=0.02)
 
 
 def test_a_norm_that_heads_share():

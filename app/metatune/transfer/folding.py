@@ -27,7 +27,8 @@ def folded(factors: Factors, proxy: Side, target: Side) -> Factors:
         factors = replace(factors, residual=1.0)
     if target.embedding_scale != proxy.embedding_scale:
         factors = _embeddings(factors, proxy, target)
-    if target.tied and target.norm != "centred_rms":  # its weights are offsets from one
+    # Weights that are offsets from one can't take it, and `plain_rms` has none.
+    if target.tied and target.norm not in ("centred_rms", "plain_rms"):
         last = _last_norm(target)
         factors = _in_units(factors, target, lambda name, _: name in last, factors.logits)
         factors = replace(factors, logits=1.0)

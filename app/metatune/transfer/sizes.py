@@ -59,7 +59,8 @@ class Side:
         head_dim: features of a head.
         vocabulary: rows of the embedding.
         tied: whether the embedding is the head too.
-        norm: `rms`, `layer`, or `centred_rms`, whose weights are offsets from one.
+        norm: `rms`, `layer`, `centred_rms`, whose weights are offsets from one, or `plain_rms`,
+            which has none.
         post_norms: whether each branch ends with a norm.
         query_key_norms: whether queries and keys have norms.
         embedding_scale: factor of the embeddings before the first block.
@@ -185,7 +186,7 @@ def _parameter(
     a, module = model.config, keys[-2]
     writes = module in WRITERS
     if len(shape) == 1:
-        shared = module in QUERY_KEY_NORMS and a.qk_norm == "head"
+        shared = module in QUERY_KEY_NORMS and a.qk_norm != "all"
         role: Role = "query_key_norm" if shared else "vector"
         return Parameter(role, 1, shape[0], layer, writes, module == "q_proj")
     if module == "lm_head":
@@ -193,5 +194,6 @@ def _parameter(
     if layer is None:
         return Parameter("embedding", 1, shape[1], std=a.initializer_range)
     out, into = shape[:: -1 if transposed else 1]
-    std = a.residual_initializer_range if writes else a.initializer_range
+    outputs = (a.attention_output_initializer_range, a.mlp_output_initializer_range)
+    std = dict(zip(WRITERS, outputs, strict=True)).get(module, a.initializer_range)
     return Parameter("matrix", into, out, layer, writes, module == "q_proj", std)

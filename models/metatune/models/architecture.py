@@ -10,11 +10,19 @@ import jax
 from metatune.models.rope import Rope
 
 _gelu_tanh = partial(jax.nn.gelu, approximate=True)
+
+
+def _relu2(x: jax.Array) -> jax.Array:
+    """The square of what is above zero (So et al., Primer, 2021)."""
+    return jax.nn.relu(x) ** 2
+
+
 ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": partial(jax.nn.gelu, approximate=False),
     "gelu_new": _gelu_tanh,
     "gelu_pytorch_tanh": _gelu_tanh,
     "relu": jax.nn.relu,
+    "relu2": _relu2,
     "silu": jax.nn.silu,
 }
 """By transformers' names."""
@@ -90,9 +98,10 @@ class Architecture:
         norm_eps: added to the mean square, or variance, in a norm.
         tie_word_embeddings: whether the embedding is the unembedding too.
         initializer_range: standard deviation of fresh matrices.
-        residual_initializer_range: of those that write to the residual stream.
+        attention_output_initializer_range: of attention's last, which write to the residual stream.
+        mlp_output_initializer_range: likewise, of those of MLPs and experts.
         norm: `rms` (Zhang & Sennrich, 2019), `centred_rms`, whose weights are offsets from one
-            (Gemma), or `layer` (Ba et al., 2016).
+            (Gemma), `plain_rms`, which has none, or `layer` (Ba et al., 2016).
         gated: whether the MLP is gated (Shazeer, 2020).
         fused: None where queries, keys and values have matrices of their own; else how the outputs
             of their common one are ordered: first all `queries`, or all of the first of `heads`.
@@ -102,13 +111,16 @@ class Architecture:
         output_bias: whether the last projection of attention has.
         mlp_bias: whether the projections of an MLP have.
         qk_norm: over what queries and keys are normalised before they are rotated: each `head` by
-            itself, with weights that all share, or `all` heads together; None for not.
+            itself, with weights that all share, or `all` heads together; or, once they are, each
+            `rotated` head by itself. None for not.
+        backwards: whether queries and keys are rotated by the negative of their position's angles.
         sinks: whether each head has a logit more, of no key, that its softmax is over as well.
         norms: where norms stand: `before` attention and MLP, `after` them, or `around` them.
         parallel_residual: whether attention and MLP read the same residual stream.
         experts: those in the place of each block's MLP; None for none.
         dense: the blocks that have an MLP all the same, by their numbers; not all of them.
         learned_positions: whether each position has an embedding (Radford et al., 2019).
+        embedding_norm: whether embeddings are normalised before the first block.
         embedding_scale: factor of the token embeddings.
         residual_scale: factor of what attention and MLP add to the residual stream; None for one.
         logit_divisor: what logits are divided by; None for one.
@@ -128,8 +140,9 @@ class Architecture:
     norm_eps: float
     tie_word_embeddings: bool
     initializer_range: float
-    residual_initializer_range: float
-    norm: Literal["rms", "centred_rms", "layer"] = "rms"
+    attention_output_initializer_range: float
+    mlp_output_initializer_range: float
+    norm: Literal["rms", "centred_rms", "plain_rms", "layer"] = "rms"
     gated: bool = True
     fused: Literal["queries", "heads"] | None = None
     fused_mlp: bool = False
@@ -137,13 +150,15 @@ class Architecture:
     qkv_bias: bool = False
     output_bias: bool = False
     mlp_bias: bool = False
-    qk_norm: Literal["head", "all"] | None = None
+    qk_norm: Literal["head", "all", "rotated"] | None = None
+    backwards: bool = False
     sinks: bool = False
     norms: Literal["before", "after", "around"] = "before"
     parallel_residual: bool = False
     experts: ExpertLayer | None = None
     dense: frozenset[int] = frozenset()
     learned_positions: bool = False
+    embedding_norm: bool = False
     embedding_scale: float | None = None
     residual_scale: float | None = None
     logit_divisor: float | None = None

@@ -91,7 +91,7 @@ class Expert(nn.Module):
         hidden, stddev = a.hidden_size, a.initializer_range
         gate = Weight(wide, hidden, stddev, name="gate_proj")(dtype)
         up = Weight(wide, hidden, stddev, name="up_proj")(dtype)
-        down = Weight(hidden, wide, a.residual_initializer_range, name="down_proj")(dtype)
+        down = Weight(hidden, wide, a.mlp_output_initializer_range, name="down_proj")(dtype)
         return gate, up, down
 
 
@@ -146,7 +146,7 @@ class ClampedExperts(nn.Module):
             y = grouped(x, weight.astype(x.dtype), order, transposed=True)
             return y + grouped(share, bias.astype(x.dtype)[:, None, :], order, transposed=True)
 
-        stddev, of_residual = a.initializer_range, a.residual_initializer_range
+        stddev, of_residual = a.initializer_range, a.mlp_output_initializer_range
         both = project("gate_up_proj", x, jnp.ones_like(weights), 2 * wide, stddev)
         inner = clamped(both[..., ::2], both[..., 1::2], self.gate) * weights
         return project("down_proj", inner, weights, a.hidden_size, of_residual)

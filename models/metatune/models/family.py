@@ -144,5 +144,6 @@ def base(values: Mapping[str, Any], layers: tuple[Layer, ...]) -> dict[str, Any]
     return {
         **{name: values[name] for name in (*alike, "num_key_value_heads", "head_dim")},
         "layers": layers,
-        "residual_initializer_range": values["initializer_range"],
+        "attention_output_initializer_range": values["initializer_range"],
+        "mlp_output_initializer_range": values["initializer_range"],
     }

@@ -88,6 +88,17 @@ class CentredRMSNorm(nn.Module):
         return (normed * _along_last(1 + weight.astype(normed.dtype), x)).astype(x.dtype)
 
 
+class PlainRMSNorm(nn.Module):
+    """Root-mean-square norm without weights."""
+
+    eps: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalises the last axis."""
+        return _over_root_mean_square(_wide(x), self.eps).astype(x.dtype)
+
+
 class LayerNorm(nn.Module):
     """Layer norm (Ba et al., 2016), computed in at least float32."""
 
@@ -104,9 +115,11 @@ class LayerNorm(nn.Module):
         return (normed * weight + bias).astype(x.dtype)
 
 
-NORMS: Mapping[str, type[RMSNorm] | type[CentredRMSNorm] | type[LayerNorm]] = {
+Norm = type[RMSNorm] | type[CentredRMSNorm] | type[PlainRMSNorm] | type[LayerNorm]
+NORMS: Mapping[str, Norm] = {
     "rms": RMSNorm,
     "centred_rms": CentredRMSNorm,
+    "plain_rms": PlainRMSNorm,
     "layer": LayerNorm,
 }
 """By the names in `Architecture.norm`."""

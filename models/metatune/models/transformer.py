@@ -105,6 +105,8 @@ class Attention(nn.Module):
             q, k = rotate(q, cos, sin), rotate(k, cos, sin)
             if shared.queries is not None:
                 q = q * shared.queries[layer.rope].astype(q.dtype)[:, :, None, None]
+        if a.qk_norm == "rotated":
+            q, k = norm("q_norm", q), norm("k_norm", k)
         # Head-major; queries that share a key-value head lie side by side.
         q = q.reshape(batch, length, a.num_key_value_heads, -1, a.head_dim)
         q = q.transpose(0, 2, 3, 1, 4)
@@ -127,7 +129,7 @@ class Attention(nn.Module):
             chunk=rows_at_a_time(self.chunk, rows=length, columns=columns),
         )
         out = out.transpose(0, 3, 1, 2, 4).reshape(batch * length, -1)
-        stddev = a.residual_initializer_range
+        stddev = a.attention_output_initializer_range
         out = Linear(hidden, a.output_bias, stddev, a.transposed, name="o_proj")(out)
         return out.reshape(x.shape)
 
@@ -160,7 +162,7 @@ class MLP(nn.Module):
             inner = gate * project("up_proj", wide, a.initializer_range, flat)
         else:
             inner = activation(project("up_proj", wide, a.initializer_range, flat))
-        out = project("down_proj", a.hidden_size, a.residual_initializer_range, inner)
+        out = project("down_proj", a.hidden_size, a.mlp_output_initializer_range, inner)
         return out.reshape(x.shape)
 
 
@@ -293,6 +295,8 @@ class Body(nn.Module):
             rows = a.max_position_embeddings
             at = Embedding(rows, a.hidden_size, stddev, name="embed_positions")
             x = x + at(positions, dtype)
+        if a.embedding_norm:
+            x = NORMS[a.norm](a.norm_eps, name="embed_norm")(x)
         layers, shared = _for_blocks(a, tokens.shape[1], positions, documents)
         if self.layout is not None:
             x = self.layout.cut(x)
@@ -360,6 +364,8 @@ def _for_blocks(
             if length > kind.original_max_position_embeddings:
                 found = by_document(kind, size, positions, lengths(positions), length)
                 cos, sin = cos.at[at].set(found[0]), sin.at[at].set(found[1])
+        if architecture.backwards:
+            sin = -sin
         factors = np.stack([query_factors(kind, length) for kind in kinds])
         if (factors != 1).any():
             queries = jnp.asarray(factors)[:, positions]

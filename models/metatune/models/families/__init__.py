@@ -12,6 +12,7 @@ from metatune.models.families.granite import GRANITE
 from metatune.models.families.llama import LLAMA
 from metatune.models.families.ministral3 import MINISTRAL3
 from metatune.models.families.mistral import MISTRAL
+from metatune.models.families.nanochat import NANOCHAT
 from metatune.models.families.olmo2 import OLMO2
 from metatune.models.families.olmo3 import OLMO3
 from metatune.models.families.olmoe import OLMOE
@@ -43,6 +44,7 @@ FAMILIES: Mapping[str, Family] = {
         GPT_OSS,
         GPT2,
         GPT_NEOX,
+        NANOCHAT,
     )
 }
 """By `model_type`; a new family is a new file and a new row."""

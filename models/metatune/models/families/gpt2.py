@@ -29,7 +29,8 @@ def _architecture(values: Mapping[str, Any], layers: tuple[Layer, ...]) -> Archi
     return Architecture(
         **{
             **base({**values, "intermediate_size": inner}, scaled),
-            "residual_initializer_range": shrunk,
+            "attention_output_initializer_range": shrunk,
+            "mlp_output_initializer_range": shrunk,
         },
         norm="layer",
         gated=False,
