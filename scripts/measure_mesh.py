@@ -46,6 +46,7 @@ WITHOUT_TENSOR = {name: mesh for name, mesh in LAYOUTS.items() if mesh[2] == 1}
 ROW = "71.3M"
 WAY = "mixflow+remat+chunks+saved"
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 264}
+EXPERTS = {**SMALL, "num_experts_per_tok": 2}
 FAMILIES: Mapping[str, Mapping[str, Any]] = {
     "Llama": {"model_type": "llama", "intermediate_size": 32, **SMALL},
     "GPT-2": {"model_type": "gpt2", "n_embd": 16, "n_layer": 2, "n_head": 4, "vocab_size": 264},
@@ -57,6 +58,25 @@ FAMILIES: Mapping[str, Mapping[str, Any]] = {
         "query_pre_attn_scalar": 4,
         "sliding_window": 8,
         **SMALL,
+    },
+    "Qwen3-MoE": {
+        "model_type": "qwen3_moe",
+        "intermediate_size": 32,
+        "num_key_value_heads": 4,
+        "head_dim": 4,
+        **EXPERTS,
+        "moe_intermediate_size": 16,
+        "num_experts": 4,
+        "norm_topk_prob": True,
+    },
+    "gpt-oss": {
+        "model_type": "gpt_oss",
+        "intermediate_size": 16,
+        "num_key_value_heads": 4,
+        "head_dim": 4,
+        "sliding_window": 8,
+        **EXPERTS,
+        "num_local_experts": 4,
     },
 }
 LORA = schema.LoraSpec(rank=4, alpha=8.0, targets=("q_proj", "down_proj"))

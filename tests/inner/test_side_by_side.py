@@ -1,6 +1,5 @@
 """Optimizers side by side: each does to its parameters what it does alone."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -9,7 +8,6 @@ import numpy as np
 import optax
 import pytest
 from recipes import tiny
-from transfer_sides import side
 
 from metatune.fit.making import artefact_of
 from metatune.inner import optimizers, prepare
@@ -17,7 +15,6 @@ from metatune.models import ParameterNames
 from metatune.recipe import schema
 from metatune.recipe.faults import RecipeError
 from metatune.train.following import Steps, followed
-from metatune.transfer.refusals import impossible
 from metatune.tunables import Hyper
 from metatune.tunables.optimizer_groups import assigned, per_leaf
 from metatune.verdict.points import Plain
@@ -267,19 +264,3 @@ def test_each_group_has_its_base_rate_and_an_artefact_of_it_is_followed():
     half = plain_rates(training, default, Plain(rate=0.5))
     for name, curve in half.parameters.items():
         np.testing.assert_allclose(curve, 0.5 * peaks[name], rtol=1e-9)
-
-
-def test_no_rule_carries_groups_to_other_sizes():
-    settings = {"kind": "groups", "clip_norm": None, "groups": []}
-    proxy, wider = side("proxy"), side("wider", hidden_size=16)
-    made: Any = SimpleNamespace(
-        optimizer=SimpleNamespace(settings=settings),
-        learning_rates=SimpleNamespace(elements=None),
-        initialisation=None,
-        provenance={},
-    )
-    assert not list(impossible(made, proxy, proxy))
-    (fault,) = impossible(made, proxy, wider)
-    assert str(fault).startswith(
-        "optimizer.kind = 'groups': no rule says how optimizers side by side follow the sizes"
-    )

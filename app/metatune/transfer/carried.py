@@ -6,12 +6,14 @@ from typing import Final, NamedTuple
 
 from metatune.artefact import Artefact, ArtefactError
 from metatune.artefact.demands import FITTED, Demands, Destination, demands, recorded
+from metatune.artefact.sections.optimizer import GROUPS
 from metatune.transfer import refusals, schedules, supply, words
 from metatune.transfer.factors import Factor, Factors
 from metatune.transfer.folding import as_made, folded
 from metatune.transfer.mapping import Between, counterparts
 from metatune.transfer.rules import DEFAULT, RULES
 from metatune.transfer.sizes import Side
+from metatune.transfer.stepping import Kinds
 
 WHERE: Final = "carrying over"
 """What errors say they are of."""
@@ -40,20 +42,21 @@ class Carried(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
-def factors_of(kind: str, proxy: Side, target: Side, rule: str) -> Factors:
+def factors_of(kinds: Kinds, proxy: Side, target: Side, rule: str) -> Factors:
     """The factors of a rule for the target as its own config makes it.
 
     Args:
-        kind: of the optimizer.
+        kinds: of the optimizer, or of that of each parameter of the target.
         proxy: what was tuned.
         target: what is to come.
         rule: a name of `RULES`.
     """
-    found = RULES[rule].factors(kind, proxy, target)
+    found = RULES[rule].factors(kinds, proxy, target)
     if RULES[rule].optimizers is None:
         return found
-    if kind != "sgd":  # a gradient in other units makes other steps there
-        found = folded(found, proxy, target)
+    used = (kinds,) if isinstance(kinds, str) else kinds.values()
+    if "sgd" not in used:  # a gradient in other units makes other steps there
+        found = folded(found, proxy, target, kinds)
     return _merged(as_made(found, proxy, target))
 
 
@@ -106,7 +109,7 @@ def carry(
         raise ArtefactError(WHERE, faults + unsaid)
     ours = counterparts(proxy, target)
     proxy, target, ours = _trained(artefact, proxy, target, ours)
-    factors = factors_of(artefact.optimizer.settings["kind"], proxy, target, chosen.name)
+    factors = factors_of(_kinds(artefact, ours), proxy, target, chosen.name)
     if factors.memory > 1 and proxy.steps and target.steps:
         warnings = (
             f"warning: a training {proxy.steps / target.steps:.3g} times shorter than the tuned "
@@ -120,7 +123,7 @@ def carry(
     asked = Demands(
         rule=chosen.name,
         initial_scale={n: f.initial for n, f in factors.parameters.items() if f.initial != 1},
-        eps=schedules.eps_apart(factors),
+        eps=schedules.eps_apart(artefact.optimizer, factors),
         settings=schedules.changed_settings(artefact.optimizer, optimizer),
         residual=factors.residual,
         logits=factors.logits,
@@ -137,6 +140,14 @@ def carry(
         provenance={**artefact.provenance, FITTED: recorded(asked, to, [*done, *left, *undone])},
     )
     return Carried(carried, asked, done, left, undone, warnings)
+
+
+def _kinds(artefact: Artefact, ours: Mapping[str, Between]) -> Kinds:
+    """The kind of optimizer of each of the target's parameters: that of its counterpart's group."""
+    optimizer = artefact.optimizer
+    if GROUPS not in optimizer.settings:
+        return optimizer.settings["kind"]
+    return {name: optimizer.kinds[optimizer.place(at.lower)] for name, at in ours.items()}
 
 
 def _longer(proxy: Side, target: Side) -> bool:

@@ -9,7 +9,7 @@ Source: Yang et al., 2022, arXiv 2203.03466, appendix D.1; for depth Dey et al.,
 2505.01618, figure 7.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
@@ -21,13 +21,15 @@ from jaxtyping import Array, Int
 
 from metatune.inner import optimizers
 from metatune.models import LanguageModel, ParameterNames, build
-from metatune.recipe.schema import AdamWSpec
+from metatune.recipe.schema import GroupsSpec, InnerOptimizerSpec
 from metatune.transfer.carried import factors_of
 from metatune.transfer.enlarging import enlarged
-from metatune.transfer.factors import Factors
+from metatune.transfer.factors import Factor, Factors
 from metatune.transfer.rules.rule import Axis
 from metatune.transfer.sizes import of_model
+from metatune.transfer.stepping import kinds_of
 from metatune.tunables import Hyper
+from metatune.tunables.optimizer_groups import per_leaf
 
 STREAM: Final = "residual stream"
 LOGITS: Final = "logits"
@@ -43,12 +45,12 @@ class Check(NamedTuple):
     Attributes:
         config: fields of the proxy's `config.json`, with its vocabulary.
         rule: that the others follow.
-        optimizer: of the proxy, whose one rate is that of all of its parameters.
+        optimizer: of the proxy, at whose peaks its parameters are trained throughout.
     """
 
     config: Mapping[str, Any]
     rule: str
-    optimizer: AdamWSpec
+    optimizer: InnerOptimizerSpec
 
 
 def moves(
@@ -72,7 +74,8 @@ def moves(
     proxy, model = (build(each, remat=True) for each in (check.config, config))
     steps = len(batches)
     sides = (of_model("proxy", proxy, steps=steps), of_model("target", model, steps=steps))
-    factors = factors_of("adamw", *sides, check.rule)
+    kinds = kinds_of(check.optimizer, model.names())
+    factors = factors_of(kinds, *sides, check.rule)
     setting = _Setting(check, factors, model)
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds))
     found = jax.jit(_squares, static_argnums=(0, 1))(model, setting, jnp.asarray(batches), keys)
@@ -134,16 +137,32 @@ class _Setting:
         self.names = model.names()
         self.shapes = model.init_shapes()
 
-    def tree(self, of: Any) -> Any:
-        """A number of each parameter as a tree that broadcasts against the parameters."""
+    def tree(self, of: Callable[[Factor], float], times: Any = None) -> Any:
+        """A number of each parameter as a tree that broadcasts against the parameters.
 
-        def leaf(named: ParameterNames, shape: jax.ShapeDtypeStruct) -> jax.Array:
-            values = [of(self.factors.parameters[name]) for name in named.names]
+        Args:
+            of: the number, from the parameter's factors.
+            times: a number of each leaf that it is multiplied by; None for none.
+        """
+
+        def leaf(named: ParameterNames, shape: jax.ShapeDtypeStruct, by: float = 1.0) -> jax.Array:
+            values = [by * of(self.factors.parameters[name]) for name in named.names]
             layers = (len(values),) if named.stacked else ()
             ones = (1,) * (len(shape.shape) - len(layers))
             return jnp.asarray(values, jnp.float32).reshape(*layers, *ones)
 
-        return jax.tree.map(leaf, self.names, self.shapes)
+        rest = () if times is None else (times,)
+        return jax.tree.map(leaf, self.names, self.shapes, *rest)
+
+    def rates(self) -> Any:
+        """The learning rate of each parameter."""
+        optimizer = self.check.optimizer
+        peaks = (
+            per_leaf(optimizer, self.names, "learning_rate")
+            if isinstance(optimizer, GroupsSpec)
+            else jax.tree.map(lambda _: optimizer.learning_rate, self.names)
+        )
+        return self.tree(lambda factor: factor.learning_rate, peaks)
 
 
 def _squares(
@@ -170,7 +189,7 @@ def _squares_of(
         setting.tree(lambda factor: factor.initial),
     )
     hyper = Hyper(
-        learning_rate=setting.tree(lambda f: check.optimizer.learning_rate * f.learning_rate),
+        learning_rate=setting.rates(),
         mixture=jnp.ones(1),
         loss_weights=jnp.ones(1),
         eps_scale=setting.tree(lambda factor: factor.eps),

@@ -29,14 +29,21 @@ class Factor:
             self.initial * other.initial,
         )
 
-    def in_units(self, factor: float) -> "Factor":
-        """The same under Adam for a parameter that is written `factor` times as large.
+    def in_units(self, factor: float, turned: bool = False) -> "Factor":
+        """The same for a parameter that is written `factor` times as large.
 
         A multiplier c before W is c W itself: its fresh numbers and its steps are c times as
         large, its gradient is one c-th, and rate times weight decay stays. So trainings in both
-        units are the same to rounding (but for a clipping by the norm of all gradients).
+        units are the same to rounding (but for a clipping by the norm of all gradients), where the
+        size of a step isn't that of the gradient: under Adam, and under Muon, whose ε is added to
+        the norm of a momentum.
+
+        Args:
+            factor: c.
+            turned: whether the rate is a share of the parameter's norm, which c is in already.
         """
-        return self.times(Factor(factor, 1 / factor, 1 / factor, factor))
+        rate = 1.0 if turned else factor
+        return self.times(Factor(rate, 1 / rate, 1 / factor, factor))
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,9 @@ class Factors:
         residual: of what each branch of a block adds to the residual stream.
         logits: of the logits.
         attention: of the attention scores.
-        memory: of 1 - β of both of Adam's averages: 1/2 remembers twice as many updates.
+        memory: of 1 - β of both of Adam's averages: 1/2 remembers twice as many updates. Of what
+            is normalised after it was averaged it is none: Muon's momentum, and all of a
+            hyperball's optimizer.
         unknown: what the rule needs and wasn't told: it is left as it is.
     """
 

@@ -6,34 +6,44 @@ trainer can give: larger or smaller fresh numbers, rates, decays, ε. What can't
 a multiplier, which the trainer must have.
 """
 
-from collections.abc import Callable
+from collections.abc import Collection
 from dataclasses import replace
 
 from metatune.transfer.factors import Factors
 from metatune.transfer.mapping import counterparts
-from metatune.transfer.sizes import Parameter, Side
+from metatune.transfer.sizes import Side
+from metatune.transfer.stepping import TURNING, Kinds, kind_of, step
 
 
-def folded(factors: Factors, proxy: Side, target: Side) -> Factors:
+def folded(factors: Factors, proxy: Side, target: Side, kinds: Kinds = "adamw") -> Factors:
     """The factors of the target as its own config makes it.
 
     Args:
-        factors: as of a rule, for Adam.
+        factors: as of a rule.
         proxy: what was tuned.
         target: what is to come.
+        kinds: of the optimizer; not `sgd`, whose steps are in the units of gradients.
     """
+    whole = target.parameters.items()
     if not target.post_norms:  # else a norm would take the multiplier out again
-        factors = _in_units(factors, target, lambda _, own: own.writes, factors.residual)
+        writers = [name for name, own in whole if own.writes]
+        factors = _in_units(factors, target, kinds, writers, factors.residual)
         factors = replace(factors, residual=1.0)
     if target.embedding_scale != proxy.embedding_scale:
-        factors = _embeddings(factors, proxy, target)
+        # Embeddings that the model multiplies by what grows with its width: in units without it.
+        ratio = proxy.embedding_scale / target.embedding_scale
+        embeddings = [name for name, own in whole if own.role == "embedding"]
+        factors = _in_units(factors, target, kinds, embeddings, ratio)
+        if target.tied:  # the same weights make the logits, without that factor of the model
+            factors = replace(factors, logits=factors.logits / ratio)
     # Weights that are offsets from one can't take it, and `plain_rms` has none.
     if target.tied and target.norm not in ("centred_rms", "plain_rms"):
-        last = _last_norm(target)
-        factors = _in_units(factors, target, lambda name, _: name in last, factors.logits)
+        last = [name for name, own in whole if own.role == "vector" and own.layer is None]
+        factors = _in_units(factors, target, kinds, last, factors.logits)
         factors = replace(factors, logits=1.0)
-    if not target.query_key_norms and any(own.queries for own in target.parameters.values()):
-        factors = _in_units(factors, target, lambda _, own: own.queries, factors.attention)
+    queries = [name for name, own in whole if own.queries]
+    if not target.query_key_norms and queries:
+        factors = _in_units(factors, target, kinds, queries, factors.attention)
         factors = replace(factors, attention=1.0)
     return factors
 
@@ -51,27 +61,14 @@ def as_made(factors: Factors, proxy: Side, target: Side) -> Factors:
     return replace(factors, parameters=found)
 
 
-def _embeddings(factors: Factors, proxy: Side, target: Side) -> Factors:
-    """Embeddings that the model multiplies by what grows with its width, in units without it."""
-    ratio = proxy.embedding_scale / target.embedding_scale
-    factors = _in_units(factors, target, lambda _, own: own.role == "embedding", ratio)
-    # Tied, the same weights make the logits, without that factor of the model.
-    return replace(factors, logits=factors.logits / ratio) if target.tied else factors
-
-
-def _last_norm(side: Side) -> list[str]:
-    """The parameters of the norm between the blocks and the logits."""
-    return [n for n, own in side.parameters.items() if own.role == "vector" and own.layer is None]
-
-
 def _in_units(
-    factors: Factors, side: Side, which: Callable[[str, Parameter], bool], by: float
+    factors: Factors, side: Side, kinds: Kinds, names: Collection[str], by: float
 ) -> Factors:
-    """Those parameters for which `which` holds, in units `by` times as large."""
+    """Parameters of some names in units `by` times as large."""
     if by == 1:
         return factors
-    found = {
-        name: factor.in_units(by) if which(name, side.parameters[name]) else factor
-        for name, factor in factors.parameters.items()
-    }
+    found = dict(factors.parameters)
+    for name in names:
+        own = step(kind_of(kinds, name), side.parameters[name])
+        found[name] = found[name].in_units(by, turned=own in TURNING)
     return replace(factors, parameters=found)

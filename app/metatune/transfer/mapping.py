@@ -44,19 +44,23 @@ def depth_of(layer: int, depth: int, other: int) -> float:
 def counterparts(proxy: Side, target: Side) -> dict[str, Between]:
     """Where each of the target's parameters lies in the proxy, by checkpoint name.
 
+    Between the nearest blocks that have it, where not all do.
+
     Raises:
         ArtefactError: a kind of parameter that only one side has, named by its first.
     """
     _refuse_other_kinds(proxy, target)
+    layers = _layers(proxy)
     found = {}
     for name, parameter in target.parameters.items():
         if parameter.layer is None:
             found[name] = Between(name, name, 0.0)
             continue
         at = depth_of(parameter.layer, target.depth, proxy.depth)
-        lower = int(at)
-        upper = min(lower + 1, proxy.depth - 1)
-        along = at - lower
+        there = layers[_kind(name)]
+        lower = max((layer for layer in there if layer <= at), default=there[0])
+        upper = min((layer for layer in there if layer > at), default=lower)
+        along = max(0.0, at - lower) / (upper - lower) if upper > lower else 0.0
         first, second = (renumbered(name, layer) for layer in (lower, upper))
         found[name] = Between(first, second if along else first, along)
     return found
@@ -109,5 +113,19 @@ def _refuse_other_kinds(proxy: Side, target: Side) -> None:
 
 
 def _kinds(side: Side) -> dict[str, str]:
-    """The kinds of parameters: each one's name with the block's number taken out."""
-    return {LAYER.sub(r"\g<1>N", name, count=1): name for name in side.parameters}
+    """The kinds of parameters, with the last name of each."""
+    return {_kind(name): name for name in side.parameters}
+
+
+def _kind(name: str) -> str:
+    """A parameter's name with the block's number taken out."""
+    return LAYER.sub(r"\g<1>N", name, count=1)
+
+
+def _layers(side: Side) -> dict[str, list[int]]:
+    """The blocks that have each kind of parameter: not all, where some have experts."""
+    found: dict[str, list[int]] = {}
+    for name, parameter in side.parameters.items():
+        if parameter.layer is not None:
+            found.setdefault(_kind(name), []).append(parameter.layer)
+    return {kind: sorted(layers) for kind, layers in found.items()}

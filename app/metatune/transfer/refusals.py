@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 
-from metatune.artefact import Artefact
+from metatune.artefact import Artefact, Optimizer
 from metatune.artefact.demands import FITTED
 from metatune.artefact.sections.optimizer import GROUPS
+from metatune.models.families import FAMILIES
 from metatune.recipe.faults import ABSENT, Fault, unknown
+from metatune.transfer.mapping import counterparts
 from metatune.transfer.rules import RULES, Rule
 from metatune.transfer.sizes import Side
+from metatune.transfer.stepping import called
 
 AS_THEY_ARE = "--rule none takes the rates as they are"
 
@@ -48,10 +51,6 @@ def impossible(artefact: Artefact, proxy: Side, target: Side) -> Iterator[Fault]
         )
     if proxy.like(target):
         return
-    if artefact.optimizer.settings["kind"] == GROUPS:
-        problem = "no rule says how optimizers side by side follow the sizes of a model"
-        cure = "tune with one optimizer, or tune on the model to come"
-        yield Fault("optimizer.kind", GROUPS, problem, cure)
     if artefact.learning_rates.elements is not None:
         problem = "rates within parameters have the shapes of the tuned model"
         cure = "tune rates of whole tensors, or of groups of them"
@@ -69,9 +68,15 @@ def of_the_models(proxy: Side, target: Side, rule: Rule) -> Iterator[Fault]:
     """What of two models a rule says nothing of, or would scale once more than they do."""
     if rule.optimizers is None:
         return
-    if target.experts:
-        problem = f"{rule.name} says nothing of experts and of what chooses between them"
-        yield Fault(f"{target.source}, model_type", target.family, problem, AS_THEY_ARE)
+    for field, what in (("experts", "num_experts"), ("chosen", "num_experts_per_tok")):
+        ours, theirs = (getattr(side, field) for side in (proxy, target))
+        if ours != theirs:
+            problem = (
+                f"must be {ours}, as in the tuned model: {rule.name} says how experts follow their "
+                "widths, and nothing of other numbers of them"
+            )
+            path = f"{target.source}, {FAMILIES[target.family].spelled(what)}"
+            yield Fault(path, theirs, problem, f"keep that number, or tune anew; {AS_THEY_ARE}")
     for side in (proxy, target):
         for key in OWN_RULE:
             if value := side.config.get(key):
@@ -84,23 +89,26 @@ def of_the_models(proxy: Side, target: Side, rule: Rule) -> Iterator[Fault]:
             yield Fault(f"{target.source}, {key}", theirs, problem, AS_THEY_ARE)
 
 
-def unsaid(artefact: Artefact, proxy: Side, target: Side, rule: Rule) -> Iterator[Fault]:
-    """What of an artefact, or of what is to use it, a rule says nothing of."""
-    if rule.optimizers is None:
-        return
-    yield from of_the_models(proxy, target, rule)
-    settings = artefact.optimizer.settings
-    if target.optimizer not in (None, settings["kind"]):
+def _of_the_optimizer(artefact: Artefact, proxy: Side, target: Side, rule: Rule) -> Iterator[Fault]:
+    """Where it is another than the tuned one, or one that a rule says nothing of."""
+    optimizer = artefact.optimizer
+    settings, allowed = optimizer.settings, rule.optimizers or ()
+    tuned = called(settings["kind"], optimizer.kinds)
+    if target.optimizer not in (None, tuned):
         problem = (
-            f"must be {settings['kind']!r}, which the rates were tuned for: {rule.name} says "
+            f"must be {tuned!r}, which the rates were tuned for: {rule.name} says "
             "nothing of a change"
         )
         cure = f"take that one; {AS_THEY_ARE}"
         yield Fault(f"{target.source}, optimizer.kind", target.optimizer, problem, cure)
-    if settings["kind"] not in rule.optimizers:
-        problem = f"{rule.name} says nothing of it (only of {', '.join(rule.optimizers)})"
-        yield Fault("optimizer.kind", settings["kind"], problem, AS_THEY_ARE)
-    elif settings["kind"] == "sgd" and settings["clip_norm"] is not None:
+    elif target.kinds:
+        yield from _other_groups(optimizer, proxy, target, rule)
+    for place, kind in enumerate(optimizer.kinds):
+        if kind not in allowed:
+            said = f"groups[{place}]." if GROUPS in settings else ""
+            problem = f"{rule.name} says nothing of it (only of {', '.join(allowed)})"
+            yield Fault(f"optimizer.{said}kind", kind, problem, AS_THEY_ARE)
+    if "sgd" in optimizer.kinds and "sgd" in allowed and settings["clip_norm"] is not None:
         problem = (
             "clipping makes the steps of SGD depend on the norm of all gradients, which grows with "
             f"the width: {rule.name} can't say how its rates follow"
@@ -111,6 +119,28 @@ def unsaid(artefact: Artefact, proxy: Side, target: Side, rule: Rule) -> Iterato
             problem,
             f"tune without clipping; {AS_THEY_ARE}",
         )
+
+
+def _other_groups(optimizer: Optimizer, proxy: Side, target: Side, rule: Rule) -> Iterator[Fault]:
+    """A parameter of the target whose optimizer isn't that of the one that was tuned for it."""
+    for name, at in counterparts(proxy, target).items():
+        tuned, here = optimizer.kinds[optimizer.place(at.lower)], target.kinds.get(name)
+        if here not in (None, tuned):
+            problem = (
+                f"must be {tuned!r}, which the rates of {name} were tuned for: {rule.name} says "
+                "nothing of a change"
+            )
+            cure = f"give the groups the expressions that were tuned; {AS_THEY_ARE}"
+            yield Fault(f"{target.source}, optimizer.groups", here, problem, cure)
+            return
+
+
+def unsaid(artefact: Artefact, proxy: Side, target: Side, rule: Rule) -> Iterator[Fault]:
+    """What of an artefact, or of what is to use it, a rule says nothing of."""
+    if rule.optimizers is None:
+        return
+    yield from of_the_models(proxy, target, rule)
+    yield from _of_the_optimizer(artefact, proxy, target, rule)
     fresh = f"{rule.name} is about trainings from fresh parameters, not of"
     for key, what in (("lora", "adapters"), ("weights_sha256", "pretrained weights")):
         if key in artefact.provenance:

@@ -8,8 +8,10 @@ import numpy as np
 
 from metatune.artefact import Artefact, LearningRates, Multipliers, Optimizer, OptimizerSchedules
 from metatune.artefact.horizon import multipliers_at_knots
+from metatune.artefact.sections.optimizer import GROUPS, TREATED
 from metatune.transfer.factors import Factors
 from metatune.transfer.mapping import Between, interpolated, renumbered_label
+from metatune.transfer.stepping import TURNED
 
 Counterparts = Mapping[str, Between]
 
@@ -101,16 +103,19 @@ def _any_between(ours: Counterparts, group_of: Mapping[str, str]) -> bool:
 def optimizer(artefact: Artefact, ours: Counterparts, factors: Factors) -> Optimizer:
     """The optimizer of the target.
 
-    What all parameters have alike is in its settings; weight decay that differs is a schedule.
-    ε that differs is no part of it: see `eps_apart`.
+    What all parameters have alike is in its settings; weight decay that differs is a schedule, of
+    several optimizers side by side any that changes. ε that differs is no part of it: see
+    `eps_apart`.
     """
     tuned = artefact.optimizer
     decayed = tuple(name for name, at in ours.items() if at.lower in set(tuned.decayed))
-    changes = _changes(factors)
-    settings = {
-        key: float(changes[key](value)) if key in changes else value
-        for key, value in tuned.settings.items()
-    }
+    changes = _changes(tuned, factors)
+    settings = _changed(tuned.settings, "", changes)
+    if GROUPS in tuned.settings:
+        settings[GROUPS] = [
+            _followed(_changed(group, f"{GROUPS}[{place}].", changes), ours)
+            for place, group in enumerate(tuned.settings[GROUPS])
+        ]
     schedules = tuned.schedules
     if schedules is not None:
         values = {
@@ -119,16 +124,14 @@ def optimizer(artefact: Artefact, ours: Counterparts, factors: Factors) -> Optim
         }
         schedules = replace(schedules, values=values)
     decays = {name: factors.parameters[name].weight_decay for name in decayed}
-    shared = common(decays.values())
+    own = {name: _decay(tuned, ours[name].lower) for name in decayed}
+    shared = common(decays.values()) if GROUPS not in settings else None
     if schedules is not None and (by_name := schedules.weight_decay) is not None:
         new = {n: factor * interpolated(ours[n], by_name) for n, factor in decays.items()}
         schedules = replace(schedules, weight_decay=new)
-    elif shared is None and tuned.settings["weight_decay"]:
+    elif shared is None and any(own.values()) and set(decays.values()) != {1.0}:
         knots = schedules.knots if schedules else (0.0,)
-        each = {
-            name: np.full(len(knots), factor * tuned.settings["weight_decay"])
-            for name, factor in decays.items()
-        }
+        each = {name: np.full(len(knots), factor * own[name]) for name, factor in decays.items()}
         schedules = (
             replace(schedules, weight_decay=each)
             if schedules
@@ -139,10 +142,40 @@ def optimizer(artefact: Artefact, ours: Counterparts, factors: Factors) -> Optim
     return Optimizer(settings, decayed, schedules)
 
 
-def eps_apart(factors: Factors) -> dict[str, float]:
-    """Factors of ε by name, where not all are one and the same; empty where they are."""
+def _changed(
+    settings: Mapping[str, Any], prefix: str, changes: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The settings of an optimizer, or of a group, with what changes of them by its whole name."""
+    return {
+        key: float(changes[prefix + key](value)) if prefix + key in changes else value
+        for key, value in settings.items()
+    }
+
+
+def _followed(group: Mapping[str, Any], ours: Counterparts) -> dict[str, Any]:
+    """A group of the target's parameters: those whose counterparts are in it."""
+    lists = [key for key in ("parameters", *TREATED.get(group["kind"], ())) if key in group]
+    members = {key: set(group[key]) for key in lists}
+    return {
+        **group,
+        **{key: [n for n, at in ours.items() if at.lower in own] for key, own in members.items()},
+    }
+
+
+def _decay(tuned: Optimizer, name: str) -> float:
+    """The weight decay of a parameter of the proxy, as it started."""
+    groups = tuned.settings.get(GROUPS)
+    return (groups[tuned.place(name)] if groups else tuned.settings)["weight_decay"]
+
+
+def eps_apart(tuned: Optimizer, factors: Factors) -> dict[str, float]:
+    """Factors of ε by name, where not all are one and the same; empty where they are.
+
+    Of several optimizers side by side where they aren't all one: no setting is of all of them.
+    """
     found = {name: factor.eps for name, factor in factors.parameters.items()}
-    return {} if common(found.values()) is not None else found
+    shared = common(found.values())
+    return {} if shared == 1 or (shared is not None and GROUPS not in tuned.settings) else found
 
 
 def common(numbers: Iterable[float]) -> float | None:
@@ -151,23 +184,27 @@ def common(numbers: Iterable[float]) -> float | None:
     return (found or {1.0}).pop() if len(found) <= 1 else None
 
 
-def _changes(factors: Factors) -> dict[str, Any]:
-    """What becomes of settings that all parameters share."""
+def _changes(tuned: Optimizer, factors: Factors) -> dict[str, Any]:
+    """What becomes of settings that all parameters share, or those of a group, by whole name."""
     found: dict[str, Any] = {}
     if factors.memory != 1:
         # At most all of a new number is taken: an average can't forget faster.
-        found |= dict.fromkeys(
-            AVERAGES, lambda value: 1 - np.minimum(1.0, (1 - value) * factors.memory)
-        )
+        def shorter(value: Any) -> Any:
+            return 1 - np.minimum(1.0, (1 - value) * factors.memory)
+
+        grouped = GROUPS in tuned.settings
+        for place, kind in enumerate(tuned.kinds):
+            if kind not in TURNED:
+                prefix = f"{GROUPS}[{place}]." if grouped else ""
+                found |= {prefix + key: shorter for key in AVERAGES}
     eps = common(factor.eps for factor in factors.parameters.values())
-    if eps not in (None, 1.0):
+    if GROUPS not in tuned.settings and eps not in (None, 1.0):
         found["eps"] = lambda value: value * eps
         found["eps_root"] = lambda value: value * eps**2
     return found
 
 
 def changed_settings(before: Optimizer, after: Optimizer) -> dict[str, float]:
-    """Settings that aren't what they were."""
-    return {
-        key: float(value) for key, value in after.settings.items() if value != before.settings[key]
-    }
+    """Settings that aren't what they were, of groups as `groups[0].b1`."""
+    numbers = before.numbers
+    return {key: float(value) for key, value in after.numbers.items() if value != numbers[key]}

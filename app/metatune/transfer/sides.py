@@ -11,7 +11,9 @@ from metatune.data.tokenizers import tokenizer
 from metatune.inner import InnerTraining
 from metatune.models import read_config
 from metatune.recipe.faults import ABSENT, Fault
+from metatune.recipe.schema import GroupsSpec
 from metatune.transfer.sizes import Side, of_config, of_model
+from metatune.transfer.stepping import called, kinds_of
 
 TUNED = "the tuned model"
 """What the side of an artefact is called."""
@@ -44,7 +46,7 @@ def of_artefact(artefact: Artefact) -> Side:
         batch_size=data.get("batch_size"),
         steps=artefact.horizon_steps,
         tokenizer_sha256=artefact.provenance.get("tokenizer_sha256"),
-        optimizer=artefact.optimizer.settings["kind"],
+        optimizer=called(artefact.optimizer.settings["kind"], artefact.optimizer.kinds),
     )
 
 
@@ -66,6 +68,10 @@ def of_folder(folder: Path, **training: Any) -> Side:
 def of_training(training: InnerTraining, source: str) -> Side:
     """That of a recipe's training."""
     recipe = training.recipe
+    optimizer = recipe.inner.optimizer
+    of = kinds_of(optimizer, training.names)
+    groups = optimizer.groups if isinstance(optimizer, GroupsSpec) else (optimizer,)
+    kinds = [each.kind for each in groups]
     adapted = "adapters" if recipe.inner.lora else None
     pretrained = "pretrained weights" if training.weights_sha256 else None
     return of_model(
@@ -75,6 +81,7 @@ def of_training(training: InnerTraining, source: str) -> Side:
         batch_size=recipe.data.batch_size,
         steps=recipe.inner.steps,
         tokenizer_sha256=training.corpus.tokenizer.sha256,
-        optimizer=recipe.inner.optimizer.kind,
+        optimizer=called(optimizer.kind, kinds),
+        kinds={} if isinstance(of, str) else of,
         start=adapted or pretrained,
     )

@@ -30,9 +30,11 @@ from metatune.transfer.rules import RULES
 from metatune.transfer.rung import PROXY, Rung, recipe_at
 from metatune.transfer.sides import of_training
 from metatune.transfer.sizes import Side
+from metatune.transfer.stepping import kinds_of
 from metatune.tunables import Groups, Hyper, OptimizerField, Tunable, TunableLearningRates
 from metatune.tunables.averaging import averages, begun
 from metatune.tunables.between_cells import BetweenCells
+from metatune.tunables.optimizer_groups import per_leaf
 
 PATH = "outer.robust"
 
@@ -113,7 +115,8 @@ def at_size(training: InnerTraining, rung: Rung, rule: str) -> Sized:
     proxy, target = of_training(training, "the recipe"), of_training(found, rung.name)
     if faults := tuple(of_the_models(proxy, target, RULES[rule])):
         raise RecipeError(PATH, faults)
-    factors = factors_of(recipe.inner.optimizer.kind, proxy, target, rule)
+    kinds = kinds_of(recipe.inner.optimizer, found.names)
+    factors = factors_of(kinds, proxy, target, rule)
     tuning = tuple(
         _tunable(own, there, found, (proxy, target))
         for own, there in zip(training.tunables, found.tunables, strict=True)
@@ -162,9 +165,11 @@ class _Carried:
 
         self._rates, self._eps = tree("learning_rate"), tree("eps")
         self._decays = tree("weight_decay", training.decayed())
-        # No rule says anything of optimizers side by side: then nothing is carried.
-        optimizer = training.recipe.inner.optimizer
-        self._decay = 0.0 if isinstance(optimizer, GroupsSpec) else optimizer.weight_decay
+        optimizer, names = training.recipe.inner.optimizer, training.names
+        if isinstance(optimizer, GroupsSpec):
+            self._decay = per_leaf(optimizer, names, "weight_decay")
+        else:
+            self._decay = jax.tree.map(lambda _: optimizer.weight_decay, names)
 
     def __call__(self, hyper: Hyper) -> Hyper:
         """λ_t with the factors of the rule."""
@@ -173,9 +178,14 @@ class _Carried:
             hyper = hyper._replace(learning_rate=rates)
         numbers = dict(hyper.optimizer or {})
         own = numbers.get("weight_decay")
-        if self._decays is not None and (self._decay or own is not None):
+        if self._decays is not None and (own is not None or any(jax.tree.leaves(self._decay))):
             numbers["weight_decay"] = (
-                jax.tree.map(lambda factor: jnp.asarray(self._decay * factor), self._decays)
+                jax.tree.map(
+                    lambda factor, decay: None if factor is None else jnp.asarray(decay * factor),
+                    self._decays,
+                    self._decay,
+                    is_leaf=lambda node: node is None,
+                )
                 if own is None
                 else jax.tree.map(_times, own, self._decays, is_leaf=lambda node: node is None)
             )

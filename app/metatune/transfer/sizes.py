@@ -4,19 +4,21 @@ What isn't known is None; a rule that needs it says so by name.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 import jax
 
 from metatune.models import LanguageModel, build, layer_numbers
 
-Role = Literal["embedding", "head", "matrix", "vector", "query_key_norm"]
+Role = Literal["embedding", "head", "matrix", "vector", "query_key_norm", "router", "router_bias"]
 """What a parameter does to the features: `embedding` rows are picked, not multiplied; `head` makes
-logits; a `matrix` has a fan-in; a `vector` is a norm's or a bias, which acts on each feature by
-itself, and `query_key_norm` one that all attention heads share."""
+logits, and a `router` those of experts; a `matrix` has a fan-in; a `vector` is a norm's or a bias,
+which acts on each feature by itself, and `query_key_norm` one that all attention heads share."""
 
 QUERY_KEY_NORMS: Final = ("q_norm", "k_norm")
+ROUTER: Final = "router"
+SINKS: Final = "sinks"
 WRITERS: Final = ("o_proj", "down_proj")
 """What writes to the residual stream, by our own names."""
 
@@ -27,13 +29,15 @@ class Parameter:
 
     Attributes:
         role: what it does.
-        into: fan-in of a matrix or a head: numbers that are summed into each of its outputs; 1 of
-            all others, whose outputs sum nothing that grows with the width.
-        out: fan-out; 1 of a head, whose outputs are tokens.
+        into: fan-in of a matrix, a head or a router: numbers that are summed into each of its
+            outputs; 1 of all others, whose outputs sum nothing that grows with the width.
+        out: fan-out, of a router the number of experts; 1 of a head, whose outputs are tokens.
         layer: of the blocks, from 0; None outside of them.
         writes: whether its block's branch ends with it: what it gives is added to the stream.
         queries: whether it makes queries and nothing else.
         std: standard deviation of its fresh numbers; None where all are alike, ones or zeros.
+        bundled: whether it is of experts that a checkpoint has in one tensor, which optimizers of
+            matrices leave to Adam.
     """
 
     role: Role
@@ -43,6 +47,7 @@ class Parameter:
     writes: bool = False
     queries: bool = False
     std: float | None = None
+    bundled: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,12 +69,14 @@ class Side:
         post_norms: whether each branch ends with a norm.
         query_key_norms: whether queries and keys have norms.
         embedding_scale: factor of the embeddings before the first block.
-        experts: whether its MLPs are experts that a router chooses from.
+        experts: that a router chooses from in a block; 0 of MLPs.
+        chosen: of them, by each token.
         sequence_length: tokens of a sequence.
         batch_size: sequences of an update.
         steps: updates of the whole training.
         tokenizer_sha256: hash of its vocabulary.
-        optimizer: its kind.
+        optimizer: its kind; of several side by side that of each, in words.
+        kinds: of several, that of each parameter by checkpoint name; empty of one.
         start: what it starts from where that isn't fresh numbers alone, in words.
         config: fields of the model's `config.json`.
     """
@@ -87,12 +94,14 @@ class Side:
     post_norms: bool = False
     query_key_norms: bool = False
     embedding_scale: float = 1.0
-    experts: bool = False
+    experts: int = 0
+    chosen: int = 0
     sequence_length: int | None = None
     batch_size: int | None = None
     steps: int | None = None
     tokenizer_sha256: str | None = None
     optimizer: str | None = None
+    kinds: Mapping[str, str] = field(default_factory=dict, repr=False)
     start: str | None = None
     config: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
@@ -110,7 +119,7 @@ class Side:
 
         A vocabulary that isn't known is as that of the other.
         """
-        fields = ("family", "parameters", "head_dim", "heads", "tied", "embedding_scale")
+        fields = ("family", "parameters", "head_dim", "heads", "tied", "embedding_scale", "chosen")
         known = None not in (self.vocabulary, other.vocabulary)
         return all(getattr(self, name) == getattr(other, name) for name in fields) and not (
             known and self.vocabulary != other.vocabulary
@@ -150,7 +159,8 @@ def of_model(source: str, model: LanguageModel, **training: Any) -> Side:
         post_norms=a.norms != "before",
         query_key_norms=a.qk_norm is not None,
         embedding_scale=1.0 if a.embedding_scale is None else a.embedding_scale,
-        experts=a.experts is not None,
+        experts=a.experts.count if a.experts else 0,
+        chosen=a.experts.chosen if a.experts else 0,
         config=model.config_json(),
         **{"vocabulary": a.vocab_size, **training},
     )
@@ -171,7 +181,8 @@ def parameters(model: LanguageModel) -> dict[str, Parameter]:
         count = len(leaf.names)
         numbers = layer_numbers(keys, count, kinds) if leaf.stacked else (None,)
         for layer, name in zip(numbers, leaf.names, strict=True):
-            found[name] = _parameter(model, keys, own, layer, leaf.transposed)
+            one = _parameter(model, keys, own, layer, leaf.transposed)
+            found[name] = replace(one, bundled=leaf.experts)
     return found
 
 
@@ -185,10 +196,14 @@ def _parameter(
     """A parameter by the path to it, of our own names."""
     a, module = model.config, keys[-2]
     writes = module in WRITERS
+    if module == ROUTER:
+        into, role = (shape[1], "router") if len(shape) == 2 else (1, "router_bias")
+        return Parameter(role, into, shape[0], layer, std=a.initializer_range)
     if len(shape) == 1:
+        std = a.initializer_range if keys[-1] == SINKS else None
         shared = module in QUERY_KEY_NORMS and a.qk_norm != "all"
         role: Role = "query_key_norm" if shared else "vector"
-        return Parameter(role, 1, shape[0], layer, writes, module == "q_proj")
+        return Parameter(role, 1, shape[0], layer, writes, module == "q_proj", std)
     if module == "lm_head":
         return Parameter("head", shape[1], 1, std=a.initializer_range)
     if layer is None:

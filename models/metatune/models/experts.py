@@ -8,6 +8,8 @@ Source: Shazeer et al., Outrageously Large Neural Networks, 2017; dropless as Ga
 MegaBlocks, 2022.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -17,8 +19,12 @@ from flax import linen as nn
 from metatune.models.architecture import ACTIVATIONS, Architecture, ClampedGate, ExpertLayer
 from metatune.models.dispatch import collect, spread
 from metatune.models.grouped import Order, counts, grouped, in_order
+from metatune.models.layout import Layout
 from metatune.models.modules import LORA_A, LORA_B
 from metatune.models.names import EXPERTS
+
+Matrices = tuple[jax.Array, ...]
+"""Those of all experts of a block."""
 
 
 class Routing(NamedTuple):
@@ -102,19 +108,13 @@ class Experts(nn.Module):
     layer: ExpertLayer
 
     @nn.compact
-    def __call__(self, x: jax.Array, weights: jax.Array, order: Order) -> jax.Array:
-        """Maps rows in the order of their experts, [rows, hidden], to the same shape.
-
-        Weights of the rows, [rows, 1], are applied where they are narrow, to what is projected
-        down.
-        """
+    def __call__(self, dtype: jnp.dtype) -> Matrices:
+        """What `plain` takes: [experts, 2 wide, hidden] and [experts, hidden, wide]."""
         a, wide = self.architecture, self.layer.intermediate_size
-        each = [Expert(a, wide, name=str(n))(x.dtype) for n in range(self.layer.count)]
+        each = [Expert(a, wide, name=str(n))(dtype) for n in range(self.layer.count)]
         both = jnp.concatenate([matrix for gate, up, _ in each for matrix in (gate, up)])
-        both = grouped(x, both.reshape(-1, 2 * wide, a.hidden_size), order)
-        gate, up = jax.lax.split(both, (wide, wide), axis=1)
-        inner = ACTIVATIONS[a.hidden_act](gate) * up * weights
-        return grouped(inner, jnp.stack([down for _, _, down in each]), order)
+        both = both.reshape(-1, 2 * wide, a.hidden_size)
+        return both, jnp.stack([down for _, _, down in each])
 
 
 class ClampedExperts(nn.Module):
@@ -125,31 +125,53 @@ class ClampedExperts(nn.Module):
 
     architecture: Architecture
     layer: ExpertLayer
-    gate: ClampedGate
 
     @nn.compact
-    def __call__(self, x: jax.Array, weights: jax.Array, order: Order) -> jax.Array:
-        """Maps rows in the order of their experts, [rows, hidden], to the same shape.
-
-        Weights of the rows, [rows, 1], are applied where they are narrow, to what is projected
-        down.
-        """
+    def __call__(self, dtype: jnp.dtype) -> Matrices:
+        """What `gated` takes: [experts, in, out] and [experts, 1, out], of both projections."""
         a, count, wide = self.architecture, self.layer.count, self.layer.intermediate_size
+        zeros, found = nn.initializers.zeros, []
+        for name, into, out, stddev in (
+            ("gate_up_proj", a.hidden_size, 2 * wide, a.initializer_range),
+            ("down_proj", wide, a.hidden_size, a.mlp_output_initializer_range),
+        ):
+            normal = nn.initializers.normal(stddev)
+            weight = self.param(name, normal, (count, into, out), jnp.float32)
+            bias = self.param(f"{name}_bias", zeros, (count, out), jnp.float32)
+            found += [weight.astype(dtype), bias.astype(dtype)[:, None, :]]
+        return tuple(found)
 
-        def project(
-            name: str, x: jax.Array, share: jax.Array, features: int, stddev: float
-        ) -> jax.Array:
-            normal, shape = nn.initializers.normal(stddev), (count, x.shape[-1], features)
-            weight = self.param(name, normal, shape, jnp.float32)
-            zeros = nn.initializers.zeros
-            bias = self.param(f"{name}_bias", zeros, (count, features), jnp.float32)
-            y = grouped(x, weight.astype(x.dtype), order, transposed=True)
-            return y + grouped(share, bias.astype(x.dtype)[:, None, :], order, transposed=True)
 
-        stddev, of_residual = a.initializer_range, a.mlp_output_initializer_range
-        both = project("gate_up_proj", x, jnp.ones_like(weights), 2 * wide, stddev)
-        inner = clamped(both[..., ::2], both[..., 1::2], self.gate) * weights
-        return project("down_proj", inner, weights, a.hidden_size, of_residual)
+def plain(
+    activation: Callable[[jax.Array], jax.Array],
+    matrices: Matrices,
+    x: jax.Array,
+    share: jax.Array,
+    order: Order,
+) -> jax.Array:
+    """Maps rows in the order of their experts, [rows, hidden], to the same shape.
+
+    Weights of the rows, [rows, 1], are applied where they are narrow, to what is projected down.
+    """
+    both, down = matrices
+    wide = both.shape[1] // 2
+    gate, up = jax.lax.split(grouped(x, both, order), (wide, wide), axis=1)
+    return grouped(activation(gate) * up * share, down, order)
+
+
+def gated(
+    how: ClampedGate, matrices: Matrices, x: jax.Array, share: jax.Array, order: Order
+) -> jax.Array:
+    """As `plain`, with biases and a clamped gate."""
+
+    def project(x: jax.Array, share: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
+        y = grouped(x, weight, order, transposed=True)
+        return y + grouped(share, bias, order, transposed=True)
+
+    into, into_bias, down, down_bias = matrices
+    both = project(x, jnp.ones_like(share), into, into_bias)
+    inner = clamped(both[..., ::2], both[..., 1::2], how) * share
+    return project(inner, share, down, down_bias)
 
 
 def clamped(gate: jax.Array, up: jax.Array, how: ClampedGate) -> jax.Array:
@@ -163,6 +185,7 @@ class MixtureOfExperts(nn.Module):
 
     architecture: Architecture
     layer: ExpertLayer
+    layout: Layout | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, Routing]:
@@ -177,20 +200,30 @@ class MixtureOfExperts(nn.Module):
         weights, chosen = jax.lax.top_k(probability, few)
         if self.layer.normalised:
             weights = weights / jnp.sum(weights, axis=-1, keepdims=True)
-        order = in_order(chosen.reshape(-1), count)
-        rows = spread(flat, order)
-        share = spread(weights.reshape(-1, 1), order)
         if gate is None:
-            out = Experts(a, self.layer, name=EXPERTS)(rows, share.astype(x.dtype), order)
+            matrices = Experts(a, self.layer, name=EXPERTS)(x.dtype)
+            each = partial(plain, ACTIVATIONS[a.hidden_act])
         else:
-            experts = ClampedExperts(a, self.layer, gate, name=EXPERTS)
-            out = experts(rows, share.astype(x.dtype), order)
+            matrices = ClampedExperts(a, self.layer, name=EXPERTS)(x.dtype)
+            each = partial(gated, gate)
+
+        def through(
+            tokens: jax.Array, weights: jax.Array, chosen: jax.Array, matrices: Matrices
+        ) -> jax.Array:
+            order = in_order(chosen.reshape(-1), count)
+            share = spread(weights.reshape(-1, 1), order).astype(tokens.dtype)
+            out = each(matrices, spread(tokens, order), share, order)
+            return collect(out, order, tokens.shape[0])
+
+        if self.layout is not None:
+            through = self.layout.by_part(through, batch)
+        out = through(flat, weights, chosen, matrices)
         routing = Routing(
             counts(chosen.reshape(batch, -1), count).astype(wide),
             jnp.sum(probability.reshape(batch, -1, count), axis=1),
             chosen.reshape(batch, -1, few),
         )
-        return collect(out, order, flat.shape[0]).reshape(x.shape), routing
+        return out.reshape(x.shape), routing
 
 
 def imbalance(routing: Routing, weights: jax.Array, tokens: int) -> jax.Array:

@@ -10,7 +10,7 @@ the axis. Names are our own, of a Llama checkpoint: those that families have for
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -172,6 +172,34 @@ class Layout:
             return jax.make_array_from_process_local_data(place, leaf, shape)
 
         return jax.tree.map(whole, batch)
+
+    def by_part(self, function: Callable[..., jax.Array], batch: int) -> Callable[..., jax.Array]:
+        """Within a program, a function that each device computes of its own part of a batch.
+
+        For what the partitioner would gather whole batches for: an order of tokens.
+
+        Args:
+            function: of arrays whose axis 0 is the batch's, or that of all its tokens, and last
+                of something that all parts share whole; to such an array. What it does with a
+                token doesn't depend on others.
+            batch: sequences; those that don't divide are computed together.
+        """
+        if self.parts == 1 or batch % self.parts:
+            return function
+
+        def of_parts(*arguments: Any) -> jax.Array:
+            own = (PartitionSpec(BATCH),) * (len(arguments) - 1)
+            mapped = jax.shard_map(
+                function,
+                mesh=self.mesh,
+                in_specs=(*own, PartitionSpec()),
+                out_specs=PartitionSpec(BATCH),
+                axis_names=set(BATCH),
+                check_vma=False,
+            )
+            return mapped(*arguments)
+
+        return of_parts
 
     def together(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Within a program, parameters as they are used, but for those of the blocks."""

@@ -171,6 +171,7 @@ class Block(nn.Module):
 
     architecture: Architecture
     attention_chunk: Chunk
+    layout: Layout | None = None
 
     @nn.compact
     def __call__(
@@ -192,7 +193,7 @@ class Block(nn.Module):
             nonlocal routing
             if a.experts is None:
                 return MLP(a, name="mlp")(x)
-            out, routing = MixtureOfExperts(a, a.experts, name="mlp")(x)
+            out, routing = MixtureOfExperts(a, a.experts, self.layout, name="mlp")(x)
             return out
 
         def added(to: jax.Array, branch: jax.Array) -> jax.Array:
@@ -229,7 +230,7 @@ class MixedBlocks(nn.Module):
             unroll = 1 if self.remat or count > UNROLLED else length
             # Of a single block XLA unrolls the scan, and would merge what is computed twice.
             scan = _scanned(self.layout, self.remat, length, unroll, prevent_cse=length == 1)
-            return scan(of_kind[kind], self.attention_chunk, **options)
+            return scan(of_kind[kind], self.attention_chunk, self.layout, **options)
 
         if self.is_initializing():
             # Each kind's parameters once, in one stack; what they compute is of no interest.
@@ -307,7 +308,7 @@ class Body(nn.Module):
             count = len(a.layers)
             unroll = 1 if self.remat or count > UNROLLED else count
             scan = _scanned(self.layout, self.remat, count, unroll)
-            blocks = scan(a, self.attention_chunk, name=LAYERS)
+            blocks = scan(a, self.attention_chunk, self.layout, name=LAYERS)
         x, routing = blocks(x, layers, shared)
         return NORMS[a.norm](a.norm_eps, name="norm")(x), routing
 

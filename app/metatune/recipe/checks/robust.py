@@ -7,6 +7,7 @@ from typing import Final, get_args
 from metatune.recipe.faults import Fault
 from metatune.recipe.phases import said
 from metatune.recipe.schema import (
+    GroupsSpec,
     InitialisationSpec,
     InnerSpec,
     LearnedUpdateSpec,
@@ -23,11 +24,12 @@ from metatune.recipe.schema import (
 PATH: Final = "outer.robust"
 WITHOUT: Final = f"leave {PATH} out"
 
+SAID: Final = ("adamw", "muon", "normuon", "muonh", "adamh")
 OPTIMIZERS: Final = {
     "none": None,
-    "mup": ("adamw", "sgd"),
-    "completep": ("adamw",),
-    "complete_d_p": ("adamw",),
+    "mup": (*SAID, "sgd"),
+    "completep": SAID,
+    "complete_d_p": SAID,
 }
 """The inner optimizers that each rule says something of, as of `metatune.transfer`; None: all."""
 
@@ -76,18 +78,23 @@ def other_sizes_train_from_scratch(outer_robust: RobustSpec, model: ModelSpec) -
 
 def other_sizes_train_all_parameters(outer_robust: RobustSpec, inner: InnerSpec) -> Iterable[Fault]:
     """By an optimizer of the rule, and without what it says nothing of."""
-    allowed, kind = OPTIMIZERS[outer_robust.rule], inner.optimizer.kind
+    allowed = OPTIMIZERS[outer_robust.rule]
+    found = inner.optimizer.groups if isinstance(inner.optimizer, GroupsSpec) else ()
+    kinds = {f"inner.optimizer.groups[{at}].kind": each.kind for at, each in enumerate(found)}
+    kinds = kinds or {"inner.optimizer.kind": inner.optimizer.kind}
     if inner.lora is not None:
         problem = f"is on top of weights of one size, but {PATH} trains several"
         yield Fault("inner.lora", asdict(inner.lora), problem, WITHOUT)
     if inner.train is not None:
         problem = f"the rules of {PATH} are about trainings of all of a model's parameters"
         yield Fault("inner.train", list(inner.train), problem, f"leave it out, or {WITHOUT}")
-    if allowed is not None and kind not in allowed:
-        problem = f"{outer_robust.rule} says nothing of it (only of {', '.join(allowed)})"
+    unsaid = {} if allowed is None else {at: k for at, k in kinds.items() if k not in allowed}
+    for path, kind in unsaid.items():
+        problem = f"{outer_robust.rule} says nothing of it (only of {', '.join(allowed or ())})"
         cure = f"write {PATH}.rule: none, which keeps the rates, or {WITHOUT}"
-        yield Fault("inner.optimizer.kind", kind, problem, cure)
-    elif allowed is not None and kind == "sgd" and inner.optimizer.clip_norm is not None:
+        yield Fault(path, kind, problem, cure)
+    by_gradient = allowed is not None and not unsaid and "sgd" in kinds.values()
+    if by_gradient and inner.optimizer.clip_norm is not None:
         problem = "the norm of all gradients grows with the width: the rule can't say how"
         cure = f"write null, or {PATH}.rule: none"
         yield Fault("inner.optimizer.clip_norm", inner.optimizer.clip_norm, problem, cure)

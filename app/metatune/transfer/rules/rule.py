@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 from metatune.transfer.factors import Factors
 from metatune.transfer.sizes import Side
+from metatune.transfer.stepping import Kinds
 
 Axis = Literal["width", "depth"]
 
@@ -15,7 +16,7 @@ class Rule(NamedTuple):
     Attributes:
         name: on the command line.
         words: what to call it, with its source.
-        factors: `(kind of optimizer, proxy, target)` to the factors of each of the target's
+        factors: `(kinds of optimizers, proxy, target)` to the factors of each of the target's
             parameters; both have the same kinds of parameters.
         optimizers: kinds that it says something of; None for all.
         promises: along what activations move alike at every size: see `coordinates`.
@@ -23,6 +24,6 @@ class Rule(NamedTuple):
 
     name: str
     words: str
-    factors: Callable[[str, Side, Side], Factors]
+    factors: Callable[[Kinds, Side, Side], Factors]
     optimizers: tuple[str, ...] | None
     promises: tuple[Axis, ...] = ()
