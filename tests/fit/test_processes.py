@@ -299,8 +299,8 @@ def test_no_process_is_left_idle(found):
     for row in found[1]:
         assert row["resolved"] == COUNT
         assert row["idle"].startswith(
-            "devices = {'data': 1, 'fsdp': 1, 'tensor': 1}: is a mesh of 1 of the 2 devices of 2 "
-            "processes; must be of all of them"
+            "devices = {'data': 1, 'fsdp': 1, 'tensor': 1, 'members': 1}: is a mesh of 1 of the 2 "
+            "devices of 2 processes; must be of all of them"
         )
 
 

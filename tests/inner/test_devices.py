@@ -2,6 +2,7 @@
 
 import gc
 import json
+import math
 import os
 import re
 import subprocess
@@ -17,13 +18,14 @@ import optax
 import pytest
 from cells import cells
 from estimators import made
-from jax.sharding import AbstractMesh, AxisType
 from recipes import tiny
 
 from metatune.data import sampled_batches, stratified_batches
 from metatune.fit.searching.checkpoints import SearchCheckpoints
 from metatune.fit.searching.search import Search
 from metatune.hypergrad import (
+    Forward,
+    ForwardGradient,
     Member,
     MixFlow,
     PersistentES,
@@ -40,8 +42,7 @@ from metatune.hypergrad.segments import fetch
 from metatune.inner import prepare
 from metatune.inner.devices import resolved
 from metatune.inner.metrics import held_out_batches
-from metatune.models import Layout, build, mesh_of
-from metatune.models.layout import AXES
+from metatune.models import Layout, abstract_mesh_of, build, mesh_of
 from metatune.recipe import schema
 from metatune.recipe.faults import RecipeError
 from metatune.train.checkpoints import Position, TrainingCheckpoints
@@ -85,12 +86,21 @@ TOYS = made(6, 2, leave_out=("zeroth",)) | {
     "es": PersistentES(2, 0.1, 2),
     "population": MixFlow(2),
 }
+# Directions are filled up to eight, those of windows to those that act.
+OVER_AN_AXIS = {
+    "forward over an axis": Forward(2, chunk=4),
+    "forward gradient over an axis": ForwardGradient(6, 2, "orthogonal"),
+    "population over an axis": MixFlow(2),
+    "forward of a population over an axis": Forward(2),
+}
 FURTHER = {
     "reverse",
     "mixflow, recomputed gradients",
     "forward, in chunks",
     "forward gradient, whole basis",
     "forward gradient, in chunks",
+    "forward gradient over an axis",
+    "forward of a population over an axis",
     "zeroth order",
     "gpt2",
     "gemma3",
@@ -129,7 +139,7 @@ def listen(event, duration_secs, **_):
         COMPILED.append(duration_secs)
 
 
-def toy(estimator, layout, members=1):
+def toy(estimator, layout, members=1, listener=None):
     """Hypergradients in float64 of a matrix under Adam, on a mesh or on one device."""
     adam = optax.scale_by_adam(eps_root=1e-8)
     inputs = np.random.default_rng(0).normal(size=(7, 8, 4))
@@ -161,7 +171,7 @@ def toy(estimator, layout, members=1):
         lambda eta, step: jax.tree.map(lambda leaf: leaf[step // 3], eta),
     )
     state = state if layout is None else layout.place(state, params)
-    given = {"steps": 6, "estimator": estimator}
+    given = {"steps": 6, "estimator": estimator, "listener": listener}
     if members > 1:
         each = [
             Member(lambda: state, lambda step, first=first: inputs[(step + first) % 6])
@@ -226,6 +236,32 @@ def sought(training):
         training.reweighted, eta, state, drawn, held_out, steps=STEPS, estimator=estimator
     )
     return state, result, drawn
+
+
+def toys_over_an_axis(further):
+    """Directions and members over an axis of their own, each over two devices."""
+    found, layout = {}, Layout(mesh_of(1, 2, 1, members=4))
+    with jax.enable_x64(True):
+        for name, estimator in chosen(OVER_AN_AXIS, further).items():
+            members, shards = 4 if "population" in name else 1, set()
+
+            def heard(progress, shards=shards):
+                tangents = getattr(progress.carry, "tangents", None)
+                for leaf in jax.tree.leaves(tangents):
+                    shards.add(leaf.sharding.shard_shape(leaf.shape)[0] / len(leaf))
+
+            one = toy(estimator, None, members)
+            several = toy(estimator, layout, members, heard)
+            weight = several.state.params["a"]["weight"]
+            found[name] = {
+                "apart": apart(several.gradient, one.gradient),
+                "value": apart(several.value, one.value),
+                "devices": len(weight.sharding.device_set),
+                "free": all(not leaf.committed for leaf in jax.tree.leaves(several.gradient)),
+                "share": math.prod(weight.sharding.shard_shape(weight.shape)) / weight.size,
+                "of_tangents": sorted(shards),
+            }
+    return found
 
 
 def models(further):
@@ -369,7 +405,7 @@ def further(tmp_path_factory):
 def row(name, request):
     """A table's row, of the process that has it."""
     told = request.getfixturevalue("further" if name in FURTHER else "found")
-    tables = [told[which] for which in ("toys", "models", "optimizers")]
+    tables = [told[which] for which in ("toys", "over an axis", "models", "optimizers")]
     (found,) = [table[name] for table in tables if name in table]
     return found
 
@@ -378,6 +414,17 @@ def row(name, request):
 def test_every_estimator_is_the_same_on_a_mesh(row):
     assert row["apart"] < 1e-12 and row["value"] < 1e-12
     assert row["devices"] == VIRTUAL and row["free"]
+
+
+@pytest.mark.parametrize("name", cases(OVER_AN_AXIS))
+def test_directions_and_members_have_an_axis(row, name):
+    """Of a device are a fourth of them, half of each."""
+    assert row["apart"] < 1e-12 and row["value"] < 1e-12
+    assert row["devices"] == VIRTUAL and row["free"]
+    assert row["share"] == (1 / 8 if "population" in name else 1 / 2)
+    # Of a population's directions none is cut but by its members.
+    alone = "forward" in name and "population" not in name
+    assert row["of_tangents"] == ([1 / 4] if alone else [1.0] if "forward" in name else [])
 
 
 @pytest.mark.parametrize("name", cases(MODELS))
@@ -430,8 +477,8 @@ def test_a_mesh_larger_than_the_devices_is_refused():
         prepare(recipe(LLAMA, (1, 2, 1)))
     (fault,) = caught.value.faults
     assert str(fault) == (
-        "devices = {'data': 1, 'fsdp': 2, 'tensor': 1}: asks for 2 devices; this process has 1 "
-        "(cpu); lower an axis, or leave it out for what there is"
+        "devices = {'data': 1, 'fsdp': 2, 'tensor': 1, 'members': 1}: asks for 2 devices; this "
+        "process has 1 (cpu); lower an axis, or leave it out for what there is"
     )
 
 
@@ -461,8 +508,7 @@ def test_one_device_has_no_layout():
 
 
 def abstract(transposed=False):
-    mesh = AbstractMesh((2, 2, 2), AXES, axis_types=(AxisType.Auto,) * 3)
-    return Layout(mesh, transposed)  # pyright: ignore[reportArgumentType]
+    return Layout(abstract_mesh_of(2, 2, 2), transposed)
 
 
 @pytest.mark.parametrize(
@@ -534,7 +580,12 @@ def auto():
 def main(folder, *words):
     """Prints what is telling, or all else; checkpoints are kept in the folder."""
     further = bool(words)
-    told = {"toys": toys(further), "models": models(further), "optimizers": optimizers(further)}
+    told = {
+        "toys": toys(further),
+        "over an axis": toys_over_an_axis(further),
+        "models": models(further),
+        "optimizers": optimizers(further),
+    }
     told["resumed"] = resumed(folder, (2, 2, 1) if further else (1, 1, 1))
     if not further:
         told["auto"] = auto()

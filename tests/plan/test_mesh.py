@@ -403,7 +403,7 @@ def test_the_command_tells_of_each_device(recipe_file, programs_of_mesh):
     code, shown, _ = told(recipe_file, *mesh_of, "--json")
     assert code == 0
     found = json.loads(shown)
-    assert found["devices"] == {"data": 2, "fsdp": 2, "tensor": 2}
+    assert found["devices"] == {"data": 2, "fsdp": 2, "tensor": 2, "members": 1}
     assert found["fits"] and found["limit_bytes"] == int(0.92 * 80e9)
     bytes_of = found["bytes"]
     parts = ("state", "carry", "activations", "logits")

@@ -53,20 +53,22 @@ def cost(
     work = Work(training, estimator)
     size = sum(leaf.size for leaf in jax.tree.leaves(training.initial_eta()))
     job, push = work.job(), estimator.push
-    clip, onsets = push.clip, sorted(estimator.onsets(job).tolist())
-    count = len(onsets)
+    clip, axis, onsets = push.clip, work.axis, sorted(estimator.onsets(job).tolist())
+    count = axis.filled_up(len(onsets))
+    onsets += [onsets[-1]] * (count - len(onsets))
     chunk = min(push.chunk or count, count)
     chunks = [
-        list(cuts(job, onsets[at : at + chunk], work.estimator.segment))
+        list(cuts(job, onsets[at : at + chunk], work.estimator.segment, axis))
         for at in range(0, count, chunk)
     ]
     # Directions of a chunk are spread over devices, as many as divide them, unless each training
-    # lies on several itself.
+    # lies on several itself: then over the axis of its mesh for them, if there is one.
     active = [sorted({cut.active for cut in chunk}) for chunk in chunks]
     own = len(jax.devices()) if training.layout is None else 1
     devices = gcd(*(n for each in active for n in each), own)
     most = max(each[-1] for each in active) // devices
-    few = most if work.elsewhere else min(most, MEASURED)
+    few = most if work.elsewhere else min(most, axis.filled_up(MEASURED))
+    held = most // axis.parts  # of a program's directions those of a device
     problem, held_out = work.argument(), work.given(_held_out(work)[0])
     programs_of = {
         PUSH: lambda: _pushing(work, clip, most, size),
@@ -82,15 +84,16 @@ def cost(
     compilation *= len({n for each in active for n in each})
 
     one, state = _tangent_bytes(work), device_bytes(work.state())
-    before = max((each[-2] for each in active if len(each) > 1), default=0) // devices
+    before = max((each[-2] for each in active if len(each) > 1), default=0)
+    before //= devices * axis.parts
     phases = [
-        (most * one, largest.temporary),
-        (most * one, compiled["objective"].temporary + work.averaged_bytes()),
-        ((most + before) * one, 0),  # when the last directions begin, a copy of those before
+        (held * one, largest.temporary),
+        (held * one, compiled["objective"].temporary + work.averaged_bytes()),
+        ((held + before) * one, 0),  # when the last directions begin, a copy of those before
     ]
     tangents, temporaries = max(phases, key=sum)
     directions = 2 * most * size * 4  # with those that have begun
-    logits = min(logits_bytes(work, 1 + most), temporaries)
+    logits = min(logits_bytes(work, 1 + held), temporaries)
     memory = Memory(
         # The first state is the caller's; another is the training's.
         2 * state + work.beside_bytes(),
@@ -167,7 +170,7 @@ def _given(work: Work, directions: int, size: int) -> tuple[Any, ...]:
     if not directions:
         return problem, eta, state, segment
     floats = Tangents(state.params, inexact(state.opt_state)[0])
-    tangents = side_by_side(floats, directions)
+    tangents = side_by_side(floats, directions, work.axis)
     dtype = np.result_type(*(leaf.dtype for leaf in jax.tree.leaves(eta)))
     along = jax.ShapeDtypeStruct((directions, size), dtype)
     return problem, eta, along, state, tangents, segment
@@ -176,4 +179,4 @@ def _given(work: Work, directions: int, size: int) -> tuple[Any, ...]:
 def _pushing(work: Work, clip: float | None, directions: int, size: int) -> Any:
     """The program of a segment with so many directions, traced."""
     problem, *given = _given(work, directions, size)
-    return programs.push.trace(problem, clip, None, *given)
+    return programs.push.trace(problem, clip, work.axis, *given)

@@ -41,6 +41,7 @@ def push_segment(
     tangents: Tangents,
     segment: Segment,
     clip: float | None,
+    axis: str | None = None,
 ) -> tuple[State, Tangents, Float[Array, "length"]]:
     """Trains through a segment, with tangents.
 
@@ -52,6 +53,7 @@ def push_segment(
         tangents: of that state.
         segment: the steps and their batches.
         clip: largest global norm of the tangent of an inner gradient; None for no clipping.
+        axis: of the mesh that the state lies on, over which directions are cut; None for none.
 
     Returns:
         State and tangents after the segment, and the inner losses.
@@ -64,7 +66,7 @@ def push_segment(
             return push_step(problem, eta, direction, state, tangent, batch, step, clip)
 
         # The step itself doesn't depend on the direction: it is computed once for all of them.
-        push = jax.vmap(along, out_axes=(None, None, 0))
+        push = jax.vmap(along, out_axes=(None, None, 0), spmd_axis_name=axis)
         state, loss, tangents = push(directions, tangents)
         return (state, tangents), loss
 
