@@ -85,6 +85,9 @@ OTHERS = {
     ),
 }
 """Of each way changes of `outer` and `tune`, and the programs that it runs."""
+ALONG = {"forward over an axis": "forward", "population over an axis": "population"}
+"""Ways with directions or members on an axis of the mesh of their own, by those they are like."""
+OTHERS |= {name: OTHERS[like] for name, like in ALONG.items()}
 CALLED = {
     "push": "tangents",
     "advance": "training",
@@ -100,8 +103,10 @@ def work(training):
 
 def recipe_of(way):
     outer, tune, _ = OTHERS[way]
-    lora = LORA if way == "forward" else None
-    return changed(RECIPE, outer=outer, tune=tune, inner={"lora": lora})
+    lora = LORA if way.startswith("forward") else None
+    found = changed(RECIPE, outer=outer, tune=tune, inner={"lora": lora})
+    over = schema.DevicesSpec(data=2, fsdp=2, members=2)
+    return replace(found, devices=over) if way in ALONG else found
 
 
 # In the process with eight devices.
@@ -165,7 +170,7 @@ def ran(way):
     with pytest.MonkeyPatch.context() as patch:
         for name in OTHERS[way][2]:
             patch.setattr(programs, name, spied(name, getattr(programs, name)))
-        if way == "population":
+        if way.startswith("population"):
             members = [
                 Member(partial(training.initialise, jax.random.key(seed)), drawn) for seed in (0, 1)
             ]
