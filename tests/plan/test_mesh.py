@@ -78,6 +78,18 @@ OTHERS = {
         ("advance_each", "advance", "value_each"),
     ),
     "robust": ({"robust": schema.RobustSpec(widths=(1, 2))}, {}, REVERSE),
+    "forward with a start": (
+        {
+            "estimator": schema.ForwardSpec(segment=2, chunk=6),
+            "fresh": schema.FreshSpec(initialisation=False),
+        },
+        {
+            "learning_rates": schema.LearningRatesSpec(per="global", windows=2),
+            "mixture": None,
+            "initialisation": schema.PointSpec(parameters=("model.norm.weight",)),
+        },
+        ("push",),
+    ),
     "start": (
         {"fresh": schema.FreshSpec(initialisation=False)},
         {"initialisation": schema.PointSpec()},
@@ -103,7 +115,7 @@ def work(training):
 
 def recipe_of(way):
     outer, tune, _ = OTHERS[way]
-    lora = LORA if way.startswith("forward") else None
+    lora = LORA if way in ("forward", "forward over an axis") else None
     found = changed(RECIPE, outer=outer, tune=tune, inner={"lora": lora})
     over = schema.DevicesSpec(data=2, fsdp=2, members=2)
     return replace(found, devices=over) if way in ALONG else found
@@ -237,7 +249,7 @@ def asked(*ways):
 
 @pytest.fixture(scope="module")
 def seen():
-    return asked("", "forward")
+    return asked("", "forward over an axis")
 
 
 def test_planned_bytes_are_those_of_devices_that_are_there(training, programs_of_mesh, seen):
@@ -269,7 +281,7 @@ def test_one_matrix_of_one_block_is_put_together_at_a_time(programs_of_mesh, tex
         assert max(map(math.prod, shapes["all"])) == logits, name
 
 
-FURTHER = OTHERS.keys() - {"forward"}
+FURTHER = OTHERS.keys() - {"forward over an axis"}
 """Each in a process of its own with eight devices."""
 
 
@@ -356,8 +368,9 @@ def test_the_smallest_mesh_is_grown_axis_by_axis(monkeypatch):
 
 
 def test_what_isn_t_predicted_of_a_mesh_is_refused():
-    recipe = changed(recipe_of("start"), outer={"estimator": schema.ForwardSpec()})
-    with pytest.raises(NotPredicted, match="^tune.initialisation: what forward mode takes"):
+    objective = schema.ObjectiveSpec(measure="accuracy", sequences=8, micro_batch=8)
+    recipe = changed(RECIPE, outer={"estimator": schema.AutoSpec(), "objective": objective})
+    with pytest.raises(NotPredicted, match="^outer.estimator.kind = auto: of an objective that"):
         mesh.on_mesh(prepare(recipe, elsewhere=True), None, folder=Path())
 
 

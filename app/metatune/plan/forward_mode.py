@@ -1,6 +1,7 @@
 """What a hypergradient by forward mode costs: tangents, and a program for each number of them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import gcd
 from pathlib import Path
 from typing import Any, Final
@@ -9,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metatune.hypergrad import as_argument, programs, shortened
+from metatune.hypergrad import Forward, ForwardGradient, as_argument, programs, shortened
+from metatune.hypergrad.estimator import Job
 from metatune.hypergrad.forward.push import cuts
 from metatune.hypergrad.forward.tangents import Tangents
 from metatune.hypergrad.segments import inexact
@@ -22,11 +24,14 @@ from metatune.plan.progress import Tell
 from metatune.plan.timing import Line, Lines, Probe
 from metatune.plan.work import Work, horizon, side_by_side
 from metatune.recipe import schema
+from metatune.tunables import Begins
 
 MEASURED: Final = 8
 """Directions that are measured at most: what one more of them costs is the same from there on."""
 DIRECTION: Final = 2.26
 """Inner steps that a direction takes for each inner step (BENCHMARKS.md, forward mode)."""
+OfForward = Work[Forward | ForwardGradient]
+"""A training with an estimator of forward mode."""
 PLAIN, PUSH = "training", "tangents"
 """The programs: of the training alone, and with directions."""
 
@@ -50,10 +55,10 @@ def cost(
         EstimatorError: the tangents exceed their budget.
     """
     estimator = shortened(estimators.build(spec), horizon(training.recipe).window)
-    work = Work(training, estimator)
+    work: OfForward = Work(training, estimator)
     size = sum(leaf.size for leaf in jax.tree.leaves(training.initial_eta()))
     job, push = work.job(), estimator.push
-    clip, axis, onsets = push.clip, work.axis, sorted(estimator.onsets(job).tolist())
+    clip, axis, onsets = push.clip, work.axis, _onsets(work, job)
     count = axis.filled_up(len(onsets))
     onsets += [onsets[-1]] * (count - len(onsets))
     chunk = min(push.chunk or count, count)
@@ -128,6 +133,17 @@ def cost(
         return Seconds(total, plain)
 
     return Cost(memory, compilation, probes, seconds)
+
+
+def _onsets(work: OfForward, job: Job) -> list[int]:
+    """The inner steps that directions are pushed from, in ascending order."""
+    if not work.elsewhere or not job.start_counts or not isinstance(work.estimator, Forward):
+        return sorted(work.estimator.onsets(job).tolist())
+    # No state is here that would tell of coordinates of a start that they don't move it.
+    of_steps = work.estimator.onsets(replace(job, problem=replace(job.problem, start=None)))
+    begins = {tunable.key for tunable in work.training.tunables if isinstance(tunable, Begins)}
+    moves = [np.full(leaf.size, key in begins) for key, leaf in sorted(job.eta.items())]
+    return sorted(np.where(np.concatenate(moves), job.first, of_steps).tolist())
 
 
 def counted(plain: Line, directions: int) -> Line:
