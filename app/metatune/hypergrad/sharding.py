@@ -31,11 +31,10 @@ def mesh_for(count: int, given: PyTree, *, one_process: bool = False) -> Mesh | 
 
     Args:
         count: how many.
-        given: all arrays that they share.
+        given: all arrays that they share, or shapes of them.
         one_process: none of several processes: what is cut can't be put together there.
     """
-    arrays = [leaf for leaf in jax.tree.leaves(given) if isinstance(leaf, jax.Array)]
-    if any(isinstance(array, Tracer) or len(array.devices()) > 1 for array in arrays):
+    if any(isinstance(leaf, Tracer) or _on_several(leaf) for leaf in jax.tree.leaves(given)):
         return None
     devices = jax.devices()
     used = gcd(count, len(devices))
@@ -86,6 +85,12 @@ def member_axis(given: PyTree) -> MemberAxis:
                 return TOGETHER
             parts = max(parts, place.mesh.shape.get(MEMBERS, 1))
     return MemberAxis(parts)
+
+
+def _on_several(leaf: PyTree) -> bool:
+    """Whether an array lies on several devices, or would, of a shape of one."""
+    place = getattr(leaf, "sharding", None)
+    return place is not None and place.num_devices > 1
 
 
 def stacked_place(place: Sharding | None, axis: MemberAxis | None = None) -> NamedSharding | None:

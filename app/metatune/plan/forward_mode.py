@@ -12,7 +12,7 @@ import numpy as np
 
 from metatune.hypergrad import Forward, ForwardGradient, as_argument, programs, shortened
 from metatune.hypergrad.estimator import Job
-from metatune.hypergrad.forward.push import cuts
+from metatune.hypergrad.forward.push import cuts, filled_up
 from metatune.hypergrad.forward.tangents import Tangents
 from metatune.hypergrad.segments import inexact
 from metatune.hypergrad.stores import device_bytes
@@ -59,8 +59,8 @@ def cost(
     size = sum(leaf.size for leaf in jax.tree.leaves(training.initial_eta()))
     job, push = work.job(), estimator.push
     clip, axis, onsets = push.clip, work.axis, _onsets(work, job)
-    count = axis.filled_up(len(onsets))
-    onsets += [onsets[-1]] * (count - len(onsets))
+    onsets = filled_up(onsets, axis)
+    count = len(onsets)
     chunk = min(push.chunk or count, count)
     chunks = [
         list(cuts(job, onsets[at : at + chunk], work.estimator.segment, axis))

@@ -120,9 +120,8 @@ class Push:
                 job; see also `refuse`.
         """
         axis, asked = member_axis(job.state), len(directions)
-        further = axis.filled_up(asked) - asked
-        directions = jnp.pad(directions, ((0, further), (0, 0)))
-        onsets = [*onsets, *[onsets[-1]] * further]
+        onsets = filled_up(onsets, axis)
+        directions = jnp.pad(directions, ((0, len(onsets) - asked), (0, 0)))
         size = min(self.chunk or len(directions), len(directions))
         carry = _begun(job, directions, size)
         while True:
@@ -155,12 +154,16 @@ class Push:
             opt_state=reduce(jnp.hypot, [growth.opt_state for growth in others], first.opt_state),
         )
 
-    def refuse(self, job: Job, directions: int) -> None:
-        """Refuses, before anything is computed, what can't be done.
+    def refuse(self, job: Job, onsets: Sequence[int]) -> None:
+        """Refuses, before any inner step, what can't be done.
+
+        Args:
+            job: the training and its objective.
+            onsets: of directions, as of `__call__`.
 
         Raises:
-            EstimatorError: so many directions exceed the budget, of those that a device has, or a
-                chunk isn't divided by the axis that they are cut over, or the job has checkpoints.
+            EstimatorError: the tangents that a device has exceed the budget, or a chunk isn't
+                divided by the axis that directions are cut over, or the job has checkpoints.
         """
         refuse_checkpoints(job)
         axis = member_axis(job.state)
@@ -169,19 +172,31 @@ class Push:
                 f"chunk = {self.chunk}: the mesh cuts directions into members = {axis.parts} "
                 f"parts, which don't divide it; set chunk to {axis.filled_up(self.chunk)}"
             )
-        size = min(self.chunk or directions, directions)
-        held = axis.filled_up(size) // axis.parts
+        count = len(onsets)
+        size, held = min(self.chunk or count, count), self._held(job, onsets)
         one = device_bytes((job.state.params, inexact(job.state.opt_state)[0]))
         budget = self.budget_bytes or Device().free_bytes()
         if held * one > budget:
-            on_each = f", {held} of them on a device," if axis.parts > 1 else ""
+            of_each = f", {held} of them on a device," if held < size else ""
+            fewer = max(1, size // held * (budget // one))
             raise EstimatorError(
-                f"{size} tangents at a time (of {directions} directions){on_each} of {amount(one)} "
-                f"each take {amount(held * one)}, but the budget is {amount(budget)}: set chunk to "
-                f"{axis.parts * max(1, budget // one)} or fewer, which takes a training for each "
-                "chunk, use forward_gradient with few directions, or mixflow, whose memory doesn't "
-                "grow with the number of meta-parameters"
+                f"{size} tangents at a time (of {count} directions){of_each} of {amount(one)} each "
+                f"take {amount(held * one)}, but the budget is {amount(budget)}: set chunk to "
+                f"{axis.filled_up(fewer)} or fewer, which takes a training for each chunk, use "
+                "forward_gradient with few directions, or mixflow, whose memory doesn't grow with "
+                "the number of meta-parameters"
             )
+
+    def _held(self, job: Job, onsets: Sequence[int]) -> int:
+        """Tangents that a device has at a time at most, with those that don't act yet."""
+        axis, held = member_axis(job.state), 0
+        onsets = filled_up(onsets, axis)
+        size = min(self.chunk or len(onsets), len(onsets))
+        for at in range(0, len(onsets), size):
+            chunk = onsets[at : at + size]
+            mesh = mesh_of(job, [cut.active for cut in cuts(job, chunk, self.segment, axis)])
+            held = max(held, -(-len(chunk) // (axis.parts if mesh is None else mesh.size)))
+        return held
 
 
 class _Chunk:
@@ -209,9 +224,7 @@ class _Chunk:
         self.how, self.job, self.count = how, job, len(directions)
         self.passes, self.passed = passes
         self.axis, self.cuts = axis, list(cuts(job, onsets, how.segment, axis))
-        together = gcd(*(cut.active for cut in self.cuts))
-        given = job.problem, job.eta, job.state, directions
-        self.mesh: Mesh | None = mesh_for(together, given) if together else None
+        self.mesh = mesh_of(job, [cut.active for cut in self.cuts])
         self.problem, self.eta, self.directions = self.replicate((job.problem, job.eta, directions))
 
     def replicate(self, tree: Tree) -> Tree:
@@ -339,6 +352,23 @@ def _begun(job: Job, directions: Float[Array, "n N"], size: int) -> Carry:
         jnp.asarray(carry.along),
         tuple(tuple(map(jnp.asarray, norms)) for norms in carry.norms),
     )
+
+
+def filled_up(onsets: Sequence[int], axis: MemberAxis) -> list[int]:
+    """Onsets of directions, and of those of zeros that fill them up, with the last of them."""
+    further = axis.filled_up(len(onsets)) - len(onsets)
+    return [*onsets, *[onsets[-1]] * further]
+
+
+def mesh_of(job: Job, active: Sequence[int]) -> Mesh | None:
+    """The devices that directions of a chunk are spread over, each with a whole training.
+
+    Args:
+        job: of a training.
+        active: how many of them act, of each cut.
+    """
+    together = gcd(*active)
+    return mesh_for(together, (job.problem, job.eta, job.state)) if together else None
 
 
 def cuts(
