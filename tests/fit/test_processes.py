@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -81,18 +82,19 @@ def sought(training, way="mixflow"):
         layout=training.layout,
     )
     batches = over_processes(training.layout, drawn)
-    given = {"outer_batches": held_out, "steps": STEPS, "estimator": MixFlow(SEGMENT)}
-    kept = {"checkpoints": Checkpoints("auto", store="host")}
+    given: dict[str, Any] = {"outer_batches": held_out, "steps": STEPS}
+    if way == "directions":
+        given |= {"estimator": ForwardGradient(4, SEGMENT, chunk=2), "key": jax.random.key(1)}
+    else:
+        kept = Checkpoints("auto", store="host")
+        given |= {"estimator": MixFlow(SEGMENT), "checkpoints": kept}
     if way == "population":
         members = [
             Member(partial(training.initialise, jax.random.key(seed)), batches) for seed in (0, 1)
         ]
-        return hypergradients(training.reweighted, eta, members, **given, **kept), drawn
-    if way == "directions":
-        kept = {"key": jax.random.key(1)}
-        given["estimator"] = ForwardGradient(4, SEGMENT, chunk=2)
+        return hypergradients(training.reweighted, eta, members, **given), drawn
     state = training.initialise(jax.random.key(0))
-    return hypergradient(training.reweighted, eta, state, batches, **given, **kept), drawn
+    return hypergradient(training.reweighted, eta, state, batches, **given), drawn
 
 
 def settled(index, folder):

@@ -273,7 +273,7 @@ class _Chunk:
             state, tangents, losses = programs.push(
                 self.problem,
                 self.how.clip,
-                own or self.axis,
+                self.axis if own is None else own,
                 self.eta,
                 self.directions[: cut.active],
                 state,

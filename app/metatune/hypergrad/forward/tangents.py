@@ -122,8 +122,14 @@ def contract(params_bar: Params, opt_bar: Floats | None, tangents: Tangents) -> 
     bar, dots = (params_bar, opt_bar), (tangents.params, tangents.opt_state)
     if opt_bar is None:
         bar, dots = params_bar, tangents.params
-    products = jax.tree.map(lambda b, d: d.reshape(len(d), -1) @ b.reshape(-1), bar, dots)
+    # Not as matrices: what is cut along an axis would be put together for one.
+    products = jax.tree.map(lambda b, d: jnp.tensordot(d, b, axes=_all_but_first(d)), bar, dots)
     return sum(jax.tree.leaves(products), jnp.zeros(()))
+
+
+def _all_but_first(leaf: Float[Array, "n ..."]) -> tuple[list[int], list[int]]:
+    """The axes of one direction, in an array of all and in one like it."""
+    return [*range(1, leaf.ndim)], [*range(leaf.ndim - 1)]
 
 
 def onsets(problem: Problem, eta: Eta, first: Step, stop: Step) -> Int32[Array, "N"]:
