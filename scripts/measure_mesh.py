@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import mesh_members
 import numpy as np
 
 from metatune.bench.sizes import SIZES, Shape
@@ -127,6 +128,10 @@ def agreement() -> Iterator[str]:
         apart = {key: _apart(single[key], exact[key]) for key in exact}
         said = ", ".join(f"{key} {value:.1e}" for key, value in apart.items())
         yield f"float32 on {mesh} against float64, eps_root 1e-8: {said}"
+    yield ""
+    yield "Over an axis of their own, on data x fsdp x members, in float64:"
+    one = _recipe(FAMILIES["Llama"], (1, 1, 1), "float64", None, EPS_ROOT)
+    yield from mesh_members.agreement(one)
 
 
 def _row(name: str, found: Callable[[tuple[int, int, int]], Mapping[str, np.ndarray]]) -> str:
@@ -155,8 +160,7 @@ def _found(
     prepared = prepare(_recipe(config, mesh, dtype, lora, eps_root))
     eta, state = prepared.initial_eta(), prepared.initialise(jax.random.key(0))
     if dtype == "float64":
-        eta, state = jax.tree.map(_widened, (eta, state))
-        state = prepared.placed(state)
+        eta, state = mesh_members.in_float64(prepared)
     corpus, outer = prepared.corpus, prepared.recipe.outer
     shares = prepared.trajectory(prepared.initial_eta()).mixture
     result = hypergradient(
@@ -169,10 +173,6 @@ def _found(
         estimator=MixFlow(2),
     )
     return {key: np.asarray(leaf, np.float64) for key, leaf in result.gradient.items()}
-
-
-def _widened(leaf: Any) -> Any:
-    return leaf.astype(jnp.float64) if leaf.dtype == jnp.float32 else leaf
 
 
 def _recipe(
@@ -395,6 +395,8 @@ def planned() -> Iterator[str]:
             found = analysis.argument_size_in_bytes + analysis.temp_size_in_bytes
             cells.append(f"{there[name].arguments + there[name].temporary:,}, {found:,}")
         yield f"| {' x '.join(map(str, mesh))} | {' | '.join(cells)} |"
+    yield ""
+    yield from mesh_members.planned(_recipe(SMALL_LLAMA, (1, 1, 1), "float32", None, EPS_ROOT))
 
 
 LARGE: Mapping[str, Mapping[str, Any]] = {

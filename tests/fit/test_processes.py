@@ -8,7 +8,9 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,7 +23,14 @@ from metatune import artefact
 from metatune.data import Part, stratified_batches
 from metatune.fit.outer_loop import fit
 from metatune.fit.replaying.replay import replay
-from metatune.hypergrad import Checkpoints, MixFlow, hypergradient
+from metatune.hypergrad import (
+    Checkpoints,
+    ForwardGradient,
+    Member,
+    MixFlow,
+    hypergradient,
+    hypergradients,
+)
 from metatune.hypergrad.stores import Disk
 from metatune.inner import prepare
 from metatune.inner.devices import over_processes, resolved, share
@@ -38,18 +47,25 @@ from metatune.runs.processes import Meeting, ProcessesError, meeting
 BATCH, STEPS, SEGMENT, COUNT = 4, 4, 2, 2
 
 
-def recipe(fsdp):
+def recipe(fsdp, members=1):
     return tiny(
         inner={"optimizer": schema.AdamWSpec(learning_rate=1e-2, eps_root=1e-5), "steps": STEPS},
         tune={"learning_rates": schema.LearningRatesSpec(per="layer", windows=2)},
-        outer={"objective": schema.ObjectiveSpec(sequences=8, micro_batch=4)},
-        devices=schema.DevicesSpec(fsdp=fsdp),
+        outer={
+            "objective": schema.ObjectiveSpec(sequences=8, micro_batch=4),
+            # What is sought below says itself what it is of; these let an axis be named.
+            **({"population": schema.PopulationSpec(members=members)} if members > 1 else {}),
+        },
+        devices=schema.DevicesSpec(fsdp=fsdp, members=members),
     )
 
 
-def sought(training):
-    """A hypergradient of a recipe's training, states waiting in the host's memory."""
-    eta, state = training.initial_eta(), training.initialise(jax.random.key(0))
+def sought(training, way="mixflow"):
+    """A hypergradient of a recipe's training, states waiting in the host's memory.
+
+    Of directions, or of a population of two, where that is the way.
+    """
+    eta = training.initial_eta()
     drawn = stratified_batches(
         training.corpus,
         seed=(1,),
@@ -65,17 +81,20 @@ def sought(training):
         sequences=2 * BATCH,
         layout=training.layout,
     )
-    result = hypergradient(
-        training.reweighted,
-        eta,
-        state,
-        over_processes(training.layout, drawn),
-        held_out,
-        steps=STEPS,
-        estimator=MixFlow(SEGMENT),
-        checkpoints=Checkpoints("auto", store="host"),
-    )
-    return result, drawn
+    batches = over_processes(training.layout, drawn)
+    given: dict[str, Any] = {"outer_batches": held_out, "steps": STEPS}
+    if way == "directions":
+        given |= {"estimator": ForwardGradient(4, SEGMENT, chunk=2), "key": jax.random.key(1)}
+    else:
+        kept = Checkpoints("auto", store="host")
+        given |= {"estimator": MixFlow(SEGMENT), "checkpoints": kept}
+    if way == "population":
+        members = [
+            Member(partial(training.initialise, jax.random.key(seed)), batches) for seed in (0, 1)
+        ]
+        return hypergradients(training.reweighted, eta, members, **given), drawn
+    state = training.initialise(jax.random.key(0))
+    return hypergradient(training.reweighted, eta, state, batches, **given), drawn
 
 
 def settled(index, folder):
@@ -125,6 +144,24 @@ def among_others(folder):
             stops.hear(signal.SIGTERM)
         found["stops"] = [processes.stop_together(False), processes.stop_together(here.index == 1)]
         found["code"] = stops.exit_code()
+    print(json.dumps(found))
+
+
+WAYS = ("population", "directions")
+
+
+def over_members(_):
+    """What a process of two comes to, each with the half of directions or members."""
+    with processes.joined():
+        training, found = prepare(recipe(1, COUNT)), {}
+        for way in WAYS:
+            result, drawn = sought(training, way)
+            found[way] = {
+                "gradient": {key: np.asarray(v).tolist() for key, v in result.gradient.items()},
+                "rows": len(drawn(0).tokens),
+                "peak_bytes": result.diagnostics.peak_bytes,
+            }
+        print("told")
     print(json.dumps(found))
 
 
@@ -273,6 +310,20 @@ def test_all_stop_where_one_is_asked_to(found):
         assert row["stops"] == [False, True] and row["code"] == 143
 
 
+# That an axis for them is the same is in tests/inner/test_devices.py, of one process.
+@pytest.mark.thorough
+def test_two_processes_have_directions_and_members_of_one(tmp_path):
+    ours, theirs = two(tmp_path, "members")
+    assert ours == theirs
+    for way in WAYS:
+        one = sought(prepare(recipe(1)), way)[0]
+        found = np.concatenate([np.ravel(ours[way]["gradient"][key]) for key in one.gradient])
+        wanted = np.concatenate([np.ravel(leaf) for leaf in one.gradient.values()])
+        assert np.linalg.norm(found - wanted) < 1e-5 * np.linalg.norm(wanted)
+        assert ours[way]["rows"] == BATCH  # of the whole batch each, for trainings of its own
+        assert ours[way]["peak_bytes"] == one.diagnostics.peak_bytes / COUNT
+
+
 # That two have the hypergradients of one is above; a replay of one process is in test_replay.py.
 @pytest.mark.thorough
 def test_what_one_process_trained_is_replayed_by_two(tmp_path):
@@ -299,8 +350,8 @@ def test_no_process_is_left_idle(found):
     for row in found[1]:
         assert row["resolved"] == COUNT
         assert row["idle"].startswith(
-            "devices = {'data': 1, 'fsdp': 1, 'tensor': 1}: is a mesh of 1 of the 2 devices of 2 "
-            "processes; must be of all of them"
+            "devices = {'data': 1, 'fsdp': 1, 'tensor': 1, 'members': 1}: is a mesh of 1 of the 2 "
+            "devices of 2 processes; must be of all of them"
         )
 
 
@@ -385,4 +436,5 @@ def test_one_process_on_one_device_has_the_programs_of_a_plain_run(monkeypatch, 
 
 
 if __name__ == "__main__":
-    (replaying if "replay" in sys.argv else among_others)(Path(sys.argv[1]))
+    ways = {"replay": replaying, "members": over_members}
+    ways.get(sys.argv[-1], among_others)(Path(sys.argv[1]))

@@ -323,7 +323,9 @@ def test_documents_differ_where_they_say():
 def test_other_devices_are_another_machine(copy, console):
     """One device by another name: nothing differs but that it was asked for."""
     found = replay(copy, console, ["devices={fsdp: 1}"])
-    assert found.machines == ("devices: auto recorded, DevicesSpec(data=1, fsdp=1, tensor=1) here",)
+    assert found.machines == (
+        "devices: auto recorded, DevicesSpec(data=1, fsdp=1, tensor=1, members=1) here",
+    )
     assert found.agrees and found.bit_for_bit and found.band is not None
 
 

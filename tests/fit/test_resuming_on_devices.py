@@ -19,24 +19,29 @@ from thumbnails_in_haste import draw_in_haste
 
 from metatune.fit.outer_loop import SearchOutcome, fit
 from metatune.fit.searching import hypergradients
-from metatune.hypergrad import hypergradient
 from metatune.inner import prepare
 from metatune.inner.training import InnerTraining
 from metatune.recipe import schema
 
 VIRTUAL = 8
-BEGUN = (4, 2, 1)
-FEWER = {"4": (2, 2, 1), "1": (1, 1, 1)}
+BEGUN = {"one": (4, 2, 1, 1), "population": (2, 2, 1, 2)}
+FEWER = {"4": (2, 2, 1, 1), "1": (1, 1, 1, 1)}
 
 
-def training(mesh: tuple[int, int, int]) -> InnerTraining:
-    """One of a search whose inner training, on the mesh, goes on from outer step to outer step."""
+def training(of: str, mesh: tuple[int, int, int, int]) -> InnerTraining:
+    """One of a search whose inner training, on the mesh, goes on from outer step to outer step.
+
+    Of a population both do, at other ages: one that is under way at first.
+    """
     recipe = tiny(
         data={"batch_size": VIRTUAL},
         inner={"optimizer": schema.AdamWSpec(learning_rate=1e-2, eps_root=1e-5)},
         devices=schema.DevicesSpec(*mesh),
     )
     online = {"steps": 2, "unroll": schema.OnlineSpec(window=4, lifetime=6)}
+    if of == "population":
+        online |= {"population": schema.PopulationSpec(members=2)}
+        online |= {"unroll": schema.OnlineSpec(window=2, lifetime=4), "steps": 3}
     test = schema.FinalTestSpec(seeds=1, sequences=8)
     return prepare(replace(recipe, outer=replace(recipe.outer, test=test, **online)))
 
@@ -55,41 +60,45 @@ def told(outcome: SearchOutcome) -> dict[str, Any]:
     return {"numbers": np.asarray(leaves, np.float64).tolist(), "artefact": text}
 
 
-def main(folder: Path, *others: str) -> None:
+def main(folder: Path, of: str, *others: str) -> None:
     """Prints what searches came to, after one on `BEGUN` that was interrupted in the middle.
 
     Args:
         folder: for their folders.
+        of: one training, or a population.
         others: numbers of devices that it goes on with, besides those that it was begun on.
     """
     console = Console(file=open(os.devnull, "w"))  # noqa: SIM115
     calls = iter(range(100))
 
+    name = "hypergradients" if of == "population" else "hypergradient"
+    estimate = getattr(hypergradients, name)
+
     def interrupted(*args, **options):
         if next(calls) == 1:
             raise KeyboardInterrupt
-        return hypergradient(*args, **options)
+        return estimate(*args, **options)
 
-    begun = training(BEGUN)
+    begun = training(of, BEGUN[of])
     with pytest.MonkeyPatch.context() as patch:
         draw_in_haste(patch)
         with patch.context() as stopping:
-            stopping.setattr(hypergradients, "hypergradient", interrupted)
+            stopping.setattr(hypergradients, name, interrupted)
             assert fit(begun, folder / "begun", console=console).interrupted
         found = {"whole": told(fit(begun, folder / "whole", console=console))}
         for count in (str(VIRTUAL), *others):
-            of = begun if count == str(VIRTUAL) else training(FEWER[count])
+            there = begun if count == str(VIRTUAL) else training(of, FEWER[count])
             shutil.copytree(folder / "begun", folder / count)
-            found[count] = told(fit(of, folder / count, resume=True, console=console))
+            found[count] = told(fit(there, folder / count, resume=True, console=console))
     print(json.dumps(found))
 
 
-def asked(folder: Path, *others: str) -> dict[str, dict[str, Any]]:
+def asked(folder: Path, of: str, *others: str) -> dict[str, dict[str, Any]]:
     """What `main` prints in a process with eight devices."""
     # Threads for all collectives of all devices at once, as in tests/inner/test_devices.py.
     here = {"JAX_NUM_CPU_DEVICES": str(VIRTUAL), "NPROC": str(8 * VIRTUAL)}
     done = subprocess.run(
-        [sys.executable, __file__, str(folder), *others],
+        [sys.executable, __file__, str(folder), of, *others],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **here},
         capture_output=True,
         text=True,
@@ -100,12 +109,13 @@ def asked(folder: Path, *others: str) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.thorough
-def test_a_search_goes_on_on_the_same_mesh_bit_for_bit_elsewhere_to_rounding(tmp_path):
+@pytest.mark.parametrize(("of", "fewer"), [("one", ["4", "1"]), ("population", ["1"])])
+def test_a_search_goes_on_on_the_same_mesh_bit_for_bit_elsewhere_to_rounding(tmp_path, of, fewer):
     """That all it has kept comes back, bit for bit, `tests/inner/test_devices.py` shows."""
-    found = asked(tmp_path, *FEWER)
+    found = asked(tmp_path, of, *fewer)
     whole = found["whole"]
     assert found[str(VIRTUAL)] == whole
-    for count in FEWER:
+    for count in fewer:
         assert found[count]["numbers"] != whole["numbers"]
         np.testing.assert_allclose(found[count]["numbers"], whole["numbers"], rtol=1e-5)
 

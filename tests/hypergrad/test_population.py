@@ -25,8 +25,9 @@ from metatune.hypergrad import (
     hypergradient,
     hypergradients,
 )
-from metatune.hypergrad.population import member, signal, stacked
+from metatune.hypergrad.population import signal
 from metatune.hypergrad.sharding import mesh_for
+from metatune.hypergrad.stacking import member, stacked
 
 STARTS = (4, 0, 6)
 STEPS, WINDOWS = 5, 4

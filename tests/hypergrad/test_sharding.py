@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from metatune.hypergrad import (
     Checkpoints,
+    EstimatorError,
     Forward,
     ForwardGradient,
     MixFlow,
@@ -25,6 +26,7 @@ from metatune.hypergrad import (
 STEPS, WINDOWS = 20, 4
 INPUTS = np.random.default_rng(0).normal(size=(STEPS, 8, 3)).astype(np.float32)
 ADAM = optax.scale_by_adam(eps_root=1e-10)
+TANGENT = 9 * 4  # bytes: of three parameters, and of two moments of each
 ALONG = ForwardGradient(8, 3, "orthogonal", chunk=4)  # exact: a whole basis, in two trainings
 
 # A state is θ and a trace of eight float32 each, 64 bytes; a segment saves four gradients, 128. On
@@ -110,6 +112,14 @@ def within_budgets():
         print("budget", seen.peak_bytes, seen.recomputed_segments, flush=True)
 
 
+def beyond_the_budget():
+    """Prints what is said of tangents of which one too many lies on a device."""
+    try:
+        found(Forward(3, budget_bytes=4 * TANGENT - 1))
+    except EstimatorError as error:
+        print("beyond", error, flush=True)
+
+
 def process(*arguments, **environment):
     return subprocess.Popen(
         [sys.executable, __file__, *arguments],
@@ -149,7 +159,16 @@ def of_two_devices():
 
 
 def test_directions_are_spread_over_devices(of_two_devices, exact):
-    agree([line for line in of_two_devices if not line.startswith("budget")], exact, 2)
+    agree([line for line in of_two_devices if not line.startswith("b")], exact, 2)
+
+
+def test_tangents_are_counted_on_each_device(of_two_devices):
+    """Eight are within a budget of four, as `spread_over_two` has it, and not within less."""
+    (said,) = [line for line in of_two_devices if line.startswith("beyond")]
+    assert said.startswith(
+        "beyond 8 tangents at a time (of 8 directions), 4 of them on a device, of 36 bytes each "
+        "take 144 bytes, but the budget is 143 bytes: set chunk to 6 or fewer"
+    )
 
 
 def test_a_budget_is_of_each_device_or_of_the_host_of_both(of_two_devices):
@@ -173,5 +192,6 @@ if __name__ == "__main__":
         jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
         spread_over_two(ALONG)
     else:
-        spread_over_two(Forward(3), ALONG)
+        spread_over_two(Forward(3, budget_bytes=4 * TANGENT), ALONG)
         within_budgets()
+        beyond_the_budget()

@@ -13,35 +13,20 @@ import jax
 import jax.monitoring
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from cells import cells
-from estimators import made
-from jax.sharding import AbstractMesh, AxisType
 from recipes import tiny
+from toys_on_a_mesh import OVER_AN_AXIS, TOYS, apart, on_a_mesh, over_an_axis
 
 from metatune.data import sampled_batches, stratified_batches
 from metatune.fit.searching.checkpoints import SearchCheckpoints
 from metatune.fit.searching.search import Search
-from metatune.hypergrad import (
-    Member,
-    MixFlow,
-    PersistentES,
-    Problem,
-    State,
-    ZerothOrder,
-    as_argument,
-    hypergradient,
-    hypergradients,
-    programs,
-    train,
-)
+from metatune.hypergrad import MixFlow, as_argument, hypergradient, programs, train
 from metatune.hypergrad.segments import fetch
 from metatune.inner import prepare
 from metatune.inner.devices import resolved
 from metatune.inner.metrics import held_out_batches
-from metatune.models import Layout, build, mesh_of
-from metatune.models.layout import AXES
+from metatune.models import Layout, abstract_mesh_of, build
 from metatune.recipe import schema
 from metatune.recipe.faults import RecipeError
 from metatune.train.checkpoints import Position, TrainingCheckpoints
@@ -81,18 +66,14 @@ OPTIMIZERS = {
     "soap": schema.SoapSpec(learning_rate=1e-2, eps_root=1e-5, precondition_frequency=2),
     "adafactor": schema.AdafactorSpec(learning_rate=1e-2, min_dim_size_to_factor=4),
 }
-# Steps of differences that don't blow rounding up.
-TOYS = made(6, 2, leave_out=("zeroth",)) | {
-    "zeroth order": ZerothOrder(6, 0.1, 2, "orthogonal", 2),
-    "es": PersistentES(2, 0.1, 2),
-    "population": MixFlow(2),
-}
 FURTHER = {
     "reverse",
     "mixflow, recomputed gradients",
     "forward, in chunks",
     "forward gradient, whole basis",
     "forward gradient, in chunks",
+    "forward gradient over an axis",
+    "forward of a population over an axis",
     "zeroth order",
     "gpt2",
     "gemma3",
@@ -132,86 +113,9 @@ def listen(event, duration_secs, **_):
         COMPILED.append(duration_secs)
 
 
-def toy(estimator, layout, members=1):
-    """Hypergradients in float64 of a matrix under Adam, on a mesh or on one device."""
-    adam = optax.scale_by_adam(eps_root=1e-8)
-    inputs = np.random.default_rng(0).normal(size=(7, 8, 4))
-
-    def kept(params, like):
-        return params if layout is None else layout.kept(params, like)
-
-    def loss(params, hyper, x):
-        params, x = kept(params, params), x if layout is None else layout.cut(x)
-        out = jnp.tanh(x @ params["a"]["weight"])
-        return jnp.mean((out - hyper["shift"]) ** 2 * jnp.exp(hyper["weight"]))
-
-    def update(grads, opt_state, params, hyper):
-        directions, opt_state = adam.update(grads, opt_state)
-        params = jax.tree.map(lambda p, d: p - jnp.exp(hyper["rate"]) * d, params, directions)
-        return kept(params, params), kept(opt_state, params)
-
-    params = {"a": {"weight": jnp.asarray(np.random.default_rng(1).normal(size=(4, 8)) / 2)}}
-    state = State(params, adam.init(params))
-    eta = {
-        "rate": jnp.array([-2.0, -3.0]),
-        "shift": jnp.array([0.1, 0.2]),
-        "weight": jnp.array([0.0, 0.3]),
-    }
-    problem = Problem(
-        loss,
-        update,
-        lambda params, x: loss(params, {"shift": 0.0, "weight": 0.0}, x),
-        lambda eta, step: jax.tree.map(lambda leaf: leaf[step // 3], eta),
-    )
-    state = state if layout is None else layout.place(state, params)
-    given = {"steps": 6, "estimator": estimator}
-    if members > 1:
-        each = [
-            Member(lambda: state, lambda step, first=first: inputs[(step + first) % 6])
-            for first in range(members)
-        ]
-        return hypergradients(problem, eta, each, [inputs[6]], **given)
-    return hypergradient(
-        problem,
-        eta,
-        state,
-        lambda step: inputs[step],
-        [inputs[6]],
-        key=jax.random.key(2),
-        **given,
-    )
-
-
-def apart(found, expected):
-    """The norm of what two trees differ by, over that of the second."""
-    ours, theirs = (
-        np.concatenate([np.ravel(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(tree)])
-        for tree in (found, expected)
-    )
-    return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
-
-
 def chosen(table, further):
     """The rows of a table that are asked for."""
     return {name: row for name, row in table.items() if (name in FURTHER) == further}
-
-
-def toys(further):
-    """Every estimator on a mesh against itself on one device."""
-    found = {}
-    layout = Layout(mesh_of(2, 4, 1))
-    with jax.enable_x64(True):
-        for name, estimator in chosen(TOYS, further).items():
-            members = 2 if name == "population" else 1
-            one, several = toy(estimator, None, members), toy(estimator, layout, members)
-            weight = several.state.params["a"]["weight"]
-            found[name] = {
-                "apart": apart(several.gradient, one.gradient),
-                "value": apart(several.value, one.value),
-                "devices": len(weight.sharding.device_set),
-                "free": all(not leaf.committed for leaf in jax.tree.leaves(several.gradient)),
-            }
-    return found
 
 
 def sought(training):
@@ -372,7 +276,7 @@ def further(tmp_path_factory):
 def row(name, request):
     """A table's row, of the process that has it."""
     told = request.getfixturevalue("further" if name in FURTHER else "found")
-    tables = [told[which] for which in ("toys", "models", "optimizers")]
+    tables = [told[which] for which in ("toys", "over an axis", "models", "optimizers")]
     (found,) = [table[name] for table in tables if name in table]
     return found
 
@@ -381,6 +285,17 @@ def row(name, request):
 def test_every_estimator_is_the_same_on_a_mesh(row):
     assert row["apart"] < 1e-12 and row["value"] < 1e-12
     assert row["devices"] == VIRTUAL and row["free"]
+
+
+@pytest.mark.parametrize("name", cases(OVER_AN_AXIS))
+def test_directions_and_members_have_an_axis(row, name):
+    """Of a device are a fourth of them, half of each."""
+    assert row["apart"] < 1e-12 and row["value"] < 1e-12
+    assert row["devices"] == VIRTUAL and row["free"]
+    assert row["share"] == (1 / 8 if "population" in name else 1 / 2)
+    # Of a population's directions none is cut but by its members.
+    alone = "forward" in name and "population" not in name
+    assert row["of_tangents"] == ([1 / 4] if alone else [1.0] if "forward" in name else [])
 
 
 @pytest.mark.parametrize("name", cases(MODELS))
@@ -433,8 +348,8 @@ def test_a_mesh_larger_than_the_devices_is_refused():
         prepare(recipe(LLAMA, (1, 2, 1)))
     (fault,) = caught.value.faults
     assert str(fault) == (
-        "devices = {'data': 1, 'fsdp': 2, 'tensor': 1}: asks for 2 devices; this process has 1 "
-        "(cpu); lower an axis, or leave it out for what there is"
+        "devices = {'data': 1, 'fsdp': 2, 'tensor': 1, 'members': 1}: asks for 2 devices; this "
+        "process has 1 (cpu); lower an axis, or leave it out for what there is"
     )
 
 
@@ -464,8 +379,7 @@ def test_one_device_has_no_layout():
 
 
 def abstract(transposed=False):
-    mesh = AbstractMesh((2, 2, 2), AXES, axis_types=(AxisType.Auto,) * 3)
-    return Layout(mesh, transposed)  # pyright: ignore[reportArgumentType]
+    return Layout(abstract_mesh_of(2, 2, 2), transposed)
 
 
 @pytest.mark.parametrize(
@@ -537,7 +451,12 @@ def auto():
 def main(folder, *words):
     """Prints what is telling, or all else; checkpoints are kept in the folder."""
     further = bool(words)
-    told = {"toys": toys(further), "models": models(further), "optimizers": optimizers(further)}
+    told = {
+        "toys": on_a_mesh(chosen(TOYS, further)),
+        "over an axis": over_an_axis(chosen(OVER_AN_AXIS, further)),
+        "models": models(further),
+        "optimizers": optimizers(further),
+    }
     told["resumed"] = resumed(folder, (2, 2, 1) if further else (1, 1, 1))
     if not further:
         told["auto"] = auto()

@@ -78,6 +78,18 @@ OTHERS = {
         ("advance_each", "advance", "value_each"),
     ),
     "robust": ({"robust": schema.RobustSpec(widths=(1, 2))}, {}, REVERSE),
+    "forward with a start": (
+        {
+            "estimator": schema.ForwardSpec(segment=2, chunk=6),
+            "fresh": schema.FreshSpec(initialisation=False),
+        },
+        {
+            "learning_rates": schema.LearningRatesSpec(per="global", windows=2),
+            "mixture": None,
+            "initialisation": schema.PointSpec(parameters=("model.norm.weight",)),
+        },
+        ("push",),
+    ),
     "start": (
         {"fresh": schema.FreshSpec(initialisation=False)},
         {"initialisation": schema.PointSpec()},
@@ -85,6 +97,9 @@ OTHERS = {
     ),
 }
 """Of each way changes of `outer` and `tune`, and the programs that it runs."""
+ALONG = {"forward over an axis": "forward", "population over an axis": "population"}
+"""Ways with directions or members on an axis of the mesh of their own, by those they are like."""
+OTHERS |= {name: OTHERS[like] for name, like in ALONG.items()}
 CALLED = {
     "push": "tangents",
     "advance": "training",
@@ -100,8 +115,10 @@ def work(training):
 
 def recipe_of(way):
     outer, tune, _ = OTHERS[way]
-    lora = LORA if way == "forward" else None
-    return changed(RECIPE, outer=outer, tune=tune, inner={"lora": lora})
+    lora = LORA if way in ("forward", "forward over an axis") else None
+    found = changed(RECIPE, outer=outer, tune=tune, inner={"lora": lora})
+    over = schema.DevicesSpec(data=2, fsdp=2, members=2)
+    return replace(found, devices=over) if way in ALONG else found
 
 
 # In the process with eight devices.
@@ -165,7 +182,7 @@ def ran(way):
     with pytest.MonkeyPatch.context() as patch:
         for name in OTHERS[way][2]:
             patch.setattr(programs, name, spied(name, getattr(programs, name)))
-        if way == "population":
+        if way.startswith("population"):
             members = [
                 Member(partial(training.initialise, jax.random.key(seed)), drawn) for seed in (0, 1)
             ]
@@ -232,7 +249,7 @@ def asked(*ways):
 
 @pytest.fixture(scope="module")
 def seen():
-    return asked("", "forward")
+    return asked("", "forward over an axis")
 
 
 def test_planned_bytes_are_those_of_devices_that_are_there(training, programs_of_mesh, seen):
@@ -264,7 +281,7 @@ def test_one_matrix_of_one_block_is_put_together_at_a_time(programs_of_mesh, tex
         assert max(map(math.prod, shapes["all"])) == logits, name
 
 
-FURTHER = OTHERS.keys() - {"forward"}
+FURTHER = OTHERS.keys() - {"forward over an axis"}
 """Each in a process of its own with eight devices."""
 
 
@@ -351,8 +368,9 @@ def test_the_smallest_mesh_is_grown_axis_by_axis(monkeypatch):
 
 
 def test_what_isn_t_predicted_of_a_mesh_is_refused():
-    recipe = changed(recipe_of("start"), outer={"estimator": schema.ForwardSpec()})
-    with pytest.raises(NotPredicted, match="^tune.initialisation: what forward mode takes"):
+    objective = schema.ObjectiveSpec(measure="accuracy", sequences=8, micro_batch=8)
+    recipe = changed(RECIPE, outer={"estimator": schema.AutoSpec(), "objective": objective})
+    with pytest.raises(NotPredicted, match="^outer.estimator.kind = auto: of an objective that"):
         mesh.on_mesh(prepare(recipe, elsewhere=True), None, folder=Path())
 
 
@@ -403,7 +421,7 @@ def test_the_command_tells_of_each_device(recipe_file, programs_of_mesh):
     code, shown, _ = told(recipe_file, *mesh_of, "--json")
     assert code == 0
     found = json.loads(shown)
-    assert found["devices"] == {"data": 2, "fsdp": 2, "tensor": 2}
+    assert found["devices"] == {"data": 2, "fsdp": 2, "tensor": 2, "members": 1}
     assert found["fits"] and found["limit_bytes"] == int(0.92 * 80e9)
     bytes_of = found["bytes"]
     parts = ("state", "carry", "activations", "logits")

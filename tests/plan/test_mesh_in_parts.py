@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 from recipes import tiny
 
+from metatune.hypergrad.segments import inexact
 from metatune.hypergrad.stores import device_bytes, tree_bytes
 from metatune.inner import prepare
 from metatune.models.layout import abstract_mesh_of
@@ -28,13 +29,13 @@ FEW_FLOPS = Accelerator("slow", 2**30, {"float32": 1e6}, 1e9)
 SPEC = schema.MixFlowSpec(segment=2, checkpoints=schema.CheckpointsSpec(keep="all"))
 
 
-def of(outer=None, **sections):
+def of(outer=None, members=1, **sections):
     """A recipe on fsdp=2, of two segments of two steps."""
     return tiny(
         {"vocab_size": 264},
         inner={"steps": 4},
         outer={"estimator": SPEC, **(outer or {})},
-        devices=schema.DevicesSpec(fsdp=2),
+        devices=schema.DevicesSpec(fsdp=2, members=members),
         **sections,
     )
 
@@ -77,6 +78,58 @@ def test_a_tuned_start_is_planned_with_the_state_that_it_is_made_of(counted):
     state = start.shapes()
     assert device_bytes(state) < 0.6 * tree_bytes(state)
     assert other.state - one.state == tree_bytes(state.params) + device_bytes(state)
+
+
+def memory_of(outer, members=1, **sections):
+    training = prepare(of(outer, members, **sections), elsewhere=True)
+    found = mesh.on_mesh(training, None, folder=Path()).memory
+    assert found is not None
+    return training, found
+
+
+def tangents_of(training, count):
+    """Bytes of so many tangents on a device, and of all directions, with those that have begun."""
+    state = training.shapes()
+    one = device_bytes((state.params, inexact(state.opt_state)[0]))
+    size = sum(leaf.size for leaf in jax.tree.leaves(training.initial_eta()))
+    return count * one, 2 * 4 * size
+
+
+def test_a_device_has_its_part_of_directions(counted):
+    """Of six in chunks of four two at a time, over an axis of two; all of four without."""
+    spec = schema.ForwardGradientSpec(segment=2, directions=6, chunk=4)
+    for members, held in ((1, 4), (2, 2)):
+        training, found = memory_of({"estimator": spec}, members)
+        tangents, directions = tangents_of(training, held)
+        assert found.carry == tangents + 4 * directions
+
+
+def test_a_device_has_its_part_of_members(counted):
+    """What waits for the way back, and states, but not the copies of what is tuned."""
+    outer = {"population": schema.PopulationSpec(members=4), "estimator": SPEC}
+    (_, one), (training, other) = (memory_of(outer, members) for members in (1, 2))
+    eta = 4 * tree_bytes(training.initial_eta())
+    assert one.carry == 2 * other.carry > 0
+    assert one.state - eta == 2 * (other.state - eta) > 0
+
+
+def test_forward_mode_of_a_tuned_start_is_planned(counted):
+    """Every coordinate of the start is taken to move it, from the first step on."""
+    tune = {
+        "learning_rates": schema.LearningRatesSpec(per="global", windows=2),
+        "mixture": None,
+        "initialisation": schema.PointSpec(parameters=("model.norm.weight",)),
+    }
+    fresh = schema.FreshSpec(initialisation=False)
+    outer = {"estimator": schema.ForwardSpec(segment=2), "fresh": fresh}
+    training, found = memory_of(outer, tune=tune)
+    (offset,) = training.initial_eta()["initialisation"].shape
+    # The second window's rate begins later: a copy of those before is made then.
+    tangents, directions = tangents_of(training, 2 * offset + 3)
+    assert found.carry == tangents + (offset + 2) * directions
+    # Over an axis of two as many as two divide act from the first on, and so all.
+    training, found = memory_of(outer, 2, tune=tune)
+    assert found.carry == tangents_of(training, (offset + 2) // 2)[0] + (offset + 2) * directions
 
 
 @pytest.mark.parametrize(

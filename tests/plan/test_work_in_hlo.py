@@ -5,12 +5,14 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from metatune.hypergrad import programs
+from metatune.hypergrad.forward.tangents import Tangents
 from metatune.models.layout import abstract_mesh_of
 from metatune.plan.mesh.work_in_hlo import Traffic, work_in
 
 
-def matrix(*shape, spec):
-    of_eight = abstract_mesh_of(2, 4, 1)
+def matrix(*shape, spec, members=1):
+    of_eight = abstract_mesh_of(2 // members, 4, 1, members)
     place = NamedSharding(of_eight, PartitionSpec(*spec))
     return jax.ShapeDtypeStruct(shape, jnp.float32, sharding=place)
 
@@ -34,6 +36,20 @@ def test_a_loop_counts_as_often_as_it_is_run():
     assert found.moved["all-gather"].bytes % (16 * 16 * 4) == 0
     assert found.moved["all-reduce"] == Traffic(1, 2 * 16 * 4)
     assert found.moved_bytes == sum(each.bytes for each in found.moved.values())
+
+
+def test_derivatives_along_directions_are_summed_where_tangents_lie():
+    """Nothing is put together: of a device's two of four directions a number each is summed."""
+    bar = {"weight": matrix(3, 8, 16, spec=(None, None, "fsdp"), members=2)}
+    whole = matrix(4, 3, 8, 16, spec=("members", None, None, "fsdp"), members=2)
+    tangents = Tangents({"weight": whole}, [])
+    lowered = programs.contract.trace(None, (bar, None), tangents)
+    text = lowered.lower(lowering_platforms=("cpu",)).compile(
+        device_assignment=tuple(jax.devices()[:1] * 8)
+    )
+    found = work_in(text.as_text() or "")
+    assert found.flops == 2 * 2 * 3 * 8 * 4
+    assert found.moved == {"all-reduce": Traffic(1, 2 * 2 * 4)}
 
 
 BRANCHES = """

@@ -15,8 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
-from jaxtyping import Array, Float, Int32, Integer, Key, PyTree, Shaped
+from jaxtyping import Array, Float, Integer, Key
 
 from metatune.hypergrad.driver import KEEP_ALL, hypergradient
 from metatune.hypergrad.estimator import Estimator, EstimatorError, Listener
@@ -27,22 +26,15 @@ from metatune.hypergrad.problem import (
     Problem,
     Progress,
     State,
-    as_argument,
 )
 from metatune.hypergrad.reverse.checkpoints import Checkpoints
 from metatune.hypergrad.shapes import (
     Batch,
     Eta,
-    Hyper,
-    Leaf,
-    OptState,
-    Params,
-    Parts,
-    Scalar,
-    Step,
     Tree,
 )
 from metatune.hypergrad.sharding import gather, mesh_for, replicate, shard
+from metatune.hypergrad.stacking import side_by_side, stack, stacked
 
 NONE = State((), ())
 
@@ -122,7 +114,8 @@ def hypergradients(
             `checkpoints`.
         estimator: how to differentiate.
         vmap: all in one program, in the memory of all, spread over as many local devices as divide
-            them; otherwise one after the other, in the memory of one beside what is returned.
+            them, or, where each lies on several, over the axis of its mesh for them; otherwise one
+            after the other, in the memory of one beside what is returned.
         states: return the trained states, stacked, [M, ...]; otherwise none.
         window: of the steps, those at the end that are differentiated.
         points: where the objective is taken, and its weight there.
@@ -136,7 +129,8 @@ def hypergradients(
         of each, too.
 
     Raises:
-        ValueError: fewer than two members; problems of their own, with `vmap` or `states`.
+        ValueError: fewer than two members, or not divided by the axis of the mesh for them;
+            problems of their own, with `vmap` or `states`.
         EstimatorError: random directions through all members at once; and as `hypergradient`.
     """
     if len(members) < 2:
@@ -165,45 +159,6 @@ def hypergradients(
         )
     found = _at_once(estimate, problem, eta, members, listener)
     return found if states else found._replace(state=NONE)
-
-
-def stacked(problem: Problem, starts: Int32[Array, "M"]) -> Problem:
-    """M trainings side by side as a problem.
-
-    η, parameters and optimizer states are stacked on axis 0, batches on axis 1 (axis 0 is that of
-    the examples, which micro-batches split), those of the objective are shared.
-
-    Args:
-        problem: of each.
-        starts: the inner step that step 0 of the whole is for each.
-    """
-    problem = as_argument(problem)
-    return Problem(
-        Partial(_loss, problem.loss),
-        Partial(_update, problem.update),
-        Partial(_objective if problem.whole is None else _parts, problem.objective),
-        Partial(_hyper_at, problem.hyper_at, starts),
-        None if problem.evaluated is None else Partial(_evaluated, problem.evaluated),
-        problem.micro_batches,
-        None if problem.start is None else Partial(_start, problem.start, starts),
-        None if problem.whole is None else Partial(_whole, problem.whole),
-        len(starts),
-    )
-
-
-def stack(trees: Sequence[PyTree], batches: bool = False) -> PyTree:
-    """Pytrees of the members as one, on axis 0; those of `batches` on axis 1."""
-
-    def join(*leaves: Shaped[Leaf, "..."]) -> Shaped[Leaf, "..."]:
-        module = np if isinstance(leaves[0], np.ndarray) else jnp
-        return module.stack(leaves, axis=min(1, np.ndim(leaves[0])) if batches else 0)
-
-    return jax.tree.map(join, *trees)
-
-
-def member(tree: Tree, number: int) -> Tree:
-    """One member's part of a stacked pytree."""
-    return jax.tree.map(lambda leaf: leaf[number], tree)
 
 
 def standard_errors(gradients: Eta) -> Eta:
@@ -239,7 +194,9 @@ def _at_once(
     listener: Listener | None,
 ) -> Hypergradient:
     count = len(members)
-    begun = [stack([each.begin() for each in members])]
+    whole, axis = side_by_side(count, lambda number: members[number].begin())
+    begun = [whole]
+    del whole  # not held here while it is trained on
     mesh = mesh_for(count, (problem, eta, begun), one_process=True)
     starts = jnp.asarray([each.start for each in members], jnp.int32)
 
@@ -252,9 +209,9 @@ def _at_once(
             listener(heard._replace(loss=heard.loss / count))  # of the sum
 
     found = estimate(
-        replicate(stacked(problem, starts), mesh),
+        replicate(stacked(problem, starts, axis), mesh),
         shard(stack([eta] * count), mesh),
-        shard(begun.pop(), mesh),  # not held here while it is trained on
+        shard(begun.pop(), mesh),
         batches,
         listener=listener and mean,
     )
@@ -346,46 +303,3 @@ def _side_by_side(found: Sequence[Growth | None]) -> Growth | None:
 
 def _mean(tree: Tree) -> Tree:
     return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), tree)
-
-
-def _loss(loss: Partial, params: Params, hyper: Hyper, batch: Batch) -> Scalar:
-    axes = jax.tree.map(lambda leaf: min(1, leaf.ndim - 1), batch)
-    return jnp.sum(jax.vmap(loss, in_axes=(0, 0, axes))(params, hyper, batch))
-
-
-def _update(
-    update: Partial, grads: Params, opt_state: OptState, params: Params, hyper: Hyper
-) -> tuple[Params, OptState]:
-    return jax.vmap(update)(grads, opt_state, params, hyper)
-
-
-def _objective(objective: Partial, params: Params, batch: Batch) -> Scalar:
-    return jnp.sum(jax.vmap(objective, in_axes=(0, None))(params, batch))
-
-
-def _parts(objective: Partial, params: Params, batch: Batch) -> Parts:
-    return jax.vmap(objective, in_axes=(0, None))(params, batch)
-
-
-def _whole(whole: Partial, means: Parts) -> Scalar:
-    return jnp.sum(jax.vmap(whole)(means))
-
-
-def _hyper_at(hyper_at: Partial, starts: Int32[Array, "M"], eta: Eta, step: Step) -> Hyper:
-    return jax.vmap(lambda eta, start: hyper_at(eta, start + step))(eta, starts)
-
-
-def _evaluated(evaluated: Partial, params: Params, opt_state: OptState) -> Params:
-    return jax.vmap(evaluated)(params, opt_state)
-
-
-def _start(start: Partial, starts: Int32[Array, "M"], eta: Eta, state: State) -> State:
-    """Members that begin a training are moved, those that are under way are not."""
-
-    def chosen(
-        begun: Shaped[Array, "M *shape"], given: Shaped[Array, "M *shape"]
-    ) -> Shaped[Array, "M *shape"]:
-        begins = (starts == 0).reshape(-1, *(1,) * (given.ndim - 1))
-        return jnp.where(begins, begun, given)
-
-    return jax.tree.map(chosen, State(*jax.vmap(start)(eta, state)), state)

@@ -19,7 +19,7 @@ from metatune.hypergrad.reverse import growth
 from metatune.hypergrad.reverse.adjoint import Adjoint, ReverseMode, SegmentRun
 from metatune.hypergrad.segments import Segment
 from metatune.hypergrad.shapes import Batch, Eta, Floats, Params, Parts, Scalar
-from metatune.hypergrad.sharding import ALL, EACH
+from metatune.hypergrad.sharding import ALL, EACH, MemberAxis
 
 
 @partial(jax.jit, static_argnums=1)
@@ -110,17 +110,19 @@ def advance(
 def push(
     problem: Problem,
     clip: float | None,
-    mesh: Mesh | None,
+    over: Mesh | MemberAxis,
     eta: Eta,
     directions: Float[Array, "n N"],
     state: State,
     tangents: Tangents,
     segment: Segment,
 ) -> tuple[State, Tangents, Float[Array, "length"]]:
-    """A segment forward with tangents along directions, spread over a mesh if there is one.
+    """A segment forward with tangents along directions.
 
-    The memory of state and tangents is given to the next ones.
+    These are spread `over` a mesh of their own, a whole training on each device, or cut on that of
+    the training. The memory of state and tangents is given to the next ones.
     """
+    axis = over.name if isinstance(over, MemberAxis) else None
 
     def run(
         problem: Problem,
@@ -131,12 +133,12 @@ def push(
         segment: Segment,
     ) -> tuple[State, Tangents, Float[Array, "length"]]:
         along = jax.vmap(ravel_pytree(eta)[1])(directions)
-        return forward_mode.push_segment(problem, eta, along, state, tangents, segment, clip)
+        return forward_mode.push_segment(problem, eta, along, state, tangents, segment, clip, axis)
 
-    if mesh is not None:
+    if isinstance(over, Mesh):
         run = jax.shard_map(
             run,
-            mesh=mesh,
+            mesh=over,
             in_specs=(ALL, ALL, EACH, ALL, EACH, ALL),
             out_specs=(ALL, EACH, ALL),
             check_vma=False,  # the training is the same on all devices: each computes all of it
@@ -168,7 +170,7 @@ onsets = jax.jit(forward_mode.onsets)
 
 begin = jax.jit(start.begin)
 start_pulled = jax.jit(start.pulled)
-start_pushed = jax.jit(start.pushed)
+start_pushed = jax.jit(start.pushed, static_argnums=4)
 start_moves = jax.jit(start.moves)
 
 

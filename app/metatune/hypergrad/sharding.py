@@ -1,9 +1,11 @@
 """Directions, or members of a population, over devices: what is theirs is cut, the rest copied.
 
-A training whose state lies on several devices by itself stays as it is; what is found by it comes
-back to where η is.
+A training whose state lies on several devices by itself stays as it is, and its directions or
+members are cut over the axis of its mesh that is called `MEMBERS`, if there is one; what is found
+by it comes back to where η is.
 """
 
+from dataclasses import dataclass
 from math import gcd
 from typing import Final
 
@@ -16,6 +18,8 @@ from jaxtyping import Array, PyTree, Shaped
 from metatune.hypergrad.shapes import Leaf, Tree
 
 AXIS: Final = "each"
+MEMBERS: Final = "members"
+"""The axis of a mesh of trainings: over it nothing of one training is cut."""
 ALL, EACH = PartitionSpec(), PartitionSpec(AXIS)
 
 
@@ -27,11 +31,10 @@ def mesh_for(count: int, given: PyTree, *, one_process: bool = False) -> Mesh | 
 
     Args:
         count: how many.
-        given: all arrays that they share.
+        given: all arrays that they share, or shapes of them.
         one_process: none of several processes: what is cut can't be put together there.
     """
-    arrays = [leaf for leaf in jax.tree.leaves(given) if isinstance(leaf, jax.Array)]
-    if any(isinstance(array, Tracer) or len(array.devices()) > 1 for array in arrays):
+    if any(isinstance(leaf, Tracer) or _on_several(leaf) for leaf in jax.tree.leaves(given)):
         return None
     devices = jax.devices()
     used = gcd(count, len(devices))
@@ -40,15 +43,66 @@ def mesh_for(count: int, given: PyTree, *, one_process: bool = False) -> Mesh | 
     return Mesh(np.array(devices[:used]), (AXIS,))
 
 
-def stacked_place(place: Sharding | None) -> NamedSharding | None:
-    """Where arrays [n, ...] like one lie, all n on the same devices; None for where they may.
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class MemberAxis:
+    """The axis that directions or members are cut over, where each lies on several devices itself.
+
+    Attributes:
+        parts: of the axis; one where they stay together.
+    """
+
+    parts: int = 1
+
+    @property
+    def name(self) -> str | None:
+        """On the mesh, as `spmd_axis_name` of `jax.vmap`; None where they stay together."""
+        return MEMBERS if self.parts > 1 else None
+
+    def filled_up(self, count: int) -> int:
+        """The next number of directions that is divided."""
+        return -(-count // self.parts) * self.parts
+
+
+TOGETHER: Final = MemberAxis()
+
+
+def member_axis(given: PyTree) -> MemberAxis:
+    """The axis that directions or members of a training are cut over, by where it lies.
+
+    One of one part, where its mesh has none for them, or where it is cut over that already, as
+    several trainings side by side are.
+
+    Args:
+        given: arrays or shapes of it; what is being traced lies nowhere.
+    """
+    leaves = [leaf for leaf in jax.tree.leaves(given) if not isinstance(leaf, Tracer)]
+    places = [getattr(leaf, "sharding", None) for leaf in leaves]
+    parts = 1
+    for place in places:
+        if isinstance(place, NamedSharding):
+            if MEMBERS in place.spec:
+                return TOGETHER
+            parts = max(parts, place.mesh.shape.get(MEMBERS, 1))
+    return MemberAxis(parts)
+
+
+def _on_several(leaf: PyTree) -> bool:
+    """Whether an array lies on several devices, or would, of a shape of one."""
+    place = getattr(leaf, "sharding", None)
+    return place is not None and place.num_devices > 1
+
+
+def stacked_place(place: Sharding | None, axis: MemberAxis | None = None) -> NamedSharding | None:
+    """Where arrays [n, ...] like one lie; None for where they may.
 
     Args:
         place: of the one, on a mesh or wherever.
+        axis: over which the n are cut; by default they are all on the same devices.
     """
     if not isinstance(place, NamedSharding):
         return None
-    return NamedSharding(place.mesh, PartitionSpec(None, *place.spec))
+    return NamedSharding(place.mesh, PartitionSpec(axis and axis.name, *place.spec))
 
 
 def placed_stacks(shapes: Tree, like: Tree) -> Tree:

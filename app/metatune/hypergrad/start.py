@@ -37,12 +37,23 @@ def pulled(problem: Problem, eta: Eta, state: State, adjoint: Adjoint) -> Eta:
     return pull((adjoint.params, adjoint.opt_state))[0]
 
 
-def pushed(problem: Problem, eta: Eta, directions: Float[Array, "n N"], state: State) -> Tangents:
-    """The tangents of the state before step 0 along directions in η."""
+def pushed(
+    problem: Problem,
+    eta: Eta,
+    directions: Float[Array, "n N"],
+    state: State,
+    axis: str | None = None,
+) -> Tangents:
+    """The tangents of the state before step 0 along directions in η.
+
+    On several devices directions are cut over an `axis` of their mesh; None for none.
+    """
     unflatten = ravel_pytree(eta)[1]
-    return jax.vmap(lambda direction: _tangent(problem, eta, unflatten(direction), state))(
-        directions
-    )
+
+    def along(direction: Float[Array, "N"]) -> Tangents:
+        return _tangent(problem, eta, unflatten(direction), state)
+
+    return jax.vmap(along, spmd_axis_name=axis)(directions)
 
 
 def moves(problem: Problem, eta: Eta, state: State) -> Bool[Array, "N"]:

@@ -44,7 +44,7 @@ def layout_of(
     if spec.count == 1:
         return None
     of_mesh = abstract_mesh_of if elsewhere else mesh_of
-    return Layout(of_mesh(spec.data, spec.fsdp, spec.tensor), model.config.transposed)
+    return Layout(of_mesh(spec.data, spec.fsdp, spec.tensor, spec.members), model.config.transposed)
 
 
 def resolved(recipe: schema.Recipe) -> schema.DevicesSpec:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from metatune.hypergrad.sharding import member_axis
 from metatune.hypergrad.stores import device_bytes
 from metatune.inner import InnerTraining
 from metatune.plan import forward_mode, persistent, reverse_mode, zeroth_order
@@ -71,7 +72,10 @@ def add_members(training: InnerTraining, memory: Memory) -> Memory:
         unroll, schema.OnlineSpec
     ):  # those that go on, and, one by one, those trained anew
         copies = population.members * (1 if population.vmap else 2)
-    state = device_bytes(training.shapes())
+    shapes = training.shapes()
+    # Those that go on lie as the program has them, the others each where it is trained.
+    parts = member_axis(shapes).parts if population.vmap else 1
+    state = device_bytes(shapes) // parts
     return memory._replace(state=memory.state + copies * state)
 
 

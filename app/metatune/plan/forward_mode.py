@@ -1,6 +1,7 @@
 """What a hypergradient by forward mode costs: tangents, and a program for each number of them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import gcd
 from pathlib import Path
 from typing import Any, Final
@@ -9,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metatune.hypergrad import as_argument, programs, shortened
-from metatune.hypergrad.forward.push import cuts
+from metatune.hypergrad import Forward, ForwardGradient, as_argument, programs, shortened
+from metatune.hypergrad.estimator import Job
+from metatune.hypergrad.forward.push import cuts, filled_up
 from metatune.hypergrad.forward.tangents import Tangents
 from metatune.hypergrad.segments import inexact
 from metatune.hypergrad.stores import device_bytes
@@ -22,11 +24,14 @@ from metatune.plan.progress import Tell
 from metatune.plan.timing import Line, Lines, Probe
 from metatune.plan.work import Work, horizon, side_by_side
 from metatune.recipe import schema
+from metatune.tunables import Begins
 
 MEASURED: Final = 8
 """Directions that are measured at most: what one more of them costs is the same from there on."""
 DIRECTION: Final = 2.26
 """Inner steps that a direction takes for each inner step (BENCHMARKS.md, forward mode)."""
+OfForward = Work[Forward | ForwardGradient]
+"""A training with an estimator of forward mode."""
 PLAIN, PUSH = "training", "tangents"
 """The programs: of the training alone, and with directions."""
 
@@ -50,23 +55,25 @@ def cost(
         EstimatorError: the tangents exceed their budget.
     """
     estimator = shortened(estimators.build(spec), horizon(training.recipe).window)
-    work = Work(training, estimator)
+    work: OfForward = Work(training, estimator)
     size = sum(leaf.size for leaf in jax.tree.leaves(training.initial_eta()))
     job, push = work.job(), estimator.push
-    clip, onsets = push.clip, sorted(estimator.onsets(job).tolist())
+    clip, axis, onsets = push.clip, work.axis, _onsets(work, job)
+    onsets = filled_up(onsets, axis)
     count = len(onsets)
     chunk = min(push.chunk or count, count)
     chunks = [
-        list(cuts(job, onsets[at : at + chunk], work.estimator.segment))
+        list(cuts(job, onsets[at : at + chunk], work.estimator.segment, axis))
         for at in range(0, count, chunk)
     ]
     # Directions of a chunk are spread over devices, as many as divide them, unless each training
-    # lies on several itself.
+    # lies on several itself: then over the axis of its mesh for them, if there is one.
     active = [sorted({cut.active for cut in chunk}) for chunk in chunks]
     own = len(jax.devices()) if training.layout is None else 1
     devices = gcd(*(n for each in active for n in each), own)
     most = max(each[-1] for each in active) // devices
-    few = most if work.elsewhere else min(most, MEASURED)
+    few = most if work.elsewhere else min(most, axis.filled_up(MEASURED))
+    held = most // axis.parts  # of a program's directions those of a device
     problem, held_out = work.argument(), work.given(_held_out(work)[0])
     programs_of = {
         PUSH: lambda: _pushing(work, clip, most, size),
@@ -82,15 +89,16 @@ def cost(
     compilation *= len({n for each in active for n in each})
 
     one, state = _tangent_bytes(work), device_bytes(work.state())
-    before = max((each[-2] for each in active if len(each) > 1), default=0) // devices
+    before = max((each[-2] for each in active if len(each) > 1), default=0)
+    before //= devices * axis.parts
     phases = [
-        (most * one, largest.temporary),
-        (most * one, compiled["objective"].temporary + work.averaged_bytes()),
-        ((most + before) * one, 0),  # when the last directions begin, a copy of those before
+        (held * one, largest.temporary),
+        (held * one, compiled["objective"].temporary + work.averaged_bytes()),
+        ((held + before) * one, 0),  # when the last directions begin, a copy of those before
     ]
     tangents, temporaries = max(phases, key=sum)
     directions = 2 * most * size * 4  # with those that have begun
-    logits = min(logits_bytes(work, 1 + most), temporaries)
+    logits = min(logits_bytes(work, 1 + held), temporaries)
     memory = Memory(
         # The first state is the caller's; another is the training's.
         2 * state + work.beside_bytes(),
@@ -125,6 +133,17 @@ def cost(
         return Seconds(total, plain)
 
     return Cost(memory, compilation, probes, seconds)
+
+
+def _onsets(work: OfForward, job: Job) -> list[int]:
+    """The inner steps that directions are pushed from, in ascending order."""
+    if not work.elsewhere or not job.start_counts or not isinstance(work.estimator, Forward):
+        return sorted(work.estimator.onsets(job).tolist())
+    # No state is here that would tell of coordinates of a start that they don't move it.
+    of_steps = work.estimator.onsets(replace(job, problem=replace(job.problem, start=None)))
+    begins = {tunable.key for tunable in work.training.tunables if isinstance(tunable, Begins)}
+    moves = [np.full(leaf.size, key in begins) for key, leaf in sorted(job.eta.items())]
+    return sorted(np.where(np.concatenate(moves), job.first, of_steps).tolist())
 
 
 def counted(plain: Line, directions: int) -> Line:
@@ -167,7 +186,7 @@ def _given(work: Work, directions: int, size: int) -> tuple[Any, ...]:
     if not directions:
         return problem, eta, state, segment
     floats = Tangents(state.params, inexact(state.opt_state)[0])
-    tangents = side_by_side(floats, directions)
+    tangents = side_by_side(floats, directions, work.axis)
     dtype = np.result_type(*(leaf.dtype for leaf in jax.tree.leaves(eta)))
     along = jax.ShapeDtypeStruct((directions, size), dtype)
     return problem, eta, along, state, tangents, segment
@@ -176,4 +195,4 @@ def _given(work: Work, directions: int, size: int) -> tuple[Any, ...]:
 def _pushing(work: Work, clip: float | None, directions: int, size: int) -> Any:
     """The program of a segment with so many directions, traced."""
     problem, *given = _given(work, directions, size)
-    return programs.push.trace(problem, clip, None, *given)
+    return programs.push.trace(problem, clip, work.axis, *given)

@@ -147,7 +147,7 @@ def memory(
     if kept_cost.recomputed_segments:
         phases.append((first + 3 * state + adjoint, saved + needs.forward))
     states, temporaries = max(phases, key=sum)
-    logits = min(logits_bytes(work, work.members or 1), temporaries)
+    logits = min(logits_bytes(work, work.members_of_a_device), temporaries)
     return Memory(
         states + work.beside_bytes(),
         carry,

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from metatune.data import Batch, stratified_batches
-from metatune.hypergrad import Checkpoints, as_argument
+from metatune.hypergrad import Checkpoints, as_argument, stacking
 from metatune.hypergrad.estimator import Estimator, Job
-from metatune.hypergrad.population import stack, stacked
 from metatune.hypergrad.problem import Problem, State
 from metatune.hypergrad.segments import Segment, fetch
 from metatune.hypergrad.shapes import Tree
-from metatune.hypergrad.sharding import stacked_place
+from metatune.hypergrad.sharding import TOGETHER, MemberAxis, member_axis, stacked_place
+from metatune.hypergrad.stacking import stack, stacked
 from metatune.hypergrad.stores import device_bytes
 from metatune.inner import InnerTraining
 from metatune.inner.metrics import held_out_batches
@@ -36,12 +36,12 @@ def placed(shapes: Any, places: Any) -> Any:
     )
 
 
-def side_by_side(shapes: Any, count: int) -> Any:
-    """Shapes of so many of each array, [count, ...], each where one of them lies."""
+def side_by_side(shapes: Any, count: int, axis: MemberAxis = TOGETHER) -> Any:
+    """Shapes of so many of each array, [count, ...], cut over an axis, each where one lies."""
 
     def several(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(
-            (count, *leaf.shape), leaf.dtype, sharding=stacked_place(leaf.sharding)
+            (count, *leaf.shape), leaf.dtype, sharding=stacked_place(leaf.sharding, axis)
         )
 
     return jax.tree.map(several, shapes)
@@ -126,18 +126,31 @@ class Work(Generic[Way]):
         """What is differentiated, as an argument of compiled programs."""
         problem = self.training.reweighted
         if self.members is not None:
-            problem = stacked(problem, jnp.zeros(self.members, jnp.int32))
+            problem = stacked(problem, jnp.zeros(self.members, jnp.int32), self.axis)
         return as_argument(problem)
 
     def begin(self) -> tuple[dict[str, Any], State]:
         """Meta-parameters and state that a hypergradient begins with."""
         eta, state = self.training.initial_eta(), self.training.initialise(jax.random.key(0))
-        return (eta, state) if self.members is None else stack([(eta, state)] * self.members)
+        if self.members is None:
+            return eta, state
+        states, _ = stacking.side_by_side(self.members, lambda number: state)
+        return stack([eta] * self.members), states
 
     def state(self) -> State:
         """A state, as shapes, with their places on several devices."""
         one = self.training.shapes()
-        return one if self.members is None else side_by_side(one, self.members)
+        return one if self.members is None else side_by_side(one, self.members, self.axis)
+
+    @property
+    def axis(self) -> MemberAxis:
+        """That members or directions are cut over."""
+        return member_axis(self.training.shapes())
+
+    @property
+    def members_of_a_device(self) -> int:
+        """Trainings of a program that a device has a part of."""
+        return (self.members or 1) // (self.axis.parts if self.members else 1)
 
     def beside_bytes(self) -> int:
         """Of what lies beside the states of a training: what is frozen, and what a start is of.

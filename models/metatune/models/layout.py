@@ -1,14 +1,16 @@
 """Where a model's arrays lie on a mesh of devices, by the names of its parameters.
 
-Three axes: over `data` a batch is cut, over `fsdp` a batch and all that is as large as the
-parameters (Rajbhandari et al., ZeRO, 2020, stage 3), over `tensor` the features inside a block and
-the vocabulary (Shoeybi et al., Megatron-LM, 2019). Parameters are put together over `fsdp` block by
-block where they are used, and let go of again; JAX's partitioner does the rest.
+Over `data` a batch is cut, over `fsdp` a batch and all that is as large as the parameters
+(Rajbhandari et al., ZeRO, 2020, stage 3), over `tensor` the features inside a block and the
+vocabulary (Shoeybi et al., Megatron-LM, 2019). Parameters are put together over `fsdp` block by
+block where they are used, and let go of again; JAX's partitioner does the rest. A fourth axis,
+`members`, cuts nothing of one training: several, or tangents of one, are cut over it.
 
 To have other parameters cut, add a row to `FSDP` or `TENSOR`: an expression for their names, and
 the axis. Names are our own, of a Llama checkpoint: those that families have for them don't matter.
 """
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ from jax.tree_util import DictKey, KeyPath
 from metatune.models.modules import LORA_A, LORA_B
 from metatune.models.names import LAYERS
 
-DATA, FSDP_AXIS, TENSOR_AXIS = AXES = ("data", "fsdp", "tensor")
+MEMBERS, DATA, FSDP_AXIS, TENSOR_AXIS = AXES = ("members", "data", "fsdp", "tensor")
 BATCH: Final = (DATA, FSDP_AXIS)
 """The axes of the mesh that a batch is cut over."""
 
@@ -252,16 +254,17 @@ class Layout:
         return self.transposed and path[-2].endswith("_proj") and path[-1] == "weight"
 
 
-def mesh_of(data: int, fsdp: int, tensor: int) -> Mesh:
+def mesh_of(data: int, fsdp: int, tensor: int, members: int = 1) -> Mesh:
     """The first devices as a mesh, of all processes; there have to be enough."""
-    count = data * fsdp * tensor
-    automatic = (AxisType.Auto,) * len(AXES)
-    return jax.make_mesh((data, fsdp, tensor), AXES, automatic, devices=jax.devices()[:count])
+    sizes = (members, data, fsdp, tensor)
+    automatic, devices = (AxisType.Auto,) * len(AXES), jax.devices()[: math.prod(sizes)]
+    return jax.make_mesh(sizes, AXES, automatic, devices=devices)
 
 
-def abstract_mesh_of(data: int, fsdp: int, tensor: int) -> AbstractMesh:
+def abstract_mesh_of(data: int, fsdp: int, tensor: int, members: int = 1) -> AbstractMesh:
     """As `mesh_of`, of devices that this process needn't have."""
-    return AbstractMesh((data, fsdp, tensor), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    automatic = (AxisType.Auto,) * len(AXES)
+    return AbstractMesh((members, data, fsdp, tensor), AXES, axis_types=automatic)
 
 
 def _keys(path: KeyPath) -> Path:

@@ -23,7 +23,7 @@ def said(**sections):
 
 
 def mesh(**axes):
-    whole = {"data": 1, "fsdp": 1, "tensor": 1} | axes
+    whole = {"data": 1, "fsdp": 1, "tensor": 1, "members": 1} | axes
     return f"devices = {whole!r}: cuts a batch into data x fsdp = "
 
 
@@ -58,6 +58,61 @@ def test_every_device_has_as_many_held_out_sequences(outer, path, size):
     found = said(devices=schema.DevicesSpec(data=8), outer=schema.OuterSpec(steps=1, **outer))
     assert found == [
         mesh(data=8) + f"8 parts, which don't divide {path}, {size}; change one of the two"
+    ]
+
+
+FOUR = schema.PopulationSpec(members=4)
+FORWARD = schema.ForwardGradientSpec(directions=6, chunk=4)
+
+
+@pytest.mark.parametrize(
+    ("members", "outer", "problems"),
+    [
+        (2, {"population": FOUR}, []),
+        (3, {"population": FOUR}, ["doesn't divide outer.population.members, 4"]),
+        (2, {"estimator": FORWARD}, []),
+        (
+            4,
+            {"estimator": FORWARD},
+            ["doesn't divide outer.estimator.directions, 6"],
+        ),
+        (3, {"estimator": schema.ForwardSpec()}, []),
+        (
+            3,
+            {"estimator": schema.ForwardSpec(chunk=4)},
+            ["doesn't divide outer.estimator.chunk, 4"],
+        ),
+        (
+            2,
+            {
+                "steps": None,
+                "phases": (
+                    schema.PhaseSpec(steps=1, estimator=schema.MixFlowSpec()),
+                    schema.PhaseSpec(steps=1, estimator=FORWARD),
+                ),
+            },
+            [
+                "cuts directions or members, and the estimator mixflow of outer.phases.0.estimator "
+                "has none in one program"
+            ],
+        ),
+        (
+            2,
+            {"population": schema.PopulationSpec(members=4, vmap=False)},
+            [
+                "cuts directions or members, and the estimator mixflow of outer.estimator has none "
+                "in one program"
+            ],
+        ),
+        (1, {}, []),
+    ],
+)
+def test_members_are_cut_evenly_where_there_are_any(members, outer, problems):
+    found = said(
+        devices=schema.DevicesSpec(members=members), outer=schema.OuterSpec(**{"steps": 1, **outer})
+    )
+    assert [each.partition("; ")[0] for each in found] == [
+        f"devices.members = {members}: {problem}" for problem in problems
     ]
 
 

@@ -8,8 +8,9 @@ import numpy as np
 from metatune.fit.searching.search import Search
 from metatune.fit.searching.truncation import Span, lifetime
 from metatune.hypergrad import Diagnostics, Member, State, train
-from metatune.hypergrad.population import member, signal, stack
+from metatune.hypergrad.population import signal
 from metatune.hypergrad.problem import Batches
+from metatune.hypergrad.stacking import member, side_by_side, stack
 from metatune.inner import InnerTraining, estimators
 from metatune.inner.seeds import Purpose, direction_key, model_key
 from metatune.recipe import schema
@@ -27,7 +28,12 @@ def optimizers(outer: schema.OuterSpec) -> int | None:
 
 def like(inner: Any, outer: schema.OuterSpec) -> Any:
     """What is carried on of a population, of the shape of one training's."""
-    return stack([inner] * outer.population.members) if outer.population else inner
+    if outer.population is None:
+        return inner
+    count = outer.population.members
+    # In one program as it has them, over an axis of the mesh for them if there is one.
+    together = outer.population.vmap
+    return side_by_side(count, lambda _: inner)[0] if together else stack([inner] * count)
 
 
 def ages(recipe: schema.Recipe, phase: Phase) -> tuple[int, ...]:
@@ -89,7 +95,7 @@ def members(
             if not at.start:
                 return training.initialise(key)
             if not first:
-                return member(search.inner, number)
+                return training.placed(member(search.inner, number))
             return train(
                 training.reweighted,
                 search.eta,

@@ -12,7 +12,6 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -101,8 +100,9 @@ class Forward:
         Raises:
             EstimatorError: what `Push` can't do.
         """
-        self.push.refuse(job, sum(map(np.size, jax.tree.leaves(job.eta))))
-        return first_steps(job)
+        found = first_steps(job)
+        self.push.refuse(job, np.sort(found).tolist())
+        return found
 
     def estimate(self, job: Job) -> Hypergradient:
         """Exact, unless tangents are clipped.

@@ -100,8 +100,9 @@ class ForwardGradient:
         Raises:
             EstimatorError: what `Push` can't do.
         """
-        self.push.refuse(job, self.directions)
-        return np.full(self.directions, job.first)
+        found = np.full(self.directions, job.first)
+        self.push.refuse(job, found.tolist())
+        return found
 
     def estimate(self, job: Job) -> Hypergradient:
         """Unbiased; its standard errors are in the diagnostics.

@@ -24,8 +24,11 @@ from metatune.hypergrad.reverse.checkpoints import Checkpoints
 from metatune.hypergrad.segments import bounds, fetch, inexact
 from metatune.hypergrad.shapes import Scalar, Tree
 from metatune.hypergrad.sharding import (
+    TOGETHER,
+    MemberAxis,
     gather,
     local,
+    member_axis,
     mesh_for,
     replicate,
     shard,
@@ -89,6 +92,9 @@ class Cut(NamedTuple):
 class Push:
     """How directions are pushed.
 
+    Where the mesh of a training has an axis for them, directions are cut over it, filled up to a
+    number that it divides with those of zeros.
+
     Attributes:
         segment: inner steps per compiled program.
         chunk: directions at a time, each chunk through a training of its own; None for all.
@@ -113,12 +119,15 @@ class Push:
             EstimatorError: a training that forward mode can't differentiate, or a carry of another
                 job; see also `refuse`.
         """
+        axis, asked = member_axis(job.state), len(directions)
+        onsets = filled_up(onsets, axis)
+        directions = jnp.pad(directions, ((0, len(onsets) - asked), (0, 0)))
         size = min(self.chunk or len(directions), len(directions))
         carry = _begun(job, directions, size)
         while True:
             rows = slice(len(carry.derivatives), len(carry.derivatives) + size)
             passes = -(-len(directions) // size), len(carry.derivatives) // size
-            chunk = _Chunk(self, job, directions[rows], onsets[rows], passes)
+            chunk = _Chunk(self, job, directions[rows], onsets[rows], passes, axis)
             carry = chunk.train(carry)
             derivatives = jnp.concatenate([carry.derivatives, carry.along])
             if len(derivatives) == len(directions):
@@ -126,7 +135,7 @@ class Push:
                 growth = self._growth(
                     job, [onsets[at : at + size] for at in range(0, len(directions), size)], carry
                 )
-                return Pushed(carry.value, derivatives, carry.state, losses, growth)
+                return Pushed(carry.value, derivatives[:asked], carry.state, losses, growth)
             left = len(directions) - len(derivatives)
             carry = _of_chunk(job, derivatives, min(size, left), carry.norms)
 
@@ -145,24 +154,49 @@ class Push:
             opt_state=reduce(jnp.hypot, [growth.opt_state for growth in others], first.opt_state),
         )
 
-    def refuse(self, job: Job, directions: int) -> None:
-        """Refuses, before anything is computed, what can't be done.
+    def refuse(self, job: Job, onsets: Sequence[int]) -> None:
+        """Refuses, before any inner step, what can't be done.
+
+        Args:
+            job: the training and its objective.
+            onsets: of directions, as of `__call__`.
 
         Raises:
-            EstimatorError: so many directions exceed the budget, or the job has checkpoints.
+            EstimatorError: the tangents that a device has exceed the budget, or a chunk isn't
+                divided by the axis that directions are cut over, or the job has checkpoints.
         """
         refuse_checkpoints(job)
-        size = min(self.chunk or directions, directions)
+        axis = member_axis(job.state)
+        if self.chunk is not None and self.chunk % axis.parts:
+            raise EstimatorError(
+                f"chunk = {self.chunk}: the mesh cuts directions into members = {axis.parts} "
+                f"parts, which don't divide it; set chunk to {axis.filled_up(self.chunk)}"
+            )
+        count = len(onsets)
+        size, held = min(self.chunk or count, count), self._held(job, onsets)
         one = device_bytes((job.state.params, inexact(job.state.opt_state)[0]))
         budget = self.budget_bytes or Device().free_bytes()
-        if size * one > budget:
+        if held * one > budget:
+            of_each = f", {held} of them on a device," if held < size else ""
+            fewer = max(1, size // held * (budget // one))
             raise EstimatorError(
-                f"{size} tangents at a time (of {directions} directions) of {amount(one)} each "
-                f"take {amount(size * one)}, but the budget is {amount(budget)}: set chunk to "
-                f"{max(1, budget // one)} or fewer, which takes a training for each chunk, use "
+                f"{size} tangents at a time (of {count} directions){of_each} of {amount(one)} each "
+                f"take {amount(held * one)}, but the budget is {amount(budget)}: set chunk to "
+                f"{axis.filled_up(fewer)} or fewer, which takes a training for each chunk, use "
                 "forward_gradient with few directions, or mixflow, whose memory doesn't grow with "
                 "the number of meta-parameters"
             )
+
+    def _held(self, job: Job, onsets: Sequence[int]) -> int:
+        """Tangents that a device has at a time at most, with those that don't act yet."""
+        axis, held = member_axis(job.state), 0
+        onsets = filled_up(onsets, axis)
+        size = min(self.chunk or len(onsets), len(onsets))
+        for at in range(0, len(onsets), size):
+            chunk = onsets[at : at + size]
+            mesh = mesh_of(job, [cut.active for cut in cuts(job, chunk, self.segment, axis)])
+            held = max(held, -(-len(chunk) // (axis.parts if mesh is None else mesh.size)))
+        return held
 
 
 class _Chunk:
@@ -175,6 +209,7 @@ class _Chunk:
         directions: Float[Array, "n N"],
         onsets: Sequence[int],
         passes: tuple[int, int],
+        axis: MemberAxis,
     ):
         """Prepares.
 
@@ -184,13 +219,12 @@ class _Chunk:
             directions: in the coordinates of η, a row each.
             onsets: their first steps.
             passes: how many trainings all chunks take, and how many have been.
+            axis: that directions are cut over, where the training lies on several devices.
         """
         self.how, self.job, self.count = how, job, len(directions)
         self.passes, self.passed = passes
-        self.cuts = list(cuts(job, onsets, how.segment))
-        together = gcd(*(cut.active for cut in self.cuts))
-        given = job.problem, job.eta, job.state, directions
-        self.mesh: Mesh | None = mesh_for(together, given) if together else None
+        self.axis, self.cuts = axis, list(cuts(job, onsets, how.segment, axis))
+        self.mesh = mesh_of(job, [cut.active for cut in self.cuts])
         self.problem, self.eta, self.directions = self.replicate((job.problem, job.eta, directions))
 
     def replicate(self, tree: Tree) -> Tree:
@@ -227,17 +261,19 @@ class _Chunk:
 
     def _advance(self, carry: Carry, cut: Cut) -> Carry:
         """Through a segment."""
+        own = self.mesh
         segment = self.replicate(fetch(self.job.batches, cut.first, cut.stop, self.how.segment))
         state, tangents, norms = carry.state, carry.tangents, carry.norms[-1]
         if cut.active:
             if cut.first == 0 and self.job.start_counts:
                 tangents = self._at_the_start(cut.active)
-            tangents = shard(_widened(tangents, cut.active, state, self.mesh), self.mesh)
+            widened = _widened(tangents, cut.active, state, self.axis if own is None else None)
+            tangents = shard(widened, own)
             norms = norms or (self._norms(tangents),)
             state, tangents, losses = programs.push(
                 self.problem,
                 self.how.clip,
-                self.mesh,
+                self.axis if own is None else own,
                 self.eta,
                 self.directions[: cut.active],
                 state,
@@ -267,7 +303,8 @@ class _Chunk:
     def _at_the_start(self, active: int) -> Tangents:
         """The tangents of the first directions where η moves the state that steps begin with."""
         given = self.replicate(self.job.state)
-        return programs.start_pushed(self.problem, self.eta, self.directions[:active], given)
+        along = self.directions[:active]
+        return programs.start_pushed(self.problem, self.eta, along, given, self.axis.name)
 
 
 def refuse_checkpoints(job: Job) -> None:
@@ -317,26 +354,50 @@ def _begun(job: Job, directions: Float[Array, "n N"], size: int) -> Carry:
     )
 
 
-def cuts(job: Job, onsets: Sequence[int], segment: int) -> Iterator[Cut]:
-    """Segments, cut where directions begin to act."""
+def filled_up(onsets: Sequence[int], axis: MemberAxis) -> list[int]:
+    """Onsets of directions, and of those of zeros that fill them up, with the last of them."""
+    further = axis.filled_up(len(onsets)) - len(onsets)
+    return [*onsets, *[onsets[-1]] * further]
+
+
+def mesh_of(job: Job, active: Sequence[int]) -> Mesh | None:
+    """The devices that directions of a chunk are spread over, each with a whole training.
+
+    Args:
+        job: of a training.
+        active: how many of them act, of each cut.
+    """
+    together = gcd(*active)
+    return mesh_for(together, (job.problem, job.eta, job.state)) if together else None
+
+
+def cuts(
+    job: Job, onsets: Sequence[int], segment: int, axis: MemberAxis = TOGETHER
+) -> Iterator[Cut]:
+    """Segments, cut where directions begin to act.
+
+    Each with a number of directions that an axis divides: those that act later are pushed as zeros.
+    """
     edges = {job.start, *(max(job.start, at) for at in onsets if at < job.stop), job.stop}
     edges |= {point for point in job.points if job.start < point < job.stop}
     for lo, hi in pairwise(sorted(edges)):
-        active = sum(at <= lo for at in onsets)
+        active = axis.filled_up(sum(at <= lo for at in onsets))
         yield from (Cut(first, stop, active) for first, stop in bounds(lo, hi, segment))
 
 
-def _widened(tangents: Tangents | None, active: int, state: State, mesh: Mesh | None) -> Tangents:
+def _widened(
+    tangents: Tangents | None, active: int, state: State, axis: MemberAxis | None
+) -> Tangents:
     """Tangents with further directions, which begin at zero.
 
-    On several devices each lies as what it is the tangent of, unless directions are spread over a
-    `mesh`.
+    On several devices each lies as what it is the tangent of, cut over an axis; None where
+    directions are spread over a mesh of their own.
     """
     floats = Tangents(state.params, inexact(state.opt_state)[0])
 
     def place(like: Float[Array, "*shape"]) -> NamedSharding | None:
-        traced = mesh is not None or isinstance(like, Tracer)
-        return None if traced else stacked_place(like.sharding)
+        traced = axis is None or isinstance(like, Tracer)
+        return None if traced else stacked_place(like.sharding, axis)
 
     if tangents is None:
         return jax.tree.map(

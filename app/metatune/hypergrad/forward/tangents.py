@@ -41,6 +41,7 @@ def push_segment(
     tangents: Tangents,
     segment: Segment,
     clip: float | None,
+    axis: str | None = None,
 ) -> tuple[State, Tangents, Float[Array, "length"]]:
     """Trains through a segment, with tangents.
 
@@ -52,6 +53,7 @@ def push_segment(
         tangents: of that state.
         segment: the steps and their batches.
         clip: largest global norm of the tangent of an inner gradient; None for no clipping.
+        axis: of the mesh that the state lies on, over which directions are cut; None for none.
 
     Returns:
         State and tangents after the segment, and the inner losses.
@@ -64,7 +66,7 @@ def push_segment(
             return push_step(problem, eta, direction, state, tangent, batch, step, clip)
 
         # The step itself doesn't depend on the direction: it is computed once for all of them.
-        push = jax.vmap(along, out_axes=(None, None, 0))
+        push = jax.vmap(along, out_axes=(None, None, 0), spmd_axis_name=axis)
         state, loss, tangents = push(directions, tangents)
         return (state, tangents), loss
 
@@ -120,8 +122,14 @@ def contract(params_bar: Params, opt_bar: Floats | None, tangents: Tangents) -> 
     bar, dots = (params_bar, opt_bar), (tangents.params, tangents.opt_state)
     if opt_bar is None:
         bar, dots = params_bar, tangents.params
-    products = jax.tree.map(lambda b, d: d.reshape(len(d), -1) @ b.reshape(-1), bar, dots)
+    # Not as matrices: what is cut along an axis would be put together for one.
+    products = jax.tree.map(lambda b, d: jnp.tensordot(d, b, axes=_all_but_first(d)), bar, dots)
     return sum(jax.tree.leaves(products), jnp.zeros(()))
+
+
+def _all_but_first(leaf: Float[Array, "n ..."]) -> tuple[list[int], list[int]]:
+    """The axes of one direction, in an array of all and in one like it."""
+    return [*range(1, leaf.ndim)], [*range(leaf.ndim - 1)]
 
 
 def onsets(problem: Problem, eta: Eta, first: Step, stop: Step) -> Int32[Array, "N"]:

@@ -1,5 +1,7 @@
 """`data=8,fsdp=8`, as the section of a recipe that it stands for, and back."""
 
+from dataclasses import asdict
+
 from metatune.recipe import schema
 from metatune.recipe.faults import Fault, RecipeError
 
@@ -34,5 +36,5 @@ def override(text: str) -> str:
 
 def named(mesh: schema.DevicesSpec) -> str:
     """A mesh in words: `fsdp=8`, or `one device`."""
-    axes = {"data": mesh.data, "fsdp": mesh.fsdp, "tensor": mesh.tensor}
-    return ",".join(f"{axis}={parts}" for axis, parts in axes.items() if parts > 1) or "one device"
+    axes = asdict(mesh).items()
+    return ",".join(f"{axis}={parts}" for axis, parts in axes if parts > 1) or "one device"

@@ -119,11 +119,6 @@ def ways(training: InnerTraining) -> tuple[schema.EstimatorSpec, ...]:
     spec = recipe.outer.estimator
     if recipe.trainer is not None:
         raise NotPredicted("trainer: what it takes of a mesh isn't predicted; leave it out")
-    if training.reweighted.start is not None and isinstance(spec, schema.ForwardSpec):
-        raise NotPredicted(
-            "tune.initialisation: what forward mode takes of a mesh isn't predicted; choose an "
-            "estimator of reverse mode"
-        )
     if isinstance(spec, schema.AutoSpec):
         if recipe.outer.objective.measure != "loss":
             raise NotPredicted(

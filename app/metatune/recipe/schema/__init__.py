@@ -227,7 +227,7 @@ class Recipe:
 
     Attributes:
         trainer: who trains; null for metatune itself, here.
-        devices: the devices that one training lies on. `auto` for as many of this machine's as
+        devices: the devices that trainings lie on. `auto` for as many of this machine's as
             divide all batches, along `data`, with the smallest `fsdp` that fits where one device is
             too small; for one where directions or members are spread over devices.
         seed: of all that is drawn: parameters, batches, directions. The same recipe with the same

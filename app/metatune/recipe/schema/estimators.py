@@ -105,8 +105,8 @@ class ForwardSpec:
         chunk: meta-parameters at a time, each chunk through a training of its own; null for all.
         clip_tangents: largest global norm of the tangent of an inner gradient, along each
             meta-parameter; null, for no clipping, is exact.
-        budget_bytes: what the tangents may take, a state of floats for each meta-parameter; null
-            for what is free on the device.
+        budget_bytes: what the tangents that a device has may take, a state of floats for each
+            meta-parameter; null for what is free on the device.
     """
 
     kind: Literal["forward"] = "forward"
@@ -132,8 +132,8 @@ class ForwardGradientSpec:
             directions for what is missing: unbiased still, with less error where the hypergradient
             moves slowly.
         chunk: directions at a time, each chunk through a training of its own; null for all.
-        budget_bytes: what the tangents may take, a state of floats for each direction at a time;
-            null for what is free on the device.
+        budget_bytes: what the tangents that a device has may take, a state of floats for each
+            direction at a time; null for what is free on the device.
     """
 
     kind: Literal["forward_gradient"] = "forward_gradient"

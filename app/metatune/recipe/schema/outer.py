@@ -141,7 +141,8 @@ class PopulationSpec:
             or step sizes, of whichever kind it is) and is clipped by itself, and what the
             optimizers make of them is averaged; shared, the hypergradients are averaged first.
         vmap: all members in one program, of M times the memory, spread over as many of the
-            machine's devices as divide them; false for one after the other.
+            machine's devices as divide them, or cut over `devices.members`; false for one after the
+            other.
         gate: standard errors over the members, below which a value doesn't move in an outer step;
             above, its step is shrunk by `1 - (gate/t)²`, t of its hypergradient. Values of a
             window that don't move by themselves move together, if their mean tells where; not
