@@ -22,10 +22,10 @@ from metatune.recipe.bounds import OutOfBounds, parsed_json, read_json
     ],
 )
 def test_json_beyond_the_bounds_is_refused_within_a_second(text, said):
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(OutOfBounds, match=said):
         parsed_json(text)
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
 
 
 def test_json_within_them_is_what_it_is():
@@ -62,9 +62,9 @@ LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     ],
 )
 def test_yaml_beyond_the_bounds_is_refused_within_a_second(text, said):
-    began = time.perf_counter()
+    began = time.process_time()
     value, faults = document.load(text)
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
     assert value is None
     assert said in str(faults[0])
 
