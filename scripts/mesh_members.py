@@ -15,6 +15,7 @@ from metatune.hypergrad import Member, State, hypergradient, hypergradients
 from metatune.inner import InnerTraining, estimators, prepare
 from metatune.inner.metrics import held_out_batches
 from metatune.plan.mesh import on_mesh
+from metatune.plan.mesh.axes import named
 from metatune.recipe import schema
 
 
@@ -45,7 +46,7 @@ WAYS: Mapping[str, Way] = {
 }
 MESHES = ((2, 2, 2), (1, 2, 4))
 """Data, fsdp, members."""
-PLANNED = (schema.DevicesSpec(fsdp=4), *(schema.DevicesSpec(1, 4, 1, n) for n in (2, 4)))
+PLANNED = (schema.DevicesSpec(fsdp=4), schema.DevicesSpec(fsdp=4, members=2))
 
 
 def agreement(recipe: schema.Recipe) -> Iterator[str]:
@@ -74,19 +75,19 @@ def planned(recipe: schema.Recipe) -> Iterator[str]:
     Args:
         recipe: of one device.
     """
-    yield "| | mesh | state | tangents, or what waits | temporary | products |"
-    yield "|---|---|---|---|---|---|"
-    for name in ("forward_gradient, 8 directions in two chunks", "population of 4"):
-        for mesh in PLANNED:
-            training = prepare(_recipe(recipe, WAYS[name], mesh), elsewhere=True)
-            plan = on_mesh(training, None, folder=Path())
-            if plan.memory is None:
-                raise ValueError(f"{name} has no plan: {plan.problem}")
-            memory, axes = plan.memory, f"fsdp={mesh.fsdp}"
-            axes += f",members={mesh.members}" if mesh.members > 1 else ""
-            parts = (memory.state, memory.carry, memory.activations + memory.logits)
-            sizes = " | ".join(f"{part / 1e3:,.0f} kB" for part in parts)
-            yield f"| {name} | {axes} | {sizes} | {plan.flops / 1e6:,.0f} MFLOP |"
+    way = Way(CHUNKS)
+    yield f"{CHUNKS.directions} directions, {CHUNKS.chunk} at a time:"
+    yield "| | state | tangents | temporary arrays | products |"
+    yield "|---|---|---|---|---|"
+    for mesh in PLANNED:
+        training = prepare(_recipe(recipe, way, mesh), elsewhere=True)
+        plan = on_mesh(training, None, folder=Path())
+        if plan.memory is None:
+            raise ValueError(f"{named(mesh)} has no plan: {plan.problem}")
+        memory = plan.memory
+        parts = (memory.state, memory.carry, memory.activations + memory.logits)
+        sizes = " | ".join(f"{part / 1e3:,.0f} kB" for part in parts)
+        yield f"| {named(mesh)} | {sizes} | {plan.flops / 1e6:,.0f} MFLOP |"
 
 
 def in_float64(training: InnerTraining, seed: int = 0) -> tuple[dict[str, Any], State]:
