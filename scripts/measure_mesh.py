@@ -1,6 +1,6 @@
 """What a mesh of devices makes of a hypergradient: agreement, memory, collectives, plans.
 
-    python scripts/measure_mesh.py agreement      # float32 models on four meshes, and float64
+    python scripts/measure_mesh.py agreement      # models on four meshes; an axis of members
     python scripts/measure_mesh.py memory         # the 71.3M row of the benchmarks over fsdp=8
     python scripts/measure_mesh.py collectives    # of an inner step, forward and backward
     python scripts/measure_mesh.py planned        # `metatune plan` against meshes of 64 devices

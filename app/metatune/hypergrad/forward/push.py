@@ -194,7 +194,7 @@ class Push:
         size = min(self.chunk or len(onsets), len(onsets))
         for at in range(0, len(onsets), size):
             chunk = onsets[at : at + size]
-            mesh = mesh_of(job, [cut.active for cut in cuts(job, chunk, self.segment, axis)])
+            mesh = own_mesh(job, [cut.active for cut in cuts(job, chunk, self.segment, axis)])
             held = max(held, -(-len(chunk) // (axis.parts if mesh is None else mesh.size)))
         return held
 
@@ -224,7 +224,7 @@ class _Chunk:
         self.how, self.job, self.count = how, job, len(directions)
         self.passes, self.passed = passes
         self.axis, self.cuts = axis, list(cuts(job, onsets, how.segment, axis))
-        self.mesh = mesh_of(job, [cut.active for cut in self.cuts])
+        self.mesh = own_mesh(job, [cut.active for cut in self.cuts])
         self.problem, self.eta, self.directions = self.replicate((job.problem, job.eta, directions))
 
     def replicate(self, tree: Tree) -> Tree:
@@ -360,7 +360,7 @@ def filled_up(onsets: Sequence[int], axis: MemberAxis) -> list[int]:
     return [*onsets, *[onsets[-1]] * further]
 
 
-def mesh_of(job: Job, active: Sequence[int]) -> Mesh | None:
+def own_mesh(job: Job, active: Sequence[int]) -> Mesh | None:
     """The devices that directions of a chunk are spread over, each with a whole training.
 
     Args:
