@@ -340,7 +340,7 @@ class SignalSpec:
             Of a population its members are; one where no training differs from the next (`fresh`).
         step: of the differences, in units of log rate and of logits.
         members: trainings that hypergradients are judged by, three or more; of fewer none is
-            chosen. Where the cost doesn't allow so many, three.
+            chosen. Fewer, down to three, where half of what the cost allows isn't enough for them.
         cost: times the hypergradients of the outer steps that are left of a horizon that
             measuring, the trainings that were chosen, and differences from then on may come to in
             all; 1 chooses none.
