@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from cells import cells
 
-from metatune.recipe.schema import AdamWSpec
+from metatune.recipe import schema
 from metatune.transfer.coordinates import LOGITS, STREAM, Check, slope, slopes
 
 CONFIG = {
@@ -18,14 +18,23 @@ CONFIG = {
     "vocab_size": 16,
     "initializer_range": 0.005,
 }
-OPTIMIZER = AdamWSpec(learning_rate=2e-4, weight_decay=0.0, clip_norm=None)
+OPTIMIZER = schema.AdamWSpec(learning_rate=2e-4, weight_decay=0.0, clip_norm=None)
 BATCHES = np.repeat(np.random.default_rng(0).integers(0, 16, (1, 2, 9)), 5, axis=0)
 
 
+GROUPS = schema.GroupsSpec(
+    (
+        schema.MuonGroupSpec(4e-4, weight_decay=0.0, match=r"layers\..*proj\.weight"),
+        schema.AdamWGroupSpec(2e-4, weight_decay=0.0),
+    ),
+    clip_norm=None,
+)
+
+
 @functools.cache
-def found(rule, axis, family="llama"):
+def found(rule, axis, optimizer=OPTIMIZER, family="llama"):
     config = {**CONFIG, "model_type": family}
-    measured = slopes(Check(config, rule, OPTIMIZER), axis, (1, 4), BATCHES, range(4))
+    measured = slopes(Check(config, rule, optimizer), axis, (1, 4), BATCHES, range(4))
     return {name: each.slope for name, each in measured.items()}
 
 
@@ -51,8 +60,18 @@ def test_with_a_rule_for_the_depth_they_do_not(rule):
 @pytest.mark.thorough
 @pytest.mark.parametrize("axis", ["width", "depth"])
 def test_nor_do_those_of_nanochat(axis):
-    moved = found("complete_d_p", axis, "nanochat")
+    moved = found("complete_d_p", axis, family="nanochat")
     assert moved == pytest.approx({LOGITS: 0.0, STREAM: 0.0}, abs=0.05)
+
+
+# Muon's steps by themselves are those of tests/transfer/test_steps.py.
+@pytest.mark.thorough
+@pytest.mark.parametrize("axis", ["width", "depth"])
+def test_with_a_rule_for_each_group_they_do_not(axis):
+    assert found("complete_d_p", axis, GROUPS) == pytest.approx(
+        {LOGITS: 0.0, STREAM: 0.0}, abs=0.05
+    )
+    assert found("none", axis, GROUPS)[STREAM] > 0.3
 
 
 def test_the_slope_is_that_of_a_power():

@@ -24,6 +24,8 @@ from metatune.transfer.enlarging import enlarged
 from metatune.transfer.mapping import Between, counterparts
 from metatune.transfer.refusals import of_the_models
 from metatune.transfer.rules.rule import Rule
+from metatune.transfer.rung import Rung
+from metatune.transfer.sized import at_size
 from metatune.transfer.stepping import SAID, step
 from metatune.transfer.toward import toward_training
 from metatune.tunables import Hyper
@@ -313,6 +315,19 @@ def test_a_training_has_the_numbers_of_each_group(found, big):
         for key in up:
             tree = tree[key]
         np.testing.assert_allclose(tree, value, rtol=1e-6)
+
+
+def test_a_population_of_sizes_follows_group_by_group():
+    training = prepare(recipes.tiny(**ONCE))
+    there = at_size(training, Rung(width=2), "complete_d_p").training
+    hyper: Any = there.hyper_over(training.initial_eta(), np.arange(1, dtype=np.int32))
+    up = ("model", "layers", "mlp", "up_proj", "weight")
+    for path, rate, decay in ((up, 0.02, 0.2), (("lm_head", "weight"), 0.003 / 2, 0.1 * 2)):
+        rates, decays = hyper.learning_rate, hyper.optimizer["weight_decay"]
+        for key in path:
+            rates, decays = rates[key], decays[key]
+        np.testing.assert_allclose(rates, rate, rtol=1e-6)
+        np.testing.assert_allclose(decays, decay, rtol=1e-6)
 
 
 def test_what_no_rule_says_of_groups_is_refused(tuned, big):

@@ -37,6 +37,7 @@ Rules = Sequence[tuple[str, int | None]]
 FSDP: Final[Rules] = (
     (rf"\.(o_proj|down_proj)\.(weight|{LORA_B})$", OUT),
     (rf"\.(o_proj|down_proj)\.{LORA_A}$|\.{LORA_B}$", None),
+    (r"\.experts\.gate_up_proj$", OUT),  # of experts in one array, [experts, in, out]
     (r".", IN),
 )
 """Which axis of a matrix is cut over `fsdp`: the features of the residual stream.
