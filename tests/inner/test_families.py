@@ -65,7 +65,8 @@ FAMILIES = {
     },
 }
 FURTHER = FAMILIES.keys() - {"gpt_oss"}
-"""What is through blocks of which tests/models holds the derivatives, first and second, alone."""
+"""Blocks whose gradients tests/models holds against torch's, and second derivatives of their kinds
+against differences of these: a training through them shows no more than one through gpt_oss."""
 STEPS = 2
 
 
