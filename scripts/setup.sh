@@ -3,6 +3,10 @@
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+# Packages are installed uncompiled (pip takes a minute for 19,000 files, of which few are imported),
+# and Python keeps what it compiles, or each process that tests start would compile all of it anew.
+unset PYTHONDONTWRITEBYTECODE
+
 # The one torch that the tests were written against. Builds for the CPU alone are marked +cpu on
 # Linux, where the others bring gigabytes for GPUs; on macOS there are no others.
 TORCH=2.13.0
@@ -49,6 +53,32 @@ make_venv() {
   "$python" -m venv .venv
 }
 
+# Prints "version path" if a Python can be used: a release, recent enough, able to make environments.
+ask() {
+  "$1" -c '
+import sys, sysconfig, ensurepip, venv
+if sys.version_info >= (3, 11) and sys.version_info.releaselevel == "final":
+    if not sysconfig.get_config_var("Py_GIL_DISABLED"):
+        print("%d.%d.%d" % sys.version_info[:3], sys.executable)' 2>/dev/null || true
+}
+
+# Every Python of PATH and of pyenv, by minor version, oldest first.
+pythons() {
+  local candidate root
+  root="$(pyenv root 2>/dev/null || echo "${PYENV_ROOT:-$HOME/.pyenv}")"
+  for candidate in $(compgen -c python3. | grep -xE 'python3\.[0-9]+' | sort -u) \
+    "$root"/versions/*/bin/python; do
+    ask "$candidate"
+  done | sort -V
+}
+
+# Prints the newest Python that isn't .venv's, if there is one.
+other_python() {
+  local own
+  own="$(.venv/bin/python -c 'import sys; print("%d.%d." % sys.version_info[:2])')"
+  pythons | { grep -v "^${own//./\\.}" || true; } | tail -n 1 | cut -d ' ' -f 2-
+}
+
 # installed SITE: how many packages the folder SITE has.
 installed() {
   find "$1" -maxdepth 1 -name '*.dist-info' | wc -l
@@ -87,7 +117,7 @@ pip_install() {
   : >"$prefix/pip.log"
   watch "$prefix/pip.log" "$site" &
   watcher=$!
-  "$python" -m pip install --disable-pip-version-check --progress-bar off "$@" \
+  "$python" -m pip install --disable-pip-version-check --no-compile --progress-bar off "$@" \
     >>"$prefix/pip.log" || failed=$?
   kill "$watcher" 2>/dev/null || true
   wait "$watcher" 2>/dev/null || true

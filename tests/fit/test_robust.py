@@ -254,6 +254,8 @@ def without_seconds(folder):
     return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
 
 
+# What it tells is held below, and the state of a search is kept as a whole, whatever its sizes.
+@pytest.mark.thorough
 def test_a_search_tells_of_each_size_and_goes_on_bit_for_bit(tmp_path, monkeypatch):
     training = prepare(
         robust_recipe(spec=schema.RobustSpec(widths=(1, 2)), outer={"steps": 3, "signal": "auto"})
@@ -287,7 +289,7 @@ def test_a_search_tells_of_each_size_and_goes_on_bit_for_bit(tmp_path, monkeypat
         assert ours == theirs
 
 
-def test_the_result_is_that_of_the_recipe_s_own_size(tmp_path, monkeypatch):
+def test_a_search_tells_of_each_size_and_its_result_is_of_the_recipe_s_own(tmp_path, monkeypatch):
     """So that it says what training the recipe gives; the ladder says the rest."""
     seen = []
 
@@ -297,7 +299,11 @@ def test_the_result_is_that_of_the_recipe_s_own_size(tmp_path, monkeypatch):
 
     monkeypatch.setattr(outer_loop, "held_out_loss", spy)
     recipe = robust_recipe(spec=schema.RobustSpec(widths=(1, 2)), outer={"steps": 1})
-    run(prepare(recipe), tmp_path)
+    first, last = without_seconds(run(prepare(recipe), tmp_path).folder)
+    assert first["held_out_sizes"] == last["held_out_sizes"] == {"proxy": 1.0, "width x2": 1.0}
+    assert list(first["objective_sizes"]) == ["proxy", "width x2"]
+    assert np.mean([*first["objective_sizes"].values()]) == pytest.approx(first["objective"])
+    assert "objective_sizes" not in last
     assert {size for purpose, size in seen if purpose == Purpose.VALIDATION} == {8, 16}
     assert {size for purpose, size in seen if purpose == Purpose.TEST} == {8}
 

@@ -70,8 +70,9 @@ def compile_plain_step(shape: Shape) -> CompiledProgram:
 
 
 def memory_of(shape: Shape, variant: Variant, program: CompiledProgram) -> ProgramMemory:
-    """Tells a program's memory apart; compiles another one, for a tiny batch."""
-    resting = compile_hypergradient(shape._replace(**TINY), variant).temp_bytes
+    """Tells a program's memory apart; compiles another one for a tiny batch, unless it has that."""
+    tiny = shape._replace(**TINY)
+    resting = (program if tiny == shape else compile_hypergradient(tiny, variant)).temp_bytes
     carry = variant.carry_bytes(shape)
     return ProgramMemory(
         arguments=program.run.memory_analysis().argument_size_in_bytes,
