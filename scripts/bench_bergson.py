@@ -148,7 +148,7 @@ def serve(folder: Path, name: str, shape: Any, gradient: Path) -> None:
     """A process of ours: does its job once, then again for each line of its input."""
     from metatune.fit.process.allocation import keep_memory
 
-    keep_memory()
+    keep_memory(whole=not WAYS[name].disk)  # as `metatune fit`
     job = ours(folder, name, shape, gradient)
     start = resident_bytes()
     job()

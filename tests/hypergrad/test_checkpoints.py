@@ -344,9 +344,9 @@ def test_a_budget_is_kept(float64, tmp_path):
 
 def test_a_disk_is_written_and_read_beside_what_is_computed(tmp_path, monkeypatch):
     may, read = threading.Event(), []
-    save, load = stores.save_file, stores.load_file
+    save, load = stores.save_file, stores.load_parts
     monkeypatch.setattr(stores, "save_file", lambda *given: (may.wait(60), save(*given)))
-    monkeypatch.setattr(stores, "load_file", lambda path: (read.append(path), load(path))[1])
+    monkeypatch.setattr(stores, "load_parts", lambda path: (read.append(path), load(path))[1])
     with Store(Disk(tmp_path)) as store:
         for number in range(PENDING):
             store.put(number, jnp.full(3, number))

@@ -47,10 +47,12 @@ def fit(
     from metatune.fit.trainers.failure import NotFinite
     from metatune.hypergrad import CheckpointError, EstimatorError, ReplayError
     from metatune.inner import prepare_file
+    from metatune.inner.estimators import checkpoints
     from metatune.plan import mesh
     from metatune.plan.progress import spoken
     from metatune.recipe import shipped
     from metatune.recipe.file_errors import refuse_unmakeable
+    from metatune.recipe.phases import resolved
     from metatune.report import terminal
 
     ends = (NotFinite, RunFolderError, CheckpointError, EstimatorError, ReplayError, CommandFailed)
@@ -86,6 +88,8 @@ def fit(
         )
         for why in reasons:
             typer.echo(f"estimator {why}")
+        phases = [phase.estimator for phase in resolved(training.recipe.outer)]
+        keep_memory(whole=all(checkpoints(each, out).store == "device" for each in phases))
 
         def predict(scratch: Path) -> Expectation | None:
             try:

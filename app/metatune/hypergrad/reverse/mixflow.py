@@ -29,7 +29,7 @@ from metatune.hypergrad.reverse.adjoint import Adjoint, SegmentRun
 from metatune.hypergrad.reverse.damping import Damping
 from metatune.hypergrad.reverse.growth import capped
 from metatune.hypergrad.reverse.sweep import sweep
-from metatune.hypergrad.segments import Segment, inexact, scan_segment
+from metatune.hypergrad.segments import Segment, inexact, run_segment
 from metatune.hypergrad.shapes import Batch, Eta, Floats, Hyper, Params, Scalar, Step, Tree
 
 
@@ -126,7 +126,7 @@ class MixFlow:
             after = inner_update(problem, eta, state, widened(grads, state.params), step)
             return after, (loss, grads if self.save_gradients else ())
 
-        state, (losses, saved) = scan_segment(body, state, segment)
+        state, (losses, saved) = run_segment(body, state, segment)
         return SegmentRun(state, losses, saved)
 
     def pullback(
@@ -151,7 +151,7 @@ class MixFlow:
                 (adjoint, None) if largest is None else capped(adjoint, largest, problem.trainings)
             )
 
-        adjoint, logs = scan_segment(body, adjoint, segment, inputs=visited, reverse=True)
+        adjoint, logs = run_segment(body, adjoint, segment, inputs=visited, reverse=True)
         return adjoint, None if logs is None else jnp.sum(logs, axis=0)
 
     def _replay(
@@ -167,7 +167,7 @@ class MixFlow:
             after = inner_update(problem, eta, state, widened(grads, state.params), step)
             return after, (state, () if self.save_gradients else grads)
 
-        states, grads = scan_segment(body, state, segment, inputs=saved)[1]
+        states, grads = run_segment(body, state, segment, inputs=saved)[1]
         # What was saved isn't stacked a second time.
         return states, saved if self.save_gradients else grads
 

@@ -89,6 +89,7 @@ def sweep(estimator: ReverseMode, job: Job) -> Hypergradient:
             value, adjoint, bar = _with_objective(job, cuts[index][0], before[0], value, adjoint)
             watch.objective(bar)
             watch.boundary(cuts[index][0], adjoint)
+            del before, bar  # or they would lie beside those of the segment before
             job.tell("backward", job.stop - cuts[index][0], losses[-1], wait=adjoint.params)
         gradient = adjoint.eta
         if job.start_counts:
