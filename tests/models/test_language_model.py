@@ -94,8 +94,9 @@ def test_fresh_parameters_of_nanochat_are_as_far_spread_as_those_of_transformers
     import transformers
 
     sizes = {key: value for key, value in CONFIG.items() if not key.endswith("bias")}
-    model = build({**sizes, "model_type": "nanochat"}, vocab_size=259)
-    config = transformers.AutoConfig.for_model("nanochat", **sizes, vocab_size=259)
+    sizes["model_type"] = "nanochat"
+    model = build(sizes, vocab_size=259)
+    config = transformers.AutoConfig.for_model(**sizes, vocab_size=259)
     theirs = dict(transformers.AutoModelForCausalLM.from_config(config).named_parameters())
     params = jax.jit(model.init)(jax.random.key(3))
     leaves = zip(jax.tree.leaves(model.names()), jax.tree.leaves(params), strict=True)

@@ -209,6 +209,8 @@ def _parameter(
     if layer is None:
         return Parameter("embedding", 1, shape[1], std=a.initializer_range)
     out, into = shape[:: -1 if transposed else 1]
-    outputs = (a.attention_output_initializer_range, a.mlp_output_initializer_range)
-    std = dict(zip(WRITERS, outputs, strict=True)).get(module, a.initializer_range)
+    std = a.initializer_range
+    if writes:
+        attention, mlp = a.attention_output_initializer_range, a.mlp_output_initializer_range
+        std = attention if module == WRITERS[0] else mlp
     return Parameter("matrix", into, out, layer, writes, module == "q_proj", std)
