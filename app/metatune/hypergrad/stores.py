@@ -368,18 +368,15 @@ class Disk:
 
 
 def load_parts(path: Path) -> Parts:
-    """The tensors of a safetensors file, as bytes.
-
-    Read, not mapped: pages of a mapped file lie in memory beside what is copied of them.
-    """
+    """Bytes of the tensors of a safetensors file: read, as a mapped one lies beside its copies."""
     with path.open("rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        begin, found = file.tell(), {}
-        for name, told in header.items():
-            first, last = told["data_offsets"]
-            file.seek(begin + first)
-            found[name] = np.fromfile(file, np.uint8, last - first)
-    return found
+        begin = file.tell()
+    spans = {name: told["data_offsets"] for name, told in header.items()}
+    return {
+        name: np.fromfile(path, np.uint8, last - first, offset=begin + first)
+        for name, (first, last) in spans.items()
+    }
 
 
 def _as_bytes(leaf: Shaped[np.ndarray, "..."]) -> UInt8[np.ndarray, "bytes"]:
