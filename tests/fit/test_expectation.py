@@ -8,15 +8,18 @@ from metatune.fit.telling.expectation import MIB, Expectation, comparison, held_
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [
-        ([(0, 9.0)], 9.0),
-        ([(0, 9.0), (0, 1.0), (0, 2.0)], 1.5),
-        ([(0, 9.0), (0, 1.0), (1, 8.0), (1, 2.0)], 1.5),
-        ([(0, 9.0), (1, 8.0)], 8.5),
+        ([(0, 10, 9.0)], 9.0),
+        ([(0, 10, 9.0), (0, 10, 1.0), (0, 10, 2.0)], 1.5),
+        ([(0, 10, 9.0), (0, 10, 1.0), (1, 10, 8.0), (1, 10, 2.0)], 1.5),
+        ([(0, 10, 9.0), (1, 10, 8.0)], 8.5),
+        # Horizons that grow: 0.1 s an inner step, 15 inner steps in the mean.
+        ([(0, 10, 9.0), (0, 10, 1.0), (0, 20, 9.0), (0, 20, 2.0)], 1.5),
     ],
 )
 def test_outer_steps_that_compile_are_left_out_if_there_are_others(lines, expected):
-    found = measured([{"phase": phase, "seconds": seconds} for phase, seconds in lines])
-    assert found["outer_step_seconds"] == expected
+    keys = ("phase", "inner_steps", "seconds")
+    found = measured([dict(zip(keys, line, strict=True)) for line in lines])
+    assert found["outer_step_seconds"] == pytest.approx(expected)
 
 
 def test_nothing_is_measured_without_an_outer_step():

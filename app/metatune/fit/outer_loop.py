@@ -20,7 +20,7 @@ from metatune.fit.searching.checkpoints import SearchCheckpoints
 from metatune.fit.searching.hypergradients import source
 from metatune.fit.searching.loop import SearchLoop
 from metatune.fit.searching.meta_update import meta_update
-from metatune.fit.searching.phases import begin, steps_at_most
+from metatune.fit.searching.phases import begin, inner_steps_left, steps_at_most
 from metatune.fit.searching.points import taken
 from metatune.fit.searching.search import Search
 from metatune.fit.searching.still_moving import course
@@ -126,6 +126,7 @@ def fit(
             SearchDisplay(
                 console,
                 steps_at_most(phases, search),
+                ahead=inner_steps_left(recipe, phases, search),
                 done=search.step,
                 durations=durations_of(recipe),
                 between=partial(processes.end_together, hold),

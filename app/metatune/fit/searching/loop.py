@@ -8,7 +8,7 @@ from metatune.fit.process.allocation import release_memory
 from metatune.fit.recorder import Recorder, outer_step
 from metatune.fit.searching.hypergradients import Source
 from metatune.fit.searching.meta_update import MetaUpdate
-from metatune.fit.searching.phases import End, end_of, enter, steps_at_most
+from metatune.fit.searching.phases import End, end_of, enter, inner_steps_left, steps_at_most
 from metatune.fit.searching.points import SearchPoint
 from metatune.fit.searching.search import Search
 from metatune.fit.searching.truncation import advance, next_span
@@ -116,7 +116,8 @@ class SearchLoop:
     def enter_next(self, search: Search, why: End) -> Search:
         """Goes on with the next phase."""
         search = enter(self.training, self.phases, search)
-        self.display.expect(steps_at_most(self.phases, search))
+        ahead = inner_steps_left(self.training.recipe, self.phases, search)
+        self.display.expect(steps_at_most(self.phases, search), ahead)
         number = search.phase
         self.display.say(
             f"phase {number} of {len(self.phases)} is over: {why}; "

@@ -13,8 +13,8 @@ from metatune.fit.searching.search import Search
 from metatune.fit.searching.sharing import sharing
 from metatune.fit.signal.signal import memory
 from metatune.inner import InnerTraining, estimators
-from metatune.recipe.phases import Phase
-from metatune.recipe.schema import ForwardGradientSpec, OnlineSpec, PersistentESSpec
+from metatune.recipe.phases import Phase, horizons
+from metatune.recipe.schema import ForwardGradientSpec, OnlineSpec, PersistentESSpec, Recipe
 
 
 class End(StrEnum):
@@ -96,3 +96,15 @@ def enter(training: InnerTraining, phases: Sequence[Phase], search: Search) -> S
 def steps_at_most(phases: Sequence[Phase], search: Search) -> int:
     """Outer steps of the whole search if no further phase ends early."""
     return search.phase_start + sum(phase.steps for phase in phases[search.phase :])
+
+
+def inner_steps_left(recipe: Recipe, phases: Sequence[Phase], search: Search) -> list[int]:
+    """Inner steps of each outer step that is left if no further phase ends early."""
+    found = []
+    for phase in phases[search.phase :]:
+        done = search.step - search.phase_start if phase.number == search.phase else 0
+        given = horizons(phase.unroll, recipe.inner, recipe.tune) or (recipe.inner.steps,)
+        if isinstance(phase.unroll, OnlineSpec):
+            given = (phase.unroll.window,)
+        found += [given[min(number, len(given) - 1)] for number in range(done, phase.steps)]
+    return found

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from metatune.fit.telling.remaining import Taken, pace
+
 MIB = 2**20
 STATUS = Path("/proc/self/status")
 
@@ -43,17 +45,18 @@ def measured(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What was measured.
 
     Args:
-        lines: the metrics of the outer steps of this process; the first and that of each further
-            phase, which compile, are left out if there are others.
+        lines: the metrics of the outer steps of this process; the first, and that of each further
+            phase and horizon, which compile, are left out if there are others.
 
     Returns:
-        `outer_step_seconds` in the mean; `device_bytes` at the peak, or, where the device doesn't
+        `outer_step_seconds` in the mean, by what an inner step took; `device_bytes` at the peak, or, where the device doesn't
         count them, `process_bytes`, with libraries, the compiler, and what was freed but kept.
     """
-    pairs = zip(lines[:-1], lines[1:], strict=True)
-    compiled = [line for before, line in pairs if before["phase"] == line["phase"]]
-    seconds = [line["seconds"] for line in compiled or lines]
-    took = {"outer_step_seconds": statistics.fmean(seconds)} if seconds else {}
+    taken = [Taken(line["inner_steps"], line["seconds"], line["phase"]) for line in lines]
+    took: dict[str, float] = {}
+    if taken:
+        mean = statistics.fmean(each.inner_steps for each in taken)
+        took["outer_step_seconds"] = pace(taken) * mean
     stats = jax.local_devices()[0].memory_stats()
     if stats and "peak_bytes_in_use" in stats:
         return {**took, "device_bytes": stats["peak_bytes_in_use"]}

@@ -13,6 +13,7 @@ from rich.spinner import Spinner
 
 from metatune import hypergrad
 from metatune.data import TokenizingProgress
+from metatune.fit.telling.remaining import Taken, seconds_left
 from metatune.fit.telling.waits import Durations, Waits
 from metatune.hypergrad.estimator import Listener
 from metatune.report import progress as displays
@@ -65,6 +66,7 @@ class SearchDisplay:
         self,
         console: Console,
         outer_steps: int,
+        ahead: Sequence[int] = (),
         done: int = 0,
         what: str = "outer steps",
         durations: Durations | None = None,
@@ -75,6 +77,7 @@ class SearchDisplay:
         Args:
             console: where to print.
             outer_steps: how many there are.
+            ahead: inner steps of the last of them; () where each takes as long as another.
             done: how many were done before this process began.
             what: what the outer bar counts.
             durations: what is known of how long programs take to compile; None for nothing.
@@ -84,7 +87,8 @@ class SearchDisplay:
         self._between = between
         self._outer_steps = outer_steps
         self._done = done
-        self._latest_seconds = 0.0
+        self._ahead = ahead
+        self._taken: list[Taken] = []
         self._voice = Voice(console)
         self._waits = Waits(durations or Durations(None), self.say)
         self._outer, self._inner = _bar(), _bar()
@@ -135,9 +139,9 @@ class SearchDisplay:
         """Moves the outer bar."""
         self._outer.update(self._steps, completed=count)
 
-    def expect(self, outer_steps: int) -> None:
-        """Learns how many outer steps there are now that a phase has ended before its last."""
-        self._outer_steps = outer_steps
+    def expect(self, outer_steps: int, ahead: Sequence[int]) -> None:
+        """Learns which outer steps there are now that a phase has ended before its last."""
+        self._outer_steps, self._ahead = outer_steps, ahead
         self._outer.update(self._steps, total=outer_steps)
 
     @contextmanager
@@ -196,7 +200,8 @@ class SearchDisplay:
             fields.append(f"|d {key}| {norm:.3g}{signal}")
         fields += [rates, note, f"{line['seconds']:.1f} s"]
         if objective is not None:
-            self._done, self._latest_seconds = step + 1, line["seconds"]
+            self._done = step + 1
+            self._taken.append(Taken(line["inner_steps"], line["seconds"], line["phase"]))
             fields.append(self.time_left())
         self._voice.say(laid_out(fields, self._width))
         self._outer.update(self._steps, completed=self._done, note=self.time_left())
@@ -209,7 +214,8 @@ class SearchDisplay:
         left = self._outer_steps - self._done
         if not left:
             return "the result is next"
-        return f"{time_left(self._latest_seconds * left)}, then the result"
+        seconds = seconds_left(self._taken, self._ahead, left)
+        return f"{time_left(seconds)}, then the result"
 
     def _frame(self) -> RenderableType:
         """The bars; of what compiles a spinner."""
