@@ -49,8 +49,9 @@ def measured(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             phase and horizon, which compile, are left out if there are others.
 
     Returns:
-        `outer_step_seconds` in the mean, by what an inner step took; `device_bytes` at the peak, or, where the device doesn't
-        count them, `process_bytes`, with libraries, the compiler, and what was freed but kept.
+        `outer_step_seconds` in the mean, by what an inner step took; `device_bytes` at the peak,
+        or, where the device doesn't count them, `process_bytes`, with libraries, the compiler, and
+        what was freed but kept.
     """
     taken = [Taken(line["inner_steps"], line["seconds"], line["phase"]) for line in lines]
     took: dict[str, float] = {}
