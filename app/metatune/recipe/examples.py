@@ -47,6 +47,9 @@ EXPRESSION: Final = "mlp"
 def example(entry: FieldEntry) -> Any:
     """A plain value that a recipe may have there."""
     for value in _shipped(entry.path):
+        if is_dataclass(entry.expected) and not isinstance(value, Mapping):
+            # A field may be called like the kind of section that it is of, as `groups` is.
+            return {entry.path.rsplit(".", 1)[-1]: value}
         return value
     if entry.default is not ABSENT and entry.default is not None:
         return plain(entry.default)

@@ -165,11 +165,13 @@ def test_what_a_run_lacks_is_told_with_the_command_that_makes_it():
     assert told["certificate"].commands == [check]
     assert told["transfer"].commands == ["metatune transfer 'my runs/deep' --ladder all=2"]
     assert ladder.FOLLOWED == RULES[DEFAULT].optimizers
-    groups = replace(tuned, optimizer=Optimizer({"kind": "groups"}, ()))
-    (command,) = chapters(Sources("deep", "deep", groups, METRICS, is_run=True))[
-        "transfer"
-    ].commands
-    assert command == "metatune transfer deep --ladder all=2 --rule none"
+    for other, rule in (("muon", ""), ("soap", " --rule none")):
+        kinds = [{"kind": other}, {"kind": "adamw"}]
+        groups = replace(tuned, optimizer=Optimizer({"kind": "groups", "groups": kinds}, ()))
+        (command,) = chapters(Sources("deep", "deep", groups, METRICS, is_run=True))[
+            "transfer"
+        ].commands
+        assert command == f"metatune transfer deep --ladder all=2{rule}"
     assert "parts" not in told
     # What no command can go on from is left out.
     bare = chapters(Sources("deep", "deep", tuned))

@@ -31,7 +31,7 @@ HEADS: Final = (
 )
 
 
-FOLLOWED: Final = ("adamw",)
+FOLLOWED: Final = ("adamw", "muon", "normuon", "muonh", "adamh")
 """Optimizers whose rates follow a size by the rule that is taken by default."""
 
 
@@ -44,10 +44,13 @@ def chapter(found: Sources) -> Chapter | None:
     if document is None:
         lines = ["Whether the gain survives on larger models and longer trainings wasn't measured:"]
         command = typed("transfer", found.path, "--ladder", "all=2")
-        kind = found.artefact.optimizer.settings["kind"] if found.artefact is not None else None
-        if kind is not None and kind not in FOLLOWED:
+        settings = found.artefact.optimizer.settings if found.artefact is not None else {}
+        kinds = [each["kind"] for each in settings.get("groups", [settings] if settings else [])]
+        if others := [kind for kind in kinds if kind not in FOLLOWED]:
             command += " --rule none"
-            lines = [f"{lines[0][:-1]}; no rule is taken by itself for {kind}, so as they are:"]
+            lines = [
+                f"{lines[0][:-1]}; no rule is taken by itself for {others[0]}, so as they are:"
+            ]
         return Chapter("transfer", title, lines, commands=[command])
     told = words.lines(document)
     after = [
