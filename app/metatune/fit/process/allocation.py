@@ -10,6 +10,11 @@ MAPPINGS = 2**16
 """Blocks that come from the system by themselves, at most: glibc's default."""
 LARGEST_THRESHOLD = 2**25
 """Bytes from which on a block does: glibc takes no more."""
+ARENAS = 2
+"""Threads of a program and of the compiler wait for each other at the lock of a single one: on two
+cores that took a third more of compiling, and a quarter more of a step. Each further one is too small
+for large blocks, and gives memory back by itself.
+"""
 
 
 def keep_memory(whole: bool = True) -> None:
@@ -28,8 +33,7 @@ def keep_memory(whole: bool = True) -> None:
     if platform.libc_ver()[0] != "glibc":
         return
     libc = ctypes.CDLL(None)
-    # One arena, because those of other threads are too small for large blocks.
-    options = [(M_ARENA_MAX, 1), (M_TRIM_THRESHOLD, LARGEST), (M_MMAP_MAX, 0)]
+    options = [(M_ARENA_MAX, ARENAS), (M_TRIM_THRESHOLD, LARGEST), (M_MMAP_MAX, 0)]
     if not whole:
         options[-1:] = [(M_MMAP_MAX, MAPPINGS), (M_MMAP_THRESHOLD, LARGEST_THRESHOLD)]
     for option, value in options:
