@@ -12,8 +12,8 @@ LARGEST_THRESHOLD = 2**25
 """Bytes from which on a block does: glibc takes no more."""
 ARENAS = 2
 """Threads of a program and of the compiler wait for each other at the lock of a single one: on two
-cores that took a third more of compiling, and a quarter more of a step. Each further one is too small
-for large blocks, and gives memory back by itself.
+cores that took a third more of compiling, and a quarter more of a step. Each further one is too
+small for large blocks, and gives memory back by itself.
 """
 
 
