@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -302,6 +303,16 @@ def test_the_horizon_of_an_export(run, tmp_path):
     wrong = metatune(*arguments, "--overwrite", "--warmup", "step", "--steps", 12)
     assert wrong.exit_code == 2
     assert "--warmup = 'step': unknown rule; did you mean steps?" in wrong.output
+
+
+def test_an_export_says_that_its_search_isn_t_finished(run, tmp_path):
+    out, _ = run
+    tuned = artefact.load(out)
+    unmeasured = replace(tuned, result={**tuned.result, "status": "unfinished"})
+    artefact.write(tmp_path / "so", unmeasured, "")
+    told = metatune("export", tmp_path / "so", "--to", "json", "--out", tmp_path / "out")
+    assert told.exit_code == 0, told.output
+    assert f"warning: {artefact.UNFINISHED}" in told.output
 
 
 def test_targets_are_listed():

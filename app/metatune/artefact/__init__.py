@@ -13,7 +13,7 @@ from metatune.artefact.files import (
     REPLAY,
 )
 from metatune.artefact.folders import replace_file
-from metatune.artefact.format import Artefact, Origin
+from metatune.artefact.format import UNFINISHED, Artefact, Origin
 from metatune.artefact.ledger import read as read_ledger
 from metatune.artefact.ledger import with_ledger
 from metatune.artefact.reading import folder_of, load
@@ -45,6 +45,7 @@ __all__ = [
     "RECIPE",
     "REPLAY",
     "SETTINGS",
+    "UNFINISHED",
     "Artefact",
     "ArtefactError",
     "Averaging",

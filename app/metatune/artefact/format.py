@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from metatune.artefact.sections.optimizer import Optimizer
 from metatune.artefact.sections.rater import Rater
 from metatune.artefact.sections.rates import LearningRates
 from metatune.recipe.faults import Fault
+
+UNFINISHED: Final = "the artefact is of a search that isn't finished: the best so far, unmeasured"
+"""What is to be said wherever one is used whose `result.status` is `unfinished`."""
 
 
 @dataclass(frozen=True, eq=False)

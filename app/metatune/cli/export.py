@@ -84,7 +84,7 @@ def export(
 ) -> None:
     """Write tuned schedules for another trainer; works there without metatune."""
     from metatune import artefact
-    from metatune.artefact import exporters
+    from metatune.artefact import UNFINISHED, exporters
     from metatune.artefact.demands import fitted_lines
     from metatune.recipe.file_errors import refuse_unmakeable
 
@@ -102,6 +102,7 @@ def export(
     with plain_errors(), _as_options():
         refuse_unmakeable(out)
         tuned, warnings = artefact.load(run), ()
+        unfinished = tuned.result.get("status") == "unfinished"
         if against is not None or rule is not None:
             from metatune.transfer.toward import toward_folder
 
@@ -155,6 +156,8 @@ def export(
             typer.echo(f"verified: {what}", err=True)
         if done.merged:
             typer.echo(f"note: {done.merged}", err=True)
+        if unfinished:
+            typer.echo(f"warning: {UNFINISHED}", err=True)
         for what in warnings:
             typer.echo(what, err=True)
         for what in done.dropped:

@@ -81,7 +81,7 @@ def why_not(outer: OuterSpec, phase: Phase, spec: SignalSpec, outer_steps: int) 
         return "by outer.fresh no training differs from another"
     at_least = needed(spec, gradients(estimator))
     if at_least is None:
-        return "outer.signal has no members, or no cost, for it"
+        return "outer.signal has too few members for it, or no cost"
     if affordable(spec, outer_steps, gradients(estimator)) is None:
         there = "1 outer step is" if outer_steps == 1 else f"{outer_steps} outer steps are"
         return (

@@ -7,7 +7,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from metatune.artefact import Artefact, ArtefactError, ClassWeights, Labels, Positions, Vocabulary
+from metatune.artefact import (
+    UNFINISHED,
+    Artefact,
+    ArtefactError,
+    ClassWeights,
+    Labels,
+    Positions,
+    Vocabulary,
+)
 from metatune.artefact.comparison import Counterpart, differences, one_sided
 from metatune.artefact.demands import demands
 from metatune.artefact.horizon import distance
@@ -104,7 +112,7 @@ def _numbers(optimizer: InnerOptimizerSpec) -> dict[str, Any]:
 def remarks(tuned: Artefact, training: InnerTraining) -> Iterator[str]:
     """What differs from the training that was tuned, a line each: it is trained all the same."""
     if tuned.result.get("status") == "unfinished":
-        yield "warning: the artefact is of a search that isn't finished: the best so far"
+        yield f"warning: {UNFINISHED}"
     recipe = training.recipe
     chosen = _numbers(recipe.inner.optimizer)
     asked = demands(tuned)

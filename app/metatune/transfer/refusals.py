@@ -76,7 +76,10 @@ def of_the_models(proxy: Side, target: Side, rule: Rule) -> Iterator[Fault]:
                 "widths, and nothing of other numbers of them"
             )
             path = f"{target.source}, {FAMILIES[target.family].spelled(what)}"
-            yield Fault(path, theirs, problem, f"keep that number, or tune anew; {AS_THEY_ARE}")
+            cure = "keep that number, or tune anew"
+            if field == "chosen":  # of other experts than were tuned no rates are known at all
+                cure += f"; {AS_THEY_ARE}"
+            yield Fault(path, theirs, problem, cure)
     for side in (proxy, target):
         for key in OWN_RULE:
             if value := side.config.get(key):

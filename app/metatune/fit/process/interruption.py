@@ -64,8 +64,9 @@ class Whereabouts:
         best = f"{point}, in {folder.artefact}"
         lines = folder.read_metrics()
         if lines and "objective" not in lines[-1]:
+            verb = "is" if steps.startswith("1 ") else "are"
             return (
-                f"the search is over, its {steps} are kept, and {best}, but its result isn't "
+                f"the search is over, its {steps} {verb} kept, and {best}, but its result isn't "
                 f"measured; {go_on}"
             )
         return f"{steps} kept in {self.out}, and {best}; {go_on}"
