@@ -1,6 +1,7 @@
 """How long a search still takes."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from recipes import tiny
@@ -36,7 +37,7 @@ def test_what_is_left_takes_what_inner_steps_take_that_compile_nothing(
 
 def left(*phases, step=0, phase=0, start=0):
     recipe = tiny(inner={"steps": 100}, outer={"phases": phases})
-    search = SimpleNamespace(step=step, phase=phase, phase_start=start)
+    search: Any = SimpleNamespace(step=step, phase=phase, phase_start=start)
     return inner_steps_left(recipe, resolved(recipe.outer), search)
 
 
